@@ -1,0 +1,173 @@
+"""Pictures from strangers: checking, decoding, resizing, hashing.
+
+All pictures enter Atlas through `probe` (is it one, what kind) and `decode` (its pixels as people see them: EXIF
+orientation applied, first frame, transparency over white, 8 bits). Knows nothing of files, URLs or labels.
+"""
+
+import io
+import warnings
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
+
+from atlas_model.errors import PictureError
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
+MAX_PIXELS = 40_000_000  # a larger picture costs hundreds of MB to decode
+EXIF_ORIENTATION = 0x0112
+
+Image.MAX_IMAGE_PIXELS = None  # the cap is ours (`max_pixels`), read from the header before anything is decoded
+
+Mode = Literal["L", "RGB"]
+Resize = Literal["squash", "pad"]
+
+
+@dataclass(frozen=True)
+class PictureInfo:
+    """What a picture's bytes say of themselves; names as in `records.IMAGES`."""
+
+    width: int  # px, as stored
+    height: int
+    format: str
+    mode: str
+    orientation: int  # EXIF, 1-8
+    n_frames: int
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a decoded picture becomes a model's input; kept beside every model, so that prediction does the same."""
+
+    size: int  # px, square
+    mode: Mode
+    resize: Resize
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """``image`` in ``mode``, ``size`` x ``size``: squashed, or padded with black to keep its aspect ratio."""
+        image = image.convert(self.mode)
+        target = (self.size, self.size)
+        if image.size == target:
+            return image
+        if self.resize == "pad":
+            return ImageOps.pad(image, target, Image.Resampling.BICUBIC)
+        return image.resize(target, Image.Resampling.BICUBIC)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> PictureInfo:
+    """Check that ``data`` is a whole picture, at the least cost that notices truncation.
+
+    JPEGs are decoded at an eighth of their size, which reads all bytes; `Image.verify` misses truncation.
+
+    Raises:
+        PictureError: with status ``empty``, ``not_an_image``, ``too_many_pixels`` or ``truncated``.
+    """
+    image = _open(data, max_pixels)
+    info = PictureInfo(
+        width=image.width,
+        height=image.height,
+        format="JPEG" if image.format == "MPO" else str(image.format),
+        mode=image.mode,
+        orientation=_orientation(image),
+        n_frames=getattr(image, "n_frames", 1),
+    )
+    if image.format in ("JPEG", "MPO"):
+        image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+    _load(image)
+    return info
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture as people see it, mode L or RGB.
+
+    Raises:
+        PictureError: as `probe`.
+    """
+    image = _open(data, max_pixels)
+    _load(image)
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more per pixel: keep the upper eight
+        pixels = np.asarray(image, dtype=np.float64)
+        scale = 257.0 if pixels.max(initial=0) > 255 else 1.0
+        return ImageOps.exif_transpose(Image.fromarray(np.clip(pixels / scale, 0, 255).astype(np.uint8)))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image_over_white = Image.new("RGBA", layer.size, "white")
+        image_over_white.alpha_composite(layer)
+        image_over_white.info["exif"] = image.info.get("exif", b"")
+        flat = image_over_white.convert("RGB")
+    else:
+        flat = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+    return ImageOps.exif_transpose(flat)
+
+
+def to_array(image: Image.Image) -> UInt8[np.ndarray, "channels height width"]:
+    """Pixels, range [0, 255], channels first."""
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """Lossless bytes; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+HASH_SIDE = 32  # px of the picture that is transformed; the lowest 8 x 8 frequencies are kept
+
+
+@lru_cache
+def _cosines() -> Float[np.ndarray, "8 32"]:
+    frequency, position = np.mgrid[0:8, 0:HASH_SIDE]
+    return np.asarray(np.cos(np.pi * frequency * (2 * position + 1) / (2 * HASH_SIDE)))
+
+
+def perceptual_hash(image: Image.Image) -> np.uint64:
+    """A 64-bit hash that near-duplicates nearly share: signs of the low DCT frequencies against their median.
+
+    The pHash of Zauner (2010), "Implementation and Benchmarking of Perceptual Image Hash Functions", as the
+    package ImageHash computes it.
+    """
+    grey = image.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS)
+    low = _cosines() @ np.asarray(grey, dtype=np.float64) @ _cosines().T  # (8, 8)
+    bits = np.packbits((low > np.median(low)).reshape(-1))  # (8,) bytes
+    return np.uint64(int.from_bytes(bits.tobytes(), "big"))
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    if not data:
+        raise PictureError("empty", "expected a picture, got 0 bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide here
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception as error:  # decoders raise whatever their parser met: struct.error, SyntaxError, ...
+        raise PictureError("not_an_image", f"expected a picture ({', '.join(FORMATS)}), got other bytes") from error
+    if image.width * image.height > max_pixels:
+        size = f"{image.width} x {image.height}"
+        raise PictureError("too_many_pixels", f"expected at most {max_pixels} pixels, got {size}")
+    return image
+
+
+def _load(image: Image.Image) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image.load()
+    except Exception as error:
+        raise PictureError("truncated", f"the picture cannot be decoded to its end: {error}") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # broken metadata does not make a broken picture
+        return 1
+    return value if value in range(1, 9) else 1

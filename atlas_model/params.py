@@ -1,0 +1,205 @@
+"""The parameters: what params.yaml may say, checked as a whole.
+
+The only module that opens params.yaml. One frozen model per section; a section is named as the stage that reads
+it. There are no defaults: the file says everything, so that DVC sees every change. Only `flows.stages` and the
+command line hold these objects; the code below them takes plain arguments.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from atlas_model.errors import ParamsError
+
+PARAMS_FILE = Path("params.yaml")
+
+FilePath = Annotated[Path, Field(strict=False)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: frozen, strict types, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class CrawlParams(Section):
+    """From categories of shops (or a manifest) to products."""
+
+    source: Literal["demo", "shops", "manifest"]
+    snapshot: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]  # also the name of a folder
+    sources: FilePath  # CSV: a Taxonomy column (A->B->C) and a column of category URLs per shop
+    manifest: FilePath | None  # JSON, read when source is "manifest"
+    contact: Annotated[str, Field(min_length=3)]  # address or URL at the end of the user agent
+    max_pages_per_category: PositiveInt  # listing pages
+    max_attempts: PositiveInt  # per page, the first one included
+    timeout_s: PositiveFloat  # per page
+
+    @model_validator(mode="after")
+    def _manifest_given(self) -> Self:
+        if self.source == "manifest" and self.manifest is None:
+            raise ValueError("source is manifest, so crawl.manifest must name a JSON file")
+        return self
+
+
+class FetchParams(Section):
+    """From picture URLs to pictures."""
+
+    concurrency: PositiveInt  # downloads at once
+    concurrency_per_host: PositiveInt
+    max_attempts: PositiveInt  # per picture, the first one included
+    timeout_s: PositiveFloat  # whole deadline of one attempt
+    max_bytes: PositiveInt  # a larger picture is refused (status too_large)
+    max_pixels: PositiveInt  # likewise, read from the header
+    shard_rows: PositiveInt  # pictures per Parquet shard
+
+
+class ZoomTrainParams(Section):
+    """Training the zoomed/normal classifier."""
+
+    labelled: FilePath  # folder of Parquet: records.LABELLED
+    image_size: Annotated[int, Field(ge=16, le=512)]  # px, square; 150 in the paper
+    batch_size: PositiveInt
+    epochs: PositiveInt  # at most
+    patience: PositiveInt  # epochs without a better validation loss before it stops
+    lr: PositiveFloat
+    val_share: Share
+    test_share: Share
+    seed: Seed
+    device: Device
+
+    @model_validator(mode="after")
+    def _some_left(self) -> Self:
+        _check_shares(self.val_share, self.test_share)
+        return self
+
+
+class ZoomParams(Section):
+    """Scoring every picture as zoomed or normal."""
+
+    threshold: Probability | None  # p_zoomed at or above it is dropped; null: the one chosen on validation
+    batch_size: PositiveInt
+    device: Device
+
+
+class SplitParams(Section):
+    """From products and pictures to train, val and test."""
+
+    taxonomy: FilePath | None  # allowed paths (CSV or text); null: every label that was met
+    image_size: Annotated[int, Field(ge=16, le=1024)]  # px, square: pictures are stored at this size
+    image_mode: Literal["L", "RGB"]
+    resize: Literal["squash", "pad"]  # squash: ignore the aspect ratio (the paper); pad: keep it
+    val_share: Share
+    test_share: Share
+    min_products: PositiveInt  # a category with fewer products is rare
+    rare: Literal["drop", "train"]  # rare categories: leave out (and count), or give whole to train
+    near_duplicate_distance: Annotated[int, Field(ge=0, le=16)]  # bits of the 64-bit perceptual hash
+    respect_hint: bool  # take a manifest's own split where it names one
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _some_left(self) -> Self:
+        _check_shares(self.val_share, self.test_share)
+        return self
+
+
+class TrainParams(Section):
+    """Training the encoder with its attention decoder, and the plain classifier beside it."""
+
+    encoder: Literal["small", "resnet18", "resnet34", "resnet50", "resnet101"]
+    weights: str | None  # "imagenet", a safetensors file of a torchvision ResNet, or null: from scratch
+    fine_tune_from: Literal["all", "layer1", "layer2", "layer3", "layer4", "none"]  # first trained block
+    grid: Literal["native"] | PositiveInt  # cells per side that the decoder attends to; 14 in the paper
+    attention_size: PositiveInt  # 512 in the paper, as the next two
+    embedding_size: PositiveInt
+    hidden_size: PositiveInt
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    alpha_c: Annotated[float, Field(ge=0)]  # weight of the doubly stochastic attention term
+    alpha_target: Literal["share", "one"]  # what each cell's attention should sum to: steps/cells, or 1 (the paper)
+    encoder_lr: PositiveFloat
+    decoder_lr: PositiveFloat
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_share: Annotated[float, Field(ge=0, lt=1)]  # of all steps; cosine decay to zero follows
+    clip_norm: PositiveFloat
+    batch_size: PositiveInt
+    epochs: PositiveInt
+    patience: PositiveInt  # epochs without a better validation path accuracy before it stops
+    flip: bool  # mirror half of the training pictures
+    shift: Annotated[int, Field(ge=0)]  # px, at most, in both directions
+    seed: Seed
+    device: Device
+    precision: Literal["float32", "bfloat16"]  # bfloat16 is slower on CPUs without bf16 units
+
+    @model_validator(mode="after")
+    def _encoder_is_trained_or_given(self) -> Self:
+        if self.encoder == "small" and (self.weights is not None or self.fine_tune_from != "all"):
+            raise ValueError("encoder small starts from scratch: weights must be null and fine_tune_from all")
+        if self.weights is None and self.fine_tune_from != "all":
+            raise ValueError("without weights the whole encoder must be trained: fine_tune_from must be all")
+        return self
+
+
+class EvaluateParams(Section):
+    """Measuring the trained models."""
+
+    beam: PositiveInt
+    batch_size: PositiveInt
+    train_sample: PositiveInt  # training pictures that are evaluated as well
+    overlays: Annotated[int, Field(ge=0)]  # attention pictures
+    seed: Seed
+    device: Device
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    crawl: CrawlParams
+    fetch: FetchParams
+    zoom_train: ZoomTrainParams
+    zoom: ZoomParams
+    split: SplitParams
+    train: TrainParams
+    evaluate: EvaluateParams
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check the whole file.
+
+    Raises:
+        ParamsError: the file is missing or not YAML, or says something else than the models allow; the text
+            lists every fault with its place in the file, what came, and what is allowed.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ParamsError(f"{path}: cannot be read as YAML: {error}") from error
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise ParamsError.of(str(path), [_fault(dict(fault)) for fault in error.errors()]) from error
+
+
+def _fault(fault: dict[str, Any]) -> str:
+    # For a union pydantic adds the member's name to the place ("literal['native']"): no key of ours has brackets
+    # or dashes.
+    keys = [str(part) for part in fault["loc"] if str(part).isidentifier() and str(part) not in {"int", "float"}]
+    place = ".".join(keys) or "(the file)"
+    if fault["type"] == "missing":
+        return f"{place}: missing; every key must be there"
+    if fault["type"] == "extra_forbidden":
+        return f"{place}: unknown key"
+    text = fault["msg"].removeprefix("Value error, ")
+    given = fault["input"]
+    return f"{place}: {text}" if isinstance(given, dict) else f"{place}: {text}; got {given!r}"
+
+
+def _check_shares(val_share: float, test_share: float) -> None:
+    if val_share + test_share >= 1:
+        raise ValueError("val_share + test_share must be below 1, so that something is left to train on")

@@ -1,0 +1,109 @@
+"""Progress of long jobs: a bar on a terminal, plain lines in a log, structured steps for a watcher.
+
+Knows nothing of who watches. A watcher is any callable ``watch(step: Step) -> None`` that the environment
+variable ``ATLAS_WATCHER`` names as ``package.module:function``; without it there is none.
+"""
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NoReturn, Self, TypeVar
+
+from tqdm import tqdm
+
+WATCHER = "ATLAS_WATCHER"
+LINE_INTERVAL_S = 5.0  # a log gets at most one line per job in this time
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a job is: ``done`` of ``total`` (None: unknown) ``unit``s, with figures worth a glance."""
+
+    job: str
+    done: int
+    total: int | None
+    unit: str
+    figures: dict[str, float | int | str]
+    finished: bool
+
+
+def say(line: str) -> None:
+    """One line for people, on stderr, so that stdout stays free for results."""
+    with tqdm.external_write_mode(file=sys.stderr):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+
+class Progress:
+    """Counts one job. Use as a context manager; call `advance` as often as you like."""
+
+    def __init__(self, job: str, total: int | None = None, unit: str = "items") -> None:
+        self.job, self.total, self.unit = job, total, unit
+        self.done = 0
+        self.figures: dict[str, float | int | str] = {}
+        self._watch = _watcher()
+        self._spoke_at = time.monotonic()
+        self._bar: tqdm[NoReturn] | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=self.total, desc=self.job, unit=f" {self.unit}", dynamic_ncols=True)
+        return self
+
+    def advance(self, count: int = 1, **figures: float | int | str) -> None:
+        """``count`` more are done; ``figures`` (a loss, a rate) are shown beside the count."""
+        self.done += count
+        self.figures.update(figures)
+        if self._bar is not None:
+            self._bar.update(count)
+            if figures:
+                self._bar.set_postfix(self.figures)
+        if time.monotonic() - self._spoke_at >= LINE_INTERVAL_S:
+            self._speak(finished=False)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if kind is None:
+            self._speak(finished=True)
+
+    def _speak(self, *, finished: bool) -> None:
+        self._spoke_at = time.monotonic()
+        step = Step(self.job, self.done, self.total, self.unit, dict(self.figures), finished)
+        if self._bar is None:
+            say(_line(step))
+        self._watch(step)
+
+
+def track(items: Iterable[T], job: str, total: int | None = None, unit: str = "items") -> Iterator[T]:
+    """Yield ``items``, counting them as ``job``."""
+    with Progress(job, total, unit) as progress:
+        for item in items:
+            yield item
+            progress.advance()
+
+
+def _line(step: Step) -> str:
+    count = f"{step.done}" if step.total is None else f"{step.done}/{step.total}"
+    figures = "".join(
+        f", {name} {value:.4g}" if isinstance(value, float) else f", {name} {value}"
+        for name, value in step.figures.items()
+    )
+    return f"{step.job}: {count} {step.unit}{figures}{', done' if step.finished else ''}"
+
+
+def _watcher() -> Callable[[Step], None]:
+    name = os.environ.get(WATCHER)
+    if not name:
+        return lambda step: None
+    module, _, function = name.partition(":")
+    watch: Callable[[Step], None] = getattr(importlib.import_module(module), function)
+    return watch

@@ -1,0 +1,195 @@
+"""The tables that stages hand to each other: their schemas, and reading and writing them whole.
+
+A schema here is a contract between stages; a stage that writes one casts to it and a stage that reads one checks
+it. Knows nothing of how the rows come about.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atlas_model.errors import InputError, MissingError
+from atlas_model.files import replacing, replacing_folder
+
+COMPRESSION = "zstd"
+SHARD_PATTERN = "part-{:05d}.parquet"
+
+PRODUCTS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),  # site + sku or canonical URL; manifest:<filename>
+        pa.field("site", pa.string(), nullable=False),  # host, or "manifest"
+        pa.field("page_url", pa.string()),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("price", pa.decimal128(12, 2)),
+        pa.field("currency", pa.string()),  # ISO 4217
+        pa.field("breadcrumb", pa.list_(pa.string()), nullable=False),  # the shop's own words
+        pa.field("taxonomy", pa.list_(pa.string()), nullable=False),  # the label, from sources.csv or the manifest
+        pa.field("details", pa.map_(pa.string(), pa.string()), nullable=False),
+        pa.field("image_urls", pa.list_(pa.string()), nullable=False),
+        pa.field("split_hint", pa.string()),  # a manifest's own split
+    ]
+)
+IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),  # sha256 of the bytes as served, hex
+        pa.field("bytes", pa.binary(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),  # px, as stored (before EXIF orientation)
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),  # JPEG, PNG, WEBP, GIF, ...
+        pa.field("mode", pa.string(), nullable=False),  # Pillow's: L, RGB, CMYK, ...
+        pa.field("orientation", pa.int8(), nullable=False),  # EXIF 1-8
+        pa.field("n_frames", pa.int32(), nullable=False),
+    ]
+)
+REFS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("image_url", pa.string(), nullable=False),
+        pa.field("position", pa.int32(), nullable=False),  # in the product's image_urls
+        pa.field("image_id", pa.string()),  # null unless status is "ok"
+        pa.field("status", pa.string(), nullable=False),  # ok, http_404, timeout, not_an_image, too_large, ...
+    ]
+)
+LABELLED = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("bytes", pa.binary(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),  # zoomed, normal
+        pa.field("source_id", pa.string(), nullable=False),  # pictures cut from one original share it
+        pa.field("title", pa.string(), nullable=False),
+    ]
+)
+SCORES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("p_zoomed", pa.float32()),  # null where the picture could not be decoded
+        pa.field("keep", pa.bool_(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # normal, zoomed, unreadable
+        pa.field("phash", pa.uint64()),  # 64-bit perceptual hash of the whole picture
+    ]
+)
+SPLIT = pa.schema(
+    [
+        pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("taxonomy", pa.list_(pa.string()), nullable=False),
+        pa.field("label", pa.string(), nullable=False),  # "A > B > C"
+        pa.field("split", pa.string(), nullable=False),  # train, val, test
+    ]
+)
+PREDICTIONS = pa.schema(
+    [
+        pa.field("file_name", pa.string(), nullable=False),  # the picture's image_id
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("actual_category", pa.string(), nullable=False),
+        pa.field("predicted_category", pa.string(), nullable=False),
+        pa.field("log_probability", pa.float32(), nullable=False),
+        pa.field("split_value", pa.string(), nullable=False),
+    ]
+)
+
+
+def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
+    """Write ``table`` as one Parquet file of ``schema``, whole or not at all."""
+    with replacing(path) as temporary:
+        pq.write_table(table.cast(schema), temporary, compression=COMPRESSION)
+
+
+def read_table(path: Path, schema: pa.Schema, made_by: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the Parquet file (or folder of shards, in name order) at ``path``.
+
+    Args:
+        path: a file, or a folder of ``*.parquet``.
+        schema: the contract; columns beyond it are ignored, missing ones refused.
+        made_by: the stage that writes it, named when it is missing.
+        columns: only these, in this order; all of the schema's by default.
+
+    Raises:
+        MissingError: nothing is there.
+        InputError: it is not Parquet, or lacks a column of the schema.
+    """
+    wanted = list(columns) if columns is not None else schema.names
+    tables = [_read_file(shard, wanted) for shard in shard_paths(path, made_by)]
+    return pa.concat_tables(tables).cast(pa.schema([schema.field(name) for name in wanted]))
+
+
+def iterate_shards(path: Path, schema: pa.Schema, made_by: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a folder of shards in order, ``batch_rows`` at a time at most."""
+    for shard in shard_paths(path, made_by):
+        with _opened(shard) as file:
+            _check_columns(shard, file.schema_arrow, schema.names)
+            yield from file.iter_batches(batch_size=batch_rows, columns=schema.names)
+
+
+def shard_paths(path: Path, made_by: str) -> list[Path]:
+    """The Parquet files that ``path`` (a file or a folder) stands for, in name order."""
+    found = [path] if path.is_file() else sorted(path.glob("*.parquet"))
+    if not found:
+        raise MissingError(f"{path}: no Parquet file there. Run the stage that makes it: dvc repro {made_by}")
+    return found
+
+
+class ShardWriter:
+    """Writes rows as ``part-00000.parquet``, ``part-00001.parquet``, ... of bounded size.
+
+    The folder appears under its name only when the ``with`` block ends well.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, rows_per_shard: int) -> None:
+        self._replacing = replacing_folder(folder)
+        self._schema, self._rows_per_shard = schema, rows_per_shard
+        self._rows: list[dict[str, object]] = []
+        self._shards = 0
+        self._temporary: Path | None = None
+
+    def __enter__(self) -> Self:
+        self._temporary = self._replacing.__enter__()
+        return self
+
+    def append(self, row: dict[str, object]) -> None:
+        """Add one row; a full shard is written at once, so memory holds one shard at most."""
+        self._rows.append(row)
+        if len(self._rows) >= self._rows_per_shard:
+            self._flush()
+
+    def _flush(self) -> None:
+        assert self._temporary is not None
+        table = pa.Table.from_pylist(self._rows, schema=self._schema)
+        write_table(self._temporary / SHARD_PATTERN.format(self._shards), table, self._schema)
+        self._shards += 1
+        self._rows = []
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and (self._rows or not self._shards):
+            self._flush()
+        self._replacing.__exit__(kind, error, trace)
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: expected a Parquet file, got something else ({error})") from error
+
+
+def _read_file(path: Path, columns: list[str]) -> pa.Table:
+    with _opened(path) as file:
+        _check_columns(path, file.schema_arrow, columns)
+        return file.read(columns=columns)
+
+
+def _check_columns(path: Path, found: pa.Schema, wanted: Sequence[str]) -> None:
+    missing = [name for name in wanted if name not in found.names]
+    if missing:
+        raise InputError(
+            f"{path}: expected the columns {', '.join(wanted)}; missing: {', '.join(missing)}. "
+            "It was written by another program or version: run the stage that makes it again."
+        )

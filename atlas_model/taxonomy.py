@@ -1,0 +1,191 @@
+"""A taxonomy: category paths, their tokens, and the trie that the search walks.
+
+One token per level *name*, as in the paper: the same name in two branches is one token, and the trie tells the
+branches apart. Paths may have any depth, and an inner node may itself be a valid end.
+
+Knows nothing of pictures or models. Reading a taxonomy from files people write is in `taxonomy_files`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from atlas_model.errors import TaxonomyError
+from atlas_model.files import write_json
+
+SEPARATOR = " > "
+
+PAD, START, END = 0, 1, 2  # tokens that are no level name
+SPECIAL = ("<pad>", "<start>", "<end>")
+
+CategoryPath = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trie:
+    """All paths as a tree in compressed sparse rows (arXiv 2602.22647): node 0 is the root.
+
+    The children of node n are the edges ``first[n]:first[n + 1]``, in token order. A node that is a valid end
+    and has children has an edge with the token END, which leads to a node of its own; a node without children
+    is a valid end by itself. So every path is exactly one childless node, whatever its depth.
+    """
+
+    first: Int[np.ndarray, "nodes+1"]
+    token: Int[np.ndarray, "edges"]  # token that the edge writes
+    child: Int[np.ndarray, "edges"]  # node that the edge leads to
+    path: Int[np.ndarray, "nodes"]  # index of the path that ends at the node; -1: it goes on
+
+    @property
+    def max_children(self) -> int:
+        """The widest node's number of edges."""
+        return int(np.diff(self.first).max())
+
+    @cached_property
+    def is_end(self) -> Bool[np.ndarray, "nodes"]:
+        """Which nodes end a path."""
+        return self.path >= 0
+
+
+class Taxonomy:
+    """An ordered set of category paths.
+
+    Args:
+        paths: at least one; each a non-empty sequence of non-empty level names; no path twice.
+
+    Raises:
+        TaxonomyError: with all faults at once.
+    """
+
+    def __init__(self, paths: Iterable[Sequence[str]]) -> None:
+        self.paths: tuple[CategoryPath, ...] = tuple(tuple(path) for path in paths)
+        faults = _faults(self.paths)
+        if faults:
+            raise TaxonomyError.of("taxonomy", faults)
+        names = sorted({name for path in self.paths for name in path})
+        self.tokens: tuple[str, ...] = (*SPECIAL, *names)
+        self._token_of = {name: index for index, name in enumerate(self.tokens) if index >= len(SPECIAL)}
+        self._index_of = {path: index for index, path in enumerate(self.paths)}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Taxonomy) and self.paths == other.paths
+
+    def __hash__(self) -> int:
+        return hash(self.paths)
+
+    def __contains__(self, path: Sequence[str]) -> bool:
+        return tuple(path) in self._index_of
+
+    @cached_property
+    def depth(self) -> int:
+        """Levels of the deepest path."""
+        return max(len(path) for path in self.paths)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The paths as texts, ``A > B > C``, in order."""
+        return tuple(SEPARATOR.join(path) for path in self.paths)
+
+    def index(self, path: Sequence[str]) -> int:
+        """The position of ``path``.
+
+        Raises:
+            TaxonomyError: it is not in the taxonomy.
+        """
+        try:
+            return self._index_of[tuple(path)]
+        except KeyError:
+            raise TaxonomyError(f"{SEPARATOR.join(path)!r} is none of the taxonomy's {len(self)} paths") from None
+
+    @cached_property
+    def targets(self) -> Int[np.ndarray, "paths depth+1"]:
+        """What the decoder has to write for each path: its tokens, END, then PAD."""
+        rows = np.full((len(self), self.depth + 1), PAD, dtype=np.int64)
+        for row, path in zip(rows, self.paths, strict=True):
+            row[: len(path)] = [self._token_of[name] for name in path]
+            row[len(path)] = END
+        return rows
+
+    @cached_property
+    def trie(self) -> Trie:
+        """The tree of all paths."""
+        return _build_trie(self.paths, self._token_of)
+
+    def to_json(self) -> dict[str, Any]:
+        """The paths, in the form that `from_json` takes."""
+        return {"paths": [list(path) for path in self.paths]}
+
+    @classmethod
+    def from_json(cls, value: Any, source: str = "taxonomy.json") -> "Taxonomy":
+        """Undo `to_json`; ``source`` is named in errors.
+
+        Raises:
+            TaxonomyError: it has another form, or its paths are not a taxonomy.
+        """
+        paths = value.get("paths") if isinstance(value, dict) else None
+        well_formed = isinstance(paths, list) and all(
+            isinstance(path, list) and all(isinstance(name, str) for name in path) for path in paths
+        )
+        if not well_formed:
+            raise TaxonomyError(f'{source}: expected {{"paths": [["A", "B"], ...]}}')
+        assert isinstance(paths, list)
+        return cls(paths)
+
+    def save(self, path: Path) -> None:
+        """Write `to_json` to ``path``."""
+        write_json(path, self.to_json())
+
+
+def _faults(paths: tuple[CategoryPath, ...]) -> list[str]:
+    if not paths:
+        return ["it is empty: at least one category path is needed"]
+    faults = []
+    seen: set[CategoryPath] = set()
+    for number, path in enumerate(paths, start=1):
+        text = SEPARATOR.join(path)
+        if not path or not all(name.strip() for name in path):
+            faults.append(f"path {number} ({text!r}): a level is empty")
+        if any(name in SPECIAL for name in path):
+            faults.append(f"path {number} ({text!r}): {', '.join(SPECIAL)} are reserved names")
+        if path in seen:
+            faults.append(f"path {number} ({text!r}): stands twice")
+        seen.add(path)
+    return faults
+
+
+def _build_trie(paths: tuple[CategoryPath, ...], token_of: dict[str, int]) -> Trie:
+    children: list[dict[int, int]] = [{}]  # node -> token -> node
+    end_of: dict[int, int] = {}  # node -> path
+    for index, path in enumerate(paths):
+        node = 0
+        for name in path:
+            token = token_of[name]
+            if token not in children[node]:
+                children[node][token] = len(children)
+                children.append({})
+            node = children[node][token]
+        end_of[node] = index
+    for node, index in list(end_of.items()):
+        if children[node]:
+            children[node][END] = len(children)
+            end_of[len(children)] = index
+            children.append({})
+            del end_of[node]
+    first = np.zeros(len(children) + 1, dtype=np.int64)
+    np.cumsum([len(edges) for edges in children], out=first[1:])
+    edges = [edge for node in children for edge in sorted(node.items())]
+    path_of = np.full(len(children), -1, dtype=np.int64)
+    path_of[list(end_of)] = list(end_of.values())
+    return Trie(
+        first=first,
+        token=np.array([token for token, _ in edges], dtype=np.int64),
+        child=np.array([child for _, child in edges], dtype=np.int64),
+        path=path_of,
+    )

@@ -1,0 +1,33 @@
+"""Lets torchvision be imported beside a torch build that its compiled operators were not made for.
+
+The ordinary torchvision wheel beside a CPU-only torch cannot load its shared library, and then fails on import
+when it describes two operators that the library would have declared (``operator torchvision::nms does not
+exist``). Atlas uses torchvision's model definitions and weights, none of those operators: declaring their
+schemas is enough. Import this module before torchvision; where the plain import works it changes nothing.
+"""
+
+import importlib
+import sys
+
+import torch
+
+OPERATORS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+
+
+def _import_torchvision() -> None:
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]  # half-imported
+        for schema in OPERATORS:
+            torch.library.define(f"torchvision::{schema.partition('(')[0]}", "(" + schema.partition("(")[2])
+        importlib.import_module("torchvision")
+
+
+_import_torchvision()

@@ -1,0 +1,1 @@
+"""The web: pages to products, picture URLs to pictures."""

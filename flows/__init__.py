@@ -1,0 +1,1 @@
+"""When and in what order: DVC stages, the Prefect flow, the command line."""

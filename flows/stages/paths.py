@@ -1,0 +1,18 @@
+"""Where the stages keep their files, relative to the project's root. dvc.yaml says the same; a test compares."""
+
+from pathlib import Path
+
+PRODUCTS = Path("data/raw/products.parquet")
+SHARDS = Path("data/images/shards")
+REFS = Path("data/images/refs.parquet")
+ZOOM_MODEL = Path("models/zoom")
+SCORES = Path("data/zoom/scores.parquet")
+SPLITS = Path("data/splits")
+TAXONOMY = SPLITS / "taxonomy.json"
+CATEGORIZER = Path("models/categorizer")
+BASELINE = Path("models/baseline")
+EVALUATION = Path("reports/evaluate")
+
+METRICS = Path("metrics")  # <stage>.json, in git
+PLOTS = Path("plots")  # <stage>/, in git
+WORK = Path(".atlas")  # spools and checkpoints: untracked, safe to delete, makes reruns resume
