@@ -1,1 +1,14 @@
 """When and in what order: DVC stages, the Prefect flow, the command line."""
+
+import os
+
+# No library reports home, and Prefect needs no server. Set before they are imported; child processes inherit it.
+for _name, _value in {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a first start makes the database: 25 s measured
+}.items():
+    os.environ.setdefault(_name, _value)

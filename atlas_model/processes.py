@@ -1,0 +1,16 @@
+"""Child processes that do not outlive the one that started them.
+
+A killed parent (``kill -9``, out of memory) cannot stop its children: they have to ask for it themselves.
+"""
+
+import ctypes
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends; only Linux can, elsewhere no-op."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
