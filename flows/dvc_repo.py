@@ -1,0 +1,128 @@
+"""The one place that calls DVC: which stages there are, which are up to date, and running one.
+
+DVC's Python API is not promised to be stable, so nothing else imports it. All functions work on the DVC project
+that the current folder belongs to. Knows nothing of Prefect or of what a stage does.
+
+As a program (``python -m flows.dvc_repo repro ...``) this is the `dvc` command in a process that ends with the one
+that started it.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from atlas_model.errors import AtlasError, InputError, RetryError
+from atlas_model.processes import die_with_parent
+
+BAD_INPUT = 2  # `InputError.exit_code`, as DVC reports it of a stage
+
+
+def stage_names() -> list[str]:
+    """The stages of dvc.yaml, each after those that it depends on: the order in which `dvc repro` runs them.
+
+    Raises:
+        InputError: this is no DVC project, or its dvc.yaml is not valid.
+    """
+    from dvc.repo import Repo
+    from networkx import dfs_postorder_nodes
+
+    with _dvc_errors(), Repo() as repo:
+        return [stage.addressing for stage in dfs_postorder_nodes(repo.index.graph) if stage.cmd]
+
+
+def is_up_to_date(stage: str) -> bool:
+    """Whether ``stage`` has nothing to do: its command, parameters, dependencies and outputs are those of dvc.lock.
+
+    Raises:
+        RetryError: another dvc command is at work in this project.
+        InputError: this is no DVC project, or its dvc.yaml is not valid.
+    """
+    from dvc.repo import Repo
+
+    with _dvc_errors(), Repo() as repo:  # a new one each time: a Repo remembers the dvc.lock that it read
+        return not repo.status(targets=[stage])
+
+
+def run_stage(stage: str, on_line: Callable[[str], None]) -> None:
+    """Run ``stage`` alone (or take its outputs from DVC's cache of runs), as `dvc repro --single-item` does.
+
+    Args:
+        stage: its name in dvc.yaml.
+        on_line: gets each line that DVC and the stage write, as they write it.
+
+    Raises:
+        InputError: the stage refused its input (exit code 2); the text is what it said.
+        AtlasError: it failed in another way.
+    """
+    lines = []
+    with _started_dvc("repro", "--single-item", stage) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip():
+                lines.append(line.rstrip())
+                on_line(line.rstrip())
+    if process.returncode:
+        raise _failure(stage, "\n".join(lines))
+
+
+@contextmanager
+def _started_dvc(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    # Stages call `python`: it has to be this one also where no venv is active and none is in the project.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.dvc_repo", *arguments],
+        env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
+    with process:
+        try:
+            yield process
+        except BaseException:
+            process.terminate()  # its stage ends with it
+            raise
+
+
+def _failure(stage: str, output: str) -> AtlasError:
+    said_by_stage = re.search(r"^error: (.*?)(?=^ERROR: |\Z)", output, re.DOTALL | re.MULTILINE)
+    said_by_dvc = re.findall(r"^ERROR: (.*)", output, re.MULTILINE)
+    exit_code = re.search(r"exited with (-?\d+)$", said_by_dvc[-1]) if said_by_dvc else None
+    if said_by_stage:
+        reason = said_by_stage[1].strip()
+    else:
+        reason = said_by_dvc[-1] if said_by_dvc else "DVC ended without saying why"
+    again = f"run again (`dvc repro {stage}` runs up to this stage); stages that are done are not repeated."
+    if exit_code and int(exit_code[1]) == BAD_INPUT:
+        return InputError(f"stage {stage} refused its input: {reason}\nMend that, then {again}")
+    return AtlasError(f"stage {stage} failed: {reason}\nIts lines above say more. To continue, {again}")
+
+
+@contextmanager
+def _dvc_errors() -> Iterator[None]:
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+
+    try:
+        yield
+    except LockError as error:
+        raise RetryError("another dvc command is at work in this project: run again when it has ended") from error
+    except DvcException as error:
+        raise InputError(f"DVC: {error}") from error
+
+
+def _main() -> int:
+    from dvc.cli import main
+
+    die_with_parent()
+    return int(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
