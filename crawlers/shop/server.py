@@ -1,0 +1,88 @@
+"""The demo shop over HTTP: finds the shop by the Host header, the page by the path. Knows no mark-up, no drawing."""
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from html import escape
+
+from aiohttp import ETag, web
+
+from crawlers.shop.catalogue import THUMBNAIL, Catalogue, Picture, Product
+from crawlers.shop.pictures import draw, encode_jpeg
+from crawlers.shop.templates import ROBOTS, listing_page, product_page
+
+THUMBNAIL_SIDE = 56  # px
+
+Page = Callable[[], str]
+
+
+def make_app(catalogue: Catalogue) -> web.Application:
+    """The web application that serves ``catalogue``."""
+    shops = _Shops(catalogue)
+    app = web.Application()
+    app.router.add_get("/{path:.*}", shops.answer)
+    return app
+
+
+class _Shops:
+    """Everything there is to see, by shop and path."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._pixels = catalogue.pixels
+        self._pages: dict[str, dict[str, Page]] = {}
+        self._pictures: dict[str, dict[str, Picture]] = {}
+        for category in catalogue.categories:
+            shop = _name(category.shop.host)
+            pages = self._pages.setdefault(shop, {"/": partial(self._home, catalogue, shop)})
+            for page in range(1, category.pages + 1):
+                pages[category.path(page)] = partial(listing_page, category, page)
+            for product in (*category.products, category.forbidden):
+                pages[product.path] = partial(product_page, product)
+                self._add_pictures(shop, product)
+
+    def _add_pictures(self, shop: str, product: Product) -> None:
+        there = {path: picture for path, picture in product.pictures.items() if picture is not None}
+        self._pictures.setdefault(shop, {}).update(there)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """The page or picture that ``request`` names, or 404."""
+        shop = _name(request.host)
+        if shop not in self._pages:
+            names = ", ".join(self._pages)
+            return web.Response(
+                status=404, text=f"No such shop. In a browser: http://shop-a.localhost:PORT ({names})\n"
+            )
+        if request.path == "/robots.txt":
+            return web.Response(text=ROBOTS)
+        page = self._pages[shop].get(request.path_qs)
+        if page is not None:
+            return web.Response(text=page(), content_type="text/html")
+        picture = self._pictures[shop].get(request.path)
+        if picture is not None:
+            return self._picture(request, picture)
+        return web.Response(status=404, text="Not found\n")
+
+    def _picture(self, request: web.Request, picture: Picture) -> web.Response:
+        image = draw(self._pixels[picture.source], picture.view)
+        if request.path_qs.endswith(THUMBNAIL):
+            image = image.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        content = encode_jpeg(image, picture.quality)
+        tag = hashlib.sha256(content).hexdigest()[:16]
+        known = any(etag.value == tag for etag in request.if_none_match or ())
+        response = web.Response(status=304) if known else web.Response(body=content, content_type="image/jpeg")
+        response.etag = ETag(tag)
+        return response
+
+    @staticmethod
+    def _home(catalogue: Catalogue, shop: str) -> str:
+        links = "".join(
+            f'<li><a href="{category.path(1)}">{escape(category.kind.breadcrumb[-1])}</a></li>'
+            for category in catalogue.categories
+            if _name(category.shop.host) == shop
+        )
+        return f"<!DOCTYPE html>\n<title>{shop}</title>\n<ul>{links}</ul>\n"
+
+
+def _name(host: str) -> str:
+    """``shop-a.demo.test:80`` and ``shop-a.localhost`` are both shop-a: browsers find the second one by themselves."""
+    return host.partition(".")[0]

@@ -1,0 +1,154 @@
+"""Build what data/ keeps in git: the sample that the demo shop serves, and the labelled pictures of zoom_train.
+
+    python tools/build_sample.py [FOLDER with Fashion-MNIST's files]
+
+The result depends on Fashion-MNIST's training files alone: the same bytes on every run.
+"""
+
+import argparse
+import csv
+import gzip
+import hashlib
+import io
+import sys
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import UInt8
+
+from atlas_model.errors import AtlasError, InputError, MissingError
+from atlas_model.files import replacing, write_text
+from atlas_model.records import LABELLED, write_table
+from atlas_model.taxonomy import SEPARATOR
+from crawlers.shop.catalogue import SAMPLE, SAMPLE_SCHEMA, category_urls
+from crawlers.shop.pictures import (
+    CLOSE_UP_SIDES,
+    SOURCE_SIDE,
+    WholeView,
+    draw,
+    draw_through_bottleneck,
+    encode_jpeg,
+    find_close_up,
+)
+from crawlers.shop.wording import KINDS
+
+FOLDERS = (Path("/usr/share/datasets/fashion-mnist"), Path("FashionMNIST/raw"))
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+SERVED_PER_CLASS = 920
+LABELLED_PER_CLASS = 80
+SEED = 28
+
+Pictures = UInt8[np.ndarray, "n 28 28"]
+Labels = UInt8[np.ndarray, "n"]
+
+
+def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
+    """The array in a gzipped IDX file of unsigned bytes.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path}: expected a gzipped IDX file, got: {error}") from error
+    if content[:4] != bytes([0, 0, 8, dimensions]):
+        raise InputError(f"{path}: expected an IDX file of {dimensions} dimensions, got the start {content[:4].hex()}")
+    shape = np.frombuffer(content, dtype=">u4", count=dimensions, offset=4)
+    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+
+
+def find_folder(given: Path | None) -> Path:
+    """The folder with the training files: ``given``, or one of `FOLDERS`."""
+    tried = [given] if given is not None else list(FOLDERS)
+    for folder in tried:
+        if (folder / IMAGES).is_file() and (folder / LABELS).is_file():
+            return folder
+    raise MissingError(
+        f"expected {IMAGES} and {LABELS} in {' or '.join(str(folder) for folder in tried)}; they are not there. "
+        "Install the Debian package dataset-fashion-mnist, or let torchvision download them "
+        "(torchvision.datasets.FashionMNIST('.', download=True)) and name its folder FashionMNIST/raw."
+    )
+
+
+def choose(pictures: Pictures, labels: Labels, served: int, labelled: int) -> pa.Table:
+    """``served`` + ``labelled`` pictures of each class, at random (seeded), none twice, in the order of the source."""
+    first_of = {picture.tobytes(): index for index, picture in reversed(list(enumerate(pictures)))}
+    distinct = np.array(sorted(first_of.values()))
+    random = np.random.default_rng(SEED)
+    rows = []
+    for label in range(len(KINDS)):
+        chosen = random.permutation(distinct[labels[distinct] == label])[: served + labelled]
+        rows += [
+            {"index": index, "label": label, "served": place < served, "pixels": pictures[index].tobytes()}
+            for place, index in enumerate(chosen.tolist())
+        ]
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["index"]), schema=SAMPLE_SCHEMA)
+
+
+def label_pictures(sample: pa.Table) -> pa.Table:
+    """Normal and zoomed pictures (`records.LABELLED`) of those in ``sample`` that are not served.
+
+    Every source gives a normal picture, and a zoomed one where its garment is broad enough for a close-up. Half of
+    the normal ones go through as narrow a bottleneck as a close-up, so that sharpness alone tells nothing.
+    """
+    rows = []
+    for source in sample.filter(pa.compute.invert(sample["served"])).to_pylist():
+        random = Random(f"{SEED} {source['index']}")
+        pixels = np.frombuffer(source["pixels"], dtype=np.uint8).reshape(SOURCE_SIDE, SOURCE_SIDE)
+        if random.random() < 0.5:
+            normal = draw_through_bottleneck(pixels, random.choice(CLOSE_UP_SIDES))
+        else:
+            normal = draw(pixels, WholeView())
+        drawn = {"normal": normal}
+        close_up = find_close_up(pixels, random)
+        if close_up is not None:
+            drawn["zoomed"] = draw(pixels, close_up)
+        for label, image in drawn.items():
+            content = encode_jpeg(image)
+            rows.append(
+                {
+                    "image_id": hashlib.sha256(content).hexdigest(),
+                    "bytes": content,
+                    "label": label,
+                    "source_id": f"fashion-mnist/train/{source['index']}",
+                    "title": KINDS[source["label"]].taxonomy[-1],
+                }
+            )
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["image_id"]), schema=LABELLED)
+
+
+def csv_text(rows: list[list[str]]) -> str:
+    """``rows`` as CSV."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
+def build(source: Path, data: Path, served: int = SERVED_PER_CLASS, labelled: int = LABELLED_PER_CLASS) -> None:
+    """Write everything into the folder ``data``."""
+    sample = choose(read_idx(source / IMAGES, 3), read_idx(source / LABELS, 1), served, labelled)
+    with replacing(data / SAMPLE.name) as temporary:
+        pq.write_table(sample, temporary, compression="zstd", compression_level=19, use_dictionary=False)
+    write_table(data / "zoom/labelled/part-00000.parquet", label_pictures(sample), LABELLED)
+    write_text(data / "taxonomy.csv", csv_text([["taxonomy"], *([SEPARATOR.join(kind.taxonomy)] for kind in KINDS)]))
+    urls = category_urls()
+    rows = [["->".join(kind.taxonomy), *(urls[host].get(kind, "") for host in urls)] for kind in KINDS]
+    write_text(data / "sources.csv", csv_text([["Taxonomy", *urls], *rows]))
+
+
+def main() -> None:
+    """Build from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help="where Fashion-MNIST's training files are")
+    try:
+        build(find_folder(parser.parse_args().folder), SAMPLE.parent)
+    except AtlasError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
