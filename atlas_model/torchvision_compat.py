@@ -3,13 +3,18 @@
 The ordinary torchvision wheel beside a CPU-only torch cannot load its shared library, and then fails on import
 when it describes two operators that the library would have declared (``operator torchvision::nms does not
 exist``). Atlas uses torchvision's model definitions and weights, none of those operators: declaring their
-schemas is enough. Import this module before torchvision; where the plain import works it changes nothing.
+schemas is enough. Where the plain import works this changes nothing.
+
+Take torchvision from here: ``from atlas_model.torchvision_compat import models``.
 """
 
 import importlib
 import sys
+from types import ModuleType
 
 import torch
+
+__all__ = ["models"]
 
 OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -17,9 +22,9 @@ OPERATORS = (
 )
 
 
-def _import_torchvision() -> None:
+def _import_models() -> ModuleType:
     try:
-        importlib.import_module("torchvision")
+        return importlib.import_module("torchvision.models")
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
@@ -27,7 +32,7 @@ def _import_torchvision() -> None:
             del sys.modules[name]  # half-imported
         for schema in OPERATORS:
             torch.library.define(f"torchvision::{schema.partition('(')[0]}", "(" + schema.partition("(")[2])
-        importlib.import_module("torchvision")
+        return importlib.import_module("torchvision.models")
 
 
-_import_torchvision()
+models = _import_models()

@@ -1,0 +1,133 @@
+"""A split as training reads it: pixels in one memory-mapped array, labels as indices of paths.
+
+Pictures of a split are decoded once into an array on disk, so an epoch reads pixels and decodes nothing, whatever
+the size of the catalogue. Knows nothing of models.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Int, UInt8
+from PIL import Image
+from torch import Tensor
+
+from atlas_model.errors import InputError, MissingError
+from atlas_model.files import replacing
+from atlas_model.images import Preprocessing, to_array
+from atlas_model.progress import track
+from atlas_model.taxonomy import Taxonomy
+
+PREPROCESSING_KEY = b"atlas"  # schema metadata of a split's files: {"preprocessing": {...}}
+BATCH_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Split:
+    """One of train, val, test."""
+
+    name: str
+    pixels: UInt8[np.ndarray, "n c h w"]  # memory-mapped
+    paths: Int[np.ndarray, "n"]
+    image_ids: list[str]
+    product_ids: list[str]
+    preprocessing: Preprocessing
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def pictures(self, rows: Int[np.ndarray, "b"], device: torch.device) -> UInt8[Tensor, "b c h w"]:
+        """The pixels of ``rows``."""
+        return torch.from_numpy(self.pixels[rows]).to(device, non_blocking=True)
+
+    def batches(self, size: int, device: torch.device) -> Iterator[UInt8[Tensor, "b c h w"]]:
+        """All pictures in order, ``size`` at a time."""
+        for start in range(0, len(self), size):
+            yield self.pictures(np.arange(start, min(start + size, len(self))), device)
+
+
+def load_split(folder: Path, name: str, taxonomy: Taxonomy, cache: Path) -> Split:
+    """Read split ``name`` of ``folder``.
+
+    Args:
+        folder: what the stage `split` wrote.
+        name: train, val or test.
+        taxonomy: to turn labels into indices.
+        cache: folder for the decoded pixels, keyed by the content of the split's files.
+
+    Raises:
+        MissingError: no such split.
+        TaxonomyError: a label is not in ``taxonomy``.
+    """
+    shards = sorted(folder.glob(f"{name}-*.parquet"))
+    if not shards:
+        raise MissingError(f"{folder}: no {name}-*.parquet there. Run the stage that makes it: dvc repro split")
+    preprocessing = _preprocessing_of(shards[0])
+    columns = [pq.read_table(shard, columns=["image_id", "product_id", "taxonomy"]).to_pydict() for shard in shards]
+    labels = [path for column in columns for path in column["taxonomy"]]
+    return Split(
+        name=name,
+        pixels=_pixels(shards, len(labels), preprocessing, cache),
+        paths=np.array([taxonomy.index(path) for path in labels], dtype=np.int64),
+        image_ids=[image_id for column in columns for image_id in column["image_id"]],
+        product_ids=[product_id for column in columns for product_id in column["product_id"]],
+        preprocessing=preprocessing,
+    )
+
+
+def load_taxonomy_json(path: Path) -> Taxonomy:
+    """The taxonomy that the stage `split` wrote.
+
+    Raises:
+        MissingError: it is not there.
+        TaxonomyError: it is not one.
+    """
+    if not path.exists():
+        raise MissingError(f"{path}: not there. Run the stage that makes it: dvc repro split")
+    return Taxonomy.from_json(json.loads(path.read_text(encoding="utf-8")), source=str(path))
+
+
+def content_key(paths: list[Path]) -> str:
+    """A short key of the bytes of files: equal content, equal key."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _preprocessing_of(shard: Path) -> Preprocessing:
+    metadata = pq.read_schema(shard).metadata or {}
+    try:
+        return Preprocessing(**json.loads(metadata[PREPROCESSING_KEY])["preprocessing"])
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"{shard}: no preprocessing in its metadata. Run the stage again: dvc repro split") from error
+
+
+def _pixels(shards: list[Path], rows: int, preprocessing: Preprocessing, cache: Path) -> np.ndarray:
+    path = cache / f"{content_key(shards)}.npy"
+    if not path.exists():
+        channels = 3 if preprocessing.mode == "RGB" else 1
+        shape = (rows, channels, preprocessing.size, preprocessing.size)
+        with replacing(path) as temporary:
+            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            for row, data in enumerate(track(_picture_bytes(shards), "decode", rows, "pictures")):
+                array[row] = to_array(Image.open(io.BytesIO(data), formats=["PNG"]).convert(preprocessing.mode))
+            array.flush()
+            del array
+    pixels: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return pixels
+
+
+def _picture_bytes(shards: list[Path]) -> Iterator[bytes]:
+    for shard in shards:
+        with pq.ParquetFile(shard) as file:
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=["image"]):
+                for image in batch.column("image").to_pylist():
+                    yield image["bytes"]

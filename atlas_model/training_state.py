@@ -1,0 +1,59 @@
+"""Work in progress of a training run in one safetensors file: weights, best weights, optimizer, records.
+
+Written whole after each epoch, so that a kill costs one epoch at most. Knows nothing of the loop.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from atlas_model.files import replacing
+
+
+@dataclass
+class TrainingState:
+    """What has to survive beside the model and its optimizer."""
+
+    records: list[dict[str, float | int]]  # one per finished epoch
+    best: dict[str, Tensor]  # weights of the best epoch
+
+
+def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
+    """Write everything to ``path``, whole or not at all."""
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in values.items()}
+    cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(cpu, temporary, metadata={"records": json.dumps(state.records)})
+
+
+def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState | None:
+    """Put what `save_state` wrote into ``model`` and ``optimizer``.
+
+    Returns:
+        The rest; None where there is no such file, or none of this model: training then starts anew.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            records = json.loads(file.metadata()["records"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        model.load_state_dict(_below("model/", tensors))
+    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError):
+        return None
+    values: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _below("optimizer/", tensors).items():
+        index, _, key = name.partition("/")
+        values.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
+    return TrainingState(records=records, best=_below("best/", tensors))
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
