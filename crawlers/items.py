@@ -1,0 +1,64 @@
+"""What a product page says, and the row of products.parquet that it becomes.
+
+Names are those of zyte-common-items, in snake case. Knows nothing of pages or of the label.
+"""
+
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from atlas_model.taxonomy import CategoryPath
+
+
+@dataclass(frozen=True)
+class Product:
+    """One product page, read. What the page does not say is None or empty."""
+
+    url: str  # of the page, after redirects
+    canonical_url: str | None  # as the page names it
+    name: str | None
+    sku: str | None  # the shop's own number
+    price: Decimal | None
+    currency: str | None  # ISO 4217
+    breadcrumbs: list[str]
+    additional_properties: dict[str, str]
+    images: list[str]  # absolute URLs, each once
+
+    @property
+    def missing(self) -> str | None:
+        """Why this is no product for us, or None if it is one."""
+        if not self.name:
+            return "no_title"
+        return None if self.images else "no_image"
+
+    @property
+    def page_url(self) -> str:
+        """The canonical URL, if it is one of the same host; a page cannot speak for another shop."""
+        canonical = self.canonical_url
+        return canonical if canonical and urlsplit(canonical).netloc == urlsplit(self.url).netloc else self.url
+
+    def row(self, site: str, taxonomy: CategoryPath) -> dict[str, Any]:
+        """As a row of `records.PRODUCTS`."""
+        return {
+            "product_id": f"{site}:{self.sku}" if self.sku else self.page_url,
+            "site": site,
+            "page_url": self.page_url,
+            "title": self.name,
+            "price": self.price,
+            "currency": self.currency if self.price is not None else None,
+            "breadcrumb": self.breadcrumbs,
+            "taxonomy": list(taxonomy),
+            "details": list(self.additional_properties.items()),
+            "image_urls": self.images,
+            "split_hint": None,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, for `from_json`."""
+        return asdict(self) | {"price": None if self.price is None else str(self.price)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Undo `to_json`."""
+        return cls(**value | {"price": None if value["price"] is None else Decimal(value["price"])})

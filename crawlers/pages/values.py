@@ -1,0 +1,117 @@
+"""Cleaning what pages say: texts, prices, currencies, URLs.
+
+Everything here comes from strangers: it may be of another type than it should be, endless, or hostile. Mark-up in
+a text stays text. Knows nothing of where on a page a value stood.
+"""
+
+import re
+from collections.abc import Iterable
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from typing import Any, Protocol
+from urllib.parse import urldefrag, urlsplit
+
+from price_parser import Price
+
+MAX_TEXT = 2000  # characters
+MAX_VALUES = 100  # of one field
+MAX_URL = 2083  # characters, as Scrapy's own limit
+MAX_AMOUNT = Decimal(10**10)  # decimal(12, 2) ends there
+
+# Control characters, marks that turn the direction of what follows, zero-width characters, halves of pairs.
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]")
+GROUP_MARK = re.compile(r"(?<=\d)[\s'’](?=\d{3})")  # \s includes the no-break spaces
+RUPEES = re.compile(r"\bRs\.\s*", re.IGNORECASE)  # price-parser takes the point for a decimal one
+PLAIN_NUMBER = re.compile(r"\d{1,20}(\.\d{1,20})?", re.ASCII)
+CODE = re.compile(r"[A-Z]{3}")
+CODE_OF_SYMBOL = {  # "$", "¥" and "kr" are left out: several countries use them
+    "€": "EUR",
+    "£": "GBP",
+    "₹": "INR",
+    "RS": "INR",
+    "RS.": "INR",
+    "US$": "USD",
+    "CA$": "CAD",
+    "C$": "CAD",
+    "AU$": "AUD",
+    "A$": "AUD",
+    "R$": "BRL",
+    "ZŁ": "PLN",
+    "₽": "RUB",
+    "₩": "KRW",
+    "₺": "TRY",
+}
+
+
+class Joins(Protocol):
+    """A page object, as far as it is needed here."""
+
+    def urljoin(self, url: str) -> str:
+        """``url`` made absolute."""
+        ...
+
+
+def clean_text(value: Any) -> str | None:
+    """``value`` on one line without unseen characters, or None if nothing is left or it is no text or number."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        return None
+    text = UNSEEN.sub("", " ".join(str(value)[: 10 * MAX_TEXT].split()))
+    return text[:MAX_TEXT].strip() or None
+
+
+def clean_texts(values: Iterable[Any]) -> list[str]:
+    """Those of ``values`` that are texts, clean."""
+    texts = (clean_text(value) for value in values)
+    return [text for text in texts if text][:MAX_VALUES]
+
+
+def text_map(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
+    """The pairs whose halves are texts, clean; the first of each name."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        name, value = clean_text(name), clean_text(value)
+        if name and value and len(found) < MAX_VALUES:
+            found.setdefault(name.removesuffix(":").rstrip(), value)
+    return found
+
+
+def parse_amount(value: Any) -> Decimal | None:
+    """A price with two decimals; of a range the low end. None where there is no number, or an absurd one."""
+    text = clean_text(value)
+    if text is None:
+        return None
+    amount = Decimal(text) if PLAIN_NUMBER.fullmatch(text) else _normal_price(text).amount
+    if amount is None or not 0 <= amount < MAX_AMOUNT:
+        return None
+    try:
+        return amount.quantize(Decimal("0.01"), ROUND_HALF_UP)
+    except InvalidOperation:
+        return None
+
+
+def currency_code(value: Any) -> str | None:
+    """The ISO 4217 code that ``value`` (a code, a symbol, or a whole price) names without doubt."""
+    text = clean_text(value) or ""
+    symbol = (text if CODE.fullmatch(text.upper()) else _normal_price(text).currency or "").upper()
+    return symbol if CODE.fullmatch(symbol) else CODE_OF_SYMBOL.get(symbol)
+
+
+def http_url(value: Any, page: Joins) -> str | None:
+    """``value`` as an absolute http(s) URL without fragment, or None."""
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_URL:
+        return None
+    try:
+        url = urldefrag(page.urljoin(value.strip())).url
+        usable = urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).hostname)
+    except ValueError:
+        return None
+    return url if usable and not UNSEEN.search(url) else None
+
+
+def http_urls(values: Iterable[Any], page: Joins) -> list[str]:
+    """Those of ``values`` that are http(s) URLs, absolute, each once, in order."""
+    urls = (http_url(value, page) for value in values)
+    return list(dict.fromkeys(url for url in urls if url))
+
+
+def _normal_price(text: str) -> Price:
+    return Price.fromstring(RUPEES.sub("Rs ", GROUP_MARK.sub("", text)))
