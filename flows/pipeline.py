@@ -8,6 +8,7 @@ picture of the run. Without a Prefect server (no ``PREFECT_API_URL``) one lives 
 
 import fcntl
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
@@ -102,11 +105,27 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
+def start_temporary_server() -> None:
+    """Start the server that Prefect would start, if it needs one, but deaf to Ctrl-C.
+
+    Prefect stops it at the end. If Ctrl-C reached it too, the flow could not tell it that the run has ended, and
+    would try for minutes.
+    """
+    if get_current_settings().api.url is None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child process inherits the mask
+        try:
+            SubprocessASGIServer().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def main() -> int:
     """Run the flow once; the exit code."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # an exit stops the server as well
     try:
         load_params()  # faults are told at once, not by the first stage that runs
         with one_at_a_time():
+            start_temporary_server()
             state = atlas(return_state=True)
     except AtlasError as error:
         say(f"error: {error}")

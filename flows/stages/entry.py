@@ -1,7 +1,6 @@
 """What every stage does around its work: read the parameters, write the metrics, end with the right exit code."""
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -9,7 +8,6 @@ from typing import Any, NoReturn
 from atlas_model.errors import AtlasError
 from atlas_model.files import write_json
 from atlas_model.params import Params, load_params
-from atlas_model.processes import die_with_parent
 from flows.stages.paths import METRICS
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
@@ -18,8 +16,6 @@ INTERRUPTED = 130  # what a shell reports after Ctrl-C
 def main(run: Callable[[Params], None]) -> NoReturn:
     """Run a stage as a program: an `AtlasError` becomes one message and its exit code, not a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    if "DVC_STAGE" in os.environ:  # set by DVC: nobody would save the outputs of a stage that outlives it
-        die_with_parent()
     try:
         run(load_params())
     except AtlasError as error:
