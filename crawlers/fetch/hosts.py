@@ -1,0 +1,41 @@
+"""What the downloads from one host share: when it may be asked again, and whether it is still worth it.
+
+Knows no HTTP.
+"""
+
+import asyncio
+import random
+import time
+
+GIVE_UP_AFTER = 32  # URLs in a row that failed in a passing way at each attempt: the host is down or keeps us out
+MAX_DELAY_S = 60.0
+
+
+class Host:
+    """The state of one host during one run."""
+
+    def __init__(self, backoff_s: float) -> None:
+        self._backoff_s = backoff_s
+        self._resume_at = 0.0
+        self._failures = 0
+
+    @property
+    def given_up(self) -> bool:
+        """Whether its other URLs are left for the next run."""
+        return self._failures >= GIVE_UP_AFTER
+
+    def finished(self, *, lasting: bool) -> None:
+        """A URL is done: with an answer that lasts, or after the last failed attempt."""
+        self._failures = 0 if lasting else self._failures + 1
+
+    async def wait(self) -> None:
+        """Until the time that the host asked us to wait for."""
+        while (delay := self._resume_at - time.monotonic()) > 0:
+            await asyncio.sleep(delay)
+
+    async def back_off(self, attempt: int, retry_after_s: float) -> None:
+        """Sleep after the failed ``attempt`` (1, 2, ...): exponentially longer, jittered, or as the host asked."""
+        if retry_after_s:  # it holds for all of the host's URLs
+            self._resume_at = max(self._resume_at, time.monotonic() + retry_after_s)
+        longest = min(self._backoff_s * 2 ** (attempt - 1), MAX_DELAY_S)
+        await asyncio.sleep(random.uniform(longest / 2, longest))
