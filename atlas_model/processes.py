@@ -1,4 +1,4 @@
-"""Child processes that do not outlive the one that started them.
+"""How processes end: children that do not outlive the one that started them, and Ctrl-C.
 
 A killed parent (``kill -9``, out of memory) cannot stop its children: they have to ask for it themselves.
 """
@@ -7,6 +7,7 @@ import ctypes
 import signal
 import sys
 
+INTERRUPTED = 130  # exit code that shells report after Ctrl-C
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 

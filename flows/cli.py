@@ -1,1 +1,105 @@
-"""The `atlas` command."""
+"""The `atlas` command: arguments in, exit code out. What the subcommands do is elsewhere, imported when called.
+
+Results go to stdout, words about them to stderr. Exit codes: 0 done, 1 the work failed, 2 bad input, 130 Ctrl-C.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from atlas_model.errors import AtlasError
+from atlas_model.processes import INTERRUPTED
+from atlas_model.progress import say
+
+BROKEN_PIPE = 141  # as a shell reports a program that wrote to a reader who had gone
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the `atlas` command; the exit code."""
+    options = vars(_parser().parse_args(arguments))
+    command = options.pop("command")
+    try:
+        exit_code: int = command(**options)
+        sys.stdout.flush()
+        return exit_code
+    except AtlasError as error:
+        say(f"error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit would fail again
+        return BROKEN_PIPE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="atlas", description="Product pictures, categorised in one taxonomy.")
+    parser.add_argument("--version", action="version", version=f"atlas {version('atlas')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    predict = commands.add_parser("predict", help="the category of pictures")
+    predict.add_argument(
+        "pictures", nargs="*", metavar="PICTURE", help="files and folders; - or none: their paths on stdin, one a line"
+    )
+    predict.add_argument("--model", type=Path, metavar="DIR", help="default: the champion, else the last trained one")
+    predict.add_argument("--beam", type=_positive, default=5, metavar="K", help="width of the search (default 5)")
+    predict.add_argument("--top", type=_positive, default=1, metavar="N", help="paths per picture (default 1)")
+    predict.add_argument("--attention", type=Path, metavar="OUT.png", help="draw where the model looked (one picture)")
+    predict.add_argument("--json", action="store_true", dest="as_json", help="one JSON object per picture")
+    predict.set_defaults(command=_predict)
+
+    importing = commands.add_parser("import-manifest", help="fetch labelled pictures for the stage zoom_train")
+    importing.add_argument("manifest", type=Path, metavar="FILE", help="[{filename, image_url, label, title}]")
+    importing.add_argument("--output", type=Path, metavar="DIR", help="default: zoom_train.labelled of params.yaml")
+    importing.set_defaults(command=_import_manifest)
+
+    check = commands.add_parser("check", help="find the faults of params.yaml and the files that it names")
+    check.set_defaults(command=_check)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _predict(**options: Any) -> int:
+    from flows.predict_command import predict
+
+    return predict(**options)
+
+
+def _import_manifest(manifest: Path, output: Path | None) -> int:
+    import json
+
+    from atlas_model.params import load_params
+    from crawlers.identity import user_agent
+    from flows.import_manifest import import_manifest
+    from flows.stages.paths import WORK
+
+    params = load_params()
+    report = import_manifest(
+        manifest,
+        output or params.zoom_train.labelled,
+        WORK / "import",
+        connect_map={},
+        user_agent=user_agent(params.crawl.contact),
+        **params.fetch.model_dump(),
+    )
+    sys.stdout.write(json.dumps(report.to_json(), indent=2) + "\n")
+    return 0
+
+
+def _check() -> int:
+    from flows.check_command import check
+
+    return check()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

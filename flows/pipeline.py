@@ -23,9 +23,9 @@ from prefect.tasks import Task
 
 from atlas_model.errors import AtlasError, InputError
 from atlas_model.params import load_params
+from atlas_model.processes import INTERRUPTED
 from atlas_model.progress import say
 from flows import dvc_repo
-from flows.stages.entry import INTERRUPTED
 from flows.stages.paths import WORK
 
 NETWORK_STAGES = {"crawl", "fetch"}  # what fails there may succeed a little later

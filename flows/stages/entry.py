@@ -8,9 +8,8 @@ from typing import Any, NoReturn
 from atlas_model.errors import AtlasError
 from atlas_model.files import write_json
 from atlas_model.params import Params, load_params
+from atlas_model.processes import INTERRUPTED
 from flows.stages.paths import METRICS
-
-INTERRUPTED = 130  # what a shell reports after Ctrl-C
 
 
 def main(run: Callable[[Params], None]) -> NoReturn:

@@ -1,0 +1,41 @@
+"""``atlas check``: the faults of params.yaml and of the input files that it names, before anything runs."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from atlas_model.errors import InputError
+from atlas_model.params import PARAMS_FILE, Params, load_params
+from atlas_model.progress import say
+from atlas_model.taxonomy_files import load_taxonomy
+from crawlers.manifest import read_manifest_products
+from crawlers.sources import read_sources
+
+
+def check() -> int:
+    """Print what is well on stdout and all faults on stderr; 2 if there are any.
+
+    Raises:
+        ParamsError: params.yaml itself is faulty, so that it cannot say where the other files are.
+    """
+    params = load_params()
+    sys.stdout.write(f"{PARAMS_FILE}: ok\n")
+    exit_code = 0
+    for path, read in _inputs(params):
+        try:
+            read(path)
+            sys.stdout.write(f"{path}: ok\n")
+        except InputError as error:
+            say(f"error: {error}")
+            exit_code = error.exit_code
+    return exit_code
+
+
+def _inputs(params: Params) -> Iterator[tuple[Path, Callable[[Path], object]]]:
+    if params.split.taxonomy is not None:
+        yield params.split.taxonomy, load_taxonomy
+    if params.crawl.source == "manifest":
+        assert params.crawl.manifest is not None
+        yield params.crawl.manifest, read_manifest_products
+    else:
+        yield params.crawl.sources, read_sources
