@@ -1,5 +1,6 @@
 """Stage fetch: the pictures of all products, each distinct URL asked for once, each with a status."""
 
+import shutil
 from contextlib import nullcontext
 
 from atlas_model.errors import InputError
@@ -32,6 +33,9 @@ def run(params: Params) -> None:
     write_images(paths.SHARDS, pictures, params.fetch.shard_rows)
     write_refs(paths.REFS, products, pictures.fetched)
     write_metrics("fetch", pictures.report.to_json())
+    for spool in SPOOLS.iterdir():  # no older snapshot is asked for again; the demo shop's code may change under one
+        if params.crawl.source == "demo" or spool.name != params.crawl.snapshot:
+            shutil.rmtree(spool)
 
 
 if __name__ == "__main__":
