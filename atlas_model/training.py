@@ -104,9 +104,7 @@ def fit(
     for record in records:
         on_epoch(record)
     while len(records) < recipe.epochs and not _out_of_patience(records, recipe.patience):
-        record = _epoch(
-            model, train, val, recipe, optimizer=optimizer, device=device, job=job, epoch=len(records) + 1
-        )
+        record = _epoch(model, train, val, recipe, optimizer=optimizer, device=device, job=job, epoch=len(records) + 1)
         if record.val_accuracy > max((old.val_accuracy for old in records), default=-1.0):
             state.best = _weights(model)
         records.append(record)

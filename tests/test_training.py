@@ -1,0 +1,204 @@
+"""The loop: it learns, resumes where it was, repeats itself byte for byte, and both encoders go through it."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from atlas_model import training
+from atlas_model.augmentation import augment
+from atlas_model.categorizer import Architecture, Categorizer, Classifier, load_categorizer, load_classifier, save
+from atlas_model.dataset import Split
+from atlas_model.errors import AtlasError, CheckpointError
+from atlas_model.images import Preprocessing
+from atlas_model.taxonomy import Taxonomy
+from atlas_model.training import Recipe, best_record, fit, learning_rate_factor, path_accuracy
+
+CPU = torch.device("cpu")
+TAXONOMY = Taxonomy([("Bright", "Left"), ("Bright", "Right"), ("Dark", "Left"), ("Dark",)])
+RECIPE = Recipe(
+    encoder_lr=3e-3,
+    decoder_lr=3e-3,
+    weight_decay=0.01,
+    warmup_share=0.1,
+    clip_norm=5.0,
+    batch_size=16,
+    epochs=4,
+    patience=9,
+    fine_tune_from="all",
+    flip=False,
+    shift=1,
+    seed=1,
+    precision="float32",
+)
+SMALL = Architecture(
+    encoder="small", in_channels=1, grid="native", attention_size=16, embedding_size=8, hidden_size=16, dropout=0.1
+)
+
+
+def make_split(name: str, count: int, *, seed: int, size: int = 16, channels: int = 1) -> Split:
+    """Pictures whose category can be seen: overall brightness, and which half is brighter."""
+    generator = np.random.default_rng(seed)
+    paths = generator.integers(0, 4, count)
+    pixels = generator.integers(0, 30, (count, channels, size, size))
+    pixels[paths < 2] += 120
+    for path, half in ((0, slice(0, size // 2)), (1, slice(size // 2, size)), (2, slice(0, size // 2))):
+        pixels[paths == path, :, :, half] += 90
+    names = [f"{name}-{row}" for row in range(count)]
+    return Split(name, pixels.astype(np.uint8), paths, names, names, Preprocessing(size, "L", "squash"))
+
+
+def train(folder: Path, recipe: Recipe = RECIPE, model=None, on_epoch=lambda record: None):
+    torch.manual_seed(recipe.seed)
+    model = model or Categorizer(SMALL, TAXONOMY, alpha_c=1.0)
+    records = fit(
+        model,
+        make_split("train", 96, seed=1),
+        make_split("val", 48, seed=2),
+        recipe,
+        device=CPU,
+        state_file=folder / "state.safetensors",
+        job="test",
+        on_epoch=on_epoch,
+    )
+    return model, records
+
+
+def test_learns_what_can_be_seen_and_round_trips(tmp_path: Path) -> None:
+    model, records = train(tmp_path, replace(RECIPE, epochs=12))
+    val = make_split("val", 48, seed=2)
+    accuracy = path_accuracy(model, val, 32, CPU)
+    assert accuracy >= 0.9
+    assert accuracy == max(record.val_accuracy for record in records), "the best epoch's weights are kept"
+    save(model, tmp_path / "model", val.preprocessing, {"val_accuracy": accuracy})
+    loaded, preprocessing = load_categorizer(tmp_path / "model", CPU)
+    assert preprocessing == val.preprocessing
+    assert loaded.taxonomy == TAXONOMY
+    pictures = val.pictures(np.arange(48), CPU)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded.search(pictures, beam=3).log_probability, model.search(pictures, beam=3).log_probability
+        )
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    for run in ("one", "two"):
+        model, _ = train(tmp_path / run, replace(RECIPE, epochs=2))
+        save(model, tmp_path / run / "model", Preprocessing(16, "L", "squash"), {})
+    for name in ("model.safetensors", "model.json"):
+        assert (tmp_path / "one/model" / name).read_bytes() == (tmp_path / "two/model" / name).read_bytes()
+
+
+class Killed(BaseException):
+    """Stands for a kill between two epochs."""
+
+
+def test_a_killed_run_resumes_and_ends_as_if_never_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, whole_records = train(tmp_path / "whole")
+
+    def die(record: training.EpochRecord) -> None:
+        if record.epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", on_epoch=die)
+    trained_epochs = []
+    real_epoch = training._epoch
+    monkeypatch.setattr(
+        training,
+        "_epoch",
+        lambda *args, **kwargs: trained_epochs.append(kwargs["epoch"]) or real_epoch(*args, **kwargs),
+    )
+    seen = []
+    resumed, records = train(tmp_path / "killed", on_epoch=seen.append)
+    assert trained_epochs == [3, 4], "what is done is not done again"
+    assert [record.epoch for record in seen] == [1, 2, 3, 4], "plots get every epoch"
+    assert [record.train_loss for record in records] == [record.train_loss for record in whole_records]
+    for name, tensor in whole.state_dict().items():
+        assert tensor.equal(resumed.state_dict()[name]), name
+
+
+def test_a_torn_state_file_starts_anew(tmp_path: Path) -> None:
+    train(tmp_path, replace(RECIPE, epochs=1))
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:1000])
+    _, records = train(tmp_path, replace(RECIPE, epochs=1))
+    assert len(records) == 1
+
+
+def test_stops_when_validation_no_longer_gets_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([0.5, 0.7, 0.6, 0.7, 0.65, 0.9])
+    monkeypatch.setattr(training, "path_accuracy", lambda *args: next(accuracies))
+    _, records = train(tmp_path, replace(RECIPE, epochs=6, patience=3))
+    assert [record.val_accuracy for record in records] == [0.5, 0.7, 0.6, 0.7, 0.65]
+    assert best_record(records).epoch == 2
+
+
+def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(AtlasError, match=r"the loss is .* Lower train\.encoder_lr"):
+        train(tmp_path, replace(RECIPE, encoder_lr=1e30, decoder_lr=1e30, clip_norm=1e30))
+
+
+@pytest.mark.slow
+def test_resnet101_trains_a_step_and_round_trips(tmp_path: Path) -> None:
+    architecture = replace(SMALL, encoder="resnet101", in_channels=3)
+    torch.manual_seed(1)
+    model = Categorizer(architecture, TAXONOMY)
+    split = make_split("train", 4, seed=1, size=64, channels=3)
+    recipe = replace(RECIPE, epochs=1, batch_size=4, encoder_lr=1e-4)
+    before = model.decoder.output.weight.clone()
+    fit(model, split, split, recipe, device=CPU, state_file=tmp_path / "s", job="resnet", on_epoch=lambda record: None)
+    assert not model.decoder.output.weight.equal(before)
+    save(model, tmp_path / "model", Preprocessing(64, "RGB", "squash"), {})
+    loaded, _ = load_categorizer(tmp_path / "model", CPU)
+    pictures = split.pictures(np.arange(4), CPU)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.encoder(pictures), model.encoder(pictures))
+
+
+def test_the_baseline_round_trips_and_kinds_are_told_apart(tmp_path: Path) -> None:
+    model, _ = train(tmp_path, replace(RECIPE, epochs=1), model=Classifier(SMALL, TAXONOMY))
+    save(model, tmp_path / "baseline", Preprocessing(16, "L", "squash"), {})
+    loaded, _ = load_classifier(tmp_path / "baseline", CPU)
+    pictures = make_split("val", 8, seed=2).pictures(np.arange(8), CPU)
+    assert loaded.best_path(pictures).equal(model.best_path(pictures))
+    with pytest.raises(CheckpointError, match="expected a model of kind 'categorizer'"):
+        load_categorizer(tmp_path / "baseline", CPU)
+
+
+def test_augmentation_mirrors_and_moves_but_invents_nothing() -> None:
+    pictures = torch.arange(2 * 1 * 4 * 6, dtype=torch.uint8).view(2, 1, 4, 6)
+    still = augment(pictures, torch.Generator().manual_seed(1), flip=False, shift=0)
+    assert still.equal(pictures)
+    mirrored = augment(pictures.repeat(50, 1, 1, 1), torch.Generator().manual_seed(1), flip=True, shift=0)
+    unchanged = sum(row.equal(pictures[0]) for row in mirrored[::2])
+    assert all(row.equal(pictures[0]) or row.equal(pictures[0].flip(-1)) for row in mirrored[::2])
+    assert 10 < unchanged < 40
+    moved = augment(pictures.repeat(50, 1, 1, 1), torch.Generator().manual_seed(1), flip=False, shift=2)
+    assert any(row[:, 1:, 1:].equal(pictures[0, :, :-1, :-1]) for row in moved[::2])
+
+
+def test_learning_rate_warms_up_and_ends_at_zero() -> None:
+    factors = [learning_rate_factor(step, 100, 0.1) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == factors[9] == 1.0
+    assert factors[-1] < 0.001
+    assert all(later <= earlier for earlier, later in itertools.pairwise(factors))
+
+
+def test_attention_term_is_zero_for_even_attention_with_target_share() -> None:
+    model = Categorizer(SMALL, TAXONOMY, alpha_c=1.0).eval()
+    with torch.no_grad():  # scores that do not depend on the cell: every cell gets the same attention
+        model.decoder.score.weight.zero_()
+    pictures, paths = make_split("x", 8, seed=3).pictures(np.arange(8), CPU), torch.arange(8) % 4
+    with torch.no_grad():
+        with_term = model.loss(pictures, paths)
+        model.alpha_c = 0.0
+        without = model.loss(pictures, paths)
+        model.alpha_c, model.alpha_target = 1.0, "one"
+        paper = model.loss(pictures, paths)
+    torch.testing.assert_close(with_term, without)
+    assert paper > without
