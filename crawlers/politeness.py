@@ -1,0 +1,135 @@
+"""Scrapy's manners, where they fall short: robots.txt that cannot be had, waiting before a retry, delays per host.
+
+Knows nothing of pages. The base classes' private methods are used, so Scrapy's version is pinned.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from scrapy import Request, signals
+from scrapy.crawler import Crawler
+from scrapy.downloadermiddlewares.retry import RetryMiddleware
+from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
+from scrapy.exceptions import IgnoreRequest
+from scrapy.extensions.throttle import AutoThrottle
+from scrapy.http import Response
+from scrapy.settings import BaseSettings
+from scrapy.utils.httpobj import urlparse_cached
+
+from crawlers.profiles import POLITE, HostProfile
+
+PROFILES = "ATLAS_PROFILES"  # the Scrapy setting that holds a HostProfile per host
+MAX_WAIT_S = 60.0  # before a retry, or between two requests, whatever the shop asks for
+FAILURES_IN_A_ROW = 10  # pages given up, after which a host counts as down
+
+
+class RobotsUnreachableError(IgnoreRequest):
+    """It is not known what the host allows."""
+
+
+class HostDownError(IgnoreRequest):
+    """The host has not answered for long."""
+
+
+class StrictRobots(RobotsTxtMiddleware):
+    """robots.txt as in RFC 9309: one that cannot be had forbids everything; Scrapy would allow everything."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        super().__init__(crawler)
+        self._unreachable: set[str] = set()
+
+    async def _parse_robots(self, response: Response, netloc: str, request: Request) -> None:
+        if response.status >= 500 or response.status == 429:
+            self._unreachable.add(netloc)
+        await super()._parse_robots(response, netloc, request)
+
+    def _robots_error(self, exc: Exception, netloc: str) -> None:
+        self._unreachable.add(netloc)
+        super()._robots_error(exc, netloc)
+
+    def process_request_2(self, rp: Any, request: Request) -> None:
+        """Let ``request`` pass, or raise."""
+        if urlparse_cached(request).netloc in self._unreachable:
+            raise RobotsUnreachableError(f"robots.txt of {urlparse_cached(request).netloc} cannot be read")
+        super().process_request_2(rp, request)
+
+
+class PatientRetry(RetryMiddleware):
+    """Retries after a wait that doubles each time, or as long as Retry-After says; gives a dead host up as a whole."""
+
+    def __init__(self, settings: BaseSettings) -> None:
+        super().__init__(settings)
+        self._profiles = _profiles(settings)
+        self._failures: Counter[str] = Counter()  # host -> pages given up since its last answer
+
+    def process_request(self, request: Request) -> None:
+        """Refuse what would only fail again."""
+        if self._failures[_host(request)] >= FAILURES_IN_A_ROW:
+            raise HostDownError(f"{_host(request)} has failed {FAILURES_IN_A_ROW} times in a row")
+
+    async def process_response(self, request: Request, response: Response) -> Request | Response:
+        """Wait before the request is tried again, if it is to be."""
+        result = super().process_response(request, response)
+        if isinstance(result, Request):
+            await asyncio.sleep(self._wait_s(request, response.headers.get("Retry-After")))
+        else:
+            self._count(request, failed=response.status in self.retry_http_codes)
+        return result
+
+    async def process_exception(self, request: Request, exception: Exception) -> Request | Response | None:
+        """As `process_response`, where no response came."""
+        result = super().process_exception(request, exception)
+        if isinstance(result, Request):
+            await asyncio.sleep(self._wait_s(request, None))
+        elif isinstance(exception, self.exceptions_to_retry):
+            self._count(request, failed=True)
+        return result
+
+    def _wait_s(self, request: Request, retry_after: bytes | None) -> float:
+        delay_s = self._profiles.get(_host(request), POLITE).delay_s
+        wait_s = delay_s * 2 ** request.meta.get("retry_times", 0)
+        if retry_after is not None and retry_after.isdigit():
+            wait_s = max(wait_s, float(retry_after))
+        return min(wait_s, MAX_WAIT_S)
+
+    def _count(self, request: Request, *, failed: bool) -> None:
+        host = _host(request)
+        self._failures[host] = self._failures[host] + 1 if failed else 0
+
+
+class HostThrottle(AutoThrottle):
+    """AutoThrottle for the hosts whose profile asks for it, never faster than the profile or robots.txt allows."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        super().__init__(crawler)
+        self._profiles = _profiles(crawler.settings)
+        self._crawl_delay_s: dict[str, float] = {}
+        crawler.signals.connect(self._robots_parsed, signal=signals.robots_parsed)
+
+    def _robots_parsed(self, robotparser: Any, request: Request) -> None:
+        delay_s = robotparser.crawl_delay(self.crawler.settings["USER_AGENT"])
+        if delay_s is None:
+            return
+        host, downloader = _host(request), self.crawler.engine.downloader
+        self._crawl_delay_s[host] = delay_s = max(0.0, min(delay_s, MAX_WAIT_S))
+        future = downloader.per_slot_settings.setdefault(host, {})  # for when the slot is made anew
+        future["delay"] = max(future.get("delay", downloader._delay), delay_s)
+        if host in downloader.slots:
+            downloader.slots[host].delay = max(downloader.slots[host].delay, delay_s)
+
+    def _response_downloaded(self, response: Response, request: Request, spider: Any) -> None:
+        host = _host(request)
+        profile = self._profiles.get(host, POLITE)
+        if profile.autothrottle:
+            self.mindelay = max(profile.delay_s, self._crawl_delay_s.get(host, 0.0))
+            super()._response_downloaded(response, request, spider)
+
+
+def _host(request: Request) -> str:
+    return urlparse_cached(request).hostname or ""
+
+
+def _profiles(settings: BaseSettings) -> Mapping[str, HostProfile]:
+    return settings.getdict(PROFILES)

@@ -1,0 +1,82 @@
+"""Scrapy's settings for a crawl. Knows nothing of what is crawled."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from scrapy.downloadermiddlewares.retry import RetryMiddleware
+from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
+from scrapy.dupefilters import BaseDupeFilter
+from scrapy.extensions.throttle import AutoThrottle
+
+from crawlers.connect import ConnectMap
+from crawlers.connect_twisted import CONNECT_MAP, MappedResolver
+from crawlers.politeness import PROFILES, HostThrottle, PatientRetry, StrictRobots
+from crawlers.profiles import POLITE, HostProfile
+
+MAX_PAGE_BYTES = 5_000_000  # also after decompression
+MAX_REDIRECTS = 5
+
+
+def scrapy_settings(
+    *,
+    hosts: Iterable[str],
+    profiles: Mapping[str, HostProfile],
+    connect_map: ConnectMap,
+    user_agent: str,
+    max_attempts: int,
+    timeout_s: float,
+    log_file: str,
+) -> dict[str, Any]:
+    """What differs from Scrapy's defaults.
+
+    Args:
+        hosts: the sources' hosts.
+        profiles: how fast to ask them; `POLITE` where there is none.
+        connect_map: host -> (address, port), instead of DNS.
+        user_agent: who we are.
+        max_attempts: per page, the first one included.
+        timeout_s: whole deadline of one attempt.
+        log_file: where Scrapy's own lines go.
+    """
+    return {
+        "ROBOTSTXT_OBEY": True,
+        "USER_AGENT": user_agent,
+        "RETRY_TIMES": max_attempts - 1,
+        "DOWNLOAD_TIMEOUT": timeout_s,
+        "DOWNLOAD_MAXSIZE": MAX_PAGE_BYTES,
+        "DOWNLOAD_WARNSIZE": 0,
+        "DOWNLOAD_VERIFY_CERTIFICATES": True,
+        "DOWNLOAD_HANDLERS": dict.fromkeys(("data", "file", "ftp", "s3")),  # only http and https are left
+        "DOWNLOAD_DELAY": POLITE.delay_s,
+        "CONCURRENT_REQUESTS_PER_DOMAIN": POLITE.concurrency,
+        "DOWNLOAD_SLOTS": {host: _slot(profiles.get(host, POLITE)) for host in hosts},
+        "CONCURRENT_REQUESTS": 32,
+        "CONCURRENT_ITEMS": 8,  # Scrapy starts that many tasks per callback
+        "AUTOTHROTTLE_ENABLED": True,  # per host: `politeness.HostThrottle`
+        "AUTOTHROTTLE_START_DELAY": POLITE.delay_s,
+        "DOWNLOADER_MIDDLEWARES": {
+            RobotsTxtMiddleware: None,
+            StrictRobots: 100,
+            RetryMiddleware: None,
+            PatientRetry: 550,
+        },
+        "EXTENSIONS": {AutoThrottle: None, HostThrottle: 0},
+        PROFILES: profiles,
+        CONNECT_MAP: connect_map,
+        "TWISTED_DNS_RESOLVER": MappedResolver,
+        "HTTPPROXY_ENABLED": False,  # behind a proxy the guard against private addresses would see the proxy's only
+        "COOKIES_ENABLED": False,  # their middleware fetches the list of public suffixes from the network
+        "METAREFRESH_ENABLED": False,
+        "REFERER_ENABLED": False,
+        "REDIRECT_MAX_TIMES": MAX_REDIRECTS,
+        "DUPEFILTER_CLASS": BaseDupeFilter,  # the spider knows what it has asked for
+        "TELNETCONSOLE_ENABLED": False,
+        "REMOTE_CONTROL_ENABLED": False,
+        "LOG_LEVEL": "INFO",
+        "LOG_FILE": log_file,
+        "LOG_FILE_APPEND": False,
+    }
+
+
+def _slot(profile: HostProfile) -> dict[str, float]:
+    return {"delay": profile.delay_s, "concurrency": profile.concurrency, "jitter": 0.5}

@@ -1,0 +1,189 @@
+"""The spider: sources -> category pages -> next pages -> product pages, each product page once.
+
+It notes which categories link to which product (`links`) and spools what each product page says; which label a
+product gets is decided when all is known (`crawlers.crawl`), because the order in which pages arrive is not the
+same twice. Knows no shop, no label's meaning, and nothing of politeness.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import scrapy
+from scrapy.exceptions import (
+    CannotResolveHostError,
+    DownloadCancelledError,
+    DownloadConnectionRefusedError,
+    DownloadTimeoutError,
+    IgnoreRequest,
+)
+from scrapy.http import Response, TextResponse
+from scrapy.spidermiddlewares.httperror import HttpError
+from twisted.python.failure import Failure
+from web_poet import HttpResponse, HttpResponseHeaders
+
+from atlas_model.progress import Progress
+from atlas_model.taxonomy import CategoryPath
+from crawlers.items import Product
+from crawlers.pages.registry import pages_of
+from crawlers.politeness import HostDownError, RobotsUnreachableError
+from crawlers.sources import Source
+from crawlers.spool import SpoolWriter
+
+LISTING_PRIORITY = 10  # category pages first: then the number of products is known early
+
+log = logging.getLogger(__name__)
+
+REASON_OF_ERROR = {  # the first that matches
+    RobotsUnreachableError: "robots_unreachable",
+    HostDownError: "host_down",
+    DownloadTimeoutError: "timeout",
+    CannotResolveHostError: "no_such_host",
+    DownloadConnectionRefusedError: "refused",
+    DownloadCancelledError: "too_large",
+}
+# Reasons that may be gone on the next try: such a page is asked for again when the crawl is resumed.
+TRANSIENT = {"robots_unreachable", "host_down", "timeout", "no_such_host", "refused", "connection"}
+TRANSIENT |= {f"http_{status}" for status in (408, 429, 500, 502, 503, 504, 522, 524)}
+
+
+@dataclass
+class Walk:
+    """The way through one source's pages."""
+
+    source: Source
+    pages: int = 0
+    listing_urls: set[str] = field(default_factory=set)
+    products: set[str] = field(default_factory=set)
+
+
+class CatalogueSpider(scrapy.Spider):
+    """Walks all sources.
+
+    Args:
+        sources: where to start.
+        max_pages_per_category: category pages of one source, at most.
+        spool: what product pages say; those already in it are not asked for again.
+        progress: counts product pages.
+    """
+
+    name = "catalogue"
+
+    def __init__(
+        self, *, sources: Sequence[Source], max_pages_per_category: int, spool: SpoolWriter, progress: Progress
+    ) -> None:
+        super().__init__()
+        self.allowed_domains = sorted({source.site.removeprefix("www.") for source in sources})
+        self._sources, self._max_pages, self._spool, self._progress = sources, max_pages_per_category, spool, progress
+        self.links: dict[str, set[tuple[str, CategoryPath]]] = {}  # product page -> (site, label) of its categories
+        self.failed: dict[str, str] = {}  # product page -> a transient reason
+        self.category_faults: list[tuple[str, str]] = []  # category page, reason
+        self.counts: Counter[str] = Counter()
+
+    async def start(self) -> AsyncIterator[scrapy.Request]:
+        """The first page of each category."""
+        for source in self._sources:
+            yield self._listing_request(Walk(source), source.url)
+
+    async def parse_listing(self, response: Response, walk: Walk) -> AsyncIterator[scrapy.Request]:
+        """Note the products of a category page, and go on to the next page while there are new ones."""
+        walk.pages += 1
+        self.counts["listing_pages"] += 1
+        listing = await self._read(pages_of(walk.source.site).listing, response)
+        if isinstance(listing, str):
+            self.category_faults.append((response.url, listing))
+            return
+        fresh = [url for url in listing.items if url not in walk.products]
+        walk.products.update(fresh)
+        if not walk.products:
+            self.category_faults.append((response.url, "no_products"))
+        for request in self._product_requests(fresh, walk.source):
+            yield request
+        next_page = listing.next_page
+        if not next_page or not fresh or next_page in walk.listing_urls or not self._on_site(next_page):
+            return
+        if walk.pages < self._max_pages:
+            yield self._listing_request(walk, next_page)
+        else:
+            self.category_faults.append((next_page, "page_limit"))
+
+    async def parse_product(self, response: Response, url: str, site: str) -> None:
+        """Spool what the page says."""
+        product = await self._read(pages_of(site).product, response)
+        if isinstance(product, Product):
+            outcome = {"dropped": product.missing} if product.missing else {"product": product.to_json()}
+        else:
+            outcome = {"dropped": product}
+        self._settle(url, outcome)
+
+    def _product_requests(self, urls: list[str], source: Source) -> Iterator[scrapy.Request]:
+        for url in urls:
+            if not self._on_site(url):
+                self.counts["offsite"] += 1
+                continue
+            categories = self.links.setdefault(url, set())
+            known = bool(categories) or url in self._spool.urls
+            categories.add((source.site, source.taxonomy))
+            self._progress.total = len(self.links)
+            if not known:
+                wanted = {"url": url, "site": source.site}
+                yield scrapy.Request(url, self.parse_product, errback=self._product_failed, cb_kwargs=wanted)
+
+    def _listing_request(self, walk: Walk, url: str) -> scrapy.Request:
+        walk.listing_urls.add(url)
+        return scrapy.Request(
+            url,
+            self.parse_listing,
+            errback=self._listing_failed,
+            cb_kwargs={"walk": walk},
+            priority=LISTING_PRIORITY,
+        )
+
+    def _listing_failed(self, failure: Failure) -> None:
+        self.category_faults.append((failure.request.url, _reason(failure)))  # type: ignore[attr-defined]
+
+    def _product_failed(self, failure: Failure) -> None:
+        reason = _reason(failure)
+        url = failure.request.cb_kwargs["url"]  # type: ignore[attr-defined]
+        if reason in TRANSIENT:
+            self.failed[url] = reason
+            self._progress.advance()
+        else:
+            self._settle(url, {"dropped": reason})
+
+    def _settle(self, url: str, outcome: dict[str, Any]) -> None:
+        self.counts["product_pages"] += 1
+        self._spool.append({"url": url} | outcome)
+        self._progress.advance()
+
+    def _on_site(self, url: str) -> bool:
+        host = urlsplit(url).hostname or ""
+        return any(host == domain or host.endswith(f".{domain}") for domain in self.allowed_domains)
+
+    async def _read(self, page: Any, response: Response) -> Any:
+        """The item of ``page`` on ``response``, or the reason why there is none."""
+        if not isinstance(response, TextResponse):
+            return "not_html"
+        headers = HttpResponseHeaders.from_bytes_dict(response.headers)
+        try:
+            return await page(
+                HttpResponse(response.url, body=response.body, status=response.status, headers=headers)
+            ).to_item()
+        except Exception:  # a stranger's page may break any parser; that must cost this page only
+            log.warning("%s: cannot be read", response.url, exc_info=True)
+            return "unreadable"
+
+
+def _reason(failure: Failure) -> str:
+    error = failure.value
+    if isinstance(error, HttpError):
+        return f"http_{error.response.status}"
+    for kind, reason in REASON_OF_ERROR.items():
+        if isinstance(error, kind):
+            return reason
+    if isinstance(error, IgnoreRequest):
+        return "robots" if "robots.txt" in str(error) else "offsite"
+    return "connection"
