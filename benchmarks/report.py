@@ -1,0 +1,34 @@
+"""What every benchmark ends with: a table that a person can read, and benchmarks/results/<name>.json."""
+
+import os
+import platform
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from atlas_model.files import write_json
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def paired_medians(runs: int, **variants: Any) -> dict[str, float]:
+    """Median seconds of each callable; they take turns, so that a drifting machine slows all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for run in range(runs + 1):
+        for name, call in variants.items():
+            started = perf_counter()
+            call()
+            if run:  # the first round warms up
+                seconds[name].append(perf_counter() - started)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def report(name: str, rows: list[tuple[str, float, str]], figures: dict[str, float]) -> None:
+    """Print ``rows`` (what, value, unit) and write ``figures``."""
+    width = max(len(what) for what, _, _ in rows)
+    print(f"{name}: {platform.machine()}, {os.cpu_count()} cores")
+    for what, value, unit in rows:
+        print(f"  {what:<{width}}  {value:10.3f} {unit}")
+    write_json(RESULTS / f"{name}.json", {key: round(value, 4) for key, value in figures.items()})
+    print(f"written: {RESULTS / f'{name}.json'}")
