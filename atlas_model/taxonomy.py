@@ -35,10 +35,10 @@ class Trie:
     is a valid end by itself. So every path is exactly one childless node, whatever its depth.
     """
 
+    path: Int[np.ndarray, "nodes"]  # index of the path that ends at the node; -1: it goes on
     first: Int[np.ndarray, "nodes+1"]
     token: Int[np.ndarray, "edges"]  # token that the edge writes
     child: Int[np.ndarray, "edges"]  # node that the edge leads to
-    path: Int[np.ndarray, "nodes"]  # index of the path that ends at the node; -1: it goes on
 
     @property
     def max_children(self) -> int:
@@ -105,8 +105,8 @@ class Taxonomy:
             raise TaxonomyError(f"{SEPARATOR.join(path)!r} is none of the taxonomy's {len(self)} paths") from None
 
     @cached_property
-    def targets(self) -> Int[np.ndarray, "paths depth+1"]:
-        """What the decoder has to write for each path: its tokens, END, then PAD."""
+    def targets(self) -> Int[np.ndarray, "paths steps"]:
+        """What the decoder has to write for each path, in depth + 1 steps: its tokens, END, then PAD."""
         rows = np.full((len(self), self.depth + 1), PAD, dtype=np.int64)
         for row, path in zip(rows, self.paths, strict=True):
             row[: len(path)] = [self._token_of[name] for name in path]
@@ -184,8 +184,8 @@ def _build_trie(paths: tuple[CategoryPath, ...], token_of: dict[str, int]) -> Tr
     path_of = np.full(len(children), -1, dtype=np.int64)
     path_of[list(end_of)] = list(end_of.values())
     return Trie(
+        path=path_of,
         first=first,
         token=np.array([token for token, _ in edges], dtype=np.int64),
         child=np.array([child for _, child in edges], dtype=np.int64),
-        path=path_of,
     )

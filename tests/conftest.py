@@ -1,0 +1,87 @@
+"""What all tests share: checked tensor shapes, a world of their own, and copies of the project."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+from tools import typechecker
+
+# Before anything of ours is imported: from here on calls inside atlas_model check their arguments and results.
+# Child processes do without, as in real life.
+install_import_hook("atlas_model", f"{typechecker.__name__}.{typechecker.check.__name__}")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_world(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Homes and caches in a temporary folder, and no setting of the user's: a fresh machine, for children too."""
+    world = tmp_path_factory.mktemp("world")
+    for name in list(os.environ):
+        if name.startswith(("PREFECT_", "DVC_", "ATLAS_", "GIT_")):
+            del os.environ[name]
+    os.environ.update(
+        HOME=str(world),  # git's settings (also libgit2's), Prefect's profiles
+        XDG_CACHE_HOME=str(world / "cache"),
+        XDG_CONFIG_HOME=str(world / "config"),
+        PREFECT_HOME=str(world / "prefect"),
+        DVC_SITE_CACHE_DIR=str(world / "dvc"),
+        DVC_GLOBAL_CONFIG_DIR=str(world / "dvc-config"),
+        DVC_SYSTEM_CONFIG_DIR=str(world / "dvc-config"),
+        DVC_NO_ANALYTICS="1",
+        DO_NOT_TRACK="1",
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        HF_HOME=str(world / "hf"),
+        MPLBACKEND="Agg",
+    )
+
+
+@pytest.fixture(scope="session")
+def git_env() -> dict[str, str]:
+    """An environment in which git commits without a configured user, and reads a clone that another user owns."""
+    who = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in _IDENTITY.items()}
+    safe = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+    return {**os.environ, **who, **safe}
+
+
+@pytest.fixture(scope="session")
+def copy_project(git_env: dict[str, str]) -> Callable[[Path], Path]:
+    """A function that copies the project as it stands (what git tracks or would track), committed, without a cache."""
+
+    def copy_to(target: Path) -> Path:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            env=git_env,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():  # a file may be deleted and still be listed
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, target / name)
+        commit_all(target, git_env)
+        return target
+
+    return copy_to
+
+
+@pytest.fixture
+def project(tmp_path: Path, copy_project: Callable[[Path], Path]) -> Path:
+    """A copy of the project."""
+    return copy_project(tmp_path / "project")
+
+
+def commit_all(folder: Path, git_env: dict[str, str]) -> None:
+    """Make ``folder`` a git repository that holds what is in it."""
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "as it stands"]):
+        subprocess.run(["git", *arguments], cwd=folder, env=git_env, check=True)
+
+
+_IDENTITY = {"NAME": "Atlas tests", "EMAIL": "tests@example.org"}
