@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from atlas_model.errors import CheckpointError
@@ -31,7 +31,8 @@ def save_model(folder: Path, tensors: dict[str, Tensor], description: dict[str, 
     assert isinstance(description.get("kind"), str), "a description names its kind"
     with replacing_folder(folder) as temporary:
         with replacing(temporary / WEIGHTS) as weights:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, weights)
+            # Not `save_file`: it lets nobody but the owner read the file, whatever the umask says.
+            weights.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
         write_json(temporary / DESCRIPTION, {"format": FORMAT, **description})
 
 

@@ -127,6 +127,15 @@ def iterate_shards(path: Path, schema: pa.Schema, made_by: str, batch_rows: int)
             yield from file.iter_batches(batch_size=batch_rows, columns=schema.names)
 
 
+def count_rows(path: Path, made_by: str) -> int:
+    """How many rows `iterate_shards` will yield."""
+    total = 0
+    for shard in shard_paths(path, made_by):
+        with _opened(shard) as file:
+            total += file.metadata.num_rows
+    return total
+
+
 def shard_paths(path: Path, made_by: str) -> list[Path]:
     """The Parquet files that ``path`` (a file or a folder) stands for, in name order."""
     found = [path] if path.is_file() else sorted(path.glob("*.parquet"))

@@ -30,6 +30,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import UInt8
 
+from atlas_model.errors import MissingError
 from atlas_model.records import read_table
 from crawlers.shop.pictures import QUALITY, SOURCE_SIDE, CloseUp, WholeView, find_close_up
 from crawlers.shop.wording import BRANDS, CARE, COLOURS, KINDS, MATERIALS, STYLES, Kind
@@ -205,7 +206,9 @@ def zoomed_urls() -> frozenset[str]:
 
 def build_catalogue(sample: Path) -> Catalogue:
     """Put the pictures of ``sample`` on offer."""
-    table = read_table(sample, SAMPLE_SCHEMA, made_by="crawl")
+    if not sample.is_file():
+        raise MissingError(f"{sample}: the sample is not there. It is in git; tools/build_sample.py makes it again.")
+    table = read_table(sample, SAMPLE_SCHEMA, made_by="tools/build_sample.py")
     flat = np.frombuffer(b"".join(table["pixels"].to_pylist()), dtype=np.uint8)
     pixels = flat.reshape(-1, SOURCE_SIDE, SOURCE_SIDE)
     served = table["served"].to_numpy()

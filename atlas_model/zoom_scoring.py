@@ -1,0 +1,66 @@
+"""Scoring every picture as zoomed or normal, and fingerprinting it on the way, since it is decoded here anyway.
+
+Nothing is deleted: each picture keeps its row, with the reason why it is kept or not. Knows nothing of products.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from atlas_model.errors import PictureError
+from atlas_model.images import decode, perceptual_hash
+from atlas_model.progress import Progress
+from atlas_model.records import SCORES
+from atlas_model.zoom import ZoomModel, scores
+
+
+def score_pictures(batches: Iterable[pa.RecordBatch], model: ZoomModel, threshold: float, total: int) -> pa.Table:
+    """Score pictures (`records.IMAGES`), a batch of the file at a time.
+
+    Args:
+        batches: rows with ``image_id`` and ``bytes``.
+        model: that scores them.
+        threshold: a picture whose p_zoomed reaches it is not kept.
+        total: how many there are, for progress.
+
+    Returns:
+        A row of `records.SCORES` per picture, sorted by ``image_id``.
+    """
+    tables = []
+    with Progress("zoom", total, "pictures") as progress:
+        for batch in batches:
+            tables.append(_score_batch(batch, model, threshold))
+            progress.advance(batch.num_rows)
+    return pa.concat_tables([SCORES.empty_table(), *tables]).sort_by("image_id")
+
+
+def measure(table: pa.Table, zoomed_ids: Collection[str]) -> dict[str, Any]:
+    """Precision, recall and F1 of the readable pictures in ``table``, where ``zoomed_ids`` is the truth."""
+    readable = table.filter(pc.is_valid(table["p_zoomed"]))
+    actual = np.array([image_id in zoomed_ids for image_id in readable["image_id"].to_pylist()], dtype=np.int64)
+    predicted = np.array(pc.equal(readable["reason"], "zoomed").to_pylist(), dtype=np.int64)
+    return scores(predicted, actual)
+
+
+def _score_batch(batch: pa.RecordBatch, model: ZoomModel, threshold: float) -> pa.Table:
+    images, rows = [], []
+    for row in batch.select(["image_id", "bytes"]).to_pylist():
+        try:
+            images.append(decode(row["bytes"]))
+        except PictureError:
+            rows.append(_row(row["image_id"], keep=False, reason="unreadable"))
+        else:
+            rows.append(_row(row["image_id"], keep=True, reason="normal"))
+    scored = [row for row in rows if row["keep"]]
+    for row, image, p_zoomed in zip(scored, images, model.probabilities(images), strict=True):
+        row.update(p_zoomed=float(p_zoomed), phash=int(perceptual_hash(image)))
+        if p_zoomed >= threshold:
+            row.update(keep=False, reason="zoomed")
+    return pa.Table.from_pylist(rows, schema=SCORES)
+
+
+def _row(image_id: str, *, keep: bool, reason: str) -> dict[str, Any]:
+    return {"image_id": image_id, "p_zoomed": None, "keep": keep, "reason": reason, "phash": None}

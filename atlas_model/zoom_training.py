@@ -1,0 +1,232 @@
+"""Training `zoom.ZoomNet` on labelled pictures, and measuring it on some that it never saw.
+
+The parts (train, val, test) are drawn by source: pictures cut from one original stay together. On the CPU the same
+seed gives the same weights. Knows nothing of where the labelled pictures come from.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from atlas_model.augmentation import augment
+from atlas_model.errors import AtlasError, InputError, PictureError
+from atlas_model.images import Preprocessing, decode, to_array
+from atlas_model.progress import Progress, track
+from atlas_model.zoom import LABELS, ZoomModel, ZoomNet, scores
+
+PARTS = ("train", "val", "test")
+SHIFT_SHARE = 0.1  # of the picture's side, at most, in training
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures that are all readable, different, and labelled in one way."""
+
+    pixels: UInt8[np.ndarray, "n 3 size size"]
+    zoomed: Int[np.ndarray, "n"]  # 0 or 1
+    source_ids: list[str]
+    dropped: dict[str, int]  # reason -> pictures
+
+
+@dataclass(frozen=True)
+class ZoomEpoch:
+    """What an epoch came to."""
+
+    epoch: int  # from 1
+    train_loss: float
+    val_loss: float
+    val_f1_zoomed: float  # at the threshold .5
+
+
+def read_labelled(table: pa.Table, preprocessing: Preprocessing) -> Labelled:
+    """Decode ``table`` (`records.LABELLED`), leaving out what cannot be learnt from and counting it by reason.
+
+    The reasons: ``label_conflict`` (one picture with both labels: all of its rows), ``duplicate`` (with the same
+    label), and the statuses of `PictureError`.
+
+    Raises:
+        InputError: a label is neither zoomed nor normal.
+    """
+    labels_of: dict[str, set[str]] = {}
+    for image_id, label in zip(table["image_id"].to_pylist(), table["label"].to_pylist(), strict=True):
+        labels_of.setdefault(image_id, set()).add(label)
+    unknown = sorted(set().union(*labels_of.values()) - set(LABELS)) if labels_of else []
+    if unknown:
+        raise InputError(f"labelled pictures: expected the labels {' and '.join(LABELS)}, got {', '.join(unknown)}")
+    dropped: Counter[str] = Counter()
+    seen: set[str] = set()
+    pixels, zoomed, source_ids = [], [], []
+    for row in track(table.to_pylist(), "decode labelled", table.num_rows, "pictures"):
+        reason = _drop_reason(row["image_id"], labels_of, seen)
+        if reason is None:
+            try:
+                pixels.append(to_array(preprocessing.apply(decode(row["bytes"]))))
+            except PictureError as error:
+                reason = error.status
+        if reason is not None:
+            dropped[reason] += 1
+            continue
+        zoomed.append(LABELS.index(row["label"]))
+        source_ids.append(row["source_id"])
+    size = preprocessing.size
+    stacked = np.stack(pixels) if pixels else np.empty((0, 3, size, size), dtype=np.uint8)
+    return Labelled(stacked, np.array(zoomed, dtype=np.int64), source_ids, dict(sorted(dropped.items())))
+
+
+def _drop_reason(image_id: str, labels_of: dict[str, set[str]], seen: set[str]) -> str | None:
+    if len(labels_of[image_id]) > 1:
+        return "label_conflict"
+    if image_id in seen:
+        return "duplicate"
+    seen.add(image_id)
+    return None
+
+
+def draw_parts(source_ids: list[str], *, val_share: float, test_share: float, seed: int) -> Int[np.ndarray, "n"]:
+    """For each picture the index of its part in `PARTS`: a seeded hash of its source, so neighbours do not matter."""
+    digests = [hashlib.sha256(f"{seed} {source_id}".encode()).digest() for source_id in source_ids]
+    places = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])  # range [0, 1)
+    return np.where(places < test_share, 2, np.where(places < test_share + val_share, 1, 0))
+
+
+def train_zoom(
+    labelled: Labelled,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    epochs: int,
+    patience: int,
+    lr: float,
+    val_share: float,
+    test_share: float,
+    seed: int,
+    device: torch.device,
+) -> tuple[ZoomModel, list[ZoomEpoch]]:
+    """Train until the validation loss stops falling; keep the best epoch, choose the threshold, measure.
+
+    Args:
+        labelled: from `read_labelled`, with the same ``preprocessing``.
+        preprocessing: RGB; its size is the network's.
+        batch_size: pictures per step.
+        epochs: at most.
+        patience: epochs without a lower validation loss before it stops.
+        lr: of Adam.
+        val_share: of the sources; chooses the epoch and the threshold.
+        test_share: of the sources; only measured.
+        seed: of the parts, the weights, the order, the augmentation and the dropout.
+        device: where.
+
+    Returns:
+        The model, whose ``metrics`` hold precision, recall and F1 of both labels on val and test; and the history.
+
+    Raises:
+        InputError: a part lacks one of the labels.
+        AtlasError: the loss is no number any more.
+    """
+    part = draw_parts(labelled.source_ids, val_share=val_share, test_share=test_share, seed=seed)
+    _check_parts(part, labelled.zoomed)
+    torch.manual_seed(seed)  # weights and dropout
+    generator = torch.Generator().manual_seed(seed)
+    net = ZoomNet(preprocessing.size).to(device)
+    optimizer = torch.optim.Adam(net.parameters(), lr=lr)
+    pixels, targets = torch.from_numpy(labelled.pixels), torch.from_numpy(labelled.zoomed).float()
+    train, val, test = (torch.from_numpy(np.flatnonzero(part == index)) for index in range(len(PARTS)))
+    zoomed_share = targets[train].mean()
+    loss_of = nn.BCEWithLogitsLoss(pos_weight=(1 - zoomed_share) / zoomed_share).to(device)
+
+    history: list[ZoomEpoch] = []
+    best = net.state_dict()
+    with Progress("zoom_train", epochs, "epochs") as progress:
+        while len(history) < epochs and (not history or len(history) - _best(history).epoch < patience):
+            order = train[torch.randperm(len(train), generator=generator)]
+            batches = torch.split(order, batch_size)
+            train_loss = _train_epoch(
+                net, optimizer, loss_of, pixels=pixels, targets=targets, batches=batches, generator=generator
+            )
+            logits = _logits(net, pixels[val], batch_size)
+            val_loss = float(loss_of(logits.to(device), targets[val].to(device)))
+            if not math.isfinite(train_loss + val_loss):
+                raise AtlasError("zoom_train: the loss is no number any more. Lower zoom_train.lr.")
+            f1_zoomed = _scores(logits, targets[val], 0.5)["f1_zoomed"]
+            history.append(ZoomEpoch(len(history) + 1, train_loss, val_loss, f1_zoomed))
+            if _best(history) is history[-1]:
+                best = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+            progress.advance(val_loss=val_loss, val_f1_zoomed=f1_zoomed)
+    net.load_state_dict(best)
+    val_logits, test_logits = (_logits(net, pixels[rows], batch_size) for rows in (val, test))
+    threshold = choose_threshold(torch.sigmoid(val_logits).numpy(), labelled.zoomed[val.numpy()])
+    metrics = {
+        "val": _scores(val_logits, targets[val], threshold),
+        "test": _scores(test_logits, targets[test], threshold),
+    }
+    return ZoomModel(net, preprocessing, threshold, metrics), history
+
+
+def choose_threshold(p_zoomed: Float[np.ndarray, "n"], zoomed: Int[np.ndarray, "n"]) -> float:
+    """The threshold with the best F1 of "zoomed": of all best ones the middle of the widest gap between scores."""
+    order = np.argsort(-p_zoomed, kind="stable")
+    hits = np.cumsum(zoomed[order])  # of the first 1, 2, ... pictures
+    f1 = 2 * hits / (np.arange(1, len(order) + 1) + zoomed.sum())
+    bounds = np.append(p_zoomed[order], 0.0)
+    gaps = np.where(f1 == f1.max(), bounds[:-1] - bounds[1:], -1.0)
+    place = int(gaps.argmax())
+    return float((bounds[place] + bounds[place + 1]) / 2)
+
+
+def _check_parts(part: Int[np.ndarray, "n"], zoomed: Int[np.ndarray, "n"]) -> None:
+    for index, name in enumerate(PARTS):
+        counts = np.bincount(zoomed[part == index], minlength=len(LABELS))
+        if not counts.all():
+            found = ", ".join(f"{count} {label}" for count, label in zip(counts, LABELS, strict=True))
+            raise InputError(
+                f"labelled pictures: expected both labels in the {name} part, got {found}. "
+                "Give more pictures, a larger share to the part (zoom_train), or another seed."
+            )
+
+
+def _best(history: list[ZoomEpoch]) -> ZoomEpoch:
+    return min(history, key=lambda record: record.val_loss)
+
+
+def _train_epoch(
+    net: ZoomNet,
+    optimizer: torch.optim.Optimizer,
+    loss_of: nn.BCEWithLogitsLoss,
+    *,
+    pixels: UInt8[Tensor, "n 3 size size"],
+    targets: Float[Tensor, "n"],
+    batches: Sequence[Int[Tensor, "_"]],
+    generator: torch.Generator,
+) -> float:
+    """One pass over ``batches`` of rows; the mean loss."""
+    net.train()
+    shift = round(SHIFT_SHARE * pixels.shape[-1])
+    losses = []
+    for rows in batches:
+        pictures = augment(pixels[rows], generator, flip=True, shift=shift)
+        loss = loss_of(net(pictures.to(net.device)), targets[rows].to(net.device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+@torch.no_grad()
+def _logits(net: ZoomNet, pixels: UInt8[Tensor, "n 3 size size"], batch_size: int) -> Float[Tensor, "n"]:
+    net.eval()
+    return torch.cat([net(batch.to(net.device)).cpu() for batch in torch.split(pixels, batch_size)])
+
+
+def _scores(logits: Float[Tensor, "n"], targets: Float[Tensor, "n"], threshold: float) -> dict[str, Any]:
+    predicted = (torch.sigmoid(logits) >= threshold).int().numpy()
+    return scores(predicted, targets.int().numpy())
