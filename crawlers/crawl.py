@@ -28,10 +28,11 @@ import pyarrow as pa
 
 from atlas_model.errors import AtlasError, RetryError
 from atlas_model.files import write_text
+from atlas_model.progress import say
 from atlas_model.records import PRODUCTS, write_table
 from crawlers.connect import ConnectMap
 from crawlers.items import Product
-from crawlers.job import CrawlJob, CrawlReport, Label
+from crawlers.job import TRANSIENT, CrawlJob, CrawlReport, Label
 from crawlers.profiles import PROFILES, HostProfile
 from crawlers.sources import Source
 from crawlers.spool import Record, read_spool
@@ -39,8 +40,6 @@ from crawlers.spool import Record, read_spool
 CODE = Path(__file__).resolve().parent
 READERS = (CODE / "items.py", *sorted((CODE / "pages").glob("*.py")))  # what a spooled record depends on
 MAX_FAILED_SHARE = 0.1  # of a site's products; above it the catalogue is too incomplete to be one
-# Category pages that say something about the shop; any other reason says that they could not be asked.
-FAULTS_OF_SHOPS = ("no_products", "page_limit", "not_html", "unreadable", "robots", "offsite", "too_large")
 SHOWN = 5  # URLs in an error
 
 
@@ -101,6 +100,8 @@ def crawl(
     )
     _prepare(folder, sources)
     report = _run(job)
+    for url, reason in report.category_faults:
+        say(f"crawl: category page {url}: {reason}")
     _check_complete(report, folder)
     rows, dropped, two_categories = settle({record["url"]: record for record in read_spool(job.spool)}, report)
     if not rows:
@@ -181,11 +182,7 @@ def _check_complete(report: CrawlReport, folder: Path) -> None:
     again = f"What came is kept in {folder}: the same command goes on from there."
     if not report.finished:
         raise RetryError(f"the crawl was interrupted. {again}")
-    unasked = [
-        (url, reason)
-        for url, reason in report.category_faults
-        if reason not in FAULTS_OF_SHOPS and reason not in ("http_404", "http_410")
-    ]
+    unasked = [(url, reason) for url, reason in report.category_faults if reason in TRANSIENT]
     if unasked:
         shown = "".join(f"\n  - {url}: {reason}" for url, reason in unasked[:SHOWN])
         raise RetryError(f"{len(unasked)} category pages could not be read, such as{shown}\n{again}")

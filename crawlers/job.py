@@ -13,6 +13,10 @@ from crawlers.sources import Source
 
 Label = tuple[str, CategoryPath]  # site, taxonomy
 
+# Reasons that may be gone on the next try: such a page is asked for again when the crawl is resumed.
+TRANSIENT = {"robots_unreachable", "host_down", "timeout", "no_such_host", "refused", "connection"}
+TRANSIENT |= {f"http_{status}" for status in (408, 429, 500, 502, 503, 504, 522, 524)}
+
 
 @dataclass(frozen=True)
 class CrawlJob:

@@ -38,21 +38,23 @@ class StrictRobots(RobotsTxtMiddleware):
 
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
-        self._unreachable: set[str] = set()
+        self._faults: dict[str, tuple[type[IgnoreRequest], str]] = {}  # netloc -> why it is unknown what is allowed
 
     async def _parse_robots(self, response: Response, netloc: str, request: Request) -> None:
         if response.status >= 500 or response.status == 429:
-            self._unreachable.add(netloc)
+            self._faults[netloc] = RobotsUnreachableError, f"{netloc}/robots.txt: HTTP {response.status}"
         await super()._parse_robots(response, netloc, request)
 
     def _robots_error(self, exc: Exception, netloc: str) -> None:
-        self._unreachable.add(netloc)
+        self._faults[netloc] = HostDownError, f"{netloc}/robots.txt: {exc}"
         super()._robots_error(exc, netloc)
 
     def process_request_2(self, rp: Any, request: Request) -> None:
         """Let ``request`` pass, or raise."""
-        if urlparse_cached(request).netloc in self._unreachable:
-            raise RobotsUnreachableError(f"robots.txt of {urlparse_cached(request).netloc} cannot be read")
+        netloc = urlparse_cached(request).netloc
+        if netloc in self._faults:
+            kind, text = self._faults[netloc]
+            raise kind(text)
         super().process_request_2(rp, request)
 
 

@@ -38,6 +38,7 @@ def scrapy_settings(
         timeout_s: whole deadline of one attempt.
         log_file: where Scrapy's own lines go.
     """
+    slots = {host: profiles.get(host, POLITE) for host in hosts}
     return {
         "ROBOTSTXT_OBEY": True,
         "USER_AGENT": user_agent,
@@ -48,8 +49,9 @@ def scrapy_settings(
         "DOWNLOAD_VERIFY_CERTIFICATES": True,
         "DOWNLOAD_HANDLERS": dict.fromkeys(("data", "file", "ftp", "s3")),  # only http and https are left
         "DOWNLOAD_DELAY": POLITE.delay_s,
-        "CONCURRENT_REQUESTS_PER_DOMAIN": POLITE.concurrency,
-        "DOWNLOAD_SLOTS": {host: _slot(profiles.get(host, POLITE)) for host in hosts},
+        # Each host has its slot; this one is also the number of connections per host that are kept open.
+        "CONCURRENT_REQUESTS_PER_DOMAIN": max(profile.concurrency for profile in slots.values()),
+        "DOWNLOAD_SLOTS": {host: _slot(profile) for host, profile in slots.items()},
         "CONCURRENT_REQUESTS": 32,
         "CONCURRENT_ITEMS": 8,  # Scrapy starts that many tasks per callback
         "AUTOTHROTTLE_ENABLED": True,  # per host: `politeness.HostThrottle`

@@ -30,5 +30,9 @@ SHOPS = {
 
 
 def pages_of(host: str) -> ShopPages:
-    """The page objects for ``host``, with or without ``www.``; the generic ones where it has none of its own."""
-    return SHOPS.get(host.removeprefix("www."), GENERIC)
+    """The page objects for ``host`` or the domain above it that has some; else the generic ones."""
+    while host:
+        if host in SHOPS:
+            return SHOPS[host]
+        host = host.partition(".")[2]
+    return GENERIC

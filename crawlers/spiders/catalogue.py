@@ -26,8 +26,8 @@ from twisted.python.failure import Failure
 from web_poet import HttpResponse, HttpResponseHeaders
 
 from atlas_model.progress import Progress
-from atlas_model.taxonomy import CategoryPath
 from crawlers.items import Product
+from crawlers.job import TRANSIENT, Label
 from crawlers.pages.registry import pages_of
 from crawlers.politeness import HostDownError, RobotsUnreachableError
 from crawlers.sources import Source
@@ -45,9 +45,6 @@ REASON_OF_ERROR = {  # the first that matches
     DownloadConnectionRefusedError: "refused",
     DownloadCancelledError: "too_large",
 }
-# Reasons that may be gone on the next try: such a page is asked for again when the crawl is resumed.
-TRANSIENT = {"robots_unreachable", "host_down", "timeout", "no_such_host", "refused", "connection"}
-TRANSIENT |= {f"http_{status}" for status in (408, 429, 500, 502, 503, 504, 522, 524)}
 
 
 @dataclass
@@ -76,9 +73,9 @@ class CatalogueSpider(scrapy.Spider):
         self, *, sources: Sequence[Source], max_pages_per_category: int, spool: SpoolWriter, progress: Progress
     ) -> None:
         super().__init__()
-        self.allowed_domains = sorted({source.site.removeprefix("www.") for source in sources})
+        self.allowed_domains = sorted({_domain(source) for source in sources})  # for Scrapy: redirects
         self._sources, self._max_pages, self._spool, self._progress = sources, max_pages_per_category, spool, progress
-        self.links: dict[str, set[tuple[str, CategoryPath]]] = {}  # product page -> (site, label) of its categories
+        self.links: dict[str, set[Label]] = {}  # product page -> its categories
         self.failed: dict[str, str] = {}  # product page -> a transient reason
         self.category_faults: list[tuple[str, str]] = []  # category page, reason
         self.counts: Counter[str] = Counter()
@@ -103,16 +100,16 @@ class CatalogueSpider(scrapy.Spider):
         for request in self._product_requests(fresh, walk.source):
             yield request
         next_page = listing.next_page
-        if not next_page or not fresh or next_page in walk.listing_urls or not self._on_site(next_page):
+        if not next_page or not fresh or next_page in walk.listing_urls or not _on_site(next_page, walk.source):
             return
         if walk.pages < self._max_pages:
             yield self._listing_request(walk, next_page)
         else:
             self.category_faults.append((next_page, "page_limit"))
 
-    async def parse_product(self, response: Response, url: str, site: str) -> None:
+    async def parse_product(self, response: Response, url: str) -> None:
         """Spool what the page says."""
-        product = await self._read(pages_of(site).product, response)
+        product = await self._read(pages_of(_host(url)).product, response)
         if isinstance(product, Product):
             outcome = {"dropped": product.missing} if product.missing else {"product": product.to_json()}
         else:
@@ -121,7 +118,7 @@ class CatalogueSpider(scrapy.Spider):
 
     def _product_requests(self, urls: list[str], source: Source) -> Iterator[scrapy.Request]:
         for url in urls:
-            if not self._on_site(url):
+            if not _on_site(url, source):
                 self.counts["offsite"] += 1
                 continue
             categories = self.links.setdefault(url, set())
@@ -129,8 +126,7 @@ class CatalogueSpider(scrapy.Spider):
             categories.add((source.site, source.taxonomy))
             self._progress.total = len(self.links)
             if not known:
-                wanted = {"url": url, "site": source.site}
-                yield scrapy.Request(url, self.parse_product, errback=self._product_failed, cb_kwargs=wanted)
+                yield scrapy.Request(url, self.parse_product, errback=self._product_failed, cb_kwargs={"url": url})
 
     def _listing_request(self, walk: Walk, url: str) -> scrapy.Request:
         walk.listing_urls.add(url)
@@ -159,10 +155,6 @@ class CatalogueSpider(scrapy.Spider):
         self._spool.append({"url": url} | outcome)
         self._progress.advance()
 
-    def _on_site(self, url: str) -> bool:
-        host = urlsplit(url).hostname or ""
-        return any(host == domain or host.endswith(f".{domain}") for domain in self.allowed_domains)
-
     async def _read(self, page: Any, response: Response) -> Any:
         """The item of ``page`` on ``response``, or the reason why there is none."""
         if not isinstance(response, TextResponse):
@@ -175,6 +167,18 @@ class CatalogueSpider(scrapy.Spider):
         except Exception:  # a stranger's page may break any parser; that must cost this page only
             log.warning("%s: cannot be read", response.url, exc_info=True)
             return "unreadable"
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+def _domain(source: Source) -> str:
+    return source.site.removeprefix("www.")
+
+
+def _on_site(url: str, source: Source) -> bool:
+    return f".{_host(url)}".endswith(f".{_domain(source)}")
 
 
 def _reason(failure: Failure) -> str:
