@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from atlas_model.errors import PictureError
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")  # MPO comes as JPEG; Pillow knows no opener for it
 MAX_PIXELS = 40_000_000  # a larger picture costs hundreds of MB to decode
 EXIF_ORIENTATION = 0x0112
 
