@@ -33,7 +33,8 @@ def split_schema(preprocessing: Preprocessing) -> pa.Schema:
         "huggingface": json.dumps({"info": {"features": features}}),
         "atlas": json.dumps({"preprocessing": preprocessing.to_json()}),
     }
-    return SPLIT.with_metadata(metadata)
+    # That library takes a field as a picture only if it may be null.
+    return pa.schema([field.with_nullable(True) for field in SPLIT], metadata)
 
 
 class SplitWriter:
