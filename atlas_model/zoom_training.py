@@ -172,14 +172,15 @@ def train_zoom(
 
 
 def choose_threshold(p_zoomed: Float[np.ndarray, "n"], zoomed: Int[np.ndarray, "n"]) -> float:
-    """The threshold with the best F1 of "zoomed": of all best ones the middle of the widest gap between scores."""
+    """The threshold with the best F1 of "zoomed"; of all best ones the middle of the widest gap between scores."""
     order = np.argsort(-p_zoomed, kind="stable")
-    hits = np.cumsum(zoomed[order])  # of the first 1, 2, ... pictures
+    hits = np.cumsum(zoomed[order])  # among the first 1, 2, ... pictures
     f1 = 2 * hits / (np.arange(1, len(order) + 1) + zoomed.sum())
-    bounds = np.append(p_zoomed[order], 0.0)
-    gaps = np.where(f1 == f1.max(), bounds[:-1] - bounds[1:], -1.0)
-    place = int(gaps.argmax())
-    return float((bounds[place] + bounds[place + 1]) / 2)
+    bounds = np.append(p_zoomed[order].astype(np.float64), 0.0)
+    gaps = bounds[:-1] - bounds[1:]
+    f1[:-1][gaps[:-1] == 0] = -1.0  # no threshold parts equal scores
+    place = int(np.where(f1 == f1.max(), gaps, -1.0).argmax())
+    return float(bounds[place] + bounds[place + 1]) / 2
 
 
 def _check_parts(part: Int[np.ndarray, "n"], zoomed: Int[np.ndarray, "n"]) -> None:
