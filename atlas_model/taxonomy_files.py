@@ -41,18 +41,24 @@ def load_taxonomy(path: Path) -> Taxonomy:
         raise TaxonomyError(f"{path}: expected UTF-8, got something else at byte {error.start}") from error
     except OSError as error:
         raise TaxonomyError(f"{path}: cannot be read: {error.strerror}") from error
-    header = [cell.strip().lower() for cell in next(csv.reader(io.StringIO(text)), [])]
     faults: list[str] = []
-    if set(header) >= NODE_COLUMNS:
-        lines = _paths_of_nodes(text, faults)
-    else:
-        lines = _split(_column(text, header.index("taxonomy")) if "taxonomy" in header else _plain_lines(text))
+    try:
+        lines = _read_lines(text, faults)
+    except csv.Error as error:
+        raise TaxonomyError(f"{path}: it is not CSV: {error}") from error
     paths = _without_faults(lines, faults)
     if not lines and not faults:
         faults.append("it is empty: at least one category path is needed")
     if faults:
         raise TaxonomyError.of(str(path), faults)
     return Taxonomy(paths)
+
+
+def _read_lines(text: str, faults: list[str]) -> list[tuple[int, CategoryPath]]:
+    header = [cell.strip().lower() for cell in next(csv.reader(io.StringIO(text)), [])]
+    if set(header) >= NODE_COLUMNS:
+        return _paths_of_nodes(text, faults)
+    return _split(_column(text, header.index("taxonomy")) if "taxonomy" in header else _plain_lines(text))
 
 
 def _plain_lines(text: str) -> list[tuple[int, str]]:
@@ -89,10 +95,12 @@ def _paths_of_nodes(text: str, faults: list[str]) -> list[tuple[int, CategoryPat
     reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
     for row in reader:
         identity = (row["id"] or "").strip()
-        if identity in nodes:
+        if not identity:
+            faults.append(f"line {reader.line_num}: id is empty")
+        elif identity in nodes:
             faults.append(f"line {reader.line_num}: id {identity!r} stands on line {nodes[identity][0]} already")
-            continue
-        nodes[identity] = (reader.line_num, (row["parent_id"] or "").strip(), (row["name"] or "").strip())
+        else:
+            nodes[identity] = (reader.line_num, (row["parent_id"] or "").strip(), (row["name"] or "").strip())
     parents = {parent for _, parent, _ in nodes.values()}
     for number, parent, _ in nodes.values():
         if parent and parent not in nodes:

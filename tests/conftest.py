@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
@@ -14,6 +15,12 @@ from tools import typechecker
 # Before anything of ours is imported: from here on calls inside atlas_model check their arguments and results.
 # Child processes do without, as in real life.
 install_import_hook("atlas_model", f"{typechecker.__name__}.{typechecker.check.__name__}")
+
+# The same examples in every run, and no limits of time, which a busy machine would break.
+hypothesis.settings.register_profile(
+    "atlas", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("atlas")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,0 +1,125 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlas_model.errors import ParamsError
+from atlas_model.params import Params, load_params
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
+def load(tmp_path: Path, content: object) -> Params:
+    path = tmp_path / "params.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    return load_params(path)
+
+
+def faults_of(tmp_path: Path, content: object) -> str:
+    with pytest.raises(ParamsError) as caught:
+        load(tmp_path, content)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_the_projects_own_file_is_valid() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.crawl.sources == Path("data/sources.csv")
+    assert params.train.epochs > 0
+
+
+def test_every_fault_is_told_at_once_with_place_value_and_what_is_allowed(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    content["crawl"]["source"] = "web"
+    content["crawl"]["snapshot"] = "../outside"
+    content["fetch"]["concurrency"] = "many"
+    content["fetch"]["speed"] = 3
+    content["train"]["grid"] = "big"
+    content["train"]["epochs"] = 0
+    content["train"]["flip"] = 1
+    content["evaluate"]["beam"] = 2.5
+    del content["split"]["seed"]
+    del content["zoom"]
+    text = faults_of(tmp_path, content)
+    assert "10 faults" in text or "11 faults" in text, text  # the two members of grid's union may each complain
+    lines = text.splitlines()
+    for place, *words in [
+        ("crawl.source", "'demo'", "'shops'", "'manifest'", "got 'web'"),
+        ("crawl.snapshot", "pattern", "got '../outside'"),
+        ("fetch.concurrency", "integer", "got 'many'"),
+        ("fetch.speed", "unknown key"),
+        ("train.grid", "native", "got 'big'"),
+        ("train.epochs", "greater than 0", "got 0"),
+        ("train.flip", "boolean", "got 1"),
+        ("evaluate.beam", "integer", "got 2.5"),
+        ("split.seed", "missing"),
+        ("zoom", "missing"),
+    ]:
+        found = [line for line in lines if line.startswith(f"  - {place}: ")]
+        assert found, f"{place} is not in:\n{text}"
+        assert all(word in found[0] for word in words), found[0]
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "told"),
+    [
+        ("crawl", {"source": "manifest"}, "crawl.manifest must name"),
+        ("split", {"val_share": 0.6, "test_share": 0.4}, "below 1"),
+        ("zoom_train", {"val_share": 0.5, "test_share": 0.5}, "below 1"),
+        ("train", {"weights": "imagenet"}, "weights must be null"),
+        ("train", {"encoder": "resnet18", "fine_tune_from": "layer4"}, "fine_tune_from must be all"),
+    ],
+)
+def test_values_that_do_not_go_together(
+    tmp_path: Path, content: dict[str, Any], section: str, changes: dict[str, Any], told: str
+) -> None:
+    content[section].update(changes)
+    text = faults_of(tmp_path, content)
+    assert text.splitlines()[1].startswith(f"  - {section}: ")
+    assert told in text
+
+
+@pytest.mark.parametrize("content", ["", "[]", "crawl", "crawl: 3", "a: {b: [", "\x00", "!!python/object:os.system {}"])
+def test_files_that_are_no_parameters(tmp_path: Path, content: str) -> None:
+    assert "params.yaml" in faults_of(tmp_path, content)
+
+
+def test_other_encodings_and_missing_files(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    with pytest.raises(ParamsError, match="No such file"):
+        load_params(path)
+    path.write_bytes(b"crawl: \xff\xfe")
+    with pytest.raises(ParamsError, match="cannot be read"):
+        load_params(path)
+
+
+def test_sections_cannot_be_changed(content: dict[str, Any], tmp_path: Path) -> None:
+    params = load(tmp_path, content)
+    with pytest.raises(ValueError, match="frozen"):
+        params.train.epochs = 3  # type: ignore[misc]
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(section=st.sampled_from(sorted(Params.model_fields)), value=values)
+def test_whatever_stands_there_the_answer_is_params_or_a_message(
+    tmp_path_factory: pytest.TempPathFactory, section: str, value: object
+) -> None:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    content[section] = value
+    folder = tmp_path_factory.getbasetemp()
+    assert section in faults_of(folder, content)
