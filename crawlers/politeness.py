@@ -1,4 +1,4 @@
-"""Scrapy's manners, where they fall short: robots.txt that cannot be had, waiting before a retry, delays per host.
+"""Scrapy's manners, where they fall short: strange hosts, robots.txt, waiting before a retry, delays per host.
 
 Knows nothing of pages. The base classes' private methods are used, so Scrapy's version is pinned.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
+from scrapy.downloadermiddlewares.offsite import OffsiteMiddleware
 from scrapy.downloadermiddlewares.retry import RetryMiddleware
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
 from scrapy.exceptions import IgnoreRequest
@@ -31,6 +32,13 @@ class RobotsUnreachableError(IgnoreRequest):
 
 class HostDownError(IgnoreRequest):
     """The host has not answered for long."""
+
+
+class LoudOffsite(OffsiteMiddleware):
+    """Redirects to other hosts are refused where the request's errback hears of it, not where they vanish."""
+
+    def request_scheduled(self, request: Request, spider: Any) -> None:
+        """Nothing yet: `process_request` refuses."""
 
 
 class StrictRobots(RobotsTxtMiddleware):

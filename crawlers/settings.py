@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from scrapy.downloadermiddlewares.offsite import OffsiteMiddleware
 from scrapy.downloadermiddlewares.retry import RetryMiddleware
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
 from scrapy.dupefilters import BaseDupeFilter
@@ -10,7 +11,7 @@ from scrapy.extensions.throttle import AutoThrottle
 
 from crawlers.connect import ConnectMap
 from crawlers.connect_twisted import CONNECT_MAP, MappedResolver
-from crawlers.politeness import PROFILES, HostThrottle, PatientRetry, StrictRobots
+from crawlers.politeness import PROFILES, HostThrottle, LoudOffsite, PatientRetry, StrictRobots
 from crawlers.profiles import POLITE, HostProfile
 
 MAX_PAGE_BYTES = 5_000_000  # also after decompression
@@ -57,6 +58,8 @@ def scrapy_settings(
         "AUTOTHROTTLE_ENABLED": True,  # per host: `politeness.HostThrottle`
         "AUTOTHROTTLE_START_DELAY": POLITE.delay_s,
         "DOWNLOADER_MIDDLEWARES": {
+            OffsiteMiddleware: None,
+            LoudOffsite: 50,
             RobotsTxtMiddleware: None,
             StrictRobots: 100,
             RetryMiddleware: None,

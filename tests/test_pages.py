@@ -57,7 +57,7 @@ def test_every_field_and_every_shop_is_covered() -> None:
         b'<script type="application/ld+json"></script>',
         b'<script type="application/ld+json">[null, 1, "x", [[]], {"@type": 3}]</script>',
         b'<script type="application/ld+json">' + b'{"@graph":' * 3000 + b"</script>",
-        b'<script type="application/ld+json">{"@type": "Product", "name": {"a": []}, "offers": "x", "image": 7}</script>',
+        b'<script type="application/ld+json">{"@type": "Product", "name": {"a": []}, "offers": 1, "image": 7}</script>',
         b'<div itemscope itemtype="https://schema.org/Product"></div><h1 itemprop="name"></h1>',
         b'<link rel="canonical" href="http://[broken"><link rel="next" href="javascript:x">',
     ],

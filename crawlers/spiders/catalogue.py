@@ -142,8 +142,7 @@ class CatalogueSpider(scrapy.Spider):
         self.category_faults.append((failure.request.url, _reason(failure)))  # type: ignore[attr-defined]
 
     def _product_failed(self, failure: Failure) -> None:
-        reason = _reason(failure)
-        url = failure.request.cb_kwargs["url"]  # type: ignore[attr-defined]
+        url, reason = failure.request.cb_kwargs["url"], _reason(failure)  # type: ignore[attr-defined]
         if reason in TRANSIENT:
             self.failed[url] = reason
             self._progress.advance()
