@@ -85,6 +85,22 @@ def project(tmp_path: Path, copy_project: Callable[[Path], Path]) -> Path:
     return copy_project(tmp_path / "project")
 
 
+@pytest.fixture
+def mini_project(tmp_path: Path, git_env: dict[str, str]) -> Path:
+    """A DVC project with our settings and three small stages: crawl -> split <- zoom_train.
+
+    ``fail-<stage>`` holding a class name of `atlas_model.errors` makes a stage fail; ``ran`` gets a line per run.
+    """
+    folder = tmp_path / "mini"
+    (folder / ".dvc").mkdir(parents=True)
+    for name in (".dvc/config", ".dvcignore", "params.yaml"):
+        shutil.copy2(ROOT / name, folder / name)
+    (folder / "dvc.yaml").write_text(_MINI_DVC_YAML)
+    (folder / "stage.py").write_text(_MINI_STAGE)
+    commit_all(folder, git_env)
+    return folder
+
+
 def commit_all(folder: Path, git_env: dict[str, str]) -> None:
     """Make ``folder`` a git repository that holds what is in it."""
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "as it stands"]):
@@ -92,3 +108,44 @@ def commit_all(folder: Path, git_env: dict[str, str]) -> None:
 
 
 _IDENTITY = {"NAME": "Atlas tests", "EMAIL": "tests@example.org"}
+
+_MINI_DVC_YAML = """
+stages:
+  split:
+    cmd: python stage.py split data/splits data/raw data/labelled
+    params: [split]
+    deps: [data/raw, data/labelled]
+    outs: [data/splits]
+  crawl:
+    cmd: python stage.py crawl data/raw
+    params: [crawl]
+    outs: [data/raw]
+  zoom_train:
+    cmd: python stage.py zoom_train data/labelled
+    params: [zoom_train]
+    outs: [data/labelled]
+"""
+
+_MINI_STAGE = """
+import sys, time
+from pathlib import Path
+from atlas_model import errors
+from atlas_model.progress import say
+from flows.stages.entry import main
+
+stage, output, *inputs = sys.argv[1:]
+
+def run(params):
+    say(f"{stage} is at work")
+    with Path("ran").open("a") as ran:
+        ran.write(f"{stage}\\n")
+    if (order := Path(f"fail-{stage}")).exists():
+        raise getattr(errors, order.read_text())("a fault\\n  - and its place")
+    if Path(f"hang-{stage}").exists():
+        time.sleep(60)
+    Path(output).mkdir(parents=True)
+    for part in ("a", "b"):
+        (Path(output) / part).write_text(stage + part + "".join((Path(name) / part).read_text() for name in inputs))
+
+main(run)
+"""
