@@ -37,7 +37,7 @@ from crawlers.shop.wording import KINDS
 
 FOLDERS = (Path("/usr/share/datasets/fashion-mnist"), Path("FashionMNIST/raw"))
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
-SERVED_PER_CLASS = 920
+SERVED_PER_CLASS = 1250
 LABELLED_PER_CLASS = 80
 SEED = 28
 
