@@ -260,6 +260,7 @@ def test_every_url_has_a_status_and_is_asked_for_no_more_than_needed(server: Ser
     pictures = get(server, everybody, tmp_path, connect_map=open_map, timeout_s=1.0, concurrency_per_host=40)
 
     assert statuses(pictures) == dict(sorted(expected.items()))
+    assert pictures.report.seconds < 5  # the deadline is one for the whole attempt
     assert Counter(pictures.report.statuses) == Counter(expected.values())
     assert pictures.report.urls == len(expected)
     tried_again = {"/broken-server", "/breaks-off", "/sleeps", "/drips", "/recovers"}
@@ -482,6 +483,8 @@ def test_a_run_killed_in_the_middle_continues_and_ends_with_the_same_bytes(serve
     assert again == {each.removeprefix(f"http://{HOST}") for each in urls if each not in kept}
     assert pictures.report.spooled == len(kept)
     assert outputs(pictures, tmp_path / "killed") == whole
+    image_ids = read_table(tmp_path / "killed/shards", IMAGES, "fetch", ["image_id"])["image_id"].to_pylist()
+    assert image_ids == sorted(image_ids)
 
 
 @pytest.mark.slow
