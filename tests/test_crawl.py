@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from atlas_model.errors import AtlasError, RetryError
 from atlas_model.records import PRODUCTS
@@ -27,6 +29,8 @@ from crawlers.job import CrawlJob, CrawlReport
 from crawlers.profiles import HostProfile
 from crawlers.shop.running import running_shop
 from crawlers.sources import Source, read_sources
+from flows.stages.crawl import run as run_stage
+from flows.stages.entry import main
 
 HOST = "shop.test"
 QUICK = HostProfile(delay_s=0, concurrency=4, autothrottle=False)
@@ -50,6 +54,7 @@ class Shop:
 
     pages: dict[str, Reply | Callable[[int], Reply]] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
+    asked_at_s: list[float] = field(default_factory=list)
     agents: set[str] = field(default_factory=set)
     port: int = 0
 
@@ -59,6 +64,7 @@ class Shop:
 
     def reply(self, path: str) -> Reply:
         self.asked[path] += 1
+        self.asked_at_s.append(time.monotonic())
         page = self.pages.get(path, Reply("not found", 404))
         return page(self.asked[path]) if callable(page) else page
 
@@ -356,19 +362,26 @@ def test_private_addresses_are_not_connected_to(tmp_path: Path) -> None:
     assert not shop.asked
 
 
+SLOW_DOWN = "User-agent: *\nCrawl-delay: 0.6\n"
+
+
 @pytest.mark.slow
-def test_delays_of_the_profile_and_of_robots_txt_are_kept(tmp_path: Path) -> None:
-    shop = Shop({"/robots.txt": Reply("User-agent: *\nCrawl-delay: 0.6\n"), "/shirts": listing("/p/1", "/p/2")})
+@pytest.mark.parametrize(
+    ("profile", "robots"),
+    [
+        (QUICK, SLOW_DOWN),
+        (HostProfile(delay_s=0.6, concurrency=4, autothrottle=True), ""),
+        (HostProfile(delay_s=0.2, concurrency=4, autothrottle=True), SLOW_DOWN),
+    ],
+    ids=["robots", "profile", "both"],
+)
+def test_delays_of_the_profile_and_of_robots_txt_are_kept(tmp_path: Path, profile: HostProfile, robots: str) -> None:
+    shop = Shop({"/robots.txt": Reply(robots), "/shirts": listing("/p/1", "/p/2")})
     shop.pages |= {"/p/1": product("One", "1"), "/p/2": product("Two", "2")}
     with serving(shop):
-        result = run(shop, [source("/shirts")], tmp_path)
-    assert result.seconds > 0.9  # three requests after robots.txt, each at least .3 s after the one before
-    slow = HostProfile(delay_s=0.8, concurrency=4, autothrottle=True)
-    shop.pages["/robots.txt"] = Reply()
-    with serving(shop):
-        started = time.monotonic()
-        run(shop, [source("/shirts")], tmp_path, profiles={HOST: slow})
-        assert time.monotonic() - started > 1.2
+        run(shop, [source("/shirts")], tmp_path, profiles={HOST: profile})
+    gaps_s = [later - earlier for earlier, later in pairwise(shop.asked_at_s[1:])]
+    assert min(gaps_s) > 0.28  # .6 s, less half of it at random
 
 
 def report(links: dict[str, list[tuple[str, tuple[str, ...]]]]) -> CrawlReport:
@@ -419,3 +432,31 @@ def test_the_demo_shop_is_read_as_it_is_written(tmp_path: Path) -> None:
     found = {r["product_id"]: (r["title"], r["price"], r["currency"], r["image_urls"]) for r in rows(tmp_path)}
     assert found == expected
     assert result.dropped == {"robots": len(sources)}
+
+
+def stage(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> int:
+    """Run the stage in ``folder`` with these parameters; its exit code."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["crawl"] |= changes
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as ended:
+        main(run_stage)
+    return int(ended.value.code or 0)
+
+
+def test_the_stage_takes_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"filename": "a.jpg", "title": "A", "image_url": "http://x.test/a.jpg", "sentences": [{"tokens": ["A"]}]}
+    (tmp_path / "m.json").write_text(json.dumps({"images": [entry]}))
+    assert stage(tmp_path, monkeypatch, source="manifest", manifest="m.json") == 0
+    assert pq.read_table(tmp_path / "data/raw/products.parquet")["product_id"].to_pylist() == ["manifest:a.jpg"]
+    assert json.loads((tmp_path / "metrics/crawl.json").read_text())["products"] == 1
+
+
+def test_the_stage_tells_the_faults_of_sources_and_ends_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "s.csv").write_text("Category,Shop\n")
+    assert stage(tmp_path, monkeypatch, source="shops", sources="s.csv") == 2
+    assert capfd.readouterr().err.startswith("error: s.csv: 1 fault\n  - line 1: expected one column Taxonomy")
+    assert not (tmp_path / "data").exists()
