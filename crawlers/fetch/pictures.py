@@ -73,18 +73,8 @@ def fetch_pictures(
 ) -> Pictures:
     """Ask for every URL that the spool does not have, and keep what comes there.
 
-    Args:
-        urls: may repeat.
-        spool_folder: of this snapshot (or manifest) and no other.
-        connect_map: this, the user agent, ``timeout_s``, ``max_bytes``, ``max_pixels``: see `Client`.
-        user_agent: likewise.
-        concurrency: this, ``concurrency_per_host``, ``max_attempts``, ``backoff_s``: see `download`.
-        concurrency_per_host: likewise.
-        max_attempts: likewise.
-        timeout_s: likewise.
-        max_bytes: likewise.
-        max_pixels: likewise.
-        backoff_s: likewise.
+    ``urls`` may repeat. The spool in ``spool_folder`` is of one snapshot (or manifest) and no other. The keywords
+    are those of `Client` and `download`.
 
     Raises:
         RetryError: no URL gave a picture.
