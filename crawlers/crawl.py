@@ -48,7 +48,7 @@ class CrawlResult:
     """A crawl's figures."""
 
     listing_pages: int
-    product_pages: int  # asked for now; fewer than products where a killed crawl was resumed
+    product_pages: int  # settled now; fewer than products where a killed crawl was resumed
     products: int
     by_site: dict[str, int]  # products
     dropped: dict[str, int]  # reason -> product pages

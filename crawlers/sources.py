@@ -20,7 +20,7 @@ from atlas_model.taxonomy_files import split_path
 COLUMN = "taxonomy"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Source:
     """A category page of a shop, and the label of the products found there."""
 

@@ -42,8 +42,12 @@ def test_ip_addresses_in_urls() -> None:
     assert not is_blocked_literal("example.org", {})
 
 
+async def say_host(request: web.Request) -> web.Response:
+    return web.Response(text=request.headers["Host"])
+
+
 def with_server(
-    connect_map: Callable[[int], ConnectMap], ask: Callable[[aiohttp.ClientSession, int], Awaitable]
+    connect_map: Callable[[int], ConnectMap], ask: Callable[[aiohttp.ClientSession, int], Awaitable[None]]
 ) -> None:
     """Run ``ask`` with a client that uses the map, beside a server that says which host it was asked for."""
 
