@@ -20,6 +20,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")  # MPO comes as 
 MAX_PIXELS = 40_000_000  # a larger picture costs hundreds of MB to decode
 EXIF_ORIENTATION = 0x0112
 
+# Pillow warns of odd metadata; here the pixels decide. Once and for all: pictures are decoded in threads, and
+# `warnings.catch_warnings` is for one.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 Image.MAX_IMAGE_PIXELS = None  # the cap is ours (`max_pixels`), read from the header before anything is decoded
 
 Mode = Literal["L", "RGB"]
@@ -146,9 +149,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise PictureError("empty", "expected a picture, got 0 bytes")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide here
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:  # decoders raise whatever their parser met: struct.error, SyntaxError, ...
         raise PictureError("not_an_image", f"expected a picture ({', '.join(FORMATS)}), got other bytes") from error
     if image.width * image.height > max_pixels:
@@ -159,9 +160,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 
 def _load(image: Image.Image) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image.load()
+        image.load()
     except Exception as error:
         raise PictureError("truncated", f"the picture cannot be decoded to its end: {error}") from error
 
