@@ -3,13 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PATHS := atlas_model crawlers flows tests benchmarks tools
+CODE := $(wildcard atlas_model crawlers flows tests benchmarks tools)
 
-export DVC_NO_ANALYTICS := 1
-export DO_NOT_TRACK := 1
-export PREFECT_SERVER_ANALYTICS_ENABLED := false
+# DVC runs the stages in the user's own shell, which may be one that cannot run them.
+export SHELL := /bin/sh
 
-.PHONY: run flow test fast lint format lock benchmark clean
+.PHONY: run flow test fast lint format deps lock benchmark clean help
 
 run: $(STAMP)  ## crawl, fetch, filter, split, train, evaluate: whatever is not up to date
 	@$(BIN)/dvc repro
@@ -17,24 +16,27 @@ run: $(STAMP)  ## crawl, fetch, filter, split, train, evaluate: whatever is not 
 flow: $(STAMP)  ## the same stages as one Prefect flow
 	@$(BIN)/python -m flows.pipeline
 
-test: lint  ## lint, types, layers, every test, coverage
+test: lint  ## lint, types, layers, every test, coverage (ARGS="-k search" for some)
 	$(BIN)/coverage erase
 	$(BIN)/python -m pytest -m "slow or not slow" --cov --cov-report=term $(ARGS)
 
 fast: $(STAMP)  ## the quick tests alone
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(STAMP)
-	$(BIN)/ruff check $(PATHS)
-	$(BIN)/ruff format --check $(PATHS)
+lint: $(STAMP)  ## style, types, layers
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(STAMP)
-	$(BIN)/ruff format $(PATHS)
-	$(BIN)/ruff check --fix $(PATHS)
+format: $(STAMP)  ## mend what ruff can mend
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
 
-lock: $(STAMP)  ## resolve pyproject.toml again
+deps: $(STAMP)  ## what each stage's deps in dvc.yaml lack or have too much
+	@$(BIN)/python -m tools.stage_imports
+
+lock: $(STAMP)  ## resolve pyproject.toml again into requirements.lock
 	$(BIN)/python tools/lock.py
 
 benchmark: $(STAMP)  ## make benchmark NAME=search
@@ -43,8 +45,13 @@ benchmark: $(STAMP)  ## make benchmark NAME=search
 clean:  ## forget work in progress (spools, checkpoints); keeps data and models
 	rm -rf .atlas
 
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+
 # Installed once; again only when the lock or the declared dependencies change.
 $(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo 'Atlas needs Python 3.11: make PYTHON=/path/to/python3.11 ...'; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -71,11 +71,12 @@ def run_stage(stage: str, on_line: Callable[[str], None]) -> None:
 
 @contextmanager
 def _started_dvc(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    # Stages call `python`: it has to be this one also where no venv is active and none is in the project.
+    # Stages call `python`: it has to be this one also where no venv is active and none is in the project. DVC runs
+    # them in the user's own shell, which may be one that cannot.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.dvc_repo", *arguments],
-        env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PATH": path, "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -124,7 +124,8 @@ def test_the_projects_own_stages_in_order(monkeypatch: pytest.MonkeyPatch) -> No
     assert names[-2:] == ["train", "evaluate"]
 
 
-def test_a_stage_runs_and_is_up_to_date_until_something_changes(mini: Path) -> None:
+def test_a_stage_runs_and_is_up_to_date_until_something_changes(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL", "/bin/false")  # the shell of a service's user
     assert not dvc_repo.is_up_to_date("crawl")
     lines: list[str] = []
     dvc_repo.run_stage("crawl", lines.append)
