@@ -112,16 +112,16 @@ _IDENTITY = {"NAME": "Atlas tests", "EMAIL": "tests@example.org"}
 _MINI_DVC_YAML = """
 stages:
   split:
-    cmd: python stage.py split data/splits data/raw data/labelled
+    cmd: exec python stage.py split data/splits data/raw data/labelled
     params: [split]
     deps: [data/raw, data/labelled]
     outs: [data/splits]
   crawl:
-    cmd: python stage.py crawl data/raw
+    cmd: exec python stage.py crawl data/raw
     params: [crawl]
     outs: [data/raw]
   zoom_train:
-    cmd: python stage.py zoom_train data/labelled
+    cmd: exec python stage.py zoom_train data/labelled
     params: [zoom_train]
     outs: [data/labelled]
 """

@@ -84,7 +84,8 @@ def test_inputs_are_in_git_or_made_by_another_stage() -> None:
 
 def with_python() -> dict[str, str]:
     """The environment of a shell in which the venv is active."""
-    return {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "SHELL": "/bin/sh"}
 
 
 def run_dvc(folder: Path, *arguments: str) -> str:
@@ -252,7 +253,7 @@ def test_stages_find_python_without_an_activated_venv(mini_project: Path) -> Non
     content = yaml.safe_load((folder / "dvc.yaml").read_text())
     content["vars"] = DVC_YAML["vars"]
     for stage in content["stages"].values():
-        stage["cmd"] = stage["cmd"].replace("python", "${python}", 1)
+        stage["cmd"] = stage["cmd"].replace("exec python", "${python}", 1)
     (folder / "dvc.yaml").write_text(yaml.safe_dump(content))
     without = {"PATH": "/usr/bin:/bin"}
     done = subprocess.run(
