@@ -5,11 +5,12 @@ it. There are no defaults: the file says everything, so that DVC sees every chan
 command line hold these objects; the code below them takes plain arguments.
 """
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from atlas_model.errors import ParamsError
 
@@ -24,6 +25,21 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Literal["auto", "cpu", "cuda"]
 
 
+def _check_address(text: str) -> str:
+    address, _, port = text.rpartition(":")
+    try:
+        ipaddress.ip_address(address.strip("[]"))
+        valid = 0 < int(port) < 2**16
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError('expected an IP address and a port, as in "127.0.0.1:8000"')
+    return text
+
+
+Address = Annotated[str, AfterValidator(_check_address)]
+
+
 class Section(BaseModel):
     """A section of params.yaml: frozen, strict types, unknown keys refused."""
 
@@ -36,17 +52,18 @@ class CrawlParams(Section):
     source: Literal["demo", "shops", "manifest"]
     snapshot: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]  # also the name of a folder
     sources: FilePath  # CSV: a Taxonomy column (A->B->C) and a column of category URLs per shop
-    manifest: FilePath | None  # JSON, read when source is "manifest"
+    manifest: FilePath  # JSON of picture URLs, read when source is "manifest"
     contact: Annotated[str, Field(min_length=3)]  # address or URL at the end of the user agent
+    connect: dict[str, Address]  # host -> "address:port" in a network of yours; all else must have public addresses
     max_pages_per_category: PositiveInt  # listing pages
     max_attempts: PositiveInt  # per page, the first one included
     timeout_s: PositiveFloat  # per page
 
-    @model_validator(mode="after")
-    def _manifest_given(self) -> Self:
-        if self.source == "manifest" and self.manifest is None:
-            raise ValueError("source is manifest, so crawl.manifest must name a JSON file")
-        return self
+    @property
+    def connect_map(self) -> dict[str, tuple[str, int]]:
+        """``connect`` as HTTP clients take it: host -> (address, port)."""
+        parts = {host: text.rpartition(":") for host, text in self.connect.items()}
+        return {host: (address.strip("[]"), int(port)) for host, (address, _, port) in parts.items()}
 
 
 class FetchParams(Section):

@@ -35,7 +35,6 @@ def _inputs(params: Params) -> Iterator[tuple[Path, Callable[[Path], object]]]:
     if params.split.taxonomy is not None:
         yield params.split.taxonomy, load_taxonomy
     if params.crawl.source == "manifest":
-        assert params.crawl.manifest is not None
         yield params.crawl.manifest, read_manifest_products
     else:
         yield params.crawl.sources, read_sources

@@ -87,7 +87,7 @@ def _import_manifest(manifest: Path, output: Path | None) -> int:
         manifest,
         output or params.zoom_train.labelled,
         WORK / "import",
-        connect_map={},
+        connect_map=params.crawl.connect_map,
         user_agent=user_agent(params.crawl.contact),
         **params.fetch.model_dump(),
     )

@@ -181,7 +181,7 @@ def test_check_tells_the_faults_of_all_files(here: Path, capsys: pytest.CaptureF
 
     params = (here / "params.yaml").read_text()
     (here / "params.yaml").write_text(
-        params.replace("source: demo", "source: manifest").replace("manifest: null", "manifest: m.json")
+        params.replace("source: demo", "source: manifest").replace("manifest: data/manifest.json", "manifest: m.json")
     )
     (here / "m.json").write_text("not JSON")
     assert main(["check"]) == 2

@@ -72,7 +72,6 @@ def test_every_fault_is_told_at_once_with_place_value_and_what_is_allowed(
 @pytest.mark.parametrize(
     ("section", "changes", "told"),
     [
-        ("crawl", {"source": "manifest"}, "crawl.manifest must name"),
         ("split", {"val_share": 0.6, "test_share": 0.4}, "below 1"),
         ("zoom_train", {"val_share": 0.5, "test_share": 0.5}, "below 1"),
         ("train", {"weights": "imagenet"}, "weights must be null"),
@@ -86,6 +85,13 @@ def test_values_that_do_not_go_together(
     text = faults_of(tmp_path, content)
     assert text.splitlines()[1].startswith(f"  - {section}: ")
     assert told in text
+
+
+def test_places_in_a_network_of_ones_own(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["crawl"]["connect"] = {"shop.internal": "10.0.0.5:8080", "v6": "[::1]:80"}
+    assert load(tmp_path, content).crawl.connect_map == {"shop.internal": ("10.0.0.5", 8080), "v6": ("::1", 80)}
+    content["crawl"]["connect"] = {"a": "localhost:80", "b": "127.0.0.1", "c": "127.0.0.1:99999"}
+    assert faults_of(tmp_path, content).count('as in "127.0.0.1:8000"') == 3
 
 
 @pytest.mark.parametrize("content", ["", "[]", "crawl", "crawl: 3", "a: {b: [", "\x00", "!!python/object:os.system {}"])

@@ -106,7 +106,8 @@ def fetch_pictures(
     statuses = Counter(picture.status for picture in fetched.values())
     if wanted and not statuses["ok"]:
         counts = ", ".join(f"{status} {count}" for status, count in statuses.most_common())
-        raise RetryError(f"none of {len(wanted)} picture URLs gave a picture: {counts}")
+        remedy = ". A host in a network of your own has to be named in crawl.connect" if statuses["blocked"] else ""
+        raise RetryError(f"none of {len(wanted)} picture URLs gave a picture: {counts}{remedy}")
     report = Report(
         urls=len(wanted),
         spooled=len(wanted) - len(missing),

@@ -1,6 +1,5 @@
 """Stage ``crawl``: from categories of shops (or a manifest) to data/raw/products.parquet."""
 
-from contextlib import nullcontext
 from dataclasses import asdict
 
 from atlas_model.params import CrawlParams, Params
@@ -9,15 +8,15 @@ from atlas_model.records import write_table
 from crawlers.crawl import crawl
 from crawlers.identity import user_agent
 from crawlers.manifest import read_manifest_products
-from crawlers.shop.running import running_shop
 from crawlers.sources import read_sources
+from flows.stages.connections import connections
 from flows.stages.entry import main, write_metrics
 from flows.stages.paths import PRODUCTS, WORK
 
 
 def run(params: Params) -> None:
     """Write the products and their counts."""
-    if params.crawl.manifest is not None and params.crawl.source == "manifest":
+    if params.crawl.source == "manifest":
         products = read_manifest_products(params.crawl.manifest)
         write_table(PRODUCTS, products, SCHEMA)
         write_metrics("crawl", {"products": products.num_rows, "by_site": {"manifest": products.num_rows}})
@@ -27,7 +26,7 @@ def run(params: Params) -> None:
 
 def _crawl(params: CrawlParams) -> None:
     sources = read_sources(params.sources)
-    with running_shop() if params.source == "demo" else nullcontext({}) as connect_map:
+    with connections(params) as connect_map:
         result = crawl(
             sources,
             output=PRODUCTS,

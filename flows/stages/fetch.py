@@ -1,7 +1,6 @@
 """Stage fetch: the pictures of all products, each distinct URL asked for once, each with a status."""
 
 import shutil
-from contextlib import nullcontext
 
 from atlas_model.errors import InputError
 from atlas_model.params import Params
@@ -9,8 +8,8 @@ from atlas_model.records import PRODUCTS, read_table
 from crawlers.fetch.collect import write_images, write_refs
 from crawlers.fetch.pictures import fetch_pictures
 from crawlers.identity import user_agent
-from crawlers.shop.running import running_shop
 from flows.stages import paths
+from flows.stages.connections import connections
 from flows.stages.entry import main, write_metrics
 
 SPOOLS = paths.WORK / "fetch"  # a folder per snapshot: the same URL may show another picture in the next one
@@ -22,7 +21,7 @@ def run(params: Params) -> None:
     urls = [url for urls in products["image_urls"].to_pylist() for url in urls]
     if not urls:
         raise InputError(f"{paths.PRODUCTS}: expected picture URLs, got {len(products)} products without any")
-    with running_shop() if params.crawl.source == "demo" else nullcontext({}) as connect_map:
+    with connections(params.crawl) as connect_map:
         pictures = fetch_pictures(
             urls,
             SPOOLS / params.crawl.snapshot,

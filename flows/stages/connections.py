@@ -1,0 +1,19 @@
+"""Where the hosts of a crawl are: the demo shop while it runs, and the hosts that the parameters place."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from atlas_model.params import CrawlParams
+from crawlers.connect import ConnectMap
+from crawlers.shop.running import running_shop
+
+
+@contextmanager
+def connections(given: CrawlParams) -> Iterator[ConnectMap]:
+    """The connect map for ``given``; with source demo the shop runs as long as the ``with`` block does.
+
+    Raises:
+        RetryError: the demo shop did not start.
+    """
+    with running_shop() if given.source == "demo" else nullcontext({}) as shop:
+        yield {**given.connect_map, **shop}
