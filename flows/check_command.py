@@ -32,7 +32,7 @@ def check() -> int:
 
 
 def _inputs(params: Params) -> Iterator[tuple[Path, Callable[[Path], object]]]:
-    if params.split.taxonomy is not None:
+    if params.split.labels == "listed":
         yield params.split.taxonomy, load_taxonomy
     if params.crawl.source == "manifest":
         yield params.crawl.manifest, read_manifest_products

@@ -89,7 +89,7 @@ def run(catalogue: int) -> Callable[..., None]:
     params = load_params(ROOT / "params.yaml")
 
     def run_with(**changes: Any) -> None:
-        options = params.split.model_dump() | {"taxonomy": None, "image_size": 16, "image_mode": "RGB"} | changes
+        options = params.split.model_dump() | {"labels": "met", "image_size": 16, "image_mode": "RGB"} | changes
         split.run(Params.model_validate(params.model_dump() | {"split": options}))
 
     return run_with
@@ -154,7 +154,7 @@ def test_the_taxonomy_is_what_was_met_or_the_given_one(run: Callable[..., None],
     assert met.paths == tuple(map(tuple, CATEGORIES))
     given = tmp_path / "taxonomy.txt"
     given.write_text("Clothing > Shirt\nBags > Bag\n")
-    run(taxonomy=given)
+    run(labels="listed", taxonomy=given)
     assert Taxonomy.from_json(json.loads(paths.TAXONOMY.read_text())).paths == (("Clothing", "Shirt"), ("Bags", "Bag"))
     assert metrics()["dropped"]["not_in_taxonomy"] == 59
 

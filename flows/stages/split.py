@@ -1,7 +1,6 @@
 """Stage split: products, pictures and scores to train, val and test, without leaks and with every loss counted."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ def run(params: Params) -> None:
     refs = _read_refs()
     scores = _read_scores()
     _check_complete(refs, products, scores)
-    taxonomy = _taxonomy(options.taxonomy, products.values())
+    taxonomy = _taxonomy(options, products.values())
     outcomes = split_refs(
         refs,
         products,
@@ -100,10 +99,10 @@ def _check_complete(refs: Sequence[Ref], products: Mapping[str, Product], scores
         raise InputError(f"{paths.SCORES}: {len(unscored)} pictures of {paths.REFS} are missing. Run: dvc repro zoom")
 
 
-def _taxonomy(path: Path | None, products: Iterable[Product]) -> Taxonomy:
-    """The given taxonomy, or all categories that were met."""
-    if path is not None:
-        return load_taxonomy(path)
+def _taxonomy(options: SplitParams, products: Iterable[Product]) -> Taxonomy:
+    """The listed paths, or all that were met."""
+    if options.labels == "listed":
+        return load_taxonomy(options.taxonomy)
     return Taxonomy(sorted({product.category for product in products}))
 
 
