@@ -12,6 +12,8 @@ from jaxtyping import install_import_hook
 
 from tools import typechecker
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `flows` does, for tests that import torch without it
+
 # Before anything of ours is imported: from here on calls inside atlas_model check their arguments and results.
 # Child processes do without, as in real life.
 install_import_hook("atlas_model", f"{typechecker.__name__}.{typechecker.check.__name__}")
