@@ -226,7 +226,14 @@ def test_a_reader_who_goes_away_is_no_error(here: Path, model: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as stdout:
-        done = subprocess.run(["sh", "-c", command], input=names, stdout=stdout, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(
+            ["sh", "-c", command],
+            input=names,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+            check=False,
+        )
     assert done.stderr.decode().splitlines() == [f"model: {model}", "141"]
 
 

@@ -44,7 +44,7 @@ def test_empty_levels_are_kept_for_the_caller() -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_a_csv_of_paths(tmp_path: Path, encoding: str, newline: str) -> None:
-    text = newline.join(["shop,TAXONOMY", "x,A->B", ",Größe->C", ""])
+    text = newline.join(["TAXONOMY,shop", "A->B,x", "Größe->C,", ""])
     assert load_taxonomy(write(tmp_path, text, encoding)).paths == (("A", "B"), ("Größe", "C"))
 
 
