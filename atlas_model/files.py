@@ -41,16 +41,19 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder; on success it takes the name (and the place) of ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
+        sync_directory(temporary)
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(old)  # a folder cannot take the name of another: between these two lines neither has it
         temporary.replace(path)
         sync_directory(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

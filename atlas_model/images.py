@@ -6,6 +6,8 @@ orientation applied, first frame, transparency over white, 8 bits). Knows nothin
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -19,6 +21,15 @@ from atlas_model.errors import PictureError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")  # MPO comes as JPEG; Pillow knows no opener for it
 MAX_PIXELS = 40_000_000  # a larger picture costs hundreds of MB to decode
 EXIF_ORIENTATION = 0x0112
+TURNS = {  # EXIF orientation -> what shows the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # Pillow warns of odd metadata; here the pixels decide. Once and for all: pictures are decoded in threads, and
 # `warnings.catch_warnings` is for one.
@@ -73,17 +84,18 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> PictureInfo:
         PictureError: with status ``empty``, ``not_an_image``, ``too_many_pixels`` or ``truncated``.
     """
     image = _open(data, max_pixels)
-    info = PictureInfo(
-        width=image.width,
-        height=image.height,
-        format="JPEG" if image.format == "MPO" else str(image.format),
-        mode=image.mode,
-        orientation=_orientation(image),
-        n_frames=getattr(image, "n_frames", 1),
-    )
-    if image.format in ("JPEG", "MPO"):
-        image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-    _load(image)
+    with _decoding():
+        info = PictureInfo(
+            width=image.width,
+            height=image.height,
+            format="JPEG" if image.format == "MPO" else str(image.format),
+            mode=image.mode,
+            orientation=_orientation(image),
+            n_frames=getattr(image, "n_frames", 1),
+        )
+        if image.format in ("JPEG", "MPO"):
+            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+        image.load()
     return info
 
 
@@ -94,20 +106,24 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         PictureError: as `probe`.
     """
     image = _open(data, max_pixels)
-    _load(image)
+    with _decoding():
+        image.load()
+        turn = TURNS.get(_orientation(image))
+        flat = _flattened(image)
+        return flat if turn is None else flat.transpose(turn)
+
+
+def _flattened(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more per pixel: keep the upper eight
         pixels = np.asarray(image, dtype=np.float64)
         scale = 257.0 if pixels.max(initial=0) > 255 else 1.0
-        return ImageOps.exif_transpose(Image.fromarray(np.clip(pixels / scale, 0, 255).astype(np.uint8)))
+        return Image.fromarray(np.clip(pixels / scale, 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        image_over_white = Image.new("RGBA", layer.size, "white")
-        image_over_white.alpha_composite(layer)
-        image_over_white.info["exif"] = image.info.get("exif", b"")
-        flat = image_over_white.convert("RGB")
-    else:
-        flat = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
-    return ImageOps.exif_transpose(flat)
+        over_white = Image.new("RGBA", layer.size, "white")
+        over_white.alpha_composite(layer)
+        return over_white.convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
 
 
 def to_array(image: Image.Image) -> UInt8[np.ndarray, "channels height width"]:
@@ -158,9 +174,11 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-def _load(image: Image.Image) -> None:
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Whatever a decoder raises on broken bytes is one kind of error here."""
     try:
-        image.load()
+        yield
     except Exception as error:
         raise PictureError("truncated", f"the picture cannot be decoded to its end: {error}") from error
 

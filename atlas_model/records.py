@@ -16,6 +16,7 @@ from atlas_model.errors import InputError, MissingError
 from atlas_model.files import replacing, replacing_folder
 
 COMPRESSION = "zstd"
+LABELS = ("normal", "zoomed")  # of pictures; as 0 and 1 where numbers are needed
 SHARD_PATTERN = "part-{:05d}.parquet"
 
 PRODUCTS = pa.schema(
@@ -115,8 +116,8 @@ def read_table(path: Path, schema: pa.Schema, made_by: str, columns: Sequence[st
         InputError: it is not Parquet, or lacks a column of the schema.
     """
     wanted = list(columns) if columns is not None else schema.names
-    tables = [_read_file(shard, wanted) for shard in shard_paths(path, made_by)]
-    return pa.concat_tables(tables).cast(pa.schema([schema.field(name) for name in wanted]))
+    contract = pa.schema([schema.field(name) for name in wanted])
+    return pa.concat_tables([_read_file(shard, contract) for shard in shard_paths(path, made_by)])
 
 
 def iterate_shards(path: Path, schema: pa.Schema, made_by: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -189,10 +190,14 @@ def _opened(path: Path) -> pq.ParquetFile:
         raise InputError(f"{path}: expected a Parquet file, got something else ({error})") from error
 
 
-def _read_file(path: Path, columns: list[str]) -> pa.Table:
+def _read_file(path: Path, contract: pa.Schema) -> pa.Table:
     with _opened(path) as file:
-        _check_columns(path, file.schema_arrow, columns)
-        return file.read(columns=columns)
+        _check_columns(path, file.schema_arrow, contract.names)
+        try:
+            return file.read(columns=contract.names).cast(contract)
+        except (pa.ArrowException, ValueError) as error:  # ValueError: a null where there must be none
+            types = ", ".join(f"{field.name}: {field.type}" for field in contract)
+            raise InputError(f"{path}: expected the columns {types}; {error}") from error
 
 
 def _check_columns(path: Path, found: pa.Schema, wanted: Sequence[str]) -> None:

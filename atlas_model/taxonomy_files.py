@@ -58,7 +58,12 @@ def _read_lines(text: str, faults: list[str]) -> list[tuple[int, CategoryPath]]:
     header = [cell.strip().lower() for cell in next(csv.reader(io.StringIO(text)), [])]
     if set(header) >= NODE_COLUMNS:
         return _paths_of_nodes(text, faults)
-    return _split(_column(text, header.index("taxonomy")) if "taxonomy" in header else _plain_lines(text))
+    if "taxonomy" in header:
+        return _split(_column(text, header.index("taxonomy")))
+    lines = _plain_lines(text)
+    if len(header) > 1 and ">" not in lines[0][1] and any(">" in line for _, line in lines):
+        faults.append(f"line 1: expected a column taxonomy, or id, parent_id and name; got {', '.join(header)}")
+    return _split(lines)
 
 
 def _plain_lines(text: str) -> list[tuple[int, str]]:

@@ -1,6 +1,7 @@
 import io
 import struct
 import zlib
+from contextlib import suppress
 
 import imagehash
 import numpy as np
@@ -223,3 +224,33 @@ def test_png_keeps_every_pixel() -> None:
     data = encode_png(image)
     assert data == encode_png(image)
     assert np.array_equal(np.asarray(decode(data)), np.asarray(image))
+
+
+def test_broken_bytes_are_a_picture_error_or_a_picture_never_something_else() -> None:
+    """Truncations and flipped bytes of every kind of file, through both ways in."""
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (24, 20, 3), dtype=np.uint8))
+    files = []
+    for name in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"):
+        buffer = io.BytesIO()
+        animated = {"save_all": True, "append_images": [picture.rotate(90)]} if name in ("GIF", "TIFF", "WEBP") else {}
+        picture.save(buffer, name, **animated, **({"exif": b"Exif\0\0garbage"} if name in ("PNG", "WEBP") else {}))
+        files.append(buffer.getvalue())
+    generator = np.random.default_rng(2)
+    for data in files:
+        cuts = [data[:length] for length in generator.integers(1, len(data), 60)]
+        flips = []
+        for place in generator.integers(0, min(len(data), 400), 60):
+            flipped = bytearray(data)
+            flipped[place] ^= int(generator.integers(1, 256))
+            flips.append(bytes(flipped))
+        for broken in [data, *cuts, *flips]:
+            for read in (probe, decode):
+                with suppress(PictureError):
+                    read(broken, max_pixels=1_000_000)
+
+
+def test_a_picture_with_unreadable_exif_is_shown_as_it_is() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 4), "red").save(buffer, "PNG", exif=b"Exif\0\0garbage")
+    assert probe(buffer.getvalue()).orientation == 1
+    assert decode(buffer.getvalue()).size == (8, 4)

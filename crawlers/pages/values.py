@@ -80,12 +80,13 @@ def parse_amount(value: Any) -> Decimal | None:
     if text is None:
         return None
     amount = Decimal(text) if PLAIN_NUMBER.fullmatch(text) else _normal_price(text).amount
-    if amount is None or not 0 <= amount < MAX_AMOUNT:
+    if amount is None:
         return None
     try:
-        return amount.quantize(Decimal("0.01"), ROUND_HALF_UP)
+        amount = amount.quantize(Decimal("0.01"), ROUND_HALF_UP)
     except InvalidOperation:
         return None
+    return amount if 0 <= amount < MAX_AMOUNT else None
 
 
 def currency_code(value: Any) -> str | None:
