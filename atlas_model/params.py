@@ -50,7 +50,7 @@ class CrawlParams(Section):
     """From categories of shops (or a manifest) to products."""
 
     source: Literal["demo", "shops", "manifest"]
-    snapshot: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]  # also the name of a folder
+    snapshot: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]  # also the name of a folder
     sources: FilePath  # CSV: a Taxonomy column (A->B->C) and a column of category URLs per shop
     manifest: FilePath  # JSON of picture URLs, read when source is "manifest"
     contact: Annotated[str, Field(min_length=3)]  # address or URL at the end of the user agent
@@ -74,7 +74,8 @@ class FetchParams(Section):
     max_attempts: PositiveInt  # per picture, the first one included
     timeout_s: PositiveFloat  # whole deadline of one attempt
     max_bytes: PositiveInt  # a larger picture is refused (status too_large)
-    max_pixels: PositiveInt  # likewise, read from the header
+    max_pixels: Annotated[int, Field(gt=0, le=40_000_000)]  # likewise; at most images.MAX_PIXELS
+    max_failed_share: Probability  # of all URLs; with more time-outs, 5xx and the like the stage fails, to be run again
     shard_rows: PositiveInt  # pictures per Parquet shard
 
 
@@ -186,6 +187,12 @@ class Params(Section):
     train: TrainParams
     evaluate: EvaluateParams
 
+    @model_validator(mode="after")
+    def _encoder_takes_the_pictures(self) -> Self:
+        if self.train.encoder == "small" and self.split.image_size % 2:
+            raise ValueError("train.encoder small halves its pictures first: split.image_size must be even")
+        return self
+
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check the whole file.
@@ -201,21 +208,27 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise ParamsError.of(str(path), [_fault(dict(fault)) for fault in error.errors()]) from error
+        faults: dict[str, list[str]] = {}  # by place: the members of a union complain one by one
+        for fault in error.errors():
+            faults.setdefault(_place(fault["loc"]), []).append(_text(dict(fault)))
+        told = [f"{place}: {' or: '.join(texts)}" for place, texts in faults.items()]
+        raise ParamsError.of(str(path), told) from error
 
 
-def _fault(fault: dict[str, Any]) -> str:
-    # For a union pydantic adds the member's name to the place ("literal['native']"): no key of ours has brackets
-    # or dashes.
-    keys = [str(part) for part in fault["loc"] if str(part).isidentifier() and str(part) not in {"int", "float"}]
-    place = ".".join(keys) or "(the file)"
+def _place(location: tuple[int | str, ...]) -> str:
+    """The keys of ``location``; without the names of a union's members, which pydantic adds ("literal['native']")."""
+    keys = [str(part) for part in location if part != "constrained-int" and "[" not in str(part)]
+    return ".".join(keys) or "(the file)"
+
+
+def _text(fault: dict[str, Any]) -> str:
     if fault["type"] == "missing":
-        return f"{place}: missing; every key must be there"
+        return "missing; every key must be there"
     if fault["type"] == "extra_forbidden":
-        return f"{place}: unknown key"
-    text = fault["msg"].removeprefix("Value error, ")
+        return "unknown key"
+    text: str = fault["msg"].removeprefix("Value error, ")
     given = fault["input"]
-    return f"{place}: {text}" if isinstance(given, dict) else f"{place}: {text}; got {given!r}"
+    return text if isinstance(given, dict) else f"{text}; got {given!r}"
 
 
 def _check_shares(val_share: float, test_share: float) -> None:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from atlas_model.checkpoint import fill, load_model, save_model
 from atlas_model.errors import CheckpointError
 from atlas_model.images import Preprocessing, to_array
+from atlas_model.records import LABELS
 
 KIND = "zoom"
-LABELS = ("normal", "zoomed")  # as 0 and 1
 WIDTHS = (32, 32, 64)  # channels of the convolutions
 DENSE = 64
 MIN_SIZE = 16  # px

@@ -21,7 +21,8 @@ from atlas_model.augmentation import augment
 from atlas_model.errors import AtlasError, InputError, PictureError
 from atlas_model.images import Preprocessing, decode, to_array
 from atlas_model.progress import Progress, track
-from atlas_model.zoom import LABELS, ZoomModel, ZoomNet, scores
+from atlas_model.records import LABELS
+from atlas_model.zoom import ZoomModel, ZoomNet, scores
 
 PARTS = ("train", "val", "test")
 SHIFT_SHARE = 0.1  # of the picture's side, at most, in training

@@ -14,6 +14,10 @@ ConnectMap = Mapping[str, tuple[str, int]]
 """Host -> (IP address, port): where to connect instead of asking DNS, whatever port the URL says."""
 
 
+# Ways to write an IPv4 address, also a private one, that Python takes for global addresses.
+IPV4_INSIDE = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+
+
 class BlockedAddressError(OSError):
     """A host that is not mapped has no public address."""
 
@@ -24,8 +28,10 @@ def is_public(address: str) -> bool:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
-    embedded = getattr(parsed, "ipv4_mapped", None) or getattr(parsed, "sixtofour", None)
-    parsed = embedded or parsed
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if any(parsed in network for network in IPV4_INSIDE) or parsed.is_site_local:
+            return False
+        parsed = parsed.ipv4_mapped or parsed.sixtofour or parsed
     return parsed.is_global and not parsed.is_multicast
 
 

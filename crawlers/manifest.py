@@ -21,10 +21,9 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from atlas_model.errors import InputError, MissingError
-from atlas_model.records import PRODUCTS
+from atlas_model.records import LABELS, PRODUCTS
 
 SITE = "manifest"
-LABELS = ("normal", "zoomed")
 MAX_FAULTS_SHOWN = 20
 
 FORM_OF_PRODUCTS = '{"images": [{filename, title, sentences: [{tokens: [...]}], image_url, split}]}'

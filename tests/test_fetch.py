@@ -137,6 +137,7 @@ def get(server: Server, urls: list[str], folder: Path, **changes: Any) -> Pictur
         "timeout_s": 5.0,
         "max_bytes": MAX_BYTES,
         "max_pixels": MAX_PIXELS,
+        "max_failed_share": 1.0,
         "backoff_s": 0.01,
     }
     return fetch_pictures(urls, folder / "spool", **(options | changes))
@@ -320,6 +321,27 @@ def test_a_host_that_always_fails_is_given_up_and_asked_again_next_time(
     assert second.report.spooled == 1
 
 
+def test_too_many_passing_failures_are_an_error_and_a_rerun_asks_for_those_alone(
+    server: Server, tmp_path: Path
+) -> None:
+    server.odd = {f"/busy-{number}": fails_first(2, 503) for number in range(2)}
+    urls = [url(f"/pictures/{number}") for number in range(8)] + [url(path) for path in server.odd]
+    with pytest.raises(RetryError, match=r"2 of 10 picture URLs failed .*raise fetch\.max_failed_share"):
+        get(server, urls, tmp_path, max_failed_share=0.1)
+    server.asked.clear()
+    server.odd = {}
+    assert set(statuses(get(server, urls, tmp_path, max_failed_share=0.1)).values()) == {"ok"}
+    assert set(server.asked) == {"/busy-0", "/busy-1"}
+
+
+def test_a_blocked_host_is_asked_once_it_is_allowed(server: Server, tmp_path: Path) -> None:
+    private = f"http://127.0.0.1:{server.port}/pictures/1"
+    with pytest.raises(RetryError, match=r"blocked 1\. A host in a network of your own has to be named in crawl\.con"):
+        get(server, [private], tmp_path, connect_map={})
+    allowed = get(server, [private], tmp_path, connect_map={"127.0.0.1": ("127.0.0.1", server.port)})
+    assert {picture.status for picture in allowed.fetched.values()} == {"ok"}
+
+
 def test_no_picture_at_all_is_an_error_with_counts(server: Server, tmp_path: Path) -> None:
     server.odd = {"/gone": with_status(404), "/html": with_body(b"<html>")}
     with pytest.raises(RetryError, match="none of 2 picture URLs gave a picture: http_404 1, not_an_image 1"):
@@ -458,6 +480,7 @@ def test_a_run_killed_in_the_middle_continues_and_ends_with_the_same_bytes(serve
         "timeout_s": 5,
         "max_bytes": MAX_BYTES,
         "max_pixels": MAX_PIXELS,
+        "max_failed_share": 1.0,
     }
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, text=True
@@ -522,6 +545,7 @@ def import_options(server: Server, **changes: Any) -> dict[str, Any]:
         "timeout_s": 5.0,
         "max_bytes": MAX_BYTES,
         "max_pixels": MAX_PIXELS,
+        "max_failed_share": 1.0,
     } | changes
 
 

@@ -69,15 +69,17 @@ def fetch_pictures(
     timeout_s: float,
     max_bytes: int,
     max_pixels: int,
+    max_failed_share: float,
     backoff_s: float = BACKOFF_S,
 ) -> Pictures:
     """Ask for every URL that the spool does not have, and keep what comes there.
 
     ``urls`` may repeat. The spool in ``spool_folder`` is of one snapshot (or manifest) and no other. The keywords
-    are those of `Client` and `download`.
+    are those of `Client` and `download`; ``max_failed_share`` says how much of the URLs may fail in a way that may
+    pass before that is an error.
 
     Raises:
-        RetryError: no URL gave a picture.
+        RetryError: no URL gave a picture, or more than ``max_failed_share`` failed in a way that may pass.
     """
     spool = Spool(spool_folder, max_bytes=max_bytes, max_pixels=max_pixels)
     client = Client(
@@ -104,10 +106,16 @@ def fetch_pictures(
     seconds = time.monotonic() - started
     fetched = {url: tally.fetched(url) for url in wanted}
     statuses = Counter(picture.status for picture in fetched.values())
+    counts = ", ".join(f"{status} {count}" for status, count in statuses.most_common())
     if wanted and not statuses["ok"]:
-        counts = ", ".join(f"{status} {count}" for status, count in statuses.most_common())
         remedy = ". A host in a network of your own has to be named in crawl.connect" if statuses["blocked"] else ""
         raise RetryError(f"none of {len(wanted)} picture URLs gave a picture: {counts}{remedy}")
+    failed = sum(status != "blocked" for status in tally.passing.values())
+    if failed > max_failed_share * len(wanted):
+        raise RetryError(
+            f"{failed} of {len(wanted)} picture URLs failed in a way that may pass ({counts}). Run again later: what "
+            "has come is kept and not asked for twice. To go on without them, raise fetch.max_failed_share."
+        )
     report = Report(
         urls=len(wanted),
         spooled=len(wanted) - len(missing),
@@ -126,7 +134,7 @@ class _Tally:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._passing: dict[str, str] = {}  # URL -> status
+        self.passing: dict[str, str] = {}  # URL -> status
         self._ok = 0
         self.retries = 0
 
@@ -151,14 +159,14 @@ class _Tally:
 
     async def _keep(self, url: str, outcome: Outcome) -> None:
         self._ok += outcome.status == "ok"
-        if outcome.lasting:
+        if outcome.lasting and outcome.status != "blocked":  # the next run may be allowed to ask
             await self._spool.add(url, outcome)
         else:
-            self._passing[url] = outcome.status
+            self.passing[url] = outcome.status
 
     def fetched(self, url: str) -> Fetched:
         """What became of ``url``, in this run or before it."""
         entry = self._spool.entries.get(url)
         if entry is None:
-            return Fetched(self._passing[url], None, None)
+            return Fetched(self.passing[url], None, None)
         return Fetched(entry.status, entry.image_id, entry.place if entry.image_id else None)
