@@ -7,7 +7,7 @@ picture, its parameter groups. Knows nothing of files of pictures or of how long
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -17,7 +17,7 @@ from atlas_model.checkpoint import fill, load_model, save_model
 from atlas_model.decoder import AttentionDecoder
 from atlas_model.encoder import EncoderName, build_encoder
 from atlas_model.errors import CheckpointError
-from atlas_model.images import Preprocessing
+from atlas_model.images import Mode, Preprocessing
 from atlas_model.search import DeviceTrie, Found, beam_search, free_trie
 from atlas_model.taxonomy import PAD, START, Taxonomy
 
@@ -147,13 +147,24 @@ class Classifier(nn.Module):
 Model = Categorizer | Classifier
 
 
-def save(model: Model, folder: Path, preprocessing: Preprocessing, metrics: dict[str, Any]) -> None:
-    """Write weights and description to ``folder``, whole or not at all."""
+def save(
+    model: Model, folder: Path, preprocessing: Preprocessing, *, params: dict[str, Any], metrics: dict[str, Any]
+) -> None:
+    """Write weights and description to ``folder``, whole or not at all.
+
+    Args:
+        model: what was trained.
+        folder: replaced if it is there.
+        preprocessing: of the pictures that it was trained on.
+        params: how it was trained, for people; not needed to load it.
+        metrics: what it reached, likewise.
+    """
     description = {
         "kind": model.kind,
         "architecture": asdict(model.architecture),
         "taxonomy": model.taxonomy.to_json(),
         "preprocessing": preprocessing.to_json(),
+        "params": params,
         "metrics": metrics,
     }
     save_model(folder, model.state_dict(), description)
@@ -185,7 +196,8 @@ def _load(
         taxonomy = Taxonomy.from_json(description["taxonomy"], source=f"{folder}: taxonomy")
         model = model_class(Architecture(**description["architecture"]), taxonomy)
         preprocessing = Preprocessing(**description["preprocessing"])
-    except (KeyError, TypeError) as error:
+        assert preprocessing.mode in get_args(Mode) and preprocessing.size > 0, preprocessing
+    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise CheckpointError(f"{folder}: its description is not one of a {model_class.kind}: {error}") from error
     fill(model, tensors, folder)
     return model.to(device).eval(), preprocessing

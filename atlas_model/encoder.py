@@ -171,11 +171,11 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
 
     weights = models.get_model_weights(name).DEFAULT
     try:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    except OSError as error:
+        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except Exception as error:  # no network, or whatever torch makes of a damaged file in its cache
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise RetryError(
-            f"train.weights: imagenet: {weights.url} could not be downloaded ({error}). "
+            f"train.weights: imagenet: {weights.url} could not be downloaded or read ({error}). "
             f"Download it elsewhere and put it into {folder}, or name a safetensors file in train.weights."
         ) from error
     return state

@@ -199,7 +199,9 @@ def _order(count: int, size: int, generator: torch.Generator) -> Iterator[Int[np
     order = torch.randperm(count, generator=generator).numpy()
     for start in range(0, count, size):
         # In each batch in the order of the file: neighbours on disk are read together.
-        yield np.sort(order[start : start + size])
+        rows = np.sort(order[start : start + size])
+        if len(rows) > 1 or count == 1:  # batch norm may have nothing to average in a last batch of one
+            yield rows
 
 
 def _weights(model: Model) -> dict[str, Tensor]:

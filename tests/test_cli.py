@@ -32,7 +32,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     taxonomy = Taxonomy([("A", "B"), ("A", "C"), ("D",)])
     architecture = Architecture("small", 1, "native", 8, 8, 8, 0.0)
-    save(Categorizer(architecture, taxonomy), folder, Preprocessing(size=28, mode="L", resize="squash"), {})
+    save(
+        Categorizer(architecture, taxonomy),
+        folder,
+        Preprocessing(size=28, mode="L", resize="squash"),
+        params={},
+        metrics={},
+    )
     return folder
 
 

@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     architecture = Architecture("small", 3, "native", 8, 8, 8, 0.0)
     path = tmp_path_factory.mktemp("model") / "categorizer"
-    save(Categorizer(architecture, TAXONOMY), path, Preprocessing(28, "RGB", "pad"), {})
+    save(Categorizer(architecture, TAXONOMY), path, Preprocessing(28, "RGB", "pad"), params={}, metrics={})
     return path
 
 

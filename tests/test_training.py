@@ -1,6 +1,7 @@
 """The loop: it learns, resumes where it was, repeats itself byte for byte, and both encoders go through it."""
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from atlas_model import training
 from atlas_model.augmentation import augment
 from atlas_model.categorizer import Architecture, Categorizer, Classifier, load_categorizer, load_classifier, save
 from atlas_model.dataset import Split
-from atlas_model.errors import AtlasError, CheckpointError
+from atlas_model.errors import AtlasError, CheckpointError, InputError
 from atlas_model.images import Preprocessing
 from atlas_model.taxonomy import Taxonomy
 from atlas_model.training import Recipe, best_record, fit, learning_rate_factor, path_accuracy
@@ -73,7 +74,7 @@ def test_learns_what_can_be_seen_and_round_trips(tmp_path: Path) -> None:
     accuracy = path_accuracy(model, val, 32, CPU)
     assert accuracy >= 0.9
     assert accuracy == max(record.val_accuracy for record in records), "the best epoch's weights are kept"
-    save(model, tmp_path / "model", val.preprocessing, {"val_accuracy": accuracy})
+    save(model, tmp_path / "model", val.preprocessing, params={}, metrics={"val_accuracy": accuracy})
     loaded, preprocessing = load_categorizer(tmp_path / "model", CPU)
     assert preprocessing == val.preprocessing
     assert loaded.taxonomy == TAXONOMY
@@ -87,7 +88,7 @@ def test_learns_what_can_be_seen_and_round_trips(tmp_path: Path) -> None:
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     for run in ("one", "two"):
         model, _ = train(tmp_path / run, replace(RECIPE, epochs=2))
-        save(model, tmp_path / run / "model", Preprocessing(16, "L", "squash"), {})
+        save(model, tmp_path / run / "model", Preprocessing(16, "L", "squash"), params={}, metrics={})
     for name in ("model.safetensors", "model.json"):
         assert (tmp_path / "one/model" / name).read_bytes() == (tmp_path / "two/model" / name).read_bytes()
 
@@ -152,16 +153,38 @@ def test_resnet101_trains_a_step_and_round_trips(tmp_path: Path) -> None:
     before = model.decoder.output.weight.clone()
     fit(model, split, split, recipe, device=CPU, state_file=tmp_path / "s", job="resnet", on_epoch=lambda record: None)
     assert not model.decoder.output.weight.equal(before)
-    save(model, tmp_path / "model", Preprocessing(64, "RGB", "squash"), {})
+    save(model, tmp_path / "model", Preprocessing(64, "RGB", "squash"), params={}, metrics={})
     loaded, _ = load_categorizer(tmp_path / "model", CPU)
     pictures = split.pictures(np.arange(4), CPU)
     with torch.no_grad():
         torch.testing.assert_close(loaded.encoder(pictures), model.encoder(pictures))
 
 
+def test_a_last_batch_of_one_is_left_out() -> None:
+    generator = torch.Generator().manual_seed(1)
+    assert sorted(map(len, training._order(33, 16, generator))) == [16, 16]
+    assert sorted(map(len, training._order(1, 16, generator))) == [1]
+
+
+def test_a_description_that_makes_no_sense_is_a_checkpoint_error(tmp_path: Path) -> None:
+    model = Categorizer(SMALL, TAXONOMY)
+    save(model, tmp_path / "model", Preprocessing(16, "L", "squash"), params={}, metrics={})
+    description = json.loads((tmp_path / "model/model.json").read_text())
+    for place, key, value in [
+        ("architecture", "encoder", "vgg"),
+        ("architecture", "hidden_size", -1),
+        ("preprocessing", "mode", "CMYK"),
+        ("taxonomy", "paths", "all of them"),
+    ]:
+        changed = {**description, place: {**description[place], key: value}}
+        (tmp_path / "model/model.json").write_text(json.dumps(changed))
+        with pytest.raises(InputError):
+            load_categorizer(tmp_path / "model", CPU)
+
+
 def test_the_baseline_round_trips_and_kinds_are_told_apart(tmp_path: Path) -> None:
     model, _ = train(tmp_path, replace(RECIPE, epochs=1), model=Classifier(SMALL, TAXONOMY))
-    save(model, tmp_path / "baseline", Preprocessing(16, "L", "squash"), {})
+    save(model, tmp_path / "baseline", Preprocessing(16, "L", "squash"), params={}, metrics={})
     loaded, _ = load_classifier(tmp_path / "baseline", CPU)
     pictures = make_split("val", 8, seed=2).pictures(np.arange(8), CPU)
     assert loaded.best_path(pictures).equal(model.best_path(pictures))

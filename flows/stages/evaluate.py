@@ -95,6 +95,8 @@ def _write_overlays(
     folder: Path, model: Categorizer, split: Split, rows: np.ndarray, *, beam: int, device: torch.device
 ) -> None:
     folder.mkdir()
+    if not len(rows):
+        return
     with torch.inference_mode():
         found = model.search(split.pictures(rows, device), beam=beam)
     for row, path, attention in track(

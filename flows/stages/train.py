@@ -1,10 +1,11 @@
 """Stage `train`: the splits to models/categorizer and, with the same encoder and budget, models/baseline.
 
-Work in progress lies in .atlas/train/, keyed by the parameters and the content of the splits: a killed run
-resumes after its last epoch, a run with anything changed starts anew.
+Work in progress lies in .atlas/train/, keyed by the parameters, the splits and the code: a killed run resumes after
+its last epoch, a run with anything changed starts anew, and so does one after a run that ended well.
 """
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 from dvclive import Live
 
+import atlas_model
 from atlas_model.categorizer import Architecture, Categorizer, Classifier, Model, save
 from atlas_model.dataset import Split, content_key, load_split, load_taxonomy_json
 from atlas_model.device import choose_device
@@ -47,7 +49,7 @@ def run(params: Params) -> None:
         )
         best = best_record(records)
         chosen = {"epoch": best.epoch, "val_accuracy": best.val_accuracy}
-        save(model, folder, train.preprocessing, chosen)
+        save(model, folder, train.preprocessing, params=given.model_dump(mode="json"), metrics=chosen)
         return records
 
     with Live(dir=str(PLOTS / "train"), dvcyaml=None, save_dvc_exp=False) as live:
@@ -64,6 +66,7 @@ def run(params: Params) -> None:
         seen = len(records)  # epochs: the baseline sees as many pictures, no more and no fewer
         same_budget = replace(recipe, epochs=seen, patience=seen)
         baseline = learn(Classifier(architecture, taxonomy, weights=given.weights), same_budget, BASELINE, live)
+    shutil.rmtree(WORK / "train")
     write_metrics(
         "train",
         {
@@ -75,8 +78,9 @@ def run(params: Params) -> None:
 
 
 def _key(given: TrainParams) -> str:
-    data = content_key([TAXONOMY, *sorted(SPLITS.glob("*.parquet"))])
-    return hashlib.sha256(f"{given.model_dump_json()} {data}".encode()).hexdigest()[:32]
+    code = sorted(Path(atlas_model.__file__).parent.glob("*.py"))
+    content = content_key([TAXONOMY, *sorted(SPLITS.glob("*.parquet")), *code])
+    return hashlib.sha256(f"{given.model_dump_json()} {torch.__version__} {content}".encode()).hexdigest()[:32]
 
 
 def _plotter(live: Live, name: str) -> Callable[[EpochRecord], None]:
