@@ -11,6 +11,7 @@ export SHELL := /bin/sh
 .PHONY: run flow test fast lint format deps lock benchmark clean help
 
 run: $(STAMP)  ## crawl, fetch, filter, split, train, evaluate: whatever is not up to date
+	@$(BIN)/atlas check
 	@$(BIN)/dvc repro
 
 flow: $(STAMP)  ## the same stages as one Prefect flow
@@ -18,7 +19,7 @@ flow: $(STAMP)  ## the same stages as one Prefect flow
 
 test: lint  ## lint, types, layers, every test, coverage (ARGS="-k search" for some)
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest -m "slow or not slow" --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -m "slow or not slow" $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
 fast: $(STAMP)  ## the quick tests alone
 	$(BIN)/python -m pytest $(ARGS)

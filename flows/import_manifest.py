@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from atlas_model.records import LABELLED, ShardWriter
+from atlas_model.errors import InputError
+from atlas_model.records import LABELLED, LABELS, ShardWriter
 from crawlers.fetch.collect import iterate_pictures
 from crawlers.fetch.pictures import Fetched, Report, fetch_pictures
-from crawlers.manifest import LABELS, LabelledPicture, read_labelled_manifest
+from crawlers.manifest import LabelledPicture, read_labelled_manifest
 
 T = TypeVar("T")
 
@@ -45,9 +46,10 @@ def import_manifest(manifest: Path, output: Path, work: Path, *, shard_rows: int
         **fetch_options: as `crawlers.fetch.pictures.fetch_pictures` takes them.
 
     Raises:
-        InputError: the manifest is not one.
+        InputError: the manifest is not one, or ``output`` holds something else than Parquet files.
         RetryError: no URL gave a picture.
     """
+    _check_replaceable(output)
     rows = read_labelled_manifest(manifest)
     conflicting_urls = _with_both_labels((row.image_url, row.label) for row in rows)
     spool = work / hashlib.sha256(manifest.read_bytes()).hexdigest()[:16]
@@ -71,6 +73,13 @@ def import_manifest(manifest: Path, output: Path, work: Path, *, shard_rows: int
         label_conflicts=len(conflicting_urls) + len(conflicting),
         fetch=pictures.report,
     )
+
+
+def _check_replaceable(folder: Path) -> None:
+    others = [path.name for path in folder.iterdir() if path.suffix != ".parquet"] if folder.is_dir() else []
+    if others or (folder.exists() and not folder.is_dir()):
+        found = f"also {others[0]!r}" if others else "a file"
+        raise InputError(f"{folder}: it would be replaced: expected a new folder, or one of Parquet files, got {found}")
 
 
 def _with_both_labels(labelled: Iterable[tuple[T, str]]) -> set[T]:

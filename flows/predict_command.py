@@ -68,10 +68,17 @@ def _default_model() -> Path:
 
 def _picture_paths(arguments: Sequence[str]) -> Iterator[Path]:
     for path in _named_paths(arguments):
-        if path.is_dir():
+        if _is_folder(path):
             yield from sorted(found for found in path.rglob("*") if found.suffix.lower() in SUFFIXES)
         else:
             yield path
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # reading it will say why
+        return False
 
 
 def _named_paths(arguments: Sequence[str]) -> Iterator[Path]:
