@@ -1,0 +1,196 @@
+"""The real pipeline under DVC, on a part of the demo shop: every stage runs, and what need not run again does not."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from crawlers.shop.running import running_shop
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+STAGES = ["crawl", "fetch", "zoom_train", "zoom", "split", "train", "evaluate"]
+SMALL = {  # two categories of each shop, one listing page each, few epochs
+    "crawl": {"max_pages_per_category": 1},
+    "zoom_train": {"epochs": 2, "image_size": 32},
+    "split": {"min_products": 3},
+    "train": {"epochs": 2, "attention_size": 16, "embedding_size": 16, "hidden_size": 16},
+    "evaluate": {"train_sample": 50, "overlays": 2},
+}
+
+
+class Project:
+    """A copy of the project, and `dvc repro` in it."""
+
+    def __init__(self, root: Path, env: dict[str, str]) -> None:
+        self.root = root
+        self._env = {**env, "PATH": os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])}
+
+    def dvc(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *arguments],
+            cwd=self.root,
+            env=self._env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def repro(self) -> list[str]:
+        """The stages that were really run."""
+        return re.findall(r"Running stage '(\w+)'", self.dvc("repro"))
+
+    def set(self, changes: dict[str, dict[str, object]]) -> None:
+        path = self.root / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        for section, values in changes.items():
+            params[section].update(values)
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def metrics(self, stage: str) -> dict:
+        return json.loads((self.root / "metrics" / f"{stage}.json").read_text())
+
+    def table(self, path: str) -> list[dict]:
+        return pq.read_table(self.root / path).to_pylist()
+
+
+@pytest.fixture(scope="module")
+def project(
+    tmp_path_factory: pytest.TempPathFactory, copy_project: Callable[[Path], Path], git_env: dict[str, str]
+) -> Project:
+    project = Project(copy_project(tmp_path_factory.mktemp("end-to-end") / "project"), git_env)
+    shutil.rmtree(project.root / "metrics", ignore_errors=True)
+    project.set(SMALL)
+    assert sorted(project.repro()) == sorted(STAGES)
+    return project
+
+
+def test_what_was_crawled_is_what_the_shop_sells(project: Project) -> None:
+    products = project.table("data/raw/products.parquet")
+    assert len(products) > 300
+    assert [product["product_id"] for product in products] == sorted(product["product_id"] for product in products)
+    assert {product["site"] for product in products} == {f"shop-{letter}.demo.test" for letter in "abc"}
+    assert all(product["title"] and product["price"] and product["image_urls"] for product in products)
+    assert all(len(product["taxonomy"]) == 3 for product in products)
+    urls = [url for product in products for url in [product["page_url"], *product["image_urls"]]]
+    assert all(re.match(r"http://shop-[abc]\.demo\.test/", url) for url in urls), "no port, no address in the data"
+
+
+def test_every_picture_has_a_status_and_dead_ones_do_not_stop_the_others(project: Project) -> None:
+    refs = project.table("data/images/refs.parquet")
+    assert len(refs) == sum(len(product["image_urls"]) for product in project.table("data/raw/products.parquet"))
+    assert {ref["status"] for ref in refs} <= {"ok", "http_404"}
+    assert all((ref["image_id"] is not None) == (ref["status"] == "ok") for ref in refs)
+
+
+def test_metrics_have_the_names_that_stay(project: Project) -> None:
+    evaluate = project.metrics("evaluate")
+    for split in ("train", "val", "test"):
+        figures = evaluate[split]
+        assert set(figures) == {
+            "micro_f1",
+            "macro_f1",
+            "level_accuracy",
+            "invalid_paths",
+            "unconstrained_invalid_share",
+            "n",
+        }
+        assert figures["invalid_paths"] == 0
+        assert figures["n"] > 0
+        assert len(figures["level_accuracy"]) == 3
+    assert 0 <= evaluate["baseline"]["test"]["micro_f1"] <= 1
+    zoom_train = project.metrics("zoom_train")["test"]
+    assert {"f1_zoomed", "f1_normal", "n"} <= set(zoom_train)
+    assert "f1_zoomed" in project.metrics("zoom")["shop"]
+    assert project.metrics("split")["leaks"] == {"product": 0, "near_duplicate": 0}
+
+
+def test_no_product_stands_in_two_splits(project: Project) -> None:
+    splits_of: dict[str, set[str]] = {}
+    for path in (project.root / "data/splits").glob("*.parquet"):
+        for row in pq.read_table(path, columns=["product_id", "split"]).to_pylist():
+            splits_of.setdefault(row["product_id"], set()).add(row["split"])
+    assert splits_of
+    assert all(len(splits) == 1 for splits in splits_of.values())
+
+
+def test_predictions_have_the_original_columns_and_only_valid_paths(project: Project) -> None:
+    with (project.root / "reports/evaluate/predictions.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert list(rows[0]) == ["actual_category", "file_name", "predicted_category", "split_value"]
+    taxonomy = json.loads((project.root / "data/splits/taxonomy.json").read_text())
+    valid = {" > ".join(path) for path in taxonomy["paths"]}
+    assert {row["predicted_category"] for row in rows} <= valid
+    assert len(list((project.root / "reports/evaluate/attention").glob("*.png"))) == 2
+
+
+def test_dvc_has_something_to_say(project: Project) -> None:
+    assert "evaluate.json" in project.dvc("metrics", "show")
+    assert "train.epochs" in project.dvc("params", "diff")
+    assert "evaluate" in project.dvc("dag")
+    assert (project.root / "dvc_plots/index.html").name in project.dvc("plots", "show")
+
+
+def test_nothing_runs_twice(project: Project) -> None:
+    assert project.repro() == []
+    project.set({"train": {"epochs": 1}})
+    assert project.repro() == ["train", "evaluate"]
+
+
+def test_an_edited_spider_crawls_again_and_an_unchanged_crawl_stops_there(project: Project) -> None:
+    spider = project.root / "crawlers/spiders/catalogue.py"
+    spider.write_text(spider.read_text() + "\n# a comment\n")
+    assert project.repro() == ["crawl"]
+
+
+def test_a_lost_shard_comes_back_from_the_cache_or_from_the_shop(project: Project) -> None:
+    shard = min((project.root / "data/images/shards").glob("*.parquet"))
+    content = shard.read_bytes()
+    shard.unlink()
+    project.repro()
+    assert shard.read_bytes() == content, "restored"
+    shard.unlink()
+    shutil.rmtree(project.root / ".dvc/cache")
+    assert "fetch" in project.repro()
+    assert shard.read_bytes() == content, "rebuilt"
+
+
+def test_a_manifest_goes_the_same_way(project: Project) -> None:
+    """The pictures of the crawl again, as a list of URLs; two of them lead nowhere, one filename is an attack."""
+    products = project.table("data/raw/products.parquet")
+    images = [
+        {
+            "filename": f"{product['product_id']}.jpg",
+            "title": product["title"],
+            "image_url": product["image_urls"][0],
+            "sentences": [{"tokens": product["taxonomy"]}],
+        }
+        for product in products
+    ]
+    images[0]["filename"] = "../../outside.jpg"
+    images[1]["image_url"] = "file:///etc/passwd"
+    images[2]["image_url"] = "http://shop-a.demo.test/no-such-picture.jpg"
+    (project.root / "mine.json").write_text(json.dumps({"images": images}))
+    with running_shop() as connect_map:
+        connect = {host: f"{address}:{port}" for host, (address, port) in connect_map.items()}
+        crawl = {"source": "manifest", "manifest": "mine.json", "connect": connect}
+        project.set({"crawl": crawl, "split": {"labels": "met"}})
+        assert set(project.repro()) == set(STAGES) - {"zoom_train"}
+    statuses = {ref["image_url"]: ref["status"] for ref in project.table("data/images/refs.parquet")}
+    assert statuses[images[1]["image_url"]] == "bad_url"
+    assert statuses[images[2]["image_url"]] == "http_404"
+    assert project.metrics("crawl")["products"] == len(images)
+    assert project.metrics("zoom")["shop"] is None, "nobody knows the truth"
+    assert project.metrics("evaluate")["test"]["invalid_paths"] == 0
+    assert not list(project.root.parent.rglob("outside.jpg"))
