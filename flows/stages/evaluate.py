@@ -5,6 +5,7 @@ Writes reports/evaluate/: predictions.parquet and predictions.csv (the original 
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def run(params: Params) -> None:
         _write_predictions(folder, pa.concat_tables(each.table(taxonomy) for each in evaluations.values()))
         _write_csv(folder / "categories.csv", CATEGORY_COLUMNS, _category_rows(evaluations, taxonomy))
         met, counts = confusion(test.actual, test.predicted)
-        confusion_plot([taxonomy.paths[index][-1] for index in met], counts).save(folder / "confusion.png")
+        confusion_plot(_short_names(taxonomy, met), counts).save(folder / "confusion.png")
         shown = np.sort(generator.permutation(len(splits["test"]))[: given.overlays])
         _write_overlays(folder / "attention", model, splits["test"], shown, beam=given.beam, device=device)
     pairs = zip(test.actual, test.predicted, strict=True)
@@ -78,6 +79,15 @@ def _check_same_taxonomy(model: Taxonomy, data: Taxonomy) -> None:
             f"{CATEGORIZER}: trained on a taxonomy of {len(model)} paths, but {TAXONOMY} has {len(data)} "
             "(or others). Train again: dvc repro train"
         )
+
+
+def _short_names(taxonomy: Taxonomy, paths: np.ndarray) -> list[str]:
+    """The last names of ``paths``, or all names where a last one stands in several branches."""
+    times = Counter(taxonomy.paths[index][-1] for index in paths)
+    return [
+        taxonomy.paths[index][-1] if times[taxonomy.paths[index][-1]] == 1 else taxonomy.labels[index]
+        for index in paths
+    ]
 
 
 def _write_predictions(folder: Path, table: pa.Table) -> None:
