@@ -1,6 +1,7 @@
 """The real pipeline under DVC, on a part of the demo shop: every stage runs, and what need not run again does not."""
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -161,8 +162,9 @@ def test_a_lost_shard_comes_back_from_the_cache_or_from_the_shop(project: Projec
     project.repro()
     assert shard.read_bytes() == content, "restored"
     shard.unlink()
-    shutil.rmtree(project.root / ".dvc/cache")
-    assert "fetch" in project.repro()
+    md5 = hashlib.md5(content).hexdigest()
+    (project.root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).unlink()
+    assert project.repro() == ["fetch"]
     assert shard.read_bytes() == content, "rebuilt"
 
 

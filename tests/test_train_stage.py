@@ -1,0 +1,109 @@
+"""Stages train and evaluate on a small split, in this process: what they write, and what they refuse."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from atlas_model.errors import CheckpointError, MissingError
+from atlas_model.images import Preprocessing, encode_png
+from atlas_model.params import Params, load_params
+from atlas_model.records import PREDICTIONS, SPLIT
+from atlas_model.taxonomy import Taxonomy
+from flows.stages import evaluate, paths, train
+
+ROOT = Path(__file__).resolve().parent.parent
+TAXONOMY = Taxonomy([("Bright", "Left"), ("Bright", "Right"), ("Dark", "Left")])
+SMALL: dict[str, dict[str, Any]] = {
+    "train": {"epochs": 2, "attention_size": 8, "embedding_size": 8, "hidden_size": 8, "batch_size": 16},
+    "evaluate": {"train_sample": 10, "overlays": 2},
+}
+
+
+def write_split(name: str, count: int) -> None:
+    generator = np.random.default_rng(count)
+    rows = []
+    for number in range(count):
+        path = TAXONOMY.paths[number % 3]
+        pixels = generator.integers(0, 40, (16, 16)) + (120 if path[0] == "Bright" else 0)
+        pixels[:, :8] += 80 * (path[1] == "Left")
+        picture = encode_png(Image.fromarray(pixels.astype(np.uint8)))
+        row = {"image": {"bytes": picture, "path": None}, "image_id": f"{name}{number}", "product_id": f"{number}"}
+        rows.append(row | {"title": "", "taxonomy": list(path), "label": " > ".join(path), "split": name})
+    metadata = {"atlas": json.dumps({"preprocessing": Preprocessing(16, "L", "squash").to_json()})}
+    table = pa.Table.from_pylist(rows, schema=SPLIT).replace_schema_metadata(metadata)
+    paths.SPLITS.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, paths.SPLITS / f"{name}-00000-of-00001.parquet")
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Params]:
+    given = load_params(ROOT / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+
+    def make(**changes: dict[str, Any]) -> Params:
+        sections = {
+            name: getattr(given, name).model_dump() | SMALL[name] | changes.get(name, {})
+            for name in ("train", "evaluate")
+        }
+        return Params.model_validate(given.model_dump() | sections)
+
+    return make
+
+
+@pytest.fixture
+def splits(params: Callable[..., Params]) -> None:
+    for name, count in (("train", 48), ("val", 12), ("test", 12)):
+        write_split(name, count)
+    TAXONOMY.save(paths.TAXONOMY)
+
+
+@pytest.mark.usefixtures("splits")
+def test_what_they_write(params: Callable[..., Params]) -> None:
+    train.run(params())
+    description = json.loads((paths.CATEGORIZER / "model.json").read_text())
+    assert description["params"]["epochs"] == 2
+    assert description["preprocessing"] == {"size": 16, "mode": "L", "resize": "squash"}
+    assert set(description["metrics"]) == {"epoch", "val_accuracy"}, "timings would change the model's hash"
+    assert not (paths.WORK / "train").exists(), "a finished run leaves no state that a later one could resume"
+    figures = json.loads((paths.METRICS / "train.json").read_text())
+    assert figures["categorizer"]["epochs"] == figures["baseline"]["epochs"], "the same number of pictures seen"
+    evaluate.run(params())
+    metrics = json.loads((paths.METRICS / "evaluate.json").read_text())
+    assert [metrics[name]["n"] for name in ("train", "val", "test")] == [10, 12, 12]
+    assert all(metrics[name]["invalid_paths"] == 0 for name in ("train", "val", "test"))
+    assert metrics["baseline"]["test"]["n"] == 12
+    predictions = pq.read_table(paths.EVALUATION / "predictions.parquet")
+    assert predictions.schema.equals(PREDICTIONS)
+    right = sum(row["actual_category"] == row["predicted_category"] for row in predictions.to_pylist()[-12:])
+    assert metrics["test"]["micro_f1"] == right / 12
+    with (paths.PLOTS / "evaluate/confusion.csv").open() as handle:
+        assert len(list(csv.DictReader(handle))) == 12
+    assert len(list((paths.EVALUATION / "attention").glob("*.png"))) == 2
+
+
+@pytest.mark.usefixtures("splits")
+def test_no_overlays_asked_for_none_drawn(params: Callable[..., Params]) -> None:
+    train.run(params())
+    evaluate.run(params(evaluate={"overlays": 0}))
+    assert list((paths.EVALUATION / "attention").iterdir()) == []
+
+
+@pytest.mark.usefixtures("splits")
+def test_a_model_of_another_taxonomy_is_refused(params: Callable[..., Params]) -> None:
+    train.run(params())
+    Taxonomy([*TAXONOMY.paths, ("Dark", "Right")]).save(paths.TAXONOMY)
+    with pytest.raises(CheckpointError, match=r"taxonomy of 3 paths, but .* has 4"):
+        evaluate.run(params())
+
+
+def test_without_splits_the_stage_that_makes_them_is_named(params: Callable[..., Params]) -> None:
+    with pytest.raises(MissingError, match="dvc repro split"):
+        train.run(params())
