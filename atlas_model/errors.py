@@ -33,9 +33,10 @@ class InputError(AtlasError):
 
     @classmethod
     def of(cls, what: str, faults: Sequence[str]) -> "InputError":
-        """One error for all ``faults`` found in ``what``, one per line."""
-        head = f"{what}: {len(faults)} fault{'s' if len(faults) != 1 else ''}"
-        return cls("\n  - ".join([head, *faults]))
+        """One error for all ``faults`` found in ``what``: one line for one, else a line each."""
+        if len(faults) == 1:
+            return cls(f"{what}: {faults[0]}")
+        return cls("\n  - ".join([f"{what}: {len(faults)} faults", *faults]))
 
 
 class ParamsError(InputError):

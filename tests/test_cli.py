@@ -181,7 +181,7 @@ def test_check_tells_the_faults_of_all_files(here: Path, capsys: pytest.CaptureF
     (here / "data/sources.csv").write_text("Category,shop\nA->B,http://shop.example\n")
     assert main(["check"]) == 2
     err = capsys.readouterr().err
-    assert "data/taxonomy.csv: 1 fault" in err
+    assert "data/taxonomy.csv: " in err
     assert "cycle" in err
     assert "data/sources.csv" in err
 

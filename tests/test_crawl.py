@@ -458,5 +458,5 @@ def test_the_stage_tells_the_faults_of_sources_and_ends_with_2(
 ) -> None:
     (tmp_path / "s.csv").write_text("Category,Shop\n")
     assert stage(tmp_path, monkeypatch, source="shops", sources="s.csv") == 2
-    assert capfd.readouterr().err.startswith("error: s.csv: 1 fault\n  - line 1: expected one column Taxonomy")
+    assert capfd.readouterr().err.startswith("error: s.csv: line 1: expected one column Taxonomy")
     assert not (tmp_path / "data").exists()

@@ -84,7 +84,7 @@ def test_values_that_do_not_go_together(
 ) -> None:
     content[section].update(changes)
     text = faults_of(tmp_path, content)
-    assert text.splitlines()[1].startswith(f"  - {section}: ")
+    assert text.startswith(f"{tmp_path}/params.yaml: {section}: ")
     assert told in text
 
 
