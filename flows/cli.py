@@ -45,7 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "pictures", nargs="*", metavar="PICTURE", help="files and folders; - or none: their paths on stdin, one a line"
     )
-    predict.add_argument("--model", type=Path, metavar="DIR", help="default: the champion, else the last trained one")
+    predict.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="default: the champion, else the last trained one, else the shipped one",
+    )
     predict.add_argument("--beam", type=_positive, default=5, metavar="K", help="width of the search (default 5)")
     predict.add_argument("--top", type=_positive, default=1, metavar="N", help="paths per picture (default 1)")
     predict.add_argument("--attention", type=Path, metavar="OUT.png", help="draw where the model looked (one picture)")

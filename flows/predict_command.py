@@ -12,14 +12,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from atlas_model.errors import InputError, MissingError, PictureError
+from atlas_model.errors import InputError, PictureError
 from atlas_model.images import FORMATS, decode
 from atlas_model.predict import Prediction, Predictor
 from atlas_model.progress import say
 from atlas_model.taxonomy import SEPARATOR
 from flows.stages.paths import CATEGORIZER
 
-DEFAULT_MODELS = (Path("models/champion"), CATEGORIZER, Path("models/pretrained"))
+PRETRAINED = Path(__file__).resolve().parents[1] / "models/pretrained"  # the demo's model, shipped with the code
+OWN_MODELS = (Path("models/champion"), CATEGORIZER)  # the first of them that is there goes before the shipped one
 SUFFIXES = {f".{name.lower()}" for name in (*FORMATS, "jpg", "tif")}  # what counts as a picture inside a folder
 BATCH = 64  # pictures in memory at once
 
@@ -30,7 +31,7 @@ def predict(
     """Print the ``top`` paths of each picture; 2 if one of them could not be read, else 0.
 
     Raises:
-        InputError: no picture, no model, or more than one picture for ``attention``.
+        InputError: no picture, or more than one picture for ``attention``.
     """
     folder = model or _default_model()
     say(f"model: {folder}")
@@ -59,11 +60,7 @@ def printable(text: str) -> str:
 
 
 def _default_model() -> Path:
-    for folder in DEFAULT_MODELS:
-        if folder.is_dir():
-            return folder
-    names = ", ".join(map(str, DEFAULT_MODELS))
-    raise MissingError(f"no model in {names}. Train one (make run), or name a folder with --model")
+    return next((folder for folder in OWN_MODELS if folder.is_dir()), PRETRAINED)
 
 
 def _picture_paths(arguments: Sequence[str]) -> Iterator[Path]:
