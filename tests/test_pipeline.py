@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -97,12 +97,18 @@ def kill_session(session: int) -> None:
 
 
 def processes_of(session: int) -> list[str]:
-    listed = subprocess.run(["ps", "-o", "args=", "-s", str(session)], capture_output=True, text=True, check=False)
-    return listed.stdout.splitlines()
+    """Command lines of the processes in ``session``, from /proc (the program `ps` need not be installed)."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+    return found
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="ps -s and dying with the parent are Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc and dying with the parent are Linux's")
 @pytest.mark.parametrize(
     ("number", "to_all", "exit_code"),
     [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)],
