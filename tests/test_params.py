@@ -127,7 +127,7 @@ def test_other_encodings_and_missing_files(tmp_path: Path) -> None:
 def test_sections_cannot_be_changed(content: dict[str, Any], tmp_path: Path) -> None:
     params = load(tmp_path, content)
     with pytest.raises(ValueError, match="frozen"):
-        params.train.epochs = 3  # type: ignore[misc]
+        params.train.epochs = 3
 
 
 values = st.recursive(

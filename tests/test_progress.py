@@ -71,7 +71,7 @@ def test_no_watcher_without_the_variable(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
-    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
     with Progress("count", total=2) as job:
         job.advance(2, loss=0.5)

@@ -139,10 +139,10 @@ class CatalogueSpider(scrapy.Spider):
         )
 
     def _listing_failed(self, failure: Failure) -> None:
-        self.category_faults.append((failure.request.url, _reason(failure)))  # type: ignore[attr-defined]
+        self.category_faults.append((failure.request.url, _reason(failure)))
 
     def _product_failed(self, failure: Failure) -> None:
-        url, reason = failure.request.cb_kwargs["url"], _reason(failure)  # type: ignore[attr-defined]
+        url, reason = failure.request.cb_kwargs["url"], _reason(failure)
         if reason in TRANSIENT:
             self.failed[url] = reason
             self._progress.advance()
