@@ -32,6 +32,7 @@ PRODUCTS = pa.schema(
         pa.field("details", pa.map_(pa.string(), pa.string()), nullable=False),
         pa.field("image_urls", pa.list_(pa.string()), nullable=False),
         pa.field("split_hint", pa.string()),  # a manifest's own split
+        pa.field("field_sources", pa.map_(pa.string(), pa.string())),  # title, price, ...: json-ld, microdata, css, ...
     ]
 )
 IMAGES = pa.schema(
@@ -53,6 +54,7 @@ REFS = pa.schema(
         pa.field("position", pa.int32(), nullable=False),  # in the product's image_urls
         pa.field("image_id", pa.string()),  # null unless status is "ok"
         pa.field("status", pa.string(), nullable=False),  # ok, http_404, timeout, not_an_image, too_large, ...
+        pa.field("final_url", pa.string()),  # where redirects led; null where there were none
     ]
 )
 LABELLED = pa.schema(
