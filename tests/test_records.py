@@ -29,7 +29,7 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
         "details": [("colour", "red")],
         "image_urls": ["http://shop/1.jpg"],
         "split_hint": None,
-            "field_sources": [("title", "json-ld")],
+        "field_sources": [("title", "json-ld")],
     }
     table = pa.Table.from_pylist([product], schema=PRODUCTS)
     write_table(tmp_path / "products.parquet", table, PRODUCTS)
