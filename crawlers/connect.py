@@ -1,13 +1,14 @@
 """Where to connect: the connect map, and the guard that keeps crawls out of private networks.
 
-A page or a picture URL comes from strangers, so its host may point at this machine or its network. Both HTTP
-clients therefore connect to public addresses only, except for the hosts of their connect map, which are looked up
-there and nowhere else. URLs and data never show the mapped address or port.
+A page or a picture URL comes from strangers, so its host may point at this machine or its network. All clients
+therefore connect to public addresses only, except for the hosts of their connect map, which are looked up there and
+nowhere else. URLs and data never show the mapped address or port.
 
-Knows no HTTP client: `connect_twisted` is for the spiders, `connect_aiohttp` for the pictures.
+Knows no HTTP client: `connect_aiohttp` is the one for pages and pictures.
 """
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 
 ConnectMap = Mapping[str, tuple[str, int]]
@@ -16,6 +17,9 @@ ConnectMap = Mapping[str, tuple[str, int]]
 
 # Ways to write an IPv4 address, also a private one, that Python takes for global addresses.
 IPV4_INSIDE = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+# A cloud's own services under an address that looks public; those of the others (169.254.169.254, 100.100.100.200,
+# 192.0.0.192, fd00:ec2::254) are in networks that are not.
+METADATA = {ipaddress.IPv4Address("168.63.129.16")}
 
 
 class BlockedAddressError(OSError):
@@ -32,14 +36,26 @@ def is_public(address: str) -> bool:
         if any(parsed in network for network in IPV4_INSIDE) or parsed.is_site_local:
             return False
         parsed = parsed.ipv4_mapped or parsed.sixtofour or parsed
-    return parsed.is_global and not parsed.is_multicast
+    return parsed.is_global and not parsed.is_multicast and parsed not in METADATA
 
 
 def is_blocked_literal(host: str, connect_map: ConnectMap) -> bool:
-    """Whether a URL's ``host`` is a private IP address itself: no resolver is asked about those."""
+    """Whether a URL's ``host`` is itself an IP address that is not public: no resolver is asked about those.
+
+    The spellings that only C libraries read (``2130706433``, ``0x7f.1``, ``0177.0.0.1``) count as addresses.
+    """
     host = host.strip("[]")
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
+    if host in connect_map:
         return False
-    return host not in connect_map and not is_public(host)
+    address = _address(host.rstrip("."))
+    return address is not None and not is_public(address)
+
+
+def _address(host: str) -> str | None:
+    """``host`` in the usual spelling, if it is an IP address in any."""
+    if ":" in host:
+        return host
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except (OSError, UnicodeError):
+        return None
