@@ -1,14 +1,31 @@
-"""What a product page says, and the row of products.parquet that it becomes.
+"""What the pages of a shop say, and the row of products.parquet that a product page becomes.
 
 Names are those of zyte-common-items, in snake case. Knows nothing of pages or of the label.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from atlas_model.taxonomy import CategoryPath
+
+COLUMNS = {  # of products.parquet, where their names are not those of zyte-common-items
+    "name": "title",
+    "breadcrumbs": "breadcrumb",
+    "additional_properties": "details",
+    "images": "image_urls",
+}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A page of a category, read."""
+
+    items: list[str]  # product pages, absolute, each once
+    next_page: str | None = None  # absolute; may be a JSON endpoint
+    sub_categories: list[str] = field(default_factory=list)  # categories below this one, absolute; for information
+    field_sources: dict[str, str] = field(default_factory=dict)  # field -> where on the page it stood
 
 
 @dataclass(frozen=True)
@@ -24,6 +41,7 @@ class Product:
     breadcrumbs: list[str]
     additional_properties: dict[str, str]
     images: list[str]  # absolute URLs, each once
+    field_sources: dict[str, str] = field(default_factory=dict)  # field -> json-ld, microdata, opengraph, css, ...
 
     @property
     def missing(self) -> str | None:
@@ -52,6 +70,7 @@ class Product:
             "details": list(self.additional_properties.items()),
             "image_urls": self.images,
             "split_hint": None,
+            "field_sources": sorted((COLUMNS.get(name, name), source) for name, source in self.field_sources.items()),
         }
 
     def to_json(self) -> dict[str, Any]:

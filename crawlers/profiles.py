@@ -13,6 +13,16 @@ class HostProfile:
     autothrottle: bool  # longer delays while the host answers slowly
 
 
+@dataclass(frozen=True)
+class BrowserProfile:
+    """How a browser reads the pages of a shop that builds them by script."""
+
+    wait_for: str | None  # CSS of what must be there before the page counts as loaded
+    load_more: str | None  # CSS of the button that shows more products
+    max_clicks: int  # on that button, at most
+    scroll: bool  # to the end of the page, for shops that load more products there
+
+
 POLITE = HostProfile(delay_s=1.0, concurrency=2, autothrottle=True)
 UNLIMITED = HostProfile(delay_s=0.0, concurrency=16, autothrottle=False)
 

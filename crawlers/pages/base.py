@@ -4,21 +4,12 @@ A shop's page object gives each field as the page has it; the processors here ma
 zyte-common-items, in snake case. Knows no shop.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from web_poet import WebPage, field
 
-from crawlers.items import Product
+from crawlers.items import Listing, Product
 from crawlers.pages.values import clean_text, clean_texts, currency_code, http_url, http_urls, parse_amount, text_map
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A page of a category, read."""
-
-    items: list[str]  # product pages, absolute, each once
-    next_page: str | None
 
 
 class ListingPage(WebPage[Listing]):

@@ -7,7 +7,7 @@ same twice. Knows no shop, no label's meaning, and nothing of politeness.
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ from web_poet import HttpResponse, HttpResponseHeaders
 from atlas_model.progress import Progress
 from crawlers.items import Product
 from crawlers.job import TRANSIENT, Label
-from crawlers.pages.registry import pages_of
+from crawlers.pages.registry import Shop, read_listing, read_product, shop_of
 from crawlers.politeness import HostDownError, RobotsUnreachableError
 from crawlers.sources import Source
 from crawlers.spool import SpoolWriter
@@ -89,7 +89,7 @@ class CatalogueSpider(scrapy.Spider):
         """Note the products of a category page, and go on to the next page while there are new ones."""
         walk.pages += 1
         self.counts["listing_pages"] += 1
-        listing = await self._read(pages_of(walk.source.site).listing, response)
+        listing = await self._read(read_listing, shop_of(walk.source.site), response)
         if isinstance(listing, str):
             self.category_faults.append((response.url, listing))
             return
@@ -109,7 +109,7 @@ class CatalogueSpider(scrapy.Spider):
 
     async def parse_product(self, response: Response, url: str) -> None:
         """Spool what the page says."""
-        product = await self._read(pages_of(_host(url)).product, response)
+        product = await self._read(read_product, shop_of(_host(url)), response)
         if isinstance(product, Product):
             outcome = {"dropped": product.missing} if product.missing else {"product": product.to_json()}
         else:
@@ -154,15 +154,15 @@ class CatalogueSpider(scrapy.Spider):
         self._spool.append({"url": url} | outcome)
         self._progress.advance()
 
-    async def _read(self, page: Any, response: Response) -> Any:
-        """The item of ``page`` on ``response``, or the reason why there is none."""
+    async def _read(self, read: Callable[[Shop, HttpResponse], Awaitable[Any]], shop: Shop, response: Response) -> Any:
+        """What ``read`` finds on ``response``, or the reason why there is nothing."""
         if not isinstance(response, TextResponse):
             return "not_html"
         headers = HttpResponseHeaders.from_bytes_dict(response.headers)
         try:
-            return await page(
-                HttpResponse(response.url, body=response.body, status=response.status, headers=headers)
-            ).to_item()
+            return await read(
+                shop, HttpResponse(response.url, body=response.body, status=response.status, headers=headers)
+            )
         except Exception:  # a stranger's page may break any parser; that must cost this page only
             log.warning("%s: cannot be read", response.url, exc_info=True)
             return "unreadable"
