@@ -7,12 +7,12 @@ command line hold these objects; the code below them takes plain arguments.
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from atlas_model.errors import ParamsError
+from atlas_model.yaml_files import read_yaml
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -201,34 +201,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         ParamsError: the file is missing or not YAML, or says something else than the models allow; the text
             lists every fault with its place in the file, what came, and what is allowed.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ParamsError(f"{path}: cannot be read as YAML: {error}") from error
-    try:
-        return Params.model_validate(content)
-    except ValidationError as error:
-        faults: dict[str, list[str]] = {}  # by place: the members of a union complain one by one
-        for fault in error.errors():
-            faults.setdefault(_place(fault["loc"]), []).append(_text(dict(fault)))
-        told = [f"{place}: {' or: '.join(texts)}" for place, texts in faults.items()]
-        raise ParamsError.of(str(path), told) from error
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    """The keys of ``location``; without the names of a union's members, which pydantic adds ("literal['native']")."""
-    keys = [str(part) for part in location if part != "constrained-int" and "[" not in str(part)]
-    return ".".join(keys) or "(the file)"
-
-
-def _text(fault: dict[str, Any]) -> str:
-    if fault["type"] == "missing":
-        return "missing; every key must be there"
-    if fault["type"] == "extra_forbidden":
-        return "unknown key"
-    text: str = fault["msg"].removeprefix("Value error, ")
-    given = fault["input"]
-    return text if isinstance(given, dict) else f"{text}; got {given!r}"
+    return read_yaml(path, Params, ParamsError)
 
 
 def _check_shares(val_share: float, test_share: float) -> None:

@@ -1,0 +1,51 @@
+"""Reading a YAML file that people write, checked as a whole against a pydantic model.
+
+Knows no file and no model: `params` and the shop profiles of the crawlers bring theirs.
+"""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from atlas_model.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_yaml(path: Path, model: type[Model], error: type[InputError] = InputError) -> Model:
+    """The content of ``path`` as a ``model``.
+
+    Raises:
+        InputError: (as ``error``) the file is missing or not YAML, or says something else than the model allows;
+            the text lists every fault with its place in the file, what came, and what is allowed.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as unreadable:
+        raise error(f"{path}: cannot be read as YAML: {unreadable}") from unreadable
+    try:
+        return model.model_validate(content)
+    except ValidationError as invalid:
+        faults: dict[str, list[str]] = {}  # by place: the members of a union complain one by one
+        for fault in invalid.errors():
+            faults.setdefault(_place(fault["loc"]), []).append(_text(dict(fault)))
+        told = [f"{place}: {' or: '.join(dict.fromkeys(texts))}" for place, texts in faults.items()]
+        raise error.of(str(path), told) from invalid
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """The keys of ``location``; without the names of a union's members, which pydantic adds ("literal['native']")."""
+    keys = [str(part) for part in location if part != "constrained-int" and "[" not in str(part)]
+    return ".".join(keys) or "(the file)"
+
+
+def _text(fault: dict[str, Any]) -> str:
+    if fault["type"] == "missing":
+        return "missing; every key must be there"
+    if fault["type"] == "extra_forbidden":
+        return "unknown key"
+    text: str = fault["msg"].removeprefix("Value error, ")
+    given = fault["input"]
+    return text if isinstance(given, dict) else f"{text}; got {given!r}"
