@@ -11,7 +11,7 @@ import pytest
 from web_poet import HttpResponse
 
 from crawlers.items import Product
-from crawlers.pages.registry import SHOPS, read_listing, read_product, shop_of
+from crawlers.pages.registry import GENERIC, WITH_CODE, read_listing, read_product, shop_of
 from crawlers.pages.values import clean_text, currency_code, parse_amount
 
 SAVED = Path(__file__).parent / "pages"
@@ -39,13 +39,13 @@ def test_field(name: str, field: str) -> None:
 
 def test_every_field_and_every_shop_is_covered() -> None:
     hosts = {urlsplit(json.loads(path.read_text())["page_url"]).hostname for path in SAVED.glob("*_product.json")}
-    assert set(SHOPS) <= hosts
+    assert set(WITH_CODE) <= hosts
     for path in SAVED.glob("*_product.json"):
         assert set(json.loads(path.read_text())["item"]) | {"field_sources"} == set(Product.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("kind", ["listing", "product"])
-@pytest.mark.parametrize("host", [*SHOPS, "unknown.example"])
+@pytest.mark.parametrize("host", [*WITH_CODE, "unknown.example"])
 @pytest.mark.parametrize(
     "html",
     [
@@ -75,7 +75,7 @@ def test_html_in_a_title_stays_text_and_entities_are_resolved_once() -> None:
 
 
 def test_hosts_below_a_shop_are_read_as_it() -> None:
-    assert shop_of("www.shop-a.demo.test") is SHOPS["shop-a.demo.test"]
+    assert shop_of("www.shop-a.demo.test") is WITH_CODE["shop-a.demo.test"]
     assert shop_of("demo.test") is shop_of("notshop-a.demo.test")
 
 

@@ -1,12 +1,8 @@
 """shop-a.demo.test: JSON-LD on product pages, CSS classes in listings."""
 
-from collections.abc import Iterator
-from typing import Any
-
 from web_poet import field
 
-from crawlers.pages.base import ListingPage
-from crawlers.pages.schema_org import Node, SchemaOrgProductPage
+from crawlers.pages.generic import ListingPage, ProductPage
 
 
 class ShopAListingPage(ListingPage):
@@ -18,21 +14,11 @@ class ShopAListingPage(ListingPage):
         return self.css("li.product a.product-link::attr(href)").getall()
 
 
-class ShopAProductPage(SchemaOrgProductPage):
+class ShopAProductPage(ProductPage):
     """JSON-LD, and a table of details."""
 
-    def syntaxes(self) -> Iterator[list[Node]]:
-        """JSON-LD only: the others are not there, and looking for them takes time."""
-        yield self.json_ld
-
     @field
-    def breadcrumbs(self) -> list[Any]:
-        """Without the first one, "Home"."""
-        return super().breadcrumbs[1:]
-
-    @field
-    def additional_properties(self) -> Iterator[tuple[Any, Any]]:
+    def additional_properties(self) -> list[tuple[str | None, str | None]]:
         """The brand, and the table."""
-        yield "Brand", self._first("brand")
-        for row in self.css("table.details tr"):
-            yield row.css("th::text").get(), row.css("td::text").get()
+        rows = [(row.css("th::text").get(), row.css("td::text").get()) for row in self.css("table.details tr")]
+        return [("Brand", self.reading.details("additional_properties").get("brand")), *rows]

@@ -1,38 +1,25 @@
 """shop-b.demo.test: microdata on product pages, bare links in listings."""
 
-from collections.abc import Iterator
-from typing import Any
-
 from web_poet import field
 
-from crawlers.pages.base import ListingPage
-from crawlers.pages.schema_org import Node, SchemaOrgProductPage
+from crawlers.pages.generic import ListingPage, ProductPage
 
 
 class ShopBListingPage(ListingPage):
-    """Tiles; one of the links below them says "Next"."""
+    """Tiles of text; nothing but their class tells them from other links."""
 
     @field
     def items(self) -> list[str]:
         """Links of the tiles."""
         return self.css("article.tile > a::attr(href)").getall()
 
-    @field
-    def next_page(self) -> str | None:
-        """The link that says so."""
-        return self.xpath('//nav[@class="pages"]/a[.="Next"]/@href').get()
 
-
-class ShopBProductPage(SchemaOrgProductPage):
+class ShopBProductPage(ProductPage):
     """Microdata, and a list of details."""
 
-    def syntaxes(self) -> Iterator[list[Node]]:
-        """Microdata only: the others are not there, and looking for them takes time."""
-        yield self.microdata
-
     @field
-    def additional_properties(self) -> Iterator[tuple[Any, Any]]:
+    def additional_properties(self) -> list[tuple[str | None, str | None]]:
         """The brand, and the list of definitions."""
-        yield "Brand", self._first("brand")
-        for name in self.css("dl.specs dt"):
-            yield name.css("::text").get(), name.xpath("following-sibling::dd[1]/text()").get()
+        names = self.css("dl.specs dt")
+        rows = [(name.css("::text").get(), name.xpath("following-sibling::dd[1]/text()").get()) for name in names]
+        return [("Brand", self.reading.details("additional_properties").get("brand")), *rows]

@@ -5,12 +5,14 @@ a text stays text. Knows nothing of where on a page a value stood.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any, Protocol
 from urllib.parse import urldefrag, urlsplit
 
 from price_parser import Price
+
+from crawlers.pages.words import HOME, NO_NUMBER
 
 MAX_TEXT = 2000  # characters
 MAX_VALUES = 100  # of one field
@@ -35,15 +37,28 @@ CODE_OF_SYMBOL = {  # "$", "¥" and "kr" are left out: several countries use the
     "AU$": "AUD",
     "A$": "AUD",
     "R$": "BRL",
+    "NZ$": "NZD",
+    "HK$": "HKD",
     "ZŁ": "PLN",
+    "KČ": "CZK",
+    "FT": "HUF",
+    "LEI": "RON",
+    "ЛВ": "BGN",
+    "₴": "UAH",
+    "₪": "ILS",
+    "₫": "VND",
+    "฿": "THB",
+    "₱": "PHP",
     "₽": "RUB",
     "₩": "KRW",
     "₺": "TRY",
 }
 
+SEPARATORS = " \t\n/\\|>›»→·•-–—"  # between the entries of a trail
+
 
 class Joins(Protocol):
-    """A page object, as far as it is needed here."""
+    """A page, as far as it is needed here."""
 
     def urljoin(self, url: str) -> str:
         """``url`` made absolute."""
@@ -64,14 +79,46 @@ def clean_texts(values: Iterable[Any]) -> list[str]:
     return [text for text in texts if text][:MAX_VALUES]
 
 
-def text_map(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
+def text_map(pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]] | None) -> dict[str, str]:
     """The pairs whose halves are texts, clean; the first of each name."""
     found: dict[str, str] = {}
-    for name, value in pairs:
+    for name, value in pairs.items() if isinstance(pairs, Mapping) else pairs or ():
         name, value = clean_text(name), clean_text(value)
         if name and value and len(found) < MAX_VALUES:
             found.setdefault(name.removesuffix(":").rstrip(), value)
     return found
+
+
+def clean_number(value: Any) -> str | None:
+    """The shop's own number of a product; None where the page says that there is none."""
+    text = clean_text(value)
+    return None if text is None or text.lower() in NO_NUMBER else text
+
+
+def clean_trail(values: Iterable[Any], here: Container[str | None], title: str | None, page: Joins) -> list[str]:
+    """The categories of a trail: without "Home" before them and the product itself behind them.
+
+    Args:
+        values: names, or pairs of a name and the URL that it links to (or None), the widest first.
+        here: URLs of the product's page.
+        title: of the product.
+        page: for making URLs absolute.
+    """
+    pairs = [value if isinstance(value, tuple) else (value, None) for value in values][:MAX_VALUES]
+    trail = [((clean_text(name) or "").strip(SEPARATORS), http_url(url, page)) for name, url in pairs]
+    trail = [(name, url) for name, url in trail if name]
+    if trail and (trail[0][0].lower() in HOME or (trail[0][1] and urlsplit(trail[0][1]).path in ("", "/"))):
+        del trail[0]
+    if trail and ((trail[-1][1] or "") in here or _is_cut(trail[-1][0], title or "")):
+        del trail[-1]
+    return [name for name, _ in trail]
+
+
+def _is_cut(name: str, title: str) -> bool:
+    """Whether ``name`` is ``title``, or its beginning and an ellipsis."""
+    name, title = name.lower(), title.lower()
+    start = name.removesuffix("...").removesuffix("…").rstrip()
+    return name == title or (start != name and title.startswith(start))
 
 
 def parse_amount(value: Any) -> Decimal | None:
@@ -106,6 +153,14 @@ def http_url(value: Any, page: Joins) -> str | None:
     except ValueError:
         return None
     return url if usable and not UNSEEN.search(url) else None
+
+
+def url_path(url: str) -> str:
+    """The path of ``url``, which may be of any kind; empty where there is none."""
+    try:
+        return urlsplit(url[:MAX_URL].strip()).path
+    except ValueError:
+        return ""
 
 
 def http_urls(values: Iterable[Any], page: Joins) -> list[str]:

@@ -1,0 +1,128 @@
+"""A page as its readers see it: fetched by somebody else, parsed once, each part when it is first asked for.
+
+Knows neither shops nor fields; what it says of an element is what every shop's pages have in common.
+"""
+
+import json
+import re
+from collections.abc import Container
+from functools import cached_property
+from typing import Any
+
+from lxml import etree
+from web_poet import HttpResponse
+
+Element = etree._Element
+
+UNREAD = {"script", "style", "noscript", "template", "svg"}  # elements whose text nobody reads
+BLOCKS = {"br", "dd", "div", "dt", "h1", "h2", "h3", "h4", "li", "ol", "p", "section", "table", "td", "th", "tr", "ul"}
+MARGINS = {"nav", "footer", "aside", "dialog"}
+OTHER = re.compile(  # names of what stands beside a page's own content
+    r"(?:^|[\s_-])(?:related|up-?sells?|cross-?sells?|recommend\w*|similar|recent\w*|also|viewed|mini-?cart|"
+    r"mega-?menu|menu|footer|newsletter|reviews?|comments?|payments?|share|social|cookies?|popup|modal-cart)(?:$|[\s_-])",
+    re.IGNORECASE,
+)
+
+
+class Document:
+    """One response: its HTML or its JSON."""
+
+    def __init__(self, response: HttpResponse) -> None:
+        self.response = response
+        self.url = str(response.url)
+
+    def urljoin(self, url: str) -> str:
+        """``url`` made absolute."""
+        return str(self.response.urljoin(url))
+
+    @cached_property
+    def data(self) -> Any:
+        """What a JSON response holds; None if it is none."""
+        if self.response.body.lstrip()[:1] not in (b"{", b"["):
+            return None
+        try:
+            return json.loads(self.response.body)
+        except (ValueError, RecursionError):
+            return None
+
+    @cached_property
+    def root(self) -> Element | None:
+        """The HTML; None in a JSON response and in an empty one."""
+        if self.data is not None:
+            return None
+        root: Element | None = self.response.selector.root
+        return root
+
+    def mentions(self, text: bytes) -> bool:
+        """Whether ``text`` stands anywhere in the source: cheaper than looking for an element."""
+        return text in self.response.body
+
+    @cached_property
+    def heading(self) -> Element | None:
+        """The ``h1`` that names the page: the first one with a text that is not in a margin, else the first."""
+        headings = [heading for heading in self.elements("//h1") if text_of(heading).strip()]
+        for heading in headings:
+            if not any(_is_margin(parent) for parent in heading.iterancestors()):
+                return heading
+        return headings[0] if headings else None
+
+    def elements(self, xpath: str) -> list[Element]:
+        """The elements at ``xpath``."""
+        return [] if self.root is None else self.root.xpath(xpath)
+
+    def is_aside(self, element: Element) -> bool:
+        """Whether ``element`` stands beside the page's own content: in a menu, a footer, among related products."""
+        for node in (element, *element.iterancestors()):
+            if node in self._above_heading or node.tag == "body":
+                return False
+            if _is_margin(node):
+                return True
+        return False
+
+    def near_heading(self, found: list[Element]) -> list[Element]:
+        """Those of ``found`` in the smallest part of the page that holds the heading and any of them."""
+        for node in self._above_heading_in_order:
+            inside = [element for element in found if node in element.iterancestors()]
+            if inside:
+                return inside
+        return found
+
+    @cached_property
+    def _above_heading_in_order(self) -> list[Element]:
+        return [] if self.heading is None else list(self.heading.iterancestors())
+
+    @cached_property
+    def _above_heading(self) -> set[Element]:
+        return set(self._above_heading_in_order)
+
+
+def names_of(element: Element) -> str:
+    """What an element is called: its class, id and label."""
+    return " ".join(element.get(name, "") for name in ("class", "id", "itemprop", "aria-label"))
+
+
+def text_of(element: Element, without: Container[Element] = ()) -> str:
+    """The text that a reader of the page sees, as far as that can be known without its style sheets.
+
+    Args:
+        element: whose text.
+        without: parts of it that are left out.
+    """
+    parts: list[str] = []
+    walk = etree.iterwalk(element, events=("start", "end", "comment"))
+    for event, node in walk:
+        block = node.tag in BLOCKS
+        if event == "start":
+            if node.tag in UNREAD or node in without:
+                walk.skip_subtree()
+            else:
+                parts += [" " if block else "", node.text or ""]
+        elif node is not element:
+            parts += [" " if block else "", node.tail or ""]
+    return " ".join("".join(parts).split())
+
+
+def _is_margin(element: Element) -> bool:
+    if element.tag == "header":
+        return element.getparent() is not None and element.getparent().tag == "body"
+    return element.tag in MARGINS or OTHER.search(names_of(element)) is not None

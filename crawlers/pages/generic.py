@@ -1,0 +1,156 @@
+"""The pages of any shop: each field from wherever the page has it. What a shop's own page objects build on.
+
+A shop that needs code overrides fields here and gives values as the page has them: the processors make them clean.
+Names are those of zyte-common-items, in snake case. Knows no shop.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from web_poet import HttpResponse, WebPage, field
+
+from crawlers.items import Listing, Product
+from crawlers.pages.document import Document
+from crawlers.pages.profile import Profile
+from crawlers.pages.reading import Reading
+from crawlers.pages.tiles import links_below
+from crawlers.pages.values import (
+    clean_number,
+    clean_text,
+    clean_texts,
+    clean_trail,
+    currency_code,
+    http_url,
+    http_urls,
+    parse_amount,
+    text_map,
+)
+
+OWN = "css"  # the source of a field that a shop's own page object reads
+LISTING_FIELDS = ("items", "next_page")  # those with a source
+PRODUCT_FIELDS = ("name", "sku", "price", "currency", "breadcrumbs", "additional_properties", "images")
+
+
+class ListingPage(WebPage[Listing]):
+    """A page of a category.
+
+    Args:
+        response: as it was served: HTML, or the JSON of an endpoint that loads more products.
+        profile: of the shop, if it has one.
+        platforms: profiles of platforms that the shop may run on.
+    """
+
+    def __init__(
+        self, response: HttpResponse, profile: Profile | None = None, platforms: Sequence[Profile] = ()
+    ) -> None:
+        super().__init__(response)
+        self.reading = Reading(Document(response), profile, platforms)
+
+    class Processors:
+        """What cleans each field."""
+
+        items = [http_urls]  # noqa: RUF012 (web-poet's convention: a constant)
+        next_page = [http_url]  # noqa: RUF012
+        sub_categories = [http_urls]  # noqa: RUF012
+
+    @field(cached=True)
+    def items(self) -> Any:
+        """URLs of product pages."""
+        return self.reading.first("items", self.reading.product_urls)
+
+    @field
+    def next_page(self) -> Any:
+        """URL of the category's next page: as a profile says, else as the page says, else by a platform's habit."""
+        return self.reading.next_page("next_page", counting=bool(self.items))
+
+    @field
+    def sub_categories(self) -> Any:
+        """URLs of the categories below this one."""
+        return links_below(self.reading.document, without=self.items)
+
+    async def to_item(self) -> Listing:
+        """All fields, clean, and where they stood."""
+        item = await super().to_item()
+        return replace(item, field_sources=_sources(item, self.reading, LISTING_FIELDS))
+
+
+class ProductPage(WebPage[Product]):
+    """The page of one product; the arguments are those of `ListingPage`."""
+
+    def __init__(
+        self, response: HttpResponse, profile: Profile | None = None, platforms: Sequence[Profile] = ()
+    ) -> None:
+        super().__init__(response)
+        self.reading = Reading(Document(response), profile, platforms)
+
+    class Processors:
+        """What cleans each field."""
+
+        canonical_url = [http_url]  # noqa: RUF012
+        name = [clean_text]  # noqa: RUF012
+        sku = [clean_number]  # noqa: RUF012
+        price = [parse_amount]  # noqa: RUF012
+        currency = [currency_code]  # noqa: RUF012
+        breadcrumbs = [clean_texts]  # noqa: RUF012
+        additional_properties = [text_map]  # noqa: RUF012
+        images = [http_urls]  # noqa: RUF012
+
+    @field
+    def url(self) -> str:
+        """Of the page itself."""
+        return self.reading.document.url
+
+    @field(cached=True)
+    def canonical_url(self) -> Any:
+        """The page's own idea of its URL."""
+        return next(iter(self.reading.document.elements('//link[@rel="canonical"]/@href')), None)
+
+    @field(cached=True)
+    def name(self) -> Any:
+        """Title."""
+        return self.reading.first("name", clean_text)
+
+    @field
+    def sku(self) -> Any:
+        """The shop's number of the product."""
+        return self.reading.first("sku", clean_number)
+
+    @field
+    def price(self) -> Any:
+        """An amount, alone or with its currency."""
+        return self.reading.first("price", parse_amount)
+
+    @field
+    def currency(self) -> Any:
+        """A code, a symbol, or a text with the price."""
+        return self.reading.first("currency", currency_code)
+
+    @field
+    def breadcrumbs(self) -> Any:
+        """Names of the categories above the product, the widest first."""
+        return self.reading.first("breadcrumbs", self._trail)
+
+    @field
+    def additional_properties(self) -> Any:
+        """Pairs of names and values."""
+        return self.reading.details("additional_properties")
+
+    @field
+    def images(self) -> Any:
+        """URLs of pictures."""
+        return self.reading.first("images", self.reading.picture_urls)
+
+    async def to_item(self) -> Product:
+        """All fields, clean, and where they stood."""
+        item = await super().to_item()
+        return replace(item, field_sources=_sources(item, self.reading, PRODUCT_FIELDS))
+
+    def _trail(self, values: Any) -> list[str]:
+        here = {self.url, self.canonical_url}
+        return clean_trail(values or (), here, self.name, self)
+
+
+def _sources(item: Any, reading: Reading, fields: Sequence[str]) -> dict[str, str]:
+    """Where each of ``fields`` that ``item`` has was read."""
+    return {name: reading.sources.get(name, OWN) for name in fields if getattr(item, name) not in (None, [], {})}

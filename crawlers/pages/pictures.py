@@ -1,0 +1,108 @@
+"""From a picture's element to the URL of its largest version. Knows neither shops nor where a gallery is."""
+
+import re
+from urllib.parse import unquote, urlsplit
+
+from crawlers.pages.document import Element
+from crawlers.pages.values import MAX_URL, url_path
+
+FILE = re.compile(r"\.(jpe?g|png|webp|gif|avif|bmp|tiff?)$", re.IGNORECASE)
+FULL = re.compile(r"zoom|large|full|orig|hi-?res|high|big|max", re.IGNORECASE)  # in names of attributes
+LAZY = ("data-src", "data-lazy-src", "data-lazy", "data-original-src", "data-image", "src")
+# Whole words at the end of a file's name, or folders: a shirt called "logo-tee.jpg" is a product.
+PLACEHOLDER = re.compile(
+    r"(^|[/_.-])(placeholder|no[-_]?(image|photo|picture|img)|noimg|image[-_]not[-_]available|coming[-_]?soon|"
+    r"blank|spacer|pixel|loading|loader([-_]\d+)?|transparent|1x1)([-_.]?\w{0,12}x?\d*)?\.\w+$|/placeholder/",
+    re.IGNORECASE,
+)
+DECORATION = re.compile(
+    r"(^|[/_.-])(sprites?|icons?|logo|favicon|flags?|badges?|avatars?|arrows?|stars?|banners?)([_.-]?\d*)\.\w+$|"
+    r"/(icons?|sprites?|flags?|badges?)/|\.svg$",
+    re.IGNORECASE,
+)
+SIZE = re.compile(  # what the versions of one picture differ in
+    r"[_-]?\d{2,4}x\d{2,4}|[_-]\d{2,4}x|[_-](thumb(nail)?|small|medium|large|big|zoom|full|grande|master|home|cart)"
+    r"(_default)?(?=[./_-])|/(thumbs?|thumbnails?|small|medium|large|big|zoom|full|originals?|cache/\w+)(?=/)",
+    re.IGNORECASE,
+)
+SMALL_PX = 60  # a smaller picture without a larger version is an icon
+
+
+def is_placeholder(url: str) -> bool:
+    """Whether ``url`` is called what shops call the picture of a product that has none."""
+    return PLACEHOLDER.search(unquote(url_path(url))) is not None
+
+
+def is_decoration(url: str) -> bool:
+    """Whether ``url`` is called like an icon or a logo."""
+    return DECORATION.search(unquote(url_path(url))) is not None
+
+
+def same_picture(url: str) -> str:
+    """What all sizes of the picture at ``url`` have in common."""
+    parts = urlsplit(url)
+    return SIZE.sub("", parts.netloc + unquote(parts.path))
+
+
+def pictures_of(element: Element) -> list[tuple[int, str]]:
+    """The best URL of each picture in ``element`` (itself, where it is one), with its rank: 0 is full size.
+
+    Full size is what a zoom shows (``data-zoom-image``, ``data-large_image``, ...) or what the picture links to; then
+    the largest candidate of ``srcset``; then ``src`` or what stands for it until a script loads the picture.
+    """
+    images = [element] if element.tag in ("img", "source") else element.xpath(".//img")
+    found = [best for best in (_best(image) for image in images) if best]
+    if not found and element.tag == "a" and is_file(element.get("href", "")):
+        found = [(0, element.get("href"))]
+    return found
+
+
+def link_around(element: Element) -> Element | None:
+    """The link that ``element`` stands in."""
+    return next((parent for parent in element.iterancestors("a")), None)
+
+
+def _best(image: Element) -> tuple[int, str] | None:
+    link = link_around(image)
+    for holder in (image, link) if link is not None else (image,):
+        for name, value in holder.attrib.items():
+            if name != "href" and name.startswith("data-") and FULL.search(name) and is_file(value):
+                return 0, value
+    if link is not None and is_file(link.get("href", "")):
+        return 0, link.get("href")
+    largest = _largest(image)
+    if largest:
+        return 1, largest
+    if _is_small(image):
+        return None
+    plain = next((image.get(name) for name in LAZY if image.get(name, "data:")[:5] != "data:"), None)
+    return (2, plain) if plain else None
+
+
+def _largest(image: Element) -> str | None:
+    """The largest candidate of the ``srcset``s; see https://html.spec.whatwg.org/#parse-a-srcset-attribute."""
+    holders = [image]
+    parent = image.getparent()
+    if parent is not None and parent.tag == "picture":
+        holders += parent.findall("source")
+    best: tuple[float, str] | None = None
+    for holder in holders:
+        for name in ("srcset", "data-srcset", "data-lazy-srcset"):
+            for candidate in re.split(r",\s+|,(?=https?:|/)", holder.get(name, "")):
+                url, _, size = candidate.strip().partition(" ")
+                number = re.match(r"([\d.]+)[wx]", size.strip())
+                weight = float(number[1]) if number and number[1].count(".") < 2 else 1.0
+                if url and not url.startswith("data:") and (best is None or weight > best[0]):
+                    best = weight, url
+    return best[1] if best else None
+
+
+def is_file(value: str) -> bool:
+    """Whether an attribute's ``value`` is the address of a picture, rather than a number, a flag or a page."""
+    value = value.strip() if len(value) <= MAX_URL else ""
+    return " " not in value and "{" not in value and FILE.search(url_path(value)) is not None
+
+
+def _is_small(image: Element) -> bool:
+    sizes = [image.get(name, "") for name in ("width", "height")]
+    return any(size.isascii() and size.isdigit() and int(size) < SMALL_PX for size in sizes)

@@ -1,0 +1,176 @@
+"""Doing what a profile says: its selectors on one page. Knows no shop."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any
+
+import jmespath
+from lxml import etree, html
+from parsel.csstranslator import HTMLTranslator
+
+from crawlers.pages.document import Document, Element, text_of
+from crawlers.pages.pager import with_number
+from crawlers.pages.pictures import pictures_of
+from crawlers.pages.profile import DetailsSelector, PageUrl, Profile, Rewrite, Selector
+
+FIELDS = {  # where they are not named as in the profile
+    "name": "title",
+    "breadcrumbs": "breadcrumb",
+    "additional_properties": "details",
+}
+
+
+class ProfileReader:
+    """What ``profile`` reads on ``page``, field by field; None where it does not say how."""
+
+    def __init__(self, profile: Profile, page: Document) -> None:
+        self.profile, self._page = profile, page
+
+    def read(self, field: str) -> Any:
+        """What the selectors of ``field`` find."""
+        selectors = self._selectors(field)
+        if field == "additional_properties":
+            return [pair for selector in selectors for pair in _details(selector, self._page)]
+        if field == "items" and not selectors and self.profile.product_url:
+            return self._page.elements("//a/@href")  # all are held against product_url
+        for selector in selectors:
+            if found := [value for value in _found(selector, self._page) if value not in (None, "", [])]:
+                return _as_values(field, found)
+        return None
+
+    def source(self, field: str) -> str:
+        """What is noted as the source of ``field``."""
+        return "url" if any(isinstance(one, Selector) and one.url for one in self._selectors(field)) else "profile"
+
+    def following_page(self) -> str | None:
+        """The URL of the next page by counting."""
+        where = self.profile.listing.page_url
+        return None if where is None else _following(where, self._page)
+
+    def _selectors(self, field: str) -> tuple[Any, ...]:
+        """A price names its currency, where nothing else is said."""
+        section = self.profile.listing if field in ("items", "next_page") else self.profile.product
+        selectors: tuple[Any, ...] = getattr(section, FIELDS.get(field, field))
+        return self.profile.product.price if field == "currency" and not selectors else selectors
+
+
+def matches(css: str, page: Document) -> bool:
+    """Whether ``css`` finds anything on ``page``."""
+    return page.root is not None and bool(_xpath(css)(page.root))
+
+
+def rewritten(url: str, rules: Iterable[Rewrite]) -> str:
+    """``url`` after all ``rules``."""
+    for rule in rules:
+        url = re.sub(rule.find, rule.replace, url)
+    return url
+
+
+@cache
+def _xpath(css: str) -> etree.XPath:
+    return etree.XPath(HTMLTranslator().css_to_xpath(css))
+
+
+def _found(selector: Selector, page: Document) -> list[Any]:
+    """Elements, texts and plain values, in the page's order."""
+    if selector.url:
+        return _cut(selector.url, [page.url])
+    if page.data is not None:
+        found = _looked_up(selector.jmespath, page.data) if selector.jmespath else []
+        if selector.css:
+            pieces = [html.fragment_fromstring(text, create_parent=True) for text in found if _is_text(text)]
+            found = [value for piece in pieces for value in _xpath(selector.css)(piece)]
+        return _cut(selector.regex, found)
+    if page.root is None or not selector.css:
+        return []
+    found = _cut(selector.regex, _xpath(selector.css)(page.root))
+    if not selector.jmespath:
+        return found
+    return [value for text in found for value in _looked_up(selector.jmespath, _parsed(text))]
+
+
+def _cut(regex: str | None, found: list[Any]) -> list[Any]:
+    if not regex:
+        return found
+    matched = (re.search(regex, _plain(value)) for value in found)
+    return [match[1] if match.re.groups else match[0] for match in matched if match]
+
+
+def _plain(value: Any) -> str:
+    """The text of an element, of a script as well, or of a value."""
+    if not isinstance(value, Element):
+        return str(value)
+    return value.text or "" if value.tag == "script" else text_of(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _parsed(value: Any) -> Any:
+    try:
+        return json.loads(_plain(value))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _looked_up(expression: str, data: Any) -> list[Any]:
+    try:
+        found = jmespath.search(expression, data)
+    except jmespath.exceptions.JMESPathError:  # a function met a value of another type
+        return []
+    return found if isinstance(found, list) else [found]
+
+
+def _as_values(field: str, found: list[Any]) -> Any:
+    """What ``field`` takes from what was found: links, pictures, pairs of texts and links, or one text."""
+    if field == "images":
+        return [url for value in found for url in _picture_urls(value)]
+    if field in ("items", "next_page"):
+        links = [_link(value) for value in found]
+        return links if field == "items" else links[0]
+    if field == "breadcrumbs":
+        return [(_plain(value), _link(value) if isinstance(value, Element) else None) for value in found]
+    return _plain(found[0])
+
+
+def _picture_urls(value: Any) -> list[Any]:
+    return [url for _, url in pictures_of(value)] if isinstance(value, Element) else [value]
+
+
+def _link(value: Any) -> Any:
+    if not isinstance(value, Element):
+        return str(value)
+    link = value if value.get("href") else next(value.iter("a"), None)
+    return None if link is None else link.get("href")
+
+
+def _details(selector: DetailsSelector, page: Document) -> Iterator[tuple[str, str]]:
+    if page.root is None:
+        return
+    if selector.lines:
+        for line in _xpath(selector.lines)(page.root):
+            name, _, value = _plain(line).partition(":")
+            yield name, value
+    elif selector.rows and selector.name and selector.value:
+        for row in _xpath(selector.rows)(page.root):
+            names, values = _xpath(selector.name)(row), _xpath(selector.value)(row)
+            yield from ((_plain(name), _plain(value)) for name, value in zip(names, values, strict=False))
+
+
+def _following(where: PageUrl, page: Document) -> str | None:
+    """The template's URL with the number that follows the one in the page's own URL."""
+    before, after = where.template.split("{page}")
+    named = re.fullmatch(r"\?([^=&?]+)=", before)
+    number = (
+        rf"{re.escape(before.lstrip('?'))}(\d{{1,6}}){re.escape(after)}$"
+        if not named
+        else rf"[?&]{re.escape(named[1])}=(\d{{1,6}})(?:&|$)"
+    )
+    current = re.search(number, page.url)
+    page_number = int(current[1]) + where.step if current else where.first
+    if named and not after:
+        return with_number(page.url, named[1], page_number)
+    return page.urljoin(where.template.replace("{page}", str(page_number)))
