@@ -14,3 +14,8 @@ def user_agent(contact: str) -> str:
     if not (contact.isascii() and contact.isprintable()):
         raise InputError(f"contact: expected printable ASCII for the user agent, got {contact!r}")
     return f"Atlas/{version('atlas')} (+{contact})"
+
+
+def robot_name(agent: str) -> str:
+    """The name under which robots.txt and X-Robots-Tag know the user agent ``agent``."""
+    return agent.partition("/")[0]

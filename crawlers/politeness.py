@@ -1,4 +1,4 @@
-"""Scrapy's manners, where they fall short: strange hosts, robots.txt, waiting before a retry, delays per host.
+"""Scrapy's manners, where they fall short: strange hosts, what robots are asked, waiting before a retry, pace.
 
 Knows nothing of pages. The base classes' private methods are used, so Scrapy's version is pinned.
 """
@@ -6,32 +6,30 @@ Knows nothing of pages. The base classes' private methods are used, so Scrapy's 
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
 from scrapy.downloadermiddlewares.offsite import OffsiteMiddleware
 from scrapy.downloadermiddlewares.retry import RetryMiddleware
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
-from scrapy.exceptions import IgnoreRequest
+from scrapy.exceptions import IgnoreRequest, StopDownload
 from scrapy.extensions.throttle import AutoThrottle
-from scrapy.http import Response
+from scrapy.http import Response, TextResponse
 from scrapy.settings import BaseSettings
 from scrapy.utils.httpobj import urlparse_cached
 
+from crawlers import robots_tag, robots_txt
+from crawlers.identity import robot_name
 from crawlers.profiles import POLITE, HostProfile
+from crawlers.refusals import RefusedError
 
 PROFILES = "ATLAS_PROFILES"  # the Scrapy setting that holds a HostProfile per host
-MAX_WAIT_S = 60.0  # before a retry, or between two requests, whatever the shop asks for
+ROBOTS_BYTES = "robots_bytes"  # in Request.meta: of robots.txt, so far
+ROBOTS_TAGS = "ATLAS_ROBOTS_TAGS"  # the Scrapy setting that holds the directives that keep us out of a page
+LINKS_ONLY = "links_only"  # in Request.meta of pages that are read for their links: lists of products, sitemaps
+MAX_WAIT_S = 60.0  # before a retry, or between two requests, whatever robots.txt asks for
 FAILURES_IN_A_ROW = 10  # pages given up, after which a host counts as down
-
-
-class RobotsUnreachableError(IgnoreRequest):
-    """It is not known what the host allows."""
-
-
-class HostDownError(IgnoreRequest):
-    """The host has not answered for long."""
 
 
 class LoudOffsite(OffsiteMiddleware):
@@ -40,34 +38,79 @@ class LoudOffsite(OffsiteMiddleware):
     def request_scheduled(self, request: Request, spider: Any) -> None:
         """Nothing yet: `process_request` refuses."""
 
+    def process_request(self, request: Request) -> None:
+        """Let ``request`` pass, or raise."""
+        try:
+            super().process_request(request)
+        except IgnoreRequest as error:
+            raise RefusedError("offsite", str(error)) from None
+
 
 class StrictRobots(RobotsTxtMiddleware):
     """robots.txt as in RFC 9309: one that cannot be had forbids everything; Scrapy would allow everything."""
 
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
-        self._faults: dict[str, tuple[type[IgnoreRequest], str]] = {}  # netloc -> why it is unknown what is allowed
+        self._robot = robot_name(crawler.settings["USER_AGENT"])
+        self._robotstxt_useragent = self._robot
+        self._faults: dict[str, tuple[str, str]] = {}  # netloc -> why it is unknown what is allowed: reason, text
+        crawler.signals.connect(self._received, signal=signals.bytes_received)
+
+    def _received(self, data: bytes, request: Request) -> None:
+        if request.meta.get("dont_obey_robotstxt"):  # it is robots.txt itself
+            request.meta[ROBOTS_BYTES] = request.meta.get(ROBOTS_BYTES, 0) + len(data)
+            if request.meta[ROBOTS_BYTES] > robots_txt.MAX_BYTES:
+                raise StopDownload(fail=False)
 
     async def _parse_robots(self, response: Response, netloc: str, request: Request) -> None:
         if response.status >= 500 or response.status == 429:
-            self._faults[netloc] = RobotsUnreachableError, f"{netloc}/robots.txt: HTTP {response.status}"
+            self._faults[netloc] = "robots_unreachable", f"{netloc}/robots.txt: HTTP {response.status}"
+        said = response.body if response.status == 200 else b""  # "not found" in so many words is no rule
+        response = response.replace(body=robots_txt.for_us(said, self._robot).encode())
         await super()._parse_robots(response, netloc, request)
 
     def _robots_error(self, exc: Exception, netloc: str) -> None:
-        self._faults[netloc] = HostDownError, f"{netloc}/robots.txt: {exc}"
+        reason = exc.reason if isinstance(exc, RefusedError) else "host_down"
+        self._faults[netloc] = reason, f"{netloc}/robots.txt: {exc}"
         super()._robots_error(exc, netloc)
 
     def process_request_2(self, rp: Any, request: Request) -> None:
         """Let ``request`` pass, or raise."""
         netloc = urlparse_cached(request).netloc
         if netloc in self._faults:
-            kind, text = self._faults[netloc]
-            raise kind(text)
-        super().process_request_2(rp, request)
+            raise RefusedError(*self._faults[netloc])
+        try:
+            super().process_request_2(rp, request)
+        except IgnoreRequest as error:
+            raise RefusedError("robots", f"{request.url}: {error}") from None
+
+
+class RobotsTags:
+    """Drops pages that ask robots to keep out, in X-Robots-Tag or in a meta tag."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._robot = robot_name(crawler.settings["USER_AGENT"])
+        self._unwanted = frozenset(crawler.settings.getlist(ROBOTS_TAGS))
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """As Scrapy makes it."""
+        return cls(crawler)
+
+    def process_response(self, request: Request, response: Response) -> Response:
+        """Let ``response`` pass, or raise."""
+        # Lists of products and sitemaps are often kept out of indexes, and are in none of ours.
+        unwanted = self._unwanted - {"noindex"} if request.meta.get(LINKS_ONLY) else self._unwanted
+        values = [value.decode("latin-1") for value in response.headers.getlist("X-Robots-Tag")]
+        if unwanted and isinstance(response, TextResponse):
+            values += robots_tag.meta_values(response.body, self._robot)
+        if found := robots_tag.forbidden(values, self._robot, unwanted):
+            raise RefusedError("robots_tag", f"{response.url}: {found}")
+        return response
 
 
 class PatientRetry(RetryMiddleware):
-    """Retries after a wait that doubles each time, or as long as Retry-After says; gives a dead host up as a whole."""
+    """Retries after a wait that doubles each time (or more: `PageHandler`); gives a dead host up as a whole."""
 
     def __init__(self, settings: BaseSettings) -> None:
         super().__init__(settings)
@@ -77,13 +120,13 @@ class PatientRetry(RetryMiddleware):
     def process_request(self, request: Request) -> None:
         """Refuse what would only fail again."""
         if self._failures[_host(request)] >= FAILURES_IN_A_ROW:
-            raise HostDownError(f"{_host(request)} has failed {FAILURES_IN_A_ROW} times in a row")
+            raise RefusedError("host_down", f"{_host(request)} has failed {FAILURES_IN_A_ROW} times in a row")
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:
         """Wait before the request is tried again, if it is to be."""
         result = super().process_response(request, response)
         if isinstance(result, Request):
-            await asyncio.sleep(self._wait_s(request, response.headers.get("Retry-After")))
+            await asyncio.sleep(self._wait_s(request))
         else:
             self._count(request, failed=response.status in self.retry_http_codes)
         return result
@@ -92,17 +135,14 @@ class PatientRetry(RetryMiddleware):
         """As `process_response`, where no response came."""
         result = super().process_exception(request, exception)
         if isinstance(result, Request):
-            await asyncio.sleep(self._wait_s(request, None))
+            await asyncio.sleep(self._wait_s(request))
         elif isinstance(exception, self.exceptions_to_retry):
             self._count(request, failed=True)
         return result
 
-    def _wait_s(self, request: Request, retry_after: bytes | None) -> float:
+    def _wait_s(self, request: Request) -> float:
         delay_s = self._profiles.get(_host(request), POLITE).delay_s
-        wait_s = delay_s * 2 ** request.meta.get("retry_times", 0)
-        if retry_after is not None and retry_after.isdigit():
-            wait_s = max(wait_s, float(retry_after))
-        return min(wait_s, MAX_WAIT_S)
+        return min(delay_s * 2 ** request.meta.get("retry_times", 0), MAX_WAIT_S)
 
     def _count(self, request: Request, *, failed: bool) -> None:
         host = _host(request)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from scrapy.downloadermiddlewares.httpcompression import HttpCompressionMiddleware
 from scrapy.downloadermiddlewares.offsite import OffsiteMiddleware
 from scrapy.downloadermiddlewares.retry import RetryMiddleware
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
@@ -10,8 +11,16 @@ from scrapy.dupefilters import BaseDupeFilter
 from scrapy.extensions.throttle import AutoThrottle
 
 from crawlers.connect import ConnectMap
-from crawlers.connect_twisted import CONNECT_MAP, MappedResolver
-from crawlers.politeness import PROFILES, HostThrottle, LoudOffsite, PatientRetry, StrictRobots
+from crawlers.page_handler import CONNECT_MAP, CarefulDecompression, PageHandler
+from crawlers.politeness import (
+    PROFILES,
+    ROBOTS_TAGS,
+    HostThrottle,
+    LoudOffsite,
+    PatientRetry,
+    RobotsTags,
+    StrictRobots,
+)
 from crawlers.profiles import POLITE, HostProfile
 
 MAX_PAGE_BYTES = 5_000_000  # also after decompression
@@ -26,6 +35,7 @@ def scrapy_settings(
     user_agent: str,
     max_attempts: int,
     timeout_s: float,
+    robots_tags: Iterable[str],
     log_file: str,
 ) -> dict[str, Any]:
     """What differs from Scrapy's defaults.
@@ -37,6 +47,7 @@ def scrapy_settings(
         user_agent: who we are.
         max_attempts: per page, the first one included.
         timeout_s: whole deadline of one attempt.
+        robots_tags: directives of X-Robots-Tag that keep us out, such as "noindex".
         log_file: where Scrapy's own lines go.
     """
     slots = {host: profiles.get(host, POLITE) for host in hosts}
@@ -48,7 +59,8 @@ def scrapy_settings(
         "DOWNLOAD_MAXSIZE": MAX_PAGE_BYTES,
         "DOWNLOAD_WARNSIZE": 0,
         "DOWNLOAD_VERIFY_CERTIFICATES": True,
-        "DOWNLOAD_HANDLERS": dict.fromkeys(("data", "file", "ftp", "s3")),  # only http and https are left
+        "DOWNLOAD_HANDLERS": dict.fromkeys(("data", "file", "ftp", "s3"))
+        | dict.fromkeys(("http", "https"), PageHandler),
         "DOWNLOAD_DELAY": POLITE.delay_s,
         # Each host has its slot; this one is also the number of connections per host that are kept open.
         "CONCURRENT_REQUESTS_PER_DOMAIN": max(profile.concurrency for profile in slots.values()),
@@ -63,12 +75,15 @@ def scrapy_settings(
             RobotsTxtMiddleware: None,
             StrictRobots: 100,
             RetryMiddleware: None,
+            RobotsTags: 540,
             PatientRetry: 550,
+            HttpCompressionMiddleware: None,
+            CarefulDecompression: 590,
         },
         "EXTENSIONS": {AutoThrottle: None, HostThrottle: 0},
         PROFILES: profiles,
         CONNECT_MAP: connect_map,
-        "TWISTED_DNS_RESOLVER": MappedResolver,
+        ROBOTS_TAGS: sorted(robots_tags),
         "HTTPPROXY_ENABLED": False,  # behind a proxy the guard against private addresses would see the proxy's only
         "COOKIES_ENABLED": False,  # their middleware fetches the list of public suffixes from the network
         "METAREFRESH_ENABLED": False,

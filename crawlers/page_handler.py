@@ -1,0 +1,115 @@
+"""How Scrapy's pages come: its aiohttp download handler, over our guarded session.
+
+Adds what Scrapy leaves out: requests are refused by the guard with a reason of their own, and a host that sends
+Retry-After is left alone for as long. Knows nothing of what is on a page. The base class's private methods are
+used, so Scrapy's version is pinned.
+"""
+
+import asyncio
+import time
+from typing import ClassVar, Self
+from weakref import WeakKeyDictionary
+
+from scrapy import Request
+from scrapy.core.downloader.handlers._aiohttp import AiohttpDownloadHandler, _ClientResponse
+from scrapy.crawler import Crawler
+from scrapy.downloadermiddlewares.httpcompression import HttpCompressionMiddleware
+from scrapy.exceptions import DownloadFailedError, IgnoreRequest
+from scrapy.http import Response
+from scrapy.utils.httpobj import urlparse_cached
+from scrapy.utils.ssl import _make_ssl_context
+
+from crawlers import retry_after
+from crawlers.connect_aiohttp import GuardedResponse, open_session, refusal
+from crawlers.refusals import RefusedError
+
+CONNECT_MAP = "ATLAS_CONNECT_MAP"  # the Scrapy setting that holds the map
+MAX_WAIT_S = 60.0  # a host that asks for more counts as down
+BUSY = {429, 503}
+MAX_ENCODINGS = 2  # one on top of the other
+MAX_RATIO = 100  # of decompressed to compressed bytes, above
+FREE_BYTES = 1_000_000
+
+
+class _Response(GuardedResponse, _ClientResponse):
+    """Bounded as ours, and with the addresses that Scrapy's wants to know."""
+
+
+class PageHandler(AiohttpDownloadHandler):
+    """Downloads http and https pages; one instance for both."""
+
+    experimental = False  # Scrapy calls its own so; what we need of it is tested
+    _of_crawler: ClassVar[WeakKeyDictionary[Crawler, Self]] = WeakKeyDictionary()
+
+    def __init__(self, crawler: Crawler) -> None:
+        super(AiohttpDownloadHandler, self).__init__(crawler)  # not its own, which opens a session without a guard
+        self._ssl_context = _make_ssl_context(crawler.settings)
+        self._session = open_session(
+            {host: tuple(where) for host, where in crawler.settings.getdict(CONNECT_MAP).items()},
+            limit=self._pool_size_total,
+            limit_per_host=self._pool_size_per_host,
+            response_class=_Response,
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),  # Scrapy sets them
+        )
+        self._resume_at: dict[str, float] = {}  # host -> when it may be asked again, on the monotonic clock
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """As Scrapy makes it, once per scheme."""
+        return cls._of_crawler.get(crawler) or cls._of_crawler.setdefault(crawler, cls(crawler))
+
+    async def download_request(self, request: Request) -> Response:
+        """Ask for one page; redirects are requests of their own.
+
+        Raises:
+            RefusedError: by the guard.
+            scrapy.exceptions.DownloadFailedError: or another of Scrapy's, which it may retry.
+        """
+        host = urlparse_cached(request).hostname or ""
+        await self._wait(host)
+        try:
+            response = await self._download(request)
+        except Exception as error:
+            if reason := refusal(error):
+                raise RefusedError(reason, str(error)) from error
+            raise
+        if response.status in BUSY:
+            self._resume_at[host] = time.monotonic() + (_retry_after_s(response) or 0)
+        return response
+
+    async def _download(self, request: Request) -> Response:
+        try:
+            return await super().download_request(request)
+        except ValueError as error:  # of a host name that cannot be encoded, a status line, a length
+            raise DownloadFailedError(str(error)) from error
+
+    async def _wait(self, host: str) -> None:
+        """Until ``host`` may be asked; who waits holds one of its places, so that nobody else asks."""
+        wait_s = self._resume_at.get(host, 0.0) - time.monotonic()
+        if wait_s > MAX_WAIT_S:
+            raise RefusedError("host_down", f"{host} asks to be left alone for {wait_s:.0f} s")
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+
+
+class CarefulDecompression(HttpCompressionMiddleware):
+    """Scrapy's, whose size limit it keeps; what is no honest compression is refused with a reason."""
+
+    def process_response(self, request: Request, response: Response) -> Request | Response:
+        """Decompress."""
+        if b",".join(response.headers.getlist("Content-Encoding")).count(b",") >= MAX_ENCODINGS:
+            raise RefusedError("bad_encoding", f"{response.url}: more than {MAX_ENCODINGS} encodings")
+        try:
+            plain = super().process_response(request, response)
+        except IgnoreRequest as error:
+            raise RefusedError("too_large", str(error)) from None
+        except Exception as error:  # whatever a decompressor raises
+            raise RefusedError("bad_encoding", f"{response.url}: {error}") from error
+        if len(plain.body) > max(MAX_RATIO * len(response.body), FREE_BYTES):
+            raise RefusedError("too_large", f"{response.url}: {len(response.body)} bytes became {len(plain.body)}")
+        return plain
+
+
+def _retry_after_s(response: Response) -> float | None:
+    header = response.headers.get("Retry-After")
+    return retry_after.seconds(header.decode("latin-1")) if header else None
