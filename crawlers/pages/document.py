@@ -6,11 +6,12 @@ Knows neither shops nor fields; what it says of an element is what every shop's 
 import json
 import re
 from collections.abc import Container
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
+from urllib.parse import urljoin
 
 from lxml import etree
-from web_poet import HttpResponse
+from web_poet import WebPage
 
 Element = etree._Element
 
@@ -25,23 +26,27 @@ OTHER = re.compile(  # names of what stands beside a page's own content
 
 
 class Document:
-    """One response: its HTML or its JSON."""
+    """One response, its HTML or its JSON, as the page object ``page`` has it."""
 
-    def __init__(self, response: HttpResponse) -> None:
-        self.response = response
-        self.url = str(response.url)
+    def __init__(self, page: WebPage[Any]) -> None:
+        self._page = page
+        self.url = str(page.response.url)
+
+    @cached_property
+    def _base_url(self) -> str:
+        return str(self._page.base_url)
 
     def urljoin(self, url: str) -> str:
         """``url`` made absolute."""
-        return str(self.response.urljoin(url))
+        return urljoin(self._base_url, url)
 
     @cached_property
     def data(self) -> Any:
         """What a JSON response holds; None if it is none."""
-        if self.response.body.lstrip()[:1] not in (b"{", b"["):
+        if self._page.response.body.lstrip()[:1] not in (b"{", b"["):
             return None
         try:
-            return json.loads(self.response.body)
+            return json.loads(self._page.response.body)
         except (ValueError, RecursionError):
             return None
 
@@ -50,12 +55,12 @@ class Document:
         """The HTML; None in a JSON response and in an empty one."""
         if self.data is not None:
             return None
-        root: Element | None = self.response.selector.root
+        root: Element | None = self._page.selector.root
         return root
 
     def mentions(self, text: bytes) -> bool:
         """Whether ``text`` stands anywhere in the source: cheaper than looking for an element."""
-        return text in self.response.body
+        return text in self._page.response.body
 
     @cached_property
     def heading(self) -> Element | None:
@@ -68,7 +73,7 @@ class Document:
 
     def elements(self, xpath: str) -> list[Element]:
         """The elements at ``xpath``."""
-        return [] if self.root is None else self.root.xpath(xpath)
+        return [] if self.root is None else list(_compiled(xpath)(self.root))
 
     def is_aside(self, element: Element) -> bool:
         """Whether ``element`` stands beside the page's own content: in a menu, a footer, among related products."""
@@ -94,6 +99,11 @@ class Document:
     @cached_property
     def _above_heading(self) -> set[Element]:
         return set(self._above_heading_in_order)
+
+
+@cache
+def _compiled(xpath: str) -> etree.XPath:
+    return etree.XPath(xpath)
 
 
 def names_of(element: Element) -> str:

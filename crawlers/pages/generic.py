@@ -45,7 +45,7 @@ class ListingPage(WebPage[Listing]):
         self, response: HttpResponse, profile: Profile | None = None, platforms: Sequence[Profile] = ()
     ) -> None:
         super().__init__(response)
-        self.reading = Reading(Document(response), profile, platforms)
+        self.reading = Reading(Document(self), profile, platforms)
 
     class Processors:
         """What cleans each field."""
@@ -54,7 +54,7 @@ class ListingPage(WebPage[Listing]):
         next_page = [http_url]  # noqa: RUF012
         sub_categories = [http_urls]  # noqa: RUF012
 
-    @field(cached=True)
+    @field
     def items(self) -> Any:
         """URLs of product pages."""
         return self.reading.first("items", self.reading.product_urls)
@@ -82,7 +82,7 @@ class ProductPage(WebPage[Product]):
         self, response: HttpResponse, profile: Profile | None = None, platforms: Sequence[Profile] = ()
     ) -> None:
         super().__init__(response)
-        self.reading = Reading(Document(response), profile, platforms)
+        self.reading = Reading(Document(self), profile, platforms)
 
     class Processors:
         """What cleans each field."""
@@ -101,12 +101,12 @@ class ProductPage(WebPage[Product]):
         """Of the page itself."""
         return self.reading.document.url
 
-    @field(cached=True)
+    @field
     def canonical_url(self) -> Any:
         """The page's own idea of its URL."""
         return next(iter(self.reading.document.elements('//link[@rel="canonical"]/@href')), None)
 
-    @field(cached=True)
+    @field
     def name(self) -> Any:
         """Title."""
         return self.reading.first("name", clean_text)
@@ -148,7 +148,7 @@ class ProductPage(WebPage[Product]):
 
     def _trail(self, values: Any) -> list[str]:
         here = {self.url, self.canonical_url}
-        return clean_trail(values or (), here, self.name, self)
+        return clean_trail(values or (), here, self.name, self.reading.document)
 
 
 def _sources(item: Any, reading: Reading, fields: Sequence[str]) -> dict[str, str]:

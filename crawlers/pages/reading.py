@@ -45,6 +45,7 @@ class Reading:
     def __init__(self, document: Document, profile: Profile | None, platforms: Sequence[Profile]) -> None:
         self.document, self._profile, self._platforms = document, profile, platforms
         self.sources: dict[str, str] = {}  # field -> source
+        self._known: dict[str, Any] = {}  # field -> value: some fields need others
 
     @cached_property
     def _shop(self) -> ProfileReader | None:
@@ -70,8 +71,11 @@ class Reading:
 
     def first(self, field: str, clean: Callable[[Any], T]) -> T:
         """``field`` by the first reader whose answer is still something when it is ``clean``."""
-        value, source = _first(field, clean, [*self._profiles, *self._syntaxes, self._guesses])
-        return self._noted(field, value, source)
+        if field not in self._known:
+            value, source = _first(field, clean, [*self._profiles, *self._syntaxes, self._guesses])
+            self._known[field] = self._noted(field, value, source)
+        known: T = self._known[field]
+        return known
 
     def details(self, field: str) -> dict[str, str]:
         """Pairs of names and values: what the first syntax says, and what the page shows in tables and lists."""
