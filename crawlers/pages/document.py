@@ -75,6 +75,15 @@ class Document:
         """The elements at ``xpath``."""
         return [] if self.root is None else list(_compiled(xpath)(self.root))
 
+    @cached_property
+    def _named(self) -> list[tuple[Element, str]]:
+        named = ((element, names_of(element)) for element in self.elements("//body//*[@class or @id or @itemprop]"))
+        return [(element, name) for element, name in named if element.tag not in UNREAD]
+
+    def called(self, pattern: re.Pattern[str]) -> list[Element]:
+        """The elements whose class, id or label holds ``pattern``."""
+        return [element for element, name in self._named if pattern.search(name)]
+
     def is_aside(self, element: Element) -> bool:
         """Whether ``element`` stands beside the page's own content: in a menu, a footer, among related products."""
         for node in (element, *element.iterancestors()):

@@ -13,25 +13,17 @@ from crawlers.pages.pictures import is_decoration, is_file, is_placeholder, link
 from crawlers.pages.tiles import product_links
 from crawlers.pages.values import parse_amount
 
-NAMES = 'concat(" ", @class, " ", @id, " ", @itemprop, " ", @aria-label)'
-LOWER = f'translate({NAMES}, "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")'
-
-
-def _called(*words: str, tags: str = "*") -> str:
-    """XPath: elements with one of ``words`` in their class, id or label."""
-    return f"//{tags}[" + " or ".join(f'contains({LOWER}, "{word}")' for word in words) + "]"
-
-
-TITLES = _called("product-title", "product_title", "producttitle", "product-name", "product_name", "productname")
-PRICES = _called("price", "amount", "preis", "prix", "precio", "prezzo")
-TRAILS = _called("breadcrumb", "bread-crumb", "crumbs", "brotkrumen", "fil d'ariane")
-GALLERIES = _called(
-    "gallery", "carousel", "slider", "swiper", "slick", "product-image", "product_image", "productimage",
-    "product-photo", "product-media", "product__media", "product-picture", "product-img", "product_img",
-    "main-image", "main-img", "images", "photos", "thumb", "zoom", "galerie", "fotos",
-)  # fmt: skip
-NUMBERS = _called("sku")
-LISTS = _called("attribut", "detail", "spec", "feature", "propert", "characteristic", "merkmale", tags="ul")
+# What classes and ids of elements are called that hold ...
+TITLES = re.compile(r"product[-_]?(title|name)", re.IGNORECASE)
+PRICES = re.compile(r"price|amount|preis|prix|precio|prezzo", re.IGNORECASE)
+TRAILS = re.compile(r"bread-?crumb|crumbs|brotkrumen|fil d'ariane", re.IGNORECASE)
+GALLERIES = re.compile(
+    r"gallery|galerie|carousel|slider|swiper|slick|(product|main)[-_]*(image|img|photo|media|picture)|"
+    r"images|photos|fotos|thumb|zoom",
+    re.IGNORECASE,
+)
+NUMBERS = re.compile(r"sku", re.IGNORECASE)
+LISTS = re.compile(r"attribut|detail|spec|feature|propert|characteristic|merkmale", re.IGNORECASE)
 
 OLD_PRICE = re.compile(
     r"(?<![a-z])(old|was|mrp|rrp|uvp|msrp|compare\w*|strike\w*|struck|cross\w*|before|previous|original|undiscounted|"
@@ -74,20 +66,23 @@ class Heuristics:
     def _items(self) -> list[str]:
         return product_links(self._page)
 
-    def _found(self, xpath: str) -> list[Element]:
-        found = self._page.elements(xpath)[:MAX_FOUND]
-        return [element for element in found if not self._page.is_aside(element)]
+    def _own(self, found: list[Element]) -> list[Element]:
+        """Those of ``found`` that are part of the page's own content."""
+        return [element for element in found[:MAX_FOUND] if not self._page.is_aside(element)]
+
+    def _called(self, pattern: re.Pattern[str]) -> list[Element]:
+        return self._own(self._page.called(pattern))
 
     def _name(self) -> str | None:
         heading = self._page.heading
         if heading is not None:
             return text_of(heading)
-        return next((text for element in self._found(TITLES) if (text := text_of(element))), None)
+        return next((text for element in self._called(TITLES) if (text := text_of(element))), None)
 
     @cached_property
     def _price_element(self) -> Element | None:
         """Where the price stands that is asked today: near the heading, not struck out, best on sale."""
-        with_amount = [element for element in self._found(PRICES) if parse_amount(_price_text(element)) is not None]
+        with_amount = [element for element in self._called(PRICES) if parse_amount(_price_text(element)) is not None]
         around = {parent for element in with_amount for parent in element.iterancestors()}
         leaves = [element for element in with_amount if element not in around]
         ranks = {element: rank for element in leaves if (rank := _price_rank(element)) is not None}
@@ -107,7 +102,7 @@ class Heuristics:
         return str(said[0]) if said else _price_text(element if parent is None or _has_symbol(element) else parent)
 
     def _sku(self) -> str | None:
-        for element in self._found(NUMBERS):
+        for element in self._called(NUMBERS):
             text = element.get("content") or element.get("data-sku") or LABEL.sub("", text_of(element))
             if text and len(text) <= MAX_NAME and any(character.isdigit() for character in text):
                 return text
@@ -115,7 +110,7 @@ class Heuristics:
         return next(named, None)
 
     def _breadcrumbs(self) -> list[tuple[str, str | None]]:
-        for element in self._page.elements(TRAILS)[:MAX_FOUND]:
+        for element in self._page.called(TRAILS)[:MAX_FOUND]:
             entries = element.xpath(".//li") or element.xpath(".//a | .//span[not(.//a) and not(ancestor::a)]")
             trail = [(text_of(entry), _first_link(entry)) for entry in entries]
             if any(link for _, link in trail):
@@ -125,7 +120,7 @@ class Heuristics:
     def _images(self) -> list[str]:
         """The gallery's, else those nearest to the heading; what links to another page is another product."""
         candidates = [image for image in self._page.elements("//img")[:MAX_FOUND] if self._is_own(image)]
-        galleries = set(self._found(GALLERIES))
+        galleries = set(self._called(GALLERIES))
         inside = [
             image for image in candidates if image in galleries or any(up in galleries for up in image.iterancestors())
         ]
@@ -148,15 +143,16 @@ class Heuristics:
 
     def _additional_properties(self) -> Iterator[tuple[str, str]]:
         """Tables of two columns, lists of definitions, and lists of lines such as "Material: Linen"."""
-        for row in self._found("//tr"):
+        for row in self._own(self._page.elements("//tr")):
             cells = row.xpath("./th | ./td")
             if len(cells) == 2:
                 yield from _pair(text_of(cells[0]), text_of(cells[1]))
-        for name in self._found("//dl//dt"):
+        for name in self._own(self._page.elements("//dl//dt")):
             value = name.getnext()
             if value is not None and value.tag == "dd":
                 yield from _pair(text_of(name), text_of(value))
-        for line in [line for block in self._found(LISTS) for line in block.xpath("./li")]:
+        blocks = [block for block in self._page.elements("//ul[@class or @id]") if LISTS.search(names_of(block))]
+        for line in (line for block in self._own(blocks) for line in block.iterchildren("li")):
             name_text, colon, value_text = text_of(line).partition(":")
             if colon:
                 yield from _pair(name_text, value_text)
