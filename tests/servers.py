@@ -1,7 +1,13 @@
-"""A real HTTP server on loopback whose pages a test writes by hand: what it answers, and what it was asked."""
+"""Servers on loopback whose answers a test writes by hand: what they answer, and what they were asked.
 
+`serving` speaks HTTP as it should be; `raw_serving` sends whatever hurts.
+"""
+
+import gzip
+import socket
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -78,3 +84,94 @@ def serving(shop: Shop) -> Iterator[Shop]:
         finally:
             server.shutdown()
             thread.join()
+
+
+Answer = bytes | Callable[[socket.socket, threading.Event], None]
+"""What a `RawServer` sends: bytes, or a function that does so itself and heeds the event, which is set at the end."""
+
+
+@dataclass
+class RawServer:
+    """Sends just what it is told, HTTP or not: path -> answer. Each answer ends the connection."""
+
+    answers: dict[str, Answer] = field(default_factory=dict)
+    requests: list[bytes] = field(default_factory=list)  # the heads that came
+    port: int = 0
+
+    def asked(self, path: str) -> int:
+        return sum(request.split(b" ")[1:2] == [path.encode()] for request in self.requests)
+
+
+@contextmanager
+def raw_serving(server: RawServer) -> Iterator[RawServer]:
+    """Serve ``server`` while the ``with`` block runs; sets its port."""
+    ended = threading.Event()
+
+    def serve(client: socket.socket) -> None:
+        with client, suppress(OSError):  # the client hangs up: that is what it should do here
+            head = b""
+            while b"\r\n\r\n" not in head:
+                if not (data := client.recv(65536)):
+                    return
+                head += data
+            server.requests.append(head)
+            answer = server.answers.get(head.split(b" ")[1].decode(), response(b"not found", status="404 Not Found"))
+            if callable(answer):
+                answer(client, ended)
+            else:
+                client.sendall(answer)
+
+    def accept() -> None:
+        with suppress(OSError):  # closed below
+            while True:
+                threading.Thread(target=serve, args=listener.accept()[:1], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        server.port = listener.getsockname()[1]
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield server
+        finally:
+            ended.set()
+            listener.shutdown(socket.SHUT_RDWR)  # wakes accept
+            thread.join()
+
+
+def response(body: bytes = b"", *headers: str, status: str = "200 OK", length: int | None = None) -> bytes:
+    """An HTTP response; ``length`` is what Content-Length claims, if not the truth, and -1 leaves it out."""
+    claimed = len(body) if length is None else length
+    lines = [f"HTTP/1.1 {status}", "Connection: close", *headers]
+    lines += [f"Content-Length: {claimed}"] if claimed >= 0 else []
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def endless(head: bytes, chunk: bytes = b"x" * 65536) -> Answer:
+    """``head``, then ``chunk`` again and again."""
+
+    def send(client: socket.socket, ended: threading.Event) -> None:
+        client.sendall(head)
+        while not ended.is_set():
+            client.sendall(chunk)
+
+    return send
+
+
+def dripping(head: bytes, every_s: float = 0.2) -> Answer:
+    """``head``, then one byte at a time."""
+
+    def send(client: socket.socket, ended: threading.Event) -> None:
+        client.sendall(head)
+        while not ended.wait(every_s):
+            client.sendall(b"x")
+
+    return send
+
+
+def gzip_bomb(size: int, layers: int = 1) -> bytes:
+    """Some bytes that decompress to ``size`` zeros."""
+    packer = zlib.compressobj(9, wbits=31)
+    data = b"".join([*(packer.compress(bytes(1_000_000)) for _ in range(size // 1_000_000)), packer.flush()])
+    for _ in range(layers - 1):
+        data = gzip.compress(data)
+    return data
