@@ -55,9 +55,13 @@ class CrawlParams(Section):
     manifest: FilePath  # JSON of picture URLs, read when source is "manifest"
     contact: Annotated[str, Field(min_length=3)]  # address or URL at the end of the user agent
     connect: dict[str, Address]  # host -> "address:port" in a network of yours; all else must have public addresses
+    robots_tags: list[Annotated[str, Field(pattern=r"^[a-z-]+$")]]  # directives of X-Robots-Tag that keep us out
+    browser: Annotated[str, Field(min_length=1)] | None  # path or name of Chromium; null: whichever is in PATH
     max_pages_per_category: PositiveInt  # listing pages
     max_attempts: PositiveInt  # per page, the first one included
     timeout_s: PositiveFloat  # per page
+    sitemaps: Literal["check", "ignore"]  # check: count the products in a shop's sitemaps to which no category led
+    max_coverage_drop: Probability  # a shop read worse than last time by more fails the crawl (0.2: 20 points of 100)
 
     @property
     def connect_map(self) -> dict[str, tuple[str, int]]:
@@ -76,6 +80,8 @@ class FetchParams(Section):
     max_bytes: PositiveInt  # a larger picture is refused (status too_large)
     max_pixels: Annotated[int, Field(gt=0, le=40_000_000)]  # likewise; at most images.MAX_PIXELS
     max_failed_share: Probability  # of all URLs; with more time-outs, 5xx and the like the stage fails, to be run again
+    reuse: Literal["never", "validate", "always"]  # pictures of an earlier snapshot: ask again, ask if changed, trust
+    obey_robots: bool  # ask for robots.txt of the pictures' hosts, and heed it
     shard_rows: PositiveInt  # pictures per Parquet shard
 
 

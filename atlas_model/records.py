@@ -4,10 +4,11 @@ A schema here is a contract between stages; a stage that writes one casts to it 
 it. Knows nothing of how the rows come about.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +17,8 @@ from atlas_model.errors import InputError, MissingError
 from atlas_model.files import replacing, replacing_folder
 
 COMPRESSION = "zstd"
+ROW_GROUP = 10_000  # rows that `write_rows` holds
+ROW_GROUP_BYTES = 8_000_000  # of pictures that `ShardWriter` holds
 LABELS = ("normal", "zoomed")  # of pictures; as 0 and 1 where numbers are needed
 SHARD_PATTERN = "part-{:05d}.parquet"
 
@@ -104,6 +107,17 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
         pq.write_table(table.cast(schema), temporary, compression=COMPRESSION)
 
 
+def write_rows(path: Path, rows: Iterable[dict[str, object]], schema: pa.Schema) -> int:
+    """Write ``rows`` as one Parquet file of ``schema``, whole or not at all, holding few of them; their number."""
+    count = 0
+    waiting = iter(rows)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression=COMPRESSION) as writer:
+        while group := list(islice(waiting, ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            count += len(group)
+    return count
+
+
 def read_table(path: Path, schema: pa.Schema, made_by: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read the Parquet file (or folder of shards, in name order) at ``path``.
 
@@ -148,16 +162,21 @@ def shard_paths(path: Path, made_by: str) -> list[Path]:
 
 
 class ShardWriter:
-    """Writes rows as ``part-00000.parquet``, ``part-00001.parquet``, ... of bounded size.
+    """Writes rows as ``part-00000.parquet``, ``part-00001.parquet``, ... with ``rows_per_shard`` rows each.
 
-    The folder appears under its name only when the ``with`` block ends well.
+    The folder appears under its name only when the ``with`` block ends well. Memory holds a row group at most.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema, rows_per_shard: int) -> None:
         self._replacing = replacing_folder(folder)
         self._schema, self._rows_per_shard = schema, rows_per_shard
+        # Pictures are compressed already: to try it again costs as much as all the rest of writing them.
+        self._binary = [field.name for field in schema if pa.types.is_binary(field.type)]
         self._rows: list[dict[str, object]] = []
+        self._bytes = 0  # of the pictures in them
+        self._rows_in_shard = 0
         self._shards = 0
+        self._writer: pq.ParquetWriter | None = None
         self._temporary: Path | None = None
 
     def __enter__(self) -> Self:
@@ -165,23 +184,40 @@ class ShardWriter:
         return self
 
     def append(self, row: dict[str, object]) -> None:
-        """Add one row; a full shard is written at once, so memory holds one shard at most."""
+        """Add one row."""
         self._rows.append(row)
-        if len(self._rows) >= self._rows_per_shard:
-            self._flush()
+        self._bytes += sum(len(cast(bytes, row[name])) for name in self._binary)
+        self._rows_in_shard += 1
+        if self._rows_in_shard >= self._rows_per_shard:
+            self._end_shard()
+        elif self._bytes >= ROW_GROUP_BYTES:
+            self._write_group()
 
-    def _flush(self) -> None:
+    def _write_group(self) -> None:
         assert self._temporary is not None
-        table = pa.Table.from_pylist(self._rows, schema=self._schema)
-        write_table(self._temporary / SHARD_PATTERN.format(self._shards), table, self._schema)
+        if self._writer is None:
+            path = self._temporary / SHARD_PATTERN.format(self._shards)
+            compression = {name: "none" if name in self._binary else COMPRESSION for name in self._schema.names}
+            self._writer = pq.ParquetWriter(
+                path, self._schema, compression=compression if self._binary else COMPRESSION
+            )
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows, self._bytes = [], 0
+
+    def _end_shard(self) -> None:
+        self._write_group()
+        assert self._writer is not None
+        self._writer.close()
+        self._writer, self._rows_in_shard = None, 0
         self._shards += 1
-        self._rows = []
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and (self._rows or not self._shards):
-            self._flush()
+        if kind is None and (self._rows_in_shard or not self._shards):
+            self._end_shard()
+        elif self._writer is not None:
+            self._writer.close()
         self._replacing.__exit__(kind, error, trace)
 
 

@@ -1,59 +1,56 @@
-"""From categories of shops to products.parquet: starts the process that crawls, and settles what it found.
+"""From categories of shops to products.parquet: starts the process that crawls, and judges what it found.
 
-The settling is a pure function of what the shops said: one row per product, sorted, without timestamps.
-
-- A product met under several URLs is one product; the others count as ``duplicate``.
-- A product met in categories with different labels gets the most specific one (the longest path), among equals the
-  first in sorted order, and is counted as ``two_categories``.
-- Everything else that is not in the table is counted with its reason.
-
-While it runs, a crawl's folder holds what it has learnt; a killed crawl goes on from there. The folder belongs to
-its sources and to the code that reads pages: with others it starts afresh, and a crawl that ended well leaves none.
+The crawl's folder keeps the journal: a killed crawl goes on from there, and the next one asks the shop only for what
+has changed. products.parquet is a pure function of what the shops say now, however the pages came: one row per
+product, sorted, without timestamps. It is replaced only by a crawl that is complete and read each shop about as well
+as the last one that was accepted.
 """
 
-import hashlib
 import json
-import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-
-import pyarrow as pa
 
 from atlas_model.errors import AtlasError, RetryError
-from atlas_model.files import write_text
+from atlas_model.files import write_json
 from atlas_model.progress import say
-from atlas_model.records import PRODUCTS, write_table
+from atlas_model.records import PRODUCTS, write_rows
 from crawlers.connect import ConnectMap
-from crawlers.items import Product
-from crawlers.job import TRANSIENT, CrawlJob, CrawlReport, Label
+from crawlers.health import Health, falls
+from crawlers.job import TRANSIENT, CrawlJob, CrawlReport
+from crawlers.journal import LISTING, PRODUCT, Journal, locked
+from crawlers.pages.registry import shop_of
 from crawlers.profiles import PROFILES, HostProfile
+from crawlers.readers import readers
+from crawlers.settling import Row, Settlement, ranked
 from crawlers.sources import Source
-from crawlers.spool import Record, read_spool
 
-CODE = Path(__file__).resolve().parent
-READERS = (CODE / "items.py", *sorted((CODE / "pages").glob("*.py")))  # what a spooled record depends on
+HEALTH = "health.json"  # in the folder: that of the last accepted crawl
 MAX_FAILED_SHARE = 0.1  # of a site's products; above it the catalogue is too incomplete to be one
-SHOWN = 5  # URLs in an error
+SHOWN = 5  # URLs in an error or a log
 
 
 @dataclass(frozen=True)
 class CrawlResult:
     """A crawl's figures."""
 
-    listing_pages: int
-    product_pages: int  # settled now; fewer than products where a killed crawl was resumed
+    listing_pages: int  # settled now; fewer than there are where a killed crawl was resumed
+    product_pages: int  # likewise
+    reused_pages: dict[str, int]  # of both: not_modified or same_content since they were read
     products: int
     by_site: dict[str, int]  # products
     dropped: dict[str, int]  # reason -> product pages
+    variants: int  # product pages not asked for: others differ in the query of their URL only, and say the same
     two_categories: int  # products
     category_faults: dict[str, int]  # reason -> category pages
+    walk_ends: dict[str, int]  # reason -> ways through categories
+    never_met: dict[str, int]  # site -> products in its sitemaps to which no category led; sites that have some
+    shops: Health
     retries: int
     seconds: float
 
@@ -69,106 +66,100 @@ def crawl(
     max_attempts: int,
     timeout_s: float,
     profiles: Mapping[str, HostProfile] = PROFILES,
+    snapshot: str = "crawl",
+    robots_tags: Collection[str] = (),
+    check_sitemaps: bool = False,
+    baseline: Health | None = None,
+    max_coverage_drop: float = 1.0,
 ) -> CrawlResult:
     """Crawl ``sources`` and write the products to ``output``.
 
     Args:
-        sources: category pages and their labels.
+        sources: category pages (or sitemaps) and their labels.
         output: Parquet of `records.PRODUCTS`, written whole at the end.
-        folder: for work in progress; removed at the end.
+        folder: for the memory of these shops, and nothing else; losing it costs time only.
         user_agent: who we are.
         connect_map: host -> (address, port), instead of DNS.
-        max_pages_per_category: category pages of one source, at most.
+        max_pages_per_category: category pages of one source, at most, where the shop's profile does not say.
         max_attempts: per page, the first one included.
         timeout_s: whole deadline of one attempt.
-        profiles: how fast to ask each host; politely where there is none.
+        profiles: how fast to ask each host; as the shop's profile says, or politely, where there is none.
+        snapshot: name of this crawl; one of the same name that did not finish is gone on with.
+        robots_tags: directives of X-Robots-Tag that keep us out.
+        check_sitemaps: whether to look in the shops' sitemaps for products to which no category led.
+        baseline: the shops' health in an earlier crawl, for when the folder has none.
+        max_coverage_drop: how far a share of a shop's health may fall below the last accepted crawl's; 1 accepts all.
 
     Raises:
         RetryError: a category page, or many products of a shop, could not be asked for. What came is kept.
-        AtlasError: no product was found, or the process that crawls failed.
+        AtlasError: no product was found, a shop was read worse than before, another crawl is at work in ``folder``,
+            or the process that crawls failed.
     """
     started = time.monotonic()
+    sources = ranked(sources)
     job = CrawlJob(
-        sources=list(sources),
+        snapshot=snapshot,
+        sources=sources,
+        readers=readers(robots_tags),
         connect_map=connect_map,
-        profiles=dict(profiles),
+        profiles=_paces(sources) | dict(profiles),
         user_agent=user_agent,
         max_pages_per_category=max_pages_per_category,
         max_attempts=max_attempts,
         timeout_s=timeout_s,
+        robots_tags=sorted(robots_tags),
+        check_sitemaps=check_sitemaps,
         folder=str(folder),
     )
-    _prepare(folder, sources)
-    report = _run(job)
-    for url, reason in report.category_faults:
-        say(f"crawl: category page {url}: {reason}")
-    _check_complete(report, folder)
-    rows, dropped, two_categories = settle({record["url"]: record for record in read_spool(job.spool)}, report)
-    if not rows:
-        raise AtlasError(_nothing_found(dropped, report, job.log))
-    write_table(output, pa.Table.from_pylist(rows, schema=PRODUCTS), PRODUCTS)
-    shutil.rmtree(folder)
+    with locked(folder) as lock:
+        report = _run(job, lock)
+        for url, reason in report.category_faults:
+            say(f"crawl: category page {url}: {reason}")
+        with Journal(job.journal) as journal:
+            _check_complete(report, journal, folder)
+            settlement = Settlement(journal, sources)
+            for site, tally in settlement.shops.items():
+                tally.listing_pages, tally.items = report.listed[site]["pages"], report.listed[site]["items"]
+            accepted = folder / HEALTH
+            before = json.loads(accepted.read_text(encoding="utf-8")) if accepted.is_file() else baseline or {}
+            rows = _accepted(settlement, before, max_coverage_drop, report, job)
+            products = write_rows(output, rows, PRODUCTS)
+            never_met = settlement.never_met()
+            journal.finish()
+        health = {site: tally.to_json() for site, tally in settlement.shops.items()}
+        write_json(accepted, health)
+    for site, urls in never_met.items():
+        if urls:
+            say(f"crawl: {site}: {len(urls)} products of its sitemaps are in no category, such as {urls[:SHOWN]}")
+    counts = report.counts
     return CrawlResult(
-        listing_pages=report.listing_pages,
-        product_pages=report.product_pages,
-        products=len(rows),
-        by_site=_counted(row["site"] for row in rows),
-        dropped=dropped,
-        two_categories=two_categories,
+        listing_pages=counts.get(LISTING, 0),
+        product_pages=counts.get(PRODUCT, 0),
+        reused_pages={name: counts.get(name, 0) for name in ("not_modified", "same_content")},
+        products=products,
+        by_site={site: shop["products"] for site, shop in health.items() if shop["products"]},
+        dropped={reason: count for reason, count in sorted(settlement.dropped.items()) if count},
+        variants=counts.get("variants", 0),
+        two_categories=settlement.two_categories,
         category_faults=_counted(reason for _, reason in report.category_faults),
+        walk_ends=report.walk_ends,
+        never_met={site: len(urls) for site, urls in never_met.items()},
+        shops=health,
         retries=report.retries,
         seconds=round(time.monotonic() - started, 2),
     )
 
 
-def settle(spooled: Mapping[str, Record], report: CrawlReport) -> tuple[list[dict[str, Any]], dict[str, int], int]:
-    """Decide which product gets which label.
-
-    Args:
-        spooled: URL -> what its page said; URLs that no category links to (any more) are left out.
-        report: which categories link to it.
-
-    Returns:
-        The rows, sorted by product_id; product pages without a row by reason; products met in several categories.
-    """
-    dropped: Counter[str] = Counter({"offsite": report.offsite} if report.offsite else {})
-    pages: dict[str, list[tuple[str, Product, list[Label]]]] = {}  # product_id -> its pages
-    for url, labels in sorted(report.links.items()):
-        record = spooled.get(url, {"dropped": report.failed.get(url, "not_asked")})
-        if "dropped" in record:
-            dropped[record["dropped"]] += 1
-            continue
-        product = Product.from_json(record["product"])
-        site, _ = _best(labels)
-        pages.setdefault(product.row(site, ())["product_id"], []).append((url, product, labels))
-    rows, two_categories = [], 0
-    for _, same in sorted(pages.items()):
-        labels = [label for _, _, of_page in same for label in of_page]
-        two_categories += len({taxonomy for _, taxonomy in labels}) > 1
-        dropped["duplicate"] += len(same) - 1
-        rows.append(same[0][1].row(*_best(labels)))
-    return rows, {reason: count for reason, count in sorted(dropped.items()) if count}, two_categories
+def _paces(sources: Sequence[Source]) -> dict[str, HostProfile]:
+    paces = {source.site: shop_of(source.site).pace for source in sources}
+    return {site: pace for site, pace in paces.items() if pace is not None}
 
 
-def _best(labels: Sequence[Label]) -> Label:
-    return min(labels, key=lambda label: (-len(label[1]), label))
-
-
-def _prepare(folder: Path, sources: Sequence[Source]) -> None:
-    """Start afresh unless ``folder`` belongs to a crawl of the same sources by the same code."""
-    digest = hashlib.sha256(json.dumps([[one.site, one.taxonomy, one.url] for one in sources]).encode())
-    for path in READERS:
-        digest.update(path.read_bytes())
-    mark = folder / "key.txt"
-    if not mark.is_file() or mark.read_text(encoding="utf-8") != digest.hexdigest():
-        shutil.rmtree(folder, ignore_errors=True)
-        write_text(mark, digest.hexdigest())
-
-
-def _run(job: CrawlJob) -> CrawlReport:
+def _run(job: CrawlJob, lock: int) -> CrawlReport:
     job.report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "crawlers.spiders"]
-    ended = subprocess.run(command, input=job.to_json(), text=True, check=False)
+    # The child holds the lock as well: where it outlives us, nobody else comes in.
+    ended = subprocess.run(command, input=job.to_json(), text=True, check=False, pass_fds=[lock])
     if ended.returncode or not job.report.is_file():
         raise AtlasError(f"the process that crawls ended with code {ended.returncode}. Its log: {job.log}")
     report = CrawlReport.load(job.report)
@@ -177,7 +168,7 @@ def _run(job: CrawlJob) -> CrawlReport:
     return report
 
 
-def _check_complete(report: CrawlReport, folder: Path) -> None:
+def _check_complete(report: CrawlReport, journal: Journal, folder: Path) -> None:
     """Refuse what is only a part of what the shops have."""
     again = f"What came is kept in {folder}: the same command goes on from there."
     if not report.finished:
@@ -186,12 +177,33 @@ def _check_complete(report: CrawlReport, folder: Path) -> None:
     if unasked:
         shown = "".join(f"\n  - {url}: {reason}" for url, reason in unasked[:SHOWN])
         raise RetryError(f"{len(unasked)} category pages could not be read, such as{shown}\n{again}")
-    listed = _counted(urlsplit(url).hostname for url in report.links)
-    failed = Counter(urlsplit(url).hostname for url in report.failed)
-    for site, count in failed.items():
-        if count > MAX_FAILED_SHARE * listed[site]:
-            reasons = ", ".join(sorted({report.failed[url] for url in report.failed if urlsplit(url).hostname == site}))
-            raise RetryError(f"{site}: {count} of {listed[site]} product pages failed ({reasons}). {again}")
+    listed = journal.found_by_site()
+    failed: dict[str, Counter[str]] = {}
+    for _, reason, site in journal.faults(PRODUCT):
+        failed.setdefault(site, Counter())[reason] += 1
+    for site, reasons in failed.items():
+        if reasons.total() > MAX_FAILED_SHARE * listed[site]:
+            count = f"{reasons.total()} of {listed[site]} product pages failed ({', '.join(sorted(reasons))})"
+            raise RetryError(f"{site}: {count}. {again}")
+
+
+def _accepted(
+    settlement: Settlement, before: Health, max_drop: float, report: CrawlReport, job: CrawlJob
+) -> Iterator[Row]:
+    """The rows; an error at their end, before they take the place of the last ones, if they are none to accept."""
+    yield from settlement.rows()
+    now = {site: tally.to_json() for site, tally in settlement.shops.items()}
+    if not any(shop["products"] for shop in now.values()):
+        raise AtlasError(_nothing_found(settlement.dropped, report, job.log))
+    worse = list(falls(before, now, max_drop))
+    if worse:
+        detail = "".join(f"\n  - {sentence}" for sentence in worse)
+        raise AtlasError(
+            f"shops were read worse than in the last accepted crawl, by more than crawl.max_coverage_drop:{detail}\n"
+            "`atlas crawl try URL` shows what is read of a page. Mend the shop's profile in crawlers/pages and run "
+            "again: other shops' pages are not asked for twice. If the shop is like that now, raise "
+            "crawl.max_coverage_drop for one run."
+        )
 
 
 def _nothing_found(dropped: Mapping[str, int], report: CrawlReport, log: Path) -> str:
@@ -201,5 +213,5 @@ def _nothing_found(dropped: Mapping[str, int], report: CrawlReport, log: Path) -
     return f"the crawl found no product, expected at least one. See {log}{detail}"
 
 
-def _counted(values: Any) -> dict[str, int]:
+def _counted(values: Iterable[Any]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))

@@ -1,4 +1,7 @@
-"""What the process that crawls and the one that started it tell each other: a job, and a report. Plain values only."""
+"""What the process that crawls and the one that started it tell each other: a job, and a report. Plain values only.
+
+What pages say goes through the journal.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -6,15 +9,14 @@ from pathlib import Path
 from typing import Self
 
 from atlas_model.files import write_text
-from atlas_model.taxonomy import CategoryPath
 from crawlers.connect import ConnectMap
 from crawlers.profiles import HostProfile
 from crawlers.sources import Source
 
-Label = tuple[str, CategoryPath]  # site, taxonomy
-
-# Reasons that may be gone on the next try: such a page is asked for again when the crawl is resumed.
-TRANSIENT = {"robots_unreachable", "host_down", "timeout", "no_such_host", "refused", "connection"}
+# Reasons that may be gone on the next try, or once crawl.connect names a host: such a page is asked for again when
+# the crawl is resumed.
+TRANSIENT = {"robots_unreachable", "host_down", "timeout", "no_such_host", "refused", "connection", "truncated"}
+TRANSIENT |= {"blocked", "certificate"}
 TRANSIENT |= {f"http_{status}" for status in (408, 429, 500, 502, 503, 504, 522, 524)}
 
 
@@ -22,19 +24,23 @@ TRANSIENT |= {f"http_{status}" for status in (408, 429, 500, 502, 503, 504, 522,
 class CrawlJob:
     """A crawl to do; the arguments are those of `crawlers.crawl.crawl`."""
 
-    sources: list[Source]
+    snapshot: str  # name of the crawl: an unfinished one of the same name is gone on with
+    sources: list[Source]  # a source's place in the list is its rank: the first one's label wins
+    readers: dict[str, str]  # name of a shop -> a digest of what reads its pages
     connect_map: ConnectMap
     profiles: dict[str, HostProfile]
     user_agent: str
     max_pages_per_category: int
     max_attempts: int
     timeout_s: float
+    robots_tags: list[str]
+    check_sitemaps: bool
     folder: str
 
     @property
-    def spool(self) -> Path:
-        """What product pages say."""
-        return Path(self.folder) / "products.jsonl"
+    def journal(self) -> Path:
+        """What pages say."""
+        return Path(self.folder) / "journal.sqlite"
 
     @property
     def report(self) -> Path:
@@ -62,15 +68,13 @@ class CrawlJob:
 
 @dataclass(frozen=True)
 class CrawlReport:
-    """What is not in the spool: which category links to which product, and what went wrong."""
+    """What is not in the journal: how the run went."""
 
     finished: bool  # False: interrupted
-    links: dict[str, list[Label]]  # product page -> its categories
-    failed: dict[str, str]  # product page -> a reason that may be gone on the next try
+    counts: dict[str, int]  # listing, product, sitemap: pages that came now; not_modified, same_content, variants
+    walk_ends: dict[str, int]  # reason -> ways through categories
     category_faults: list[tuple[str, str]]  # category page, reason
-    listing_pages: int
-    product_pages: int
-    offsite: int  # links to other hosts
+    listed: dict[str, dict[str, int]]  # site -> category pages, and items on them
     retries: int
     errors: int  # of ours, in the spider
 
@@ -82,7 +86,5 @@ class CrawlReport:
     def load(cls, path: Path) -> Self:
         """Undo `save`."""
         value = json.loads(path.read_text(encoding="utf-8"))
-        value["links"] = {
-            url: [(site, tuple(taxonomy)) for site, taxonomy in labels] for url, labels in value["links"].items()
-        }
+        value["category_faults"] = [(url, reason) for url, reason in value["category_faults"]]
         return cls(**value)

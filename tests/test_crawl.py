@@ -1,74 +1,30 @@
 """The crawl against a real shop on loopback: what comes, what does not, and what happens when things break."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from atlas_model.errors import AtlasError, RetryError
-from atlas_model.records import PRODUCTS
-from crawlers.crawl import CrawlResult, crawl, settle
+from crawlers.items import Product
 from crawlers.job import CrawlJob, CrawlReport
+from crawlers.journal import PRODUCT, Journal, Page
 from crawlers.profiles import HostProfile
+from crawlers.settling import Settlement, ranked
 from crawlers.shop.running import running_shop
 from crawlers.sources import Source, read_sources
 from flows.stages.crawl import run as run_stage
 from flows.stages.entry import main
+from tests.crawling import QUICK, SHIRT, listing, product, rows, run, source
 from tests.servers import HOST, Reply, Shop, serving
 
-QUICK = HostProfile(delay_s=0, concurrency=4, autothrottle=False)
-SHIRT = ("Clothing", "Tops", "Shirt")
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def listing(*urls: str, next_page: str | None = None) -> Reply:
-    data = {"@type": "ItemList", "itemListElement": [{"@type": "ListItem", "url": url} for url in urls]}
-    link = f'<link rel="next" href="{next_page}">' if next_page else ""
-    return Reply(f'<html><head>{link}<script type="application/ld+json">{json.dumps(data)}</script></head></html>')
-
-
-def product(name: str | None, sku: str | None = None, image: str | None = "/i.jpg", canonical: str = "") -> Reply:
-    data = {"@type": "Product", "name": name, "sku": sku, "image": image}
-    link = f'<link rel="canonical" href="{canonical}">'
-    script = json.dumps(data).replace("<", "\\u003c")
-    return Reply(f'<html><head>{link}<script type="application/ld+json">{script}</script></head></html>')
-
-
-def source(path: str, *taxonomy: str) -> Source:
-    return Source(HOST, taxonomy or SHIRT, f"http://{HOST}{path}")
-
-
-def run(shop: Shop, sources: list[Source], folder: Path, **changes: Any) -> CrawlResult:
-    arguments: dict[str, Any] = {
-        "output": folder / "products.parquet",
-        "folder": folder / "work",
-        "user_agent": "Atlas/0 (+https://example.org)",
-        "connect_map": shop.connect_map,
-        "max_pages_per_category": 50,
-        "max_attempts": 2,
-        "timeout_s": 5,
-        "profiles": {HOST: QUICK},
-    }
-    return crawl(sources, **arguments | changes)
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    table = pq.read_table(folder / "products.parquet")
-    assert table.schema.equals(PRODUCTS)
-    return table.to_pylist()
-
 
 HOSTILE = "<script>alert('x')</script> \u202e & \"Co\""
 
@@ -156,7 +112,7 @@ def test_pagination_without_end_ends(odd: SimpleNamespace) -> None:
 
 def test_mark_up_in_a_title_stays_text(odd: SimpleNamespace) -> None:
     titles = {row["product_id"]: row["title"] for row in odd.rows}
-    assert titles[f"{HOST}:4"] == "<script>alert('x')</script>  & \"Co\""
+    assert titles[f"{HOST}:4"] == "<script>alert('x')</script> & \"Co\""
 
 
 def test_the_most_specific_label_wins(odd: SimpleNamespace) -> None:
@@ -173,82 +129,6 @@ def test_address_and_port_are_nowhere_in_the_data(odd: SimpleNamespace) -> None:
 
 def test_the_shop_is_told_who_asks(odd: SimpleNamespace) -> None:
     assert {sent["User-Agent"] for _, sent in odd.shop.headers} == {"Atlas/0 (+https://example.org)"}
-
-
-def test_the_same_shop_gives_the_same_bytes_and_nothing_is_left_behind(odd: SimpleNamespace, tmp_path: Path) -> None:
-    run(odd.shop, list(reversed(odd.sources)), tmp_path)
-    assert (tmp_path / "products.parquet").read_bytes() == (odd.folder / "products.parquet").read_bytes()
-    assert odd.shop.asked["/p/1"] == 2 * odd.asked["/p/1"]  # a crawl that ended well is not reused
-    assert [path.name for path in tmp_path.iterdir()] == ["products.parquet"]
-
-
-def big_shop(products: int) -> Shop:
-    """Many products, answered slowly."""
-    paths = [f"/p/{number}" for number in range(products)]
-    pages = {path: product(f"Product {path}", path) for path in paths}
-    for page in pages.values():
-        page.after_s = 0.05
-    return Shop({"/shirts": listing(*paths), **pages})
-
-
-CHILD = """
-import json, sys
-from pathlib import Path
-from crawlers.crawl import crawl
-from crawlers.profiles import HostProfile
-from crawlers.sources import Source
-from atlas_model.errors import AtlasError
-given = json.loads(sys.argv[1])
-crawl([Source("shop.test", ("Clothing", "Tops", "Shirt"), "http://shop.test/shirts")],
-      output=Path(given["folder"]) / "products.parquet", folder=Path(given["folder"]) / "work",
-      user_agent="Atlas/0 (+https://example.org)", connect_map={"shop.test": ("127.0.0.1", given["port"])},
-      max_pages_per_category=50, max_attempts=2, timeout_s=5,
-      profiles={"shop.test": HostProfile(delay_s=0, concurrency=4, autothrottle=False)})
-"""
-
-
-def wait_until(true: Callable[[], bool], limit_s: float = 30) -> None:
-    deadline = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the child is not told that its parent was killed")
-def test_a_killed_crawl_goes_on_where_it_was(tmp_path: Path) -> None:
-    products = 160
-    with serving(big_shop(products)) as shop:
-        given = json.dumps({"folder": str(tmp_path), "port": shop.port})
-        spool = tmp_path / "work/products.jsonl"
-        with subprocess.Popen([sys.executable, "-c", CHILD, given], cwd=ROOT, stderr=subprocess.DEVNULL) as crawling:
-            wait_until(lambda: spool.exists() and spool.read_bytes().count(b"\n") > 10)
-            os.kill(crawling.pid, signal.SIGKILL)
-        time.sleep(0.5)  # the grandchild's last requests
-        at_kill = sum(shop.asked.values())
-        time.sleep(0.5)
-        assert sum(shop.asked.values()) == at_kill < products  # it died with its parent
-        spooled = {urlsplit(json.loads(line)["url"]).path for line in spool.read_text().splitlines()}
-        with spool.open("a") as file:
-            file.write('{"url": "http://shop.test/p/79", "dropped": "http_4')  # as a power cut leaves it
-
-        result = run(shop, [source("/shirts")], tmp_path)
-
-        assert {path for path in spooled if shop.asked[path] != 1} == set()
-        assert result.product_pages == products - len(spooled)
-        assert len(rows(tmp_path)) == result.products == products
-
-
-def test_spooled_pages_are_forgotten_when_sources_change(tmp_path: Path) -> None:
-    shop = Shop({"/shirts": listing("/p/1", "/p/broken"), "/p/1": product("One", "1"), "/p/broken": Reply("", 500)})
-    with serving(shop):
-        with pytest.raises(RetryError, match="1 of 2 product pages failed"):
-            run(shop, [source("/shirts")], tmp_path)
-        assert not (tmp_path / "products.parquet").exists()
-        shop.pages["/p/broken"] = product("Mended", "2")
-        run(shop, [source("/shirts", "Other")], tmp_path)
-    assert shop.asked["/p/1"] == 2
-    assert {tuple(row["taxonomy"]) for row in rows(tmp_path)} == {("Other",)}
 
 
 def test_a_shop_that_is_down_can_be_tried_again(tmp_path: Path) -> None:
@@ -272,13 +152,6 @@ def test_no_product_is_an_error_that_says_why(tmp_path: Path) -> None:
         run(shop, [source("/shirts")], tmp_path)
     assert not isinstance(caught.value, RetryError)
     assert (tmp_path / "work/log.txt").is_file()
-
-
-def test_pages_per_category_are_limited(tmp_path: Path) -> None:
-    pages = {f"/shirts?{n}": listing(f"/p/{n}", next_page=f"/shirts?{n + 1}") for n in range(1, 6)}
-    with serving(Shop(pages | {f"/p/{n}": product("P", str(n)) for n in range(1, 6)})) as shop:
-        result = run(shop, [source("/shirts?1")], tmp_path, max_pages_per_category=3)
-    assert (result.listing_pages, result.products, result.category_faults) == (3, 3, {"page_limit": 1})
 
 
 def test_private_addresses_are_not_connected_to(tmp_path: Path) -> None:
@@ -311,34 +184,33 @@ def test_delays_of_the_profile_and_of_robots_txt_are_kept(tmp_path: Path, profil
     assert min(gaps_s) > 0.28  # .6 s, less half of it at random
 
 
-def report(links: dict[str, list[tuple[str, tuple[str, ...]]]]) -> CrawlReport:
-    return CrawlReport(
-        finished=True, links=links, failed={}, category_faults=[], listing_pages=1, product_pages=1, offsite=0,
-        retries=0, errors=0,
-    )  # fmt: skip
-
-
-def spooled(url: str, sku: str) -> dict[str, Any]:
-    value = {"url": url, "canonical_url": None, "name": sku, "sku": sku, "price": "1.50", "currency": "EUR"}
-    return {"url": url, "product": value | {"breadcrumbs": [], "additional_properties": {}, "images": ["http://x/"]}}
-
-
-def test_labels_of_one_product_under_several_urls_are_settled_together() -> None:
-    links = {
-        "http://a/1?x": [("a", ("B", "C"))],
-        "http://a/1": [("a", ("A",)), ("a", ("B", "D"))],
-        "http://a/2": [("a", ("A",))],
-    }
-    records = {url: spooled(url, url.partition("?")[0][-1]) for url in [*links, "http://a/no-longer-linked"]}
-    found, dropped, two_categories = settle(records, report(links))
+def test_labels_of_one_product_under_several_urls_are_settled_together(tmp_path: Path) -> None:
+    sources = ranked([Source("a", taxonomy, "http://a/") for taxonomy in (("A",), ("B", "C"), ("B", "D"))])
+    assert [source.taxonomy for source in sources] == [("B", "C"), ("B", "D"), ("A",)]
+    links = {"http://a/1?x": ["B", "C"], "http://a/1": ["A"], "http://a/2": ["A"]}
+    with Journal(tmp_path / "j") as journal:
+        journal.begin("one", ["r"])
+        for url, taxonomy in links.items():
+            sku = url.partition("?")[0][-1]
+            said = Product(url, None, sku, sku, None, None, [], {}, ["http://x/"]).to_json()
+            journal.put(PRODUCT, url, Page(json.dumps(said), reader="r"))
+            journal.link([url], [source.taxonomy for source in sources].index(tuple(taxonomy)), "a")
+        journal.link(["http://a/1"], 1, "a")
+        journal.put(PRODUCT, "http://a/no-longer-linked", Page("{}", reader="r"))
+        settlement = Settlement(journal, sources)
+        found = list(settlement.rows())
     assert [(row["product_id"], row["taxonomy"]) for row in found] == [("a:1", ["B", "C"]), ("a:2", ["A"])]
-    assert (dropped, two_categories) == ({"duplicate": 1}, 1)
+    assert (settlement.dropped, settlement.two_categories) == ({"duplicate": 1}, 1)
 
 
 def test_jobs_and_reports_survive_the_way_to_the_child(tmp_path: Path) -> None:
-    job = CrawlJob([source("/x")], {"h": ("::1", 1)}, {"h": QUICK}, "agent", 1, 2, 3.0, str(tmp_path))
+    job = CrawlJob(
+        "now", [source("/x")], {"r": "1"}, {"h": ("::1", 1)}, {"h": QUICK}, "agent", 1, 2, 3.0, ["noai"], True, "f"
+    )
     assert CrawlJob.from_json(job.to_json()) == job
-    sent = report({"http://a/": [("a", ("A", "B"))]})
+    sent = CrawlReport(
+        True, {"listing": 1}, {"last_page": 1}, [("u", "timeout")], {"a": {"pages": 1, "items": 2}}, 0, 0
+    )
     sent.save(tmp_path / "r")
     assert CrawlReport.load(tmp_path / "r") == sent
 

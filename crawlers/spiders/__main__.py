@@ -1,4 +1,4 @@
-"""``python -m crawlers.spiders``: the process that crawls. Takes a `CrawlJob` on stdin, leaves spool and report.
+"""``python -m crawlers.spiders``: the process that crawls. Takes a `CrawlJob` on stdin, leaves journal and report.
 
 A process of its own, because Twisted's reactor cannot be started twice in one.
 """
@@ -11,9 +11,9 @@ from atlas_model.errors import AtlasError
 from atlas_model.processes import die_with_parent
 from atlas_model.progress import Progress
 from crawlers.job import CrawlJob, CrawlReport
+from crawlers.journal import Journal
 from crawlers.settings import scrapy_settings
 from crawlers.spiders.catalogue import CatalogueSpider
-from crawlers.spool import SpoolWriter
 
 
 def run(job: CrawlJob) -> None:
@@ -25,31 +25,25 @@ def run(job: CrawlJob) -> None:
         user_agent=job.user_agent,
         max_attempts=job.max_attempts,
         timeout_s=job.timeout_s,
+        robots_tags=job.robots_tags,
         log_file=str(job.log),
     )
     process = AsyncCrawlerProcess(settings)
     crawler = process.create_crawler(CatalogueSpider)
-    with SpoolWriter(job.spool) as spool, Progress("crawl", unit="products") as progress:
-        progress.advance(len(spool.urls))
-        process.crawl(
-            crawler,
-            sources=job.sources,
-            max_pages_per_category=job.max_pages_per_category,
-            spool=spool,
-            progress=progress,
-        )
+    with Journal(job.journal) as journal, Progress("crawl", unit="products") as progress:
+        journal.begin(job.snapshot, job.readers.values())
+        progress.advance(journal.settled_products())
+        process.crawl(crawler, job=job, journal=journal, progress=progress)
         process.start()
     spider, stats = crawler.spider, crawler.stats
     assert isinstance(spider, CatalogueSpider)
     assert stats is not None
     CrawlReport(
         finished=stats.get_value("finish_reason") == "finished",
-        links={url: sorted(categories) for url, categories in sorted(spider.links.items())},
-        failed=dict(sorted(spider.failed.items())),
+        counts=dict(sorted(spider.counts.items())),
+        walk_ends=dict(sorted(spider.walk_ends.items())),
         category_faults=sorted(spider.category_faults),
-        listing_pages=spider.counts["listing_pages"],
-        product_pages=spider.counts["product_pages"],
-        offsite=spider.counts["offsite"],
+        listed={site: dict(counts) for site, counts in spider.listed.items()},
         retries=stats.get_value("retry/count", 0),
         errors=stats.get_value("spider_exceptions/count", 0),
     ).save(job.report)

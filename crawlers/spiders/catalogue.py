@@ -1,192 +1,299 @@
 """The spider: sources -> category pages -> next pages -> product pages, each product page once.
 
-It notes which categories link to which product (`links`) and spools what each product page says; which label a
-product gets is decided when all is known (`crawlers.crawl`), because the order in which pages arrive is not the
-same twice. Knows no shop, no label's meaning, and nothing of politeness.
+Whatever it learns goes to the journal, and what the journal has it does not ask for. Which categories lead to which
+product is noted there too; which label a product gets is decided when all is known (`crawlers.settling`), because
+the order in which pages arrive is not the same twice. Knows no shop, no label's meaning, and nothing of politeness.
+
+Few product pages wait in Scrapy's queue at a time; the others wait in the journal, so that a shop of any size fits.
 """
 
-import logging
+import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Self
+from urllib.parse import urljoin, urlsplit
 
 import scrapy
-from scrapy.exceptions import (
-    CannotResolveHostError,
-    DownloadCancelledError,
-    DownloadConnectionRefusedError,
-    DownloadTimeoutError,
-    IgnoreRequest,
-)
-from scrapy.http import Response, TextResponse
-from scrapy.spidermiddlewares.httperror import HttpError
+from scrapy import signals
+from scrapy.crawler import Crawler
+from scrapy.http import Response
 from twisted.python.failure import Failure
-from web_poet import HttpResponse, HttpResponseHeaders
 
 from atlas_model.progress import Progress
 from crawlers.items import Product
-from crawlers.job import TRANSIENT, Label
-from crawlers.pages.registry import Shop, read_listing, read_product, shop_of
-from crawlers.politeness import HostDownError, RobotsUnreachableError
-from crawlers.sources import Source
-from crawlers.spool import SpoolWriter
+from crawlers.job import TRANSIENT, CrawlJob
+from crawlers.journal import LISTING, PRODUCT, ROBOTS, SITEMAP, Journal, Page
+from crawlers.pages.registry import GENERIC, Shop, shop_of
+from crawlers.refusals import reason_of
+from crawlers.sitemaps import MAX_BYTES as MAX_SITEMAP_BYTES
+from crawlers.sitemaps import is_named_sitemap
+from crawlers.spiders.reading import NOT_MODIFIED, conditions, read, unchanged
+from crawlers.spiders.walk import GOOD_ENDS, Walk, domain, on_site
 
 LISTING_PRIORITY = 10  # category pages first: then the number of products is known early
-
-log = logging.getLogger(__name__)
-
-REASON_OF_ERROR = {  # the first that matches
-    RobotsUnreachableError: "robots_unreachable",
-    HostDownError: "host_down",
-    DownloadTimeoutError: "timeout",
-    CannotResolveHostError: "no_such_host",
-    DownloadConnectionRefusedError: "refused",
-    DownloadCancelledError: "too_large",
-}
-
-
-@dataclass
-class Walk:
-    """The way through one source's pages."""
-
-    source: Source
-    pages: int = 0
-    listing_urls: set[str] = field(default_factory=set)
-    products: set[str] = field(default_factory=set)
+QUEUED = 128  # product pages of a site in Scrapy's queue, at most
+REFILL = 64  # it is filled again when so few are left
 
 
 class CatalogueSpider(scrapy.Spider):
-    """Walks all sources.
+    """Walks all sources of ``job``.
 
     Args:
-        sources: where to start.
-        max_pages_per_category: category pages of one source, at most.
-        spool: what product pages say; those already in it are not asked for again.
+        job: what to do.
+        journal: what is known; the pages that its crawl has settled are not asked for again.
         progress: counts product pages.
     """
 
     name = "catalogue"
 
-    def __init__(
-        self, *, sources: Sequence[Source], max_pages_per_category: int, spool: SpoolWriter, progress: Progress
-    ) -> None:
+    def __init__(self, *, job: CrawlJob, journal: Journal, progress: Progress) -> None:
         super().__init__()
-        self.allowed_domains = sorted({_domain(source) for source in sources})  # for Scrapy: redirects
-        self._sources, self._max_pages, self._spool, self._progress = sources, max_pages_per_category, spool, progress
-        self.links: dict[str, set[Label]] = {}  # product page -> its categories
-        self.failed: dict[str, str] = {}  # product page -> a transient reason
-        self.category_faults: list[tuple[str, str]] = []  # category page, reason
+        self.allowed_domains = sorted({domain(source.site) for source in job.sources})  # for Scrapy: redirects
+        self._job, self._journal, self._progress = job, journal, progress
+        self._queued: Counter[str] = Counter()  # site -> product pages that Scrapy has
+        self._checked = not job.check_sitemaps
         self.counts: Counter[str] = Counter()
+        self.walk_ends: Counter[str] = Counter()  # reason -> ways
+        self.category_faults: list[tuple[str, str]] = []  # category page, reason
+        self.listed = {source.site: Counter(pages=0, items=0) for source in job.sources}  # of category pages
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> Self:
+        """As Scrapy makes it."""
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        crawler.signals.connect(spider._robots_parsed, signal=signals.robots_parsed)
+        crawler.signals.connect(spider._idle, signal=signals.spider_idle)
+        return spider
 
     async def start(self) -> AsyncIterator[scrapy.Request]:
-        """The first page of each category."""
-        for source in self._sources:
-            yield self._listing_request(Walk(source), source.url)
+        """The first page of each category that is not known."""
+        for rank, source in enumerate(self._job.sources):
+            limit = shop_of(source.site).max_pages or self._job.max_pages_per_category
+            for request in self._go_on(Walk(source, rank, limit), [source.url]):
+                yield request
 
-    async def parse_listing(self, response: Response, walk: Walk) -> AsyncIterator[scrapy.Request]:
+    async def parse_listing(self, response: Response, walk: Walk, url: str) -> AsyncIterator[scrapy.Request]:
         """Note the products of a category page, and go on to the next page while there are new ones."""
-        walk.pages += 1
-        self.counts["listing_pages"] += 1
-        listing = await self._read(read_listing, shop_of(walk.source.site), response)
-        if isinstance(listing, str):
-            self.category_faults.append((response.url, listing))
+        page = await self._settle(LISTING, shop_of(walk.source.site), url, response)
+        if page is None:
+            yield self._listing_request(walk, url, None)
             return
-        fresh = [url for url in listing.items if url not in walk.products]
-        walk.products.update(fresh)
-        if not walk.products:
-            self.category_faults.append((response.url, "no_products"))
-        for request in self._product_requests(fresh, walk.source):
+        for request in self._go_on(walk, self._arrive(walk, url, page)):
             yield request
-        next_page = listing.next_page
-        if not next_page or not fresh or next_page in walk.listing_urls or not _on_site(next_page, walk.source):
+
+    async def parse_product(self, response: Response, url: str, site: str) -> AsyncIterator[scrapy.Request]:
+        """Keep what the page says."""
+        page = await self._settle(PRODUCT, shop_of(_host(url)), url, response)
+        if page is None:
+            yield self._product_request(url, site, None)
             return
-        if walk.pages < self._max_pages:
-            yield self._listing_request(walk, next_page)
-        else:
-            self.category_faults.append((next_page, "page_limit"))
+        if page.said and "?" in url:
+            product = Product.from_json(json.loads(page.said))
+            self._journal.note_variant(url, json.dumps([product.page_url, product.sku, product.name]))
+        for request in self._product_done(site):
+            yield request
 
-    async def parse_product(self, response: Response, url: str) -> None:
-        """Spool what the page says."""
-        product = await self._read(read_product, shop_of(_host(url)), response)
-        if isinstance(product, Product):
-            outcome = {"dropped": product.missing} if product.missing else {"product": product.to_json()}
-        else:
-            outcome = {"dropped": product}
-        self._settle(url, outcome)
+    async def parse_sitemap(self, response: Response, walk: Walk, url: str) -> AsyncIterator[scrapy.Request]:
+        """Keep which URLs it lists, and follow it to others."""
+        page = await self._settle(SITEMAP, shop_of(walk.source.site), url, response)
+        if page is None:
+            yield self._sitemap_request(walk, url, None)
+            return
+        for request in self._look_through(walk, _said(page)["next_pages"]):
+            yield request
 
-    def _product_requests(self, urls: list[str], source: Source) -> Iterator[scrapy.Request]:
-        for url in urls:
-            if not _on_site(url, source):
-                self.counts["offsite"] += 1
+    async def _settle(self, kind: str, shop: Shop, url: str, response: Response) -> Page | None:
+        """The page, from memory if it has not changed, kept; None: it must be asked for without conditions."""
+        page = unchanged(self._journal.page(kind, url), url, response)
+        if page is not None:
+            self.counts["not_modified" if response.status == NOT_MODIFIED else "same_content"] += 1
+        elif response.status == NOT_MODIFIED:
+            return None
+        else:
+            page = await read(kind, shop, self._reader(shop), url, response)
+        self.counts[kind] += 1
+        self._journal.put(kind, url, page)
+        return page
+
+    # Category pages
+
+    def _go_on(self, walk: Walk, urls: list[str]) -> Iterator[scrapy.Request]:
+        """Walk on from ``urls`` through all that is known, and ask for what is not."""
+        waiting = list(urls)
+        while waiting:
+            url = waiting.pop()
+            if end := walk.closed(url):
+                self._end(walk, url, end)
                 continue
-            categories = self.links.setdefault(url, set())
-            known = bool(categories) or url in self._spool.urls
-            categories.add((source.site, source.taxonomy))
-            self._progress.total = len(self.links)
-            if not known:
-                yield scrapy.Request(url, self.parse_product, errback=self._product_failed, cb_kwargs={"url": url})
+            walk.ask(url)
+            page = self._journal.page(LISTING, url)
+            if page is not None and self._is_settled(page):
+                waiting += self._arrive(walk, url, page)
+            else:
+                yield self._listing_request(walk, url, page)
+        yield from self._refill(walk.source.site)
 
-    def _listing_request(self, walk: Walk, url: str) -> scrapy.Request:
-        walk.listing_urls.add(url)
-        return scrapy.Request(
+    def _arrive(self, walk: Walk, url: str, page: Page) -> list[str]:
+        """Note the products of a category page; the pages to go on to."""
+        said, site = _said(page), walk.source.site
+        items, next_pages = self._products(said, site), said["next_pages"]
+        here = [item for item in items if on_site(item, site)]
+        for item in set(items).difference(here):
+            self._journal.fault("link", item, "offsite")
+        new = self._journal.link(here, walk.rank, site)
+        walk.arrive(page.final_url or url, items, new)
+        self.listed[site].update(pages=page.said is not None, items=len(items))
+        self._progress.total = self._journal.found
+        if "sitemap" in said and next_pages:
+            return next_pages
+        end = page.dropped or walk.end(next_pages[0] if next_pages else None, new)
+        if end is None:
+            return next_pages
+        self._end(walk, next_pages[0] if next_pages else url, end)
+        return []
+
+    def _end(self, walk: Walk, url: str, end: str) -> None:
+        self.walk_ends[end] += 1
+        if end not in GOOD_ENDS:
+            self.category_faults.append((url, end))
+        elif not walk.products:
+            self.category_faults.append((url, "no_products"))
+
+    @staticmethod
+    def _products(said: dict[str, Any], site: str) -> list[str]:
+        pattern = shop_of(site).product_url if "sitemap" in said else None
+        return [item for item in said["items"] if pattern.search(item)] if pattern else said["items"]
+
+    def _listing_request(self, walk: Walk, url: str, known: Page | None) -> scrapy.Request:
+        return self._request(
             url,
-            self.parse_listing,
+            known,
+            shop_of(walk.source.site),
+            callback=self.parse_listing,
             errback=self._listing_failed,
-            cb_kwargs={"walk": walk},
+            cb_kwargs={"walk": walk, "url": url},
             priority=LISTING_PRIORITY,
         )
 
     def _listing_failed(self, failure: Failure) -> None:
-        self.category_faults.append((failure.request.url, _reason(failure)))
+        walk, url, why = failure.request.cb_kwargs["walk"], failure.request.cb_kwargs["url"], reason_of(failure.value)
+        if why not in TRANSIENT:
+            self._journal.put(LISTING, url, Page(dropped=why, reader=self._reader(shop_of(walk.source.site))))
+        self._end(walk, url, why)
 
-    def _product_failed(self, failure: Failure) -> None:
-        url, reason = failure.request.cb_kwargs["url"], _reason(failure)
-        if reason in TRANSIENT:
-            self.failed[url] = reason
-            self._progress.advance()
+    # Product pages
+
+    def _refill(self, site: str) -> Iterator[scrapy.Request]:
+        """Requests for some of the product pages that the journal waits for."""
+        while self._queued[site] <= REFILL:
+            urls = self._journal.next_products(site, QUEUED - self._queued[site])
+            if not urls:
+                return
+            for url in urls:
+                variant = self._journal.variant_of(url)
+                if variant is None:
+                    self._queued[site] += 1
+                    yield self._product_request(url, site, self._journal.page(PRODUCT, url))
+                else:
+                    self.counts["variants"] += 1
+                    self._journal.put(PRODUCT, url, Page(variant.said, variant.dropped, variant.reader))
+                    self._progress.advance()
+
+    def _product_request(self, url: str, site: str, known: Page | None) -> scrapy.Request:
+        return self._request(
+            url,
+            known,
+            shop_of(_host(url)),
+            callback=self.parse_product,
+            errback=self._product_failed,
+            cb_kwargs={"url": url, "site": site},
+        )
+
+    def _product_failed(self, failure: Failure) -> Iterator[scrapy.Request]:
+        url, site, why = failure.request.cb_kwargs["url"], failure.request.cb_kwargs["site"], reason_of(failure.value)
+        if why in TRANSIENT:
+            self._journal.fault(PRODUCT, url, why)
         else:
-            self._settle(url, {"dropped": reason})
+            self.counts[PRODUCT] += 1
+            self._journal.put(PRODUCT, url, Page(dropped=why, reader=self._reader(shop_of(_host(url)))))
+        yield from self._product_done(site)
 
-    def _settle(self, url: str, outcome: dict[str, Any]) -> None:
-        self.counts["product_pages"] += 1
-        self._spool.append({"url": url} | outcome)
+    def _product_done(self, site: str) -> Iterator[scrapy.Request]:
+        self._queued[site] -= 1
         self._progress.advance()
+        yield from self._refill(site)
 
-    async def _read(self, read: Callable[[Shop, HttpResponse], Awaitable[Any]], shop: Shop, response: Response) -> Any:
-        """What ``read`` finds on ``response``, or the reason why there is nothing."""
-        if not isinstance(response, TextResponse):
-            return "not_html"
-        headers = HttpResponseHeaders.from_bytes_dict(response.headers)
-        try:
-            return await read(
-                shop, HttpResponse(response.url, body=response.body, status=response.status, headers=headers)
-            )
-        except Exception:  # a stranger's page may break any parser; that must cost this page only
-            log.warning("%s: cannot be read", response.url, exc_info=True)
-            return "unreadable"
+    # Sitemaps, to see what no category leads to
+
+    def _robots_parsed(self, robotparser: Any, request: scrapy.Request) -> None:
+        sitemaps = [urljoin(request.url, url) for url in robotparser.rp.sitemaps]
+        self._journal.put(ROBOTS, _host(request.url), Page(json.dumps(sitemaps), reader=self._reader(GENERIC)))
+
+    def _idle(self) -> None:
+        """All products have been asked for."""
+        if not self._checked:
+            self._checked = True
+            for source in {source.site: source for source in self._job.sources}.values():
+                robots = self._journal.page(ROBOTS, source.site)
+                named = json.loads(robots.said) if robots and robots.crawl == self._journal.crawl else []
+                walk = Walk(source, 0, self._job.max_pages_per_category)
+                for request in self._look_through(walk, named or [urljoin(source.url, "/sitemap.xml")]):
+                    self.crawler.engine.crawl(request)
+
+    def _look_through(self, walk: Walk, urls: list[str]) -> Iterator[scrapy.Request]:
+        waiting = list(urls)
+        while waiting:
+            url = waiting.pop()
+            if walk.closed(url) or self._is_settled(self._journal.page(LISTING, url)):
+                continue  # one that was a source has been met as a whole
+            walk.ask(url)
+            page = self._journal.page(SITEMAP, url)
+            if page is not None and self._is_settled(page):
+                waiting += _said(page)["next_pages"]
+            else:
+                yield self._sitemap_request(walk, url, page)
+
+    def _sitemap_request(self, walk: Walk, url: str, known: Page | None) -> scrapy.Request:
+        return self._request(
+            url,
+            known,
+            GENERIC,
+            callback=self.parse_sitemap,
+            errback=self._sitemap_failed,
+            cb_kwargs={"walk": walk, "url": url},
+        )
+
+    def _sitemap_failed(self, failure: Failure) -> None:
+        """No fault: most shops have none."""
+        url = failure.request.cb_kwargs["url"]
+        self._journal.put(SITEMAP, url, Page(dropped=reason_of(failure.value), reader=self._reader(GENERIC)))
+
+    # What all have in common
+
+    def _request(self, url: str, known: Page | None, shop: Shop, **arguments: Any) -> scrapy.Request:
+        meta: dict[str, Any] = {}
+        if is_named_sitemap(url):
+            meta["download_maxsize"] = MAX_SITEMAP_BYTES
+        if shop.browser:
+            from crawlers.browser import request_meta  # Playwright is needed for such shops only
+
+            return scrapy.Request(url, meta=meta | request_meta(shop.browser), **arguments)
+        headers = conditions(known)
+        if headers:
+            meta["handle_httpstatus_list"] = [NOT_MODIFIED]
+        return scrapy.Request(url, headers=headers, meta=meta, **arguments)
+
+    def _reader(self, shop: Shop) -> str:
+        return self._job.readers[shop.name]
+
+    def _is_settled(self, page: Page | None) -> bool:
+        return page is not None and page.crawl == self._journal.crawl
+
+
+def _said(page: Page) -> dict[str, Any]:
+    """What a category page or a sitemap says; one without content leads nowhere."""
+    return json.loads(page.said) if page.said else {"items": [], "next_pages": []}
 
 
 def _host(url: str) -> str:
     return urlsplit(url).hostname or ""
-
-
-def _domain(source: Source) -> str:
-    return source.site.removeprefix("www.")
-
-
-def _on_site(url: str, source: Source) -> bool:
-    return f".{_host(url)}".endswith(f".{_domain(source)}")
-
-
-def _reason(failure: Failure) -> str:
-    error = failure.value
-    if isinstance(error, HttpError):
-        return f"http_{error.response.status}"
-    for kind, reason in REASON_OF_ERROR.items():
-        if isinstance(error, kind):
-            return reason
-    if isinstance(error, IgnoreRequest):
-        return "robots" if "robots.txt" in str(error) else "offsite"
-    return "connection"

@@ -16,3 +16,4 @@ EVALUATION = Path("reports/evaluate")
 METRICS = Path("metrics")  # <stage>.json, in git
 PLOTS = Path("plots")  # <stage>/, in git
 WORK = Path(".atlas")  # spools and checkpoints: untracked, safe to delete, makes reruns resume
+SNAPSHOTS = WORK / "snapshots"  # <snapshot>.parquet: copies of PRODUCTS

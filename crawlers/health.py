@@ -1,0 +1,75 @@
+"""How well a crawl read each shop, and whether that is worse than last time. Knows neither pages nor where it is kept.
+
+The original project's spiders did not crash when a shop changed its pages: they went on and found nothing. So every
+crawl is measured against the last one that was accepted.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FIELDS = ("title", "price", "currency", "breadcrumb", "details", "image_urls")  # of `records.PRODUCTS`
+FORBIDDEN = {"robots", "robots_tag"}  # reasons of dropped pages that are no failure
+
+Health = Mapping[str, Mapping[str, Any]]
+"""Site -> what `ShopTally.to_json` says of it."""
+
+
+@dataclass
+class ShopTally:
+    """Counts of one shop's pages."""
+
+    listing_pages: int = 0
+    items: int = 0  # on them, in all
+    products: int = 0
+    pages: int = 0  # product pages, whatever came of them
+    read: int = 0  # those that came and could be read, products or not
+    filled: Counter[str] = field(default_factory=Counter)  # field -> pages that have it
+    dropped: Counter[str] = field(default_factory=Counter)  # reason -> pages
+    sources: dict[str, Counter[str]] = field(default_factory=dict)  # field -> where it was read -> products
+
+    def add_page(self, row: Mapping[str, Any] | None, dropped: str | None) -> None:
+        """A product page: what it says, if it could be read, as a row of `records.PRODUCTS`."""
+        self.pages += 1
+        self.dropped.update([dropped] if dropped else [])
+        if row is not None:
+            self.read += 1
+            self.filled.update(name for name in FIELDS if row[name] not in (None, "", []))
+
+    def add_product(self, row: Mapping[str, Any]) -> None:
+        """A row of products.parquet."""
+        self.products += 1
+        for name, source in row["field_sources"]:
+            self.sources.setdefault(name, Counter())[source] += 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As metrics; shares are 0 where there is nothing that they could be of."""
+        asked = self.pages - sum(self.dropped[reason] for reason in FORBIDDEN)
+        return {
+            "products": self.products,
+            "product_pages": self.pages,
+            "listing_pages": self.listing_pages,
+            "items_per_listing_page": _share(self.items, self.listing_pages),
+            "success_rate": _share(self.pages - self.dropped.total(), asked),
+            "coverage": {name: _share(self.filled[name], self.read) for name in FIELDS},
+            "dropped": dict(sorted(self.dropped.items())),
+            "field_sources": {name: dict(sorted(found.items())) for name, found in sorted(self.sources.items())},
+        }
+
+
+def falls(before: Health, now: Health, max_drop: float) -> Iterator[str]:
+    """A sentence for each share of a shop that has fallen by more than ``max_drop``; shops in both only."""
+    for site in sorted(before.keys() & now.keys()):
+        earlier, later = _shares(before[site]), _shares(now[site])
+        for name, share in earlier.items():
+            if share - later.get(name, share) > max_drop:
+                yield f"{site}: {name} fell from {share:.1%} to {later[name]:.1%} of its product pages"
+
+
+def _shares(shop: Mapping[str, Any]) -> dict[str, float]:
+    return {"success rate": shop["success_rate"], **shop["coverage"]}
+
+
+def _share(part: int, whole: int) -> float:
+    return round(part / whole, 4) if whole else 0.0

@@ -1,0 +1,37 @@
+"""Who reads a shop's pages: a digest of code and profiles, kept beside what was read.
+
+What another reader has read is not believed. A shop's own profile counts for that shop only, so that mending it
+costs that shop's pages and no others. Knows nothing of pages.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from crawlers.pages.profile import Profile, load_profiles
+from crawlers.pages.registry import GENERIC, PROFILES, WITH_CODE
+
+CODE = Path(__file__).resolve().parent
+NOT_READING = {"hosts", "note", "limits"}  # keys of a profile that change no reading
+
+
+def readers(robots_tags: Iterable[str]) -> dict[str, str]:
+    """Name of a shop -> a digest of what reads its pages, and of the directives that forbid to."""
+    profiles = load_profiles(PROFILES)
+    platforms = [_text(profile) for profile in profiles.values() if profile.detect]
+    code = [path.read_text(encoding="utf-8") for path in (CODE / "items.py", *sorted((CODE / "pages").rglob("*.py")))]
+    common = [*code, *platforms, *sorted(robots_tags)]
+    own = {shop.name: "" for shop in (GENERIC, *WITH_CODE.values())}
+    own |= {name: _text(profile) for name, profile in profiles.items() if profile.hosts}
+    return {name: _digest([*common, text]) for name, text in own.items()}
+
+
+def _text(profile: Profile) -> str:
+    return profile.model_dump_json(exclude=NOT_READING)
+
+
+def _digest(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return digest.hexdigest()[:16]

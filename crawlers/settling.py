@@ -1,0 +1,92 @@
+"""From what the pages said to the rows of products.parquet: which product gets which label, and a count of the rest.
+
+A pure function of what the shops said, product by product, so that a million of them fit.
+
+- A product met under several URLs is one product; the others count as ``duplicate``.
+- A product met in categories with different labels gets the most specific one (the longest path), among equals the
+  first in sorted order, and is counted as ``two_categories``.
+- Everything else that is not in the table is counted with its reason.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from crawlers.health import ShopTally
+from crawlers.items import Product
+from crawlers.journal import Found, Journal
+from crawlers.pages.registry import shop_of
+from crawlers.sitemaps import shape
+from crawlers.sources import Source
+from crawlers.spiders.walk import on_site
+
+Row = dict[str, Any]
+
+
+def ranked(sources: Sequence[Source]) -> list[Source]:
+    """The sources, those whose label wins first; a source's place is its rank."""
+    return sorted(sources, key=lambda source: (-len(source.taxonomy), source.site, source.taxonomy, source.url))
+
+
+class Settlement:
+    """Settles what ``journal`` has; the counts are complete when `rows` has come to its end.
+
+    Args:
+        journal: of a crawl that has ended.
+        sources: of that crawl, `ranked`.
+    """
+
+    def __init__(self, journal: Journal, sources: Sequence[Source]) -> None:
+        self._journal, self._sources = journal, sources
+        self._shapes: dict[str, set[tuple[str, str]]] = {}  # site -> those of its products' URLs
+        self.shops = {site: ShopTally() for site in sorted({source.site for source in sources})}
+        self.dropped: Counter[str] = Counter()  # reason -> product pages
+        self.two_categories = 0
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of products.parquet, sorted by product_id."""
+        self.dropped.update(reason for _, reason, _ in self._journal.faults("link"))
+        for product_id, group in groupby(self._journal.products(self._identify), key=lambda found: found.product_id):
+            pages = [(found, self._read(found)) for found in group]
+            if product_id is None:
+                self.dropped.update(found.dropped for found, _ in pages)
+                continue
+            ranks = {rank for found, _ in pages for rank in found.ranks}
+            best = self._sources[min(ranks)]
+            self.two_categories += len({self._sources[rank].taxonomy for rank in ranks}) > 1
+            self.dropped["duplicate"] += len(pages) - 1
+            row = pages[0][1].row(best.site, best.taxonomy)
+            self.shops[best.site].add_product(row)
+            yield row
+
+    def never_met(self) -> dict[str, list[str]]:
+        """Per site, the products in the shop's sitemaps to which no category led; of shops that have sitemaps."""
+        missing: dict[str, set[str]] = {}
+        for said in self._journal.sitemaps():
+            for url in json.loads(said)["items"]:
+                site = next((site for site in self.shops if on_site(url, site)), None)
+                if site is not None:
+                    known = missing.setdefault(site, set())
+                    if self._is_product(url, site) and not self._journal.is_met(url):
+                        known.add(url)
+        return {site: sorted(urls) for site, urls in sorted(missing.items())}
+
+    def _is_product(self, url: str, site: str) -> bool:
+        """Whether it looks like one: to the shop's profile, else because products met have such URLs."""
+        pattern = shop_of(site).product_url
+        return bool(pattern.search(url)) if pattern else shape(url) in self._shapes.get(site, ())
+
+    def _identify(self, said: str, rank: int) -> str:
+        row = Product.from_json(json.loads(said)).row(self._sources[rank].site, ())
+        return str(row["product_id"])
+
+    def _read(self, found: Found) -> Product | None:
+        """What the page says; and count it."""
+        product = Product.from_json(json.loads(found.said)) if found.said else None
+        self.shops[found.site].add_page(product and product.row(found.site, ()), found.dropped)
+        if product is not None and not found.dropped:
+            self._journal.meet(product.page_url)
+            self._shapes.setdefault(found.site, set()).update(map(shape, (found.url, product.page_url)))
+        return product
