@@ -21,6 +21,11 @@ def sync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it takes its name, on failure it is removed."""
@@ -28,8 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
+        _sync_file(temporary)
         temporary.replace(path)
         sync_directory(path.parent)
     finally:
@@ -46,6 +50,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        for file in filter(Path.is_file, temporary.rglob("*")):
+            _sync_file(file)
         sync_directory(temporary)
         if path.exists():
             path.replace(old)  # a folder cannot take the name of another: between these two lines neither has it

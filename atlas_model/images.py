@@ -78,7 +78,7 @@ class Preprocessing:
 def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> PictureInfo:
     """Check that ``data`` is a whole picture, at the least cost that notices truncation.
 
-    JPEGs are decoded at an eighth of their size, which reads all bytes; `Image.verify` misses truncation.
+    JPEGs are decoded in grey at an eighth of their size, which reads all bytes; `Image.verify` misses truncation.
 
     Raises:
         PictureError: with status ``empty``, ``not_an_image``, ``too_many_pixels`` or ``truncated``.
@@ -94,7 +94,7 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> PictureInfo:
             n_frames=getattr(image, "n_frames", 1),
         )
         if image.format in ("JPEG", "MPO"):
-            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+            image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
     return info
 

@@ -57,6 +57,21 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", dest="as_json", help="one JSON object per picture")
     predict.set_defaults(command=_predict)
 
+    fetch = commands.add_parser("fetch", help="bring the pictures up to date: the stage fetch alone")
+    fetch.add_argument(
+        "--retry-failed", action="store_true", help="ask again for every URL that gave no picture, whatever the reason"
+    )
+    fetch.set_defaults(command=_fetch)
+
+    crawl = commands.add_parser("crawl", help="look at what a crawl does").add_subparsers(metavar="WHAT", required=True)
+    changes = crawl.add_parser("changes", help="what changed in the shops between two crawls")
+    changes.add_argument("old", metavar="OLD", help="crawl.snapshot of the earlier crawl")
+    changes.add_argument("new", metavar="NEW", help="of the later one")
+    changes.add_argument(
+        "--output", type=Path, metavar="FILE", help=".csv or .parquet; default: reports/changes/OLD..NEW.csv"
+    )
+    changes.set_defaults(command=_crawl_changes)
+
     importing = commands.add_parser("import-manifest", help="fetch labelled pictures for the stage zoom_train")
     importing.add_argument("manifest", type=Path, metavar="FILE", help="[{filename, image_url, label, title}]")
     importing.add_argument("--output", type=Path, metavar="DIR", help="default: zoom_train.labelled of params.yaml")
@@ -79,6 +94,18 @@ def _predict(**options: Any) -> int:
     return predict(**options)
 
 
+def _fetch(retry_failed: bool) -> int:
+    from flows.fetch_command import fetch
+
+    return fetch(retry_failed=retry_failed)
+
+
+def _crawl_changes(old: str, new: str, output: Path | None) -> int:
+    from flows.changes_command import report_changes
+
+    return report_changes(old, new, output)
+
+
 def _import_manifest(manifest: Path, output: Path | None) -> int:
     import json
 
@@ -94,6 +121,7 @@ def _import_manifest(manifest: Path, output: Path | None) -> int:
         WORK / "import",
         connect_map=params.crawl.connect_map,
         user_agent=user_agent(params.crawl.contact),
+        robots_tags=params.crawl.robots_tags,
         **params.fetch.model_dump(),
     )
     sys.stdout.write(json.dumps(report.to_json(), indent=2) + "\n")

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 from atlas_model.errors import AtlasError, InputError, RetryError
 from atlas_model.processes import die_with_parent
 
@@ -47,19 +49,20 @@ def is_up_to_date(stage: str) -> bool:
         return not repo.status(targets=[stage])
 
 
-def run_stage(stage: str, on_line: Callable[[str], None]) -> None:
+def run_stage(stage: str, on_line: Callable[[str], None], *, force: bool = False) -> None:
     """Run ``stage`` alone (or take its outputs from DVC's cache of runs), as `dvc repro --single-item` does.
 
     Args:
         stage: its name in dvc.yaml.
         on_line: gets each line that DVC and the stage write, as they write it.
+        force: run it although nothing that it depends on has changed.
 
     Raises:
         InputError: the stage refused its input (exit code 2); the text is what it said.
         AtlasError: it failed in another way.
     """
     lines = []
-    with _started_dvc("repro", "--single-item", stage) as process:
+    with _started_dvc("repro", "--single-item", *["--force"] * force, stage) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.strip():
@@ -67,6 +70,42 @@ def run_stage(stage: str, on_line: Callable[[str], None]) -> None:
                 on_line(line.rstrip())
     if process.returncode:
         raise _failure(stage, "\n".join(lines))
+
+
+def snapshots_in_history() -> dict[str, str]:
+    """The crawls that git remembers: snapshot -> the last commit whose dvc.lock is of that crawl."""
+    commits = _git("log", "--format=%H", "--", "dvc.lock").split()
+    found: dict[str, str] = {}
+    for commit in commits:
+        stage = re.search(r"^  crawl:\n(?:   .*\n)+", _git("show", f"{commit}:./dvc.lock"), re.MULTILINE)
+        if stage is not None:  # one stage of the file, because reading YAML takes long
+            params = yaml.safe_load(stage[0])["crawl"].get("params", {}).get("params.yaml", {})
+            found.setdefault(str(params.get("crawl", {}).get("snapshot")), commit)
+    return found
+
+
+def read_output(path: Path, commit: str) -> bytes:
+    """The output ``path`` of a stage as it was in ``commit``: from DVC's cache, else from its remote.
+
+    Raises:
+        InputError: neither has it.
+    """
+    from dvc.api import read
+
+    try:
+        with _dvc_errors():
+            return bytes(read(path.as_posix(), rev=commit, mode="rb"))
+    except (InputError, OSError) as error:
+        raise InputError(
+            f"{path} as of commit {commit[:8]}: expected it in DVC's cache or remote, got: {error}. "
+            "Fetch it with `dvc fetch --all-commits` from a remote that has it"
+        ) from error
+
+
+def _git(*arguments: str) -> str:
+    """What git prints; nothing where it cannot: no repository, no such file in that commit."""
+    done = subprocess.run(["git", *arguments], capture_output=True, encoding="utf-8", errors="replace", check=False)
+    return done.stdout if done.returncode == 0 else ""
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 from atlas_model.errors import InputError
 from atlas_model.records import LABELLED, LABELS, ShardWriter
-from crawlers.fetch.collect import iterate_pictures
-from crawlers.fetch.pictures import Fetched, Report, fetch_pictures
+from crawlers.fetch.index import Fetched
+from crawlers.fetch.pictures import Report, fetch_pictures
+from crawlers.fetch.spool import Spool
 from crawlers.manifest import LabelledPicture, read_labelled_manifest
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ def import_manifest(manifest: Path, output: Path, work: Path, *, shard_rows: int
     Args:
         manifest: JSON, see `crawlers.manifest.read_labelled_manifest`.
         output: folder for shards of `records.LABELLED`, sorted by image_id.
-        work: folder for spools, one for each manifest's content; untracked.
+        work: folder for the spool of all manifests; untracked.
         shard_rows: pictures per shard.
         **fetch_options: as `crawlers.fetch.pictures.fetch_pictures` takes them.
 
@@ -52,26 +53,29 @@ def import_manifest(manifest: Path, output: Path, work: Path, *, shard_rows: int
     _check_replaceable(output)
     rows = read_labelled_manifest(manifest)
     conflicting_urls = _with_both_labels((row.image_url, row.label) for row in rows)
-    spool = work / hashlib.sha256(manifest.read_bytes()).hexdigest()[:16]
-    urls = {row.image_url for row in rows} - conflicting_urls
-    pictures = fetch_pictures(urls, spool, **fetch_options)
-
-    usable = [row for row in rows if row.image_url in urls]
-    image_id_of = {url: found.image_id for url, found in pictures.fetched.items()}
-    conflicting = _with_both_labels((image_id_of[row.image_url], row.label) for row in usable) - {None}
-    kept, dropped = _decide(usable, pictures.fetched, conflicting)
-    dropped["label_conflict"] += len(rows) - len(usable)
-    with ShardWriter(output, LABELLED, shard_rows) as writer:
-        for picture in iterate_pictures(pictures, shard_rows):
-            if picture["image_id"] in kept:
-                writer.append(_labelled_row(picture, kept[picture["image_id"]]))
+    usable = [row for row in rows if row.image_url not in conflicting_urls]
+    with manifest.open("rb") as file:
+        snapshot = hashlib.file_digest(file, "sha256").hexdigest()
+    with Spool(work) as spool:
+        report = fetch_pictures((row.image_url for row in usable), spool, snapshot=snapshot, **fetch_options)
+        fetched = [spool.lookup(row.image_url) for row in usable]
+        conflicting = _with_both_labels(
+            (found.image_id, row.label) for row, found in zip(usable, fetched, strict=True)
+        ) - {None}
+        kept, dropped = _decide(zip(usable, fetched, strict=True), conflicting)
+        dropped["label_conflict"] += len(rows) - len(usable)
+        with ShardWriter(output, LABELLED, shard_rows) as writer:
+            for picture in spool.pictures():
+                if picture["image_id"] in kept:
+                    writer.append(_labelled_row(picture, kept[picture["image_id"]]))
+        spool.drop_unwanted()
     labels = Counter(row.label for row in kept.values())
     return ImportReport(
         rows=len(rows),
         kept={label: labels[label] for label in LABELS},
         dropped={reason: count for reason, count in sorted(dropped.items()) if count},
         label_conflicts=len(conflicting_urls) + len(conflicting),
-        fetch=pictures.report,
+        fetch=report,
     )
 
 
@@ -90,13 +94,12 @@ def _with_both_labels(labelled: Iterable[tuple[T, str]]) -> set[T]:
 
 
 def _decide(
-    rows: Iterable[LabelledPicture], fetched: Mapping[str, Fetched], conflicting: Set[str | None]
+    rows: Iterable[tuple[LabelledPicture, Fetched]], conflicting: Set[str | None]
 ) -> tuple[dict[str, LabelledPicture], Counter[str]]:
     """The row that stays for each image_id, and the other rows counted by reason."""
     kept: dict[str, LabelledPicture] = {}
     dropped: Counter[str] = Counter()
-    for row in rows:
-        found = fetched[row.image_url]
+    for row, found in rows:
         if found.image_id is None:
             dropped[found.status] += 1
         elif found.image_id in conflicting:

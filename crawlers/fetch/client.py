@@ -1,136 +1,209 @@
-"""One attempt at one picture: a request, its redirects, a bounded body, and the check that it is a picture.
+"""One attempt at one picture: robots.txt, a request, its redirects, a bounded body, and what is made of its bytes.
 
-Knows nothing of retries, of other downloads or of files.
+Knows nothing of retries, of other downloads or of where pictures are kept.
 """
 
 import asyncio
-import hashlib
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 from yarl import URL
 
-from atlas_model.errors import PictureError
-from atlas_model.images import PictureInfo, probe
-from crawlers.connect import BlockedAddressError, ConnectMap, is_blocked_literal
-from crawlers.connect_aiohttp import MappedResolver
+from crawlers.connect import ConnectMap, is_blocked_literal
+from crawlers.connect_aiohttp import open_session, refusal
+from crawlers.fetch.blobs import DISK_FAULTS
+from crawlers.fetch.body import Body, decoded
+from crawlers.fetch.outcome import Outcome, RefusedError, Wanted
+from crawlers.fetch.robots import Robots
+from crawlers.identity import robot_name
+from crawlers.retry_after import seconds
+from crawlers.robots_tag import forbidden
+from crawlers.robots_txt import MAX_BYTES as MAX_ROBOTS_BYTES
 
 MAX_REDIRECTS = 10
 REDIRECTS = {301, 302, 303, 307, 308}
-PASSING_STATUSES = {408, 425, 429}  # and all of 5xx: the same request may succeed later
-LATER_MAX_S = 60.0  # a server's Retry-After is honoured up to this
+PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504, *range(520, 531)}  # the last ones: of a CDN, about its origin
+MAX_VALIDATOR = 256  # characters of an ETag or a Last-Modified worth keeping
+CHECKERS = 2  # threads; more of them would not decode more large pictures at once (see `check`)
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a URL.
-
-    ``status`` is ``ok``; ``http_<code>``; ``bad_url`` (not http or https, or no URL at all); ``bad_redirect`` (a
-    redirect to such a one, or too many); ``blocked`` (the host has no public address); ``timeout``;
-    ``unreachable`` (no usable answer); ``truncated``, ``too_large``, ``empty``, ``not_an_image``,
-    ``too_many_pixels`` (what came is no picture that we take); or ``given_up`` (see `download`).
-    """
-
-    status: str
-    lasting: bool  # asking again would give the same
-    retry_after_s: float = 0.0
-    data: bytes = b""
-    image_id: str | None = None  # sha256 of data, hex; this and what is below: only where status is ok
-    info: PictureInfo | None = None
-
-
-class _RefusedError(Exception):
-    """The attempt ends here, with this outcome."""
-
-    def __init__(self, status: str, *, lasting: bool = True, retry_after_s: float = 0.0) -> None:
-        super().__init__(status)
-        self.outcome = Outcome(status, lasting, retry_after_s)
+Take = Callable[[bytes], Outcome]
+"""What is made of a picture's bytes; called in a worker thread."""
 
 
 class Client(AbstractAsyncContextManager["Client"]):
-    """An HTTP client for pictures: no cookies, no proxies, public addresses only.
+    """An HTTP client for pictures: no cookies, no passwords, no proxies, public addresses only.
 
     Args:
+        take: decides about the bytes.
+        folder: for bodies too large for memory, while they come.
         connect_map: hosts that are looked up there instead of by DNS.
         user_agent: who asks.
+        concurrency: downloads at once.
         timeout_s: whole deadline of one attempt, from name lookup to last byte, redirects included.
         max_bytes: a larger body is refused as soon as that is known.
-        max_pixels: a larger picture is refused by its header.
+        obey_robots: whether to ask for robots.txt.
+        robots_tags: directives of X-Robots-Tag that keep us out.
     """
 
     def __init__(
-        self, *, connect_map: ConnectMap, user_agent: str, timeout_s: float, max_bytes: int, max_pixels: int
+        self,
+        take: Take,
+        folder: Path,
+        *,
+        connect_map: ConnectMap,
+        user_agent: str,
+        concurrency: int,
+        timeout_s: float,
+        max_bytes: int,
+        obey_robots: bool,
+        robots_tags: Collection[str],
     ) -> None:
-        self._connect_map, self._user_agent, self._timeout_s = connect_map, user_agent, timeout_s
-        self._max_bytes, self._max_pixels = max_bytes, max_pixels
+        self._take, self._folder = take, folder
+        self._connect_map, self._user_agent = connect_map, user_agent
+        self._robot = robot_name(user_agent)
+        self._timeout_s, self._max_bytes = timeout_s, max_bytes
+        self._robots = Robots(self._get_robots, self._robot) if obey_robots else None
+        self._robots_tags = robots_tags
+        self._slots = asyncio.Semaphore(concurrency)
+        self._checkers = ThreadPoolExecutor(CHECKERS, "check")
 
     async def __aenter__(self) -> "Client":
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, resolver=MappedResolver(self._connect_map)),  # `download` limits
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=None),
-        )
+        headers = {"User-Agent": self._user_agent, "Accept": "image/*,*/*;q=0.8", "Accept-Encoding": "identity"}
+        no_timeout = aiohttp.ClientTimeout(total=None, sock_connect=None)
+        self._session = open_session(self._connect_map, headers=headers, timeout=no_timeout)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
+        self._checkers.shutdown(cancel_futures=True)
 
-    async def get(self, url: str) -> Outcome:
-        """Ask for ``url`` once."""
+    async def get(self, wanted: Wanted) -> Outcome:
+        """Ask for it once; with the validators of an earlier answer, if there are any.
+
+        Raises:
+            OSError: there is no room on the disk.
+        """
+        try:
+            target = self._checked(wanted.url, None, "bad_url")
+            if self._robots is not None:
+                await self._robots.wait_for_turn(target)
+        except RefusedError as refused:
+            return refused.outcome
+        async with self._slots:  # also while the picture is checked: it bounds the bodies in memory
+            with Body(self._folder) as body:
+                answer = await self._answer(target, wanted, body)
+                if answer.status != "ok" or answer.unchanged:
+                    return answer
+                taken = await asyncio.get_running_loop().run_in_executor(
+                    self._checkers, lambda: self._take(body.read())
+                )
+        return answer._replace(image_id=taken.image_id) if taken.status == "ok" else taken
+
+    async def _answer(self, target: URL, wanted: Wanted, body: Body) -> Outcome:
+        """As `_download`, whatever goes wrong."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                data = await self._download(url)
-        except _RefusedError as refusal:
-            return refusal.outcome
+                return await self._download(target, wanted, body)
+        except RefusedError as refused:
+            return refused.outcome
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return _outcome_of(error)
-        return await asyncio.to_thread(_inspect, data, self._max_pixels)
 
-    async def _download(self, url: str) -> bytes:
-        target = self._checked(url, None, "bad_url")
+    async def _download(self, target: URL, wanted: Wanted, body: Body) -> Outcome:
+        """The body, and the outcome if it is a picture; without a body if it is the one that we have."""
+        final_url = None
+        for _ in range(MAX_REDIRECTS + 1):
+            validators = _validators(wanted) if final_url == wanted.final_url else {}
+            async with self._session.get(target, headers=validators, allow_redirects=False) as response:
+                if response.status in REDIRECTS and "Location" in response.headers:
+                    target = self._checked(response.headers["Location"], target, "bad_redirect")
+                    final_url = str(target)
+                    if self._robots is not None:
+                        await self._robots.check(target)
+                    continue
+                if response.status == 304 and validators:
+                    return Outcome("ok", True, None, *wanted[2:], unchanged=True)
+                if response.status != 200:
+                    raise _refused(response)
+                if forbidden(response.headers.getall("X-Robots-Tag", ()), self._robot, self._robots_tags):
+                    raise RefusedError("robots_tag")
+                await body.fill(response, self._max_bytes)
+                etag, last_modified = (_validator(response, name) for name in ("ETag", "Last-Modified"))
+                return Outcome("ok", True, None, None, final_url, etag, last_modified)
+        raise RefusedError("bad_redirect")
+
+    async def _get_robots(self, target: URL) -> bytes | None:
+        """As `robots.AskFor` says."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._download_robots(target)
+        except RefusedError as refused:
+            return _none_unless_passing(refused.outcome)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return _none_unless_passing(_outcome_of(error))
+
+    async def _download_robots(self, target: URL) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
             async with self._session.get(target, allow_redirects=False) as response:
                 if response.status in REDIRECTS and "Location" in response.headers:
                     target = self._checked(response.headers["Location"], target, "bad_redirect")
                     continue
                 if response.status != 200:
-                    passing = response.status in PASSING_STATUSES or response.status >= 500
-                    raise _RefusedError(
-                        f"http_{response.status}",
-                        lasting=not passing,
-                        retry_after_s=_seconds(response.headers.get("Retry-After", "")),
-                    )
-                return await self._body(response)
-        raise _RefusedError("bad_redirect")
+                    raise _refused(response)
+                content = bytearray()
+                async for chunk in decoded(response):
+                    content += chunk
+                    if len(content) >= MAX_ROBOTS_BYTES:
+                        break
+                return bytes(content)
+        raise RefusedError("bad_redirect")
 
     def _checked(self, url: str, base: URL | None, status: str) -> URL:
+        """``url`` as it may be asked for: without a user and a password, which are nobody's business here."""
         try:
             target = URL(url.strip()) if base is None else base.join(URL(url.strip()))
             usable = target.scheme in ("http", "https") and target.host
         except ValueError:
             usable = False
         if not usable:
-            raise _RefusedError(status)
+            raise RefusedError(status)
         if is_blocked_literal(target.host or "", self._connect_map):
-            raise _RefusedError("blocked")
-        return target
+            raise RefusedError("blocked")
+        return target.with_user(None) if "@" in target.raw_authority else target
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
-        if (response.content_length or 0) > self._max_bytes:
-            raise _RefusedError("too_large")
-        data = bytearray()
-        async for chunk in response.content.iter_any():
-            data += chunk
-            if len(data) > self._max_bytes:
-                raise _RefusedError("too_large")
-        return bytes(data)
+
+def _validators(wanted: Wanted) -> dict[str, str]:
+    named = {"If-None-Match": wanted.etag, "If-Modified-Since": wanted.last_modified}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _validator(response: aiohttp.ClientResponse, name: str) -> str | None:
+    """A header that can be kept and sent back."""
+    value = response.headers.get(name, "")
+    return value if value.isascii() and value.isprintable() and 0 < len(value) <= MAX_VALIDATOR else None
+
+
+def _refused(response: aiohttp.ClientResponse) -> RefusedError:
+    passing = response.status in PASSING_STATUSES
+    retry_after_s = seconds(response.headers.get("Retry-After")) if passing else None
+    return RefusedError(f"http_{response.status}", lasting=not passing, retry_after_s=retry_after_s)
+
+
+def _none_unless_passing(outcome: Outcome) -> None:
+    """There is no robots.txt (or none of use); or, with an error, that is not known."""
+    if not outcome.lasting:
+        raise RefusedError("robots_unreachable", lasting=False, retry_after_s=outcome.retry_after_s)
 
 
 def _outcome_of(error: Exception) -> Outcome:
-    if isinstance(getattr(error, "os_error", None), BlockedAddressError):
-        return Outcome("blocked", lasting=True)
+    if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+        raise error
+    refused = refusal(error)
+    if refused is not None:
+        return Outcome(refused, lasting=True)
     if isinstance(error, TimeoutError):
         return Outcome("timeout", lasting=False)
     if isinstance(error, aiohttp.ClientPayloadError):
@@ -140,16 +213,3 @@ def _outcome_of(error: Exception) -> Outcome:
     if isinstance(error, ValueError):  # of URLs and of host names that cannot be encoded
         return Outcome("bad_url", lasting=True)
     return Outcome("unreachable", lasting=False)
-
-
-def _inspect(data: bytes, max_pixels: int) -> Outcome:
-    try:
-        info = probe(data, max_pixels)
-    except PictureError as error:
-        return Outcome(error.status, lasting=True)
-    return Outcome("ok", lasting=True, data=data, image_id=hashlib.sha256(data).hexdigest(), info=info)
-
-
-def _seconds(retry_after: str) -> float:
-    """The header's delay; its other form, a date, is rare and counts as none: the usual delay is taken then."""
-    return min(float(retry_after), LATER_MAX_S) if retry_after.isascii() and retry_after.isdigit() else 0.0

@@ -1,54 +1,57 @@
-"""The last pass: from the spool and the outcomes to sorted outputs, the same whatever order things arrived in.
+"""The last pass: from the spool to sorted outputs, the same whatever order things arrived in.
 
-Knows nothing of how they arrived.
+Knows nothing of how they arrived, and holds no more than a shard of pictures and a batch of products.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from atlas_model.errors import InputError
 from atlas_model.progress import track
-from atlas_model.records import IMAGES, REFS, ShardWriter, write_table
-from crawlers.fetch.pictures import Fetched, Pictures
+from atlas_model.records import IMAGES, PRODUCTS, REFS, ShardWriter, iterate_shards, write_rows
+from crawlers.fetch.spool import Spool
+
+PRODUCTS_AT_ONCE = 4_096
+COLUMNS = pa.schema([PRODUCTS.field("product_id"), PRODUCTS.field("image_urls")])
 
 
-def iterate_pictures(pictures: Pictures, rows_at_once: int) -> Iterator[dict[str, Any]]:
-    """Every distinct picture once, as rows of `records.IMAGES` by image_id; memory holds ``rows_at_once`` of them."""
-    place_of = {found.image_id: found.place for found in pictures.fetched.values() if found.place is not None}
-    places = [place_of[image_id] for image_id in sorted(place_of)]
-    for start in range(0, len(places), rows_at_once):
-        wanted = places[start : start + rows_at_once]
-        rows = dict(pictures.spool.gather(wanted))
-        for place in wanted:
-            yield rows.pop(place)
+def picture_urls(products: Path) -> Iterator[str]:
+    """The URLs of all pictures of all products in a file of `records.PRODUCTS`; they may repeat."""
+    for batch in iterate_shards(products, COLUMNS, "crawl", PRODUCTS_AT_ONCE):
+        yield from batch["image_urls"].flatten().to_pylist()
 
 
-def write_images(folder: Path, pictures: Pictures, shard_rows: int) -> None:
-    """Write every distinct picture to ``folder``, sorted by image_id, ``shard_rows`` per shard."""
-    rows = iterate_pictures(pictures, shard_rows)
+def write_images(folder: Path, spool: Spool, shard_rows: int) -> None:
+    """Write every distinct picture to ``folder``, sorted by image_id, ``shard_rows`` per shard.
+
+    Raises:
+        RetryError: bytes were damaged on disk.
+    """
+    total, _ = spool.totals()
     with ShardWriter(folder, IMAGES, shard_rows) as writer:
-        for row in track(rows, "collect", pictures.report.pictures, "pictures"):
+        for row in track(spool.pictures(), "collect", total, "pictures"):
             writer.append(row)
 
 
-def write_refs(path: Path, products: pa.Table, fetched: Mapping[str, Fetched]) -> None:
-    """Write what became of each picture of each product, sorted by (product_id, position)."""
-    rows = [
-        {
-            "product_id": product_id,
-            "image_url": url,
-            "position": position,
-            "image_id": fetched[url].image_id,
-            "status": fetched[url].status,
-        }
-        for product_id, urls in _pictures_of(products)
-        for position, url in enumerate(urls)
-    ]
-    table = pa.Table.from_pylist(rows, schema=REFS)
-    write_table(path, table.sort_by([("product_id", "ascending"), ("position", "ascending")]), REFS)
+def write_refs(path: Path, products: Path, spool: Spool) -> None:
+    """Write what became of each picture of each product, sorted by (product_id, position).
+
+    Raises:
+        InputError: the products are not sorted.
+    """
+    write_rows(path, _refs(products, spool), REFS)
 
 
-def _pictures_of(products: pa.Table) -> Iterator[tuple[str, Sequence[str]]]:
-    return zip(products["product_id"].to_pylist(), products["image_urls"].to_pylist(), strict=True)
+def _refs(products: Path, spool: Spool) -> Iterator[dict[str, Any]]:
+    last = ""
+    for batch in iterate_shards(products, COLUMNS, "crawl", PRODUCTS_AT_ONCE):
+        for product_id, urls in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            if product_id < last:
+                raise InputError(f"{products}: expected products sorted by product_id. Crawl again: dvc repro -f crawl")
+            last = product_id
+            for position, url in enumerate(urls):
+                found = spool.lookup(url)._asdict()
+                yield {"product_id": product_id, "image_url": url, "position": position, **found}

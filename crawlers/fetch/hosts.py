@@ -26,16 +26,26 @@ class Host:
 
     def finished(self, *, lasting: bool) -> None:
         """A URL is done: with an answer that lasts, or after the last failed attempt."""
-        self._failures = 0 if lasting else self._failures + 1
+        if not self.given_up:
+            self._failures = 0 if lasting else self._failures + 1
 
     async def wait(self) -> None:
         """Until the time that the host asked us to wait for."""
         while (delay := self._resume_at - time.monotonic()) > 0:
             await asyncio.sleep(delay)
 
-    async def back_off(self, attempt: int, retry_after_s: float) -> None:
-        """Sleep after the failed ``attempt`` (1, 2, ...): exponentially longer, jittered, or as the host asked."""
-        if retry_after_s:  # it holds for all of the host's URLs
-            self._resume_at = max(self._resume_at, time.monotonic() + retry_after_s)
+    def answered(self, retry_after_s: float | None) -> None:
+        """Heed what a failed attempt's answer asked for; it holds for all of the host's URLs.
+
+        A host that asks for more than MAX_DELAY_S is given up.
+        """
+        if retry_after_s is None:
+            return
+        if retry_after_s > MAX_DELAY_S:
+            self._failures = GIVE_UP_AFTER
+        self._resume_at = max(self._resume_at, time.monotonic() + min(retry_after_s, MAX_DELAY_S))
+
+    async def back_off(self, attempt: int) -> None:
+        """Sleep after the failed ``attempt`` (1, 2, ...): exponentially longer, jittered."""
         longest = min(self._backoff_s * 2 ** (attempt - 1), MAX_DELAY_S)
         await asyncio.sleep(random.uniform(longest / 2, longest))

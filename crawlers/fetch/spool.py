@@ -1,147 +1,174 @@
-"""Work in progress of downloads: an append-only folder of shards, so that a killed run continues where it was.
+"""What has come of downloads, kept over kills and over runs: an index and the bytes of each distinct picture once.
 
-One row per URL with a lasting outcome, whatever it is; a passing one (a time-out, a 503) is not kept and is asked
-again by the next run. A shard is an uncompressed Arrow file of bounded size, written whole, read by memory map. A
-kill loses what is not yet flushed: at most FLUSH_ROWS, FLUSH_BYTES or FLUSH_S worth of it.
-
-A spool believes what it has: the bytes behind a URL are not checked again. So each crawl snapshot, and each
-manifest, has a spool of its own. Knows nothing of HTTP or of the outputs.
+Bytes are written before the index tells of them, so that a kill loses what came since the last flush (FLUSH_ROWS or
+FLUSH_S of it) and nothing else. Beside each file of bytes, ``<number>.json`` counts the statuses of the URLs that
+were asked for while it was written to. Knows nothing of HTTP or of the outputs.
 """
 
-import asyncio
+import hashlib
+import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, Self
 
-import pyarrow as pa
-
-from atlas_model.files import replacing
+from atlas_model.errors import AtlasError, RetryError
+from atlas_model.files import write_json
+from atlas_model.images import PictureInfo
 from atlas_model.progress import say
-from atlas_model.records import IMAGES
-from crawlers.fetch.client import Outcome
+from crawlers.fetch.blobs import DISK_FAULTS, Blobs
+from crawlers.fetch.index import Fetched, Index, Picture, Plan
+from crawlers.fetch.outcome import Outcome, Wanted
 
 FLUSH_ROWS = 256
-FLUSH_BYTES = 32_000_000
 FLUSH_S = 2.0
 
-SHARD = "{:06d}.arrow"
-SCHEMA = pa.schema(
-    [
-        pa.field("url", pa.string(), nullable=False),
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("limit", pa.int64()),  # where status is too_large or too_many_pixels: than this
-        pa.field("size", pa.int64(), nullable=False),  # bytes
-        *(field.with_nullable(True) for field in IMAGES),  # null unless status is ok
-    ]
-)
-INDEX_COLUMNS = ["url", "status", "limit", "size", "image_id", "width", "height"]
-
-
-class Place(NamedTuple):
-    """Where a row is: the shard's number and the row's in it."""
-
-    shard: int
-    row: int
-
-
-class Entry(NamedTuple):
-    """A row without its bytes."""
-
-    status: str
-    limit: int | None
-    size: int  # bytes
-    image_id: str | None
-    width: int | None
-    height: int | None
-    place: Place
+INDEX = "index.sqlite"
 
 
 class Spool:
-    """The spool in ``folder``, which is made if needed; one process writes to it at a time.
+    """The spool in ``folder``, which is made if needed; one process at a time. Use as a context manager."""
 
-    Args:
-        folder: for nothing else.
-        max_bytes: the limits of this run: an entry that came about under others, and would be another under
-            these, counts as not there.
-        max_pixels: likewise.
-    """
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()  # pictures are stored by worker threads
+        self._new: dict[str, Picture] = {}  # bytes are written, the index does not know them yet; so the next
+        self._outcomes: list[tuple[Wanted, Outcome]] = []
 
-    def __init__(self, folder: Path, *, max_bytes: int, max_pixels: int) -> None:
-        self._folder, self._max_bytes, self._max_pixels = folder, max_bytes, max_pixels
-        self._rows: list[dict[str, Any]] = []
-        self._bytes = 0
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".*.tmp"):  # of a killed run
-            leftover.unlink()
-        shards = sorted(folder.glob("*.arrow"))
-        self._next = int(shards[-1].stem) + 1 if shards else 0
-        self.entries: dict[str, Entry] = {}
-        for shard in shards:
-            self.entries.update(self._read_index(shard))
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._index = self._open_index()
+        self._blobs = Blobs(self.folder, self._index.ends_of_files())
+        self._file = self._blobs.current
+        sizes = self._blobs.sizes()
+        for file, end in self._index.ends_of_files().items():
+            if end > sizes.get(file, 0):
+                lost = self._index.forget_beyond(file, sizes.get(file, 0))
+                say(f"{self.folder}: file {file} is damaged, {lost} pictures are fetched again")
+        self.hosts, self.pending = self._index.hosts, self._index.pending
+        self.statuses, self.passing, self.totals = self._index.statuses, self._index.passing, self._index.totals
+        return self
 
-    async def add(self, url: str, outcome: Outcome) -> None:
-        """Keep a lasting ``outcome``; returns when a shard that it filled is on disk."""
-        limits = {"too_large": self._max_bytes, "too_many_pixels": self._max_pixels}
-        row = {"url": url, "status": outcome.status, "limit": limits.get(outcome.status), "size": len(outcome.data)}
-        if outcome.info is not None:
-            row |= {"image_id": outcome.image_id, "bytes": outcome.data, **asdict(outcome.info)}
-        self._rows.append(row)
-        self._bytes += len(outcome.data)
-        if len(self._rows) >= FLUSH_ROWS or self._bytes >= FLUSH_BYTES:
-            await asyncio.to_thread(self._write, *self._take())
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._blobs.close()
+        self._index.close()
+        fault = _fault_of_disk(error)
+        if fault is not None:
+            raise AtlasError(f"{self.folder}: cannot be written: {fault}. What has come is kept") from error
 
-    async def flush_regularly(self) -> None:
-        """Flush every FLUSH_S seconds, until cancelled."""
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            await asyncio.to_thread(self._write, *self._take())
+    def begin(self, urls: Iterable[str], plan: Plan) -> tuple[int, int]:
+        """Start a run for ``urls``, which may repeat: how many they are, and how many have to be asked for."""
+        return self._index.want(urls), self._index.enqueue(plan)
+
+    def store(self, image_id: str, data: bytes, info: PictureInfo) -> None:
+        """Keep a picture's bytes, unless they are kept already; from any thread."""
+        with self._lock:
+            if image_id not in self._new and not self._index.has_picture(image_id):
+                self._new[image_id] = Picture(image_id, self._blobs.append(data), info)
+
+    def keep(self, wanted: Wanted, outcome: Outcome) -> None:
+        """Keep what became of a URL; its picture is stored."""
+        self._outcomes.append((wanted, outcome))
+        if len(self._outcomes) >= FLUSH_ROWS:
+            self.flush()
 
     def flush(self) -> None:
-        """Write what is not yet on disk."""
-        self._write(*self._take())
+        """Let the index know all that is kept."""
+        with self._lock:
+            if self._outcomes or self._new:
+                self._index.record(self._new.values(), self._outcomes, self._file)
+                self._new, self._outcomes = {}, []
+            while self._file < self._blobs.current:
+                self.write_status()
+                self._file += 1
 
-    def gather(self, places: Iterable[Place]) -> Iterator[tuple[Place, dict[str, Any]]]:
-        """The pictures at ``places`` as rows of `records.IMAGES`; in the shards' order, each mapped once."""
-        for shard, group in groupby(sorted(places), key=lambda place: place.shard):
-            with pa.memory_map(str(self._folder / SHARD.format(shard))) as source:
-                table = pa.ipc.open_file(source).read_all().select(IMAGES.names)
-                for place in group:
-                    yield place, table.slice(place.row, 1).to_pylist()[0]
+    def write_status(self) -> None:
+        """Write the counts of the file that is written to."""
+        statuses = self._index.statuses_of_file(self._file)
+        write_json(self.folder / f"{self._file:06d}.json", {"urls": sum(statuses.values()), "statuses": statuses})
 
-    def _take(self) -> tuple[int, list[dict[str, Any]]]:
-        rows, self._rows, self._bytes = self._rows, [], 0
-        number = self._next
-        self._next += bool(rows)
-        return number, rows
+    def restore(self, pictures: Iterable[tuple[str, bytes, PictureInfo]]) -> None:
+        """Keep pictures that come from elsewhere."""
+        for image_id, data, info in pictures:
+            self.store(image_id, data, info)
+            if len(self._new) >= FLUSH_ROWS:
+                self._take_in()
+        self._take_in()
 
-    def _write(self, number: int, rows: list[dict[str, Any]]) -> None:
-        if not rows:
-            return
-        table = pa.Table.from_pylist(rows, schema=SCHEMA)
-        with replacing(self._folder / SHARD.format(number)) as temporary, pa.ipc.new_file(temporary, SCHEMA) as sink:
-            sink.write_table(table)
-        self.entries.update(_index(table, number))
+    def settle(self, found: Iterable[tuple[str, Fetched]], snapshot: str) -> None:
+        """Take for settled in ``snapshot`` which picture each URL gave, and for unsettled what gave none."""
+        self._index.restore(found, snapshot)
 
-    def _read_index(self, shard: Path) -> dict[str, Entry]:
+    def lacks(self, image_id: str) -> bool:
+        """Whether a picture's bytes are not here."""
+        return image_id not in self._new and not self._index.has_picture(image_id)
+
+    def lookup(self, url: str) -> Fetched:
+        """What became of a URL of this run."""
+        found = self._index.lookup(url)
+        assert found is not None  # each is asked for
+        return found
+
+    def pictures(self) -> Iterator[dict[str, Any]]:
+        """Every distinct picture of this run once, as rows of `records.IMAGES` by image_id.
+
+        Raises:
+            RetryError: after the last one, if bytes were damaged on disk; their URLs will be asked for again.
+        """
+        damaged = []
+        for picture in self._index.wanted_pictures():
+            data = self._blobs.read(picture.place)
+            if hashlib.sha256(data).hexdigest() == picture.image_id:
+                yield {"image_id": picture.image_id, "bytes": data, **vars(picture.info)}
+            else:
+                damaged.append(picture.image_id)
+        if damaged:
+            self._index.forget_pictures(damaged)
+            raise RetryError(
+                f"{self.folder}: {len(damaged)} pictures are damaged on disk, such as {damaged[0]}. "
+                "Run again: those alone are fetched again"
+            )
+
+    def drop_unwanted(self) -> None:
+        """Forget what this run did not want, and remove the files that hold little else."""
+        self._index.forget_unwanted()
+        kept = self._index.sizes_of_files()
+        for file, size in self._blobs.sizes().items():
+            if file == self._blobs.current or kept.get(file, 0) > size / 2:
+                continue
+            moved = list(self._index.pictures_of_file(file))
+            self._index.add_pictures(
+                picture._replace(place=self._blobs.append(self._blobs.read(picture.place))) for picture in moved
+            )
+            self._blobs.remove(file)
+            (self.folder / f"{file:06d}.json").unlink(missing_ok=True)
+
+    def _take_in(self) -> None:
+        self._index.add_pictures(self._new.values())
+        self._new = {}
+
+    def _open_index(self) -> Index:
         try:
-            with pa.memory_map(str(shard)) as source:
-                entries = _index(pa.ipc.open_file(source).read_all(), int(shard.stem))
-        except (pa.ArrowInvalid, KeyError) as error:
-            say(f"{shard}: damaged, its pictures are fetched again ({error})")
-            return {}
-        return {url: entry for url, entry in entries.items() if self._holds(entry)}
+            return Index(self.folder / INDEX)
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            raise RetryError(
+                f"{self.folder}: another process is fetching into it: run again when it has ended"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            say(f"{self.folder}: the index is of no use, all is fetched again ({error})")
+            for path in self.folder.iterdir():
+                path.unlink()
+            return Index(self.folder / INDEX)
 
-    def _holds(self, entry: Entry) -> bool:
-        if entry.status == "ok":
-            pixels = (entry.width or 0) * (entry.height or 0)
-            return entry.size <= self._max_bytes and pixels <= self._max_pixels
-        return entry.limit in (None, self._max_bytes if entry.status == "too_large" else self._max_pixels)
 
-
-def _index(table: pa.Table, shard: int) -> dict[str, Entry]:
-    columns = table.select(INDEX_COLUMNS).to_pydict()
-    urls = columns.pop("url")
-    places = [Place(shard, row) for row in range(len(urls))]
-    return dict(zip(urls, map(Entry._make, zip(*columns.values(), places, strict=True)), strict=True))
+def _fault_of_disk(error: BaseException | None) -> BaseException | None:
+    """What ``error`` came of, if that is the disk; tasks wrap what they raise into groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_fault_of_disk, error.exceptions)), None)
+    of_disk = isinstance(error, sqlite3.Error) or (isinstance(error, OSError) and error.errno in DISK_FAULTS)
+    return error if of_disk else None

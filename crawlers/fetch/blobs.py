@@ -1,0 +1,102 @@
+"""Bytes one after the other in files of bounded size, in a folder: no file per picture, nothing ever rewritten.
+
+A place (file, offset, size) finds them again; who remembers the places is another's matter (`index`).
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+FILE_BYTES = 64_000_000  # a file that has reached this gets no more
+MAX_OPEN = 64  # files open for reading at once
+
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # nothing to do with what is fetched
+
+NAME = "{:06d}.blob"
+
+
+class Place(NamedTuple):
+    """Where bytes are."""
+
+    file: int
+    offset: int
+    size: int  # bytes
+
+
+class Blobs:
+    """The files in ``folder``; one process writes to them at a time.
+
+    Args:
+        folder: exists.
+        ends: file -> where its last known bytes end. What lies behind was torn by a kill and is cut off; files
+            that nobody knows are removed.
+    """
+
+    def __init__(self, folder: Path, ends: Mapping[int, int]) -> None:
+        self._folder = folder
+        self._readers: dict[int, int] = {}  # file -> descriptor
+        for number, path in self._files():
+            if number not in ends:
+                path.unlink()
+            elif path.stat().st_size > ends[number]:
+                os.truncate(path, ends[number])
+        self.current = max(ends, default=1)  # the file that is written to
+        self._writer = self._open_writer()
+
+    def sizes(self) -> dict[int, int]:
+        """File -> its bytes."""
+        return {number: path.stat().st_size for number, path in self._files()}
+
+    def append(self, data: bytes) -> Place:
+        """Write ``data``; when this returns, the operating system has it."""
+        if self._offset >= FILE_BYTES:
+            self.start_file()
+        place = Place(self.current, self._offset, len(data))
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._writer, view) :]
+        self._offset += len(data)
+        return place
+
+    def start_file(self) -> None:
+        """Let the next bytes begin a new file."""
+        os.close(self._writer)
+        self.current += 1
+        self._writer = self._open_writer()
+
+    def read(self, place: Place) -> bytes:
+        """The bytes at ``place``, fewer if the file has been damaged."""
+        if place.file not in self._readers:
+            if len(self._readers) >= MAX_OPEN:
+                self._close_readers()
+            self._readers[place.file] = os.open(self._path(place.file), os.O_RDONLY)
+        return os.pread(self._readers[place.file], place.size, place.offset)
+
+    def remove(self, file: int) -> None:
+        """Remove a file that is no longer written to."""
+        assert file != self.current
+        self._close_readers()
+        self._path(file).unlink()
+
+    def close(self) -> None:
+        """Close all files."""
+        os.close(self._writer)
+        self._close_readers()
+
+    def _path(self, file: int) -> Path:
+        return self._folder / NAME.format(file)
+
+    def _files(self) -> Iterator[tuple[int, Path]]:
+        return ((int(path.stem), path) for path in sorted(self._folder.glob("*.blob")))
+
+    def _open_writer(self) -> int:
+        writer = os.open(self._path(self.current), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._offset = os.fstat(writer).st_size
+        return writer
+
+    def _close_readers(self) -> None:
+        for descriptor in self._readers.values():
+            os.close(descriptor)
+        self._readers.clear()

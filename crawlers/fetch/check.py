@@ -1,0 +1,24 @@
+"""Bytes that should be a picture: checked at the least cost, in threads, without too much memory at once."""
+
+import threading
+
+from atlas_model.errors import PictureError
+from atlas_model.images import PictureInfo, probe
+
+SMALL_PIXELS = 4_000_000  # most pictures; a larger one can take 160 MB to decode
+_one_large = threading.Lock()
+
+
+def check(data: bytes, max_pixels: int) -> PictureInfo:
+    """What ``data`` is, decoded to its end; one large picture at a time.
+
+    Raises:
+        PictureError: it is no picture, not a whole one, or has more than ``max_pixels``.
+    """
+    try:
+        return probe(data, min(SMALL_PIXELS, max_pixels))
+    except PictureError as error:
+        if error.status != "too_many_pixels" or max_pixels <= SMALL_PIXELS:
+            raise
+    with _one_large:
+        return probe(data, max_pixels)

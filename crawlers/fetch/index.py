@@ -1,0 +1,324 @@
+"""Which URLs there are, what became of each, and where the bytes of each picture are: one SQLite file.
+
+Memory stays flat however many there are. Knows nothing of HTTP, and of the bytes only their places.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from atlas_model.images import PictureInfo
+from crawlers.fetch.blobs import Place
+from crawlers.fetch.outcome import Outcome, Wanted
+
+Reuse = Literal["never", "validate", "always"]
+"""What to do with a picture that an earlier snapshot has: ask again; ask whether it has changed; trust it."""
+
+VERSION = 1  # of the tables; another one's index is not read
+ROWS_AT_ONCE = 64  # of a host's queue
+
+TABLES = f"""
+CREATE TABLE IF NOT EXISTS urls (
+    id INTEGER PRIMARY KEY,
+    url TEXT NOT NULL UNIQUE,
+    host TEXT NOT NULL,
+    wanted INTEGER NOT NULL,  -- by this run
+    status TEXT,              -- as in `outcome.Outcome`; null: never asked for
+    settled INTEGER,          -- whether it need not be asked for again in its snapshot
+    than INTEGER,             -- where status is too_large or too_many_pixels: the limit
+    image_id TEXT,            -- the last picture that it gave
+    final_url TEXT,
+    etag TEXT,
+    last_modified TEXT,
+    snapshot TEXT,            -- in which it was last asked for
+    file INTEGER              -- the blob that was written to then
+);
+CREATE INDEX IF NOT EXISTS urls_by_picture ON urls (image_id);
+CREATE INDEX IF NOT EXISTS urls_by_file ON urls (file, status);
+CREATE TABLE IF NOT EXISTS pictures (
+    image_id TEXT PRIMARY KEY,
+    file INTEGER NOT NULL, offset INTEGER NOT NULL, size INTEGER NOT NULL,
+    width INTEGER NOT NULL, height INTEGER NOT NULL, format TEXT NOT NULL, mode TEXT NOT NULL,
+    orientation INTEGER NOT NULL, n_frames INTEGER NOT NULL
+) WITHOUT ROWID;
+DROP TABLE IF EXISTS queue;
+CREATE TABLE queue (host TEXT, turn INTEGER, id INTEGER, PRIMARY KEY (host, turn, id)) WITHOUT ROWID;
+PRAGMA user_version = {VERSION};
+"""
+
+# A URL need not be asked for if its answer came in this snapshot (or is a picture, and those are trusted) and would
+# be the same under the limits of this run.
+ENQUEUE = """
+INSERT INTO queue SELECT host, random(), id FROM urls LEFT JOIN pictures USING (image_id)
+WHERE wanted AND NOT coalesce(
+    settled AND (snapshot = :snapshot OR :reuse = 'always' AND status = 'ok') AND CASE status
+        WHEN 'ok' THEN size <= :max_bytes AND width * height <= :max_pixels
+        WHEN 'too_large' THEN than >= :max_bytes
+        WHEN 'too_many_pixels' THEN than >= :max_pixels
+        ELSE TRUE
+    END, FALSE)
+"""
+# Validators are sent only if an unchanged picture would be one that we have and may have.
+PENDING = """
+SELECT turn, id, url,
+    iif(usable, image_id, NULL), iif(usable, final_url, NULL), iif(usable, etag, NULL), iif(usable, last_modified, NULL)
+FROM (
+    SELECT turn, id, url, urls.image_id, final_url, etag, last_modified,
+        coalesce(size <= :max_bytes AND width * height <= :max_pixels AND :reuse <> 'never', FALSE) AS usable
+    FROM queue JOIN urls USING (id) LEFT JOIN pictures USING (image_id)
+    WHERE queue.host = :host AND (turn, id) > (:turn, :id) ORDER BY turn, id LIMIT :rows
+)
+"""
+LASTING = """
+UPDATE urls SET status = ?, settled = ?, than = ?, snapshot = ?, file = ?,
+    image_id = ?, final_url = ?, etag = ?, last_modified = ? WHERE id = ?
+"""
+PASSING = "UPDATE urls SET status = ?, settled = ?, than = ?, snapshot = ?, file = ? WHERE id = ?"
+RESTORE = """
+INSERT INTO urls (url, host, wanted, status, settled, image_id, final_url, snapshot) VALUES (?, ?, 1, 'ok', 1, ?, ?, ?)
+ON CONFLICT (url) DO UPDATE SET
+    etag = iif(image_id = excluded.image_id, etag, NULL),
+    last_modified = iif(image_id = excluded.image_id, last_modified, NULL),
+    status = 'ok', settled = 1, image_id = excluded.image_id, final_url = excluded.final_url,
+    snapshot = excluded.snapshot
+"""
+WANTED_PICTURES = """
+SELECT * FROM pictures
+WHERE EXISTS (SELECT 1 FROM urls WHERE urls.image_id = pictures.image_id AND wanted AND status = 'ok')
+ORDER BY image_id
+"""
+TOTALS = """
+SELECT count(DISTINCT image_id), coalesce(sum(size), 0) FROM urls JOIN pictures USING (image_id)
+WHERE wanted AND status = 'ok'
+"""
+
+
+class Fetched(NamedTuple):
+    """What became of a URL."""
+
+    status: str  # as in `outcome.Outcome`
+    image_id: str | None  # only where status is ok, as the next
+    final_url: str | None
+
+
+class Picture(NamedTuple):
+    """A picture that is kept."""
+
+    image_id: str
+    place: Place
+    info: PictureInfo
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run takes for settled."""
+
+    snapshot: str
+    reuse: Reuse
+    max_bytes: int
+    max_pixels: int
+
+
+class Index:
+    """The index at ``path``, made if needed; a second process is refused with `sqlite3.OperationalError`."""
+
+    def __init__(self, path: Path) -> None:
+        # Worker threads ask whether a picture is there; SQLite itself lets one at a time in.
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+        try:
+            self._open()
+        except sqlite3.Error:
+            self._db.close()
+            raise
+
+    def _open(self) -> None:
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last seconds, no more
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version not in (0, VERSION):
+            raise sqlite3.DatabaseError(f"version {version}")
+        self._db.executescript(TABLES)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    # The URLs of a run
+
+    def want(self, urls: Iterable[str]) -> int:
+        """Make ``urls`` (which may repeat) those of this run; how many they are."""
+        with self._transaction():
+            self._db.execute("UPDATE urls SET wanted = 0 WHERE wanted")
+            self._db.executemany(
+                "INSERT INTO urls (url, host, wanted) VALUES (?, ?, 1) ON CONFLICT (url) DO UPDATE SET wanted = 1",
+                ((url, _host(url)) for url in urls),
+            )
+        return self._count("SELECT count(*) FROM urls WHERE wanted")
+
+    def enqueue(self, plan: Plan) -> int:
+        """Put those that are not settled into the queue; how many they are."""
+        self._plan = {"snapshot": plan.snapshot, "reuse": plan.reuse}
+        self._plan |= {"max_bytes": plan.max_bytes, "max_pixels": plan.max_pixels}
+        with self._transaction():
+            self._db.execute("DELETE FROM queue")
+            self._db.execute(ENQUEUE, self._plan)
+        return self._count("SELECT count(*) FROM queue")
+
+    def hosts(self) -> Iterator[str]:
+        """The hosts in the queue."""
+        find = "SELECT min(host) FROM queue WHERE host > ?"
+        (host,) = self._db.execute("SELECT min(host) FROM queue").fetchone()
+        while host is not None:
+            yield host
+            (host,) = self._db.execute(find, (host,)).fetchone()
+
+    def pending(self, host: str) -> Iterator[Wanted]:
+        """The queue of ``host``, shuffled."""
+        turn, last = -(2**63), 0
+        while rows := self._db.execute(
+            PENDING, {**self._plan, "host": host, "turn": turn, "id": last, "rows": ROWS_AT_ONCE}
+        ).fetchall():
+            yield from (Wanted(*row[1:]) for row in rows)
+            turn, last = rows[-1][:2]
+
+    # What came
+
+    def has_picture(self, image_id: str) -> bool:
+        """Whether the bytes of ``image_id`` are kept."""
+        return self._db.execute("SELECT 1 FROM pictures WHERE image_id = ?", (image_id,)).fetchone() is not None
+
+    def record(self, pictures: Iterable[Picture], outcomes: Iterable[tuple[Wanted, Outcome]], file: int) -> None:
+        """Keep ``pictures``, whose bytes are written, and what became of URLs while ``file`` was written to.
+
+        What fails in a passing way stays beside an earlier picture: the next run may find that it is unchanged.
+        """
+        plan = self._plan
+        limits = {"too_large": plan["max_bytes"], "too_many_pixels": plan["max_pixels"]}
+        lasting, passing = [], []
+        for wanted, found in outcomes:
+            common = (found.status, found.settled, limits.get(found.status), plan["snapshot"], file)
+            if found.settled:
+                lasting.append((*common, found.image_id, found.final_url, found.etag, found.last_modified, wanted.id))
+            else:
+                passing.append((*common, wanted.id))
+        with self._transaction():
+            self._add_pictures(pictures)
+            self._db.executemany(LASTING, lasting)
+            self._db.executemany(PASSING, passing)
+
+    def restore(self, found: Iterable[tuple[str, Fetched]], snapshot: str) -> None:
+        """Take for settled in ``snapshot`` which picture each URL gave, and for unsettled what gave none."""
+        with self._transaction():
+            self._db.execute("UPDATE urls SET settled = 0 WHERE status <> 'ok'")
+            self._db.executemany(
+                RESTORE,
+                ((url, _host(url), one.image_id, one.final_url, snapshot) for url, one in found if one.status == "ok"),
+            )
+
+    def add_pictures(self, pictures: Iterable[Picture]) -> None:
+        """Keep ``pictures``, whose bytes are written."""
+        with self._transaction():
+            self._add_pictures(pictures)
+
+    # What there is
+
+    def lookup(self, url: str) -> Fetched | None:
+        """What became of ``url``; None if it was never asked for."""
+        row = self._db.execute("SELECT status, image_id, final_url FROM urls WHERE url = ?", (url,)).fetchone()
+        if row is None or row[0] is None:
+            return None
+        return Fetched(*row) if row[0] == "ok" else Fetched(row[0], None, None)
+
+    def wanted_pictures(self) -> Iterator[Picture]:
+        """The distinct pictures that this run's URLs gave, by image_id."""
+        return self._pictures(WANTED_PICTURES)
+
+    def statuses(self) -> dict[str, int]:
+        """How many of this run's URLs have each status."""
+        return self._counts("SELECT status, count(*) FROM urls WHERE wanted GROUP BY status ORDER BY status")
+
+    def passing(self) -> int:
+        """How many of this run's URLs failed in a way that may pass; those that we may not ask for do not count."""
+        return self._count(
+            "SELECT count(*) FROM urls WHERE wanted AND NOT settled "
+            "AND status NOT IN ('blocked', 'robots', 'robots_tag')"
+        )
+
+    def totals(self) -> tuple[int, int]:
+        """Of this run's URLs: distinct pictures, and the bytes of all that gave one."""
+        pictures, size = self._db.execute(TOTALS).fetchone()
+        return pictures, size
+
+    def statuses_of_file(self, file: int) -> dict[str, int]:
+        """How many URLs have each status, of those last asked for while blob ``file`` was written to."""
+        return self._counts("SELECT status, count(*) FROM urls WHERE file = ? GROUP BY status ORDER BY status", (file,))
+
+    def ends_of_files(self) -> dict[int, int]:
+        """Blob -> where the last picture in it ends."""
+        return self._counts("SELECT file, max(offset + size) FROM pictures GROUP BY file")
+
+    def sizes_of_files(self) -> dict[int, int]:
+        """Blob -> the bytes of the pictures in it."""
+        return self._counts("SELECT file, sum(size) FROM pictures GROUP BY file")
+
+    def pictures_of_file(self, file: int) -> Iterator[Picture]:
+        """What is in a blob, in its order."""
+        return self._pictures("SELECT * FROM pictures WHERE file = ? ORDER BY offset", (file,))
+
+    # Forgetting
+
+    def forget_pictures(self, image_ids: Iterable[str]) -> None:
+        """Pictures whose bytes are damaged: their URLs are asked for again."""
+        with self._transaction():
+            self._db.executemany("DELETE FROM pictures WHERE image_id = ?", ((image_id,) for image_id in image_ids))
+
+    def forget_beyond(self, file: int, end: int) -> int:
+        """Forget the pictures of blob ``file`` that do not end at ``end`` or before; how many they were."""
+        return self._db.execute("DELETE FROM pictures WHERE file = ? AND offset + size > ?", (file, end)).rowcount
+
+    def forget_unwanted(self) -> None:
+        """Forget all URLs that are not of this run, and the pictures that no URL gives any more."""
+        with self._transaction():
+            self._db.execute("DELETE FROM urls WHERE NOT wanted")
+            self._db.execute(
+                "DELETE FROM pictures WHERE NOT EXISTS (SELECT 1 FROM urls WHERE urls.image_id = pictures.image_id)"
+            )
+
+    def _add_pictures(self, pictures: Iterable[Picture]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            ((image_id, *place, *vars(info).values()) for image_id, place, info in pictures),
+        )
+
+    def _pictures(self, query: str, values: tuple[int, ...] = ()) -> Iterator[Picture]:
+        for row in self._db.execute(query, values):
+            yield Picture(row[0], Place(*row[1:4]), PictureInfo(*row[4:]))
+
+    def _count(self, query: str) -> int:
+        (count,) = self._db.execute(query).fetchone()
+        return int(count)
+
+    def _counts(self, query: str, values: tuple[int, ...] = ()) -> dict:
+        return dict(self._db.execute(query, values).fetchall())
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # the client says what is wrong with it
+        return ""

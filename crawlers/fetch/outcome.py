@@ -1,0 +1,50 @@
+"""The words that the modules of this package speak to each other: a URL to ask for, and what became of it."""
+
+from typing import NamedTuple
+
+UNSETTLED = {"blocked", "robots", "robots_tag"}  # asking again now gives the same; later we may be allowed
+
+
+class Wanted(NamedTuple):
+    """A URL to ask for, with what an earlier answer said of it; all null where there was none, or it is not kept."""
+
+    id: int  # in the index
+    url: str
+    image_id: str | None = None
+    final_url: str | None = None  # where redirects led
+    etag: str | None = None  # this and the next: of the answer of final_url
+    last_modified: str | None = None
+
+
+class Outcome(NamedTuple):
+    """What became of a URL.
+
+    ``status`` is ``ok``; ``http_<code>``; ``bad_url`` (not http or https, or no URL at all); ``bad_redirect`` (a
+    redirect to such a one, or too many); ``blocked`` (the host has no public address); ``robots``,
+    ``robots_tag`` (its robots.txt, its X-Robots-Tag keep us out); ``robots_unreachable`` (it is not known whether
+    they do); ``certificate`` (it is not the host's); ``headers_too_large``; ``timeout``; ``unreachable`` (no usable
+    answer); ``truncated``, ``too_large``, ``bad_encoding``, ``decompression_bomb``, ``empty``, ``not_an_image``,
+    ``too_many_pixels`` (what came is no picture that we take); or ``given_up`` (see `download`).
+    """
+
+    status: str
+    lasting: bool  # asking again at once would give the same
+    retry_after_s: float | None = None  # as the server asked
+    image_id: str | None = None  # sha256 of the bytes as served, hex; this and what is below: only where status is ok
+    final_url: str | None = None  # where redirects led; null where there were none
+    etag: str | None = None
+    last_modified: str | None = None
+    unchanged: bool = False  # the server says that it is still the picture that we have
+
+    @property
+    def settled(self) -> bool:
+        """Whether the next run need not ask again."""
+        return self.lasting and self.status not in UNSETTLED
+
+
+class RefusedError(Exception):
+    """An attempt ends here, with this outcome."""
+
+    def __init__(self, status: str, *, lasting: bool = True, retry_after_s: float | None = None) -> None:
+        super().__init__(status)
+        self.outcome = Outcome(status, lasting, retry_after_s)

@@ -1,0 +1,42 @@
+"""From outputs back to a spool: what was fetched once need not be fetched again because the spool is gone.
+
+Knows nothing of how pictures are fetched.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from atlas_model.images import PictureInfo
+from atlas_model.progress import track
+from atlas_model.records import IMAGES, REFS, iterate_shards
+from crawlers.fetch.index import Fetched
+from crawlers.fetch.spool import Spool
+
+ROWS_AT_ONCE = 256
+INFO = [name for name in IMAGES.names if name not in ("image_id", "bytes")]
+
+
+def restore(spool: Spool, shards: Path, refs: Path, snapshot: str) -> None:
+    """Take the pictures in ``shards`` and ``refs`` for the answers of ``snapshot``, and nothing else for settled.
+
+    So the next run asks again for each URL that gave no picture, whatever the reason, and for no other.
+
+    Raises:
+        MissingError: there are no outputs.
+    """
+    spool.restore(_missing(spool, shards))
+    spool.settle(_refs(refs), snapshot)
+
+
+def _missing(spool: Spool, shards: Path) -> Iterator[tuple[str, bytes, PictureInfo]]:
+    for batch in track(iterate_shards(shards, IMAGES, "fetch", ROWS_AT_ONCE), "restore", None, "batches"):
+        for row, image_id in enumerate(batch["image_id"].to_pylist()):
+            if spool.lacks(image_id):
+                info = PictureInfo(**{name: batch[name][row].as_py() for name in INFO})
+                yield image_id, batch["bytes"][row].as_py(), info
+
+
+def _refs(refs: Path) -> Iterator[tuple[str, Fetched]]:
+    for batch in iterate_shards(refs, REFS, "fetch", ROWS_AT_ONCE):
+        columns = (batch[name].to_pylist() for name in ("image_url", *Fetched._fields))
+        yield from ((url, Fetched(*found)) for url, *found in zip(*columns, strict=True))

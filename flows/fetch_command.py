@@ -1,0 +1,34 @@
+"""``atlas fetch``: the stage fetch through DVC, also for the URLs that it would not ask for again by itself."""
+
+import json
+import sys
+
+from atlas_model.params import load_params
+from atlas_model.progress import say
+from crawlers.fetch.restore import restore
+from crawlers.fetch.spool import Spool
+from flows import dvc_repo
+from flows.stages import paths
+from flows.stages.fetch import spool_folder
+
+
+def fetch(*, retry_failed: bool) -> int:
+    """Bring data/images up to date and print the counts of the stage.
+
+    Args:
+        retry_failed: ask again for each URL that gave no picture. What gave one is taken from data/images where the
+            spool does not have it (any more), so that nothing is fetched twice.
+
+    Raises:
+        MissingError: nothing was fetched yet whose failures could be retried.
+        AtlasError: the stage failed.
+    """
+    params = load_params()
+    if retry_failed:
+        with Spool(spool_folder(params.crawl)) as spool:
+            restore(spool, paths.SHARDS, paths.REFS, params.crawl.snapshot)
+    dvc_repo.run_stage("fetch", say, force=retry_failed)
+    metrics = json.loads((paths.METRICS / "fetch.json").read_text(encoding="utf-8"))
+    sys.stdout.write(json.dumps(metrics, indent=2) + "\n")
+    say("Up to date: data/images. What depends on it: dvc repro")
+    return 0
