@@ -20,10 +20,12 @@ from scrapy.utils.httpobj import urlparse_cached
 from scrapy.utils.ssl import _make_ssl_context
 
 from crawlers import retry_after
+from crawlers.browser import BROWSER, BrowserPages
 from crawlers.connect_aiohttp import GuardedResponse, open_session, refusal
 from crawlers.refusals import RefusedError
 
 CONNECT_MAP = "ATLAS_CONNECT_MAP"  # the Scrapy setting that holds the map
+CHROMIUM = "ATLAS_CHROMIUM"  # the Scrapy setting that holds its path, if a shop needs a browser
 MAX_WAIT_S = 60.0  # a host that asks for more counts as down
 BUSY = {429, 503}
 MAX_ENCODINGS = 2  # one on top of the other
@@ -44,13 +46,15 @@ class PageHandler(AiohttpDownloadHandler):
     def __init__(self, crawler: Crawler) -> None:
         super(AiohttpDownloadHandler, self).__init__(crawler)  # not its own, which opens a session without a guard
         self._ssl_context = _make_ssl_context(crawler.settings)
+        self._connect_map = {host: tuple(where) for host, where in crawler.settings.getdict(CONNECT_MAP).items()}
         self._session = open_session(
-            {host: tuple(where) for host, where in crawler.settings.getdict(CONNECT_MAP).items()},
+            self._connect_map,
             limit=self._pool_size_total,
             limit_per_host=self._pool_size_per_host,
             response_class=_Response,
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),  # Scrapy sets them
         )
+        self._browser: BrowserPages | None = None
         self._resume_at: dict[str, float] = {}  # host -> when it may be asked again, on the monotonic clock
 
     @classmethod
@@ -79,9 +83,23 @@ class PageHandler(AiohttpDownloadHandler):
 
     async def _download(self, request: Request) -> Response:
         try:
+            if BROWSER in request.meta:
+                return await self._in_browser(request)
             return await super().download_request(request)
         except ValueError as error:  # of a host name that cannot be encoded, a status line, a length
             raise DownloadFailedError(str(error)) from error
+
+    async def _in_browser(self, request: Request) -> Response:
+        if self._browser is None:
+            self._browser = BrowserPages(self.crawler, self._connect_map, self.crawler.settings[CHROMIUM])
+        return await self._browser.download_request(request)
+
+    async def close(self) -> None:
+        """As Scrapy closes it, once per scheme."""
+        browser, self._browser = self._browser, None
+        if browser is not None:
+            await browser.close()
+        await super().close()
 
     async def _wait(self, host: str) -> None:
         """Until ``host`` may be asked; who waits holds one of its places, so that nobody else asks."""

@@ -11,7 +11,7 @@ from scrapy.dupefilters import BaseDupeFilter
 from scrapy.extensions.throttle import AutoThrottle
 
 from crawlers.connect import ConnectMap
-from crawlers.page_handler import CONNECT_MAP, CarefulDecompression, PageHandler
+from crawlers.page_handler import CHROMIUM, CONNECT_MAP, CarefulDecompression, PageHandler
 from crawlers.politeness import (
     PROFILES,
     ROBOTS_TAGS,
@@ -36,6 +36,7 @@ def scrapy_settings(
     max_attempts: int,
     timeout_s: float,
     robots_tags: Iterable[str],
+    browser: str | None,
     log_file: str,
 ) -> dict[str, Any]:
     """What differs from Scrapy's defaults.
@@ -48,6 +49,7 @@ def scrapy_settings(
         max_attempts: per page, the first one included.
         timeout_s: whole deadline of one attempt.
         robots_tags: directives of X-Robots-Tag that keep us out, such as "noindex".
+        browser: path of Chromium, if a shop needs a browser.
         log_file: where Scrapy's own lines go.
     """
     slots = {host: profiles.get(host, POLITE) for host in hosts}
@@ -83,6 +85,7 @@ def scrapy_settings(
         "EXTENSIONS": {AutoThrottle: None, HostThrottle: 0},
         PROFILES: profiles,
         CONNECT_MAP: connect_map,
+        CHROMIUM: browser,
         ROBOTS_TAGS: sorted(robots_tags),
         "HTTPPROXY_ENABLED": False,  # behind a proxy the guard against private addresses would see the proxy's only
         "COOKIES_ENABLED": False,  # their middleware fetches the list of public suffixes from the network
