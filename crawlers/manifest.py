@@ -10,11 +10,11 @@ be fetched is none of them: it gets its status when the pictures are fetched, so
 Knows nothing of how pictures are fetched.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,9 +22,11 @@ import pyarrow as pa
 
 from atlas_model.errors import InputError, MissingError
 from atlas_model.records import LABELS, PRODUCTS
+from crawlers.json_stream import JsonStream
 
 SITE = "manifest"
 MAX_FAULTS_SHOWN = 20
+ROWS_AT_ONCE = 4_096  # as Python objects; the table takes a tenth of that
 
 FORM_OF_PRODUCTS = '{"images": [{filename, title, sentences: [{tokens: [...]}], image_url, split}]}'
 FORM_OF_LABELLED = "[{filename, image_url, label: zoomed|normal, title}]"
@@ -56,16 +58,14 @@ def read_manifest_products(path: Path) -> pa.Table:
         MissingError: no such file.
         InputError: it is not JSON of this form; the text counts all faults and shows the first ones.
     """
-    content = _load(path)
-    if _looks_labelled(content):
-        raise InputError(
-            f"{path}: expected {FORM_OF_PRODUCTS}, got a manifest of zoomed and normal pictures. "
-            f"That one is for: atlas import-manifest {path}"
-        )
-    entries = content.get("images") if isinstance(content, dict) else None
-    rows = _read_entries(path, entries, FORM_OF_PRODUCTS, _product)
-    _number_repeats(rows)
-    return pa.Table.from_pylist(rows, schema=PRODUCTS).sort_by("product_id")
+    rows = _rows(path, _products_in(path), _product)
+    batches = []
+    while some := list(islice(rows, ROWS_AT_ONCE)):
+        batches.append(pa.RecordBatch.from_pylist(some, schema=PRODUCTS))
+    table = pa.Table.from_batches(batches, PRODUCTS)
+    numbered = _number_repeats(table["product_id"].to_pylist())
+    column = PRODUCTS.get_field_index("product_id")
+    return table.set_column(column, PRODUCTS.field(column), pa.array(numbered)).sort_by("product_id")
 
 
 def read_labelled_manifest(path: Path) -> list[LabelledPicture]:
@@ -75,18 +75,57 @@ def read_labelled_manifest(path: Path) -> list[LabelledPicture]:
         MissingError: no such file.
         InputError: it is not JSON of this form; the text counts all faults and shows the first ones.
     """
-    content = _load(path)
-    if isinstance(content, dict) and "images" in content:
-        raise InputError(
-            f"{path}: expected {FORM_OF_LABELLED}, got a manifest of products. "
-            "That one is for the stage crawl: set crawl.source to manifest and crawl.manifest to this file"
-        )
-    return _read_entries(path, content, FORM_OF_LABELLED, _labelled_picture)
+    return list(_rows(path, _labelled_in(path), _labelled_picture))
 
 
-def _load(path: Path) -> Any:
+def _products_in(path: Path) -> Iterator[Any]:
+    met = False
+    with _reading(path) as stream:
+        first = stream.peek()
+        if first == "[" and any(isinstance(entry, dict) and "label" in entry for entry in stream.array()):
+            raise InputError(
+                f"{path}: expected {FORM_OF_PRODUCTS}, got a manifest of zoomed and normal pictures. "
+                f"That one is for: atlas import-manifest {path}"
+            )
+        if first == "{":
+            for key in stream.members():
+                if key == "images" and stream.peek() == "[" and not met:
+                    met = True
+                    yield from stream.array()
+                else:
+                    stream.value()
+        elif first != "[":
+            stream.value()
+        stream.end()
+    if not met:
+        raise InputError(f"{path}: expected {FORM_OF_PRODUCTS}, got other JSON")
+
+
+def _labelled_in(path: Path) -> Iterator[Any]:
+    with _reading(path) as stream:
+        first = stream.peek()
+        if first == "[":
+            yield from stream.array()
+        elif first == "{":
+            for key in stream.members():
+                if key == "images":
+                    raise InputError(
+                        f"{path}: expected {FORM_OF_LABELLED}, got a manifest of products. "
+                        "That one is for the stage crawl: set crawl.source to manifest and crawl.manifest to this file"
+                    )
+                stream.value()
+        else:
+            stream.value()
+        stream.end()
+    if first != "[":
+        raise InputError(f"{path}: expected {FORM_OF_LABELLED}, got other JSON")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[JsonStream]:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        with path.open(encoding="utf-8-sig") as file:
+            yield JsonStream(file)
     except FileNotFoundError:
         raise MissingError(f"{path}: no such file; expected a manifest (JSON)") from None
     except OSError as error:
@@ -95,30 +134,26 @@ def _load(path: Path) -> Any:
         raise InputError(f"{path}: expected a manifest (JSON), got something else: {error}") from error
 
 
-def _looks_labelled(content: Any) -> bool:
-    return isinstance(content, list) and any(isinstance(entry, dict) and "label" in entry for entry in content)
-
-
-def _read_entries(path: Path, entries: Any, form: str, read: Callable[[Any, list[str]], Row | None]) -> list[Row]:
+def _rows(path: Path, entries: Iterable[Any], read: Callable[[Any, list[str]], Row | None]) -> Iterator[Row]:
     """``read`` each entry; it returns None and adds to the list of faults where the entry has some."""
-    if not isinstance(entries, list):
-        raise InputError(f"{path}: expected {form}, got other JSON")
-    if not entries:
-        raise InputError(f"{path}: expected at least one picture, got an empty list")
-    faults: list[str] = []
-    rows: list[Row] = []
+    shown: list[str] = []
+    entry_count = faulty = 0
     for index, entry in enumerate(entries):
-        entry_faults: list[str] = []
-        row = read(entry, entry_faults)
+        entry_count += 1
+        faults: list[str] = []
+        row = read(entry, faults)
         if row is None:
-            faults.append(f"picture {index}: {'; '.join(entry_faults)}")
+            faulty += 1
+            if faulty <= MAX_FAULTS_SHOWN:
+                shown.append(f"picture {index}: {'; '.join(faults)}")
         else:
-            rows.append(row)
-    if faults:
-        hidden = len(faults) - MAX_FAULTS_SHOWN
-        shown = [*faults[:MAX_FAULTS_SHOWN], f"... and {hidden} more"] if hidden > 0 else faults
-        raise InputError("\n  - ".join([f"{path}: {len(faults)} of {len(entries)} pictures are faulty", *shown]))
-    return rows
+            yield row
+    if not entry_count:
+        raise InputError(f"{path}: expected at least one picture, got an empty list")
+    if faulty > MAX_FAULTS_SHOWN:
+        shown.append(f"... and {faulty - MAX_FAULTS_SHOWN} more")
+    if faulty:
+        raise InputError("\n  - ".join([f"{path}: {faulty} of {entry_count} pictures are faulty", *shown]))
 
 
 def _product(entry: Any, faults: list[str]) -> dict[str, Any] | None:
@@ -181,16 +216,19 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _number_repeats(rows: list[dict[str, Any]]) -> None:
-    """Give the second, third, ... row of a product_id an id that no other row has."""
-    given = {row["product_id"] for row in rows}
+def _number_repeats(ids: list[str]) -> list[str]:
+    """``ids`` with the second, third, ... of each replaced by one that no other has."""
+    given = set(ids)
     met: set[str] = set()
     numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: count(2))
-    for row in rows:
-        wanted = row["product_id"]
+    numbered = []
+    for wanted in ids:
         if wanted in met:
-            row["product_id"] = next(name for n in numbers[wanted] if (name := f"{wanted}#{n}") not in given)
+            numbered.append(next(name for n in numbers[wanted] if (name := f"{wanted}#{n}") not in given))
+        else:
+            numbered.append(wanted)
         met.add(wanted)
+    return numbered
 
 
 def _brief(value: Any) -> str:

@@ -1,13 +1,22 @@
 """Manifests people give us: what is read, and what is said of the ones that are not right."""
 
+import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from atlas_model.errors import InputError, MissingError
 from atlas_model.records import PRODUCTS
+from crawlers import json_stream
+from crawlers.json_stream import JsonStream
 from crawlers.manifest import MAX_FAULTS_SHOWN, read_labelled_manifest, read_manifest_products
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def product(filename: str = "a.jpg", **changes: object) -> dict[str, object]:
@@ -118,3 +127,85 @@ def test_the_other_manifest_is_named_with_its_command(tmp_path: Path) -> None:
         read_manifest_products(write(tmp_path, [labelled()]))
     with pytest.raises(InputError, match="set crawl"):
         read_labelled_manifest(write(tmp_path, {"images": [product()]}))
+
+
+# The stream
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(st.lists(JSON), st.integers(1, 9), st.sampled_from([None, 1, "\t"]))
+def test_a_stream_reads_what_json_reads(values: list[object], window: int, indent: int | str | None) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_stream, "WINDOW", window)
+        text = json.dumps({"before": values, "images": values}, indent=indent)
+        stream = JsonStream(io.StringIO(text))
+        read = {key: stream.value() if key == "before" else list(stream.array()) for key in stream.members()}
+        stream.end()
+    assert json.dumps(read) == json.dumps({"before": values, "images": values})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1",
+        "[1 2]",
+        "[1,]",
+        "[1}",
+        "{1: 2}",
+        '{"a" 1}',
+        '{"a": 1,}',
+        '{"a": }',
+        "[1] 2",
+        '["\\x"]',
+        "[tru]",
+        "[01]",
+        ",",
+    ],
+)
+def test_what_is_no_json_for_json_is_none_for_a_stream(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "WINDOW", 2)
+    with pytest.raises(ValueError):
+        json.loads(text)
+    stream = JsonStream(io.StringIO(text))
+    with pytest.raises(ValueError, match="at character"):
+        for _ in stream.members() if text.startswith("{") else stream.array():
+            if text.startswith("{"):
+                stream.value()
+        stream.end()
+
+
+def test_a_value_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "WINDOW", 100)
+    monkeypatch.setattr(json_stream, "MAX_VALUE", 1_000)
+    file = io.StringIO('["' + "x" * 100_000)
+    with pytest.raises(ValueError, match="Unterminated string starting at at character 1"):
+        list(JsonStream(file).array())
+    assert file.tell() < 2_000
+
+
+@pytest.mark.slow
+def test_as_many_rows_as_the_original_had_take_little_memory(tmp_path: Path) -> None:
+    rows = 184_000
+    path = tmp_path / "manifest.json"
+    with path.open("w") as file:
+        file.write('{"images": [')
+        file.writelines(f"{',' * (n > 0)}{json.dumps(product(f'{n}.jpg'))}" for n in range(rows))
+        file.write("]}")
+    child = f"""
+import resource, sys
+from pathlib import Path
+from crawlers.manifest import read_manifest_products
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+table = read_manifest_products(Path({str(path)!r}))
+print(table.num_rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", child], cwd=ROOT, check=True, capture_output=True, text=True)
+    count, kilobytes = map(int, done.stdout.split())
+    assert count == rows
+    assert kilobytes < 250_000  # the list of dicts alone took 420 MB
