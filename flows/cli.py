@@ -15,6 +15,18 @@ from atlas_model.errors import AtlasError
 from atlas_model.processes import INTERRUPTED
 from atlas_model.progress import say
 
+PAGE_HELP = """\
+The page is asked for once: robots.txt and X-Robots-Tag are obeyed, and only public addresses (and those of
+crawl.connect in params.yaml) are connected to. Each field is printed with its source:
+
+  profile     the shop's YAML file in crawlers/pages, or that of the platform it runs on
+  url         the same, from the page's URL
+  css         the shop's own page object
+  json-ld, microdata, opengraph   what the page says to machines
+  heuristic   a guess
+
+Exit code 0: of use (a product has a title and a picture, a listing has products); 1: of no use; 2: bad input.
+"""
 BROKEN_PIPE = 141  # as a shell reports a program that wrote to a reader who had gone
 
 
@@ -72,6 +84,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     changes.set_defaults(command=_crawl_changes)
 
+    for name, words, command in (
+        ("try", "what would be read on one page, field by field, and where", _crawl_try),
+        ("record", "save a page with what is read on it, as a test", _crawl_record),
+    ):
+        one = crawl.add_parser(name, help=words, description=PAGE_HELP, formatter_class=argparse.RawTextHelpFormatter)
+        one.add_argument("url", metavar="URL", help="of a product or of a category")
+        one.add_argument("--as", dest="kind", choices=("listing", "product"), help="what it is; default: as it looks")
+        one.add_argument("--file", type=Path, metavar="PAGE", help="read this file as the page; nobody is asked")
+        one.add_argument("--profile", type=Path, metavar="SHOP.yaml", help="read it with this profile")
+        if name == "record":
+            one.add_argument("--folder", type=Path, metavar="DIR", help="default: tests/pages/<host>")
+        one.set_defaults(command=command)
+
     importing = commands.add_parser("import-manifest", help="fetch labelled pictures for the stage zoom_train")
     importing.add_argument("manifest", type=Path, metavar="FILE", help="[{filename, image_url, label, title}]")
     importing.add_argument("--output", type=Path, metavar="DIR", help="default: zoom_train.labelled of params.yaml")
@@ -104,6 +129,18 @@ def _crawl_changes(old: str, new: str, output: Path | None) -> int:
     from flows.changes_command import report_changes
 
     return report_changes(old, new, output)
+
+
+def _crawl_try(**options: Any) -> int:
+    from flows.crawl_command import try_page
+
+    return try_page(**options)
+
+
+def _crawl_record(**options: Any) -> int:
+    from flows.crawl_command import record_page
+
+    return record_page(**options)
 
 
 def _import_manifest(manifest: Path, output: Path | None) -> int:

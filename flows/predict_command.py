@@ -17,6 +17,7 @@ from atlas_model.images import FORMATS, decode
 from atlas_model.predict import Prediction, Predictor
 from atlas_model.progress import say
 from atlas_model.taxonomy import SEPARATOR
+from flows.printing import printable
 from flows.stages.paths import CATEGORIZER
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "models/pretrained"  # the demo's model, shipped with the code
@@ -52,11 +53,6 @@ def predict(
     if not seen:
         raise InputError("expected pictures, got none: name files or folders, or write their paths to stdin")
     return InputError.exit_code if unreadable else 0
-
-
-def printable(text: str) -> str:
-    """``text`` without characters that steer a terminal: a file's name may hold any."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _default_model() -> Path:

@@ -19,7 +19,8 @@ from atlas_model.categorizer import Architecture, Categorizer, save
 from atlas_model.images import Preprocessing
 from atlas_model.taxonomy import Taxonomy
 from flows.cli import main
-from flows.predict_command import PRETRAINED, printable
+from flows.predict_command import PRETRAINED
+from flows.printing import printable
 
 ROOT = Path(__file__).resolve().parent.parent
 ATLAS = Path(sys.executable).with_name("atlas")

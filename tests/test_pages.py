@@ -1,47 +1,59 @@
-"""Page objects on saved pages: tests/pages/<shop>_<kind>.html is read, <shop>_<kind>.json says what is on it."""
+"""Reading saved pages: each tests/pages/<folder>/<name>.html is read, <name>.json beside it says what is on it.
 
-import asyncio
+`atlas crawl record` saves such pages; nothing else need be done to have them tested.
+"""
+
 import json
-from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from web_poet import HttpResponse
 
 from crawlers.items import Product
-from crawlers.pages.registry import GENERIC, WITH_CODE, read_listing, read_product, shop_of
+from crawlers.pages.registry import WITH_CODE, shop_of
+from crawlers.pages.saved import Kind, SavedPage, read_page
 from crawlers.pages.values import clean_text, currency_code, parse_amount
 
 SAVED = Path(__file__).parent / "pages"
+PAGES = sorted(SAVED.glob("*/*.json"))
+HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 
-def read(html: bytes, url: str, kind: str) -> dict:
+def read(html: bytes, url: str, kind: Kind) -> dict[str, Any]:
     """The item on a page, as plain values."""
-    read = read_listing if kind == "listing" else read_product
-    item = asyncio.run(read(shop_of(urlsplit(url).hostname), HttpResponse(url, body=html)))
-    return item.to_json() if kind == "product" else asdict(item)
+    return read_page(kind, shop_of(urlsplit(url).hostname or ""), HttpResponse(url, body=html, headers=HTML))
 
 
-def cases() -> list[tuple[str, str]]:
-    """Every field of every saved page."""
-    expected = {path.stem: json.loads(path.read_text())["item"] for path in sorted(SAVED.glob("*.json"))}
-    return [(name, field) for name, item in expected.items() for field in item]
+@pytest.fixture(scope="module")
+def items() -> dict[Path, dict[str, Any]]:
+    """What is read on each saved page."""
+    pages = {path: SavedPage.load(path) for path in PAGES}
+    return {
+        path: read_page(page.kind, shop_of(urlsplit(page.url).hostname or ""), page.response)
+        for path, page in pages.items()
+    }
 
 
-@pytest.mark.parametrize(("name", "field"), cases())
-def test_field(name: str, field: str) -> None:
-    expected = json.loads((SAVED / f"{name}.json").read_text())
-    item = read((SAVED / f"{name}.html").read_bytes(), expected["page_url"], name.rpartition("_")[2])
-    assert item[field] == expected["item"][field]
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [(path, field) for path in PAGES for field in json.loads(path.read_text(encoding="utf-8"))["item"]],
+    ids=lambda value: value if isinstance(value, str) else str(value.relative_to(SAVED).with_suffix("")),
+)
+def test_field(path: Path, field: str, items: dict[Path, dict[str, Any]]) -> None:
+    assert items[path][field] == SavedPage.load(path).item[field]
 
 
-def test_every_field_and_every_shop_is_covered() -> None:
-    hosts = {urlsplit(json.loads(path.read_text())["page_url"]).hostname for path in SAVED.glob("*_product.json")}
-    assert set(WITH_CODE) <= hosts
-    for path in SAVED.glob("*_product.json"):
-        assert set(json.loads(path.read_text())["item"]) | {"field_sources"} == set(Product.__dataclass_fields__)
+def test_every_field_is_expected_and_every_shop_with_code_has_its_pages() -> None:
+    pages = [SavedPage.load(path) for path in PAGES]
+    assert {(shop, kind) for shop in WITH_CODE for kind in ("listing", "product")} <= {
+        (urlsplit(page.url).hostname, page.kind) for page in pages
+    }
+    for page in pages:
+        if page.kind == "product":
+            assert set(page.item) == set(Product.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("kind", ["listing", "product"])

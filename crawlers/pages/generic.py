@@ -14,7 +14,6 @@ from crawlers.items import Listing, Product
 from crawlers.pages.document import Document
 from crawlers.pages.profile import Profile
 from crawlers.pages.reading import Reading
-from crawlers.pages.tiles import links_below
 from crawlers.pages.values import (
     clean_number,
     clean_text,
@@ -67,7 +66,7 @@ class ListingPage(WebPage[Listing]):
     @field
     def sub_categories(self) -> Any:
         """URLs of the categories below this one."""
-        return links_below(self.reading.document, without=self.items)
+        return self.reading.sub_categories(without=self.items)
 
     async def to_item(self) -> Listing:
         """All fields, clean, and where they stood."""

@@ -5,7 +5,7 @@ the page when it is first asked, so that a page whose first reader knows everyth
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -16,6 +16,7 @@ from crawlers.pages.pictures import is_placeholder
 from crawlers.pages.profile import Profile, Rewrite
 from crawlers.pages.selecting import ProfileReader, matches, rewritten
 from crawlers.pages.structured import SchemaOrg, json_ld, microdata, open_graph
+from crawlers.pages.tiles import links_below
 from crawlers.pages.values import http_url, http_urls, text_map
 
 T = TypeVar("T")
@@ -115,6 +116,11 @@ class Reading:
             for url in dict.fromkeys(urls)
             if url != self.document.url and all(re.search(pattern, url) for pattern in wanted)
         ]
+
+    def sub_categories(self, *, without: Collection[str]) -> list[str]:
+        """The links below this page's own URL that lead to none of the products ``without``."""
+        rules = self._rules("rewrite_product_urls")
+        return [url for url in links_below(self.document) if rewritten(url, rules) not in without]
 
     def picture_urls(self, values: Iterable[Any] | None) -> list[str]:
         """Pictures of a product, each once and as large as the profiles know them; no placeholders."""

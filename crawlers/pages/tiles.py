@@ -6,7 +6,7 @@ Knows no shop.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -59,11 +59,11 @@ def product_links(page: Document) -> list[str]:
     return best.urls
 
 
-def links_below(page: Document, without: Collection[str]) -> list[str]:
+def links_below(page: Document) -> list[str]:
     """The URLs below this page's own in the same site's tree: mostly the narrower categories."""
     path = urlsplit(page.url).path.rstrip("/") + "/"
     below = {url: None for _, url in _links(page) if len(path) > 1 and urlsplit(url).path.startswith(path)}
-    return [url for url in below if url not in without and not urlsplit(url).query]
+    return [url for url in below if not urlsplit(url).query]
 
 
 def _links(page: Document) -> Iterator[tuple[Element, str]]:

@@ -1,0 +1,127 @@
+"""One page, asked for once and politely: for whoever writes a profile, not for a crawl.
+
+robots.txt and X-Robots-Tag are obeyed, addresses guarded, redirects followed one by one under the same rules, the
+body bounded. Nothing is tried twice. Knows nothing of what is on a page.
+"""
+
+import asyncio
+from collections.abc import Collection
+
+import aiohttp
+from web_poet import HttpResponse
+from yarl import URL
+
+from atlas_model.errors import AtlasError, InputError, RetryError
+from crawlers.connect import ConnectMap
+from crawlers.connect_aiohttp import open_session, refusal
+from crawlers.fetch.body import decoded
+from crawlers.fetch.outcome import RefusedError
+from crawlers.fetch.robots import Robots
+from crawlers.identity import robot_name
+from crawlers.robots_tag import forbidden, meta_values
+from crawlers.robots_txt import MAX_BYTES as MAX_ROBOTS_BYTES
+
+MAX_PAGE_BYTES = 5_000_000  # as in a crawl
+MAX_REDIRECTS = 5
+REDIRECTS = {301, 302, 303, 307, 308}
+BUSY = {408, 425, 429}  # and all of 5xx: the same request may succeed later
+WHY = {
+    "robots": "its robots.txt forbids it to us",
+    "robots_tag": "it asks robots such as ours to leave it alone (crawl.robots_tags of params.yaml)",
+    "robots_unreachable": "its robots.txt cannot be had, so nobody knows what is allowed; try again later",
+    "blocked": "its host has no public address; name it in crawl.connect of params.yaml if it is in your network",
+    "too_large": f"it is larger than {MAX_PAGE_BYTES:,} bytes",
+    "bad_url": "expected http://... or https://...",
+}
+
+
+def ask(
+    url: str, *, connect_map: ConnectMap, user_agent: str, robots_tags: Collection[str], timeout_s: float
+) -> HttpResponse:
+    """The page at ``url``, after redirects, as it is served.
+
+    Args:
+        url: of http or https.
+        connect_map: host -> (address, port), instead of DNS; the guard's only exemption.
+        user_agent: who asks.
+        robots_tags: directives of X-Robots-Tag that keep us out.
+        timeout_s: whole deadline, robots.txt and redirects included.
+
+    Raises:
+        InputError: it may not be asked for.
+        RetryError: the shop could not be reached, or is too busy.
+        AtlasError: it answered with something else than a page.
+    """
+    try:
+        return asyncio.run(_ask(url, connect_map, user_agent, robots_tags, timeout_s))
+    except RefusedError as refused:
+        status = refused.outcome.status
+        kind = RetryError if status == "robots_unreachable" else InputError
+        raise kind(f"{url}: {WHY.get(status, status)}") from None
+    except TimeoutError:
+        raise RetryError(f"{url}: no whole answer within {timeout_s:g} s") from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        if (reason := refusal(error)) is not None:
+            raise InputError(f"{url}: {WHY.get(reason, reason)}") from None
+        raise RetryError(f"{url}: {type(error).__name__}: {error}") from None
+
+
+async def _ask(
+    url: str, connect_map: ConnectMap, user_agent: str, robots_tags: Collection[str], timeout_s: float
+) -> HttpResponse:
+    headers = {"User-Agent": user_agent, "Accept": "text/html,application/json;q=0.9,*/*;q=0.1"}
+    robot = robot_name(user_agent)
+    async with asyncio.timeout(timeout_s), open_session(connect_map, headers=headers) as session:
+
+        async def robots_txt(target: URL) -> bytes | None:
+            try:
+                response = await _get(session, target, MAX_ROBOTS_BYTES, None)
+            except AtlasError as error:  # an answer, but no file: RFC 9309 tells the two apart
+                if isinstance(error, RetryError):
+                    raise RefusedError("robots_unreachable", lasting=False) from error
+                return None
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                raise RefusedError(refusal(error) or "robots_unreachable", lasting=False) from error
+            return response.body
+
+        robots = Robots(robots_txt, robot)
+        response = await _get(session, _checked(url), MAX_PAGE_BYTES, robots)
+        said = [*response.headers.getall("X-Robots-Tag", []), *meta_values(response.body, robot)]
+        if forbidden(said, robot, robots_tags):
+            raise RefusedError("robots_tag")
+        return response
+
+
+async def _get(session: aiohttp.ClientSession, target: URL, max_bytes: int, robots: Robots | None) -> HttpResponse:
+    for _ in range(MAX_REDIRECTS + 1):
+        if robots is not None:
+            await robots.check(target)
+        async with session.get(target, allow_redirects=False) as answer:
+            if answer.status in REDIRECTS and "Location" in answer.headers:
+                target = _checked(str(target.join(URL(answer.headers["Location"]))))
+                continue
+            if answer.status in BUSY or answer.status >= 500:
+                raise RetryError(f"{target}: HTTP {answer.status}: the shop is busy or broken; try again later")
+            if answer.status != 200:
+                raise AtlasError(f"{target}: expected a page, got HTTP {answer.status}")
+            body = bytearray()
+            async for chunk in decoded(answer):
+                body += chunk
+                if len(body) > max_bytes and robots is not None:
+                    raise RefusedError("too_large")
+                if len(body) > max_bytes:
+                    break  # what lies behind the first half megabyte of a robots.txt is not read
+            headers = {name: value for name, value in answer.headers.items() if name.lower() != "content-encoding"}
+            return HttpResponse(str(target), body=bytes(body), status=answer.status, headers=headers)
+    raise AtlasError(f"{target}: more than {MAX_REDIRECTS} redirects")
+
+
+def _checked(url: str) -> URL:
+    try:
+        target = URL(url)
+        usable = target.scheme in ("http", "https") and bool(target.host)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise RefusedError("bad_url")
+    return target.with_user(None)

@@ -1,0 +1,161 @@
+"""``atlas crawl try`` and ``atlas crawl record``: what would be read on one page, and keeping it as a test.
+
+Results go to stdout. A page's texts are a stranger's: no control character of theirs reaches the terminal.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from web_poet import HttpResponse
+
+from atlas_model.errors import InputError
+from atlas_model.params import load_params
+from atlas_model.progress import say
+from atlas_model.yaml_files import read_yaml
+from crawlers.ask import ask
+from crawlers.identity import user_agent
+from crawlers.items import COLUMNS
+from crawlers.pages.profile import Profile
+from crawlers.pages.registry import Shop, shop_from, shop_of
+from crawlers.pages.saved import Kind, SavedPage, read_page
+from flows.printing import printable
+from flows.stages.connections import connections
+
+SAVED_PAGES = Path("tests/pages")
+NEEDED = {"listing": {"items"}, "product": {"name", "images"}}  # without which a page is of no use
+SHOWN = {  # fields, in the order in which they are printed
+    "listing": ("items", "next_page", "sub_categories"),
+    "product": ("name", "price", "currency", "sku", "breadcrumbs", "images", "additional_properties", "canonical_url"),
+}
+EXTRAS = {"sub_categories", "canonical_url"}  # nothing is missing without them
+MAX_LINES = 30  # of one field
+HTML = "text/html; charset=utf-8"
+
+
+def try_page(url: str, kind: Kind | None, file: Path | None, profile: Path | None) -> int:
+    """Print what would be read at ``url``; 1 if it is of no use, else 0.
+
+    Args:
+        url: of a page.
+        kind: what it is; None: see for yourself.
+        file: holds the page, so that the shop is not asked.
+        profile: a shop's YAML file to read it with, instead of the one that the host has.
+    """
+    shop = _shop(url, profile)
+    page = _read(url, kind, file, shop)
+    _print(page, shop)
+    return int(bool(_missing(page) & NEEDED[page.kind]))
+
+
+def record_page(url: str, kind: Kind | None, file: Path | None, profile: Path | None, folder: Path | None) -> int:
+    """Save the page at ``url`` with what is read on it as a test, and print it; 1 if it is of no use, else 0.
+
+    Args:
+        url: this and the next three: as in `try_page`.
+        kind: see there.
+        file: see there.
+        profile: see there.
+        folder: where to; None: below tests/pages, named after the host.
+    """
+    shop = _shop(url, profile)
+    page = _read(url, kind, file, shop)
+    path = _free_path(folder or SAVED_PAGES / _host(url), page)
+    page.save(path)
+    _print(page, shop)
+    say(f"saved: {path.with_suffix('.html')} and {path}: mend what is wrong in the second, and it is a test")
+    return int(bool(_missing(page) & NEEDED[page.kind]))
+
+
+def _shop(url: str, profile: Path | None) -> Shop:
+    return shop_of(_host(url)) if profile is None else shop_from(profile.stem, read_yaml(profile, Profile))
+
+
+def _host(url: str) -> str:
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        host = None
+    if not host:
+        raise InputError(f"expected http://... or https://..., got {printable(url)!r}")
+    return host
+
+
+def _read(url: str, kind: Kind | None, file: Path | None, shop: Shop) -> SavedPage:
+    response = _ask(url) if file is None else _from_file(url, file)
+    if file is None and shop.browser is not None:
+        say(f"{shop.name}: a crawl opens its pages in a browser; this is the page without what its scripts build.")
+    content_type = response.headers.get("Content-Type", HTML)
+    if kind is not None:
+        return SavedPage(kind, str(response.url), content_type, response.body, read_page(kind, shop, response))
+    listing, product = (
+        SavedPage(one, str(response.url), content_type, response.body, read_page(one, shop, response))
+        for one in ("listing", "product")
+    )
+    return product if _is_product(product.item, listing.item, shop) else listing
+
+
+def _is_product(product: dict[str, Any], listing: dict[str, Any], shop: Shop) -> bool:
+    """By the URL, where the shop's profile knows; else what has all of a product, or nothing of a listing."""
+    if shop.product_url is not None:
+        return shop.product_url.search(product["url"]) is not None
+    return all(product[field] for field in ("name", "price", "images")) or not listing["items"]
+
+
+def _ask(url: str) -> HttpResponse:
+    crawl = load_params().crawl
+    with connections(crawl) as connect_map:
+        return ask(
+            url,
+            connect_map=connect_map,
+            user_agent=user_agent(crawl.contact),
+            robots_tags=crawl.robots_tags,
+            timeout_s=crawl.timeout_s,
+        )
+
+
+def _from_file(url: str, file: Path) -> HttpResponse:
+    try:
+        return HttpResponse(url, body=file.read_bytes(), headers={"Content-Type": HTML})
+    except OSError as error:
+        raise InputError(f"--file {printable(str(file))}: cannot be read: {error.strerror}") from error
+
+
+def _free_path(folder: Path, page: SavedPage) -> Path:
+    """The page's own path, if it was saved before, else the first that no other page has."""
+    number = 1
+    while True:
+        path = folder / (f"{page.kind}.json" if number == 1 else f"{page.kind}-{number}.json")
+        if not path.exists() or SavedPage.load(path).url == page.url:
+            return path
+        number += 1
+
+
+def _missing(page: SavedPage) -> set[str]:
+    return {field for field in SHOWN[page.kind] if not page.item[field]} - EXTRAS
+
+
+def _print(page: SavedPage, shop: Shop) -> None:
+    sys.stdout.write(f"{printable(page.url)}: a {page.kind}, read as {shop.name}\n")
+    for field in SHOWN[page.kind]:
+        if page.item[field]:
+            source = page.item["field_sources"].get(field, "")
+            lines = list(_lines(page.item[field]))
+            rest = [f"... and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+            count = f" ({len(lines)})" if isinstance(page.item[field], list | dict) else ""
+            for number, line in enumerate([*lines[:MAX_LINES], *rest]):
+                head = (COLUMNS.get(field, field) + count, source) if number == 0 else ("", "")
+                sys.stdout.write(f"{head[0]:<18} {head[1]:<18} {printable(line)}\n")
+    if missing := [COLUMNS.get(field, field) for field in SHOWN[page.kind] if field in _missing(page)]:
+        sys.stdout.write(f"missing: {', '.join(missing)}\n")
+
+
+def _lines(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from (f"{name}: {text}" for name, text in value.items())
+    elif isinstance(value, list):
+        yield from value
+    else:
+        yield str(value)
