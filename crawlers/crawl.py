@@ -20,6 +20,7 @@ from atlas_model.errors import AtlasError, RetryError
 from atlas_model.files import write_json
 from atlas_model.progress import say
 from atlas_model.records import PRODUCTS, write_rows
+from crawlers.browser import find_browser
 from crawlers.connect import ConnectMap
 from crawlers.health import Health, falls
 from crawlers.job import TRANSIENT, CrawlJob, CrawlReport
@@ -69,6 +70,7 @@ def crawl(
     snapshot: str = "crawl",
     robots_tags: Collection[str] = (),
     check_sitemaps: bool = False,
+    browser: str | None = None,
     baseline: Health | None = None,
     max_coverage_drop: float = 1.0,
 ) -> CrawlResult:
@@ -87,10 +89,12 @@ def crawl(
         snapshot: name of this crawl; one of the same name that did not finish is gone on with.
         robots_tags: directives of X-Robots-Tag that keep us out.
         check_sitemaps: whether to look in the shops' sitemaps for products to which no category led.
+        browser: path or name of Chromium, for shops whose profile needs one; None: the one in PATH.
         baseline: the shops' health in an earlier crawl, for when the folder has none.
         max_coverage_drop: how far a share of a shop's health may fall below the last accepted crawl's; 1 accepts all.
 
     Raises:
+        InputError: a shop needs a browser, and there is none.
         RetryError: a category page, or many products of a shop, could not be asked for. What came is kept.
         AtlasError: no product was found, a shop was read worse than before, another crawl is at work in ``folder``,
             or the process that crawls failed.
@@ -109,6 +113,7 @@ def crawl(
         timeout_s=timeout_s,
         robots_tags=sorted(robots_tags),
         check_sitemaps=check_sitemaps,
+        browser=find_browser(browser) if any(shop_of(source.site).browser for source in sources) else None,
         folder=str(folder),
     )
     with locked(folder) as lock:

@@ -35,6 +35,7 @@ class CrawlJob:
     timeout_s: float
     robots_tags: list[str]
     check_sitemaps: bool
+    browser: str | None
     folder: str
 
     @property

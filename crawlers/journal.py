@@ -76,14 +76,9 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = _opened(path)
-        except sqlite3.DatabaseError as error:
-            say(f"{path}: damaged or of another version, its pages are asked for again ({error})")
-            forget(path)
-            try:
-                self._db = _opened(path)
-            except sqlite3.DatabaseError as again:
-                raise AtlasError(f"{path}: expected a place to write to, got: {again}") from again
+            self._db = _opened_or_afresh(path)
+        except sqlite3.OperationalError as error:
+            raise AtlasError(f"{path}: expected a file that can be written, got: {error}") from error
         self.crawl: int = self._db.execute("SELECT coalesce(max(number), 0) FROM state").fetchone()[0]
         self.found = 0  # product pages that this run was led to
         self._last_asked: dict[str, int] = {}  # site -> id in found
@@ -252,10 +247,16 @@ def locked(folder: Path) -> Iterator[int]:
         yield lock.fileno()
 
 
-def forget(path: Path) -> None:
-    """Remove the journal at ``path``."""
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+def _opened_or_afresh(path: Path) -> sqlite3.Connection:
+    try:
+        return _opened(path)
+    except sqlite3.OperationalError:  # the disk is full, or it is not ours: nothing is wrong with the content
+        raise
+    except sqlite3.DatabaseError as error:
+        say(f"{path}: damaged or of another version, its pages are asked for again ({error})")
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        return _opened(path)
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -71,7 +71,7 @@ def _unpacked(body: bytes) -> bytes:
         content = unpacking.decompress(body, MAX_BYTES)
     except zlib.error:
         return b""
-    return b"" if unpacking.unconsumed_tail else content
+    return content if unpacking.eof else b""
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ def test_labels_of_one_product_under_several_urls_are_settled_together(tmp_path:
 
 def test_jobs_and_reports_survive_the_way_to_the_child(tmp_path: Path) -> None:
     job = CrawlJob(
-        "now", [source("/x")], {"r": "1"}, {"h": ("::1", 1)}, {"h": QUICK}, "agent", 1, 2, 3.0, ["noai"], True, "f"
+        "now", [source("/x")], {"r": "1"}, {"h": ("::1", 1)}, {"h": QUICK}, "agent", 1, 2, 3.0, ["noai"], True, None, "f"
     )
     assert CrawlJob.from_json(job.to_json()) == job
     sent = CrawlReport(

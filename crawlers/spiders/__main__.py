@@ -26,6 +26,7 @@ def run(job: CrawlJob) -> None:
         max_attempts=job.max_attempts,
         timeout_s=job.timeout_s,
         robots_tags=job.robots_tags,
+        browser=job.browser,
         log_file=str(job.log),
     )
     process = AsyncCrawlerProcess(settings)

@@ -20,10 +20,12 @@ from scrapy.http import Response
 from twisted.python.failure import Failure
 
 from atlas_model.progress import Progress
+from crawlers.browser import request_meta
 from crawlers.items import Product
 from crawlers.job import TRANSIENT, CrawlJob
 from crawlers.journal import LISTING, PRODUCT, ROBOTS, SITEMAP, Journal, Page
 from crawlers.pages.registry import GENERIC, Shop, shop_of
+from crawlers.politeness import LINKS_ONLY
 from crawlers.refusals import reason_of
 from crawlers.sitemaps import MAX_BYTES as MAX_SITEMAP_BYTES
 from crawlers.sitemaps import is_named_sitemap
@@ -271,12 +273,10 @@ class CatalogueSpider(scrapy.Spider):
     # What all have in common
 
     def _request(self, url: str, known: Page | None, shop: Shop, **arguments: Any) -> scrapy.Request:
-        meta: dict[str, Any] = {}
+        meta: dict[str, Any] = {LINKS_ONLY: arguments["callback"] != self.parse_product}
         if is_named_sitemap(url):
             meta["download_maxsize"] = MAX_SITEMAP_BYTES
         if shop.browser:
-            from crawlers.browser import request_meta  # Playwright is needed for such shops only
-
             return scrapy.Request(url, meta=meta | request_meta(shop.browser), **arguments)
         headers = conditions(known)
         if headers:

@@ -47,6 +47,7 @@ def _crawl(params: CrawlParams) -> None:
             snapshot=params.snapshot,
             robots_tags=params.robots_tags,
             check_sitemaps=params.sitemaps == "check",
+            browser=params.browser,
             baseline=_committed_health(),
             max_coverage_drop=params.max_coverage_drop,
         )
