@@ -7,9 +7,10 @@ used, so Scrapy's version is pinned.
 
 import asyncio
 import time
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
+import aiohttp
 from scrapy import Request
 from scrapy.core.downloader.handlers._aiohttp import AiohttpDownloadHandler, _ClientResponse
 from scrapy.crawler import Crawler
@@ -33,6 +34,13 @@ MAX_RATIO = 100  # of decompressed to compressed bytes, above
 FREE_BYTES = 1_000_000
 
 
+class _Request(aiohttp.ClientRequest):
+    """Without the empty body that Scrapy gives each request, and the length of 0 that servers would be told."""
+
+    def update_body_from_data(self, body: Any, *details: Any) -> None:
+        super().update_body_from_data(body or None, *details)
+
+
 class _Response(GuardedResponse, _ClientResponse):
     """Bounded as ours, and with the addresses that Scrapy's wants to know."""
 
@@ -51,6 +59,7 @@ class PageHandler(AiohttpDownloadHandler):
             self._connect_map,
             limit=self._pool_size_total,
             limit_per_host=self._pool_size_per_host,
+            request_class=_Request,
             response_class=_Response,
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),  # Scrapy sets them
         )

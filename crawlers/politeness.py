@@ -56,8 +56,15 @@ class StrictRobots(RobotsTxtMiddleware):
         self._faults: dict[str, tuple[str, str]] = {}  # netloc -> why it is unknown what is allowed: reason, text
         crawler.signals.connect(self._received, signal=signals.bytes_received)
 
-    def _received(self, data: bytes, request: Request) -> None:
+    async def process_request(self, request: Request) -> None:
+        """Let ``request`` pass, or raise."""
         if request.meta.get("dont_obey_robotstxt"):  # it is robots.txt itself
+            request.meta["download_maxsize"] = 0  # of a large one the start is read: `_received`
+        await super().process_request(request)
+
+    def _received(self, data: bytes, request: Request) -> None:
+        if request.meta.get("dont_obey_robotstxt"):
+            request.meta.pop("download_maxsize", None)  # from here on it would be that of decompression
             request.meta[ROBOTS_BYTES] = request.meta.get(ROBOTS_BYTES, 0) + len(data)
             if request.meta[ROBOTS_BYTES] > robots_txt.MAX_BYTES:
                 raise StopDownload(fail=False)

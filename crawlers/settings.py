@@ -52,7 +52,7 @@ def scrapy_settings(
         browser: path of Chromium, if a shop needs a browser.
         log_file: where Scrapy's own lines go.
     """
-    slots = {host: profiles.get(host, POLITE) for host in hosts}
+    slots = dict.fromkeys(hosts, POLITE) | dict(profiles)
     return {
         "ROBOTSTXT_OBEY": True,
         "USER_AGENT": user_agent,
