@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from atlas_model.errors import InputError
 from atlas_model.progress import say
@@ -41,4 +42,4 @@ def products_of(snapshot: str) -> pa.Table:
     if snapshot not in commits:
         known = ", ".join(sorted(kept.keys() | commits.keys())) or "none"
         raise InputError(f"no crawl of the name {snapshot!r} is known; known are: {known}")
-    return pa.parquet.read_table(io.BytesIO(read_output(PRODUCTS, commits[snapshot])), columns=list(COLUMNS))
+    return pq.read_table(io.BytesIO(read_output(PRODUCTS, commits[snapshot])), columns=list(COLUMNS))
