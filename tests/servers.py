@@ -5,6 +5,7 @@
 
 import gzip
 import socket
+import ssl
 import threading
 import time
 import zlib
@@ -12,7 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 HOST = "shop.test"
 
@@ -95,6 +103,7 @@ class RawServer:
     """Sends just what it is told, HTTP or not: path -> answer. Each answer ends the connection."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
     requests: list[bytes] = field(default_factory=list)  # the heads that came
     port: int = 0
 
@@ -107,19 +116,23 @@ def raw_serving(server: RawServer) -> Iterator[RawServer]:
     """Serve ``server`` while the ``with`` block runs; sets its port."""
     ended = threading.Event()
 
-    def serve(client: socket.socket) -> None:
-        with client, suppress(OSError):  # the client hangs up: that is what it should do here
-            head = b""
-            while b"\r\n\r\n" not in head:
-                if not (data := client.recv(65536)):
-                    return
-                head += data
-            server.requests.append(head)
-            answer = server.answers.get(head.split(b" ")[1].decode(), response(b"not found", status="404 Not Found"))
-            if callable(answer):
-                answer(client, ended)
-            else:
-                client.sendall(answer)
+    def serve(plain: socket.socket) -> None:
+        with suppress(OSError), plain:  # the client hangs up: that is what it should do here
+            with server.tls.wrap_socket(plain, server_side=True) if server.tls else plain as client:
+                exchange(client)
+
+    def exchange(client: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            if not (data := client.recv(65536)):
+                return
+            head += data
+        server.requests.append(head)
+        answer = server.answers.get(head.split(b" ")[1].decode(), response(b"not found", status="404 Not Found"))
+        if callable(answer):
+            answer(client, ended)
+        else:
+            client.sendall(answer)
 
     def accept() -> None:
         with suppress(OSError):  # closed below
@@ -166,6 +179,23 @@ def dripping(head: bytes, every_s: float = 0.2) -> Answer:
             client.sendall(b"x")
 
     return send
+
+
+def self_signed(host: str, folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """What a server needs to call itself ``host``, and the certificate that a client would have to trust."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    certificate, private = folder / f"{host}.crt", folder / f"{host}.key"
+    certificate.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, private)
+    return context, certificate
 
 
 def gzip_bomb(size: int, layers: int = 1) -> bytes:

@@ -1,6 +1,7 @@
 """One crawl of a good shop among all that a hostile web can send: time, memory, reasons, and the good products."""
 
 import gzip
+import os
 import resource
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from crawlers.connect import ConnectMap
+from crawlers.sources import Source
 from tests.crawling import QUICK, listing, product, run, source
 from tests.servers import (
     HOST,
@@ -26,14 +29,17 @@ from tests.servers import (
     gzip_bomb,
     raw_serving,
     response,
+    self_signed,
     serving,
 )
 
 EVIL = f"evil.{HOST}"  # on the site, by its name: only so does the spider ask it at all
-GOOD = 60
-HTML, GZIP = "Content-Type: text/html", "Content-Encoding: gzip"
+GOOD = 150  # so that those that fail are few
+HTML, GZIP, CHUNKED = "Content-Type: text/html", "Content-Encoding: gzip", "Transfer-Encoding: chunked"
 PAGE = str(product("Evil", "666").body).encode()
 MANY_HEADERS = [f"X-{number}: {'a' * 1000}" for number in range(2000)]  # 2 MB
+
+CHUNKS = b"10\r\n0123456789abcdef\r\n" * 1000
 
 # path -> what comes, and the reason that is counted
 ATTACKS: dict[str, tuple[Answer, str]] = {
@@ -44,10 +50,7 @@ ATTACKS: dict[str, tuple[Answer, str]] = {
     "/many-times": (response(gzip.compress(PAGE), HTML, "Content-Encoding: gzip, gzip, gzip"), "bad_encoding"),
     "/endless": (endless(response(PAGE, HTML, length=-1)), "too_large"),
     "/endless-claim": (endless(response(PAGE, HTML, length=10**15)), "too_large"),
-    "/endless-chunks": (
-        endless(response(b"", HTML, "Transfer-Encoding: chunked", length=-1), b"1\r\nx\r\n"),
-        "timeout",
-    ),
+    "/endless-chunks": (endless(response(b"", HTML, CHUNKED, length=-1), CHUNKS), "too_large"),
     "/drip": (dripping(response(PAGE, HTML, length=10**6)), "timeout"),
     "/drip-head": (dripping(b"HTTP/1.1 200 OK\r\nX-Long: "), "timeout"),
     "/short": (response(PAGE, HTML, length=len(PAGE) + 1), "truncated"),
@@ -72,17 +75,22 @@ NOT_ASKED = {"/loop?again"}  # as a product
 NOT_LINKS = ["file:///etc/passwd", "data:text/html,x", "ftp://shop.test/x", f"http://{HOST}@127.0.0.1/", "http://[::1"]
 
 
-def _crawl(ports: tuple[int, int], sources: list[Any], folder: Path) -> tuple[dict[str, Any], float]:
+TRUSTED, WRONG_NAME, UNKNOWN = (f"{name}.{HOST}" for name in ("trusted", "wrong-name", "unknown"))  # TLS
+
+
+def _crawl(
+    connect_map: ConnectMap, authority: Path, sources: list[Source], folder: Path
+) -> tuple[dict[str, Any], float]:
     """In a process of its own, whose children are the crawl's: the result, and the most memory one took, in MB."""
-    shop = Shop(port=ports[0])
+    os.environ["SSL_CERT_FILE"] = str(authority)
     result = run(
-        shop,
+        Shop(),
         sources,
         folder,
-        connect_map=shop.connect_map | {EVIL: ("127.0.0.1", ports[1])},
-        profiles={HOST: QUICK, EVIL: QUICK},
+        connect_map=connect_map,
+        profiles=dict.fromkeys(connect_map, QUICK),
         robots_tags=["noai", "noindex"],
-        timeout_s=2,
+        timeout_s=5,
         max_attempts=1,
     )
     return asdict(result), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
@@ -93,21 +101,34 @@ def crawled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
     folder = tmp_path_factory.mktemp("hostile")
     robots = endless(response(b"User-agent: *\nDisallow: /private/\n", length=10_000_000), b"# and so on\n" * 1000)
     evil = RawServer({path: answer for path, (answer, _) in ATTACKS.items()} | {"/robots.txt": robots})
+    tls, authority = self_signed(TRUSTED, folder)
+    secure = RawServer({"/": response(str(product("Secure", "443").body).encode(), HTML)}, tls)
+    unknown = RawServer(secure.answers, self_signed(UNKNOWN, folder)[0])
     shop = Shop({f"/p/{number}": product(f"Good {number}", str(number)) for number in range(GOOD)})
     cookies = {"Set-Cookie": "secret=1; Domain=shop.test", "WWW-Authenticate": "Basic"}
     shop.pages["/p/moved"] = Reply("", 302, {**cookies, "Location": f"http://{EVIL}/plain"})
     links = [*shop.pages, *(f"http://user:secret@{EVIL}{path}" for path in ATTACKS if path not in NOT_ASKED)]
+    links += [f"https://{host}/" for host in (TRUSTED, WRONG_NAME, UNKNOWN)]
     shop.pages["/good"] = listing(*links, *NOT_LINKS, **cookies)
-    with serving(shop), raw_serving(evil), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+    with (
+        serving(shop),
+        raw_serving(evil),
+        raw_serving(secure),
+        raw_serving(unknown),
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process,
+    ):
+        servers = {EVIL: evil, TRUSTED: secure, WRONG_NAME: secure, UNKNOWN: unknown, HOST: shop}
+        connect_map = {host: ("127.0.0.1", server.port) for host, server in servers.items()}
         started = time.monotonic()
-        result, peak_mb = process.submit(_crawl, (shop.port, evil.port), [source("/good")], folder).result()
+        result, peak_mb = process.submit(_crawl, connect_map, authority, [source("/good")], folder).result()
         yield SimpleNamespace(
             result=result, peak_mb=peak_mb, seconds=time.monotonic() - started, evil=evil, shop=shop, folder=folder
         )
 
 
 def test_each_attack_is_counted_with_its_reason(crawled: SimpleNamespace) -> None:
-    expected: dict[str, int] = {"offsite": 1, "duplicate": 1}  # the one link that is http at all; the page that moved
+    # The one link that is http at all; the page that moved; two hosts that are not who they say.
+    expected: dict[str, int] = {"offsite": 1, "duplicate": 1, "certificate": 2}
     for path, (_, reason) in ATTACKS.items():
         if path not in NOT_ASKED and reason != "ok":
             expected[reason] = expected.get(reason, 0) + 1
@@ -121,7 +142,7 @@ def test_each_attack_was_met(crawled: SimpleNamespace) -> None:
 
 def test_the_good_products_come_all_the_same(crawled: SimpleNamespace) -> None:
     titles = pq.read_table(crawled.folder / "products.parquet")["title"].to_pylist()
-    assert sorted(titles) == sorted(["Evil", *(f"Good {number}" for number in range(GOOD))])
+    assert sorted(titles) == sorted(["Evil", "Secure", *(f"Good {number}" for number in range(GOOD))])
 
 
 def test_time_and_memory_are_bounded(crawled: SimpleNamespace) -> None:
