@@ -15,11 +15,13 @@ ConnectMap = Mapping[str, tuple[str, int]]
 """Host -> (IP address, port): where to connect instead of asking DNS, whatever port the URL says."""
 
 
-# Ways to write an IPv4 address, also a private one, that Python takes for global addresses.
-IPV4_INSIDE = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
-# A cloud's own services under an address that looks public; those of the others (169.254.169.254, 100.100.100.200,
-# 192.0.0.192, fd00:ec2::254) are in networks that are not.
-METADATA = {ipaddress.IPv4Address("168.63.129.16")}
+# Not public, whatever Python says: it took some for global until 3.11.10, and these are other ways to write an IPv4
+# address, also a private one; 168.63.129.16 is a cloud's own service. Those of the other clouds (169.254.169.254,
+# 100.100.100.200, fd00:ec2::254) are in networks that Python knows.
+NOT_PUBLIC = tuple(
+    ipaddress.ip_network(text)
+    for text in ("192.0.0.0/24", "168.63.129.16", "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "3fff::/20", "5f00::/16")
+)
 
 
 class BlockedAddressError(OSError):
@@ -33,10 +35,9 @@ def is_public(address: str) -> bool:
     except ValueError:
         return False
     if isinstance(parsed, ipaddress.IPv6Address):
-        if any(parsed in network for network in IPV4_INSIDE) or parsed.is_site_local:
-            return False
         parsed = parsed.ipv4_mapped or parsed.sixtofour or parsed
-    return parsed.is_global and not parsed.is_multicast and parsed not in METADATA
+    known = parsed.is_multicast or getattr(parsed, "is_site_local", False) or not parsed.is_global
+    return not known and not any(parsed in network for network in NOT_PUBLIC)
 
 
 def is_blocked_literal(host: str, connect_map: ConnectMap) -> bool:
