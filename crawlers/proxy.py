@@ -155,7 +155,7 @@ class GuardingProxy:
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 await _until_one_ends(_pump(reader, far_writer), _pump(far_reader, writer, visit))
             else:
-                path = parts._replace(scheme="", netloc="").geturl() or "/"
+                path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
                 far_writer.write(head.rewritten(b" ".join((method, path.encode(), b"HTTP/1.1"))))
                 body = _pump(reader, far_writer, length=int(head.fields.get(b"content-length", 0)))
                 await asyncio.gather(body, _relay_response(far_reader, writer, visit))
