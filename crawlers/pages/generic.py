@@ -27,6 +27,7 @@ from crawlers.pages.values import (
 )
 
 OWN = "css"  # the source of a field that a shop's own page object reads
+CANONICAL = '/html/head/link[contains(concat(" ", @rel, " "), " canonical ")]/@href'
 LISTING_FIELDS = ("items", "next_page")  # those with a source
 PRODUCT_FIELDS = ("name", "sku", "price", "currency", "breadcrumbs", "additional_properties", "images")
 
@@ -103,7 +104,7 @@ class ProductPage(WebPage[Product]):
     @field
     def canonical_url(self) -> Any:
         """The page's own idea of its URL."""
-        return next(iter(self.reading.document.elements('//link[@rel="canonical"]/@href')), None)
+        return next(iter(self.reading.document.elements(CANONICAL)), None)
 
     @field
     def name(self) -> Any:

@@ -6,9 +6,10 @@ The last resort, and the only one for plain shops. Knows no shop; everything her
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
-from crawlers.pages.document import Document, Element, names_of, text_of
+from crawlers.pages.document import Document, Element, above, names_of, text_of
 from crawlers.pages.pictures import is_decoration, is_file, is_placeholder, link_around, pictures_of, same_picture
 from crawlers.pages.tiles import product_links
 from crawlers.pages.values import parse_amount
@@ -45,6 +46,7 @@ NUMBER_NAME = re.compile(
 )
 LABEL = re.compile(r"^[^:]{1,40}:\s*")
 MAX_NAME = 60  # characters of a detail's name
+MAX_PARTS = 100  # elements in one that shows a price
 MAX_FOUND = 400  # elements of one kind that are looked at
 
 
@@ -82,8 +84,9 @@ class Heuristics:
     @cached_property
     def _price_element(self) -> Element | None:
         """Where the price stands that is asked today: near the heading, not struck out, best on sale."""
-        with_amount = [element for element in self._called(PRICES) if parse_amount(_price_text(element)) is not None]
-        around = {parent for element in with_amount for parent in element.iterancestors()}
+        small = [element for element in self._called(PRICES) if len([*islice(element.iter(), MAX_PARTS)]) < MAX_PARTS]
+        with_amount = [element for element in small if parse_amount(_price_text(element)) is not None]
+        around = {parent for element in with_amount for parent in above(element)}
         leaves = [element for element in with_amount if element not in around]
         ranks = {element: rank for element in leaves if (rank := _price_rank(element)) is not None}
         near = self._page.near_heading(list(ranks))
@@ -119,11 +122,9 @@ class Heuristics:
 
     def _images(self) -> list[str]:
         """The gallery's, else those nearest to the heading; what links to another page is another product."""
-        candidates = [image for image in self._page.elements("//img")[:MAX_FOUND] if self._is_own(image)]
+        candidates = [image for image in self._page.tagged("img")[:MAX_FOUND] if self._is_own(image)]
         galleries = set(self._called(GALLERIES))
-        inside = [
-            image for image in candidates if image in galleries or any(up in galleries for up in image.iterancestors())
-        ]
+        inside = [image for image in candidates if image in galleries or any(up in galleries for up in above(image))]
         chosen: dict[str, tuple[int, str]] = {}  # the picture, whatever its size -> its best version
         for image in inside or self._page.near_heading(candidates):
             for rank, url in pictures_of(image):
@@ -143,15 +144,15 @@ class Heuristics:
 
     def _additional_properties(self) -> Iterator[tuple[str, str]]:
         """Tables of two columns, lists of definitions, and lists of lines such as "Material: Linen"."""
-        for row in self._own(self._page.elements("//tr")):
+        for row in self._own(self._page.tagged("tr")):
             cells = row.xpath("./th | ./td")
             if len(cells) == 2:
                 yield from _pair(text_of(cells[0]), text_of(cells[1]))
-        for name in self._own(self._page.elements("//dl//dt")):
+        for name in self._own(self._page.tagged("dt")):
             value = name.getnext()
             if value is not None and value.tag == "dd":
                 yield from _pair(text_of(name), text_of(value))
-        blocks = [block for block in self._page.elements("//ul[@class or @id]") if LISTS.search(names_of(block))]
+        blocks = [block for block in self._page.tagged("ul") if LISTS.search(names_of(block))]
         for line in (line for block in self._own(blocks) for line in block.iterchildren("li")):
             name_text, colon, value_text = text_of(line).partition(":")
             if colon:
@@ -191,7 +192,7 @@ def _words(element: Element) -> str:
 def _price_rank(element: Element) -> int | None:
     """0 for what is called a sale's price, 1 for a price, 2 for a usual one; None for one that nobody pays."""
     around = [element]
-    for parent in element.iterancestors():  # the names of the block that holds the price, not of the whole page
+    for parent in above(element):  # the names of the block that holds the price, not of the whole page
         if "price" not in names_of(parent).lower() and parent.tag not in (*STRUCK, "ins"):
             break
         around.append(parent)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from crawlers.pages.document import Document, Element, names_of, text_of
+from crawlers.pages.document import Document, Element, above, names_of, text_of
 from crawlers.pages.values import http_url
 from crawlers.pages.words import NEXT, PAGE_PARAMETERS
 
@@ -22,7 +22,7 @@ MAX_HEIGHT = 4  # elements between a link and its pager
 
 def next_pages(page: Document) -> Iterator[tuple[str, str]]:
     """URLs that may be the next page's and how each was found, the surest first."""
-    links = [link for link in page.elements("//link[@href] | //a[@href]") if not _is_disabled(link)]
+    links = [link for link in page.tagged("link", "a") if link.get("href") and not _is_disabled(link)]
     for how, found in (
         ("rel=next", _by_rel(links)),
         ("next link", _by_words(links)),
@@ -95,8 +95,7 @@ def _is_called_next(link: Element) -> bool:
 
 
 def _in_pager(link: Element) -> bool:
-    above = zip(range(MAX_HEIGHT), link.iterancestors(), strict=False)
-    return any(PAGER.search(names_of(node)) for _, node in above)
+    return any(PAGER.search(names_of(node)) for node in above(link, MAX_HEIGHT))
 
 
 def _is_disabled(link: Element) -> bool:

@@ -3,7 +3,7 @@
 import re
 from urllib.parse import unquote, urlsplit
 
-from crawlers.pages.document import Element
+from crawlers.pages.document import Element, above
 from crawlers.pages.values import MAX_URL, url_path
 
 FILE = re.compile(r"\.(jpe?g|png|webp|gif|avif|bmp|tiff?)$", re.IGNORECASE)
@@ -59,7 +59,7 @@ def pictures_of(element: Element) -> list[tuple[int, str]]:
 
 def link_around(element: Element) -> Element | None:
     """The link that ``element`` stands in."""
-    return next((parent for parent in element.iterancestors("a")), None)
+    return next((parent for parent in above(element) if parent.tag == "a"), None)
 
 
 def _best(image: Element) -> tuple[int, str] | None:

@@ -1,10 +1,10 @@
-r"""A shop's profile: one YAML file beside this module that says what a reader of any shop could not guess.
+"""A shop's profile: one YAML file beside this module that says what a reader of any shop could not guess.
 
 Knows what such a file may say, not what is done with it. Every key is optional but ``hosts`` (or ``detect``, for a
 platform that many shops run on); what a profile does not say is read as everywhere else::
 
     hosts: [www.shop.example]          # and everything below them
-    product_url: /p/\d+                # regular expression: only such links are products
+    product_url: /p/[0-9]+             # regular expression: only such links are products
     listing:
       items: [div.tile > a]            # CSS; ::attr(href) may be left out; several: the first that finds anything
       next_page: a.older
@@ -13,8 +13,8 @@ platform that many shops run on); what a profile does not say is read as everywh
       title: h1
       price: [span.now, span.price]
       details: {rows: table.specs tr, name: th, value: td}
-      sku: {url: -(\d+)$}              # from the page's URL
-    rewrite_image_urls: [{find: "_300x300(?=\\.)", replace: ""}]   # thumbnail -> full size
+      sku: {url: "-([0-9]+)$"}          # from the page's URL
+    rewrite_image_urls: [{find: _300x300, replace: ""}]   # thumbnail -> full size
     browser: {wait_for: div.tile, load_more: button.more, max_clicks: 20}
     limits: {delay_s: 2, concurrency: 1, max_pages: 50}
 
@@ -178,7 +178,7 @@ class Profile(Section):
     """All of a file."""
 
     hosts: Annotated[tuple[Host, ...], Field(strict=False)] = ()
-    detect: Css | None = None  # a platform: what its pages have and others have not
+    detect: Css | None = None  # a platform: what head or body of its pages have and others have not
     note: str | None = None  # for people
     product_url: Regex | None = None
     listing: ListingSelectors = ListingSelectors()

@@ -14,7 +14,7 @@ from crawlers.pages.heuristics import Heuristics
 from crawlers.pages.pager import next_pages
 from crawlers.pages.pictures import is_placeholder
 from crawlers.pages.profile import Profile, Rewrite
-from crawlers.pages.selecting import ProfileReader, matches, rewritten
+from crawlers.pages.selecting import ProfileReader, recognises, rewritten
 from crawlers.pages.structured import SchemaOrg, json_ld, microdata, open_graph
 from crawlers.pages.tiles import links_below
 from crawlers.pages.values import http_url, http_urls, text_map
@@ -54,7 +54,7 @@ class Reading:
 
     @cached_property
     def _platform(self) -> ProfileReader | None:
-        found = (one for one in self._platforms if one.detect and matches(one.detect, self.document))
+        found = (one for one in self._platforms if one.detect and recognises(one.detect, self.document))
         return next((ProfileReader(one, self.document) for one in found), None)
 
     @cached_property

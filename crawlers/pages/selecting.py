@@ -56,9 +56,9 @@ class ProfileReader:
         return self.profile.product.price if field == "currency" and not selectors else selectors
 
 
-def matches(css: str, page: Document) -> bool:
-    """Whether ``css`` finds anything on ``page``."""
-    return page.root is not None and bool(_xpath(css)(page.root))
+def recognises(css: str, page: Document) -> bool:
+    """Whether ``css`` finds anything on ``page``, from its head and body downwards."""
+    return page.root is not None and bool(_xpath(css, "/html/")(page.root))
 
 
 def rewritten(url: str, rules: Iterable[Rewrite]) -> str:
@@ -69,8 +69,8 @@ def rewritten(url: str, rules: Iterable[Rewrite]) -> str:
 
 
 @cache
-def _xpath(css: str) -> etree.XPath:
-    return etree.XPath(HTMLTranslator().css_to_xpath(css))
+def _xpath(css: str, prefix: str = "descendant-or-self::") -> etree.XPath:
+    return etree.XPath(HTMLTranslator().css_to_xpath(css, prefix))
 
 
 def _found(selector: Selector, page: Document) -> list[Any]:

@@ -4,15 +4,18 @@ All three become the same nodes, so that one reader reads them all; `SchemaOrg.s
 """
 
 import html
+import json
+import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
-from extruct.jsonld import JsonLdExtractor
-from extruct.w3cmicrodata import MicrodataExtractor
+from lxml import etree
 
-from crawlers.pages.document import Document, text_of
+from crawlers.pages.document import Document, Element, text_of
+from crawlers.pages.values import MAX_VALUES
 
 PRODUCT_TYPES = ("Product", "ProductGroup", "IndividualProduct", "ProductModel")
 LIST_TYPES = ("ItemList", "OfferCatalog", "ProductCollection")
@@ -20,7 +23,17 @@ ENTRY_TYPES = ("ListItem", "Offer", *PRODUCT_TYPES)  # in such a list; articles 
 DETAILS = ("brand", "color", "material", "pattern", "size", "gender", "category")  # of a schema.org Product
 STRUCK = ("ListPrice", "StrikethroughPrice", "MSRP", "SRP", "RegularPrice")  # types of prices that nobody pays
 MAX_DEPTH = 8  # of nested data that is looked through
-OPEN_GRAPH = '//meta[starts-with(@property, "og:") or starts-with(@property, "product:")]'
+MAX_SCRIPTS = 50  # of a page
+MAX_NODES = 2000  # of a script, and of a page's microdata
+AROUND = re.compile(r"<!--|-->|<!\[CDATA\[|\]\]>|^\s*//.*$", re.MULTILINE)
+TRAILING_COMMA = re.compile(r",\s{0,50}([}\]])")
+VALUE_IN = {  # attribute -> elements whose value it is
+    "href": ("a", "area", "link"),
+    "src": ("img", "source", "video", "audio", "embed", "iframe", "track"),
+    "data": ("object",),
+    "datetime": ("time",),
+    "value": ("data", "meter"),
+}
 
 Node = dict[str, Any]
 
@@ -122,19 +135,39 @@ class SchemaOrg:
 def json_ld(page: Document) -> list[Node]:
     """All JSON-LD objects of a page, ``@graph`` and ``mainEntity`` unfolded; a faulty script is left out."""
     nodes: list[Node] = []
-    for script in page.elements('//script[@type="application/ld+json"]'):
-        try:
-            nodes += _unfold(JsonLdExtractor().extract_items(script))
-        except (ValueError, RecursionError):
-            continue
+    scripts = [script for script in page.tagged("script") if script.get("type") == "application/ld+json"]
+    for script in scripts[:MAX_SCRIPTS]:
+        nodes += islice(_unfold(_parsed(script.text or "")), MAX_NODES)
     return nodes
 
 
 def microdata(page: Document) -> list[Node]:
-    """All microdata items of a page, in the form of JSON-LD."""
+    """All microdata items of a page, in the form of JSON-LD; ``itemref`` is left out.
+
+    One pass over the page, however its items are nested: https://html.spec.whatwg.org/multipage/microdata.html
+    """
     if page.root is None or not page.mentions(b"itemprop"):
         return []
-    return [_plain(item) for item in MicrodataExtractor().extract_items(page.root, page.urljoin(""))]
+    top: list[Node] = []
+    scopes: list[Node] = []  # those that the current element is in
+    for event, element in etree.iterwalk(page.root, events=("start", "end")):
+        opens = element.get("itemscope") is not None
+        if event == "end":
+            del scopes[len(scopes) - opens :]
+            continue
+        item: Node = {"@type": element.get("itemtype", "").split(), "@id": element.get("itemid")} if opens else {}
+        names = element.get("itemprop", "").split()[:MAX_DEPTH]
+        if names and scopes and len(scopes) < MAX_DEPTH:
+            value = item if opens else _value(element, page)
+            for name in names:
+                values = scopes[-1].setdefault(name, [])
+                if isinstance(values, list) and len(values) < MAX_VALUES:
+                    values.append(value)
+        elif opens and len(top) < MAX_NODES:
+            top.append(item)
+        if opens:
+            scopes.append(item)
+    return top
 
 
 def open_graph(page: Document) -> list[Node]:
@@ -142,7 +175,8 @@ def open_graph(page: Document) -> list[Node]:
 
     A title that holds the page's heading says no more than that, but often the shop's name as well: left out.
     """
-    pairs = [(meta.get("property"), meta.get("content", "")) for meta in page.elements(OPEN_GRAPH)]
+    metas = [(meta.get("property", ""), meta.get("content", "")) for meta in page.tagged("meta")]
+    pairs = [(name, value) for name, value in metas if name.startswith(("og:", "product:"))]
     if not pairs:
         return []
     first = dict(reversed(pairs))
@@ -176,14 +210,25 @@ def _unfold(values: Any, depth: int = 0) -> Iterator[Node]:
             yield from _unfold(value.get("mainEntity"), depth + 1)
 
 
-def _plain(item: Any) -> Any:
-    """A microdata item as JSON-LD has it."""
-    if isinstance(item, list):
-        return [_plain(entry) for entry in item]
-    if not isinstance(item, dict):
-        return item
-    properties = {name: _plain(value) for name, value in item.get("properties", {}).items()}
-    return {"@type": item.get("type"), "@id": item.get("id")} | properties
+def _parsed(text: str) -> Any:
+    """JSON, also with what editors of shops put around and into it: comments of HTML, CDATA, commas too many."""
+    for attempt in (text, TRAILING_COMMA.sub(r"\1", AROUND.sub("", text))):
+        try:
+            return json.loads(attempt, strict=False)
+        except (ValueError, RecursionError):
+            continue
+    return None
+
+
+def _value(element: Element, page: Document) -> str | None:
+    """The value of a microdata property; ``content`` counts everywhere, as search engines take it."""
+    if element.get("content") is not None:
+        return element.get("content")
+    for name in ("href", "src", "data", "datetime", "value"):
+        if element.tag in VALUE_IN[name]:
+            value = element.get(name)
+            return page.urljoin(value) if value is not None and name in ("href", "src", "data") else value
+    return text_of(element)
 
 
 def _of_type(nodes: list[Node], *types: str) -> Iterator[Node]:

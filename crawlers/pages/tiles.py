@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from crawlers.pages.document import Document, Element, names_of, text_of
+from crawlers.pages.document import Document, Element, above, names_of, text_of
 from crawlers.pages.values import MAX_URL, http_url
 
 MONEY = re.compile(
@@ -39,8 +39,7 @@ def product_links(page: Document) -> list[str]:
     links: dict[Element, str] = dict(_links(page))
     inside: dict[Element, list[Element]] = {}  # element -> the links in it
     for link in links:
-        for up, parent in zip(range(MAX_HEIGHT), (link, *link.iterancestors()), strict=False):
-            del up
+        for parent in (link, *above(link, MAX_HEIGHT)):
             inside.setdefault(parent, []).append(link)
     groups: dict[tuple[str, ...], _Group] = {}
     for tile, own in inside.items():
@@ -70,8 +69,8 @@ def _links(page: Document) -> Iterator[tuple[Element, str]]:
     """The links to other pages of the same site that do not stand beside the content."""
     site = (urlsplit(page.url).hostname or "").removeprefix("www.")
     here = page.url.partition("#")[0]
-    for link in page.elements("//a[@href]")[:MAX_LINKS]:
-        target = link.get("href").strip()
+    for link in page.tagged("a")[:MAX_LINKS]:
+        target = link.get("href", "#").strip()
         if target.startswith("#") or len(target) > MAX_URL or NOT_A_PRODUCT.search(target):
             continue
         url = http_url(target, page)
@@ -100,6 +99,6 @@ def _main_url(own: list[Element], links: dict[Element, str]) -> str:
     votes: Counter[str] = Counter()
     for link in own:
         has_picture = next(link.iter("img", "picture"), None) is not None
-        in_title = any(parent.tag in ("h2", "h3", "h4", "h5") for parent in (link, *link.iterancestors()))
+        in_title = any(parent.tag in ("h2", "h3", "h4", "h5") for parent in (link, *above(link, MAX_HEIGHT)))
         votes[links[link]] += 1 + 2 * has_picture + in_title
     return max(votes, key=lambda url: votes[url])
