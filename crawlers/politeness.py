@@ -4,7 +4,7 @@ Knows nothing of pages. The base classes' private methods are used, so Scrapy's 
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -53,6 +53,7 @@ class StrictRobots(RobotsTxtMiddleware):
         super().__init__(crawler)
         self._robot = robot_name(crawler.settings["USER_AGENT"])
         self._robotstxt_useragent = self._robot
+        self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by netloc
         self._faults: dict[str, tuple[str, str]] = {}  # netloc -> why it is unknown what is allowed: reason, text
         crawler.signals.connect(self._received, signal=signals.bytes_received)
 
@@ -61,6 +62,11 @@ class StrictRobots(RobotsTxtMiddleware):
         if request.meta.get("dont_obey_robotstxt"):  # it is robots.txt itself
             request.meta["download_maxsize"] = 0  # of a large one the start is read: `_received`
         await super().process_request(request)
+
+    async def robot_parser(self, request: Request) -> Any:
+        """What robots.txt says; in Scrapy 2.19 only two of those who wait for it together are told."""
+        async with self._asking[urlparse_cached(request).netloc]:
+            return await super().robot_parser(request)
 
     def _received(self, data: bytes, request: Request) -> None:
         if request.meta.get("dont_obey_robotstxt"):

@@ -161,6 +161,15 @@ def test_the_end_of_a_long_robots_txt_is_not_read() -> None:
     assert [rules.can_fetch(f"http://h{path}", "Atlas") for path in ("/a", "/b")] == [False, True]
 
 
+def test_all_who_wait_for_robots_txt_obey_it(tmp_path: Path) -> None:
+    shop = Shop({"/robots.txt": Reply("User-agent: *\nDisallow: /secret/\n", after_s=0.5), "/": listing("/p/1")})
+    shop.pages |= {"/p/1": product("One", "1")} | {f"/secret/{number}": listing("/p/1") for number in range(8)}
+    with serving(shop):
+        result = run(shop, [source(path) for path in shop.pages if path[1:2] not in ("p", "r")], tmp_path)
+    assert result.category_faults == {"robots": 8}
+    assert set(shop.asked) == {"/robots.txt", "/", "/p/1"}
+
+
 # Settings
 
 
