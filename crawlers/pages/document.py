@@ -40,8 +40,11 @@ class Document:
         return str(self._page.base_url)
 
     def urljoin(self, url: str) -> str:
-        """``url`` made absolute."""
-        return urljoin(self._base_url, url)
+        """``url`` made absolute; empty if it is none."""
+        try:
+            return urljoin(self._base_url, url)
+        except ValueError:
+            return ""
 
     @cached_property
     def data(self) -> Any:
@@ -84,7 +87,10 @@ class Document:
 
     @cached_property
     def _named(self) -> list[tuple[Element, str]]:
-        named = ((element, names_of(element)) for element in self.elements("//body//*[@class or @id or @itemprop]"))
+        named = (
+            (element, names_of(element))
+            for element in self.elements("//body//*[@class or @id or @itemprop or @aria-label]")
+        )
         return [(element, name) for element, name in named if element.tag not in UNREAD]
 
     def called(self, pattern: re.Pattern[str]) -> list[Element]:

@@ -1,7 +1,7 @@
 """From a picture's element to the URL of its largest version. Knows neither shops nor where a gallery is."""
 
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from crawlers.pages.document import Element, above
 from crawlers.pages.values import MAX_URL, url_path
@@ -25,6 +25,7 @@ SIZE = re.compile(  # what the versions of one picture differ in
     r"(_default)?(?=[./_-])|/(thumbs?|thumbnails?|small|medium|large|big|zoom|full|originals?|cache/\w+)(?=/)",
     re.IGNORECASE,
 )
+MAX_SRCSET = 20_000  # characters
 SMALL_PX = 60  # a smaller picture without a larger version is an icon
 
 
@@ -40,8 +41,7 @@ def is_decoration(url: str) -> bool:
 
 def same_picture(url: str) -> str:
     """What all sizes of the picture at ``url`` have in common."""
-    parts = urlsplit(url)
-    return SIZE.sub("", parts.netloc + unquote(parts.path))
+    return SIZE.sub("", unquote(url.partition("?")[0]))
 
 
 def pictures_of(element: Element) -> list[tuple[int, str]]:
@@ -81,18 +81,16 @@ def _best(image: Element) -> tuple[int, str] | None:
 
 def _largest(image: Element) -> str | None:
     """The largest candidate of the ``srcset``s; see https://html.spec.whatwg.org/#parse-a-srcset-attribute."""
-    holders = [image]
-    parent = image.getparent()
-    if parent is not None and parent.tag == "picture":
-        holders += parent.findall("source")
+    around = next((parent for parent in above(image) if parent.tag == "picture"), None)
+    holders = [image] if around is None else [image, *around.iter("source")]
     best: tuple[float, str] | None = None
     for holder in holders:
         for name in ("srcset", "data-srcset", "data-lazy-srcset"):
-            for candidate in re.split(r",\s+|,(?=https?:|/)", holder.get(name, "")):
+            for candidate in re.split(r",\s+|,(?=https?:|/)", holder.get(name, "")[:MAX_SRCSET]):
                 url, _, size = candidate.strip().partition(" ")
                 number = re.match(r"([\d.]+)[wx]", size.strip())
                 weight = float(number[1]) if number and number[1].count(".") < 2 else 1.0
-                if url and not url.startswith("data:") and (best is None or weight > best[0]):
+                if ("/" in url or "." in url) and not url.startswith("data:") and (best is None or weight > best[0]):
                     best = weight, url
     return best[1] if best else None
 
