@@ -210,6 +210,18 @@ def test_the_next_snapshot_asks_what_changed(
     assert kept["refs.parquet"] != before["refs.parquet"]
 
 
+def test_a_redirect_that_leads_elsewhere_is_not_asked_about_the_old_picture(server: Server, tmp_path: Path) -> None:
+    async def easily_satisfied(server: Server, request: web.Request) -> web.StreamResponse:
+        return web.Response(status=304) if "If-None-Match" in request.headers else web.Response(body=jpeg("new"))
+
+    server.odd = {"/moved": moved("/old"), "/old": tagged(jpeg("old")), "/new": easily_satisfied}
+    old = get(server, [url("/moved")], tmp_path, snapshot="one")
+    server.odd["/moved"] = moved("/new")
+    new = get(server, [url("/moved")], tmp_path, snapshot="two")
+    assert new.report.unchanged == 0
+    assert new.fetched[url("/moved")].image_id != old.fetched[url("/moved")].image_id
+
+
 def test_a_picture_that_could_not_be_asked_for_is_validated_later(server: Server, tmp_path: Path) -> None:
     server.odd = {"/same": tagged(jpeg("same"))}
     urls = [url("/same"), url("/pictures/1")]
@@ -234,11 +246,13 @@ def test_what_no_snapshot_wants_any_more_is_dropped(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blobs, "FILE_BYTES", 3_000)
-    for snapshot in range(6):  # half of the pictures are new each time
-        names = [f"/pictures/{snapshot * 10 + number}" for number in range(20)]
+    survivors: list[str] = []
+    for snapshot in range(6):  # a fifth of each snapshot stays
+        names = [*survivors, *(f"/pictures/{snapshot * 20 + number}" for number in range(20))]
         whole = outputs(server, tmp_path, {"p": [*map(url, names)]}, snapshot=str(snapshot), reuse="always")
         needed = sum(len(jpeg(name)) for name in names)
         assert size_of(tmp_path / "spool") <= 2 * needed + 2 * 3_000
+        survivors = names[::5]
     assert max(server.asked.values()) == 1
     assert outputs(server, tmp_path / "fresh", {"p": [*map(url, names)]}) == whole
 

@@ -165,13 +165,13 @@ def test_a_spool_comes_back_from_the_outputs(server: Server, tmp_path: Path) -> 
     server.asked.clear()
     for name in ("first", "gone"):
         with Spool(tmp_path / name) as spool:
-            restore(spool, tmp_path / "data/shards", tmp_path / "data/refs.parquet", "two")
-            report = fetch_pictures(urls, spool, **options(server, snapshot="two"))
+            restore(spool, tmp_path / "data/shards", tmp_path / "data/refs.parquet", "one")
+            report = fetch_pictures(urls, spool, **options(server))
             assert report.spooled == 6
             assert outputs(tmp_path / name / "data") == whole
     assert server.asked == {"/gone": 2}
     with Spool(tmp_path / "spool") as spool, pytest.raises(MissingError, match="dvc repro fetch"):
-        restore(spool, tmp_path / "none", tmp_path / "none", "two")
+        restore(spool, tmp_path / "none", tmp_path / "none", "one")
 
 
 MINI = """

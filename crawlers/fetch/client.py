@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 from yarl import URL
 
-from crawlers.connect import ConnectMap, is_blocked_literal
+from crawlers.connect import ConnectMap
 from crawlers.connect_aiohttp import open_session, refusal
 from crawlers.fetch.blobs import DISK_FAULTS
 from crawlers.fetch.body import Body, decoded
@@ -87,7 +87,7 @@ class Client(AbstractAsyncContextManager["Client"]):
             OSError: there is no room on the disk.
         """
         try:
-            target = self._checked(wanted.url, None, "bad_url")
+            target = _checked(wanted.url, None, "bad_url")
             if self._robots is not None:
                 await self._robots.wait_for_turn(target)
         except RefusedError as refused:
@@ -119,7 +119,7 @@ class Client(AbstractAsyncContextManager["Client"]):
             validators = _validators(wanted) if final_url == wanted.final_url else {}
             async with self._session.get(target, headers=validators, allow_redirects=False) as response:
                 if response.status in REDIRECTS and "Location" in response.headers:
-                    target = self._checked(response.headers["Location"], target, "bad_redirect")
+                    target = _checked(response.headers["Location"], target, "bad_redirect")
                     final_url = str(target)
                     if self._robots is not None:
                         await self._robots.check(target)
@@ -149,7 +149,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         for _ in range(MAX_REDIRECTS + 1):
             async with self._session.get(target, allow_redirects=False) as response:
                 if response.status in REDIRECTS and "Location" in response.headers:
-                    target = self._checked(response.headers["Location"], target, "bad_redirect")
+                    target = _checked(response.headers["Location"], target, "bad_redirect")
                     continue
                 if response.status != 200:
                     raise _refused(response)
@@ -161,18 +161,17 @@ class Client(AbstractAsyncContextManager["Client"]):
                 return bytes(content)
         raise RefusedError("bad_redirect")
 
-    def _checked(self, url: str, base: URL | None, status: str) -> URL:
-        """``url`` as it may be asked for: without a user and a password, which are nobody's business here."""
-        try:
-            target = URL(url.strip()) if base is None else base.join(URL(url.strip()))
-            usable = target.scheme in ("http", "https") and target.host
-        except ValueError:
-            usable = False
-        if not usable:
-            raise RefusedError(status)
-        if is_blocked_literal(target.host or "", self._connect_map):
-            raise RefusedError("blocked")
-        return target.with_user(None) if "@" in target.raw_authority else target
+
+def _checked(url: str, base: URL | None, status: str) -> URL:
+    """``url`` as it may be asked for: without a user and a password, which are nobody's business here."""
+    try:
+        target = URL(url.strip()) if base is None else base.join(URL(url.strip()))
+        usable = target.scheme in ("http", "https") and target.host
+    except ValueError:
+        usable = False
+    if not usable:
+        raise RefusedError(status)
+    return target.with_user(None) if "@" in target.raw_authority else target
 
 
 def _validators(wanted: Wanted) -> dict[str, str]:

@@ -1,0 +1,151 @@
+"""The clients that are compared, each a program: ``python -m benchmarks.fetching.clients NAME PORT COUNT FOLDER``.
+
+Each asks for ``COUNT`` pictures and keeps their bytes in ``FOLDER``; img2dataset is a program already (`measure`).
+"""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+CONCURRENCY = 64
+THREADS = 32
+SMALL = "small/"
+
+
+def urls(port: int, count: int, prefix: str = "") -> Iterator[str]:
+    """What to ask for."""
+    return (f"http://127.0.0.1:{port}/{prefix}{number:05d}.jpg" for number in range(count))
+
+
+def sequential(port: int, count: int, folder: Path) -> None:
+    """The original project's way: urllib, one after the other."""
+    from urllib.request import urlopen
+
+    for url in urls(port, count):
+        with urlopen(url) as response:
+            (folder / url.rpartition("/")[2]).write_bytes(response.read())
+
+
+def requests_threads(port: int, count: int, folder: Path) -> None:
+    """`requests`, 32 threads, one Session."""
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    with requests.Session() as session, ThreadPoolExecutor(THREADS) as pool:
+        session.mount("http://", HTTPAdapter(pool_maxsize=THREADS))
+
+        def one(url: str) -> None:
+            (folder / url.rpartition("/")[2]).write_bytes(session.get(url, timeout=30).content)
+
+        for _ in pool.map(one, urls(port, count)):
+            pass
+
+
+def scrapy_files(port: int, count: int, folder: Path) -> None:
+    """Scrapy's FilesPipeline, tuned: what it can do at once, without throttling."""
+    import scrapy
+    from scrapy.crawler import CrawlerProcess
+
+    class Spider(scrapy.Spider):
+        name = "pictures"
+
+        async def start(self):  # type: ignore[no-untyped-def]
+            yield {"file_urls": list(urls(port, count))}
+
+    settings = {
+        "ITEM_PIPELINES": {"scrapy.pipelines.files.FilesPipeline": 1},
+        "FILES_STORE": str(folder),
+        "CONCURRENT_REQUESTS": CONCURRENCY,
+        "CONCURRENT_REQUESTS_PER_DOMAIN": CONCURRENCY,
+        "DOWNLOAD_DELAY": 0,
+        "LOG_LEVEL": "ERROR",
+        "TELNETCONSOLE_ENABLED": False,
+        "ROBOTSTXT_OBEY": False,
+    }
+    process = CrawlerProcess(settings)
+    process.crawl(Spider)
+    process.start()
+
+
+def bare_aiohttp(port: int, count: int, folder: Path) -> None:
+    """The library alone, writing files: no guards, no check, no retries."""
+    import aiohttp
+
+    async def download() -> None:
+        waiting = urls(port, count)
+
+        async def work(session: aiohttp.ClientSession) -> None:
+            for url in waiting:
+                async with session.get(url) as response:
+                    (folder / url.rpartition("/")[2]).write_bytes(await response.read())
+
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONCURRENCY)) as session:
+            await asyncio.gather(*(work(session) for _ in range(CONCURRENCY)))
+
+    asyncio.run(download())
+
+
+def atlas(port: int, count: int, folder: Path, prefix: str = "") -> None:
+    """What the stage fetch does: guards, robots.txt, check, spool, and the final pass into Parquet."""
+    from crawlers.fetch.collect import write_images
+    from crawlers.fetch.pictures import fetch_pictures
+    from crawlers.fetch.spool import Spool
+
+    with Spool(folder / "spool") as spool:
+        report = fetch_pictures(
+            urls(port, count, prefix),
+            spool,
+            snapshot="benchmark",
+            reuse="validate",
+            connect_map={"127.0.0.1": ("127.0.0.1", port)},
+            user_agent="Atlas/benchmark",
+            concurrency=CONCURRENCY,
+            concurrency_per_host=CONCURRENCY,
+            max_attempts=4,
+            timeout_s=30,
+            max_bytes=20_000_000,
+            max_pixels=40_000_000,
+            max_failed_share=0.0,
+            obey_robots=True,
+            robots_tags=["noai", "noimageai", "noindex"],
+        )
+        assert report.pictures == count, report
+        write_images(folder / "shards", spool, 1024)
+
+
+def atlas_small(port: int, count: int, folder: Path) -> None:
+    """The same for many small pictures; prints ``<pictures> <resident MB>`` twice a second while it downloads."""
+    from crawlers.fetch import spool as module
+
+    kept = [0]
+    keep = module.Spool.keep
+
+    def counting(*arguments) -> None:  # type: ignore[no-untyped-def]
+        kept[0] += 1
+        keep(*arguments)
+
+    def watch() -> None:
+        while not ended.wait(0.5) and kept[0] < count:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            print(kept[0], pages * 4096 / 1e6, flush=True)
+
+    module.Spool.keep = counting  # type: ignore[method-assign]
+    ended = threading.Event()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        atlas(port, count, folder, SMALL)
+    finally:
+        ended.set()
+        watcher.join()
+
+
+CLIENTS: dict[str, Callable[[int, int, Path], None]] = {
+    client.__name__: client for client in (sequential, requests_threads, scrapy_files, bare_aiohttp, atlas, atlas_small)
+}
+
+if __name__ == "__main__":
+    CLIENTS[sys.argv[1]](int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
