@@ -63,7 +63,7 @@ def ask(
     except (aiohttp.ClientError, OSError, ValueError) as error:
         if (reason := refusal(error)) is not None:
             raise InputError(f"{url}: {WHY.get(reason, reason)}") from None
-        raise RetryError(f"{url}: {type(error).__name__}: {error}") from None
+        raise RetryError(f"{url}: {type(error).__name__}: {str(error)!r}") from None
 
 
 async def _ask(

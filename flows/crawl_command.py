@@ -78,7 +78,7 @@ def _host(url: str) -> str:
         host = urlsplit(url).hostname
     except ValueError:
         host = None
-    if not host:
+    if not host or not url.isprintable():
         raise InputError(f"expected http://... or https://..., got {printable(url)!r}")
     return host
 

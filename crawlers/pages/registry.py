@@ -44,18 +44,14 @@ WITH_CODE = {
 }
 
 
-def shop_of(host: str, folder: Path = PROFILES) -> Shop:
+def shop_of(host: str) -> Shop:
     """The shop of ``host`` or of the domain above it that is one; else the generic one.
-
-    Args:
-        host: of a URL.
-        folder: where the profiles are.
 
     Raises:
         InputError: one of the profiles is faulty.
     """
     while host:
-        shop = WITH_CODE.get(host) or _shops(folder).get(host)
+        shop = WITH_CODE.get(host) or shops_in(PROFILES).get(host)
         if shop is not None:
             return shop
         host = host.partition(".")[2]
@@ -92,7 +88,12 @@ def platforms() -> tuple[Profile, ...]:
 
 
 @cache
-def _shops(folder: Path) -> dict[str, Shop]:
+def shops_in(folder: Path) -> dict[str, Shop]:
+    """The shops whose profiles are in ``folder``, by host.
+
+    Raises:
+        InputError: one of the files is faulty, or two speak of the same host.
+    """
     shops: dict[str, Shop] = {}
     for name, profile in load_profiles(folder).items():
         for host in profile.hosts:

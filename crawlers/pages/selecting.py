@@ -36,8 +36,8 @@ class ProfileReader:
         if field == "items" and not selectors and self.profile.product_url:
             return self._page.elements("//a/@href")  # all are held against product_url
         for selector in selectors:
-            if found := [value for value in _found(selector, self._page) if value not in (None, "", [])]:
-                return _as_values(field, found)
+            if values := _as_values(field, [value for value in _found(selector, self._page) if value is not None]):
+                return values
         return None
 
     def source(self, field: str) -> str:
@@ -129,11 +129,11 @@ def _as_values(field: str, found: list[Any]) -> Any:
     if field == "images":
         return [url for value in found for url in _picture_urls(value)]
     if field in ("items", "next_page"):
-        links = [_link(value) for value in found]
-        return links if field == "items" else links[0]
+        links = [link for value in found if (link := _link(value))]
+        return links if field == "items" else next(iter(links), None)
     if field == "breadcrumbs":
         return [(_plain(value), _link(value) if isinstance(value, Element) else None) for value in found]
-    return _plain(found[0])
+    return next((text for value in found if (text := _plain(value).strip())), None)
 
 
 def _picture_urls(value: Any) -> list[Any]:

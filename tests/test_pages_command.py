@@ -1,0 +1,177 @@
+"""`atlas crawl try` and `atlas crawl record` against a real server: what is printed, kept, and never asked for."""
+
+import gzip
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from crawlers.ask import MAX_PAGE_BYTES
+from crawlers.pages.registry import GENERIC
+from crawlers.pages.saved import SavedPage, read_page
+from flows.cli import main
+from tests.servers import HOST, Reply, Shop, serving
+
+ROOT = Path(__file__).resolve().parent.parent
+PRODUCT = Reply(
+    "<html><head></head><body><h1>Shirt \x1b[2J\u202e&lt;b&gt;</h1><p class=price>12,50 €</p>"
+    "<div class=gallery><img src=/1.jpg></div><table><tr><th>Fit\x9b</th><td>Slim</td></tr></table></body></html>"
+)
+LISTING = Reply(
+    "<h1>Shirts</h1>"
+    + "".join(f"<div><a href=/p/{n}><img src=/{n}.jpg>Shirt {n}</a> <b>{n} €</b></div>" for n in range(1, 4))
+    + "<a href='?page=2'>Next</a>"
+)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """A server at http://shop.test, and a project whose params name it."""
+    with serving(Shop({"/p/1": PRODUCT, "/c": LISTING})) as running:
+        params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        params["crawl"] |= {"source": "shops", "connect": {HOST: f"127.0.0.1:{running.port}"}, "timeout_s": 5}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+        monkeypatch.chdir(tmp_path)
+        yield running
+
+
+def attempt(path: str, *options: str) -> int:
+    return main(["crawl", "try", f"http://{HOST}{path}", *options])
+
+
+def test_a_product_is_printed_field_by_field_with_its_sources(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attempt("/p/1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"http://{HOST}/p/1: a product, read as generic"
+    assert [line.split() for line in lines[1:]] == [
+        ["title", "heuristic", "Shirt", "[2J<b>"],
+        ["price", "heuristic", "12.50"],
+        ["currency", "heuristic", "EUR"],
+        ["image_urls", "(1)", "heuristic", f"http://{HOST}/1.jpg"],
+        ["details", "(1)", "heuristic", "Fit:", "Slim"],
+        ["missing:", "sku,", "breadcrumb"],
+    ]
+    headers = dict(shop.headers)
+    assert set(headers) == {"/robots.txt", "/p/1"}
+    assert all(sent["User-Agent"].startswith("Atlas/") for sent in headers.values())
+
+
+def test_a_listing_is_printed_with_how_it_goes_on(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attempt("/c") == 0
+    out = capsys.readouterr().out
+    assert "a listing, read as generic" in out
+    assert f"items (3)          heuristic          http://{HOST}/p/1\n" in out
+    assert f"next_page          next link          http://{HOST}/c?page=2\n" in out
+    assert "missing" not in out
+
+
+def test_what_it_is_can_be_said(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attempt("/c", "--as", "product") == 1  # no picture of its own
+    assert "missing: price, currency, sku, breadcrumb, image_urls, details" in capsys.readouterr().out
+
+
+def test_a_page_of_no_use_fails(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.pages["/empty"] = Reply("")
+    assert attempt("/empty") == 1
+    assert "missing: title, price, currency, sku, breadcrumb, image_urls, details" in capsys.readouterr().out
+
+
+def test_a_file_is_read_without_asking_anybody(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "page.html").write_text("<h1>Kept</h1><main><img src=/1.jpg></main>")
+    (tmp_path / "own.yaml").write_text(f"hosts: [{HOST}]\nproduct: {{title: main, sku: {{url: 'p/(.*)'}}}}")
+    assert attempt("/p/9", "--file", "page.html") == 0
+    assert "heuristic          Kept" in capsys.readouterr().out
+    assert attempt("/p/9", "--file", "page.html", "--profile", "own.yaml") == 0
+    out = capsys.readouterr().out
+    assert "read as own" in out
+    assert "sku                url                9" in out
+    assert not shop.asked
+    assert attempt("/p/9", "--file", "none.html") == 2
+
+
+@pytest.mark.parametrize(
+    ("robots", "exit_code", "words"),
+    [
+        (Reply("User-agent: Atlas\nDisallow: /p/"), 2, "its robots.txt forbids it to us"),
+        (Reply("User-agent: other\nDisallow: /"), 0, ""),
+        (Reply("", 404), 0, ""),
+        (Reply("x", 503), 1, "nobody knows what is allowed"),
+        (Reply("#" * 600_000 + "\nUser-agent: *\nDisallow: /"), 0, ""),  # RFC 9309: the first 500 KiB count
+    ],
+)
+def test_robots_txt_is_obeyed(
+    shop: Shop, robots: Reply, exit_code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.pages["/robots.txt"] = robots
+    assert attempt("/p/1") == exit_code
+    assert words in capsys.readouterr().err
+    assert shop.asked["/p/1"] == (exit_code == 0)
+
+
+def redirect(target: str) -> Reply:
+    return Reply("", 302, {"Location": target})
+
+
+@pytest.mark.parametrize(
+    ("reply", "exit_code", "words"),
+    [
+        (redirect("/p/1"), 0, ""),
+        (redirect("/secret/1"), 2, "robots.txt forbids"),
+        (redirect("http://169.254.169.254/latest"), 2, "no public address"),
+        (redirect("http://127.0.0.1/"), 2, "no public address"),
+        (redirect("file:///etc/passwd"), 2, "expected http"),
+        (redirect("/x"), 1, "redirects"),
+        (Reply("gone", 404), 1, "expected a page, got HTTP 404"),
+        (Reply("busy", 503), 1, "try again later"),
+        (Reply("a" * (MAX_PAGE_BYTES + 1)), 2, "larger than"),
+        (Reply(PRODUCT.body, 200, {"X-Robots-Tag": "noai"}), 2, "leave it alone"),
+        (Reply(f"<meta name=robots content=noindex>{PRODUCT.body}"), 2, "leave it alone"),
+        (Reply(gzip.compress(str(PRODUCT.body).encode()), 200, {"Content-Encoding": "gzip"}), 0, ""),
+        (Reply(gzip.compress(bytes(8_000_000)), 200, {"Content-Encoding": "gzip"}), 2, ""),
+    ],
+    ids=range(13),
+)
+def test_asking_is_polite_and_guarded(
+    shop: Shop, reply: Reply, exit_code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.pages |= {"/x": reply, "/robots.txt": Reply("User-agent: *\nDisallow: /secret/"), "/secret/1": PRODUCT}
+    assert attempt("/x") == exit_code
+    assert words in capsys.readouterr().err
+    assert not shop.asked["/secret/1"]
+
+
+@pytest.mark.parametrize(
+    "url", ["shop.test/p/1", "ftp://shop.test/", "http://[", "http://127.0.0.1/p/1", "http://\x1b/"]
+)
+def test_other_urls_are_refused(shop: Shop, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["crawl", "try", url]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+    assert not shop.asked
+
+
+def test_a_recorded_page_is_a_test(shop: Shop, tmp_path: Path) -> None:
+    folder = tmp_path / "tests" / "pages" / HOST
+    for path in ("/p/1", "/c", "/p/1"):
+        assert main(["crawl", "record", f"http://{HOST}{path}"]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "listing.html",
+        "listing.json",
+        "product.html",
+        "product.json",
+    ]
+    page = SavedPage.load(folder / "product.json")
+    assert (page.kind, page.url, page.body) == ("product", f"http://{HOST}/p/1", str(PRODUCT.body).encode())
+    assert read_page(page.kind, GENERIC, page.response) == page.item
+    assert page.item["price"] == "12.50"
+
+
+def test_another_page_gets_another_name(shop: Shop, tmp_path: Path) -> None:
+    shop.pages["/p/2"] = Reply(str(PRODUCT.body).replace("Shirt", "Coat"))
+    for path in ("/p/1", "/p/2"):
+        assert main(["crawl", "record", f"http://{HOST}{path}", "--folder", "kept"]) == 0
+    said = json.loads((tmp_path / "kept" / "product-2.json").read_text(encoding="utf-8"))
+    assert said["item"]["name"].startswith("Coat")
+    shutil.rmtree(tmp_path / "kept")
