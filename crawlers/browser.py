@@ -12,7 +12,6 @@ import asyncio
 import os
 import shutil
 from contextlib import suppress
-from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -40,6 +39,7 @@ GROWTH_S = 3.0  # how long a page may take to show more after a click, or at its
 MAX_SCROLLS = 50
 CLOSE_S = 5.0
 UNWANTED = {"image", "media", "font", "texttrack", "manifest", "ping"}  # types of requests
+REFUSALS = {"net::ERR_CERT": "certificate", "BrowserType.launch": "no_browser"}  # what an error says -> reason
 
 ARGUMENTS = (
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",  # names are the proxy's matter
@@ -120,8 +120,12 @@ class BrowserPages:
         async with self._places:
             await self._start()
             deadline = asyncio.timeout(request.meta["download_timeout"])
-            end = partial(deadline.reschedule, 0)
-            with self._proxy.visit(MAX_VISIT_BYTES, end) as (visit, user, password):
+
+            def end_now() -> None:
+                with suppress(RuntimeError):  # it is over anyway
+                    deadline.reschedule(0)
+
+            with self._proxy.visit(MAX_VISIT_BYTES, end_now) as (visit, user, password):
                 proxy = {"server": self._proxy.address, "username": user, "password": password}
                 try:
                     async with deadline:
@@ -206,8 +210,9 @@ async def _show_all(page: "Page", profile: BrowserProfile) -> None:
     """Have the page show what it shows to people: wait, press "load more", go to its end."""
     if profile.wait_for:
         await page.wait_for_selector(profile.wait_for, state="attached")
-    for _ in range(profile.max_clicks if profile.load_more else 0):
-        button = page.locator(profile.load_more).first
+    more = profile.load_more
+    for _ in range(profile.max_clicks if more else 0):
+        button = page.locator(more).first
         if not await button.is_visible() or not await button.is_enabled():
             break
         if not await _grows(page, button.click()):
@@ -260,6 +265,6 @@ def _fault(request: Request, visit: Visit) -> str | None:
 
 def _scrapy_error(error: Exception, request: Request, visit: Visit) -> Exception:
     text = f"{request.url}: {str(error) or 'not ready in time'}"
-    if fault := _fault(request, visit) or ("certificate" if "ERR_CERT" in text else None):
+    if fault := _fault(request, visit) or next((REFUSALS[said] for said in REFUSALS if said in text), None):
         return RefusedError(fault, text)
     return (DownloadTimeoutError if "Timeout" in type(error).__name__ else DownloadFailedError)(text)

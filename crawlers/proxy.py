@@ -12,7 +12,7 @@ import base64
 import hmac
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -200,10 +200,9 @@ async def _relay_response(reader: asyncio.StreamReader, writer: asyncio.StreamWr
         except asyncio.LimitOverrunError:
             visit.fail("headers_too_large")
             return
-        interim = head.start.split(b" ")[1:2] < [b"200"]
         text = head.rewritten(head.start)
         visit.received(len(text))
-        if not interim:
+        if not head.start.partition(b" ")[2].startswith(b"1"):  # which is interim
             break
     writer.write(text)
     await _pump(reader, writer, visit)
@@ -230,7 +229,7 @@ async def _pump(
             await writer.drain()
 
 
-async def _until_one_ends(*copying: "asyncio._CoroutineLike[None]") -> None:
+async def _until_one_ends(*copying: Coroutine[None, None, None]) -> None:
     tasks = [asyncio.ensure_future(one) for one in copying]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:

@@ -31,7 +31,7 @@ class RefusedError(IgnoreRequest):
     ``robots_tag`` (the page itself does), ``offsite`` (a redirect to a host that is no source), ``host_down`` (the
     host does not answer, or asks to be left alone for long), ``blocked`` (no public address), ``certificate`` (TLS
     does not say that it is the host), ``headers_too_large``, ``too_large`` and ``bad_encoding`` (what came is not
-    fit to be read).
+    fit to be read), ``no_browser`` (Chromium does not start; the log says why).
     """
 
     def __init__(self, reason: str, text: str) -> None:

@@ -26,12 +26,12 @@ from tests.crawling import QUICK
 
 @dataclass
 class Visits:
-    """Pages to read: URL -> the arguments of its `BrowserProfile`."""
+    """Pages to read: URL -> the arguments of its `BrowserProfile`, and perhaps ``timeout_s``."""
 
     pages: dict[str, dict[str, Any]]
     connect_map: dict[str, tuple[str, int]]
     log: str
-    timeout_s: float = 20
+    timeout_s: float = 30
     allowed: str = "shop.test"
 
     @property
@@ -60,7 +60,8 @@ class BrowsingSpider(scrapy.Spider):
     async def start(self) -> AsyncIterator[scrapy.Request]:
         for url, profile in self.visits.pages.items():
             given = {"wait_for": None, "load_more": None, "max_clicks": 0, "scroll": False} | profile
-            meta = request_meta(BrowserProfile(**given))
+            timeout_s = given.pop("timeout_s", self.visits.timeout_s)
+            meta = request_meta(BrowserProfile(**given)) | {"download_timeout": timeout_s}
             yield scrapy.Request(url, self.parse, errback=self.failed, meta=meta, cb_kwargs={"asked": url})
 
     def parse(self, response: TextResponse, asked: str) -> None:

@@ -117,9 +117,12 @@ def raw_serving(server: RawServer) -> Iterator[RawServer]:
     ended = threading.Event()
 
     def serve(plain: socket.socket) -> None:
-        with suppress(OSError), plain:  # the client hangs up: that is what it should do here
-            with server.tls.wrap_socket(plain, server_side=True) if server.tls else plain as client:
-                exchange(client)
+        with (
+            suppress(OSError),  # the client hangs up: that is what it should do here
+            plain,
+            server.tls.wrap_socket(plain, server_side=True) if server.tls else plain as client,
+        ):
+            exchange(client)
 
     def exchange(client: socket.socket) -> None:
         head = b""

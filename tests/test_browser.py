@@ -116,6 +116,7 @@ def browsed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
             "/on-scroll": {"scroll": True},
             "/tries": {"wait_for": "#end"},
             "/asks": {"wait_for": "#end"},
+            "/hangs": {"timeout_s": 4},
         }
         visits = {f"http://{HOST}{path}": profiles.get(path, {}) for path in shop.pages}
         visits |= {f"http://{EVIL}{path}": {} for path in evil.answers} | {f"http://nowhere.{HOST}/": {}}
