@@ -1,5 +1,7 @@
 """Picture URLs to pictures: each distinct URL asked for once, each outcome with a reason, nothing lost on a kill.
 
-`client` makes one attempt, `hosts` says when the next one may start, `download` goes through all URLs, `spool`
-keeps what has arrived, `collect` writes the sorted outputs, `pictures` puts these together.
+`client` makes one attempt (`robots`: whether it may, `body`: how much it takes, `check`: whether that is a picture),
+`hosts` says when the next one may start, `download` goes through all URLs. `spool` keeps what has arrived: bytes in
+`blobs`, all else in an `index`. `pictures` puts these together, `collect` writes the sorted outputs, `restore` makes
+a spool of outputs again. All speak in the words of `outcome`.
 """

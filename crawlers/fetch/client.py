@@ -4,9 +4,9 @@ Knows nothing of retries, of other downloads or of where pictures are kept.
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -72,8 +72,8 @@ class Client(AbstractAsyncContextManager["Client"]):
 
     async def __aenter__(self) -> "Client":
         headers = {"User-Agent": self._user_agent, "Accept": "image/*,*/*;q=0.8", "Accept-Encoding": "identity"}
-        no_timeout = aiohttp.ClientTimeout(total=None, sock_connect=None)
-        self._session = open_session(self._connect_map, headers=headers, timeout=no_timeout)
+        deadlines = aiohttp.ClientTimeout(total=None)  # ours is one for all redirects
+        self._session = open_session(self._connect_map, headers=headers, timeout=deadlines)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -114,25 +114,33 @@ class Client(AbstractAsyncContextManager["Client"]):
 
     async def _download(self, target: URL, wanted: Wanted, body: Body) -> Outcome:
         """The body, and the outcome if it is a picture; without a body if it is the one that we have."""
+        async with self._asking(target, wanted) as (response, final_url):
+            if response.status == 304 and _validators(wanted, final_url):
+                return Outcome("ok", True, None, *wanted[2:], unchanged=True)
+            if response.status != 200:
+                raise _refused(response)
+            if forbidden(response.headers.getall("X-Robots-Tag", ()), self._robot, self._robots_tags):
+                raise RefusedError("robots_tag")
+            await body.fill(response, self._max_bytes)
+            etag, last_modified = (_validator(response, name) for name in ("ETag", "Last-Modified"))
+            return Outcome("ok", True, None, None, final_url, etag, last_modified)
+
+    @asynccontextmanager
+    async def _asking(
+        self, target: URL, wanted: Wanted | None
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, str | None]]:
+        """The answer behind all redirects, and where they led; for robots.txt itself nothing is ``wanted``."""
         final_url = None
         for _ in range(MAX_REDIRECTS + 1):
-            validators = _validators(wanted) if final_url == wanted.final_url else {}
+            validators = _validators(wanted, final_url)
             async with self._session.get(target, headers=validators, allow_redirects=False) as response:
-                if response.status in REDIRECTS and "Location" in response.headers:
-                    target = _checked(response.headers["Location"], target, "bad_redirect")
-                    final_url = str(target)
-                    if self._robots is not None:
-                        await self._robots.check(target)
-                    continue
-                if response.status == 304 and validators:
-                    return Outcome("ok", True, None, *wanted[2:], unchanged=True)
-                if response.status != 200:
-                    raise _refused(response)
-                if forbidden(response.headers.getall("X-Robots-Tag", ()), self._robot, self._robots_tags):
-                    raise RefusedError("robots_tag")
-                await body.fill(response, self._max_bytes)
-                etag, last_modified = (_validator(response, name) for name in ("ETag", "Last-Modified"))
-                return Outcome("ok", True, None, None, final_url, etag, last_modified)
+                if response.status not in REDIRECTS or "Location" not in response.headers:
+                    yield response, final_url
+                    return
+                target = _checked(response.headers["Location"], target, "bad_redirect")
+            final_url = str(target)
+            if self._robots is not None and wanted is not None:
+                await self._robots.check(target)
         raise RefusedError("bad_redirect")
 
     async def _get_robots(self, target: URL) -> bytes | None:
@@ -146,24 +154,19 @@ class Client(AbstractAsyncContextManager["Client"]):
             return _none_unless_passing(_outcome_of(error))
 
     async def _download_robots(self, target: URL) -> bytes:
-        for _ in range(MAX_REDIRECTS + 1):
-            async with self._session.get(target, allow_redirects=False) as response:
-                if response.status in REDIRECTS and "Location" in response.headers:
-                    target = _checked(response.headers["Location"], target, "bad_redirect")
-                    continue
-                if response.status != 200:
-                    raise _refused(response)
-                content = bytearray()
-                async for chunk in decoded(response):
-                    content += chunk
-                    if len(content) >= MAX_ROBOTS_BYTES:
-                        break
-                return bytes(content)
-        raise RefusedError("bad_redirect")
+        async with self._asking(target, None) as (response, _):
+            if response.status != 200:
+                raise _refused(response)
+            content = bytearray()
+            async for chunk in decoded(response):
+                content += chunk
+                if len(content) >= MAX_ROBOTS_BYTES:
+                    break
+            return bytes(content)
 
 
 def _checked(url: str, base: URL | None, status: str) -> URL:
-    """``url`` as it may be asked for: without a user and a password, which are nobody's business here."""
+    """``url`` as it is asked for: without user and password, which are nobody's business, and without fragment."""
     try:
         target = URL(url.strip()) if base is None else base.join(URL(url.strip()))
         usable = target.scheme in ("http", "https") and target.host
@@ -171,10 +174,14 @@ def _checked(url: str, base: URL | None, status: str) -> URL:
         usable = False
     if not usable:
         raise RefusedError(status)
-    return target.with_user(None) if "@" in target.raw_authority else target
+    target = target.with_user(None) if "@" in target.raw_authority else target
+    return target.with_fragment(None) if target.raw_fragment else target
 
 
-def _validators(wanted: Wanted) -> dict[str, str]:
+def _validators(wanted: Wanted | None, final_url: str | None) -> dict[str, str]:
+    """The headers that ask whether the picture at ``final_url`` is still the one that came from there."""
+    if wanted is None or wanted.final_url != final_url:
+        return {}
     named = {"If-None-Match": wanted.etag, "If-Modified-Since": wanted.last_modified}
     return {name: value for name, value in named.items() if value is not None}
 
