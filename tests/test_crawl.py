@@ -21,6 +21,7 @@ from crawlers.shop.running import running_shop
 from crawlers.sources import Source, read_sources
 from flows.stages.crawl import run as run_stage
 from flows.stages.entry import main
+from tests.conftest import commit_all
 from tests.crawling import QUICK, SHIRT, listing, product, rows, run, source
 from tests.servers import HOST, Reply, Shop, serving
 
@@ -205,7 +206,19 @@ def test_labels_of_one_product_under_several_urls_are_settled_together(tmp_path:
 
 def test_jobs_and_reports_survive_the_way_to_the_child(tmp_path: Path) -> None:
     job = CrawlJob(
-        "now", [source("/x")], {"r": "1"}, {"h": ("::1", 1)}, {"h": QUICK}, "agent", 1, 2, 3.0, ["noai"], True, None, "f"
+        "now",
+        [source("/x")],
+        {"r": "1"},
+        {"h": ("::1", 1)},
+        {"h": QUICK},
+        "agent",
+        1,
+        2,
+        3.0,
+        ["noai"],
+        True,
+        None,
+        "f",
     )
     assert CrawlJob.from_json(job.to_json()) == job
     sent = CrawlReport(
@@ -259,3 +272,28 @@ def test_the_stage_tells_the_faults_of_sources_and_ends_with_2(
     assert stage(tmp_path, monkeypatch, source="shops", sources="s.csv") == 2
     assert capfd.readouterr().err.startswith("error: s.csv: line 1: expected one column Taxonomy")
     assert not (tmp_path / "data").exists()
+
+
+def test_the_stage_refuses_a_shop_that_is_read_worse_than_in_git(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], git_env: dict[str, str]
+) -> None:
+    site = "shop-a.demo.test"  # one that may be asked without delay
+    tile = '<li class="product"><a class="product-link" href="/p/1">One</a></li>'
+    shop = Shop({"/c": Reply(f"<html><ul>{tile}</ul></html>"), "/p/1": product("One", "1")})
+    (tmp_path / "s.csv").write_text(f"Taxonomy,A\nA,http://{site}/c\n")
+    (tmp_path / "metrics").mkdir()
+    committed = {"shops": {site: {"success_rate": 1.0, "coverage": {"title": 1.0, "price": 1.0}}}}
+    (tmp_path / "metrics/crawl.json").write_text(json.dumps(committed))
+    commit_all(tmp_path, git_env)
+    (tmp_path / "metrics/crawl.json").unlink()  # as DVC does
+    with serving(shop):
+        given = {"source": "shops", "sources": "s.csv", "connect": {site: f"127.0.0.1:{shop.port}"}, "snapshot": "mine"}
+        assert stage(tmp_path, monkeypatch, **given) == 1
+        assert f"  - {site}: price fell from 100.0% to 0.0%" in capfd.readouterr().err
+        assert not list((tmp_path / "data/raw").iterdir())
+        assert stage(tmp_path, monkeypatch, **given, max_coverage_drop=1.0) == 0
+    assert shop.asked["/c"] == shop.asked["/p/1"] == 1
+    metrics = json.loads((tmp_path / "metrics/crawl.json").read_text())
+    assert metrics["shops"][site]["coverage"]["price"] == 0.0
+    kept = (tmp_path / ".atlas/snapshots/mine.parquet").read_bytes()
+    assert kept == (tmp_path / "data/raw/products.parquet").read_bytes()

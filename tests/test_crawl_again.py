@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,12 @@ def journaled(folder: Path, kind: str) -> set[str]:
     path = folder / "work/journal.sqlite"
     if not path.exists():
         return set()
-    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
-        urls = {url for (url,) in database.execute("SELECT url FROM pages WHERE kind = ?", (kind,))}
-    except sqlite3.OperationalError:  # there are no tables yet
-        urls = set()
-    finally:
-        database.close()
-    return {url.removeprefix(f"http://{HOST}") for url in urls}
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as journal:
+        try:
+            rows = journal.execute("SELECT url FROM pages WHERE kind = ?", (kind,)).fetchall()
+        except sqlite3.OperationalError:  # its tables are being made
+            return set()
+    return {url.removeprefix(f"http://{HOST}") for (url,) in rows}
 
 
 @pytest.mark.slow
@@ -80,7 +79,7 @@ def test_a_killed_crawl_goes_on_where_it_was(tmp_path: Path) -> None:
             with pytest.raises(AtlasError, match="another crawl is at work there"):
                 run(shop, [source("/shirts?0")], tmp_path)
             os.kill(crawling.pid, signal.SIGKILL)
-        wait_until(lambda: _is_free(tmp_path / "work"))  # the grandchild is gone
+        wait_until(lambda: is_free(tmp_path / "work"))  # the grandchild is gone
         time.sleep(0.3)  # what it has sent is answered
         at_kill = shop.asked.total()
         time.sleep(0.3)
@@ -95,7 +94,7 @@ def test_a_killed_crawl_goes_on_where_it_was(tmp_path: Path) -> None:
         assert len(rows(tmp_path)) == result.products == products
 
 
-def _is_free(folder: Path) -> bool:
+def is_free(folder: Path) -> bool:
     try:
         with locked(folder):
             return True

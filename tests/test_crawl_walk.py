@@ -1,6 +1,7 @@
 """The way through categories: where it leads, and that it ends, whatever a shop pretends to have."""
 
 import gzip
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -39,33 +40,37 @@ def crawl_endless(
         return run(shop, [source("/c")], folder, max_pages_per_category=limit), shop
 
 
-def test_a_listing_that_links_to_itself_under_ever_new_urls(tmp_path: Path) -> None:
+def test_shops_without_end_end_and_say_why(tmp_path: Path) -> None:
     fresh = count()
 
     def answer(path: str, query: dict[str, str]) -> Reply:
-        if path == "/c":
-            return listing("/p/1", "/p/2", next_page=f"/c?session={next(fresh)}")
-        return product(path, path)
-
-    result, _ = crawl_endless(tmp_path, answer)
-    assert result.walk_ends == {"no_new_products": 1}
-    assert (result.listing_pages, result.products) == (2, 2)
-
-
-def test_a_listing_whose_products_too_have_ever_new_urls(tmp_path: Path) -> None:
-    fresh = count()
-
-    def answer(path: str, query: dict[str, str]) -> Reply:
-        if path == "/c":
-            number = next(fresh)
-            return listing(*(f"/p/{n}?session={number}" for n in range(5)), next_page=f"/c?session={number}")
+        number = int(query.get("n", 0))
+        match path:
+            case "/itself":  # under ever new URLs
+                return listing("/p/1", "/p/2", next_page=f"/itself?session={next(fresh)}")
+            case "/sessions":  # in the URLs of its products too
+                here = [f"/p/{n}?session={next(fresh)}" for n in range(10, 15)]
+                return listing(*here, next_page=f"/sessions?session={next(fresh)}")
+            case "/calendar":
+                return listing(f"/p/{100 + number}", next_page=f"/calendar?n={number + 1}")
+            case "/empty-days":
+                return listing(*["/p/3"] * (number == 0), next_page=f"/empty-days?n={number + 1}")
         return product(f"P {path}", canonical=path)
 
-    result, _ = crawl_endless(tmp_path, answer, limit=50)
-    assert result.walk_ends == result.category_faults == {"repeating_pages": 1}
-    assert result.products == 5
-    assert result.dropped == {"duplicate": 5 * (result.listing_pages - 1)}
-    assert result.listing_pages == 4
+    sources = [source(path) for path in ("/itself", "/sessions", "/calendar", "/empty-days")]
+    with serving(Endless(answer)) as shop:
+        result = run(shop, sources, tmp_path, max_pages_per_category=12)
+    pages = Counter(urlsplit(path).path for path in shop.asked.elements())
+    assert {one.url: pages[urlsplit(one.url).path] for one in sources} == {
+        f"http://{HOST}/itself": 2,
+        f"http://{HOST}/sessions": 4,
+        f"http://{HOST}/calendar": 12,
+        f"http://{HOST}/empty-days": 2,
+    }
+    assert result.walk_ends == {"no_new_products": 2, "page_limit": 1, "repeating_pages": 1}
+    assert result.category_faults == {"page_limit": 1, "repeating_pages": 1}
+    assert result.products == 2 + 5 + 12 + 1
+    assert result.dropped == {"duplicate": 3 * 5}
 
 
 def test_products_under_ever_new_urls_are_not_asked_for_without_end(tmp_path: Path) -> None:
@@ -92,29 +97,6 @@ def test_products_that_differ_by_their_query_are_all_met(tmp_path: Path) -> None
 
     result, _ = crawl_endless(tmp_path, answer)
     assert (result.products, result.dropped, result.walk_ends) == (24, {}, {"last_page": 1})
-
-
-def test_a_calendar(tmp_path: Path) -> None:
-    def answer(path: str, query: dict[str, str]) -> Reply:
-        if path == "/c":
-            day = int(query.get("day", 0))
-            return listing(f"/p/{day}", next_page=f"/c?day={day + 1}")
-        return product(path, path)
-
-    result, _ = crawl_endless(tmp_path, answer)
-    assert result.walk_ends == result.category_faults == {"page_limit": 1}
-    assert result.listing_pages == result.products == 12
-
-
-def test_a_calendar_of_empty_days(tmp_path: Path) -> None:
-    def answer(path: str, query: dict[str, str]) -> Reply:
-        if path != "/c":
-            return product(path, path)
-        day = int(query.get("day", 0))
-        return listing(*["/p/1"] * (day == 0), next_page=f"/c?day={day + 1}")
-
-    result, _ = crawl_endless(tmp_path, answer)
-    assert (result.walk_ends, result.listing_pages) == ({"no_new_products": 1}, 2)
 
 
 def test_redirects_between_category_pages(tmp_path: Path) -> None:
