@@ -4,6 +4,7 @@
 """
 
 import json
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,26 @@ def test_every_field_is_expected_and_every_shop_with_code_has_its_pages() -> Non
 def test_a_page_without_anything_useful_reads_as_nothing(host: str, kind: str, html: bytes) -> None:
     item = read(html, f"http://{host}/x", kind)
     assert not any(value for field, value in item.items() if field != "url")
+
+
+@pytest.mark.parametrize("kind", ["listing", "product"])
+@pytest.mark.parametrize(
+    "html",
+    [
+        b"<h1>x</h1>" + b"<div class=price>1 " * 50_000,
+        b"<h1>x</h1>" + b"<div><a href=/p><img src=/i.jpg>" * 20_000,
+        b"<div itemscope itemprop=a itemtype=http://schema.org/Product>" * 50_000,
+        b"<table><tr><td>a<td>" * 20_000,
+        b"<h1>x</h1><img class=gallery srcset='" + b"a 1w, " * 500_000 + b"'>",
+        b'<script type="application/ld+json">' + b'{"a":[1,/**/' * 200_000 + b"</script>",
+        b"<div class=pagination>" + b"<a href='?page=2'>x</a><b class=current>1</b>" * 20_000,
+    ],
+    ids=["prices", "links", "items", "tables", "srcset", "json", "pager"],
+)
+def test_no_page_takes_long_however_it_is_built(kind: Kind, html: bytes) -> None:
+    started = time.process_time()
+    read(html, "https://unknown.example/x", kind)
+    assert time.process_time() - started < 5  # seconds; each takes less than one
 
 
 def test_html_in_a_title_stays_text_and_entities_are_resolved_once() -> None:

@@ -1,6 +1,7 @@
-"""Reading pages: one file per shop, named after it, and `schema_org` for every shop without one.
+"""Reading pages: what somebody else fetched becomes a `Product` or a `Listing`; no request is made here.
 
-A page object reads a page that somebody else fetched; it makes no request and knows no label. A new shop gets a
-file here with a `ListingPage` and a `ProductPage`, a line in `registry`, a saved page of each kind with the expected
-item in tests/pages/, and that is all: the spider asks the registry for the abstract pages and gets the shop's.
+`registry` is the way in. Any shop is read by `generic`, each field by the first reader that knows it (`reading`): the
+shop's profile and its platform's (`profile`, `selecting`), what the page says to machines (`structured`), guesses
+(`heuristics`, `tiles`, `pager`). A shop that needs more gets one YAML file here, named after it; one that needs code,
+a module with page objects and a line in `registry`. `atlas crawl record` saves a page of it as its test.
 """

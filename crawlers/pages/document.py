@@ -18,7 +18,7 @@ Element = etree._Element
 
 UNREAD = {"script", "style", "noscript", "template", "svg"}  # elements whose text nobody reads
 BLOCKS = {"br", "dd", "div", "dt", "h1", "h2", "h3", "h4", "li", "ol", "p", "section", "table", "td", "th", "tr", "ul"}
-MAX_STEPS = 4000  # in and out of elements, on the way through a text
+MAX_STEPS = 1000  # in and out of elements, on the way through a text
 MAX_DEPTH = 100  # elements around an element that are looked at
 MARGINS = {"nav", "footer", "aside", "dialog"}
 OTHER = re.compile(  # names of what stands beside a page's own content
@@ -126,6 +126,11 @@ class Document:
 @cache
 def _compiled(xpath: str) -> etree.XPath:
     return etree.XPath(xpath)
+
+
+def is_small(element: Element, parts: int) -> bool:
+    """Whether ``element`` has less than ``parts`` elements, itself included."""
+    return len(list(islice(element.iter(), parts))) < parts
 
 
 def above(element: Element, height: int = MAX_DEPTH) -> Iterator[Element]:

@@ -6,10 +6,9 @@ The last resort, and the only one for plain shops. Knows no shop; everything her
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
-from crawlers.pages.document import Document, Element, above, names_of, text_of
+from crawlers.pages.document import Document, Element, above, is_small, names_of, text_of
 from crawlers.pages.pictures import is_decoration, is_file, is_placeholder, link_around, pictures_of, same_picture
 from crawlers.pages.tiles import product_links
 from crawlers.pages.values import parse_amount
@@ -84,7 +83,7 @@ class Heuristics:
     @cached_property
     def _price_element(self) -> Element | None:
         """Where the price stands that is asked today: near the heading, not struck out, best on sale."""
-        small = [element for element in self._called(PRICES) if len([*islice(element.iter(), MAX_PARTS)]) < MAX_PARTS]
+        small = [element for element in self._called(PRICES) if is_small(element, MAX_PARTS)]
         with_amount = [element for element in small if parse_amount(_price_text(element)) is not None]
         around = {parent for element in with_amount for parent in above(element)}
         leaves = [element for element in with_amount if element not in around]

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from crawlers.pages.document import Document, Element, above, names_of, text_of
+from crawlers.pages.document import Document, Element, above, is_small, names_of, text_of
 from crawlers.pages.values import http_url
 from crawlers.pages.words import NEXT, PAGE_PARAMETERS
 
@@ -17,12 +17,14 @@ IN_PATH = re.compile(r"/(?:page|seite|pagina|strona)[/_-]?(\d{1,6})(?=/|\.html?$
 CURRENT = (
     '//*[@aria-current or contains(@class, "current") or contains(@class, "active") or contains(@class, "selected")]'
 )
+MAX_PARTS = 12  # elements in such a link
 MAX_HEIGHT = 4  # elements between a link and its pager
 
 
 def next_pages(page: Document) -> Iterator[tuple[str, str]]:
     """URLs that may be the next page's and how each was found, the surest first."""
-    links = [link for link in page.tagged("link", "a") if link.get("href") and not _is_disabled(link)]
+    small = [link for link in page.tagged("link", "a") if link.get("href") and is_small(link, MAX_PARTS)]
+    links = [link for link in small if not _is_disabled(link)]
     for how, found in (
         ("rel=next", _by_rel(links)),
         ("next link", _by_words(links)),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from crawlers.pages.document import Document, Element, above, names_of, text_of
+from crawlers.pages.document import Document, Element, above, is_small, names_of, text_of
 from crawlers.pages.values import MAX_URL, http_url
 
 MONEY = re.compile(
@@ -21,7 +21,8 @@ NOT_A_PRODUCT = re.compile(  # what a link of a tile may do instead of showing t
     r"/(cart|basket|wishlist|compare|login|account|checkout|search)(/|$)",
     re.IGNORECASE,
 )
-MAX_LINKS = 3000  # of a page, that are looked at
+MAX_LINKS = 2000  # of a page, that are looked at
+MAX_PARTS = 200  # elements of a tile
 MAX_HEIGHT = 8  # elements between a link and its tile
 MAX_TILE_TEXT = 1500  # characters; what says more is no tile
 
@@ -85,7 +86,7 @@ def _is_below(url: str, site: str) -> bool:
 
 def _shows(tile: Element) -> tuple[bool, bool]:
     """Whether a picture is in ``tile``, and whether a price is."""
-    if next(tile.iter("img", "picture"), None) is None:
+    if not is_small(tile, MAX_PARTS) or next(tile.iter("img", "picture"), None) is None:
         return False, False
     text = text_of(tile)
     if len(text) > MAX_TILE_TEXT:
