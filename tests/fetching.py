@@ -45,6 +45,7 @@ class Server:
         self.in_flight: Counter[str] = Counter()  # by host
         self.most_in_flight: Counter[str] = Counter()
         self.delay_s = 0.0
+        self.hang_after: int | None = None  # requests; the later ones get no answer
         self.odd: dict[str, Answer] = {}
         self.port = 0
 
@@ -61,6 +62,8 @@ class Server:
             self.in_flight[key] += 1
             self.most_in_flight[key] = max(self.most_in_flight[key], self.in_flight[key])
         try:
+            if self.hang_after is not None and self.asked.total() > self.hang_after:
+                await asyncio.sleep(600)
             if self.delay_s:
                 await asyncio.sleep(self.delay_s)
             if request.path in self.odd:

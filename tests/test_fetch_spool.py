@@ -294,10 +294,10 @@ def test_a_run_killed_in_the_middle_continues_and_ends_with_the_same_bytes(serve
     catalogue = {f"p{number:03d}": urls[number:][:2] for number in range(len(urls))}
     whole = outputs(server, tmp_path / "whole", catalogue)
     server.asked.clear()
-    server.delay_s = 0.05
+    server.hang_after = 200
 
     spool = tmp_path / "killed/spool"
-    told = options(server, concurrency=8, concurrency_per_host=8, max_attempts=1) | {"urls": urls, "folder": str(spool)}
+    told = options(server, concurrency=8, concurrency_per_host=8, timeout_s=300) | {"urls": urls, "folder": str(spool)}
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, text=True
     )
@@ -316,7 +316,7 @@ def test_a_run_killed_in_the_middle_continues_and_ends_with_the_same_bytes(serve
     kept = known_to(spool)
     assert 80 <= len(kept) < len(urls)
     before = server.asked.copy()
-    server.delay_s = 0
+    server.hang_after = None
     assert outputs(server, tmp_path / "killed", catalogue, concurrency=3) == whole
     again = {path for path, count in server.asked.items() if count > before[path]}
     assert again == {each.removeprefix(f"http://{HOST}") for each in urls if each not in kept}
