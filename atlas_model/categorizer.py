@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from atlas_model.checkpoint import fill, load_model, save_model
 from atlas_model.decoder import AttentionDecoder
 from atlas_model.encoder import EncoderName, build_encoder
 from atlas_model.errors import CheckpointError
+from atlas_model.exact_search import exact_search
 from atlas_model.images import Mode, Preprocessing
-from atlas_model.search import DeviceTrie, Found, beam_search, free_trie
+from atlas_model.search import DeviceTrie, Found, Normalize, beam_search
 from atlas_model.taxonomy import PAD, START, Taxonomy
 
 
@@ -33,6 +34,9 @@ class Architecture:
     embedding_size: int  # (512)
     hidden_size: int  # (512)
     dropout: float  # (.5)
+    # Over which tokens a step's probabilities sum to one: all (the paper's, and what a model saved without a word
+    # on it means), or the names that can follow in the taxonomy, so that those of all paths sum to one.
+    normalize: Normalize = "vocabulary"
 
 
 class Categorizer(nn.Module):
@@ -50,6 +54,7 @@ class Categorizer(nn.Module):
 
     kind = "categorizer"
     targets: Tensor
+    routes: Tensor
 
     def __init__(
         self,
@@ -75,30 +80,61 @@ class Categorizer(nn.Module):
             dropout=architecture.dropout,
         )
         self.register_buffer("targets", torch.from_numpy(taxonomy.targets), persistent=False)
+        self.register_buffer("routes", torch.from_numpy(taxonomy.trie.routes), persistent=False)
         self._tries: dict[tuple[bool, torch.device], DeviceTrie] = {}
 
     def loss(self, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
-        """Cross-entropy of the next token (mean over tokens), plus the attention term."""
-        targets = self.targets[paths]  # (b, t)
-        tokens = torch.cat([torch.full_like(targets[:, :1], START), targets[:, :-1]], dim=1)
-        logits, attention = self.decoder(self.encoder(pictures), tokens)
-        loss: Tensor = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=PAD)
+        """Cross-entropy of the next token (mean over tokens), plus the attention term.
+
+        Normalised over children, tokens that had no alternative cost nothing and do not count in the mean.
+        """
+        cells = self.encoder(pictures)
+        if self.architecture.normalize == "children":
+            loss, attention, looking = self._children_loss(cells, paths)
+        else:
+            loss, attention, looking = self._vocabulary_loss(cells, paths)
         if not self.alpha_c:
             return loss
-        looking = (targets != PAD).unsqueeze(-1)  # (b, t, 1)
-        total = (attention * looking).sum(dim=1)  # (b, cells)
-        target = looking.sum(dim=1) / total.shape[1] if self.alpha_target == "share" else 1.0
+        total = (attention * looking.unsqueeze(-1)).sum(dim=1)  # (b, cells)
+        target = looking.sum(dim=1, keepdim=True) / total.shape[1] if self.alpha_target == "share" else 1.0
         attention_loss: Tensor = (target - total).square().mean()
         return loss + self.alpha_c * attention_loss
 
-    def search(self, pictures: UInt8[Tensor, "b c h w"], *, beam: int, top: int = 1, constrained: bool = True) -> Found:
-        """The best paths for each picture; unconstrained, any tokens until END, for comparison."""
-        key = (constrained, pictures.device)
-        if key not in self._tries:
-            trie = self.taxonomy.trie if constrained else free_trie(len(self.taxonomy.tokens))
-            self._tries[key] = DeviceTrie(trie, pictures.device)
-        cells = self.encoder(pictures)
-        return beam_search(self.decoder, cells, self._tries[key], beam=beam, top=top, max_steps=self.taxonomy.depth + 1)
+    def search(
+        self,
+        pictures: UInt8[Tensor, "b c h w"],
+        *,
+        beam: int,
+        top: int = 1,
+        constrained: bool = True,
+        length_normalization: float = 0.0,
+    ) -> Found:
+        """The best paths for each picture; unconstrained, any tokens until END, for comparison.
+
+        A model that is normalised over children has not learnt what no taxonomy allows: free, it writes anything.
+        """
+        return beam_search(
+            self.decoder,
+            self.encoder(pictures),
+            self._trie(pictures.device, constrained=constrained),
+            beam=beam,
+            top=top,
+            normalize=self.architecture.normalize if constrained else "vocabulary",
+            length_normalization=length_normalization,
+        )
+
+    def exact(
+        self, pictures: UInt8[Tensor, "b c h w"], *, top: int = 1, length_normalization: float = 0.0
+    ) -> tuple[Found, Float[Tensor, "b nodes"]]:
+        """The best of all paths for each picture, and log p of every node of the taxonomy's trie."""
+        return exact_search(
+            self.decoder,
+            self.encoder(pictures),
+            self._trie(pictures.device, constrained=True),
+            top=top,
+            normalize=self.architecture.normalize,
+            length_normalization=length_normalization,
+        )
 
     @torch.no_grad()
     def best_path(self, pictures: UInt8[Tensor, "b c h w"]) -> Int[Tensor, "b"]:
@@ -108,6 +144,42 @@ class Categorizer(nn.Module):
     def head(self) -> nn.Module:
         """What is trained beside the encoder."""
         return self.decoder
+
+    def _vocabulary_loss(
+        self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "b t cells"], Bool[Tensor, "b t"]]:
+        """Loss; attention of each step; which steps the path has."""
+        targets = self.targets[paths]  # (b, t)
+        hidden, attention = self.decoder(cells, _inputs(targets))
+        logits = self.decoder.logits(hidden)  # (b, t, v): one product for all steps
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=PAD)
+        return loss, attention, targets != PAD
+
+    def _children_loss(
+        self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "b t cells"], Bool[Tensor, "b t"]]:
+        """As `_vocabulary_loss`; without the END of leaves, so with a step less."""
+        routes, trie = self.routes[paths], self._trie(cells.device, constrained=True)
+        node, child = routes[:, :-1], routes[:, 1:]  # (b, t)
+        hidden, attention = self.decoder(cells, _inputs(self.targets[paths][:, :-1]))
+        writing = child >= 0
+        choosing = writing & (trie.first[node + 1] - trie.first[node] > 1)
+        node, child = node[choosing], child[choosing]  # (n,)
+        edge, valid = trie.edges(node, max(trie.fan_out))  # (n, f)
+        (logits,) = self.decoder.logits_of(hidden[choosing][None], trie.token[edge], valid)  # (n, f)
+        right = child - 1 - trie.first[node]  # which of its node's edges leads to the child
+        loss = nn.functional.cross_entropy(logits.float(), right, reduction="sum")
+        return loss / max(1, len(node)), attention, writing
+
+    def _trie(self, device: torch.device, *, constrained: bool) -> DeviceTrie:
+        if (constrained, device) not in self._tries:
+            taxonomy = self.taxonomy
+            self._tries[constrained, device] = (
+                DeviceTrie.of(taxonomy.trie, device)
+                if constrained
+                else DeviceTrie.free(len(taxonomy.tokens), taxonomy.depth + 1, device)
+            )
+        return self._tries[constrained, device]
 
 
 class Classifier(nn.Module):
@@ -145,6 +217,11 @@ class Classifier(nn.Module):
 
 
 Model = Categorizer | Classifier
+
+
+def _inputs(targets: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+    """What stands before each of ``targets``."""
+    return torch.cat([torch.full_like(targets[:, :1], START), targets[:, :-1]], dim=1)
 
 
 def save(
@@ -194,7 +271,9 @@ def _load(
     tensors, description = load_model(folder, model_class.kind)
     try:
         taxonomy = Taxonomy.from_json(description["taxonomy"], source=f"{folder}: taxonomy")
-        model = model_class(Architecture(**description["architecture"]), taxonomy)
+        architecture = Architecture(**description["architecture"])
+        assert architecture.normalize in get_args(Normalize), architecture
+        model = model_class(architecture, taxonomy)
         preprocessing = Preprocessing(**description["preprocessing"])
         assert preprocessing.mode in get_args(Mode) and preprocessing.size > 0, preprocessing
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:

@@ -1,4 +1,4 @@
-"""The attention decoder: feature cells and the tokens so far to the next token's logits.
+"""The attention decoder: feature cells and the tokens so far to what the next token depends on, and its logits.
 
 "Show, Attend and Tell" (Xu et al. 2015, arXiv 1502.03044) as the Atlas paper uses it: soft attention over the
 cells (4.2), the gate beta (4.2.1), an LSTM cell over [embedding, attended].
@@ -9,8 +9,11 @@ Knows nothing of taxonomies: which tokens make sense where is the search's conce
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+FEW_TOKENS = 1024  # up to so many, the logits of all cost less than picking the rows of some
+CACHED_FLOATS = 2**18  # numbers of the attention's energies at once (1 MiB), so that they never leave the CPU's cache
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class AttentionDecoder(nn.Module):
     """Writes a category path, one level name a step.
 
     Shape legend: b pictures, k hypotheses a picture, t steps, v tokens, d features a cell, a attention size,
-    h hidden size.
+    h hidden size, f candidates for the next token.
 
     Args:
         vocabulary: number of tokens, v.
@@ -79,38 +82,66 @@ class AttentionDecoder(nn.Module):
 
     def step(
         self, memory: Memory, state: State, tokens: Int[Tensor, "b k"]
-    ) -> tuple[Float[Tensor, "b k v"], State, Float[Tensor, "b k cells"]]:
-        """One step: logits of the next token, the new state, and the attention (sums to one over the cells)."""
-        attended, attention = self._attend(memory, state.hidden)
-        new = self._advance(state, self.embedding(tokens), attended)
-        return self.output(self.dropout(new.hidden)), new, attention
+    ) -> tuple[State, Float[Tensor, "b k cells"]]:
+        """One step: the new state, and the attention (sums to one over the cells)."""
+        return self._step(memory, state, self.embedding(tokens))
 
     def forward(
         self, cells: Float[Tensor, "b cells d"], tokens: Int[Tensor, "b t"]
-    ) -> tuple[Float[Tensor, "b t v"], Float[Tensor, "b t cells"]]:
-        """Teacher forcing: logits and attention of each step, given the ``tokens`` that come before it."""
+    ) -> tuple[Float[Tensor, "b t h"], Float[Tensor, "b t cells"]]:
+        """Teacher forcing: hidden state and attention of each step, given the ``tokens`` that come before it."""
         memory, state = self.start(cells)
         embedded = self.embedding(tokens)  # (b, t, e)
         hidden, attentions = [], []
         for step in range(tokens.shape[1]):
-            attended, attention = self._attend(memory, state.hidden)
-            state = self._advance(state, embedded[:, step, None], attended)
+            state, attention = self._step(memory, state, embedded[:, step, None])
             hidden.append(state.hidden)
             attentions.append(attention)
-        logits = self.output(self.dropout(torch.cat(hidden, dim=1)))  # (b, t, v): one product for all steps
-        return logits, torch.cat(attentions, dim=1)
+        return torch.cat(hidden, dim=1), torch.cat(attentions, dim=1)
 
-    def _attend(
-        self, memory: Memory, hidden: Float[Tensor, "b k h"]
-    ) -> tuple[Float[Tensor, "b k d"], Float[Tensor, "b k cells"]]:
-        query = self.project_hidden(hidden).unsqueeze(2)  # (b, k, 1, a)
-        energy = torch.relu(memory.projected.unsqueeze(1) + query)  # (b, k, cells, a)
-        attention = self.score(energy).squeeze(-1).softmax(dim=-1)  # (b, k, cells), range [0, 1]
-        gate = torch.sigmoid(self.gate(hidden))  # (b, k, d), range (0, 1)
-        return gate * (attention @ memory.cells), attention
+    def logits(self, hidden: Float[Tensor, "b n h"]) -> Float[Tensor, "b n v"]:
+        """Of every token, as the next one."""
+        logits: Tensor = self.output(self.dropout(hidden))
+        return logits
 
-    def _advance(self, state: State, embedded: Float[Tensor, "b k e"], attended: Float[Tensor, "b k d"]) -> State:
+    def logits_of(
+        self, hidden: Float[Tensor, "b n h"], tokens: Int[Tensor, "n f"], valid: Bool[Tensor, "n f"]
+    ) -> Float[Tensor, "b n f"]:
+        """Of the ``tokens`` alone; -inf where not ``valid``. What it costs depends on these, not on the vocabulary."""
+        if self.output.out_features <= FEW_TOKENS:
+            logits = self.logits(hidden)  # (b, n, v)
+            return logits.gather(2, tokens.expand(len(hidden), -1, -1)).masked_fill(~valid, -torch.inf)
+        row, column = valid.nonzero(as_tuple=True)  # (e,): few of the places are real where one node is very wide
+        token = tokens[row, column]
+        weight = nn.functional.embedding(token, self.output.weight)  # (e, h)
+        found = (self.dropout(hidden)[:, row] * weight).sum(dim=-1) + self.output.bias[token]  # (b, e)
+        padded: Tensor = found.new_full((*hidden.shape[:2], tokens.shape[1]), -torch.inf)
+        padded[:, row, column] = found
+        return padded
+
+    def _step(
+        self, memory: Memory, state: State, embedded: Float[Tensor, "b k e"]
+    ) -> tuple[State, Float[Tensor, "b k cells"]]:
         b, k, _ = embedded.shape
-        x = torch.cat([embedded, attended], dim=-1).flatten(0, 1)  # (b * k, e + d)
+        query = self.project_hidden(state.hidden)  # (b, k, a)
+        attention = self._energy(memory.projected, query).softmax(dim=-1)  # (b, k, cells), range [0, 1]
+        gate = torch.sigmoid(self.gate(state.hidden))  # (b, k, d), range (0, 1)
+        x = torch.cat([embedded, gate * (attention @ memory.cells)], dim=-1).flatten(0, 1)  # (b * k, e + d)
         hidden, cell = self.lstm(x, (state.hidden.flatten(0, 1), state.cell.flatten(0, 1)))
-        return State(hidden.view(b, k, -1), cell.view(b, k, -1))
+        return State(hidden.view(b, k, -1), cell.view(b, k, -1)), attention
+
+    def _energy(
+        self, projected: Float[Tensor, "b cells a"], query: Float[Tensor, "b k a"]
+    ) -> Float[Tensor, "b k cells"]:
+        if torch.is_grad_enabled() or projected.device.type != "cpu":
+            energy: Tensor = self.score(torch.relu(projected.unsqueeze(1) + query.unsqueeze(2))).squeeze(-1)
+            return energy
+        # The same but for what is equal in all cells, which the softmax takes away: relu(p + q) = max(p, -q) + q.
+        b, k, _ = query.shape
+        energy = projected.new_empty(b, k, projected.shape[1])
+        pictures = max(1, CACHED_FLOATS // (k * projected[0].numel()))
+        for start in range(0, b, pictures):
+            block = slice(start, start + pictures)
+            larger = torch.maximum(projected[block].unsqueeze(1), -query[block].unsqueeze(2))  # (., k, cells, a)
+            energy[block] = larger @ self.score.weight[0]
+        return energy

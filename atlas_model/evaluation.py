@@ -58,6 +58,7 @@ def evaluate(
     rows: Int[np.ndarray, "n"],
     *,
     beam: int,
+    length_normalization: float,
     batch_size: int,
     device: torch.device,
 ) -> Evaluation:
@@ -66,7 +67,7 @@ def evaluate(
     with Progress(f"evaluate {split.name}", len(rows), "pictures") as progress:
         for start in range(0, len(rows), batch_size):
             pictures = split.pictures(rows[start : start + batch_size], device)
-            found = model.search(pictures, beam=beam)
+            found = model.search(pictures, beam=beam, length_normalization=length_normalization)
             paths.append(found.path[:, 0].cpu().numpy())
             scores.append(found.log_probability[:, 0].cpu().numpy())
             written.append(found.tokens[:, 0].cpu().numpy())

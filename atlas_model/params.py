@@ -146,6 +146,7 @@ class TrainParams(Section):
     embedding_size: PositiveInt
     hidden_size: PositiveInt
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    normalize: Literal["vocabulary", "children"]  # a step's probabilities: over all names (the paper), or those below
     alpha_c: Annotated[float, Field(ge=0)]  # weight of the doubly stochastic attention term
     alpha_target: Literal["share", "one"]  # what each cell's attention should sum to: steps/cells, or 1 (the paper)
     encoder_lr: PositiveFloat
@@ -175,6 +176,7 @@ class EvaluateParams(Section):
     """Measuring the trained models."""
 
     beam: PositiveInt
+    length_normalization: Annotated[float, Field(ge=0)]  # log p / levels ** this ranks paths; 0: log p alone
     batch_size: PositiveInt
     train_sample: PositiveInt  # training pictures that are evaluated as well
     overlays: Annotated[int, Field(ge=0)]  # attention pictures

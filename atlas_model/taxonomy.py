@@ -30,25 +30,36 @@ CategoryPath = tuple[str, ...]
 class Trie:
     """All paths as a tree in compressed sparse rows (arXiv 2602.22647): node 0 is the root.
 
-    The children of node n are the edges ``first[n]:first[n + 1]``, in token order. A node that is a valid end
-    and has children has an edge with the token END, which leads to a node of its own; a node without children
-    is a valid end by itself. So every path is exactly one childless node, whatever its depth.
+    Nodes are numbered level by level, the children of one node side by side in token order. So the children of
+    node n are the edges ``first[n]:first[n + 1]``, edge e leads to node e + 1, and each level is a range of nodes.
+    A node that is a valid end and has children has an edge with the token END, which leads to a node of its own; a
+    node without children is a valid end by itself. So every path is exactly one childless node, whatever its depth.
     """
 
     path: Int[np.ndarray, "nodes"]  # index of the path that ends at the node; -1: it goes on
     first: Int[np.ndarray, "nodes+1"]
     token: Int[np.ndarray, "edges"]  # token that the edge writes
-    child: Int[np.ndarray, "edges"]  # node that the edge leads to
-
-    @property
-    def max_children(self) -> int:
-        """The widest node's number of edges."""
-        return int(np.diff(self.first).max())
+    routes: Int[np.ndarray, "paths levels"]  # the nodes of each path from the root on, -1 after its end
 
     @cached_property
     def is_end(self) -> Bool[np.ndarray, "nodes"]:
         """Which nodes end a path."""
         return self.path >= 0
+
+    @cached_property
+    def levels(self) -> tuple[int, ...]:
+        """The first node of each level, and after them the number of nodes."""
+        starts = [0]
+        while starts[-1] < len(self.path):
+            starts.append(int(self.first[starts[-1]]) + 1)  # where the children of this level's first node begin
+        return tuple(starts)
+
+    @cached_property
+    def fan_out(self) -> tuple[int, ...]:
+        """Edges of the widest node of each level, down to the last that has any."""
+        spans = zip(self.levels, self.levels[1:], strict=False)
+        widest = [int(np.diff(self.first[start : end + 1]).max()) for start, end in spans]
+        return tuple(widest[:-1])
 
 
 class Taxonomy:
@@ -116,7 +127,7 @@ class Taxonomy:
     @cached_property
     def trie(self) -> Trie:
         """The tree of all paths."""
-        return _build_trie(self.paths, self._token_of)
+        return _build_trie(self.targets, len(self.tokens))
 
     def to_json(self) -> dict[str, Any]:
         """The paths, in the form that `from_json` takes."""
@@ -160,32 +171,28 @@ def _faults(paths: tuple[CategoryPath, ...]) -> list[str]:
     return faults
 
 
-def _build_trie(paths: tuple[CategoryPath, ...], token_of: dict[str, int]) -> Trie:
-    children: list[dict[int, int]] = [{}]  # node -> token -> node
-    end_of: dict[int, int] = {}  # node -> path
-    for index, path in enumerate(paths):
-        node = 0
-        for name in path:
-            token = token_of[name]
-            if token not in children[node]:
-                children[node][token] = len(children)
-                children.append({})
-            node = children[node][token]
-        end_of[node] = index
-    for node, index in list(end_of.items()):
-        if children[node]:
-            children[node][END] = len(children)
-            end_of[len(children)] = index
-            children.append({})
-            del end_of[node]
-    first = np.zeros(len(children) + 1, dtype=np.int64)
-    np.cumsum([len(edges) for edges in children], out=first[1:])
-    edges = [edge for node in children for edge in sorted(node.items())]
-    path_of = np.full(len(children), -1, dtype=np.int64)
-    path_of[list(end_of)] = list(end_of.values())
+def _build_trie(targets: Int[np.ndarray, "paths steps"], vocabulary: int) -> Trie:
+    node = np.zeros(len(targets), dtype=np.int64)  # that each path has reached; -1: it has ended
+    nodes = 1
+    routes, parents, tokens = [node], [], []
+    for token in targets.T[:-1]:  # the last column is no more than the END of leaves
+        goes_on = np.zeros(nodes + 1, dtype=np.bool_)  # node -1 does not
+        goes_on[node[(node >= 0) & (token > END)]] = True
+        writes = goes_on[node] & (token != PAD)  # so END is written only where something else could be
+        # An edge as one number, node and token: sorting the edges puts the new nodes in their order.
+        edges, edge_of = np.unique(node[writes] * vocabulary + token[writes], return_inverse=True)
+        node = np.full(len(targets), -1)
+        node[writes] = nodes + edge_of
+        nodes += len(edges)
+        routes.append(node)
+        parents.append(edges // vocabulary)
+        tokens.append(edges % vocabulary)
+    route_of = np.stack(routes, axis=1)
+    path_of = np.full(nodes, -1)
+    path_of[route_of.max(axis=1)] = np.arange(len(targets))
     return Trie(
         path=path_of,
-        first=first,
-        token=np.array([token for token, _ in edges], dtype=np.int64),
-        child=np.array([child for _, child in edges], dtype=np.int64),
+        first=np.searchsorted(np.concatenate(parents), np.arange(nodes + 1)),
+        token=np.concatenate(tokens),
+        routes=route_of,
     )

@@ -1,4 +1,4 @@
-"""The batched search against a slow, obvious one that scores one path of one picture at a time."""
+"""The batched beam against a slow, obvious one (`slow_search`)."""
 
 import itertools
 import math
@@ -9,104 +9,87 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas_model.decoder import AttentionDecoder, State
-from atlas_model.search import DeviceTrie, beam_search, free_trie
+from atlas_model import decoder as decoder_module
+from atlas_model.decoder import AttentionDecoder
+from atlas_model.search import DeviceTrie, Found, Normalize, beam_search, best
 from atlas_model.taxonomy import END, PAD, START, Taxonomy
+from tests.slow_search import (
+    all_scores,
+    equal_scores,
+    log_probabilities,
+    make_decoder,
+    make_indifferent,
+    normalizes,
+    slow_beam,
+    taxonomies,
+    written,
+)
 
 CPU = torch.device("cpu")
 
 
-def make_decoder(vocabulary: int, seed: int, sharpness: float = 8.0) -> AttentionDecoder:
-    torch.manual_seed(seed)
-    decoder = AttentionDecoder(
-        vocabulary, cell_features=6, attention_size=5, embedding_size=4, hidden_size=7, dropout=0.5
-    ).eval()
-    with torch.no_grad():
-        decoder.output.weight.mul_(sharpness)  # random decoders are nearly uniform; a sharp one has favourites
-        decoder.embedding.weight.mul_(20)
-    return decoder
+def run(
+    decoder: AttentionDecoder,
+    cells: torch.Tensor,
+    taxonomy: Taxonomy,
+    *,
+    beam: int,
+    top: int,
+    normalize: Normalize = "vocabulary",
+    alpha: float = 0.0,
+) -> Found:
+    trie = DeviceTrie.of(taxonomy.trie, CPU)
+    return beam_search(decoder, cells, trie, beam=beam, top=top, normalize=normalize, length_normalization=alpha)
 
 
-@torch.no_grad()
-def step_log_probabilities(decoder: AttentionDecoder, cells: torch.Tensor, tokens: list[int]) -> torch.Tensor:
-    """log p of every next token after ``tokens``, for one picture, by walking the decoder from the start."""
-    memory, state = decoder.start(cells[None])
-    for token in [START, *tokens]:
-        logits, state, _ = decoder.step(memory, state, torch.tensor([[token]]))
-    return logits[0, 0].log_softmax(-1)
+def answers(found: Found, picture: int) -> tuple[list[int], list[float]]:
+    """Paths and scores of the ranks that are filled."""
+    filled = found.path[picture] >= 0
+    assert torch.equal(filled, found.log_probability[picture] > -torch.inf)
+    assert torch.equal(filled, filled.sort(descending=True, stable=True).values), "nothing comes last"
+    return found.path[picture][filled].tolist(), found.log_probability[picture][filled].tolist()
 
 
-def slow_score(decoder: AttentionDecoder, cells: torch.Tensor, taxonomy: Taxonomy, index: int) -> float:
-    """log p of a path: its tokens, and END only where the path could have gone on."""
-    path = taxonomy.paths[index]
-    tokens = taxonomy.targets[index, : len(path)].tolist()
-    goes_on = any(len(other) > len(path) and other[: len(path)] == path for other in taxonomy.paths)
-    written = [*tokens, END] if goes_on else tokens
-    return sum(
-        float(step_log_probabilities(decoder, cells, written[:step])[token]) for step, token in enumerate(written)
-    )
-
-
-def slow_beam(decoder: AttentionDecoder, cells: torch.Tensor, taxonomy: Taxonomy, beam: int) -> list[tuple[float, int]]:
-    """Plain lists, one hypothesis at a time, prefixes looked up in the list of paths."""
-    written = []
-    for index, path in enumerate(taxonomy.paths):
-        tokens = taxonomy.targets[index, : len(path)].tolist()
-        goes_on = any(len(other) > len(path) and other[: len(path)] == path for other in taxonomy.paths)
-        written.append([*tokens, END] if goes_on else tokens)
-    live: list[tuple[float, list[int]]] = [(0.0, [])]
-    pool: list[tuple[float, int]] = []
-    while live:
-        grown = []
-        for score, tokens in live:
-            following = {path[len(tokens)] for path in written if path[: len(tokens)] == tokens and path != tokens}
-            log_p = step_log_probabilities(decoder, cells, tokens)
-            grown += [(score + float(log_p[token]), [*tokens, token]) for token in following]
-        grown = sorted(grown, reverse=True)[:beam]
-        pool += [(score, written.index(tokens)) for score, tokens in grown if tokens in written]
-        live = [(score, tokens) for score, tokens in grown if tokens not in written]
-    return sorted(pool, reverse=True)
-
-
-names = st.sampled_from(["Men", "Women", "Tops", "Shirts", "Bags", "Shoes"])
-taxonomies = st.lists(st.lists(names, min_size=1, max_size=8).map(tuple), min_size=1, max_size=12, unique=True).map(
-    Taxonomy
+@settings(max_examples=50)
+@given(
+    taxonomy=taxonomies,
+    beam=st.integers(1, 6),
+    top=st.integers(1, 6),
+    normalize=normalizes,
+    alpha=st.sampled_from([0.0, 0.7, 1.0]),
+    few_tokens=st.sampled_from([0, 1024]),
+    seed=st.integers(0, 10_000),
 )
-
-
-def run(decoder: AttentionDecoder, cells: torch.Tensor, taxonomy: Taxonomy, beam: int, top: int):
-    trie = DeviceTrie(taxonomy.trie, CPU)
-    return beam_search(decoder, cells, trie, beam=beam, top=top, max_steps=taxonomy.depth + 1)
-
-
-@settings(max_examples=60, deadline=None)
-@given(taxonomy=taxonomies, beam=st.integers(1, 6), seed=st.integers(0, 10_000))
-def test_agrees_with_the_slow_beam(taxonomy: Taxonomy, beam: int, seed: int) -> None:
-    decoder = make_decoder(len(taxonomy.tokens), seed)
-    cells = torch.randn(3, 4, 6)
-    found = run(decoder, cells, taxonomy, beam, top=beam)
-    for picture in range(3):
-        expected = slow_beam(decoder, cells[picture], taxonomy, beam)[:beam]
-        got = [
-            (score, path)
-            for score, path in zip(found.log_probability[picture].tolist(), found.path[picture].tolist(), strict=True)
-            if path >= 0
-        ]
-        assert [path for _, path in got] == [path for _, path in expected]
-        assert [score for score, _ in got] == pytest.approx([score for score, _ in expected], abs=1e-4)
-
-
-@settings(max_examples=30, deadline=None)
-@given(taxonomy=taxonomies, seed=st.integers(0, 10_000))
-def test_a_beam_wider_than_the_taxonomy_is_exact(taxonomy: Taxonomy, seed: int) -> None:
+def test_agrees_with_the_slow_beam(
+    taxonomy: Taxonomy, beam: int, top: int, normalize: Normalize, alpha: float, few_tokens: int, seed: int
+) -> None:
     decoder = make_decoder(len(taxonomy.tokens), seed)
     cells = torch.randn(2, 4, 6)
-    found = run(decoder, cells, taxonomy, beam=100, top=len(taxonomy))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoder_module, "FEW_TOKENS", few_tokens)  # 0: a vocabulary too large to look at as a whole
+        found = run(decoder, cells, taxonomy, beam=beam, top=top, normalize=normalize, alpha=alpha)
+    assert found.path.shape == (2, top)
+    sequences = written(taxonomy)
     for picture in range(2):
-        assert sorted(found.path[picture].tolist()) == list(range(len(taxonomy)))
-        scores = dict(zip(found.path[picture].tolist(), found.log_probability[picture].tolist(), strict=True))
-        for index in range(len(taxonomy)):
-            assert scores[index] == pytest.approx(slow_score(decoder, cells[picture], taxonomy, index), abs=1e-4)
+        expected = slow_beam(decoder, cells[picture], sequences, beam=beam, normalize=normalize, alpha=alpha)[:top]
+        paths, scores = answers(found, picture)
+        assert paths == [sequences.index(tokens) for _, tokens in expected]
+        assert equal_scores(scores, [score for score, _ in expected])
+        for rank, (_, tokens) in enumerate(expected):
+            assert [token for token in found.tokens[picture, rank].tolist() if token != PAD] == tokens
+
+
+@settings(max_examples=20)
+@given(taxonomy=taxonomies, normalize=normalizes, seed=st.integers(0, 10_000))
+def test_a_beam_wider_than_the_taxonomy_is_exact(taxonomy: Taxonomy, normalize: Normalize, seed: int) -> None:
+    decoder = make_decoder(len(taxonomy.tokens), seed)
+    cells = torch.randn(1, 4, 6)
+    found = run(decoder, cells, taxonomy, beam=100, top=len(taxonomy), normalize=normalize)
+    paths, scores = answers(found, 0)
+    assert sorted(paths) == list(range(len(taxonomy)))
+    sequences = written(taxonomy)
+    expected = all_scores(decoder, cells[0], sequences, normalize)
+    assert equal_scores(scores, [expected[tuple(sequences[path])] for path in paths])
 
 
 def test_never_writes_an_invalid_path_however_much_the_decoder_wants_to() -> None:
@@ -118,80 +101,95 @@ def test_never_writes_an_invalid_path_however_much_the_decoder_wants_to() -> Non
         decoder.output.bias[END] = 70
     cells = torch.randn(16, 4, 6)
     found = run(decoder, cells, taxonomy, beam=5, top=1)
-    written = {tuple(row[row > END].tolist()) for row in found.tokens[:, 0]}
+    names = {tuple(row[row > END].tolist()) for row in found.tokens[:, 0]}
     valid = {tuple(row[row > END].tolist()) for row in torch.from_numpy(taxonomy.targets)}
-    assert written <= valid
-    free = beam_search(
-        decoder, cells, DeviceTrie(free_trie(len(taxonomy.tokens)), CPU), beam=5, top=1, max_steps=taxonomy.depth + 1
-    )
-    assert (free.tokens[:, 0, 0] == END).all(), "with no mask it writes what it wants"
+    assert names <= valid
+    free = DeviceTrie.free(len(taxonomy.tokens), taxonomy.depth + 1, CPU)
+    freely = beam_search(decoder, cells, free, beam=5, top=1, normalize="vocabulary")
+    assert (freely.tokens[:, 0, 0] == END).all(), "with no mask it writes what it wants"
 
 
 def test_unconstrained_search_is_a_beam_over_the_whole_vocabulary() -> None:
     vocabulary, steps, beam = 6, 3, 4
     decoder = make_decoder(vocabulary, seed=3)
     cells = torch.randn(1, 4, 6)
-    found = beam_search(decoder, cells, DeviceTrie(free_trie(vocabulary), CPU), beam=beam, top=1, max_steps=steps)
-    live, pool = [(0.0, [])], []
+    found = beam_search(
+        decoder, cells, DeviceTrie.free(vocabulary, steps, CPU), beam=beam, top=1, normalize="vocabulary"
+    )
+    live, ends = [(0.0, [])], []
     for _ in range(steps):
         grown = [
-            (score + float(log_p[token]), [*tokens, token])
+            (score + log_p, [*tokens, token])
             for score, tokens in live
-            for log_p in [step_log_probabilities(decoder, cells[0], tokens)]
-            for token in range(vocabulary)
+            for token, log_p in log_probabilities(
+                decoder, cells[0], tokens, list(range(vocabulary)), "vocabulary"
+            ).items()
         ]
-        grown = sorted(grown, reverse=True)[:beam]
-        pool += [each for each in grown if each[1][-1] == END]
-        live = [each for each in grown if each[1][-1] != END]
-    score, tokens = max(pool)
+        ends += [each for each in grown if each[1][-1] == END]
+        live = sorted((each for each in grown if each[1][-1] != END), reverse=True)[:beam]
+    score, tokens = max(ends)
     assert found.log_probability.item() == pytest.approx(score, abs=1e-5)
     assert found.tokens[0, 0, : len(tokens)].tolist() == tokens
 
 
 def test_attention_is_that_of_the_written_path() -> None:
-    taxonomy = Taxonomy(itertools.product("AB", "CD", "EF"))
+    taxonomy = Taxonomy([*itertools.product("AB", "CD", "EF"), ("A",), ("G", "A")])
     decoder = make_decoder(len(taxonomy.tokens), seed=5)
     cells = torch.randn(4, 9, 6)
-    found = run(decoder, cells, taxonomy, beam=3, top=2)
-    for picture, rank in itertools.product(range(4), range(2)):
-        target = torch.from_numpy(taxonomy.targets[found.path[picture, rank].item()])
-        forced = torch.cat([torch.tensor([START]), target[:2]])[None]
+    found = run(decoder, cells, taxonomy, beam=10, top=len(taxonomy))
+    for picture, rank in itertools.product(range(4), range(len(taxonomy))):
+        tokens = torch.tensor(written(taxonomy)[found.path[picture, rank].item()])
+        steps = len(tokens)
+        forced = torch.cat([torch.tensor([START]), tokens[:-1]])[None]
         with torch.no_grad():
             _, attention = decoder(cells[picture, None], forced)
-        torch.testing.assert_close(found.attention[picture, rank, :3], attention[0], atol=1e-5, rtol=1e-4)
-        assert found.tokens[picture, rank].tolist() == [*target[:3].tolist(), PAD]
+        torch.testing.assert_close(found.attention[picture, rank, :steps], attention[0], atol=1e-5, rtol=1e-4)
+        assert not found.attention[picture, rank, steps:].any()
+        assert found.tokens[picture, rank, :steps].tolist() == tokens.tolist()
 
 
-def test_ties_go_to_the_path_that_comes_first() -> None:
-    taxonomy = Taxonomy([("A",), ("B",), ("C",)])
-    decoder = make_decoder(len(taxonomy.tokens), seed=1)
+@pytest.mark.parametrize("normalize", ["vocabulary", "children"])
+@pytest.mark.parametrize("beam", [1, 2, 3])
+def test_ties_go_to_the_shallower_then_the_earlier(beam: int, normalize: Normalize) -> None:
+    taxonomy = Taxonomy([("D",), ("C",), ("A", "A", "B"), ("A", "A", "A"), ("B", "D"), ("B", "C"), ("A", "B", "A")])
+    decoder = make_indifferent(make_decoder(len(taxonomy.tokens), seed=1))
+    sequences = written(taxonomy)
+    found = run(decoder, torch.randn(3, 4, 6), taxonomy, beam=beam, top=7, normalize=normalize)
+    expected = slow_beam(decoder, torch.randn(4, 6), sequences, beam=beam, normalize=normalize)
+    for picture in range(3):
+        assert answers(found, picture)[0] == [sequences.index(tokens) for _, tokens in expected]
+    assert found.path[0, :2].tolist() == [1, 0], "C before D, both before what is deeper"
+
+
+def test_length_normalization_favours_the_deep() -> None:
+    taxonomy = Taxonomy([("A",), ("B", "A", "A", "A")])
+    decoder = make_indifferent(make_decoder(len(taxonomy.tokens), seed=1))
+    cells = torch.randn(1, 4, 6)
+    plain = run(decoder, cells, taxonomy, beam=2, top=2)
+    assert plain.path.tolist() == [[0, 1]]
+    divided = run(decoder, cells, taxonomy, beam=2, top=2, alpha=1.2)
+    assert divided.path.tolist() == [[1, 0]]
+    assert divided.log_probability.flip(1).equal(plain.log_probability), "probabilities stay what they are"
+
+
+def test_only_hypotheses_that_can_still_win_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+    step = AttentionDecoder.step
+    monkeypatch.setattr(
+        AttentionDecoder,
+        "step",
+        lambda self, memory, state, tokens: decoded.append(tokens.shape) or step(self, memory, state, tokens),
+    )
+    taxonomy = Taxonomy(itertools.product("AB", "CDE", "FGHI"))
+    run(make_decoder(len(taxonomy.tokens), seed=1), torch.randn(3, 4, 6), taxonomy, beam=5, top=1)
+    assert decoded == [(3, 1), (3, 2), (3, 5)], "as many as there are, at most the beam, and no step for leaves"
+    decoded.clear()
+    deep = Taxonomy([("A",), *itertools.product("BC", "DE", "FG", "HI")])
+    decoder = make_decoder(len(deep.tokens), seed=1)
     with torch.no_grad():
-        decoder.output.weight.zero_()
-        decoder.output.bias.zero_()
-    found = run(decoder, torch.randn(2, 4, 6), taxonomy, beam=3, top=3)
-    assert found.log_probability.exp().allclose(torch.full((2, 3), 1 / len(taxonomy.tokens)))
-    assert sorted(found.path[0].tolist()) == [0, 1, 2]
-    assert torch.equal(found.path[0], found.path[1])
-
-
-def test_teacher_forcing_equals_walking_step_by_step() -> None:
-    decoder = make_decoder(9, seed=2)
-    cells, tokens = torch.randn(3, 4, 6), torch.randint(3, 9, (3, 5))
-    with torch.no_grad():
-        logits, attention = decoder(cells, tokens)
-        memory, state = decoder.start(cells)
-        for step in range(5):
-            one, state, looked = decoder.step(memory, state, tokens[:, step, None])
-            torch.testing.assert_close(logits[:, step], one[:, 0])
-            torch.testing.assert_close(attention[:, step], looked[:, 0])
-    assert torch.allclose(attention.sum(-1), torch.ones(3, 5))
-
-
-def test_states_are_gathered_by_hypothesis() -> None:
-    hidden = torch.arange(2 * 3 * 1.0).view(2, 3, 1)
-    state = State(hidden, -hidden).at(torch.tensor([[2, 0], [1, 1]]))
-    assert state.hidden.squeeze(-1).tolist() == [[2, 0], [4, 4]]
-    assert state.cell.squeeze(-1).tolist() == [[-2, 0], [-4, -4]]
+        decoder.output.bias[deep.tokens.index("A")] = 50
+    assert run(decoder, torch.randn(3, 4, 6), deep, beam=5, top=1).path.tolist() == [[0]] * 3
+    assert decoded == [(3, 1)], "what is worse than an end can only get worse"
 
 
 def test_probabilities_are_probabilities() -> None:
@@ -200,3 +198,13 @@ def test_probabilities_are_probabilities() -> None:
     total = float(found.log_probability.exp().sum())
     assert 0 < total <= 1 and math.isfinite(total)
     assert np.all(np.diff(found.log_probability.numpy()) <= 0), "best first"
+
+
+@given(
+    st.lists(st.sampled_from([-0.0, 0.0, -(2.0**-100), -0.5, -1.0, -7.25, -math.inf]), min_size=1), st.integers(1, 9)
+)
+def test_best_is_a_stable_sort(scores: list[float], count: int) -> None:
+    values, order = best(torch.tensor([scores]), count)
+    expected = sorted(range(len(scores)), key=lambda index: -scores[index])[:count]
+    assert order[0].tolist() == expected
+    assert values[0].tolist() == [scores[index] for index in expected]

@@ -1,3 +1,4 @@
+import itertools
 import json
 import random
 from pathlib import Path
@@ -33,7 +34,7 @@ def walks(taxonomy: Taxonomy) -> dict[tuple[str, ...], int]:
             assert trie.first[node] == trie.first[node + 1], "an end has no children"
             found[names] = int(trie.path[node])
         for edge in range(trie.first[node], trie.first[node + 1]):
-            waiting.append((int(trie.child[edge]), (*names, taxonomy.tokens[trie.token[edge]])))
+            waiting.append((edge + 1, (*names, taxonomy.tokens[trie.token[edge]])))
     return found
 
 
@@ -46,13 +47,36 @@ def test_the_trie_spells_exactly_the_paths(taxonomy: Taxonomy) -> None:
 def test_the_trie_is_a_tree_with_ordered_edges(taxonomy: Taxonomy) -> None:
     trie = taxonomy.trie
     nodes = len(trie.path)
-    assert sorted(trie.child) == list(range(1, nodes)), "each node but the root has one parent"
     assert len(trie.first) == nodes + 1
-    assert trie.first[-1] == len(trie.token) == len(trie.child)
+    assert trie.first[-1] == len(trie.token) == nodes - 1, "each node but the root has one parent"
     for node in range(nodes):
         tokens = trie.token[trie.first[node] : trie.first[node + 1]]
         assert list(tokens) == sorted(set(tokens))
-    assert trie.max_children == max(np.diff(trie.first))
+        assert all(trie.first[node] + 1 > node for _ in tokens), "children come after their parents"
+
+
+@given(taxonomies)
+def test_levels_are_ranges_of_nodes(taxonomy: Taxonomy) -> None:
+    trie = taxonomy.trie
+    assert trie.levels[0] == 0
+    assert trie.levels[-1] == len(trie.path)
+    assert len(trie.fan_out) == taxonomy.depth == len(trie.levels) - 2
+    for level, widest in enumerate(trie.fan_out):
+        first = trie.first[trie.levels[level] : trie.levels[level + 1] + 1]
+        assert widest == max(np.diff(first)) > 0
+        assert (first[0] + 1, first[-1] + 1) == trie.levels[level + 1 : level + 3], "its children are the next level"
+
+
+@given(taxonomies)
+def test_routes_lead_from_the_root_to_each_path(taxonomy: Taxonomy) -> None:
+    trie = taxonomy.trie
+    for index, route in enumerate(trie.routes):
+        nodes = [int(node) for node in route if node >= 0]
+        assert trie.routes.shape[1] == taxonomy.depth + 1
+        assert trie.path[nodes[-1]] == index
+        assert [taxonomy.tokens[trie.token[node - 1]] for node in nodes[1:]] == written(taxonomy, index)
+        for parent, child in itertools.pairwise(nodes):
+            assert trie.first[parent] < child <= trie.first[parent + 1]
 
 
 @given(taxonomies)

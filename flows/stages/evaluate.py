@@ -51,7 +51,15 @@ def run(params: Params) -> None:
         rows = np.arange(len(split))
         if name == "train":
             rows = np.sort(generator.permutation(rows)[: given.train_sample])
-        evaluations[name] = evaluate(model, split, rows, beam=given.beam, batch_size=given.batch_size, device=device)
+        evaluations[name] = evaluate(
+            model,
+            split,
+            rows,
+            beam=given.beam,
+            length_normalization=given.length_normalization,
+            batch_size=given.batch_size,
+            device=device,
+        )
     metrics: dict[str, Any] = {name: evaluation.figures for name, evaluation in evaluations.items()}
     test = evaluations["test"]
     metrics["baseline"] = {
