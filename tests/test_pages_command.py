@@ -18,7 +18,7 @@ from tests.servers import HOST, Reply, Shop, serving
 ROOT = Path(__file__).resolve().parent.parent
 PRODUCT = Reply(
     "<html><head></head><body><h1>Shirt \x1b[2J\u202e&lt;b&gt;</h1><p class=price>12,50 €</p>"
-    "<div class=gallery><img src=/1.jpg></div><table><tr><th>Fit\x9b</th><td>Slim</td></tr></table></body></html>"
+    "<div class=gallery><img src=/1.jpg></div><table><tr><th>Fit\x9b\ue000</th><td>Slim</td></tr></table></body></html>"
 )
 LISTING = Reply(
     "<h1>Shirts</h1>"
@@ -51,7 +51,7 @@ def test_a_product_is_printed_field_by_field_with_its_sources(shop: Shop, capsys
         ["price", "heuristic", "12.50"],
         ["currency", "heuristic", "EUR"],
         ["image_urls", "(1)", "heuristic", f"http://{HOST}/1.jpg"],
-        ["details", "(1)", "heuristic", "Fit:", "Slim"],
+        ["details", "(1)", "heuristic", "Fit\ufffd:", "Slim"],
         ["missing:", "sku,", "breadcrumb"],
     ]
     headers = dict(shop.headers)

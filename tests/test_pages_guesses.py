@@ -51,6 +51,7 @@ def test_price(html: str, price: str | None, currency: str | None) -> None:
     "html",
     [
         '<ul class="breadcrumb"><li><a href="/">Home</a></li><li><a href="/m">Men</a></li><li>Linen shirt</li></ul>',
+        '<ul class="crumbs"><li><a href="/index.php">Startseite</a></li><li><a href="/m">Men</a></li></ul>',
         '<nav aria-label="Breadcrumb"><ol><li><a href="/">Acme</a> ›</li><li><a href="/m">Men</a> ›</li></ol></nav>',
         '<div class="crumbs"><a href="/">Home</a> / <a href="/m">Men</a> / <span>Linen sh…</span></div>',
         f'<div id="Breadcrumbs"><a href="/m">Men</a> &gt; <a href="{URL}">Linen shirt, blue</a></div>',
@@ -72,6 +73,7 @@ def test_breadcrumb_is_without_home_and_the_product_itself(html: str) -> None:
         ('<img src="data:image/gif;base64,AA" data-src="/lazy.jpg">', ["/lazy.jpg"]),
         ('<img src="/a.jpg"><img src="/a.jpg"><img src="/b.jpg">', ["/a.jpg", "/b.jpg"]),
         ('<img src="/a-600x800.jpg"><a href="/a.jpg"><img src="/a-100x100.jpg"></a>', ["/a.jpg"]),
+        ('<img src="/a-600x800.jpg"><img src="/a-100x100.jpg" data-zoom-image="/a-full.jpg">', ["/a-full.jpg"]),
         ('<img src="/a.jpg"><img src="/no-image.png"><img src="/placeholder-300x300.png">', ["/a.jpg"]),
         ('<img src="/a.jpg"><img src="/img/icon.png"><img src="/logo.svg"><img src="/i.gif" width="16">', ["/a.jpg"]),
         ('<img src="/logo-tee.jpg">', ["/logo-tee.jpg"]),
@@ -149,6 +151,12 @@ def test_products_are_the_tiles_that_repeat() -> None:
     )
     assert item["items"] == [f"https://shop.example/shirts/{name}" for name in "abcd"]
     assert item["field_sources"]["items"] == "heuristic"
+
+
+def test_a_tile_shows_the_product_that_its_picture_links_to() -> None:
+    tile = '<li><a href="/b/acme">Acme</a><a href="/p/{0}"><img src="/{0}.jpg"></a><a href="/b/acme">more</a> 5 €</li>'
+    item = listing(f"<ul>{tile.format(1)}{tile.format(2)}</ul>")
+    assert item["items"] == ["https://shop.example/p/1", "https://shop.example/p/2"]
 
 
 def test_a_page_without_tiles_has_no_products() -> None:

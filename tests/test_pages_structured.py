@@ -1,0 +1,101 @@
+"""What pages say to machines, where several voices speak: which one is believed."""
+
+import json
+from typing import Any
+
+import pytest
+from web_poet import HttpResponse
+
+from crawlers.pages.registry import GENERIC
+from crawlers.pages.saved import read_page
+
+URL = "https://shop.example/p/1"
+
+
+def read(*nodes: Any, body: str = "") -> dict[str, Any]:
+    scripts = "".join(f'<script type="application/ld+json">{json.dumps(node)}</script>' for node in nodes)
+    response = HttpResponse(URL, body=f"<html><body>{scripts}{body}</body></html>".encode())
+    return read_page("product", GENERIC, response)
+
+
+def product(**fields: Any) -> dict[str, Any]:
+    return {"@type": "Product"} | fields
+
+
+def test_other_products_do_not_lend_what_the_pages_own_lacks() -> None:
+    other = product(name="Other", url="https://shop.example/p/2", sku="2", offers={"price": 2})
+    item = read(
+        other, product(name="Own", url=URL, brand="B"), product(name="Own", sku="1"), product(offers={"price": 1})
+    )
+    assert (item["name"], item["sku"], item["price"]) == ("Own", "1", "1.00")
+
+
+def test_the_longest_trail_counts() -> None:
+    def trail(*names: str) -> dict[str, Any]:
+        entries = [{"position": place, "name": name, "item": f"/{name}"} for place, name in enumerate(names)]
+        return {"@type": "BreadcrumbList", "itemListElement": entries}
+
+    assert read(trail("Sale"), trail("Men", "Shirts"), trail("New"))["breadcrumbs"] == ["Men", "Shirts"]
+
+
+def test_a_placeholder_is_no_picture_whoever_names_it() -> None:
+    item = read(
+        product(name="A", image="/media/no-image-2048.png"), body="<h1>A</h1><div class=gallery><img src=/1.jpg>"
+    )
+    assert item["images"] == ["https://shop.example/1.jpg"]
+    assert item["field_sources"]["images"] == "heuristic"
+
+
+def test_a_price_of_nothing_is_none() -> None:
+    item = read(product(name="A", offers={"price": 0, "priceCurrency": "EUR"}), body="<h1>A</h1><b class=price>7 €</b>")
+    assert item["price"] == "7.00"
+
+
+@pytest.mark.parametrize(
+    ("offers", "price"),
+    [
+        ({"@type": "AggregateOffer", "lowPrice": "5", "highPrice": "9"}, "5.00"),
+        ([{"price": "5.00"}, {"price": "6.00"}], "5.00"),
+        ({"priceSpecification": [{"price": 9, "priceType": "https://schema.org/ListPrice"}, {"price": 5}]}, "5.00"),
+        ({"offers": {"offers": {"price": "5"}}}, "5.00"),
+        ({"price": {"deep": []}}, None),
+    ],
+)
+def test_offers(offers: Any, price: str | None) -> None:
+    assert read(product(name="A", offers=offers))["price"] == price
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        '{"@type": "Product", "name": "A",}',
+        '<!-- {"@type": "Product", "name": "A"} -->',
+        '//<![CDATA[\n{"@type": "Product", "name": "A"}\n//]]>',
+        '{"@type": "Product", "name": "A", "description": "two\nlines"}',
+    ],
+)
+def test_json_with_the_usual_faults_is_read(script: str) -> None:
+    body = f'<script type="application/ld+json">{script}</script>'
+    assert read(body=body)["name"] == "A"
+
+
+def test_microdata_nests_and_takes_the_value_that_its_element_has() -> None:
+    item = read(
+        body='<div itemscope itemtype="https://schema.org/Product"><b itemprop="name">A</b>'
+        '<a itemprop="url" href="/p/1">x</a><data itemprop="sku" value="S-1">one</data>'
+        '<img itemprop="image" src="/1.jpg"><link itemprop="image" href="/2.jpg">'
+        '<div itemprop="brand" itemscope><meta itemprop="name" content="B"></div>'
+        '<div itemprop="offers" itemscope><b itemprop="price" content="1299.00">1.299,-</b></div></div>'
+        '<div itemscope itemtype="https://schema.org/Product"><b itemprop="name">Related</b></div>'
+    )
+    assert (item["name"], item["sku"], item["price"]) == ("A", "S-1", "1299.00")
+    assert item["images"] == ["https://shop.example/1.jpg", "https://shop.example/2.jpg"]
+    assert item["additional_properties"] == {"brand": "B"}
+    assert set(item["field_sources"].values()) == {"microdata"}
+
+
+def test_open_graph_is_asked_last_and_its_shop_name_is_left_out() -> None:
+    head = '<meta property="og:title" content="Shirt - The Shop"><meta property="product:price:amount" content="9">'
+    item = read(body=f"{head}<h1>Shirt</h1><p class=price>8 €</p>")
+    assert (item["name"], item["price"]) == ("Shirt", "9.00")
+    assert item["field_sources"] == {"name": "heuristic", "price": "opengraph", "currency": "heuristic"}
