@@ -61,6 +61,11 @@ def test_breadcrumb_is_without_home_and_the_product_itself(html: str) -> None:
     assert read(f"{html}<h1>Linen shirt</h1>")["breadcrumbs"] == ["Men"]
 
 
+def test_breadcrumb_of_a_title_that_ends_like_a_separator() -> None:
+    trail = '<ol class="breadcrumb"><li><a href="/m">Men</a></li><li>Shirt &lt;limited&gt;</li></ol>'
+    assert read(f"{trail}<h1>Shirt &lt;limited&gt;</h1>")["breadcrumbs"] == ["Men"]
+
+
 @pytest.mark.parametrize(
     ("html", "images"),
     [
@@ -75,6 +80,8 @@ def test_breadcrumb_is_without_home_and_the_product_itself(html: str) -> None:
         ('<img src="/a-600x800.jpg"><a href="/a.jpg"><img src="/a-100x100.jpg"></a>', ["/a.jpg"]),
         ('<img src="/a-600x800.jpg"><img src="/a-100x100.jpg" data-zoom-image="/a-full.jpg">', ["/a-full.jpg"]),
         ('<img src="/a.jpg"><img src="/no-image.png"><img src="/placeholder-300x300.png">', ["/a.jpg"]),
+        ('<img src="/a.png.0x155_q85.jpg"><img src="/a.png.65x55_q85_crop-center.jpg">', ["/a.png"]),
+        ('<img src="/a.jpg"><img src="/image_not_found.jpg.440x400_q85.jpg">', ["/a.jpg"]),
         ('<img src="/a.jpg"><img src="/img/icon.png"><img src="/logo.svg"><img src="/i.gif" width="16">', ["/a.jpg"]),
         ('<img src="/logo-tee.jpg">', ["/logo-tee.jpg"]),
         ('<img src="/a.jpg"><a href="/other-product"><img src="/other.jpg"></a>', ["/a.jpg"]),

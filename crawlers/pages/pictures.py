@@ -11,8 +11,8 @@ FULL = re.compile(r"zoom|large|full|orig|hi-?res|high|big|max", re.IGNORECASE)  
 LAZY = ("data-src", "data-lazy-src", "data-lazy", "data-original-src", "data-image", "src")
 # Whole words at the end of a file's name, or folders: a shirt called "logo-tee.jpg" is a product.
 PLACEHOLDER = re.compile(
-    r"(^|[/_.-])(placeholder|no[-_]?(image|photo|picture|img)|noimg|image[-_]not[-_]available|coming[-_]?soon|"
-    r"blank|spacer|pixel|loading|loader([-_]\d+)?|transparent|1x1)([-_.]?\w{0,12}x?\d*)?\.\w+$|/placeholder/",
+    r"(^|[/_.-])(placeholder|no[-_]?(image|photo|picture|img)|noimg|image[-_]?(missing|not[-_]?(available|found))|"
+    r"coming[-_]?soon|blank|spacer|pixel|loading|loader([-_]\d+)?|transparent|1x1)([-_.]?\w{0,12}x?\d*)?\.\w+$|/placeholder/",
     re.IGNORECASE,
 )
 DECORATION = re.compile(
@@ -25,6 +25,7 @@ SIZE = re.compile(  # what the versions of one picture differ in
     r"(_default)?(?=[./_-])|/(thumbs?|thumbnails?|small|medium|large|big|zoom|full|originals?|cache/\w+)(?=/)",
     re.IGNORECASE,
 )
+MADE_OF = re.compile(r"(\.(?:jpe?g|png|webp|gif))\.\d+x\d+_q\d+[^/]*$", re.IGNORECASE)  # as easy-thumbnails names them
 MAX_SRCSET = 20_000  # characters
 SMALL_PX = 60  # a smaller picture without a larger version is an icon
 
@@ -37,6 +38,11 @@ def is_placeholder(url: str) -> bool:
 def is_decoration(url: str) -> bool:
     """Whether ``url`` is called like an icon or a logo."""
     return DECORATION.search(unquote(url_path(url))) is not None
+
+
+def full_size(url: str) -> str:
+    """The picture that ``url`` was made of, where its name says so: shirt.jpg of shirt.jpg.440x400_q85.jpg."""
+    return MADE_OF.sub(r"\1", url)
 
 
 def same_picture(url: str) -> str:
@@ -76,7 +82,7 @@ def _best(image: Element) -> tuple[int, str] | None:
     if _is_small(image):
         return None
     plain = next((image.get(name) for name in LAZY if image.get(name, "data:")[:5] != "data:"), None)
-    return (2, plain) if plain else None
+    return (2, full_size(plain)) if plain else None
 
 
 def _largest(image: Element) -> str | None:

@@ -109,7 +109,7 @@ def clean_trail(values: Iterable[Any], here: Container[str | None], title: str |
     trail = [(name, url) for name, url in trail if name]
     if trail and (trail[0][0].lower() in HOME or (trail[0][1] and urlsplit(trail[0][1]).path in ("", "/"))):
         del trail[0]
-    if trail and ((trail[-1][1] or "") in here or _is_cut(trail[-1][0], title or "")):
+    if trail and ((trail[-1][1] or "") in here or _is_cut(trail[-1][0], (title or "").strip(SEPARATORS))):
         del trail[-1]
     return [name for name, _ in trail]
 
