@@ -99,7 +99,7 @@ def _crawl(
 @pytest.fixture(scope="module")
 def crawled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     folder = tmp_path_factory.mktemp("hostile")
-    robots = endless(response(b"User-agent: *\nDisallow: /private/\n", length=10_000_000), b"# and so on\n" * 1000)
+    robots = endless(response(b"User-agent: *\nDisallow: /private/\n", length=-1), b"# and so on\n" * 1000)
     evil = RawServer({path: answer for path, (answer, _) in ATTACKS.items()} | {"/robots.txt": robots})
     tls, authority = self_signed(TRUSTED, folder)
     secure = RawServer({"/": response(str(product("Secure", "443").body).encode(), HTML)}, tls)
