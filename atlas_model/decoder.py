@@ -134,7 +134,7 @@ class AttentionDecoder(nn.Module):
         self, projected: Float[Tensor, "b cells a"], query: Float[Tensor, "b k a"]
     ) -> Float[Tensor, "b k cells"]:
         if torch.is_grad_enabled() or projected.device.type != "cpu":
-            energy: Tensor = self.score(torch.relu(projected.unsqueeze(1) + query.unsqueeze(2))).squeeze(-1)
+            energy: Tensor = self.score(torch.relu_(projected.unsqueeze(1) + query.unsqueeze(2))).squeeze(-1)
             return energy
         # The same but for what is equal in all cells, which the softmax takes away: relu(p + q) = max(p, -q) + q.
         b, k, _ = query.shape

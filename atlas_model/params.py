@@ -61,7 +61,7 @@ class CrawlParams(Section):
     max_attempts: PositiveInt  # per page, the first one included
     timeout_s: PositiveFloat  # per page
     sitemaps: Literal["check", "ignore"]  # check: count the products in a shop's sitemaps to which no category led
-    max_coverage_drop: Probability  # a shop read worse than last time by more fails the crawl (0.2: 20 points of 100)
+    max_coverage_drop: Probability  # a shop read worse than last time by more fails the crawl (0.2: 80 % to 63 %)
 
     @property
     def connect_map(self) -> dict[str, tuple[str, int]]:

@@ -16,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import linear_regression, median
 
-from benchmarks.fetching.measure import Cost, cost, run
+from benchmarks.fetching.measure import FEW, Cost, cost, run
 from benchmarks.fetching.servers import delaying, make_pictures, nginx
 from benchmarks.report import report
 
@@ -74,6 +74,8 @@ def _measure(clients: dict[str, tuple[int, int]], port: int, rounds: int, where:
     costs: defaultdict[str, list[Cost]] = defaultdict(list)
     for number in range(rounds):
         for client, (count, its_rounds) in clients.items():
+            if number == 0:
+                run(client, port, FEW, WORK)  # its first start reads its modules from the disk
             if number < its_rounds:
                 found = cost(client, port, count, WORK)
                 costs[client].append(found)

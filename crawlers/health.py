@@ -59,11 +59,11 @@ class ShopTally:
 
 
 def falls(before: Health, now: Health, max_drop: float) -> Iterator[str]:
-    """A sentence for each share of a shop that has fallen by more than ``max_drop``; shops in both only."""
+    """A sentence for each share of a shop that has lost more than ``max_drop`` of itself; shops in both only."""
     for site in sorted(before.keys() & now.keys()):
         earlier, later = _shares(before[site]), _shares(now[site])
         for name, share in earlier.items():
-            if share - later.get(name, share) > max_drop:
+            if share - later.get(name, share) > max_drop * share:
                 yield f"{site}: {name} fell from {share:.1%} to {later[name]:.1%} of its product pages"
 
 

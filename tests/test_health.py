@@ -52,6 +52,8 @@ def test_a_fall_counts_beyond_the_stated_share_and_of_known_shops_only() -> None
 
     assert not list(falls({"a": health(1.0)}, {"a": health(0.8), "b": health(0)}, 0.2))
     assert len(list(falls({"a": health(1.0), "b": health(1.0)}, {"a": health(0.79)}, 0.2))) == 1
+    assert len(list(falls({"a": health(0.1)}, {"a": health(0.05)}, 0.2))) == 1  # half of what was there
+    assert not list(falls({"a": health(1.0)}, {"a": health(0)}, 1.0))
     assert not list(falls({"a": health(0.5)}, {"a": health(1.0)}, 0.0))
     assert not list(falls({"a": {"success_rate": 1.0, "coverage": {"of old": 1.0}}}, {"a": health(1.0)}, 0.2))
 

@@ -53,11 +53,13 @@ def scrapy_files(port: int, count: int, folder: Path) -> None:
         name = "pictures"
 
         async def start(self):  # type: ignore[no-untyped-def]
-            yield {"file_urls": list(urls(port, count))}
+            for url in urls(port, count):  # an item of all of them would open a connection for each at once
+                yield {"file_urls": [url]}
 
     settings = {
         "ITEM_PIPELINES": {"scrapy.pipelines.files.FilesPipeline": 1},
         "FILES_STORE": str(folder),
+        "CONCURRENT_ITEMS": CONCURRENCY,
         "CONCURRENT_REQUESTS": CONCURRENCY,
         "CONCURRENT_REQUESTS_PER_DOMAIN": CONCURRENCY,
         "DOWNLOAD_DELAY": 0,
