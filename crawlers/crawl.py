@@ -91,7 +91,7 @@ def crawl(
         check_sitemaps: whether to look in the shops' sitemaps for products to which no category led.
         browser: path or name of Chromium, for shops whose profile needs one; None: the one in PATH.
         baseline: the shops' health in an earlier crawl, for when the folder has none.
-        max_coverage_drop: how much of itself a share of a shop's health may lose against the last accepted crawl; 1: all.
+        max_coverage_drop: how much of itself a share of a shop's health may lose since the last accepted crawl; 1: all.
 
     Raises:
         InputError: a shop needs a browser, and there is none.
