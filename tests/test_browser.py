@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -12,7 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from parsel import Selector
 
 from atlas_model.errors import InputError
@@ -189,6 +192,34 @@ class TestBrowser:
             crawl.kill()
             crawl.wait()
             wait_until(lambda: not any(map(alive, family)))
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_a_profile_is_enough_for_a_shop_that_is_built_by_script(project: Path) -> None:
+    profile = f"""hosts: [{HOST}]
+browser: {{wait_for: .product, load_more: '#more', max_clicks: 10}}
+limits: {{delay_s: 0.01, concurrency: 2}}
+listing: {{items: a.product}}
+"""
+    (project / "crawlers/pages/built_by_script.yaml").write_text(profile)
+    (project / "data/sources.csv").write_text(f"Taxonomy,shop\nTops->Shirts,http://{HOST}/shirts\n")
+    written = (
+        "<p id='name' class='product'></p><img src='/i.jpg'>"
+        "<script>document.getElementById('name').outerHTML = `<h1 class=product>${location.pathname}</h1>`</script>"
+    )
+    shop = Shop({"/shirts": Reply(BY_SCRIPT)} | {f"/p/{number}": Reply(written) for number in range(1, 13)})
+    with serving(shop):
+        params = yaml.safe_load((project / "params.yaml").read_text())
+        params["crawl"] |= {"source": "shops", "connect": {HOST: f"127.0.0.1:{shop.port}"}, "sitemaps": "ignore"}
+        (project / "params.yaml").write_text(yaml.safe_dump(params))
+        stage = subprocess.run(
+            [sys.executable, "-m", "flows.stages.crawl"], cwd=project, capture_output=True, text=True, check=False
+        )
+    assert stage.returncode == 0, stage.stderr
+    found = pq.read_table(project / "data/raw/products.parquet").to_pylist()
+    assert {row["title"] for row in found} == {f"/p/{number}" for number in range(1, 13)}
+    assert {tuple(row["image_urls"]) for row in found} == {(f"http://{HOST}/i.jpg",)}
 
 
 def wait_until(true: Callable[[], bool]) -> None:
