@@ -1,6 +1,7 @@
-"""Reading pages: `generic` reads any shop's; what an odd one needs is a YAML profile or a module, named after it.
+"""Reading pages: what somebody else fetched becomes a `Product` or a `Listing`; no request is made here.
 
-Nothing here makes a request or knows a label: a page that somebody else fetched goes in, what it says comes out. The
-way in is `registry`: which shop a host belongs to, and its two kinds of pages read. A new profile gets saved pages with
-the expected items in tests/pages/ (`atlas crawl record`), and that is all.
+`registry` is the way in. Any shop is read by `generic`, each field by the first reader that knows it (`reading`): the
+shop's profile and its platform's (`profile`, `selecting`), what the page says to machines (`structured`), guesses
+(`heuristics`, `tiles`, `pager`). A shop that needs more gets one YAML file here, named after it; one that needs code,
+a module with page objects and a line in `registry`. `atlas crawl record` saves a page of it as its test.
 """
