@@ -4,18 +4,21 @@ Baselines: the encoder alone on the same batch; the same search, one picture at 
 Paths: 52 of three levels, as in the paper. Random weights: the search's work does not depend on them.
 """
 
+import io
 import itertools
 
+import numpy as np
 import torch
+from PIL import Image
 
 from atlas_model.categorizer import Architecture, Categorizer
+from atlas_model.images import Preprocessing, decode
+from atlas_model.predict import Predictor
+from atlas_model.search import DeviceTrie, beam_search
 from atlas_model.taxonomy import Taxonomy
 from benchmarks.report import paired_medians, report
 
-CASES = {  # name: encoder, px, batch, decoder sizes (attention, embedding, hidden)
-    "small": ("small", 28, 128, (128, 64, 128)),
-    "resnet101": ("resnet101", 256, 16, (512, 512, 512)),
-}
+PAPER, SMALL = (512, 512, 512), (128, 64, 128)  # attention, embedding, hidden
 BEAM, RUNS = 5, 5
 
 
@@ -27,28 +30,83 @@ def taxonomy52() -> Taxonomy:
 
 @torch.inference_mode()
 def main() -> None:
-    """Measure both encoders."""
-    rows, figures = [], {}
-    for name, (encoder, size, batch, (attention, embedding, hidden)) in CASES.items():
-        architecture = Architecture(encoder, 3, "native", attention, embedding, hidden, 0.5)
-        model = Categorizer(architecture, taxonomy52()).eval()
-        pictures = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
-
-        def one_by_one(model: Categorizer = model, pictures: torch.Tensor = pictures) -> None:
-            for picture in pictures.split(1):
-                model.search(picture, beam=BEAM)
-
-        seconds = paired_medians(
-            RUNS,
-            encoder=lambda model=model, pictures=pictures: model.encoder(pictures),
-            search=lambda model=model, pictures=pictures: model.search(pictures, beam=BEAM),
-            one_by_one=one_by_one,
-        )
-        rows += [(f"{name}, batch {batch}: {what}", 1000 * s / batch, "ms/picture") for what, s in seconds.items()]
-        figures[f"beam5_over_encoder_{name}"] = seconds["search"] / seconds["encoder"]
-        figures[f"one_by_one_over_batched_{name}"] = seconds["one_by_one"] / seconds["search"]
-    rows += [(key, value, "x") for key, value in figures.items()]
+    """Measure both encoders, in batches and one picture at a time, and the search on cells in memory."""
+    rows: list[tuple[str, float, str]] = []
+    figures: dict[str, float] = {}
+    small = Categorizer(Architecture("small", 3, "native", *SMALL, 0.5), taxonomy52()).eval()
+    resnet = Categorizer(Architecture("resnet101", 3, "native", *PAPER, 0.5), taxonomy52()).eval()
+    _over_encoder("small", small, size=28, batch=128, rows=rows, figures=figures)
+    _over_encoder("resnet101", resnet, size=256, batch=16, rows=rows, figures=figures)
+    _one_by_one(small, size=28, batch=128, figures=figures)
+    _predict(resnet, figures=figures)
+    for name, grid in (("native", 8), ("grid14", 14)):
+        figures[f"search_ms_{name}"] = _search_ms(resnet, grid, batch=16)
+    rows += [(key, value, "ms/picture" if "_ms_" in key else "x") for key, value in figures.items()]
     report("search", rows, figures)
+
+
+def _pictures(batch: int, size: int) -> torch.Tensor:
+    return torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
+
+
+def _over_encoder(
+    name: str,
+    model: Categorizer,
+    *,
+    size: int,
+    batch: int,
+    rows: list[tuple[str, float, str]],
+    figures: dict[str, float],
+) -> None:
+    pictures = _pictures(batch, size)
+    seconds = paired_medians(
+        RUNS, encoder=lambda: model.encoder(pictures), search=lambda: model.search(pictures, beam=BEAM)
+    )
+    rows += [(f"{name}, batch {batch}: {what}", 1000 * s / batch, "ms/picture") for what, s in seconds.items()]
+    figures[f"beam5_over_encoder_{name}"] = seconds["search"] / seconds["encoder"]
+
+
+def _one_by_one(model: Categorizer, *, size: int, batch: int, figures: dict[str, float]) -> None:
+    pictures = _pictures(batch, size)
+
+    def one_by_one() -> None:
+        for picture in pictures.split(1):
+            model.search(picture, beam=BEAM)
+
+    seconds = paired_medians(
+        RUNS,
+        together=lambda: model.search(pictures, beam=BEAM),
+        one_by_one=one_by_one,
+        encoder_of_one=lambda: model.encoder(pictures[:1]),
+    )
+    figures["one_by_one_over_batched_small"] = seconds["one_by_one"] / seconds["together"]
+    figures["beam5_over_encoder_small_b1"] = seconds["one_by_one"] / batch / seconds["encoder_of_one"]
+
+
+def _predict(model: Categorizer, *, figures: dict[str, float]) -> None:
+    """From the bytes of a JPEG to a path, one picture at a time, over the bare encoder."""
+    photo = np.random.default_rng(1).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(photo).resize((900, 1200)).save(buffer, "JPEG")
+    predictor = Predictor(model, Preprocessing(256, "RGB", "squash"), torch.device("cpu"))
+    picture = _pictures(1, 256)
+    seconds = paired_medians(
+        2 * RUNS,
+        encoder=lambda: model.encoder(picture),
+        predict=lambda: predictor.predict([decode(buffer.getvalue())], beam=BEAM),
+    )
+    figures["predict_over_encoder_b1"] = seconds["predict"] / seconds["encoder"]
+
+
+def _search_ms(model: Categorizer, grid: int, *, batch: int) -> float:
+    """Milliseconds a picture, encoder not counted."""
+    cells = torch.randn(batch, grid * grid, model.encoder.channels)
+    trie = DeviceTrie.of(model.taxonomy.trie, cells.device)
+    seconds = paired_medians(
+        2 * RUNS,
+        search=lambda: beam_search(model.decoder, cells, trie, beam=BEAM, top=1, normalize="vocabulary"),
+    )
+    return 1000 * seconds["search"] / batch
 
 
 if __name__ == "__main__":

@@ -1,0 +1,110 @@
+"""What the size of a taxonomy costs: a step of the search, and loading, at 52, 5,595 and 100,000 paths.
+
+The larger ones have the shape of Google's product taxonomy (1,349 nodes of the third level below 192 of the second,
+...; every node is a valid end), the largest stretched. All are searched with the same padded fan-out, so that what
+is compared is the size alone. A step: five hypotheses for each of 32 pictures, from any inner nodes.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from atlas_model.decoder import AttentionDecoder
+from atlas_model.search import DeviceTrie, next_log_probability
+from atlas_model.taxonomy import SEPARATOR, CategoryPath, Taxonomy, Trie
+from atlas_model.taxonomy_files import load_taxonomy
+from benchmarks.report import paired_medians, report
+from benchmarks.search import taxonomy52
+
+GOOGLE = (21, 192, 1349, 2203, 1385, 397, 48)  # nodes of each level
+FAN_OUT = 80  # edges of its widest node
+DECODERS = {  # attention, embedding, hidden; cells, features a cell; pictures
+    "small": ((128, 64, 128), (49, 128), 128),
+    "paper": ((512, 512, 512), (64, 2048), 32),
+}
+BEAM, RUNS = 5, 20
+
+
+def like_google(count: int) -> list[CategoryPath]:
+    """``count`` paths, every node a path of its own; a name stands in one place."""
+    draw = np.random.default_rng(1)
+    sizes = [round(size * count / sum(GOOGLE)) for size in GOOGLE]
+    sizes[0] = min(sizes[0], FAN_OUT)
+    sizes[3] += count - sum(sizes)
+    level: list[CategoryPath] = [()]
+    paths: list[CategoryPath] = []
+    for depth, size in enumerate(sizes):
+        room = np.repeat(np.arange(len(level)), FAN_OUT - 1 if depth else size)  # and an END
+        share = draw.pareto(1.5, len(level))[room] + 0.01  # some have many children, most few
+        parents = draw.choice(room, size, replace=False, p=share / share.sum())
+        level = [(*level[parent], f"Name {depth}-{number}") for number, parent in enumerate(np.sort(parents))]
+        paths += level
+    return paths
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Measure steps of both decoders, over children and over the vocabulary, and loading."""
+    rows: list[tuple[str, float, str]] = []
+    figures: dict[str, float] = {}
+    taxonomies = {52: taxonomy52(), 5595: Taxonomy(like_google(5595)), 100_000: Taxonomy(like_google(100_000))}
+    for name in DECODERS:
+        seconds = _steps(name, taxonomies)
+        rows += [(f"step, {name} decoder, {what}", 1000 * s, "ms") for what, s in seconds.items()]
+        for paths in (5595, 100_000):
+            for normalize in ("children", "vocabulary"):
+                key = f"step_ratio_{paths}" + ("_small" if name == "small" else "")
+                ratio = seconds[f"{normalize}, {paths} paths"] / seconds[f"{normalize}, 52 paths"]
+                figures[key + ("_vocabulary" if normalize == "vocabulary" else "")] = ratio
+    figures["load_100000_s"] = _load(taxonomies[100_000])
+    rows += [(key, value, "s" if key.endswith("_s") else "x") for key, value in figures.items()]
+    report("taxonomy", rows, figures)
+
+
+def _steps(name: str, taxonomies: dict[int, Taxonomy]) -> dict[str, float]:
+    (attention, embedding, hidden), (cells, features), pictures = DECODERS[name]
+    variants = {}
+    for paths, taxonomy in taxonomies.items():
+        decoder = AttentionDecoder(
+            len(taxonomy.tokens),
+            cell_features=features,
+            attention_size=attention,
+            embedding_size=embedding,
+            hidden_size=hidden,
+            dropout=0.5,
+        ).eval()
+        trie = DeviceTrie.of(taxonomy.trie, torch.device("cpu"))
+        memory, state = decoder.start(torch.randn(pictures, cells, features))
+        state = state.at(torch.zeros(pictures, BEAM, dtype=torch.long))
+        node = _inner_nodes(taxonomy.trie, pictures * BEAM)
+        for normalize in ("children", "vocabulary"):
+
+            def step(  # noqa: PLR0917  # what the loop has now
+                decoder=decoder, trie=trie, memory=memory, state=state, node=node, normalize=normalize
+            ) -> None:
+                edge, valid = trie.edges(node, FAN_OUT)
+                token = trie.token[edge[:, 0]].view(-1, BEAM)
+                new, _ = decoder.step(memory, state, token)
+                next_log_probability(decoder, new.hidden.flatten(0, 1)[None], trie.token[edge], valid, normalize)
+
+            variants[f"{normalize}, {paths} paths"] = step
+    return paired_medians(RUNS, **variants)
+
+
+def _inner_nodes(trie: Trie, count: int) -> torch.Tensor:
+    inner = np.flatnonzero(np.diff(trie.first))
+    return torch.from_numpy(np.random.default_rng(1).choice(inner, count))
+
+
+def _load(taxonomy: Taxonomy) -> float:
+    """Seconds from a text file to a taxonomy that can be searched."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "taxonomy.txt"
+        path.write_text("\n".join(SEPARATOR.join(names) for names in taxonomy.paths), encoding="utf-8")
+        return paired_medians(3, load=lambda: load_taxonomy(path).trie)["load"]
+
+
+if __name__ == "__main__":
+    main()
