@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterable
 
+import pytest
 import torch
 from hypothesis import strategies as st
 
-from atlas_model.decoder import AttentionDecoder
+from atlas_model.decoder import AttentionDecoder, Memory, State
 from atlas_model.search import Normalize
 from atlas_model.taxonomy import END, START, Taxonomy
 
@@ -120,3 +121,16 @@ def equal_scores(got: list[float], expected: list[float]) -> bool:
     return len(got) == len(expected) and all(
         math.isclose(one, other, abs_tol=1e-4) for one, other in zip(got, expected, strict=True)
     )
+
+
+def watch_steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """A list that gets pictures and hypotheses of each step that a decoder takes from now on."""
+    decoded: list[tuple[int, int]] = []
+    step = AttentionDecoder.step
+
+    def watched(decoder: AttentionDecoder, memory: Memory, state: State, tokens: torch.Tensor):
+        decoded.append(tuple(tokens.shape))
+        return step(decoder, memory, state, tokens)
+
+    monkeypatch.setattr(AttentionDecoder, "step", watched)
+    return decoded

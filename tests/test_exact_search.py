@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from atlas_model import decoder as decoder_module
 from atlas_model import exact_search as exact_module
-from atlas_model.decoder import AttentionDecoder
 from atlas_model.exact_search import exact_search
 from atlas_model.search import DeviceTrie, Normalize, beam_search
 from atlas_model.taxonomy import Taxonomy
@@ -21,6 +20,7 @@ from tests.slow_search import (
     normalizes,
     ranked,
     taxonomies,
+    watch_steps,
     written,
 )
 
@@ -97,20 +97,14 @@ def test_finds_and_sees_what_an_endless_beam_does(taxonomy: Taxonomy, normalize:
 
 
 def test_each_node_that_goes_on_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = []
-    step = AttentionDecoder.step
-    monkeypatch.setattr(
-        AttentionDecoder,
-        "step",
-        lambda self, memory, state, tokens: decoded.append(tokens.numel()) or step(self, memory, state, tokens),
-    )
+    decoded = watch_steps(monkeypatch)
     monkeypatch.setattr(exact_module, "FLOATS_AT_ONCE", 100)
     taxonomy = Taxonomy([("A",), *itertools.product("ABC", "DEF", "GHIJ")])
     decoder = make_decoder(len(taxonomy.tokens), seed=1)
     found, _ = exact_search(
         decoder, torch.randn(2, 4, 6), DeviceTrie.of(taxonomy.trie, CPU), top=40, normalize="children"
     )
-    assert sum(decoded) == 2 * (1 + 3 + 9)
+    assert sum(pictures * nodes for pictures, nodes in decoded) == 2 * (1 + 3 + 9)
     assert len(decoded) > 6, "in several parts"
     assert sorted(found.path[1].tolist()) == [-1, -1, -1, *range(37)]
 

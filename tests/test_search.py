@@ -22,6 +22,7 @@ from tests.slow_search import (
     normalizes,
     slow_beam,
     taxonomies,
+    watch_steps,
     written,
 )
 
@@ -58,12 +59,20 @@ def answers(found: Found, picture: int) -> tuple[list[int], list[float]]:
     normalize=normalizes,
     alpha=st.sampled_from([0.0, 0.7, 1.0]),
     few_tokens=st.sampled_from([0, 1024]),
+    sharpness=st.sampled_from([1.0, 8.0]),
     seed=st.integers(0, 10_000),
 )
 def test_agrees_with_the_slow_beam(
-    taxonomy: Taxonomy, beam: int, top: int, normalize: Normalize, alpha: float, few_tokens: int, seed: int
+    taxonomy: Taxonomy,
+    beam: int,
+    top: int,
+    normalize: Normalize,
+    alpha: float,
+    few_tokens: int,
+    sharpness: float,
+    seed: int,
 ) -> None:
-    decoder = make_decoder(len(taxonomy.tokens), seed)
+    decoder = make_decoder(len(taxonomy.tokens), seed, sharpness)
     cells = torch.randn(2, 4, 6)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoder_module, "FEW_TOKENS", few_tokens)  # 0: a vocabulary too large to look at as a whole
@@ -173,13 +182,7 @@ def test_length_normalization_favours_the_deep() -> None:
 
 
 def test_only_hypotheses_that_can_still_win_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = []
-    step = AttentionDecoder.step
-    monkeypatch.setattr(
-        AttentionDecoder,
-        "step",
-        lambda self, memory, state, tokens: decoded.append(tokens.shape) or step(self, memory, state, tokens),
-    )
+    decoded = watch_steps(monkeypatch)
     taxonomy = Taxonomy(itertools.product("AB", "CDE", "FGHI"))
     run(make_decoder(len(taxonomy.tokens), seed=1), torch.randn(3, 4, 6), taxonomy, beam=5, top=1)
     assert decoded == [(3, 1), (3, 2), (3, 5)], "as many as there are, at most the beam, and no step for leaves"
@@ -190,6 +193,15 @@ def test_only_hypotheses_that_can_still_win_are_decoded(monkeypatch: pytest.Monk
         decoder.output.bias[deep.tokens.index("A")] = 50
     assert run(decoder, torch.randn(3, 4, 6), deep, beam=5, top=1).path.tolist() == [[0]] * 3
     assert decoded == [(3, 1)], "what is worse than an end can only get worse"
+
+
+def test_what_may_still_become_better_than_an_end_is_kept() -> None:
+    taxonomy = Taxonomy([("A",), ("B", "C"), ("B", "D")])
+    decoder = make_indifferent(make_decoder(len(taxonomy.tokens), seed=1))
+    with torch.no_grad():
+        decoder.output.bias[[taxonomy.tokens.index(name) for name in "BC"]] += torch.tensor([0.1, 20.0])
+    found = run(decoder, torch.randn(2, 4, 6), taxonomy, beam=1, top=1, normalize="children")
+    assert found.path.tolist() == [[1]] * 2
 
 
 def test_probabilities_are_probabilities() -> None:
