@@ -5,9 +5,11 @@ orientation applied, first frame, transparency over white, 8 bits). Knows nothin
 """
 
 import io
+import math
+import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -20,7 +22,11 @@ from atlas_model.errors import PictureError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")  # MPO comes as JPEG; Pillow knows no opener for it
 MAX_PIXELS = 40_000_000  # a larger picture costs hundreds of MB to decode
+MAX_SCANS = 100  # of a JPEG: each costs as much as all pixels, however few bytes it has; progressive ones have some 10
+MAX_SEGMENTS = 1_000  # of a JPEG: Pillow keeps each
+MAX_PAGES = 100  # of a TIFF: finding the next one takes the longer the more there were
 EXIF_ORIENTATION = 0x0112
+TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF tags
 TURNS = {  # EXIF orientation -> what shows the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -81,7 +87,8 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> PictureInfo:
     JPEGs are decoded in grey at an eighth of their size, which reads all bytes; `Image.verify` misses truncation.
 
     Raises:
-        PictureError: with status ``empty``, ``not_an_image``, ``too_many_pixels`` or ``truncated``.
+        PictureError: with status ``empty``, ``not_an_image``, ``too_many_pixels``, ``decompression_bomb`` (it has
+            parts without end, which take time or memory but few bytes) or ``truncated``.
     """
     image = _open(data, max_pixels)
     with _decoding():
@@ -91,7 +98,7 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> PictureInfo:
             format="JPEG" if image.format == "MPO" else str(image.format),
             mode=image.mode,
             orientation=_orientation(image),
-            n_frames=getattr(image, "n_frames", 1),
+            n_frames=_frame_count(image),
         )
         if image.format in ("JPEG", "MPO"):
             image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
@@ -164,14 +171,55 @@ def perceptual_hash(image: Image.Image) -> np.uint64:
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise PictureError("empty", "expected a picture, got 0 bytes")
+    if _has_endless_parts(data):
+        limits = f"{MAX_SCANS} scans and {MAX_SEGMENTS} segments"
+        raise PictureError("decompression_bomb", f"expected a JPEG of at most {limits}, got more")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = max(image.size, _tile_size(image), key=math.prod)
     except Exception as error:  # decoders raise whatever their parser met: struct.error, SyntaxError, ...
         raise PictureError("not_an_image", f"expected a picture ({', '.join(FORMATS)}), got other bytes") from error
-    if image.width * image.height > max_pixels:
-        size = f"{image.width} x {image.height}"
-        raise PictureError("too_many_pixels", f"expected at most {max_pixels} pixels, got {size}")
+    if width * height > max_pixels:
+        raise PictureError("too_many_pixels", f"expected at most {max_pixels} pixels, got {width} x {height}")
     return image
+
+
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # of a JPEG's segment; a scan's data have none of these
+
+
+def _has_endless_parts(data: bytes) -> bool:
+    """Whether it is a JPEG of more scans or segments than any honest one, up to its end."""
+    scans = segments = 0
+    at = 2 if data.startswith(b"\xff\xd8") else len(data)
+    while (marker := _MARKER.search(data, at)) and marker[1] != b"\xd9":
+        at = marker.end()
+        if marker[1] not in b"\x01\xd8":  # which have no content
+            at += int.from_bytes(data[at : at + 2], "big")
+        scans += marker[1] == b"\xda"
+        segments += 1
+        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
+            return True
+    return False
+
+
+def _tile_size(image: Image.Image) -> tuple[int, int]:
+    """Of a TIFF, whose tiles may be larger than itself and are decoded as a whole; px."""
+    tags = getattr(image, "tag_v2", {})
+    return int(tags.get(TILE_WIDTH, 0)), int(tags.get(TILE_LENGTH, 0))
+
+
+def _frame_count(image: Image.Image) -> int:
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1)
+    count = 1
+    with suppress(EOFError):
+        while count <= MAX_PAGES:
+            image.seek(count)
+            count += 1
+    if count > MAX_PAGES:
+        raise PictureError("decompression_bomb", f"expected a TIFF of at most {MAX_PAGES} pages, got more")
+    image.seek(0)
+    return count
 
 
 @contextmanager
@@ -179,6 +227,8 @@ def _decoding() -> Iterator[None]:
     """Whatever a decoder raises on broken bytes is one kind of error here."""
     try:
         yield
+    except PictureError:
+        raise
     except Exception as error:
         raise PictureError("truncated", f"the picture cannot be decoded to its end: {error}") from error
 

@@ -159,6 +159,49 @@ def test_what_is_no_picture_has_a_status(function: object, data: bytes, status: 
     assert "expected" in str(caught.value)
 
 
+def tiff_with_a_tile(side: int) -> bytes:
+    """A picture of 16 x 16, cut from one tile of ``side`` x ``side``."""
+    tile = zlib.compress(bytes(side * side), 9)
+    values = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: len(tile)}
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(tile)) + tile + struct.pack("<H", len(values)) + tags + bytes(4)
+
+
+def progressive_jpeg(repeats: int, before: bytes = b"") -> bytes:
+    """One whose last scan comes again and again."""
+    data = encoded(noise(4), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:2] + before + data[2:-2] + last * repeats + data[-2:]
+
+
+def tiff_pages(count: int) -> bytes:
+    pages = [noise(number, 2, 2) for number in range(count)]
+    return encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (tiff_with_a_tile(7_000), "too_many_pixels"),
+        (tiff_pages(102), "decompression_bomb"),
+        (progressive_jpeg(200), "decompression_bomb"),
+        (progressive_jpeg(200, b"\xff\x01"), "decompression_bomb"),  # a marker without content
+        (progressive_jpeg(0, b"\xff\xfe\0\2" * 2_000), "decompression_bomb"),  # comments of which Pillow keeps each
+    ],
+)
+def test_few_bytes_that_would_take_much_time_or_memory_are_refused(data: bytes, status: str) -> None:
+    with pytest.raises(PictureError) as caught:
+        probe(data)
+    assert caught.value.status == status
+
+
+def test_honest_parts_are_no_bombs() -> None:
+    film = b"\xff\xd9" + b"\xff\xda\0\2" * 2_000  # phones append one behind the end of a JPEG
+    assert probe(progressive_jpeg(20) + film).format == "JPEG"
+    assert probe(tiff_pages(100)).n_frames == 100
+    assert probe(tiff_with_a_tile(32)).width == 16
+
+
 def test_the_limit_is_the_callers() -> None:
     data = encoded(noise(3, 40, 30), "PNG")
     assert probe(data, max_pixels=1200).width == 40
@@ -175,7 +218,7 @@ def test_damaged_pictures_are_pictures_or_have_a_status(junk: bytes, format: str
         try:
             function(damaged, max_pixels=100_000)
         except PictureError as error:
-            assert error.status in {"empty", "not_an_image", "too_many_pixels", "truncated"}
+            assert error.status in {"empty", "not_an_image", "too_many_pixels", "decompression_bomb", "truncated"}
 
 
 @pytest.mark.parametrize("seed", range(30))
