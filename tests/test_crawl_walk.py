@@ -167,6 +167,13 @@ def test_sitemaps_as_a_start(tmp_path: Path) -> None:
     assert shop.asked["/pages.xml"] == 0, "of an index that names products, only those"
 
 
+@pytest.mark.parametrize("port", ["99999", "0", "abc"])
+def test_a_link_to_a_port_that_cannot_be_harms_nobody(tmp_path: Path, port: str) -> None:
+    shop = Shop({"/c": listing("/p/1", f"http://{HOST}:{port}/p/2"), "/p/1": product("P1")})
+    with serving(shop):
+        assert run(shop, [source("/c")], tmp_path).products == 1
+
+
 def test_sitemaps_without_end_end(tmp_path: Path) -> None:
     def answer(path: str, query: dict[str, str]) -> Reply:
         if path.endswith(".xml"):

@@ -92,8 +92,11 @@ def test_a_page_without_anything_useful_reads_as_nothing(host: str, kind: str, h
         b"<h1>x</h1><img class=gallery srcset='" + b"a 1w, " * 500_000 + b"'>",
         b'<script type="application/ld+json">' + b'{"a":[1,/**/' * 200_000 + b"</script>",
         b"<div class=pagination>" + b"<a href='?page=2'>x</a><b class=current>1</b>" * 20_000,
+        b"<div class=breadcrumb>" * 200 + b"<li>x" * 50_000,
+        (b"<div class='" + b"xxxxxxxx " * 2_000 + b"'>") * 50 + b"<a href=/p>x</a>" * 2_000,
+        b'<script type="application/ld+json">{' + b"\n" * 200_000 + b"</script>",
     ],
-    ids=["prices", "links", "items", "tables", "srcset", "json", "pager"],
+    ids=["prices", "links", "items", "tables", "srcset", "json", "pager", "trails", "names", "lines"],
 )
 def test_no_page_takes_long_however_it_is_built(kind: Kind, html: bytes) -> None:
     started = time.process_time()
@@ -123,6 +126,9 @@ def test_hosts_below_a_shop_are_read_as_it() -> None:
         ("10 € - 20 €", "10.00", "EUR"),
         ("1299.999", "1300.00", None),
         ("$ 12", "12.00", None),
+        ("12,50 lei", "12.50", "RON"),
+        ("-5 €", None, "EUR"),
+        (-1, None, None),
         ("sold out", None, None),
         ("9" * 30, None, None),
         ("", None, None),

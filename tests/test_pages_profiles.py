@@ -76,6 +76,7 @@ def test_all_faults_are_told_at_once_each_with_its_place(tmp_path: Path) -> None
               colour: .colour
               details: {rows: tr}
               sku: {url: x, css: y}
+            rewrite_image_urls: [{find: '_(s)', replace: '\2'}, {find: '(?P<a>b)|c', replace: '\g<a>'}]
             browser: {wait_for: 3, scroll: maybe}
             limits: {concurrency: 0}
             """
@@ -96,12 +97,13 @@ def test_all_faults_are_told_at_once_each_with_its_place(tmp_path: Path) -> None
         "product.colour: unknown key",
         "product.details.0: expected rows with name and value, or lines",
         "product.sku.0: expected css, jmespath or both, or url alone",
+        "rewrite_image_urls.0: expected a replacement that names groups of find",
         "browser.wait_for: ",
         "browser.scroll: ",
         "limits.concurrency: ",
     ):
         assert fault in text
-    assert len(text.splitlines()) == 14  # the file, and a line per fault
+    assert len(text.splitlines()) == 15  # the file, and a line per fault
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,15 @@ import pytest
 from web_poet import HttpResponse
 
 from crawlers.pages.registry import GENERIC
-from crawlers.pages.saved import read_page
+from crawlers.pages.saved import Kind, read_page
 
 URL = "https://shop.example/p/1"
 
 
-def read(*nodes: Any, body: str = "") -> dict[str, Any]:
+def read(*nodes: Any, body: str = "", kind: Kind = "product", url: str = URL) -> dict[str, Any]:
     scripts = "".join(f'<script type="application/ld+json">{json.dumps(node)}</script>' for node in nodes)
-    response = HttpResponse(URL, body=f"<html><body>{scripts}{body}</body></html>".encode())
-    return read_page("product", GENERIC, response)
+    response = HttpResponse(url, body=f"<html><body>{scripts}{body}</body></html>".encode())
+    return read_page(kind, GENERIC, response)
 
 
 def product(**fields: Any) -> dict[str, Any]:
@@ -92,6 +92,21 @@ def test_microdata_nests_and_takes_the_value_that_its_element_has() -> None:
     assert item["images"] == ["https://shop.example/1.jpg", "https://shop.example/2.jpg"]
     assert item["additional_properties"] == {"brand": "B"}
     assert set(item["field_sources"].values()) == {"microdata"}
+
+
+def test_a_category_that_is_called_a_product_is_none_on_its_second_page_either() -> None:
+    tiles = "".join(f'<li><a href="/p/{n}"><img src="/{n}.jpg"></a> 5 €</li>' for n in range(3))
+    category = product(name="Shirts", url="https://shop.example/c", aggregateRating={"ratingValue": 4})
+    item = read(category, body=f"<ul>{tiles}</ul>", kind="listing", url="https://shop.example/c?page=2")
+    assert item["items"] == [f"https://shop.example/p/{n}" for n in range(3)]
+
+
+def test_absurd_numbers_break_nothing() -> None:
+    crumbs = [{"position": 10**400, "name": "Men"}, {"position": 1, "name": "Shirts"}]
+    assert read({"@type": "BreadcrumbList", "itemListElement": crumbs})["breadcrumbs"] == ["Men", "Shirts"]
+    pager = f'<ul class="pagination"><li class="active">{"1" * 5000}</li><li><a href="/c?page=2">2</a></li></ul>'
+    item = read(body=pager, kind="listing", url="https://shop.example/c")
+    assert item["next_page"] == "https://shop.example/c?page=2"
 
 
 def test_open_graph_is_asked_last_and_its_shop_name_is_left_out() -> None:

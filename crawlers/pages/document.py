@@ -20,6 +20,7 @@ UNREAD = {"script", "style", "noscript", "template", "svg"}  # elements whose te
 BLOCKS = {"br", "dd", "div", "dt", "h1", "h2", "h3", "h4", "li", "ol", "p", "section", "table", "td", "th", "tr", "ul"}
 MAX_STEPS = 1000  # in and out of elements, on the way through a text
 MAX_DEPTH = 100  # elements around an element that are looked at
+MAX_NAMES = 500  # characters of a class, id or label that are looked at
 MARGINS = {"nav", "footer", "aside", "dialog"}
 OTHER = re.compile(  # names of what stands beside a page's own content
     r"(?:^|[\s_-])(?:related|up-?sells?|cross-?sells?|recommend\w*|similar|recent\w*|also|viewed|mini-?cart|"
@@ -34,6 +35,7 @@ class Document:
     def __init__(self, page: WebPage[Any]) -> None:
         self._page = page
         self.url = str(page.response.url)
+        self._margins: dict[Element, bool] = {}  # element -> whether it is one
 
     @cached_property
     def _base_url(self) -> str:
@@ -102,7 +104,9 @@ class Document:
         for node in (element, *above(element)):
             if node in self._above_heading or node.tag == "body":
                 return False
-            if _is_margin(node):
+            if node not in self._margins:
+                self._margins[node] = _is_margin(node)
+            if self._margins[node]:
                 return True
         return False
 
@@ -140,7 +144,7 @@ def above(element: Element, height: int = MAX_DEPTH) -> Iterator[Element]:
 
 def names_of(element: Element) -> str:
     """What an element is called: its class, id and label."""
-    return " ".join(element.get(name, "") for name in ("class", "id", "itemprop", "aria-label"))
+    return " ".join(element.get(name, "")[:MAX_NAMES] for name in ("class", "id", "itemprop", "aria-label"))
 
 
 def text_of(element: Element, without: Container[Element] = ()) -> str:

@@ -112,7 +112,8 @@ class Heuristics:
         return next(named, None)
 
     def _breadcrumbs(self) -> list[tuple[str, str | None]]:
-        for element in self._page.called(TRAILS)[:MAX_FOUND]:
+        small = (element for element in self._page.called(TRAILS)[:MAX_FOUND] if is_small(element, MAX_FOUND))
+        for element in small:
             entries = element.xpath(".//li") or element.xpath(".//a | .//span[not(.//a) and not(ancestor::a)]")
             trail = [(text_of(entry), _first_link(entry)) for entry in entries]
             if any(link for _, link in trail):

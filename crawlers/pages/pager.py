@@ -64,7 +64,12 @@ def _by_number(page: Document, links: list[Element]) -> Iterator[Element]:
     """The page whose number follows this page's, in its URL or in the pager."""
     base, current = _split(page.url)
     shown = next(
-        (text for node in page.elements(CURRENT) if (text := text_of(node)).isdecimal() and _in_pager(node)), ""
+        (
+            text
+            for node in page.elements(CURRENT)
+            if len(text := text_of(node)) < 7 and text.isdecimal() and _in_pager(node)
+        ),
+        "",
     )
     following = str(int(shown) + 1) if shown else None
     for link in links:

@@ -26,6 +26,7 @@ SIZE = re.compile(  # what the versions of one picture differ in
     re.IGNORECASE,
 )
 MADE_OF = re.compile(r"(\.(?:jpe?g|png|webp|gif))\.\d+x\d+_q\d+[^/]*$", re.IGNORECASE)  # as easy-thumbnails names them
+SIZE_PARAMETER = re.compile(r"(w|h|q|width|height|quality|size|dpr|fit|format|auto)=", re.IGNORECASE)
 MAX_SRCSET = 20_000  # characters
 SMALL_PX = 60  # a smaller picture without a larger version is an icon
 
@@ -46,8 +47,10 @@ def full_size(url: str) -> str:
 
 
 def same_picture(url: str) -> str:
-    """What all sizes of the picture at ``url`` have in common."""
-    return SIZE.sub("", unquote(url.partition("?")[0]))
+    """What all sizes of the picture at ``url`` have in common; the query counts where the path names no picture."""
+    path, _, query = url.partition("?")
+    own = [] if FILE.search(path) else [part for part in query.split("&") if not SIZE_PARAMETER.match(part)]
+    return SIZE.sub("", unquote("?".join([path, *own])))
 
 
 def pictures_of(element: Element) -> list[tuple[int, str]]:
@@ -81,7 +84,7 @@ def _best(image: Element) -> tuple[int, str] | None:
         return 1, largest
     if _is_small(image):
         return None
-    plain = next((image.get(name) for name in LAZY if image.get(name, "data:")[:5] != "data:"), None)
+    plain = next((image.get(name) for name in LAZY if image.get(name, "")[:5] not in ("", "data:")), None)
     return (2, full_size(plain)) if plain else None
 
 

@@ -156,6 +156,14 @@ class Rewrite(Section):
     find: Regex
     replace: str
 
+    @model_validator(mode="after")
+    def _names_groups_of_find(self) -> Self:
+        try:
+            re.sub(f"{self.find}|", self.replace, "")  # a replacement is looked at when something is found only
+        except (re.error, IndexError) as error:
+            raise ValueError(f"expected a replacement that names groups of find ({error})") from error
+        return self
+
 
 class Browser(Section):
     """How a browser reads the pages, where a script builds them."""

@@ -25,7 +25,7 @@ STRUCK = ("ListPrice", "StrikethroughPrice", "MSRP", "SRP", "RegularPrice")  # t
 MAX_DEPTH = 8  # of nested data that is looked through
 MAX_SCRIPTS = 50  # of a page
 MAX_NODES = 2000  # of a script, and of a page's microdata
-AROUND = re.compile(r"<!--|-->|<!\[CDATA\[|\]\]>|^\s*//.*$", re.MULTILINE)
+AROUND = re.compile(r"<!--|-->|<!\[CDATA\[|\]\]>|^[ \t]*//.*$", re.MULTILINE)
 TRAILING_COMMA = re.compile(r",\s{0,50}([}\]])")
 VALUE_IN = {  # attribute -> elements whose value it is
     "href": ("a", "area", "link"),
@@ -114,7 +114,9 @@ class SchemaOrg:
             entries = [entry for entry in _elements(collection) if not isinstance(entry, dict) or _is_entry(entry)]
             if found := [url for entry in entries if (url := _url_of(entry))]:
                 return found
-        return [_url_of(product) for product in _of_type(self._nodes, *PRODUCT_TYPES)]
+        urls = [_url_of(product) for product in _of_type(self._nodes, *PRODUCT_TYPES)]
+        # One alone at the listing's own address is the category, called a product for the sake of its stars.
+        return [] if len(urls) == 1 and _path(urls[0]) == _path(self._page.url) else urls
 
     def _first(self, *names: str) -> Any:
         for product in self._products:
@@ -303,7 +305,7 @@ def _elements(collection: Node) -> list[Any]:
     entries = _values(collection.get("itemListElement"))
     try:
         return sorted(entries, key=lambda entry: float(entry["position"]))
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OverflowError):
         return entries
 
 

@@ -23,6 +23,7 @@ MAX_AMOUNT = Decimal(10**10)  # decimal(12, 2) ends there
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]")
 GROUP_MARK = re.compile(r"(?<=\d)[\s'’](?=\d{3})")  # \s includes the no-break spaces
 RUPEES = re.compile(r"\bRs\.\s*", re.IGNORECASE)  # price-parser takes the point for a decimal one
+BELOW_ZERO = re.compile(r"[-−]\s?\d")  # price-parser drops the sign
 PLAIN_NUMBER = re.compile(r"\d{1,20}(\.\d{1,20})?", re.ASCII)
 CODE = re.compile(r"[A-Z]{3}")
 CODE_OF_SYMBOL = {  # "$", "¥" and "kr" are left out: several countries use them
@@ -124,7 +125,7 @@ def _is_cut(name: str, title: str) -> bool:
 def parse_amount(value: Any) -> Decimal | None:
     """A price with two decimals; of a range the low end. None where there is no number, or an absurd one."""
     text = clean_text(value)
-    if text is None:
+    if text is None or BELOW_ZERO.match(text):
         return None
     amount = Decimal(text) if PLAIN_NUMBER.fullmatch(text) else _normal_price(text).amount
     if amount is None:
@@ -140,7 +141,7 @@ def currency_code(value: Any) -> str | None:
     """The ISO 4217 code that ``value`` (a code, a symbol, or a whole price) names without doubt."""
     text = clean_text(value) or ""
     symbol = (text if CODE.fullmatch(text.upper()) else _normal_price(text).currency or "").upper()
-    return symbol if CODE.fullmatch(symbol) else CODE_OF_SYMBOL.get(symbol)
+    return CODE_OF_SYMBOL.get(symbol) or (symbol if CODE.fullmatch(symbol) else None)
 
 
 def http_url(value: Any, page: Joins) -> str | None:
@@ -149,7 +150,8 @@ def http_url(value: Any, page: Joins) -> str | None:
         return None
     try:
         url = urldefrag(page.urljoin(value.strip())).url
-        usable = urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).hostname)
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0  # refuses odd ports
     except ValueError:
         return None
     return url if usable and not UNSEEN.search(url) else None
