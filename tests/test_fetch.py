@@ -293,6 +293,16 @@ def test_where_robots_txt_cannot_be_had_nothing_is_asked_for_now(server: Server,
     assert get(server, urls[:1], tmp_path, obey_robots=True).report.statuses == {"ok": 1}
 
 
+@pytest.mark.parametrize(
+    "answer", [with_status(501), with_status(507), compressed("br", b"User-agent: *\nDisallow: /")]
+)
+def test_a_robots_txt_that_cannot_be_read_is_no_free_pass(server: Server, tmp_path: Path, answer: Answer) -> None:
+    server.odd = {"/robots.txt": answer}
+    with pytest.raises(RetryError, match="robots_unreachable 1"):
+        get(server, [url("/pictures/1")], tmp_path, obey_robots=True)
+    assert server.asked == {"/robots.txt": 2}
+
+
 def test_crawl_delay_is_kept(server: Server, tmp_path: Path) -> None:
     server.odd = {"/robots.txt": with_body(b"User-agent: *\nCrawl-delay: 0.2", "text/plain")}
     pictures = get(server, [url(f"/pictures/{number}") for number in range(4)], tmp_path, obey_robots=True)

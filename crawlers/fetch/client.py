@@ -26,6 +26,7 @@ from crawlers.robots_txt import MAX_BYTES as MAX_ROBOTS_BYTES
 MAX_REDIRECTS = 10
 REDIRECTS = {301, 302, 303, 307, 308}
 PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504, *range(520, 531)}  # the last ones: of a CDN, about its origin
+UNREADABLE = {"bad_encoding", "decompression_bomb", "headers_too_large"}  # a robots.txt that may forbid us all the same
 MAX_VALIDATOR = 256  # characters of an ETag or a Last-Modified worth keeping
 CHECKERS = 2  # threads; more of them would not decode more large pictures at once (see `check`)
 
@@ -199,8 +200,8 @@ def _refused(response: aiohttp.ClientResponse) -> RefusedError:
 
 
 def _none_unless_passing(outcome: Outcome) -> None:
-    """There is no robots.txt (or none of use); or, with an error, that is not known."""
-    if not outcome.lasting:
+    """There is no robots.txt (or none of use); or, with an error, that is not known, or not what it says."""
+    if not outcome.lasting or outcome.status in UNREADABLE or outcome.status.startswith("http_5"):
         raise RefusedError("robots_unreachable", lasting=False, retry_after_s=outcome.retry_after_s)
 
 
