@@ -1,5 +1,6 @@
 """``python serve.py``: serves the shop on a free port of loopback, says which, and ends when stdin closes."""
 
+import logging
 import os
 import sys
 import threading
@@ -10,7 +11,8 @@ from waitress.server import create_server
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
 django.setup()
-server = create_server(get_wsgi_application(), host="127.0.0.1", port=int(os.environ.get("PORT", "0")), threads=4)
+logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that a request waits for a thread is no news here
+server = create_server(get_wsgi_application(), host="127.0.0.1", port=0, threads=4)
 threading.Thread(target=server.run, daemon=True).start()
 print(server.effective_port, flush=True)
 sys.stdin.read()
