@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from atlas_model.errors import RetryError
+from atlas_model.errors import AtlasError, RetryError
 from atlas_model.records import IMAGES, read_table
 from crawlers.fetch import blobs
 from crawlers.fetch.collect import picture_urls, write_images, write_refs
@@ -143,6 +143,27 @@ def test_an_index_that_is_none_is_replaced(server: Server, tmp_path: Path) -> No
     with closing(sqlite3.connect(tmp_path / "spool" / INDEX)) as database:
         database.execute("PRAGMA user_version = 99")
     assert get(server, urls, tmp_path).report.spooled == 0
+
+
+def test_an_index_that_is_damaged_in_the_middle_is_replaced(server: Server, tmp_path: Path) -> None:
+    urls = [url(f"/pictures/{number}") for number in range(300)]
+    get(server, urls, tmp_path)
+    path = tmp_path / "spool" / INDEX
+    whole = path.read_bytes()
+    page = 4096
+    for share in (0.1, 0.5, 0.8):
+        at = int(len(whole) * share) // page * page
+        path.write_bytes(whole[:at] + b"\xa5" * page + whole[at + page :])
+        assert get(server, urls, tmp_path).report.statuses == {"ok": 300}
+    assert server.asked.total() == 4 * 300
+
+
+def test_a_spool_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "spool" / INDEX).mkdir(parents=True)
+    for folder in (tmp_path / "file", tmp_path / "spool"):
+        with pytest.raises(AtlasError, match=r"cannot be used: .*remove it"), Spool(folder):
+            pass
 
 
 def test_one_process_at_a_time(server: Server, tmp_path: Path) -> None:

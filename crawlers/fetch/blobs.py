@@ -89,7 +89,7 @@ class Blobs:
         return self._folder / NAME.format(file)
 
     def _files(self) -> Iterator[tuple[int, Path]]:
-        return ((int(path.stem), path) for path in sorted(self._folder.glob("*.blob")))
+        return ((int(path.stem), path) for path in sorted(self._folder.glob("[0-9]" * 6 + ".blob")))
 
     def _open_writer(self) -> int:
         writer = os.open(self._path(self.current), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -37,6 +37,14 @@ class Spool:
         self._outcomes: list[tuple[Wanted, Outcome]] = []
 
     def __enter__(self) -> Self:
+        try:
+            self._open()
+        except (OSError, sqlite3.Error) as error:
+            remedy = "Make it a folder that can be written to, or remove it: then all is fetched again"
+            raise AtlasError(f"{self.folder}: cannot be used: {error}. {remedy}") from error
+        return self
+
+    def _open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._index = self._open_index()
         self._blobs = Blobs(self.folder, self._index.ends_of_files())
@@ -48,7 +56,6 @@ class Spool:
                 say(f"{self.folder}: file {file} is damaged, {lost} pictures are fetched again")
         self.hosts, self.pending = self._index.hosts, self._index.pending
         self.statuses, self.passing, self.totals = self._index.statuses, self._index.passing, self._index.totals
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -161,7 +168,7 @@ class Spool:
             ) from error
         except sqlite3.DatabaseError as error:
             say(f"{self.folder}: the index is of no use, all is fetched again ({error})")
-            for path in self.folder.iterdir():
+            for path in filter(Path.is_file, self.folder.iterdir()):
                 path.unlink()
             return Index(self.folder / INDEX)
 
