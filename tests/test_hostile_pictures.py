@@ -25,12 +25,13 @@ MAX_MEMORY_MB = 500
 TIMEOUT_S = 3.0
 
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from aiohttp.resolver import DefaultResolver
 from crawlers.fetch.collect import write_images
 from crawlers.fetch.pictures import fetch_pictures
 from crawlers.fetch.spool import Spool
+from tests.memory import peak_mb
 
 async def resolve(self, host, port=0, family=0):  # names that strangers let point at this machine
     address = {"metadata.test": "169.254.169.254"}.get(host, "127.0.0.1")
@@ -45,8 +46,7 @@ with Spool(folder / "spool") as spool:
     seconds = time.monotonic() - started
     write_images(folder / "shards", spool, 1000)
     found = {url: spool.lookup(url) for url in urls}
-peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-json.dump({"found": found, "seconds": seconds, "peak_mb": peak_mb}, sys.stdout)
+json.dump({"found": found, "seconds": seconds, "peak_mb": peak_mb()}, sys.stdout)
 """
 
 
