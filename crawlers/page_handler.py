@@ -87,7 +87,8 @@ class PageHandler(AiohttpDownloadHandler):
                 raise RefusedError(reason, str(error)) from error
             raise
         if response.status in BUSY:
-            self._resume_at[host] = time.monotonic() + (_retry_after_s(response) or 0)
+            resume_at = time.monotonic() + (_retry_after_s(response) or 0)
+            self._resume_at[host] = max(resume_at, self._resume_at.get(host, 0.0))  # others may have been told more
         return response
 
     async def _download(self, request: Request) -> Response:
@@ -112,10 +113,9 @@ class PageHandler(AiohttpDownloadHandler):
 
     async def _wait(self, host: str) -> None:
         """Until ``host`` may be asked; who waits holds one of its places, so that nobody else asks."""
-        wait_s = self._resume_at.get(host, 0.0) - time.monotonic()
-        if wait_s > MAX_WAIT_S:
-            raise RefusedError("host_down", f"{host} asks to be left alone for {wait_s:.0f} s")
-        if wait_s > 0:
+        while (wait_s := self._resume_at.get(host, 0.0) - time.monotonic()) > 0:
+            if wait_s > MAX_WAIT_S:
+                raise RefusedError("host_down", f"{host} asks to be left alone for {wait_s:.0f} s")
             await asyncio.sleep(wait_s)
 
 

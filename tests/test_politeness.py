@@ -1,6 +1,7 @@
 """What shops ask of robots: how it is read, and that a crawl does so."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -58,6 +59,20 @@ def test_a_host_that_asks_for_time_gets_it_from_all(tmp_path: Path, as_date: boo
     gaps_s = [after - before for before, after in zip(shop.asked_at_s, shop.asked_at_s[1:], strict=False)]
     assert 0.9 < max(gaps_s) < 5  # nobody asked in between
     assert (result.products, result.retries) == (7, 1)
+
+
+def test_a_refusal_that_names_no_time_does_not_undo_one_that_does(tmp_path: Path) -> None:
+    def busy(headers: dict[str, str], after_s: float) -> Callable[[int], Reply]:
+        return lambda times: Reply("", 503, headers, after_s=after_s) if times == 1 else product("One", "1")
+
+    shop = Shop({"/p/1": busy({"Retry-After": "2"}, 0.2), "/p/2": busy({}, 0.6)})
+    shop.pages |= {f"/p/{number}": product(f"Other {number}", f"{number}") for number in range(3, 8)}
+    shop.pages["/shirts"] = listing(*shop.pages)
+    two_at_a_time = HostProfile(delay_s=0, concurrency=2, autothrottle=False)
+    with serving(shop):
+        run(shop, [source("/shirts")], tmp_path, profiles={HOST: two_at_a_time})
+    gaps_s = [after - before for before, after in zip(shop.asked_at_s, shop.asked_at_s[1:], strict=False)]
+    assert max(gaps_s) > 1.9
 
 
 def test_a_host_that_asks_for_an_hour_is_left_for_another_day(tmp_path: Path) -> None:
