@@ -30,6 +30,7 @@ from crawlers.profiles import PROFILES, HostProfile
 from crawlers.readers import readers
 from crawlers.settling import Row, Settlement, ranked
 from crawlers.sources import Source
+from crawlers.spiders.walk import on_site
 
 HEALTH = "health.json"  # in the folder: that of the last accepted crawl
 MAX_FAILED_SHARE = 0.1  # of a site's products; above it the catalogue is too incomplete to be one
@@ -91,7 +92,8 @@ def crawl(
         check_sitemaps: whether to look in the shops' sitemaps for products to which no category led.
         browser: path or name of Chromium, for shops whose profile needs one; None: the one in PATH.
         baseline: the shops' health in an earlier crawl, for when the folder has none.
-        max_coverage_drop: how much of itself a share of a shop's health may lose since the last accepted crawl; 1: all.
+        max_coverage_drop: how much of itself a share of a shop's health, or the number of its products, may lose
+            since the last accepted crawl; 1: all.
 
     Raises:
         InputError: a shop needs a browser, and there is none.
@@ -127,7 +129,7 @@ def crawl(
                 tally.listing_pages, tally.items = report.listed[site]["pages"], report.listed[site]["items"]
             accepted = folder / HEALTH
             before = json.loads(accepted.read_text(encoding="utf-8")) if accepted.is_file() else baseline or {}
-            rows = _accepted(settlement, before, max_coverage_drop, report, job)
+            rows = _accepted(settlement, journal, before, max_coverage_drop, report=report, log=job.log)
             products = write_rows(output, rows, PRODUCTS)
             never_met = settlement.never_met()
             journal.finish()
@@ -193,21 +195,23 @@ def _check_complete(report: CrawlReport, journal: Journal, folder: Path) -> None
 
 
 def _accepted(
-    settlement: Settlement, before: Health, max_drop: float, report: CrawlReport, job: CrawlJob
+    settlement: Settlement, journal: Journal, before: Health, max_drop: float, *, report: CrawlReport, log: Path
 ) -> Iterator[Row]:
     """The rows; an error at their end, before they take the place of the last ones, if they are none to accept."""
     yield from settlement.rows()
     now = {site: tally.to_json() for site, tally in settlement.shops.items()}
     if not any(shop["products"] for shop in now.values()):
-        raise AtlasError(_nothing_found(settlement.dropped, report, job.log))
-    worse = list(falls(before, now, max_drop))
+        journal.doubt(lambda url: True)
+        raise AtlasError(_nothing_found(settlement.dropped, report, log))
+    worse = {site: sentences for site in now if (sentences := list(falls(before, {site: now[site]}, max_drop)))}
     if worse:
-        detail = "".join(f"\n  - {sentence}" for sentence in worse)
+        journal.doubt(lambda url: any(on_site(url, site) for site in worse))
+        detail = "".join(f"\n  - {sentence}" for sentences in worse.values() for sentence in sentences)
         raise AtlasError(
             f"shops were read worse than in the last accepted crawl, by more than crawl.max_coverage_drop:{detail}\n"
             "`atlas crawl try URL` shows what is read of a page. Mend the shop's profile in crawlers/pages and run "
-            "again: other shops' pages are not asked for twice. If the shop is like that now, raise "
-            "crawl.max_coverage_drop for one run."
+            "again: other shops' pages are not asked for twice, this one's that gave nothing are. If the shop (or "
+            "the list of its categories) is like that now, raise crawl.max_coverage_drop for one run."
         )
 
 

@@ -59,8 +59,14 @@ class ShopTally:
 
 
 def falls(before: Health, now: Health, max_drop: float) -> Iterator[str]:
-    """A sentence for each share of a shop that has lost more than ``max_drop`` of itself; shops in both only."""
+    """A sentence for each share of a shop, and for its products, if more than ``max_drop`` of it is lost.
+
+    Of shops in both only. Fewer products count, because a shop whose next pages are no longer found reads well.
+    """
     for site in sorted(before.keys() & now.keys()):
+        had, has = (health[site].get("products", 0) for health in (before, now))
+        if had - has > max_drop * had:
+            yield f"{site}: its products fell from {had} to {has}"
         earlier, later = _shares(before[site]), _shares(now[site])
         for name, share in earlier.items():
             if share - later.get(name, share) > max_drop * share:

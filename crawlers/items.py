@@ -52,9 +52,13 @@ class Product:
 
     @property
     def page_url(self) -> str:
-        """The canonical URL, if it is one of the same host; a page cannot speak for another shop."""
-        canonical = self.canonical_url
-        return canonical if canonical and urlsplit(canonical).netloc == urlsplit(self.url).netloc else self.url
+        """The canonical URL, if it is one of the same host, and not its home page, as which many a theme names all.
+
+        A page cannot speak for another shop.
+        """
+        canonical = urlsplit(self.canonical_url or "")
+        is_page = canonical.path.strip("/") or canonical.query
+        return canonical.geturl() if is_page and canonical.netloc == urlsplit(self.url).netloc else self.url
 
     def row(self, site: str, taxonomy: CategoryPath) -> dict[str, Any]:
         """As a row of `records.PRODUCTS`."""

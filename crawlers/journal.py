@@ -102,6 +102,14 @@ class Journal:
             self._db.execute("DELETE FROM pages WHERE crawl < ?", (self.crawl,))
             self._db.execute("UPDATE state SET finished = 1")
 
+    def doubt(self, is_doubted: Callable[[str], bool]) -> None:
+        """Have those of the crawl's pages that gave nothing, and whose URL ``is_doubted``, asked for again."""
+        self._db.create_function("is_doubted", 1, is_doubted, deterministic=True)
+        self._db.execute(
+            "UPDATE pages SET crawl = crawl - 1 WHERE crawl = ? AND dropped IS NOT NULL AND is_doubted(url)",
+            (self.crawl,),
+        )
+
     def page(self, kind: str, url: str) -> Page | None:
         """What is known of a page, of whatever crawl."""
         row = self._db.execute(
@@ -141,7 +149,7 @@ class Journal:
         return [url for _, url in rows]
 
     def note_variant(self, url: str, said: str) -> None:
-        """Remember, of a page whose URL has a query, what it says of who it is."""
+        """Remember what a page says whose URL has a query."""
         self._db.execute(
             "INSERT INTO variants VALUES (?, ?, ?, 1) ON CONFLICT (bare) DO UPDATE SET "
             "times = CASE WHEN said = excluded.said AND times > 0 THEN times + 1 ELSE -1 END",

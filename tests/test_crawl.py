@@ -185,6 +185,13 @@ def test_delays_of_the_profile_and_of_robots_txt_are_kept(tmp_path: Path, profil
     assert min(gaps_s) > 0.28  # .6 s, less half of it at random
 
 
+def test_a_theme_that_names_the_home_page_as_that_of_every_product_costs_none(tmp_path: Path) -> None:
+    shop = Shop({f"/p/{number}": product(f"P{number}", canonical="/") for number in range(3)})
+    shop.pages["/c"] = listing(*shop.pages)
+    with serving(shop):
+        assert run(shop, [source("/c")], tmp_path).products == 3
+
+
 def test_labels_of_one_product_under_several_urls_are_settled_together(tmp_path: Path) -> None:
     sources = ranked([Source("a", taxonomy, "http://a/") for taxonomy in (("A",), ("B", "C"), ("B", "D"))])
     assert [source.taxonomy for source in sources] == [("B", "C"), ("B", "D"), ("A",)]

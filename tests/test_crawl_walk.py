@@ -174,6 +174,17 @@ def test_a_link_to_a_port_that_cannot_be_harms_nobody(tmp_path: Path, port: str)
         assert run(shop, [source("/c")], tmp_path).products == 1
 
 
+def test_pages_that_differ_in_their_pictures_are_all_read_whatever_their_canonical_url(tmp_path: Path) -> None:
+    items = [f"/v?colour={n}" for n in range(200, 0, -1)]  # more than are asked for at once, the first in order last
+
+    def answer(path: str, query: dict[str, str]) -> Reply:
+        return listing(*items) if path == "/c" else product("V", canonical="/v", image=f"/{query['colour']}.jpg")
+
+    result, _ = crawl_endless(tmp_path, answer)
+    assert (result.products, result.variants) == (1, 0)
+    assert rows(tmp_path)[0]["image_urls"] == [f"http://{HOST}/1.jpg"]
+
+
 def test_sitemaps_without_end_end(tmp_path: Path) -> None:
     def answer(path: str, query: dict[str, str]) -> Reply:
         if path.endswith(".xml"):

@@ -87,6 +87,23 @@ def test_a_crawl_that_reads_a_shop_worse_is_refused_and_costs_nothing(tmp_path: 
         assert result.shops[HOST]["coverage"]["price"] == 1.0
 
 
+def test_a_shop_that_lost_its_next_pages_or_shut_us_out_is_noticed_and_asked_again(tmp_path: Path) -> None:
+    good = {"/shirts": listing("/p/0", next_page="/more"), "/more": listing("/p/1", "/p/2")}
+    good |= {f"/p/{number}": product(f"Shirt {number}") for number in range(3)}
+    with serving(Shop(dict(good))) as served:
+        run(served, [source("/shirts")], tmp_path, max_coverage_drop=0.2)
+        served.pages["/more"] = served.pages["/p/0"] = Reply("no", 403)
+        with pytest.raises(AtlasError, match="found no product"):
+            run(served, [source("/shirts")], tmp_path, max_coverage_drop=0.2, snapshot="two")
+        served.pages["/p/0"] = good["/p/0"]
+        with pytest.raises(AtlasError, match=f"{HOST}: its products fell from 3 to 1"):
+            run(served, [source("/shirts")], tmp_path, max_coverage_drop=0.2, snapshot="two")
+        served.pages["/more"] = good["/more"]
+        run(served, [source("/shirts")], tmp_path, max_coverage_drop=0.2, snapshot="two")
+    assert served.asked["/shirts"] == 2, "in the same crawl it is not asked for again"
+    assert len(rows(tmp_path)) == 3
+
+
 def test_a_worse_crawl_can_be_accepted(tmp_path: Path) -> None:
     with serving(shop(None)) as served:
         before = {HOST: {"success_rate": 1.0, "coverage": {"price": 1.0}}}

@@ -10,6 +10,7 @@ Few product pages wait in Scrapy's queue at a time; the others wait in the journ
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
@@ -91,7 +92,7 @@ class CatalogueSpider(scrapy.Spider):
             return
         if page.said and "?" in url:
             product = Product.from_json(json.loads(page.said))
-            self._journal.note_variant(url, json.dumps([product.page_url, product.sku, product.name]))
+            self._journal.note_variant(url, json.dumps(replace(product, url=product.page_url).to_json()))
         for request in self._product_done(site):
             yield request
 
