@@ -226,6 +226,8 @@ PAGE = "<a class=t href=/p/1>1</a>"
         ('{template: "?page={page}&json=1"}', "/c/1?page=2&json=1", "/c/1?page=3&json=1"),
         ('{template: "/api/list/{page}.json"}', "/c/1", "/api/list/2.json"),
         ('{template: "/api/list/{page}.json"}', "/api/list/2.json", "/api/list/3.json"),
+        ('{template: "page/{page}/"}', "/c/1/", "/c/1/page/2/"),
+        ('{template: "page/{page}/"}', "/c/1/page/2/", "/c/1/page/3/"),
     ],
 )
 def test_pages_are_counted_by_the_template(page_url: str, url: str, next_page: str) -> None:

@@ -173,4 +173,6 @@ def _following(where: PageUrl, page: Document) -> str | None:
     page_number = int(current[1]) + where.step if current else where.first
     if named and not after:
         return with_number(page.url, named[1], page_number)
+    if current and not named:  # in its place: a relative template is one of the first page
+        return f"{page.url[: current.start(1)]}{page_number}{page.url[current.end(1) :]}"
     return page.urljoin(where.template.replace("{page}", str(page_number)))
