@@ -96,6 +96,11 @@ class Journal:
             marks = ", ".join("?" * len(readers))
             self._db.execute(f"DELETE FROM pages WHERE reader NOT IN ({marks})", tuple(readers))  # noqa: S608
 
+    def forget_unless(self, reader_of: Callable[[str], str | None]) -> None:
+        """Forget the pages that another one reads by now than did: ``reader_of`` their URL."""
+        self._db.create_function("reader_of", 1, reader_of, deterministic=True)
+        self._db.execute("DELETE FROM pages WHERE kind IN ('listing', 'product') AND reader IS NOT reader_of(url)")
+
     def finish(self) -> None:
         """The crawl has been accepted; from now on its rows are memory. Older ones go."""
         with self._transaction():

@@ -5,11 +5,12 @@ costs that shop's pages and no others. Knows nothing of pages.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from crawlers.pages.profile import Profile, load_profiles
-from crawlers.pages.registry import GENERIC, PROFILES, WITH_CODE
+from crawlers.pages.registry import GENERIC, PROFILES, WITH_CODE, shop_of
 
 CODE = Path(__file__).resolve().parent
 NOT_READING = {"hosts", "note", "limits"}  # keys of a profile that change no reading
@@ -24,6 +25,11 @@ def readers(robots_tags: Iterable[str]) -> dict[str, str]:
     own = {shop.name: "" for shop in (GENERIC, *WITH_CODE.values())}
     own |= {name: _text(profile) for name, profile in profiles.items() if profile.hosts}
     return {name: _digest([*common, text]) for name, text in own.items()}
+
+
+def reader_of(url: str, digests: Mapping[str, str]) -> str | None:
+    """Which of `readers` reads the page at ``url``: a shop that was read generically may have a profile since."""
+    return digests.get(shop_of(urlsplit(url).hostname or "").name)
 
 
 def _text(profile: Profile) -> str:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from atlas_model.errors import AtlasError, RetryError
-from crawlers.journal import locked
+from crawlers.journal import PRODUCT, Journal, Page, locked
 from crawlers.pages import registry
 from crawlers.readers import readers
 from tests.crawling import listing, product, rows, run, source, titles
@@ -232,3 +232,28 @@ def test_a_mended_profile_costs_the_pages_of_its_shop_only(tmp_path: Path, monke
     mended = of({"product": {"title": "h2"}})
     assert {name for name in first if mended[name] != first[name]} == {"mine"}
     assert not set(of({}, ("noai",)).values()) & set(first.values())
+
+
+def test_the_first_profile_of_a_shop_has_its_pages_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from crawlers import readers as module
+
+    def begin(folder: Path) -> tuple[Journal, dict[str, str]]:
+        folder.mkdir(exist_ok=True)
+        for place in (module, registry):
+            monkeypatch.setattr(place, "PROFILES", folder)
+        digests = readers(())
+        journal = Journal(tmp_path / "journal.sqlite")
+        journal.begin("one", digests.values())
+        journal.forget_unless(lambda url: module.reader_of(url, digests))
+        return journal, digests
+
+    urls = ["http://www.new.test/p/1", "http://other.test/p/1"]
+    journal, digests = begin(tmp_path / "before")
+    with journal:
+        for url in urls:
+            journal.put(PRODUCT, url, Page("said", reader=digests["generic"]))
+    (tmp_path / "after").mkdir()
+    (tmp_path / "after/new.yaml").write_text(yaml.safe_dump({"hosts": ["new.test"], "product": {"title": "h2"}}))
+    journal, _ = begin(tmp_path / "after")
+    with journal:
+        assert [journal.page(PRODUCT, url) is None for url in urls] == [True, False]

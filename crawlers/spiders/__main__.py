@@ -12,6 +12,7 @@ from atlas_model.processes import die_with_parent
 from atlas_model.progress import Progress
 from crawlers.job import CrawlJob, CrawlReport
 from crawlers.journal import Journal
+from crawlers.readers import reader_of
 from crawlers.settings import scrapy_settings
 from crawlers.spiders.catalogue import CatalogueSpider
 
@@ -33,6 +34,7 @@ def run(job: CrawlJob) -> None:
     crawler = process.create_crawler(CatalogueSpider)
     with Journal(job.journal) as journal, Progress("crawl", unit="products") as progress:
         journal.begin(job.snapshot, job.readers.values())
+        journal.forget_unless(lambda url: reader_of(url, job.readers))
         progress.advance(journal.settled_products())
         process.crawl(crawler, job=job, journal=journal, progress=progress)
         process.start()
