@@ -128,13 +128,18 @@ def crawl(
             for site, tally in settlement.shops.items():
                 tally.listing_pages, tally.items = report.listed[site]["pages"], report.listed[site]["items"]
             accepted = folder / HEALTH
-            before = json.loads(accepted.read_text(encoding="utf-8")) if accepted.is_file() else baseline or {}
+            before = _health_in(accepted) or baseline or {}
             rows = _accepted(settlement, journal, before, max_coverage_drop, report=report, log=job.log)
             products = write_rows(output, rows, PRODUCTS)
             never_met = settlement.never_met()
             journal.finish()
         health = {site: tally.to_json() for site, tally in settlement.shops.items()}
         write_json(accepted, health)
+    if settlement.dropped["duplicate"] > products:
+        say(
+            f"crawl: {settlement.dropped['duplicate']} pages count as duplicates of {products} products; is the number "
+            "that is read as the article's one of the shop? `atlas crawl try URL` shows it"
+        )
     for site, urls in never_met.items():
         if urls:
             say(f"crawl: {site}: {len(urls)} products of its sitemaps are in no category, such as {urls[:SHOWN]}")
@@ -155,6 +160,15 @@ def crawl(
         retries=report.retries,
         seconds=round(time.monotonic() - started, 2),
     )
+
+
+def _health_in(path: Path) -> Health:
+    """Nothing where the file is missing or damaged."""
+    try:
+        health: Health = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return health
 
 
 def _paces(sources: Sequence[Source]) -> dict[str, HostProfile]:

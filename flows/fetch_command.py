@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 from atlas_model.params import load_params
 from atlas_model.progress import say
@@ -26,9 +27,14 @@ def fetch(*, retry_failed: bool) -> int:
     params = load_params()
     if retry_failed:
         with Spool(spool_folder(params.crawl)) as spool:
-            restore(spool, paths.SHARDS, paths.REFS, params.crawl.snapshot)
+            restore(spool, paths.SHARDS, paths.REFS, _metrics().get("snapshot", ""))
     dvc_repo.run_stage("fetch", say, force=retry_failed)
-    metrics = json.loads((paths.METRICS / "fetch.json").read_text(encoding="utf-8"))
-    sys.stdout.write(json.dumps(metrics, indent=2) + "\n")
+    sys.stdout.write(json.dumps(_metrics(), indent=2) + "\n")
     say("Up to date: data/images. What depends on it: dvc repro")
     return 0
+
+
+def _metrics() -> dict[str, Any]:
+    """Of the run that wrote data/images; they say which snapshot it fetched, which need not be today's."""
+    path = paths.METRICS / "fetch.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -217,6 +217,13 @@ def test_what_failed_is_retried_through_dvc_in_a_clone_without_a_spool(
     assert {ref["image_id"] for ref in refs} - {None} == images
     assert dvc_repo.is_up_to_date("fetch")
 
+    server.asked.clear()
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["crawl"]["snapshot"] = "later"  # crawled, not fetched yet: its pictures may be others
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert main(["fetch", "--retry-failed"]) == 0
+    assert all(server.asked[f"/pictures/{number}"] == 1 for number in range(5))
+
 
 @pytest.mark.slow
 def test_the_stage_fetches_from_the_demo_shop_and_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

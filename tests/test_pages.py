@@ -5,10 +5,11 @@
 
 import json
 import time
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import pytest
 from web_poet import HttpResponse
@@ -16,7 +17,7 @@ from web_poet import HttpResponse
 from crawlers.items import Product
 from crawlers.pages.registry import WITH_CODE, shop_of
 from crawlers.pages.saved import Kind, SavedPage, read_page
-from crawlers.pages.values import clean_text, currency_code, parse_amount
+from crawlers.pages.values import clean_text, currency_code, http_url, parse_amount
 
 SAVED = Path(__file__).parent / "pages"
 PAGES = sorted(SAVED.glob("*/*.json"))
@@ -160,3 +161,19 @@ def test_clean_text(text: object, clean: str | None) -> None:
 
 def test_texts_have_an_end() -> None:
     assert len(clean_text("x" * 10**6) or "") == 2000
+
+
+@dataclass(frozen=True)
+class Base:
+    def urljoin(self, url: str) -> str:
+        return urljoin("http://shop.test/list", url)
+
+
+def test_urls_that_nobody_can_ask_for_are_none() -> None:
+    hopeless = ["http://a..test/", f"http://{'a' * 64}.test/", "http://h:99999/"]
+    assert [http_url(url, Base()) for url in hopeless] == [None] * len(hopeless)
+    assert http_url("http://münchen.test/a#b", Base()) == "http://münchen.test/a"
+
+
+def test_passwords_in_links_stay_out_of_the_data() -> None:
+    assert http_url("//user:secret@shop.test:8080/p/1?q=a@b", Base()) == "http://shop.test:8080/p/1?q=a@b"

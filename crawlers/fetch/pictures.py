@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from crawlers.fetch.outcome import Outcome, Wanted
 from crawlers.fetch.spool import FLUSH_S, Spool
 
 BACKOFF_S = 0.5  # longest wait before a second attempt
+LOOKUPS = 64  # of names, at once
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ class _Tally:
 
     async def fill(self, client: Client, total: int, **limits: Any) -> None:
         """`download` all that the spool has in its queue; whatever ends it, what has come is kept."""
+        # Names are looked up in threads, and a slow one must not keep the others waiting.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(LOOKUPS, "lookup"))
         with Progress("fetch", total, "pictures") as progress:
 
             def keep(wanted: Wanted, outcome: Outcome, attempts: int) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Container, Iterable, Mapping
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any, Protocol
-from urllib.parse import urldefrag, urlsplit
+from urllib.parse import urldefrag, urlsplit, urlunsplit
 
 from price_parser import Price
 
@@ -145,15 +145,15 @@ def currency_code(value: Any) -> str | None:
 
 
 def http_url(value: Any, page: Joins) -> str | None:
-    """``value`` as an absolute http(s) URL without fragment, or None."""
+    """``value`` as an absolute http(s) URL without fragment, user and password, or None."""
     if not isinstance(value, str) or not value.strip() or len(value) > MAX_URL:
         return None
     try:
-        url = urldefrag(page.urljoin(value.strip())).url
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0  # refuses odd ports
-    except ValueError:
+        parts = urlsplit(urldefrag(page.urljoin(value.strip())).url)
+        usable = parts.scheme in ("http", "https") and parts.port != 0 and _may_exist(parts.hostname or "")
+    except ValueError:  # of ports as well
         return None
+    url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     return url if usable and not UNSEEN.search(url) else None
 
 
@@ -169,6 +169,14 @@ def http_urls(values: Iterable[Any], page: Joins) -> list[str]:
     """Those of ``values`` that are http(s) URLs, absolute, each once, in order."""
     urls = (http_url(value, page) for value in values)
     return list(dict.fromkeys(url for url in urls if url))
+
+
+def _may_exist(host: str) -> bool:
+    """Whether ``host`` can be looked up at all: no client gets as far as asking for other ones."""
+    try:
+        return bool(host) and bool(host.encode("idna"))
+    except UnicodeError:  # an empty label, one that is too long, or no name in any script
+        return False
 
 
 def _normal_price(text: str) -> Price:

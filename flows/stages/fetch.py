@@ -38,7 +38,7 @@ def run(params: Params) -> None:
         write_images(paths.SHARDS, spool, params.fetch.shard_rows)
         write_refs(paths.REFS, paths.PRODUCTS, spool)
         spool.drop_unwanted()
-    write_metrics("fetch", report.to_json())
+    write_metrics("fetch", {"snapshot": params.crawl.snapshot} | report.to_json())
     if params.crawl.source == "demo":  # the demo shop's code may change under one snapshot
         shutil.rmtree(folder)
 
