@@ -6,6 +6,7 @@ product, sorted, without timestamps. It is replaced only by a crawl that is comp
 as the last one that was accepted.
 """
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -127,6 +128,7 @@ def crawl(
             settlement = Settlement(journal, sources)
             for site, tally in settlement.shops.items():
                 tally.listing_pages, tally.items = report.listed[site]["pages"], report.listed[site]["items"]
+                tally.asked = _asked(site, sources, max_pages_per_category)
             accepted = folder / HEALTH
             before = _health_in(accepted) or baseline or {}
             rows = _accepted(settlement, journal, before, max_coverage_drop, report=report, log=job.log)
@@ -160,6 +162,12 @@ def crawl(
         retries=report.retries,
         seconds=round(time.monotonic() - started, 2),
     )
+
+
+def _asked(site: str, sources: Sequence[Source], max_pages: int) -> str:
+    """A digest of what there is to go through at ``site``."""
+    urls = sorted(source.url for source in sources if source.site == site)
+    return hashlib.sha256(json.dumps([shop_of(site).max_pages or max_pages, urls]).encode()).hexdigest()[:12]
 
 
 def _health_in(path: Path) -> Health:
@@ -224,8 +232,8 @@ def _accepted(
         raise AtlasError(
             f"shops were read worse than in the last accepted crawl, by more than crawl.max_coverage_drop:{detail}\n"
             "`atlas crawl try URL` shows what is read of a page. Mend the shop's profile in crawlers/pages and run "
-            "again: other shops' pages are not asked for twice, this one's that gave nothing are. If the shop (or "
-            "the list of its categories) is like that now, raise crawl.max_coverage_drop for one run."
+            "again: other shops' pages are not asked for twice, this one's that gave nothing are. If the shop is "
+            "like that now, raise crawl.max_coverage_drop for one run."
         )
 
 

@@ -20,6 +20,7 @@ Health = Mapping[str, Mapping[str, Any]]
 class ShopTally:
     """Counts of one shop's pages."""
 
+    asked: str = ""  # a digest of what this crawl had to go through; numbers of products compare where it is the same
     listing_pages: int = 0
     items: int = 0  # on them, in all
     products: int = 0
@@ -47,6 +48,7 @@ class ShopTally:
         """As metrics; shares are 0 where there is nothing that they could be of."""
         asked = self.pages - sum(self.dropped[reason] for reason in FORBIDDEN)
         return {
+            "asked": self.asked,
             "products": self.products,
             "product_pages": self.pages,
             "listing_pages": self.listing_pages,
@@ -61,11 +63,13 @@ class ShopTally:
 def falls(before: Health, now: Health, max_drop: float) -> Iterator[str]:
     """A sentence for each share of a shop, and for its products, if more than ``max_drop`` of it is lost.
 
-    Of shops in both only. Fewer products count, because a shop whose next pages are no longer found reads well.
+    Of shops in both only. Fewer products count where the same was asked, because a shop whose next pages are no
+    longer found reads well.
     """
     for site in sorted(before.keys() & now.keys()):
+        same = before[site].get("asked") == now[site].get("asked")
         had, has = (health[site].get("products", 0) for health in (before, now))
-        if had - has > max_drop * had:
+        if same and had - has > max_drop * had:
             yield f"{site}: its products fell from {had} to {has}"
         earlier, later = _shares(before[site]), _shares(now[site])
         for name, share in earlier.items():

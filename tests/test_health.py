@@ -26,6 +26,7 @@ def test_shares_are_of_the_pages_that_could_be_read() -> None:
     tally.add_page(None, "http_404")
     tally.add_page(None, "robots")
     assert tally.to_json() == {
+        "asked": "",
         "products": 1,
         "product_pages": 4,
         "listing_pages": 2,
@@ -100,8 +101,10 @@ def test_a_shop_that_lost_its_next_pages_or_shut_us_out_is_noticed_and_asked_aga
             run(served, [source("/shirts")], tmp_path, max_coverage_drop=0.2, snapshot="two")
         served.pages["/more"] = good["/more"]
         run(served, [source("/shirts")], tmp_path, max_coverage_drop=0.2, snapshot="two")
-    assert served.asked["/shirts"] == 2, "in the same crawl it is not asked for again"
-    assert len(rows(tmp_path)) == 3
+        assert len(rows(tmp_path)) == 3
+        assert served.asked["/shirts"] == 2, "in the same crawl it is not asked for again"
+        run(served, [source("/shirts")], tmp_path, max_coverage_drop=0.2, snapshot="three", max_pages_per_category=1)
+    assert len(rows(tmp_path)) == 1, "less was asked for: that less comes is no fall"
 
 
 def test_a_worse_crawl_can_be_accepted(tmp_path: Path) -> None:
