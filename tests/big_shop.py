@@ -14,6 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from atlas_model.processes import die_with_parent
 from crawlers.crawl import crawl
 from crawlers.fetch.collect import picture_urls
 from crawlers.fetch.pictures import fetch_pictures
@@ -86,8 +87,7 @@ def shop() -> None:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         print(runner.addresses[0][1], flush=True)
-        await asyncio.to_thread(sys.stdin.read)  # until it closes
-        await runner.cleanup()
+        await asyncio.Event().wait()
 
     asyncio.run(serve())
 
@@ -133,6 +133,7 @@ def fetch_it(folder: Path, port: int) -> None:
 if __name__ == "__main__":
     what, *given = sys.argv[1:]
     if what == "shop":
+        die_with_parent()
         shop()
     else:
         {"crawl": crawl_it, "fetch": fetch_it}[what](Path(given[0]), int(given[1]))

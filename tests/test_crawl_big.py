@@ -40,9 +40,10 @@ def process(*arguments: object, **options: Any) -> Iterator[subprocess.Popen[str
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    with process("shop", stdin=subprocess.PIPE) as shop:
+    with process("shop") as shop:
         assert shop.stdout is not None
         yield int(shop.stdout.readline())
+        assert shop.poll() is None, "the shop has ended by itself"
 
 
 def count(database: Path, query: str) -> int:
