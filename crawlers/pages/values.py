@@ -7,6 +7,7 @@ a text stays text. Knows nothing of where on a page a value stood.
 import re
 from collections.abc import Container, Iterable, Mapping
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import urldefrag, urlsplit, urlunsplit
 
@@ -171,6 +172,7 @@ def http_urls(values: Iterable[Any], page: Joins) -> list[str]:
     return list(dict.fromkeys(url for url in urls if url))
 
 
+@lru_cache(maxsize=1024)  # few hosts, many links
 def _may_exist(host: str) -> bool:
     """Whether ``host`` can be looked up at all: no client gets as far as asking for other ones."""
     try:
