@@ -68,7 +68,7 @@ class BrowsingSpider(scrapy.Spider):
         self.came[asked] = {"status": response.status, "url": response.url, "text": response.text}
 
     def failed(self, failure: Failure) -> None:
-        asked = failure.request.cb_kwargs["asked"]  # type: ignore[attr-defined]
+        asked = failure.request.cb_kwargs["asked"]
         self.came[asked] = {"reason": reason_of(failure.value), "text": str(failure.value)}
 
 

@@ -67,7 +67,7 @@ async def get(url: str, server: RawServer, dns: AbstractResolver | None = None) 
     """What ``url`` says to a client that finds shop.test at the server."""
     async with open_session({"shop.test": ("127.0.0.1", server.port)}) as client:
         if dns is not None:
-            resolver = client.connector._resolver  # type: ignore[union-attr]
+            resolver = client.connector._resolver
             await resolver._dns.close()
             resolver._dns = dns
         async with client.get(url, allow_redirects=False) as answer:

@@ -52,7 +52,7 @@ def scrapy_files(port: int, count: int, folder: Path) -> None:
     class Spider(scrapy.Spider):
         name = "pictures"
 
-        async def start(self):  # type: ignore[no-untyped-def]
+        async def start(self):
             for url in urls(port, count):  # an item of all of them would open a connection for each at once
                 yield {"file_urls": [url]}
 
@@ -125,7 +125,7 @@ def atlas_small(port: int, count: int, folder: Path) -> None:
     kept = [0]
     keep = module.Spool.keep
 
-    def counting(*arguments) -> None:  # type: ignore[no-untyped-def]
+    def counting(*arguments) -> None:
         kept[0] += 1
         keep(*arguments)
 
@@ -134,7 +134,7 @@ def atlas_small(port: int, count: int, folder: Path) -> None:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             print(kept[0], pages * 4096 / 1e6, flush=True)
 
-    module.Spool.keep = counting  # type: ignore[method-assign]
+    module.Spool.keep = counting
     ended = threading.Event()
     watcher = threading.Thread(target=watch)
     watcher.start()
