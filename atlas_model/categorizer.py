@@ -53,6 +53,7 @@ class Categorizer(nn.Module):
     """
 
     kind = "categorizer"
+    temperature: float  # that logits are divided by in prediction, for honest probabilities; training knows none
     targets: Tensor
     routes: Tensor
 
@@ -68,6 +69,7 @@ class Categorizer(nn.Module):
         super().__init__()
         self.architecture, self.taxonomy = architecture, taxonomy
         self.alpha_c, self.alpha_target = alpha_c, alpha_target
+        self.temperature = 1.0
         self.encoder = build_encoder(
             architecture.encoder, in_channels=architecture.in_channels, grid=architecture.grid, weights=weights
         )
@@ -120,6 +122,7 @@ class Categorizer(nn.Module):
             beam=beam,
             top=top,
             normalize=self.architecture.normalize if constrained else "vocabulary",
+            temperature=self.temperature,
             length_normalization=length_normalization,
         )
 
@@ -133,6 +136,7 @@ class Categorizer(nn.Module):
             self._trie(pictures.device, constrained=True),
             top=top,
             normalize=self.architecture.normalize,
+            temperature=self.temperature,
             length_normalization=length_normalization,
         )
 
@@ -186,10 +190,12 @@ class Classifier(nn.Module):
     """The baseline: the same encoder, its cells averaged, one linear layer over all paths."""
 
     kind = "classifier"
+    temperature: float  # as of the `Categorizer`
 
     def __init__(self, architecture: Architecture, taxonomy: Taxonomy, *, weights: str | None = None) -> None:
         super().__init__()
         self.architecture, self.taxonomy = architecture, taxonomy
+        self.temperature = 1.0
         self.encoder = build_encoder(
             architecture.encoder, in_channels=architecture.in_channels, grid=architecture.grid, weights=weights
         )
@@ -240,6 +246,7 @@ def save(
         "kind": model.kind,
         "architecture": asdict(model.architecture),
         "taxonomy": model.taxonomy.to_json(),
+        "temperature": model.temperature,
         "preprocessing": preprocessing.to_json(),
         "params": params,
         "metrics": metrics,
@@ -274,6 +281,8 @@ def _load(
         architecture = Architecture(**description["architecture"])
         assert architecture.normalize in get_args(Normalize), architecture
         model = model_class(architecture, taxonomy)
+        model.temperature = float(description.get("temperature", 1.0))
+        assert 0 < model.temperature < float("inf"), model.temperature
         preprocessing = Preprocessing(**description["preprocessing"])
         assert preprocessing.mode in get_args(Mode) and preprocessing.size > 0, preprocessing
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:

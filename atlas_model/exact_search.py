@@ -26,6 +26,7 @@ def exact_search(
     *,
     top: int,
     normalize: Normalize,
+    temperature: float = 1.0,
     length_normalization: float = 0.0,
 ) -> tuple[Found, Float[Tensor, "b nodes"]]:
     """The ``top`` most probable of all paths, and log p of each of the trie's nodes: that the path leads through it.
@@ -38,7 +39,15 @@ def exact_search(
     # What is kept of all of them: where they looked, and the states of a level.
     kept = len(going_on) * (cells.shape[1] + 2 * decoder.lstm.hidden_size) + len(first)
     parts = [
-        _search(decoder, part, trie, top=top, normalize=normalize, length_normalization=length_normalization)
+        _search(
+            decoder,
+            part,
+            trie,
+            top=top,
+            normalize=normalize,
+            temperature=temperature,
+            length_normalization=length_normalization,
+        )
         for part in torch.split(cells, max(1, 4 * FLOATS_AT_ONCE // kept))
     ]
     found, log_probability = zip(*parts, strict=True)
@@ -53,6 +62,7 @@ def _search(
     *,
     top: int,
     normalize: Normalize,
+    temperature: float,
     length_normalization: float,
 ) -> tuple[Found, Float[Tensor, "b nodes"]]:
     memory, state = decoder.start(cells)
@@ -68,7 +78,9 @@ def _search(
             states.append(new)
             looked.append(attention)
             edge, valid = trie.edges(node[part], width)  # (c, f)
-            gain = next_log_probability(decoder, new.hidden, trie.token[edge], valid, normalize)  # (b, c, f)
+            gain = next_log_probability(
+                decoder, new.hidden, trie.token[edge], valid, normalize, temperature
+            )  # (b, c, f)
             log_p[:, trie.child[edge[valid]]] = (log_p[:, node[part], None] + gain)[:, valid]
         levels.append(Level(token.expand(b, -1), parent.expand(b, -1), torch.cat(looked, dim=1)))
         state = State(torch.cat([new.hidden for new in states], dim=1), torch.cat([new.cell for new in states], dim=1))

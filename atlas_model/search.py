@@ -129,6 +129,7 @@ def beam_search(
     beam: int,
     top: int,
     normalize: Normalize,
+    temperature: float = 1.0,
     length_normalization: float = 0.0,
 ) -> Found:
     """The ``top`` most probable paths of ``trie`` that a beam finds for each picture.
@@ -140,6 +141,7 @@ def beam_search(
         beam: hypotheses kept per picture and level.
         top: paths returned per picture.
         normalize: as the decoder was trained.
+        temperature: logits are divided by it (`calibration`); 1 leaves them.
         length_normalization: alpha; 0 compares plain log-probabilities.
     """
     memory, state = decoder.start(cells)
@@ -153,7 +155,14 @@ def beam_search(
         state, attention = decoder.step(memory, state, token)
         levels.append(Level(token, parent, attention))
         edge, valid = trie.edges(node.flatten(), width)  # (b * k, f)
-        gain = next_log_probability(decoder, state.hidden.flatten(0, 1)[None], trie.token[edge], valid, normalize)
+        gain = next_log_probability(
+            decoder,
+            state.hidden.flatten(0, 1)[None],
+            trie.token[edge],
+            valid,
+            normalize=normalize,
+            temperature=temperature,
+        )
         total = (score.unsqueeze(-1) + gain.view(b, -1, width)).flatten(1)  # (b, k * f)
         edge = edge.view(b, -1)  # (b, k * f)
         ending = trie.path[edge] >= 0
@@ -180,13 +189,15 @@ def next_log_probability(
     hidden: Float[Tensor, "b n h"],
     tokens: Int[Tensor, "n f"],
     valid: Bool[Tensor, "n f"],
+    *,
     normalize: Normalize,
+    temperature: float,
 ) -> Float[Tensor, "b n f"]:
     """The log-probability of each of ``tokens`` as the next one, -inf where not ``valid``."""
     if normalize == "children":
-        found = decoder.logits_of(hidden, tokens, valid).log_softmax(dim=-1)
+        found = (decoder.logits_of(hidden, tokens, valid) / temperature).log_softmax(dim=-1)
     else:
-        logits = decoder.logits(hidden)  # (b, n, v)
+        logits = decoder.logits(hidden) / temperature  # (b, n, v)
         found = logits.gather(2, tokens.expand(len(hidden), -1, -1)) - logits.logsumexp(dim=-1, keepdim=True)
     return found.masked_fill(~valid, -torch.inf)  # also where nothing is valid, and the softmax has no number
 

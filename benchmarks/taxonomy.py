@@ -85,7 +85,8 @@ def _steps(name: str, taxonomies: dict[int, Taxonomy], normalize: Normalize) -> 
             edge, valid = trie.edges(node, FAN_OUT)
             token = trie.token[edge[:, 0]].view(-1, BEAM)
             new, _ = decoder.step(memory, state, token)
-            next_log_probability(decoder, new.hidden.flatten(0, 1)[None], trie.token[edge], valid, normalize)
+            hidden = new.hidden.flatten(0, 1)[None]
+            next_log_probability(decoder, hidden, trie.token[edge], valid, normalize=normalize, temperature=1.0)
 
         variants[f"{normalize}, {paths} paths"] = step
     return paired_medians(RUNS, **variants)
