@@ -79,7 +79,7 @@ def _search(
             looked.append(attention)
             edge, valid = trie.edges(node[part], width)  # (c, f)
             gain = next_log_probability(
-                decoder, new.hidden, trie.token[edge], valid, normalize, temperature
+                decoder, new.hidden, trie.token[edge], valid, normalize=normalize, temperature=temperature
             )  # (b, c, f)
             log_p[:, trie.child[edge[valid]]] = (log_p[:, node[part], None] + gain)[:, valid]
         levels.append(Level(token.expand(b, -1), parent.expand(b, -1), torch.cat(looked, dim=1)))
