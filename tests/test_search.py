@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from atlas_model import decoder as decoder_module
 from atlas_model.decoder import AttentionDecoder
+from atlas_model.exact_search import exact_search
 from atlas_model.search import DeviceTrie, Found, Normalize, beam_search, best
 from atlas_model.taxonomy import END, PAD, START, Taxonomy
 from tests.slow_search import (
@@ -118,13 +119,15 @@ def test_never_writes_an_invalid_path_however_much_the_decoder_wants_to() -> Non
     assert (freely.tokens[:, 0, 0] == END).all(), "with no mask it writes what it wants"
 
 
-def test_unconstrained_search_is_a_beam_over_the_whole_vocabulary() -> None:
-    vocabulary, steps, beam = 6, 3, 4
-    decoder = make_decoder(vocabulary, seed=3)
+@settings(max_examples=20)
+@given(vocabulary=st.integers(4, 8), steps=st.integers(1, 5), beam=st.integers(1, 6), seed=st.integers(0, 10_000))
+def test_unconstrained_search_is_a_beam_over_the_whole_vocabulary(
+    vocabulary: int, steps: int, beam: int, seed: int
+) -> None:
+    decoder = make_decoder(vocabulary, seed)
     cells = torch.randn(1, 4, 6)
-    found = beam_search(
-        decoder, cells, DeviceTrie.free(vocabulary, steps, CPU), beam=beam, top=1, normalize="vocabulary"
-    )
+    free = DeviceTrie.free(vocabulary, steps, CPU)
+    found = beam_search(decoder, cells, free, beam=beam, top=1, normalize="vocabulary")
     live, ends = [(0.0, [])], []
     for _ in range(steps):
         grown = [
@@ -137,8 +140,35 @@ def test_unconstrained_search_is_a_beam_over_the_whole_vocabulary() -> None:
         ends += [each for each in grown if each[1][-1] == END]
         live = sorted((each for each in grown if each[1][-1] != END), reverse=True)[:beam]
     score, tokens = max(ends)
-    assert found.log_probability.item() == pytest.approx(score, abs=1e-5)
+    assert found.log_probability.item() == pytest.approx(score, abs=1e-4)
     assert found.tokens[0, 0, : len(tokens)].tolist() == tokens
+
+
+@settings(max_examples=20)
+@given(
+    taxonomy=taxonomies,
+    normalize=normalizes,
+    temperature=st.sampled_from([0.3, 1.0, 4.0]),
+    few_tokens=st.sampled_from([0, 1024]),
+    seed=st.integers(0, 10_000),
+)
+def test_a_temperature_divides_the_logits(
+    taxonomy: Taxonomy, normalize: Normalize, temperature: float, few_tokens: int, seed: int
+) -> None:
+    decoder = make_decoder(len(taxonomy.tokens), seed)
+    cells = torch.randn(2, 4, 6)
+    trie = DeviceTrie.of(taxonomy.trie, CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoder_module, "FEW_TOKENS", few_tokens)
+        warm = beam_search(decoder, cells, trie, beam=4, top=3, normalize=normalize, temperature=temperature)
+        _, warm_nodes = exact_search(decoder, cells, trie, top=3, normalize=normalize, temperature=temperature)
+        with torch.no_grad():
+            decoder.output.weight.div_(temperature)
+            decoder.output.bias.div_(temperature)
+        divided = beam_search(decoder, cells, trie, beam=4, top=3, normalize=normalize)
+        _, divided_nodes = exact_search(decoder, cells, trie, top=3, normalize=normalize)
+    torch.testing.assert_close(warm.log_probability, divided.log_probability, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(warm_nodes, divided_nodes, atol=1e-4, rtol=1e-4)
 
 
 def test_attention_is_that_of_the_written_path() -> None:
