@@ -82,7 +82,7 @@ def _search(
                 decoder, new.hidden, trie.token[edge], valid, normalize=normalize, temperature=temperature
             )  # (b, c, f)
             log_p[:, trie.child[edge[valid]]] = (log_p[:, node[part], None] + gain)[:, valid]
-        levels.append(Level(token.expand(b, -1), parent.expand(b, -1), torch.cat(looked, dim=1)))
+        levels.append(Level(token.expand(b, -1), parent.expand(b, -1), log_p[:, node], torch.cat(looked, dim=1)))
         state = State(torch.cat([new.hidden for new in states], dim=1), torch.cat([new.cell for new in states], dim=1))
         edge, valid = trie.edges(node, width)
         slot, _ = valid.nonzero(as_tuple=True)

@@ -41,6 +41,7 @@ class Found:
     path: Int[Tensor, "b n"]
     log_probability: Float[Tensor, "b n"]
     tokens: Int[Tensor, "b n t"]  # what was written, PAD after the end
+    reached: Float[Tensor, "b n t"]  # log-probability of what was written up to each token; 0 after the end
     attention: Float[Tensor, "b n t cells"]  # where the decoder looked while writing it; 0 after the end
 
 
@@ -87,6 +88,7 @@ class Level:
 
     token: Int[Tensor, "b k"]  # that each had just written
     parent: Int[Tensor, "b k"]  # which hypothesis of the level above it came from
+    score: Float[Tensor, "b k"]  # its log-probability
     attention: Float[Tensor, "b k cells"]  # where it looked next
 
 
@@ -153,7 +155,7 @@ def beam_search(
     ends = Ends.none(b, top, device)
     for depth, width in enumerate(trie.fan_out):
         state, attention = decoder.step(memory, state, token)
-        levels.append(Level(token, parent, attention))
+        levels.append(Level(token, parent, score, attention))
         edge, valid = trie.edges(node.flatten(), width)  # (b * k, f)
         gain = next_log_probability(
             decoder,
@@ -203,19 +205,24 @@ def next_log_probability(
 
 
 def follow_back(levels: Sequence[Level], ends: Ends, steps: int) -> Found:
-    """What each of ``ends`` wrote on its way, and where it looked."""
+    """What each of ``ends`` wrote on its way, how probable that was, and where it looked."""
     b, n = ends.path.shape
     cells = levels[0].attention.shape[-1]
     tokens = torch.full((b, n, steps), PAD, device=ends.path.device)
     attention = levels[0].attention.new_zeros(b, n, steps, cells)
-    token, slot = ends.token, ends.slot
+    reached = ends.log_probability.new_zeros(b, n, steps)
+    token, slot, score = ends.token, ends.slot, ends.log_probability
     for depth in reversed(range(len(levels))):
         level, on = levels[depth], ends.level >= depth
         tokens[:, :, depth] = token.where(on, PAD)
+        reached[:, :, depth] = score.where(on, 0.0)
         at = slot.where(on, 0)  # an end that is not on its way yet points into another level
         attention[:, :, depth] = level.attention.gather(1, at.unsqueeze(-1).expand(-1, -1, cells)) * on.unsqueeze(-1)
-        token, slot = level.token.gather(1, at).where(on, token), level.parent.gather(1, at).where(on, slot)
-    return Found(ends.path, ends.log_probability, tokens, attention)
+        token, slot, score = (
+            above.gather(1, at).where(on, now)
+            for above, now in ((level.token, token), (level.parent, slot), (level.score, score))
+        )
+    return Found(ends.path, ends.log_probability, tokens, reached, attention)
 
 
 def best(scores: Float[Tensor, "b m"], count: int) -> tuple[Float[Tensor, "b n"], Int[Tensor, "b n"]]:

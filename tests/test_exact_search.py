@@ -64,6 +64,10 @@ def test_agrees_with_one_path_at_a_time(
         count = len(expected)
         assert equal_scores(found.log_probability[picture, :count].tolist(), [score for score, _ in expected])
         assert (found.log_probability[picture, count:] == -torch.inf).all()
+        for rank, (_, tokens) in enumerate(expected):
+            so_far = [scores[tuple(tokens[:step])] for step in range(1, len(tokens) + 1)]
+            assert equal_scores(found.reached[picture, rank, : len(tokens)].tolist(), so_far)
+            assert not found.reached[picture, rank, len(tokens) :].any()
         of_nodes = {
             int(node): scores[tuple(sequences[index][:step])]
             for index, route in enumerate(taxonomy.trie.routes)
@@ -92,7 +96,7 @@ def test_finds_and_sees_what_an_endless_beam_does(taxonomy: Taxonomy, normalize:
     cells = torch.randn(3, 4, 6)
     found, _ = exact_search(decoder, cells, trie, top=5, normalize=normalize)
     beamed = beam_search(decoder, cells, trie, beam=1000, top=5, normalize=normalize)
-    for name in ("path", "tokens", "log_probability", "attention"):
+    for name in ("path", "tokens", "log_probability", "reached", "attention"):
         torch.testing.assert_close(getattr(found, name), getattr(beamed, name), atol=1e-4, rtol=1e-4)
 
 
