@@ -17,7 +17,7 @@ from atlas_model.records import LABELLED, read_table
 from atlas_model.taxonomy_files import load_taxonomy, split_path
 from crawlers.shop.catalogue import SAMPLE, SAMPLE_SCHEMA
 from crawlers.shop.pictures import GARMENT, WholeView, draw, find_close_up
-from tools import build_sample
+from tools import build_sample, fashion_mnist
 
 DATA = SAMPLE.parent
 LABELLED_FOLDER = DATA / "zoom/labelled"
@@ -109,9 +109,10 @@ def source(tmp_path_factory: pytest.TempPathFactory, sample: dict[str, list]) ->
     pairs = [(label, content) for label, contents in by_label.items() for content in [*contents, contents[0]]]
     folder = tmp_path_factory.mktemp("fashion-mnist")
     header = struct.pack(">IIII", 0x803, len(pairs), 28, 28)
-    (folder / build_sample.IMAGES).write_bytes(gzip.compress(header + b"".join(content for _, content in pairs)))
-    labels = bytes(label for label, _ in pairs)
-    (folder / build_sample.LABELS).write_bytes(gzip.compress(struct.pack(">II", 0x801, len(pairs)) + labels))
+    pictures, labels = fashion_mnist.IMAGES["train"], fashion_mnist.LABELS["train"]
+    (folder / pictures).write_bytes(gzip.compress(header + b"".join(content for _, content in pairs)))
+    content = struct.pack(">II", 0x801, len(pairs)) + bytes(label for label, _ in pairs)
+    (folder / labels).write_bytes(gzip.compress(content))
     return folder
 
 
@@ -131,20 +132,20 @@ def test_the_build_gives_the_same_bytes_each_time(source: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not build_sample.FOLDERS[0].exists(), reason="the Debian package dataset-fashion-mnist is not here")
+@pytest.mark.skipif(not fashion_mnist.DEBIAN.exists(), reason="the Debian package dataset-fashion-mnist is not here")
 def test_the_data_in_git_is_what_the_script_builds(tmp_path: Path) -> None:
-    build_sample.build(build_sample.FOLDERS[0], tmp_path)
+    build_sample.build(fashion_mnist.DEBIAN, tmp_path)
     for made in (path for path in tmp_path.rglob("*") if path.is_file()):
         assert made.read_bytes() == (DATA / made.relative_to(tmp_path)).read_bytes(), made.name
 
 
 def test_missing_and_broken_sources_are_named(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"dataset-fashion-mnist.*torchvision.*FashionMNIST/raw"):
-        build_sample.find_folder(tmp_path)
-    path = tmp_path / build_sample.IMAGES
+        fashion_mnist.find_folder([tmp_path], "train")
+    path = tmp_path / fashion_mnist.IMAGES["train"]
     path.write_bytes(b"no gzip")
     with pytest.raises(InputError, match="gzipped IDX"):
-        build_sample.read_idx(path, 3)
+        fashion_mnist.read_idx(path, 3)
     path.write_bytes(gzip.compress(struct.pack(">II", 0x801, 0)))
     with pytest.raises(InputError, match="3 dimensions"):
-        build_sample.read_idx(path, 3)
+        fashion_mnist.read_idx(path, 3)

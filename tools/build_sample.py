@@ -1,13 +1,12 @@
 """Build what data/ keeps in git: the sample that the demo shop serves, and the labelled pictures of zoom_train.
 
-    python tools/build_sample.py [FOLDER with Fashion-MNIST's files]
+    python -m tools.build_sample [FOLDER with Fashion-MNIST's files]
 
 The result depends on Fashion-MNIST's training files alone: the same bytes on every run.
 """
 
 import argparse
 import csv
-import gzip
 import hashlib
 import io
 import sys
@@ -17,9 +16,8 @@ from random import Random
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import UInt8
 
-from atlas_model.errors import AtlasError, InputError, MissingError
+from atlas_model.errors import AtlasError
 from atlas_model.files import replacing, write_text
 from atlas_model.records import LABELLED, write_table
 from atlas_model.taxonomy import SEPARATOR
@@ -34,44 +32,11 @@ from crawlers.shop.pictures import (
     find_close_up,
 )
 from crawlers.shop.wording import KINDS
+from tools.fashion_mnist import FOLDERS, Labels, Pictures, find_folder, read_part
 
-FOLDERS = (Path("/usr/share/datasets/fashion-mnist"), Path("FashionMNIST/raw"))
-IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 SERVED_PER_CLASS = 1250
 LABELLED_PER_CLASS = 80
 SEED = 28
-
-Pictures = UInt8[np.ndarray, "n 28 28"]
-Labels = UInt8[np.ndarray, "n"]
-
-
-def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
-    """The array in a gzipped IDX file of unsigned bytes.
-
-    Raises:
-        InputError: it is something else.
-    """
-    try:
-        content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path}: expected a gzipped IDX file, got: {error}") from error
-    if content[:4] != bytes([0, 0, 8, dimensions]):
-        raise InputError(f"{path}: expected an IDX file of {dimensions} dimensions, got the start {content[:4].hex()}")
-    shape = np.frombuffer(content, dtype=">u4", count=dimensions, offset=4)
-    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-
-
-def find_folder(given: Path | None) -> Path:
-    """The folder with the training files: ``given``, or one of `FOLDERS`."""
-    tried = [given] if given is not None else list(FOLDERS)
-    for folder in tried:
-        if (folder / IMAGES).is_file() and (folder / LABELS).is_file():
-            return folder
-    raise MissingError(
-        f"expected {IMAGES} and {LABELS} in {' or '.join(str(folder) for folder in tried)}; they are not there. "
-        "Install the Debian package dataset-fashion-mnist, or let torchvision download them "
-        "(torchvision.datasets.FashionMNIST('.', download=True)) and name its folder FashionMNIST/raw."
-    )
 
 
 def choose(pictures: Pictures, labels: Labels, served: int, labelled: int) -> pa.Table:
@@ -130,7 +95,7 @@ def csv_text(rows: list[list[str]]) -> str:
 
 def build(source: Path, data: Path, served: int = SERVED_PER_CLASS, labelled: int = LABELLED_PER_CLASS) -> None:
     """Write everything into the folder ``data``."""
-    sample = choose(read_idx(source / IMAGES, 3), read_idx(source / LABELS, 1), served, labelled)
+    sample = choose(*read_part(source, "train"), served, labelled)
     with replacing(data / SAMPLE.name) as temporary:
         pq.write_table(sample, temporary, compression="zstd", compression_level=19, use_dictionary=False)
     write_table(data / "zoom/labelled/part-00000.parquet", label_pictures(sample), LABELLED)
@@ -144,8 +109,9 @@ def main() -> None:
     """Build from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help="where Fashion-MNIST's training files are")
+    given = parser.parse_args().folder
     try:
-        build(find_folder(parser.parse_args().folder), SAMPLE.parent)
+        build(find_folder([given] if given else FOLDERS, "train"), SAMPLE.parent)
     except AtlasError as error:
         sys.exit(f"error: {error}")
 
