@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from atlas_model.errors import ParamsError
-from atlas_model.yaml_files import read_yaml
+from atlas_model.yaml_files import check, parse_yaml
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -182,6 +182,7 @@ class EvaluateParams(Section):
     overlays: Annotated[int, Field(ge=0)]  # attention pictures
     seed: Seed
     device: Device
+    engine: Literal["torch", "onnxruntime", "openvino"]  # runs the encoders; the last two are extras, for the CPU
 
 
 class Params(Section):
@@ -205,11 +206,18 @@ class Params(Section):
 def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check the whole file.
 
+    A profile, which is the parameters file of a folder of its own, may leave sections out that its stages do not
+    read: it names the file, relative to that folder, that has them as its ``base``. Sections are never mixed.
+
     Raises:
         ParamsError: the file is missing or not YAML, or says something else than the models allow; the text
             lists every fault with its place in the file, what came, and what is allowed.
     """
-    return read_yaml(path, Params, ParamsError)
+    content = parse_yaml(path, ParamsError)
+    if isinstance(content, dict) and "base" in content:
+        base = parse_yaml(path.parent / str(content.pop("base")), ParamsError)
+        content = {**base, **content} if isinstance(base, dict) else content
+    return check(content, Params, path, ParamsError)
 
 
 def _check_shares(val_share: float, test_share: float) -> None:

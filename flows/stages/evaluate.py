@@ -20,6 +20,7 @@ from atlas_model.attention import overlay
 from atlas_model.categorizer import Categorizer, load_categorizer, load_classifier
 from atlas_model.dataset import Split, load_split, load_taxonomy_json
 from atlas_model.device import choose_device
+from atlas_model.engines import accelerate
 from atlas_model.errors import CheckpointError
 from atlas_model.evaluation import Evaluation, evaluate, evaluate_baseline
 from atlas_model.files import replacing, replacing_folder
@@ -45,6 +46,8 @@ def run(params: Params) -> None:
     model, _ = load_categorizer(CATEGORIZER, device)
     baseline, _ = load_classifier(BASELINE, device)
     _check_same_taxonomy(model.taxonomy, taxonomy)
+    for trained in (model, baseline):
+        accelerate(trained, given.engine, pixels=splits["test"].pixels.shape[1:], cache=WORK / "engines")
     generator = np.random.default_rng(given.seed)
     evaluations = {}
     for name, split in splits.items():
