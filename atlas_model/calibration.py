@@ -1,48 +1,121 @@
-"""Honest probabilities: how deep a model may answer when it has to be sure.
+"""Honest probabilities: the temperature that makes them so, how honest they are, and how deep a sure answer may go.
 
-Knows nothing of pictures or of which model it was: log-probabilities of a trie's nodes in, nodes out.
+A model is calibrated if, of the answers that it gives with a probability of 80 %, 80 % are right (Guo et al. 2017,
+"On Calibration of Modern Neural Networks", arXiv 1706.04599). Knows nothing of files, or of what is done about it.
 """
 
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
 
-from atlas_model.search import DeviceTrie
-from atlas_model.taxonomy import CategoryPath, Taxonomy, Trie
+from atlas_model.categorizer import Categorizer, Classifier, Model
+from atlas_model.search import DeviceTrie, next_log_probability
+from atlas_model.taxonomy import END, START, CategoryPath, Taxonomy, Trie
+
+BINS = 15  # of equal width over [0, 1], as in the paper
+COLDEST, HOTTEST = 0.1, 10.0  # temperatures that are tried; where all of validation is right, none is too cold
+DIGITS = 4  # of a temperature: more than validation can tell, and few enough to be the same in every run
+
+
+@torch.no_grad()
+def fit_temperature(model: Model, pictures: Iterable[UInt8[Tensor, "b c h w"]], paths: Int[np.ndarray, "n"]) -> float:
+    """The one temperature under which ``model`` finds the right paths of ``pictures`` most probable.
+
+    It minimises the negative log-likelihood of the right paths, each step given the right ones before it and
+    normalised as the model does it: by the chain rule just that of the whole paths. What depends on the pictures is
+    computed once. The likelihood is concave in 1 / temperature, so a search along a line finds the only maximum.
+    The order within a step stays; paths may swap places where one step's certainty weighed against another's.
+
+    Args:
+        model: trained; its own temperature is not looked at, nor changed.
+        pictures: of validation, in batches.
+        paths: the right one of each.
+    """
+    from scipy.optimize import minimize_scalar  # slow to import, and prediction does without
+
+    if len(model.taxonomy) == 1 or not len(paths):
+        return 1.0  # nothing to be wrong about, or nothing to learn it from
+    model.eval()
+    losses, start = [], 0
+    for batch in pictures:
+        right = torch.from_numpy(paths[start : start + len(batch)]).to(batch.device)
+        losses.append(_path_loss(model, batch, right) if isinstance(model, Categorizer) else _loss(model, batch, right))
+        start += len(batch)
+
+    def loss(log_temperature: float) -> float:
+        return sum(float(of_batch(math.exp(log_temperature))) for of_batch in losses) / len(paths)
+
+    bounds = (math.log(COLDEST), math.log(HOTTEST))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 10.0**-DIGITS / 2})
+    return round(math.exp(found.x), DIGITS)
+
+
+def expected_calibration_error(
+    confidence: Float[np.ndarray, "n"],
+    right: Bool[np.ndarray, "n"],
+    weight: Float[np.ndarray, "n"] | Int[np.ndarray, "n"] | None = None,
+) -> float:
+    """How far confidence and accuracy are apart, mean over the answers' bins of confidence (Guo et al. 2017, eq. 3).
+
+    Args:
+        confidence: the probability of each answer, range [0, 1].
+        right: whether it was the exact path.
+        weight: how often each answer counts; once by default.
+    """
+    weight = np.ones(len(confidence)) if weight is None else weight
+    gap = np.bincount(_bin(confidence), weights=weight * (right - confidence), minlength=BINS)
+    return float(np.abs(gap).sum() / weight.sum())
+
+
+def reliability(confidence: Float[np.ndarray, "n"], right: Bool[np.ndarray, "n"]) -> list[dict[str, float | int]]:
+    """Mean confidence and accuracy of the answers in each bin that has any, for a reliability diagram."""
+    bins = _bin(confidence)
+    return [
+        {
+            "confidence": float(confidence[bins == index].mean()),
+            "accuracy": float(right[bins == index].mean()),
+            "n": int((bins == index).sum()),
+        }
+        for index in np.unique(bins)
+    ]
 
 
 @dataclass(frozen=True)
 class Descent:
-    """The way down the tree that always takes the most probable child; level 0 is the root's children."""
+    """The way down the tree that always takes the most probable child; the first level is the root's children."""
 
-    node: Int[Tensor, "b levels"]  # -1 below a childless node
-    probability: Float[Tensor, "b levels"]  # that the right path leads through the node, falling, range [0, 1]
+    node: Int[np.ndarray, "n levels"]  # -1 below a childless node
+    probability: Float[np.ndarray, "n levels"]  # that the right path leads through the node, falling, range [0, 1]
 
-    def stops(self, min_confidence: float) -> Int[Tensor, "b"]:
+    def levels(self, min_confidence: float) -> Int[np.ndarray, "n"]:
         """How many levels down the probability is still at least ``min_confidence``."""
-        return ((self.probability >= min_confidence) & (self.node >= 0)).sum(dim=1)
+        count: np.ndarray = ((self.probability >= min_confidence) & (self.node >= 0)).sum(axis=1)
+        return count
 
 
-def descend(trie: Trie, log_p: Float[Tensor, "b nodes"]) -> Descent:
+def descend(trie: Trie, log_p: Float[Tensor, "n nodes"]) -> Descent:
     """Walk down from the root, always to the most probable child (on ties the first), to a node without any."""
     tree = DeviceTrie.of(trie, log_p.device)
     node = torch.zeros(len(log_p), dtype=torch.long, device=log_p.device)
     nodes, probabilities = [], []
     for width in trie.fan_out:
-        edge, valid = tree.edges(node, width)  # (b, f)
+        edge, valid = tree.edges(node, width)  # (n, f)
         child = tree.child[edge]
-        best, choice = log_p.gather(1, child).masked_fill(~valid, -torch.inf).max(dim=1)  # (b,)
+        best, choice = log_p.gather(1, child).masked_fill(~valid, -torch.inf).max(dim=1)  # (n,)
         going_on = valid[:, 0] & (node >= 0)
-        node = child.gather(1, choice[:, None])[:, 0].where(going_on, -1)
+        node = child.gather(1, choice.unsqueeze(1)).squeeze(1).where(going_on, -1)
         nodes.append(node)
         probabilities.append(best.exp().where(going_on, 0.0))
-    return Descent(torch.stack(nodes, dim=1), torch.stack(probabilities, dim=1))
+    return Descent(torch.stack(nodes, dim=1).cpu().numpy(), torch.stack(probabilities, dim=1).cpu().numpy())
 
 
 def deepest_confident(
-    taxonomy: Taxonomy, log_p: Float[Tensor, "b nodes"], min_confidence: float
+    taxonomy: Taxonomy, log_p: Float[Tensor, "n nodes"], min_confidence: float
 ) -> list[tuple[CategoryPath, float]]:
     """For each picture the names down to the deepest level that the model is sure of, and how sure it is.
 
@@ -67,12 +140,94 @@ def deepest_confident(
     trie = taxonomy.trie
     descent = descend(trie, log_p)
     answers: list[tuple[CategoryPath, float]] = []
-    for row, levels in enumerate(descent.stops(min_confidence).tolist()):
-        if not levels:
+    for node, probability, level in zip(
+        descent.node, descent.probability, descent.levels(min_confidence).tolist(), strict=True
+    ):
+        if not level:
             answers.append(((), 1.0))
             continue
-        node = int(descent.node[row, levels - 1])
-        path = int((trie.routes[:, levels] == node).argmax())  # any that leads through it
+        path = int((trie.routes[:, level] == node[level - 1]).argmax())  # any that leads through the node
         # The END that some inner nodes have as a child is a level of the tree, but no name.
-        answers.append((taxonomy.paths[path][:levels], float(descent.probability[row, levels - 1])))
+        answers.append((taxonomy.paths[path][:level], float(probability[level - 1])))
     return answers
+
+
+def abstention_curve(
+    taxonomy: Taxonomy, actual: Int[np.ndarray, "n"], descent: Descent, thresholds: Sequence[float]
+) -> list[dict[str, float | None]]:
+    """What it costs and brings to answer as `deepest_confident` does, for each of ``thresholds``.
+
+    Returns:
+        ``min_confidence``; ``answered`` (share of pictures that get a name at all); ``complete`` (that get a whole
+        path); ``accuracy`` (of those answered, share whose right path leads through the answer); ``mean_depth``
+        (names, over all pictures); ``coverage_1``, ``coverage_2``, ... (of the pictures whose right path has so
+        many names, the share that gets as many).
+    """
+    trie = taxonomy.trie
+    names_of_path = np.array([len(path) for path in taxonomy.paths])[actual]
+    every = np.arange(len(actual))
+    rows: list[dict[str, float | None]] = []
+    for threshold in thresholds:
+        level = descent.levels(threshold)
+        node = np.where(level > 0, descent.node[every, level - 1], 0)  # the root where nothing is sure
+        names = level - ((node > 0) & (trie.token[node - 1] == END))
+        answered = names > 0
+        right = trie.routes[actual, level] == node
+        row = {
+            "min_confidence": threshold,
+            "answered": _mean(answered),
+            "complete": _mean(trie.is_end[node]),
+            "accuracy": _mean(right[answered]),
+            "mean_depth": _mean(names),
+        }
+        for depth in range(1, taxonomy.depth + 1):
+            row[f"coverage_{depth}"] = _mean(names[names_of_path >= depth] >= depth)
+        rows.append(row)
+    return rows
+
+
+def _path_loss(
+    model: Categorizer, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]
+) -> Callable[[float], Tensor]:
+    """The sum of -log p of the right paths, as a function of the temperature."""
+    trie = DeviceTrie.of(model.taxonomy.trie, pictures.device)
+    routes = model.routes[paths]
+    node, child = routes[:, :-1], routes[:, 1:]  # (b, t)
+    before = trie.token[(node - 1).clamp(min=0)].where(node > 0, START)  # the edge to node n is n - 1
+    hidden, _ = model.decoder(model.encoder(pictures), before)
+    writing = child >= 0
+    hidden, node, child = hidden[writing], node[writing], child[writing]  # (n, h), (n,), (n,)
+    right = child - 1 - trie.first[node]  # which of its node's edges leads to the child
+
+    def loss(temperature: float) -> Tensor:
+        edge, valid = trie.edges(node, max(trie.fan_out))  # (n, f)
+        (log_p,) = next_log_probability(
+            model.decoder,
+            hidden.unsqueeze(0),
+            trie.token[edge],
+            valid,
+            normalize=model.architecture.normalize,
+            temperature=temperature,
+        )
+        total: Tensor = -log_p.gather(1, right.unsqueeze(1)).double().sum()
+        return total
+
+    return loss
+
+
+def _loss(model: Classifier, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Callable[[float], Tensor]:
+    logits = model(pictures).double()
+
+    def loss(temperature: float) -> Tensor:
+        return nn.functional.cross_entropy(logits / temperature, paths, reduction="sum")
+
+    return loss
+
+
+def _bin(confidence: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    index: np.ndarray = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    return index
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
-from atlas_model.taxonomy import END, Taxonomy
+from atlas_model.taxonomy import END, CategoryPath, Taxonomy
+
+HIERARCHICAL = ("hierarchical_precision", "hierarchical_recall", "hierarchical_f1")
 
 
 def path_scores(actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy) -> dict[str, Any]:
@@ -19,26 +21,54 @@ def path_scores(actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], t
 
     Returns:
         ``micro_f1`` (= share of exact paths), ``macro_f1`` (mean over the categories that occur in ``actual``),
+        ``hierarchical_precision``, ``hierarchical_recall``, ``hierarchical_f1`` (see `hierarchical_scores`),
         ``level_accuracy`` (see `level_accuracy`), ``n``.
     """
     if not len(actual):
-        return {"micro_f1": None, "macro_f1": None, "level_accuracy": [], "n": 0}
+        nothing = dict.fromkeys(("micro_f1", "macro_f1", *HIERARCHICAL))
+        return {**nothing, "level_accuracy": [], "n": 0}
     macro = f1_score(actual, predicted, labels=np.unique(actual), average="macro", zero_division=0)
     return {
         "micro_f1": float((actual == predicted).mean()),
         "macro_f1": float(macro),
+        **hierarchical_scores(actual, predicted, taxonomy),
         "level_accuracy": level_accuracy(actual, predicted, taxonomy),
         "n": len(actual),
     }
+
+
+def hierarchical_scores(
+    actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
+) -> dict[str, float]:
+    """Precision, recall and F over levels: an answer that is wrong only at the end counts for what was right before.
+
+    A category stands for the set of itself and its ancestors, the root (which all share) left out. With P_i the
+    predicted set of picture i and A_i the right one, precision is sum_i |P_i & A_i| / sum_i |P_i|, recall
+    sum_i |P_i & A_i| / sum_i |A_i|, F their harmonic mean. These are hP, hR and hF of Kiritchenko et al. 2006
+    ("Learning and Evaluation in the Presence of Class Hierarchies"), which Kosmopoulos et al. 2015 ("Evaluation
+    measures for hierarchical classification", arXiv 1306.6802) take up as the set-based measures that add all
+    ancestors; it is not their own LCaF, which adds those below the lowest common ancestor only. Where all paths are
+    equally deep, the three are one: the mean of the levels' accuracies.
+    """
+    shared, of_predicted, of_actual = (float(each.sum()) for each in common_levels(actual, predicted, taxonomy))
+    f1 = 2 * shared / (of_predicted + of_actual)
+    return dict(zip(HIERARCHICAL, (shared / of_predicted, shared / of_actual, f1), strict=True))
+
+
+def common_levels(
+    actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
+) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """How many names both paths of each picture begin with, and how many the predicted and the right one have."""
+    right, reached = _levels(actual, predicted, taxonomy)
+    levels = (taxonomy.targets > END).sum(axis=1)  # of each path
+    return (right & reached).sum(axis=1), levels[predicted], levels[actual]
 
 
 def level_accuracy(
     actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
 ) -> list[float | None]:
     """For each level, among pictures whose path reaches it: the share that is right down to it."""
-    tokens = taxonomy.targets[:, : taxonomy.depth]  # (paths, depth)
-    right = np.logical_and.accumulate(tokens[actual] == tokens[predicted], axis=1)  # (n, depth)
-    reached = tokens[actual] > END
+    right, reached = _levels(actual, predicted, taxonomy)
     return [
         float(right[reached[:, level], level].mean()) if reached[:, level].any() else None
         for level in range(taxonomy.depth)
@@ -71,6 +101,16 @@ def confusion(
     return met, confusion_matrix(actual, predicted, labels=met)
 
 
+def categories_of_level(taxonomy: Taxonomy, level: int) -> tuple[list[CategoryPath], Int[np.ndarray, "paths"]]:
+    """What the paths cut down to ``level`` names (from 1) are, and to which of these each path comes.
+
+    A path that has fewer names stays as it is.
+    """
+    found: dict[CategoryPath, int] = {}
+    of_path = [found.setdefault(path[:level], len(found)) for path in taxonomy.paths]
+    return list(found), np.array(of_path)
+
+
 def invalid_paths(tokens: Int[np.ndarray, "n t"], taxonomy: Taxonomy) -> int:
     """How many of the written sequences are no path of the taxonomy.
 
@@ -79,6 +119,14 @@ def invalid_paths(tokens: Int[np.ndarray, "n t"], taxonomy: Taxonomy) -> int:
     """
     valid = set(taxonomy.paths)
     return sum(_names(row, taxonomy.tokens) not in valid for row in tokens)
+
+
+def _levels(
+    actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
+) -> tuple[Bool[np.ndarray, "n depth"], Bool[np.ndarray, "n depth"]]:
+    """Whether each picture is right down to each level, and whether its right path reaches it."""
+    tokens = taxonomy.targets[:, : taxonomy.depth]  # (paths, depth)
+    return np.logical_and.accumulate(tokens[actual] == tokens[predicted], axis=1), tokens[actual] > END
 
 
 def _names(row: Int[np.ndarray, "t"], tokens: Sequence[str]) -> tuple[str, ...]:
