@@ -8,7 +8,7 @@ CODE := $(wildcard atlas_model crawlers flows tests benchmarks tools)
 # DVC runs the stages in the user's own shell, which may be one that cannot run them.
 export SHELL := /bin/sh
 
-.PHONY: run flow test fast lint format deps lock benchmark clean help
+.PHONY: run flow test fast lint format deps lock benchmark benchmark-fashion-mnist clean help
 
 run: $(STAMP)  ## crawl, fetch, filter, split, train, evaluate: whatever is not up to date
 	@$(BIN)/atlas check
@@ -43,11 +43,14 @@ lock: $(STAMP)  ## resolve pyproject.toml again into requirements.lock
 benchmark: $(STAMP)  ## make benchmark NAME=search
 	$(BIN)/python -m benchmarks.$(NAME)
 
+benchmark-fashion-mnist: $(STAMP)  ## train on Fashion-MNIST's official parts, report on its test part (an hour or two)
+	@cd benchmarks/fashion_mnist && $(CURDIR)/$(BIN)/dvc repro
+
 clean:  ## forget work in progress (spools, checkpoints); keeps data and models
 	rm -rf .atlas
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' Makefile | expand -t 26
 
 # Installed once; again only when the lock or the declared dependencies change.
 $(STAMP): requirements.lock pyproject.toml

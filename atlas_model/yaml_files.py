@@ -18,13 +18,30 @@ def read_yaml(path: Path, model: type[Model], error: type[InputError] = InputErr
     """The content of ``path`` as a ``model``.
 
     Raises:
-        InputError: (as ``error``) the file is missing or not YAML, or says something else than the model allows;
-            the text lists every fault with its place in the file, what came, and what is allowed.
+        InputError: (as ``error``) as `parse_yaml` and `check` do.
+    """
+    return check(parse_yaml(path, error), model, path, error)
+
+
+def parse_yaml(path: Path, error: type[InputError] = InputError) -> Any:
+    """What ``path`` says, unchecked.
+
+    Raises:
+        InputError: (as ``error``) the file is missing or not YAML.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as unreadable:
         raise error(f"{path}: cannot be read as YAML: {unreadable}") from unreadable
+
+
+def check(content: Any, model: type[Model], path: Path, error: type[InputError] = InputError) -> Model:
+    """``content``, which ``path`` says, as a ``model``.
+
+    Raises:
+        InputError: (as ``error``) it is something else than the model allows; the text lists every fault with its
+            place in the file, what came, and what is allowed.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as invalid:

@@ -145,3 +145,18 @@ def test_whatever_stands_there_the_answer_is_params_or_a_message(
     content[section] = value
     folder = tmp_path_factory.getbasetemp()
     assert section in faults_of(folder, content)
+
+
+def test_a_profile_takes_the_sections_that_it_does_not_have_from_its_base(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    evaluate = {**content["evaluate"], "beam": 7}
+    profile = tmp_path / "a/profile"
+    profile.mkdir(parents=True)
+    params = load(profile, {"base": "../../params.yaml", "evaluate": evaluate})
+    assert params.evaluate.beam == 7
+    assert params.train == load(tmp_path, content).train
+    del evaluate["beam"]  # whole sections alone: DVC sees what the profile's own file says
+    assert "evaluate.beam: missing" in faults_of(profile, {"base": "../../params.yaml", "evaluate": evaluate})
+    assert "none.yaml: cannot be read" in faults_of(profile, {"base": "none.yaml"})

@@ -1,0 +1,38 @@
+"""Stage `publish` of the benchmark: its figures to benchmarks/results/fashion-mnist.json, which is in git."""
+
+import json
+import os
+import platform
+from typing import Any
+
+import torch
+
+from atlas_model.files import write_json
+from atlas_model.params import Params
+from benchmarks.report import RESULTS
+from flows.stages.entry import main
+from flows.stages.paths import METRICS
+
+RESULT = RESULTS / "fashion-mnist.json"
+
+
+def run(params: Params) -> None:
+    """Write the figures of the test part, the baseline's, and what they took."""
+    prepare, train, evaluate = (
+        json.loads((METRICS / f"{stage}.json").read_text(encoding="utf-8"))
+        for stage in ("prepare", "train", "evaluate")
+    )
+    result: dict[str, Any] = {
+        **evaluate["test"],
+        "baseline": evaluate["baseline"]["test"],
+        "val": evaluate["val"],
+        "training": {name: train[name] for name in ("categorizer", "baseline")},
+        "data": prepare,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+    write_json(RESULT, result)
+
+
+if __name__ == "__main__":
+    main(run)
