@@ -16,6 +16,7 @@ from atlas_model.errors import InputError, RetryError
         ("small", 28, "native", 49, 128),
         ("small", 64, "native", 256, 128),
         ("small", 28, 14, 196, 128),
+        ("medium", 28, "native", 49, 128),
         ("resnet18", 64, "native", 4, 512),
         ("resnet101", 64, 14, 196, 2048),
     ],
