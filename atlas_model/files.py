@@ -3,6 +3,7 @@
 Knows nothing of what is in the files.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from atlas_model.errors import AtlasError
 
 
 def sync_directory(folder: Path) -> None:
@@ -60,6 +63,26 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path, whose: str) -> Iterator[int]:
+    """Keep other processes out of ``folder``; yields the lock's descriptor, for a child that shares the lock.
+
+    Args:
+        folder: made if it is not there.
+        whose: what the one is that works there, for the error.
+
+    Raises:
+        AtlasError: another one is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AtlasError(f"{folder}: another {whose} is at work there. Wait for its end, or stop it") from None
+        yield lock.fileno()
 
 
 def write_text(path: Path, text: str) -> None:

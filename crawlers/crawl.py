@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from atlas_model.errors import AtlasError, RetryError
-from atlas_model.files import write_json
+from atlas_model.files import locked, write_json
 from atlas_model.progress import say
 from atlas_model.records import PRODUCTS, write_rows
 from crawlers.browser import find_browser
 from crawlers.connect import ConnectMap
 from crawlers.health import Health, falls
 from crawlers.job import TRANSIENT, CrawlJob, CrawlReport
-from crawlers.journal import LISTING, PRODUCT, Journal, locked
+from crawlers.journal import LISTING, PRODUCT, Journal
 from crawlers.pages.registry import shop_of
 from crawlers.profiles import PROFILES, HostProfile
 from crawlers.readers import readers
@@ -119,7 +119,7 @@ def crawl(
         browser=find_browser(browser) if any(shop_of(source.site).browser for source in sources) else None,
         folder=str(folder),
     )
-    with locked(folder) as lock:
+    with locked(folder, "crawl") as lock:
         report = _run(job, lock)
         for url, reason in report.category_faults:
             say(f"crawl: category page {url}: {reason}")

@@ -11,7 +11,6 @@ now; it is in the file rather than in memory because a shop may have a million p
 Knows nothing of HTTP or of what a page may say: to it, that is a text.
 """
 
-import fcntl
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -242,22 +241,6 @@ SELECT CASE WHEN dropped IS NULL THEN identify(said, rank) END AS product_id, ur
     GROUP BY found.id
 ) ORDER BY product_id, url
 """
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[int]:
-    """Keep other crawls out of ``folder``; yields the lock's descriptor, for a child that shares the lock.
-
-    Raises:
-        AtlasError: another crawl is at work there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise AtlasError(f"{folder}: another crawl is at work there. Wait for its end, or stop it") from None
-        yield lock.fileno()
 
 
 def _opened_or_afresh(path: Path) -> sqlite3.Connection:

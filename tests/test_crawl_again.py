@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from atlas_model.errors import AtlasError, RetryError
-from crawlers.journal import PRODUCT, Journal, Page, locked
+from atlas_model.files import locked
+from crawlers.journal import PRODUCT, Journal, Page
 from crawlers.pages import registry
 from crawlers.readers import readers
 from tests.crawling import listing, product, rows, run, source, titles
@@ -96,7 +97,7 @@ def test_a_killed_crawl_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def is_free(folder: Path) -> bool:
     try:
-        with locked(folder):
+        with locked(folder, "crawl"):
             return True
     except AtlasError:
         return False

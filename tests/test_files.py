@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from atlas_model.files import replacing, replacing_folder, write_json, write_text
+from atlas_model.errors import AtlasError
+from atlas_model.files import locked, replacing, replacing_folder, write_json, write_text
 
 
 def names_in(folder: Path) -> list[str]:
@@ -95,3 +96,11 @@ def test_json_is_readable_and_has_no_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nan"):
         write_json(tmp_path / "b.json", float("nan"))
     assert names_in(tmp_path) == ["a.json"]
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    taken = pytest.raises(AtlasError, match=r"another crawl is at work there\. Wait")
+    with locked(tmp_path / "new", "crawl"), taken, locked(tmp_path / "new", "crawl"):
+        pass
+    with locked(tmp_path / "new", "crawl"):
+        pass

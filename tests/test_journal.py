@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from atlas_model.errors import AtlasError
-from crawlers.journal import LISTING, PRODUCT, SITEMAP, Journal, Page, locked
+from crawlers.journal import LISTING, PRODUCT, SITEMAP, Journal, Page
 
 ROOT = Path(__file__).resolve().parent.parent
 URL = "http://a.test/p/1"
@@ -161,10 +161,3 @@ def test_what_was_put_survives_kill_9(path: Path) -> None:
         last = int(["100", *writer.stdout.read().split()][-1])
     with begun(path) as journal:
         assert last < journal.settled_products() <= last + 2
-
-
-def test_a_second_crawl_in_the_folder_is_refused(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(AtlasError, match=r"another crawl is at work there\. Wait"), locked(tmp_path):
-        pass
-    with locked(tmp_path):
-        pass
