@@ -3,30 +3,39 @@
 Knows nothing of where pictures come from or where answers go.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image
 
+from atlas_model.calibration import deepest_confident, descend
 from atlas_model.categorizer import Categorizer, load_categorizer
 from atlas_model.device import choose_device
 from atlas_model.images import Preprocessing, to_array
 from atlas_model.search import Found
 from atlas_model.taxonomy import SEPARATOR, CategoryPath
 
+if TYPE_CHECKING:
+    from atlas_model.engines import EngineName
+
 BATCH = 64  # pictures at once, so that a folder of any size fits
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A category path and how probable the model finds it, [0, 1]."""
+    """A category path, or its beginning down to the deepest level that the model is sure of."""
 
-    path: CategoryPath
-    probability: float
+    path: CategoryPath  # no names: not sure of any
+    probability: float | None  # that it is right, range [0, 1]; None where there is nothing to be right
+    levels: tuple[float, ...]  # for each name, that the right path leads through it: never rising
+
+
+NOT_SURE = Prediction((), None, ())
 
 
 class Predictor:
@@ -46,35 +55,72 @@ class Predictor:
         chosen = choose_device(device)
         return cls(*load_categorizer(folder, chosen), chosen)
 
-    def predict(self, pictures: Sequence[Image.Image], beam: int = 5, top: int = 1) -> list[list[Prediction]]:
-        """The ``top`` most probable paths of each picture (as `images.decode` gives it), best first."""
+    def accelerate(self, engine: "EngineName", cache: Path | None) -> str:
+        """Answer with ``engine`` from now on; see `engines.accelerate`."""
+        from atlas_model.engines import accelerate  # for a few pictures it is not worth its import
+
+        channels = 3 if self._preprocessing.mode == "RGB" else 1
+        pixels = (channels, self._preprocessing.size, self._preprocessing.size)
+        return accelerate(self._model, engine, pixels=pixels, cache=cache)
+
+    def predict(
+        self, pictures: Sequence[Image.Image], beam: int = 5, top: int = 1, min_confidence: float | None = None
+    ) -> list[list[Prediction]]:
+        """The answers of each picture (as `images.decode` gives it), best first; arguments as of `answer`."""
         found = []
         for start in range(0, len(pictures), BATCH):
-            found += self._read(self._search(pictures[start : start + BATCH], beam, top))
+            pixels = np.stack([self.prepare(picture) for picture in pictures[start : start + BATCH]])
+            found += self.answer(pixels, beam, top, min_confidence)
         return found
+
+    def prepare(self, picture: Image.Image) -> UInt8[np.ndarray, "c h w"]:
+        """What the model sees of ``picture``. Any thread may ask."""
+        return to_array(self._preprocessing.apply(picture))
+
+    def answer(
+        self, pixels: UInt8[np.ndarray, "b c h w"], beam: int = 5, top: int = 1, min_confidence: float | None = None
+    ) -> list[list[Prediction]]:
+        """The answers of prepared pictures, all at once.
+
+        Args:
+            pixels: of at least one picture.
+            beam: width of the search.
+            top: so many of the most probable paths, best first.
+            min_confidence: one answer instead: the names down to the deepest level that is at least so probable
+                (`calibration.deepest_confident`). This asks for every node of the taxonomy, so it takes the longer
+                the larger that is, but no more memory (`exact_search` splits its work).
+        """
+        pictures = torch.from_numpy(pixels).to(self._device)
+        with torch.inference_mode():
+            if min_confidence is None:
+                return list(self._paths(self._model.search(pictures, beam=max(beam, top), top=top)))
+            return [[answer] for answer in self._sure(pictures, min_confidence)]
 
     def attention_overlay(self, picture: Image.Image, beam: int = 5) -> Image.Image:
         """A strip that shows where the model looked for each level of its best path."""
         from atlas_model.attention import overlay  # matplotlib is slow to import
 
-        found = self._search([picture], beam, top=1)
-        best = self._read(found)[0][0]
+        pixels = torch.from_numpy(np.stack([self.prepare(picture)])).to(self._device)
+        with torch.inference_mode():
+            found = self._model.search(pixels, beam=beam)
+        best = next(self._paths(found))[0]
         title = f"{SEPARATOR.join(best.path)}   ({best.probability:.0%})"
         seen = self._preprocessing.apply(picture)
         return overlay(seen, best.path, found.attention[0, 0].cpu().numpy(), title=title)
 
-    def _search(self, pictures: Sequence[Image.Image], beam: int, top: int) -> Found:
-        pixels = np.stack([to_array(self._preprocessing.apply(picture)) for picture in pictures])
-        with torch.inference_mode():
-            return self._model.search(torch.from_numpy(pixels).to(self._device), beam=max(beam, top), top=top)
+    def _paths(self, found: Found) -> Iterator[list[Prediction]]:
+        columns = (found.path.tolist(), found.log_probability.exp().tolist(), found.reached.exp().tolist())
+        for row in zip(*columns, strict=True):
+            answers = []
+            for index, probability, reached in zip(*row, strict=True):
+                if index >= 0:
+                    path = self._model.taxonomy.paths[index]
+                    answers.append(Prediction(path, probability, tuple(reached[: len(path)])))
+            yield answers
 
-    def _read(self, found: Found) -> list[list[Prediction]]:
-        probabilities = found.log_probability.exp().tolist()
-        return [
-            [
-                Prediction(self._model.taxonomy.paths[path], probability)
-                for path, probability in zip(row, row_probabilities, strict=True)
-                if path >= 0
-            ]
-            for row, row_probabilities in zip(found.path.tolist(), probabilities, strict=True)
-        ]
+    def _sure(self, pictures: UInt8[torch.Tensor, "b c h w"], min_confidence: float) -> Iterator[Prediction]:
+        taxonomy = self._model.taxonomy
+        _, log_p = self._model.exact(pictures)
+        levels = descend(taxonomy.trie, log_p).probability.tolist()
+        for (path, probability), row in zip(deepest_confident(taxonomy, log_p, min_confidence), levels, strict=True):
+            yield Prediction(path, probability, tuple(row[: len(path)])) if path else NOT_SURE

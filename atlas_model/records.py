@@ -100,6 +100,19 @@ PREDICTIONS = pa.schema(
     ]
 )
 
+PREDICTED = pa.schema(
+    [
+        pa.field("picture", pa.string(), nullable=False),  # image_id, or path relative to the folder
+        pa.field("rank", pa.int32(), nullable=False),  # 1: the best answer; others if more were asked for
+        pa.field("path", pa.list_(pa.string()), nullable=False),  # empty unless status is "ok"
+        pa.field("label", pa.string()),  # "A > B > C"; null unless status is "ok", as all that follows
+        pa.field("probability", pa.float32()),  # that the path is right, or leads on to the right one
+        pa.field("level_probabilities", pa.list_(pa.float32())),  # for each name: that the right path leads through it
+        pa.field("status", pa.string(), nullable=False),  # ok, not_sure, or why it could not be read: truncated, ...
+        pa.field("reason", pa.string()),  # in words; null where it could be read
+    ]
+)
+
 
 def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
     """Write ``table`` as one Parquet file of ``schema``, whole or not at all."""
@@ -139,7 +152,7 @@ def read_table(path: Path, schema: pa.Schema, made_by: str, columns: Sequence[st
 def iterate_shards(path: Path, schema: pa.Schema, made_by: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a folder of shards in order, ``batch_rows`` at a time at most."""
     for shard in shard_paths(path, made_by):
-        with _opened(shard) as file:
+        with open_parquet(shard) as file:
             _check_columns(shard, file.schema_arrow, schema.names)
             yield from file.iter_batches(batch_size=batch_rows, columns=schema.names)
 
@@ -148,9 +161,21 @@ def count_rows(path: Path, made_by: str) -> int:
     """How many rows `iterate_shards` will yield."""
     total = 0
     for shard in shard_paths(path, made_by):
-        with _opened(shard) as file:
+        with open_parquet(shard) as file:
             total += file.metadata.num_rows
     return total
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """The Parquet file at ``path``; close it.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: expected a Parquet file, got something else ({error})") from error
 
 
 def shard_paths(path: Path, made_by: str) -> list[Path]:
@@ -221,15 +246,8 @@ class ShardWriter:
         self._replacing.__exit__(kind, error, trace)
 
 
-def _opened(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: expected a Parquet file, got something else ({error})") from error
-
-
 def _read_file(path: Path, contract: pa.Schema) -> pa.Table:
-    with _opened(path) as file:
+    with open_parquet(path) as file:
         _check_columns(path, file.schema_arrow, contract.names)
         try:
             return file.read(columns=contract.names).cast(contract)

@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,38 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument(
         "--model",
-        type=Path,
         metavar="DIR",
-        help="default: the champion, else the last trained one, else the shipped one",
+        help="pretrained: the shipped one; default: the champion, else the last trained one, else the shipped one",
     )
     predict.add_argument("--beam", type=_positive, default=5, metavar="K", help="width of the search (default 5)")
     predict.add_argument("--top", type=_positive, default=1, metavar="N", help="paths per picture (default 1)")
     predict.add_argument("--attention", type=Path, metavar="OUT.png", help="draw where the model looked (one picture)")
     predict.add_argument("--json", action="store_true", dest="as_json", help="one JSON object per picture")
+    predict.add_argument(
+        "--min-confidence",
+        type=_probability,
+        metavar="P",
+        help="answer down to the deepest level that is at least so probable (0 to 1), or that it is not sure",
+    )
+    predict.add_argument(
+        "--engine",
+        choices=("auto", "torch", "onnxruntime", "openvino"),
+        default="auto",
+        help="what runs the encoder; default: the fastest that is installed, once there are many pictures",
+    )
+    predict.add_argument(
+        "--input",
+        type=Path,
+        metavar="FROM",
+        dest="given",
+        help="many pictures: a folder, or Parquet with the columns image_id and bytes, or image; needs --output",
+    )
+    predict.add_argument(
+        "--output", type=Path, metavar="OUT.parquet", help="for the answers; interrupted, the same command goes on"
+    )
+    predict.add_argument(
+        "--batch-size", type=_positive, default=64, metavar="N", help="pictures at once, of --input (default 64)"
+    )
     predict.set_defaults(command=_predict)
 
     fetch = commands.add_parser("fetch", help="bring the pictures up to date: the stage fetch alone")
@@ -113,10 +138,25 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _predict(**options: Any) -> int:
+def _probability(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+
+
+def _predict(given: Path | None, output: Path | None, *, batch_size: int, **options: Any) -> int:
+    import gc
+
+    gc.disable()  # to look through what is being imported for garbage takes a tenth of the start
     from flows.predict_command import predict
 
-    return predict(**options)
+    gc.enable()
+    if given is None and output is None:
+        return predict(**options)
+    from flows.predict_file_command import predict_file
+
+    return predict_file(given, output, batch_size=batch_size, **options)
 
 
 def _fetch(retry_failed: bool) -> int:

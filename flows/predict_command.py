@@ -6,46 +6,64 @@ A picture that cannot be read gets one line on stderr, and the others go on.
 import json
 import os
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from atlas_model.errors import InputError, PictureError
-from atlas_model.images import FORMATS, decode
-from atlas_model.predict import Prediction, Predictor
+from atlas_model.images import decode
+from atlas_model.picture_files import picture_files
+from atlas_model.predict import BATCH, Prediction, Predictor
 from atlas_model.progress import say
 from atlas_model.taxonomy import SEPARATOR
 from flows.printing import printable
 from flows.stages.paths import CATEGORIZER
 
-PRETRAINED = Path(__file__).resolve().parents[1] / "models/pretrained"  # the demo's model, shipped with the code
+if TYPE_CHECKING:
+    from atlas_model.engines import EngineName
+
+SHIPPED = "pretrained"  # what the shipped model is called on the command line; ./pretrained is a folder
 OWN_MODELS = (Path("models/champion"), CATEGORIZER)  # the first of them that is there goes before the shipped one
-SUFFIXES = {f".{name.lower()}" for name in (*FORMATS, "jpg", "tif")}  # what counts as a picture inside a folder
-BATCH = 64  # pictures in memory at once
+NOT_SURE = "not sure"
 
 
 def predict(
-    pictures: Sequence[str], model: Path | None, beam: int, top: int, attention: Path | None, *, as_json: bool
+    pictures: Sequence[str],
+    *,
+    model: str | None,
+    beam: int,
+    top: int,
+    min_confidence: float | None,
+    engine: "EngineName",
+    attention: Path | None,
+    as_json: bool,
 ) -> int:
     """Print the ``top`` paths of each picture; 2 if one of them could not be read, else 0.
 
     Raises:
-        InputError: no picture, or more than one picture for ``attention``.
+        InputError: no picture, or options that exclude each other.
     """
-    folder = model or _default_model()
+    check_confidence(top, min_confidence)
+    folder = model_folder(model)
     say(f"model: {folder}")
     predictor = Predictor.load(folder)
+    if engine != "auto":
+        predictor.accelerate(engine, engine_cache())
     paths = _picture_paths(pictures)
     seen = unreadable = 0
     while batch := list(islice(paths, BATCH)):
+        if engine == "auto" and seen == BATCH:  # the first batch takes less time than to find and start an engine
+            predictor.accelerate(engine, engine_cache())
         seen += len(batch)
         if attention is not None and seen > 1:
             raise InputError("--attention draws one picture: expected one path, got more")
         decoded = list(_decoded(batch))
         unreadable += len(batch) - len(decoded)
-        found = predictor.predict([picture for _, picture in decoded], beam, top)
+        found = predictor.predict([picture for _, picture in decoded], beam, top, min_confidence)
         for (path, picture), predictions in zip(decoded, found, strict=True):
             sys.stdout.write(_as_json(path, predictions) if as_json else _as_lines(path, predictions))
             if attention is not None:
@@ -55,14 +73,39 @@ def predict(
     return InputError.exit_code if unreadable else 0
 
 
-def _default_model() -> Path:
-    return next((folder for folder in OWN_MODELS if folder.is_dir()), PRETRAINED)
+def check_confidence(top: int, min_confidence: float | None) -> None:
+    """Refuse several answers where there is but one.
+
+    Raises:
+        InputError: there are.
+    """
+    if min_confidence is not None and top > 1:
+        raise InputError(f"--min-confidence gives one answer per picture: expected no --top, got --top {top}")
+
+
+def model_folder(name: str | None) -> Path:
+    """The folder of the model that the command line calls ``name``."""
+    if name is None:
+        own = next((folder for folder in OWN_MODELS if folder.is_dir()), None)
+        return own or shipped_model()
+    return shipped_model() if name == SHIPPED else Path(name)
+
+
+def shipped_model() -> Path:
+    """The model that comes with the code: beside it, or where a wheel's data go."""
+    beside = Path(__file__).resolve().parents[1] / "models/pretrained"
+    return beside if beside.is_dir() else Path(sysconfig.get_path("data")) / "share/atlas/pretrained"
+
+
+def engine_cache() -> Path:
+    """The user's folder for what engines make: exported graphs, and which engine was the fastest."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atlas/engines"
 
 
 def _picture_paths(arguments: Sequence[str]) -> Iterator[Path]:
     for path in _named_paths(arguments):
         if _is_folder(path):
-            yield from sorted(found for found in path.rglob("*") if found.suffix.lower() in SUFFIXES)
+            yield from picture_files(path)
         else:
             yield path
 
@@ -98,13 +141,19 @@ def _as_lines(path: Path, predictions: Sequence[Prediction]) -> str:
     name = printable(str(path))
     return "".join(
         f"{name}\t{prediction.probability:.3f}\t{printable(SEPARATOR.join(prediction.path))}\n"
+        if prediction.path
+        else f"{name}\t-\t{NOT_SURE}\n"
         for prediction in predictions
     )
 
 
 def _as_json(path: Path, predictions: Sequence[Prediction]) -> str:
-    rows = [{"path": list(prediction.path), "probability": prediction.probability} for prediction in predictions]
-    return json.dumps({"picture": str(path), "predictions": rows}) + "\n"
+    rows = [
+        {"path": prediction.path, "probability": prediction.probability, "levels": prediction.levels}
+        for prediction in predictions
+    ]
+    sure = all(prediction.path for prediction in predictions)
+    return json.dumps({"picture": str(path), "status": "ok" if sure else "not_sure", "predictions": rows}) + "\n"
 
 
 def _write_attention(path: Path, picture: Image.Image) -> None:

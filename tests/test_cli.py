@@ -19,7 +19,7 @@ from atlas_model.categorizer import Architecture, Categorizer, save
 from atlas_model.images import Preprocessing
 from atlas_model.taxonomy import Taxonomy
 from flows.cli import main
-from flows.predict_command import PRETRAINED
+from flows.predict_command import shipped_model
 from flows.printing import printable
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -127,7 +127,7 @@ def test_the_default_model_is_the_champion_then_the_trained_then_the_shipped_one
 ) -> None:
     path = str(picture(here / "a.png"))
     assert main(["predict", path]) == 0
-    assert capsys.readouterr().err == f"model: {PRETRAINED}\n"
+    assert capsys.readouterr().err == f"model: {shipped_model()}\n"
     for name in ("categorizer", "champion"):
         shutil.copytree(model, here / "models" / name)
         assert main(["predict", path]) == 0

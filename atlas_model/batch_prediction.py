@@ -1,0 +1,247 @@
+"""Any number of pictures to one Parquet file of answers: in bounded memory, and on from where it was interrupted.
+
+Threads read and decode batches of pictures ahead of the model, so that neither waits for the other. Answers are kept
+as parts beside the output, whole batches each, named by the pictures that they are about; at the end the parts become
+the output. Whatever ends the work, it goes on after the last part, unless the pictures or the model have changed.
+
+In memory are the answers of a part, and as many batches of pictures as there are threads, and two more; decoded is
+one picture per thread.
+
+Knows nothing of models (a function answers), nor of the command line.
+"""
+
+import hashlib
+import os
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import UInt8
+from PIL import Image
+
+from atlas_model.errors import AtlasError, PictureError
+from atlas_model.files import locked, replacing
+from atlas_model.images import decode
+from atlas_model.picture_sources import Picture, PictureSource
+from atlas_model.predict import Prediction
+from atlas_model.progress import Progress, say
+from atlas_model.records import COMPRESSION, PREDICTED, ROW_GROUP, write_table
+from atlas_model.taxonomy import SEPARATOR
+
+PART_PICTURES = 8192  # a part ends with the batch that fills it,
+PART_S = 10.0  # or that comes so long after the last one: what an interruption costs
+
+Pixels = UInt8[np.ndarray, "c h w"]
+Prepare = Callable[[Image.Image], Pixels]
+Answer = Callable[[UInt8[np.ndarray, "b c h w"]], Sequence[Sequence[Prediction]]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the output says, and what this run did for it."""
+
+    statuses: Counter[str]  # of all pictures
+    pictures: int  # of this run
+    seconds: float
+    model_seconds: float  # of those, in which the model was at work
+
+    @property
+    def unreadable(self) -> int:
+        """Pictures that could not be read."""
+        return self.statuses.total() - self.statuses["ok"] - self.statuses["not_sure"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a picture cannot be read."""
+
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures that the model gets together; at least one."""
+
+    names: list[str]
+    found: list[Pixels | Fault]
+
+    def pixels(self) -> list[Pixels]:
+        """Of those that could be read."""
+        return [found for found in self.found if not isinstance(found, Fault)]
+
+    def rows(self, answers: Sequence[Sequence[Prediction]]) -> list[dict[str, Any]]:
+        """Rows of `records.PREDICTED`, given what the model makes of `pixels`."""
+        rows, waiting = [], iter(answers)
+        for name, found in zip(self.names, self.found, strict=True):
+            if isinstance(found, Fault):
+                rows.append(_row(name, 1, (), status=found.status, reason=found.reason))
+            else:
+                rows += [_answered(name, rank, answer) for rank, answer in enumerate(next(waiting), start=1)]
+        return rows
+
+
+def predict_all(
+    source: PictureSource,
+    output: Path,
+    *,
+    prepare: Prepare,
+    answer: Answer,
+    model_key: str,
+    batch_size: int,
+    threads: int | None = None,
+) -> Report:
+    """Write what the model makes of each picture to ``output`` (`records.PREDICTED`), in the order of the pictures.
+
+    Args:
+        source: of the pictures; one that cannot be read has a row that says why.
+        output: appears whole, at the end. Until then there is ``<output>.parts``.
+        prepare: a decoded picture to what the model takes; called in threads.
+        answer: prepared pictures to the model's answers, best first.
+        model_key: changes with whatever changes answers, such as the model's weights.
+        batch_size: pictures per batch; fewer reach the model if some cannot be read.
+        threads: that read and decode; by default one per processor.
+
+    Raises:
+        InputError: the source is damaged.
+        AtlasError: it has changed meanwhile, or another process is writing this output.
+    """
+    started, model_seconds = time.perf_counter(), 0.0
+    folder = output.with_name(f"{output.name}.parts")
+    with locked(folder, "prediction"):
+        parts = Parts(folder, _key(source.key, model_key, str(batch_size), str(PREDICTED)))
+        first = parts.done
+        if first:
+            say(f"predict: {first} pictures were done before")
+        ahead = _read_ahead(source.start_at(first), prepare, batch_size, threads or os.cpu_count() or 1)
+        with Progress("predict", source.count, "pictures") as progress, closing(ahead) as batches:
+            progress.advance(first)
+            for batch in batches:
+                pixels, asked_at = batch.pixels(), time.perf_counter()
+                answers = answer(np.stack(pixels)) if pixels else []
+                model_seconds += time.perf_counter() - asked_at
+                parts.add(len(batch.names), batch.rows(answers))
+                progress.advance(len(batch.names))
+        statuses = parts.join(output)
+        if parts.done != source.count:
+            raise AtlasError(
+                f"expected {source.count} pictures, got {parts.done}: they changed meanwhile. Run it again"
+            )
+        shutil.rmtree(folder)
+    return Report(statuses, parts.done - first, time.perf_counter() - started, model_seconds)
+
+
+class Parts:
+    """Answers on disk, ``<first picture>-<first picture of the next part>.parquet``.
+
+    Args:
+        folder: for the parts; those of another key in it are removed.
+        key: of what the answers depend on.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder = folder / key
+        for other in filter(Path.is_dir, folder.iterdir()):
+            if other != self._folder:
+                shutil.rmtree(other)
+        self._first = self.done = int(self._paths()[-1].stem.partition("-")[2]) if self._paths() else 0
+        self._rows: list[dict[str, Any]] = []
+        self._written_at = time.monotonic()
+
+    def add(self, pictures: int, rows: list[dict[str, Any]]) -> None:
+        """Rows about the next ``pictures``."""
+        self._rows += rows
+        self.done += pictures
+        if self.done - self._first >= PART_PICTURES or time.monotonic() - self._written_at >= PART_S:
+            self._write()
+
+    def join(self, output: Path) -> Counter[str]:
+        """Make them one file, the same whatever the parts were; the pictures of each status."""
+        if self._rows:
+            self._write()
+        statuses: Counter[str] = Counter()
+        with replacing(output) as temporary, pq.ParquetWriter(temporary, PREDICTED, compression=COMPRESSION) as writer:
+            for table in _regrouped(self._paths()):
+                writer.write_table(table)
+                statuses.update(table.filter(pa.compute.equal(table["rank"], 1))["status"].to_pylist())
+        return statuses
+
+    def _write(self) -> None:
+        path = self._folder / f"{self._first:012d}-{self.done:012d}.parquet"
+        write_table(path, pa.Table.from_pylist(self._rows, schema=PREDICTED), PREDICTED)
+        self._first, self._rows, self._written_at = self.done, [], time.monotonic()
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._folder.glob("*.parquet"))
+
+
+def _regrouped(paths: Sequence[Path]) -> Iterator[pa.Table]:
+    """The rows of all files, as many at a time as there are in a row group."""
+    waiting = PREDICTED.empty_table()
+    for path in paths:
+        waiting = pa.concat_tables([waiting, pq.read_table(path)])
+        while waiting.num_rows >= ROW_GROUP:
+            yield waiting.slice(0, ROW_GROUP).combine_chunks()
+            waiting = waiting.slice(ROW_GROUP)
+    yield waiting.combine_chunks()
+
+
+def _read_ahead(
+    pictures: Iterator[Picture], prepare: Prepare, batch_size: int, threads: int
+) -> Generator[Batch, None, None]:
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            while batch := list(islice(pictures, batch_size)):
+                waiting.append(pool.submit(_read, batch, prepare))
+                if len(waiting) > threads + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _read(pictures: Sequence[Picture], prepare: Prepare) -> Batch:
+    return Batch([picture.name for picture in pictures], [_pixels(picture, prepare) for picture in pictures])
+
+
+def _pixels(picture: Picture, prepare: Prepare) -> Pixels | Fault:
+    try:
+        return prepare(decode(picture.read()))
+    except PictureError as error:
+        return Fault(error.status, str(error))
+    except OSError as error:
+        return Fault("unreadable", str(error.strerror))
+
+
+def _answered(name: str, rank: int, answer: Prediction) -> dict[str, Any]:
+    if not answer.path:
+        return _row(name, rank, (), status="not_sure")
+    return _row(
+        name,
+        rank,
+        answer.path,
+        status="ok",
+        label=SEPARATOR.join(answer.path),
+        probability=answer.probability,
+        level_probabilities=answer.levels,
+    )
+
+
+def _row(name: str, rank: int, path: Sequence[str], **others: Any) -> dict[str, Any]:
+    return {"picture": name, "rank": rank, "path": path, **others}
+
+
+def _key(*what: str) -> str:
+    return hashlib.sha256("\0".join(what).encode()).hexdigest()[:32]

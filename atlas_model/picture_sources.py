@@ -1,0 +1,133 @@
+"""Where many pictures come from: files below a folder, or Parquet that holds them; in order, from any place on.
+
+Nothing is decoded here, and a picture that cannot be read is its reader's concern. Knows nothing of models.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from atlas_model.errors import InputError
+from atlas_model.picture_files import picture_files
+from atlas_model.records import open_parquet, shard_paths
+
+BATCH_ROWS = 64  # of a Parquet file, in memory at once
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that has not been read yet."""
+
+    name: str  # its image_id, or its path: in the struct, or relative to the folder
+    read: Callable[[], bytes]  # raises OSError
+
+
+@dataclass(frozen=True)
+class PictureSource:
+    """Pictures in an order that stays."""
+
+    count: int
+    key: str  # another one if the files have other names, sizes or times
+    start_at: Callable[[int], Iterator[Picture]]  # all from that number on
+
+
+def open_source(path: Path) -> PictureSource:
+    """The pictures in ``path``.
+
+    Args:
+        path: a Parquet file, or a folder of them in name order, with the columns ``image_id`` and ``bytes``
+            (`records.IMAGES`) or ``image``, a struct of ``bytes`` and ``path`` (`records.SPLIT`); or a folder without
+            any, for the picture files in it and below it.
+
+    Raises:
+        InputError: it is none of these, or holds no picture.
+    """
+    if path.is_dir() and not any(path.glob("*.parquet")):
+        source = _folder_source(path)
+    elif path.exists():
+        source = _parquet_source(path)
+    else:
+        raise InputError(f"{path}: expected a folder of pictures or a Parquet file, got nothing of that name")
+    if not source.count:
+        raise InputError(f"{path}: expected pictures, got none")
+    return source
+
+
+def _folder_source(folder: Path) -> PictureSource:
+    def start_at(first: int) -> Iterator[Picture]:
+        for file in islice(picture_files(folder), first, None):
+            yield Picture(_text(file.relative_to(folder)), file.read_bytes)
+
+    count, key = _key(picture_files(folder))
+    return PictureSource(count, key, start_at)
+
+
+def _parquet_source(path: Path) -> PictureSource:
+    files = shard_paths(path, made_by="fetch")
+    rows = []
+    for file in files:
+        with open_parquet(file) as opened:
+            _check_columns(file, opened.schema_arrow)
+            rows.append(opened.metadata.num_rows)
+
+    def start_at(first: int) -> Iterator[Picture]:
+        for file, count in zip(files, rows, strict=True):
+            if first < count:
+                yield from _pictures(file, first)
+            first = max(0, first - count)
+
+    return PictureSource(sum(rows), _key(files)[1], start_at)
+
+
+def _pictures(file: Path, first: int) -> Iterator[Picture]:
+    with open_parquet(file) as opened:
+        groups = list(range(opened.num_row_groups))
+        while first >= (size := opened.metadata.row_group(groups[0]).num_rows):  # it need not be read
+            first -= size
+            del groups[0]
+        columns = [name for name in ("image_id", "bytes", "image") if name in opened.schema_arrow.names]
+        try:
+            for batch in opened.iter_batches(BATCH_ROWS, groups, columns):
+                names = batch["image_id"] if "image_id" in columns else pc.struct_field(batch["image"], "path")
+                cells = batch["bytes"] if "bytes" in columns else pc.struct_field(batch["image"], "bytes")
+                for name, cell in list(zip(names, cells, strict=True))[first:]:
+                    yield Picture(str(name), partial(_bytes, cell))
+                first = max(0, first - batch.num_rows)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{file}: expected a whole Parquet file, got a damaged one: {error}") from error
+
+
+def _bytes(cell: pa.Scalar) -> bytes:
+    found: bytes | None = cell.as_py()
+    return found or b""
+
+
+def _check_columns(file: Path, schema: pa.Schema) -> None:
+    image = schema.field("image").type if "image" in schema.names else pa.null()
+    in_struct = {field.name for field in image} if pa.types.is_struct(image) else set()
+    if not {"image_id", "bytes"} <= set(schema.names) and not {"bytes", "path"} <= in_struct:
+        raise InputError(
+            f"{file}: expected the columns image_id and bytes, or image (a struct of bytes and path), "
+            f"got {', '.join(schema.names)}"
+        )
+
+
+def _key(files: Iterable[Path]) -> tuple[int, str]:
+    """How many, and what changes with them."""
+    count, digest = 0, hashlib.sha256()
+    for file in files:
+        found = file.stat()
+        digest.update(f"{_text(file)}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
+        count += 1
+    return count, digest.hexdigest()
+
+
+def _text(path: Path) -> str:
+    return os.fsencode(path).decode(errors="replace")  # a file's name may be in no encoding
