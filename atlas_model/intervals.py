@@ -2,7 +2,9 @@
 
 Products are drawn with replacement, each with all its pictures, because the pictures of one product are no
 independent witnesses; an interval runs from the 2.5th to the 97.5th percentile of what the figures come to. Two
-models on the same pictures are compared on the same draws, so that what is hard for both cancels out.
+models on the same pictures are compared on the same draws, so that what is hard for both cancels out. The calibration
+error is a sum of absolute values, so chance only adds to it: its draws lie higher than the figure itself, and the upper
+end of its interval is the one to go by.
 
 Knows nothing of models: answers in, plain numbers out.
 """

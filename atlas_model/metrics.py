@@ -121,6 +121,11 @@ def invalid_paths(tokens: Int[np.ndarray, "n t"], taxonomy: Taxonomy) -> int:
     return sum(_names(row, taxonomy.tokens) not in valid for row in tokens)
 
 
+def exact_paths(tokens: Int[np.ndarray, "n t"], actual: Int[np.ndarray, "n"], taxonomy: Taxonomy) -> int:
+    """How many of the written sequences are the right path; judged as `invalid_paths` judges."""
+    return sum(_names(row, taxonomy.tokens) == taxonomy.paths[path] for row, path in zip(tokens, actual, strict=True))
+
+
 def _levels(
     actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
 ) -> tuple[Bool[np.ndarray, "n depth"], Bool[np.ndarray, "n depth"]]:

@@ -23,6 +23,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Literal["auto", "cpu", "cuda"]
+OWN_ENCODERS = ("small", "medium")  # no torchvision ResNets
 
 
 def _check_address(text: str) -> str:
@@ -138,7 +139,7 @@ class SplitParams(Section):
 class TrainParams(Section):
     """Training the encoder with its attention decoder, and the plain classifier beside it."""
 
-    encoder: Literal["small", "resnet18", "resnet34", "resnet50", "resnet101"]
+    encoder: Literal["small", "medium", "resnet18", "resnet34", "resnet50", "resnet101"]
     weights: str | None  # "imagenet", a safetensors file of a torchvision ResNet, or null: from scratch
     fine_tune_from: Literal["all", "layer1", "layer2", "layer3", "layer4", "none"]  # first trained block
     grid: Literal["native"] | PositiveInt  # cells per side that the decoder attends to; 14 in the paper
@@ -165,8 +166,8 @@ class TrainParams(Section):
 
     @model_validator(mode="after")
     def _encoder_is_trained_or_given(self) -> Self:
-        if self.encoder == "small" and (self.weights is not None or self.fine_tune_from != "all"):
-            raise ValueError("encoder small starts from scratch: weights must be null and fine_tune_from all")
+        if self.encoder in OWN_ENCODERS and (self.weights is not None or self.fine_tune_from != "all"):
+            raise ValueError(f"encoder {self.encoder} starts from scratch: weights must be null and fine_tune_from all")
         if self.weights is None and self.fine_tune_from != "all":
             raise ValueError("without weights the whole encoder must be trained: fine_tune_from must be all")
         return self
@@ -179,6 +180,8 @@ class EvaluateParams(Section):
     length_normalization: Annotated[float, Field(ge=0)]  # log p / levels ** this ranks paths; 0: log p alone
     batch_size: PositiveInt
     train_sample: PositiveInt  # training pictures that are evaluated as well
+    exact_nodes: PositiveInt  # pictures x taxonomy nodes that exact search may cost a split; beyond it, a sample
+    resamples: PositiveInt  # of the bootstrap behind the 95 % intervals
     overlays: Annotated[int, Field(ge=0)]  # attention pictures
     seed: Seed
     device: Device
@@ -198,8 +201,10 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _encoder_takes_the_pictures(self) -> Self:
-        if self.train.encoder == "small" and self.split.image_size % 2:
-            raise ValueError("train.encoder small halves its pictures first: split.image_size must be even")
+        if self.train.encoder in OWN_ENCODERS and self.split.image_size % 2:
+            raise ValueError(
+                f"train.encoder {self.train.encoder} halves its pictures first: split.image_size must be even"
+            )
         return self
 
 

@@ -102,10 +102,21 @@ def test_metrics_have_the_names_that_stay(project: Project) -> None:
         assert set(figures) == {
             "micro_f1",
             "macro_f1",
+            "hierarchical_precision",
+            "hierarchical_recall",
+            "hierarchical_f1",
             "level_accuracy",
+            "n",
+            "ece",
+            "ece_uncalibrated",
+            "nll",
+            "intervals",
+            "beam_equals_exact",
+            "exact_n",
             "invalid_paths",
             "unconstrained_invalid_share",
-            "n",
+            "unconstrained_micro_f1",
+            "min_confidence_0.9",
         }
         assert figures["invalid_paths"] == 0
         assert figures["n"] > 0

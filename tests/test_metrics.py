@@ -1,9 +1,22 @@
 """Figures of merit on cases small enough to do by hand."""
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from atlas_model.metrics import category_scores, confusion, invalid_paths, level_accuracy, path_scores
+from atlas_model.metrics import (
+    categories_of_level,
+    category_scores,
+    confusion,
+    exact_paths,
+    hierarchical_scores,
+    invalid_paths,
+    level_accuracy,
+    path_scores,
+)
 from atlas_model.taxonomy import END, PAD, Taxonomy
+from tests.slow_search import taxonomies
 
 TAXONOMY = Taxonomy([("Men", "Shirts"), ("Men", "Jeans"), ("Women", "Shirts"), ("Bags",)])
 
@@ -25,7 +38,49 @@ def test_a_level_counts_only_where_the_path_reaches_it_and_all_above_is_right() 
 
 def test_no_pictures_no_figures() -> None:
     empty = np.array([], dtype=np.int64)
-    assert path_scores(empty, empty, TAXONOMY) == {"micro_f1": None, "macro_f1": None, "level_accuracy": [], "n": 0}
+    scores = path_scores(empty, empty, TAXONOMY)
+    assert (scores.pop("level_accuracy"), scores.pop("n")) == ([], 0)
+    assert set(scores.values()) == {None}
+
+
+def test_hierarchical_figures_by_hand() -> None:
+    # Men>Shirts called Men>Jeans: 1 of 2, 1 of 2; called Bags: 0 of 1, 0 of 2; Bags called Women>Shirts: 0 of 2, 0 of 1
+    scores = hierarchical_scores(np.array([0, 0, 3, 2]), np.array([1, 3, 2, 2]), TAXONOMY)
+    assert scores["hierarchical_precision"] == 3 / 7
+    assert scores["hierarchical_recall"] == 3 / 7
+    scores = hierarchical_scores(np.array([0, 0]), np.array([0, 3]), TAXONOMY)
+    assert scores == pytest.approx(
+        {"hierarchical_precision": 2 / 3, "hierarchical_recall": 2 / 4, "hierarchical_f1": 4 / 7}
+    )
+
+
+@given(taxonomy=taxonomies, seed=st.integers(0, 10_000))
+def test_hierarchical_figures_are_those_of_sets_of_ancestors(taxonomy: Taxonomy, seed: int) -> None:
+    actual, predicted = np.random.default_rng(seed).integers(len(taxonomy), size=(2, 6))
+    shared = of_predicted = of_actual = 0
+    for a, p in zip(actual, predicted, strict=True):
+        a_set, p_set = (
+            {path[: end + 1] for end in range(len(path))} for path in (taxonomy.paths[a], taxonomy.paths[p])
+        )
+        shared, of_predicted, of_actual = shared + len(a_set & p_set), of_predicted + len(p_set), of_actual + len(a_set)
+    precision, recall = shared / of_predicted, shared / of_actual
+    scores = hierarchical_scores(actual, predicted, taxonomy)
+    f1 = 2 * precision * recall / (precision + recall) if shared else 0.0
+    assert list(scores.values()) == pytest.approx([precision, recall, f1])
+
+
+def test_paths_of_one_depth_have_one_hierarchical_figure() -> None:
+    taxonomy = Taxonomy(TAXONOMY.paths[:3])
+    actual, predicted = np.array([0, 0, 1, 2]), np.array([0, 1, 2, 2])
+    by_level = np.mean(level_accuracy(actual, predicted, taxonomy))
+    assert list(hierarchical_scores(actual, predicted, taxonomy).values()) == pytest.approx([by_level] * 3)
+
+
+def test_categories_of_a_level() -> None:
+    names, of_path = categories_of_level(TAXONOMY, 1)
+    assert (names, of_path.tolist()) == ([("Men",), ("Women",), ("Bags",)], [0, 0, 1, 2])
+    names, of_path = categories_of_level(TAXONOMY, 2)
+    assert (tuple(names), of_path.tolist()) == (TAXONOMY.paths, [0, 1, 2, 3]), "Bags ends above"
 
 
 def test_categories_and_confusion() -> None:
@@ -54,3 +109,5 @@ def test_invalid_paths_are_judged_by_their_names() -> None:
     )
     assert invalid_paths(written, TAXONOMY) == 5
     assert invalid_paths(TAXONOMY.targets, TAXONOMY) == 0
+    assert exact_paths(written, np.array([1, 1, 3, 0, 2, 3, 3, 0]), TAXONOMY) == 3
+    assert exact_paths(TAXONOMY.targets, np.arange(4)[::-1], TAXONOMY) == 0

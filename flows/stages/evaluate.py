@@ -1,12 +1,16 @@
 """Stage `evaluate`: the models on train (a sample), val and test; figures, predictions, pictures.
 
 Writes reports/evaluate/: predictions.parquet and predictions.csv (the original project's columns), categories.csv
-(precision, recall, F per category), confusion.png, attention/*.png; and plots/evaluate/ for `dvc plots`.
+(precision, recall, F per category), and of the test split confusion.png (and confusion_level_<n>.png for the levels
+above), reliability.png, abstention.png, attention/*.png; and plots/evaluate/ for `dvc plots`.
+
+metrics/evaluate.json, for each split and for the baseline on test: what the keys mean is said in
+`metrics.path_scores`, `calibration` and `intervals`; null is what cannot be known.
 """
 
 import csv
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +28,13 @@ from atlas_model.engines import accelerate
 from atlas_model.errors import CheckpointError
 from atlas_model.evaluation import Evaluation, evaluate, evaluate_baseline
 from atlas_model.files import replacing, replacing_folder
-from atlas_model.metrics import category_scores, confusion
+from atlas_model.intervals import differences
+from atlas_model.metrics import categories_of_level, category_scores, confusion
 from atlas_model.params import Params
-from atlas_model.plots import confusion_plot
+from atlas_model.plots import abstention_plot, confusion_plot, reliability_plot
 from atlas_model.progress import track
 from atlas_model.records import PREDICTIONS, write_table
-from atlas_model.taxonomy import Taxonomy
+from atlas_model.taxonomy import SEPARATOR, CategoryPath, Taxonomy
 from flows.stages.entry import main, write_metrics
 from flows.stages.paths import BASELINE, CATEGORIZER, EVALUATION, PLOTS, SPLITS, TAXONOMY, WORK
 
@@ -49,6 +54,7 @@ def run(params: Params) -> None:
     for trained in (model, baseline):
         accelerate(trained, given.engine, pixels=splits["test"].pixels.shape[1:], cache=WORK / "engines")
     generator = np.random.default_rng(given.seed)
+    common = {"resamples": given.resamples, "seed": given.seed, "batch_size": given.batch_size, "device": device}
     evaluations = {}
     for name, split in splits.items():
         rows = np.arange(len(split))
@@ -60,27 +66,32 @@ def run(params: Params) -> None:
             rows,
             beam=given.beam,
             length_normalization=given.length_normalization,
-            batch_size=given.batch_size,
-            device=device,
+            exact_nodes=given.exact_nodes,
+            **common,
         )
+    test, plain = evaluations["test"], evaluate_baseline(baseline, splits["test"], **common)
     metrics: dict[str, Any] = {name: evaluation.figures for name, evaluation in evaluations.items()}
-    test = evaluations["test"]
     metrics["baseline"] = {
-        "test": evaluate_baseline(baseline, splits["test"], batch_size=given.batch_size, device=device)
+        "test": plain.figures,
+        "difference": differences(test.answers, plain.answers, test.groups, resamples=given.resamples, seed=given.seed),
     }
     with replacing_folder(EVALUATION) as folder:
         _write_predictions(folder, pa.concat_tables(each.table(taxonomy) for each in evaluations.values()))
         _write_csv(folder / "categories.csv", CATEGORY_COLUMNS, _category_rows(evaluations, taxonomy))
-        met, counts = confusion(test.actual, test.predicted)
-        confusion_plot(_short_names(taxonomy, met), counts).save(folder / "confusion.png")
+        for level in range(1, taxonomy.depth + 1):
+            name = f"confusion_level_{level}.png" if level < taxonomy.depth else "confusion.png"
+            _confusion_plot(test, taxonomy, level).save(folder / name)
+        reliability_plot(
+            {
+                "baseline": plain.reliability,
+                "categorizer, temperature 1": test.uncalibrated_reliability,
+                "categorizer": test.reliability,
+            }
+        ).save(folder / "reliability.png")
+        abstention_plot(test.abstention).save(folder / "abstention.png")
         shown = np.sort(generator.permutation(len(splits["test"]))[: given.overlays])
         _write_overlays(folder / "attention", model, splits["test"], shown, beam=given.beam, device=device)
-    pairs = zip(test.actual, test.predicted, strict=True)
-    _write_csv(
-        PLOTS / "evaluate" / "confusion.csv",
-        ["actual", "predicted"],
-        ({"actual": taxonomy.labels[a], "predicted": taxonomy.labels[p]} for a, p in pairs),
-    )
+    _write_plots(PLOTS / "evaluate", test, plain, taxonomy)
     write_metrics("evaluate", metrics)
 
 
@@ -92,13 +103,27 @@ def _check_same_taxonomy(model: Taxonomy, data: Taxonomy) -> None:
         )
 
 
-def _short_names(taxonomy: Taxonomy, paths: np.ndarray) -> list[str]:
-    """The last names of ``paths``, or all names where a last one stands in several branches."""
-    times = Counter(taxonomy.paths[index][-1] for index in paths)
-    return [
-        taxonomy.paths[index][-1] if times[taxonomy.paths[index][-1]] == 1 else taxonomy.labels[index]
-        for index in paths
-    ]
+def _confusion_plot(evaluation: Evaluation, taxonomy: Taxonomy, level: int) -> Image.Image:
+    categories, of_path = categories_of_level(taxonomy, level)
+    met, counts = confusion(of_path[evaluation.actual], of_path[evaluation.predicted])
+    return confusion_plot(_short_names([categories[index] for index in met]), counts)
+
+
+def _short_names(categories: Sequence[CategoryPath]) -> list[str]:
+    """The last names of ``categories``, or all names where a last one stands in several branches."""
+    times = Counter(path[-1] for path in categories)
+    return [path[-1] if times[path[-1]] == 1 else SEPARATOR.join(path) for path in categories]
+
+
+def _write_plots(folder: Path, test: Evaluation, plain: Evaluation, taxonomy: Taxonomy) -> None:
+    """The same again as numbers, for `dvc plots`."""
+    pairs = [(taxonomy.paths[a], taxonomy.paths[p]) for a, p in zip(test.actual, test.predicted, strict=True)]
+    for name, level in (("confusion", taxonomy.depth), ("confusion_level_1", 1)):
+        rows = ({"actual": SEPARATOR.join(a[:level]), "predicted": SEPARATOR.join(p[:level])} for a, p in pairs)
+        _write_csv(folder / f"{name}.csv", ["actual", "predicted"], rows)
+    for name, curve in (("categorizer", test.reliability), ("baseline", plain.reliability)):
+        _write_csv(folder / f"reliability_{name}.csv", ["confidence", "accuracy", "n"], curve)
+    _write_csv(folder / "abstention.csv", list(test.abstention[0]), test.abstention)
 
 
 def _write_predictions(folder: Path, table: pa.Table) -> None:
