@@ -18,6 +18,7 @@ from atlas_model.files import replacing, replacing_folder, write_json
 FORMAT = 1  # raise it when an older description can no longer be read
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
+UNREAD = "Weights in other forms (.pt, .pth, .ckpt, .bin) are never read: to read them can run what they hold"
 
 
 def save_model(folder: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
@@ -42,6 +43,8 @@ def load_model(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     Raises:
         CheckpointError: no such folder, a file of it is missing or broken, or it holds another kind or format.
     """
+    if folder.is_file():
+        raise _bad(folder, f"a folder with {DESCRIPTION} and {WEIGHTS}", f"a file. {UNREAD}")
     description = _read_description(folder / DESCRIPTION)
     found = (description.get("kind"), description.get("format"))
     if found != (kind, FORMAT):
@@ -53,7 +56,7 @@ def load_model(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     try:
         return load_file(folder / WEIGHTS), description
     except (OSError, SafetensorError) as error:
-        raise _bad(folder / WEIGHTS, "weights in the safetensors format", error) from error
+        raise _bad(folder / WEIGHTS, "weights in the safetensors format", f"{error}. {UNREAD}") from error
 
 
 def fill(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
@@ -74,7 +77,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _bad(path, "a model's description in JSON", error) from error
+        raise _bad(path, "a model's description in JSON", f"{error}. {UNREAD}") from error
     if not isinstance(description, dict):
         raise _bad(path, "a model's description in JSON", f"a {type(description).__name__}")
     return description

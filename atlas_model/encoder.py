@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from atlas_model.checkpoint import UNREAD
 from atlas_model.errors import InputError, RetryError
 
 EncoderName = Literal["small", "medium", "resnet18", "resnet34", "resnet50", "resnet101"]
@@ -202,5 +203,6 @@ def _file_state(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"train.weights: {path}: expected a safetensors file with the state of a torchvision ResNet, "
-            f'or "imagenet"; {error}'
+            f'or "imagenet"; got: {error}. {UNREAD}. Where you trust the file, write its state with '
+            "safetensors.torch.save_file, and name what that writes."
         ) from error
