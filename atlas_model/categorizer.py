@@ -50,6 +50,8 @@ class Categorizer(nn.Module):
         alpha_target: what the attention of a cell should sum to over the steps. "one" is the paper's; with few
             steps over many cells no attention comes near it, so the term is nearly constant, and "share"
             (steps / cells, which an even attention reaches) makes more sense.
+        label_smoothing: share of the probability that the loss asks for evenly of all candidates of a step, rather
+            than of the right one (Szegedy et al. 2016, arXiv 1512.00567).
     """
 
     kind = "categorizer"
@@ -65,10 +67,11 @@ class Categorizer(nn.Module):
         weights: str | None = None,
         alpha_c: float = 0.0,
         alpha_target: Literal["share", "one"] = "share",
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.architecture, self.taxonomy = architecture, taxonomy
-        self.alpha_c, self.alpha_target = alpha_c, alpha_target
+        self.alpha_c, self.alpha_target, self.label_smoothing = alpha_c, alpha_target, label_smoothing
         self.temperature = 1.0
         self.encoder = build_encoder(
             architecture.encoder, in_channels=architecture.in_channels, grid=architecture.grid, weights=weights
@@ -156,7 +159,9 @@ class Categorizer(nn.Module):
         targets = self.targets[paths]  # (b, t)
         hidden, attention = self.decoder(cells, _inputs(targets))
         logits = self.decoder.logits(hidden)  # (b, t, v): one product for all steps
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=PAD)
+        loss = nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=PAD, label_smoothing=self.label_smoothing
+        )
         return loss, attention, targets != PAD
 
     def _children_loss(
@@ -173,6 +178,10 @@ class Categorizer(nn.Module):
         (logits,) = self.decoder.logits_of(hidden[choosing][None], trie.token[edge], valid)  # (n, f)
         right = child - 1 - trie.first[node]  # which of its node's edges leads to the child
         loss = nn.functional.cross_entropy(logits.float(), right, reduction="sum")
+        if self.label_smoothing:  # torch's own would spread over places that are no candidates, too
+            log_p = logits.float().log_softmax(dim=1).masked_fill(~valid, 0)
+            even = -(log_p.sum(dim=1) / valid.sum(dim=1)).sum()
+            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
         return loss / max(1, len(node)), attention, writing
 
     def _trie(self, device: torch.device, *, constrained: bool) -> DeviceTrie:
@@ -187,14 +196,28 @@ class Categorizer(nn.Module):
 
 
 class Classifier(nn.Module):
-    """The baseline: the same encoder, its cells averaged, one linear layer over all paths."""
+    """The baseline: the same encoder, its cells averaged, one linear layer over all paths.
+
+    Args:
+        architecture: sizes.
+        taxonomy: the paths that it may choose.
+        weights: for the encoder, see `build_encoder`.
+        label_smoothing: as of the `Categorizer`, over all paths.
+    """
 
     kind = "classifier"
     temperature: float  # as of the `Categorizer`
 
-    def __init__(self, architecture: Architecture, taxonomy: Taxonomy, *, weights: str | None = None) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        taxonomy: Taxonomy,
+        *,
+        weights: str | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.architecture, self.taxonomy = architecture, taxonomy
+        self.architecture, self.taxonomy, self.label_smoothing = architecture, taxonomy, label_smoothing
         self.temperature = 1.0
         self.encoder = build_encoder(
             architecture.encoder, in_channels=architecture.in_channels, grid=architecture.grid, weights=weights
@@ -209,7 +232,7 @@ class Classifier(nn.Module):
 
     def loss(self, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         """Cross-entropy."""
-        return nn.functional.cross_entropy(self(pictures).float(), paths)
+        return nn.functional.cross_entropy(self(pictures).float(), paths, label_smoothing=self.label_smoothing)
 
     @torch.no_grad()
     def best_path(self, pictures: UInt8[Tensor, "b c h w"]) -> Int[Tensor, "b"]:

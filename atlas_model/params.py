@@ -150,6 +150,7 @@ class TrainParams(Section):
     normalize: Literal["vocabulary", "children"]  # a step's probabilities: over all names (the paper), or those below
     alpha_c: Annotated[float, Field(ge=0)]  # weight of the doubly stochastic attention term
     alpha_target: Literal["share", "one"]  # what each cell's attention should sum to: steps/cells, or 1 (the paper)
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]  # share of the probability asked for evenly of all
     encoder_lr: PositiveFloat
     decoder_lr: PositiveFloat
     weight_decay: Annotated[float, Field(ge=0)]
@@ -160,6 +161,7 @@ class TrainParams(Section):
     patience: PositiveInt  # epochs without a better validation path accuracy before it stops
     flip: bool  # mirror half of the training pictures
     shift: Annotated[int, Field(ge=0)]  # px, at most, in both directions
+    erase: Probability  # share of the training pictures that have a part painted over
     seed: Seed
     device: Device
     precision: Literal["float32", "bfloat16"]  # bfloat16 is slower on CPUs without bf16 units

@@ -43,6 +43,7 @@ class Recipe:
     fine_tune_from: FineTune  # first trained block of the encoder
     flip: bool
     shift: int  # px
+    erase: float  # share of the pictures that have a part painted over
     seed: int
     precision: Literal["float32", "bfloat16"]
 
@@ -164,7 +165,7 @@ def _epoch(
             factor = learning_rate_factor(step, steps * recipe.epochs, recipe.warmup_share)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
-            pictures = augment(pictures, generator, flip=recipe.flip, shift=recipe.shift)
+            pictures = augment(pictures, generator, flip=recipe.flip, shift=recipe.shift, erase=recipe.erase)
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
                 loss = model.loss(pictures, torch.from_numpy(train.paths[rows]).to(device))
             optimizer.zero_grad(set_to_none=True)

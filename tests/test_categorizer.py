@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from atlas_model import decoder as decoder_module
-from atlas_model.categorizer import Architecture, Categorizer, load_categorizer, save
+from atlas_model.categorizer import Architecture, Categorizer, Classifier, load_categorizer, save
 from atlas_model.errors import CheckpointError
 from atlas_model.images import Preprocessing
-from atlas_model.taxonomy import Taxonomy
+from atlas_model.taxonomy import PAD, START, Taxonomy
 from tests.slow_search import followers, log_probabilities, written
 
 SMALL = Architecture("small", 1, "native", 16, 8, 16, 0.0)
@@ -30,10 +30,12 @@ def make(architecture: Architecture, **keywords) -> tuple[Categorizer, torch.Ten
     return model, torch.randint(0, 256, (12, 1, 16, 16), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("few_tokens", [0, 1024])
-def test_the_loss_over_children_counts_choices_alone(few_tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("few_tokens", "smoothing"), [(0, 0.0), (1024, 0.0), (0, 0.2), (1024, 0.2)])
+def test_the_loss_over_children_counts_choices_alone(
+    few_tokens: int, smoothing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(decoder_module, "FEW_TOKENS", few_tokens)
-    model, pictures = make(OVER_CHILDREN)
+    model, pictures = make(OVER_CHILDREN, label_smoothing=smoothing)
     paths = torch.arange(12) % len(TAXONOMY)
     sequences, choices = written(TAXONOMY), []
     with torch.no_grad():
@@ -44,11 +46,33 @@ def test_the_loss_over_children_counts_choices_alone(few_tokens: int, monkeypatc
             allowed = followers(sequences, tokens[:step])
             log_p = log_probabilities(model.decoder, cells[picture], tokens[:step], allowed, "children")
             if len(allowed) > 1:
-                choices.append(log_p[token])
+                even = sum(float(log_p[name]) for name in allowed) / len(allowed)
+                choices.append((1 - smoothing) * log_p[token] + smoothing * even)
             else:
                 assert log_p[token] == 0
     assert len(choices) == 2 * (1 + 2 + 2 + 2 + 1 + 1)
     assert model.loss(pictures, paths).item() == pytest.approx(-sum(choices) / len(choices), rel=1e-5)
+
+
+def test_smoothed_labels_ask_a_share_of_all_tokens_or_paths() -> None:
+    paths = torch.arange(12) % len(TAXONOMY)
+    for build in (Categorizer, Classifier):
+        torch.manual_seed(1)
+        model = build(SMALL, TAXONOMY).eval()
+        pictures = torch.randint(0, 256, (12, 1, 16, 16), dtype=torch.uint8)
+        with torch.no_grad():
+            sharp = model.loss(pictures, paths)
+            model.label_smoothing = 1.0
+            if isinstance(model, Categorizer):
+                targets = model.targets[paths]
+                before = torch.cat([torch.full_like(targets[:, :1], START), targets[:, :-1]], dim=1)
+                logits = model.decoder.logits(model.decoder(model.encoder(pictures), before)[0])[targets != PAD]
+            else:
+                logits = model(pictures)
+            even = -logits.log_softmax(dim=-1).mean()
+            torch.testing.assert_close(model.loss(pictures, paths), even)
+            model.label_smoothing = 0.25
+            torch.testing.assert_close(model.loss(pictures, paths), 0.75 * sharp + 0.25 * even)
 
 
 def test_the_loss_over_children_is_minus_the_exact_log_probability() -> None:

@@ -32,6 +32,7 @@ RECIPE = Recipe(
     fine_tune_from="all",
     flip=False,
     shift=1,
+    erase=0.0,
     seed=1,
     precision="float32",
 )
@@ -202,6 +203,22 @@ def test_augmentation_mirrors_and_moves_but_invents_nothing() -> None:
     assert 10 < unchanged < 40
     moved = augment(pictures.repeat(50, 1, 1, 1), torch.Generator().manual_seed(1), flip=False, shift=2)
     assert any(row[:, 1:, 1:].equal(pictures[0, :, :-1, :-1]) for row in moved[::2])
+
+
+def test_erasing_paints_a_part_of_some_pictures_in_one_grey() -> None:
+    pictures = torch.randint(0, 256, (200, 3, 28, 36), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    erased = augment(pictures, torch.Generator().manual_seed(2), flip=False, shift=0, erase=0.5)
+    changed = (erased != pictures).any(dim=1)  # (b, h, w)
+    assert 70 < changed.any(dim=(1, 2)).sum() < 130
+    for after, where in zip(erased, changed, strict=True):
+        rows, columns = where.any(dim=1).nonzero().flatten(), where.any(dim=0).nonzero().flatten()
+        if len(rows):
+            assert rows[-1] - rows[0] < 10 and columns[-1] - columns[0] < 13, "a third of each side, and a pixel"
+            assert after[:, where].unique().numel() == 1
+            inside = after[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            assert inside.unique().numel() == 1, "a whole rectangle"
+    again = augment(pictures, torch.Generator().manual_seed(2), flip=False, shift=0, erase=0.5)
+    assert again.equal(erased)
 
 
 def test_learning_rate_warms_up_and_ends_at_zero() -> None:

@@ -60,12 +60,14 @@ def run(params: Params) -> None:
             weights=given.weights,
             alpha_c=given.alpha_c,
             alpha_target=given.alpha_target,
+            label_smoothing=given.label_smoothing,
         )
         records = learn(model, recipe, CATEGORIZER, live)
         torch.manual_seed(given.seed)
         seen = len(records)  # epochs: the baseline sees as many pictures, no more and no fewer
         same_budget = replace(recipe, epochs=seen, patience=seen)
-        baseline = learn(Classifier(architecture, taxonomy, weights=given.weights), same_budget, BASELINE, live)
+        classifier = Classifier(architecture, taxonomy, weights=given.weights, label_smoothing=given.label_smoothing)
+        baseline = learn(classifier, same_budget, BASELINE, live)
     shutil.rmtree(WORK / "train")
     write_metrics(
         "train",
