@@ -26,7 +26,7 @@ MAX_SCANS = 100  # of a JPEG: each costs as much as all pixels, however few byte
 MAX_SEGMENTS = 1_000  # of a JPEG: Pillow keeps each
 MAX_PAGES = 100  # of a TIFF: finding the next one takes the longer the more there were
 EXIF_ORIENTATION = 0x0112
-TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF tags
+BITS_PER_SAMPLE, PHOTOMETRIC, TILE_WIDTH, TILE_LENGTH = 258, 262, 322, 323  # TIFF tags
 TURNS = {  # EXIF orientation -> what shows the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -88,7 +88,8 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> PictureInfo:
 
     Raises:
         PictureError: with status ``empty``, ``not_an_image``, ``too_many_pixels``, ``decompression_bomb`` (it has
-            parts without end, which take time or memory but few bytes) or ``truncated``.
+            parts without end, which take time or memory but few bytes), ``unknown_range`` (nobody knows which of its
+            numbers is white) or ``truncated``.
     """
     image = _open(data, max_pixels)
     with _decoding():
@@ -121,16 +122,26 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def _flattened(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more per pixel: keep the upper eight
-        pixels = np.asarray(image, dtype=np.float64)
-        scale = 257.0 if pixels.max(initial=0) > 255 else 1.0
-        return Image.fromarray(np.clip(pixels / scale, 0, 255).astype(np.uint8))
+    if image.mode.startswith("I"):
+        return _eight_bits(image)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         over_white = Image.new("RGBA", layer.size, "white")
         over_white.alpha_composite(layer)
         return over_white.convert("RGB")
     return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The upper eight of up to sixteen bits of grey."""
+    pixels = np.asarray(image, dtype=np.int64)
+    tags = getattr(image, "tag_v2", {})
+    (bits,) = tags.get(BITS_PER_SAMPLE, (16,))
+    grey = pixels * 255 // (2**bits - 1)
+    if tags.get(PHOTOMETRIC) == 0:  # 0 is white; Pillow sees to it up to 8 bits
+        grey = 255 - grey
+    grey[pixels == image.info.get("transparency")] = 255  # over white
+    return Image.fromarray(grey.astype(np.uint8))
 
 
 def to_array(image: Image.Image) -> UInt8[np.ndarray, "channels height width"]:
@@ -179,6 +190,10 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         width, height = max(image.size, _tile_size(image), key=math.prod)
     except Exception as error:  # decoders raise whatever their parser met: struct.error, SyntaxError, ...
         raise PictureError("not_an_image", f"expected a picture ({', '.join(FORMATS)}), got other bytes") from error
+    if image.mode in ("I", "F"):
+        raise PictureError(
+            "unknown_range", f"expected 8 or 16 bits a sample, got a {image.format} of mode {image.mode}"
+        )
     if width * height > max_pixels:
         raise PictureError("too_many_pixels", f"expected at most {max_pixels} pixels, got {width} x {height}")
     return image

@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     ``robots_tag`` (its robots.txt, its X-Robots-Tag keep us out); ``robots_unreachable`` (it is not known whether
     they do); ``certificate`` (it is not the host's); ``headers_too_large``; ``timeout``; ``unreachable`` (no usable
     answer); ``truncated``, ``too_large``, ``bad_encoding``, ``decompression_bomb``, ``empty``, ``not_an_image``,
-    ``too_many_pixels`` (what came is no picture that we take); or ``given_up`` (see `download`).
+    ``too_many_pixels``, ``unknown_range`` (what came is no picture that we take); or ``given_up`` (see `download`).
     """
 
     status: str
