@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from atlas_model.teacher_forcing import TeacherForcing
+
 FEW_TOKENS = 1024  # up to so many, the logits of all cost less than picking the rows of some
 CACHED_FLOATS = 2**18  # numbers of the attention's energies at once (1 MiB), so that they never leave the CPU's cache
 
@@ -90,8 +92,10 @@ class AttentionDecoder(nn.Module):
         self, cells: Float[Tensor, "b cells d"], tokens: Int[Tensor, "b t"]
     ) -> tuple[Float[Tensor, "b t h"], Float[Tensor, "b t cells"]]:
         """Teacher forcing: hidden state and attention of each step, given the ``tokens`` that come before it."""
-        memory, state = self.start(cells)
         embedded = self.embedding(tokens)  # (b, t, e)
+        if cells.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            return self._all_steps(cells, embedded)
+        memory, state = self.start(cells)
         hidden, attentions = [], []
         for step in range(tokens.shape[1]):
             state, attention = self._step(memory, state, embedded[:, step, None])
@@ -118,6 +122,25 @@ class AttentionDecoder(nn.Module):
         padded: Tensor = found.new_full((*hidden.shape[:2], tokens.shape[1]), -torch.inf)
         padded[:, row, column] = found
         return padded
+
+    def _all_steps(
+        self, cells: Float[Tensor, "b cells d"], embedded: Float[Tensor, "b t e"]
+    ) -> tuple[Float[Tensor, "b t h"], Float[Tensor, "b t cells"]]:
+        of_token, of_attended = self.lstm.weight_ih.split_with_sizes((embedded.shape[-1], cells.shape[-1]), dim=1)
+        query_bias = self.project_cells.bias + self.project_hidden.bias
+        lstm_bias = self.lstm.bias_ih + self.lstm.bias_hh
+        hidden, attention = TeacherForcing.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            cells,
+            nn.functional.linear(embedded, of_token),
+            self.project_cells.weight,
+            torch.cat([self.first_hidden.weight, self.first_cell.weight]),
+            torch.cat([self.first_hidden.bias, self.first_cell.bias]),
+            torch.cat([self.project_hidden.weight, self.gate.weight, self.lstm.weight_hh]),
+            torch.cat([query_bias, self.gate.bias, lstm_bias]),
+            of_attended,
+            self.score.weight[0],
+        )
+        return hidden, attention
 
     def _step(
         self, memory: Memory, state: State, embedded: Float[Tensor, "b k e"]
