@@ -23,7 +23,7 @@ DIGITS = 4  # of a temperature: more than validation can tell, and few enough to
 
 
 @torch.no_grad()
-def fit_temperature(model: Model, pictures: Iterable[UInt8[Tensor, "b c h w"]], paths: Int[np.ndarray, "n"]) -> float:
+def fit_temperature(model: Model, pictures: Iterable[UInt8[Tensor, "_ c h w"]], paths: Int[np.ndarray, "n"]) -> float:
     """The one temperature under which ``model`` finds the right paths of ``pictures`` most probable.
 
     It minimises the negative log-likelihood of the right paths, each step given the right ones before it and
