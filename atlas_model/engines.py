@@ -14,12 +14,13 @@ Knows nothing of decoders: what follows the encoder stays as it is.
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 import platform
 from contextlib import nullcontext
 from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +36,8 @@ from atlas_model import encoder as encoder_module
 from atlas_model.categorizer import Model
 from atlas_model.encoder import Encoder
 from atlas_model.errors import InputError
-from atlas_model.export import PICTURES
+from atlas_model.export import PICTURES, export_encoder
+from atlas_model.extras import EXTRAS, missing, require
 from atlas_model.files import write_json
 from atlas_model.progress import say
 
@@ -43,14 +45,11 @@ EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
 
 Pixels = tuple[int, int, int]  # channels, height, width
 
-PACKAGES = {  # engine -> what it imports, the package that gives it its name first
-    "torch": ("torch",),
-    "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
-    "openvino": ("openvino", "onnx", "onnxscript"),
-}
-EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
+EXTRA_OF = {"onnxruntime": "onnx", "openvino": "openvino"}  # engine -> what has to be installed for it
 FEW_PARAMETERS = 2_000_000
+MEASURED = 4  # pictures at once in a measurement: engines rank as with many, in a fraction of the time
 ROUNDS = 3  # runs of each engine that are measured, after one that warms it up; the best counts
+ENOUGH_S = 4.0  # after which no further round begins
 
 
 @torch.no_grad()
@@ -69,14 +68,17 @@ def accelerate(model: Model, name: EngineName, *, pixels: Pixels, cache: Path | 
     Raises:
         InputError: the engine is not installed, or does not run on the model's device.
     """
-    encoder = model.encoder
-    if not _is_on_cpu(encoder) and name not in ("auto", "torch"):
-        raise InputError(f"engine {name}: runs on the CPU, but the model is on a GPU: expected torch or auto")
-    if name != "auto" and not _is_installed(name):
-        raise InputError(f"engine {name}: not installed: pip install atlas[{EXTRAS[name]}], or name the engine torch")
+    if name in EXTRA_OF:
+        require(EXTRA_OF[name], f"engine {name}")
     with nullcontext(cache) if cache else TemporaryDirectory() as folder:
-        chosen = _fastest(encoder, pixels, Path(folder)) if name == "auto" else name
-        runner = _runner(chosen, encoder, pixels, Path(folder))
+        trained = _Trained(model.encoder, pixels, Path(folder))
+        if name in EXTRA_OF and not trained.on_cpu:
+            raise InputError(f"engine {name}: runs on the CPU, but the model is on a GPU: expected torch or auto")
+        try:
+            chosen = _fastest(trained) if name == "auto" else name
+            runner = _runner(chosen, trained)
+        except OSError as error:
+            raise InputError(f"{folder}: expected a folder to keep exported graphs in; {error}") from error
     model.encoder = runner  # type: ignore[assignment]  # from now on it need only answer as an encoder does
     return chosen
 
@@ -154,64 +156,76 @@ class _OpenVino(nn.Module):
         return torch.from_numpy(self._compiled(pictures.numpy())[0])
 
 
-def _runner(engine: str, encoder: Encoder, pixels: Pixels, folder: Path) -> nn.Module:
-    if engine == "torch":
-        return folded(encoder) if _is_on_cpu(encoder) else _OnGpu(encoder)
-    file = folder / f"{_content_key(encoder, pixels)}.onnx"
-    if not file.exists():
-        from atlas_model.export import export_encoder
+@dataclass(frozen=True)
+class _Trained:
+    """An encoder that is to be run, and where files made of it are kept."""
 
-        say(f"engine {engine}: exports the encoder")
-        export_encoder(encoder, file, pixels=pixels)
-    return (_OnnxRuntime if engine == "onnxruntime" else _OpenVino)(file, encoder.channels)
+    encoder: Encoder
+    pixels: Pixels
+    folder: Path
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.encoder.mean.device.type == "cpu"
+
+    @cached_property
+    def key(self) -> str:
+        """Of all that its graph is made of: code, sizes, weights."""
+        code = Path(encoder_module.__file__).read_text(encoding="utf-8")
+        digest = hashlib.sha256(repr((code, str(self.encoder), self.pixels, version("torch"))).encode())
+        for name, tensor in (*self.encoder.named_parameters(), *self.encoder.named_buffers()):
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()[:32]
+
+    def graph(self) -> Path:
+        """Its file in ONNX, exported unless it is there."""
+        file = self.folder / f"{self.key}.onnx"
+        if not file.exists():
+            say("engines: exports the encoder, once")
+            export_encoder(self.encoder, file, pixels=self.pixels)
+        return file
 
 
-def _fastest(encoder: Encoder, pixels: Pixels, folder: Path) -> str:
-    """The engine that runs one picture in the shortest time, as measured now or, with these versions, before."""
-    installed = [engine for engine in PACKAGES if _is_installed(engine)]
-    parameters = sum(parameter.numel() for parameter in encoder.parameters())
-    if len(installed) == 1 or parameters < FEW_PARAMETERS or not _is_on_cpu(encoder):
+def _runner(engine: str, trained: _Trained) -> nn.Module:
+    if engine == "onnxruntime":
+        return _OnnxRuntime(trained.graph(), trained.encoder.channels)
+    if engine == "openvino":
+        return _OpenVino(trained.graph(), trained.encoder.channels)
+    return folded(trained.encoder) if trained.on_cpu else _OnGpu(trained.encoder)
+
+
+def _fastest(trained: _Trained) -> str:
+    """The engine that takes the least time, as measured now or, with this machine and these versions, before."""
+    installed = [engine for engine, extra in EXTRA_OF.items() if not missing(extra)]
+    parameters = sum(parameter.numel() for parameter in trained.encoder.parameters())
+    if not installed or parameters < FEW_PARAMETERS or not trained.on_cpu:
         return "torch"
-    versions = {package: version(package) for engine in installed for package in PACKAGES[engine]}
+    versions = [version(package) for engine in installed for package in EXTRAS[EXTRA_OF[engine]]]
     machine = (_cpu(), os.cpu_count(), torch.get_num_threads())
-    key = hashlib.sha256(repr((_content_key(encoder, pixels), machine, versions)).encode()).hexdigest()[:32]
-    file = folder / f"{key}.json"
+    key = hashlib.sha256(repr((trained.key, machine, installed, versions)).encode()).hexdigest()[:32]
+    file = trained.folder / f"{key}.json"
     if not file.exists():
-        runners = {engine: _runner(engine, encoder, pixels, folder) for engine in installed}
-        milliseconds = _milliseconds(runners, torch.randint(0, 256, (1, *pixels), dtype=torch.uint8))
-        say("engines: " + ", ".join(f"{engine} {each:.1f} ms" for engine, each in milliseconds.items()) + " a picture")
-        write_json(file, milliseconds)
-    milliseconds = dict(json.loads(file.read_text(encoding="utf-8")))
+        runners = {engine: _runner(engine, trained) for engine in ("torch", *installed)}
+        found = _milliseconds(runners, torch.zeros(MEASURED, *trained.pixels, dtype=torch.uint8))
+        say("engines: " + ", ".join(f"{engine} {each:.1f} ms" for engine, each in found.items()) + " a picture")
+        write_json(file, found)
+    milliseconds: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
     return min(milliseconds, key=milliseconds.__getitem__)
 
 
 def _milliseconds(runners: dict[str, nn.Module], pictures: UInt8[Tensor, "b c h w"]) -> dict[str, float]:
-    """Of the best of `ROUNDS` runs; the engines take turns, so that a busy moment hits all of them."""
+    """A picture, in the best of a few runs; the engines take turns, so that a busy moment hits all of them."""
     seconds: dict[str, list[float]] = {engine: [] for engine in runners}
-    for _ in range(1 + ROUNDS):
+    began = perf_counter()
+    for round_ in range(1 + ROUNDS):
+        if round_ > 1 and perf_counter() - began > ENOUGH_S:
+            break
         for engine, run in runners.items():
             started = perf_counter()
             run(pictures)
             seconds[engine].append(perf_counter() - started)
-    return {engine: 1000 * min(found[1:]) for engine, found in seconds.items()}
-
-
-def _is_on_cpu(encoder: Encoder) -> bool:
-    return encoder.mean.device.type == "cpu"
-
-
-def _is_installed(engine: str) -> bool:
-    return all(importlib.util.find_spec(package) for package in PACKAGES[engine])
-
-
-def _content_key(encoder: Encoder, pixels: Pixels) -> str:
-    """A short key of all that an exported graph is made of: code, sizes, weights."""
-    code = Path(encoder_module.__file__).read_text(encoding="utf-8")
-    digest = hashlib.sha256(repr((code, str(encoder), pixels, version("torch"))).encode())
-    for name, tensor in (*encoder.named_parameters(), *encoder.named_buffers()):
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().data)
-    return digest.hexdigest()[:32]
+    return {engine: 1000 * min(found[1:]) / len(pictures) for engine, found in seconds.items()}
 
 
 def _cpu() -> str:

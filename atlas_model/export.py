@@ -1,45 +1,157 @@
-"""Trained models as ONNX graphs, for those who run them without torch, and for the engines that do.
+"""Trained models as graphs that run without torch or any of our code: ONNX, or OpenVINO's own format.
+
+A model becomes three graphs and a description. `encoder`: pictures to cells. `decoder_start`: cells to the first
+state. `decoder_step`: state and last tokens to the next state, logits and attention. Any number of pictures fits, and
+any number of hypotheses a picture; the search, which is a loop over steps, stays with who runs them, and the
+description has what it needs: tokens, paths, how probabilities are normalised, how pictures are prepared.
 
 Knows nothing of what runs the graphs.
 """
 
 import warnings
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
+from atlas_model.categorizer import Categorizer
+from atlas_model.decoder import AttentionDecoder, Memory, State
 from atlas_model.encoder import Encoder
-from atlas_model.files import replacing
+from atlas_model.extras import require
+from atlas_model.files import replacing, replacing_folder, write_json
+from atlas_model.images import Preprocessing
+from atlas_model.taxonomy import END, PAD, START
 
-PICTURES, CELLS = "pictures", "cells"  # what goes into the encoder's graph, what comes out
+Format = Literal["onnx", "openvino"]
+
+FORMAT = 1  # of the description; raise it when a reader of an older one would go wrong
+DESCRIPTION = "export.json"
+PICTURES, CELLS = "pictures", "cells"  # what the encoder's graph takes and gives
+
+
+def export(model: Categorizer, preprocessing: Preprocessing, folder: Path, *, form: Format) -> None:
+    """Write ``model`` as graphs with their description.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        preprocessing: of its pictures.
+        folder: replaced if it is there.
+        form: "onnx", or "openvino" (an .xml and a .bin file a graph).
+
+    Raises:
+        InputError: the packages for it are not installed.
+    """
+    require(form, f"export to {form}")
+    size = preprocessing.size
+    pictures = torch.zeros(2, model.architecture.in_channels, size, size, dtype=torch.uint8)
+    graphs = {}
+    with replacing_folder(folder) as temporary:
+        for name, module, inputs, outputs in _parts(model, pictures):
+            file = temporary / f"{name}.onnx"
+            _write_graph(module, file, inputs=inputs, outputs=outputs)
+            if form == "openvino":
+                file = _to_openvino(file)
+            graphs[name] = {"file": file.name, "inputs": list(inputs), "outputs": outputs}
+        write_json(temporary / DESCRIPTION, {"format": FORMAT, "graphs": graphs, **_description(model, preprocessing)})
 
 
 def export_encoder(encoder: Encoder, file: Path, *, pixels: tuple[int, int, int]) -> None:
-    """Write ``encoder`` as a graph from pictures of bytes, any number at once, to cells.
+    """Write ``encoder`` as an ONNX graph from pictures of bytes, any number at once, to cells.
 
     Args:
         encoder: in evaluation mode, on the CPU.
         file: to write.
         pixels: channels, height and width of the pictures.
     """
-    pictures = torch.zeros(2, *pixels, dtype=torch.uint8)
-    _export(encoder, (pictures,), file, inputs=[PICTURES], outputs=[CELLS])
+    _write_graph(encoder, file, inputs={PICTURES: torch.zeros(2, *pixels, dtype=torch.uint8)}, outputs=[CELLS])
 
 
-def _export(
-    module: torch.nn.Module, examples: tuple[Tensor, ...], file: Path, *, inputs: list[str], outputs: list[str]
-) -> None:
-    with replacing(file) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's own use of what it deprecates
+class _Start(nn.Module):
+    def __init__(self, decoder: AttentionDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(
+        self, cells: Float[Tensor, "b cells d"]
+    ) -> tuple[Float[Tensor, "b cells a"], Float[Tensor, "b 1 h"], Float[Tensor, "b 1 h"]]:
+        memory, state = self.decoder.start(cells)
+        return memory.projected, state.hidden, state.cell
+
+
+class _Step(nn.Module):
+    def __init__(self, decoder: AttentionDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(
+        self,
+        cells: Float[Tensor, "b cells d"],
+        projected: Float[Tensor, "b cells a"],
+        hidden: Float[Tensor, "b k h"],
+        cell: Float[Tensor, "b k h"],
+        tokens: Int[Tensor, "b k"],
+    ) -> tuple[Float[Tensor, "b k h"], Float[Tensor, "b k h"], Float[Tensor, "b k v"], Float[Tensor, "b k cells"]]:
+        state, attention = self.decoder.step(Memory(cells, projected), State(hidden, cell), tokens)
+        return state.hidden, state.cell, self.decoder.logits(state.hidden), attention
+
+
+def _parts(model: Categorizer, pictures: Tensor) -> list[tuple[str, nn.Module, dict[str, Tensor], list[str]]]:
+    """Name of each graph, what computes it, examples of its inputs by name, names of its outputs."""
+    start, hypotheses = _Start(model.decoder), 3
+    with torch.no_grad():
+        cells = model.encoder(pictures)
+        projected, hidden, cell = start(cells)
+    state = {"hidden": hidden.repeat(1, hypotheses, 1), "cell": cell.repeat(1, hypotheses, 1)}
+    tokens = torch.full((len(pictures), hypotheses), START)
+    step_inputs = {CELLS: cells, "projected": projected, **state, "tokens": tokens}
+    return [
+        ("encoder", model.encoder, {PICTURES: pictures}, [CELLS]),
+        ("decoder_start", start, {CELLS: cells}, ["projected", *state]),
+        ("decoder_step", _Step(model.decoder), step_inputs, ["next_hidden", "next_cell", "logits", "attention"]),
+    ]
+
+
+def _description(model: Categorizer, preprocessing: Preprocessing) -> dict[str, Any]:
+    return {
+        "preprocessing": preprocessing.to_json(),
+        "tokens": list(model.taxonomy.tokens),
+        "pad": PAD,
+        "start": START,
+        "end": END,
+        "taxonomy": model.taxonomy.to_json(),
+        "normalize": model.architecture.normalize,
+        "temperature": model.temperature,
+    }
+
+
+def _write_graph(module: nn.Module, file: Path, *, inputs: dict[str, Tensor], outputs: list[str]) -> None:
+    free = {"hidden": "k", "cell": "k", "tokens": "k"}  # second axes of any length; the first is, in all
+    shapes = [{0: "b", 1: free[name]} if name in free else {0: "b"} for name in inputs]
+    with (
+        replacing(file) as temporary,
+        warnings.catch_warnings(),
+        torch.enable_grad(),
+    ):  # no_grad has loops over pictures
+        warnings.simplefilter("ignore")  # of what torch's exporter finds in torch
         torch.onnx.export(
             module,
-            examples,
+            tuple(inputs.values()),
             temporary,
             dynamo=True,
-            input_names=inputs,
+            input_names=list(inputs),
             output_names=outputs,
-            dynamic_shapes=[{0: "b"} for _ in examples],
+            dynamic_shapes=shapes,
             external_data=False,
             verbose=False,
         )
+
+
+def _to_openvino(file: Path) -> Path:
+    import openvino
+
+    target = file.with_suffix(".xml")
+    openvino.save_model(openvino.Core().read_model(file), target, compress_to_fp16=False)
+    file.unlink()
+    return target

@@ -94,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.set_defaults(command=_predict)
 
+    export = commands.add_parser("export", help="a trained model as graphs that run without torch")
+    export.add_argument("output", type=Path, metavar="OUT_FOLDER", help="a new one")
+    export.add_argument("--model", metavar="DIR", help="as of predict")
+    export.add_argument("--format", choices=("onnx", "openvino"), default="onnx", dest="form", help="default: onnx")
+    export.set_defaults(command=_export)
+
     fetch = commands.add_parser("fetch", help="bring the pictures up to date: the stage fetch alone")
     fetch.add_argument(
         "--retry-failed", action="store_true", help="ask again for every URL that gave no picture, whatever the reason"
@@ -157,6 +163,12 @@ def _predict(given: Path | None, output: Path | None, *, batch_size: int, **opti
     from flows.predict_file_command import predict_file
 
     return predict_file(given, output, batch_size=batch_size, **options)
+
+
+def _export(**options: Any) -> int:
+    from flows.export_command import export_model
+
+    return export_model(**options)
 
 
 def _fetch(retry_failed: bool) -> int:

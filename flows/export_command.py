@@ -1,0 +1,27 @@
+"""``atlas export``: a trained model as graphs that run without torch."""
+
+from pathlib import Path
+
+import torch
+
+from atlas_model.categorizer import load_categorizer
+from atlas_model.errors import InputError
+from atlas_model.export import Format, export
+from atlas_model.progress import say
+from flows.predict_command import model_folder
+
+
+def export_model(output: Path, model: str | None, form: Format) -> int:
+    """Write the graphs of ``model`` to the folder ``output``.
+
+    Raises:
+        InputError: ``output`` holds something, or a package is missing.
+        CheckpointError: ``model`` is none.
+    """
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise InputError(f"{output}: expected a folder that is new or empty. Name another, or delete it.")
+    folder = model_folder(model)
+    say(f"model: {folder}")
+    export(*load_categorizer(folder, torch.device("cpu")), output, form=form)
+    say(f"written: {output}")
+    return 0
