@@ -58,6 +58,7 @@ class Categorizer(nn.Module):
     temperature: float  # that logits are divided by in prediction, for honest probabilities; training knows none
     targets: Tensor
     routes: Tensor
+    counted: Tensor
 
     def __init__(
         self,
@@ -84,30 +85,61 @@ class Categorizer(nn.Module):
             hidden_size=architecture.hidden_size,
             dropout=architecture.dropout,
         )
+        self._tries: dict[tuple[bool, torch.device], DeviceTrie] = {}
         self.register_buffer("targets", torch.from_numpy(taxonomy.targets), persistent=False)
         self.register_buffer("routes", torch.from_numpy(taxonomy.trie.routes), persistent=False)
-        self._tries: dict[tuple[bool, torch.device], DeviceTrie] = {}
+        self.register_buffer("counted", self._counted(), persistent=False)  # tokens of each path, in the loss's mean
 
     def loss(self, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
+        """See `loss_of_cells`."""
+        return self.loss_of_cells(self.encoder(pictures), paths, paths)
+
+    def loss_of_cells(
+        self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"], of: Int[Tensor, "m"]
+    ) -> Float[Tensor, ""]:
         """Cross-entropy of the next token (mean over tokens), plus the attention term.
 
         Normalised over children, tokens that had no alternative cost nothing and do not count in the mean.
+
+        Args:
+            cells: the encoder's output.
+            paths: the right ones.
+            of: the right paths of all pictures that the means are over. Where these are a part of them, what comes
+                back is their part of the sum, so that the losses of all parts add up to that of the whole.
         """
-        cells = self.encoder(pictures)
         if self.architecture.normalize == "children":
             loss, attention, looking = self._children_loss(cells, paths)
         else:
             loss, attention, looking = self._vocabulary_loss(cells, paths)
+        loss = loss / self.counted[of].sum().clamp(min=1)
         if not self.alpha_c:
             return loss
         total = (attention * looking.unsqueeze(-1)).sum(dim=1)  # (b, cells)
         target = looking.sum(dim=1, keepdim=True) / total.shape[1] if self.alpha_target == "share" else 1.0
-        attention_loss: Tensor = (target - total).square().mean()
+        attention_loss: Tensor = (target - total).square().mean(dim=1).sum() / len(of)
         return loss + self.alpha_c * attention_loss
 
     def search(
         self,
         pictures: UInt8[Tensor, "b c h w"],
+        *,
+        beam: int,
+        top: int = 1,
+        constrained: bool = True,
+        length_normalization: float = 0.0,
+    ) -> Found:
+        """See `search_cells`."""
+        return self.search_cells(
+            self.encoder(pictures),
+            beam=beam,
+            top=top,
+            constrained=constrained,
+            length_normalization=length_normalization,
+        )
+
+    def search_cells(
+        self,
+        cells: Float[Tensor, "b cells d"],
         *,
         beam: int,
         top: int = 1,
@@ -120,8 +152,8 @@ class Categorizer(nn.Module):
         """
         return beam_search(
             self.decoder,
-            self.encoder(pictures),
-            self._trie(pictures.device, constrained=constrained),
+            cells,
+            self._trie(cells.device, constrained=constrained),
             beam=beam,
             top=top,
             normalize=self.architecture.normalize if constrained else "vocabulary",
@@ -145,8 +177,13 @@ class Categorizer(nn.Module):
 
     @torch.no_grad()
     def best_path(self, pictures: UInt8[Tensor, "b c h w"]) -> Int[Tensor, "b"]:
+        """See `best_path_of_cells`."""
+        return self.best_path_of_cells(self.encoder(pictures))
+
+    @torch.no_grad()
+    def best_path_of_cells(self, cells: Float[Tensor, "b cells d"]) -> Int[Tensor, "b"]:
         """Index of the path that a beam of one finds: cheap, for model selection."""
-        return self.search(pictures, beam=1).path[:, 0]
+        return self.search_cells(cells, beam=1).path[:, 0]
 
     def head(self) -> nn.Module:
         """What is trained beside the encoder."""
@@ -155,12 +192,16 @@ class Categorizer(nn.Module):
     def _vocabulary_loss(
         self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "b t cells"], Bool[Tensor, "b t"]]:
-        """Loss; attention of each step; which steps the path has."""
+        """Loss, summed over tokens; attention of each step; which steps the path has."""
         targets = self.targets[paths]  # (b, t)
         hidden, attention = self.decoder(cells, _inputs(targets))
         logits = self.decoder.logits(hidden)  # (b, t, v): one product for all steps
         loss = nn.functional.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=PAD, label_smoothing=self.label_smoothing
+            logits.flatten(0, 1).float(),
+            targets.flatten(),
+            ignore_index=PAD,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
         )
         return loss, attention, targets != PAD
 
@@ -182,7 +223,14 @@ class Categorizer(nn.Module):
             log_p = logits.float().log_softmax(dim=1).masked_fill(~valid, 0)
             even = -(log_p.sum(dim=1) / valid.sum(dim=1)).sum()
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
-        return loss / max(1, len(node)), attention, writing
+        return loss, attention, writing
+
+    def _counted(self) -> Int[Tensor, "paths"]:
+        if self.architecture.normalize == "vocabulary":
+            return (self.targets != PAD).sum(dim=1)
+        trie = self._trie(self.routes.device, constrained=True)
+        node, child = self.routes[:, :-1], self.routes[:, 1:]  # (paths, t)
+        return ((child >= 0) & (trie.first[node + 1] - trie.first[node] > 1)).sum(dim=1)
 
     def _trie(self, device: torch.device, *, constrained: bool) -> DeviceTrie:
         if (constrained, device) not in self._tries:
@@ -227,18 +275,34 @@ class Classifier(nn.Module):
 
     def forward(self, pictures: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b paths"]:
         """Logits of the paths."""
-        logits: Tensor = self.output(self.dropout(self.encoder(pictures).mean(dim=1)))
+        return self.logits_of_cells(self.encoder(pictures))
+
+    def logits_of_cells(self, cells: Float[Tensor, "b cells d"]) -> Float[Tensor, "b paths"]:
+        """Logits of the paths."""
+        logits: Tensor = self.output(self.dropout(cells.mean(dim=1)))
         return logits
 
     def loss(self, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
-        """Cross-entropy."""
-        return nn.functional.cross_entropy(self(pictures).float(), paths, label_smoothing=self.label_smoothing)
+        """See `loss_of_cells`."""
+        return self.loss_of_cells(self.encoder(pictures), paths, paths)
+
+    def loss_of_cells(
+        self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"], of: Int[Tensor, "m"]
+    ) -> Float[Tensor, ""]:
+        """Cross-entropy (mean over pictures); arguments as of the `Categorizer`."""
+        logits = self.logits_of_cells(cells).float()
+        loss = nn.functional.cross_entropy(logits, paths, reduction="sum", label_smoothing=self.label_smoothing)
+        return loss / len(of)
 
     @torch.no_grad()
     def best_path(self, pictures: UInt8[Tensor, "b c h w"]) -> Int[Tensor, "b"]:
         """Index of the most probable path."""
-        best: Tensor = self(pictures).argmax(dim=1)
-        return best
+        return self.best_path_of_cells(self.encoder(pictures))
+
+    @torch.no_grad()
+    def best_path_of_cells(self, cells: Float[Tensor, "b cells d"]) -> Int[Tensor, "b"]:
+        """Index of the most probable path."""
+        return self.logits_of_cells(cells).argmax(dim=1)
 
     def head(self) -> nn.Module:
         """What is trained beside the encoder."""
