@@ -132,11 +132,11 @@ def predict_all(
                 model_seconds += time.perf_counter() - asked_at
                 parts.add(len(batch.names), batch.rows(answers))
                 progress.advance(len(batch.names))
-        statuses = parts.join(output)
         if parts.done != source.count:
             raise AtlasError(
                 f"expected {source.count} pictures, got {parts.done}: they changed meanwhile. Run it again"
             )
+        statuses = parts.join(output)
         shutil.rmtree(folder)
     return Report(statuses, parts.done - first, time.perf_counter() - started, model_seconds)
 

@@ -19,6 +19,7 @@ from atlas_model.files import replacing, replacing_folder
 COMPRESSION = "zstd"
 ROW_GROUP = 10_000  # rows that `write_rows` holds
 ROW_GROUP_BYTES = 8_000_000  # of pictures that `ShardWriter` holds
+READ_BUFFER_BYTES = 1 << 20  # per column that is read
 LABELS = ("normal", "zoomed")  # of pictures; as 0 and 1 where numbers are needed
 SHARD_PATTERN = "part-{:05d}.parquet"
 
@@ -172,8 +173,8 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     Raises:
         InputError: it is none.
     """
-    try:
-        return pq.ParquetFile(path)
+    try:  # by default it would hold all that it is going to read
+        return pq.ParquetFile(path, buffer_size=READ_BUFFER_BYTES, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: expected a Parquet file, got something else ({error})") from error
 

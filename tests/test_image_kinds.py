@@ -22,7 +22,7 @@ UPRIGHT = {  # EXIF orientation -> how what is stored becomes what people see, b
     5: lambda stored: stored.T,
     6: lambda stored: np.rot90(stored, -1),
     7: lambda stored: stored[::-1, ::-1].T,
-    8: lambda stored: np.rot90(stored),
+    8: np.rot90,
 }
 
 

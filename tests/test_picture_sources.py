@@ -1,0 +1,110 @@
+"""Folders and Parquet as sources of pictures: which, in which order, from any place on."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from atlas_model.errors import InputError
+from atlas_model.picture_sources import PictureSource, open_source
+from atlas_model.records import IMAGES, SPLIT
+
+PICTURE = {"width": 1, "height": 1, "format": "PNG", "mode": "L", "orientation": 1, "n_frames": 1}
+
+
+def images(numbers: range) -> pa.Table:
+    rows = [{"image_id": f"id{number:03d}", "bytes": b"%d" % number, **PICTURE} for number in numbers]
+    return pa.Table.from_pylist(rows, schema=IMAGES)
+
+
+def read(source: PictureSource, first: int = 0) -> list[tuple[str, bytes]]:
+    return [(picture.name, picture.read()) for picture in source.start_at(first)]
+
+
+def test_a_folder_gives_its_picture_files_by_path(tmp_path: Path) -> None:
+    for name in ("b.png", "a/z.JPG", "a/y.webp", "a-b/x.gif", "a/deep/er/w.avif", "notes.txt", "c.jpg/inside.tiff"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "linked.png").symlink_to(tmp_path / "notes.txt")
+    os.mkfifo(tmp_path / "pipe.png")
+    source = open_source(tmp_path)
+    expected = ["a/deep/er/w.avif", "a/y.webp", "a/z.JPG", "a-b/x.gif", "b.png", "c.jpg/inside.tiff"]
+    assert read(source) == [*((name, name.encode()) for name in expected), ("linked.png", b"notes.txt")]
+    assert source.count == 7
+    assert [name for name, _ in read(source, 4)] == ["b.png", "c.jpg/inside.tiff", "linked.png"]
+    assert read(source, 7) == []
+
+
+def test_a_name_in_no_encoding_can_be_written_down(tmp_path: Path) -> None:
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))).write_bytes(b"1")
+    assert read(open_source(tmp_path)) == [("\N{REPLACEMENT CHARACTER}.png", b"1")]
+
+
+@pytest.mark.parametrize("group", [1, 3, 70, 1000])
+def test_shards_in_name_order_from_any_row_on(tmp_path: Path, group: int) -> None:
+    pq.write_table(images(range(100, 180)), tmp_path / "part-1.parquet", row_group_size=group)
+    pq.write_table(images(range(100)), tmp_path / "part-0.parquet", row_group_size=group)
+    pq.write_table(images(range(0)), tmp_path / "part-00.parquet")
+    source = open_source(tmp_path)
+    everything = [(f"id{number:03d}", b"%d" % number) for number in range(180)]
+    assert source.count == 180
+    for first in (0, 1, 2, 3, 63, 64, 69, 70, 99, 100, 101, 170, 179, 180):
+        assert read(source, first) == everything[first:]
+    assert read(open_source(tmp_path / "part-0.parquet")) == everything[:100]
+
+
+def test_splits_are_called_by_their_image_id_and_others_by_their_path(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    row = {"image": {"bytes": b"1", "path": "1.png"}, "image_id": "one", "product_id": "p", "title": "", "taxonomy": []}
+    pq.write_table(pa.Table.from_pylist([{**row, "label": "", "split": "val"}], schema=SPLIT), file)
+    assert read(open_source(file)) == [("one", b"1")]
+    pq.write_table(pa.table({"image": [{"bytes": None, "path": "x"}, {"bytes": b"2", "path": "y"}, None]}), file)
+    assert read(open_source(file)) == [("x", b""), ("y", b"2"), ("None", b"")]
+
+
+def test_what_changes_has_another_key(tmp_path: Path) -> None:
+    folder, file = tmp_path / "folder", tmp_path / "a.parquet"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"1")
+    pq.write_table(images(range(3)), file)
+    keys = {open_source(folder).key, open_source(file).key}
+    assert keys == {open_source(folder).key, open_source(file).key}
+    os.utime(folder / "a.png", (1, 1))
+    os.utime(file, (1, 1))
+    keys |= {open_source(folder).key, open_source(file).key}
+    (folder / "a.png").rename(folder / "b.png")
+    keys.add(open_source(folder).key)
+    (folder / "c.png").touch()
+    keys.add(open_source(folder).key)
+    assert len(keys) == 6
+
+
+def test_what_is_no_source_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="got nothing of that name"):
+        open_source(tmp_path / "missing")
+    with pytest.raises(InputError, match="expected pictures, got none"):
+        open_source(tmp_path)
+    file = tmp_path / "a.parquet"
+    file.write_text("a,b")
+    with pytest.raises(InputError, match="expected a Parquet file"):
+        open_source(file)
+    pq.write_table(pa.table({"image": ["a.png"], "id": [1]}), file)
+    with pytest.raises(InputError, match=r"image_id and bytes, or image .* got image, id"):
+        open_source(tmp_path)
+    pq.write_table(images(range(0)), file)
+    with pytest.raises(InputError, match="expected pictures, got none"):
+        open_source(file)
+
+
+def test_damage_inside_a_file_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    pq.write_table(images(range(1000)), file, row_group_size=500, compression="zstd")
+    data = bytearray(file.read_bytes())
+    start = pq.ParquetFile(file).metadata.row_group(1).column(1).dictionary_page_offset
+    data[start : start + 500] = bytes(500)
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.parquet: expected a whole Parquet file"):
+        list(open_source(file).start_at(400))
