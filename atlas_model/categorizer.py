@@ -37,6 +37,7 @@ class Architecture:
     # Over which tokens a step's probabilities sum to one: all (the paper's, and what a model saved without a word
     # on it means), or the names that can follow in the taxonomy, so that those of all paths sum to one.
     normalize: Normalize = "vocabulary"
+    deep_output: bool = False  # as of the `AttentionDecoder`
 
 
 class Categorizer(nn.Module):
@@ -84,6 +85,7 @@ class Categorizer(nn.Module):
             embedding_size=architecture.embedding_size,
             hidden_size=architecture.hidden_size,
             dropout=architecture.dropout,
+            deep_output=architecture.deep_output,
         )
         self._tries: dict[tuple[bool, torch.device], DeviceTrie] = {}
         self.register_buffer("targets", torch.from_numpy(taxonomy.targets), persistent=False)
@@ -194,8 +196,8 @@ class Categorizer(nn.Module):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "b t cells"], Bool[Tensor, "b t"]]:
         """Loss, summed over tokens; attention of each step; which steps the path has."""
         targets = self.targets[paths]  # (b, t)
-        hidden, attention = self.decoder(cells, _inputs(targets))
-        logits = self.decoder.logits(hidden)  # (b, t, v): one product for all steps
+        readout, attention = self.decoder(cells, _inputs(targets))
+        logits = self.decoder.logits(readout)  # (b, t, v): one product for all steps
         loss = nn.functional.cross_entropy(
             logits.flatten(0, 1).float(),
             targets.flatten(),
@@ -211,12 +213,12 @@ class Categorizer(nn.Module):
         """As `_vocabulary_loss`; without the END of leaves, so with a step less."""
         routes, trie = self.routes[paths], self._trie(cells.device, constrained=True)
         node, child = routes[:, :-1], routes[:, 1:]  # (b, t)
-        hidden, attention = self.decoder(cells, _inputs(self.targets[paths][:, :-1]))
+        readout, attention = self.decoder(cells, _inputs(self.targets[paths][:, :-1]))
         writing = child >= 0
         choosing = writing & (trie.first[node + 1] - trie.first[node] > 1)
         node, child = node[choosing], child[choosing]  # (n,)
         edge, valid = trie.edges(node, max(trie.fan_out))  # (n, f)
-        (logits,) = self.decoder.logits_of(hidden[choosing][None], trie.token[edge], valid)  # (n, f)
+        (logits,) = self.decoder.logits_of(readout[choosing][None], trie.token[edge], valid)  # (n, f)
         right = child - 1 - trie.first[node]  # which of its node's edges leads to the child
         loss = nn.functional.cross_entropy(logits.float(), right, reduction="sum")
         if self.label_smoothing:  # torch's own would spread over places that are no candidates, too

@@ -78,8 +78,9 @@ def _search(
             states.append(new)
             looked.append(attention)
             edge, valid = trie.edges(node[part], width)  # (c, f)
+            readout = decoder.readout(cells, new.hidden, attention)
             gain = next_log_probability(
-                decoder, new.hidden, trie.token[edge], valid, normalize=normalize, temperature=temperature
+                decoder, readout, trie.token[edge], valid, normalize=normalize, temperature=temperature
             )  # (b, c, f)
             log_p[:, trie.child[edge[valid]]] = (log_p[:, node[part], None] + gain)[:, valid]
         levels.append(Level(token.expand(b, -1), parent.expand(b, -1), log_p[:, node], torch.cat(looked, dim=1)))

@@ -94,7 +94,12 @@ class _Step(nn.Module):
         tokens: Int[Tensor, "b k"],
     ) -> tuple[Float[Tensor, "b k h"], Float[Tensor, "b k h"], Float[Tensor, "b k v"], Float[Tensor, "b k cells"]]:
         state, attention = self.decoder.step(Memory(cells, projected), State(hidden, cell), tokens)
-        return state.hidden, state.cell, self.decoder.logits(state.hidden), attention
+        return (
+            state.hidden,
+            state.cell,
+            self.decoder.logits(self.decoder.readout(cells, state.hidden, attention)),
+            attention,
+        )
 
 
 def _parts(model: Categorizer, pictures: Tensor) -> list[tuple[str, nn.Module, dict[str, Tensor], list[str]]]:

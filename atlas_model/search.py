@@ -159,7 +159,7 @@ def beam_search(
         edge, valid = trie.edges(node.flatten(), width)  # (b * k, f)
         gain = next_log_probability(
             decoder,
-            state.hidden.flatten(0, 1)[None],
+            decoder.readout(cells, state.hidden, attention).flatten(0, 1)[None],
             trie.token[edge],
             valid,
             normalize=normalize,
@@ -188,7 +188,7 @@ def beam_search(
 
 def next_log_probability(
     decoder: AttentionDecoder,
-    hidden: Float[Tensor, "b n h"],
+    readout: Float[Tensor, "b n h"],
     tokens: Int[Tensor, "n f"],
     valid: Bool[Tensor, "n f"],
     *,
@@ -197,10 +197,10 @@ def next_log_probability(
 ) -> Float[Tensor, "b n f"]:
     """The log-probability of each of ``tokens`` as the next one, -inf where not ``valid``."""
     if normalize == "children":
-        found = (decoder.logits_of(hidden, tokens, valid) / temperature).log_softmax(dim=-1)
+        found = (decoder.logits_of(readout, tokens, valid) / temperature).log_softmax(dim=-1)
     else:
-        logits = decoder.logits(hidden) / temperature  # (b, n, v)
-        found = logits.gather(2, tokens.expand(len(hidden), -1, -1)) - logits.logsumexp(dim=-1, keepdim=True)
+        logits = decoder.logits(readout) / temperature  # (b, n, v)
+        found = logits.gather(2, tokens.expand(len(readout), -1, -1)) - logits.logsumexp(dim=-1, keepdim=True)
     return found.masked_fill(~valid, -torch.inf)  # also where nothing is valid, and the softmax has no number
 
 

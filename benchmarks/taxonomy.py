@@ -84,9 +84,9 @@ def _steps(name: str, taxonomies: dict[int, Taxonomy], normalize: Normalize) -> 
         def step(decoder=decoder, trie=trie, memory=memory, state=state, node=node) -> None:
             edge, valid = trie.edges(node, FAN_OUT)
             token = trie.token[edge[:, 0]].view(-1, BEAM)
-            new, _ = decoder.step(memory, state, token)
-            hidden = new.hidden.flatten(0, 1)[None]
-            next_log_probability(decoder, hidden, trie.token[edge], valid, normalize=normalize, temperature=1.0)
+            new, attention = decoder.step(memory, state, token)
+            readout = decoder.readout(memory.cells, new.hidden, attention).flatten(0, 1)[None]
+            next_log_probability(decoder, readout, trie.token[edge], valid, normalize=normalize, temperature=1.0)
 
         variants[f"{normalize}, {paths} paths"] = step
     return paired_medians(RUNS, **variants)

@@ -20,10 +20,18 @@ normalizes = st.sampled_from(["vocabulary", "children"])
 Scored = tuple[float, list[int]]  # log-probability, what was written
 
 
-def make_decoder(vocabulary: int, seed: int, sharpness: float = 8.0) -> AttentionDecoder:
+def make_decoder(
+    vocabulary: int, seed: int, sharpness: float = 8.0
+) -> AttentionDecoder:  # every other one with a deep output
     torch.manual_seed(seed)
     decoder = AttentionDecoder(
-        vocabulary, cell_features=6, attention_size=5, embedding_size=4, hidden_size=7, dropout=0.5
+        vocabulary,
+        cell_features=6,
+        attention_size=5,
+        embedding_size=4,
+        hidden_size=7,
+        dropout=0.5,
+        deep_output=seed % 2 == 0,
     ).eval()
     with torch.no_grad():
         decoder.output.weight.mul_(sharpness)  # random decoders are nearly uniform; a sharp one has favourites
@@ -62,8 +70,8 @@ def log_probabilities(
     """log p of each allowed token after ``prefix``, for one picture."""
     memory, state = decoder.start(cells[None])
     for token in [START, *prefix]:
-        state, _ = decoder.step(memory, state, torch.tensor([[token]]))
-    logits = decoder.logits(state.hidden)[0, 0]
+        state, attention = decoder.step(memory, state, torch.tensor([[token]]))
+    logits = decoder.logits(decoder.readout(cells[None], state.hidden, attention))[0, 0]
     if normalize == "children":
         found = dict(zip(allowed, logits[allowed].log_softmax(-1).tolist(), strict=True))
     else:

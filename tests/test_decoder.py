@@ -59,12 +59,12 @@ def test_teacher_forcing_equals_walking_step_by_step(gradients: bool) -> None:
     decoder = make_decoder(9, seed=2)
     cells, tokens = torch.randn(3, 4, 6), torch.randint(3, 9, (3, 5))
     with torch.set_grad_enabled(gradients):
-        hidden, attention = decoder(cells, tokens)
+        readout, attention = decoder(cells, tokens)
     with torch.no_grad():
         memory, state = decoder.start(cells)
         for step in range(5):
             state, looked = decoder.step(memory, state, tokens[:, step, None])
-            torch.testing.assert_close(hidden[:, step], state.hidden[:, 0])
+            torch.testing.assert_close(readout[:, step], decoder.readout(cells, state.hidden, looked)[:, 0])
             torch.testing.assert_close(attention[:, step], looked[:, 0])
     assert torch.allclose(attention.sum(-1), torch.ones(3, 5))
 
@@ -94,3 +94,14 @@ def test_logits_of_some_tokens_are_those_among_all(monkeypatch: pytest.MonkeyPat
             expected = every[:, n, tokens[n, f]] if valid[n, f] else torch.full((2,), -torch.inf)
             torch.testing.assert_close(logits[:, n, f], expected)
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_a_deep_output_sees_what_was_attended_beside_the_hidden_state() -> None:
+    decoder = AttentionDecoder(
+        5, cell_features=2, attention_size=3, embedding_size=3, hidden_size=2, dropout=0.0, deep_output=True
+    ).eval()
+    cells = torch.tensor([[[1.0, 0.0], [0.0, 4.0]]])
+    hidden, attention = torch.tensor([[[10.0, 20.0]]]), torch.tensor([[[0.25, 0.75]]])
+    with torch.no_grad():
+        decoder.read_attended.weight.copy_(torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+        assert decoder.readout(cells, hidden, attention).tolist() == [[[10.25, 23.25]]]
