@@ -40,7 +40,7 @@ THRESHOLDS = (*(step / 50 for step in range(50)), 0.99)  # least confidences of 
 HEADLINE_THRESHOLD = 0.9  # the one of them that is among the figures
 
 
-Arrays = TypeVar("Arrays", "Best", Descent)
+Arrays = TypeVar("Arrays", "Best", "Exact")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,26 @@ class Best:
         """The most probable path, which nobody wrote."""
         best, path = log_p.max(dim=1)
         return cls(path.cpu().numpy(), best.cpu().numpy(), np.empty((len(log_p), 0), dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What only exact search can say of each picture."""
+
+    path: Int[np.ndarray, "n"]
+    right_log_probability: Float[np.ndarray, "n"]  # of the right path
+    node: Int[np.ndarray, "n levels"]  # with the next as in `calibration.Descent`
+    node_probability: Float[np.ndarray, "n levels"]
+
+    @classmethod
+    def of(
+        cls, found: Found, log_p: Float[Tensor, "n nodes"], actual: Int[np.ndarray, "n"], taxonomy: Taxonomy
+    ) -> "Exact":
+        """Of the search's results and the right paths."""
+        ends = torch.from_numpy(taxonomy.trie.routes[actual].max(axis=1)).to(log_p.device)
+        right = log_p.gather(1, ends.unsqueeze(1)).squeeze(1)
+        descent = descend(taxonomy.trie, log_p)
+        return cls(found.path[:, 0].cpu().numpy(), right.cpu().numpy(), descent.node, descent.probability)
 
 
 @dataclass(frozen=True)
@@ -133,52 +153,46 @@ def evaluate(
         batch_size: pictures at once.
         device: where the model is.
     """
-    taxonomy, normalize = model.taxonomy, model.architecture.normalize
+    taxonomy, actual = model.taxonomy, split.paths[rows]
     trie = DeviceTrie.of(taxonomy.trie, device)
     free_trie = DeviceTrie.free(len(taxonomy.tokens), taxonomy.depth + 1, device)
-    beams = partial(beam_search, model.decoder, beam=beam, top=1, normalize=normalize)
+    normalize = model.architecture.normalize
+    search = partial(beam_search, model.decoder, beam=beam, top=1, normalize=normalize)
+    search_all = partial(exact_search, model.decoder, top=1, normalize=normalize, temperature=model.temperature)
     sample = _sample(len(rows), exact_nodes // len(taxonomy.trie.path), seed)
-    answered, uncalibrated, free, exact, descents, right_log_p = [], [], [], [], [], []
+    answers: list[Best] = []
+    uncalibrated: list[Best] = []
+    free: list[Best] = []
+    exact: list[Exact] = []
     with Progress(f"evaluate {split.name}", len(rows), "pictures") as progress:
         for start in range(0, len(rows), batch_size):
             batch = slice(start, start + batch_size)
             cells = model.encoder(split.pictures(rows[batch], device))
-            search = partial(beams, cells, trie, length_normalization=length_normalization)
-            answered.append(Best.of(search(temperature=model.temperature)))
-            uncalibrated.append(Best.of(search(temperature=1.0)))
-            if normalize == "vocabulary":  # no other model has learnt what to write where nothing forbids the rest
-                free.append(Best.of(beams(cells, free_trie, temperature=model.temperature)))
-            found, log_p = exact_search(
-                model.decoder,
-                cells[torch.from_numpy(sample[batch]).to(device)],
-                trie,
-                top=1,
-                normalize=normalize,
-                temperature=model.temperature,
-                length_normalization=length_normalization,
-            )
-            exact.append(Best.of(found))
-            descents.append(descend(taxonomy.trie, log_p))
-            ends = torch.from_numpy(taxonomy.trie.routes[split.paths[rows[batch]][sample[batch]]].max(axis=1))
-            right_log_p.append(log_p.gather(1, ends.to(device).unsqueeze(1)).squeeze(1).cpu().numpy())
+            for temperature, found in ((model.temperature, answers), (1.0, uncalibrated)):
+                best = search(cells, trie, temperature=temperature, length_normalization=length_normalization)
+                found.append(Best.of(best))
+            if normalize == "vocabulary":  # others know nothing of what nowhere can follow
+                free.append(Best.of(search(cells, free_trie, temperature=model.temperature)))
+            if sample[batch].any():
+                chosen = cells[torch.from_numpy(sample[batch]).to(device)]
+                of_chosen = search_all(chosen, trie, length_normalization=length_normalization)
+                exact.append(Exact.of(*of_chosen, actual[batch][sample[batch]], taxonomy))
             progress.advance(len(cells))
-    best, exact_best = _joined(answered), _joined(exact)
-    actual = split.paths[rows]
-    abstention = abstention_curve(taxonomy, actual[sample], _joined(descents), THRESHOLDS)
+    evaluation = _evaluation(
+        split, rows, _joined(answers), _joined(uncalibrated), taxonomy, resamples=resamples, seed=seed
+    )
+    exactly = _joined(exact)
+    descent = Descent(exactly.node, exactly.node_probability)
+    abstention = abstention_curve(taxonomy, actual[sample], descent, THRESHOLDS)
     figures = {
-        "nll": -float(np.concatenate(right_log_p).mean()),
-        "beam_equals_exact": float((best.path[sample] == exact_best.path).mean()),
-        "exact_n": int(sample.sum()),
-        "invalid_paths": invalid_paths(best.tokens, taxonomy),
-        "unconstrained_invalid_share": None,
-        "unconstrained_micro_f1": None,
+        "nll": -float(exactly.right_log_probability.mean()),
+        "beam_equals_exact": float((evaluation.predicted[sample] == exactly.path).mean()),
+        "exact_n": len(exactly.path),
+        "invalid_paths": invalid_paths(_joined(answers).tokens, taxonomy),
+        "unconstrained_invalid_share": invalid_paths(_joined(free).tokens, taxonomy) / len(rows) if free else None,
+        "unconstrained_micro_f1": exact_paths(_joined(free).tokens, actual, taxonomy) / len(rows) if free else None,
         f"min_confidence_{HEADLINE_THRESHOLD}": abstention[THRESHOLDS.index(HEADLINE_THRESHOLD)],
     }
-    if free:
-        written = _joined(free).tokens
-        figures["unconstrained_invalid_share"] = invalid_paths(written, taxonomy) / len(rows)
-        figures["unconstrained_micro_f1"] = exact_paths(written, actual, taxonomy) / len(rows)
-    evaluation = _evaluation(split, rows, best, _joined(uncalibrated), taxonomy, resamples=resamples, seed=seed)
     return replace(evaluation, figures=evaluation.figures | figures, abstention=abstention)
 
 

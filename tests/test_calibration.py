@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from atlas_model.calibration import (
     COLDEST,
@@ -18,13 +18,15 @@ from atlas_model.calibration import (
     fit_temperature,
     reliability,
 )
-from atlas_model.categorizer import Architecture, Categorizer, Classifier
+from atlas_model.categorizer import Categorizer
 from atlas_model.exact_search import exact_search
 from atlas_model.search import DeviceTrie, Normalize
 from atlas_model.taxonomy import Taxonomy
+from tests.lookup import categorizer, classifier, numbered
 from tests.slow_search import make_decoder, normalizes, taxonomies
 
 CPU = torch.device("cpu")
+FIVE = Taxonomy([(name,) for name in "abcde"])
 MANY_LEAVES = Taxonomy([("Bags",), ("Shoes",), ("Shoes", "Boots"), ("Shoes", "Clogs"), ("Shoes", "Pumps")])
 
 
@@ -82,38 +84,9 @@ def test_above_one_half_it_is_the_deepest_sure_answer_of_the_whole_tree(
             assert names == max((each for each in of_prefix if of_prefix[each] >= min_confidence), key=len)
 
 
-class Lookup(nn.Module):
-    """In the encoder's place: a picture's first two pixels say which cells are meant."""
-
-    def __init__(self, cells: Tensor) -> None:
-        super().__init__()
-        self.cells = cells
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        first, second = pictures[:, 0, 0, :2].long().unbind(1)
-        return self.cells[256 * first + second]
-
-
 def batches(count: int, size: int) -> list[Tensor]:
-    """Pictures that `Lookup` numbers from 0."""
-    numbers = torch.arange(count)
-    return list(torch.stack([numbers // 256, numbers % 256], dim=1).byte()[:, None, None].split(size))
-
-
-def categorizer(taxonomy: Taxonomy, normalize: Normalize, cells: Tensor, seed: int) -> Categorizer:
-    """Of random weights, and quite sure of itself."""
-    model = Categorizer(Architecture("small", 1, "native", 5, 4, 7, 0.5, normalize), taxonomy)
-    model.decoder = make_decoder(len(taxonomy.tokens), seed)
-    model.encoder = Lookup(cells)  # type: ignore[assignment]
-    return model
-
-
-def classifier(logits: Tensor) -> Classifier:
-    """That answers with ``logits``."""
-    model = Classifier(Architecture("small", 1, "native", 5, 4, 7, 0.5), Taxonomy([(name,) for name in "abcde"]))
-    model.encoder = Lookup(logits.unsqueeze(1))  # type: ignore[assignment]
-    model.output = nn.Identity()  # type: ignore[assignment]
-    return model
+    """Pictures numbered from 0."""
+    return list(numbered(count).split(size))
 
 
 def path_log_p(model: Categorizer, cells: Tensor, temperature: float) -> Tensor:
@@ -133,7 +106,7 @@ def drawn(log_p: Tensor) -> np.ndarray:
 def test_the_temperature_of_a_classifier_is_by_how_much_it_boasts(boast: float) -> None:
     logits = 2 * torch.randn(4000, 5, generator=torch.Generator().manual_seed(0))
     right = drawn(logits.log_softmax(dim=1))
-    temperature = fit_temperature(classifier(boast * logits), batches(4000, 1500), right)
+    temperature = fit_temperature(classifier(boast * logits, FIVE), batches(4000, 1500), right)
     assert temperature == pytest.approx(boast, rel=0.05)
 
 
@@ -170,7 +143,7 @@ def test_no_other_temperature_finds_the_right_paths_more_probable(
 
 
 def test_where_nothing_is_wrong_it_is_as_cold_as_can_be_and_where_nothing_is_known_one() -> None:
-    sure = classifier(5 * torch.eye(5))
+    sure = classifier(5 * torch.eye(5), FIVE)
     assert fit_temperature(sure, batches(5, 5), np.arange(5)) < 2 * COLDEST
     assert fit_temperature(sure, [], np.array([], dtype=np.int64)) == 1.0
     alone = categorizer(Taxonomy([("Bags",)]), "children", torch.randn(3, 4, 6), seed=0)
