@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from atlas_model.categorizer import Categorizer, Classifier, Model
@@ -22,9 +22,9 @@ COLDEST, HOTTEST = 0.1, 10.0  # temperatures that are tried; where all of valida
 DIGITS = 4  # of a temperature: more than validation can tell, and few enough to be the same in every run
 
 
-@torch.no_grad()
-def fit_temperature(model: Model, pictures: Iterable[UInt8[Tensor, "_ c h w"]], paths: Int[np.ndarray, "n"]) -> float:
-    """The one temperature under which ``model`` finds the right paths of ``pictures`` most probable.
+@torch.inference_mode()
+def fit_temperature(model: Model, cells: Iterable[Float[Tensor, "_ cells d"]], paths: Int[np.ndarray, "n"]) -> float:
+    """The one temperature under which ``model`` finds the right paths of the pictures most probable.
 
     It minimises the negative log-likelihood of the right paths, each step given the right ones before it and
     normalised as the model does it: by the chain rule just that of the whole paths. What depends on the pictures is
@@ -33,8 +33,8 @@ def fit_temperature(model: Model, pictures: Iterable[UInt8[Tensor, "_ c h w"]], 
 
     Args:
         model: trained; its own temperature is not looked at, nor changed.
-        pictures: of validation, in batches.
-        paths: the right one of each.
+        cells: what its encoder makes of the pictures of validation, in batches.
+        paths: the right one of each picture.
     """
     from scipy.optimize import minimize_scalar  # slow to import, and prediction does without
 
@@ -42,9 +42,13 @@ def fit_temperature(model: Model, pictures: Iterable[UInt8[Tensor, "_ c h w"]], 
         return 1.0  # nothing to be wrong about, or nothing to learn it from
     model.eval()
     losses, start = [], 0
-    for batch in pictures:
+    for batch in cells:
         right = torch.from_numpy(paths[start : start + len(batch)]).to(batch.device)
-        losses.append(_path_loss(model, batch, right) if isinstance(model, Categorizer) else _loss(model, batch, right))
+        losses.append(
+            _categorizer_loss(model, batch, right)
+            if isinstance(model, Categorizer)
+            else _classifier_loss(model, batch, right)
+        )
         start += len(batch)
 
     def loss(log_temperature: float) -> float:
@@ -186,24 +190,24 @@ def abstention_curve(
     return rows
 
 
-def _path_loss(
-    model: Categorizer, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]
+def _categorizer_loss(
+    model: Categorizer, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
 ) -> Callable[[float], Tensor]:
     """The sum of -log p of the right paths, as a function of the temperature."""
-    trie = DeviceTrie.of(model.taxonomy.trie, pictures.device)
+    trie = DeviceTrie.of(model.taxonomy.trie, cells.device)
     routes = model.routes[paths]
     node, child = routes[:, :-1], routes[:, 1:]  # (b, t)
     before = trie.token[(node - 1).clamp(min=0)].where(node > 0, START)  # the edge to node n is n - 1
-    hidden, _ = model.decoder(model.encoder(pictures), before)
+    readout, _ = model.decoder(cells, before)
     writing = child >= 0
-    hidden, node, child = hidden[writing], node[writing], child[writing]  # (n, h), (n,), (n,)
+    readout, node, child = readout[writing], node[writing], child[writing]  # (n, h), (n,), (n,)
     right = child - 1 - trie.first[node]  # which of its node's edges leads to the child
 
     def loss(temperature: float) -> Tensor:
         edge, valid = trie.edges(node, max(trie.fan_out))  # (n, f)
         (log_p,) = next_log_probability(
             model.decoder,
-            hidden.unsqueeze(0),
+            readout.unsqueeze(0),
             trie.token[edge],
             valid,
             normalize=model.architecture.normalize,
@@ -215,8 +219,11 @@ def _path_loss(
     return loss
 
 
-def _loss(model: Classifier, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Callable[[float], Tensor]:
-    logits = model(pictures).double()
+def _classifier_loss(
+    model: Classifier, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
+) -> Callable[[float], Tensor]:
+    """As `_categorizer_loss`."""
+    logits = model.logits_of_cells(cells).double()
 
     def loss(temperature: float) -> Tensor:
         return nn.functional.cross_entropy(logits / temperature, paths, reduction="sum")

@@ -27,17 +27,15 @@ def numbered(count: int) -> Tensor:
     return torch.stack([numbers // 256, numbers % 256], dim=1).byte()[:, None, None]
 
 
-def categorizer(taxonomy: Taxonomy, normalize: Normalize, cells: Tensor, seed: int) -> Categorizer:
-    """Of random weights, and quite sure of itself; ``cells`` have 6 features."""
+def categorizer(taxonomy: Taxonomy, normalize: Normalize, seed: int) -> Categorizer:
+    """Of random weights, and quite sure of itself; cells have 6 features."""
     model = Categorizer(Architecture("small", 1, "native", 5, 4, 7, 0.5, normalize), taxonomy).eval()
     model.decoder = make_decoder(len(taxonomy.tokens), seed)
-    model.encoder = Lookup(cells)  # type: ignore[assignment]
     return model
 
 
-def classifier(logits: Tensor, taxonomy: Taxonomy) -> Classifier:
-    """That answers with ``logits``."""
+def classifier(taxonomy: Taxonomy) -> Classifier:
+    """Whose cells are its logits."""
     model = Classifier(Architecture("small", 1, "native", 5, 4, 7, 0.5), taxonomy).eval()
-    model.encoder = Lookup(logits.unsqueeze(1))  # type: ignore[assignment]
     model.output = nn.Identity()  # type: ignore[assignment]
     return model

@@ -22,7 +22,7 @@ from atlas_model.categorizer import Categorizer
 from atlas_model.exact_search import exact_search
 from atlas_model.search import DeviceTrie, Normalize
 from atlas_model.taxonomy import Taxonomy
-from tests.lookup import categorizer, classifier, numbered
+from tests.lookup import categorizer, classifier
 from tests.slow_search import make_decoder, normalizes, taxonomies
 
 CPU = torch.device("cpu")
@@ -84,11 +84,6 @@ def test_above_one_half_it_is_the_deepest_sure_answer_of_the_whole_tree(
             assert names == max((each for each in of_prefix if of_prefix[each] >= min_confidence), key=len)
 
 
-def batches(count: int, size: int) -> list[Tensor]:
-    """Pictures numbered from 0."""
-    return list(numbered(count).split(size))
-
-
 def path_log_p(model: Categorizer, cells: Tensor, temperature: float) -> Tensor:
     """log p of every path, by exact search."""
     trie = DeviceTrie.of(model.taxonomy.trie, CPU)
@@ -106,19 +101,19 @@ def drawn(log_p: Tensor) -> np.ndarray:
 def test_the_temperature_of_a_classifier_is_by_how_much_it_boasts(boast: float) -> None:
     logits = 2 * torch.randn(4000, 5, generator=torch.Generator().manual_seed(0))
     right = drawn(logits.log_softmax(dim=1))
-    temperature = fit_temperature(classifier(boast * logits, FIVE), batches(4000, 1500), right)
+    temperature = fit_temperature(classifier(FIVE), (boast * logits).unsqueeze(1).split(1500), right)
     assert temperature == pytest.approx(boast, rel=0.05)
 
 
 @pytest.mark.parametrize("boast", [1.0, 3.0])
 def test_the_temperature_of_a_categorizer_is_by_how_much_it_boasts(boast: float) -> None:
     cells = torch.randn(3000, 4, 6, generator=torch.Generator().manual_seed(0))
-    model = categorizer(MANY_LEAVES, "children", cells, seed=3)
+    model = categorizer(MANY_LEAVES, "children", seed=3)
     right = drawn(path_log_p(model, cells, 1.0))
     with torch.no_grad():
         model.decoder.output.weight.mul_(boast)
         model.decoder.output.bias.mul_(boast)
-    assert fit_temperature(model, batches(3000, 1100), right) == pytest.approx(boast, rel=0.06)
+    assert fit_temperature(model, cells.split(1100), right) == pytest.approx(boast, rel=0.06)
 
 
 @settings(max_examples=15)
@@ -128,26 +123,26 @@ def test_no_other_temperature_finds_the_right_paths_more_probable(
 ) -> None:
     assume(len(taxonomy) > 1)
     cells = torch.randn(40, 4, 6)
-    model = categorizer(taxonomy, normalize, cells, seed)
+    model = categorizer(taxonomy, normalize, seed)
     right = np.random.default_rng(seed).integers(len(taxonomy), size=40)
     model.temperature = 7.0  # is neither looked at nor changed
 
     def likelihood(temperature: float) -> float:
         return float(path_log_p(model, cells, temperature).gather(1, torch.from_numpy(right)[:, None]).double().mean())
 
-    found = fit_temperature(model, batches(40, 16), right)
+    found = fit_temperature(model, cells.split(16), right)
     assert model.temperature == 7.0
-    assert found == fit_temperature(model, batches(40, 16), right)
+    assert found == fit_temperature(model, cells.split(16), right)
     others = [other for other in (found / 1.1, found * 1.1) if 0.1 <= other <= 10]
     assert all(likelihood(found) >= likelihood(other) - 1e-6 for other in others)
 
 
 def test_where_nothing_is_wrong_it_is_as_cold_as_can_be_and_where_nothing_is_known_one() -> None:
-    sure = classifier(5 * torch.eye(5), FIVE)
-    assert fit_temperature(sure, batches(5, 5), np.arange(5)) < 2 * COLDEST
+    sure = classifier(FIVE)
+    assert fit_temperature(sure, [5 * torch.eye(5).unsqueeze(1)], np.arange(5)) < 2 * COLDEST
     assert fit_temperature(sure, [], np.array([], dtype=np.int64)) == 1.0
-    alone = categorizer(Taxonomy([("Bags",)]), "children", torch.randn(3, 4, 6), seed=0)
-    assert fit_temperature(alone, batches(3, 3), np.zeros(3, dtype=np.int64)) == 1.0
+    alone = categorizer(Taxonomy([("Bags",)]), "children", seed=0)
+    assert fit_temperature(alone, [torch.randn(3, 4, 6)], np.zeros(3, dtype=np.int64)) == 1.0
 
 
 @settings(max_examples=25)

@@ -13,7 +13,7 @@ from atlas_model.evaluation import Evaluation, evaluate, evaluate_baseline
 from atlas_model.images import Preprocessing
 from atlas_model.search import Normalize
 from atlas_model.taxonomy import END, Taxonomy
-from tests.lookup import categorizer, classifier, numbered
+from tests.lookup import Lookup, categorizer, classifier, numbered
 
 CPU = torch.device("cpu")
 TAXONOMY = Taxonomy(
@@ -34,7 +34,8 @@ def make_model(
     normalize: Normalize = "vocabulary", temperature: float = 1.0, taxonomy: Taxonomy = TAXONOMY
 ) -> Categorizer:
     cells = 2 * torch.randn(COUNT, 4, 6, generator=torch.Generator().manual_seed(0))
-    model = categorizer(taxonomy, normalize, cells, seed=9)
+    model = categorizer(taxonomy, normalize, seed=9)
+    model.encoder = Lookup(cells)  # type: ignore[assignment]
     model.temperature = temperature
     return model
 
@@ -114,7 +115,8 @@ def test_the_abstention_curve_ends_where_nobody_is_that_sure(split: Split) -> No
 
 def test_the_baseline(split: Split) -> None:
     logits = torch.randn(COUNT, len(TAXONOMY), generator=torch.Generator().manual_seed(0))
-    model = classifier(logits, TAXONOMY)
+    model = classifier(TAXONOMY)
+    model.encoder = Lookup(logits.unsqueeze(1))  # type: ignore[assignment]
     model.temperature = 0.5
     evaluation = evaluate_baseline(model, split, **HOW)
     log_p = (logits / 0.5).log_softmax(dim=1)
