@@ -13,6 +13,8 @@ SUFFIXES = {f".{name.lower()}" for name in (*FORMATS, "jpg", "tif")}  # what cou
 def picture_files(folder: Path) -> Iterator[Path]:
     """The files in ``folder`` and below it that are called pictures, in the order of their paths.
 
+    Links to folders are not followed; other links count as files, wherever they lead.
+
     Raises:
         InputError: a folder cannot be listed.
     """
@@ -24,5 +26,5 @@ def picture_files(folder: Path) -> Iterator[Path]:
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             yield from picture_files(Path(entry.path))
-        elif PurePath(entry.name).suffix.lower() in SUFFIXES and entry.is_file():
+        elif PurePath(entry.name).suffix.lower() in SUFFIXES and (entry.is_symlink() or entry.is_file()):
             yield Path(entry.path)

@@ -123,7 +123,7 @@ def _key(files: Iterable[Path]) -> tuple[int, str]:
     """How many, and what changes with them."""
     count, digest = 0, hashlib.sha256()
     for file in files:
-        found = file.stat()
+        found = file.stat() if file.exists() else file.lstat()  # a link that leads nowhere
         digest.update(f"{_text(file)}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
         count += 1
     return count, digest.hexdigest()
