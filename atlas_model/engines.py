@@ -113,7 +113,7 @@ class _OnGpu(nn.Module):
         self._run = torch.compile(folded(encoder))
 
     def forward(self, pictures: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast(pictures.device.type, torch.bfloat16):
             cells: Tensor = self._run(pictures)
         return cells.float()
 

@@ -1,0 +1,183 @@
+"""Engines: the same cells as the encoder that was trained, whatever runs it."""
+
+import itertools
+import json
+import tomllib
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+
+from atlas_model import engines, extras
+from atlas_model.categorizer import Architecture, Categorizer, Classifier
+from atlas_model.encoder import Encoder, EncoderName, build_encoder
+from atlas_model.engines import accelerate, folded
+from atlas_model.errors import InputError
+from atlas_model.taxonomy import Taxonomy
+from tests.conftest import ROOT
+
+TAXONOMY = Taxonomy(itertools.product(["Men", "Women"], ["Tops", "Jeans"], ["Long", "Short"]))
+ARCHITECTURE = Architecture("small", 1, "native", 8, 8, 8, 0.0)
+PIXELS = (1, 28, 28)
+INSTALLED = [
+    pytest.param(
+        engine,
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(bool(extras.missing(extra)), reason=f"needs pip install atlas[{extra}]"),
+        ],
+    )
+    for engine, extra in engines.EXTRA_OF.items()
+]
+
+
+def trained(encoder: Encoder) -> Encoder:
+    """With batch norms that do something, as after training."""
+    torch.manual_seed(1)
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return encoder.eval()
+
+
+def categorizer() -> Categorizer:
+    torch.manual_seed(1)
+    model = Categorizer(ARCHITECTURE, TAXONOMY).eval()
+    trained(model.encoder)
+    return model
+
+
+def pictures(count: int, channels: int = 1, size: int = 28) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all, so that the encoder is exported once."""
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.mark.parametrize("name", get_args(EncoderName))
+def test_folding_changes_no_cell_and_leaves_no_batch_norm(name: EncoderName) -> None:
+    encoder = trained(build_encoder(name, in_channels=3, grid="native"))
+    before = {key: tensor.clone() for key, tensor in encoder.state_dict().items()}
+    faster = folded(encoder)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in faster.modules())
+    seen = pictures(2, channels=3, size=32)
+    with torch.no_grad():
+        right = encoder(seen)
+        torch.testing.assert_close(faster(seen), right, rtol=0, atol=1e-5 * float(right.abs().max()))
+    assert all(tensor.equal(before[key]) for key, tensor in encoder.state_dict().items())  # the trained one is whole
+
+
+def test_torch_answers_as_before() -> None:
+    seen, model = pictures(5), categorizer()
+    before = model.search(seen, beam=3, top=3)
+    assert accelerate(model, "torch", pixels=PIXELS, cache=None) == "torch"
+    after = model.search(seen, beam=3, top=3)
+    assert after.path.equal(before.path)
+    torch.testing.assert_close(after.log_probability, before.log_probability, rtol=0, atol=1e-5)
+    assert not model.encoder(seen).requires_grad
+    assert model.encoder.channels == 128
+
+
+def test_the_baseline_is_accelerated_too() -> None:
+    model = Classifier(ARCHITECTURE, TAXONOMY).eval()
+    trained(model.encoder)
+    with torch.no_grad():
+        before = model(pictures(3))
+        accelerate(model, "torch", pixels=PIXELS, cache=None)
+        torch.testing.assert_close(model(pictures(3)), before, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", INSTALLED)
+@pytest.mark.parametrize("count", [1, 3])
+def test_other_engines_give_the_same_cells(engine: str, count: int, cache: Path) -> None:
+    model = categorizer()
+    with torch.no_grad():
+        right = model.encoder(pictures(count))
+    assert accelerate(model, engine, pixels=PIXELS, cache=cache) == engine
+    torch.testing.assert_close(model.encoder(pictures(count)), right, rtol=0, atol=1e-4)
+    assert len(list(cache.glob("*.onnx"))) == 1  # the same encoder is exported once, whoever runs it
+    assert model.search(pictures(count), beam=3).path.equal(categorizer().search(pictures(count), beam=3).path)
+
+
+@pytest.mark.parametrize("engine", INSTALLED)
+def test_auto_takes_the_fastest_and_remembers_it(engine: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "FEW_PARAMETERS", 0)
+    for old in cache.glob("*.json"):
+        old.unlink()
+    chosen = accelerate(categorizer(), "auto", pixels=PIXELS, cache=cache)
+    (file,) = cache.glob("*.json")
+    milliseconds = json.loads(file.read_text())
+    assert milliseconds[chosen] == min(milliseconds.values())
+    file.write_text(json.dumps({**dict.fromkeys(milliseconds, 2.0), engine: 1.0}))
+    assert accelerate(categorizer(), "auto", pixels=PIXELS, cache=cache) == engine
+    monkeypatch.setattr(engines, "_cpu", lambda: "another processor")
+    accelerate(categorizer(), "auto", pixels=PIXELS, cache=cache)
+    assert len(list(cache.glob("*.json"))) == 2
+
+
+def test_a_small_encoder_runs_in_torch_unmeasured(tmp_path: Path) -> None:
+    assert accelerate(categorizer(), "auto", pixels=PIXELS, cache=tmp_path) == "torch"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_extra_is_named_and_auto_does_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "FEW_PARAMETERS", 0)
+    for engine, extra in engines.EXTRA_OF.items():
+        monkeypatch.setitem(extras.EXTRAS, extra, ("no_such_package",))
+        with pytest.raises(InputError, match=rf"engine {engine}: needs no_such_package.*pip install atlas\[{extra}\]"):
+            accelerate(categorizer(), engine, pixels=PIXELS, cache=tmp_path)
+    assert accelerate(categorizer(), "auto", pixels=PIXELS, cache=tmp_path) == "torch"
+
+
+def test_extras_are_those_of_pyproject() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra, packages in extras.EXTRAS.items():
+        assert sorted(line.partition(">")[0] for line in declared[extra]) == sorted(packages)
+
+
+@pytest.mark.parametrize("engine", INSTALLED)
+def test_a_cache_that_cannot_be_written_is_named(engine: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"file: expected a folder to keep exported graphs in"):
+        accelerate(categorizer(), engine, pixels=PIXELS, cache=tmp_path / "file")
+
+
+@torch.no_grad()
+def test_other_weights_or_sizes_never_read_an_old_graph(tmp_path: Path) -> None:
+    def key(encoder: Encoder, pixels: tuple[int, int, int] = PIXELS) -> str:
+        return engines._Trained(encoder, pixels, tmp_path).key
+
+    encoder = categorizer().encoder
+    keys = [key(encoder), key(encoder, (1, 32, 32)), key(trained(build_encoder("small", in_channels=1, grid=7)))]
+    assert key(categorizer().encoder) == keys[0]
+    encoder.mean += 0.001
+    keys.append(key(encoder))
+    encoder.trunk[1][0].weight[0, 0, 0, 0] += 0.001
+    keys.append(key(encoder))
+    assert len(set(keys)) == len(keys)
+
+
+def test_on_a_gpu_there_is_torch_alone(tmp_path: Path) -> None:
+    model = categorizer().to("meta")  # any device that is not the CPU
+    with pytest.raises(InputError, match=r"engine openvino: (runs on the CPU|needs )"):
+        accelerate(model, "openvino", pixels=PIXELS, cache=tmp_path)
+
+
+def test_what_a_gpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16; here on the CPU and not compiled."""
+    monkeypatch.setattr(torch, "compile", lambda module: module)
+    encoder = categorizer().encoder
+    with torch.no_grad():
+        right, found = encoder(pictures(2)), engines._OnGpu(encoder)(pictures(2))
+    assert found.dtype == torch.float32
+    assert not found.equal(right)
+    torch.testing.assert_close(found, right, rtol=0, atol=0.03 * float(right.abs().max()))

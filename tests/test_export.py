@@ -1,0 +1,174 @@
+"""Exported graphs: what they compute is what torch computes, for any number of pictures and hypotheses."""
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from atlas_model import extras
+from atlas_model.categorizer import Architecture, Categorizer, load_categorizer, save
+from atlas_model.decoder import State
+from atlas_model.errors import CheckpointError
+from atlas_model.images import Preprocessing
+from atlas_model.taxonomy import Taxonomy
+from flows.cli import main
+
+TAXONOMY = Taxonomy([*itertools.product(["Men", "Women"], ["Tops", "Jeans"], ["Long", "Short"]), ("Men", "Tops")])
+SIZE = 32
+Graph = Callable[..., list[np.ndarray]]  # inputs by name to outputs in order
+
+
+def needs(extra: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(bool(extras.missing(extra)), reason=f"needs pip install atlas[{extra}]")
+
+
+def make(encoder: str) -> Categorizer:
+    torch.manual_seed(0)
+    model = Categorizer(Architecture(encoder, 1, "native", 8, 6, 10, 0.5, normalize="children"), TAXONOMY).eval()
+    decoder = model.decoder
+    with torch.no_grad():  # pictures and tokens make a difference
+        for layer, factor in ((decoder.first_hidden, 30), (decoder.embedding, 8), (decoder.output, 8)):
+            layer.weight.mul_(factor)
+    model.temperature = 1.5
+    return model
+
+
+def run_onnx(folder: Path, name: str) -> Graph:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(folder / _file(folder, name))
+    return lambda **inputs: session.run(None, inputs)
+
+
+def run_openvino(folder: Path, name: str) -> Graph:
+    import openvino
+
+    compiled = openvino.Core().compile_model(folder / _file(folder, name), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda **inputs: list(compiled(inputs).values())
+
+
+def _file(folder: Path, name: str) -> str:
+    return json.loads((folder / "export.json").read_text())["graphs"][name]["file"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """Where the model with that encoder lies in that form, by the command; each is exported once."""
+    root = tmp_path_factory.mktemp("export")
+
+    def folder(encoder: str, form: str) -> Path:
+        path = root / f"{encoder}-{form}"
+        if not path.exists():
+            save(make(encoder), root / encoder, Preprocessing(SIZE, "L", "pad"), params={}, metrics={})
+            assert main(["export", str(path), "--model", str(root / encoder), "--format", form]) == 0
+        return path
+
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("encoder", "form", "run"),
+    [
+        pytest.param("small", "onnx", run_onnx, marks=needs("onnx")),
+        pytest.param("resnet18", "onnx", run_onnx, marks=needs("onnx")),
+        pytest.param("small", "openvino", run_openvino, marks=needs("openvino")),
+    ],
+)
+@torch.no_grad()
+def test_graphs_compute_what_torch_does(
+    encoder: str, form: str, run: Callable[[Path, str], Graph], exported: Callable[[str, str], Path]
+) -> None:
+    model, folder = make(encoder), exported(encoder, form)
+    look, start, step = (run(folder, name) for name in ("encoder", "decoder_start", "decoder_step"))
+    for pictures, hypotheses in ((1, 1), (3, 1), (2, 5)):
+        seen = torch.randint(0, 256, (pictures, 1, SIZE, SIZE), dtype=torch.uint8)
+        cells = model.encoder(seen)
+        memory, first = model.decoder.start(cells)
+        state = State(first.hidden.repeat(1, hypotheses, 1), first.cell.repeat(1, hypotheses, 1))
+        tokens = torch.randint(0, len(TAXONOMY.tokens), (pictures, hypotheses))
+        after, attention = model.decoder.step(memory, state, tokens)
+        _same(look(pictures=seen.numpy()), [cells])
+        _same(start(cells=cells.numpy()), [memory.projected, first.hidden, first.cell])
+        _same(
+            step(
+                cells=cells.numpy(),
+                projected=memory.projected.numpy(),
+                hidden=state.hidden.numpy(),
+                cell=state.cell.numpy(),
+                tokens=tokens.numpy(),
+            ),
+            [after.hidden, after.cell, model.decoder.logits(after.hidden), attention],
+        )
+
+
+def _same(found: list[np.ndarray], right: list[torch.Tensor]) -> None:
+    for one, other in zip(found, right, strict=True):
+        np.testing.assert_allclose(one, other.numpy(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@needs("onnx")
+def test_the_files_are_enough_to_search(exported: Callable[[str, str], Path]) -> None:
+    """Greedily, one picture at a time, without a line of ours."""
+    folder = exported("small", "onnx")
+    about = json.loads((folder / "export.json").read_text())
+    assert about["preprocessing"] == {"size": SIZE, "mode": "L", "resize": "pad"}
+    assert about["normalize"] == "children"
+    look, start, step = (run_onnx(folder, name) for name in ("encoder", "decoder_start", "decoder_step"))
+    children: dict[tuple[str, ...], set[str]] = {}
+    for path in map(tuple, about["taxonomy"]["paths"]):
+        for depth, name in enumerate(path):
+            children.setdefault(path[:depth], set()).add(name)
+    for path in map(tuple, about["taxonomy"]["paths"]):
+        if path in children:
+            children[path].add(about["tokens"][about["end"]])
+    pictures = np.arange(0, 240, 12, dtype=np.uint8)[:, None, None, None].repeat(SIZE, 2).repeat(SIZE, 3)
+    answers = []
+    for picture in pictures:
+        (cells,) = look(pictures=picture[None])
+        projected, hidden, cell = start(cells=cells)
+        last, begun, log_p = about["start"], (), 0.0
+        while begun in children and last != about["end"]:
+            token = np.array([[last]])
+            hidden, cell, logits, _ = step(cells=cells, projected=projected, hidden=hidden, cell=cell, tokens=token)
+            choices = sorted(about["tokens"].index(name) for name in children[begun])
+            scores = logits[0, 0, choices] / about["temperature"]
+            last = choices[int(scores.argmax())]
+            log_p += float(scores.max() - np.log(np.exp(scores).sum()))
+            begun = begun if last == about["end"] else (*begun, about["tokens"][last])
+        answers.append((begun, log_p))
+    found = make("small").search(torch.from_numpy(pictures), beam=1)
+    assert len({path for path, _ in answers}) > 1  # not the same answer for all
+    assert [path for path, _ in answers] == [TAXONOMY.paths[index] for index in found.path[:, 0]]
+    np.testing.assert_allclose([log_p for _, log_p in answers], found.log_probability[:, 0], atol=1e-3)
+
+
+@pytest.mark.slow
+@needs("onnx")
+def test_an_export_is_no_model(exported: Callable[[str, str], Path]) -> None:
+    folder = exported("small", "onnx")
+    names = {"encoder.onnx", "decoder_start.onnx", "decoder_step.onnx", "export.json"}
+    assert {file.name for file in folder.iterdir()} == names
+    with pytest.raises(CheckpointError, match="expected a model's description"):
+        load_categorizer(folder, torch.device("cpu"))
+
+
+def test_what_the_command_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, mine = str(tmp_path / "categorizer"), tmp_path / "mine"
+    save(make("small"), Path(saved), Preprocessing(SIZE, "L", "pad"), params={}, metrics={})
+    mine.write_text("precious")
+    for taken in (mine, tmp_path):
+        assert main(["export", str(taken), "--model", saved]) == 2
+        assert "expected a folder that is new or empty" in capsys.readouterr().err
+    assert mine.read_text() == "precious"
+    monkeypatch.setitem(extras.EXTRAS, "openvino", ("no_such_package",))
+    assert main(["export", str(tmp_path / "out"), "--model", saved, "--format", "openvino"]) == 2
+    assert "export to openvino: needs no_such_package" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
