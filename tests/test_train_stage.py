@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from atlas_model.categorizer import Architecture, Categorizer, Classifier, save
 from atlas_model.errors import CheckpointError, MissingError
 from atlas_model.images import Preprocessing, encode_png
 from atlas_model.params import Params, load_params
@@ -84,8 +85,24 @@ def test_what_they_write(params: Callable[..., Params]) -> None:
     assert predictions.schema.equals(PREDICTIONS)
     right = sum(row["actual_category"] == row["predicted_category"] for row in predictions.to_pylist()[-12:])
     assert metrics["test"]["micro_f1"] == right / 12
-    with (paths.PLOTS / "evaluate/confusion.csv").open() as handle:
-        assert len(list(csv.DictReader(handle))) == 12
+    for name in ("confusion", "confusion_level_1"):
+        with (paths.PLOTS / f"evaluate/{name}.csv").open() as handle:
+            pairs = [tuple(row.values()) for row in csv.DictReader(handle)]
+        right_share = sum(actual == predicted for actual, predicted in pairs) / 12
+        assert right_share == metrics["test"]["level_accuracy"][1 if name == "confusion" else 0]
+    with (paths.PLOTS / "evaluate/reliability_baseline.csv").open() as handle:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(handle)]
+    gaps = sum(row["n"] * abs(row["confidence"] - row["accuracy"]) for row in rows)
+    assert metrics["baseline"]["test"]["ece"] == pytest.approx(gaps / 12, abs=1e-6)
+    difference = metrics["baseline"]["difference"]["micro_f1"]
+    assert difference["value"] == pytest.approx(metrics["test"]["micro_f1"] - metrics["baseline"]["test"]["micro_f1"])
+    assert difference["interval"][0] <= difference["value"] <= difference["interval"][1]
+    assert {path.name for path in paths.EVALUATION.glob("*.png")} == {
+        "abstention.png",
+        "confusion.png",
+        "confusion_level_1.png",
+        "reliability.png",
+    }
     assert len(list((paths.EVALUATION / "attention").glob("*.png"))) == 2
 
 
@@ -96,11 +113,32 @@ def test_no_overlays_asked_for_none_drawn(params: Callable[..., Params]) -> None
     assert list((paths.EVALUATION / "attention").iterdir()) == []
 
 
-@pytest.mark.usefixtures("splits")
-def test_a_model_of_another_taxonomy_is_refused(params: Callable[..., Params]) -> None:
-    train.run(params())
-    Taxonomy([*TAXONOMY.paths, ("Dark", "Right")]).save(paths.TAXONOMY)
-    with pytest.raises(CheckpointError, match=r"taxonomy of 3 paths, but .* has 4"):
+@pytest.mark.parametrize(
+    ("others", "difference"),
+    [
+        (
+            [*TAXONOMY.paths, ("Dark", "Right"), ("Dim",)],
+            "got one of 3: only the data have 'Dark > Right' and 1 more",
+        ),
+        (
+            [*TAXONOMY.paths[:2], ("Dark", "Right")],
+            "3 paths; got one of 3: only the model has 'Dark > Left'; only the data have 'Dark > Right'. Train again",
+        ),
+        ([*TAXONOMY.paths[::-1]], "3 paths; got one of 3: the same ones in another order"),
+    ],
+)
+@pytest.mark.parametrize("which", [paths.CATEGORIZER, paths.BASELINE])
+def test_a_model_of_another_taxonomy_is_refused(
+    which: Path, others: list[tuple[str, ...]], difference: str, params: Callable[..., Params]
+) -> None:
+    for name in ("train", "val", "test"):
+        write_split(name, 2)  # whose paths are in all these taxonomies
+    Taxonomy(others).save(paths.TAXONOMY)
+    for model_class, folder in ((Categorizer, paths.CATEGORIZER), (Classifier, paths.BASELINE)):
+        taxonomy = TAXONOMY if folder == which else Taxonomy(others)
+        model = model_class(Architecture("small", 1, "native", 8, 8, 8, 0.0), taxonomy)
+        save(model, folder, Preprocessing(16, "L", "squash"), params={}, metrics={})
+    with pytest.raises(CheckpointError, match=f"^{which}: expected a model of the taxonomy in .*{difference}"):
         evaluate.run(params())
 
 

@@ -50,8 +50,8 @@ def run(params: Params) -> None:
     splits = {name: load_split(SPLITS, name, taxonomy, WORK / "pixels") for name in ("train", "val", "test")}
     model, _ = load_categorizer(CATEGORIZER, device)
     baseline, _ = load_classifier(BASELINE, device)
-    _check_same_taxonomy(model.taxonomy, taxonomy)
-    for trained in (model, baseline):
+    for folder, trained in ((CATEGORIZER, model), (BASELINE, baseline)):
+        _check_same_taxonomy(folder, trained.taxonomy, taxonomy)
         accelerate(trained, given.engine, pixels=splits["test"].pixels.shape[1:], cache=WORK / "engines")
     generator = np.random.default_rng(given.seed)
     common = {"resamples": given.resamples, "seed": given.seed, "batch_size": given.batch_size, "device": device}
@@ -95,12 +95,21 @@ def run(params: Params) -> None:
     write_metrics("evaluate", metrics)
 
 
-def _check_same_taxonomy(model: Taxonomy, data: Taxonomy) -> None:
-    if model != data:
-        raise CheckpointError(
-            f"{CATEGORIZER}: trained on a taxonomy of {len(model)} paths, but {TAXONOMY} has {len(data)} "
-            "(or others). Train again: dvc repro train"
+def _check_same_taxonomy(folder: Path, model: Taxonomy, data: Taxonomy) -> None:
+    if model == data:
+        return
+    only = [
+        f"only {whose} {sorted(labels)[0]!r}" + (f" and {len(labels) - 1} more" if len(labels) > 1 else "")
+        for whose, labels in (
+            ("the model has", set(model.labels) - set(data.labels)),
+            ("the data have", set(data.labels) - set(model.labels)),
         )
+        if labels
+    ]
+    raise CheckpointError(
+        f"{folder}: expected a model of the taxonomy in {TAXONOMY}, {len(data)} paths; got one of {len(model)}: "
+        f"{'; '.join(only) or 'the same ones in another order'}. Train again: dvc repro train"
+    )
 
 
 def _confusion_plot(evaluation: Evaluation, taxonomy: Taxonomy, level: int) -> Image.Image:
