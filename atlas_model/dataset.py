@@ -7,9 +7,12 @@ the size of the catalogue. Knows nothing of models.
 import hashlib
 import io
 import json
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,6 +29,8 @@ from atlas_model.taxonomy import Taxonomy
 
 PREPROCESSING_KEY = b"atlas"  # schema metadata of a split's files: {"preprocessing": {...}}
 BATCH_ROWS = 1024
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,7 @@ class Split:
 
     def pictures(self, rows: Int[np.ndarray, "b"], device: torch.device) -> UInt8[Tensor, "b c h w"]:
         """The pixels of ``rows``."""
-        return torch.from_numpy(self.pixels[rows]).to(device, non_blocking=True)
-
-    def batches(self, size: int, device: torch.device) -> Iterator[UInt8[Tensor, "b c h w"]]:
-        """All pictures in order, ``size`` at a time."""
-        for start in range(0, len(self), size):
-            yield self.pictures(np.arange(start, min(start + size, len(self))), device)
+        return to_device(self.pixels[rows], device)
 
 
 def load_split(folder: Path, name: str, taxonomy: Taxonomy, cache: Path) -> Split:
@@ -79,6 +79,24 @@ def load_split(folder: Path, name: str, taxonomy: Taxonomy, cache: Path) -> Spli
         product_ids=[product_id for column in columns for product_id in column["product_id"]],
         preprocessing=preprocessing,
     )
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """``array`` as a tensor there; on its way to a GPU while this goes on."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def ahead(items: Iterator[Item], device: torch.device) -> Iterator[Item]:
+    """Yield ``items``; where a GPU does the work meanwhile, a thread is two of them ahead."""
+    if device.type != "cuda":  # the thread would take its time from the work
+        yield from items
+        return
+    with ThreadPoolExecutor(1) as thread:
+        coming = deque(thread.submit(next, items, None) for _ in range(2))
+        while (item := coming.popleft().result()) is not None:
+            coming.append(thread.submit(next, items, None))
+            yield item
 
 
 def load_taxonomy_json(path: Path) -> Taxonomy:

@@ -157,9 +157,11 @@ class TrainParams(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_share: Annotated[float, Field(ge=0, lt=1)]  # of all steps; cosine decay to zero follows
     clip_norm: PositiveFloat
-    batch_size: PositiveInt
+    batch_size: PositiveInt  # in all processes together, if torchrun starts several
+    accumulate: PositiveInt  # batches whose gradients make one step of the optimizer
     epochs: PositiveInt
     patience: PositiveInt  # epochs without a better validation path accuracy before it stops
+    # With fine_tune_from: none the next three must be off: what the encoder makes of a picture is computed once.
     flip: bool  # mirror half of the training pictures
     shift: Annotated[int, Field(ge=0)]  # px, at most, in both directions
     erase: Probability  # share of the training pictures that have a part painted over
@@ -173,6 +175,15 @@ class TrainParams(Section):
             raise ValueError(f"encoder {self.encoder} starts from scratch: weights must be null and fine_tune_from all")
         if self.weights is None and self.fine_tune_from != "all":
             raise ValueError("without weights the whole encoder must be trained: fine_tune_from must be all")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_features_are_not_augmented(self) -> Self:
+        if self.fine_tune_from == "none" and (self.flip or self.shift or self.erase):
+            raise ValueError(
+                "fine_tune_from none computes the features of each picture once, so nothing can change the pictures "
+                "from epoch to epoch: flip must be false, shift and erase 0"
+            )
         return self
 
 

@@ -1,7 +1,10 @@
 """The training loop: one model, two splits, a recipe; resumes after a kill, selects on validation path accuracy.
 
 Randomness of an epoch (order, augmentation, dropout) is a function of the seed and the epoch alone, and the
-learning rate one of the step alone, so a resumed run takes the very steps that an uninterrupted one takes.
+learning rate one of the step alone, so a resumed run takes the very steps that an uninterrupted one takes. Several
+processes (`distributed`) take them together: each batch is drawn and augmented as by one, then shared out, and the
+parts' gradients add up to the whole's, whatever the parts' sizes. Only batch norm sees a difference: it normalises
+each part by itself, and its running statistics are averaged after each epoch.
 
 Knows nothing of what the model is (see `categorizer`: a loss, a best path, a head), of parameters files, or of who
 plots the records it hands out.
@@ -16,16 +19,19 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from atlas_model import distributed
 from atlas_model.augmentation import augment
 from atlas_model.categorizer import Model
-from atlas_model.dataset import Split
+from atlas_model.dataset import ahead
 from atlas_model.encoder import FineTune
 from atlas_model.errors import AtlasError
+from atlas_model.features import Features
 from atlas_model.progress import Progress, say
 from atlas_model.training_state import TrainingState, load_state, save_state
+from atlas_model.validation import Constraint, Examples, constraint_effect, path_accuracy
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,8 @@ class Recipe:
     weight_decay: float
     warmup_share: float  # of all steps: linear from zero; then cosine to zero
     clip_norm: float
-    batch_size: int
+    batch_size: int  # in all processes together
+    accumulate: int  # batches whose gradients make one step of the optimizer
     epochs: int
     patience: int  # epochs without a better validation accuracy before training stops
     fine_tune_from: FineTune  # first trained block of the encoder
@@ -57,7 +64,11 @@ class EpochRecord:
     val_accuracy: float  # share of exact paths
     lr: float  # of the head, at the epoch's last step
     seconds: float
-    data_share: float  # of the time, spent waiting for pictures
+    data_share: float  # of the time, spent waiting for pictures, read and augmented
+    # What the taxonomy's constraint does at this stage of training, or None (see `validation.Constraint`).
+    constrained_accuracy: float | None
+    free_accuracy: float | None
+    free_invalid: float | None
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "EpochRecord":
@@ -65,15 +76,15 @@ class EpochRecord:
         return cls(**plain)
 
     @property
-    def plain(self) -> dict[str, float | int]:
+    def plain(self) -> dict[str, float | int | None]:
         """As a dictionary."""
         return asdict(self)
 
 
 def fit(
     model: Model,
-    train: Split,
-    val: Split,
+    train: Examples,
+    val: Examples,
     recipe: Recipe,
     *,
     device: torch.device,
@@ -85,7 +96,7 @@ def fit(
 
     Args:
         model: freshly built, or anything of the same shape when ``state_file`` is there.
-        train: what it learns from.
+        train: what it learns from; if these are `Features` of its encoder, nothing of that is trained.
         val: what selects the epoch.
         recipe: how.
         device: where.
@@ -111,7 +122,8 @@ def fit(
             state.best = _weights(model)
         records.append(record)
         state.records = [old.plain for old in records]
-        save_state(state_file, model, optimizer, state)
+        if distributed.is_first():
+            save_state(state_file, model, optimizer, state)
         on_epoch(record)
     model.load_state_dict(state.best)
     model.eval()
@@ -121,14 +133,6 @@ def fit(
 def best_record(records: list[EpochRecord]) -> EpochRecord:
     """The epoch whose weights `fit` keeps: the first of the most accurate."""
     return max(records, key=lambda record: record.val_accuracy)
-
-
-@torch.no_grad()
-def path_accuracy(model: Model, split: Split, batch_size: int, device: torch.device) -> float:
-    """Share of pictures whose best path is exactly right."""
-    model.eval()
-    found = torch.cat([model.best_path(pictures) for pictures in split.batches(batch_size, device)])
-    return float((found.cpu().numpy() == split.paths).mean())
 
 
 def learning_rate_factor(step: int, total: int, warmup_share: float) -> float:
@@ -141,8 +145,8 @@ def learning_rate_factor(step: int, total: int, warmup_share: float) -> float:
 
 def _epoch(
     model: Model,
-    train: Split,
-    val: Split,
+    train: Examples,
+    val: Examples,
     recipe: Recipe,
     *,
     optimizer: torch.optim.Optimizer,
@@ -150,38 +154,86 @@ def _epoch(
     job: str,
     epoch: int,
 ) -> EpochRecord:
-    started = time.perf_counter()
-    waited, losses = 0.0, []
-    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-    torch.manual_seed(recipe.seed * 1_000_003 + epoch)  # dropout
-    steps = math.ceil(len(train) / recipe.batch_size)
+    started, waited = time.perf_counter(), 0.0
+    seed = recipe.seed * 1_000_003 + epoch
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed + 500_009 * distributed.rank())  # dropout
+    batches = list(_order(len(train), recipe.batch_size, generator))
+    steps = [batches[first : first + recipe.accumulate] for first in range(0, len(batches), recipe.accumulate)]
+    losses = torch.zeros(len(steps), device=device)
+    inputs = _inputs(train, batches, recipe, device=device, generator=generator)
     model.train()
     with Progress(f"{job} epoch {epoch}/{recipe.epochs}", len(train), "pictures") as progress:
-        for index, rows in enumerate(_order(len(train), recipe.batch_size, generator)):
-            asked = time.perf_counter()
-            pictures = train.pictures(rows, device)
-            waited += time.perf_counter() - asked
-            step = (epoch - 1) * steps + index
-            factor = learning_rate_factor(step, steps * recipe.epochs, recipe.warmup_share)
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * factor
-            pictures = augment(pictures, generator, flip=recipe.flip, shift=recipe.shift, erase=recipe.erase)
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                loss = model.loss(pictures, torch.from_numpy(train.paths[rows]).to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            optimizer.step()
-            losses.append(loss.detach())
-            progress.advance(len(rows))
-        mean_loss = float(torch.stack(losses).mean())
+        for index, together in enumerate(steps):
+            of = torch.from_numpy(train.paths[np.concatenate(together)]).to(device)
+            for rows in together:
+                asked = time.perf_counter()
+                part = next(inputs)
+                waited += time.perf_counter() - asked
+                if len(part):
+                    paths = torch.from_numpy(train.paths[distributed.share(rows)]).to(device)
+                    losses[index] += _backward(model, part, paths, of, recipe.precision)
+            done = (epoch - 1) * len(steps) + index
+            _step(model, optimizer, recipe, learning_rate_factor(done, len(steps) * recipe.epochs, recipe.warmup_share))
+            progress.advance(len(of))
+        distributed.add_up([losses])
+        mean_loss = float(losses.mean())
         if not math.isfinite(mean_loss):
             raise AtlasError(f"{job}: the loss is {mean_loss} in epoch {epoch}. Lower train.encoder_lr and decoder_lr.")
+        distributed.average([buffer for buffer in model.buffers() if buffer.is_floating_point()])
         seconds = time.perf_counter() - started
-        accuracy = path_accuracy(model, val, recipe.batch_size, device)
+        accuracy, constraint = 0.0, None
+        if distributed.is_first():
+            accuracy = path_accuracy(model, val, recipe.batch_size, device)
+            constraint = constraint_effect(model, val, recipe.batch_size, device)
+        accuracy = distributed.from_first(accuracy)
         progress.advance(0, loss=mean_loss, val_accuracy=accuracy)
-    lr = optimizer.param_groups[-1]["lr"]
-    return EpochRecord(epoch, mean_loss, accuracy, lr, seconds, waited / seconds)
+    return EpochRecord(
+        epoch=epoch,
+        train_loss=mean_loss,
+        val_accuracy=accuracy,
+        lr=optimizer.param_groups[-1]["lr"],
+        seconds=seconds,
+        data_share=waited / seconds,
+        **(asdict(constraint) if constraint else dict.fromkeys(Constraint.__dataclass_fields__)),
+    )
+
+
+def _inputs(
+    train: Examples,
+    batches: list[Int[np.ndarray, "b"]],
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    generator: torch.Generator,
+) -> Iterator[Tensor]:
+    """This process's part of each batch: augmented pictures, or cells."""
+    if isinstance(train, Features):
+        yield from ahead((train.cells_of(distributed.share(rows), device) for rows in batches), device)
+        return
+    for pictures in ahead((train.pictures(rows, device) for rows in batches), device):
+        yield distributed.share(augment(pictures, generator, flip=recipe.flip, shift=recipe.shift, erase=recipe.erase))
+
+
+def _backward(
+    model: Model, inputs: Tensor, paths: Int[Tensor, "b"], of: Int[Tensor, "m"], precision: str
+) -> Float[Tensor, ""]:
+    """Add the gradients of a part of the pictures ``of`` a step; its part of the loss."""
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        cells = inputs if inputs.is_floating_point() else model.encoder(inputs)
+        loss = model.loss_of_cells(cells, paths, of)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return loss.detach()
+
+
+def _step(model: Model, optimizer: torch.optim.Optimizer, recipe: Recipe, lr_factor: float) -> None:
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    distributed.add_up_gradients(weights)
+    torch.nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * lr_factor
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def _optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
@@ -193,7 +245,9 @@ def _optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": [parameter for parameter in parameters if parameter.requires_grad], "lr": lr, "peak": lr}
         for parameters, lr in groups
     ]
-    return torch.optim.AdamW([group for group in trained if group["params"]], weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(
+        [group for group in trained if group["params"]], weight_decay=recipe.weight_decay, fused=True
+    )
 
 
 def _order(count: int, size: int, generator: torch.Generator) -> Iterator[Int[np.ndarray, "b"]]:

@@ -19,7 +19,7 @@ from atlas_model.files import replacing
 class TrainingState:
     """What has to survive beside the model and its optimizer."""
 
-    records: list[dict[str, float | int]]  # one per finished epoch
+    records: list[dict[str, float | int | None]]  # one per finished epoch
     best: dict[str, Tensor]  # weights of the best epoch
 
 
@@ -52,6 +52,10 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
         index, _, key = name.partition("/")
         values.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
+    for weight, kept in optimizer.state.items():
+        for key, tensor in kept.items():
+            if tensor.shape == weight.shape:  # a fused step takes for granted that they lie in memory alike
+                kept[key] = torch.empty_like(weight).copy_(tensor)
     return TrainingState(records=records, best=_below("best/", tensors))
 
 

@@ -16,7 +16,8 @@ from atlas_model.dataset import Split
 from atlas_model.errors import AtlasError, CheckpointError, InputError
 from atlas_model.images import Preprocessing
 from atlas_model.taxonomy import Taxonomy
-from atlas_model.training import Recipe, best_record, fit, learning_rate_factor, path_accuracy
+from atlas_model.training import Recipe, best_record, fit, learning_rate_factor
+from atlas_model.validation import path_accuracy
 
 CPU = torch.device("cpu")
 TAXONOMY = Taxonomy([("Bright", "Left"), ("Bright", "Right"), ("Dark", "Left"), ("Dark",)])
@@ -27,6 +28,7 @@ RECIPE = Recipe(
     warmup_share=0.1,
     clip_norm=5.0,
     batch_size=16,
+    accumulate=1,
     epochs=4,
     patience=9,
     fine_tune_from="all",

@@ -1,12 +1,16 @@
 """Stage `train`: the splits to models/categorizer and, with the same encoder and budget, models/baseline.
 
 Work in progress lies in .atlas/train/, keyed by the parameters, the splits and the code: a killed run resumes after
-its last epoch, a run with anything changed starts anew, and so does one after a run that ended well.
+its last epoch, a run with anything changed starts anew, and so does one after a run that ended well. What a wholly
+frozen encoder makes of the pictures lies in .atlas/features/ and outlasts the run.
+
+`torchrun --nproc_per_node N -m flows.stages.train` trains with N processes, on as many GPUs where there are some.
 """
 
 import hashlib
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,67 +20,89 @@ from dvclive import Live
 import atlas_model
 from atlas_model.categorizer import Architecture, Categorizer, Classifier, Model, save
 from atlas_model.dataset import Split, content_key, load_split, load_taxonomy_json
-from atlas_model.device import choose_device
+from atlas_model.device import choose_device, keep_freed_memory
+from atlas_model.distributed import first_alone, is_first, joined
+from atlas_model.features import load_features
 from atlas_model.params import Params, TrainParams
 from atlas_model.training import EpochRecord, Recipe, best_record, fit
+from atlas_model.validation import Constraint, Examples
 from flows.stages.entry import main, write_metrics
 from flows.stages.paths import BASELINE, CATEGORIZER, PLOTS, SPLITS, TAXONOMY, WORK
+
+CONSTRAINT = tuple(Constraint.__dataclass_fields__)
 
 
 def run(params: Params) -> None:
     """Train both models."""
-    given = params.train
-    device = choose_device(given.device)
+    device = choose_device(params.train.device)
+    keep_freed_memory()
+    with joined(device):
+        _train_both(params.train, device)
+
+
+def _train_both(given: TrainParams, device: torch.device) -> None:
     taxonomy = load_taxonomy_json(TAXONOMY)
-    train, val = (load_split(SPLITS, name, taxonomy, WORK / "pixels") for name in ("train", "val"))
+    with first_alone():
+        train, val = (load_split(SPLITS, name, taxonomy, WORK / "pixels") for name in ("train", "val"))
     work = WORK / "train" / _key(given)
     # Fields and parameters share their names, so that a new one is written in two places, not three.
     recipe = Recipe(**given.model_dump(include=set(Recipe.__dataclass_fields__)))
     sizes = given.model_dump(include=set(Architecture.__dataclass_fields__))
     architecture = Architecture(**sizes, in_channels=train.pixels.shape[1])
 
-    def learn(model: Model, recipe: Recipe, folder: Path, live: Live) -> list[EpochRecord]:
+    def learn(build: Callable[[], Model], recipe: Recipe, folder: Path, live: Live | None) -> list[EpochRecord]:
         name = folder.name
+        torch.manual_seed(given.seed)
+        with first_alone():  # what is downloaded or computed now, the others find in its cache
+            model = build()
+            examples = [_seen(model, split, recipe, device) for split in (train, val)]
         records = fit(
             model,
-            train,
-            val,
+            *examples,
             recipe,
             device=device,
             state_file=work / f"{name}.safetensors",
             job=f"train {name}",
             on_epoch=_plotter(live, name),
         )
-        best = best_record(records)
-        chosen = {"epoch": best.epoch, "val_accuracy": best.val_accuracy}
-        save(model, folder, train.preprocessing, params=given.model_dump(mode="json"), metrics=chosen)
+        if is_first():
+            best = best_record(records)
+            chosen = {"epoch": best.epoch, "val_accuracy": best.val_accuracy}
+            save(model, folder, train.preprocessing, params=given.model_dump(mode="json"), metrics=chosen)
         return records
 
-    with Live(dir=str(PLOTS / "train"), dvcyaml=None, save_dvc_exp=False) as live:
-        torch.manual_seed(given.seed)
-        model = Categorizer(
-            architecture,
-            taxonomy,
-            weights=given.weights,
-            alpha_c=given.alpha_c,
-            alpha_target=given.alpha_target,
-            label_smoothing=given.label_smoothing,
+    with _live() as live:
+        records = learn(
+            lambda: Categorizer(
+                architecture,
+                taxonomy,
+                weights=given.weights,
+                alpha_c=given.alpha_c,
+                alpha_target=given.alpha_target,
+                label_smoothing=given.label_smoothing,
+            ),
+            recipe,
+            CATEGORIZER,
+            live,
         )
-        records = learn(model, recipe, CATEGORIZER, live)
-        torch.manual_seed(given.seed)
         seen = len(records)  # epochs: the baseline sees as many pictures, no more and no fewer
-        same_budget = replace(recipe, epochs=seen, patience=seen)
-        classifier = Classifier(architecture, taxonomy, weights=given.weights, label_smoothing=given.label_smoothing)
-        baseline = learn(classifier, same_budget, BASELINE, live)
-    shutil.rmtree(WORK / "train")
-    write_metrics(
-        "train",
-        {
-            "categorizer": _summary(records, train),
-            "baseline": _summary(baseline, train),
-            "device": device.type,
-        },
-    )
+        baseline = learn(
+            lambda: Classifier(architecture, taxonomy, weights=given.weights, label_smoothing=given.label_smoothing),
+            replace(recipe, epochs=seen, patience=seen),
+            BASELINE,
+            live,
+        )
+    if is_first():
+        shutil.rmtree(WORK / "train")
+        summaries = {"categorizer": _summary(records, train), "baseline": _summary(baseline, train)}
+        write_metrics("train", {**summaries, "constraint": _constraint(records), "device": device.type})
+
+
+def _seen(model: Model, split: Split, recipe: Recipe, device: torch.device) -> Examples:
+    """The split as it is, or what a wholly frozen encoder makes of it."""
+    if recipe.fine_tune_from != "none":
+        return split
+    return load_features(model.encoder, split, WORK / "features", batch_size=recipe.batch_size, device=device)
 
 
 def _key(given: TrainParams) -> str:
@@ -85,11 +111,18 @@ def _key(given: TrainParams) -> str:
     return hashlib.sha256(f"{given.model_dump_json()} {torch.__version__} {content}".encode()).hexdigest()[:32]
 
 
-def _plotter(live: Live, name: str) -> Callable[[EpochRecord], None]:
+def _live() -> AbstractContextManager[Live | None]:
+    return Live(dir=str(PLOTS / "train"), dvcyaml=None, save_dvc_exp=False) if is_first() else nullcontext()
+
+
+def _plotter(live: Live | None, name: str) -> Callable[[EpochRecord], None]:
     def plot(record: EpochRecord) -> None:
+        if live is None:
+            return
         live.step = record.epoch
-        for figure in ("train_loss", "val_accuracy", "lr"):
-            live.log_metric(f"{name}/{figure}", record.plain[figure])
+        for figure in ("train_loss", "val_accuracy", "lr", *CONSTRAINT):
+            if record.plain[figure] is not None:
+                live.log_metric(f"{name}/{figure}", record.plain[figure])
         live.make_summary()
 
     return plot
@@ -106,6 +139,12 @@ def _summary(records: list[EpochRecord], train: Split) -> dict[str, float | int]
         "pictures_per_s": round(len(records) * len(train) / seconds, 1),
         "data_share": round(sum(record.data_share for record in records) / len(records), 4),
     }
+
+
+def _constraint(records: list[EpochRecord]) -> dict[str, dict[str, float | int | None]]:
+    """Its effect early and late: what it is worth depends on how well the model has learnt by itself."""
+    stages = {"first_epoch": records[0], "best_epoch": best_record(records)}
+    return {stage: {figure: record.plain[figure] for figure in CONSTRAINT} for stage, record in stages.items()}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""What an epoch's weights are worth: exact paths on validation, and what the taxonomy's constraint does for them.
+
+Cheap on purpose: a beam of one, and the search without the constraint on a sample. `evaluation` is for the end.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from atlas_model.categorizer import Categorizer, Model
+from atlas_model.dataset import Split
+from atlas_model.features import Features
+
+SAMPLE = 1000  # pictures that are searched without the constraint, at most
+
+Examples = Split | Features
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What the same weights find on the same pictures with and without the constraint."""
+
+    constrained_accuracy: float  # share of exact paths with it
+    free_accuracy: float  # without it
+    free_invalid: float  # share of what is written without it that is no path
+
+
+def path_accuracy(model: Model, examples: Examples, batch_size: int, device: torch.device) -> float:
+    """Share of pictures whose best path is exactly right."""
+    return float((_best_paths(model, examples, np.arange(len(examples)), batch_size, device) == examples.paths).mean())
+
+
+@torch.inference_mode()
+def constraint_effect(model: Model, examples: Examples, batch_size: int, device: torch.device) -> Constraint | None:
+    """Of a sample, spread evenly; None of a model that has not learnt what the taxonomy does not allow."""
+    if not isinstance(model, Categorizer) or model.architecture.normalize == "children":
+        return None
+    rows = np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(int)
+    found = _best_paths(model, examples, rows, batch_size, device)
+    cells = _cells(model, examples, rows, batch_size, device)
+    written = torch.cat([model.search_cells(each, beam=1, constrained=False).tokens[:, 0] for each in cells]).cpu()
+    right = torch.from_numpy(model.taxonomy.targets[examples.paths[rows]])
+    valid = set(map(tuple, model.taxonomy.targets.tolist()))
+    return Constraint(
+        constrained_accuracy=float((found == examples.paths[rows]).mean()),
+        free_accuracy=float((written == right).all(dim=1).float().mean()),
+        free_invalid=sum(tuple(tokens) not in valid for tokens in written.tolist()) / len(rows),
+    )
+
+
+def _best_paths(
+    model: Model, examples: Examples, rows: Int[np.ndarray, "n"], batch_size: int, device: torch.device
+) -> Int[np.ndarray, "n"]:
+    paths = [model.best_path_of_cells(cells) for cells in _cells(model, examples, rows, batch_size, device)]
+    found: np.ndarray = torch.cat(paths).cpu().numpy()
+    return found
+
+
+@torch.inference_mode()
+def _cells(
+    model: Model, examples: Examples, rows: Int[np.ndarray, "n"], batch_size: int, device: torch.device
+) -> Iterator[Float[Tensor, "b cells d"]]:
+    model.eval()
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        if isinstance(examples, Features):
+            yield examples.cells_of(batch, device)
+        else:
+            yield model.encoder(examples.pictures(batch, device))
