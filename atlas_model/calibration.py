@@ -19,7 +19,7 @@ from atlas_model.taxonomy import END, START, CategoryPath, Taxonomy, Trie
 
 BINS = 15  # of equal width over [0, 1], as in the paper
 COLDEST, HOTTEST = 0.1, 10.0  # temperatures that are tried; where all of validation is right, none is too cold
-DIGITS = 4  # of a temperature: more than validation can tell, and few enough to be the same in every run
+DIGITS = 3  # of a temperature: more than validation can tell, and few enough to be the same in every run
 
 
 @torch.inference_mode()
@@ -55,7 +55,7 @@ def fit_temperature(model: Model, cells: Iterable[Float[Tensor, "_ cells d"]], p
         return sum(float(of_batch(math.exp(log_temperature))) for of_batch in losses) / len(paths)
 
     bounds = (math.log(COLDEST), math.log(HOTTEST))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 10.0**-DIGITS / 2})
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.1**DIGITS / 4})
     return round(math.exp(found.x), DIGITS)
 
 

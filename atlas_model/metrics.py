@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
-from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
+from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from atlas_model.taxonomy import END, CategoryPath, Taxonomy
 
@@ -97,8 +97,9 @@ def confusion(
     actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"]
 ) -> tuple[Int[np.ndarray, "m"], Int[np.ndarray, "m m"]]:
     """The categories that are met on either side, and how often each (row) was called each (column)."""
-    met = np.union1d(actual, predicted)
-    return met, confusion_matrix(actual, predicted, labels=met)
+    met, index = np.unique(np.concatenate([actual, predicted]), return_inverse=True)
+    cell = index[: len(actual)] * len(met) + index[len(actual) :]
+    return met, np.bincount(cell, minlength=len(met) ** 2).reshape(len(met), len(met))
 
 
 def categories_of_level(taxonomy: Taxonomy, level: int) -> tuple[list[CategoryPath], Int[np.ndarray, "paths"]]:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TAXONOMY = Taxonomy([("Bright", "Left"), ("Bright", "Right"), ("Dark", "Left")])
 SMALL: dict[str, dict[str, Any]] = {
     "train": {"epochs": 2, "attention_size": 8, "embedding_size": 8, "hidden_size": 8, "batch_size": 16},
-    "evaluate": {"train_sample": 10, "overlays": 2},
+    "evaluate": {"train_sample": 10, "overlays": 2, "resamples": 20},
 }
 
 
