@@ -41,7 +41,7 @@ def constraint_effect(model: Model, examples: Examples, batch_size: int, device:
         return None
     rows = np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(int)
     found = _best_paths(model, examples, rows, batch_size, device)
-    cells = _cells(model, examples, rows, batch_size, device)
+    cells = encoded(model, examples, rows, batch_size, device)
     written = torch.cat([model.search_cells(each, beam=1, constrained=False).tokens[:, 0] for each in cells]).cpu()
     right = torch.from_numpy(model.taxonomy.targets[examples.paths[rows]])
     valid = set(map(tuple, model.taxonomy.targets.tolist()))
@@ -52,18 +52,11 @@ def constraint_effect(model: Model, examples: Examples, batch_size: int, device:
     )
 
 
-def _best_paths(
-    model: Model, examples: Examples, rows: Int[np.ndarray, "n"], batch_size: int, device: torch.device
-) -> Int[np.ndarray, "n"]:
-    paths = [model.best_path_of_cells(cells) for cells in _cells(model, examples, rows, batch_size, device)]
-    found: np.ndarray = torch.cat(paths).cpu().numpy()
-    return found
-
-
 @torch.inference_mode()
-def _cells(
+def encoded(
     model: Model, examples: Examples, rows: Int[np.ndarray, "n"], batch_size: int, device: torch.device
 ) -> Iterator[Float[Tensor, "b cells d"]]:
+    """The cells of ``rows``, batch after batch: from the cache, or from the encoder."""
     model.eval()
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
@@ -71,3 +64,11 @@ def _cells(
             yield examples.cells_of(batch, device)
         else:
             yield model.encoder(examples.pictures(batch, device))
+
+
+def _best_paths(
+    model: Model, examples: Examples, rows: Int[np.ndarray, "n"], batch_size: int, device: torch.device
+) -> Int[np.ndarray, "n"]:
+    paths = [model.best_path_of_cells(cells) for cells in encoded(model, examples, rows, batch_size, device)]
+    found: np.ndarray = torch.cat(paths).cpu().numpy()
+    return found

@@ -76,6 +76,9 @@ def test_what_they_write(params: Callable[..., Params]) -> None:
     assert not (paths.WORK / "train").exists(), "a finished run leaves no state that a later one could resume"
     figures = json.loads((paths.METRICS / "train.json").read_text())
     assert figures["categorizer"]["epochs"] == figures["baseline"]["epochs"], "the same number of pictures seen"
+    for folder, name in ((paths.CATEGORIZER, "categorizer"), (paths.BASELINE, "baseline")):
+        saved = json.loads((folder / "model.json").read_text())["temperature"]
+        assert saved == figures[name]["temperature"] != 1.0, "fitted"
     evaluate.run(params())
     metrics = json.loads((paths.METRICS / "evaluate.json").read_text())
     assert [metrics[name]["n"] for name in ("train", "val", "test")] == [10, 12, 12]

@@ -14,10 +14,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from dvclive import Live
 
 import atlas_model
+from atlas_model.calibration import fit_temperature
 from atlas_model.categorizer import Architecture, Categorizer, Classifier, Model, save
 from atlas_model.dataset import Split, content_key, load_split, load_taxonomy_json
 from atlas_model.device import choose_device, keep_freed_memory
@@ -25,7 +27,7 @@ from atlas_model.distributed import first_alone, is_first, joined
 from atlas_model.features import load_features
 from atlas_model.params import Params, TrainParams
 from atlas_model.training import EpochRecord, Recipe, best_record, fit
-from atlas_model.validation import Constraint, Examples
+from atlas_model.validation import Constraint, Examples, encoded
 from flows.stages.entry import main, write_metrics
 from flows.stages.paths import BASELINE, CATEGORIZER, PLOTS, SPLITS, TAXONOMY, WORK
 
@@ -50,7 +52,9 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
     sizes = given.model_dump(include=set(Architecture.__dataclass_fields__))
     architecture = Architecture(**sizes, in_channels=train.pixels.shape[1])
 
-    def learn(build: Callable[[], Model], recipe: Recipe, folder: Path, live: Live | None) -> list[EpochRecord]:
+    def learn(
+        build: Callable[[], Model], recipe: Recipe, folder: Path, live: Live | None
+    ) -> tuple[Model, list[EpochRecord]]:
         name = folder.name
         torch.manual_seed(given.seed)
         with first_alone():  # what is downloaded or computed now, the others find in its cache
@@ -66,13 +70,16 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             on_epoch=_plotter(live, name),
         )
         if is_first():
+            rows = np.arange(len(val))
+            cells = encoded(model, examples[1], rows, recipe.batch_size, device)
+            model.temperature = fit_temperature(model, cells, val.paths)
             best = best_record(records)
             chosen = {"epoch": best.epoch, "val_accuracy": best.val_accuracy}
             save(model, folder, train.preprocessing, params=given.model_dump(mode="json"), metrics=chosen)
-        return records
+        return model, records
 
     with _live() as live:
-        records = learn(
+        model, records = learn(
             lambda: Categorizer(
                 architecture,
                 taxonomy,
@@ -86,7 +93,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             live,
         )
         seen = len(records)  # epochs: the baseline sees as many pictures, no more and no fewer
-        baseline = learn(
+        baseline, baseline_records = learn(
             lambda: Classifier(architecture, taxonomy, weights=given.weights, label_smoothing=given.label_smoothing),
             replace(recipe, epochs=seen, patience=seen),
             BASELINE,
@@ -94,7 +101,10 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
         )
     if is_first():
         shutil.rmtree(WORK / "train")
-        summaries = {"categorizer": _summary(records, train), "baseline": _summary(baseline, train)}
+        summaries = {
+            "categorizer": _summary(model, records, train),
+            "baseline": _summary(baseline, baseline_records, train),
+        }
         write_metrics("train", {**summaries, "constraint": _constraint(records), "device": device.type})
 
 
@@ -128,11 +138,12 @@ def _plotter(live: Live | None, name: str) -> Callable[[EpochRecord], None]:
     return plot
 
 
-def _summary(records: list[EpochRecord], train: Split) -> dict[str, float | int]:
+def _summary(model: Model, records: list[EpochRecord], train: Split) -> dict[str, float | int]:
     best, seconds = best_record(records), sum(record.seconds for record in records)
     return {
         "val_accuracy": best.val_accuracy,
         "best_epoch": best.epoch,
+        "temperature": model.temperature,
         "epochs": len(records),
         "pictures": len(train),
         "seconds": round(seconds, 1),
