@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 LABELLED_CELLS = 30  # with more categories than this the numbers in the cells could not be read
+MOST_CATEGORIES = 40  # in a confusion matrix: with more it would be a poster
 GREY = "#999999"
 
 
@@ -23,11 +24,16 @@ def render(figure: Figure) -> Image.Image:
 
 
 def confusion_plot(names: Sequence[str], counts: Int[np.ndarray, "m m"]) -> Image.Image:
-    """A confusion matrix: rows are right, columns are predicted, shades are shares of the row."""
-    size = min(3.0 + 0.5 * len(names), 30.0)
+    """A confusion matrix: rows are right, columns are predicted, shades are shares of the row.
+
+    Of more than `MOST_CATEGORIES` those are shown that are most often taken for others, or others for them.
+    """
+    shown = most_confused(counts, MOST_CATEGORIES)
+    shares = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[np.ix_(shown, shown)]
+    names, counts = [names[index] for index in shown], counts[np.ix_(shown, shown)]
+    size = 3.0 + 0.5 * len(names)
     figure = Figure(figsize=(size, size), dpi=100, layout="constrained")
     axes = figure.subplots()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right", parse_math=False)
     axes.set_yticks(range(len(names)), names, parse_math=False)
@@ -38,6 +44,13 @@ def confusion_plot(names: Sequence[str], counts: Int[np.ndarray, "m m"]) -> Imag
             shade = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade, fontsize=8)
     return render(figure)
+
+
+def most_confused(counts: Int[np.ndarray, "m m"], at_most: int) -> Int[np.ndarray, "k"]:
+    """The categories with the most mistakes in their row and column of a confusion matrix, in its order."""
+    mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    worst: np.ndarray = np.sort(np.argsort(-mistakes, kind="stable")[:at_most])
+    return worst
 
 
 def reliability_plot(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Image.Image:
