@@ -201,7 +201,7 @@ def _epoch(
 
 def _inputs(
     train: Examples,
-    batches: list[Int[np.ndarray, "b"]],
+    batches: list[Int[np.ndarray, "_"]],
     recipe: Recipe,
     *,
     device: torch.device,

@@ -4,6 +4,7 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from atlas_model.augmentation import augment
 from atlas_model.categorizer import Architecture, Categorizer, Classifier, load_categorizer, load_classifier, save
 from atlas_model.dataset import Split
 from atlas_model.errors import AtlasError, CheckpointError, InputError
+from atlas_model.features import load_features
 from atlas_model.images import Preprocessing
+from atlas_model.metrics import invalid_paths
 from atlas_model.taxonomy import Taxonomy
 from atlas_model.training import Recipe, best_record, fit, learning_rate_factor
-from atlas_model.validation import path_accuracy
+from atlas_model.validation import Constraint, constraint_effect, path_accuracy
 
 CPU = torch.device("cpu")
 TAXONOMY = Taxonomy([("Bright", "Left"), ("Bright", "Right"), ("Dark", "Left"), ("Dark",)])
@@ -139,6 +142,75 @@ def test_stops_when_validation_no_longer_gets_better(tmp_path: Path, monkeypatch
     _, records = train(tmp_path, replace(RECIPE, epochs=6, patience=3))
     assert [record.val_accuracy for record in records] == [0.5, 0.7, 0.6, 0.7, 0.65]
     assert best_record(records).epoch == 2
+
+
+def still(model: Categorizer) -> Categorizer:
+    """Without what depends on how pictures are put together: the encoder frozen, no dropout."""
+    model.decoder.dropout.p = 0.0
+    return model
+
+
+def test_accumulated_batches_make_the_step_of_a_large_one(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, fine_tune_from="none", shift=0, epochs=2)
+    runs = {}
+    for name, sizes in (("large", {"batch_size": 36}), ("small", {"batch_size": 12, "accumulate": 3})):
+        torch.manual_seed(1)
+        model = still(Categorizer(SMALL, TAXONOMY, alpha_c=1.0, alpha_target="one"))
+        runs[name] = train(tmp_path / name, replace(recipe, **sizes), model=model)
+    (large, large_records), (small, small_records) = runs["large"], runs["small"]
+    torch.testing.assert_close(small.state_dict(), large.state_dict(), rtol=1e-3, atol=1e-4)
+    assert small_records[-1].train_loss == pytest.approx(large_records[-1].train_loss, rel=1e-4)
+    assert small_records[0].lr == large_records[0].lr, "the learning rate goes by steps"
+
+
+@pytest.mark.parametrize("kind", [Categorizer, Classifier])
+def test_training_on_features_is_training_with_the_encoder_frozen(kind: type, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, fine_tune_from="none", shift=0, epochs=3)
+    splits = make_split("train", 96, seed=1), make_split("val", 48, seed=2)
+    found = []
+    for name in ("pictures", "features"):
+        torch.manual_seed(1)
+        model = kind(SMALL, TAXONOMY)
+        examples = splits
+        if name == "features":
+            examples = [load_features(model.encoder, each, tmp_path, batch_size=32, device=CPU) for each in splits]
+            model.encoder.forward = None  # nothing calls it
+        records = fit(
+            model,
+            *examples,
+            recipe,
+            device=CPU,
+            state_file=tmp_path / f"{name}.safetensors",
+            job=name,
+            on_epoch=lambda record: None,
+        )
+        found.append([record.train_loss for record in records])
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
+    assert found[0][2] < found[0][0]
+
+
+def test_the_constraints_effect_is_measured_at_each_epoch(tmp_path: Path) -> None:
+    model, records = train(tmp_path, replace(RECIPE, epochs=1))
+    (record,) = records
+    val = make_split("val", 48, seed=2)
+    found = model.search(val.pictures(np.arange(48), CPU), beam=1, constrained=False).tokens[:, 0].numpy()
+    assert record.constrained_accuracy == record.val_accuracy, "the sample is all of so few"
+    assert record.free_invalid == invalid_paths(found, TAXONOMY) / 48
+    assert record.free_accuracy == (found == TAXONOMY.targets[val.paths]).all(axis=1).mean()
+    untaught = Categorizer(replace(SMALL, normalize="children"), TAXONOMY)
+    for model in (untaught, Classifier(SMALL, TAXONOMY)):
+        assert constraint_effect(model, val, 16, CPU) is None
+
+
+def test_the_constraints_effect_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, val = Categorizer(SMALL, TAXONOMY).eval(), make_split("val", 4, seed=2)
+    right = torch.from_numpy(TAXONOMY.targets[val.paths])
+    written = right.clone()
+    written[1] = torch.from_numpy(TAXONOMY.targets[(val.paths[1] + 1) % 4])  # another path
+    written[2] = written[2].flip(0)  # no path
+    found = SimpleNamespace(path=torch.from_numpy(val.paths)[:, None], tokens=written[:, None])
+    monkeypatch.setattr(model, "search_cells", lambda cells, **keywords: found)
+    assert constraint_effect(model, val, 4, CPU) == Constraint(1.0, 0.5, 0.25)
 
 
 def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path) -> None:
