@@ -68,6 +68,7 @@ def predict(
             sys.stdout.write(_as_json(path, predictions) if as_json else _as_lines(path, predictions))
             if attention is not None:
                 _write_attention(attention, predictor.attention_overlay(picture, beam))
+        sys.stdout.flush()  # who reads a pipe need not wait for the other batches
     if not seen:
         raise InputError("expected pictures, got none: name files or folders, or write their paths to stdin")
     return InputError.exit_code if unreadable else 0
