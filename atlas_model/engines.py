@@ -7,8 +7,11 @@ the same graph, exported once and kept as a file named by all that it is made of
 installed, found by running each for a moment, and remembered for this machine, model and versions; an encoder of
 fewer than `FEW_PARAMETERS` runs in torch unmeasured, because importing another engine takes longer than it saves.
 
-All of them take pictures of bytes and give single-precision cells, equal to torch's within rounding. A GPU has one
-engine: torch, compiled, in bfloat16.
+These take pictures of bytes and give single-precision cells, equal to torch's within rounding. `onnxruntime-int8`
+computes with 8 bits: several times as fast where the CPU has instructions for it, and not the same, so only who names
+it gets it. It reads the ranges of its numbers from the first `CALIBRATION` pictures that come, once per encoder.
+
+A GPU has one engine: torch, compiled, in bfloat16.
 
 Knows nothing of decoders: what follows the encoder stays as it is.
 """
@@ -40,12 +43,15 @@ from atlas_model.export import PICTURES, export_encoder
 from atlas_model.extras import EXTRAS, missing, require
 from atlas_model.files import write_json
 from atlas_model.progress import say
+from atlas_model.quantization import quantize
 
-EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
+EngineName = Literal["auto", "torch", "onnxruntime", "onnxruntime-int8", "openvino"]
 
 Pixels = tuple[int, int, int]  # channels, height, width
 
-EXTRA_OF = {"onnxruntime": "onnx", "openvino": "openvino"}  # engine -> what has to be installed for it
+EXACT = ("onnxruntime", "openvino")  # what `auto` measures beside torch
+EXTRA_OF = {"onnxruntime": "onnx", "onnxruntime-int8": "onnx", "openvino": "openvino"}  # what has to be installed
+CALIBRATION = 64
 FEW_PARAMETERS = 2_000_000
 MEASURED = 4  # pictures at once in a measurement: engines rank as with many, in a fraction of the time
 ROUNDS = 3  # runs of each engine that are measured, after one that warms it up; the best counts
@@ -60,7 +66,7 @@ def accelerate(model: Model, name: EngineName, *, pixels: Pixels, cache: Path | 
         model: in evaluation mode, on the device that it will run on.
         name: of the engine, or "auto".
         pixels: channels, height and width of the pictures; how many come at once is free.
-        cache: folder for exported graphs and measurements; None forgets them.
+        cache: folder for exported graphs and measurements; None forgets them, which 8 bits cannot do.
 
     Returns:
         The engine's name; the one chosen for "auto".
@@ -71,6 +77,7 @@ def accelerate(model: Model, name: EngineName, *, pixels: Pixels, cache: Path | 
     if name in EXTRA_OF:
         require(EXTRA_OF[name], f"engine {name}")
     with nullcontext(cache) if cache else TemporaryDirectory() as folder:
+        assert cache or name != "onnxruntime-int8", "its graph is made later"
         trained = _Trained(model.encoder, pixels, Path(folder))
         if name in EXTRA_OF and not trained.on_cpu:
             raise InputError(f"engine {name}: runs on the CPU, but the model is on a GPU: expected torch or auto")
@@ -137,6 +144,34 @@ class _OnnxRuntime(nn.Module):
         return torch.from_numpy(cells)
 
 
+class _EightBit(nn.Module):
+    """The exported encoder in ONNX Runtime with 8-bit weights and activations, made when the first pictures come."""
+
+    def __init__(self, file: Path, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self._file = file
+        self._run: _OnnxRuntime | None = None
+
+    def forward(self, pictures: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
+        if self._run is None:
+            self._run = _OnnxRuntime(self._rounded(pictures), self.channels)
+        cells: Tensor = self._run(pictures)
+        return cells
+
+    def _rounded(self, pictures: UInt8[Tensor, "b c h w"]) -> Path:
+        file = self._file.with_suffix(".int8")
+        if not file.exists():
+            if len(pictures) < CALIBRATION:
+                raise InputError(
+                    f"engine onnxruntime-int8: expected at least {CALIBRATION} pictures at once to read the ranges of "
+                    f"its numbers from, once; got {len(pictures)}. Give it more, or name the engine onnxruntime."
+                )
+            say("engines: rounds the encoder to 8 bits, once")
+            quantize(self._file, file, pictures[:CALIBRATION].numpy(), name=PICTURES)
+        return file
+
+
 class _OpenVino(nn.Module):
     """The exported encoder in OpenVINO."""
 
@@ -187,17 +222,18 @@ class _Trained:
         return file
 
 
+GRAPH_RUNNERS = {"onnxruntime": _OnnxRuntime, "onnxruntime-int8": _EightBit, "openvino": _OpenVino}
+
+
 def _runner(engine: str, trained: _Trained) -> nn.Module:
-    if engine == "onnxruntime":
-        return _OnnxRuntime(trained.graph(), trained.encoder.channels)
-    if engine == "openvino":
-        return _OpenVino(trained.graph(), trained.encoder.channels)
+    if engine != "torch":
+        return GRAPH_RUNNERS[engine](trained.graph(), trained.encoder.channels)
     return folded(trained.encoder) if trained.on_cpu else _OnGpu(trained.encoder)
 
 
 def _fastest(trained: _Trained) -> str:
     """The engine that takes the least time, as measured now or, with this machine and these versions, before."""
-    installed = [engine for engine, extra in EXTRA_OF.items() if not missing(extra)]
+    installed = [engine for engine in EXACT if not missing(EXTRA_OF[engine])]
     parameters = sum(parameter.numel() for parameter in trained.encoder.parameters())
     if not installed or parameters < FEW_PARAMETERS or not trained.on_cpu:
         return "torch"

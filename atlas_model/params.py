@@ -199,7 +199,7 @@ class EvaluateParams(Section):
     overlays: Annotated[int, Field(ge=0)]  # attention pictures
     seed: Seed
     device: Device
-    engine: Literal["torch", "onnxruntime", "openvino"]  # runs the encoders; the last two are extras, for the CPU
+    engine: Literal["torch", "onnxruntime", "onnxruntime-int8", "openvino"]  # runs the encoders; see engines.py
 
 
 class Params(Section):

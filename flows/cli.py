@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument(
         "--engine",
-        choices=("auto", "torch", "onnxruntime", "openvino"),
+        choices=("auto", "torch", "onnxruntime", "onnxruntime-int8", "openvino"),
         default="auto",
         help="what runs the encoder; default: the fastest that is installed, once there are many pictures",
     )

@@ -29,7 +29,7 @@ INSTALLED = [
             pytest.mark.skipif(bool(extras.missing(extra)), reason=f"needs pip install atlas[{extra}]"),
         ],
     )
-    for engine, extra in engines.EXTRA_OF.items()
+    for engine, extra in ((engine, engines.EXTRA_OF[engine]) for engine in engines.EXACT)
 ]
 
 
@@ -106,6 +106,22 @@ def test_other_engines_give_the_same_cells(engine: str, count: int, cache: Path)
     torch.testing.assert_close(model.encoder(pictures(count)), right, rtol=0, atol=1e-4)
     assert len(list(cache.glob("*.onnx"))) == 1  # the same encoder is exported once, whoever runs it
     assert model.search(pictures(count), beam=3).path.equal(categorizer().search(pictures(count), beam=3).path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(extras.missing("onnx")), reason="needs pip install atlas[onnx]")
+def test_8_bits_are_near_once_they_have_seen_enough(cache: Path) -> None:
+    model, again, seen = categorizer(), categorizer(), pictures(engines.CALIBRATION + 1)
+    with torch.no_grad():
+        right = model.encoder(seen)
+    assert accelerate(model, "onnxruntime-int8", pixels=PIXELS, cache=cache) == "onnxruntime-int8"
+    with pytest.raises(InputError, match=r"expected at least 64 pictures at once .* got 63"):
+        model.encoder(seen[:63])
+    found = model.encoder(seen)
+    assert 0 < float((found - right).norm() / right.norm()) < 0.05
+    torch.testing.assert_close(model.encoder(seen[:1]), found[:1])
+    accelerate(again, "onnxruntime-int8", pixels=PIXELS, cache=cache)
+    torch.testing.assert_close(again.encoder(seen[:1]), found[:1])  # another process need not see as many
 
 
 @pytest.mark.parametrize("engine", INSTALLED)

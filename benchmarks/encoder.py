@@ -1,0 +1,65 @@
+"""What an encoder costs in each engine: ResNet-101 at 256 px, for 1, 8 and 32 pictures at once.
+
+Baselines: the module as it was trained (`plain`), and all engines that are installed; the one that computes with 8 bits
+counts apart. Random weights: how long a convolution takes does not depend on them.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import nn
+
+from atlas_model.categorizer import Architecture, Categorizer
+from atlas_model.engines import CALIBRATION, EXTRA_OF, EngineName, accelerate
+from atlas_model.extras import missing
+from benchmarks.report import paired_medians, report
+from benchmarks.search import taxonomy52
+
+PIXELS = (3, 256, 256)
+EIGHT_BITS = "onnxruntime-int8"
+RUNS = {1: 10, 8: 4, 32: 2}  # by pictures at once: some two minutes in all
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Measure every engine, and how near the one that `auto` takes comes to the fastest."""
+    torch.manual_seed(1)
+    model = Categorizer(Architecture("resnet101", 3, "native", 512, 512, 512, 0.5), taxonomy52()).eval()
+    plain = model.encoder
+    installed: list[EngineName] = ["torch", *(engine for engine, extra in EXTRA_OF.items() if not missing(extra))]
+
+    def encoder(engine: EngineName) -> nn.Module:
+        model.encoder = plain
+        accelerate(model, engine, pixels=PIXELS, cache=Path(cache))
+        return model.encoder
+
+    with TemporaryDirectory() as cache:
+        encoders = {"plain": plain, **{engine: encoder(engine) for engine in installed}}
+        if EIGHT_BITS in encoders:
+            encoders[EIGHT_BITS](_pictures(CALIBRATION))  # which make its ranges
+        model.encoder = plain
+        chosen = accelerate(model, "auto", pixels=PIXELS, cache=Path(cache))
+    figures: dict[str, float] = {}
+    for batch, runs in RUNS.items():
+        pictures = _pictures(batch)
+        calls = {name: lambda run=run, seen=pictures: run(seen) for name, run in encoders.items()}
+        milliseconds = {name: 1000 * s / batch for name, s in paired_medians(runs, **calls).items()}
+        figures |= {f"{name}_ms_b{batch}": each for name, each in milliseconds.items()}
+        eight_bits = milliseconds.pop(EIGHT_BITS, None)
+        figures[f"engine_vs_fastest_b{batch}"] = min(milliseconds.values()) / milliseconds[chosen]
+        figures[f"chosen_speedup_b{batch}"] = milliseconds["plain"] / milliseconds[chosen]
+        if eight_bits is not None:
+            figures[f"int8_speedup_b{batch}"] = milliseconds["plain"] / eight_bits
+    figures["engine_vs_fastest"] = min(figures[f"engine_vs_fastest_b{batch}"] for batch in RUNS)
+    rows = [(key, value, "ms/picture" if "_ms_" in key else "x") for key, value in figures.items()]
+    print(f"auto takes {chosen}; {torch.get_num_threads()} threads")
+    report("encoder", rows, figures)
+
+
+def _pictures(count: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, *PIXELS), dtype=torch.uint8)
+
+
+if __name__ == "__main__":
+    main()
