@@ -1,0 +1,87 @@
+"""How soon the first answer comes, and how many come after it.
+
+From the start of a process to its first line, against one that only imports torch. Then 5,000 small pictures from a
+Parquet file to one (`atlas predict --input`), against the model alone on their pixels in memory; and the share of that
+time in which the model was at work.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+import flows  # noqa: F401 - before torch: it says how torch's threads wait
+from atlas_model.batch_prediction import Report, predict_all
+from atlas_model.images import decode, encode_png
+from atlas_model.picture_sources import open_source
+from atlas_model.predict import Predictor
+from atlas_model.records import IMAGES, write_rows
+from benchmarks.report import paired_medians, report
+from flows.predict_command import shipped_model
+
+SAMPLE = Path("data/sample.parquet")  # 28 x 28, grey
+PICTURES, BATCH, RUNS = 5_000, 64, 3
+ATLAS = [sys.executable, "-m", "flows.cli", "predict", "--model", "pretrained"]
+TORCH = [sys.executable, "-c", "import torch; print()"]
+
+
+def main() -> None:
+    """Run the benchmark."""
+    pixels = pq.read_table(SAMPLE, columns=["pixels"])["pixels"][:PICTURES].to_pylist()
+    pictures = [encode_png(Image.frombytes("L", (28, 28), each)) for each in pixels]
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "picture.png").write_bytes(pictures[0])
+        first = paired_medians(
+            2 * RUNS, torch=lambda: _first_line(TORCH), atlas=lambda: _first_line([*ATLAS, folder / "picture.png"])
+        )
+        row = {"width": 28, "height": 28, "format": "PNG", "mode": "L", "orientation": 1, "n_frames": 1}
+        rows = ({"image_id": f"{number:05d}", "bytes": each, **row} for number, each in enumerate(pictures))
+        write_rows(folder / "in.parquet", rows, IMAGES)
+        predictor = Predictor.load(shipped_model(), "cpu")
+        predictor.accelerate("torch", None)
+        prepared = np.stack([predictor.prepare(decode(each)) for each in pictures])
+        reports: list[Report] = []
+        seconds = paired_medians(
+            RUNS,
+            model=lambda: [predictor.answer(prepared[start : start + BATCH]) for start in range(0, PICTURES, BATCH)],
+            file=lambda: reports.append(_predict(predictor, folder)),
+        )
+    figures = {
+        "first_line_s": first["atlas"],
+        "first_line_over_import_torch": first["atlas"] / first["torch"],
+        "pictures_per_s": PICTURES / seconds["file"],
+        "file_over_model": seconds["file"] / seconds["model"],
+        "model_share": float(np.median([each.model_seconds / each.seconds for each in reports[1:]])),
+    }
+    units = {"first_line_s": "s", "pictures_per_s": "/s"}
+    report("predict", [(key, value, units.get(key, "x")) for key, value in figures.items()], figures)
+
+
+def _first_line(command: Sequence[str | Path]) -> float:
+    started = perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        return perf_counter() - started
+
+
+def _predict(predictor: Predictor, folder: Path) -> Report:
+    return predict_all(
+        open_source(folder / "in.parquet"),
+        folder / "out.parquet",
+        prepare=predictor.prepare,
+        answer=predictor.answer,
+        model_key="",
+        batch_size=BATCH,
+    )
+
+
+if __name__ == "__main__":
+    main()
