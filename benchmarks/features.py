@@ -1,0 +1,56 @@
+"""What the cache of a frozen encoder's features saves: ResNet-101 at 256 px, native grid, the paper's decoder.
+
+Baselines: an epoch that encodes its pictures again; forward and backward of the bare decoder on cells in memory,
+without optimizer or clipping. Random weights: the work does not depend on them.
+"""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from atlas_model.categorizer import Architecture, Categorizer
+from atlas_model.device import keep_freed_memory
+from atlas_model.features import load_features
+from benchmarks.report import report
+from benchmarks.search import PAPER, taxonomy52
+from benchmarks.training import CPU, RECIPE, bare_epoch, epoch, random_split
+
+PICTURES, RUNS = 128, 7
+FROZEN = replace(RECIPE, batch_size=64, fine_tune_from="none", flip=False, shift=0)
+
+
+def main() -> None:
+    """Measure an epoch with the encoder once, and those without it in turns with the bare decoder."""
+    keep_freed_memory()
+    taxonomy = taxonomy52()
+    model = Categorizer(Architecture("resnet101", 3, "native", *PAPER, 0.5), taxonomy, alpha_c=1.0)
+    train, val = (random_split(pictures, 3, 256, len(taxonomy)) for pictures in (PICTURES, 2))
+    encoding_s = epoch(model, train, val, FROZEN).seconds
+    with tempfile.TemporaryDirectory() as folder:
+        features, few = (
+            load_features(model.encoder, replace(split, name=name), Path(folder), batch_size=16, device=CPU)
+            for name, split in (("train", train), ("val", val))
+        )
+        cells, paths = features.cells_of(np.arange(PICTURES), CPU), torch.from_numpy(train.paths)
+
+        def loss(cells: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
+            return model.loss_of_cells(cells, paths, paths)
+
+        turns = [(epoch(model, features, few, FROZEN), bare_epoch(loss, cells, paths)) for _ in range(RUNS + 1)][1:]
+    cached_s, bare_s = median(record.seconds for record, _ in turns), median(bare for _, bare in turns)
+    times = {"encoding again": encoding_s, "on cached features": cached_s, "bare decoder": bare_s}
+    figures = {
+        "epoch_speedup": encoding_s / cached_s,
+        "vs_bare_decoder": cached_s / bare_s,
+        "data_share": median(record.data_share for record, _ in turns),
+    }
+    rows = [(what, 1000 * seconds / PICTURES, "ms/picture") for what, seconds in times.items()]
+    report("features", [*rows, *((key, value, "") for key, value in figures.items())], figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""What training costs: the loop of `small` end to end against the bare net, and what the decoder adds to a classifier.
+
+Baselines: forward and backward of the same net on tensors in memory, without optimizer, augmentation or clipping;
+the same encoder with a plain classifier on top, through the same loop. All take turns. Seconds are those of the wall;
+`_cpu` are the process's own, which say more on a busy machine.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter, process_time
+
+import numpy as np
+import torch
+
+from atlas_model.categorizer import Architecture, Categorizer, Classifier, Model
+from atlas_model.dataset import Split
+from atlas_model.device import keep_freed_memory
+from atlas_model.images import Preprocessing
+from atlas_model.training import EpochRecord, Recipe, fit
+from atlas_model.validation import Examples
+from benchmarks.report import report
+from benchmarks.search import SMALL, taxonomy52
+
+CPU = torch.device("cpu")
+PICTURES, BATCH, RUNS = 1280, 128, 5
+RECIPE = Recipe(
+    encoder_lr=3e-3,
+    decoder_lr=3e-3,
+    weight_decay=0.02,
+    warmup_share=0.15,
+    clip_norm=5.0,
+    batch_size=BATCH,
+    accumulate=1,
+    epochs=1,
+    patience=1,
+    fine_tune_from="all",
+    flip=True,
+    shift=2,
+    erase=0.0,
+    seed=1,
+    precision="float32",
+)
+
+
+def random_split(pictures: int, channels: int, size: int, paths: int) -> Split:
+    """Noise of any category."""
+    draw = np.random.default_rng(1)
+    pixels = draw.integers(0, 256, (pictures, channels, size, size), dtype=np.uint8)
+    names = [str(row) for row in range(pictures)]
+    return Split("train", pixels, draw.integers(0, paths, pictures), names, names, Preprocessing(size, "L", "squash"))
+
+
+def epoch(model: Model, train: Examples, val: Examples, recipe: Recipe) -> EpochRecord:
+    """One epoch through the loop; what it says of its time leaves validation and saving out."""
+    with tempfile.TemporaryDirectory() as folder:
+        (record,) = fit(
+            model,
+            train,
+            val,
+            recipe,
+            device=CPU,
+            state_file=Path(folder) / "state.safetensors",
+            job="benchmark",
+            on_epoch=lambda record: None,
+        )
+    return record
+
+
+def bare_epoch(
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], inputs: torch.Tensor, paths: torch.Tensor
+) -> float:
+    """Seconds of forward and backward alone, on inputs that lie ready."""
+    started = perf_counter()
+    for batch, right in zip(inputs.split(BATCH), paths.split(BATCH), strict=True):
+        loss(batch, right).backward()
+    return perf_counter() - started
+
+
+def main() -> None:
+    """Measure the loop with the decoder, with a classifier instead, and the bare net."""
+    keep_freed_memory()
+    taxonomy = taxonomy52()
+    architecture = Architecture("small", 1, "native", *SMALL, 0.5)
+    train = random_split(PICTURES, 1, 28, len(taxonomy))
+    val = random_split(2, 1, 28, len(taxonomy))
+    pictures, paths = torch.from_numpy(train.pixels), torch.from_numpy(train.paths)
+    model, classifier = Categorizer(architecture, taxonomy, alpha_c=1.0), Classifier(architecture, taxonomy)
+    bare_model = Categorizer(architecture, taxonomy, alpha_c=1.0).to(memory_format=torch.channels_last)
+    seconds: dict[str, list[float]] = {"decoder": [], "classifier": [], "bare": []}
+    cpu_seconds: dict[str, list[float]] = {"decoder": [], "classifier": []}
+    data_share = []
+    for run in range(RUNS + 1):
+        for name, trained in (("decoder", model), ("classifier", classifier)):
+            started = process_time()
+            record = epoch(trained, train, val, RECIPE)
+            cpu_seconds[name].append(process_time() - started)
+            seconds[name].append(record.seconds)
+            data_share.append(record.data_share)
+        seconds["bare"].append(bare_epoch(bare_model.loss, pictures, paths))
+        if not run:  # the first round warms up
+            for figures in (*seconds.values(), *cpu_seconds.values(), data_share):
+                figures.clear()
+    wall, cpu = ({name: median(values) for name, values in each.items()} for each in (seconds, cpu_seconds))
+    rows = [(f"{name}: {PICTURES / s:.0f} pictures/s", 1000 * s / PICTURES, "ms/picture") for name, s in wall.items()]
+    figures = {
+        "images_per_s": PICTURES / wall["decoder"],
+        "vs_bare_loop": wall["bare"] / wall["decoder"],
+        "decoder_share": wall["decoder"] / wall["classifier"] - 1,
+        "decoder_share_cpu": cpu["decoder"] / cpu["classifier"] - 1,
+        "data_share": median(data_share),
+    }
+    report("training", [*rows, *((key, value, "") for key, value in figures.items())], figures)
+
+
+if __name__ == "__main__":
+    main()
