@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from atlas_model.checkpoint import fill, load_model, save_model
 from atlas_model.decoder import AttentionDecoder
-from atlas_model.encoder import EncoderName, build_encoder
+from atlas_model.encoder import OWN_TRUNKS, EncoderName, build_encoder
 from atlas_model.errors import CheckpointError
 from atlas_model.exact_search import exact_search
-from atlas_model.images import Mode, Preprocessing
+from atlas_model.images import MAX_PIXELS, Mode, Preprocessing, Resize
 from atlas_model.search import DeviceTrie, Found, Normalize, beam_search
 from atlas_model.taxonomy import PAD, START, Taxonomy
 
@@ -373,8 +373,18 @@ def _load(
         model.temperature = float(description.get("temperature", 1.0))
         assert 0 < model.temperature < float("inf"), model.temperature
         preprocessing = Preprocessing(**description["preprocessing"])
-        assert preprocessing.mode in get_args(Mode) and preprocessing.size > 0, preprocessing
+        _check_pictures(model, preprocessing)
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise CheckpointError(f"{folder}: its description is not one of a {model_class.kind}: {error}") from error
     fill(model, tensors, folder)
     return model.to(device).eval(), preprocessing
+
+
+def _check_pictures(model: Model, preprocessing: Preprocessing) -> None:
+    """Fail unless ``model`` can take the pictures that ``preprocessing`` makes, in bounded memory."""
+    size, encoder, grid = preprocessing.size, model.architecture.encoder, model.architecture.grid
+    assert preprocessing.mode in get_args(Mode) and preprocessing.resize in get_args(Resize), preprocessing
+    assert isinstance(size, int) and 0 < size * size <= MAX_PIXELS, preprocessing
+    assert preprocessing.mode == "L" or model.encoder.in_channels == 3, (model.architecture, preprocessing)
+    assert encoder not in OWN_TRUNKS or size % 2 == 0, (encoder, preprocessing)  # they halve pictures first
+    assert grid == "native" or (isinstance(grid, int) and 0 < grid <= size), (model.architecture, preprocessing)

@@ -76,7 +76,7 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
 def _read_description(path: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last: brackets in brackets in brackets ...
         raise _bad(path, "a model's description in JSON", f"{error}. {UNREAD}") from error
     if not isinstance(description, dict):
         raise _bad(path, "a model's description in JSON", f"a {type(description).__name__}")

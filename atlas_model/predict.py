@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from atlas_model.calibration import deepest_confident, descend
 from atlas_model.categorizer import Categorizer, load_categorizer
 from atlas_model.device import choose_device
+from atlas_model.errors import CheckpointError
 from atlas_model.images import Preprocessing, to_array
 from atlas_model.search import Found
 from atlas_model.taxonomy import SEPARATOR, CategoryPath
@@ -85,12 +86,16 @@ class Predictor:
         Args:
             pixels: of at least one picture.
             beam: width of the search.
-            top: so many of the most probable paths, best first.
+            top: so many of the most probable paths, best first; all, where there are fewer.
             min_confidence: one answer instead: the names down to the deepest level that is at least so probable
                 (`calibration.deepest_confident`). This asks for every node of the taxonomy, so it takes the longer
                 the larger that is, but no more memory (`exact_search` splits its work).
+
+        Raises:
+            CheckpointError: the model's weights give no probabilities.
         """
         pictures = torch.from_numpy(pixels).to(self._device)
+        top = min(top, len(self._model.taxonomy))
         with torch.inference_mode():
             if min_confidence is None:
                 return list(self._paths(self._model.search(pictures, beam=max(beam, top), top=top)))
@@ -109,6 +114,7 @@ class Predictor:
         return overlay(seen, best.path, found.attention[0, 0].cpu().numpy(), title=title)
 
     def _paths(self, found: Found) -> Iterator[list[Prediction]]:
+        _check_probabilities(found.path[:, 0] >= 0)
         columns = (found.path.tolist(), found.log_probability.exp().tolist(), found.reached.exp().tolist())
         for row in zip(*columns, strict=True):
             answers = []
@@ -121,6 +127,15 @@ class Predictor:
     def _sure(self, pictures: UInt8[torch.Tensor, "b c h w"], min_confidence: float) -> Iterator[Prediction]:
         taxonomy = self._model.taxonomy
         _, log_p = self._model.exact(pictures)
+        _check_probabilities(~log_p.isnan())
         levels = descend(taxonomy.trie, log_p).probability.tolist()
         for (path, probability), row in zip(deepest_confident(taxonomy, log_p, min_confidence), levels, strict=True):
             yield Prediction(path, probability, tuple(row[: len(path)])) if path else NOT_SURE
+
+
+def _check_probabilities(sound: Bool[torch.Tensor, "..."]) -> None:
+    if not sound.all():
+        raise CheckpointError(
+            "the model: expected probabilities, got none: its weights are damaged, or grew beyond all numbers in "
+            "training. Train it again, or name another folder."
+        )

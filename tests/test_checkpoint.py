@@ -47,10 +47,11 @@ def test_other_kinds_and_formats_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, DESCRIPTION])
-@pytest.mark.parametrize("damage", ["missing", "truncated", "pickle", "list"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "pickle", "list", "endless"])
 def test_broken_files_are_refused(folder: Path, name: str, damage: str) -> None:
     path = folder / name
     contents = {"truncated": path.read_bytes()[:-4], "pickle": pickle.dumps({"kind": "toy"}), "list": b"[]"}
+    contents["endless"] = b"[" * 100_000
     path.unlink()
     if damage != "missing":
         path.write_bytes(contents[damage])

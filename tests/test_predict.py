@@ -1,7 +1,9 @@
 """From a model folder and a decoded picture to paths and a picture of where the model looked."""
 
 import itertools
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from PIL import Image
 
 from atlas_model.attention import overlay
-from atlas_model.categorizer import Architecture, Categorizer, save
+from atlas_model.categorizer import Architecture, Categorizer, load_categorizer, save
 from atlas_model.device import choose_device
 from atlas_model.errors import CheckpointError, InputError
 from atlas_model.images import Preprocessing
@@ -89,3 +91,49 @@ def test_the_overlay_lights_up_where_the_attention_is(folder: Path) -> None:
     bright = np.argwhere((panel[..., 0] > 90) & (panel[..., 0] < 200))  # the heat, neither background nor black
     centre = bright.mean(axis=0) / panel.shape[:2]
     assert centre[0] < 0.55 and centre[1] > 0.5
+
+
+@pytest.mark.parametrize("min_confidence", [None, 0.5])
+def test_weights_that_are_no_numbers_are_an_error_not_a_missing_answer(
+    folder: Path, tmp_path: Path, min_confidence: float | None
+) -> None:
+    model, preprocessing = load_categorizer(folder, torch.device("cpu"))
+    model.decoder.output.weight.data.fill_(float("nan"))
+    save(model, tmp_path / "nan", preprocessing, params={}, metrics={})
+    with pytest.raises(CheckpointError, match="weights are damaged"):
+        Predictor.load(tmp_path / "nan", "cpu").predict(pictures(1), min_confidence=min_confidence)
+
+
+def test_more_paths_than_memory_could_hold_are_no_more_than_there_are(folder: Path) -> None:
+    (answer,) = Predictor.load(folder, "cpu").predict(pictures(1), top=10**12)
+    assert len(answer) == len(TAXONOMY)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("preprocessing", {"mode": "RGB"}),
+        ("preprocessing", {"mode": "CMYK"}),
+        ("preprocessing", {"size": 27}),
+        ("preprocessing", {"size": 28.0}),
+        ("preprocessing", {"size": 0}),
+        ("preprocessing", {"size": 10**6}),
+        ("preprocessing", {"resize": "crop"}),
+        ("architecture", {"grid": 0}),
+        ("architecture", {"grid": -1}),
+        ("architecture", {"grid": "x"}),
+        ("architecture", {"grid": 10**6}),
+        ("architecture", {"encoder": "vgg"}),
+    ],
+)
+def test_a_description_that_cannot_be_run_is_refused_before_it_is(
+    tmp_path: Path, part: str, change: dict[str, Any]
+) -> None:
+    model = Categorizer(Architecture("small", 1, "native", 8, 8, 8, 0.0), TAXONOMY)
+    save(model, tmp_path / "bad", Preprocessing(28, "L", "squash"), params={}, metrics={})
+    file = tmp_path / "bad/model.json"
+    description = json.loads(file.read_text())
+    description[part].update(change)
+    file.write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match="its description is not one of a categorizer"):
+        Predictor.load(tmp_path / "bad", "cpu").predict(pictures(1))
