@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_model.errors import InputError
-from atlas_model.picture_files import picture_files
+from atlas_model.picture_files import picture_files, read_picture
 from atlas_model.records import open_parquet, shard_paths
 
 BATCH_ROWS = 64  # of a Parquet file, in memory at once
@@ -26,7 +26,7 @@ class Picture:
     """A picture that has not been read yet."""
 
     name: str  # its image_id, or its path: in the struct, or relative to the folder
-    read: Callable[[], bytes]  # raises OSError
+    read: Callable[[], bytes]  # raises OSError, PictureError
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def open_source(path: Path) -> PictureSource:
 def _folder_source(folder: Path) -> PictureSource:
     def start_at(first: int) -> Iterator[Picture]:
         for file in islice(picture_files(folder), first, None):
-            yield Picture(_text(file.relative_to(folder)), file.read_bytes)
+            yield Picture(_text(file.relative_to(folder)), partial(read_picture, file))
 
     count, key = _key(picture_files(folder))
     return PictureSource(count, key, start_at)
@@ -110,20 +110,29 @@ def _bytes(cell: pa.Scalar) -> bytes:
 
 
 def _check_columns(file: Path, schema: pa.Schema) -> None:
-    image = schema.field("image").type if "image" in schema.names else pa.null()
-    in_struct = {field.name for field in image} if pa.types.is_struct(image) else set()
-    if not {"image_id", "bytes"} <= set(schema.names) and not {"bytes", "path"} <= in_struct:
+    columns = {field.name: field.type for field in schema}
+    image = columns.get("image", pa.null())
+    in_struct = {field.name: field.type for field in image} if pa.types.is_struct(image) else {}
+    named = "image_id" in columns or "path" in in_struct
+    if not named or not _is_binary(columns.get("bytes", in_struct.get("bytes", pa.null()))):
         raise InputError(
-            f"{file}: expected the columns image_id and bytes, or image (a struct of bytes and path), "
-            f"got {', '.join(schema.names)}"
+            f"{file}: expected the columns image_id and bytes (binary), or image (a struct of bytes and path), "
+            f"got {', '.join(f'{name} ({kind})' for name, kind in columns.items())}"
         )
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return any(is_one(kind) for is_one in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
 
 
 def _key(files: Iterable[Path]) -> tuple[int, str]:
     """How many, and what changes with them."""
     count, digest = 0, hashlib.sha256()
     for file in files:
-        found = file.stat() if file.exists() else file.lstat()  # a link that leads nowhere
+        try:
+            found = file.stat()
+        except OSError:  # a link that leads nowhere: who reads it will say so
+            found = file.lstat()
         digest.update(f"{_text(file)}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
         count += 1
     return count, digest.hexdigest()

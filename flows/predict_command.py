@@ -16,7 +16,7 @@ from PIL import Image
 
 from atlas_model.errors import InputError, PictureError
 from atlas_model.images import decode
-from atlas_model.picture_files import picture_files
+from atlas_model.picture_files import picture_files, read_picture
 from atlas_model.predict import BATCH, Prediction, Predictor
 from atlas_model.progress import say
 from atlas_model.taxonomy import SEPARATOR
@@ -132,7 +132,7 @@ def _named_paths(arguments: Sequence[str]) -> Iterator[Path]:
 def _decoded(paths: Iterable[Path]) -> Iterator[tuple[Path, Image.Image]]:
     for path in paths:
         try:
-            yield path, decode(path.read_bytes())
+            yield path, decode(read_picture(path))
         except (OSError, ValueError, PictureError) as error:  # ValueError: a NUL in the path
             reason = error.strerror if isinstance(error, OSError) else error
             say(f"error: {printable(str(path))}: {reason}")

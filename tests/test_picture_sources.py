@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atlas_model.errors import InputError
+from atlas_model.errors import InputError, PictureError
 from atlas_model.picture_sources import PictureSource, open_source
 from atlas_model.records import IMAGES, SPLIT
 
@@ -30,12 +30,45 @@ def test_a_folder_gives_its_picture_files_by_path(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "linked.png").symlink_to(tmp_path / "notes.txt")
     os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "linked-pipe.png").symlink_to("pipe.png")
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
     source = open_source(tmp_path)
     expected = ["a/deep/er/w.avif", "a/y.webp", "a/z.JPG", "a-b/x.gif", "b.png", "c.jpg/inside.tiff"]
     assert read(source) == [*((name, name.encode()) for name in expected), ("linked.png", b"notes.txt")]
     assert source.count == 7
     assert [name for name, _ in read(source, 4)] == ["b.png", "c.jpg/inside.tiff", "linked.png"]
     assert read(source, 7) == []
+
+
+def test_links_that_lead_nowhere_are_their_readers_concern(tmp_path: Path) -> None:
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    (tmp_path / "gone.png").symlink_to("gone")
+    (tmp_path / "long.png").symlink_to("x" * 300)
+    source = open_source(tmp_path)
+    assert source.count == 3
+    for picture in source.start_at(0):
+        with pytest.raises(OSError):
+            picture.read()
+
+
+def test_a_file_beyond_any_picture_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "vast.png").open("wb") as file:
+        file.truncate(2**40)  # a hole, which takes no room
+    (picture,) = open_source(tmp_path).start_at(0)
+    with pytest.raises(PictureError, match="expected at most 500000000 bytes, got 1099511627776"):
+        picture.read()
+
+
+def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path) -> None:
+    folders = [tmp_path / "/".join("d" * depth) for depth in range(1, 1100)]
+    for folder in folders:
+        folder.mkdir()
+    picture = folders[-1] / "a.png"
+    picture.write_bytes(b"1")
+    assert open_source(tmp_path).count == 1
+    picture.unlink()
+    for folder in reversed(folders):  # `shutil.rmtree`, with which pytest tidies up, recurses
+        folder.rmdir()
 
 
 def test_a_name_in_no_encoding_can_be_written_down(tmp_path: Path) -> None:
@@ -92,8 +125,12 @@ def test_what_is_no_source_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a Parquet file"):
         open_source(file)
     pq.write_table(pa.table({"image": ["a.png"], "id": [1]}), file)
-    with pytest.raises(InputError, match=r"image_id and bytes, or image .* got image, id"):
+    with pytest.raises(InputError, match=r"image_id and bytes .* got image \(string\), id \(int64\)"):
         open_source(tmp_path)
+    for column in (pa.array(["aGk="]), pa.array([[1, 2]])):
+        pq.write_table(pa.table({"image_id": ["1"], "bytes": column}), file)
+        with pytest.raises(InputError, match=r"bytes \(binary\).* got image_id \(string\), bytes"):
+            open_source(tmp_path)
     pq.write_table(images(range(0)), file)
     with pytest.raises(InputError, match="expected pictures, got none"):
         open_source(file)
