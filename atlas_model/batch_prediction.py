@@ -133,6 +133,7 @@ def predict_all(
                 parts.add(len(batch.names), batch.rows(answers))
                 progress.advance(len(batch.names))
         if parts.done != source.count:
+            shutil.rmtree(folder)  # of other pictures than the key speaks of: not to go on from
             raise AtlasError(
                 f"expected {source.count} pictures, got {parts.done}: they changed meanwhile. Run it again"
             )

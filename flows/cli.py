@@ -15,6 +15,7 @@ from typing import Any
 from atlas_model.errors import AtlasError
 from atlas_model.processes import INTERRUPTED
 from atlas_model.progress import say
+from flows.printing import printable
 
 PAGE_HELP = """\
 The page is asked for once: robots.txt and X-Robots-Tag are obeyed, and only public addresses (and those of
@@ -28,6 +29,7 @@ crawl.connect in params.yaml) are connected to. Each field is printed with its s
 
 Exit code 0: of use (a product has a title and a picture, a listing has products); 1: of no use; 2: bad input.
 """
+LARGEST = 1_000_000  # number that an option takes: more is a slip
 BROKEN_PIPE = 141  # as a shell reports a program that wrote to a reader who had gone
 
 
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return exit_code
     except AtlasError as error:
-        say(f"error: {error}")
+        say("\n".join(printable(line) for line in f"error: {error}".split("\n")))
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -139,8 +141,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    if not text.isdecimal() or not 1 <= int(text) <= LARGEST:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {LARGEST}, got {text!r}")
     return int(text)
 
 

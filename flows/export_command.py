@@ -15,13 +15,17 @@ def export_model(output: Path, model: str | None, form: Format) -> int:
     """Write the graphs of ``model`` to the folder ``output``.
 
     Raises:
-        InputError: ``output`` holds something, or a package is missing.
+        InputError: ``output`` holds something or cannot be written, or a package is missing.
         CheckpointError: ``model`` is none.
     """
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise InputError(f"{output}: expected a folder that is new or empty. Name another, or delete it.")
     folder = model_folder(model)
     say(f"model: {folder}")
-    export(*load_categorizer(folder, torch.device("cpu")), output, form=form)
+    trained = load_categorizer(folder, torch.device("cpu"))
+    try:
+        if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+            raise InputError(f"{output}: expected a folder that is new or empty. Name another, or delete it.")
+        export(*trained, output, form=form)
+    except OSError as error:
+        raise InputError(f"{output}: expected a place to write to: {error}") from error
     say(f"written: {output}")
     return 0

@@ -43,21 +43,27 @@ def predict_file(
     if pictures or attention or as_json:
         raise InputError("--input takes the place of named pictures, and gives neither --attention nor --json")
     check_confidence(top, min_confidence)
-    if output.is_dir() or output.resolve() in (given.resolve(), given.resolve() / output.name):
-        raise InputError(f"--output {output}: expected a file that is neither the input nor in its folder, got that")
-    source = open_source(given)
+    try:
+        if output.is_dir() or output.resolve() in (given.resolve(), given.resolve() / output.name):
+            raise InputError(
+                f"--output {output}: expected a file that is neither the input nor in its folder, got that"
+            )
+        source = open_source(given)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise InputError(f"--input {given} --output {output}: expected two places in reach: {error}") from error
     folder = model_folder(model)
     say(f"model: {folder}")
     predictor = Predictor.load(folder)
     options = {"beam": beam, "top": top, "min_confidence": min_confidence}
     try:
-        say(f"engine: {predictor.accelerate(engine, engine_cache())}")
+        chosen = predictor.accelerate(engine, engine_cache())
+        say(f"engine: {chosen}")
         report = predict_all(
             source,
             output,
             prepare=predictor.prepare,
             answer=partial(predictor.answer, **options),
-            model_key=f"{content_key([folder / DESCRIPTION, folder / WEIGHTS])} {options} {engine}",
+            model_key=f"{content_key([folder / DESCRIPTION, folder / WEIGHTS])} {options} {chosen}",
             batch_size=batch_size,
         )
     except OSError as error:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from atlas_model.categorizer import Architecture, Categorizer, save
 from atlas_model.images import Preprocessing
@@ -132,6 +133,17 @@ def test_the_default_model_is_the_champion_then_the_trained_then_the_shipped_one
         shutil.copytree(model, here / "models" / name)
         assert main(["predict", path]) == 0
         assert capsys.readouterr().err == f"model: models/{name}\n"
+
+
+def test_what_a_stranger_calls_things_does_not_steer_the_terminal(
+    here: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model, here / "strange")
+    weights = load_file(model / "model.safetensors")
+    save_file({**weights, "\x1b]0;owned\x07": torch.zeros(1)}, here / "strange/model.safetensors")
+    assert main(["predict", str(picture(here / "a.png")), "--model", "strange"]) == 2
+    error = capsys.readouterr().err
+    assert "owned" in error and "\x1b" not in error
 
 
 def test_a_folder_that_is_no_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

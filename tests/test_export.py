@@ -184,6 +184,8 @@ def test_what_the_command_refuses(
         assert main(["export", str(taken), "--model", saved]) == 2
         assert "expected a folder that is new or empty" in capsys.readouterr().err
     assert mine.read_text() == "precious"
+    assert main(["export", str(tmp_path / ("x" * 300)), "--model", saved]) == 2
+    assert "File name too long" in capsys.readouterr().err
     monkeypatch.setitem(extras.EXTRAS, "openvino", ("no_such_package",))
     assert main(["export", str(tmp_path / "out"), "--model", saved, "--format", "openvino"]) == 2
     assert "export to openvino: needs no_such_package" in capsys.readouterr().err

@@ -255,12 +255,16 @@ def test_one_picture_in_every_kind_of_file_has_one_answer(
         (["--input", "in/00.png", "--output", "in/00.png"], "neither the input nor in its folder"),
         (["--input", "in", "--output", "in/00.png/out.parquet"], "cannot be written"),
         (["--input", "missing", "--output", "out.parquet"], "got nothing of that name"),
+        (["--input", "x" * 300, "--output", "out.parquet"], "File name too long"),
+        (["--input", "in", "--output", "x" * 300], "File name too long"),
+        (["--input", "circle", "--output", "out.parquet"], "loop"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
     arguments: list[str], words: str, here: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_many(here / "in", 1)
+    (here / "circle").symlink_to("circle")
     assert main(["predict", "--model", str(model), *arguments]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ") and words in error
@@ -268,7 +272,7 @@ def test_what_makes_no_sense_is_refused(
 
 
 @pytest.mark.parametrize("option", ["--min-confidence", "--engine", "--batch-size"])
-@pytest.mark.parametrize("value", ["1.1", "-1", "nan", "fast"])
+@pytest.mark.parametrize("value", ["1.1", "-1", "nan", "fast", "9" * 20])
 def test_values_are_checked(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["predict", "a.png", f"{option}={value}"])
