@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from atlas_model import encoder as encoder_module
+from atlas_model import export as export_module
 from atlas_model.categorizer import Model
 from atlas_model.encoder import Encoder
 from atlas_model.errors import InputError
@@ -206,7 +207,7 @@ class _Trained:
     @cached_property
     def key(self) -> str:
         """Of all that its graph is made of: code, sizes, weights."""
-        code = Path(encoder_module.__file__).read_text(encoding="utf-8")
+        code = [Path(module.__file__).read_text(encoding="utf-8") for module in (encoder_module, export_module)]
         digest = hashlib.sha256(repr((code, str(self.encoder), self.pixels, version("torch"))).encode())
         for name, tensor in (*self.encoder.named_parameters(), *self.encoder.named_buffers()):
             digest.update(name.encode())

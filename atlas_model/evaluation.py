@@ -157,7 +157,9 @@ def evaluate(
     trie = DeviceTrie.of(taxonomy.trie, device)
     free_trie = DeviceTrie.free(len(taxonomy.tokens), taxonomy.depth + 1, device)
     normalize = model.architecture.normalize
-    search = partial(beam_search, model.decoder, beam=beam, top=1, normalize=normalize)
+    search = partial(
+        beam_search, model.decoder, beam=beam, top=1, normalize=normalize, length_normalization=length_normalization
+    )
     search_all = partial(exact_search, model.decoder, top=1, normalize=normalize, temperature=model.temperature)
     sample = _sample(len(rows), exact_nodes // len(taxonomy.trie.path), seed)
     answers: list[Best] = []
@@ -169,8 +171,7 @@ def evaluate(
             batch = slice(start, start + batch_size)
             cells = model.encoder(split.pictures(rows[batch], device))
             for temperature, found in ((model.temperature, answers), (1.0, uncalibrated)):
-                best = search(cells, trie, temperature=temperature, length_normalization=length_normalization)
-                found.append(Best.of(best))
+                found.append(Best.of(search(cells, trie, temperature=temperature)))
             if normalize == "vocabulary":  # others know nothing of what nowhere can follow
                 free.append(Best.of(search(cells, free_trie, temperature=model.temperature)))
             if sample[batch].any():

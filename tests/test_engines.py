@@ -168,7 +168,7 @@ def test_a_cache_that_cannot_be_written_is_named(engine: str, tmp_path: Path) ->
 
 
 @torch.no_grad()
-def test_other_weights_or_sizes_never_read_an_old_graph(tmp_path: Path) -> None:
+def test_other_weights_sizes_or_code_never_read_an_old_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def key(encoder: Encoder, pixels: tuple[int, int, int] = PIXELS) -> str:
         return engines._Trained(encoder, pixels, tmp_path).key
 
@@ -179,6 +179,9 @@ def test_other_weights_or_sizes_never_read_an_old_graph(tmp_path: Path) -> None:
     keys.append(key(encoder))
     encoder.trunk[1][0].weight[0, 0, 0, 0] += 0.001
     keys.append(key(encoder))
+    for module in (engines.encoder_module, engines.export_module):
+        monkeypatch.setattr(module, "__file__", __file__)
+        keys.append(key(encoder))
     assert len(set(keys)) == len(keys)
 
 

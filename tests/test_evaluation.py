@@ -74,14 +74,17 @@ def test_what_calibration_does_is_told_by_the_same_model_at_temperature_1(split:
     assert warm.figures["ece"] != warm.figures["ece_uncalibrated"]
 
 
-def test_what_the_constraint_does(split: Split) -> None:
+@pytest.mark.parametrize("length_normalization", [0.0, 2.0])
+def test_what_the_constraint_does(split: Split, length_normalization: float) -> None:
     nearly_anything_goes = Taxonomy([("a",), ("b",), ("a", "a"), ("a", "b"), ("b", "a"), ("c", "c")])
     model = make_model(taxonomy=nearly_anything_goes)
     with torch.no_grad():
         model.decoder.output.bias[:END] -= 50  # never
         model.decoder.output.bias[END] -= 5
-    figures = measure(model, split).figures
-    free = model.search(split.pictures(np.arange(COUNT), CPU), beam=5, constrained=False).tokens[:, 0]
+    figures = measure(model, split, length_normalization=length_normalization).figures
+    pictures = split.pictures(np.arange(COUNT), CPU)
+    found = model.search(pictures, beam=5, constrained=False, length_normalization=length_normalization)
+    free = found.tokens[:, 0]
     targets = torch.from_numpy(nearly_anything_goes.targets)
     written = [(targets == tokens).all(dim=1).nonzero().flatten().tolist() for tokens in free]
     right = [paths == [path] for paths, path in zip(written, split.paths, strict=True)]

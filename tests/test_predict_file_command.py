@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
+from atlas_model.batch_prediction import Report
 from atlas_model.categorizer import Architecture, Categorizer, save
 from atlas_model.images import Preprocessing
+from atlas_model.predict import Predictor
 from atlas_model.records import IMAGES, SPLIT
 from atlas_model.taxonomy import Taxonomy
+from flows import predict_file_command
 from flows.cli import main
 
 ORIENTATIONS = range(1, 9)
@@ -113,6 +117,24 @@ def test_shards_and_splits(here: Path, model: Path) -> None:
         answers.append(written())
     assert answers[0] == answers[1] == answers[2]
     assert [row["picture"] for row in answers[0]] == names
+
+
+def test_answers_of_one_engine_are_not_gone_on_from_with_another(
+    here: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which one `auto` is depends on the machine."""
+    keys: list[str] = []
+
+    def remember(*_: object, model_key: str, **__: object) -> Report:
+        keys.append(model_key)
+        return Report(Counter(), 0, 0.0, 0.0)
+
+    monkeypatch.setattr(predict_file_command, "predict_all", remember)
+    save_many(here / "in", 1)
+    for engine in ("torch", "openvino", "openvino"):
+        monkeypatch.setattr(Predictor, "accelerate", lambda *_, engine=engine: engine)
+        assert to_file("--input", "in", "--model", model) == 0
+    assert keys[0] != keys[1] == keys[2]
 
 
 def test_what_cannot_be_read_has_a_row_and_an_exit_code(
