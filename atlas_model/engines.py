@@ -207,7 +207,7 @@ class _Trained:
     @cached_property
     def key(self) -> str:
         """Of all that its graph is made of: code, sizes, weights."""
-        code = [Path(module.__file__).read_text(encoding="utf-8") for module in (encoder_module, export_module)]
+        code = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (encoder_module, export_module)]
         digest = hashlib.sha256(repr((code, str(self.encoder), self.pixels, version("torch"))).encode())
         for name, tensor in (*self.encoder.named_parameters(), *self.encoder.named_buffers()):
             digest.update(name.encode())

@@ -94,12 +94,30 @@ def category_scores(
 
 
 def confusion(
-    actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"]
-) -> tuple[Int[np.ndarray, "m"], Int[np.ndarray, "m m"]]:
-    """The categories that are met on either side, and how often each (row) was called each (column)."""
+    actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], at_most: int
+) -> tuple[Int[np.ndarray, "k"], Int[np.ndarray, "k k"], Int[np.ndarray, "k"]]:
+    """What is taken for what, among so many categories as a picture can show.
+
+    Args:
+        actual: categories.
+        predicted: likewise.
+        at_most: of the categories that are met on either side those are kept that are most often taken for others,
+            or others for them; of equals the first.
+
+    Returns:
+        Those categories in their order, how often each (row) was called each (column), and how often each was right,
+        whatever it was called.
+    """
     met, index = np.unique(np.concatenate([actual, predicted]), return_inverse=True)
-    cell = index[: len(actual)] * len(met) + index[len(actual) :]
-    return met, np.bincount(cell, minlength=len(met) ** 2).reshape(len(met), len(met))
+    row, column = index[: len(actual)], index[len(actual) :]
+    wrong = row != column
+    mistakes = np.bincount(np.concatenate([row[wrong], column[wrong]]), minlength=len(met))
+    kept = np.sort(np.argsort(-mistakes, kind="stable")[:at_most])
+    place = np.full(len(met), -1)
+    place[kept] = np.arange(len(kept))
+    both = (place[row] >= 0) & (place[column] >= 0)
+    counts = np.bincount(place[row[both]] * len(kept) + place[column[both]], minlength=len(kept) ** 2)
+    return met[kept], counts.reshape(len(kept), len(kept)), np.bincount(row, minlength=len(met))[kept]
 
 
 def categories_of_level(taxonomy: Taxonomy, level: int) -> tuple[list[CategoryPath], Int[np.ndarray, "paths"]]:

@@ -23,14 +23,9 @@ def render(figure: Figure) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def confusion_plot(names: Sequence[str], counts: Int[np.ndarray, "m m"]) -> Image.Image:
-    """A confusion matrix: rows are right, columns are predicted, shades are shares of the row.
-
-    Of more than `MOST_CATEGORIES` those are shown that are most often taken for others, or others for them.
-    """
-    shown = most_confused(counts, MOST_CATEGORIES)
-    shares = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[np.ix_(shown, shown)]
-    names, counts = [names[index] for index in shown], counts[np.ix_(shown, shown)]
+def confusion_plot(names: Sequence[str], counts: Int[np.ndarray, "m m"], totals: Int[np.ndarray, "m"]) -> Image.Image:
+    """A confusion matrix: rows are right, columns are predicted, shades are shares of the ``totals`` of rows."""
+    shares = counts / np.maximum(totals, 1)[:, None]
     size = 3.0 + 0.5 * len(names)
     figure = Figure(figsize=(size, size), dpi=100, layout="constrained")
     axes = figure.subplots()
@@ -44,13 +39,6 @@ def confusion_plot(names: Sequence[str], counts: Int[np.ndarray, "m m"]) -> Imag
             shade = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade, fontsize=8)
     return render(figure)
-
-
-def most_confused(counts: Int[np.ndarray, "m m"], at_most: int) -> Int[np.ndarray, "k"]:
-    """The categories with the most mistakes in their row and column of a confusion matrix, in its order."""
-    mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
-    worst: np.ndarray = np.sort(np.argsort(-mistakes, kind="stable")[:at_most])
-    return worst
 
 
 def reliability_plot(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Image.Image:

@@ -88,9 +88,23 @@ def test_categories_and_confusion() -> None:
     rows = category_scores(actual, predicted, TAXONOMY)
     assert [row["category"] for row in rows] == ["Men > Shirts", "Men > Jeans", "Bags"]
     assert rows[0] == {"category": "Men > Shirts", "precision": 1.0, "recall": 0.5, "f1": 2 / 3, "n": 2}
-    met, counts = confusion(actual, predicted)
+    met, counts, totals = confusion(actual, predicted, at_most=9)
     assert met.tolist() == [0, 1, 3]
     assert counts.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+    assert totals.tolist() == [2, 1, 0]
+
+
+def test_of_many_categories_the_most_confused_are_kept() -> None:
+    right = np.arange(4).repeat(9)
+    actual, predicted = np.append(right, [0, 1]), np.append(right, [3, 3])
+    assert [confusion(actual, predicted, at_most)[0].tolist() for at_most in (1, 2)] == [[3], [0, 3]], "first of equals"
+    _, counts, totals = confusion(actual, predicted, at_most=2)
+    assert counts.tolist() == [[9, 1], [0, 9]]
+    assert totals.tolist() == [10, 9]
+    vast = np.arange(200_000)  # whose square is no matrix
+    met, counts, totals = confusion(vast, vast[::-1].copy(), at_most=40)
+    assert met.tolist() == list(range(40))
+    assert not counts.any() and totals.tolist() == [1] * 40
 
 
 def test_invalid_paths_are_judged_by_their_names() -> None:

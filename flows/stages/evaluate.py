@@ -31,7 +31,7 @@ from atlas_model.files import replacing, replacing_folder
 from atlas_model.intervals import differences
 from atlas_model.metrics import categories_of_level, category_scores, confusion
 from atlas_model.params import Params
-from atlas_model.plots import abstention_plot, confusion_plot, reliability_plot
+from atlas_model.plots import MOST_CATEGORIES, abstention_plot, confusion_plot, reliability_plot
 from atlas_model.progress import track
 from atlas_model.records import PREDICTIONS, write_table
 from atlas_model.taxonomy import SEPARATOR, CategoryPath, Taxonomy
@@ -114,8 +114,8 @@ def _check_same_taxonomy(folder: Path, model: Taxonomy, data: Taxonomy) -> None:
 
 def _confusion_plot(evaluation: Evaluation, taxonomy: Taxonomy, level: int) -> Image.Image:
     categories, of_path = categories_of_level(taxonomy, level)
-    met, counts = confusion(of_path[evaluation.actual], of_path[evaluation.predicted])
-    return confusion_plot(_short_names([categories[index] for index in met]), counts)
+    shown, counts, totals = confusion(of_path[evaluation.actual], of_path[evaluation.predicted], MOST_CATEGORIES)
+    return confusion_plot(_short_names([categories[index] for index in shown]), counts, totals)
 
 
 def _short_names(categories: Sequence[CategoryPath]) -> list[str]:
