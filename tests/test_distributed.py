@@ -80,12 +80,12 @@ def test_with_batch_norms_of_its_own_each_two_processes_are_nearly_one(folder: P
     """Same pictures, same augmentation; but half a batch is normalised by itself."""
     losses = []
     for processes in (1, 2):
-        metrics, _ = train(folder, {"epochs": 8}, processes=processes)
+        metrics, _ = train(folder, {"batch_size": 24, "epochs": 3}, processes=processes)
         assert metrics["categorizer"]["val_accuracy"] >= 0.9
         table = (folder / paths.PLOTS / "train/plots/metrics/categorizer/train_loss.tsv").read_text()
         losses.append([float(line.split()[-1]) for line in table.splitlines()[1:]])
-    assert losses[1] == pytest.approx(losses[0], rel=0.1)
-    assert losses[1] != losses[0]
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=0.05)
+    assert losses[1][0] != losses[0][0]
 
 
 DYING = """
