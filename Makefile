@@ -43,7 +43,7 @@ lock: $(STAMP)  ## resolve pyproject.toml again into requirements.lock
 benchmark: $(STAMP)  ## make benchmark NAME=search
 	$(BIN)/python -m benchmarks.$(NAME)
 
-benchmark-fashion-mnist: $(STAMP)  ## train on Fashion-MNIST's official parts, report on its test part (an hour or two)
+benchmark-fashion-mnist: $(STAMP)  ## train on Fashion-MNIST's official parts, report on its test part (two hours on 2 cores)
 	@cd benchmarks/fashion_mnist && $(CURDIR)/$(BIN)/dvc repro
 
 clean:  ## forget work in progress (spools, checkpoints); keeps data and models
