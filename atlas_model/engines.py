@@ -52,7 +52,7 @@ Pixels = tuple[int, int, int]  # channels, height, width
 
 EXACT = ("onnxruntime", "openvino")  # what `auto` measures beside torch
 EXTRA_OF = {"onnxruntime": "onnx", "onnxruntime-int8": "onnx", "openvino": "openvino"}  # what has to be installed
-CALIBRATION = 64
+CALIBRATION = 64  # pictures, or half as many where a batch has no more
 FEW_PARAMETERS = 2_000_000
 MEASURED = 4  # pictures at once in a measurement: engines rank as with many, in a fraction of the time
 ROUNDS = 3  # runs of each engine that are measured, after one that warms it up; the best counts
@@ -163,9 +163,9 @@ class _EightBit(nn.Module):
     def _rounded(self, pictures: UInt8[Tensor, "b c h w"]) -> Path:
         file = self._file.with_suffix(".int8")
         if not file.exists():
-            if len(pictures) < CALIBRATION:
+            if len(pictures) < CALIBRATION // 2:
                 raise InputError(
-                    f"engine onnxruntime-int8: expected at least {CALIBRATION} pictures at once to read the ranges of "
+                    f"engine onnxruntime-int8: expected at least {CALIBRATION // 2} pictures at once to read the ranges of "
                     f"its numbers from, once; got {len(pictures)}. Give it more, or name the engine onnxruntime."
                 )
             say("engines: rounds the encoder to 8 bits, once")
