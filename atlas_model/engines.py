@@ -165,8 +165,9 @@ class _EightBit(nn.Module):
         if not file.exists():
             if len(pictures) < CALIBRATION // 2:
                 raise InputError(
-                    f"engine onnxruntime-int8: expected at least {CALIBRATION // 2} pictures at once to read "
-                    f"the ranges of its numbers from, once; got {len(pictures)}. Give it more, or name the engine onnxruntime."
+                    f"engine onnxruntime-int8: expected at least {CALIBRATION // 2} pictures at once to read the "
+                    f"ranges of its numbers from, once; got {len(pictures)}. Give it more, or name the engine "
+                    "onnxruntime."
                 )
             say("engines: rounds the encoder to 8 bits, once")
             quantize(self._file, file, pictures[:CALIBRATION].numpy(), name=PICTURES)
