@@ -70,12 +70,12 @@ def epoch(model: Model, train: Examples, val: Examples, recipe: Recipe) -> Epoch
 
 
 def bare_epoch(
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], inputs: torch.Tensor, paths: torch.Tensor
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], inputs: torch.Tensor, paths: torch.Tensor, batch: int
 ) -> float:
     """Seconds of forward and backward alone, on inputs that lie ready."""
     started = perf_counter()
-    for batch, right in zip(inputs.split(BATCH), paths.split(BATCH), strict=True):
-        loss(batch, right).backward()
+    for part, right in zip(inputs.split(batch), paths.split(batch), strict=True):
+        loss(part, right).backward()
     return perf_counter() - started
 
 
@@ -103,7 +103,7 @@ def main() -> None:
             cpu_seconds[name].append(process_time() - started)
             seconds[name].append(record.seconds)
             data_share.append(record.data_share)
-        seconds["bare"].append(bare_epoch(bare_model.loss, pictures, paths))
+        seconds["bare"].append(bare_epoch(bare_model.loss, pictures, paths, BATCH))
         if not run:  # the first round warms up
             for figures in (*seconds.values(), *cpu_seconds.values(), data_share):
                 figures.clear()
