@@ -45,7 +45,7 @@ KINDS = {"torch": torch_file, "old torch": old_torch_file, "pickle": lambda bomb
 
 @pytest.fixture(params=KINDS)
 def hostile(request: pytest.FixtureRequest, tmp_path: Path) -> bytes:
-    """A file that goes off when it is unpickled; it does not in the test."""
+    """A file of our own that goes off when it is unpickled: here, once, to see that it would."""
     data = KINDS[request.param](Bomb(tmp_path / "sign"))
     torch.load(io.BytesIO(data), weights_only=False) if "torch" in request.param else pickle.loads(data)
     (tmp_path / "sign").rmdir()  # it works
