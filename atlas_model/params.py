@@ -202,6 +202,46 @@ class EvaluateParams(Section):
     engine: Literal["torch", "onnxruntime", "onnxruntime-int8", "openvino"]  # runs the encoders; see engines.py
 
 
+class PipelineParams(Section):
+    """When the pipeline runs by itself, and what becomes of its runs."""
+
+    cron: Annotated[str, Field(min_length=9)] | None  # when to crawl again and bring all up to date; null: never
+    timezone: Annotated[str, Field(min_length=1)]  # of cron, as in "Europe/Zurich"
+    retention_days: PositiveInt  # older runs, logs and artifacts leave Prefect's database
+    commit: bool  # after an accepted run: `dvc push` where there is a remote, then a commit and a tag
+    branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]  # of those commits
+    runner: Literal["threads", "dask", "ray"]  # what fetch, zoom and evaluate spread their shards over
+    workers: PositiveInt  # threads, or processes of Dask or Ray
+
+
+class DriftParams(Section):
+    """How much two crawls may differ before somebody should look; beyond it nothing fails."""
+
+    categories: Probability  # total variation distance between the shares of the categories
+    prices: Probability  # Kolmogorov-Smirnov distance, as in the next two
+    title_lengths: Probability  # in characters
+    picture_sizes: Probability  # in pixels
+    embeddings: Annotated[float, Field(ge=0)]  # distance between what the encoder makes of the pictures
+
+
+class PromoteParams(Section):
+    """When the model of a run, the challenger, takes the champion's place."""
+
+    margin: Probability  # micro F that it may be worse by, at the lower end of the 95 % interval
+    category_margin: Probability  # likewise of each large category's F
+    large_category: PositiveInt  # validation pictures that make a category large
+    resamples: PositiveInt  # of the bootstrap behind the intervals
+    seed: Seed
+
+
+class NotifyParams(Section):
+    """Who is told of failures and promotions."""
+
+    webhook: Annotated[str, Field(min_length=1)] | None  # URL, or $NAME of the environment variable that holds it
+    on_failure: bool
+    on_promotion: bool
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -212,6 +252,10 @@ class Params(Section):
     split: SplitParams
     train: TrainParams
     evaluate: EvaluateParams
+    pipeline: PipelineParams
+    drift: DriftParams
+    promote: PromoteParams
+    notify: NotifyParams
 
     @model_validator(mode="after")
     def _encoder_takes_the_pictures(self) -> Self:
