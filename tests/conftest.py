@@ -4,13 +4,14 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
+from tests.prefect_server import PrefectServer, serving_prefect
 from tools import typechecker
 
 # A shell that starts tests in the background has them ignore Ctrl-C, and children inherit that.
@@ -105,6 +106,13 @@ def mini_project(tmp_path: Path, git_env: dict[str, str]) -> Path:
     (folder / "stage.py").write_text(_MINI_STAGE)
     commit_all(folder, git_env)
     return folder
+
+
+@pytest.fixture(scope="session")
+def prefect_server(_own_world: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A Prefect server that all tests of this worker share: whoever wants it gives PREFECT_API_URL to a child."""
+    with serving_prefect(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 def commit_all(folder: Path, git_env: dict[str, str]) -> None:
