@@ -6,13 +6,15 @@ command line hold these objects; the code below them takes plain arguments.
 """
 
 import ipaddress
+import shutil
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from atlas_model.errors import ParamsError
-from atlas_model.yaml_files import check, parse_yaml
+from atlas_model.files import replacing
+from atlas_model.yaml_files import check, parse_yaml, replace_text
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -281,6 +283,26 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         base = parse_yaml(path.parent / str(content.pop("base")), ParamsError)
         content = {**base, **content} if isinstance(base, dict) else content
     return check(content, Params, path, ParamsError)
+
+
+def set_snapshot(snapshot: str, path: Path = PARAMS_FILE) -> None:
+    """Write ``snapshot`` into the file as ``crawl.snapshot``; all else in it stays as it is, byte for byte.
+
+    Raises:
+        ParamsError: the file is not valid, or would not be with it, or says ``crawl.snapshot`` in a form that cannot
+            be replaced; it is as before.
+    """
+    place = ("crawl", "snapshot")
+    params, file = load_params(path), path.resolve()  # a link stays one
+    with replacing(file) as temporary:
+        temporary.write_bytes(replace_text(file, place, snapshot, ParamsError))
+        shutil.copymode(file, temporary)
+        expected = params.model_copy(update={"crawl": params.crawl.model_copy(update={"snapshot": snapshot})})
+        if load_params(temporary) != expected:
+            raise ParamsError(
+                f"{path}: {'.'.join(place)} cannot be replaced without changing more than that. Write it as a line of "
+                "its own, without anchors, aliases and merge keys"
+            )
 
 
 def _check_shares(val_share: float, test_share: float) -> None:

@@ -1,8 +1,9 @@
-"""Reading a YAML file that people write, checked as a whole against a pydantic model.
+"""Reading a YAML file that people write, checked as a whole against a pydantic model, and changing a text in one.
 
 Knows no file and no model: `params` and the shop profiles of the crawlers bring theirs.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +51,28 @@ def check(content: Any, model: type[Model], path: Path, error: type[InputError] 
             faults.setdefault(_place(fault["loc"]), []).append(_text(dict(fault)))
         told = [f"{place}: {' or: '.join(dict.fromkeys(texts))}" for place, texts in faults.items()]
         raise error.of(str(path), told) from invalid
+
+
+def replace_text(path: Path, place: Sequence[str], value: str, error: type[InputError] = InputError) -> bytes:
+    """The bytes of ``path`` with ``value`` as the text at ``place`` (keys), and everything else as it is.
+
+    Raises:
+        InputError: (as ``error``) there is no text on one line at ``place``; or the file is missing or not YAML.
+    """
+    parse_yaml(path, error)
+    content = path.read_bytes().decode()
+    node = yaml.compose(content, Loader=yaml.SafeLoader)
+    for key in place:
+        values = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((found for name, found in values if name.value == key), None)
+    written = content[node.start_mark.index : node.end_mark.index] if isinstance(node, yaml.ScalarNode) else ""
+    if node is None or written not in (node.value, f"'{node.value}'", f'"{node.value}"'):
+        raise error(
+            f"{path}: {'.'.join(place)}: expected a text on one line, without an anchor or a tag, in order to replace "
+            f"it; got {written or 'none'!r}. Write it so"
+        )
+    quote = written[: written.index(node.value)]
+    return (content[: node.start_mark.index] + quote + value + quote + content[node.end_mark.index :]).encode()
 
 
 def _place(location: tuple[int | str, ...]) -> str:

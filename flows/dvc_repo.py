@@ -72,16 +72,28 @@ def run_stage(stage: str, on_line: Callable[[str], None], *, force: bool = False
         raise _failure(stage, "\n".join(lines))
 
 
+def locked_snapshot() -> str | None:
+    """The crawl that the data are of, as dvc.lock says; None where it says nothing."""
+    lock = Path("dvc.lock")
+    return _snapshot_in(lock.read_text(encoding="utf-8")) if lock.is_file() else None
+
+
 def snapshots_in_history() -> dict[str, str]:
     """The crawls that git remembers: snapshot -> the last commit whose dvc.lock is of that crawl."""
-    commits = _git("log", "--format=%H", "--", "dvc.lock").split()
     found: dict[str, str] = {}
-    for commit in commits:
-        stage = re.search(r"^  crawl:\n(?:   .*\n)+", _git("show", f"{commit}:./dvc.lock"), re.MULTILINE)
-        if stage is not None:  # one stage of the file, because reading YAML takes long
-            params = yaml.safe_load(stage[0])["crawl"].get("params", {}).get("params.yaml", {})
-            found.setdefault(str(params.get("crawl", {}).get("snapshot")), commit)
+    for commit in _git("log", "--format=%H", "--", "dvc.lock").split():
+        snapshot = _snapshot_in(_git("show", f"{commit}:./dvc.lock"))
+        if snapshot is not None:
+            found.setdefault(snapshot, commit)
     return found
+
+
+def _snapshot_in(lock: str) -> str | None:
+    stage = re.search(r"^  crawl:\n(?:   .*\n)+", lock, re.MULTILINE)
+    if stage is None:  # one stage of the file, because reading YAML takes long
+        return None
+    snapshot = yaml.safe_load(stage[0])["crawl"].get("params", {}).get("params.yaml", {}).get("crawl", {})
+    return str(snapshot["snapshot"]) if "snapshot" in snapshot else None
 
 
 def read_output(path: Path, commit: str) -> bytes:
