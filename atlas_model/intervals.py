@@ -80,23 +80,23 @@ def intervals(answers: Answers, groups: Sequence[str], *, resamples: int, seed: 
         resamples: number of draws.
         seed: of the draws.
     """
-    return _percentiles(np.array([answers.headlines(weight) for weight in _draws(groups, resamples, seed)]))
+    return _percentiles(np.array([answers.headlines(weight) for weight in draws(groups, resamples, seed)]))
 
 
 def differences(
     one: Answers, other: Answers, groups: Sequence[str], *, resamples: int, seed: int
 ) -> dict[str, dict[str, float | Interval]]:
     """How much more ``one`` has than ``other`` on the same pictures: of each headline ``value`` and ``interval``."""
-    draws = [one.headlines(weight) - other.headlines(weight) for weight in _draws(groups, resamples, seed)]
+    drawn = [one.headlines(weight) - other.headlines(weight) for weight in draws(groups, resamples, seed)]
     once = np.ones(len(groups), dtype=np.int64)
     values = one.headlines(once) - other.headlines(once)
     return {
         name: {"value": float(value), "interval": interval}
-        for value, (name, interval) in zip(values, _percentiles(np.array(draws)).items(), strict=True)
+        for value, (name, interval) in zip(values, _percentiles(np.array(drawn)).items(), strict=True)
     }
 
 
-def _draws(groups: Sequence[str], resamples: int, seed: int) -> Iterator[Int[np.ndarray, "n"]]:
+def draws(groups: Sequence[str], resamples: int, seed: int) -> Iterator[Int[np.ndarray, "n"]]:
     """How often each answer counts, draw after draw."""
     names, group = np.unique(np.array(groups), return_inverse=True)
     generator = np.random.default_rng(seed)

@@ -1,0 +1,163 @@
+"""Whether a new model may take the champion's place: whether it is surely not worse by more than a margin.
+
+Both answer the same pictures. A figure passes where the lower end of the 95 % interval of its difference (paired
+bootstrap over products, `intervals`) is not below minus the margin: a test of non-inferiority, so few pictures are no
+excuse for a worse model, and an equally good one need not prove that it is better. The figures are the headline, micro
+F, and the F of every category with enough pictures to tell. F rather than recall: a model that calls too much
+"Shirt" gains recall there, and its precision, which F has in it, is what tells.
+
+Where the two know different categories, only pictures count whose right answer both could have given.
+
+Knows nothing of models or files: answers in, a verdict with its reason out.
+"""
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from atlas_model.intervals import PERCENTILES, Interval, draws
+
+HEADLINE = "micro F"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One figure of both models on the same pictures."""
+
+    figure: str  # `HEADLINE`, or the category whose F it is
+    pictures: int  # that show it
+    champion: float
+    challenger: float
+    interval: Interval  # 95 % of what the challenger has more
+    margin: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the challenger is surely not worse by more than the margin."""
+        return self.interval[0] >= -self.margin
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the challenger may take the place, and why."""
+
+    comparisons: tuple[Comparison, ...]  # the headline first; none where there was nothing to compare
+    pictures: int  # that were compared
+    left_out: int  # whose right answer one of the two does not know
+
+    @property
+    def accepted(self) -> bool:
+        """Whether all figures passed."""
+        return bool(self.comparisons) and all(comparison.passed for comparison in self.comparisons)
+
+    @property
+    def reason(self) -> str:
+        """The verdict in one line."""
+        if not self.comparisons:
+            return f"nothing to compare on: of {self.left_out} validation pictures none has a category that both know"
+        shown = [c for c in self.comparisons if c.passed == self.accepted]
+        told = "; ".join(_told(c) for c in (shown[:1] if self.accepted else shown))
+        categories = f", and so is the F of {len(self.comparisons) - 1} large categories" if self.accepted else ""
+        left_out = f"; {self.left_out} pictures left out, of categories that one does not know" * bool(self.left_out)
+        verdict = "not worse by more than the margin" if self.accepted else "may be worse by more than the margin"
+        return f"{verdict} on {self.pictures} validation pictures: {told}{categories}{left_out}"
+
+    @property
+    def markdown(self) -> str:
+        """The verdict as a table; nothing where there was nothing to compare."""
+        if not self.comparisons:
+            return ""
+        rows = [
+            "| figure | pictures | champion | challenger | difference | 95 % interval | margin | |",
+            "|---|--:|--:|--:|--:|--:|--:|---|",
+        ]
+        for c in self.comparisons:
+            low, high = c.interval
+            figure = c.figure if c.figure == HEADLINE else f"F of {c.figure.replace('|', chr(92) + '|')}"
+            rows.append(
+                f"| {figure} | {c.pictures} | {c.champion:.4f} | {c.challenger:.4f} | {c.challenger - c.champion:+.4f} "
+                f"| {low:+.4f} to {high:+.4f} | {c.margin:g} | {'passed' if c.passed else '**failed**'} |"
+            )
+        return "\n".join(rows) + "\n"
+
+
+def judge(
+    actual: Sequence[str],
+    champion: Sequence[str],
+    challenger: Sequence[str],
+    products: Sequence[str],
+    *,
+    known: Container[str],
+    margin: float,
+    category_margin: float,
+    large_category: int,
+    resamples: int,
+    seed: int,
+) -> Verdict:
+    """Compare what two models answered.
+
+    Args:
+        actual: the right category of each picture.
+        champion: the answers of the model in place.
+        challenger: those of the model that might take it.
+        products: of each picture; the pictures of one are drawn together.
+        known: the categories that both models can answer.
+        margin: micro F that the challenger may be worse by.
+        category_margin: likewise of the F of a large category.
+        large_category: compared pictures that make a category large.
+        resamples: of the bootstrap.
+        seed: likewise.
+    """
+    kept = [index for index, category in enumerate(actual) if category in known]
+    left_out = len(actual) - len(kept)
+    if not kept:
+        return Verdict((), 0, left_out)
+    names = sorted({answers[index] for answers in (actual, champion, challenger) for index in kept})
+    number = {name: place for place, name in enumerate(names)}
+    right, old, new = (
+        np.array([number[answers[index]] for index in kept]) for answers in (actual, champion, challenger)
+    )
+    counts = np.bincount(right, minlength=len(names))
+    large = np.flatnonzero(counts >= large_category)
+    differences = np.array(
+        [
+            _figures(weight, right, new, large) - _figures(weight, right, old, large)
+            for weight in draws([products[index] for index in kept], resamples, seed)
+        ]
+    )
+    low, high = np.percentile(differences, PERCENTILES, axis=0).tolist()
+    once = np.ones(len(kept), dtype=np.int64)
+    columns = zip(
+        [HEADLINE, *(names[place] for place in large)],
+        [len(kept), *counts[large].tolist()],
+        _figures(once, right, old, large).tolist(),
+        _figures(once, right, new, large).tolist(),
+        zip(low, high, strict=True),
+        [margin] + [category_margin] * len(large),
+        strict=True,
+    )
+    return Verdict(tuple(Comparison(*column) for column in columns), len(kept), left_out)
+
+
+def _figures(
+    weight: Int[np.ndarray, "n"],
+    actual: Int[np.ndarray, "n"],
+    answered: Int[np.ndarray, "n"],
+    large: Int[np.ndarray, "k"],
+) -> Float[np.ndarray, "k+1"]:
+    """Micro F, then the F of each large category, if each answer counted ``weight`` times."""
+    size = int(max(actual.max(), answered.max())) + 1
+    hits = np.bincount(actual, weights=weight * (actual == answered), minlength=size)
+    both = sum(np.bincount(each, weights=weight, minlength=size) for each in (actual, answered))
+    return np.concatenate([[hits.sum() / weight.sum()], (2 * hits / np.maximum(both, 1))[large]])
+
+
+def _told(comparison: Comparison) -> str:
+    c = comparison
+    name = c.figure if c.figure == HEADLINE else f"F of {c.figure}"
+    return (
+        f"{name} {c.challenger:.4f}, {c.challenger - c.champion:+.4f} "
+        f"(95 % interval {c.interval[0]:+.4f} to {c.interval[1]:+.4f}, margin {c.margin:g})"
+    )
