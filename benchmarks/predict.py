@@ -23,7 +23,7 @@ from atlas_model.picture_sources import open_source
 from atlas_model.predict import Predictor
 from atlas_model.records import IMAGES, write_rows
 from benchmarks.report import paired_medians, report
-from flows.predict_command import shipped_model
+from flows.model_folders import shipped_model
 
 SAMPLE = Path("data/sample.parquet")  # 28 x 28, grey
 PICTURES, BATCH, RUNS = 5_000, 64, 3

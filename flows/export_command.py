@@ -8,7 +8,7 @@ from atlas_model.categorizer import load_categorizer
 from atlas_model.errors import InputError
 from atlas_model.export import Format, export
 from atlas_model.progress import say
-from flows.predict_command import model_folder
+from flows.model_folders import model_folder
 
 
 def export_model(output: Path, model: str | None, form: Format) -> int:

@@ -6,7 +6,6 @@ A picture that cannot be read gets one line on stderr, and the others go on.
 import json
 import os
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,14 +19,12 @@ from atlas_model.picture_files import picture_files, read_picture
 from atlas_model.predict import BATCH, Prediction, Predictor
 from atlas_model.progress import say
 from atlas_model.taxonomy import SEPARATOR
+from flows.model_folders import model_folder
 from flows.printing import printable
-from flows.stages.paths import CATEGORIZER
 
 if TYPE_CHECKING:
     from atlas_model.engines import EngineName
 
-SHIPPED = "pretrained"  # what the shipped model is called on the command line; ./pretrained is a folder
-OWN_MODELS = (Path("models/champion"), CATEGORIZER)  # the first of them that is there goes before the shipped one
 NOT_SURE = "not sure"
 
 
@@ -82,20 +79,6 @@ def check_confidence(top: int, min_confidence: float | None) -> None:
     """
     if min_confidence is not None and top > 1:
         raise InputError(f"--min-confidence gives one answer per picture: expected no --top, got --top {top}")
-
-
-def model_folder(name: str | None) -> Path:
-    """The folder of the model that the command line calls ``name``."""
-    if name is None:
-        own = next((folder for folder in OWN_MODELS if folder.is_dir()), None)
-        return own or shipped_model()
-    return shipped_model() if name == SHIPPED else Path(name)
-
-
-def shipped_model() -> Path:
-    """The model that comes with the code: beside it, or where a wheel's data go."""
-    beside = Path(__file__).resolve().parents[1] / "models/pretrained"
-    return beside if beside.is_dir() else Path(sysconfig.get_path("data")) / "share/atlas/pretrained"
 
 
 def engine_cache() -> Path:

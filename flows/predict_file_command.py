@@ -12,7 +12,8 @@ from atlas_model.errors import InputError
 from atlas_model.picture_sources import open_source
 from atlas_model.predict import Predictor
 from atlas_model.progress import say
-from flows.predict_command import check_confidence, engine_cache, model_folder
+from flows.model_folders import model_folder
+from flows.predict_command import check_confidence, engine_cache
 
 if TYPE_CHECKING:
     from atlas_model.engines import EngineName

@@ -20,7 +20,7 @@ from atlas_model.categorizer import Architecture, Categorizer, save
 from atlas_model.images import Preprocessing
 from atlas_model.taxonomy import Taxonomy
 from flows.cli import main
-from flows.predict_command import shipped_model
+from flows.model_folders import shipped_model
 from flows.printing import printable
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from flows.cli import main
-from flows.predict_command import shipped_model
+from flows.model_folders import shipped_model
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {
