@@ -223,7 +223,9 @@ class DriftParams(Section):
     prices: Probability  # Kolmogorov-Smirnov distance, as in the next two
     title_lengths: Probability  # in characters
     picture_sizes: Probability  # in pixels
-    embeddings: Annotated[float, Field(ge=0)]  # distance between what the encoder makes of the pictures
+    embeddings: Probability  # energy distance between what the champion's encoder makes of the pictures
+    sample: Annotated[int, Field(gt=0, le=2000)]  # pictures of each crawl that the encoder sees
+    seed: Seed  # of the draws that say what chance alone makes of samples so small
 
 
 class PromoteParams(Section):

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,17 +30,21 @@ def report_changes(old: str, new: str, output: Path | None) -> int:
     return 0
 
 
-def products_of(snapshot: str) -> pa.Table:
+def products_of(snapshot: str, columns: Sequence[str] = COLUMNS) -> pa.Table:
     """The products as the crawl ``snapshot`` found them: kept beside the data, or in git's and DVC's history.
+
+    Args:
+        snapshot: crawl.snapshot of params.yaml, then.
+        columns: of products.parquet.
 
     Raises:
         InputError: no such crawl is known; the text names those that are.
     """
     kept = {path.stem: path for path in SNAPSHOTS.glob("*.parquet")}
     if snapshot in kept:
-        return read_table(kept[snapshot], SCHEMA, "crawl", COLUMNS)
+        return read_table(kept[snapshot], SCHEMA, "crawl", columns)
     commits = snapshots_in_history()
     if snapshot not in commits:
         known = ", ".join(sorted(kept.keys() | commits.keys())) or "none"
         raise InputError(f"no crawl of the name {snapshot!r} is known; known are: {known}")
-    return pq.read_table(io.BytesIO(read_output(PRODUCTS, commits[snapshot])), columns=list(COLUMNS))
+    return pq.read_table(io.BytesIO(read_output(PRODUCTS, commits[snapshot])), columns=list(columns))

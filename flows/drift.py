@@ -1,0 +1,172 @@
+"""How far two crawls are apart: the report for people, and the profiles of crawls that it compares.
+
+A crawl's profile is made when its data are on disk and kept in `PROFILES`. Where it is not there any more (`make
+clean`, a new clone), git's history and DVC's cache still have the crawl's products, but to fetch a whole crawl's
+pictures for a report would be too much: what concerns them is then left out, with a line that says so.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from atlas_model.crawl_profile import PRODUCT_COLUMNS, Profile
+from atlas_model.drift import Figure, compare
+from atlas_model.errors import InputError
+from atlas_model.files import write_json, write_text
+from atlas_model.params import Params
+from atlas_model.progress import say
+from atlas_model.records import IMAGES, iterate_shards, read_table
+from atlas_model.records import PRODUCTS as SCHEMA
+from flows import dvc_repo
+from flows.changes_command import products_of
+from flows.drift_markdown import as_markdown
+from flows.model_folders import CHAMPION, shipped_model
+from flows.stages.paths import PRODUCTS, SHARDS, WORK
+
+PROFILES = WORK / "profiles"  # <snapshot>.json
+REPORTS = Path("reports/drift")
+FORMAT = 1  # of the profiles: raise it when an older one can no longer be compared
+BATCH = 100  # pictures read at once
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """What became of a comparison."""
+
+    markdown: str
+    drifted: list[str]  # names of the figures beyond their thresholds
+    path: Path  # of the markdown; the same as JSON beside it
+
+
+def report_drift(old: str, new: str, params: Params) -> DriftReport | None:
+    """Write how far the crawls ``old`` and ``new`` are apart; None where ``old`` is not known any more.
+
+    Where params.yaml names ``new``, it is compared as it is on disk: every stage must be up to date.
+
+    Raises:
+        InputError: ``new`` is not known.
+    """
+    try:
+        before = _profile_of(old)
+    except InputError as error:
+        say(f"drift: nothing to compare with: {error}")
+        return None
+    return _report((old, before), (new, _present_or_kept(new, params)), params)
+
+
+def compare_crawls(old: str, new: str, params: Params) -> DriftReport:
+    """As `report_drift`, for people who name the crawls.
+
+    Raises:
+        InputError: one of them is not known; the text names those that are.
+    """
+    return _report((old, _present_or_kept(old, params)), (new, _present_or_kept(new, params)), params)
+
+
+def remember(params: Params) -> None:
+    """Keep the profile of the crawl that the data are of, for comparisons with later ones.
+
+    To be called when a run has come to its end, after a promotion: pictures are compared as the champion of the next
+    run sees them, which is the one of this run's end. Costs milliseconds where nothing has changed since the last call.
+    """
+    if PRODUCTS.is_file() and SHARDS.is_dir():
+        _remembered(params)
+
+
+def last_remembered() -> str | None:
+    """The crawl of the last run that came to its end, which is what the next one's is to be compared with."""
+    kept = _kept()
+    return max(kept, key=lambda name: kept[name].stat().st_mtime_ns, default=None)
+
+
+def _report(old: tuple[str, Profile], new: tuple[str, Profile], params: Params) -> DriftReport:
+    figures = compare(old[1], new[1], **params.drift.model_dump(exclude={"sample"}))
+    markdown = as_markdown(old, new, figures)
+    path = REPORTS / f"{old[0]}..{new[0]}.md"
+    write_json(path.with_name(f"{old[0]}..{new[0]}.json"), _as_json(old, new, figures))
+    write_text(path, markdown)
+    return DriftReport(markdown, [figure.name for figure in figures if figure.drifted], path)
+
+
+def _as_json(old: tuple[str, Profile], new: tuple[str, Profile], figures: list[Figure]) -> dict[str, Any]:
+    categories = sorted({*old[1].categories, *new[1].categories})
+    return {
+        "old": old[0],
+        "new": new[0],
+        "figures": [asdict(figure) | {"drifted": figure.drifted} for figure in figures],
+        "categories": {name: [profile.categories.get(name, 0) for _, profile in (old, new)] for name in categories},
+    }
+
+
+def _present_or_kept(snapshot: str, params: Params) -> Profile:
+    """The profile of ``snapshot``, from the data themselves where they are of it."""
+    if snapshot == params.crawl.snapshot == dvc_repo.locked_snapshot() and PRODUCTS.is_file() and SHARDS.is_dir():
+        return _remembered(params)
+    return _profile_of(snapshot)
+
+
+def _profile_of(snapshot: str) -> Profile:
+    path = _kept().get(snapshot)
+    profile = path and _read(path)
+    return profile[1] if profile else Profile.of(products_of(snapshot, PRODUCT_COLUMNS))
+
+
+def _remembered(params: Params) -> Profile:
+    """The profile of what is on disk, from the file where that has not changed since."""
+    model = _model()
+    path, state = PROFILES / f"{params.crawl.snapshot}.json", _state(model, params)
+    kept = _read(path)
+    if kept is not None and kept[0] == state:
+        os.utime(path)  # it is that of the last run again
+        return kept[1]
+    profile = _present(model, params.drift.sample)
+    write_json(path, {"format": FORMAT, "state": state, "profile": profile.to_json()})
+    return profile
+
+
+def _present(model: Path, sample: int) -> Profile:
+    from atlas_model.checkpoint import DESCRIPTION, WEIGHTS  # torch, which takes seconds
+    from atlas_model.dataset import content_key
+    from atlas_model.picture_embedding import embed
+
+    sizes = read_table(SHARDS, IMAGES, "fetch", ("width", "height"))
+    # The shards are sorted by the pictures' own hashes: the first are as good as drawn by lot, and as far as both
+    # crawls have them they are the same in both.
+    batches = iterate_shards(SHARDS, IMAGES, "fetch", BATCH)
+    pictures = chain.from_iterable(batch["bytes"].to_pylist() for batch in batches)
+    return Profile.of(
+        read_table(PRODUCTS, SCHEMA, "crawl", PRODUCT_COLUMNS),
+        picture_sizes=sizes["width"].to_numpy().astype("int64") * sizes["height"].to_numpy(),
+        encoder=content_key([model / DESCRIPTION, model / WEIGHTS]),
+        embeddings=embed(model, islice(pictures, sample)),
+    )
+
+
+def _model() -> Path:
+    return CHAMPION if CHAMPION.is_dir() else shipped_model()
+
+
+def _state(model: Path, params: Params) -> str:
+    """A key of all that a profile is made of, without reading it."""
+    files = [PRODUCTS, *sorted(SHARDS.iterdir()), *sorted(model.iterdir())]
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(repr((stats, params.drift.sample)).encode()).hexdigest()
+
+
+def _kept() -> dict[str, Path]:
+    return {path.stem: path for path in PROFILES.glob("*.json")}
+
+
+def _read(path: Path) -> tuple[str, Profile] | None:
+    """The state and the profile in ``path``; nothing where it is missing, damaged or of another version."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            return None
+        return content["state"], Profile.from_json(content["profile"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
