@@ -110,12 +110,15 @@ def _parser() -> argparse.ArgumentParser:
 
     crawl = commands.add_parser("crawl", help="look at what a crawl does").add_subparsers(metavar="WHAT", required=True)
     changes = crawl.add_parser("changes", help="what changed in the shops between two crawls")
-    changes.add_argument("old", metavar="OLD", help="crawl.snapshot of the earlier crawl")
-    changes.add_argument("new", metavar="NEW", help="of the later one")
+    drift = crawl.add_parser("drift", help="how far two crawls are apart: categories, prices, titles, pictures")
+    for comparison in (changes, drift):
+        comparison.add_argument("old", metavar="OLD", help="crawl.snapshot of the earlier crawl")
+        comparison.add_argument("new", metavar="NEW", help="of the later one")
     changes.add_argument(
         "--output", type=Path, metavar="FILE", help=".csv or .parquet; default: reports/changes/OLD..NEW.csv"
     )
     changes.set_defaults(command=_crawl_changes)
+    drift.set_defaults(command=_crawl_drift)
 
     for name, words, command in (
         ("try", "what would be read on one page, field by field, and where", _crawl_try),
@@ -183,6 +186,16 @@ def _crawl_changes(old: str, new: str, output: Path | None) -> int:
     from flows.changes_command import report_changes
 
     return report_changes(old, new, output)
+
+
+def _crawl_drift(old: str, new: str) -> int:
+    from atlas_model.params import load_params
+    from flows.drift import compare_crawls
+
+    report = compare_crawls(old, new, load_params())
+    sys.stdout.write(report.markdown)
+    say(f"written: {report.path}")
+    return 0
 
 
 def _crawl_try(**options: Any) -> int:
