@@ -14,13 +14,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from atlas_model.errors import AtlasError, InputError, RetryError
 from atlas_model.processes import die_with_parent
 
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+    from dvc_data.hashfile.db import HashFileDB
+    from dvc_data.hashfile.hash_info import HashInfo
+
 BAD_INPUT = 2  # `InputError.exit_code`, as DVC reports it of a stage
+SETTINGS = (".dvc/config", ".dvcignore")  # of DVC, in git
 
 
 def stage_names() -> list[str]:
@@ -61,15 +68,146 @@ def run_stage(stage: str, on_line: Callable[[str], None], *, force: bool = False
         InputError: the stage refused its input (exit code 2); the text is what it said.
         AtlasError: it failed in another way.
     """
-    lines = []
-    with _started_dvc("repro", "--single-item", *["--force"] * force, stage) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip():
-                lines.append(line.rstrip())
-                on_line(line.rstrip())
-    if process.returncode:
-        raise _failure(stage, "\n".join(lines))
+    exit_code, output = _run_dvc(on_line, "repro", "--single-item", *["--force"] * force, stage)
+    if exit_code:
+        raise _failure(stage, output)
+
+
+def out_of_date() -> list[str]:
+    """What `dvc status` has a word on: stages to run, and files of ``.dvc`` that are not as it says."""
+    from dvc.repo import Repo
+
+    with _dvc_errors(), Repo() as repo:
+        return sorted(repo.status())
+
+
+def inputs() -> list[Path]:
+    """The files that stages depend on and none makes, and those that say what the stages are: all belong in git.
+
+    What .dvcignore names is not among them. Relative to the current folder.
+    """
+    from dvc.repo import Repo
+
+    with _dvc_errors(), Repo() as repo:
+        stages = list(repo.index.stages)
+        made = {Path(out.fs_path) for stage in stages for out in stage.outs}
+        needed = {Path(dep.fs_path) for stage in stages for dep in stage.deps if dep.is_in_repo}
+        given = [path for path in needed if made.isdisjoint([path, *path.parents])]
+        found = {Path(stage.path) for stage in stages}
+        for path in given:
+            found.update(map(Path, repo.dvcignore.find(repo.fs, str(path))) if path.is_dir() else [path])
+        found.update(path for path in map(Path(repo.root_dir).joinpath, SETTINGS) if path.exists())
+    return sorted(Path(os.path.relpath(path)) for path in found)
+
+
+def default_remote() -> str | None:
+    """The name of the remote that `dvc push` takes; None where the configuration names none."""
+    from dvc.repo import Repo
+
+    with _dvc_errors(), Repo() as repo:
+        name: str | None = repo.config["core"].get("remote")
+        return name
+
+
+def push(on_line: Callable[[str], None]) -> None:
+    """Bring to the default remote what dvc.lock and the ``.dvc`` files speak of, and see that all of it is there.
+
+    Args:
+        on_line: gets each line that DVC writes.
+
+    Raises:
+        AtlasError: it could not, or the cache lacks a part.
+    """
+    from dvc.repo import Repo
+
+    exit_code, output = _run_dvc(on_line, "push")
+    if exit_code:
+        said = re.findall(r"^ERROR: (.*)", output, re.MULTILINE) or ["it ended without saying why"]
+        raise AtlasError(
+            f"dvc push failed: {said[-1]}\nSee that the remote is there (`dvc remote list`) and that its credentials "
+            "are in the environment, then run again: what has been pushed is not pushed twice."
+        )
+    with _dvc_errors(), Repo() as repo:
+        states = [repo.cloud.status(needed, odb=remote) for remote, needed in repo.used_objs(push=True).items()]
+    lacking = sum(len(state.new) + len(state.missing) for state in states)
+    if lacking:  # of which DVC warns, no more
+        raise AtlasError(
+            f"dvc push: expected all data in the remote, got {lacking} objects that neither it nor the cache has. "
+            "`dvc repro` makes them again, then run again."
+        )
+
+
+def content_hash(folder: Path) -> str | None:
+    """What DVC calls the content of ``folder``: equal content, equal hash; None where there is no such folder."""
+    from dvc.repo import Repo
+
+    if not folder.is_dir():
+        return None
+    with _dvc_errors(), Repo() as repo, repo.lock:
+        return _hashed(repo, folder, dry_run=True)[1]
+
+
+def keep(folder: Path) -> str:
+    """Put the content of ``folder`` into DVC's cache; its hash, for `restore`."""
+    from dvc.repo import Repo
+    from dvc_data.hashfile.transfer import transfer
+
+    with _dvc_errors(), Repo() as repo, repo.lock:
+        staged, content = _hashed(repo, folder)
+        transfer(staged, repo.cache.local, {_hash_info(content)}, shallow=False)
+        return content
+
+
+def restore(content: str, folder: Path) -> None:
+    """Write to ``folder`` what `keep` was given once: from DVC's cache, else from its remote.
+
+    Args:
+        content: the hash that `keep` gave.
+        folder: a new one, or empty.
+
+    Raises:
+        InputError: neither has it whole.
+    """
+    from dvc.repo import Repo
+    from dvc_data.hashfile import load
+    from dvc_data.hashfile.checkout import CheckoutError, checkout
+    from dvc_data.hashfile.transfer import transfer
+    from dvc_objects.errors import ObjectFormatError
+
+    def from_cache(repo: "Repo") -> None:
+        found = load(repo.cache.local, _hash_info(content))
+        checkout(str(folder.absolute()), repo.fs, found, repo.cache.local, force=True, state=repo.state)
+        if _hashed(repo, folder, dry_run=True)[1] != content:
+            raise ObjectFormatError("the cache is damaged")
+
+    try:
+        with _dvc_errors(), Repo() as repo, repo.lock:
+            try:
+                from_cache(repo)
+            except (OSError, CheckoutError, ObjectFormatError):
+                # Not `repo.cloud.pull`, which takes a folder whose list of files is in the cache for whole.
+                transfer(repo.cloud.get_remote_odb(), repo.cache.local, {_hash_info(content)}, shallow=False)
+                from_cache(repo)
+    except (InputError, OSError, CheckoutError, ObjectFormatError) as error:
+        raise InputError(
+            f"{folder}: expected its content, {content}, in DVC's cache or remote, got: {error}. "
+            "Fetch it from a remote that has it (`dvc fetch --all-commits`)"
+        ) from error
+
+
+def _hash_info(content: str) -> "HashInfo":
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    return HashInfo("md5", content)
+
+
+def _hashed(repo: "Repo", folder: Path, *, dry_run: bool = False) -> tuple["HashFileDB", str]:
+    """Where the content of ``folder`` was put for a while (with ``dry_run`` nowhere), and its hash."""
+    from dvc_data.hashfile.build import build
+
+    path = str(folder.absolute())
+    staged, _, found = build(repo.cache.local, path, repo.fs, "md5", ignore=repo.dvcignore, dry_run=dry_run)
+    return staged, found.hash_info.value
 
 
 def locked_snapshot() -> str | None:
@@ -118,6 +256,18 @@ def _git(*arguments: str) -> str:
     """What git prints; nothing where it cannot: no repository, no such file in that commit."""
     done = subprocess.run(["git", *arguments], capture_output=True, encoding="utf-8", errors="replace", check=False)
     return done.stdout if done.returncode == 0 else ""
+
+
+def _run_dvc(on_line: Callable[[str], None], *arguments: str) -> tuple[int, str]:
+    """The exit code of a `dvc` command, and what it wrote."""
+    lines = []
+    with _started_dvc(*arguments) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip():
+                lines.append(line.rstrip())
+                on_line(line.rstrip())
+    return process.returncode, "\n".join(lines)
 
 
 @contextmanager
