@@ -21,7 +21,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from atlas_model.errors import InputError, MissingError
+from atlas_model.errors import AtlasError, InputError, MissingError
 from atlas_model.files import replacing
 from atlas_model.images import Preprocessing, to_array
 from atlas_model.progress import track
@@ -59,9 +59,11 @@ def load_split(folder: Path, name: str, taxonomy: Taxonomy, cache: Path) -> Spli
         folder: what the stage `split` wrote.
         name: train, val or test.
         taxonomy: to turn labels into indices.
-        cache: folder for the decoded pixels, keyed by the content of the split's files.
+        cache: folder for the decoded pixels, keyed by the content of the split's files; older ones of the same split
+            are removed.
 
     Raises:
+        AtlasError: there is no room for the pixels.
         MissingError: no such split.
         TaxonomyError: a label is not in ``taxonomy``.
     """
@@ -73,7 +75,7 @@ def load_split(folder: Path, name: str, taxonomy: Taxonomy, cache: Path) -> Spli
     labels = [path for column in columns for path in column["taxonomy"]]
     return Split(
         name=name,
-        pixels=_pixels(shards, len(labels), preprocessing, cache),
+        pixels=_pixels(name, shards, len(labels), preprocessing, cache),
         paths=np.array([taxonomy.index(path) for path in labels], dtype=np.int64),
         image_ids=[image_id for column in columns for image_id in column["image_id"]],
         product_ids=[product_id for column in columns for product_id in column["product_id"]],
@@ -111,6 +113,14 @@ def load_taxonomy_json(path: Path) -> Taxonomy:
     return Taxonomy.from_json(json.loads(path.read_text(encoding="utf-8")), source=str(path))
 
 
+def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """What stands before the rows of an array of ``shape`` in numpy's own format."""
+    header = io.BytesIO()
+    what = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, what)
+    return header.getvalue()
+
+
 def content_key(paths: list[Path]) -> str:
     """A short key of the bytes of files: equal content, equal key."""
     digest = hashlib.sha256()
@@ -128,17 +138,25 @@ def _preprocessing_of(shard: Path) -> Preprocessing:
         raise InputError(f"{shard}: no preprocessing in its metadata. Run the stage again: dvc repro split") from error
 
 
-def _pixels(shards: list[Path], rows: int, preprocessing: Preprocessing, cache: Path) -> np.ndarray:
-    path = cache / f"{content_key(shards)}.npy"
+def _pixels(name: str, shards: list[Path], rows: int, preprocessing: Preprocessing, cache: Path) -> np.ndarray:
+    path = cache / f"{name}-{content_key(shards)}.npy"
     if not path.exists():
+        for old in [*cache.glob(f"{name}-*"), *cache.glob(f".{name}-*.tmp")]:  # the latter of killed runs
+            old.unlink()
         channels = 3 if preprocessing.mode == "RGB" else 1
-        shape = (rows, channels, preprocessing.size, preprocessing.size)
-        with replacing(path) as temporary:
-            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            for row, data in enumerate(track(_picture_bytes(shards), "decode", rows, "pictures")):
-                array[row] = to_array(Image.open(io.BytesIO(data), formats=["PNG"]).convert(preprocessing.mode))
-            array.flush()
-            del array
+        shape = (channels, preprocessing.size, preprocessing.size)
+        try:
+            # Written rather than mapped: a disk that is full ends who writes to a mapped file, without a word.
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                file.write(npy_header(np.dtype(np.uint8), (rows, *shape)))
+                for data in track(_picture_bytes(shards), "decode", rows, "pictures"):
+                    picture = Image.open(io.BytesIO(data), formats=["PNG"]).convert(preprocessing.mode)
+                    file.write(to_array(picture).reshape(shape).tobytes())
+        except OSError as error:
+            raise AtlasError(
+                f"{path}: the pixels of {rows} pictures could not be put there: {error}. Make room, or, if a picture "
+                "cannot be read, make the split again: dvc repro split"
+            ) from error
     pixels: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return pixels
 

@@ -1,6 +1,6 @@
 """What a frozen encoder makes of a split's pictures: computed once, kept on disk, and read instead of the pictures.
 
-A cache is one array in half precision, named after all that it depends on: the encoder's weights and form, the
+A cache is one array in half precision, named after all that it depends on: the encoder's code, weights and form, the
 preprocessing, and the pixels themselves; so a changed split or weight file never reads an old one. It grows row by
 row under another name: a run that was killed goes on after its last whole row. A split has one cache: making a new
 one removes the old.
@@ -9,7 +9,6 @@ Augmentation changes pixels, so there is none here (params.yaml must say so). Kn
 """
 
 import hashlib
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from atlas_model.dataset import Split, to_device
+from atlas_model import encoder as encoder_module
+from atlas_model.dataset import Split, npy_header, to_device
 from atlas_model.encoder import Encoder
 from atlas_model.errors import AtlasError
 from atlas_model.files import sync_directory
@@ -85,18 +85,15 @@ def load_features(encoder: Encoder, split: Split, cache: Path, *, batch_size: in
 def _encode(encoder: Encoder, split: Split, part: Path, *, batch_size: int, device: torch.device) -> None:
     """Bring ``part`` to its full length: a header of numpy's, then one row a picture."""
     shape = (len(split), *encoder(split.pictures(np.arange(1), device)).shape[1:])
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": np.lib.format.dtype_to_descr(HALF), "fortran_order": False, "shape": shape}
-    )
+    header = npy_header(HALF, shape)
     row_bytes = HALF.itemsize * shape[1] * shape[2]
     with part.open("ab") as file, Progress(f"features {split.name}", len(split), "pictures") as progress:
-        done = (file.tell() - len(header.getbuffer())) // row_bytes
+        done = (file.tell() - len(header)) // row_bytes
         if done < 0:
             done = 0
             file.truncate(0)
-            file.write(header.getbuffer())
-        file.truncate(len(header.getbuffer()) + done * row_bytes)
+            file.write(header)
+        file.truncate(len(header) + done * row_bytes)
         progress.advance(done)
         for start in range(done, len(split), batch_size):
             rows = np.arange(start, min(start + batch_size, len(split)))
@@ -113,7 +110,8 @@ def _encode(encoder: Encoder, split: Split, part: Path, *, batch_size: int, devi
 
 
 def _key(encoder: Encoder, split: Split) -> str:
-    digest = hashlib.sha256(repr((encoder, split.preprocessing, split.pixels.shape)).encode())
+    code = Path(str(encoder_module.__file__)).read_text(encoding="utf-8"), torch.__version__
+    digest = hashlib.sha256(repr((code, encoder, split.preprocessing, split.pixels.shape)).encode())
     for name, tensor in (dict(encoder.named_buffers()) | encoder.state_dict()).items():  # not all buffers are saved
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy())

@@ -33,6 +33,8 @@ from atlas_model.progress import Progress, say
 from atlas_model.training_state import TrainingState, load_state, save_state
 from atlas_model.validation import Constraint, Examples, constraint_effect, path_accuracy
 
+CHECK_STEPS = 100  # steps between two looks at whether the weights are numbers: a GPU has to be waited for
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -105,7 +107,7 @@ def fit(
         on_epoch: called once per epoch in order, also for those of an earlier, interrupted run.
 
     Raises:
-        AtlasError: the loss is no number any more.
+        AtlasError: the weights are no numbers any more, or there is no room for ``state_file``.
     """
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs miss it
     model.encoder.freeze_before(recipe.fine_tune_from)
@@ -176,10 +178,10 @@ def _epoch(
             done = (epoch - 1) * len(steps) + index
             _step(model, optimizer, recipe, learning_rate_factor(done, len(steps) * recipe.epochs, recipe.warmup_share))
             progress.advance(len(of))
+            if index % CHECK_STEPS == 0 or index == len(steps) - 1:
+                _check_weights(model, job, epoch)
         distributed.add_up([losses])
         mean_loss = float(losses.mean())
-        if not math.isfinite(mean_loss):
-            raise AtlasError(f"{job}: the loss is {mean_loss} in epoch {epoch}. Lower train.encoder_lr and decoder_lr.")
         distributed.average([buffer for buffer in model.buffers() if buffer.is_floating_point()])
         seconds = time.perf_counter() - started
         accuracy, constraint = 0.0, None
@@ -236,6 +238,15 @@ def _step(model: Model, optimizer: torch.optim.Optimizer, recipe: Recipe, lr_fac
     optimizer.zero_grad(set_to_none=True)
 
 
+def _check_weights(model: Model, job: str, epoch: int) -> None:
+    """Fail where training has come to an end already: a loss that is no number leaves no weight that is one."""
+    if not torch.stack([weight.isfinite().all() for weight in model.parameters()]).all():
+        raise AtlasError(
+            f"{job}: the weights grew beyond all numbers in epoch {epoch}. Lower train.encoder_lr and decoder_lr, or "
+            "take other train.weights."
+        )
+
+
 def _optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
     groups = (
         (model.encoder.parameters(), recipe.encoder_lr),
@@ -255,7 +266,7 @@ def _order(count: int, size: int, generator: torch.Generator) -> Iterator[Int[np
     for start in range(0, count, size):
         # In each batch in the order of the file: neighbours on disk are read together.
         rows = np.sort(order[start : start + size])
-        if len(rows) > 1 or count == 1:  # batch norm may have nothing to average in a last batch of one
+        if len(rows) > 1 or 1 in {count, size}:  # batch norm may have nothing to average in a last batch of one
             yield rows
 
 

@@ -4,6 +4,7 @@ Written whole after each epoch, so that a kill costs one epoch at most. Knows no
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from atlas_model.errors import AtlasError
 from atlas_model.files import replacing
+from atlas_model.progress import say
 
 
 @dataclass
@@ -24,29 +27,47 @@ class TrainingState:
 
 
 def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
-    """Write everything to ``path``, whole or not at all."""
+    """Write everything to ``path``, whole or not at all.
+
+    Raises:
+        AtlasError: there is no room for it.
+    """
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in values.items()}
     cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(cpu, temporary, metadata={"records": json.dumps(state.records)})
+    try:
+        with replacing(path) as temporary:
+            save_file(cpu, temporary, metadata={"records": json.dumps(state.records)})
+    except (OSError, SafetensorError) as error:
+        raise AtlasError(
+            f"{path}: the state of training could not be written: {error}. Make room there and run it again (it goes "
+            "on after the last epoch that was)."
+        ) from error
 
 
 def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState | None:
     """Put what `save_state` wrote into ``model`` and ``optimizer``.
 
     Returns:
-        The rest; None where there is no such file, or none of this model: training then starts anew.
+        The rest; None where there is no such file, or none of this model: training then starts anew, and ``model`` and
+        ``optimizer`` are as they were.
     """
+    if not path.exists():
+        return None
     try:
         with safe_open(path, framework="pt") as file:
             records = json.loads(file.metadata()["records"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        model.load_state_dict(_below("model/", tensors))
-    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError):
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        say(f"{path}: expected the state of training, got: {error}. Training starts anew")
         return None
+    weights, best = _below("model/", tensors), _below("best/", tensors)
+    if not _shapes(weights) == _shapes(best) == _shapes(model.state_dict()):
+        say(f"{path}: expected the state of training of this model, got that of another. Training starts anew")
+        return None
+    model.load_state_dict(weights)
     values: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below("optimizer/", tensors).items():
         index, _, key = name.partition("/")
@@ -56,7 +77,11 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
         for key, tensor in kept.items():
             if tensor.shape == weight.shape:  # a fused step takes for granted that they lie in memory alike
                 kept[key] = torch.empty_like(weight).copy_(tensor)
-    return TrainingState(records=records, best=_below("best/", tensors))
+    return TrainingState(records=records, best=best)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """What all tests share: checked tensor shapes, a world of their own, and copies of the project."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -113,6 +114,15 @@ def prefect_server(_own_world: None, tmp_path_factory: pytest.TempPathFactory) -
     """A Prefect server that all tests of this worker share: whoever wants it gives PREFECT_API_URL to a child."""
     with serving_prefect(tmp_path_factory.mktemp("server")) as server:
         yield server
+
+
+@pytest.fixture
+def little_room() -> Iterator[None]:
+    """No file may grow beyond 1000 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def commit_all(folder: Path, git_env: dict[str, str]) -> None:

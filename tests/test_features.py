@@ -1,6 +1,5 @@
 """The cache of a frozen encoder's features: what it holds, when it is read, and what becomes of it."""
 
-import resource
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from atlas_model import features
 from atlas_model.dataset import Split, ahead
 from atlas_model.encoder import Encoder, build_encoder
 from atlas_model.errors import AtlasError
@@ -72,7 +72,7 @@ def test_holds_what_the_encoder_says_and_is_read_again(tmp_path: Path) -> None:
     assert len(again) == ROWS
 
 
-def test_anything_changed_is_computed_anew_and_the_old_removed(tmp_path: Path) -> None:
+def test_anything_changed_is_computed_anew_and_the_old_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = set()
     split = make_split()
     other_pixels = replace(split, pixels=split.pixels.copy())
@@ -101,6 +101,9 @@ def test_anything_changed_is_computed_anew_and_the_old_removed(tmp_path: Path) -
         (path,) = tmp_path.glob("train-*")
         names.add(path.name)
     assert len(names) == 7
+    monkeypatch.setattr(features.encoder_module, "__file__", __file__)
+    load(make_encoder(), split, tmp_path)
+    assert not names & {path.name for path in tmp_path.iterdir()}, "other code may make other cells of the same"
     assert len(list(tmp_path.glob("val-*"))) == 1, "the other split keeps its own"
 
 
@@ -114,19 +117,10 @@ def test_a_killed_run_goes_on_after_its_last_whole_row(torn_bytes: int, tmp_path
     with part.open("r+b") as file:
         file.truncate(part.stat().st_size - torn_bytes)
     encoder = make_encoder()
-    features = load(encoder, split, tmp_path)
+    found = load(encoder, split, tmp_path)
     assert encoder.seen == 1 + ROWS - 12 + (torn_bytes > 0)
-    torch.testing.assert_close(features.cells_of(np.arange(ROWS), CPU), expected(encoder, split), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.cells_of(np.arange(ROWS), CPU), expected(encoder, split), rtol=1e-3, atol=1e-3)
     assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
-
-
-@pytest.fixture
-def little_room() -> Iterator[None]:
-    """No file may grow beyond 1000 bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.usefixtures("little_room")

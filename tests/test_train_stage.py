@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from atlas_model.categorizer import Architecture, Categorizer, Classifier, save
-from atlas_model.errors import CheckpointError, MissingError
+from atlas_model.dataset import Split, load_split
+from atlas_model.errors import AtlasError, CheckpointError, MissingError
 from atlas_model.images import Preprocessing, encode_png
 from atlas_model.params import Params, load_params
 from atlas_model.records import PREDICTIONS, SPLIT
@@ -143,6 +144,47 @@ def test_a_model_of_another_taxonomy_is_refused(
         save(model, folder, Preprocessing(16, "L", "squash"), params={}, metrics={})
     with pytest.raises(CheckpointError, match=f"^{which}: expected a model of the taxonomy in .*{difference}"):
         evaluate.run(params())
+
+
+@pytest.mark.usefixtures("params")
+def test_pixels_are_decoded_once_and_only_those_of_the_present_split_are_kept() -> None:
+    cache = paths.WORK / "pixels"
+
+    def load(name: str) -> Split:
+        return load_split(paths.SPLITS, name, TAXONOMY, cache)
+
+    write_split("train", 48)
+    write_split("val", 12)
+    whole, _ = load("train"), load("val")
+    (kept,) = cache.glob("train-*")
+    written_at = kept.stat().st_mtime_ns
+    assert np.array_equal(load("train").pixels, whole.pixels)
+    assert kept.stat().st_mtime_ns == written_at
+    (cache / ".train-1.npy.99.tmp").touch()  # of a run that was killed
+    write_split("train", 24)
+    assert len(load("train").pixels) == 24
+    assert len(whole.pixels) == 48, "who has the old ones open keeps them"
+    assert sorted(path.name.partition("-")[0] for path in cache.iterdir()) == ["train", "val"]
+
+
+@pytest.mark.usefixtures("params")
+def test_no_room_for_pixels_is_an_error_that_says_so(request: pytest.FixtureRequest) -> None:
+    write_split("train", 48)
+    request.getfixturevalue("little_room")
+    with pytest.raises(AtlasError, match=r"pixels of 48 pictures could not be put there.*Make room"):
+        load_split(paths.SPLITS, "train", TAXONOMY, paths.WORK)
+    assert not list(paths.WORK.iterdir())
+
+
+@pytest.mark.usefixtures("splits")
+def test_work_in_progress_is_of_the_weights_that_were_given(params: Callable[..., Params]) -> None:
+    weights = Path("resnet18.safetensors")
+    given = params(train={"encoder": "resnet18", "weights": str(weights), "erase": 0.0}).train
+    missing = train._key(given)
+    weights.write_bytes(b"one")
+    one = train._key(given)
+    weights.write_bytes(b"two")
+    assert len({missing, one, train._key(given)}) == 3
 
 
 def test_without_splits_the_stage_that_makes_them_is_named(params: Callable[..., Params]) -> None:

@@ -2,12 +2,14 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from atlas_model import training
@@ -128,12 +130,41 @@ def test_a_killed_run_resumes_and_ends_as_if_never_killed(tmp_path: Path, monkey
         assert tensor.equal(resumed.state_dict()[name]), name
 
 
-def test_a_torn_state_file_starts_anew(tmp_path: Path) -> None:
-    train(tmp_path, replace(RECIPE, epochs=1))
+def torn(content: bytes) -> bytes:
+    return content[:1000]
+
+
+def foreign(content: bytes) -> bytes:
+    """Sound, but without a word on what it is."""
+    return safetensors.torch.save(safetensors.torch.load(content))
+
+
+def of_another_model(content: bytes) -> bytes:
+    """With the right names, and one weight larger than here."""
+    tensors = {name: tensor + 7 for name, tensor in safetensors.torch.load(content).items()}
+    tensors["model/decoder.output.weight"] = torch.zeros(99, 16)
+    return safetensors.torch.save(tensors, {"records": "[]"})
+
+
+@pytest.mark.parametrize("damage", [torn, foreign, of_another_model])
+def test_a_state_file_of_no_use_starts_anew_and_leaves_no_trace(
+    damage: Callable[[bytes], bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    once = replace(RECIPE, epochs=1)
+    right, _ = train(tmp_path, once)
     state = tmp_path / "state.safetensors"
-    state.write_bytes(state.read_bytes()[:1000])
-    _, records = train(tmp_path, replace(RECIPE, epochs=1))
+    state.write_bytes(damage(state.read_bytes()))
+    model, records = train(tmp_path, once)
     assert len(records) == 1
+    assert all(tensor.equal(model.state_dict()[name]) for name, tensor in right.state_dict().items())
+    assert capsys.readouterr().err.count(f"{state}: expected the state of training") == 1
+
+
+@pytest.mark.usefixtures("little_room")
+def test_no_room_for_the_state_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(AtlasError, match=r"state of training could not be written.*Make room"):
+        train(tmp_path, replace(RECIPE, epochs=1))
+    assert not list(tmp_path.iterdir())
 
 
 def test_stops_when_validation_no_longer_gets_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,9 +244,18 @@ def test_the_constraints_effect_by_hand(monkeypatch: pytest.MonkeyPatch) -> None
     assert constraint_effect(model, val, 4, CPU) == Constraint(1.0, 0.5, 0.25)
 
 
-def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(AtlasError, match=r"the loss is .* Lower train\.encoder_lr"):
-        train(tmp_path, replace(RECIPE, encoder_lr=1e30, decoder_lr=1e30, clip_norm=1e30))
+@pytest.mark.parametrize("batch_size", [16, 96])  # the second: in the very last step
+def test_weights_that_are_no_numbers_end_training(
+    batch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    real_step = training._step
+    monkeypatch.setattr(training, "_step", lambda *args: taken.append(1) or real_step(*args))
+    wild = replace(RECIPE, encoder_lr=1e39, decoder_lr=1e39, clip_norm=1e30, batch_size=batch_size, epochs=1)
+    with pytest.raises(AtlasError, match=r"weights grew beyond all numbers in epoch 1. Lower train\.encoder_lr"):
+        train(tmp_path, wild)
+    assert len(taken) == 1, "no step is taken for nothing"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
@@ -239,6 +279,7 @@ def test_a_last_batch_of_one_is_left_out() -> None:
     generator = torch.Generator().manual_seed(1)
     assert sorted(map(len, training._order(33, 16, generator))) == [16, 16]
     assert sorted(map(len, training._order(1, 16, generator))) == [1]
+    assert sorted(map(len, training._order(3, 1, generator))) == [1, 1, 1], "who wants batches of one gets them"
 
 
 def test_a_description_that_makes_no_sense_is_a_checkpoint_error(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Stage `train`: the splits to models/categorizer and, with the same encoder and budget, models/baseline.
 
-Work in progress lies in .atlas/train/, keyed by the parameters, the splits and the code: a killed run resumes after
-its last epoch, a run with anything changed starts anew, and so does one after a run that ended well. What a wholly
-frozen encoder makes of the pictures lies in .atlas/features/ and outlasts the run.
+Work in progress lies in .atlas/train/, keyed by the parameters, the splits, the weights given and the code: a killed
+run resumes after its last epoch, a run with anything changed starts anew, and so does one after a run that ended well.
+What a wholly frozen encoder makes of the pictures lies in .atlas/features/ and outlasts the run.
 
 `torchrun --nproc_per_node N -m flows.stages.train` trains with N processes, on as many GPUs where there are some.
 """
@@ -116,8 +116,9 @@ def _seen(model: Model, split: Split, recipe: Recipe, device: torch.device) -> E
 
 
 def _key(given: TrainParams) -> str:
-    code = sorted(Path(atlas_model.__file__).parent.glob("*.py"))
-    content = content_key([TAXONOMY, *sorted(SPLITS.glob("*.parquet")), *code])
+    code = [Path(__file__), *sorted(Path(atlas_model.__file__).parent.glob("*.py"))]
+    weights = [path for path in [Path(given.weights or "")] if path.is_file()]
+    content = content_key([TAXONOMY, *sorted(SPLITS.glob("*.parquet")), *code, *weights])
     return hashlib.sha256(f"{given.model_dump_json()} {torch.__version__} {content}".encode()).hexdigest()[:32]
 
 
