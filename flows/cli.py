@@ -133,6 +133,8 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument("--folder", type=Path, metavar="DIR", help="default: tests/pages/<host>")
         one.set_defaults(command=command)
 
+    _add_champion_commands(commands)
+
     importing = commands.add_parser("import-manifest", help="fetch labelled pictures for the stage zoom_train")
     importing.add_argument("manifest", type=Path, metavar="FILE", help="[{filename, image_url, label, title}]")
     importing.add_argument("--output", type=Path, metavar="DIR", help="default: zoom_train.labelled of params.yaml")
@@ -141,6 +143,22 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="find the faults of params.yaml and the files that it names")
     check.set_defaults(command=_check)
     return parser
+
+
+def _add_champion_commands(commands: Any) -> None:
+    promoting = commands.add_parser("promote", help="make the last trained model the champion, if it is not worse")
+    promoting.add_argument("--force", action="store_true", help="also if it is, or if the champion's folder is damaged")
+    promoting.set_defaults(command=_promote)
+
+    rolling_back = commands.add_parser("rollback", help="make an earlier champion the champion again")
+    rolling_back.add_argument(
+        "version",
+        nargs="?",
+        type=_positive,
+        metavar="VERSION",
+        help="its number in models/champions.json; default: the one whose place the champion took",
+    )
+    rolling_back.set_defaults(command=_roll_back)
 
 
 def _positive(text: str) -> int:
@@ -208,6 +226,23 @@ def _crawl_record(**options: Any) -> int:
     from flows.crawl_command import record_page
 
     return record_page(**options)
+
+
+def _promote(force: bool) -> int:
+    from atlas_model.params import load_params
+    from flows.promote import promote
+
+    decision = promote(load_params(), force=force)
+    sys.stdout.write(decision.markdown)
+    return 0 if decision.accepted else AtlasError.exit_code
+
+
+def _roll_back(version: int | None) -> int:
+    from flows.champion import roll_back
+
+    champion = roll_back(version)
+    sys.stdout.write(f"the champion is version {champion.version} again: {champion.reason}\n")
+    return 0
 
 
 def _import_manifest(manifest: Path, output: Path | None) -> int:

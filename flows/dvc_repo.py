@@ -22,6 +22,7 @@ from atlas_model.errors import AtlasError, InputError, RetryError
 from atlas_model.processes import die_with_parent
 
 if TYPE_CHECKING:
+    from dvc.ignore import DvcIgnoreFilter
     from dvc.repo import Repo
     from dvc_data.hashfile.db import HashFileDB
     from dvc_data.hashfile.hash_info import HashInfo
@@ -144,7 +145,7 @@ def content_hash(folder: Path) -> str | None:
     if not folder.is_dir():
         return None
     with _dvc_errors(), Repo() as repo, repo.lock:
-        return _hashed(repo, folder, dry_run=True)[1]
+        return _hashed(repo, folder, dry_run=True, ignore=repo.dvcignore)[1]
 
 
 def keep(folder: Path) -> str:
@@ -153,7 +154,7 @@ def keep(folder: Path) -> str:
     from dvc_data.hashfile.transfer import transfer
 
     with _dvc_errors(), Repo() as repo, repo.lock:
-        staged, content = _hashed(repo, folder)
+        staged, content = _hashed(repo, folder, dry_run=False, ignore=repo.dvcignore)
         transfer(staged, repo.cache.local, {_hash_info(content)}, shallow=False)
         return content
 
@@ -177,7 +178,7 @@ def restore(content: str, folder: Path) -> None:
     def from_cache(repo: "Repo") -> None:
         found = load(repo.cache.local, _hash_info(content))
         checkout(str(folder.absolute()), repo.fs, found, repo.cache.local, force=True, state=repo.state)
-        if _hashed(repo, folder, dry_run=True)[1] != content:
+        if _hashed(repo, folder, dry_run=True, ignore=None)[1] != content:  # the folder itself may be ignored
             raise ObjectFormatError("the cache is damaged")
 
     try:
@@ -201,12 +202,14 @@ def _hash_info(content: str) -> "HashInfo":
     return HashInfo("md5", content)
 
 
-def _hashed(repo: "Repo", folder: Path, *, dry_run: bool = False) -> tuple["HashFileDB", str]:
+def _hashed(
+    repo: "Repo", folder: Path, *, dry_run: bool, ignore: "DvcIgnoreFilter | None"
+) -> tuple["HashFileDB", str]:
     """Where the content of ``folder`` was put for a while (with ``dry_run`` nowhere), and its hash."""
     from dvc_data.hashfile.build import build
 
     path = str(folder.absolute())
-    staged, _, found = build(repo.cache.local, path, repo.fs, "md5", ignore=repo.dvcignore, dry_run=dry_run)
+    staged, _, found = build(repo.cache.local, path, repo.fs, "md5", ignore=ignore, dry_run=dry_run)
     return staged, found.hash_info.value
 
 

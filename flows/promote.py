@@ -1,0 +1,228 @@
+"""Whether the model that was trained last, the challenger, becomes the champion, and the change itself.
+
+The two answer today's validation pictures as `atlas predict` would, and `atlas_model.promotion` judges. A product is
+in the same split in every crawl, so the champion never learnt from what it is judged on, as long as the parameters of
+the split stay what they were; where they have not, the reason says so. Why a model was or was not promoted is written
+to ``reports/promote/<champion>..<challenger>.json`` and ``.md`` (by the beginnings of their hashes), and taken from
+there as long as nothing has changed: the flow asks after every run.
+"""
+
+import json
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atlas_model.errors import CheckpointError, MissingError
+from atlas_model.files import write_json, write_text
+from atlas_model.params import Params
+from flows import champion, dvc_repo
+from flows.champion import Event
+from flows.model_folders import CHAMPION
+from flows.stages.paths import CATEGORIZER, SHARDS, SPLITS, TAXONOMY, WORK
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from atlas_model.categorizer import Categorizer
+    from atlas_model.dataset import Split
+    from atlas_model.images import Preprocessing
+    from atlas_model.taxonomy import Taxonomy
+
+REPORTS = Path("reports/promote")
+SPLIT_KEYS = {"val_share", "test_share", "near_duplicate_distance", "respect_hint", "seed"}  # say what is validation
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of the challenger."""
+
+    promoted: bool  # it has just become the champion
+    changed: bool  # False: it was the champion already
+    version: int  # of the champion, now
+    reason: str  # one line
+    markdown: str  # the same with the figures, for a report
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the challenger is the champion now; only such a run is worth a version of its own."""
+        return self.promoted or not self.changed
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether the challenger may take the place."""
+
+    accepted: bool
+    reason: str
+    table: str = ""  # markdown
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def promote(params: Params, *, force: bool = False) -> Decision:
+    """Make the challenger the champion if it is not worse by more than the margins.
+
+    Args:
+        params: ``promote``, ``split``, and how ``evaluate`` lets models answer.
+        force: promote it whatever the figures say, and whatever the champion's folder looks like.
+
+    Raises:
+        InputError: no model was trained yet, or the champion's folder is damaged (which ``force`` mends).
+        AtlasError: another promotion is going on.
+    """
+    if not CATEGORIZER.is_dir():
+        raise MissingError(f"{CATEGORIZER}: expected a trained model, got none. Train one: dvc repro train")
+    with champion.changing():
+        history = champion.read_history()
+        if not force:
+            champion.settle(history)
+        challenger = dvc_repo.keep(CATEGORIZER)
+        current = history[-1] if history else None
+        if current is not None and current.model == challenger:
+            if force:  # the folder may be damaged
+                champion.crown(history[:-1], current)
+            reason = f"the model is the champion already, version {current.version}"
+            return Decision(False, False, current.version, reason, f"{reason[0].upper()}{reason[1:]}.\n")
+        judgement = _judge(params, history, challenger, force=force)
+        version = current.version if current else 0
+        if judgement.accepted:
+            version = max((event.version for event in history), default=0) + 1
+            champion.crown(
+                history,
+                Event(
+                    version=version,
+                    model=challenger,
+                    at=champion.now(),
+                    reason=judgement.reason,
+                    figures=judgement.figures,
+                    replaced=current.version if current else None,
+                    rollback=False,
+                    split=_split_rule(params),
+                ),
+            )
+        verdict = f"promoted to version {version}" if judgement.accepted else f"not promoted: version {version} stays"
+        markdown = f"**{verdict[0].upper()}{verdict[1:]}.** {judgement.reason}\n\n{judgement.table}"
+        write_text(_report(current, challenger).with_suffix(".md"), markdown)
+        return Decision(judgement.accepted, True, version, f"{verdict}: {judgement.reason}", markdown)
+
+
+def _judge(params: Params, history: list[Event], challenger: str, *, force: bool) -> Judgement:
+    if not history or force:
+        _load(CATEGORIZER, params)  # a champion has to answer
+        return Judgement(True, f"forced by hand, against version {history[-1].version}" if history else "the first one")
+    unwanted = champion.rolled_back(history)
+    if challenger in unwanted:
+        return Judgement(
+            False, f"it is version {unwanted[challenger]}, which was rolled back; `atlas promote --force` takes it"
+        )
+    current = history[-1]
+    given = {
+        "champion": current.model,
+        "challenger": challenger,
+        "splits": dvc_repo.content_hash(SPLITS),
+        "promote": params.promote.model_dump(),
+        "beam": params.evaluate.beam,
+    }
+    report = _report(current, challenger)
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(report.read_text(encoding="utf-8"))
+        if known.pop("given") == given:
+            return Judgement(**known)
+    judgement = _compare(params, current)
+    write_json(report, {"given": given, **asdict(judgement)})
+    return judgement
+
+
+def _compare(params: Params, current: Event) -> Judgement:
+    """What the figures say; the two models answer one after the other."""
+    from atlas_model.dataset import load_split, load_taxonomy_json
+    from atlas_model.promotion import judge
+
+    taxonomy = load_taxonomy_json(TAXONOMY)
+    split = load_split(SPLITS, "val", taxonomy, WORK / "pixels")
+    known_to_both = set(taxonomy.labels)
+    answers = []
+    for folder in (CHAMPION, CATEGORIZER):
+        found, knows = _answers(folder, split, taxonomy, params)
+        answers.append(found)
+        known_to_both &= knows
+    verdict = judge(
+        [taxonomy.labels[path] for path in split.paths],
+        *answers,
+        split.product_ids,
+        known=known_to_both,
+        **params.promote.model_dump(),
+    )
+    reason = f"against version {current.version} {verdict.reason}"
+    if current.split != _split_rule(params):
+        reason += (
+            f". The parameters of the split have changed since version {current.version}: it may have learnt from "
+            "some of these pictures, which flatters it"
+        )
+    figures = {c.figure: c.challenger for c in verdict.comparisons[:1]}
+    return Judgement(verdict.accepted, reason, verdict.markdown, figures)
+
+
+def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params) -> tuple[list[str], set[str]]:
+    """The label that the model in ``folder`` gives each picture, and all labels that it knows."""
+    import numpy as np
+
+    from atlas_model.predict import Predictor
+    from atlas_model.progress import Progress
+    from atlas_model.taxonomy import SEPARATOR
+
+    model, preprocessing, device = _load(folder, params)
+    predictor, pixels = Predictor(model, preprocessing, device), _pixels(split, preprocessing, taxonomy)
+    found = []
+    with Progress(f"promote: {folder.name} answers", len(split), "pictures") as progress:
+        for start in range(0, len(split), params.evaluate.batch_size):
+            batch = np.asarray(pixels[start : start + params.evaluate.batch_size])
+            found += [SEPARATOR.join(best.path) for (best,) in predictor.answer(batch, params.evaluate.beam)]
+            progress.advance(len(batch))
+    return found, set(model.taxonomy.labels)
+
+
+def _load(folder: Path, params: Params) -> tuple["Categorizer", "Preprocessing", "torch.device"]:
+    from atlas_model.categorizer import load_categorizer
+    from atlas_model.device import choose_device
+
+    device = choose_device(params.evaluate.device)
+    try:
+        return *load_categorizer(folder, device), device
+    except CheckpointError as error:
+        if folder != CHAMPION:
+            raise
+        raise CheckpointError(
+            f"the champion cannot be compared with: {error} `atlas promote --force` puts the last trained model in "
+            "its place."
+        ) from error
+
+
+def _pixels(split: "Split", preprocessing: "Preprocessing", taxonomy: "Taxonomy") -> "np.ndarray":
+    """The pictures of ``split`` as a model of ``preprocessing`` takes them.
+
+    A champion may have learnt from pictures of another size than today's, which are the ones stored. To blow those up
+    would be unfair to it, so they are prepared again from what the shops served.
+    """
+    if preprocessing == split.preprocessing:
+        return split.pixels
+    from atlas_model.dataset import load_split
+    from atlas_model.split_files import read_columns, write_split_files
+
+    columns = ["image_id", "product_id", "title", "taxonomy", "label", "split"]
+    rows = read_columns(SPLITS, [split.name], columns).to_pylist()
+    with tempfile.TemporaryDirectory(dir=WORK) as folder:
+        write_split_files(Path(folder), SHARDS, rows, preprocessing)
+        again = load_split(Path(folder), split.name, taxonomy, WORK / "promote")
+    assert again.image_ids == split.image_ids, "both are sorted by it"
+    return again.pixels
+
+
+def _split_rule(params: Params) -> dict[str, Any]:
+    return params.split.model_dump(include=SPLIT_KEYS)
+
+
+def _report(current: Event | None, challenger: str) -> Path:
+    return REPORTS / f"{current.model[:8] if current else 'none'}..{challenger[:8]}.json"
