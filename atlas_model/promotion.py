@@ -26,7 +26,7 @@ HEADLINE = "micro F"
 class Comparison:
     """One figure of both models on the same pictures."""
 
-    figure: str  # `HEADLINE`, or the category whose F it is
+    figure: str  # `HEADLINE`, or "F of <category>"
     pictures: int  # that show it
     champion: float
     challenger: float
@@ -63,24 +63,6 @@ class Verdict:
         left_out = f"; {self.left_out} pictures left out, of categories that one does not know" * bool(self.left_out)
         verdict = "not worse by more than the margin" if self.accepted else "may be worse by more than the margin"
         return f"{verdict} on {self.pictures} validation pictures: {told}{categories}{left_out}"
-
-    @property
-    def markdown(self) -> str:
-        """The verdict as a table; nothing where there was nothing to compare."""
-        if not self.comparisons:
-            return ""
-        rows = [
-            "| figure | pictures | champion | challenger | difference | 95 % interval | margin | |",
-            "|---|--:|--:|--:|--:|--:|--:|---|",
-        ]
-        for c in self.comparisons:
-            low, high = c.interval
-            figure = c.figure if c.figure == HEADLINE else f"F of {c.figure.replace('|', chr(92) + '|')}"
-            rows.append(
-                f"| {figure} | {c.pictures} | {c.champion:.4f} | {c.challenger:.4f} | {c.challenger - c.champion:+.4f} "
-                f"| {low:+.4f} to {high:+.4f} | {c.margin:g} | {'passed' if c.passed else '**failed**'} |"
-            )
-        return "\n".join(rows) + "\n"
 
 
 def judge(
@@ -130,7 +112,7 @@ def judge(
     low, high = np.percentile(differences, PERCENTILES, axis=0).tolist()
     once = np.ones(len(kept), dtype=np.int64)
     columns = zip(
-        [HEADLINE, *(names[place] for place in large)],
+        [HEADLINE, *(f"F of {names[place]}" for place in large)],
         [len(kept), *counts[large].tolist()],
         _figures(once, right, old, large).tolist(),
         _figures(once, right, new, large).tolist(),
@@ -156,8 +138,7 @@ def _figures(
 
 def _told(comparison: Comparison) -> str:
     c = comparison
-    name = c.figure if c.figure == HEADLINE else f"F of {c.figure}"
     return (
-        f"{name} {c.challenger:.4f}, {c.challenger - c.champion:+.4f} "
+        f"{c.figure} {c.challenger:.4f}, {c.challenger - c.champion:+.4f} "
         f"(95 % interval {c.interval[0]:+.4f} to {c.interval[1]:+.4f}, margin {c.margin:g})"
     )

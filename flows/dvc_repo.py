@@ -31,8 +31,12 @@ BAD_INPUT = 2  # `InputError.exit_code`, as DVC reports it of a stage
 SETTINGS = (".dvc/config", ".dvcignore")  # of DVC, in git
 
 
-def stage_names() -> list[str]:
-    """The stages of dvc.yaml, each after those that it depends on: the order in which `dvc repro` runs them.
+class DvcBusyError(RetryError):
+    """Another dvc command is at work in this project."""
+
+
+def stages() -> dict[str, list[str]]:
+    """The stages of dvc.yaml, each with those that it depends on, in the order in which `dvc repro` runs them.
 
     Raises:
         InputError: this is no DVC project, or its dvc.yaml is not valid.
@@ -41,14 +45,24 @@ def stage_names() -> list[str]:
     from networkx import dfs_postorder_nodes
 
     with _dvc_errors(), Repo() as repo:
-        return [stage.addressing for stage in dfs_postorder_nodes(repo.index.graph) if stage.cmd]
+        graph = repo.index.graph
+        return {
+            stage.addressing: sorted(needed.addressing for needed in graph.successors(stage) if needed.cmd)
+            for stage in dfs_postorder_nodes(graph)
+            if stage.cmd
+        }
+
+
+def stage_names() -> list[str]:
+    """The stages of dvc.yaml, each after those that it depends on; raises as `stages` does."""
+    return list(stages())
 
 
 def is_up_to_date(stage: str) -> bool:
     """Whether ``stage`` has nothing to do: its command, parameters, dependencies and outputs are those of dvc.lock.
 
     Raises:
-        RetryError: another dvc command is at work in this project.
+        DvcBusyError: another dvc command is at work in this project.
         InputError: this is no DVC project, or its dvc.yaml is not valid.
     """
     from dvc.repo import Repo
@@ -67,11 +81,12 @@ def run_stage(stage: str, on_line: Callable[[str], None], *, force: bool = False
 
     Raises:
         InputError: the stage refused its input (exit code 2); the text is what it said.
+        DvcBusyError: another dvc command works with its files.
         AtlasError: it failed in another way.
     """
     exit_code, output = _run_dvc(on_line, "repro", "--single-item", *["--force"] * force, stage)
     if exit_code:
-        raise _failure(stage, output)
+        raise failure(stage, output)
 
 
 def out_of_date() -> list[str]:
@@ -82,10 +97,12 @@ def out_of_date() -> list[str]:
         return sorted(repo.status())
 
 
-def inputs() -> list[Path]:
-    """The files that stages depend on and none makes, and those that say what the stages are: all belong in git.
+def inputs() -> dict[Path, list[Path]]:
+    """What stages depend on and none makes, and what says which stages there are: all of it belongs in git.
 
-    What .dvcignore names is not among them. Relative to the current folder.
+    Returns:
+        File or folder -> the files that it is or has, without those that .dvcignore names; relative to the current
+        folder.
     """
     from dvc.repo import Repo
 
@@ -93,12 +110,10 @@ def inputs() -> list[Path]:
         stages = list(repo.index.stages)
         made = {Path(out.fs_path) for stage in stages for out in stage.outs}
         needed = {Path(dep.fs_path) for stage in stages for dep in stage.deps if dep.is_in_repo}
-        given = [path for path in needed if made.isdisjoint([path, *path.parents])]
-        found = {Path(stage.path) for stage in stages}
-        for path in given:
-            found.update(map(Path, repo.dvcignore.find(repo.fs, str(path))) if path.is_dir() else [path])
-        found.update(path for path in map(Path(repo.root_dir).joinpath, SETTINGS) if path.exists())
-    return sorted(Path(os.path.relpath(path)) for path in found)
+        paths = {path for path in needed if made.isdisjoint([path, *path.parents])}
+        paths |= {Path(stage.path) for stage in stages} | {Path(repo.root_dir) / name for name in SETTINGS}
+        files = {path: [path] if path.is_file() else repo.dvcignore.find(repo.fs, str(path)) for path in paths}
+        return {_here(path): [_here(file) for file in files[path]] for path in sorted(paths)}
 
 
 def default_remote() -> str | None:
@@ -196,15 +211,17 @@ def restore(content: str, folder: Path) -> None:
         ) from error
 
 
+def _here(path: Path | str) -> Path:
+    return Path(os.path.relpath(path))
+
+
 def _hash_info(content: str) -> "HashInfo":
     from dvc_data.hashfile.hash_info import HashInfo
 
     return HashInfo("md5", content)
 
 
-def _hashed(
-    repo: "Repo", folder: Path, *, dry_run: bool, ignore: "DvcIgnoreFilter | None"
-) -> tuple["HashFileDB", str]:
+def _hashed(repo: "Repo", folder: Path, *, dry_run: bool, ignore: "DvcIgnoreFilter | None") -> tuple["HashFileDB", str]:
     """Where the content of ``folder`` was put for a while (with ``dry_run`` nowhere), and its hash."""
     from dvc_data.hashfile.build import build
 
@@ -275,12 +292,9 @@ def _run_dvc(on_line: Callable[[str], None], *arguments: str) -> tuple[int, str]
 
 @contextmanager
 def _started_dvc(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    # Stages call `python`: it has to be this one also where no venv is active and none is in the project. DVC runs
-    # them in the user's own shell, which may be one that cannot.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.dvc_repo", *arguments],
-        env={**os.environ, "PATH": path, "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1"},
+        env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -295,7 +309,19 @@ def _started_dvc(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             raise
 
 
-def _failure(stage: str, output: str) -> AtlasError:
+def environment() -> dict[str, str]:
+    """That of a process in which DVC runs stages."""
+    # Stages call `python`: it has to be this one also where no venv is active and none is in the project. DVC runs
+    # them in the user's own shell, which may be one that cannot.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1"}
+
+
+def failure(stage: str, output: str) -> AtlasError:
+    """The error of a `dvc repro` of ``stage`` that failed, from what it wrote."""
+    busy = re.search(r"^ERROR: (Unable to acquire lock|.* is busy, it is being blocked by:)(.*)", output, re.M | re.S)
+    if busy:
+        return _busy(busy[0])
     said_by_stage = re.search(r"^error: (.*?)(?=^ERROR: |\Z)", output, re.DOTALL | re.MULTILINE)
     said_by_dvc = re.findall(r"^ERROR: (.*)", output, re.MULTILINE)
     exit_code = re.search(r"exited with (-?\d+)$", said_by_dvc[-1]) if said_by_dvc else None
@@ -309,6 +335,12 @@ def _failure(stage: str, output: str) -> AtlasError:
     return AtlasError(f"stage {stage} failed: {reason}\nIts lines above say more. To continue, {again}")
 
 
+def _busy(said_by_dvc: str) -> DvcBusyError:
+    holders = re.findall(r"^  \(PID (\d+)\): (.*)", said_by_dvc, re.MULTILINE)
+    who = "".join(f", pid {pid}: {command}" for pid, command in sorted(set(holders)))
+    return DvcBusyError(f"another dvc command is at work in this project{who}. Run again when it has ended")
+
+
 @contextmanager
 def _dvc_errors() -> Iterator[None]:
     from dvc.exceptions import DvcException
@@ -317,7 +349,7 @@ def _dvc_errors() -> Iterator[None]:
     try:
         yield
     except LockError as error:
-        raise RetryError("another dvc command is at work in this project: run again when it has ended") from error
+        raise _busy(str(error)) from error
     except DvcException as error:
         raise InputError(f"DVC: {error}") from error
 

@@ -20,6 +20,7 @@ from atlas_model.params import Params
 from flows import champion, dvc_repo
 from flows.champion import Event
 from flows.model_folders import CHAMPION
+from flows.printing import in_markdown
 from flows.stages.paths import CATEGORIZER, SHARDS, SPLITS, TAXONOMY, WORK
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from atlas_model.categorizer import Categorizer
     from atlas_model.dataset import Split
     from atlas_model.images import Preprocessing
+    from atlas_model.promotion import Verdict
     from atlas_model.taxonomy import Taxonomy
 
 REPORTS = Path("reports/promote")
@@ -103,7 +105,7 @@ def promote(params: Params, *, force: bool = False) -> Decision:
                 ),
             )
         verdict = f"promoted to version {version}" if judgement.accepted else f"not promoted: version {version} stays"
-        markdown = f"**{verdict[0].upper()}{verdict[1:]}.** {judgement.reason}\n\n{judgement.table}"
+        markdown = f"**{verdict[0].upper()}{verdict[1:]}.** {in_markdown(judgement.reason)}\n\n{judgement.table}"
         write_text(_report(current, challenger).with_suffix(".md"), markdown)
         return Decision(judgement.accepted, True, version, f"{verdict}: {judgement.reason}", markdown)
 
@@ -162,7 +164,20 @@ def _compare(params: Params, current: Event) -> Judgement:
             "some of these pictures, which flatters it"
         )
     figures = {c.figure: c.challenger for c in verdict.comparisons[:1]}
-    return Judgement(verdict.accepted, reason, verdict.markdown, figures)
+    return Judgement(verdict.accepted, reason, _table(verdict), figures)
+
+
+def _table(verdict: "Verdict") -> str:
+    """The comparisons in markdown."""
+    rows = [
+        "| figure | pictures | champion | challenger | difference | 95 % interval | margin | |",
+        "|---|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for c in verdict.comparisons:
+        cells = [in_markdown(c.figure), f"{c.pictures}", f"{c.champion:.4f}", f"{c.challenger:.4f}"]
+        cells += [f"{c.challenger - c.champion:+.4f}", f"{c.interval[0]:+.4f} to {c.interval[1]:+.4f}", f"{c.margin:g}"]
+        rows.append(f"| {' | '.join([*cells, 'passed' if c.passed else '**failed**'])} |")
+    return "\n".join([*rows, ""])
 
 
 def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params) -> tuple[list[str], set[str]]:
