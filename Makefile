@@ -8,7 +8,7 @@ CODE := $(wildcard atlas_model crawlers flows tests benchmarks tools)
 # DVC runs the stages in the user's own shell, which may be one that cannot run them.
 export SHELL := /bin/sh
 
-.PHONY: run flow test fast lint format deps lock benchmark benchmark-fashion-mnist clean help
+.PHONY: run flow up down test fast lint format deps lock benchmark benchmark-fashion-mnist clean help
 
 run: $(STAMP)  ## crawl, fetch, filter, split, train, evaluate: whatever is not up to date
 	@$(BIN)/atlas check
@@ -16,6 +16,12 @@ run: $(STAMP)  ## crawl, fetch, filter, split, train, evaluate: whatever is not 
 
 flow: $(STAMP)  ## the same stages as one Prefect flow
 	@$(BIN)/python -m flows.pipeline
+
+up: $(STAMP)  ## the schedule and its UI, until Ctrl-C (PORT=4201; DETACH=1: in the background)
+	@$(BIN)/python -m flows.up $(if $(PORT),--port $(PORT)) $(if $(DETACH),--detach)
+
+down: $(STAMP)  ## end what is up in this project
+	@$(BIN)/python -m flows.up --down
 
 test: lint  ## lint, types, layers, every test, coverage (ARGS="-k search" for some)
 	$(BIN)/coverage erase
