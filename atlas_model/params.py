@@ -213,7 +213,7 @@ class PipelineParams(Section):
     commit: bool  # after an accepted run: `dvc push` where there is a remote, then a commit and a tag
     branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]  # of those commits
     runner: Literal["threads", "dask", "ray"]  # what fetch, zoom and evaluate spread their shards over
-    workers: PositiveInt  # threads, or processes of Dask or Ray
+    workers: PositiveInt | None  # threads, or processes of Dask or Ray; null: one per processor
 
 
 class DriftParams(Section):
@@ -294,17 +294,19 @@ def set_snapshot(snapshot: str, path: Path = PARAMS_FILE) -> None:
         ParamsError: the file is not valid, or would not be with it, or says ``crawl.snapshot`` in a form that cannot
             be replaced; it is as before.
     """
-    place = ("crawl", "snapshot")
-    params, file = load_params(path), path.resolve()  # a link stays one
+    load_params(path)
+    file = path.resolve()  # a link stays one
+    expected = parse_yaml(file, ParamsError)
     with replacing(file) as temporary:
-        temporary.write_bytes(replace_text(file, place, snapshot, ParamsError))
+        temporary.write_bytes(replace_text(file, ("crawl", "snapshot"), snapshot, ParamsError))
         shutil.copymode(file, temporary)
-        expected = params.model_copy(update={"crawl": params.crawl.model_copy(update={"snapshot": snapshot})})
-        if load_params(temporary) != expected:
+        expected["crawl"]["snapshot"] = snapshot
+        if parse_yaml(temporary, ParamsError) != expected:
             raise ParamsError(
-                f"{path}: {'.'.join(place)} cannot be replaced without changing more than that. Write it as a line of "
-                "its own, without anchors, aliases and merge keys"
+                f"{path}: crawl.snapshot cannot be replaced without changing more than that. Write it as a line of its "
+                "own, once, without anchors, aliases and merge keys"
             )
+        load_params(temporary)
 
 
 def _check_shares(val_share: float, test_share: float) -> None:
