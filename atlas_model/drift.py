@@ -68,8 +68,7 @@ def compare(
 def total_variation(old: Int[np.ndarray, "... k"], new: Int[np.ndarray, "... k"]) -> Float[np.ndarray, "..."]:
     """Half the summed differences between the shares of ``k`` kinds: the share that would have to change its kind."""
     shares = [counts / counts.sum(axis=-1, keepdims=True) for counts in (old, new)]
-    distance: np.ndarray = np.abs(shares[0] - shares[1]).sum(axis=-1) / 2
-    return distance
+    return np.asarray(np.abs(shares[0] - shares[1]).sum(axis=-1) / 2)
 
 
 def kolmogorov_smirnov(old: Float[np.ndarray, "n"], new: Float[np.ndarray, "m"]) -> float:

@@ -1,0 +1,223 @@
+"""A crawl is pinned by its name in params.yaml: who changes it, and what DVC makes of that."""
+
+import os
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import yaml
+
+from atlas_model.errors import AtlasError, ParamsError
+from atlas_model.params import load_params, set_snapshot
+from flows import dvc_repo
+from flows.recrawl import start_new_crawl
+from flows.stages import paths
+
+ROOT = Path(__file__).resolve().parent.parent
+NIGHT = datetime(2026, 11, 22, 3, tzinfo=UTC)
+NAME = "2026-11-22T030000Z"
+LINE = "  snapshot: sample-1  "
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's params.yaml alone in a folder, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    assert LINE in Path("params.yaml").read_text()
+    return Path("params.yaml")
+
+
+def lock(snapshot: str) -> None:
+    """A dvc.lock that says that the data are of ``snapshot``."""
+    crawl = {"cmd": "true", "params": {"params.yaml": {"crawl": {"source": "demo", "snapshot": snapshot}}}}
+    Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"crawl": crawl, "fetch": {"cmd": "true"}}}))
+
+
+# --- the name in params.yaml
+
+
+@pytest.mark.parametrize(
+    ("written", "becomes"),
+    [
+        (LINE, f"  snapshot: {NAME}  "),
+        ("  snapshot:    'sample-1' # no", f"  snapshot:    '{NAME}' # no"),
+        ('  "snapshot": "sample-1"', f'  "snapshot": "{NAME}"'),
+        ("  snapshot:\n    # where\n    sample-1 ", f"  snapshot:\n    # where\n    {NAME} "),
+    ],
+    ids=["plain", "quoted", "double", "next line"],
+)
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"], ids=["lf", "crlf"])
+def test_nothing_but_the_name_changes(params: Path, written: str, becomes: str, ending: bytes) -> None:
+    before = params.read_text().replace(LINE, written).replace("# how far", "# \u00fc\N{GRINNING FACE} how far")
+    bytes_before = b"\xef\xbb\xbf" + before.encode().replace(b"\n", ending).rstrip()
+    params.write_bytes(bytes_before)
+    params.chmod(0o664)
+    assert start_new_crawl(NIGHT) == ("sample-1", NAME)
+    changed = bytes_before.replace(written.encode().replace(b"\n", ending), becomes.encode().replace(b"\n", ending))
+    assert params.read_bytes() == changed
+    assert params.stat().st_mode & 0o777 == 0o664
+    assert load_params().crawl.snapshot == NAME
+    assert list(Path().iterdir()) == [Path("params.yaml")]
+
+
+def test_it_may_stand_in_one_line_with_others_and_behind_a_link(params: Path) -> None:
+    content = yaml.safe_dump(yaml.safe_load(params.read_text()), default_flow_style=True)
+    assert " snapshot: sample-1, source: demo" in content
+    Path("real").mkdir()
+    Path("real/params.yaml").write_text(content)
+    params.unlink()
+    params.symlink_to("real/params.yaml")
+    set_snapshot("two")
+    assert Path("real/params.yaml").read_text() == content.replace("snapshot: sample-1", "snapshot: two")
+    assert params.is_symlink()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "  snapshot: &name sample-1  ",
+        "  snapshot: !!str sample-1  ",
+        "  snapshot: >-\n    sample-1\n  #",
+        '  snapshot: "sample\\x2d1"  ',
+        "  snapshot: one\n  snapshot: sample-1  ",
+    ],
+    ids=["anchor", "tag", "folded", "escaped", "twice"],
+)
+def test_what_cannot_be_replaced_safely_is_refused(params: Path, written: str) -> None:
+    before = params.read_text().replace(LINE, written)
+    params.write_text(before)
+    with pytest.raises(ParamsError, match=r"crawl\.snapshot.*Write it"):
+        start_new_crawl(NIGHT)
+    assert params.read_text() == before
+    assert list(Path().iterdir()) == [Path("params.yaml")]
+
+
+def test_a_name_that_others_repeat_is_refused(params: Path) -> None:
+    before = params.read_text()
+    params.write_text(before.replace("source: demo", "source: &x demo").replace(LINE, "  snapshot: *x "))
+    with pytest.raises(ParamsError, match=r"crawl\.snapshot cannot be replaced"):
+        start_new_crawl(NIGHT)
+    params.write_text(before.replace("crawl:\n", "crawl:\n  <<: {snapshot: sample-1}\n").replace(LINE, "  # "))
+    with pytest.raises(ParamsError, match=r"crawl\.snapshot: expected a text on one line.*got 'none'"):
+        start_new_crawl(NIGHT)
+
+
+def test_faults_of_the_file_are_told_as_ever(params: Path) -> None:
+    params.write_text(params.read_text().replace("timeout_s: 30", "timeout_s: soon"))
+    with pytest.raises(ParamsError, match=r"crawl\.timeout_s"):
+        start_new_crawl(NIGHT)
+
+
+# --- which name
+
+
+def test_names_say_when_and_never_repeat(params: Path) -> None:
+    zurich = timezone(timedelta(hours=1))
+    assert start_new_crawl(NIGHT.astimezone(zurich)) == ("sample-1", NAME)
+    lock(NAME)
+    assert start_new_crawl(NIGHT) == (NAME, "2026-11-22T030001Z"), "in the same second"
+    lock("2026-11-22T030001Z")
+    set_snapshot("sample-1")
+    assert start_new_crawl(NIGHT - timedelta(days=400)) == ("2026-11-22T030001Z", "2026-11-22T030002Z"), "a wrong clock"
+    lock("2026-11-22T030002Z")
+    paths.SNAPSHOTS.mkdir(parents=True)
+    (paths.SNAPSHOTS / "2026-11-22T030500Z.parquet").touch()
+    assert start_new_crawl(NIGHT)[1] == "2026-11-22T030501Z", "after going back"
+    assert isinstance(yaml.safe_load("2026-11-22T030000Z"), str), "no date, which would not be a name"
+
+
+def test_a_crawl_that_failed_is_gone_on_with_for_half_a_day(params: Path) -> None:
+    lock("sample-1")
+    assert start_new_crawl(NIGHT) == ("sample-1", NAME)
+    before = params.stat()
+    for hours in (0, 1, 11.9):
+        assert start_new_crawl(NIGHT + timedelta(hours=hours)) == ("sample-1", NAME)
+    assert params.stat() == before
+    later = NIGHT + timedelta(hours=12)
+    assert start_new_crawl(later) == ("sample-1", "2026-11-22T150000Z"), "compared with the last that has data"
+
+
+@pytest.mark.parametrize("name", ["by-hand", "2026-13-22T030000Z", "2026-11-22T030000Z-again"])
+def test_a_name_that_says_no_time_is_not_gone_on_with(params: Path, name: str) -> None:
+    lock("sample-1")
+    set_snapshot(name)
+    assert start_new_crawl(NIGHT) == ("sample-1", NAME)
+
+
+# --- what DVC makes of it
+
+
+def repro(env: dict[str, str]) -> list[str]:
+    """Run `dvc repro`; the stages that were really run."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
+    command = [sys.executable, "-m", "dvc", "repro"]
+    done = subprocess.run(command, env={**env, "PATH": path}, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return re.findall(r"Running stage '(\w+)'", done.stdout)
+
+
+@pytest.mark.slow
+def test_a_failed_crawl_loses_nothing(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mini_project)
+    dvc_repo.run_stage("crawl", lambda line: None)
+    old, new = start_new_crawl(NIGHT)
+    Path("fail-crawl").write_text("RetryError")
+    with pytest.raises(AtlasError, match="stage crawl failed"):
+        dvc_repo.run_stage("crawl", lambda line: None)
+    assert dvc_repo.locked_snapshot() == old
+    assert load_params().crawl.snapshot == new, "so that running again goes on with it"
+    assert start_new_crawl(NIGHT + timedelta(hours=1)) == (old, new)
+    Path("fail-crawl").unlink()
+    dvc_repo.run_stage("crawl", lambda line: None)
+    assert dvc_repo.locked_snapshot() == new
+    assert start_new_crawl(NIGHT + timedelta(hours=1)) == (new, "2026-11-22T040000Z")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_name_is_a_crawl(project: Path, git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real crawl of a category of the demo shop, and a stage after it."""
+    monkeypatch.chdir(project)
+    crawl = yaml.safe_load(Path("dvc.yaml").read_text())
+    after = {"cmd": "cat data/raw/products.parquet > after", "deps": [str(paths.PRODUCTS)], "outs": ["after"]}
+    stages = {"crawl": crawl["stages"]["crawl"], "after": after}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"vars": crawl["vars"], "stages": stages}))
+    Path("dvc.lock").unlink()
+    Path("metrics/crawl.json").unlink()
+    params = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(re.sub(r"max_pages_per_category: \d+", "max_pages_per_category: 1", params))
+
+    def sell(*categories: str) -> None:
+        lines = [f"Clothing->Tops->Shirt,http://shop-a.demo.test/c/{name}\n" for name in categories]
+        Path("data/sources.csv").write_text("".join(["Taxonomy,shop-a.demo.test\n", *lines]))
+
+    def commit(name: str) -> bytes:
+        for arguments in (["add", "-A"], ["commit", "-q", "-m", name], ["tag", name]):
+            subprocess.run(["git", *arguments], env=git_env, check=True, stdout=subprocess.DEVNULL)
+        return paths.PRODUCTS.read_bytes()
+
+    sell("shirts")
+    assert repro(git_env) == ["crawl", "after"]
+    first = commit("first")
+
+    start_new_crawl(NIGHT)
+    assert repro(git_env) == ["crawl"], "the shop is as it was: nothing after it runs"
+    assert commit("second") == first
+    assert repro(git_env) == [], "by itself it never crawls again"
+
+    sell("shirts", "t-shirts")
+    start_new_crawl(NIGHT + timedelta(days=1))
+    assert repro(git_env) == ["crawl", "after"]
+    third = commit("third")
+    assert third != first
+
+    subprocess.run(["git", "checkout", "-q", "second"], env=git_env, check=True)
+    assert repro(git_env) == [], "out of the cache: nobody is asked"
+    assert (dvc_repo.locked_snapshot(), paths.PRODUCTS.read_bytes()) == (NAME, first)
+    subprocess.run(["git", "checkout", "-q", "third", "--", "params.yaml", "data/sources.csv"], env=git_env, check=True)
+    assert repro(git_env) == [], "DVC finds a run by its parameters: the commit is not needed"
+    assert Path("after").read_bytes() == paths.PRODUCTS.read_bytes() == third
