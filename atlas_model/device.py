@@ -1,6 +1,8 @@
-"""Which device a model runs on, and how a process keeps its memory."""
+"""Which device a model runs on, with how many threads, and how a process keeps its memory."""
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -20,6 +22,21 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device: cuda was asked for, but torch sees no GPU. Use auto or cpu, or mend the driver.")
     return torch.device(name)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Have torch compute with one thread, for work of which several parts are done at once.
+
+    Sums of many numbers depend on how many threads add them up: with one, on every machine, they do not depend on who
+    does which part. To be entered before threads of ours start, because theirs is the number that they find.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def keep_freed_memory() -> None:

@@ -1,86 +1,35 @@
 """Measuring trained models on a split: what they answer, how right and how honest that is, what the constraint does.
 
-Every picture is encoded once and searched several times with the same weights: as in prediction; at temperature 1,
-for what calibration does; free of any mask, for what the taxonomy does; and exactly, for what the beam loses and how
-probable each node of the tree is. The baseline is the plain classifier of the same encoder, trained on the same
-pictures in the same order for as many epochs: what is different is the decoder's merit, or its fault.
+The sequence model's pictures are searched in four ways (`searching`). The baseline is the plain classifier of the same
+encoder, trained on the same pictures in the same order for as many epochs: what is different is the decoder's merit,
+or its fault.
 
 Knows nothing of where the figures go.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
-from atlas_model.calibration import (
-    Descent,
-    abstention_curve,
-    descend,
-    expected_calibration_error,
-    reliability,
-)
+from atlas_model.calibration import Descent, abstention_curve, expected_calibration_error, reliability
 from atlas_model.categorizer import Categorizer, Classifier
 from atlas_model.dataset import Split
-from atlas_model.exact_search import exact_search
+from atlas_model.device import one_thread_each
 from atlas_model.intervals import Answers, intervals
 from atlas_model.metrics import exact_paths, invalid_paths, path_scores
 from atlas_model.progress import Progress
 from atlas_model.records import PREDICTIONS
-from atlas_model.search import DeviceTrie, Found, beam_search
+from atlas_model.searching import CHUNK_BATCHES, Best, Chunk, Searched, Searches, Stored, joined, search, search_stored
 from atlas_model.taxonomy import Taxonomy
 
 THRESHOLDS = (*(step / 50 for step in range(50)), 0.99)  # least confidences of the abstention curve
 HEADLINE_THRESHOLD = 0.9  # the one of them that is among the figures
-
-
-Arrays = TypeVar("Arrays", "Best", "Exact")
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best path of each picture."""
-
-    path: Int[np.ndarray, "n"]
-    log_probability: Float[np.ndarray, "n"]
-    tokens: Int[np.ndarray, "n t"]
-
-    @classmethod
-    def of(cls, found: Found) -> "Best":
-        """The first of those found."""
-        return cls(*(each[:, 0].cpu().numpy() for each in (found.path, found.log_probability, found.tokens)))
-
-    @classmethod
-    def of_paths(cls, log_p: Float[Tensor, "b paths"]) -> "Best":
-        """The most probable path, which nobody wrote."""
-        best, path = log_p.max(dim=1)
-        return cls(path.cpu().numpy(), best.cpu().numpy(), np.empty((len(log_p), 0), dtype=np.int64))
-
-
-@dataclass(frozen=True)
-class Exact:
-    """What only exact search can say of each picture."""
-
-    path: Int[np.ndarray, "n"]
-    right_log_probability: Float[np.ndarray, "n"]  # of the right path
-    node: Int[np.ndarray, "n levels"]  # with the next as in `calibration.Descent`
-    node_probability: Float[np.ndarray, "n levels"]
-
-    @classmethod
-    def of(
-        cls, found: Found, log_p: Float[Tensor, "n nodes"], actual: Int[np.ndarray, "n"], taxonomy: Taxonomy
-    ) -> "Exact":
-        """Of the search's results and the right paths."""
-        ends = torch.from_numpy(taxonomy.trie.routes[actual].max(axis=1)).to(log_p.device)
-        right = log_p.gather(1, ends.unsqueeze(1)).squeeze(1)
-        descent = descend(taxonomy.trie, log_p)
-        return cls(found.path[:, 0].cpu().numpy(), right.cpu().numpy(), descent.node, descent.probability)
 
 
 @dataclass(frozen=True)
@@ -124,7 +73,6 @@ class Evaluation:
         )
 
 
-@torch.inference_mode()
 def evaluate(
     model: Categorizer,
     split: Split,
@@ -137,6 +85,8 @@ def evaluate(
     seed: int,
     batch_size: int,
     device: torch.device,
+    spread: Callable[[Callable[[Chunk], Searched], Sequence[Chunk]], Iterable[Searched]] = map,
+    stored: Stored | None = None,
 ) -> Evaluation:
     """The sequence model's answers for ``rows`` (at least one), and all that there is to say about them.
 
@@ -152,46 +102,37 @@ def evaluate(
         seed: of the sample and of the bootstrap.
         batch_size: pictures at once.
         device: where the model is.
+        spread: like `map`, which it is by default: has others search some of the chunks.
+        stored: the same model and split, for others that are not of this process.
     """
     taxonomy, actual = model.taxonomy, split.paths[rows]
-    trie = DeviceTrie.of(taxonomy.trie, device)
-    free_trie = DeviceTrie.free(len(taxonomy.tokens), taxonomy.depth + 1, device)
-    normalize = model.architecture.normalize
-    search = partial(
-        beam_search, model.decoder, beam=beam, top=1, normalize=normalize, length_normalization=length_normalization
-    )
-    search_all = partial(exact_search, model.decoder, top=1, normalize=normalize, temperature=model.temperature)
     sample = _sample(len(rows), exact_nodes // len(taxonomy.trie.path), seed)
-    answers: list[Best] = []
-    uncalibrated: list[Best] = []
-    free: list[Best] = []
-    exact: list[Exact] = []
-    with Progress(f"evaluate {split.name}", len(rows), "pictures") as progress:
-        for start in range(0, len(rows), batch_size):
-            batch = slice(start, start + batch_size)
-            cells = model.encoder(split.pictures(rows[batch], device))
-            for temperature, found in ((model.temperature, answers), (1.0, uncalibrated)):
-                found.append(Best.of(search(cells, trie, temperature=temperature)))
-            if normalize == "vocabulary":  # others know nothing of what nowhere can follow
-                free.append(Best.of(search(cells, free_trie, temperature=model.temperature)))
-            if sample[batch].any():
-                chosen = cells[torch.from_numpy(sample[batch]).to(device)]
-                of_chosen = search_all(chosen, trie, length_normalization=length_normalization)
-                exact.append(Exact.of(*of_chosen, actual[batch][sample[batch]], taxonomy))
-            progress.advance(len(cells))
-    evaluation = _evaluation(
-        split, rows, _joined(answers), _joined(uncalibrated), taxonomy, resamples=resamples, seed=seed
-    )
-    exactly = _joined(exact)
+    how = Searches(beam, length_normalization, batch_size)
+    if stored is None:
+        work = partial(search, model=model, pixels=split.pixels, how=how, device=device)
+    else:
+        work = partial(search_stored, stored=stored, how=how)
+    starts = range(0, len(rows), CHUNK_BATCHES * batch_size)
+    parts = [slice(start, start + CHUNK_BATCHES * batch_size) for start in starts]
+    searched: list[Searched] = []
+    with Progress(f"evaluate {split.name}", len(rows), "pictures") as progress, one_thread_each():
+        for found in spread(work, [Chunk(rows[part], actual[part], sample[part]) for part in parts]):
+            searched.append(found)
+            progress.advance(len(found.answers.path))
+    answers = joined([found.answers for found in searched])
+    uncalibrated = joined([found.uncalibrated for found in searched])
+    free = [found.free for found in searched if found.free]
+    exactly = joined([found.exact for found in searched if found.exact])
+    evaluation = _evaluation(split, rows, answers, uncalibrated, taxonomy, resamples=resamples, seed=seed)
     descent = Descent(exactly.node, exactly.node_probability)
     abstention = abstention_curve(taxonomy, actual[sample], descent, THRESHOLDS)
     figures = {
         "nll": -float(exactly.right_log_probability.mean()),
         "beam_equals_exact": float((evaluation.predicted[sample] == exactly.path).mean()),
         "exact_n": len(exactly.path),
-        "invalid_paths": invalid_paths(_joined(answers).tokens, taxonomy),
-        "unconstrained_invalid_share": invalid_paths(_joined(free).tokens, taxonomy) / len(rows) if free else None,
-        "unconstrained_micro_f1": exact_paths(_joined(free).tokens, actual, taxonomy) / len(rows) if free else None,
+        "invalid_paths": invalid_paths(answers.tokens, taxonomy),
+        "unconstrained_invalid_share": invalid_paths(joined(free).tokens, taxonomy) / len(rows) if free else None,
+        "unconstrained_micro_f1": exact_paths(joined(free).tokens, actual, taxonomy) / len(rows) if free else None,
         f"min_confidence_{HEADLINE_THRESHOLD}": abstention[THRESHOLDS.index(HEADLINE_THRESHOLD)],
     }
     return replace(evaluation, figures=evaluation.figures | figures, abstention=abstention)
@@ -212,8 +153,8 @@ def evaluate_baseline(
     evaluation = _evaluation(
         split,
         np.arange(len(split)),
-        _joined(answered),
-        _joined(uncalibrated),
+        joined(answered),
+        joined(uncalibrated),
         model.taxonomy,
         resamples=resamples,
         seed=seed,
@@ -260,9 +201,3 @@ def _sample(count: int, at_most: int, seed: int) -> Bool[np.ndarray, "n"]:
     chosen = np.zeros(count, dtype=np.bool_)
     chosen[np.random.default_rng(seed).permutation(count)[: max(1, at_most)]] = True
     return chosen
-
-
-def _joined(parts: Sequence[Arrays]) -> Arrays:
-    """Batches of arrays, one after the other."""
-    names = [field.name for field in fields(parts[0])]
-    return type(parts[0])(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

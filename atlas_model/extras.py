@@ -7,6 +7,8 @@ from atlas_model.errors import InputError
 EXTRAS = {  # the import names; pyproject.toml says what each is for
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("onnx", "onnxscript", "openvino"),
+    "dask": ("prefect_dask",),
+    "ray": ("prefect_ray",),
 }
 
 

@@ -4,36 +4,51 @@ Nothing is deleted: each picture keeps its row, with the reason why it is kept o
 """
 
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from atlas_model.device import choose_device, one_thread_each
 from atlas_model.errors import PictureError
 from atlas_model.images import decode, perceptual_hash
-from atlas_model.progress import Progress
-from atlas_model.records import SCORES
+from atlas_model.records import IMAGES, SCORES, iterate_shards
 from atlas_model.zoom import ZoomModel, scores
 
 
-def score_pictures(batches: Iterable[pa.RecordBatch], model: ZoomModel, threshold: float, total: int) -> pa.Table:
+def score_shard(shard: Path, *, model: Path, device: str, threshold: float, batch_size: int) -> pa.Table:
+    """Score the pictures of one file of `records.IMAGES`, whoever does it: all that it needs are files.
+
+    Args:
+        shard: the file.
+        model: folder of the model.
+        device: where the model runs, as of `choose_device`.
+        threshold: as of `score_pictures`, as is what comes back.
+        batch_size: pictures at once.
+    """
+    with one_thread_each():
+        trained = ZoomModel.load(model, choose_device(device))
+        return score_pictures(iterate_shards(shard, IMAGES, "fetch", batch_size), trained, threshold)
+
+
+def score_pictures(batches: Iterable[pa.RecordBatch], model: ZoomModel, threshold: float) -> pa.Table:
     """Score pictures (`records.IMAGES`), a batch of the file at a time.
 
     Args:
         batches: rows with ``image_id`` and ``bytes``.
         model: that scores them.
         threshold: a picture whose p_zoomed reaches it is not kept.
-        total: how many there are, for progress.
 
     Returns:
         A row of `records.SCORES` per picture, sorted by ``image_id``.
     """
-    tables = []
-    with Progress("zoom", total, "pictures") as progress:
-        for batch in batches:
-            tables.append(_score_batch(batch, model, threshold))
-            progress.advance(batch.num_rows)
+    return joined(_score_batch(batch, model, threshold) for batch in batches)
+
+
+def joined(tables: Iterable[pa.Table]) -> pa.Table:
+    """The rows of all tables of `records.SCORES`, sorted by ``image_id``."""
     return pa.concat_tables([SCORES.empty_table(), *tables]).sort_by("image_id")
 
 

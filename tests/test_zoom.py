@@ -252,7 +252,7 @@ PICTURES = [
 
 def test_every_picture_gets_a_row_and_a_reason(trained: tuple[ZoomModel, list[ZoomEpoch]]) -> None:
     batches = pa.Table.from_pylist(PICTURES, schema=IMAGES).to_batches(max_chunksize=3)
-    table = score_pictures(batches, trained[0], trained[0].threshold, total=4)
+    table = score_pictures(batches, trained[0], trained[0].threshold)
     assert table.schema == SCORES
     rows = table.to_pylist()
     assert [found["image_id"] for found in rows] == ["a", "b", "c", "d"]
@@ -263,12 +263,12 @@ def test_every_picture_gets_a_row_and_a_reason(trained: tuple[ZoomModel, list[Zo
         assert rows[0]["phash"] == perceptual_hash(image)
     found = measure(table, zoomed_ids={"a", "c", "b"})
     assert (found["precision_zoomed"], found["recall_zoomed"], found["n"]) == (0.5, 0.5, 3)
-    strict = score_pictures(batches, trained[0], threshold=0.0, total=4)
+    strict = score_pictures(batches, trained[0], threshold=0.0)
     assert strict["reason"].to_pylist() == ["zoomed", "unreadable", "zoomed", "zoomed"]
 
 
 def test_no_pictures_give_an_empty_table(trained: tuple[ZoomModel, list[ZoomEpoch]]) -> None:
-    table = score_pictures([], trained[0], 0.5, total=0)
+    table = score_pictures([], trained[0], 0.5)
     assert (table.num_rows, table.schema) == (0, SCORES)
     assert measure(table, {"a"})["f1_zoomed"] is None
 
@@ -280,6 +280,7 @@ def test_the_two_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         zoom_train=SimpleNamespace(**options),
         zoom=SimpleNamespace(threshold=None, batch_size=2, device="cpu"),
         crawl=SimpleNamespace(source="demo"),
+        pipeline=SimpleNamespace(runner="threads", workers=2),
     )
     with pytest.raises(MissingError, match=r"labelled.*import-manifest"):
         zoom_train_stage.run(params)

@@ -34,7 +34,9 @@ from atlas_model.params import Params
 from atlas_model.plots import MOST_CATEGORIES, abstention_plot, confusion_plot, reliability_plot
 from atlas_model.progress import track
 from atlas_model.records import PREDICTIONS, write_table
+from atlas_model.searching import Stored
 from atlas_model.taxonomy import SEPARATOR, CategoryPath, Taxonomy
+from flows.fan_out import Spread, spreading
 from flows.stages.entry import main, write_metrics
 from flows.stages.paths import BASELINE, CATEGORIZER, EVALUATION, PLOTS, SPLITS, TAXONOMY, WORK
 
@@ -46,6 +48,7 @@ def run(params: Params) -> None:
     """Evaluate both models."""
     given = params.evaluate
     device = choose_device(given.device)
+    spread = spreading(params.pipeline.runner, params.pipeline.workers, "evaluate")
     taxonomy = load_taxonomy_json(TAXONOMY)
     splits = {name: load_split(SPLITS, name, taxonomy, WORK / "pixels") for name in ("train", "val", "test")}
     model, _ = load_categorizer(CATEGORIZER, device)
@@ -67,6 +70,7 @@ def run(params: Params) -> None:
             beam=given.beam,
             length_normalization=given.length_normalization,
             exact_nodes=given.exact_nodes,
+            **_searchers(params, spread, split, device),
             **common,
         )
     test, plain = evaluations["test"], evaluate_baseline(baseline, splits["test"], **common)
@@ -93,6 +97,17 @@ def run(params: Params) -> None:
         _write_overlays(folder / "attention", model, splits["test"], shown, beam=given.beam, device=device)
     _write_plots(PLOTS / "evaluate", test, plain, taxonomy)
     write_metrics("evaluate", metrics)
+
+
+def _searchers(params: Params, spread: Spread, split: Split, device: torch.device) -> dict[str, Any]:
+    """Who searches ``split``, as `evaluate` takes it; this process alone where its engine or GPU needs no help."""
+    threads = params.pipeline.runner == "threads"
+    if params.evaluate.engine != "torch" or (threads and device.type != "cpu"):
+        return {}
+    if threads:
+        return {"spread": spread}
+    assert isinstance(split.pixels, np.memmap) and split.pixels.filename
+    return {"spread": spread, "stored": Stored(CATEGORIZER, Path(split.pixels.filename), params.evaluate.device)}
 
 
 def _check_same_taxonomy(folder: Path, model: Taxonomy, data: Taxonomy) -> None:

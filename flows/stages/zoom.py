@@ -2,13 +2,16 @@
 
 import time
 from collections import Counter
+from functools import partial
 
-from atlas_model.device import choose_device
+from atlas_model.device import choose_device, one_thread_each
 from atlas_model.params import Params
-from atlas_model.records import IMAGES, REFS, SCORES, count_rows, iterate_shards, read_table, write_table
+from atlas_model.progress import Progress
+from atlas_model.records import REFS, SCORES, count_rows, read_table, shard_paths, write_table
 from atlas_model.zoom import ZoomModel
-from atlas_model.zoom_scoring import measure, score_pictures
+from atlas_model.zoom_scoring import joined, measure, score_shard
 from crawlers.shop.catalogue import zoomed_urls
+from flows.fan_out import spreading
 from flows.stages.entry import main, write_metrics
 from flows.stages.paths import REFS as REFS_FILE
 from flows.stages.paths import SCORES as SCORES_FILE
@@ -16,14 +19,22 @@ from flows.stages.paths import SHARDS, ZOOM_MODEL
 
 
 def run(params: Params) -> None:
-    """Score every picture of the shards."""
+    """Score every picture of the shards, several shards at once."""
     options = params.zoom
     started = time.perf_counter()
-    model = ZoomModel.load(ZOOM_MODEL, choose_device(options.device))
-    threshold = model.threshold if options.threshold is None else options.threshold
-    total = count_rows(SHARDS, made_by="fetch")
-    batches = iterate_shards(SHARDS, IMAGES, made_by="fetch", batch_rows=options.batch_size)
-    table = score_pictures(batches, model, threshold, total)
+    spread = spreading(params.pipeline.runner, params.pipeline.workers, "zoom")
+    threshold = options.threshold
+    if threshold is None:
+        threshold = ZoomModel.load(ZOOM_MODEL, choose_device("cpu")).threshold
+    score = partial(
+        score_shard, model=ZOOM_MODEL, device=options.device, threshold=threshold, batch_size=options.batch_size
+    )
+    total, tables = count_rows(SHARDS, made_by="fetch"), []
+    with Progress("zoom", total, "pictures") as progress, one_thread_each():
+        for scored in spread(score, shard_paths(SHARDS, made_by="fetch")):
+            tables.append(scored)
+            progress.advance(scored.num_rows)
+    table = joined(tables)
     write_table(SCORES_FILE, table, SCORES)
     seconds = time.perf_counter() - started
     reasons = Counter(table["reason"].to_pylist())

@@ -1,0 +1,164 @@
+"""Searching pictures of a split in four ways: a chunk of them, whoever does it, from files alone if need be.
+
+Every picture is encoded once and searched as in prediction; at temperature 1, for what calibration does; free of any
+mask, for what the taxonomy does; and exactly, for what the beam loses and how probable each node of the tree is.
+
+A chunk is whole batches, so that what a picture is searched together with, and with it the last digit of every figure,
+does not depend on who does which. Knows nothing of figures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from atlas_model.calibration import descend
+from atlas_model.categorizer import Categorizer, load_categorizer
+from atlas_model.dataset import to_device
+from atlas_model.device import choose_device, one_thread_each
+from atlas_model.engines import accelerate
+from atlas_model.exact_search import exact_search
+from atlas_model.search import DeviceTrie, Found, beam_search
+from atlas_model.taxonomy import Taxonomy
+
+CHUNK_BATCHES = 4  # batches that the same one searches: it may have to load the model for them
+
+Arrays = TypeVar("Arrays", "Best", "Exact")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best path of each picture."""
+
+    path: Int[np.ndarray, "n"]
+    log_probability: Float[np.ndarray, "n"]
+    tokens: Int[np.ndarray, "n t"]
+
+    @classmethod
+    def of(cls, found: Found) -> "Best":
+        """The first of those found."""
+        return cls(*(each[:, 0].cpu().numpy() for each in (found.path, found.log_probability, found.tokens)))
+
+    @classmethod
+    def of_paths(cls, log_p: Float[Tensor, "b paths"]) -> "Best":
+        """The most probable path, which nobody wrote."""
+        best, path = log_p.max(dim=1)
+        return cls(path.cpu().numpy(), best.cpu().numpy(), np.empty((len(log_p), 0), dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What only exact search can say of each picture."""
+
+    path: Int[np.ndarray, "n"]
+    right_log_probability: Float[np.ndarray, "n"]  # of the right path
+    node: Int[np.ndarray, "n levels"]  # with the next as in `calibration.Descent`
+    node_probability: Float[np.ndarray, "n levels"]
+
+    @classmethod
+    def of(
+        cls, found: Found, log_p: Float[Tensor, "n nodes"], actual: Int[np.ndarray, "n"], taxonomy: Taxonomy
+    ) -> "Exact":
+        """Of the search's results and the right paths."""
+        ends = torch.from_numpy(taxonomy.trie.routes[actual].max(axis=1)).to(log_p.device)
+        right = log_p.gather(1, ends.unsqueeze(1)).squeeze(1)
+        descent = descend(taxonomy.trie, log_p)
+        return cls(found.path[:, 0].cpu().numpy(), right.cpu().numpy(), descent.node, descent.probability)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Pictures of a split that the same one searches, and for which of them exactly as well."""
+
+    rows: Int[np.ndarray, "n"]
+    actual: Int[np.ndarray, "n"]  # indices of the right paths
+    sample: Bool[np.ndarray, "n"]
+
+
+@dataclass(frozen=True)
+class Searches:
+    """How pictures are searched; the fields as of `evaluate`."""
+
+    beam: int
+    length_normalization: float
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a process finds a model and its pictures that has neither."""
+
+    model: Path  # folder
+    pixels: Path  # what `dataset.Split.pixels` maps
+    device: str  # as of `choose_device`
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What the searches found for a chunk."""
+
+    answers: Best
+    uncalibrated: Best
+    free: Best | None  # None where the search without constraint says nothing
+    exact: Exact | None  # of those in the sample; None where there are none
+
+
+def search_stored(chunk: Chunk, *, stored: Stored, how: Searches) -> Searched:
+    """As `search`, whoever does it: all that it needs are files."""
+    device = choose_device(stored.device)
+    pixels = np.load(stored.pixels, mmap_mode="r", allow_pickle=False)
+    with one_thread_each():
+        model, _ = load_categorizer(stored.model, device)
+        accelerate(model, "torch", pixels=pixels.shape[1:], cache=None)
+        return search(chunk, model=model, pixels=pixels, how=how, device=device)
+
+
+@torch.inference_mode()
+def search(
+    chunk: Chunk, *, model: Categorizer, pixels: UInt8[np.ndarray, "n c h w"], how: Searches, device: torch.device
+) -> Searched:
+    """Search the pictures of ``chunk`` in all four ways, a batch at a time."""
+    taxonomy = model.taxonomy
+    trie = DeviceTrie.of(taxonomy.trie, device)
+    free_trie = DeviceTrie.free(len(taxonomy.tokens), taxonomy.depth + 1, device)
+    normalize, length_normalization = model.architecture.normalize, how.length_normalization
+    search_best = partial(
+        beam_search,
+        model.decoder,
+        beam=how.beam,
+        top=1,
+        normalize=normalize,
+        length_normalization=length_normalization,
+    )
+    search_all = partial(exact_search, model.decoder, top=1, normalize=normalize, temperature=model.temperature)
+    answers: list[Best] = []
+    uncalibrated: list[Best] = []
+    free: list[Best] = []
+    exact: list[Exact] = []
+    for start in range(0, len(chunk.rows), how.batch_size):
+        batch = slice(start, start + how.batch_size)
+        sample = chunk.sample[batch]
+        cells = model.encoder(to_device(pixels[chunk.rows[batch]], device))
+        for temperature, found in ((model.temperature, answers), (1.0, uncalibrated)):
+            found.append(Best.of(search_best(cells, trie, temperature=temperature)))
+        if normalize == "vocabulary":  # others know nothing of what nowhere can follow
+            free.append(Best.of(search_best(cells, free_trie, temperature=model.temperature)))
+        if sample.any():
+            chosen = cells[torch.from_numpy(sample).to(device)]
+            of_chosen = search_all(chosen, trie, length_normalization=length_normalization)
+            exact.append(Exact.of(*of_chosen, chunk.actual[batch][sample], taxonomy))
+    return Searched(
+        joined(answers), joined(uncalibrated), joined(free) if free else None, joined(exact) if exact else None
+    )
+
+
+def joined(parts: Sequence[Arrays]) -> Arrays:
+    """Batches of arrays, one after the other."""
+    names = [field.name for field in fields(parts[0])]
+    return type(parts[0])(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
