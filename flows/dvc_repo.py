@@ -116,6 +116,14 @@ def inputs() -> dict[Path, list[Path]]:
         return {_here(path): [_here(file) for file in files[path]] for path in sorted(paths)}
 
 
+def cache_folder() -> Path:
+    """Where DVC keeps the content of all outputs, absolute."""
+    from dvc.repo import Repo
+
+    with _dvc_errors(), Repo() as repo:
+        return Path(repo.cache.local.path)
+
+
 def default_remote() -> str | None:
     """The name of the remote that `dvc push` takes; None where the configuration names none."""
     from dvc.repo import Repo
