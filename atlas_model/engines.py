@@ -6,6 +6,7 @@ time and the zeros that pad the first convolution are those of normalised pictur
 the same graph, exported once and kept as a file named by all that it is made of. `auto` is the fastest that is
 installed, found by running each for a moment, and remembered for this machine, model and versions; an encoder of
 fewer than `FEW_PARAMETERS` runs in torch unmeasured, because importing another engine takes longer than it saves.
+What was kept and cannot be read is made anew.
 
 These take pictures of bytes and give single-precision cells, equal to torch's within rounding. `onnxruntime-int8`
 computes with 8 bits: several times as fast where the CPU has instructions for it, and not the same, so only who names
@@ -20,6 +21,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -28,7 +30,8 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Literal
+from types import ModuleType
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float, UInt8
@@ -37,6 +40,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from atlas_model import encoder as encoder_module
 from atlas_model import export as export_module
+from atlas_model import quantization as quantization_module
 from atlas_model.categorizer import Model
 from atlas_model.encoder import Encoder
 from atlas_model.errors import InputError
@@ -49,6 +53,7 @@ from atlas_model.quantization import quantize
 EngineName = Literal["auto", "torch", "onnxruntime", "onnxruntime-int8", "openvino"]
 
 Pixels = tuple[int, int, int]  # channels, height, width
+Made = TypeVar("Made")
 
 EXACT = ("onnxruntime", "openvino")  # what `auto` measures beside torch
 EXTRA_OF = {"onnxruntime": "onnx", "onnxruntime-int8": "onnx", "openvino": "openvino"}  # what has to be installed
@@ -148,30 +153,31 @@ class _OnnxRuntime(nn.Module):
 class _EightBit(nn.Module):
     """The exported encoder in ONNX Runtime with 8-bit weights and activations, made when the first pictures come."""
 
-    def __init__(self, file: Path, channels: int) -> None:
+    def __init__(self, trained: "_Trained") -> None:
         super().__init__()
-        self.channels = channels
-        self._file = file
+        self.channels = trained.encoder.channels
+        self._trained = trained
         self._run: _OnnxRuntime | None = None
 
     def forward(self, pictures: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
         if self._run is None:
-            self._run = _OnnxRuntime(self._rounded(pictures), self.channels)
+            self._run = _kept(
+                self._trained.rounded_file,
+                make=lambda file: self._round(file, pictures),
+                read=lambda file: _OnnxRuntime(file, self.channels),
+            )
         cells: Tensor = self._run(pictures)
         return cells
 
-    def _rounded(self, pictures: UInt8[Tensor, "b c h w"]) -> Path:
-        file = self._file.with_suffix(".int8")
-        if not file.exists():
-            if len(pictures) < CALIBRATION // 2:
-                raise InputError(
-                    f"engine onnxruntime-int8: expected at least {CALIBRATION // 2} pictures at once to read the "
-                    f"ranges of its numbers from, once; got {len(pictures)}. Give it more, or name the engine "
-                    "onnxruntime."
-                )
-            say("engines: rounds the encoder to 8 bits, once")
-            quantize(self._file, file, pictures[:CALIBRATION].numpy(), name=PICTURES)
-        return file
+    def _round(self, target: Path, pictures: UInt8[Tensor, "b c h w"]) -> None:
+        if len(pictures) < CALIBRATION // 2:
+            raise InputError(
+                f"engine onnxruntime-int8: expected at least {CALIBRATION // 2} pictures at once to read the "
+                f"ranges of its numbers from, once; got {len(pictures)}. Give it more, or name the engine "
+                "onnxruntime."
+            )
+        say("engines: rounds the encoder to 8 bits, once")
+        self._trained.graph(lambda file: quantize(file, target, pictures[:CALIBRATION].numpy(), name=PICTURES))
 
 
 class _OpenVino(nn.Module):
@@ -208,28 +214,37 @@ class _Trained:
     @cached_property
     def key(self) -> str:
         """Of all that its graph is made of: code, sizes, weights."""
-        code = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (encoder_module, export_module)]
+        code = [_source(module) for module in (encoder_module, export_module)]
         digest = hashlib.sha256(repr((code, str(self.encoder), self.pixels, version("torch"))).encode())
         for name, tensor in (*self.encoder.named_parameters(), *self.encoder.named_buffers()):
             digest.update(name.encode())
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()[:32]
 
-    def graph(self) -> Path:
-        """Its file in ONNX, exported unless it is there."""
-        file = self.folder / f"{self.key}.onnx"
-        if not file.exists():
-            say("engines: exports the encoder, once")
-            export_encoder(self.encoder, file, pixels=self.pixels)
-        return file
+    @property
+    def rounded_file(self) -> Path:
+        """Of its graph with 8 bits."""
+        made_by = (_source(quantization_module), version("onnxruntime"), CALIBRATION)
+        return self.folder / f"{_key(self.key, made_by)}.int8"
 
+    def graph(self, read: Callable[[Path], Made]) -> Made:
+        """What ``read`` makes of its file in ONNX, which is exported unless it is there."""
+        return _kept(self.folder / f"{self.key}.onnx", make=self._export, read=read)
 
-GRAPH_RUNNERS = {"onnxruntime": _OnnxRuntime, "onnxruntime-int8": _EightBit, "openvino": _OpenVino}
+    def _export(self, file: Path) -> None:
+        say("engines: exports the encoder, once")
+        export_encoder(self.encoder, file, pixels=self.pixels)
 
 
 def _runner(engine: str, trained: _Trained) -> nn.Module:
-    if engine != "torch":
-        return GRAPH_RUNNERS[engine](trained.graph(), trained.encoder.channels)
+    channels = trained.encoder.channels
+    if engine == "onnxruntime":
+        return trained.graph(lambda file: _OnnxRuntime(file, channels))
+    if engine == "openvino":
+        return trained.graph(lambda file: _OpenVino(file, channels))
+    if engine == "onnxruntime-int8":
+        trained.graph(Path.stat)  # exported now, where a folder that cannot be written has its error
+        return _EightBit(trained)
     return folded(trained.encoder) if trained.on_cpu else _OnGpu(trained.encoder)
 
 
@@ -241,15 +256,20 @@ def _fastest(trained: _Trained) -> str:
         return "torch"
     versions = [version(package) for engine in installed for package in EXTRAS[EXTRA_OF[engine]]]
     machine = (_cpu(), os.cpu_count(), torch.get_num_threads())
-    key = hashlib.sha256(repr((trained.key, machine, installed, versions)).encode()).hexdigest()[:32]
-    file = trained.folder / f"{key}.json"
-    if not file.exists():
-        runners = {engine: _runner(engine, trained) for engine in ("torch", *installed)}
+    engines = ("torch", *installed)
+
+    def measure(file: Path) -> None:
+        runners = {engine: _runner(engine, trained) for engine in engines}
         found = _milliseconds(runners, torch.zeros(MEASURED, *trained.pixels, dtype=torch.uint8))
         say("engines: " + ", ".join(f"{engine} {each:.1f} ms" for engine, each in found.items()) + " a picture")
         write_json(file, found)
-    milliseconds: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
-    return min(milliseconds, key=milliseconds.__getitem__)
+
+    def fastest(file: Path) -> str:
+        milliseconds = json.loads(file.read_text(encoding="utf-8"))
+        return min(engines, key=lambda engine: float(milliseconds[engine]))
+
+    file = trained.folder / f"{_key(trained.key, machine, installed, versions)}.json"
+    return _kept(file, make=measure, read=fastest)
 
 
 def _milliseconds(runners: dict[str, nn.Module], pictures: UInt8[Tensor, "b c h w"]) -> dict[str, float]:
@@ -264,6 +284,27 @@ def _milliseconds(runners: dict[str, nn.Module], pictures: UInt8[Tensor, "b c h 
             run(pictures)
             seconds[engine].append(perf_counter() - started)
     return {engine: 1000 * min(found[1:]) / len(pictures) for engine, found in seconds.items()}
+
+
+def _kept(file: Path, *, make: Callable[[Path], None], read: Callable[[Path], Made]) -> Made:
+    """What ``read`` makes of ``file``, which ``make`` writes where there is none or a damaged one."""
+    if file.exists():
+        try:
+            return read(file)
+        except OSError:
+            raise
+        except Exception:  # each library has its own for what it cannot read
+            say(f"engines: {file}: damaged, so it is made anew")
+    make(file)
+    return read(file)
+
+
+def _source(module: ModuleType) -> str:
+    return Path(str(module.__file__)).read_text(encoding="utf-8")
+
+
+def _key(*what: object) -> str:
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:32]
 
 
 def _cpu() -> str:

@@ -19,7 +19,7 @@ from atlas_model.device import choose_device
 from atlas_model.errors import CheckpointError
 from atlas_model.images import Preprocessing, to_array
 from atlas_model.search import Found
-from atlas_model.taxonomy import SEPARATOR, CategoryPath
+from atlas_model.taxonomy import SEPARATOR, START, CategoryPath
 
 if TYPE_CHECKING:
     from atlas_model.engines import EngineName
@@ -43,7 +43,7 @@ class Predictor:
     """A trained model, ready to answer."""
 
     def __init__(self, model: Categorizer, preprocessing: Preprocessing, device: torch.device) -> None:
-        self._model, self._preprocessing, self._device = model, preprocessing, device
+        self._model, self._preprocessing, self.device = model, preprocessing, device
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> Self:
@@ -94,24 +94,24 @@ class Predictor:
         Raises:
             CheckpointError: the model's weights give no probabilities.
         """
-        pictures = torch.from_numpy(pixels).to(self._device)
+        pictures = torch.from_numpy(pixels).to(self.device)
         top = min(top, len(self._model.taxonomy))
         with torch.inference_mode():
             if min_confidence is None:
                 return list(self._paths(self._model.search(pictures, beam=max(beam, top), top=top)))
             return [[answer] for answer in self._sure(pictures, min_confidence)]
 
-    def attention_overlay(self, picture: Image.Image, beam: int = 5) -> Image.Image:
-        """A strip that shows where the model looked for each level of its best path."""
+    def attention_overlay(self, picture: Image.Image, answer: Prediction) -> Image.Image:
+        """A strip that shows where the model looked for each level of its ``answer``, and no further."""
         from atlas_model.attention import overlay  # matplotlib is slow to import
 
-        pixels = torch.from_numpy(np.stack([self.prepare(picture)])).to(self._device)
+        pixels = torch.from_numpy(np.stack([self.prepare(picture)])).to(self.device)
+        before = [START, *map(self._model.taxonomy.tokens.index, answer.path)]
         with torch.inference_mode():
-            found = self._model.search(pixels, beam=beam)
-        best = next(self._paths(found))[0]
-        title = f"{SEPARATOR.join(best.path)}   ({best.probability:.0%})"
-        seen = self._preprocessing.apply(picture)
-        return overlay(seen, best.path, found.attention[0, 0].cpu().numpy(), title=title)
+            _, attention = self._model.decoder(self._model.encoder(pixels), torch.tensor([before], device=self.device))
+        probability = "" if answer.probability is None else f"   ({answer.probability:.0%})"
+        title = (SEPARATOR.join(answer.path) or "not sure") + probability
+        return overlay(self._preprocessing.apply(picture), answer.path, attention[0].cpu().numpy(), title=title)
 
     def _paths(self, found: Found) -> Iterator[list[Prediction]]:
         _check_probabilities(found.path[:, 0] >= 0)

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,7 @@ def predict(
         for (path, picture), predictions in zip(decoded, found, strict=True):
             sys.stdout.write(_as_json(path, predictions) if as_json else _as_lines(path, predictions))
             if attention is not None:
-                _write_attention(attention, predictor.attention_overlay(picture, beam))
+                _write_attention(attention, predictor.attention_overlay(picture, predictions[0]))
         sys.stdout.flush()  # who reads a pipe need not wait for the other batches
     if not seen:
         raise InputError("expected pictures, got none: name files or folders, or write their paths to stdin")
@@ -102,11 +103,12 @@ def _is_folder(path: Path) -> bool:
 
 
 def _named_paths(arguments: Sequence[str]) -> Iterator[Path]:
-    if not arguments and sys.stdin.isatty():
+    stdin = sys.stdin.buffer if sys.stdin else BytesIO()  # None where it is closed
+    if not arguments and stdin.isatty():
         return
     for argument in arguments or ["-"]:
         if argument == "-":
-            lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)  # bytes: a file's name may be in no encoding
+            lines = (line.rstrip(b"\r\n") for line in stdin)  # bytes: a file's name may be in no encoding
             yield from (Path(os.fsdecode(line)) for line in lines if line)
         else:
             yield Path(argument)

@@ -64,7 +64,7 @@ def predict_file(
             output,
             prepare=predictor.prepare,
             answer=partial(predictor.answer, **options),
-            model_key=f"{content_key([folder / DESCRIPTION, folder / WEIGHTS])} {options} {chosen}",
+            model_key=f"{content_key([folder / DESCRIPTION, folder / WEIGHTS])} {options} {chosen} {predictor.device}",
             batch_size=batch_size,
         )
     except OSError as error:

@@ -116,6 +116,11 @@ def test_attention_is_drawn_for_one_picture(here: Path, model: Path, capsys: pyt
     assert main(["predict", str(first), "--model", str(model), "--attention", str(out)]) == 0
     with Image.open(out) as drawn:
         assert drawn.format == "PNG"
+        whole = drawn.width
+    sure = ["--min-confidence", "1", "--attention", str(out)]
+    assert main(["predict", str(first), "--model", str(model), *sure]) == 0
+    with Image.open(out) as drawn:
+        assert drawn.width < whole, "not sure of any level: none is drawn"
     capsys.readouterr()
     assert main(["predict", str(first), str(second), "--model", str(model), "--attention", str(out)]) == 2
     assert "one picture" in capsys.readouterr().err
@@ -169,9 +174,10 @@ def test_paths_on_stdin_whatever_bytes_they_are(here: Path, model: Path) -> None
     assert len(lines) == 2
     assert "\x1b" not in lines[0], "no escape sequence reaches the terminal"
     assert run("predict", "-", "--model", model, stdin=b"missing\n").returncode == 2
-    nothing = run("predict", "--model", model)
-    assert nothing.returncode == 2
-    assert b"expected pictures, got none" in nothing.stderr
+    closed = ["sh", "-c", 'exec "$0" "$@" <&-', ATLAS, "predict", "--model", model]
+    for nothing in (run("predict", "--model", model), subprocess.run(closed, capture_output=True, check=False)):
+        assert nothing.returncode == 2
+        assert b"error: expected pictures, got none" in nothing.stderr
 
 
 def test_printable() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import tomllib
 from pathlib import Path
 from typing import get_args
@@ -138,6 +139,54 @@ def test_auto_takes_the_fastest_and_remembers_it(engine: str, cache: Path, monke
     monkeypatch.setattr(engines, "_cpu", lambda: "another processor")
     accelerate(categorizer(), "auto", pixels=PIXELS, cache=cache)
     assert len(list(cache.glob("*.json"))) == 2
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[]", '{"torch": "fast", "onnxruntime": 1, "openvino": 1}'])
+@pytest.mark.parametrize("engine", INSTALLED[:1])
+def test_a_measurement_that_cannot_be_read_is_taken_again(
+    engine: str, content: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engines, "FEW_PARAMETERS", 0)
+    monkeypatch.setattr(engines, "_milliseconds", lambda runners, _: {**dict.fromkeys(runners, 2.0), engine: 1.0})
+    for old in cache.glob("*.json"):
+        old.unlink()
+    accelerate(categorizer(), "auto", pixels=PIXELS, cache=cache)
+    (file,) = cache.glob("*.json")
+    file.write_text(content)
+    assert accelerate(categorizer(), "auto", pixels=PIXELS, cache=cache) == engine
+    assert f"{file}: damaged" in capsys.readouterr().err
+    assert json.loads(file.read_text())[engine] == 1.0
+
+
+@pytest.mark.parametrize("engine", [*INSTALLED, pytest.param("onnxruntime-int8", marks=INSTALLED[0].marks)])
+def test_a_graph_that_cannot_be_read_is_made_anew(
+    engine: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, seen = [], pictures(engines.CALIBRATION)
+    accelerate(categorizer(), "onnxruntime", pixels=PIXELS, cache=cache)
+    (exported,) = cache.glob("*.onnx")
+    monkeypatch.setattr(engines._Trained, "_export", lambda _, file: shutil.copy(exported, file))  # which takes less
+    for _ in range(3):
+        model = categorizer()
+        accelerate(model, engine, pixels=PIXELS, cache=tmp_path)
+        found.append(model.encoder(seen))
+        for file in tmp_path.iterdir():
+            file.write_bytes(file.read_bytes()[:1000])
+    assert found[1].equal(found[0]) and found[2].equal(found[0])
+
+
+@torch.no_grad()
+@pytest.mark.skipif(bool(extras.missing("onnx")), reason="needs pip install atlas[onnx]")
+def test_other_code_or_another_version_never_reads_an_old_graph_of_8_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = engines._Trained(categorizer().encoder, PIXELS, Path())
+    names = {trained.rounded_file}
+    monkeypatch.setattr(engines, "version", lambda package: "0")
+    names.add(trained.rounded_file)
+    monkeypatch.setattr(engines.quantization_module, "__file__", __file__)
+    names.add(trained.rounded_file)
+    monkeypatch.setattr(engines, "CALIBRATION", 32)
+    names.add(trained.rounded_file)
+    assert len(names) == 4
 
 
 def test_a_small_encoder_runs_in_torch_unmeasured(tmp_path: Path) -> None:

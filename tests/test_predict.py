@@ -15,7 +15,7 @@ from atlas_model.categorizer import Architecture, Categorizer, load_categorizer,
 from atlas_model.device import choose_device
 from atlas_model.errors import CheckpointError, InputError
 from atlas_model.images import Preprocessing
-from atlas_model.predict import BATCH, Predictor
+from atlas_model.predict import BATCH, NOT_SURE, Prediction, Predictor
 from atlas_model.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy([*itertools.product(["Men", "Women"], ["Tops", "Jeans"], ["Long", "Short"]), ("Bags",)])
@@ -82,7 +82,10 @@ def test_cuda_without_a_gpu_says_so() -> None:
 
 
 def test_the_overlay_lights_up_where_the_attention_is(folder: Path) -> None:
-    strip = Predictor.load(folder, "cpu").attention_overlay(pictures(1)[0])
+    predictor = Predictor.load(folder, "cpu")
+    (picture,) = pictures(1)
+    ((answer,),) = predictor.predict([picture])
+    strip = predictor.attention_overlay(picture, answer)
     assert strip.width > strip.height
     attention = np.zeros((1, 4))
     attention[0, 1] = 1.0  # top right
@@ -91,6 +94,28 @@ def test_the_overlay_lights_up_where_the_attention_is(folder: Path) -> None:
     bright = np.argwhere((panel[..., 0] > 90) & (panel[..., 0] < 200))  # the heat, neither background nor black
     centre = bright.mean(axis=0) / panel.shape[:2]
     assert centre[0] < 0.55 and centre[1] > 0.5
+
+
+def test_the_overlay_shows_the_answer_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        "atlas_model.attention.overlay",
+        lambda seen, names, attention, title: drawn.append((names, attention, title)) or seen,
+    )
+    predictor, (picture,) = Predictor.load(folder, "cpu"), pictures(1)
+    path = ("Men", "Tops", "Long")
+    model = load_categorizer(folder, torch.device("cpu"))[0]
+    found = model.search(torch.from_numpy(predictor.prepare(picture)[None]), beam=9, top=9)
+    attention = found.attention[0, found.path[0].tolist().index(TAXONOMY.index(path))].detach()
+    for answer, says in (
+        (Prediction(path, 0.5, (0.8, 0.7, 0.5)), "Men > Tops > Long   (50%)"),
+        (Prediction(path[:2], 0.7, (0.8, 0.7)), "Men > Tops   (70%)"),
+        (NOT_SURE, "not sure"),
+    ):
+        predictor.attention_overlay(picture, answer)
+        names, looked, title = drawn.pop()
+        assert (names, title) == (answer.path, says)
+        np.testing.assert_allclose(looked[: len(names)], attention[: len(names)], atol=1e-5)
 
 
 @pytest.mark.parametrize("min_confidence", [None, 0.5])

@@ -119,7 +119,7 @@ def test_shards_and_splits(here: Path, model: Path) -> None:
     assert [row["picture"] for row in answers[0]] == names
 
 
-def test_answers_of_one_engine_are_not_gone_on_from_with_another(
+def test_answers_of_one_engine_or_device_are_not_gone_on_from_with_another(
     here: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which one `auto` is depends on the machine."""
@@ -135,6 +135,10 @@ def test_answers_of_one_engine_are_not_gone_on_from_with_another(
         monkeypatch.setattr(Predictor, "accelerate", lambda *_, engine=engine: engine)
         assert to_file("--input", "in", "--model", model) == 0
     assert keys[0] != keys[1] == keys[2]
+    real_init = Predictor.__init__
+    monkeypatch.setattr(Predictor, "__init__", lambda self, *given: real_init(self, *given[:2], torch.device("cuda")))
+    assert to_file("--input", "in", "--model", model) == 0
+    assert keys[3] != keys[2]
 
 
 def test_what_cannot_be_read_has_a_row_and_an_exit_code(
