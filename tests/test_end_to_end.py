@@ -160,10 +160,16 @@ def test_nothing_runs_twice(project: Project) -> None:
     assert project.repro() == ["train", "evaluate"]
 
 
-def test_an_edited_spider_crawls_again_and_an_unchanged_crawl_stops_there(project: Project) -> None:
-    spider = project.root / "crawlers/spiders/catalogue.py"
-    spider.write_text(spider.read_text() + "\n# a comment\n")
+def test_a_new_crawl_of_an_unchanged_shop_stops_there_and_the_old_one_comes_back(project: Project) -> None:
+    spider, products = project.root / "crawlers/spiders/catalogue.py", project.root / "data/raw/products.parquet"
+    code, found = spider.read_text(), products.read_bytes()
+    spider.write_text(f"{code}\n# a comment\n")
+    project.set({"crawl": {"snapshot": "sample-2"}})
     assert project.repro() == ["crawl"]
+    assert products.read_bytes() == found
+    spider.write_text(code)
+    project.set({"crawl": {"snapshot": "sample-1"}})
+    assert project.repro() == [], "out of the cache"
 
 
 def test_a_lost_shard_comes_back_from_the_cache_or_from_the_shop(project: Project) -> None:
