@@ -11,6 +11,7 @@ instead of being refused. So is the port free or not before anything is started.
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -69,7 +70,7 @@ class Server:
             DATABASE_URL: database_url(folder, environment.get(DATABASE_URL)),
         }
         self._process: subprocess.Popen[bytes] | None = None
-        self._started_at = 0.0
+        self._answered = False  # since it was started
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +80,7 @@ class Server:
 
     def start(self) -> None:
         """Start the process; the calling thread must outlive it."""
-        self._started_at = time.monotonic()
+        self._answered = False
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "flows.server", str(self._socket.fileno())],
@@ -91,18 +92,20 @@ class Server:
                 process_group=0,  # deaf to Ctrl-C: it is told how the runs ended, then stopped
             )
 
-    def restart_if_ended(self) -> None:
-        """Start it again if it has ended.
+    def keep_up(self) -> None:
+        """Start it again if it has ended; to be called every now and then.
 
         Raises:
-            AtlasError: it ended as soon as it had started.
+            AtlasError: it ended before it answered once.
         """
-        if self._process is None or (exit_code := self._process.poll()) is None:
-            return
-        if time.monotonic() - self._started_at < STOP_TIMEOUT_S:
-            raise AtlasError(f"the Prefect server ends as soon as it starts: {self._last_words()}")
-        say(f"the Prefect server ended (exit code {exit_code}): starting it again")
-        self.start()
+        assert self._process is not None
+        if (exit_code := self._process.poll()) is None:
+            self._answered = self._answered or is_healthy(self.url, timeout_s=0.2)
+        elif self._answered:
+            say(f"the Prefect server ended (exit code {exit_code}): starting it again")
+            self.start()
+        else:
+            raise AtlasError(f"the Prefect server ended, and does not start again: {self._last_words()}")
 
     def wait_until_healthy(self) -> None:
         """Wait until it answers.
@@ -116,6 +119,7 @@ class Server:
                 raise AtlasError(f"the Prefect server did not start: {self._last_words()}")
             if time.monotonic() > deadline:
                 raise AtlasError(f"the Prefect server does not answer at {self.url}: {self._last_words()}")
+        self._answered = True
 
     def stop(self) -> None:
         """End it, and let go of the port."""
@@ -129,8 +133,9 @@ class Server:
         self._socket.close()
 
     def _last_words(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"{lines[-1].strip() if lines else 'it said nothing'}\n{self.log} holds all that it said"
+        said = self.log.read_text(encoding="utf-8", errors="replace")
+        errors = re.findall(r"^[\w.]+(?:Error|Exception)\b.*", said, re.MULTILINE) or said.strip().splitlines()
+        return f"{errors[-1] if errors else 'it said nothing'}\n{self.log} holds all that it said"
 
 
 def server_settings(folder: Path, url: str, retention_days: int) -> dict[str, str]:

@@ -70,7 +70,7 @@ def up(port: int) -> int:
             _write(note, pid=os.getpid(), url=server.url, serving=True)
             say(_welcome(server.url, params.cron, params.timezone))
 
-        asyncio.run(deployment.serve(schedule, ready, server.restart_if_ended, STOPPING))
+        asyncio.run(deployment.serve(schedule, ready, server.keep_up, STOPPING))
         say("stopped")
     gc.freeze()  # else the interpreter looks for seconds through what Prefect brought, before it ends
     return 0
