@@ -193,7 +193,7 @@ def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params)
     found = []
     with Progress(f"promote: {folder.name} answers", len(split), "pictures") as progress:
         for start in range(0, len(split), params.evaluate.batch_size):
-            batch = np.asarray(pixels[start : start + params.evaluate.batch_size])
+            batch = np.array(pixels[start : start + params.evaluate.batch_size])  # torch wants no read-only map
             found += [SEPARATOR.join(best.path) for (best,) in predictor.answer(batch, params.evaluate.beam)]
             progress.advance(len(batch))
     return found, set(model.taxonomy.labels)
