@@ -79,7 +79,7 @@ class Progress:
         self._spoke_at = time.monotonic()
         step = Step(self.job, self.done, self.total, self.unit, dict(self.figures), finished)
         if self._bar is None:
-            say(_line(step))
+            say(describe(step))
         self._watch(step)
 
 
@@ -91,7 +91,8 @@ def track(items: Iterable[T], job: str, total: int | None = None, unit: str = "i
             progress.advance()
 
 
-def _line(step: Step) -> str:
+def describe(step: Step) -> str:
+    """``step`` as a line."""
     count = f"{step.done}" if step.total is None else f"{step.done}/{step.total}"
     figures = "".join(
         f", {name} {value:.4g}" if isinstance(value, float) else f", {name} {value}"

@@ -244,6 +244,11 @@ def locked_snapshot() -> str | None:
     return _snapshot_in(lock.read_text(encoding="utf-8")) if lock.is_file() else None
 
 
+def committed_snapshot() -> str | None:
+    """The crawl of git's last commit."""
+    return _snapshot_in(_git("show", "HEAD:./dvc.lock"))
+
+
 def snapshots_in_history() -> dict[str, str]:
     """The crawls that git remembers: snapshot -> the last commit whose dvc.lock is of that crawl."""
     found: dict[str, str] = {}

@@ -1,108 +1,235 @@
-"""The Prefect flow "atlas": the stages of dvc.yaml as one run, one task per stage, named after it.
+"""The Prefect flow "atlas": the stages of dvc.yaml as one run, one task per stage, and the steps around them.
 
 DVC says which stages there are, in which order, and which have nothing to do; Prefect adds retries, logs and the
-picture of the run. Without a Prefect server (no ``PREFECT_API_URL``) one lives as long as the run does.
+picture of the run. The work of each task is a plain function (`dvc_child`, `steps`), and so is what it shows
+(`artifacts`). Without a Prefect server (no ``PREFECT_API_URL``) one lives as long as the run does.
 
-``python -m flows.pipeline`` ends with exit code 0 (done), 1 (a stage failed) or 2 (bad input).
+``python -m flows.pipeline`` ends with exit code 0 (done), 1 (a step failed) or 2 (bad input).
 """
 
-import fcntl
-import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stderr
+from typing import TYPE_CHECKING, TypeVar
 
 from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.server.api.server import SubprocessASGIServer
+from prefect.context import TaskRunContext
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
 from atlas_model.errors import AtlasError, InputError
-from atlas_model.params import load_params
+from atlas_model.params import Params, load_params
 from atlas_model.processes import INTERRUPTED
-from atlas_model.progress import say
-from flows import dvc_repo
-from flows.stages.paths import WORK
+from atlas_model.progress import WATCHER, say
+from flows import steps
+from flows.artifacts import Artifact, stage_artifacts
+from flows.dvc_child import DvcChild
+from flows.dvc_repo import DvcBusyError
+from flows.log_lines import Lines, relay_to
+from flows.stages.paths import CATEGORIZER, WORK
+from flows.steps import Outcome
+from flows.turns import turn_of_flow
+from flows.watch import API_URL, FLOW_RUN, TASK_RUN
+
+if TYPE_CHECKING:
+    from prefect.server.api.server import SubprocessASGIServer
 
 NETWORK_STAGES = {"crawl", "fetch"}  # what fails there may succeed a little later
 RETRY_DELAYS_S = (10.0, 60.0)
+BUSY_POLL_S = 1.0
 REFUSED = "Refused"  # name of the state of a task or flow that was given bad input
-LOCK = WORK / "flow.lock"
-LEVELS = {
-    "critical": logging.CRITICAL,
-    "error": logging.ERROR,
-    "traceback": logging.ERROR,
-    "warning": logging.WARNING,
-}
+LOGS = WORK / "logs"  # <stage>.log: what the stage said when it last ran
+
+Work = Callable[[], State]
+T = TypeVar("T")
 
 
-def _may_succeed_later(_task: Task[[str], State], _run: TaskRun, state: State) -> bool:
+class StepError(Exception):
+    """A stage or step did not succeed."""
+
+    def __init__(self, name: str, state: State) -> None:
+        super().__init__(name, state.message)
+        self.failure = Failed(name=state.name, message=f"{name}: {state.message}")
+
+
+@flow(name="atlas", validate_parameters=False)
+def atlas(recrawl: bool = False) -> State:
+    """Bring every stage up to date, then judge what came of it; the first step that fails ends the run.
+
+    Args:
+        recrawl: begin a new crawl.
+    """
+    params = None
+    try:
+        with turn_of_flow(get_run_logger().info), DvcChild() as dvc:
+            params = load_params()
+            if recrawl:
+                run_step("recrawl", steps.recrawl)
+                params = load_params()
+            judge(params, run_stages(dvc, params))
+    except StepError as error:
+        failure = error.failure
+    except AtlasError as error:
+        failure = failed(error)
+    else:
+        return Completed(message="every stage is up to date")
+    if params is not None and params.notify.on_failure:
+        tell(f"atlas: the run has failed. {failure.message}", params)
+    return failure
+
+
+def run_stages(dvc: DvcChild, params: Params) -> list[State]:
+    """Run the stages that have something to do, each after those that it builds on; the states of all."""
+    pipeline = patiently(dvc.look)
+    states: dict[str, State] = {}
+    ran: set[str] = set()
+    for stage, needs in pipeline.needs.items():
+        # What it builds on may be another than it was: then, and only then, it has to be looked at again.
+        def work(stage: str = stage, is_known: bool = ran.isdisjoint(needs)) -> State:
+            changed = stage in pipeline.changed if is_known else patiently(lambda: dvc.is_changed(stage))
+            if not changed:
+                return Completed(name="Cached", message="up to date")
+            run_stage(dvc, stage)
+            ran.add(stage)
+            show(lambda: stage_artifacts(stage, params))
+            return Completed(message="done")
+
+        states[stage] = run(stage, work, [states[need] for need in needs])
+    return list(states.values())
+
+
+def run_stage(dvc: DvcChild, stage: str) -> None:
+    """Run ``stage``: its lines are logs of this task run, its progress artifacts."""
+    context = TaskRunContext.get()
+    assert context is not None
+    api = get_current_settings().api
+    environment = {
+        WATCHER: "flows.watch:post",
+        API_URL: api.url or temporary_server().api_url,
+        FLOW_RUN: str(context.task_run.flow_run_id),
+        TASK_RUN: str(context.task_run.id),
+    }
+    for name, secret in (("PREFECT_API_KEY", api.key), ("PREFECT_API_AUTH_STRING", api.auth_string)):
+        if secret is not None:
+            environment[name] = secret.get_secret_value()
+    log = LOGS / f"{stage.replace('/', '_')}.log"
+    relay = relay_to(get_run_logger().log)
+    patiently(lambda: dvc.run_stage(stage, relay, log, environment))
+
+
+def judge(params: Params, stages: Sequence[State]) -> None:
+    """How far the crawl has drifted, whether the run's model becomes the champion, a version of an accepted run."""
+    if not CATEGORIZER.is_dir():
+        return  # a pipeline without a model of ours
+    if steps.is_judged():
+        run_step("promote", lambda: steps.NOTHING, stages)
+        return
+    run_step("drift", lambda: steps.drift(params), stages)
+    promotion = run_step("promote", lambda: steps.promote(params), stages)
+    if params.pipeline.commit and promotion.accepted:
+        run_step("commit", lambda: steps.commit(params), stages)
+    steps.remember(params)
+    if promotion.news:
+        tell(promotion.news, params)
+
+
+def tell(text: str, params: Params) -> None:
+    """Notify people elsewhere, if params say where."""
+    if params.notify.webhook is not None:
+        run_step("notify", lambda: steps.notify(text, params))
+
+
+def run_step(name: str, step: Callable[[], Outcome], after: Iterable[State] = ()) -> Outcome:
+    """Run ``step`` as a task: what it says are logs, its report an artifact."""
+    outcomes = []
+
+    def work() -> State:
+        with redirect_stderr(Lines(relay_to(get_run_logger().log))):
+            outcome = step()
+        outcomes.append(outcome)
+        if outcome.markdown:
+            show(lambda: [Artifact("markdown", name, name, outcome.markdown)])
+        return Completed(name="Completed" if outcome.done else "Cached", message=outcome.message)
+
+    run(name, work, after)
+    return outcomes[-1]
+
+
+def run(name: str, work: Work, after: Iterable[State] = ()) -> State:
+    """Run ``work`` as the task ``name``; ``after`` are the states of those that it builds on.
+
+    Raises:
+        StepError: it did not succeed.
+    """
+    state = task_of(name)(work, return_state=True, wait_for=list(after))
+    if not state.is_completed():
+        raise StepError(name, state)
+    return state
+
+
+def _may_succeed_later(_task: Task[[Work], State], _run: TaskRun, state: State) -> bool:
     return state.name != REFUSED
 
 
 @task(cache_policy=NO_CACHE, retry_condition_fn=_may_succeed_later)  # what to skip is DVC's to say
-def update_stage(stage: str) -> State:
-    """Run ``stage`` unless it is up to date, its lines as logs."""
-    logger = get_run_logger()
+def do(work: Work) -> State:
+    """Do ``work``: what fails for a reason that it tells is a state, not a traceback."""
     try:
-        if dvc_repo.is_up_to_date(stage):
-            return Completed(name="Cached", message="up to date")
-        dvc_repo.run_stage(stage, relay_to(logger.log))
+        return work()
     except AtlasError as error:
-        name = REFUSED if isinstance(error, InputError) else "Failed"
-        return Failed(name=name, message=str(error))
-    return Completed(message="done")
+        return failed(error)
 
 
-def task_of(stage: str) -> Task[[str], State]:
-    """`update_stage` under the name of ``stage``, repeated after a while where the network may be at fault."""
-    delays_s = list(RETRY_DELAYS_S) if stage in NETWORK_STAGES else []
-    return update_stage.with_options(
-        name=stage, task_run_name=stage, retries=len(delays_s), retry_delay_seconds=delays_s
-    )
+def task_of(name: str) -> Task[[Work], State]:
+    """`do` under the name of a stage or step, repeated after a while where the network may be at fault."""
+    delays_s = list(RETRY_DELAYS_S) if name in NETWORK_STAGES else []
+    return do.with_options(name=name, task_run_name=name, retries=len(delays_s), retry_delay_seconds=delays_s)
 
 
-@flow(name="atlas", validate_parameters=False)
-def atlas() -> State:
-    """Bring every stage up to date; the first one that fails ends the run."""
-    for stage in dvc_repo.stage_names():
-        state = task_of(stage)(stage, return_state=True)
-        if state.is_failed():
-            return Failed(name=state.name, message=state.message)
-    return Completed(message="every stage is up to date")
+def failed(error: AtlasError) -> State:
+    """The state of what ended with ``error``."""
+    return Failed(name=REFUSED if isinstance(error, InputError) else "Failed", message=str(error))
 
 
-def relay_to(log: Callable[[int, str], None]) -> Callable[[str], None]:
-    """A function that logs lines at the level that their first word names, INFO without one.
-
-    An indented line belongs to the one above it, and has its level.
-    """
-    level = logging.INFO
-
-    def relay(line: str) -> None:
-        nonlocal level
-        if not line[:1].isspace():
-            level = LEVELS.get(line.partition(" ")[0].rstrip(":").lower(), logging.INFO)
-        log(level, line)
-
-    return relay
-
-
-@contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """Wait until no other run of the flow is at work in this folder."""
-    LOCK.parent.mkdir(parents=True, exist_ok=True)
-    with LOCK.open("w") as handle:
+def patiently(ask: Callable[[], T]) -> T:
+    """What ``ask`` gives, as soon as no other dvc command is in the way."""
+    told = False
+    while True:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another run of the flow is at work in this folder: waiting for it to end")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+            return ask()
+        except DvcBusyError as error:
+            if not told:
+                get_run_logger().info("waiting: %s", error)
+            told = True
+            time.sleep(BUSY_POLL_S)
+
+
+def show(find: Callable[[], Iterable[Artifact]]) -> None:
+    """Post the artifacts that ``find`` gives; a picture that cannot be drawn is no reason for a stage to fail."""
+    try:
+        for artifact in find():
+            shared = {"key": artifact.key, "description": artifact.description}
+            if artifact.kind == "table":
+                create_table_artifact(artifact.data, **shared)
+            elif artifact.kind == "image":
+                create_image_artifact(artifact.data, **shared)
+            else:
+                create_markdown_artifact(artifact.data, **shared)
+    except Exception:
+        get_run_logger().warning("not everything that there is to see can be shown", exc_info=True)
+
+
+def temporary_server() -> "SubprocessASGIServer":
+    """The server that Prefect starts where it is told of none: there is one in a process."""
+    from prefect.server.api.server import SubprocessASGIServer  # takes as long as all else of Prefect
+
+    return SubprocessASGIServer()
 
 
 def start_temporary_server() -> None:
@@ -114,7 +241,7 @@ def start_temporary_server() -> None:
     if get_current_settings().api.url is None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child process inherits the mask
         try:
-            SubprocessASGIServer().start()
+            temporary_server().start()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
@@ -123,10 +250,9 @@ def main() -> int:
     """Run the flow once; the exit code."""
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # an exit stops the server as well
     try:
-        load_params()  # faults are told at once, not by the first stage that runs
-        with one_at_a_time():
-            start_temporary_server()
-            state = atlas(return_state=True)
+        load_params()  # faults are told at once, before a server starts
+        start_temporary_server()
+        state = atlas(return_state=True)
     except AtlasError as error:
         say(f"error: {error}")
         return error.exit_code

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.pipeline import NETWORK_STAGES, one_at_a_time, relay_to, task_of
+from flows.log_lines import relay_to
+from flows.pipeline import NETWORK_STAGES, task_of
+from flows.turns import turn_of_flow
 
 TIMEOUT_S = 120
 
@@ -154,6 +156,7 @@ def test_lines_become_logs_at_their_level() -> None:
         "ERROR: failed",
         "Traceback (most recent call last):",
         "  File",
+        "ValueError: no",
         "100 % done",
         "errors are rare",
     ]
@@ -162,17 +165,18 @@ def test_lines_become_logs_at_their_level() -> None:
     for line in lines:
         relay(line)
     info, warning, error = logging.INFO, logging.WARNING, logging.ERROR
-    assert logged == list(zip([info, error, error, warning, error, error, error, info, info], lines, strict=True))
+    assert logged == list(
+        zip([info, error, error, warning, error, error, error, error, info, info], lines, strict=True)
+    )
 
 
 def test_two_runs_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    program = "from flows.pipeline import one_at_a_time\nwith one_at_a_time(): print('mine')"
-    command = [sys.executable, "-c", program]
-    with one_at_a_time():
-        other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert other.stderr is not None
-        assert "waiting" in other.stderr.readline()
+    program = "import flows.turns as t\nwith t.turn_of_flow(lambda line: print(line, flush=True)): print('mine')"
+    with turn_of_flow(lambda line: None):
+        other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None
+        assert f"(pid {os.getpid()}: " in other.stdout.readline()
         assert other.poll() is None
     assert other.communicate(timeout=TIMEOUT_S)[0] == "mine\n"
     assert other.returncode == 0

@@ -1,0 +1,156 @@
+"""What a stage has made, as Prefect's UI shows it: a table of its metrics, pictures, the report on the evaluation.
+
+Titles, categories and shops are strangers' words: they are shown, never obeyed. Pictures are ``data:`` URLs of bounded
+size, because they live in Prefect's database. Knows nothing of Prefect: `pipeline` posts what is found here.
+"""
+
+import csv
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from atlas_model.params import Params
+from flows.printing import in_markdown, printable
+from flows.stages.paths import EVALUATION, METRICS
+from flows.versions import accepted
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MOST_ROWS = 200  # of a table
+MOST_BYTES = 400_000  # of a picture, as PNG
+LONGEST_SIDE = 1000  # px
+WEAKEST = 10  # categories that the report names
+HEADLINES = {
+    "micro_f1": "micro F (exact paths)",
+    "macro_f1": "macro F",
+    "hierarchical_f1": "hierarchical F",
+    "ece": "calibration error",
+}
+# A table's cells are Markdown in the older UI and plain text in the newer one: no escape suits both, lookalikes do.
+LOOKALIKES = str.maketrans("<>[]`|\\*_", "‹›⟦⟧'¦∖∗‗")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Something to look at."""
+
+    kind: Literal["table", "image", "markdown"]
+    key: str  # lower-case letters, digits, hyphens
+    description: str
+    data: Any  # rows, a URL, Markdown
+
+
+def stage_artifacts(stage: str, params: Params) -> Iterator[Artifact]:
+    """What there is to show of ``stage``, which has just run; nothing where its files are not there."""
+    metrics = METRICS / f"{stage}.json"
+    if metrics.is_file():
+        rows = _metric_rows(metrics, params)
+        yield Artifact("table", f"{stage}-metrics", f"Metrics of {stage}, beside the last accepted run's", rows)
+    if stage == "evaluate" and metrics.is_file():
+        yield Artifact("markdown", "evaluation", "The evaluation", evaluation_report(params))
+    from flows.pictures import pictures_of
+
+    for key, description, picture in pictures_of(stage):
+        yield Artifact("image", key, description, data_url(picture))
+
+
+def _metric_rows(path: Path, params: Params) -> list[dict[str, str]]:
+    before = dict(_leaves(_accepted_metrics(path, params)))
+    rows = []
+    for name, value in _leaves(json.loads(path.read_text(encoding="utf-8"))):
+        rows.append({"metric": _cell(name), "now": _number(value), "accepted": _number(before.get(name))})
+    left_out = len(rows) - MOST_ROWS
+    return rows if left_out <= 0 else [*rows[:MOST_ROWS], {"metric": f"and {left_out} more", "now": "", "accepted": ""}]
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict | list):
+        yield name, value
+        return
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value, 1):
+        yield from _leaves(inner, f"{name} / {key}" if name else str(key))
+
+
+def _accepted_metrics(path: Path, params: Params) -> dict[str, Any]:
+    """``path`` as of the last accepted run; empty where there was none, or it was no such file."""
+    content = accepted(path, params)
+    try:
+        found = json.loads(content or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def evaluation_report(params: Params) -> str:
+    """The headline figures with their change since the last accepted run, and the weakest categories, as Markdown."""
+    path = METRICS / "evaluate.json"
+    now, before = json.loads(path.read_text(encoding="utf-8")), _accepted_metrics(path, params)
+    lines = ["| | now | 95 % interval | last accepted run | change |", "|---|--:|--:|--:|--:|"]
+    for split in ("test", "val"):
+        for key, name in HEADLINES.items():
+            value, old = _get(now, split, key), _get(before, split, key)
+            if value is not None:
+                interval = "–".join(map(_number, _get(now, split, "intervals", key) or []))
+                lines.append(
+                    f"| {name}, {split} | {_number(value)} | {interval} | {_number(old)} | {_change(value, old)} |"
+                )
+    plain, old = _get(now, "baseline", "test", "micro_f1"), _get(before, "baseline", "test", "micro_f1")
+    lines.append(f"| plain classifier: micro F, test | {_number(plain)} | | {_number(old)} | {_change(plain, old)} |")
+    weakest = _weakest_categories(EVALUATION / "categories.csv")
+    if weakest:
+        lines += [
+            "",
+            "The weakest categories of the test split:",
+            "",
+            "| category | F | precision | recall | pictures |",
+        ]
+        lines += ["|---|--:|--:|--:|--:|"]
+    for row in weakest:
+        figures = " | ".join(_number(float(row[key])) for key in ("f1", "precision", "recall"))
+        lines.append(f"| {in_markdown(row['category'])} | {figures} | {in_markdown(row['n'])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _weakest_categories(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as handle:
+        rows = [row for row in csv.DictReader(handle) if row["split"] == "test" and row["f1"]]
+    return sorted(rows, key=lambda row: float(row["f1"]))[:WEAKEST]
+
+
+def _get(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else _cell(str(value))
+
+
+def _change(now: float | None, before: Any) -> str:
+    return f"{now - before:+.4f}" if isinstance(now, float) and isinstance(before, float) else ""
+
+
+def _cell(text: str) -> str:
+    return printable(text).translate(LOOKALIKES).replace("://", ":∕∕")
+
+
+def data_url(picture: "Image.Image") -> str:
+    """``picture`` as a URL that holds it, made smaller until it is of bounded size."""
+    picture = picture.copy()
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    while True:
+        buffer = BytesIO()
+        picture.save(buffer, "PNG", optimize=True)
+        if buffer.tell() <= MOST_BYTES:
+            return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
+        picture = picture.resize((max(1, picture.width * 3 // 4), max(1, picture.height * 3 // 4)))
