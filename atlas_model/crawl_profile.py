@@ -48,7 +48,7 @@ class Profile:
     title_lengths: Numbers  # characters
     picture_sizes: Numbers | None  # pixels of each distinct picture; None: the pictures are gone
     encoder: str | None  # which model saw the pictures; the embeddings of two cannot be compared
-    embeddings: Float[np.ndarray, "n d"]  # of a sample of the pictures
+    embeddings: Float[np.ndarray, "n d"]  # of a sample of the pictures; half precision is kept
 
     @classmethod
     def of(
@@ -108,7 +108,7 @@ class Profile:
             title_lengths=_numbers_from_json(value["title_lengths"]),
             picture_sizes=value["picture_sizes"] and _numbers_from_json(value["picture_sizes"]),
             encoder=value["encoder"],
-            embeddings=embeddings.reshape(value["embeddings"]["shape"]).astype(np.float64),
+            embeddings=embeddings.reshape(value["embeddings"]["shape"]),
         )
 
 

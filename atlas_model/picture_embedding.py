@@ -23,7 +23,7 @@ BATCH = 128  # pictures at once
 
 @torch.inference_mode()
 def embed(model: Path, pictures: Iterable[bytes], device: str = "auto") -> Float[np.ndarray, "n d"]:
-    """A point for each of the ``pictures`` that can be read: the mean of the encoder's cells.
+    """A point for each of the ``pictures`` that can be read, in half precision: the mean of the encoder's cells.
 
     Args:
         model: folder of a categorizer.
@@ -41,10 +41,11 @@ def embed(model: Path, pictures: Iterable[bytes], device: str = "auto") -> Float
         cells = categorizer.encoder(torch.from_numpy(np.stack(batch)).to(chosen))  # (b, cells, d)
         points.append(cells.mean(dim=1).float().cpu().numpy())
     found = np.concatenate(points)
-    found = found[np.isfinite(found).all(axis=1)]
     if found.shape[1] > SIZE:
         found = found @ np.random.default_rng(0).standard_normal((found.shape[1], SIZE)) / np.sqrt(SIZE)
-    return found
+    with np.errstate(over="ignore"):
+        found = found.astype(np.float16)
+    return found[np.isfinite(found).all(axis=1)]
 
 
 def _prepared(pictures: Iterable[bytes], preprocessing: Preprocessing) -> Iterator[UInt8[np.ndarray, "c h w"]]:

@@ -78,9 +78,12 @@ def remember(params: Params) -> None:
 
 
 def last_remembered() -> str | None:
-    """The crawl of the last run that came to its end, which is what the next one's is to be compared with."""
+    """The crawl that the next one is to be compared with: that of the last run that came to its end.
+
+    Where nothing is remembered (`make clean`, a new clone), that of the last commit.
+    """
     kept = _kept()
-    return max(kept, key=lambda name: kept[name].stat().st_mtime_ns, default=None)
+    return max(kept, key=lambda name: kept[name].stat().st_mtime_ns) if kept else dvc_repo.committed_snapshot()
 
 
 def _report(old: tuple[str, Profile], new: tuple[str, Profile], params: Params) -> DriftReport:

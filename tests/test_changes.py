@@ -18,6 +18,7 @@ from atlas_model.records import PRODUCTS
 from crawlers.changes import SCHEMA, as_table, changes, write_changes
 from flows.changes_command import products_of, report_changes
 from flows.cli import main
+from flows.drift import last_remembered
 from flows.stages import paths
 
 OLD, NEW = "2026-11-21", "2026-11-22"
@@ -152,6 +153,8 @@ def test_crawls_of_the_past_come_from_git_and_dvc(
     call("git", "commit", "-q", "-m", "another")
 
     assert products_of(OLD).num_rows == 7
+    assert products_of(OLD, ["taxonomy"]).column_names == ["taxonomy"]
+    assert last_remembered() == NEW, "nothing is remembered, but committed"
     assert report_changes(OLD, NEW, Path("c.csv")) == 0
     dvc("push", "-q", "--all-commits")
     shutil.rmtree(".dvc/cache")

@@ -1,0 +1,214 @@
+"""What is kept of a crawl, and the report that compares two: files in, a page out, with the shipped model."""
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image, ImageOps
+
+from atlas_model.errors import InputError
+from atlas_model.images import encode_png
+from atlas_model.params import Params, load_params, set_snapshot
+from atlas_model.records import IMAGES, PRODUCTS, ShardWriter, write_table
+from flows import drift
+from flows.cli import main
+from flows.model_folders import CHAMPION, shipped_model
+from flows.printing import in_markdown
+from flows.stages import paths
+
+ROOT = Path(__file__).resolve().parent.parent
+HOSTILE = "<img src=x onerror=alert(1)> | [x](javascript:alert(1)) `y` *z* \\ &lt; \x1b[31m\n# End"
+PICTURES = 120
+
+
+@pytest.fixture(scope="module")
+def garments() -> list[Image.Image]:
+    """Pictures of the sample, in an order without meaning."""
+    pixels = pq.read_table(ROOT / "data/sample.parquet", columns=["pixels"])["pixels"]
+    chosen = np.random.default_rng(0).permutation(len(pixels))[: 2 * PICTURES]
+    return [Image.frombytes("L", (28, 28), pixels[int(index)].as_py()) for index in chosen]
+
+
+@pytest.fixture
+def crawled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Params]:
+    """A function that puts a crawl on disk, as the stages crawl and fetch do; what params.yaml then says."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
+
+    def crawl(snapshot: str, pictures: Sequence[Image.Image], products: int = 50, **values: Any) -> Params:
+        set_snapshot(snapshot)
+        row = {"site": "a.test", "title": "Shirt", "price": Decimal(10), "currency": "EUR", "taxonomy": ["A", "B"]}
+        row |= {"breadcrumb": [], "details": [], "image_urls": [], **values}
+        rows = [{**dict.fromkeys(PRODUCTS.names), **row, "product_id": f"a:{number:03}"} for number in range(products)]
+        write_table(paths.PRODUCTS, pa.Table.from_pylist(rows, schema=PRODUCTS), PRODUCTS)
+        image = {"format": "PNG", "mode": "L", "orientation": 1, "n_frames": 1}
+        with ShardWriter(paths.SHARDS, IMAGES, 100) as shards:
+            for number, picture in enumerate(pictures):
+                size = {"width": picture.width, "height": picture.height}
+                shards.append({"image_id": f"{number:064}", "bytes": encode_png(picture), **size, **image})
+        stage = {"cmd": "true", "params": {"params.yaml": {"crawl": {"snapshot": snapshot}}}}
+        Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"crawl": stage}}))
+        return load_params()
+
+    return crawl
+
+
+def profile_of(snapshot: str) -> Path:
+    return drift.PROFILES / f"{snapshot}.json"
+
+
+def figures_in(report: drift.DriftReport) -> dict[str, dict[str, Any]]:
+    content = json.loads(report.path.with_suffix(".json").read_text())
+    return {figure["name"]: figure for figure in content["figures"]}
+
+
+def test_other_pictures_drift_and_the_other_half_of_the_same_does_not(
+    crawled: Callable[..., Params], garments: list[Image.Image]
+) -> None:
+    drift.remember(crawled("one", garments[:PICTURES]))
+    report = drift.report_drift("one", "two", crawled("two", garments[PICTURES:]))
+    assert report is not None
+    assert report.drifted == []
+    assert 0 < figures_in(report)["embeddings"]["distance"] < 0.12
+    inverted = [ImageOps.invert(picture) for picture in garments[PICTURES:]]
+    report = drift.report_drift("one", "three", crawled("three", inverted))
+    assert report is not None
+    assert report.drifted == ["embeddings"]
+    assert figures_in(report)["embeddings"]["distance"] > 0.35
+    assert figures_in(report)["embeddings"]["n"] == [PICTURES, PICTURES]
+
+
+def test_the_report_says_what_changed(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
+    few = garments[:4]
+    drift.remember(crawled("one", few))
+    large = [picture.resize((56, 56)) for picture in few]
+    report = drift.report_drift("one", "two", crawled("two", large, products=60, taxonomy=["A", "C"], title="x" * 40))
+    assert report is not None
+    assert report.path == Path("reports/drift/one..two.md")
+    assert report.path.read_text() == report.markdown
+    assert report.drifted == ["categories", "title lengths"], "four pictures say nothing of their sizes"
+    lines = report.markdown.splitlines()
+    assert "**Beyond their thresholds: categories, title lengths.** 50 products then, 60 now." in lines
+    assert any(line.startswith("| picture sizes | 1.000 |") and "could be chance" in line for line in lines)
+    assert "| A &#62; B | 50 | 0 | 100.00% | 0.00% | -100.00 points | went |" in lines
+    assert "| A &#62; C | 0 | 60 | 0.00% | 100.00% | +100.00 points | came |" in lines
+    content = json.loads(report.path.with_suffix(".json").read_text())
+    assert (content["old"], content["new"]) == ("one", "two")
+    assert content["categories"] == {"A > B": [50, 0], "A > C": [0, 60]}
+
+
+def test_the_words_of_strangers_stay_words(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
+    drift.remember(crawled("one", garments[:3], taxonomy=[HOSTILE], currency=HOSTILE))
+    report = drift.report_drift("one", "two", crawled("two", garments[:3], taxonomy=["A"], currency=HOSTILE))
+    assert report is not None
+    assert not set("<`[]\\\x1b") & set(report.markdown)
+    rows = [line for line in report.markdown.splitlines() if line.startswith("|")]
+    assert all(line.count("|") in (9, 8) for line in rows), "no cell of its own making"
+    assert in_markdown("Müller & Söhne, 1/2-zip_x") == "Müller &#38; Söhne, 1/2-zip&#95;x"
+
+
+def test_what_has_not_changed_is_not_looked_at_again(
+    crawled: Callable[..., Params], garments: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = crawled("one", garments[:5])
+    drift.remember(params)
+    kept = profile_of("one").stat().st_ino
+    drift.remember(params)
+    assert profile_of("one").stat().st_ino == kept
+    params = crawled("one", garments[:6])
+    drift.remember(params)
+    assert profile_of("one").stat().st_ino != kept
+    assert json.loads(profile_of("one").read_text())["profile"]["picture_sizes"]["n"] == 6
+
+
+def test_the_last_remembered_is_that_of_the_last_run(
+    crawled: Callable[..., Params], garments: list[Image.Image]
+) -> None:
+    assert drift.last_remembered() is None
+    drift.remember(load_params())
+    assert drift.last_remembered() is None, "there are no data"
+    for snapshot in ("a", "b", "a", "b"):
+        drift.remember(crawled(snapshot, garments[:2]))
+        assert drift.last_remembered() == snapshot
+        for path in drift.PROFILES.iterdir():
+            os.utime(path, ns=(0, 0))  # long ago
+
+
+def test_another_champion_sees_otherwise_until_the_crawl_is_remembered_again(
+    crawled: Callable[..., Params], garments: list[Image.Image]
+) -> None:
+    old = crawled("one", garments[:20])
+    drift.remember(old)
+    shutil.copytree(shipped_model(), CHAMPION)
+    description = json.loads((CHAMPION / "model.json").read_text())
+    (CHAMPION / "model.json").write_text(json.dumps(description | {"metrics": {}}))
+    drift.remember(old)
+    new = crawled("two", garments[:20])
+    report = drift.report_drift("one", "two", new)
+    assert report is not None
+    assert figures_in(report)["embeddings"]["distance"] == pytest.approx(0, abs=1e-6)
+    shutil.rmtree(CHAMPION)
+    report = drift.report_drift("one", "two", new)
+    assert report is not None
+    assert "| embeddings | - |" in report.markdown
+    assert "different models saw the two crawls" in report.markdown
+    assert report.drifted == []
+
+
+def test_of_a_crawl_that_was_not_remembered_the_products_are_compared(
+    crawled: Callable[..., Params], garments: list[Image.Image], capsys: pytest.CaptureFixture[str]
+) -> None:
+    crawled("one", garments[:3])
+    paths.SNAPSHOTS.mkdir(parents=True)
+    shutil.copy(paths.PRODUCTS, paths.SNAPSHOTS / "one.parquet")
+    drift.PROFILES.mkdir()
+    profile_of("one").write_text('{"format": 1, "state": "x", "profile": {"products": 3')
+    params = crawled("two", garments[:3], price=Decimal(20))
+    report = drift.report_drift("one", "two", params)
+    assert report is not None
+    assert report.drifted == ["prices in EUR"]
+    assert report.markdown.count("the pictures of one crawl are not known any more") == 2
+    assert drift.report_drift("nought", "two", params) is None
+    assert "drift: nothing to compare with: no crawl of the name 'nought' is known" in capsys.readouterr().err
+    with pytest.raises(InputError, match="known are: one"):
+        drift.report_drift("one", "three", params)
+
+
+def test_the_command_prints_the_report(
+    crawled: Callable[..., Params], garments: list[Image.Image], capsys: pytest.CaptureFixture[str]
+) -> None:
+    drift.remember(crawled("one", garments[:3]))
+    crawled("two", garments[:3])
+    assert main(["crawl", "drift", "one", "two"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("# Drift from crawl one to two\n\nNothing is beyond its threshold.")
+    assert said.err.endswith("written: reports/drift/one..two.md\n")
+    assert main(["crawl", "drift", "../one", "two"]) == 2
+    assert "no crawl of the name '../one' is known" in capsys.readouterr().err
+
+
+def test_broken_pictures_are_left_out(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
+    params = crawled("one", garments[:4])
+    rows = pq.read_table(paths.SHARDS / "part-00000.parquet").to_pylist()
+    rows[1]["bytes"] = io.BytesIO(rows[1]["bytes"]).read(60)
+    pq.write_table(pa.Table.from_pylist(rows, schema=IMAGES), paths.SHARDS / "part-00000.parquet")
+    drift.remember(params)
+    profile = json.loads(profile_of("one").read_text())["profile"]
+    assert (profile["picture_sizes"]["n"], profile["embeddings"]["shape"]) == (4, [3, 64])
+
+
+def test_no_more_pictures_than_asked_for_are_seen(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
+    text = (Path("params.yaml")).read_text()
+    Path("params.yaml").write_text(text.replace("sample: 1000 ", "sample: 7 "))
+    drift.remember(crawled("one", garments[:20]))
+    assert json.loads(profile_of("one").read_text())["profile"]["embeddings"]["shape"] == [7, 64]
