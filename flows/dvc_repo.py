@@ -121,7 +121,7 @@ def cache_folder() -> Path:
     from dvc.repo import Repo
 
     with _dvc_errors(), Repo() as repo:
-        return Path(repo.cache.local.path)
+        return Path(repo.cache.local_cache_dir)
 
 
 def default_remote() -> str | None:
