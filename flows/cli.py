@@ -229,11 +229,13 @@ def _crawl_record(**options: Any) -> int:
 
 
 def _promote(force: bool) -> int:
+    import html
+
     from atlas_model.params import load_params
     from flows.promote import promote
 
     decision = promote(load_params(), force=force)
-    sys.stdout.write(decision.markdown)
+    sys.stdout.write(html.unescape(decision.markdown))
     return 0 if decision.accepted else AtlasError.exit_code
 
 

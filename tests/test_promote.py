@@ -33,7 +33,7 @@ def params(tmp_path: Path, git_env: dict[str, str], monkeypatch: pytest.MonkeyPa
     """Of a project, now the current folder, in which a category of 20 pictures is large."""
     make_project(tmp_path / "project", git_env)
     monkeypatch.chdir(tmp_path / "project")
-    text = Path("params.yaml").read_text().replace("large_category: 100", "large_category: 20")
+    text = Path("params.yaml").read_text().replace("large_category: 200", "large_category: 20")
     Path("params.yaml").write_text(
         text.replace("resamples: 1000\n  seed: 1\n\nnotify", "resamples: 100\n  seed: 1\n\nnotify")
     )
