@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from atlas_model.errors import InputError
 from atlas_model.progress import WATCHER
 
 PATIENCE = timedelta(days=7)  # for the first one, who may work alone for hours; torchrun sees to those who die
@@ -26,12 +27,19 @@ Batch = TypeVar("Batch", bound=Any)
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Be one of the processes that torchrun started, if it did."""
+    """Be one of the processes that torchrun started, if it did.
+
+    Raises:
+        InputError: there are fewer GPUs than processes.
+    """
     if not dist.is_torchelastic_launched():
         yield
         return
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # from now on, what "cuda" means
+        own, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if own >= gpus:
+            raise InputError(f"torchrun: expected at most {gpus} processes, a GPU for each; got number {own + 1}")
+        torch.cuda.set_device(own)  # from now on, what "cuda" means
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         if is_first():

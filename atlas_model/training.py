@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from atlas_model import distributed
 from atlas_model.augmentation import augment
@@ -182,7 +182,7 @@ def _epoch(
                 _check_weights(model, job, epoch)
         distributed.add_up([losses])
         mean_loss = float(losses.mean())
-        distributed.average([buffer for buffer in model.buffers() if buffer.is_floating_point()])
+        distributed.average(_running_statistics(model))
         seconds = time.perf_counter() - started
         accuracy, constraint = 0.0, None
         if distributed.is_first():
@@ -231,7 +231,7 @@ def _backward(
 def _step(model: Model, optimizer: torch.optim.Optimizer, recipe: Recipe, lr_factor: float) -> None:
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     distributed.add_up_gradients(weights)
-    torch.nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
+    nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * lr_factor
     optimizer.step()
@@ -245,6 +245,12 @@ def _check_weights(model: Model, job: str, epoch: int) -> None:
             f"{job}: the weights grew beyond all numbers in epoch {epoch}. Lower train.encoder_lr and decoder_lr, or "
             "take other train.weights."
         )
+
+
+def _running_statistics(model: Model) -> list[Tensor]:
+    """Of the batch norms that learn them: those of frozen ones stay what they are, to the last bit."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
+    return [each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None]
 
 
 def _optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:

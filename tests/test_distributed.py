@@ -12,6 +12,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from atlas_model.distributed import joined
+from atlas_model.errors import InputError
 from atlas_model.params import load_params
 from atlas_model.torchvision_compat import models
 from flows.stages import paths
@@ -86,6 +88,17 @@ def test_with_batch_norms_of_its_own_each_two_processes_are_nearly_one(folder: P
         losses.append([float(line.split()[-1]) for line in table.splitlines()[1:]])
     assert losses[1][0] == pytest.approx(losses[0][0], rel=0.05)
     assert losses[1][0] != losses[0][0]
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run of torchrun's")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with (
+        pytest.raises(InputError, match="at most 1 processes, a GPU for each; got number 2"),
+        joined(torch.device("cuda")),
+    ):
+        pass
 
 
 DYING = """

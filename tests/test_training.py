@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from atlas_model import training
+from atlas_model import distributed, training
 from atlas_model.augmentation import augment
 from atlas_model.categorizer import Architecture, Categorizer, Classifier, load_categorizer, load_classifier, save
 from atlas_model.dataset import Split
@@ -218,6 +218,23 @@ def test_training_on_features_is_training_with_the_encoder_frozen(kind: type, tm
         found.append([record.train_loss for record in records])
     assert found[1] == pytest.approx(found[0], rel=1e-3)
     assert found[0][2] < found[0][0]
+
+
+@pytest.mark.parametrize("fine_tune_from", ["none", "all"])
+def test_what_several_processes_average_leaves_a_frozen_encoder_as_it_is(
+    fine_tune_from: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As three processes that agree would: a third of three times a number is not always the number."""
+    monkeypatch.setattr(distributed, "average", lambda tensors: [tensor.mul_(3).div_(3) for tensor in tensors])
+    torch.manual_seed(1)
+    model = Categorizer(SMALL, TAXONOMY)
+    for name, buffer in model.encoder.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.uniform_(0.5, 2.0)
+    before = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
+    train(tmp_path, replace(RECIPE, fine_tune_from=fine_tune_from, shift=0, epochs=1), model=model)
+    same = [tensor.equal(before[name]) for name, tensor in model.encoder.state_dict().items()]
+    assert all(same) if fine_tune_from == "none" else not any(same)
 
 
 def test_the_constraints_effect_is_measured_at_each_epoch(tmp_path: Path) -> None:
