@@ -1,0 +1,87 @@
+"""What docs/experiments.md says of `dvc exp`, on a small project; and which grids are refused."""
+
+import csv
+import io
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from atlas_model.errors import InputError
+from flows import experiments
+from flows.experiments import Point, check_committed, read_grid
+from tests.sweeping import dvc, make_project, ran
+
+
+@pytest.mark.slow
+def test_experiments_of_dvc(mini_project: Path, git_env: dict[str, str]) -> None:
+    folder = make_project(mini_project, git_env)
+    ran(folder)
+    dvc(folder, "exp", "run", "--quiet", "--name", "one", "-S", "train.encoder_lr=0.001")
+    assert ran(folder) == ["evaluate 0.001 0.5", "train 0.001 0.5"]
+    dvc(folder, "exp", "run", "--quiet", "--queue", "--name", "more", "-S", "train.encoder_lr=0.004,0.005")
+    assert ran(folder) == []
+    dvc(folder, "exp", "run", "--run-all")
+    assert ran(folder) == [f"{stage} {lr} 0.5" for stage in ("evaluate", "train") for lr in ("0.004", "0.005")]
+
+    rows = {row["Experiment"]: row for row in csv.DictReader(io.StringIO(dvc(folder, "exp", "show", "--csv")))}
+    assert set(rows) >= {"one", "more-1", "more-2"}
+    assert rows["more-2"]["train.encoder_lr"] == "0.005"
+    assert float(rows["more-1"]["val.micro_f1"]) == pytest.approx(0.7)
+    assert rows["more-1"]["code"] == "of the workspace", "the installed packages are not what an experiment runs"
+
+    dvc(folder, "plots", "diff", "HEAD", "one", "more-2", "--out", "compared")
+    page = (folder / "compared/index.html").read_text()
+    assert all(f'"rev": "{name}"' in page for name in ("HEAD", "one", "more-2"))
+
+
+def test_a_grid_is_all_combinations(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mini_project)
+    monkeypatch.setattr(experiments, "FIGURES", {"split": ("x",)})
+    points = read_grid(["split.seed=1,2", "zoom_train.lr=1e-3"], "split")
+    assert [point.title for point in points] == ["split.seed=1 zoom_train.lr=1e-3", "split.seed=2 zoom_train.lr=1e-3"]
+    assert points[0].experiment("split") == "split_split.seed=1_zoom_train.lr=1e-3"
+    for awkward in ("a..b", "a.lock", "a/b", "a."):
+        name = Point((("split.taxonomy", awkward),)).experiment("split")
+        assert subprocess.run(["git", "check-ref-format", f"refs/exps/a/{name}"], check=False).returncode == 0, name
+
+
+def test_all_faults_of_a_grid_are_told_at_once(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mini_project)
+    monkeypatch.setattr(experiments, "FIGURES", {"split": ("x",)})
+    with pytest.raises(InputError, match="--stage: expected one of split, got 'fetch'"):
+        read_grid(["split.seed=1"], "fetch")
+    wrong = ["split.seed", "split.seed=1,,2", "seed=1", "split.seed=$(id)", "pipeline.workers=2", "split.seed=1"]
+    with pytest.raises(InputError) as caught:
+        read_grid([*wrong, "split.seed=2"], "split")
+    text = str(caught.value)
+    assert text.startswith("the grid: 6 faults\n")
+    assert "'split.seed=$(id)': expected section.key=value,value" in text
+    assert "pipeline.workers: expected a parameter of a stage: crawl, split, zoom_train" in text
+    assert "split.seed: given twice" in text
+
+    with pytest.raises(InputError) as caught:
+        read_grid(["split.val_share=0.5,0.15", "split.test_share=0.5,0.15", "split.sed=1"], "split")
+    text = str(caught.value)
+    assert "split.sed: unknown key" in text
+    with pytest.raises(InputError) as caught:
+        read_grid(["split.val_share=0.5,0.15", "split.test_share=0.5,0.15", "split.seed=0,-1,many"], "split")
+    text = str(caught.value)
+    assert "val_share + test_share must be below 1" in text, "of two values that are right each by itself"
+    assert text.count("got -1") == 1 and text.count("got 'many'") == 1, "not for every point"
+
+
+def test_what_is_not_committed_is_not_swept(
+    mini_project: Path, git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(mini_project)
+    check_committed()
+    (mini_project / "note").touch()
+    check_committed()
+    with (mini_project / "params.yaml").open("a") as file:
+        file.write("# a word\n")
+    with pytest.raises(InputError, match=r"commit, or undo, first: M params\.yaml"):
+        check_committed()
+    monkeypatch.chdir(mini_project.parent)
+    with pytest.raises(InputError, match="git status"):
+        check_committed()
