@@ -124,6 +124,7 @@ def _judge(params: Params, history: list[Event], challenger: str, *, force: bool
         "champion": current.model,
         "challenger": challenger,
         "splits": dvc_repo.content_hash(SPLITS),
+        "split": _split_rule(params),
         "promote": params.promote.model_dump(),
         "beam": params.evaluate.beam,
     }
