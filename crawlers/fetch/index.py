@@ -86,6 +86,15 @@ ON CONFLICT (url) DO UPDATE SET
     status = 'ok', settled = 1, image_id = excluded.image_id, final_url = excluded.final_url,
     snapshot = excluded.snapshot
 """
+# To another index: what is in the queue, and that its pictures are kept, though elsewhere: in no file, which is file 0.
+HAND_OUT = """
+INSERT INTO part.urls SELECT id, url, urls.host, 1, status, settled, than, image_id, final_url, etag, last_modified,
+    snapshot, NULL FROM queue JOIN urls USING (id) WHERE queue.host = ?;
+INSERT OR IGNORE INTO part.pictures SELECT image_id, 0, 0, size, width, height, format, mode, orientation,
+    n_frames FROM pictures WHERE image_id IN (SELECT image_id FROM part.urls WHERE host = ?);
+"""
+ASKED = "SELECT status, settled, than, snapshot, ?, image_id, final_url, etag, last_modified, url FROM urls WHERE file"
+TAKE_IN = LASTING.replace("WHERE id", "WHERE url")
 WANTED_PICTURES = """
 SELECT * FROM pictures
 WHERE EXISTS (SELECT 1 FROM urls WHERE urls.image_id = pictures.image_id AND wanted AND status = 'ok')
@@ -189,6 +198,27 @@ class Index:
             yield from (Wanted(*row[1:]) for row in rows)
             turn, last = rows[-1][:2]
 
+    def queue_sizes(self) -> dict[str, int]:
+        """Host -> its URLs in the queue."""
+        return self._counts("SELECT host, count(*) FROM queue GROUP BY host ORDER BY host")
+
+    def hand_out(self, path: Path, hosts: Iterable[str]) -> None:
+        """Make an index at ``path`` that has in it what is in the queue for ``hosts``."""
+        Index(path).close()
+        self._db.execute("ATTACH ? AS part", (str(path),))
+        try:
+            with self._transaction():
+                for host in hosts:
+                    for statement in HAND_OUT.split(";")[:-1]:
+                        self._db.execute(statement, (host,))
+        finally:
+            self._db.execute("DETACH part")
+
+    def take_in(self, part: "Index", file: int) -> None:
+        """What became of the URLs that were handed out to ``part``, as if they had been asked for here."""
+        with self._transaction():
+            self._db.executemany(TAKE_IN, part._db.execute(ASKED, (file,)))
+
     # What came
 
     def has_picture(self, image_id: str) -> bool:
@@ -263,11 +293,15 @@ class Index:
 
     def ends_of_files(self) -> dict[int, int]:
         """Blob -> where the last picture in it ends."""
-        return self._counts("SELECT file, max(offset + size) FROM pictures GROUP BY file")
+        return self._counts("SELECT file, max(offset + size) FROM pictures WHERE file > 0 GROUP BY file")
 
     def sizes_of_files(self) -> dict[int, int]:
         """Blob -> the bytes of the pictures in it."""
         return self._counts("SELECT file, sum(size) FROM pictures GROUP BY file")
+
+    def own_pictures(self) -> Iterator[Picture]:
+        """All whose bytes are kept here."""
+        return self._pictures("SELECT * FROM pictures WHERE file > 0 ORDER BY file, offset")
 
     def pictures_of_file(self, file: int) -> Iterator[Picture]:
         """What is in a blob, in its order."""

@@ -8,7 +8,7 @@ were asked for while it was written to. Knows nothing of HTTP or of the outputs.
 import hashlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -55,6 +55,7 @@ class Spool:
                 lost = self._index.forget_beyond(file, sizes.get(file, 0))
                 say(f"{self.folder}: file {file} is damaged, {lost} pictures are fetched again")
         self.hosts, self.pending = self._index.hosts, self._index.pending
+        self.queue_sizes = self._index.queue_sizes
         self.statuses, self.passing, self.totals = self._index.statuses, self._index.passing, self._index.totals
 
     def __exit__(
@@ -69,6 +70,22 @@ class Spool:
     def begin(self, urls: Iterable[str], plan: Plan) -> tuple[int, int]:
         """Start a run for ``urls``, which may repeat: how many they are, and how many have to be asked for."""
         return self._index.want(urls), self._index.enqueue(plan)
+
+    def go_on(self, plan: Plan) -> int:
+        """As `begin`, for the URLs that were handed out to this spool."""
+        return self._index.enqueue(plan)
+
+    def hand_out(self, folder: Path, hosts: Sequence[str]) -> None:
+        """Make a spool in ``folder`` for what is to be asked of ``hosts``."""
+        folder.mkdir(parents=True)
+        self._index.hand_out(folder / INDEX, hosts)
+
+    def take_in(self, part: "Spool") -> None:
+        """Keep what has come to a spool that was handed out."""
+        self.restore((one.image_id, part._blobs.read(one.place), one.info) for one in part._index.own_pictures())
+        self._index.take_in(part._index, self._file)
+        self.flush()
+        self.write_status()
 
     def store(self, image_id: str, data: bytes, info: PictureInfo) -> None:
         """Keep a picture's bytes, unless they are kept already; from any thread."""

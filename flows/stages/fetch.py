@@ -9,6 +9,7 @@ from crawlers.fetch.collect import picture_urls, write_images, write_refs
 from crawlers.fetch.pictures import fetch_pictures
 from crawlers.fetch.spool import Spool
 from crawlers.identity import user_agent
+from flows.fan_out import spreading
 from flows.stages import paths
 from flows.stages.connections import connections
 from flows.stages.entry import main, write_metrics
@@ -23,6 +24,8 @@ def run(params: Params) -> None:
     """Fetch, then write the image shards and the refs."""
     if not any(True for _ in picture_urls(paths.PRODUCTS)):
         raise InputError(f"{paths.PRODUCTS}: expected products with picture URLs, got none")
+    runner, workers = params.pipeline.runner, params.pipeline.workers
+    spread = spreading(runner, workers, "fetch") if runner != "threads" else None  # downloads wait, not compute
     folder = spool_folder(params.crawl)
     with Spool(folder) as spool:
         with connections(params.crawl) as connect_map:
@@ -33,6 +36,7 @@ def run(params: Params) -> None:
                 connect_map=connect_map,
                 user_agent=user_agent(params.crawl.contact),
                 robots_tags=params.crawl.robots_tags,
+                spread=spread,
                 **params.fetch.model_dump(exclude={"shard_rows"}),
             )
         write_images(paths.SHARDS, spool, params.fetch.shard_rows)

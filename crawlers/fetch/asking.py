@@ -1,0 +1,118 @@
+"""Asking for all that a spool has in its queue, and keeping what comes there.
+
+Knows nothing of which URLs those are, nor of other spools.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from atlas_model.errors import PictureError
+from atlas_model.progress import Progress
+from crawlers.connect import ConnectMap
+from crawlers.fetch.check import check
+from crawlers.fetch.client import Client
+from crawlers.fetch.download import download
+from crawlers.fetch.outcome import Outcome, Wanted
+from crawlers.fetch.spool import FLUSH_S, Spool
+
+LOOKUPS = 64  # of names, at once
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How to ask; the fields are those of `Client` and `download`, and ``max_pixels`` of `check`."""
+
+    connect_map: ConnectMap
+    user_agent: str
+    concurrency: int
+    concurrency_per_host: int
+    max_attempts: int
+    timeout_s: float
+    max_bytes: int
+    max_pixels: int
+    obey_robots: bool
+    robots_tags: Collection[str]
+    backoff_s: float
+
+
+class Counts(NamedTuple):
+    """Of one or more calls of `ask`."""
+
+    asked: int = 0  # URLs
+    unchanged: int = 0  # of them: the server says that it is still the picture that we have
+    retries: int = 0
+
+    def plus(self, other: "Counts") -> "Counts":
+        """Both together."""
+        return Counts(*map(sum, zip(self, other, strict=True)))
+
+
+def ask(spool: Spool, total: int, manners: Manners) -> Counts:
+    """Ask for each URL in the queue of ``spool``, of which there are ``total``."""
+
+    def take(data: bytes) -> Outcome:
+        try:
+            info = check(data, manners.max_pixels)
+        except PictureError as error:
+            return Outcome(error.status, lasting=True)
+        image_id = hashlib.sha256(data).hexdigest()
+        spool.store(image_id, data, info)
+        return Outcome("ok", lasting=True, image_id=image_id)
+
+    client = Client(
+        take,
+        spool.folder,
+        connect_map=manners.connect_map,
+        user_agent=manners.user_agent,
+        concurrency=manners.concurrency,
+        timeout_s=manners.timeout_s,
+        max_bytes=manners.max_bytes,
+        obey_robots=manners.obey_robots,
+        robots_tags=manners.robots_tags,
+    )
+    tally = _Tally(spool)
+    asyncio.run(tally.fill(client, total, manners))
+    return Counts(total, tally.unchanged, tally.retries)
+
+
+class _Tally:
+    """Hands the outcomes of a run to the spool, and counts."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._ok = self.unchanged = self.retries = 0
+
+    async def fill(self, client: Client, total: int, manners: Manners) -> None:
+        """`download` all that the spool has in its queue; whatever ends it, what has come is kept."""
+        # Names are looked up in threads, and a slow one must not keep the others waiting.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(LOOKUPS, "lookup"))
+        with Progress("fetch", total, "pictures") as progress:
+
+            def keep(wanted: Wanted, outcome: Outcome, attempts: int) -> None:
+                self._spool.keep(wanted, outcome)
+                self._ok += outcome.status == "ok"
+                self.unchanged += outcome.unchanged
+                self.retries += max(0, attempts - 1)
+                progress.advance(1, ok=self._ok, retries=self.retries)
+
+            limits = {"concurrency_per_host": manners.concurrency_per_host, "max_attempts": manners.max_attempts}
+            flushing = asyncio.create_task(self._flush_regularly())
+            try:
+                async with client:
+                    await download(self._spool, client, keep, **limits, backoff_s=manners.backoff_s)
+            finally:
+                flushing.cancel()
+                with suppress(asyncio.CancelledError):
+                    await flushing
+                self._spool.flush()
+                self._spool.write_status()
+
+    async def _flush_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            self._spool.flush()
