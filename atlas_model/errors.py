@@ -51,8 +51,11 @@ class PictureError(InputError):
     """Bytes that should be a picture are not; ``status`` is the short reason kept in the data."""
 
     def __init__(self, status: str, text: str) -> None:
-        super().__init__(text)
+        super().__init__(status, text)  # whatever makes it again in another process
         self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 class CheckpointError(InputError):
