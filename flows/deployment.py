@@ -4,6 +4,7 @@ Knows neither params.yaml nor how the server came to be; talks to the one that `
 """
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Callable, Collection
@@ -75,6 +76,7 @@ async def serve(
         stopping: the signals that end it. A second one ends it at once, with all its children.
     """
     stop = asyncio.Event()
+    logging.getLogger("prefect.runner").setLevel(logging.WARNING)  # it says at each poll that a run has to wait
 
     def on_signal() -> None:
         if stop.is_set():

@@ -63,6 +63,7 @@ class Server:
         self._socket = _listen(port)
         self.url = f"http://{HOST}:{self._socket.getsockname()[1]}"
         self.log = folder / "server.log"
+        self.log.unlink(missing_ok=True)
         self._environment = {
             **server_settings(folder, self.url, retention_days),
             **environment,
@@ -81,7 +82,7 @@ class Server:
     def start(self) -> None:
         """Start the process; the calling thread must outlive it."""
         self._answered = False
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "flows.server", str(self._socket.fileno())],
                 env=self._environment,
