@@ -35,7 +35,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("crawl", 5.5, share=0.7, per_host=True),  # pages
+    Stage("crawl", 5.5, share=0.7, one_process=True, per_host=True),  # pages
     Stage("fetch", 3.0, per_host=True),
     Stage("zoom", 27.1),
     Stage("split", 19.2, one_process=True),
@@ -56,9 +56,10 @@ class Size:
     hosts: int
     vcpus: int
     gpus: int
+    all_spread: bool = False  # every stage uses all vCPUs, also those that do not yet
 
 
-SIZES = (Size(184e3, 6, 16, 1), Size(10e6, 200, 128, 4), Size(1e9, 5000, 2048, 32))
+SIZES = (Size(184e3, 6, 16, 1), Size(10e6, 200, 128, 4), Size(1e9, 5000, 2048, 32, all_spread=True))
 
 
 def hours(stage: Stage, size: Size) -> float:
@@ -67,7 +68,7 @@ def hours(stage: Stage, size: Size) -> float:
     if stage.gpu_per_s and size.gpus:
         seconds = pictures / (stage.gpu_per_s * size.gpus)
     else:
-        seconds = pictures * stage.cpu_ms / 1000 / (1 if stage.one_process else size.vcpus)
+        seconds = pictures * stage.cpu_ms / 1000 / (1 if stage.one_process and not size.all_spread else size.vcpus)
     if stage.per_host:
         seconds = max(seconds, pictures / (PICTURES_PER_HOST * size.hosts))
     return seconds / SECONDS
@@ -89,7 +90,7 @@ def terabytes(size: Size, parts: Sequence[str]) -> float:
 def table(sizes: Sequence[Size], prices: Prices) -> str:
     """All of it, in Markdown."""
     lines = [
-        ["", *(f"{size.pictures:,.0f} pictures" for size in sizes)],
+        ["", *(f"{size.pictures:,.0f} pictures{', all stages spread' * size.all_spread}" for size in sizes)],
         ["---"] * (len(sizes) + 1),
         ["hosts; vCPUs; GPUs", *(f"{size.hosts:,}; {size.vcpus:,}; {size.gpus}" for size in sizes)],
         ["shards of 1,024", *(f"{-(-size.pictures // 1024):,.0f}" for size in sizes)],
@@ -110,15 +111,17 @@ def table(sizes: Sequence[Size], prices: Prices) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table for the sizes of docs/scale.md, or for one of yours."""
     parser = argparse.ArgumentParser(prog="python -m tools.costs", description=str(__doc__).partition("\n")[0])
-    for name, kind in Size.__annotations__.items():
+    numbers = {name: kind for name, kind in Size.__annotations__.items() if kind is not bool}
+    for name, kind in numbers.items():
         parser.add_argument(f"--{name}", type=kind, help="of one catalogue; all four or none")
     for name, default in vars(Prices()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=default, metavar="$")
+    parser.add_argument("--all-spread", action="store_true", help="as if crawl and split used all vCPUs, too")
     given = vars(parser.parse_args(arguments))
-    own = [given[name] for name in Size.__annotations__]
+    own = [given[name] for name in numbers]
     if any(number is not None for number in own) and None in own:
         parser.error("--pictures, --hosts, --vcpus and --gpus go together")
-    sizes = SIZES if None in own else (Size(*own),)
+    sizes = SIZES if None in own else (Size(*own, given["all_spread"]),)
     print(table(sizes, Prices(**{name: given[name] for name in vars(Prices())})))
 
 
