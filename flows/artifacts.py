@@ -17,6 +17,7 @@ from atlas_model.params import Params
 from flows.printing import in_markdown, printable
 from flows.stages.paths import EVALUATION, METRICS
 from flows.versions import accepted
+from flows.watch import key_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,7 +33,7 @@ HEADLINES = {
     "ece": "calibration error",
 }
 # A table's cells are Markdown in the older UI and plain text in the newer one: no escape suits both, lookalikes do.
-LOOKALIKES = str.maketrans("<>[]`|\\*_", "‹›⟦⟧'¦∖∗‗")
+LOOKALIKES = str.maketrans("<>[]`\\", "‹›⟦⟧'∖")
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,13 @@ def stage_artifacts(stage: str, params: Params) -> Iterator[Artifact]:
     metrics = METRICS / f"{stage}.json"
     if metrics.is_file():
         rows = _metric_rows(metrics, params)
-        yield Artifact("table", f"{stage}-metrics", f"Metrics of {stage}, beside the last accepted run's", rows)
+        yield Artifact("table", key_of(f"{stage}-metrics"), f"Metrics of {stage}, beside the last accepted run's", rows)
     if stage == "evaluate" and metrics.is_file():
         yield Artifact("markdown", "evaluation", "The evaluation", evaluation_report(params))
     from flows.pictures import pictures_of
 
     for key, description, picture in pictures_of(stage):
-        yield Artifact("image", key, description, data_url(picture))
+        yield Artifact("image", key_of(key), description, data_url(picture))
 
 
 def _metric_rows(path: Path, params: Params) -> list[dict[str, str]]:

@@ -173,4 +173,4 @@ def _say_last_word(api: Api, flow_run: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    close(Process(int(sys.argv[1]), sys.argv[2], ""))
+    close(Process(int(sys.argv[1]), sys.argv[2]))

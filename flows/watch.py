@@ -125,6 +125,11 @@ def set_state(api: Api, kind: str, run: str, state: dict[str, Any]) -> None:
     api.ask("POST", f"/{kind}/{run}/set_state", {"state": state, "force": True})
 
 
+def key_of(name: str) -> str:
+    """``name`` as Prefect takes an artifact's key: lower-case letters, digits, hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
+
+
 def _ids(runs: tuple[str, str]) -> dict[str, str]:
     return {"flow_run_id": runs[0], "task_run_id": runs[1]}
 
@@ -230,9 +235,9 @@ class Poster:
         if known is not None:
             self.api.ask("PATCH", f"/artifacts/{known}", shown)
             return
-        key = re.sub(r"[^a-z0-9]+", "-", step.job.lower()).strip("-") or "progress"
         assert self._runs is not None
-        made = self.api.ask("POST", "/artifacts/", {"type": "progress", "key": key, **shown, **_ids(self._runs)})
+        new = {"type": "progress", "key": key_of(step.job), **shown, **_ids(self._runs)}
+        made = self.api.ask("POST", "/artifacts/", new)
         self._artifacts[step.job] = made["id"]
 
     def _set_state(self, state: dict[str, Any]) -> None:

@@ -1,132 +1,195 @@
-"""The real flow, with its own temporary server, on a small DVC project."""
+"""The real flow with a real Prefect server, on a small DVC project; what it did is asked of the server."""
 
 import logging
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from flows.log_lines import relay_to
 from flows.pipeline import NETWORK_STAGES, task_of
-from flows.turns import turn_of_flow
+from tests.flow_projects import (
+    STAGE,
+    RunInUi,
+    processes_of,
+    run_dvc,
+    run_flow,
+    runs_of,
+    started,
+    wait_until,
+)
+from tests.prefect_server import PrefectServer
 
-TIMEOUT_S = 120
-
-
-def run_flow(folder: Path, program: str | None = None) -> subprocess.CompletedProcess[str]:
-    how = ["-m", "flows.pipeline"] if program is None else ["-c", program]
-    return subprocess.run(
-        [sys.executable, *how], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-    )
-
-
-def states(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    """The final state's name of each task run and of the flow run, in order."""
-    found = re.findall(r"(?:Task run '(\w+)'|Flow run '[\w-]+') +- Finished in state (\w+)", done.stderr)
-    return {task or "the flow": state for task, state in found}
+FLOW = ["flows.pipeline"]
 
 
-def runs_of(folder: Path) -> list[str]:
-    log = folder / "ran"
-    return log.read_text().splitlines() if log.exists() else []
+@pytest.fixture
+def project(mini_project: Path) -> Path:
+    (mini_project / "stage.py").write_text(STAGE)
+    return mini_project
+
+
+@pytest.fixture
+def flow_run(prefect_server: PrefectServer) -> Callable[[str], RunInUi]:
+    """A function that finds the run of which a flow's output speaks, once the server knows that it has ended."""
+
+    def find(output: str) -> RunInUi:
+        run_id = re.findall(r"/runs/flow-run/([0-9a-f-]+)", output)[-1]
+
+        def ended() -> RunInUi | None:
+            run = RunInUi(prefect_server, prefect_server.flow_run(id=[run_id]))
+            settled = not {"Running", "Pending"} & {run.state, *run.states().values()}
+            return run if settled else None
+
+        return wait_until(ended)
+
+    return find
+
+
+def all_nodes(name: str) -> dict[str, str]:
+    return dict.fromkeys(["crawl", "zoom_train", "split"], name)
 
 
 @pytest.mark.slow
-def test_a_run_then_nothing_to_do_then_a_failure(mini_project: Path) -> None:
-    done = run_flow(mini_project)
+def test_a_run_then_nothing_to_do_then_a_refusal(
+    project: Path, prefect_server: PrefectServer, flow_run: Callable[[str], RunInUi]
+) -> None:
+    server = {"PREFECT_API_URL": prefect_server.url}
+    done = run_flow(project, **server)
     assert done.returncode == 0, done.stderr
-    assert sorted(runs_of(mini_project)) == ["crawl", "split", "zoom_train"]
-    assert states(done) == dict.fromkeys([*runs_of(mini_project), "the flow"], "Completed")
-    assert re.search(r"INFO +\| Task run 'split' - split is at work", done.stderr), "lines come as logs"
+    assert sorted(runs_of(project)) == ["crawl", "split", "zoom_train"]
+    run = flow_run(done.stderr)
+    assert (run.state, run.states()) == ("Completed", all_nodes("Completed"))
+    assert run.graph() == {"crawl": set(), "zoom_train": set(), "split": {"crawl", "zoom_train"}}, "as DVC has it"
+    assert "split is at work" in run.lines("split")
+    shown = {artifact["type"]: artifact for artifact in wait_until(lambda: run.artifacts("crawl"))}
+    assert len(run.artifacts("crawl")) == 2, "one per job, and the metrics"
+    assert shown["progress"]["key"] == "crawl-count"
+    assert shown["progress"]["data"] == 100
+    assert "4/4" in shown["progress"]["description"]
+    assert shown["table"]["key"] == "crawl-metrics"
+    assert "0.1235" in shown["table"]["data"]
+    for hostile in ("[sheep]", "[shop]", "<b>"):
+        assert hostile not in shown["progress"]["description"] + shown["table"]["data"]
 
-    done = run_flow(mini_project)
-    assert done.returncode == 0, done.stderr
-    assert len(runs_of(mini_project)) == 3, "nothing ran"
-    assert states(done) == {"crawl": "Cached", "zoom_train": "Cached", "split": "Cached", "the flow": "Completed"}
+    done = run_flow(project, **server)
+    assert len(runs_of(project)) == 3, "nothing ran"
+    run = flow_run(done.stderr)
+    assert (run.state, run.states()) == ("Completed", all_nodes("Cached"))
 
-    params = (mini_project / "params.yaml").read_text()
-    (mini_project / "params.yaml").write_text(params.replace("snapshot: sample-1", "snapshot: sample-2"))
-    (mini_project / "fail-crawl").write_text("InputError")
-    done = run_flow(mini_project)
+    params = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(params.replace("snapshot: sample-1", "snapshot: sample-2"))
+    (project / "fail-crawl").write_text("InputError")
+    done = run_flow(project, **server)
     assert done.returncode == 2, done.stderr
-    assert states(done) == {"crawl": "Refused", "the flow": "Refused"}, "later stages do not run, nor is it repeated"
-    assert re.search(
-        r"ERROR +\| Task run 'crawl' - error: a fault\n.*ERROR +\| Task run 'crawl' - +- and its place", done.stderr
-    )
-    assert "\nerror: stage crawl refused its input: a fault\n  - and its place\nMend that" in done.stderr
     assert "Traceback" not in done.stderr
+    run = flow_run(done.stderr)
+    assert (run.state, run.states()) == ("Refused", {"crawl": "Refused"}), (
+        "neither repeated, nor are the later ones run"
+    )
+    assert run.lines("crawl", logging.ERROR)[:2] == ["error: a fault", "  - and its place"]
+    assert run.message.startswith(
+        "crawl: stage crawl refused its input: a fault\n  - and its place\nMend that, then run"
+    )
+    assert run.message.endswith("Its log: .atlas/logs/crawl.log")
+    assert "error: a fault" in (project / ".atlas/logs/crawl.log").read_text()
+
+    (project / "fail-crawl").unlink()
+    done = run_flow(project, **server)
+    assert done.returncode == 0, done.stderr
+    assert flow_run(done.stderr).states() == {"crawl": "Completed", "zoom_train": "Cached", "split": "Cached"}, (
+        "the new crawl is as the old one was, so nothing is done again"
+    )
 
 
 @pytest.mark.slow
-def test_the_network_gets_another_chance(mini_project: Path) -> None:
-    (mini_project / "fail-crawl").write_text("RetryError")
+def test_the_network_gets_another_chance_and_a_bug_is_shown_whole(
+    project: Path, prefect_server: PrefectServer, flow_run: Callable[[str], RunInUi]
+) -> None:
+    (project / "fail-crawl").write_text("RetryError")
     program = "import sys, flows.pipeline as p; p.RETRY_DELAYS_S = (0.1, 0.1); sys.exit(p.main())"
-    done = run_flow(mini_project, program)
+    done = run_flow(project, program, PREFECT_API_URL=prefect_server.url)
     assert done.returncode == 1, done.stderr
-    assert runs_of(mini_project) == ["crawl"] * 3
-    assert states(done) == {"crawl": "Failed", "the flow": "Failed"}
-    assert "\nerror: stage crawl failed: a fault" in done.stderr
+    assert runs_of(project) == ["crawl"] * 3
+    assert flow_run(done.stderr).states() == {"crawl": "Failed"}
+    assert "\nerror: crawl: stage crawl failed: a fault" in done.stderr
 
-
-@contextmanager
-def started_flow(folder: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The flow in a session of its own, so that a signal can go to all of its processes, as Ctrl-C does."""
-    command = [sys.executable, "-m", "flows.pipeline"]
-    with log.open("wb") as stderr, subprocess.Popen(command, cwd=folder, stderr=stderr, start_new_session=True) as flow:
-        try:
-            deadline = time.monotonic() + TIMEOUT_S
-            while not (folder / "ran").exists():
-                assert flow.poll() is None, log.read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            yield flow
-        finally:
-            kill_session(flow.pid)
-
-
-def kill_session(session: int) -> None:
-    try:
-        os.killpg(session, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-
-
-def processes_of(session: int) -> list[str]:
-    """Command lines of the processes in ``session``, from /proc (the program `ps` need not be installed)."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] != "Z":
-                found.append((folder / "cmdline").read_text().replace("\0", " "))
-    return found
+    (project / "fail-crawl").unlink()
+    (project / "fail-zoom_train").write_text("ZeroDivisionError")
+    done = run_flow(project, PREFECT_API_URL=prefect_server.url)
+    assert done.returncode == 1, done.stderr
+    run = flow_run(done.stderr)
+    assert run.states() == {"crawl": "Completed", "zoom_train": "Failed"}
+    trace = run.lines("zoom_train", logging.ERROR)
+    assert trace[0] == "Traceback (most recent call last):"
+    assert any(re.match(r"ZeroDivisionError: a fault", line) for line in trace)
+    assert run.message.startswith("zoom_train: stage zoom_train failed: ")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc and dying with the parent are Linux's")
 @pytest.mark.parametrize(
     ("number", "to_all", "exit_code"),
-    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)],
-    ids=["ctrl-c", "term"],
+    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGKILL, False, -9)],
+    ids=["ctrl-c", "term", "kill"],
 )
 def test_an_interrupted_run_leaves_nothing_behind(
-    mini_project: Path, tmp_path: Path, number: signal.Signals, to_all: bool, exit_code: int
+    project: Path, tmp_path: Path, prefect_server: PrefectServer, number: signal.Signals, to_all: bool, exit_code: int
 ) -> None:
-    (mini_project / "hang-crawl").touch()
-    with started_flow(mini_project, tmp_path / "log") as flow:
+    (project / "hang-crawl").touch()
+    own_server = to_all  # a temporary one, which Ctrl-C reaches too
+    log = tmp_path / "log"
+    with started(FLOW, project, log, **({} if own_server else {"PREFECT_API_URL": prefect_server.url})) as flow:
+        wait_until(lambda: runs_of(project) or flow.poll() is not None, log.read_text)
+        assert flow.poll() is None, log.read_text()
         (os.killpg if to_all else os.kill)(flow.pid, number)
-        assert flow.wait(timeout=30) == exit_code
-        assert processes_of(flow.pid) == []
-    log = (tmp_path / "log").read_text()
-    assert "Traceback" not in log
-    assert re.search(r"Flow run '[\w-]+' - Finished in state (Crashed|Cancelled)", log)
+        assert flow.wait(timeout=60) == exit_code
+        wait_until(lambda: processes_of(flow.pid) == [], lambda: str(processes_of(flow.pid)))
+    said = log.read_text()
+    assert "Traceback" not in said
+    assert number == signal.SIGKILL or re.search(r"Flow run '[\w-]+' - Finished in state (Crashed|Cancelled)", said)
+
+    if number == signal.SIGKILL:  # and nothing that it left is in the way
+        (project / "hang-crawl").unlink()
+        done = run_flow(project, PREFECT_API_URL=prefect_server.url)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_flow_waits_for_the_dvc_of_a_shell(
+    project: Path, tmp_path: Path, prefect_server: PrefectServer, flow_run: Callable[[str], RunInUi]
+) -> None:
+    (project / "hang-crawl").touch()
+    log = tmp_path / "log"
+    with started(["dvc", "repro"], project, tmp_path / "shell") as shell:
+        wait_until(lambda: runs_of(project), (tmp_path / "shell").read_text)
+        with started(FLOW, project, log, PREFECT_API_URL=prefect_server.url) as flow:
+            wait_until(lambda: f"(pid {shell.pid}: " in log.read_text(), log.read_text)
+            (project / "hang-crawl").unlink()
+            assert shell.wait(timeout=120) == 0, (tmp_path / "shell").read_text()
+            assert flow.wait(timeout=120) == 0, log.read_text()
+    assert sorted(runs_of(project)) == ["crawl", "split", "zoom_train"], "each once"
+    assert log.read_text().count("waiting") == 1
+    assert flow_run(log.read_text()).states() == all_nodes("Cached")
+
+
+@pytest.mark.slow
+def test_the_dvc_of_a_shell_gives_way_to_a_flow(project: Path, tmp_path: Path, prefect_server: PrefectServer) -> None:
+    (project / "hang-crawl").touch()
+    log = tmp_path / "log"
+    with started(FLOW, project, log, PREFECT_API_URL=prefect_server.url) as flow:
+        wait_until(lambda: runs_of(project), log.read_text)
+        done = run_dvc(project, "repro", "zoom_train")
+        assert done.returncode != 0
+        assert f"(pid {flow.pid}: " in done.stderr
+        assert "Run again when it has ended" in done.stderr
+        (project / "hang-crawl").unlink()
+        assert flow.wait(timeout=120) == 0, log.read_text()
+    assert runs_of(project) == ["crawl", "zoom_train", "split"]
+    assert "up to date" in run_dvc(project, "status").stdout
 
 
 def test_bad_parameters_are_told_at_once(mini_project: Path) -> None:
@@ -145,38 +208,3 @@ def test_only_the_network_is_tried_again() -> None:
     assert task_of("crawl").retries == task_of("fetch").retries == 2
     assert task_of("train").retries == 0
     assert task_of("train").name == "train"
-
-
-def test_lines_become_logs_at_their_level() -> None:
-    lines = [
-        "hello",
-        "error: two faults",
-        "  - one",
-        "WARNING slow: shop",
-        "ERROR: failed",
-        "Traceback (most recent call last):",
-        "  File",
-        "ValueError: no",
-        "100 % done",
-        "errors are rare",
-    ]
-    logged: list[tuple[int, str]] = []
-    relay = relay_to(lambda level, line: logged.append((level, line)))
-    for line in lines:
-        relay(line)
-    info, warning, error = logging.INFO, logging.WARNING, logging.ERROR
-    assert logged == list(
-        zip([info, error, error, warning, error, error, error, error, info, info], lines, strict=True)
-    )
-
-
-def test_two_runs_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    program = "import flows.turns as t\nwith t.turn_of_flow(lambda line: print(line, flush=True)): print('mine')"
-    with turn_of_flow(lambda line: None):
-        other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-        assert other.stdout is not None
-        assert f"(pid {os.getpid()}: " in other.stdout.readline()
-        assert other.poll() is None
-    assert other.communicate(timeout=TIMEOUT_S)[0] == "mine\n"
-    assert other.returncode == 0
