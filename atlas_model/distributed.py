@@ -85,7 +85,7 @@ def first_alone() -> Iterator[None]:
 
 def add_up(tensors: Sequence[Tensor]) -> None:
     """Replace each by its sum over the processes."""
-    if count() == 1:
+    if count() == 1 or not tensors:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)
