@@ -12,6 +12,7 @@ instead of being refused. So is the port free or not before anything is started.
 import json
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -19,6 +20,8 @@ import time
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Self
 
@@ -27,8 +30,10 @@ from atlas_model.processes import die_with_parent
 from atlas_model.progress import say
 
 HOST = "127.0.0.1"
-START_TIMEOUT_S = 300.0  # a new database takes some 15 s on two quiet cores
+START_TIMEOUT_S = 900.0  # a new database takes some 15 s on two quiet cores, and minutes on busy ones
 STOP_TIMEOUT_S = 10.0
+POLL_S = 0.1
+HEALTH = "/api/health"
 CLOSE_TIMEOUT_S = 2  # how long open pages and websockets are waited for at the end
 EVENT_DAYS = 7  # at most: events are many, and only there to be reacted to
 DATABASE_URL = "PREFECT_API_DATABASE_CONNECTION_URL"
@@ -71,6 +76,7 @@ class Server:
             DATABASE_URL: database_url(folder, environment.get(DATABASE_URL)),
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self._question = HTTPConnection(*self._socket.getsockname())
         self._answered = False  # since it was started
 
     def __enter__(self) -> Self:
@@ -81,7 +87,7 @@ class Server:
 
     def start(self) -> None:
         """Start the process; the calling thread must outlive it."""
-        self._answered = False
+        self._ask()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "flows.server", str(self._socket.fileno())],
@@ -100,13 +106,12 @@ class Server:
             AtlasError: it ended before it answered once.
         """
         assert self._process is not None
-        if (exit_code := self._process.poll()) is None:
-            self._answered = self._answered or is_healthy(self.url, timeout_s=0.2)
-        elif self._answered:
+        answered = self._has_answered()
+        if (exit_code := self._process.poll()) is not None:
+            if not answered:
+                raise AtlasError(f"the Prefect server ended, and does not start again: {self._last_words()}")
             say(f"the Prefect server ended (exit code {exit_code}): starting it again")
             self.start()
-        else:
-            raise AtlasError(f"the Prefect server ended, and does not start again: {self._last_words()}")
 
     def wait_until_healthy(self) -> None:
         """Wait until it answers.
@@ -114,13 +119,28 @@ class Server:
         Raises:
             AtlasError: it ended, or does not answer in time; the text is the last that it said.
         """
+        assert self._process is not None
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not is_healthy(self.url, timeout_s=1):
-            if self._process is None or self._process.poll() is not None:
+        while not self._has_answered():
+            if self._process.poll() is not None:
                 raise AtlasError(f"the Prefect server did not start: {self._last_words()}")
             if time.monotonic() > deadline:
                 raise AtlasError(f"the Prefect server does not answer at {self.url}: {self._last_words()}")
-        self._answered = True
+            time.sleep(POLL_S)
+
+    def _ask(self) -> None:
+        """Ask how it is; the question waits in the socket until the process is ready to answer."""
+        self._question.close()
+        self._question.request("GET", HEALTH)
+        self._answered = False
+
+    def _has_answered(self) -> bool:
+        if not self._answered and select.select([self._question.sock], [], [], 0)[0]:
+            try:
+                self._answered = self._question.getresponse().status == HTTPStatus.OK
+            except (OSError, HTTPException):  # it ended meanwhile
+                self._ask()
+        return self._answered
 
     def stop(self) -> None:
         """End it, and let go of the port."""
@@ -131,6 +151,7 @@ class Server:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._question.close()
         self._socket.close()
 
     def _last_words(self) -> str:
@@ -176,7 +197,7 @@ def database_url(folder: Path, given: str | None) -> str:
 def is_healthy(url: str, timeout_s: float) -> bool:
     """Whether a Prefect server answers at ``url``; a socket that is listening is waited for."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with suppress(OSError, ValueError), direct.open(f"{url}/api/health", timeout=timeout_s) as reply:
+    with suppress(OSError, ValueError), direct.open(url + HEALTH, timeout=timeout_s) as reply:
         return json.loads(reply.read()) is True
     return False
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+BUSY_TIMEOUT_S = 60
 START_TIMEOUT_S = 180  # a first start makes the database: 15 s on quiet cores
 PROGRAM = """
 import sys
@@ -40,8 +42,16 @@ class PrefectServer:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as reply:
-            return json.loads(reply.read() or "null")
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=60) as reply:
+                    return json.loads(reply.read() or "null")
+            except urllib.error.HTTPError as error:
+                with error:  # 503: its database is locked, and one is to ask again
+                    if error.code != 503 or time.monotonic() > deadline:
+                        raise
+            time.sleep(0.2)
 
     def flow_run(self, **fields: Any) -> dict[str, Any]:
         """The only flow run of which ``fields`` (id, name, ...) are among the given lists."""

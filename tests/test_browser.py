@@ -1,8 +1,6 @@
 """Pages built by script, read by Chromium through our proxy; and pages that would use it for something else."""
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,14 +18,11 @@ from parsel import Selector
 
 from atlas_model.errors import InputError
 from crawlers import browser
-from crawlers.browser import NAMES, find_browser
+from crawlers.browser import find_browser
 from tests.browsing import Visits, browse
+from tests.chromium import needs_chromium
 from tests.servers import HOST, RawServer, Reply, Shop, endless, gzip_bomb, raw_serving, response, serving
 
-REQUIRED = "CHROMIUM_REQUIRED"  # set where its absence is a fault: in CI
-needs_chromium = pytest.mark.skipif(
-    not (any(map(shutil.which, NAMES)) or os.environ.get(REQUIRED)), reason=f"none of {', '.join(NAMES)} in PATH"
-)
 EVIL = f"evil.{HOST}"
 HTML = "Content-Type: text/html"
 
