@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 # Nobody is helped by a line per part, nor by a worker's traceback of what the stage tells in words. Read by the next
 # imports, and by workers.
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
+os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
