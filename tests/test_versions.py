@@ -244,6 +244,7 @@ def with_inputs(mini: Path, git: Git) -> Iterator[Path]:
     return mini
 
 
+@pytest.mark.slow
 def test_what_stages_read_has_to_be_in_git(with_inputs: Path, git: Git) -> None:
     (with_inputs / "input.csv").write_text("changed")
     with pytest.raises(InputError, match="expected outputs that are up to date, got others: crawl"):
@@ -266,6 +267,7 @@ def test_what_stages_read_has_to_be_in_git(with_inputs: Path, git: Git) -> None:
     assert commit() is not None
 
 
+@pytest.mark.slow
 def test_a_push_that_fails_leaves_no_version(mini: Path, tmp_path: Path, git: Git) -> None:
     (tmp_path / "file").write_text("no folder can be made in it")
     set_remote(mini, git, url=str(tmp_path / "file/remote"))
