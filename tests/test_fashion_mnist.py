@@ -11,17 +11,23 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
+from atlas_model.categorizer import load_categorizer
 from atlas_model.dataset import load_split, load_taxonomy_json
 from atlas_model.errors import InputError, RetryError
+from atlas_model.images import to_array
 from atlas_model.params import load_params
+from atlas_model.records import read_table
 from benchmarks.fashion_mnist import prepare, publish
+from crawlers.shop.catalogue import SAMPLE, SAMPLE_SCHEMA
 from crawlers.shop.wording import KINDS
 from flows.stages import paths
 from tools import fashion_mnist
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks/fashion_mnist"
+SHIPPED = ROOT / "models/pretrained"
 STAGES: dict[str, Any] = yaml.safe_load((FOLDER / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 PARAMS = load_params(FOLDER / "params.yaml")
 Parts = dict[Any, tuple[np.ndarray, np.ndarray]]  # train, test -> pictures, labels
@@ -133,3 +139,28 @@ def test_it_is_a_dvc_project_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(FOLDER)
     assert dvc_repo.stage_names() == ["prepare", "train", "evaluate", "publish"]
     assert (FOLDER / ".dvc/config").read_bytes() == (ROOT / ".dvc/config").read_bytes()
+
+
+# --- what came of it
+
+
+def test_the_shipped_model_is_the_one_whose_figures_are_published() -> None:
+    result = json.loads(publish.RESULT.read_text(encoding="utf-8"))
+    description = json.loads((SHIPPED / "model.json").read_text(encoding="utf-8"))
+    assert (SHIPPED / "model.safetensors").stat().st_size <= 5_000_000
+    assert description["metrics"]["val_accuracy"] == result["training"]["categorizer"]["val_accuracy"]
+    assert description["temperature"] == result["training"]["categorizer"]["temperature"]
+    assert description["params"] == PARAMS.train.model_dump(mode="json")
+    for text in (SHIPPED / "README.md", ROOT / "docs/fashion-mnist.md"):
+        words = text.read_text(encoding="utf-8").replace("**", "").split()
+        for figure in (result["micro_f1"], result["ece"], *result["intervals"]["micro_f1"]):
+            assert any(word.strip("|,;:()").startswith(f"{figure:.4f}".lstrip("0")) for word in words), (text, figure)
+
+
+def test_the_shipped_model_knows_the_pictures_that_it_was_trained_on() -> None:
+    model, preprocessing = load_categorizer(SHIPPED, torch.device("cpu"))
+    assert model.taxonomy.paths == tuple(kind.taxonomy for kind in KINDS)
+    sample = read_table(SAMPLE, SAMPLE_SCHEMA, "").slice(0, 200).to_pydict()
+    pictures = [Image.frombytes("L", (28, 28), pixels) for pixels in sample["pixels"]]
+    batch = torch.from_numpy(np.stack([to_array(preprocessing.apply(picture)) for picture in pictures]))
+    assert (model.best_path(batch).numpy() == np.array(sample["label"])).mean() >= 0.93
