@@ -80,7 +80,7 @@ def atlas(recrawl: bool = False) -> State:
     else:
         return Completed(message="every stage is up to date")
     if params is not None and params.notify.on_failure:
-        tell(f"atlas: the run has failed. {failure.message}", params)
+        tell(f"atlas: The run has failed. {failure.message}", params)
     return failure
 
 

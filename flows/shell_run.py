@@ -33,8 +33,9 @@ from flows.watch import API_URL, FLOW_RUN, TASK_RUN, Api, LogLine, Poster, Refus
 FLOW = "atlas"  # the flow's name, also where its stages are run without it
 FOLDER = WORK / "shell-runs"  # <pid>-<birth> of a DVC process: what its stages leave for each other and the closer
 SILENT, CLOSER = "silent", "closer"  # files in there: the server does not answer; somebody will have the last word
+KILLED = {"type": "CRASHED", "message": "its process was killed"}
 POLL_S = 0.5
-CLOSING_S = 120.0  # for which the closer tries to reach the server
+CLOSING_S = 30.0  # for which the closer tries to reach the server
 WORST_FIRST = ("FAILED", "CRASHED", "CANCELLED", "COMPLETED")  # states that a task run ends in
 
 
@@ -45,7 +46,10 @@ def shown(stage: str, dvc: Process) -> Iterator[None]:
     if (folder / SILENT).exists():
         yield
         return
-    poster = Poster(Api(os.environ[API_URL]), lambda api: _open(api, stage, dvc, folder))
+    told = folder / f"{uuid4()}.json"  # for the closer
+    write_json(told, {"stage": stage, "state": KILLED, "lines": []})
+    _leave_closer(dvc, folder)
+    poster = Poster(Api(os.environ[API_URL]), lambda api: _open(api, stage, dvc))
     watch.adopt(poster)
     os.environ[WATCHER] = "flows.watch:post"
     relay = relay_to(poster.log)
@@ -70,22 +74,15 @@ def shown(stage: str, dvc: Process) -> Iterator[None]:
         sys.stderr = stderr
         poster.state(state)
         left = poster.close()
-        if poster.failed:
+        if poster.in_vain:
             (folder / SILENT).touch()
+            told.unlink()
         else:
-            write_json(folder / f"{uuid4()}.json", {"stage": stage, "state": state, "lines": left})
-            _leave_closer(dvc, folder)
+            write_json(told, {"stage": stage, "state": state, "lines": left})
 
 
 def _folder(dvc: Process) -> Path:
-    folder = FOLDER / f"{dvc.pid}-{dvc.birth}"
-    if not folder.exists():
-        for other in FOLDER.glob("*-*"):  # of a run that no server was told of
-            process = Process.of(int(other.name.partition("-")[0]))
-            if process is None and not (other / CLOSER).exists():
-                shutil.rmtree(other, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return FOLDER / f"{dvc.pid}-{dvc.birth}"
 
 
 def _relay_all(relay: Callable[[str], None], text: str) -> None:
@@ -93,9 +90,8 @@ def _relay_all(relay: Callable[[str], None], text: str) -> None:
         relay(line)
 
 
-def _open(api: Api, stage: str, dvc: Process, folder: Path) -> tuple[str, str]:
+def _open(api: Api, stage: str, dvc: Process) -> tuple[str, str]:
     flow_run = _flow_run(api, dvc)
-    _leave_closer(dvc, folder)
     task_run = _task_run(api, flow_run, stage)
     os.environ.update({FLOW_RUN: flow_run, TASK_RUN: task_run})  # for processes that the stage starts from now on
     return flow_run, task_run
@@ -137,10 +133,10 @@ def close(dvc: Process) -> None:
     """Once ``dvc`` has ended, say how its flow run did, and those of its stages that could not say so themselves."""
     while Process.of(dvc.pid) == dvc:
         time.sleep(POLL_S)
-    folder = FOLDER / f"{dvc.pid}-{dvc.birth}"
+    folder = _folder(dvc)
     api = Api(os.environ[API_URL])
     deadline = time.monotonic() + CLOSING_S
-    while time.monotonic() < deadline:
+    while any(folder.glob("*.json")) and time.monotonic() < deadline:
         try:
             _say_last_word(api, _flow_run(api, dvc), folder)
             break
@@ -165,7 +161,7 @@ def _say_last_word(api: Api, flow_run: str, folder: Path) -> None:
     for task_run in api.ask("POST", "/task_runs/filter", question):
         state = task_run["state"]
         if state["type"] not in WORST_FIRST:
-            state = states.get(task_run["name"], {"type": "CRASHED", "message": "its process was killed"})
+            state = states.get(task_run["name"], KILLED)
             set_state(api, "task_runs", task_run["id"], state)
         ends.setdefault(state["type"], []).append(f"stage {task_run['name']}: {state['message']}")
     worst = next((kind for kind in WORST_FIRST if kind in ends), "COMPLETED")

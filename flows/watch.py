@@ -105,6 +105,10 @@ class Api:
             raise OSError(text)
         raise RefusedError(f"{text}: {answer[:200].decode(errors='replace')}")
 
+    def close(self) -> None:
+        """Close the connection; a later request opens another."""
+        self._connection.close()
+
 
 class LogLine(NamedTuple):
     """A line as it was said."""
@@ -144,7 +148,7 @@ class Poster:
 
     def __init__(self, api: Api, open_runs: Callable[[Api], tuple[str, str]]) -> None:
         self.api = api
-        self.failed = False  # the server could not be reached at least once
+        self._failed = False
         self._open_runs = open_runs
         self._runs: tuple[str, str] | None = None
         self._waiting: dict[Hashable, Callable[[], None]] = {}  # by what it is about: the latest of its kind will do
@@ -153,7 +157,7 @@ class Poster:
         self._complained = False
         self._news = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def log(self, level: int, text: str) -> None:
@@ -181,21 +185,32 @@ class Poster:
         with self._news:
             return list(self._lines)
 
+    @property
+    def in_vain(self) -> bool:
+        """Whether the server could not be reached, or would not have the runs."""
+        return self._failed and self._runs is None
+
     def _put(self, key: Hashable, send: Callable[[], None]) -> None:
         with self._news:
             self._waiting[key] = send
             self._news.notify()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            self.api.close()
 
     def _work(self) -> None:
         while self._wait_for_news():
             try:
                 self._send_all()
             except RefusedError as error:  # of the opening: there are no runs to add to
-                self.failed = True
+                self._failed = True
                 self._complain(f"{error}: the stage goes on, and is not shown there")
                 return
             except OSError as error:
-                self.failed = True
+                self._failed = True
                 self._complain(f"{error}: the stage goes on, and is not shown there")
                 with self._news:
                     if self._news.wait_for(lambda: self._closing, RETRY_S):

@@ -13,6 +13,7 @@ import pytest
 from flows.pipeline import NETWORK_STAGES, task_of
 from tests.flow_projects import (
     STAGE,
+    TIMEOUT_S,
     RunInUi,
     processes_of,
     run_dvc,
@@ -146,7 +147,7 @@ def test_an_interrupted_run_leaves_nothing_behind(
         wait_until(lambda: runs_of(project) or flow.poll() is not None, log.read_text)
         assert flow.poll() is None, log.read_text()
         (os.killpg if to_all else os.kill)(flow.pid, number)
-        assert flow.wait(timeout=60) == exit_code
+        assert flow.wait(timeout=TIMEOUT_S) == exit_code
         wait_until(lambda: processes_of(flow.pid) == [], lambda: str(processes_of(flow.pid)))
     said = log.read_text()
     assert "Traceback" not in said
@@ -169,8 +170,8 @@ def test_a_flow_waits_for_the_dvc_of_a_shell(
         with started(FLOW, project, log, PREFECT_API_URL=prefect_server.url) as flow:
             wait_until(lambda: f"(pid {shell.pid}: " in log.read_text(), log.read_text)
             (project / "hang-crawl").unlink()
-            assert shell.wait(timeout=120) == 0, (tmp_path / "shell").read_text()
-            assert flow.wait(timeout=120) == 0, log.read_text()
+            assert shell.wait(timeout=TIMEOUT_S) == 0, (tmp_path / "shell").read_text()
+            assert flow.wait(timeout=TIMEOUT_S) == 0, log.read_text()
     assert sorted(runs_of(project)) == ["crawl", "split", "zoom_train"], "each once"
     assert log.read_text().count("waiting") == 1
     assert flow_run(log.read_text()).states() == all_nodes("Cached")
@@ -187,7 +188,7 @@ def test_the_dvc_of_a_shell_gives_way_to_a_flow(project: Path, tmp_path: Path, p
         assert f"(pid {flow.pid}: " in done.stderr
         assert "Run again when it has ended" in done.stderr
         (project / "hang-crawl").unlink()
-        assert flow.wait(timeout=120) == 0, log.read_text()
+        assert flow.wait(timeout=TIMEOUT_S) == 0, log.read_text()
     assert runs_of(project) == ["crawl", "zoom_train", "split"]
     assert "up to date" in run_dvc(project, "status").stdout
 
