@@ -24,11 +24,17 @@ def paired_medians(runs: int, **variants: Any) -> dict[str, float]:
     return {name: median(values) for name, values in seconds.items()}
 
 
-def report(name: str, rows: list[tuple[str, float, str]], figures: dict[str, float]) -> None:
-    """Print ``rows`` (what, value, unit) and write ``figures``."""
+def report(name: str, rows: list[tuple[str, float, str]], figures: dict[str, Any]) -> None:
+    """Print ``rows`` (what, value, unit) and write ``figures``: numbers, or such dictionaries and tuples again."""
     width = max(len(what) for what, _, _ in rows)
     print(f"{name}: {platform.machine()}, {os.cpu_count()} cores")
     for what, value, unit in rows:
         print(f"  {what:<{width}}  {value:10.3f} {unit}")
-    write_json(RESULTS / f"{name}.json", {key: round(value, 4) for key, value in figures.items()})
+    write_json(RESULTS / f"{name}.json", _rounded(figures))
     print(f"written: {RESULTS / f'{name}.json'}")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return tuple(map(_rounded, value)) if isinstance(value, tuple) else round(value, 4) + 0  # which makes -0.0 0.0
