@@ -19,6 +19,7 @@ def test_experiments_of_dvc(mini_project: Path, git_env: dict[str, str]) -> None
     ran(folder)
     dvc(folder, "exp", "run", "--quiet", "--name", "one", "-S", "train.encoder_lr=0.001")
     assert ran(folder) == ["evaluate 0.001 0.5", "train 0.001 0.5"]
+    subprocess.run(["git", "checkout", "--quiet", "."], cwd=folder, check=True)
     dvc(folder, "exp", "run", "--quiet", "--queue", "--name", "more", "-S", "train.encoder_lr=0.004,0.005")
     assert ran(folder) == []
     dvc(folder, "exp", "run", "--run-all")
