@@ -36,6 +36,8 @@ POLL_S = 0.1
 HEALTH = "/api/health"
 CLOSE_TIMEOUT_S = 2  # how long open pages and websockets are waited for at the end
 EVENT_DAYS = 7  # at most: events are many, and only there to be reacted to
+HEAVY_EVENTS = ("prefect.artifact-collection.created", "prefect.artifact-collection.updated")  # hold whole pictures
+HEAVY_EVENT_S = 3600
 DATABASE_URL = "PREFECT_API_DATABASE_CONNECTION_URL"
 DRIVERS = {  # what people write -> what Prefect reads
     "postgres": "postgresql+asyncpg",
@@ -172,6 +174,9 @@ def server_settings(folder: Path, url: str, retention_days: int) -> dict[str, st
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{url},{url.replace(HOST, 'localhost')}",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": f"{retention_days * 24 * 3600}",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": json.dumps(
+            dict.fromkeys(HEAVY_EVENTS, HEAVY_EVENT_S)
+        ),
         "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"P{min(retention_days, EVENT_DAYS)}D",
         "PREFECT_HOME": str(folder),
     }
