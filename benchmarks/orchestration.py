@@ -1,0 +1,133 @@
+"""What orchestration costs: five trivial stages under DVC alone, under the flow, and `make up`.
+
+Against bare `dvc repro` of the same project in the same run: stages in our style (parameters validated, watched, exit
+codes) to `python -c pass`; the flow with nothing to do and with everything to do, a Prefect server running. Then
+`make up` on a new database, until its UI is served and runs can be ordered.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import yaml
+
+from benchmarks.report import paired_medians, report
+from flows.server import Server
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = 3
+STAGES = ("crawl", "fetch", "zoom", "split", "train")  # the names of sections of params.yaml
+OURS = "import flows.stages.entry; flows.stages.entry.main(lambda params: None)"
+PLAIN = "pass"
+UP = [sys.executable, "-m", "flows.up", "--port", "0"]
+
+
+def main() -> None:
+    """Run the benchmark."""
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "prefect").mkdir()
+        plain, ours = _project(folder / "plain", PLAIN), _project(folder / "ours", OURS)
+        repro = paired_medians(RUNS, plain=lambda: _dvc(plain, "--force"), ours=lambda: _dvc(ours, "--force"))
+        with _served(folder / "prefect") as api:
+            _flow(ours, api)
+            noop = paired_medians(RUNS, dvc=lambda: _dvc(ours), flow=lambda: _flow(ours, api))
+            full = paired_medians(RUNS, dvc=lambda: _dvc(_changed(ours)), flow=lambda: _flow(_changed(ours), api))
+        up = [_up(_project(folder / f"up{run}", OURS)) for run in range(RUNS)]
+    figures = {
+        "repro_vs_plain_dvc": repro["ours"] / repro["plain"],
+        "repro_s": repro["ours"],
+        "flow_noop_extra_s": noop["flow"] - noop["dvc"],
+        "noop_s": noop["dvc"],
+        "flow_extra_s_per_changed_stage": (full["flow"] - full["dvc"]) / len(STAGES),
+        "full_s": full["dvc"],
+        "up_s": sorted(up)[RUNS // 2],
+    }
+    units = {"repro_vs_plain_dvc": "x"}
+    report("orchestration", [(key, value, units.get(key, "s")) for key, value in figures.items()], figures)
+
+
+def _project(folder: Path, program: str) -> Path:
+    """A DVC project with our settings, and a chain of stages that do nothing but run ``program``."""
+    (folder / ".dvc").mkdir(parents=True)
+    for name in (".dvc/config", ".dvcignore", "params.yaml"):
+        shutil.copy2(ROOT / name, folder / name)
+    (folder / "program.py").write_text(program)
+    (folder / "start").write_text("")
+    stages = {
+        stage: {"cmd": f"{sys.executable} program.py && : > {stage}", "deps": [before, "serial"], "outs": [stage]}
+        for before, stage in zip(("start", *STAGES), STAGES, strict=False)
+    }
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    (folder / "serial").write_text("0")
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    return folder
+
+
+def _changed(folder: Path) -> Path:
+    """``folder``, with something changed that every stage depends on."""
+    serial = folder / "serial"
+    serial.write_text(str(int(serial.read_text()) + 1))
+    return folder
+
+
+def _dvc(folder: Path, *options: str) -> None:
+    _run(folder, ["-m", "dvc", "repro", "--quiet", *options])
+
+
+def _flow(folder: Path, api: str) -> None:
+    _run(folder, ["-m", "flows.pipeline"], PREFECT_API_URL=api)
+
+
+def _run(folder: Path, arguments: list[str], **environment: str) -> None:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**_environment(), "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    """The API of a Prefect server."""
+    with Server(folder, 0, 30, _environment()) as server:
+        server.start()
+        server.wait_until_healthy()
+        yield f"{server.url}/api"
+
+
+def _up(folder: Path) -> float:
+    """Seconds from `make up` to a served UI, on a new database."""
+    started = perf_counter()
+    with subprocess.Popen(UP, cwd=folder, env=_environment(), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.startswith("UI: "):
+                seconds = perf_counter() - started
+                process.terminate()
+                process.stderr.read()
+                return seconds
+    sys.exit("".join(lines))
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what says that a Prefect server is running."""
+    return {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+
+
+if __name__ == "__main__":
+    main()
