@@ -24,7 +24,9 @@ def main(run: "Callable[[Params], None]") -> NoReturn:
             logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
             run(checked_params())
     except AtlasError as error:
-        sys.stderr.write(f"error: {error}\n")
+        from flows.printing import printable
+
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in f"error: {error}".split("\n")))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
