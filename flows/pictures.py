@@ -39,23 +39,22 @@ def read_curves(folder: Path) -> Curves:
     """The series in ``folder``: dvclive's (``plots/metrics/<line>/<panel>.tsv``), and those of ``history.csv``."""
     found: Curves = {}
     for path in sorted(folder.glob("plots/metrics/*/*.tsv")):
-        for step, value in _rows(path, "\t"):
-            found.setdefault(path.stem, {}).setdefault(path.parent.name, []).append((step, value))
+        found.setdefault(path.stem, {})[path.parent.name] = list(_points(path))
     history = folder / "history.csv"
     if history.is_file():
         with history.open(newline="", encoding="utf-8") as handle:
             for row in csv.DictReader(handle):
-                step, *names = row
+                first, *names = row
                 for name in names:
                     line, _, panel = name.partition("_")
-                    found.setdefault(panel, {}).setdefault(line, []).append((float(row[step]), float(row[name])))
+                    found.setdefault(panel, {}).setdefault(line, []).append((float(row[first]), float(row[name])))
     return found
 
 
-def _rows(path: Path, delimiter: str) -> Iterator[tuple[float, float]]:
+def _points(path: Path) -> Iterator[tuple[float, float]]:
     with path.open(newline="", encoding="utf-8") as handle:
-        rows = csv.reader(handle, delimiter=delimiter)
-        next(rows, None)
+        rows = csv.reader(handle, delimiter="\t")
+        next(rows, None)  # the names
         for row in rows:
             yield float(row[0]), float(row[1])
 

@@ -55,7 +55,7 @@ class StepError(Exception):
 
     def __init__(self, name: str, state: State) -> None:
         super().__init__(name, state.message)
-        self.failure = Failed(name=state.name, message=f"{name}: {state.message}")
+        self.failure: State = Failed(name=state.name, message=f"{name}: {state.message}")
 
 
 @flow(name="atlas", validate_parameters=False)

@@ -223,11 +223,11 @@ class Poster:
             return bool(self._waiting or self._lines or not self._runs)
 
     def _send_all(self) -> None:
-        self._runs = self._runs or self._open_runs(self.api)
+        runs = self._runs = self._runs or self._open_runs(self.api)
         with self._news:
             lines, waiting = list(self._lines), dict(self._waiting)
         if lines:
-            self._unless_refused(lambda: send_lines(self.api, self._runs, lines))
+            self._unless_refused(lambda: send_lines(self.api, runs, lines))
             with self._news:
                 while self._lines and self._lines[0].at <= lines[-1].at:
                     self._lines.popleft()

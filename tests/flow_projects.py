@@ -1,6 +1,7 @@
 """The small DVC project of conftest with stages that show and obey more, and how a test runs them."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -155,3 +156,20 @@ class RunInUi:
 
     def _is_of(self, found: dict[str, Any], task: str) -> bool:
         return bool(found["task_run_id"]) and self._tasks[found["task_run_id"]]["name"] == task
+
+
+def run_in_ui(server: PrefectServer, output: str) -> RunInUi:
+    """The run of which a flow's output speaks, once the server knows that all of it has ended.
+
+    It hears of tasks a while after they have ended.
+    """
+    tasks = set(re.findall(r"Task run '(\w+)'", output))
+    found = re.findall(r"/runs/flow-run/([0-9a-f-]+)", output)
+    assert found, output
+
+    def settled() -> RunInUi | None:
+        run = RunInUi(server, server.flow_run(id=found[-1:]))
+        unfinished = {"Running", "Pending", "AwaitingRetry", "Retrying"} & {run.state, *run.states().values()}
+        return run if tasks <= run.states().keys() and not unfinished else None
+
+    return wait_until(settled, lambda: output)

@@ -18,6 +18,7 @@ from tests.flow_projects import (
     processes_of,
     run_dvc,
     run_flow,
+    run_in_ui,
     runs_of,
     started,
     wait_until,
@@ -35,19 +36,8 @@ def project(mini_project: Path) -> Path:
 
 @pytest.fixture
 def flow_run(prefect_server: PrefectServer) -> Callable[[str], RunInUi]:
-    """A function that finds the run of which a flow's output speaks, once the server knows that it has ended."""
-
-    def find(output: str) -> RunInUi:
-        run_id = re.findall(r"/runs/flow-run/([0-9a-f-]+)", output)[-1]
-
-        def ended() -> RunInUi | None:
-            run = RunInUi(prefect_server, prefect_server.flow_run(id=[run_id]))
-            settled = not {"Running", "Pending"} & {run.state, *run.states().values()}
-            return run if settled else None
-
-        return wait_until(ended)
-
-    return find
+    """A function that finds the run of which a flow's output speaks."""
+    return lambda output: run_in_ui(prefect_server, output)
 
 
 def all_nodes(name: str) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The steps around the stages: each alone, and all of them in a run of the flow."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from flows.drift import DriftReport
 from flows.promote import Decision
 from flows.steps import NOTHING
 from flows.versions import Version
-from tests.flow_projects import RunInUi, run_flow, runs_of, wait_until
+from tests.flow_projects import RunInUi, run_flow, run_in_ui, runs_of, wait_until
 from tests.prefect_server import PrefectServer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,15 +139,4 @@ def test_all_of_them_in_a_run(mini_project: Path, prefect_server: PrefectServer)
 
 
 def _flow_of(folder: Path, server: PrefectServer) -> Callable[[str], RunInUi]:
-    def run(program: str) -> RunInUi:
-        done = run_flow(folder, program, PREFECT_API_URL=server.url)
-        run_id = re.findall(r"/runs/flow-run/([0-9a-f-]+)", done.stderr)
-        assert run_id, done.stderr
-
-        def settled() -> RunInUi | None:
-            found = RunInUi(server, server.flow_run(id=run_id))
-            return None if {"Running", "Pending"} & {found.state, *found.states().values()} else found
-
-        return wait_until(settled, lambda: done.stderr)
-
-    return run
+    return lambda program: run_in_ui(server, run_flow(folder, program, PREFECT_API_URL=server.url).stderr)
