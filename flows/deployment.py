@@ -95,7 +95,7 @@ async def serve(
             await _watch(runner, serving, every_second, stop)
         except* (httpx.TransportError, RuntimeError) as trouble:  # Prefect's words for a server that is not there
             say(f"the Prefect server cannot be asked: {trouble.exceptions[0]}; again in {RETRY_S} s")
-            await _either(stop, timeout_s=RETRY_S)
+            await _pause(stop, timeout_s=RETRY_S)
 
 
 async def _watch(
@@ -104,7 +104,7 @@ async def _watch(
     """Wait until ``runner`` fails or is to stop; then its run ends as cancelled."""
     try:
         while not serving.done() and not stop.is_set():
-            await _either(stop, timeout_s=1)
+            await _pause(stop, timeout_s=1)
             every_second()
     finally:
         if runner.started:
@@ -115,9 +115,9 @@ async def _watch(
             await serving
 
 
-async def _either(event: asyncio.Event, timeout_s: float) -> None:
+async def _pause(stop: asyncio.Event, timeout_s: float) -> None:
     with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), timeout_s)
+        await asyncio.wait_for(stop.wait(), timeout_s)
 
 
 async def register(runner: Runner, schedule: Schedule | None) -> UUID:

@@ -77,9 +77,15 @@ def up(port: int) -> int:
 
 
 def up_detached(port: int) -> int:
-    """Start `up` as a process of its own, in no terminal, and wait until it serves; the exit code."""
+    """Start `up` as a process of its own, in no terminal, and wait until it serves; the exit code.
+
+    Raises:
+        InputError: this project is up already.
+    """
     folder = _folder()
     log = folder / "up.log"
+    with _the_only_one(folder):
+        pass  # else the log of the other would be overwritten
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.up", "--port", str(port)],

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,22 @@ def test_one_per_project(mini_project: Path, monkeypatch: pytest.MonkeyPatch) ->
             done = run_up(mini_project, *arguments)
             assert done.returncode == 2, arguments
             assert "this project is up already: http://127.0.0.1:1234. `make down` ends that" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_server_that_is_not_there_is_asked_again(tmp_path: Path) -> None:
+    program = (
+        "import asyncio; from flows import deployment; deployment.RETRY_S = 0.1\n"
+        "asyncio.run(deployment.serve(None, lambda: None, lambda: None, ()))"
+    )
+    with socket.socket() as nobody:  # bound, but not listening
+        nobody.bind((HOST, 0))
+        environment = {**os.environ, "PREFECT_API_URL": f"http://{HOST}:{nobody.getsockname()[1]}/api"}
+        command = [sys.executable, "-c", program]
+        with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as serving:
+            assert serving.stderr is not None
+            try:
+                said = list(islice(serving.stderr, 2))
+            finally:
+                serving.kill()
+    assert all(line.startswith("the Prefect server cannot be asked: ") for line in said), said
