@@ -2,8 +2,8 @@
 
 import itertools
 import json
-import shutil
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import get_args
