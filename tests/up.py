@@ -191,5 +191,7 @@ def until_gone(processes: list[psutil.Process]) -> float:
     """How long it takes until none of ``processes`` lives, in seconds."""
     started = time.monotonic()
     _, alive = psutil.wait_procs(processes, timeout=TIMEOUT_S)
+    for process in alive:
+        process.kill()
     assert not alive
     return time.monotonic() - started
