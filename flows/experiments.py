@@ -15,8 +15,9 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def figures(commit: str, stage: str) -> dict[str, float | None]:
     return {name: _inside(metrics, name) for name in FIGURES[stage]}
 
 
-def run(point: Point, stage: str, on_line: Callable[[str], None], threads: int) -> None:
+def run(point: Point, stage: str, on_line: Callable[[str], None], threads: int, environment: Mapping[str, str]) -> None:
     """Run the experiment of ``point`` up to ``stage``, on from where it was killed if it was.
 
     Args:
@@ -127,12 +128,15 @@ def run(point: Point, stage: str, on_line: Callable[[str], None], threads: int) 
         stage: the last one that runs.
         on_line: gets each line that DVC and the stages write.
         threads: of each of its processes.
+        environment: more of what they find in theirs.
 
     Raises:
         InputError: a stage refused its input.
         AtlasError: it failed; or another process runs the same point.
     """
     folder = WORKSPACES / point.experiment(stage)
+    settled = {**dvc_repo.environment(), **environment, ANCESTOR: str(os.getpid())}
+    dvc = partial(_dvc, on_line=on_line, environment={"OMP_NUM_THREADS": str(threads), **settled})
     with locked(folder, "sweep"):
         workspace = folder / "project"
         inside = workspace / _git("rev-parse", "--show-prefix").strip()
@@ -140,11 +144,11 @@ def run(point: Point, stage: str, on_line: Callable[[str], None], threads: int) 
             _git("reset", "--quiet", "--hard", at=workspace)  # what stages have done is in DVC's cache, or in .atlas
         else:
             _make(workspace, inside)
-            _dvc(inside, on_line, threads, "checkout", "--quiet", "--allow-missing")
+            dvc(inside, "checkout", "--quiet", "--allow-missing")
             (workspace / MADE).touch()
         settings = [part for setting in point.settings for part in ("--set-param", setting)]
         name = point.experiment(stage)
-        exit_code, output = _dvc(inside, on_line, threads, "exp", "run", "--name", name, *settings, stage)
+        exit_code, output = dvc(inside, "exp", "run", "--name", name, *settings, stage)
         if exit_code:
             error = dvc_repo.failure(stage, output)
             said = str(error).rpartition("\n")[0]  # without its last line, whose remedy is not that of an experiment
@@ -215,9 +219,10 @@ def _make(workspace: Path, inside: Path) -> None:
     (inside / ".dvc/config.local").write_text(settings, encoding="utf-8")
 
 
-def _dvc(folder: Path, on_line: Callable[[str], None], threads: int, *arguments: str) -> tuple[int, str]:
+def _dvc(
+    folder: Path, *arguments: str, on_line: Callable[[str], None], environment: Mapping[str, str]
+) -> tuple[int, str]:
     """The exit code of a `dvc` command in ``folder``, which ends with this process; and what it wrote."""
-    environment = {"OMP_NUM_THREADS": str(threads), **dvc_repo.environment(), ANCESTOR: str(os.getpid())}
     lines = []
     with subprocess.Popen(
         [sys.executable, "-m", "flows.dvc_repo", *arguments],

@@ -106,6 +106,13 @@ def run_stages(dvc: DvcChild, params: Params) -> list[State]:
 
 def run_stage(dvc: DvcChild, stage: str) -> None:
     """Run ``stage``: its lines are logs of this task run, its progress artifacts."""
+    log = LOGS / f"{stage.replace('/', '_')}.log"
+    relay, environment = relay_to(get_run_logger().log), of_this_task()
+    patiently(lambda: dvc.run_stage(stage, relay, log, environment))
+
+
+def of_this_task() -> dict[str, str]:
+    """What stages have to find in their environment, so that their progress shows on the node of this task run."""
     context = TaskRunContext.get()
     assert context is not None
     api = get_current_settings().api
@@ -118,9 +125,7 @@ def run_stage(dvc: DvcChild, stage: str) -> None:
     for name, secret in (("PREFECT_API_KEY", api.key), ("PREFECT_API_AUTH_STRING", api.auth_string)):
         if secret is not None:
             environment[name] = secret.get_secret_value()
-    log = LOGS / f"{stage.replace('/', '_')}.log"
-    relay = relay_to(get_run_logger().log)
-    patiently(lambda: dvc.run_stage(stage, relay, log, environment))
+    return environment
 
 
 def judge(params: Params, stages: Sequence[State]) -> None:
@@ -246,13 +251,10 @@ def start_temporary_server() -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def main() -> int:
-    """Run the flow once; the exit code."""
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # an exit stops the server as well
+def exit_code_of(run: Callable[[], State]) -> int:
+    """The exit code of a program that does ``run``, a flow and what comes before it; a line says what went wrong."""
     try:
-        load_params()  # faults are told at once, before a server starts
-        start_temporary_server()
-        state = atlas(return_state=True)
+        state = run()
     except AtlasError as error:
         say(f"error: {error}")
         return error.exit_code
@@ -262,6 +264,18 @@ def main() -> int:
         return 0
     say(f"error: {state.message}")
     return InputError.exit_code if state.name == REFUSED else AtlasError.exit_code
+
+
+def main() -> int:
+    """Run the flow once; the exit code."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # an exit stops the server as well
+
+    def run_flow() -> State:
+        load_params()  # faults are told at once, before a server starts
+        start_temporary_server()
+        return atlas(return_state=True)
+
+    return exit_code_of(run_flow)
 
 
 if __name__ == "__main__":

@@ -26,12 +26,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from atlas_model.errors import AtlasError, InputError
 from atlas_model.params import load_params
-from atlas_model.processes import INTERRUPTED
-from atlas_model.progress import say
 from flows import experiments
 from flows.experiments import Point
 from flows.log_lines import relay_to
-from flows.pipeline import REFUSED, start_temporary_server
+from flows.pipeline import REFUSED, exit_code_of, of_this_task, start_temporary_server
 
 
 @task(cache_policy=NO_CACHE)
@@ -40,7 +38,7 @@ def try_point(point: Point, stage: str, threads: int) -> State:
     if experiments.commit_of(point, stage):
         return Completed(name="Cached", message="was run before")
     try:
-        experiments.run(point, stage, relay_to(get_run_logger().log), threads)
+        experiments.run(point, stage, relay_to(get_run_logger().log), threads, of_this_task())
     except AtlasError as error:
         return Failed(name=REFUSED if isinstance(error, InputError) else "Failed", message=str(error))
     return Completed(message="done")
@@ -92,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
-    try:
+
+    def run_flow() -> State:
         if given.jobs < 1:
             raise InputError(f"--jobs: expected at least 1, got {given.jobs}")
         load_params()
@@ -101,16 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start_temporary_server()
         runner = ThreadPoolTaskRunner(max_workers=given.jobs)
         threads = max(1, (os.cpu_count() or 1) // given.jobs)
-        state = sweep.with_options(task_runner=runner)(points, given.stage, threads, return_state=True)
-    except AtlasError as error:
-        say(f"error: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    if state.is_completed():
-        return 0
-    say(f"error: {state.message}")
-    return InputError.exit_code if state.name == REFUSED else AtlasError.exit_code
+        return sweep.with_options(task_runner=runner)(points, given.stage, threads, return_state=True)
+
+    return exit_code_of(run_flow)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
