@@ -11,6 +11,7 @@ import atexit
 import json
 import os
 import re
+import select
 import threading
 from base64 import b64encode
 from collections import deque
@@ -91,6 +92,8 @@ class Api:
             OSError: it cannot be reached, or does not answer as a server does, or not in time.
             RefusedError: it answers that something is wrong with what it was asked.
         """
+        if self._is_dropped():
+            self._connection.close()  # the request opens another
         try:
             self._connection.request(method, self._root + path, json.dumps(body), self._headers)
             with self._connection.getresponse() as response:
@@ -104,6 +107,14 @@ class Api:
         if status >= 500:
             raise OSError(text)
         raise RefusedError(f"{text}: {answer[:200].decode(errors='replace')}")
+
+    def _is_dropped(self) -> bool:
+        """Whether the server has closed the connection, as servers do after seconds without a request."""
+        if self._connection.sock is None:
+            return False
+        waiting = select.poll()
+        waiting.register(self._connection.sock, select.POLLIN)
+        return bool(waiting.poll(0))  # every answer was read: what comes now is the end
 
     def close(self) -> None:
         """Close the connection; a later request opens another."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import select
 import socket
 import threading
 import time
@@ -153,6 +154,26 @@ def test_a_deaf_server_costs_one_line_and_little_time(capsys: pytest.CaptureFixt
         assert time.monotonic() - started < watch.TIMEOUT_S
         poster.close()
     assert capsys.readouterr().err == f"warning: {url}: slow to answer: not all of this stage is shown yet\n"
+
+
+def test_a_connection_that_the_server_has_closed_is_opened_again() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with closing(Api(f"http://127.0.0.1:{listener.getsockname()[1]}/api")) as api:
+            api.ask("POST", "/one", {})
+            assert select.select([api._connection.sock], [], [], 30)[0], "its end has come"
+            api.ask("POST", "/two", {})
+        thread.join()
 
 
 def test_no_server_costs_one_line(capsys: pytest.CaptureFixture[str]) -> None:
