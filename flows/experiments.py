@@ -47,9 +47,11 @@ _stopped = threading.Event()
 
 @dataclass(frozen=True)
 class Point:
-    """Values of some parameters, as they are written on the command line."""
+    """What is run: values of some parameters, as they are written on the command line, with all else of a commit."""
 
     values: tuple[tuple[str, str], ...]  # "section.key", value
+    stage: str  # the last one that runs
+    base: str  # the commit
 
     @property
     def settings(self) -> list[str]:
@@ -61,12 +63,18 @@ class Point:
         """For people."""
         return " ".join(self.settings)
 
-    def experiment(self, stage: str) -> str:
-        """The name of its experiment up to ``stage``; such as git takes for a reference."""
-        return re.sub(r"\.(?=\.|lock\b|$)|/", "-", f"{stage}_{'_'.join(self.settings)}")
+    @property
+    def experiment(self) -> str:
+        """The name of its experiment; such as git takes for a reference."""
+        return re.sub(r"\.(?=\.|lock\b|$)|/", "-", f"{self.stage}_{'_'.join(self.settings)}")
+
+    @property
+    def reference(self) -> str:
+        """Git's, of its experiment once it was run."""
+        return f"refs/exps/{self.base[:2]}/{self.base[2:]}/{self.experiment}"
 
 
-def read_grid(arguments: Sequence[str], stage: str) -> list[Point]:
+def read_grid(arguments: Sequence[str], stage: str, base: str) -> list[Point]:
     """The points that ``section.key=value,value,...`` stand for, in order; the last key changes fastest.
 
     Raises:
@@ -87,7 +95,7 @@ def read_grid(arguments: Sequence[str], stage: str) -> list[Point]:
         else:
             axes.append((key, list(dict.fromkeys(values.split(",")))))
     points = [
-        Point(tuple(zip((key for key, _ in axes), chosen, strict=True)))
+        Point(tuple(zip((key for key, _ in axes), chosen, strict=True)), stage, base)
         for chosen in product(*(values for _, values in axes))
     ]
     if not faults:
@@ -97,21 +105,22 @@ def read_grid(arguments: Sequence[str], stage: str) -> list[Point]:
     return points
 
 
-def check_committed() -> None:
-    """Refuse to compare points of what nobody can go back to.
+def last_commit() -> str:
+    """What a sweep runs to its end, also if there is a newer one by then.
 
     Raises:
-        InputError: this is no git repository with a commit, or files differ from the last one.
+        InputError: this is no git repository with a commit, or files differ from the last one: nobody can go back to
+            what points of it have in common.
     """
     changed = _git("status", "--porcelain", "--untracked-files=no").splitlines()
     if changed:
         raise InputError.of("a sweep runs the last commit: commit, or undo, first", [line.strip() for line in changed])
+    return _git("rev-parse", "--verify", "HEAD").strip()
 
 
-def commit_of(point: Point, stage: str) -> str | None:
-    """The commit of the point's experiment on top of the current one, if it was run."""
-    found = _git("for-each-ref", "--format=%(objectname)", _reference(point.experiment(stage)))
-    return found.strip() or None
+def commit_of(point: Point) -> str | None:
+    """The commit of the point's experiment, if it was run."""
+    return _git("for-each-ref", "--format=%(objectname)", point.reference).strip() or None
 
 
 def figures(commit: str, stage: str) -> dict[str, float | None]:
@@ -120,12 +129,11 @@ def figures(commit: str, stage: str) -> dict[str, float | None]:
     return {name: _inside(metrics, name) for name in FIGURES[stage]}
 
 
-def run(point: Point, stage: str, on_line: Callable[[str], None], threads: int, environment: Mapping[str, str]) -> None:
-    """Run the experiment of ``point`` up to ``stage``, on from where it was killed if it was.
+def run(point: Point, on_line: Callable[[str], None], threads: int, environment: Mapping[str, str]) -> None:
+    """Run the experiment of ``point``, on from where it was killed if it was.
 
     Args:
-        point: what to set.
-        stage: the last one that runs.
+        point: what to run.
         on_line: gets each line that DVC and the stages write.
         threads: of each of its processes.
         environment: more of what they find in theirs.
@@ -134,28 +142,27 @@ def run(point: Point, stage: str, on_line: Callable[[str], None], threads: int, 
         InputError: a stage refused its input.
         AtlasError: it failed; or another process runs the same point.
     """
-    folder = WORKSPACES / point.experiment(stage)
+    folder = WORKSPACES / point.experiment
     settled = {**dvc_repo.environment(), **environment, ANCESTOR: str(os.getpid())}
     dvc = partial(_dvc, on_line=on_line, environment={"OMP_NUM_THREADS": str(threads), **settled})
     with locked(folder, "sweep"):
         workspace = folder / "project"
         inside = workspace / _git("rev-parse", "--show-prefix").strip()
-        if _git("rev-parse", "HEAD") == _head(workspace):
+        if _head(workspace) == point.base:
             _git("reset", "--quiet", "--hard", at=workspace)  # what stages have done is in DVC's cache, or in .atlas
         else:
-            _make(workspace, inside)
+            _make(workspace, inside, point.base)
             dvc(inside, "checkout", "--quiet", "--allow-missing")
             (workspace / MADE).touch()
         settings = [part for setting in point.settings for part in ("--set-param", setting)]
-        name = point.experiment(stage)
-        exit_code, output = dvc(inside, "exp", "run", "--name", name, *settings, stage)
+        exit_code, output = dvc(inside, "exp", "run", "--name", point.experiment, *settings, point.stage)
         if exit_code:
-            error = dvc_repo.failure(stage, output)
+            error = dvc_repo.failure(point.stage, output)
             said = str(error).rpartition("\n")[0]  # without its last line, whose remedy is not that of an experiment
             raise type(error)(f"{said}\nThe same command goes on where it was; its files are in {inside}")
-        reference = _reference(name)
         with _collecting:
-            _git("fetch", "--quiet", "--no-write-fetch-head", str(workspace.absolute()), f"+{reference}:{reference}")
+            found = f"+{point.reference}:{point.reference}"
+            _git("fetch", "--quiet", "--no-write-fetch-head", str(workspace.absolute()), found)
         shutil.rmtree(workspace)
 
 
@@ -201,20 +208,16 @@ def _inside(metrics: Any, name: str) -> float | None:
     return metrics
 
 
-def _reference(name: str) -> str:
-    head = _git("rev-parse", "HEAD").strip()
-    return f"refs/exps/{head[:2]}/{head[2:]}/{name}"
-
-
 def _head(workspace: Path) -> str | None:
     """The commit of a workspace; None where none was made to its end."""
-    return _git("rev-parse", "HEAD", at=workspace) if (workspace / MADE).exists() else None
+    return _git("rev-parse", "HEAD", at=workspace).strip() if (workspace / MADE).exists() else None
 
 
-def _make(workspace: Path, inside: Path) -> None:
+def _make(workspace: Path, inside: Path, base: str) -> None:
     shutil.rmtree(workspace, ignore_errors=True)
     source = _git("rev-parse", "--show-toplevel").strip()
-    _git("clone", "--quiet", "--shared", source, str(workspace))
+    _git("clone", "--quiet", "--shared", "--no-checkout", source, str(workspace))
+    _git("checkout", "--quiet", "--detach", base, at=workspace)
     settings = f"[cache]\n    dir = {dvc_repo.cache_folder()}\n    type = {LINKS}\n"
     (inside / ".dvc/config.local").write_text(settings, encoding="utf-8")
 

@@ -33,28 +33,28 @@ from flows.pipeline import REFUSED, exit_code_of, of_this_task, start_temporary_
 
 
 @task(cache_policy=NO_CACHE)
-def try_point(point: Point, stage: str, threads: int) -> State:
+def try_point(point: Point, threads: int) -> State:
     """Run the experiment of ``point`` unless it was run."""
-    if experiments.commit_of(point, stage):
+    if experiments.commit_of(point):
         return Completed(name="Cached", message="was run before")
     try:
-        experiments.run(point, stage, relay_to(get_run_logger().log), threads, of_this_task())
+        experiments.run(point, relay_to(get_run_logger().log), threads, of_this_task())
     except AtlasError as error:
         return Failed(name=REFUSED if isinstance(error, InputError) else "Failed", message=str(error))
     return Completed(message="done")
 
 
 @flow(name="sweep", validate_parameters=False)
-def sweep(points: Sequence[Point], stage: str, threads: int) -> State:
-    """Run all ``points`` up to ``stage``, each with ``threads``; then compare them."""
+def sweep(points: Sequence[Point], threads: int) -> State:
+    """Run all ``points``, which differ by their values alone, each with ``threads``; then compare them."""
     started = [
-        try_point.with_options(name=point.title, task_run_name=point.title).submit(point, stage, threads)
-        for point in points
+        try_point.with_options(name=point.title, task_run_name=point.title).submit(point, threads) for point in points
     ]
     states = []
     for future in started:
         future.wait()
         states.append(future.state)
+    stage = points[0].stage
     rows = table(points, stage)
     create_table_artifact(rows, key="sweep", description=f"Validation figures of {stage}; the best one is marked")
     sys.stdout.write(
@@ -72,9 +72,9 @@ def table(points: Sequence[Point], stage: str) -> list[dict[str, Any]]:
     """A row per point: its parameters, its figures as far as it was run, and the experiment's name."""
     rows: list[dict[str, Any]] = []
     for point in points:
-        commit = experiments.commit_of(point, stage)
+        commit = experiments.commit_of(point)
         found = experiments.figures(commit, stage) if commit else dict.fromkeys(experiments.FIGURES[stage])
-        rows.append({"best": "", **dict(point.values), **found, "experiment": point.experiment(stage)})
+        rows.append({"best": "", **dict(point.values), **found, "experiment": point.experiment})
     deciding = experiments.FIGURES[stage][0]
     if reached := [row for row in rows if row[deciding] is not None]:
         max(reached, key=lambda row: row[deciding])["best"] = "*"
@@ -95,12 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.jobs < 1:
             raise InputError(f"--jobs: expected at least 1, got {given.jobs}")
         load_params()
-        points = experiments.read_grid(given.grid, given.stage)
-        experiments.check_committed()
+        points = experiments.read_grid(given.grid, given.stage, experiments.last_commit())
         start_temporary_server()
         runner = ThreadPoolTaskRunner(max_workers=given.jobs)
         threads = max(1, (os.cpu_count() or 1) // given.jobs)
-        return sweep.with_options(task_runner=runner)(points, given.stage, threads, return_state=True)
+        return sweep.with_options(task_runner=runner)(points, threads, return_state=True)
 
     return exit_code_of(run_flow)
 

@@ -34,6 +34,7 @@ import json, os, sys, time
 from pathlib import Path
 import crawlers  # the workspace's, not the installed one
 from atlas_model.errors import AtlasError
+from atlas_model.progress import track
 from flows.stages.entry import main, write_metrics
 
 stage, output = sys.argv[1], Path(sys.argv[2])
@@ -46,6 +47,7 @@ def run(params):
     point = f"{params.train.encoder_lr} {params.train.dropout}"
     resumed = Path(".atlas/state").exists()
     if stage == "train":
+        list(track(range(2), "epochs"))
         Path(".atlas").mkdir(exist_ok=True)
         Path(".atlas/state").touch()
         Path("plots").mkdir(exist_ok=True)

@@ -9,8 +9,9 @@ import pytest
 
 from atlas_model.errors import InputError
 from flows import experiments
-from flows.experiments import Point, check_committed, read_grid
-from tests.sweeping import dvc, make_project, ran
+from flows.experiments import Point, last_commit, read_grid
+from tests.conftest import commit_all
+from tests.sweeping import dvc, make_project, outside, ran
 
 
 @pytest.mark.slow
@@ -36,25 +37,44 @@ def test_experiments_of_dvc(mini_project: Path, git_env: dict[str, str]) -> None
     assert all(f'"rev": "{name}"' in page for name in ("HEAD", "one", "more-2"))
 
 
+@pytest.mark.slow
+def test_a_commit_during_a_sweep_does_not_change_what_is_swept(
+    mini_project: Path, git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_project(mini_project, git_env)
+    monkeypatch.chdir(folder)
+    (point,) = read_grid(["train.dropout=0.3"], "train", last_commit())
+    with (folder / "stage.py").open("a") as stage:
+        stage.write("# other code\n")
+    commit_all(folder, git_env)
+    ran(folder)
+    experiments.run(point, print, 1, {"OUTSIDE": str(outside(folder))})
+    assert ran(folder) == ["train 0.003 0.3"]
+    found = experiments.commit_of(point)
+    assert found is not None
+    parent = subprocess.run(["git", "rev-parse", f"{found}^"], cwd=folder, capture_output=True, text=True, check=True)
+    assert parent.stdout.strip() == point.base != last_commit()
+
+
 def test_a_grid_is_all_combinations(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mini_project)
     monkeypatch.setattr(experiments, "FIGURES", {"split": ("x",)})
-    points = read_grid(["split.seed=1,2", "zoom_train.lr=1e-3"], "split")
+    points = read_grid(["split.seed=1,2", "zoom_train.lr=1e-3"], "split", "abcd")
     assert [point.title for point in points] == ["split.seed=1 zoom_train.lr=1e-3", "split.seed=2 zoom_train.lr=1e-3"]
-    assert points[0].experiment("split") == "split_split.seed=1_zoom_train.lr=1e-3"
+    assert points[0].experiment == "split_split.seed=1_zoom_train.lr=1e-3"
     for awkward in ("a..b", "a.lock", "a/b", "a."):
-        name = Point((("split.taxonomy", awkward),)).experiment("split")
-        assert subprocess.run(["git", "check-ref-format", f"refs/exps/a/{name}"], check=False).returncode == 0, name
+        point = Point((("split.taxonomy", awkward),), "split", "abcd")
+        assert subprocess.run(["git", "check-ref-format", point.reference], check=False).returncode == 0
 
 
 def test_all_faults_of_a_grid_are_told_at_once(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mini_project)
     monkeypatch.setattr(experiments, "FIGURES", {"split": ("x",)})
     with pytest.raises(InputError, match="--stage: expected one of split, got 'fetch'"):
-        read_grid(["split.seed=1"], "fetch")
+        read_grid(["split.seed=1"], "fetch", "abcd")
     wrong = ["split.seed", "split.seed=1,,2", "seed=1", "split.seed=$(id)", "pipeline.workers=2", "split.seed=1"]
     with pytest.raises(InputError) as caught:
-        read_grid([*wrong, "split.seed=2"], "split")
+        read_grid([*wrong, "split.seed=2"], "split", "abcd")
     text = str(caught.value)
     assert text.startswith("the grid: 6 faults\n")
     assert "'split.seed=$(id)': expected section.key=value,value" in text
@@ -62,11 +82,11 @@ def test_all_faults_of_a_grid_are_told_at_once(mini_project: Path, monkeypatch: 
     assert "split.seed: given twice" in text
 
     with pytest.raises(InputError) as caught:
-        read_grid(["split.val_share=0.5,0.15", "split.test_share=0.5,0.15", "split.sed=1"], "split")
+        read_grid(["split.val_share=0.5,0.15", "split.test_share=0.5,0.15", "split.sed=1"], "split", "abcd")
     text = str(caught.value)
     assert "split.sed: unknown key" in text
     with pytest.raises(InputError) as caught:
-        read_grid(["split.val_share=0.5,0.15", "split.test_share=0.5,0.15", "split.seed=0,-1,many"], "split")
+        read_grid(["split.val_share=0.5,0.15", "split.test_share=0.5,0.15", "split.seed=0,-1,many"], "split", "abcd")
     text = str(caught.value)
     assert "val_share + test_share must be below 1" in text, "of two values that are right each by itself"
     assert text.count("got -1") == 1 and text.count("got 'many'") == 1, "not for every point"
@@ -76,13 +96,13 @@ def test_what_is_not_committed_is_not_swept(
     mini_project: Path, git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(mini_project)
-    check_committed()
+    last_commit()
     (mini_project / "note").touch()
-    check_committed()
+    last_commit()
     with (mini_project / "params.yaml").open("a") as file:
         file.write("# a word\n")
     with pytest.raises(InputError, match=r"commit, or undo, first: M params\.yaml"):
-        check_committed()
+        last_commit()
     monkeypatch.chdir(mini_project.parent)
     with pytest.raises(InputError, match="git status"):
-        check_committed()
+        last_commit()
