@@ -211,7 +211,7 @@ class PipelineParams(Section):
     timezone: Annotated[str, Field(min_length=1)]  # of cron, as in "Europe/Zurich"
     retention_days: PositiveInt  # older runs, logs and artifacts leave Prefect's database
     commit: bool  # after an accepted run: `dvc push` where there is a remote, then a commit and a tag
-    branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]  # of those commits
+    branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*$")]  # of those commits
     runner: Literal["threads", "dask", "ray"]  # what fetch, zoom and evaluate spread their shards over
     workers: PositiveInt | None  # threads, or processes of Dask or Ray; null: one per processor
 

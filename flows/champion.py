@@ -134,7 +134,7 @@ def settle(history: Sequence[Event]) -> None:
     """Make the champion's folder, and what DVC knows of it, agree with ``history``.
 
     Raises:
-        InputError: the folder holds what no version ever was, or its model is neither in DVC's cache nor its remote.
+        InputError: the folder holds what DVC's cache has not, or the champion's model is nowhere to be found.
     """
     if not history:
         if CHAMPION.exists() or POINTER.exists():
@@ -149,12 +149,13 @@ def settle(history: Sequence[Event]) -> None:
     found = dvc_repo.content_hash(CHAMPION)
     if found == champion.model:
         return
-    if found is not None and found not in {event.model for event in history}:
+    if found is not None and not dvc_repo.has(found):
         raise InputError(
             f"{CHAMPION}: expected version {champion.version} as {HISTORY} has it, got other content: it is damaged, "
             f"or was changed by hand. `dvc checkout --force {POINTER}` brings that version back; "
             "`atlas promote --force` puts the last trained model in its place"
         )
+    # Nothing is lost: it is another version, or the champion of another commit than the one that is checked out now.
     say(f"{CHAMPION}: version {champion.version} is put in its place")
     with replacing_folder(CHAMPION) as folder:
         dvc_repo.restore(champion.model, folder)

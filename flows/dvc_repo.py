@@ -182,6 +182,20 @@ def keep(folder: Path) -> str:
         return content
 
 
+def has(content: str) -> bool:
+    """Whether DVC's cache has, whole, what `keep` was given once."""
+    from dvc.repo import Repo
+    from dvc_data.hashfile import check, load
+    from dvc_objects.errors import ObjectFormatError
+
+    with _dvc_errors(), Repo() as repo:
+        try:
+            check(repo.cache.local, load(repo.cache.local, _hash_info(content)))
+        except (OSError, ObjectFormatError):
+            return False
+        return True
+
+
 def restore(content: str, folder: Path) -> None:
     """Write to ``folder`` what `keep` was given once: from DVC's cache, else from its remote.
 

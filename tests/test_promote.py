@@ -222,6 +222,20 @@ def test_a_challenger_that_is_no_model_changes_nothing(params: Params) -> None:
     assert answer_of_champion() == "Shirts"
 
 
+def test_the_champion_of_another_commit_gives_way(params: Params) -> None:
+    """As after `git checkout` of an older one, which brings the files that git has, and not the folder."""
+    train("Shirts")
+    promote(params)
+    older = {path: path.read_text() for path in (HISTORY, POINTER)}
+    train("Jeans")
+    promote(params, force=True)
+    for path, text in older.items():
+        path.write_text(text)
+    train("Shirts")
+    assert not promote(params).changed
+    assert answer_of_champion() == "Shirts"
+
+
 @pytest.mark.parametrize("killed_at", ["write_json", "write_text", "rename"])
 def test_a_kill_on_the_way_leaves_one_or_the_other_and_the_next_call_mends_it(
     params: Params, killed_at: str, monkeypatch: pytest.MonkeyPatch

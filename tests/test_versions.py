@@ -15,6 +15,7 @@ from flows import champion, dvc_repo, versions
 from flows.versions import Version, accepted, commit_run
 
 Git = Callable[..., str]
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -43,7 +44,8 @@ def mini(
     if not template.exists():
         with (mini_project / "dvc.yaml").open("a") as stages:
             stages.write("artifacts: {champion: {path: models/champion, type: model}}\n")
-        (mini_project / ".gitignore").write_text("ran\n.atlas/\n/data/\n/models/champion\n.dvc/.gitignore\n")
+        ours = (ROOT / ".gitignore").read_text()  # DVC sees no .dvc file in a folder that git does not look at
+        (mini_project / ".gitignore").write_text(f"{ours}ran\n/data/\n.dvc/.gitignore\n")
         git("add", "-A", cwd=mini_project)
         git("commit", "-q", "-m", "what git does not look at", cwd=mini_project)
         git("branch", "-M", "main", cwd=mini_project)
@@ -223,6 +225,7 @@ def test_a_clone_goes_on_where_its_origin_is(
     shutil.copytree(mini / "data", clone / "data")
     shutil.copy(mini / "dvc.lock", clone)
     monkeypatch.chdir(clone)
+    assert accepted(Path("dvc.lock"), load_params()) == (mini / "dvc.lock").read_bytes()
     assert commit() is None
     change()
     second = commit()
@@ -298,6 +301,29 @@ def test_who_cannot_commit_is_told_why(mini: Path, tmp_path: Path, git: Git, mon
         patch.chdir(tmp_path)
         with pytest.raises(InputError, match=r"needs a git repository with a commit: .*not a git repository"):
             commit_run(load_params(mini / "params.yaml"), "a run")
+        git("init", "-q")
+        with pytest.raises(InputError, match="needs a git repository with a commit: "):
+            commit_run(load_params(mini / "params.yaml"), "a run")
+
+
+@pytest.mark.parametrize("name", ["accepted.lock", "HEAD", "main/accepted"])
+def test_a_branch_that_cannot_be_is_told(mini: Path, git: Git, name: str) -> None:
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("branch: accepted", f"branch: {name}"))
+    with pytest.raises(InputError, match=r"pipeline\.branch: expected the name of|'refs/heads/main' exists"):
+        commit()
+    assert git("tag", "--list") == ""
+
+
+def test_no_hooks_run(mini: Path, git: Git) -> None:
+    git("checkout", "-q", "-b", "accepted")
+    for name in ("reference-transaction", "post-index-change", "pre-commit"):
+        hook = mini / ".git/hooks" / name
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text("#!/bin/sh\ntouch ran-a-hook\nexit 1\n")
+        hook.chmod(0o755)
+    assert commit() is not None
+    assert not (mini / "ran-a-hook").exists()
 
 
 def test_somebody_who_was_quicker_is_not_overwritten(mini: Path, git: Git, monkeypatch: pytest.MonkeyPatch) -> None:
