@@ -207,11 +207,13 @@ def _crawl_changes(old: str, new: str, output: Path | None) -> int:
 
 
 def _crawl_drift(old: str, new: str) -> int:
+    import html
+
     from atlas_model.params import load_params
     from flows.drift import compare_crawls
 
     report = compare_crawls(old, new, load_params())
-    sys.stdout.write(report.markdown)
+    sys.stdout.write(html.unescape(report.markdown))
     say(f"written: {report.path}")
     return 0
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from atlas_model.crawl_profile import PRODUCT_COLUMNS, Profile
 from atlas_model.drift import Figure, compare
-from atlas_model.errors import InputError
+from atlas_model.errors import CheckpointError, InputError
 from atlas_model.files import write_json, write_text
 from atlas_model.params import Params
 from atlas_model.progress import say
@@ -25,12 +25,13 @@ from flows import dvc_repo
 from flows.changes_command import products_of
 from flows.drift_markdown import as_markdown
 from flows.model_folders import CHAMPION, shipped_model
-from flows.stages.paths import PRODUCTS, SHARDS, WORK
+from flows.stages.paths import PRODUCTS, SHARDS, SNAPSHOTS, WORK
 
 PROFILES = WORK / "profiles"  # <snapshot>.json
 REPORTS = Path("reports/drift")
 FORMAT = 1  # of the profiles: raise it when an older one can no longer be compared
 BATCH = 100  # pictures read at once
+MOST_KEPT = 100  # crawls: a quarter of a year, if there is one a night
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,27 @@ def remember(params: Params) -> None:
 
     To be called when a run has come to its end, after a promotion: pictures are compared as the champion of the next
     run sees them, which is the one of this run's end. Costs milliseconds where nothing has changed since the last call.
+    Of the crawls, and of the copies of their products, the last `MOST_KEPT` stay: git and DVC have those of versions.
     """
     if PRODUCTS.is_file() and SHARDS.is_dir():
         _remembered(params)
+        for folder in (PROFILES, SNAPSHOTS):
+            for path in sorted(folder.glob("*"), key=lambda path: path.stat().st_mtime_ns)[:-MOST_KEPT]:
+                path.unlink()
+
+
+def remember_before_another(params: Params) -> None:
+    """`remember` the crawl that the data are of, as it is about to be replaced by the one to be compared with it.
+
+    A run of the flow has done so at its end, unless there was none (a shell's `dvc repro`), or another model has become
+    the champion since.
+
+    Raises:
+        AtlasError: another dvc command is at work, or this is not the project that it should be.
+    """
+    of_a_later_run = bool(_kept()) and last_remembered() != params.crawl.snapshot  # that has not come to its end
+    if PRODUCTS.is_file() and not of_a_later_run and dvc_repo.is_up_to_date("fetch"):
+        remember(params)
 
 
 def last_remembered() -> str | None:
@@ -141,11 +160,17 @@ def _present(model: Path, sample: int) -> Profile:
     # crawls have them they are the same in both.
     batches = iterate_shards(SHARDS, IMAGES, "fetch", BATCH)
     pictures = chain.from_iterable(batch["bytes"].to_pylist() for batch in batches)
+    encoder = embeddings = None
+    try:
+        embeddings = embed(model, islice(pictures, sample))
+        encoder = content_key([model / DESCRIPTION, model / WEIGHTS])
+    except CheckpointError as error:  # what to do about it is the promotion's to say
+        say(f"warning: drift: no model has seen the pictures: {error}")
     return Profile.of(
         read_table(PRODUCTS, SCHEMA, "crawl", PRODUCT_COLUMNS),
         picture_sizes=sizes["width"].to_numpy().astype("int64") * sizes["height"].to_numpy(),
-        encoder=content_key([model / DESCRIPTION, model / WEIGHTS]),
-        embeddings=embed(model, islice(pictures, sample)),
+        encoder=encoder,
+        embeddings=embeddings,
     )
 
 

@@ -13,9 +13,10 @@ Knows nothing of crawling, nor of who calls it when.
 import re
 from datetime import UTC, datetime, timedelta
 
+from atlas_model.errors import AtlasError
 from atlas_model.params import load_params, set_snapshot
 from atlas_model.progress import say
-from flows import dvc_repo
+from flows import drift, dvc_repo
 from flows.stages.paths import SNAPSHOTS
 
 RESUME_WITHIN = timedelta(hours=12)  # of its beginning, a crawl that has not ended is gone on with
@@ -36,12 +37,18 @@ def start_new_crawl(now: datetime) -> tuple[str, str]:
     Raises:
         ParamsError: params.yaml is not valid, or names its crawl in a form that cannot be replaced; it is as before.
     """
-    named = load_params().crawl.snapshot
+    params = load_params()
+    named = params.crawl.snapshot
     done = dvc_repo.locked_snapshot() or named
     begun = _begun(named)
     if named != done and begun is not None and timedelta(0) <= now - begun < RESUME_WITHIN:
         say(f"recrawl: {named} has not ended: going on with it")
         return done, named
+    if named == done:
+        try:
+            drift.remember_before_another(params)
+        except AtlasError as error:  # no reason not to crawl
+            say(f"warning: recrawl: the new crawl may not be compared with {done} in all respects: {error}")
     new = _name(now, {named, done, *(path.stem for path in SNAPSHOTS.glob("*.parquet"))})
     set_snapshot(new)
     return done, new

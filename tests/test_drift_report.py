@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,17 @@ from atlas_model.errors import InputError
 from atlas_model.images import encode_png
 from atlas_model.params import Params, load_params, set_snapshot
 from atlas_model.records import IMAGES, PRODUCTS, ShardWriter, write_table
-from flows import drift
+from flows import drift, dvc_repo
 from flows.cli import main
 from flows.model_folders import CHAMPION, shipped_model
 from flows.printing import in_markdown
+from flows.recrawl import start_new_crawl
 from flows.stages import paths
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = "<img src=x onerror=alert(1)> | [x](javascript:alert(1)) `y` *z* \\ &lt; \x1b[31m\n# End"
 PICTURES = 120
+NIGHT = datetime(2026, 11, 22, 3, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +173,68 @@ def test_another_champion_sees_otherwise_until_the_crawl_is_remembered_again(
     assert report.drifted == []
 
 
+def test_a_crawl_is_remembered_before_another_takes_its_place(
+    crawled: Callable[..., Params],
+    garments: list[Image.Image],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """After a shell's `dvc repro`, say, or after a new champion."""
+    stages: list[str] = []
+    monkeypatch.setattr(dvc_repo, "is_up_to_date", lambda stage: not stages.append(stage))
+    crawled("one", garments[:20])
+    assert start_new_crawl(NIGHT)[0] == "one"
+    assert stages == ["fetch"]
+    report = drift.report_drift("one", "two", crawled("two", garments[:20]))
+    assert report is not None
+    assert figures_in(report)["embeddings"]["distance"] == pytest.approx(0, abs=1e-6)
+    assert figures_in(report)["picture sizes"]["distance"] == 0
+
+    crawled("two", garments[:20])
+    profile_of("two").unlink()
+    start_new_crawl(NIGHT)
+    assert drift.last_remembered() == "one", "the run of the other has not come to its end"
+
+    def busy(_stage: str) -> bool:
+        raise dvc_repo.DvcBusyError("another dvc command is at work")
+
+    profile_of("one").unlink()
+    for is_up_to_date in (lambda _stage: False, busy):
+        crawled("two", garments[:20])
+        monkeypatch.setattr(dvc_repo, "is_up_to_date", is_up_to_date)
+        assert start_new_crawl(NIGHT)[0] == "two"
+        assert drift.last_remembered() is None
+    assert "may not be compared with two in all respects: another dvc command" in capsys.readouterr().err
+
+
+def test_what_is_remembered_is_bounded(
+    crawled: Callable[..., Params], garments: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drift, "MOST_KEPT", 2)
+    paths.SNAPSHOTS.mkdir(parents=True)
+    for at, snapshot in enumerate(("c", "a", "b")):
+        params = crawled(snapshot, garments[:2])
+        shutil.copy(paths.PRODUCTS, paths.SNAPSHOTS / f"{snapshot}.parquet")
+        drift.remember(params)
+        for path in (profile_of(snapshot), paths.SNAPSHOTS / f"{snapshot}.parquet"):
+            os.utime(path, (at, at))
+    assert sorted(path.stem for path in drift.PROFILES.iterdir()) == ["a", "b"]
+    assert sorted(path.stem for path in paths.SNAPSHOTS.iterdir()) == ["a", "b"]
+
+
+def test_a_damaged_champion_fails_no_report(
+    crawled: Callable[..., Params], garments: list[Image.Image], capsys: pytest.CaptureFixture[str]
+) -> None:
+    drift.remember(crawled("one", garments[:3]))
+    shutil.copytree(shipped_model(), CHAMPION)
+    (CHAMPION / "model.safetensors").unlink()
+    report = drift.report_drift("one", "two", crawled("two", garments[:3]))
+    assert report is not None
+    assert "no model has seen the pictures of one crawl" in report.markdown
+    assert figures_in(report)["picture sizes"]["distance"] == 0
+    assert "warning: drift: no model has seen the pictures: models/champion" in capsys.readouterr().err
+
+
 def test_of_a_crawl_that_was_not_remembered_the_products_are_compared(
     crawled: Callable[..., Params], garments: list[Image.Image], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,10 +258,11 @@ def test_the_command_prints_the_report(
     crawled: Callable[..., Params], garments: list[Image.Image], capsys: pytest.CaptureFixture[str]
 ) -> None:
     drift.remember(crawled("one", garments[:3]))
-    crawled("two", garments[:3])
+    crawled("two", garments[:3], taxonomy=["A", "C"])
     assert main(["crawl", "drift", "one", "two"]) == 0
     said = capsys.readouterr()
-    assert said.out.startswith("# Drift from crawl one to two\n\nNothing is beyond its threshold.")
+    assert said.out.startswith("# Drift from crawl one to two\n\n**Beyond their thresholds: categories.**")
+    assert "| A > B | 50 | 0 |" in said.out, "a terminal shows no HTML"
     assert said.err.endswith("written: reports/drift/one..two.md\n")
     assert main(["crawl", "drift", "../one", "two"]) == 2
     assert "no crawl of the name '../one' is known" in capsys.readouterr().err
