@@ -59,7 +59,8 @@ class Verdict:
             return f"nothing to compare on: of {self.left_out} validation pictures none has a category that both know"
         shown = [c for c in self.comparisons if c.passed == self.accepted]
         told = "; ".join(_told(c) for c in (shown[:1] if self.accepted else shown))
-        categories = f", and so is the F of {len(self.comparisons) - 1} large categories" if self.accepted else ""
+        large = len(self.comparisons) - 1
+        categories = f"; nor is the F of any of {large} large categories" * (self.accepted and large > 0)
         left_out = f"; {self.left_out} pictures left out, of categories that one does not know" * bool(self.left_out)
         verdict = "not worse by more than the margin" if self.accepted else "may be worse by more than the margin"
         return f"{verdict} on {self.pictures} validation pictures: {told}{categories}{left_out}"

@@ -52,7 +52,7 @@ def _post(url: str, text: str) -> str:
         return f"no answer within {TIMEOUT_S:.0f} s"
     except (requests.RequestException, ValueError) as error:  # their texts show the URL
         return f"{type(error).__name__}. Is notify.webhook the URL that the receiver gave you, and is it up?"
-    return "" if answer.ok and not answer.is_redirect else f"it answered {answer.status_code}"
+    return "" if 200 <= answer.status_code < 300 else f"it answered {answer.status_code}"
 
 
 def _host(url: str) -> str:

@@ -74,11 +74,12 @@ def test_no_webhook_no_word(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (response(b"no_team", status="403 Forbidden"), "it answered 403"),
         (response(b"", "Location: http://127.0.0.1:1/elsewhere", status="302 Found"), "it answered 302"),
+        (response(b"", status="302 Found"), "it answered 302"),
         (b"what?\r\n\r\n", "ConnectionError"),
         (dripping(b"HTTP/1.1 200 OK\r\nX: "), "no answer within 1 s"),
         (lambda client, ended: ended.wait(30), "no answer within 1 s"),
     ],
-    ids=["refuses", "redirects", "speaks no HTTP", "drips", "is silent"],
+    ids=["refuses", "redirects", "redirects nowhere", "speaks no HTTP", "drips", "is silent"],
 )
 def test_a_bad_receiver_costs_one_line_and_a_moment(
     answer: bytes, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
