@@ -23,7 +23,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Step:
-    """How far a job is: ``done`` of ``total`` (None: unknown) ``unit``s, with figures worth a glance."""
+    """How far a job is: ``done`` of ``total`` (None: unknown) ``unit``s, with figures worth a glance.
+
+    A job may go through them several times: ``epoch`` is which time this is (from 1), and of how many at most.
+    """
 
     job: str
     done: int
@@ -31,6 +34,13 @@ class Step:
     unit: str
     figures: dict[str, float | int | str]
     finished: bool
+    epoch: tuple[int, int] | None = None
+
+    @property
+    def share(self) -> float:
+        """What part of the job is done, in [0, 1]; 0 as long as nobody knows."""
+        share = min(1.0, self.done / self.total) if self.total else float(self.finished)
+        return share if self.epoch is None else (self.epoch[0] - 1 + share) / self.epoch[1]
 
 
 def say(line: str) -> None:
@@ -43,8 +53,10 @@ def say(line: str) -> None:
 class Progress:
     """Counts one job. Use as a context manager; call `advance` as often as you like."""
 
-    def __init__(self, job: str, total: int | None = None, unit: str = "items") -> None:
-        self.job, self.total, self.unit = job, total, unit
+    def __init__(
+        self, job: str, total: int | None = None, unit: str = "items", epoch: tuple[int, int] | None = None
+    ) -> None:
+        self.job, self.total, self.unit, self.epoch = job, total, unit, epoch
         self.done = 0
         self.figures: dict[str, float | int | str] = {}
         self._watch = _watcher()
@@ -53,7 +65,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
-            self._bar = tqdm(total=self.total, desc=self.job, unit=f" {self.unit}", dynamic_ncols=True)
+            self._bar = tqdm(total=self.total, desc=_name(self.job, self.epoch), unit=f" {self.unit}", dynamic_ncols=True)
         return self
 
     def advance(self, count: int = 1, **figures: float | int | str) -> None:
@@ -77,7 +89,7 @@ class Progress:
 
     def _speak(self, *, finished: bool) -> None:
         self._spoke_at = time.monotonic()
-        step = Step(self.job, self.done, self.total, self.unit, dict(self.figures), finished)
+        step = Step(self.job, self.done, self.total, self.unit, dict(self.figures), finished, self.epoch)
         if self._bar is None:
             say(describe(step))
         self._watch(step)
@@ -98,7 +110,11 @@ def describe(step: Step) -> str:
         f", {name} {value:.4g}" if isinstance(value, float) else f", {name} {value}"
         for name, value in step.figures.items()
     )
-    return f"{step.job}: {count} {step.unit}{figures}{', done' if step.finished else ''}"
+    return f"{_name(step.job, step.epoch)}: {count} {step.unit}{figures}{', done' if step.finished else ''}"
+
+
+def _name(job: str, epoch: tuple[int, int] | None) -> str:
+    return job if epoch is None else f"{job} epoch {epoch[0]}/{epoch[1]}"
 
 
 def _watcher() -> Callable[[Step], None]:

@@ -165,7 +165,7 @@ def _epoch(
     losses = torch.zeros(len(steps), device=device)
     inputs = _inputs(train, batches, recipe, device=device, generator=generator)
     model.train()
-    with Progress(f"{job} epoch {epoch}/{recipe.epochs}", len(train), "pictures") as progress:
+    with Progress(job, len(train), "pictures", epoch=(epoch, recipe.epochs)) as progress:
         for index, together in enumerate(steps):
             of = torch.from_numpy(train.paths[np.concatenate(together)]).to(device)
             for rows in together:

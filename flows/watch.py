@@ -255,8 +255,7 @@ class Poster:
             self._complain(str(error))
 
     def _send_progress(self, step: Step) -> None:
-        percent = 100.0 * step.finished if not step.total else min(100.0, round(100 * step.done / step.total, 1))
-        shown = {"data": percent, "description": in_markdown(describe(step))}
+        shown = {"data": round(100 * step.share, 1), "description": in_markdown(describe(step))}
         known = self._artifacts.get(step.job)
         if known is not None:
             self.api.ask("PATCH", f"/artifacts/{known}", shown)

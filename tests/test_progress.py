@@ -33,6 +33,19 @@ def test_plain_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert err == "count: 3/3 sheep, loss 0.1235, epoch 4, done\n"
 
 
+def test_epochs_are_parts_of_one_job(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("train", 8, "pictures", epoch=(2, 4)) as job:
+        job.advance(8)
+    assert capsys.readouterr().err == "train epoch 2/4: 8/8 pictures, done\n"
+    assert Step("train", 4, 8, "pictures", {}, finished=False, epoch=(2, 4)).share == (1 + 0.5) / 4
+
+
+def test_the_share_that_is_done() -> None:
+    assert Step("count", 1, 4, "sheep", {}, finished=False).share == 0.25
+    assert Step("count", 5, 4, "sheep", {}, finished=False).share == 1, "more came than were expected"
+    assert [Step("count", 5, None, "sheep", {}, finished=done).share for done in (False, True)] == [0, 1]
+
+
 def test_at_most_one_line_per_interval(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("count") as job:
         for _ in range(11):
