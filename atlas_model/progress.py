@@ -65,7 +65,9 @@ class Progress:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
-            self._bar = tqdm(total=self.total, desc=_name(self.job, self.epoch), unit=f" {self.unit}", dynamic_ncols=True)
+            self._bar = tqdm(
+                total=self.total, desc=_name(self.job, self.epoch), unit=f" {self.unit}", dynamic_ncols=True
+            )
         return self
 
     def advance(self, count: int = 1, **figures: float | int | str) -> None:
