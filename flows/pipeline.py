@@ -137,11 +137,11 @@ def judge(params: Params, stages: Sequence[State]) -> None:
         return
     run_step("drift", lambda: steps.drift(params), stages)
     promotion = run_step("promote", lambda: steps.promote(params), stages)
+    if promotion.news:  # at once: the next run has no news of it, should the commit fail
+        tell(promotion.news, params)
     if params.pipeline.commit and promotion.accepted:
         run_step("commit", lambda: steps.commit(params), stages)
     steps.remember(params)
-    if promotion.news:
-        tell(promotion.news, params)
 
 
 def tell(text: str, params: Params) -> None:

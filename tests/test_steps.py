@@ -114,6 +114,7 @@ def test_all_of_them_in_a_run(mini_project: Path, prefect_server: PrefectServer)
         ["recrawl", "crawl", "zoom_train", "split", "drift", "promote", "commit", "notify"], "Completed"
     )
     assert run.state == "Completed"
+    assert list(run.states())[-3:] == ["promote", "notify", "commit"], "told, whatever becomes of the commit"
     assert run.messages()["commit"] == "run-1"
     assert run.messages()["notify"] == "atlas: promoted"
     assert set(run.graph()) == set(run.states()), "one tree"
