@@ -96,12 +96,12 @@ def evaluation_report(params: Params) -> str:
         for key, name in HEADLINES.items():
             value, old = _get(now, split, key), _get(before, split, key)
             if value is not None:
-                interval = "–".join(map(_number, _get(now, split, "intervals", key) or []))
+                interval = "–".join(map(_share, _get(now, split, "intervals", key) or []))
                 lines.append(
-                    f"| {name}, {split} | {_number(value)} | {interval} | {_number(old)} | {_change(value, old)} |"
+                    f"| {name}, {split} | {_share(value)} | {interval} | {_share(old)} | {_change(value, old)} |"
                 )
     plain, old = _get(now, "baseline", "test", "micro_f1"), _get(before, "baseline", "test", "micro_f1")
-    lines.append(f"| plain classifier: micro F, test | {_number(plain)} | | {_number(old)} | {_change(plain, old)} |")
+    lines.append(f"| plain classifier: micro F, test | {_share(plain)} | | {_share(old)} | {_change(plain, old)} |")
     weakest = _weakest_categories(EVALUATION / "categories.csv")
     if weakest:
         lines += [
@@ -112,7 +112,7 @@ def evaluation_report(params: Params) -> str:
         ]
         lines += ["|---|--:|--:|--:|--:|"]
     for row in weakest:
-        figures = " | ".join(_number(float(row[key])) for key in ("f1", "precision", "recall"))
+        figures = " | ".join(_share(float(row[key])) for key in ("f1", "precision", "recall"))
         lines.append(f"| {in_markdown(row['category'])} | {figures} | {in_markdown(row['n'])} |")
     return "\n".join(lines) + "\n"
 
@@ -135,6 +135,11 @@ def _number(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else _cell(str(value))
+
+
+def _share(value: Any) -> str:
+    """A figure in [0, 1], with as many digits as those beside it."""
+    return f"{value:.4f}" if isinstance(value, float) else _number(value)
 
 
 def _change(now: float | None, before: Any) -> str:

@@ -8,6 +8,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
+# What may stand as it is. A sign that means something at the start of a line only may stand elsewhere: one of the UI's
+# two editions shows an entity in a table as it is written, so the fewer the better.
+OBEYED = re.compile(r"[^\w\s.,'/():;%&=+>-]|_|:(?=//)|^[=+>-]")
+
+
 def in_markdown(text: str) -> str:
     """``text`` as one line of Markdown (a table's cell, too) or HTML that shows it, and is neither itself."""
-    return re.sub(r"[^\w\s.,'/-]|_", lambda found: f"&#{ord(found[0])};", printable(" ".join(text.split())))
+    return OBEYED.sub(lambda found: f"&#{ord(found[0])};", printable(" ".join(text.split())))

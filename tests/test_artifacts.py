@@ -104,11 +104,11 @@ def test_the_report_says_what_changed_and_what_is_weak(params: Params, git_env: 
     with Path("reports/evaluate/categories.csv").open("a") as handle:
         handle.write(f'test,"{hostile}",0.2,0.3,0.24,7\nval,Elsewhere,0,0,0,1\n')
     report = evaluation_report(params)
-    assert "| micro F (exact paths), test | 0.88 | 0.87–0.89 | 0.9 | -0.0200 |" in report
-    assert "| plain classifier: micro F, test | 0.8 | | 0.8 | +0.0000 |" in report
+    assert "| micro F (exact paths), test | 0.8800 | 0.8700–0.8900 | 0.9000 | -0.0200 |" in report
+    assert "| plain classifier: micro F, test | 0.8000 | | 0.8000 | +0.0000 |" in report
     table = report.partition("| category |")[2].splitlines()[2:]
     assert len(table) == artifacts.WEAKEST
-    assert "| 0.24 | 0.2 | 0.3 | 7 |" in table[0], "the weakest first"
+    assert "| 0.2400 | 0.2000 | 0.3000 | 7 |" in table[0], "the weakest first"
     assert table[0].count("|") == 6
     assert "Elsewhere" not in report
     for harm in ("](", "<img", "`", "\n#"):
