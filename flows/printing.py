@@ -10,7 +10,7 @@ def printable(text: str) -> str:
 
 # What may stand as it is. A sign that means something at the start of a line only may stand elsewhere: one of the UI's
 # two editions shows an entity in a table as it is written, so the fewer the better.
-OBEYED = re.compile(r"[^\w\s.,'/():;%&=+>-]|_|:(?=//)|^[=+>-]")
+OBEYED = re.compile(r"[^\w\s.,'/():;%&=+>-]|_|&(?=\w+;)|:(?=//)|^[=+>-]")
 
 
 def in_markdown(text: str) -> str:

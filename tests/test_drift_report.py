@@ -117,6 +117,7 @@ def test_the_words_of_strangers_stay_words(crawled: Callable[..., Params], garme
     assert not set("<`[]\\\x1b") & set(report.markdown)
     rows = [line for line in report.markdown.splitlines() if line.startswith("|")]
     assert all(line.count("|") in (9, 8) for line in rows), "no cell of its own making"
+    assert in_markdown("&lt;b&gt; &NewLine; &#10;") == "&#38;lt;b&#38;gt; &#38;NewLine; &&#35;10;"
     assert in_markdown("Müller & Söhne: 1/2-zip_x") == "Müller & Söhne: 1/2-zip&#95;x"
     assert in_markdown("> 5 http://a") == "&#62; 5 http&#58;//a"
 
