@@ -11,7 +11,10 @@ only where it is asked for.
 """
 
 import hashlib
+import logging
 import os
+import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from functools import cache
@@ -35,35 +38,57 @@ from atlas_model.progress import WATCHER
 from flows.server import Server
 from flows.stages.paths import WORK
 
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Cluster = Literal["dask", "ray"]
+OF_CLUSTERS = {"distributed", "ray", "httpx"}  # whose errors are none of the work
 
 
 def on_cluster(
     work: Callable[[Item], Result], items: Sequence[Item], *, runner: Cluster, workers: int, what: str
 ) -> Iterator[Result]:
     """As `fan_out.fan_out`."""
+    part: int | None = None  # whose turn it is; None: all have still to be handed out
 
     @flow(name="fan-out", flow_run_name=what, task_runner=_task_runner(runner, workers), validate_parameters=False)
     def spread() -> Iterator[Result]:
+        nonlocal part
         futures = [_do_part.submit(work, item, code_key()) for item in items]
-        for future in futures:
+        for number, future in enumerate(futures, 1):
+            part = number
             yield future.result()
 
     try:
         with _some_server():
             yield from spread()
-    except OSError as error:
-        raise AtlasError(f"{what}: the {runner} cluster cannot be reached: {error}. Is it running?") from error
+    except AtlasError:
+        raise
+    except Exception as error:
+        if part is None:
+            raise AtlasError(
+                f"{what}: the {runner} cluster, or the Prefect server, cannot be reached: {error}. Is it running?"
+            ) from error
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in OF_CLUSTERS:
+            raise
+        raise AtlasError(
+            f"{what}: the {runner} cluster, or the Prefect server, failed at part {part} of {len(items)}: {error}"
+        ) from error
 
 
 @task(name="part", cache_policy=NO_CACHE)
 def _do_part(work: Callable[[Item], Result], item: Item, code: str) -> Result:
     if code != code_key():
         raise AtlasError("the workers of the cluster run other code than this stage does: start them again")
-    with _silent():
-        return work(item)
+    with _alone_and_silent():
+        try:
+            return work(item)
+        except OSError as error:
+            raise AtlasError(
+                f"{error} (a worker on {socket.gethostname()}, in {Path.cwd()}). Workers have to be started in the "
+                "project's folder, which all machines share"
+            ) from error
 
 
 @cache
@@ -80,12 +105,13 @@ def _task_runner(runner: Cluster, workers: int) -> TaskRunner[Any]:
     if runner == "ray":
         from prefect_ray import RayTaskRunner
 
-        return RayTaskRunner(init_kwargs={} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers})
+        own = {"address": "local", "num_cpus": workers}  # else Ray takes whichever it finds on this machine
+        return RayTaskRunner(init_kwargs={} if "RAY_ADDRESS" in os.environ else own)
     from prefect_dask import DaskTaskRunner
 
     if address := os.environ.get("DASK_SCHEDULER_ADDRESS"):
         return DaskTaskRunner(address=address)
-    return DaskTaskRunner(cluster_kwargs={"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None})
+    return DaskTaskRunner(cluster_kwargs={"n_workers": workers, "threads_per_worker": 1, "dashboard_address": ":0"})
 
 
 @contextmanager
@@ -102,13 +128,16 @@ def _some_server() -> Iterator[None]:
             yield
 
 
+_one_at_a_time = threading.Lock()  # what a part changes (stderr, torch's threads) is the whole process's
+
+
 @contextmanager
-def _silent() -> Iterator[None]:
-    """A worker tells nobody how far it is: the stage tells how far all are."""
-    watcher = os.environ.pop(WATCHER, None)
-    try:
-        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+def _alone_and_silent() -> Iterator[None]:
+    """A worker does one part, also where it was given several threads; and the stage tells how far all are."""
+    with _one_at_a_time, Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+        watcher = os.environ.pop(WATCHER, None)
+        try:
             yield
-    finally:
-        if watcher is not None:
-            os.environ[WATCHER] = watcher
+        finally:
+            if watcher is not None:
+                os.environ[WATCHER] = watcher
