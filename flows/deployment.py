@@ -93,8 +93,9 @@ async def serve(
                 asyncio.get_running_loop().add_signal_handler(number, on_signal)
             ready()
             await _watch(runner, serving, every_second, stop)
-        except* (httpx.TransportError, RuntimeError) as trouble:  # Prefect's words for a server that is not there
-            say(f"the Prefect server cannot be asked: {trouble.exceptions[0]}; again in {RETRY_S} s")
+        except* (httpx.HTTPError, RuntimeError) as trouble:  # of a server that is not there, or cannot ask its database
+            fault = str(trouble.exceptions[0]).partition("\n")[0]
+            say(f"the Prefect server cannot be asked: {fault}; again in {RETRY_S} s")
             await _pause(stop, timeout_s=RETRY_S)
 
 

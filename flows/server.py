@@ -9,6 +9,7 @@ instead of being refused. So is the port free or not before anything is started.
 ``python -m flows.server FD`` is the child: it serves on the inherited socket FD.
 """
 
+import errno
 import json
 import os
 import re
@@ -211,11 +212,12 @@ def _listen(port: int) -> socket.socket:
     try:
         return socket.create_server((HOST, port), backlog=128)
     except OSError as error:
-        url = f"http://{HOST}:{port}"
-        who = "a Prefect server that is not this project's" if is_healthy(url, timeout_s=5) else "another program"
+        fault = error.strerror
+        if error.errno == errno.EADDRINUSE:
+            prefect = is_healthy(f"http://{HOST}:{port}", timeout_s=5)
+            fault = f"{'a Prefect server of another project' if prefect else 'another program'} has it"
         raise InputError(
-            f"port {port} of {HOST} cannot be listened at ({error.strerror}): {who} has it. "
-            "Stop that, or take another: make up PORT=4201"
+            f"port {port} of {HOST} cannot be listened at: {fault}. Take another: make up PORT=4201"
         ) from error
 
 

@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AtlasError as error:
         say(f"error: {error}")
         return error.exit_code
+    except KeyboardInterrupt:  # once more, while it is stopping
+        return INTERRUPTED
 
 
 def up(port: int) -> int:
@@ -124,7 +126,8 @@ def down() -> int:
         except InputError:
             pid = _read_note(folder).get("pid")
             if pid and not asked:
-                os.kill(pid, signal.SIGTERM)
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.kill(pid, signal.SIGTERM)
                 asked = True
             if time.monotonic() > deadline:
                 raise AtlasError(

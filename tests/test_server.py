@@ -8,6 +8,7 @@ import sys
 from itertools import islice
 from pathlib import Path
 
+import prefect
 import pytest
 
 from atlas_model.errors import AtlasError, InputError
@@ -130,20 +131,46 @@ def test_one_per_project(mini_project: Path, monkeypatch: pytest.MonkeyPatch) ->
             assert "this project is up already: http://127.0.0.1:1234. `make down` ends that" in done.stderr
 
 
-@pytest.mark.slow
-def test_a_server_that_is_not_there_is_asked_again(tmp_path: Path) -> None:
+def said_while_serving(folder: Path, port: int) -> list[str]:
+    """The first two lines, with a server of that port; flows beat as often as the automation expects."""
     program = (
         "import asyncio; from flows import deployment; deployment.RETRY_S = 0.1\n"
+        "from prefect.settings import get_current_settings\n"
+        "assert get_current_settings().flows.heartbeat_frequency == deployment.HEARTBEAT_S\n"
         "asyncio.run(deployment.serve(None, lambda: None, lambda: None, ()))"
     )
+    environment = {**os.environ, "PREFECT_API_URL": f"http://{HOST}:{port}/api"}
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            return list(islice(process.stderr, 2))
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_not_there_is_asked_again(tmp_path: Path) -> None:
     with socket.socket() as nobody:  # bound, but not listening
         nobody.bind((HOST, 0))
-        environment = {**os.environ, "PREFECT_API_URL": f"http://{HOST}:{nobody.getsockname()[1]}/api"}
-        command = [sys.executable, "-c", program]
-        with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as serving:
-            assert serving.stderr is not None
-            try:
-                said = list(islice(serving.stderr, 2))
-            finally:
-                serving.kill()
+        said = said_while_serving(tmp_path, nobody.getsockname()[1])
     assert all(line.startswith("the Prefect server cannot be asked: ") for line in said), said
+
+
+@pytest.mark.slow
+def test_so_is_one_that_cannot_ask_its_database(tmp_path: Path) -> None:
+    json_ = {"Content-Type": "application/json"}
+    version = Reply(f'"{prefect.__version__}"', headers=json_)
+    broken = {path: Reply("{}", 500, json_) for path in ("/api/flows/", "/api/deployments/name/atlas/atlas")}
+    with serving(Shop({"/api/admin/version": version, **broken})) as server:
+        said = said_while_serving(tmp_path, server.port)
+    assert all("cannot be asked: Server error '500 " in line for line in said), said
+
+
+def test_ctrl_c_once_more_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(up, "STOPPING", ())
+    monkeypatch.setattr(up, "down", interrupted)
+    assert up.main(["--down"]) == 130
