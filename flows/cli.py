@@ -15,7 +15,7 @@ from typing import Any
 from atlas_model.errors import AtlasError
 from atlas_model.processes import INTERRUPTED
 from atlas_model.progress import say
-from flows.printing import printable
+from flows.printing import printable_lines
 
 PAGE_HELP = """\
 The page is asked for once: robots.txt and X-Robots-Tag are obeyed, and only public addresses (and those of
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return exit_code
     except AtlasError as error:
-        say("\n".join(printable(line) for line in f"error: {error}".split("\n")))
+        say(printable_lines(f"error: {error}"))
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED

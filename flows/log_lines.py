@@ -5,6 +5,9 @@ import logging
 from collections.abc import Callable
 from typing import TextIO
 
+from flows.printing import printable
+
+LONGEST_LINE = 10_000  # characters
 TRACEBACK = "Traceback"
 CHAIN = ("During handling of the above exception", "The above exception was the direct cause")
 LEVELS = {
@@ -18,7 +21,8 @@ LEVELS = {
 def relay_to(log: Callable[[int, str], None]) -> Callable[[str], None]:
     """A function that logs lines at the level that their first word names, INFO without one.
 
-    An indented line belongs to the one above it, and has its level; so has the line that ends a traceback.
+    An indented line belongs to the one above it, and has its level; so has the line that ends a traceback. What would
+    steer a terminal does not, nor does a server get what is no text; a line without end is cut.
     """
     level, in_traceback = logging.INFO, False
 
@@ -30,7 +34,7 @@ def relay_to(log: Callable[[int, str], None]) -> Callable[[str], None]:
                 level = logging.ERROR
             else:
                 level = LEVELS.get(line.partition(" ")[0].rstrip(":").lower(), logging.INFO)
-        log(level, line)
+        log(level, printable(line[:LONGEST_LINE].expandtabs()))
 
     return relay
 

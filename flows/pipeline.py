@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.settings import get_current_settings
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 NETWORK_STAGES = {"crawl", "fetch"}  # what fails there may succeed a little later
 RETRY_DELAYS_S = (10.0, 60.0)
 BUSY_POLL_S = 1.0
+HEALTH_TIMEOUT_S = 10.0  # of each attempt, of which Prefect makes some
 REFUSED = "Refused"  # name of the state of a task or flow that was given bad input
 LOGS = WORK / "logs"  # <stage>.log: what the stage said when it last ran
 
@@ -237,13 +239,24 @@ def temporary_server() -> "SubprocessASGIServer":
     return SubprocessASGIServer()
 
 
-def start_temporary_server() -> None:
-    """Start the server that Prefect would start, if it needs one, but deaf to Ctrl-C.
+def find_server() -> None:
+    """See that the server answers that Prefect is told of; if it is told of none, start one that is deaf to Ctrl-C.
 
-    Prefect stops it at the end. If Ctrl-C reached it too, the flow could not tell it that the run has ended, and
-    would try for minutes.
+    Prefect would start one as well, and stops this one at the end. If Ctrl-C reached it too, the flow could not tell it
+    that the run has ended, and would try for minutes.
+
+    Raises:
+        AtlasError: it does not answer.
     """
-    if get_current_settings().api.url is None:
+    if url := get_current_settings().api.url:
+        with get_client(sync_client=True, httpx_settings={"timeout": HEALTH_TIMEOUT_S}) as client:
+            fault = client.api_healthcheck()
+        if fault is not None:
+            raise AtlasError(
+                f"{API_URL}: expected a Prefect server at {url}, got: {str(fault) or type(fault).__name__}. Start it "
+                "(`make up`), or unset that: then one lives as long as the run"
+            )
+    else:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child process inherits the mask
         try:
             temporary_server().start()
@@ -272,7 +285,7 @@ def main() -> int:
 
     def run_flow() -> State:
         load_params()  # faults are told at once, before a server starts
-        start_temporary_server()
+        find_server()
         return atlas(return_state=True)
 
     return exit_code_of(run_flow)

@@ -8,6 +8,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
+def printable_lines(text: str) -> str:
+    """``text`` line by line as `printable`."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 # What may stand as it is. A sign that means something at the start of a line only may stand elsewhere: one of the UI's
 # two editions shows an entity in a table as it is written, so the fewer the better.
 OBEYED = re.compile(r"[^\w\s.,'/():;%&=+>-]|_|&(?=\w+;)|:(?=//)|^[=+>-]")

@@ -27,12 +27,25 @@ from atlas_model.processes import Process
 from atlas_model.progress import WATCHER
 from flows import watch
 from flows.log_lines import Lines, relay_to
+from flows.printing import printable_lines
 from flows.stages.paths import WORK
-from flows.watch import API_URL, FLOW_RUN, TASK_RUN, Api, LogLine, Poster, RefusedError, send_lines, set_state
+from flows.watch import (
+    API_URL,
+    FLOW_RUN,
+    FLUSH_S,
+    TASK_RUN,
+    Api,
+    LogLine,
+    Poster,
+    RefusedError,
+    send_lines,
+    set_state,
+)
 
 FLOW = "atlas"  # the flow's name, also where its stages are run without it
 FOLDER = WORK / "shell-runs"  # <pid>-<birth> of a DVC process: what its stages leave for each other and the closer
-SILENT, CLOSER = "silent", "closer"  # files in there: the server does not answer; somebody will have the last word
+# Files in there: the server does not answer, or not in time; somebody will have the last word.
+SILENT, SLOW, CLOSER = "silent", "slow", "closer"
 KILLED = {"type": "CRASHED", "message": "its process was killed"}
 POLL_S = 0.5
 CLOSING_S = 30.0  # for which the closer tries to reach the server
@@ -61,19 +74,21 @@ def shown(stage: str, dvc: Process) -> Iterator[None]:
         state = {"type": "COMPLETED", "message": "done"}
     except AtlasError as error:
         _relay_all(relay, f"error: {error}")
-        state = {"type": "FAILED", "message": str(error)}
+        state = {"type": "FAILED", "message": printable_lines(str(error))}
         raise
     except KeyboardInterrupt:
         state = {"type": "CANCELLED", "message": "interrupted"}
         raise
     except Exception as error:
         _relay_all(relay, traceback.format_exc())
-        state = {"type": "FAILED", "message": f"{type(error).__name__}: {error}"}
+        state = {"type": "FAILED", "message": printable_lines(f"{type(error).__name__}: {error}")}
         raise
     finally:
         sys.stderr = stderr
         poster.state(state)
-        left = poster.close()
+        left = poster.close(0 if (folder / SLOW).exists() else FLUSH_S)
+        if poster.is_slow:
+            (folder / SLOW).touch()
         if poster.in_vain:
             (folder / SILENT).touch()
             told.unlink()

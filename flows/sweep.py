@@ -29,7 +29,7 @@ from atlas_model.params import load_params
 from flows import experiments
 from flows.experiments import Point
 from flows.log_lines import relay_to
-from flows.pipeline import REFUSED, exit_code_of, of_this_task, start_temporary_server
+from flows.pipeline import REFUSED, exit_code_of, find_server, of_this_task
 
 
 @task(cache_policy=NO_CACHE)
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"--jobs: expected at least 1, got {given.jobs}")
         load_params()
         points = experiments.read_grid(given.grid, given.stage, experiments.last_commit())
-        start_temporary_server()
+        find_server()
         runner = ThreadPoolTaskRunner(max_workers=given.jobs)
         threads = max(1, (os.cpu_count() or 1) // given.jobs)
         return sweep.with_options(task_runner=runner)(points, threads, return_state=True)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Hashable, Iterable
 from datetime import UTC, datetime
 from functools import cache
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from itertools import islice
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -31,8 +32,8 @@ TASK_RUN = "ATLAS_TASK_RUN_ID"
 TIMEOUT_S = 5.0  # of one request
 RETRY_S = 30.0  # after a failure the server is left in peace for so long
 FLUSH_S = 1.0  # for what is still to be sent at the end
+LINES_AT_ONCE = 500  # in a request, which a busy server has to answer in `TIMEOUT_S`
 MOST_LINES = 5000  # that wait to be sent; the oldest are dropped
-LONGEST_LINE = 10_000  # characters
 LOGGER = "stage"
 
 
@@ -174,7 +175,7 @@ class Poster:
     def log(self, level: int, text: str) -> None:
         """Show a line in the log of the task run."""
         with self._news:
-            self._lines.append(LogLine(datetime.now(UTC).isoformat(), level, text[:LONGEST_LINE]))
+            self._lines.append(LogLine(datetime.now(UTC).isoformat(), level, text))
             self._news.notify()
 
     def progress(self, step: Step) -> None:
@@ -185,13 +186,13 @@ class Poster:
         """Set the state of the task run."""
         self._put("state", lambda: self._set_state(state))
 
-    def close(self) -> list[LogLine]:
-        """Send what waits, for `FLUSH_S` at most; the lines that are left."""
+    def close(self, wait_s: float = FLUSH_S) -> list[LogLine]:
+        """Send what waits, for ``wait_s`` at most; the lines that are left."""
         with self._news:
             self._closing = True
             self._news.notify()
-        self._thread.join(FLUSH_S)
-        if self._thread.is_alive():
+        self._thread.join(wait_s)
+        if self.is_slow and wait_s:
             self._complain("slow to answer: not all of this stage is shown yet")
         with self._news:
             return list(self._lines)
@@ -200,6 +201,11 @@ class Poster:
     def in_vain(self) -> bool:
         """Whether the server could not be reached, or would not have the runs."""
         return self._failed and self._runs is None
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it was closed before all was sent."""
+        return self._thread.is_alive()
 
     def _put(self, key: Hashable, send: Callable[[], None]) -> None:
         with self._news:
@@ -236,11 +242,12 @@ class Poster:
     def _send_all(self) -> None:
         runs = self._runs = self._runs or self._open_runs(self.api)
         with self._news:
-            lines, waiting = list(self._lines), dict(self._waiting)
+            lines, waiting = list(islice(self._lines, LINES_AT_ONCE)), dict(self._waiting)
         if lines:
             self._unless_refused(lambda: send_lines(self.api, runs, lines))
             with self._news:
-                while self._lines and self._lines[0].at <= lines[-1].at:
+                sent = set(map(id, lines))  # the oldest may have been dropped meanwhile, to make room for newer ones
+                while self._lines and id(self._lines[0]) in sent:
                     self._lines.popleft()
         for key, send in waiting.items():
             self._unless_refused(send)

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from flows.log_lines import Lines, relay_to
+from flows.log_lines import LONGEST_LINE, Lines, relay_to
 
 
 def test_lines_become_logs_at_their_level() -> None:
@@ -29,6 +29,16 @@ def test_lines_become_logs_at_their_level() -> None:
     for _, line in expected:
         relay(line)
     assert logged == expected
+
+
+def test_what_no_log_should_hold_is_left_out() -> None:
+    logged: list[tuple[int, str]] = []
+    relay_to(lambda level, line: logged.append((level, line)))("error: \x00\x1b[31m\udc80 \t|" + "x" * 20_000)
+    ((level, line),) = logged
+    assert level == logging.ERROR
+    assert line.startswith("error: ��[31m�")
+    assert line.isprintable()
+    assert len(line) <= LONGEST_LINE + 8
 
 
 def test_a_stream_gives_its_lines_without_bars() -> None:

@@ -194,6 +194,14 @@ def test_bad_parameters_are_told_at_once(mini_project: Path) -> None:
     assert "Starting" not in done.stderr, "no server for that"
 
 
+def test_a_server_that_is_not_there_is_told(mini_project: Path) -> None:
+    done = run_flow(mini_project, PREFECT_API_URL="http://127.0.0.1:1/api")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: PREFECT_API_URL: expected a Prefect server at http://127.0.0.1:1/api, got: ")
+    assert "Traceback" not in done.stderr
+    assert not runs_of(mini_project)
+
+
 def test_only_the_network_is_tried_again() -> None:
     assert {"crawl", "fetch"} == NETWORK_STAGES
     assert task_of("crawl").retries == task_of("fetch").retries == 2

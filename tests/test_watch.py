@@ -139,10 +139,26 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with deaf_server() as url:
         poster = poster_to(url)
         for number in range(10):
-            poster.log(logging.INFO, f"{number}" + "x" * 20_000)
+            poster.log(logging.INFO, str(number))
         left = poster.close()
-    assert [line.text[0] for line in left] == ["7", "8", "9"]
-    assert {len(line.text) for line in left} == {watch.LONGEST_LINE}
+    assert [line.text for line in left] == ["7", "8", "9"]
+
+
+def test_many_lines_are_sent_a_part_at_a_time(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "LINES_AT_ONCE", 2)
+    ready = threading.Event()
+
+    def open_runs(_: Api) -> tuple[str, str]:
+        assert ready.wait(60)
+        return "flow", "task"
+
+    poster = Poster(Api(told.url), open_runs)
+    for number in range(5):
+        poster.log(logging.INFO, str(number))
+    ready.set()
+    drain(poster)
+    sent = [[line["message"] for line in lines] for lines in told.bodies("POST", "/api/logs/")]
+    assert sent == [["0", "1"], ["2", "3"], ["4"]]
 
 
 def test_a_deaf_server_costs_one_line_and_little_time(capsys: pytest.CaptureFixture[str]) -> None:

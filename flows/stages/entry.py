@@ -24,9 +24,9 @@ def main(run: "Callable[[Params], None]") -> NoReturn:
             logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
             run(checked_params())
     except AtlasError as error:
-        from flows.printing import printable
+        from flows.printing import printable_lines
 
-        sys.stderr.write("".join(f"{printable(line)}\n" for line in f"error: {error}".split("\n")))
+        sys.stderr.write(printable_lines(f"error: {error}") + "\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
