@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from atlas_model.errors import AtlasError, InputError
 from atlas_model.processes import ANCESTOR, die_with_parent
 from atlas_model.progress import say
 from flows import dvc_repo
+from flows.dvc_locks import forget_the_dead
 from flows.dvc_repo import DvcBusyError
 
 Answer = dict[str, Any]
@@ -62,7 +64,8 @@ class DvcChild:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.kill()  # and whatever it runs with it
-        self._process.communicate()
+        with suppress(BrokenPipeError), self._process:
+            pass  # its output is not read to its end: something that a stage has left behind may hold it open
 
     def look(self) -> Pipeline:
         """The stages, and which of them have something to do.
@@ -80,7 +83,7 @@ class DvcChild:
 
     def run_stage(self, stage: str, on_line: Callable[[str], None], log: Path, environment: Mapping[str, str]) -> None:
         """As `dvc_repo.run_stage`, with ``environment`` added to the stage's own; ``log`` is written anew."""
-        lines: list[str] = []
+        lines: deque[str] = deque(maxlen=dvc_repo.LAST_LINES)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w", encoding="utf-8") as handle:
 
@@ -169,6 +172,7 @@ def _found(question: Answer) -> Answer:
     try:
         if question["do"] == "status":
             return {"found": not dvc_repo.is_up_to_date(question["stage"])}
+        forget_the_dead()
         return {"found": {"needs": dvc_repo.stages(), "changed": dvc_repo.out_of_date()}}
     except AtlasError as error:
         return {"error": type(error).__name__, "text": str(error)}

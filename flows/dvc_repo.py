@@ -9,8 +9,10 @@ that started it.
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ import yaml
 
 from atlas_model.errors import AtlasError, InputError, RetryError
 from atlas_model.processes import die_with_parent
+from flows.printing import printable_lines
 
 if TYPE_CHECKING:
     from dvc.ignore import DvcIgnoreFilter
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from dvc_data.hashfile.db import HashFileDB
     from dvc_data.hashfile.hash_info import HashInfo
 
+LAST_LINES = 500  # of a command's output: what is looked through for the reason of a failure
 BAD_INPUT = 2  # `InputError.exit_code`, as DVC reports it of a stage
 SETTINGS = (".dvc/config", ".dvcignore")  # of DVC, in git
 
@@ -306,8 +310,8 @@ def _git(*arguments: str) -> str:
 
 
 def _run_dvc(on_line: Callable[[str], None], *arguments: str) -> tuple[int, str]:
-    """The exit code of a `dvc` command, and what it wrote."""
-    lines = []
+    """The exit code of a `dvc` command, and the last lines that it wrote."""
+    lines: deque[str] = deque(maxlen=LAST_LINES)
     with _started_dvc(*arguments) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -346,18 +350,19 @@ def environment() -> dict[str, str]:
 
 def failure(stage: str, output: str) -> AtlasError:
     """The error of a `dvc repro` of ``stage`` that failed, from what it wrote."""
-    busy = re.search(r"^ERROR: (Unable to acquire lock|.* is busy, it is being blocked by:)(.*)", output, re.M | re.S)
-    if busy:
-        return _busy(busy[0])
-    said_by_stage = re.search(r"^error: (.*?)(?=^ERROR: |\Z)", output, re.DOTALL | re.MULTILINE)
-    said_by_dvc = re.findall(r"^ERROR: (.*)", output, re.MULTILINE)
-    exit_code = re.search(r"exited with (-?\d+)$", said_by_dvc[-1]) if said_by_dvc else None
-    if said_by_stage:
-        reason = said_by_stage[1].strip()
-    else:
-        reason = said_by_dvc[-1] if said_by_dvc else "DVC ended without saying why"
+    output = printable_lines(output)
+    # The last words alone: before them a stage may have said anything.
+    *_, said_by_dvc = ["DVC ended without saying why", *re.split(r"^ERROR: ", output, flags=re.MULTILINE)[1:]]
+    if re.match("Unable to acquire lock|.* is busy, it is being blocked by:", said_by_dvc):
+        return _busy(said_by_dvc)
+    said_by_stage = re.findall(r"^error: (.*?)(?=^error: |^ERROR: |\Z)", output, re.DOTALL | re.MULTILINE)
+    reason = said_by_stage[-1].strip() if said_by_stage else said_by_dvc.partition("\n")[0]
+    ended = re.search(r"exited with (-?\d+)$", said_by_dvc, re.MULTILINE)
+    exit_code = int(ended[1]) if ended else None
     again = f"run again (`dvc repro {stage}` runs up to this stage); stages that are done are not repeated."
-    if exit_code and int(exit_code[1]) == BAD_INPUT:
+    if exit_code == -signal.SIGKILL:
+        reason += " (it was killed: out of memory?)"
+    if exit_code == BAD_INPUT:
         return InputError(f"stage {stage} refused its input: {reason}\nMend that, then {again}")
     return AtlasError(f"stage {stage} failed: {reason}\nIts lines above say more. To continue, {again}")
 
@@ -378,7 +383,8 @@ def _dvc_errors() -> Iterator[None]:
     except LockError as error:
         raise _busy(str(error)) from error
     except DvcException as error:
-        raise InputError(f"DVC: {error}") from error
+        why = f": {error.__cause__}" if error.__cause__ else ""
+        raise InputError(f"DVC: {error}{why}") from error
 
 
 def _main() -> int:

@@ -1,17 +1,20 @@
 """DVC in its child process, on a small project."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from atlas_model.errors import AtlasError, InputError
+from atlas_model.processes import Process
 from flows.dvc_child import DvcChild
-from flows.dvc_repo import DvcBusyError
+from flows.dvc_repo import DvcBusyError, failure
 from tests.flow_projects import runs_of, started, wait_until
 
 LOG = Path(".atlas/logs/crawl.log")
 SPEAKING_STAGE = """
-import os, sys
+import os, subprocess, sys
 from pathlib import Path
 assert sys.stdin.read() == "", "the questions to DVC are not for a stage"
 print("given:", os.environ["GIVEN"])
@@ -20,6 +23,9 @@ if Path("die").exists():
 Path(sys.argv[2]).mkdir(parents=True)
 Path(sys.argv[2], "a").write_text("a")
 sys.stdout.write("no end of line")
+sys.stdout.flush()
+if Path("linger").exists():
+    Path("linger").write_text(str(subprocess.Popen(["sleep", "600"]).pid))
 """
 
 
@@ -48,6 +54,49 @@ def test_stages_run_one_after_another(mini: Path) -> None:
     assert any(line.startswith("no end of line") for line in lines)
     assert "given: a word" in LOG.read_text().splitlines()
     assert any("KeyError: 'GIVEN'" in line for line in lines), "what one stage was given is not the next one's"
+
+
+@pytest.mark.slow
+def test_what_a_stage_leaves_behind_is_not_waited_for(mini: Path) -> None:
+    (mini / "stage.py").write_text(SPEAKING_STAGE)
+    (mini / "linger").touch()
+    with DvcChild() as dvc:
+        dvc.run_stage("crawl", lambda line: None, LOG, {"GIVEN": ""})
+    left = Process.of(int((mini / "linger").read_text()))
+    assert left is not None, "it has the output still open"
+    os.kill(left.pid, signal.SIGKILL)
+
+
+def test_a_fault_of_dvc_yaml_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\nno_scm = true\n")
+    (tmp_path / "dvc.yaml").write_text("stages: {crawl: {cmd: 'true', depz: [a]}}")
+    with DvcChild() as dvc, pytest.raises(InputError, match=r"dvc.yaml.*extra keys not allowed .*depz"):
+        dvc.look()
+
+
+DVC_SAYS = "failed to reproduce 'crawl': failed to run: x, exited with"
+
+
+@pytest.mark.parametrize(
+    ("output", "kind", "text"),
+    [
+        (
+            f"error: a hiccup\nall is well\nerror: a\x1b fault\n  - place\nERROR: {DVC_SAYS} 2",
+            InputError,
+            "a� fault\n  - place",
+        ),
+        (f"ERROR: Unable to acquire lock of mine\nERROR: {DVC_SAYS} 1", AtlasError, f"{DVC_SAYS} 1"),
+        (f"ERROR: {DVC_SAYS} -9", AtlasError, f"{DVC_SAYS} -9 (it was killed: out of memory?)"),
+        ("", AtlasError, "DVC ended without saying why"),
+    ],
+    ids=["last words", "somebody else's lock", "killed", "silent"],
+)
+def test_why_a_stage_failed(output: str, kind: type[AtlasError], text: str) -> None:
+    error = failure("crawl", output)
+    assert type(error) is kind
+    assert f": {text}\n" in str(error)
 
 
 def test_what_is_no_project_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
