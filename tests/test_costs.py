@@ -14,13 +14,13 @@ def test_by_hand() -> None:
     size = Size(pictures=3600e3, hosts=2, vcpus=10, gpus=2)
     assert hours(Stage("x", 10.0), size) == pytest.approx(1.0)  # 36,000 s on 10 vCPUs
     assert dollars(Stage("x", 10.0), size, PRICES) == pytest.approx(10.0)
-    assert hours(Stage("x", 10.0, share=0.5, one_process=True), size) == pytest.approx(5.0)
+    assert hours(Stage("x", 10.0, share=0.5, most_vcpus=1), size) == pytest.approx(5.0)
     assert hours(Stage("x", 10.0, per_host=True), size) == pytest.approx(1000 / 64)  # 64 pictures a second
     assert hours(Stage("x", 10.0, gpu_per_s=500.0), size) == pytest.approx(1.0)
     assert dollars(Stage("x", 10.0, gpu_per_s=500.0), size, PRICES) == pytest.approx(20.0)
     without = Size(pictures=3600e3, hosts=2, vcpus=10, gpus=0)
     assert hours(Stage("x", 10.0, gpu_per_s=500.0), without) == pytest.approx(1.0)
-    assert terabytes(size, ("as served",)) == pytest.approx(3600e3 * 118e3 / 1e12)
+    assert terabytes(size, ("as served",)) == pytest.approx(3600e3 * 126e3 / 1e12)
 
 
 def test_the_page_shows_it(capsys: pytest.CaptureFixture[str]) -> None:

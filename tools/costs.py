@@ -5,6 +5,7 @@ divides, no more, and knows nothing of Atlas but the figures below.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,21 +31,21 @@ class Stage:
     cpu_ms: float  # of one vCPU
     share: float = 1.0  # of the pictures
     gpu_per_s: float = 0.0  # pictures that a GPU does instead
-    one_process: bool = False  # it uses one vCPU, however many there are
+    most_vcpus: float = math.inf  # that it can use, however many there are
     per_host: bool = False  # shops are asked, at PICTURES_PER_HOST
 
 
 STAGES = (
-    Stage("crawl", 5.5, share=0.7, one_process=True, per_host=True),  # pages
+    Stage("crawl", 5.5, share=0.7, most_vcpus=1, per_host=True),  # pages
     Stage("fetch", 3.0, per_host=True),
-    Stage("zoom", 27.1),
-    Stage("split", 19.2, one_process=True),
+    Stage("zoom", 24.4),
+    Stage("split", 12.9, most_vcpus=12),
     Stage("train", 740.0, share=0.63 * 12, gpu_per_s=800.0),  # 70 % of the 90 % that are not zoomed; 12 epochs
     Stage("evaluate", 250.0, share=0.27, gpu_per_s=2400.0),
     Stage("predict", 250.0, gpu_per_s=2400.0),
 )
 PICTURES_PER_HOST = 32.0  # a second: 8 at once, each after 0.25 s
-KB = {"as served": 118.0, "split, 256 px": 133.0, "spool": 118.0, "pixels": 177.0}  # a picture; the last two: .atlas
+KB = {"as served": 126.0, "split, 256 px": 77.7, "spool": 126.0, "pixels": 177.0}  # a picture; the last two: .atlas
 STORED = ("as served", "split, 256 px")  # in DVC's remote
 
 
@@ -56,10 +57,15 @@ class Size:
     hosts: int
     vcpus: int
     gpus: int
-    all_spread: bool = False  # every stage uses all vCPUs, also those that do not yet
+    engine: str = "yours"  # `pipeline.runner`
+    all_spread: bool = False  # every stage uses all vCPUs, also those that cannot yet
 
 
-SIZES = (Size(184e3, 6, 16, 1), Size(10e6, 200, 128, 4), Size(1e9, 5000, 2048, 32, all_spread=True))
+SIZES = (
+    Size(184e3, 6, 16, 1, "threads"),
+    Size(10e6, 200, 128, 4, "dask for fetch, else threads"),
+    Size(1e9, 5000, 2048, 32, "dask or ray", all_spread=True),
+)
 
 
 def hours(stage: Stage, size: Size) -> float:
@@ -68,7 +74,8 @@ def hours(stage: Stage, size: Size) -> float:
     if stage.gpu_per_s and size.gpus:
         seconds = pictures / (stage.gpu_per_s * size.gpus)
     else:
-        seconds = pictures * stage.cpu_ms / 1000 / (1 if stage.one_process and not size.all_spread else size.vcpus)
+        vcpus = size.vcpus if size.all_spread else min(size.vcpus, stage.most_vcpus)
+        seconds = pictures * stage.cpu_ms / 1000 / vcpus
     if stage.per_host:
         seconds = max(seconds, pictures / (PICTURES_PER_HOST * size.hosts))
     return seconds / SECONDS
@@ -93,6 +100,7 @@ def table(sizes: Sequence[Size], prices: Prices) -> str:
         ["", *(f"{size.pictures:,.0f} pictures{', all stages spread' * size.all_spread}" for size in sizes)],
         ["---"] * (len(sizes) + 1),
         ["hosts; vCPUs; GPUs", *(f"{size.hosts:,}; {size.vcpus:,}; {size.gpus}" for size in sizes)],
+        ["engine", *(size.engine for size in sizes)],
         ["shards of 1,024", *(f"{-(-size.pictures // 1024):,.0f}" for size in sizes)],
     ]
     for stage in STAGES:
@@ -111,7 +119,7 @@ def table(sizes: Sequence[Size], prices: Prices) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table for the sizes of docs/scale.md, or for one of yours."""
     parser = argparse.ArgumentParser(prog="python -m tools.costs", description=str(__doc__).partition("\n")[0])
-    numbers = {name: kind for name, kind in Size.__annotations__.items() if kind is not bool}
+    numbers = {name: kind for name, kind in Size.__annotations__.items() if kind in (int, float)}
     for name, kind in numbers.items():
         parser.add_argument(f"--{name}", type=kind, help="of one catalogue; all four or none")
     for name, default in vars(Prices()).items():
@@ -121,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     own = [given[name] for name in numbers]
     if any(number is not None for number in own) and None in own:
         parser.error("--pictures, --hosts, --vcpus and --gpus go together")
-    sizes = SIZES if None in own else (Size(*own, given["all_spread"]),)
+    sizes = SIZES if None in own else (Size(*own, all_spread=given["all_spread"]),)
     print(table(sizes, Prices(**{name: given[name] for name in vars(Prices())})))
 
 
