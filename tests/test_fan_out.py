@@ -217,6 +217,69 @@ def test_an_error_on_a_temporary_cluster_is_the_one_that_was_raised(
     assert "from a worker" not in done.stderr and "Traceback" not in done.stderr, "workers keep quiet"
 
 
+PARTS = """
+import os, time
+from pathlib import Path
+
+here = []
+
+def alone(number):
+    here.append(number)
+    time.sleep(0.2)
+    return here.pop() == number and not here
+
+def missing(number):
+    return Path("nowhere", str(number)).read_text()
+
+def fatal(number):
+    if number == 2:
+        os._exit(1)
+    return number
+"""
+
+ON_A_BAD_CLUSTER = """
+import os
+os.environ["DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"] = "0"
+import distributed
+import parts
+from atlas_model.errors import AtlasError
+from flows.fan_out import spreading
+
+def outcome(work):
+    try:
+        return list(spreading("dask", None, "test")(work, range(3)))
+    except AtlasError as error:
+        return error
+
+if __name__ == "__main__":
+    if "DASK_SCHEDULER_ADDRESS" in os.environ:
+        print(outcome(parts.missing))
+    else:
+        with distributed.LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as cluster:
+            os.environ["DASK_SCHEDULER_ADDRESS"] = cluster.scheduler_address
+            for work in (parts.alone, parts.missing, parts.fatal):
+                print(outcome(work))
+"""
+
+
+@pytest.mark.slow
+def test_what_is_wrong_with_a_cluster_is_told_in_words(
+    prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("parts.py").write_text(PARTS)
+    Path("program.py").write_text(ON_A_BAD_CLUSTER)
+    done = run_program("program.py", prefect_server)
+    assert done.returncode == 0, done.stderr
+    alone, missing, fatal = done.stdout.splitlines()
+    assert alone == "[True, True, True]", "one part at a time, whatever the worker's threads"
+    assert "nowhere/0" in missing and f"in {tmp_path}). Workers have to be started in the project's" in missing
+    assert fatal.startswith("test: the dask cluster, or the Prefect server, failed at part 3 of 3: ")
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "nowhere")
+    done = run_program("program.py", prefect_server)
+    assert done.stdout.startswith("test: the dask cluster, or the Prefect server, cannot be reached: "), done.stderr
+
+
 def run_program(name: str, server: PrefectServer | None = None) -> subprocess.CompletedProcess[str]:
     """Without ``server`` the program has one of its own."""
     return subprocess.run(
