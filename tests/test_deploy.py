@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -122,3 +123,13 @@ def test_a_worker_runs_what_was_deployed_to_its_pool(mini_project: Path, prefect
     tasks = prefect_server.of_flow_run("task_runs", run)
     assert {"crawl", "zoom_train", "split"} <= {task["name"] for task in tasks}
     assert sorted((mini_project / "ran").read_text().split()) == ["crawl", "split", "zoom_train"]
+    _wait_for_runs_of_the_schedule(prefect_server, deployment["id"])
+
+
+def _wait_for_runs_of_the_schedule(server: PrefectServer, deployment: str) -> None:
+    """With SQLAlchemy 2.1 they never come, and nothing says so; here that is told sooner than where one has to fire."""
+    deadline = time.monotonic() + 120
+    question = {"deployments": {"id": {"any_": [deployment]}}, "sort": "EXPECTED_START_TIME_DESC"}
+    while not any(run["auto_scheduled"] for run in server.ask("/flow_runs/filter", question)):
+        assert time.monotonic() < deadline, f"the schedule orders no runs: {server.log.read_text()}"
+        time.sleep(0.2)
