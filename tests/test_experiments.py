@@ -36,6 +36,15 @@ def test_experiments_of_dvc(mini_project: Path, git_env: dict[str, str]) -> None
     page = (folder / "compared/index.html").read_text()
     assert all(f'"rev": "{name}"' in page for name in ("HEAD", "one", "more-2"))
 
+    shown = dvc(folder, "exp", "show", "--only-changed", "--drop", "crawl|fetch", "--csv").splitlines()[0]
+    assert "train.encoder_lr" in shown and "train.dropout" not in shown
+    for key in ("user.name", "user.email"):
+        subprocess.run(["git", "config", key, "a@example.org"], cwd=folder, check=True)
+    dvc(folder, "exp", "apply", "more-2")
+    assert "encoder_lr: 0.005" in (folder / "params.yaml").read_text()
+    dvc(folder, "exp", "remove", "one")
+    assert set(dvc(folder, "exp", "list", "--name-only").split()) == {"more-1", "more-2"}
+
 
 @pytest.mark.slow
 def test_a_commit_during_a_sweep_does_not_change_what_is_swept(
