@@ -76,6 +76,17 @@ def poster_to(url: str) -> Poster:
     return Poster(Api(url), lambda _: ("flow", "task"))
 
 
+def poster_that_waits(url: str) -> tuple[Poster, threading.Event]:
+    """A poster that sends nothing until the event is set."""
+    started = threading.Event()
+
+    def open_runs(_: Api) -> tuple[str, str]:
+        assert started.wait(60)
+        return "flow", "task"
+
+    return Poster(Api(url), open_runs), started
+
+
 def drain(poster: Poster) -> None:
     """Close, however slow this machine is."""
     poster.close()
@@ -112,13 +123,7 @@ def after(poster: Poster) -> Poster:
 
 
 def test_only_the_latest_step_of_a_job_waits(told: Told) -> None:
-    started = threading.Event()
-
-    def open_runs(_: Api) -> tuple[str, str]:
-        assert started.wait(60)
-        return "flow", "task"
-
-    poster = Poster(Api(told.url), open_runs)
+    poster, started = poster_that_waits(told.url)
     for done in range(4):
         poster.progress(step(done, None))
         poster.log(logging.INFO, f"line {done}")
@@ -146,16 +151,10 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_many_lines_are_sent_a_part_at_a_time(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "LINES_AT_ONCE", 2)
-    ready = threading.Event()
-
-    def open_runs(_: Api) -> tuple[str, str]:
-        assert ready.wait(60)
-        return "flow", "task"
-
-    poster = Poster(Api(told.url), open_runs)
+    poster, started = poster_that_waits(told.url)
     for number in range(5):
         poster.log(logging.INFO, str(number))
-    ready.set()
+    started.set()
     drain(poster)
     sent = [[line["message"] for line in lines] for lines in told.bodies("POST", "/api/logs/")]
     assert sent == [["0", "1"], ["2", "3"], ["4"]]
