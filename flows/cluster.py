@@ -105,13 +105,16 @@ def _task_runner(runner: Cluster, workers: int) -> TaskRunner[Any]:
     if runner == "ray":
         from prefect_ray import RayTaskRunner
 
-        own = {"address": "local", "num_cpus": workers}  # else Ray takes whichever it finds on this machine
+        # Of its own: else Ray takes whichever it finds on this machine.
+        own = {"address": "local", "num_cpus": workers, "include_dashboard": False}
         return RayTaskRunner(init_kwargs={} if "RAY_ADDRESS" in os.environ else own)
     from prefect_dask import DaskTaskRunner
 
     if address := os.environ.get("DASK_SCHEDULER_ADDRESS"):
         return DaskTaskRunner(address=address)
-    return DaskTaskRunner(cluster_kwargs={"n_workers": workers, "threads_per_worker": 1, "dashboard_address": ":0"})
+    return DaskTaskRunner(
+        cluster_kwargs={"n_workers": workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    )
 
 
 @contextmanager
