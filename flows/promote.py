@@ -3,9 +3,9 @@
 The two answer today's validation pictures as `atlas predict` would, and `atlas_model.promotion` judges. A product stays
 in its split from crawl to crawl (but for the few whose look-alikes get a new first member), so the champion has not
 learnt from what it is judged on, as long as the parameters of the split stay what they were; where they have not, the
-reason says so. Why a model was or was not promoted is written
-to ``reports/promote/<champion>..<challenger>.json`` and ``.md`` (by the beginnings of their hashes), and taken from
-there as long as nothing has changed: the flow asks after every run.
+reason says so. Why a model was or was not promoted is written to ``reports/promote/<champion>..<challenger>.json`` and
+``.md`` (by the beginnings of their hashes), and taken from there as long as nothing has changed: the flow asks after
+every run.
 """
 
 import json
