@@ -87,7 +87,7 @@ def atlas(recrawl: bool = False) -> State:
 
 
 def run_stages(dvc: DvcChild, params: Params) -> list[State]:
-    """Run the stages that have something to do, each after those that it builds on; the states of all."""
+    """Run the stages that have something to do, each after those that it builds on; the states of the last."""
     pipeline = patiently(dvc.look)
     states: dict[str, State] = {}
     ran: set[str] = set()
@@ -103,7 +103,7 @@ def run_stages(dvc: DvcChild, params: Params) -> list[State]:
             return Completed(message="done")
 
         states[stage] = run(stage, work, [states[need] for need in needs])
-    return list(states.values())
+    return [states[stage] for stage in states.keys() - set().union(*pipeline.needs.values())]
 
 
 def run_stage(dvc: DvcChild, stage: str) -> None:

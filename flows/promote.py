@@ -106,7 +106,7 @@ def promote(params: Params, *, force: bool = False) -> Decision:
                 ),
             )
         verdict = f"promoted to version {version}" if judgement.accepted else f"not promoted: version {version} stays"
-        markdown = f"**{verdict[0].upper()}{verdict[1:]}.** {in_markdown(judgement.reason)}\n\n{judgement.table}"
+        markdown = f"**{verdict[0].upper()}{verdict[1:]}**: {in_markdown(judgement.reason)}\n\n{judgement.table}"
         write_text(_report(current, challenger).with_suffix(".md"), markdown)
         return Decision(judgement.accepted, True, version, f"{verdict}: {judgement.reason}", markdown)
 
@@ -177,7 +177,8 @@ def _table(verdict: "Verdict") -> str:
     ]
     for c in verdict.comparisons:
         cells = [in_markdown(c.figure), f"{c.pictures}", f"{c.champion:.4f}", f"{c.challenger:.4f}"]
-        cells += [f"{c.challenger - c.champion:+.4f}", f"{c.interval[0]:+.4f} to {c.interval[1]:+.4f}", f"{c.margin:g}"]
+        interval = f"{c.interval[0]:+.4f} to {c.interval[1]:+.4f}".replace(" ", "\N{NO-BREAK SPACE}")
+        cells += [f"{c.challenger - c.champion:+.4f}", interval, f"{c.margin:g}"]
         rows.append(f"| {' | '.join([*cells, 'passed' if c.passed else '**failed**'])} |")
     return "\n".join([*rows, ""])
 
