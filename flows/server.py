@@ -11,7 +11,6 @@ instead of being refused. So is the port free or not before anything is started.
 
 import errno
 import json
-import math
 import os
 import re
 import select
@@ -33,7 +32,6 @@ from atlas_model.progress import say
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 900.0  # a new database takes some 15 s on two quiet cores, and minutes on busy ones
-HANG_S = 300.0  # one that has not answered by then is started again: Prefect's has been seen to stand still (rarely)
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.1
 HEALTH = "/api/health"
@@ -119,25 +117,18 @@ class Server:
             self.start()
 
     def wait_until_healthy(self) -> None:
-        """Wait until it answers; one that seems to hang is started again, once.
+        """Wait until it answers.
 
         Raises:
             AtlasError: it ended, or does not answer in time; the text is the last that it said.
         """
         assert self._process is not None
-        began = time.monotonic()
-        hangs_at = began + HANG_S
+        deadline = time.monotonic() + START_TIMEOUT_S
         while not self._has_answered():
             if self._process.poll() is not None:
                 raise AtlasError(f"the Prefect server did not start: {self._last_words()}")
-            if time.monotonic() > began + START_TIMEOUT_S:
+            if time.monotonic() > deadline:
                 raise AtlasError(f"the Prefect server does not answer at {self.url}: {self._last_words()}")
-            if time.monotonic() > hangs_at:
-                say(f"the Prefect server has not answered for {HANG_S:.0f} s: starting it again")
-                self._process.kill()
-                self._process.wait()
-                self.start()
-                hangs_at = math.inf
             time.sleep(POLL_S)
 
     def _ask(self) -> None:

@@ -5,7 +5,6 @@ The fixture `prefect_server` (conftest) shares one among the tests of a worker: 
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 BUSY_TIMEOUT_S = 60
-START_TIMEOUT_S = 120  # a first start makes the database: 15 s on quiet cores
-STARTS = 3  # one in a hundred or so stands still for ever once it has made its database: its log tells where
+START_TIMEOUT_S = 180  # a first start makes the database: 15 s on quiet cores
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxies some test is about
 PROGRAM = """
-import faulthandler, signal, sys
-faulthandler.register(signal.SIGUSR1)
+import sys
 from atlas_model.processes import die_with_parent
 die_with_parent()
 import uvicorn
@@ -48,7 +46,7 @@ class PrefectServer:
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while True:
             try:
-                with urllib.request.urlopen(request, timeout=60) as reply:
+                with DIRECT.open(request, timeout=60) as reply:
                     return json.loads(reply.read() or "null")
             except urllib.error.HTTPError as error:
                 with error:  # 503: its database is locked, and one is to ask again
@@ -83,20 +81,21 @@ class PrefectServer:
 def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectServer]:
     """A server whose database lies in ``folder``, with Prefect's ``settings``; it ends with the block (or with us)."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = PrefectServer(f"http://127.0.0.1:{listener.getsockname()[1]}/api", folder / "server.log")
-        process = _start(server, listener.fileno(), settings)
-        for _ in range(STARTS - 1):
-            if _answers(server, process):
-                break
-            process.send_signal(signal.SIGUSR1)
-            time.sleep(1)
-            process.kill()
-            process.wait()
-            process = _start(server, listener.fileno(), settings)
+    log = folder / "server.log"
+    with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(listener.fileno())],
+            env={**os.environ, "PREFECT_HOME": str(folder), "PREFECT_UI_ENABLED": "false", **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=[listener.fileno()],
+        )
     with process:
         try:
-            assert _answers(server, process), f"the server does not answer: {server.log.read_text()}"
+            server = PrefectServer(url, log)
+            _wait_until_healthy(server, process)
             yield server
         finally:
             process.terminate()
@@ -106,24 +105,12 @@ def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectServer]:
                 process.kill()
 
 
-def _start(server: PrefectServer, listener: int, settings: dict[str, str]) -> subprocess.Popen[bytes]:
-    with server.log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(listener)],
-            env={**os.environ, "PREFECT_HOME": str(server.log.parent), "PREFECT_UI_ENABLED": "false", **settings},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=[listener],
-        )
-
-
-def _answers(server: PrefectServer, process: subprocess.Popen[bytes]) -> bool:
+def _wait_until_healthy(server: PrefectServer, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
+    while True:
         assert process.poll() is None, f"the server ended: {server.log.read_text()}"
+        assert time.monotonic() < deadline, f"the server does not answer: {server.log.read_text()}"
         with suppress(OSError):
             server.ask("/health")
-            return True
+            return
         time.sleep(0.1)
-    return False

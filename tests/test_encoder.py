@@ -1,5 +1,6 @@
 """Encoders: shapes, frozen blocks, weights from files."""
 
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -71,5 +72,6 @@ def test_unreachable_imagenet_weights_say_what_to_do(tmp_path: Path, monkeypatch
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # made at the first use, with the proxies of then
     with pytest.raises(RetryError, match=r"(?s)could not be downloaded.*put it into .*checkpoints"):
         build_encoder("resnet18", in_channels=3, grid="native", weights="imagenet")

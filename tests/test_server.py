@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 
 from atlas_model.errors import AtlasError, InputError
 from flows import up
-from flows.server import DATABASE_URL, HOST, Server, database_url, is_healthy, server_settings
+from flows.server import DATABASE_URL, HOST, Server, database_url, server_settings
 from tests.servers import Reply, Shop, serving
 
 TIMEOUT_S = 120
@@ -175,17 +174,3 @@ def test_ctrl_c_once_more_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(up, "STOPPING", ())
     monkeypatch.setattr(up, "down", interrupted)
     assert up.main(["--down"]) == 130
-
-
-@pytest.mark.slow
-def test_one_that_stands_still_at_its_start_is_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("flows.server.HANG_S", 1.0)
-    with Server(tmp_path, 0, 1, os.environ) as server:
-        server.start()
-        assert server._process is not None
-        server._process.send_signal(signal.SIGSTOP)
-        server.wait_until_healthy()
-        assert is_healthy(server.url, timeout_s=60)
-    assert "has not answered for 1 s: starting it again" in capsys.readouterr().err
