@@ -25,7 +25,7 @@ down: $(STAMP)  ## end what is up in this project
 
 test: lint  ## lint, types, layers, every test, coverage (ARGS="-k search" for some)
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest -m "slow or not slow" --numprocesses 3 --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),--cov --cov-report=term)
+	$(BIN)/python -m pytest -m "slow or not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
 fast: $(STAMP)  ## the quick tests alone
 	$(BIN)/python -m pytest $(ARGS)

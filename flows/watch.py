@@ -67,6 +67,10 @@ def adopt(poster: "Poster") -> None:
     poster_of_stage.cache_clear()
 
 
+class BusyError(OSError):
+    """The server is there, but has failed at what it was asked (its database is locked, say): later it may not."""
+
+
 class RefusedError(Exception):
     """The server has answered, but will not have it: to ask again is no use."""
 
@@ -91,6 +95,7 @@ class Api:
 
         Raises:
             OSError: it cannot be reached, or does not answer as a server does, or not in time.
+            BusyError: it answers that it has failed.
             RefusedError: it answers that something is wrong with what it was asked.
         """
         if self._is_dropped():
@@ -106,7 +111,7 @@ class Api:
             raise OSError(str(error) or type(error).__name__) from error
         text = f"status {status} to {method} {path}"
         if status >= 500:
-            raise OSError(text)
+            raise BusyError(text)
         raise RefusedError(f"{text}: {answer[:200].decode(errors='replace')}")
 
     def _is_dropped(self) -> bool:
@@ -227,7 +232,7 @@ class Poster:
                 self._complain(f"{error}: the stage goes on, and is not shown there")
                 return
             except OSError as error:
-                self._failed = True
+                self._failed = not isinstance(error, BusyError)
                 self._complain(f"{error}: the stage goes on, and is not shown there")
                 with self._news:
                     if self._news.wait_for(lambda: self._closing, RETRY_S):

@@ -16,6 +16,7 @@ import pytest
 from atlas_model.progress import Step
 from flows import watch
 from flows.watch import Api, Poster, key_of, post, poster_of_stage
+from tests.flow_projects import wait_until
 
 
 class Told:
@@ -218,6 +219,14 @@ def test_a_server_that_was_away_is_told_later(
     drain(poster)
     assert len(told.bodies("POST", "/api/logs/")) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_server_that_fails_is_there_all_the_same(told: Told) -> None:
+    told.statuses = [503]
+    poster = Poster(Api(told.url), lambda api: (api.ask("POST", "/flow_runs/", {})["id"], "task"))
+    wait_until(lambda: not told.statuses)
+    drain(poster)
+    assert not poster.in_vain, "somebody else may tell it later"
 
 
 def test_what_a_server_refuses_is_dropped(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
