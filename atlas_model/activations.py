@@ -26,7 +26,7 @@ from atlas_model import augmentation as augmentation_module
 from atlas_model import efficientnet_lite as efficientnet_lite_module
 from atlas_model import encoder as encoder_module
 from atlas_model.augmentation import Augmentation, view
-from atlas_model.dataset import Split, npy_header, to_device
+from atlas_model.dataset import Split, forget_pages, npy_header, to_device
 from atlas_model.encoder import Encoder, folded
 from atlas_model.errors import AtlasError
 from atlas_model.files import sync_directory
@@ -162,6 +162,7 @@ def _write(  # noqa: PLR0917 - of one caller
                     f"{split.name}). Train from an earlier block (train.fine_tune_from), or take other weights."
                 )
             file.write(found.contiguous().cpu().numpy().tobytes())
+            forget_pages(split.pixels)
             progress.advance(len(some))
         file.flush()
         os.fsync(file.fileno())
@@ -189,6 +190,7 @@ def _key(encoder: Encoder, split: Split, views: str) -> str:
     for name, tensor in tensors.items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    for start in range(0, len(split), 256):  # mapped pages count as memory: they are copied, a part at a time
-        digest.update(np.array(split.pixels[start : start + 256]).tobytes())
+    for start in range(0, len(split), 256):
+        digest.update(np.ascontiguousarray(split.pixels[start : start + 256]).data)
+        forget_pages(split.pixels)
     return digest.hexdigest()[:32]

@@ -133,8 +133,7 @@ def _seen(model: Model, split: Split, recipe: Recipe, device: torch.device) -> E
         WORK / "activations",
         device=device,
         views=recipe.views if split.name == "train" else 1,
-        augmentation=recipe.augmentation,
-        seed=recipe.seed,
+        augmentation=recipe.augmentation,  # the same views whatever train.seed is: another seed computes none of them
     )
 
 
