@@ -186,8 +186,8 @@ def _warn_at_chance(name: str, accuracy: float, train: Split, val: Split) -> Non
     chance = float((val.paths == most_frequent).mean())
     if accuracy <= chance:
         say(
-            f"train {name}: WARNING: {accuracy:.3f} of the validation images are right, no more than by always answering "
-            f"the most frequent category ({chance:.3f}): this model has learnt nothing. More steps would help "
+            f"train {name}: WARNING: {accuracy:.3f} of the validation images are right, no more than by always "
+            f"answering the most frequent category ({chance:.3f}): it has learnt nothing. More steps would help "
             "(train.min_steps, epochs), pretrained weights (train.encoder: efficientnet_lite0, weights: auto), or more "
             "images"
         )
