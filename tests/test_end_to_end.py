@@ -60,7 +60,7 @@ class Project:
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
     def metrics(self, stage: str) -> dict:
-        return json.loads((self.root / "metrics" / f"{stage}.json").read_text())
+        return json.loads((self.root / "reports" / stage / "metrics.json").read_text())
 
     def table(self, path: str) -> list[dict]:
         return pq.read_table(self.root / path).to_pylist()
