@@ -6,6 +6,7 @@ import sysconfig
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from atlas_model.progress import say
 from flows.stages.paths import CATEGORIZER, WORK
@@ -66,7 +67,7 @@ def _last_complete() -> Path | None:
 
     DVC writes dvc.lock when a stage has ended, so during a training it still names the model of before.
     """
-    content = _locked_model()
+    content = locked_model()
     if content is None or not Path(".dvc/tmp").is_dir():  # a fresh clone: DVC, which takes a second, never ran in it
         return None
     folder = LAST_MODELS / content
@@ -94,15 +95,15 @@ def _last_complete() -> Path | None:
     return None
 
 
-def _locked_model() -> str | None:
-    """The hash of the stage train's model in dvc.lock."""
+def locked_model(stage: Literal["train", "evaluate"] = "train") -> str | None:
+    """DVC's hash of the categorizer that ``stage`` wrote, or read, when it last ran; None where dvc.lock has none."""
     lock = Path("dvc.lock")
     if not lock.is_file():
         return None
-    stage = re.search(r"^  train:\n(?:   .*\n)+", lock.read_text(encoding="utf-8"), re.MULTILINE)
-    if stage is None:
+    found = re.search(rf"^  {stage}:\n(?:   .*\n)+", lock.read_text(encoding="utf-8"), re.MULTILINE)
+    if found is None:  # one stage of the file, because reading YAML takes long
         return None
     import yaml
 
-    outs = yaml.safe_load(stage[0])["train"].get("outs", [])
-    return next((str(out["md5"]) for out in outs if out.get("path") == CATEGORIZER.as_posix() and "md5" in out), None)
+    files = yaml.safe_load(found[0])[stage].get("outs" if stage == "train" else "deps", [])
+    return next((str(file["md5"]) for file in files if file.get("path") == str(CATEGORIZER) and "md5" in file), None)
