@@ -128,7 +128,12 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
         }
         for name, summary in summaries.items():
             _warn_at_chance(name, float(summary["val_accuracy"]), train, val)
-        write_metrics("train", {**summaries, "constraint": _constraint(records), "device": device.type})
+        write_metrics(
+            "train",
+            {"val_accuracy": summaries["categorizer"]["val_accuracy"]},
+            {**summaries, "constraint": _constraint(records), "device": device.type},
+            {"categorizer": _timing(records, train), "baseline": _timing(baseline_records, train)},
+        )
 
 
 def _seen(model: Model, split: Split, recipe: Recipe, device: torch.device) -> Examples:
@@ -175,13 +180,19 @@ def _plotter(live: Live | None, name: str) -> Callable[[EpochRecord], None]:
 
 
 def _summary(model: Model, records: list[EpochRecord], train: Split) -> dict[str, float | int]:
-    best, seconds = best_record(records), sum(record.seconds for record in records)
+    best = best_record(records)
     return {
         "val_accuracy": best.val_accuracy,
         "best_epoch": best.epoch,
         "temperature": model.temperature,
         "epochs": len(records),
         "pictures": len(train),
+    }
+
+
+def _timing(records: list[EpochRecord], train: Split) -> dict[str, float]:
+    seconds = sum(record.seconds for record in records)
+    return {
         "seconds": round(seconds, 1),
         "pictures_per_s": round(len(records) * len(train) / seconds, 1),
         "data_share": round(sum(record.data_share for record in records) / len(records), 4),
