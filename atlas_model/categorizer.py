@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from atlas_model.architecture import Architecture
 from atlas_model.checkpoint import fill, load_model, save_model
-from atlas_model.classifier import Classifier, PathHead
+from atlas_model.classifier import Classifier
 from atlas_model.decoder import AttentionDecoder
 from atlas_model.encoder import OWN_TRUNKS, build_encoder
 from atlas_model.errors import CheckpointError
@@ -43,9 +43,6 @@ class Categorizer(nn.Module):
             they are. The loss adds the logarithm of a candidate's prior to its logit, so that the logits themselves,
             which prediction takes, favour frequent categories less (Menon et al. 2021, "Long-tail learning via logit
             adjustment", arXiv 2007.07314, eq. 10). Only for probabilities over children.
-        auxiliary: weight of a second loss, that of a plain classifier on the mean of the cells (`Classifier`), which
-            trains along and is not saved: the encoder learns in fewer epochs what tells the paths apart (auxiliary
-            classifiers: Szegedy et al. 2015, arXiv 1409.4842, section 5).
     """
 
     kind = "categorizer"
@@ -65,7 +62,6 @@ class Categorizer(nn.Module):
         alpha_target: Literal["share", "one"] = "share",
         label_smoothing: float = 0.0,
         priors: Float[np.ndarray, "paths"] | None = None,
-        auxiliary: float = 0.0,
     ) -> None:
         super().__init__()
         assert priors is None or architecture.normalize == "children"
@@ -84,8 +80,6 @@ class Categorizer(nn.Module):
             dropout=architecture.dropout,
             deep_output=architecture.deep_output,
         )
-        self.auxiliary = PathHead(self.encoder.channels, len(taxonomy), priors, label_smoothing) if auxiliary else None
-        self.auxiliary_weight = auxiliary
         self._tries: dict[tuple[bool, torch.device], DeviceTrie] = {}
         self.register_buffer("targets", torch.from_numpy(taxonomy.targets), persistent=False)
         self.register_buffer("routes", torch.from_numpy(taxonomy.trie.routes), persistent=False)
@@ -114,8 +108,6 @@ class Categorizer(nn.Module):
         else:
             loss, attention, looking = self._vocabulary_loss(cells, paths)
         loss = loss / self.counted[of].sum().clamp(min=1)
-        if self.auxiliary is not None:
-            loss = loss + self.auxiliary_weight * self.auxiliary.loss(cells.mean(dim=1), paths) / len(of)
         if not self.alpha_c:
             return loss
         total = (attention * looking.unsqueeze(-1)).sum(dim=1)  # (b, cells)
@@ -191,7 +183,7 @@ class Categorizer(nn.Module):
 
     def head(self) -> nn.Module:
         """What is trained beside the encoder."""
-        return self.decoder if self.auxiliary is None else nn.ModuleList([self.decoder, self.auxiliary])
+        return self.decoder
 
     def _vocabulary_loss(
         self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
@@ -287,9 +279,7 @@ def save(
         "params": params,
         "metrics": metrics,
     }
-    # The auxiliary head has done its work.
-    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("auxiliary.")}
-    save_model(folder, weights, description)
+    save_model(folder, model.state_dict(), description)
 
 
 def load_categorizer(folder: Path, device: torch.device) -> tuple[Categorizer, Preprocessing]:

@@ -173,7 +173,6 @@ class TrainParams(Section):
     patience: PositiveInt  # epochs without a better validation path accuracy before it stops
     min_steps: Annotated[int, Field(ge=0)]  # of the optimizer; where epochs give fewer, more epochs are run
     select: Literal["micro", "macro", "both"]  # F on validation that chooses the epoch; both: the mean of the two
-    auxiliary: Annotated[float, Field(ge=0)]  # weight of a plain classifier's loss, which helps the encoder to learn
     balance: Annotated[float, Field(ge=0, le=2)]  # logit adjustment for rare categories; 0: none, 1: as if even
     ema: Annotated[float, Field(ge=0, lt=1)]  # decay of an average of the weights, which is kept; 0: none
     layer_decay: Annotated[float, Field(gt=0, le=1)]  # learning rate of a block over that of the next one
