@@ -159,7 +159,7 @@ class TrainParams(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)]
     normalize: Literal["vocabulary", "children"]  # a step's probabilities: over all names (the paper), or those below
     deep_output: bool  # the logits of a name also see the attended cells directly; in the paper they do not
-    wide_output: bool  # they also see the mean of all cells directly, as those of a plain classifier do
+    path_head: bool  # a plain classifier on the mean of the cells adds to the decoder's logits (path_head.py)
     feature_dropout: Annotated[float, Field(ge=0, lt=1)]  # share of the cells' features left out in training
     alpha_c: Annotated[float, Field(ge=0)]  # weight of the doubly stochastic attention term
     alpha_target: Literal["share", "one"]  # what each cell's attention should sum to: steps/cells, or 1 (the paper)
@@ -211,6 +211,8 @@ class TrainParams(Section):
             )
         if self.fine_tune_from == "all" and self.views > 1:
             raise ValueError("views are of frozen blocks: with fine_tune_from all, views must be 1")
+        if self.path_head and self.normalize != "children":
+            raise ValueError("path_head adds to the logits of children: normalize must be children, or path_head false")
         if self.balance and self.normalize != "children":
             raise ValueError("balance adjusts the probabilities of children: normalize must be children, or balance 0")
         if self.balance and self.label_smoothing:
