@@ -12,7 +12,7 @@ Knows nothing of how pictures are fetched.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
@@ -64,7 +64,7 @@ def read_manifest_products(path: Path) -> pa.Table:
     while some := list(islice(rows, ROWS_AT_ONCE)):
         batches.append(pa.RecordBatch.from_pylist(some, schema=PRODUCTS))
     table = pa.Table.from_batches(batches, PRODUCTS)
-    numbered = _number_repeats(table["product_id"].to_pylist())
+    numbered = number_repeats(table["product_id"].to_pylist())
     column = PRODUCTS.get_field_index("product_id")
     return table.set_column(column, PRODUCTS.field(column), pa.array(numbered)).sort_by("product_id")
 
@@ -235,7 +235,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _number_repeats(ids: list[str]) -> list[str]:
+def number_repeats(ids: Sequence[str]) -> list[str]:
     """``ids`` with the second, third, ... of each replaced by one that no other has."""
     given = set(ids)
     met: set[str] = set()

@@ -25,7 +25,7 @@ def fetch(*, retry_failed: bool) -> int:
         AtlasError: the stage failed.
     """
     params = load_params()
-    if retry_failed:
+    if retry_failed and params.crawl.source != "files":  # which are all looked at again anyway
         with Spool(spool_folder(params.crawl)) as spool:
             restore(spool, paths.SHARDS, paths.REFS, _metrics().get("snapshot", ""))
     dvc_repo.run_stage("fetch", say, force=retry_failed)

@@ -54,7 +54,7 @@ class Spool:
             if end > sizes.get(file, 0):
                 lost = self._index.forget_beyond(file, sizes.get(file, 0))
                 say(f"{self.folder}: file {file} is damaged, {lost} pictures are fetched again")
-        self.hosts, self.pending = self._index.hosts, self._index.pending
+        self.hosts, self.pending, self.wanted = self._index.hosts, self._index.pending, self._index.wanted
         self.queue_sizes = self._index.queue_sizes
         self.statuses, self.passing, self.totals = self._index.statuses, self._index.passing, self._index.totals
 

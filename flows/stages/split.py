@@ -103,7 +103,7 @@ def _taxonomy(options: SplitParams, products: Iterable[Product]) -> Taxonomy:
     """The listed paths, or all that were met."""
     if options.labels == "listed":
         return load_taxonomy(options.taxonomy)
-    return Taxonomy(sorted({product.category for product in products}))
+    return Taxonomy(sorted({product.category for product in products if product.category}))
 
 
 def _check_none_empty(counts: Mapping[str, Any]) -> None:
