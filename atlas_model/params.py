@@ -8,10 +8,11 @@ command line hold these objects; the code below them takes plain arguments.
 import ipaddress
 import shutil
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from atlas_model.encoder_names import OWN_ENCODERS, TIMM, EncoderName
 from atlas_model.errors import ParamsError
 from atlas_model.files import replacing
 from atlas_model.yaml_files import check, parse_yaml, replace_text
@@ -26,7 +27,6 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Literal["auto", "cpu", "cuda"]
-OWN_ENCODERS = ("small", "medium")  # no torchvision ResNets
 
 
 def _check_address(text: str) -> str:
@@ -39,6 +39,13 @@ def _check_address(text: str) -> str:
     if not valid:
         raise ValueError('expected an IP address and a port, as in "127.0.0.1:8000"')
     return text
+
+
+def _check_encoder(name: str) -> str:
+    names = get_args(EncoderName)
+    if name not in names and not name.startswith(TIMM):
+        raise ValueError(f"expected one of {', '.join(names)}, or {TIMM}<name of a network of timm>")
+    return name
 
 
 Address = Annotated[str, AfterValidator(_check_address)]
@@ -171,9 +178,9 @@ class SplitParams(Section):
 class TrainParams(Section):
     """Training the encoder with its attention decoder, and the plain classifier beside it."""
 
-    encoder: Literal["small", "medium", "resnet18", "resnet34", "resnet50", "resnet101"]
-    weights: str | None  # "imagenet", a safetensors file of a torchvision ResNet, or null: from scratch
-    fine_tune_from: Literal["all", "layer1", "layer2", "layer3", "layer4", "none"]  # first trained block
+    encoder: Annotated[str, AfterValidator(_check_encoder)]  # encoder_names.EncoderName, or timm/<name>
+    weights: str | None  # auto, package, imagenet, a safetensors file of such a network, or null: from scratch
+    fine_tune_from: str  # first trained block, as layer4 of a ResNet or stage6 of an EfficientNet-Lite; all; none
     grid: Literal["native"] | PositiveInt  # cells per side that the decoder attends to; 14 in the paper
     attention_size: PositiveInt  # 512 in the paper, as the next two
     embedding_size: PositiveInt

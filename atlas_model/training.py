@@ -26,7 +26,6 @@ from atlas_model import distributed
 from atlas_model.augmentation import augment
 from atlas_model.categorizer import Model
 from atlas_model.dataset import ahead
-from atlas_model.encoder import FineTune
 from atlas_model.errors import AtlasError
 from atlas_model.features import Features
 from atlas_model.progress import Progress, say
@@ -49,7 +48,7 @@ class Recipe:
     accumulate: int  # batches whose gradients make one step of the optimizer
     epochs: int
     patience: int  # epochs without a better validation accuracy before training stops
-    fine_tune_from: FineTune  # first trained block of the encoder
+    fine_tune_from: str  # first trained block of the encoder, or all or none
     flip: bool
     shift: int  # px
     erase: float  # share of the pictures that have a part painted over
