@@ -157,7 +157,7 @@ class SplitParams(Section):
     """From products and pictures to train, val and test."""
 
     taxonomy: FilePath  # category paths, as CSV or text
-    labels: Literal["listed", "met"]  # listed: those of the taxonomy file; met: whatever the products have
+    labels: Literal["listed", "met"]  # listed: those of the taxonomy file; met: all that stay in the split
     image_size: Annotated[int, Field(ge=16, le=1024)]  # px, square: pictures are stored at this size
     image_mode: Literal["L", "RGB"]
     resize: Literal["squash", "pad"]  # squash: ignore the aspect ratio (the paper); pad: keep it

@@ -156,6 +156,10 @@ class Spool:
                 "Run again: those alone are fetched again"
             )
 
+    def infos(self) -> Iterator[tuple[str, PictureInfo]]:
+        """What every distinct picture of this run is, by image_id."""
+        return ((picture.image_id, picture.info) for picture in self._index.wanted_pictures())
+
     def drop_unwanted(self) -> None:
         """Forget what this run did not want, and remove the files that hold little else."""
         self._index.forget_unwanted()

@@ -61,6 +61,14 @@ class Folder:
             raise RefusedError("outside_folder")
         return self._open_without_links(real.relative_to(self._root))
 
+    def has(self, name: str) -> bool:
+        """Whether `open` would find a file called ``name``."""
+        try:
+            os.close(self.open(str(PurePosixPath(name)) if name else name))
+        except RefusedError:
+            return False
+        return True
+
     def _open_without_links(self, path: Path) -> int:
         """Open step by step what holds no link any more; one that has been put there meanwhile is not followed."""
         *folders, name = path.parts or (".",)

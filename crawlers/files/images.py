@@ -46,7 +46,7 @@ def read_all(
     column: str,
     max_bytes: int,
     max_pixels: int,
-    max_failed_share: float,
+    max_failed_share: float | None,
 ) -> Report:
     """Bring to ``spool`` the images that ``products`` name.
 
@@ -58,7 +58,8 @@ def read_all(
         column: of the table, that holds images.
         max_bytes: a larger image has the status ``too_large``; nothing of it is read.
         max_pixels: likewise ``too_many_pixels``, from its header.
-        max_failed_share: of all images of all products; more that cannot be used, for whatever reason, are an error.
+        max_failed_share: of all images of all products; more that cannot be used, for whatever reason, are an error, as
+            is that none can be used. None: nothing is.
 
     Returns:
         The counts; ``statuses`` and ``urls`` are of images of products, one that several products name counts for each.
@@ -71,8 +72,9 @@ def read_all(
     plan = Plan(str(time.time_ns()), "validate", max_bytes, max_pixels)  # of no snapshot: all files are looked at
     wanted, _ = spool.begin(_references(products), plan)
     unchanged = _fill(spool, wanted, Folder(images), _Rows(table, column), max_bytes=max_bytes, max_pixels=max_pixels)
-    statuses, told = _count(products, spool)
-    _check_enough(table, statuses, told, max_failed_share)
+    statuses, told = count(products, spool)
+    if max_failed_share is not None:
+        _check_enough(table, statuses, told, max_failed_share)
     pictures, size = spool.totals()
     seconds = time.monotonic() - started
     return Report(
@@ -92,7 +94,7 @@ def write_refs(path: Path, products: Path, spool: Spool) -> None:
     """Write what became of each image of each product (`records.REFS`), sorted by (product_id, position)."""
     rows = (
         {"product_id": product_id, "image_url": name, "position": position, **found._asdict()}
-        for product_id, name, position, found in _outcomes(products, spool)
+        for product_id, name, position, found in outcomes(products, spool)
     )
     write_rows(path, rows, REFS)
 
@@ -203,8 +205,8 @@ def _references(products: Path) -> Iterator[str]:
                 yield from names
 
 
-def _outcomes(products: Path, spool: Spool) -> Iterator[tuple[str, str, int, Fetched]]:
-    """Of each image of each product: the product, the reference, its position, and what became of it."""
+def outcomes(products: Path, spool: Spool) -> Iterator[tuple[str, str, int, Fetched]]:
+    """Of each image of each product, once all are read: the product, the reference, its position, what became of it."""
     for batch in iterate_shards(products, COLUMNS, "crawl", PRODUCTS_AT_ONCE):
         for product_id, details, names in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             fault = dict(details).get(FAULT)
@@ -212,11 +214,11 @@ def _outcomes(products: Path, spool: Spool) -> Iterator[tuple[str, str, int, Fet
                 yield product_id, name, position, Fetched(fault, None, None) if fault else spool.lookup(name)
 
 
-def _count(products: Path, spool: Spool) -> tuple[Counter[str], dict[str, list[str]]]:
-    """Images of products by status, and some of each."""
+def count(products: Path, spool: Spool) -> tuple[Counter[str], dict[str, list[str]]]:
+    """Images of products by status, and the names of some of each."""
     statuses: Counter[str] = Counter()
     told: defaultdict[str, list[str]] = defaultdict(list)
-    for product_id, name, _, found in _outcomes(products, spool):
+    for product_id, name, _, found in outcomes(products, spool):
         statuses[found.status] += 1
         if len(told[found.status]) < MAX_TOLD:
             told[found.status].append(named(name.partition(":")[2] or product_id))

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_model.errors import InputError
-from atlas_model.progress import say
 from atlas_model.records import PRODUCTS, write_rows
 from atlas_model.taxonomy import SEPARATOR
 from crawlers.files.entries import NO_CATEGORY, Columns, Discarded, Entry, entries_of_folder, entries_of_table
@@ -55,10 +54,13 @@ class Counts:
     discarded_fields: dict[str, int]  # by column: fields of another type than they should be, which were left out
     without_title: int  # products
     images_with_two_categories: int  # of which the stage split uses none
+    warnings: list[str]  # what of this somebody should know, in lines
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, with the names that other sources give theirs."""
-        return {"by_site": {SITE: self.products}, **asdict(self)}
+        counts = asdict(self)
+        del counts["warnings"]
+        return {"by_site": {SITE: self.products}, **counts}
 
 
 def write_products(output: Path, *, table: Path, images: Path, separator: str | None, columns: Columns) -> Counts:
@@ -82,14 +84,15 @@ def write_products(output: Path, *, table: Path, images: Path, separator: str | 
     tally = _Tally()
     products = write_rows(output, tally.usable(table, _products(read)), PRODUCTS)
     conflicts = _images_with_two_categories(read)
-    tally.tell(table)
-    for column, count in discarded.fields.items():
-        say(f"warning: {table}: column {column!r}: {count} fields were left out; the first: {discarded.first[column]}")
+    warnings = tally.warnings()
+    warnings += [
+        f"column {column!r}: {count} fields were left out; the first: {discarded.first[column]}"
+        for column, count in discarded.fields.items()
+    ]
     if conflicts:
         told = ", ".join(map(named, conflicts[:MAX_TOLD]))
-        say(
-            f"warning: {table}: {len(conflicts)} images stand there with two categories, such as {told}: "
-            "the stage split uses none of them"
+        warnings.append(
+            f"{len(conflicts)} images stand there with two categories, such as {told}: split uses none of them"
         )
     return Counts(
         products=products,
@@ -98,6 +101,7 @@ def write_products(output: Path, *, table: Path, images: Path, separator: str | 
         discarded_fields=dict(sorted(discarded.fields.items())),
         without_title=tally.without_title,
         images_with_two_categories=len(conflicts),
+        warnings=warnings,
     )
 
 
@@ -155,10 +159,9 @@ class _Tally:
         if not usable:
             raise InputError(f"{table}: expected products with an image and a category, got none: {self._told()}")
 
-    def tell(self, table: Path) -> None:
-        """What cannot be used, in a line."""
-        if self.faults:
-            say(f"warning: {table}: {self.faults.total()} products cannot be used: {self._told()}")
+    def warnings(self) -> list[str]:
+        """What cannot be used, in a line, if there is something."""
+        return [f"{self.faults.total()} products cannot be used: {self._told()}"] if self.faults else []
 
     def _told(self) -> str:
         return "; ".join(

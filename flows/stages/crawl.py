@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from atlas_model.files import replacing
 from atlas_model.params import CrawlParams, Params
+from atlas_model.progress import say
 from atlas_model.records import PRODUCTS as SCHEMA
 from atlas_model.records import write_table
 from crawlers.crawl import crawl
@@ -36,6 +37,8 @@ def run(params: Params) -> None:
             separator=given.separator,
             columns=Columns(**given.columns.model_dump()),
         )
+        for warning in counts.warnings:
+            say(f"warning: {given.table}: {warning}")
         write_metrics("crawl", counts.to_json())
     else:
         _crawl(params.crawl)

@@ -43,6 +43,9 @@ def run(params: Params) -> None:
         respect_hint=options.respect_hint,
         seed=options.seed,
     )
+    if options.labels == "met":  # a model must not answer what it was never shown
+        kept = {products[ref.product_id].category for ref, found in zip(refs, outcomes, strict=True) if found in SPLITS}
+        taxonomy = Taxonomy([path for path in taxonomy.paths if path in kept] or taxonomy.paths)
     counts = count_outcomes(outcomes, [ref.product_id for ref in refs])
     _check_none_empty(counts)
 
