@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from atlas_model.categorizer import Categorizer, Classifier, Model
+from atlas_model.categorizer import Categorizer, Model
+from atlas_model.classifier import Classifier
 from atlas_model.search import DeviceTrie, next_log_probability
 from atlas_model.taxonomy import END, START, CategoryPath, Taxonomy, Trie
 

@@ -5,39 +5,25 @@ same three questions, which is all that training needs to know of it: its loss o
 picture, its parameter groups. Knows nothing of files of pictures or of how long to train.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from atlas_model.architecture import Architecture
 from atlas_model.checkpoint import fill, load_model, save_model
+from atlas_model.classifier import Classifier
 from atlas_model.decoder import AttentionDecoder
 from atlas_model.encoder import OWN_TRUNKS, build_encoder
 from atlas_model.errors import CheckpointError
 from atlas_model.exact_search import exact_search
-from atlas_model.images import MAX_PIXELS, Mode, Preprocessing, Resize
+from atlas_model.images import MAX_PIXELS, Interpolation, Mode, Preprocessing, Resize
 from atlas_model.search import DeviceTrie, Found, Normalize, beam_search
 from atlas_model.taxonomy import PAD, START, Taxonomy
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What has to be known to build a model again; the paper's values in brackets."""
-
-    encoder: str  # an `EncoderName` or timm/<name> (resnet101)
-    in_channels: int  # of the pictures
-    grid: int | Literal["native"]  # (14)
-    attention_size: int  # (512)
-    embedding_size: int  # (512)
-    hidden_size: int  # (512)
-    dropout: float  # (.5)
-    # Over which tokens a step's probabilities sum to one: all (the paper's, and what a model saved without a word
-    # on it means), or the names that can follow in the taxonomy, so that those of all paths sum to one.
-    normalize: Normalize = "vocabulary"
-    deep_output: bool = False  # as of the `AttentionDecoder`
 
 
 class Categorizer(nn.Module):
@@ -53,6 +39,10 @@ class Categorizer(nn.Module):
             (steps / cells, which an even attention reaches) makes more sense.
         label_smoothing: share of the probability that the loss asks for evenly of all candidates of a step, rather
             than of the right one (Szegedy et al. 2016, arXiv 1512.00567).
+        priors: how often each path stands in training, to the power of `train.balance`; None leaves frequencies as
+            they are. The loss adds the logarithm of a candidate's prior to its logit, so that the logits themselves,
+            which prediction takes, favour frequent categories less (Menon et al. 2021, "Long-tail learning via logit
+            adjustment", arXiv 2007.07314, eq. 10). Only for probabilities over children.
     """
 
     kind = "categorizer"
@@ -60,6 +50,7 @@ class Categorizer(nn.Module):
     targets: Tensor
     routes: Tensor
     counted: Tensor
+    log_priors: Tensor | None
 
     def __init__(
         self,
@@ -70,8 +61,10 @@ class Categorizer(nn.Module):
         alpha_c: float = 0.0,
         alpha_target: Literal["share", "one"] = "share",
         label_smoothing: float = 0.0,
+        priors: Float[np.ndarray, "paths"] | None = None,
     ) -> None:
         super().__init__()
+        assert priors is None or architecture.normalize == "children"
         self.architecture, self.taxonomy = architecture, taxonomy
         self.alpha_c, self.alpha_target, self.label_smoothing = alpha_c, alpha_target, label_smoothing
         self.temperature = 1.0
@@ -91,6 +84,7 @@ class Categorizer(nn.Module):
         self.register_buffer("targets", torch.from_numpy(taxonomy.targets), persistent=False)
         self.register_buffer("routes", torch.from_numpy(taxonomy.trie.routes), persistent=False)
         self.register_buffer("counted", self._counted(), persistent=False)  # tokens of each path, in the loss's mean
+        self.register_buffer("log_priors", self._log_priors(priors), persistent=False)  # of each edge; None: all 0
 
     def loss(self, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         """See `loss_of_cells`."""
@@ -219,6 +213,8 @@ class Categorizer(nn.Module):
         node, child = node[choosing], child[choosing]  # (n,)
         edge, valid = trie.edges(node, max(trie.fan_out))  # (n, f)
         (logits,) = self.decoder.logits_of(readout[choosing][None], trie.token[edge], valid)  # (n, f)
+        if self.log_priors is not None:
+            logits = logits + self.log_priors[edge]
         right = child - 1 - trie.first[node]  # which of its node's edges leads to the child
         loss = nn.functional.cross_entropy(logits.float(), right, reduction="sum")
         if self.label_smoothing:  # torch's own would spread over places that are no candidates, too
@@ -234,6 +230,15 @@ class Categorizer(nn.Module):
         node, child = self.routes[:, :-1], self.routes[:, 1:]  # (paths, t)
         return ((child >= 0) & (trie.first[node + 1] - trie.first[node] > 1)).sum(dim=1)
 
+    def _log_priors(self, priors: Float[np.ndarray, "paths"] | None) -> Float[Tensor, "edges"] | None:
+        """Of each child, given its node; the edge to node n is n - 1."""
+        if priors is None:
+            return None
+        routes = self.taxonomy.trie.routes  # (paths, t), -1 after a path's end
+        mass = np.zeros(len(self.taxonomy.trie.path))
+        np.add.at(mass, routes[routes >= 0], np.broadcast_to(priors[:, None], routes.shape)[routes >= 0])
+        return torch.from_numpy(np.log(mass[1:])).float()  # what a node's children have in common changes nothing
+
     def _trie(self, device: torch.device, *, constrained: bool) -> DeviceTrie:
         if (constrained, device) not in self._tries:
             taxonomy = self.taxonomy
@@ -243,72 +248,6 @@ class Categorizer(nn.Module):
                 else DeviceTrie.free(len(taxonomy.tokens), taxonomy.depth + 1, device)
             )
         return self._tries[constrained, device]
-
-
-class Classifier(nn.Module):
-    """The baseline: the same encoder, its cells averaged, one linear layer over all paths.
-
-    Args:
-        architecture: sizes.
-        taxonomy: the paths that it may choose.
-        weights: for the encoder, see `build_encoder`.
-        label_smoothing: as of the `Categorizer`, over all paths.
-    """
-
-    kind = "classifier"
-    temperature: float  # as of the `Categorizer`
-
-    def __init__(
-        self,
-        architecture: Architecture,
-        taxonomy: Taxonomy,
-        *,
-        weights: str | None = None,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.architecture, self.taxonomy, self.label_smoothing = architecture, taxonomy, label_smoothing
-        self.temperature = 1.0
-        self.encoder = build_encoder(
-            architecture.encoder, in_channels=architecture.in_channels, grid=architecture.grid, weights=weights
-        )
-        self.dropout = nn.Dropout(architecture.dropout)
-        self.output = nn.Linear(self.encoder.channels, len(taxonomy))
-
-    def forward(self, pictures: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b paths"]:
-        """Logits of the paths."""
-        return self.logits_of_cells(self.encoder(pictures))
-
-    def logits_of_cells(self, cells: Float[Tensor, "b cells d"]) -> Float[Tensor, "b paths"]:
-        """Logits of the paths."""
-        logits: Tensor = self.output(self.dropout(cells.mean(dim=1)))
-        return logits
-
-    def loss(self, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
-        """See `loss_of_cells`."""
-        return self.loss_of_cells(self.encoder(pictures), paths, paths)
-
-    def loss_of_cells(
-        self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"], of: Int[Tensor, "m"]
-    ) -> Float[Tensor, ""]:
-        """Cross-entropy (mean over pictures); arguments as of the `Categorizer`."""
-        logits = self.logits_of_cells(cells).float()
-        loss = nn.functional.cross_entropy(logits, paths, reduction="sum", label_smoothing=self.label_smoothing)
-        return loss / len(of)
-
-    @torch.no_grad()
-    def best_path(self, pictures: UInt8[Tensor, "b c h w"]) -> Int[Tensor, "b"]:
-        """Index of the most probable path."""
-        return self.best_path_of_cells(self.encoder(pictures))
-
-    @torch.no_grad()
-    def best_path_of_cells(self, cells: Float[Tensor, "b cells d"]) -> Int[Tensor, "b"]:
-        """Index of the most probable path."""
-        return self.logits_of_cells(cells).argmax(dim=1)
-
-    def head(self) -> nn.Module:
-        """What is trained beside the encoder."""
-        return self.output
 
 
 Model = Categorizer | Classifier
@@ -384,6 +323,7 @@ def _check_pictures(model: Model, preprocessing: Preprocessing) -> None:
     """Fail unless ``model`` can take the pictures that ``preprocessing`` makes, in bounded memory."""
     size, encoder, grid = preprocessing.size, model.architecture.encoder, model.architecture.grid
     assert preprocessing.mode in get_args(Mode) and preprocessing.resize in get_args(Resize), preprocessing
+    assert preprocessing.interpolation in get_args(Interpolation), preprocessing
     assert isinstance(size, int) and 0 < size * size <= MAX_PIXELS, preprocessing
     assert preprocessing.mode == "L" or model.encoder.in_channels == 3, (model.architecture, preprocessing)
     assert encoder not in OWN_TRUNKS or size % 2 == 0, (encoder, preprocessing)  # they halve pictures first

@@ -7,12 +7,13 @@ the size of the catalogue. Knows nothing of models.
 import hashlib
 import io
 import json
+import mmap
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -81,6 +82,15 @@ def load_split(folder: Path, name: str, taxonomy: Taxonomy, cache: Path) -> Spli
         product_ids=[product_id for column in columns for product_id in column["product_id"]],
         preprocessing=preprocessing,
     )
+
+
+def forget_pages(array: np.ndarray) -> None:
+    """Let go of what was read of a mapped ``array``: its pages count as memory of this process until then."""
+    base: Any = array
+    while isinstance(base, np.ndarray):  # views of views
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:

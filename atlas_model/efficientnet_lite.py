@@ -60,7 +60,8 @@ PACKAGES = {  # module, file in it, its SHA-256
 def lite_trunk(name: str) -> nn.Sequential:
     """The trunk called ``name``, with random weights.
 
-    Its children are ``stem``, ``stage1`` to ``stage7``, ``head``; strides 2, 2, 4, 8, 16, 16, 32, 32, 32.
+    Its children are ``stem``, the inverted residual blocks from ``block1`` on (16 in Lite0, 20 in Lite1, 23 in Lite2),
+    and ``head``.
 
     Shape:
         - input: ``(b, 3, h, w)``, range [-1, 1]
@@ -73,12 +74,10 @@ def lite_trunk(name: str) -> nn.Sequential:
         out = _scaled_width(out, width)
         if number not in {1, len(STAGES)}:
             count = math.ceil(count * depth)
-        stage = nn.Sequential()
         for index in range(count):
             block = InvertedResidual(channels, out, expansion, kernel=kernel, stride=stride if index == 0 else 1)
-            stage.append(block)
+            trunk.add_module(f"block{len(trunk)}", block)
             channels = out
-        trunk.add_module(f"stage{number}", stage)
     trunk.add_module("head", _convolution(channels, HEAD, kernel=1))
     return trunk
 

@@ -7,6 +7,7 @@ Knows nothing of categories. An image comes in as bytes [0, 255]; normalisation 
 saved model needs to be told nothing about it.
 """
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,6 +16,7 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from atlas_model.checkpoint import UNREAD
 from atlas_model.efficientnet_lite import (
@@ -189,6 +191,27 @@ def build_encoder(name: str, *, in_channels: int, grid: int | Literal["native"],
         )
     trunk, channels = _resnet_trunk(name, weights)
     return Encoder(trunk, in_channels=3, channels=channels, mean=IMAGENET_MEAN, std=IMAGENET_STD, grid=grid)
+
+
+def folded(encoder: Encoder) -> Encoder:
+    """A copy of ``encoder`` without batch norms, in channels-last layout: equal but for rounding.
+
+    A batch norm belongs to the convolution that its module registers right before it, as in all our trunks.
+    """
+    copy = deepcopy(encoder).eval().requires_grad_(False)
+    _fold(copy.trunk)
+    copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs miss it
+    return copy
+
+
+def _fold(module: nn.Module) -> None:
+    before, last = "", None
+    for name, child in list(module.named_children()):
+        _fold(child)
+        if isinstance(child, nn.BatchNorm2d) and isinstance(last, nn.Conv2d):
+            setattr(module, before, fuse_conv_bn_eval(last, child))
+            setattr(module, name, nn.Identity())
+        before, last = name, child
 
 
 class Residual(nn.Module):

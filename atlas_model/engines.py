@@ -23,7 +23,6 @@ import os
 import platform
 from collections.abc import Callable
 from contextlib import nullcontext
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -36,13 +35,12 @@ from typing import Literal, TypeVar
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from atlas_model import encoder as encoder_module
 from atlas_model import export as export_module
 from atlas_model import quantization as quantization_module
 from atlas_model.categorizer import Model
-from atlas_model.encoder import Encoder
+from atlas_model.encoder import Encoder, folded
 from atlas_model.errors import InputError
 from atlas_model.export import PICTURES, export_encoder
 from atlas_model.extras import EXTRAS, missing, require
@@ -94,27 +92,6 @@ def accelerate(model: Model, name: EngineName, *, pixels: Pixels, cache: Path | 
             raise InputError(f"{folder}: expected a folder to keep exported graphs in; {error}") from error
     model.encoder = runner  # type: ignore[assignment]  # from now on it need only answer as an encoder does
     return chosen
-
-
-def folded(encoder: Encoder) -> Encoder:
-    """A copy of ``encoder`` without batch norms, in channels-last layout: equal but for rounding.
-
-    A batch norm belongs to the convolution that its module registers right before it, as in all our trunks.
-    """
-    copy = deepcopy(encoder).eval().requires_grad_(False)
-    _fold(copy.trunk)
-    copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs miss it
-    return copy
-
-
-def _fold(module: nn.Module) -> None:
-    before, last = "", None
-    for name, child in list(module.named_children()):
-        _fold(child)
-        if isinstance(child, nn.BatchNorm2d) and isinstance(last, nn.Conv2d):
-            setattr(module, before, fuse_conv_bn_eval(last, child))
-            setattr(module, name, nn.Identity())
-        before, last = name, child
 
 
 class _OnGpu(nn.Module):

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from atlas_model.calibration import Descent, abstention_curve, expected_calibration_error, reliability
-from atlas_model.categorizer import Categorizer, Classifier
+from atlas_model.categorizer import Categorizer
+from atlas_model.classifier import Classifier
 from atlas_model.dataset import Split
 from atlas_model.device import one_thread_each
 from atlas_model.intervals import Answers, intervals

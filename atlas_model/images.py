@@ -43,7 +43,8 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 Image.MAX_IMAGE_PIXELS = None  # the cap is ours (`max_pixels`), read from the header before anything is decoded
 
 Mode = Literal["L", "RGB"]
-Resize = Literal["squash", "pad"]
+Resize = Literal["squash", "pad", "crop"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,23 @@ class Preprocessing:
     size: int  # px, square
     mode: Mode
     resize: Resize
+    interpolation: Interpolation = "bicubic"  # models saved without a word on it mean this one
 
     def apply(self, image: Image.Image) -> Image.Image:
-        """``image`` in ``mode``, ``size`` x ``size``: squashed, or padded with black to keep its aspect ratio."""
+        """``image`` in ``mode``, ``size`` x ``size``.
+
+        Squashed; or padded with black, or cropped at the middle, so that it keeps its aspect ratio.
+        """
         image = image.convert(self.mode)
         target = (self.size, self.size)
         if image.size == target:
             return image
+        method = Image.Resampling[self.interpolation.upper()]
         if self.resize == "pad":
-            return ImageOps.pad(image, target, Image.Resampling.BICUBIC)
-        return image.resize(target, Image.Resampling.BICUBIC)
+            return ImageOps.pad(image, target, method)
+        if self.resize == "crop":
+            return ImageOps.fit(image, target, method)
+        return image.resize(target, method)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

@@ -27,14 +27,18 @@ def path_scores(actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], t
     if not len(actual):
         nothing = dict.fromkeys(("micro_f1", "macro_f1", *HIERARCHICAL))
         return {**nothing, "level_accuracy": [], "n": 0}
-    macro = f1_score(actual, predicted, labels=np.unique(actual), average="macro", zero_division=0)
     return {
         "micro_f1": float((actual == predicted).mean()),
-        "macro_f1": float(macro),
+        "macro_f1": macro_f1(actual, predicted),
         **hierarchical_scores(actual, predicted, taxonomy),
         "level_accuracy": level_accuracy(actual, predicted, taxonomy),
         "n": len(actual),
     }
+
+
+def macro_f1(actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"]) -> float:
+    """The mean F of the categories that occur in ``actual``."""
+    return float(f1_score(actual, predicted, labels=np.unique(actual), average="macro", zero_division=0))
 
 
 def hierarchical_scores(

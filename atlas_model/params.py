@@ -160,7 +160,8 @@ class SplitParams(Section):
     labels: Literal["listed", "met"]  # listed: those of the taxonomy file; met: all that stay in the split
     image_size: Annotated[int, Field(ge=16, le=1024)]  # px, square: pictures are stored at this size
     image_mode: Literal["L", "RGB"]
-    resize: Literal["squash", "pad"]  # squash: ignore the aspect ratio (the paper); pad: keep it
+    resize: Literal["squash", "pad", "crop"]  # ignore the aspect ratio (the paper); pad with black; crop at the middle
+    interpolation: Literal["bilinear", "bicubic", "lanczos"]  # bicubic for EfficientNet-Lite and most of timm
     val_share: Share
     test_share: Share
     min_products: PositiveInt  # a category with fewer products is rare
@@ -180,7 +181,7 @@ class TrainParams(Section):
 
     encoder: Annotated[str, AfterValidator(_check_encoder)]  # encoder_names.EncoderName, or timm/<name>
     weights: str | None  # auto, package, imagenet, a safetensors file of such a network, or null: from scratch
-    fine_tune_from: str  # first trained block, as layer4 of a ResNet or stage6 of an EfficientNet-Lite; all; none
+    fine_tune_from: str  # first trained block, as layer4 of a ResNet or block14 of an EfficientNet-Lite0; all; none
     grid: Literal["native"] | PositiveInt  # cells per side that the decoder attends to; 14 in the paper
     attention_size: PositiveInt  # 512 in the paper, as the next two
     embedding_size: PositiveInt
@@ -200,10 +201,22 @@ class TrainParams(Section):
     accumulate: PositiveInt  # batches whose gradients make one step of the optimizer
     epochs: PositiveInt
     patience: PositiveInt  # epochs without a better validation path accuracy before it stops
-    # With fine_tune_from: none the next three must be off: what the encoder makes of a picture is computed once.
-    flip: bool  # mirror half of the training pictures
+    min_steps: Annotated[int, Field(ge=0)]  # of the optimizer; where epochs give fewer, more epochs are run
+    select: Literal["micro", "macro", "both"]  # F on validation that chooses the epoch; both: the mean of the two
+    balance: Annotated[float, Field(ge=0, le=2)]  # logit adjustment for rare categories; 0: none, 1: as if even
+    ema: Annotated[float, Field(ge=0, lt=1)]  # decay of an average of the weights, which is kept; 0: none
+    layer_decay: Annotated[float, Field(gt=0, le=1)]  # learning rate of a block over that of the next one
+    head_epochs: Annotated[int, Field(ge=0)]  # first epochs, in which the encoder does not learn
+    batch_norm: Literal["trained", "frozen"]  # frozen: batch norms keep the statistics of the weights
+    # Where blocks are frozen (fine_tune_from), what they make of an image is computed once, for so many views of it:
+    # the image itself, and others that the augmentation below draws.
+    views: Annotated[int, Field(gt=0, le=64)]
+    flip: bool  # mirror half of the training images
     shift: Annotated[int, Field(ge=0)]  # px, at most, in both directions
-    erase: Probability  # share of the training pictures that have a part painted over
+    erase: Probability  # share of the training images that have a part painted over
+    crop: Annotated[float, Field(gt=0, le=1)]  # least share of the area that a random crop keeps; 1: no crops
+    color: Probability  # brightness, contrast and saturation change by at most this share
+    randaugment: Annotated[int, Field(ge=0, le=8)]  # random operations an image (RandAugment)
     seed: Seed
     device: Device
     precision: Literal["float32", "bfloat16"]  # bfloat16 is slower on CPUs without bf16 units
@@ -217,12 +230,19 @@ class TrainParams(Section):
         return self
 
     @model_validator(mode="after")
-    def _frozen_features_are_not_augmented(self) -> Self:
-        if self.fine_tune_from == "none" and (self.flip or self.shift or self.erase):
+    def _techniques_go_together(self) -> Self:
+        augmented = self.flip or self.shift or self.erase or self.crop < 1 or self.color or self.randaugment
+        if self.fine_tune_from != "all" and (self.views > 1) != bool(augmented):
             raise ValueError(
-                "fine_tune_from none computes the features of each picture once, so nothing can change the pictures "
-                "from epoch to epoch: flip must be false, shift and erase 0"
+                "where blocks are frozen (fine_tune_from), views of an image are computed once: expected views above 1 "
+                "together with augmentation (flip, shift, erase, crop, color, randaugment), or views 1 and none of it"
             )
+        if self.fine_tune_from == "all" and self.views > 1:
+            raise ValueError("views are of frozen blocks: with fine_tune_from all, views must be 1")
+        if self.balance and self.normalize != "children":
+            raise ValueError("balance adjusts the probabilities of children: normalize must be children, or balance 0")
+        if self.head_epochs >= self.epochs and self.head_epochs:
+            raise ValueError("head_epochs must be below epochs, so that the encoder learns in some")
         return self
 
 

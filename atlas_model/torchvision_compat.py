@@ -5,7 +5,7 @@ when it describes two operators that the library would have declared (``operator
 exist``). Atlas uses torchvision's model definitions and weights, none of those operators: declaring their
 schemas is enough. Where the plain import works this changes nothing.
 
-Take torchvision from here: ``from atlas_model.torchvision_compat import models``.
+Take torchvision from here: ``from atlas_model.torchvision_compat import models, transforms``.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["models"]
+__all__ = ["models", "transforms"]
 
 OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -36,3 +36,4 @@ def _import_models() -> ModuleType:
 
 
 models = _import_models()
+transforms = importlib.import_module("torchvision.transforms.v2")

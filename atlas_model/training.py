@@ -13,7 +13,8 @@ plots the records it hands out.
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,14 +24,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from atlas_model import distributed
-from atlas_model.augmentation import augment
+from atlas_model.activations import Activations
+from atlas_model.augmentation import Augmentation, augment
 from atlas_model.categorizer import Model
 from atlas_model.dataset import ahead
 from atlas_model.errors import AtlasError
-from atlas_model.features import Features
+from atlas_model.moving_average import MovingAverage
 from atlas_model.progress import Progress, say
 from atlas_model.training_state import TrainingState, load_state, save_state
-from atlas_model.validation import Constraint, Examples, constraint_effect, path_accuracy
+from atlas_model.validation import Constraint, Examples, constraint_effect, path_accuracies
 
 CHECK_STEPS = 100  # steps between two looks at whether the weights are numbers: a GPU has to be waited for
 
@@ -47,13 +49,36 @@ class Recipe:
     batch_size: int  # in all processes together
     accumulate: int  # batches whose gradients make one step of the optimizer
     epochs: int
-    patience: int  # epochs without a better validation accuracy before training stops
+    patience: int  # epochs without a better validation score (`select`) before training stops
     fine_tune_from: str  # first trained block of the encoder, or all or none
-    flip: bool
-    shift: int  # px
-    erase: float  # share of the pictures that have a part painted over
     seed: int
     precision: Literal["float32", "bfloat16"]
+    flip: bool = False  # this and the next five as of `augmentation.Augmentation`
+    shift: int = 0
+    erase: float = 0.0
+    crop: float = 1.0
+    color: float = 0.0
+    randaugment: int = 0
+    views: int = 1  # of each image that a partly frozen encoder's activations are kept of
+    batch_norm: Literal["trained", "frozen"] = "trained"  # frozen: trained blocks keep the statistics of the weights
+    layer_decay: float = 1.0  # learning rate of a block, as a share of that of the block after it
+    head_epochs: int = 0  # first epochs, in which the encoder does not learn
+    ema: float = 0.0  # decay of the average of weights that is validated and kept; 0: the weights themselves
+    select: Literal["micro", "macro", "both"] = "micro"  # F on validation that chooses the epoch; both: their mean
+    min_steps: int = 0  # of the optimizer: with fewer in ``epochs``, there are more epochs
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What is done to training images."""
+        return Augmentation(self.flip, self.shift, self.erase, self.crop, self.color, self.randaugment)
+
+    def for_images(self, count: int) -> "Recipe":
+        """The recipe with as many epochs for ``count`` images as `min_steps` asks for, and patience to match."""
+        steps = math.ceil(math.ceil(count / self.batch_size) / self.accumulate)  # an epoch
+        if steps * self.epochs >= self.min_steps:
+            return self
+        epochs = math.ceil(self.min_steps / steps)
+        return replace(self, epochs=epochs, patience=math.ceil(self.patience * epochs / self.epochs))
 
 
 @dataclass(frozen=True)
@@ -63,6 +88,7 @@ class EpochRecord:
     epoch: int  # from 1
     train_loss: float
     val_accuracy: float  # share of exact paths
+    val_macro_f1: float  # mean over the categories of validation
     lr: float  # of the head, at the epoch's last step
     seconds: float
     data_share: float  # of the time, spent waiting for pictures, read and augmented
@@ -81,6 +107,11 @@ class EpochRecord:
         """As a dictionary."""
         return asdict(self)
 
+    def score(self, select: str) -> float:
+        """What the choice of the epoch goes by; see `Recipe.select`."""
+        scores = {"micro": self.val_accuracy, "macro": self.val_macro_f1}
+        return scores.get(select, (self.val_accuracy + self.val_macro_f1) / 2)
+
 
 def fit(
     model: Model,
@@ -97,7 +128,7 @@ def fit(
 
     Args:
         model: freshly built, or anything of the same shape when ``state_file`` is there.
-        train: what it learns from; if these are `Features` of its encoder, nothing of that is trained.
+        train: what it learns from: images, or the activations of its encoder's frozen blocks.
         val: what selects the epoch.
         recipe: how.
         device: where.
@@ -109,20 +140,35 @@ def fit(
         AtlasError: the weights are no numbers any more, or there is no room for ``state_file``.
     """
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs miss it
-    model.encoder.freeze_before(recipe.fine_tune_from)
+    model.encoder.freeze_before(recipe.fine_tune_from, statistics=recipe.batch_norm == "frozen")
     optimizer = _optimizer(model, recipe)
-    state = load_state(state_file, model, optimizer) or TrainingState(records=[], best=_weights(model))
+    average = MovingAverage(model, recipe.ema) if recipe.ema else None
+    state = load_state(state_file, model, optimizer) or TrainingState(records=[], best=_weights(model), average={})
+    if average and state.average:
+        average.load(state.average)
     records = [EpochRecord.of(record) for record in state.records]
     if records:
         say(f"{job}: resumes after epoch {len(records)} of {recipe.epochs}")
     for record in records:
         on_epoch(record)
-    while len(records) < recipe.epochs and not _out_of_patience(records, recipe.patience):
-        record = _epoch(model, train, val, recipe, optimizer=optimizer, device=device, job=job, epoch=len(records) + 1)
-        if record.val_accuracy > max((old.val_accuracy for old in records), default=-1.0):
-            state.best = _weights(model)
+    while len(records) < recipe.epochs and not _out_of_patience(records, recipe):
+        record = _epoch(
+            model,
+            train,
+            val,
+            recipe,
+            optimizer=optimizer,
+            average=average,
+            device=device,
+            job=job,
+            epoch=len(records) + 1,
+        )
+        if record.score(recipe.select) > max((old.score(recipe.select) for old in records), default=-1.0):
+            with average.applied() if average else nullcontext():
+                state.best = _weights(model)
         records.append(record)
         state.records = [old.plain for old in records]
+        state.average = average.average if average else {}
         if distributed.is_first():
             save_state(state_file, model, optimizer, state)
         on_epoch(record)
@@ -131,9 +177,9 @@ def fit(
     return records
 
 
-def best_record(records: list[EpochRecord]) -> EpochRecord:
-    """The epoch whose weights `fit` keeps: the first of the most accurate."""
-    return max(records, key=lambda record: record.val_accuracy)
+def best_record(records: list[EpochRecord], select: str = "micro") -> EpochRecord:
+    """The epoch whose weights `fit` keeps: the first of the best."""
+    return max(records, key=lambda record: record.score(select))
 
 
 def learning_rate_factor(step: int, total: int, warmup_share: float) -> float:
@@ -151,6 +197,7 @@ def _epoch(
     recipe: Recipe,
     *,
     optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None,
     device: torch.device,
     job: str,
     epoch: int,
@@ -173,9 +220,13 @@ def _epoch(
                 waited += time.perf_counter() - asked
                 if len(part):
                     paths = torch.from_numpy(train.paths[distributed.share(rows)]).to(device)
-                    losses[index] += _backward(model, part, paths, of, recipe.precision)
+                    losses[index] += _backward(
+                        model, part, paths, of, recipe.precision, encoder_learns=epoch > recipe.head_epochs
+                    )
             done = (epoch - 1) * len(steps) + index
             _step(model, optimizer, recipe, learning_rate_factor(done, len(steps) * recipe.epochs, recipe.warmup_share))
+            if average:
+                average.update(done + 1)
             progress.advance(len(of))
             if index % CHECK_STEPS == 0 or index == len(steps) - 1:
                 _check_weights(model, job, epoch)
@@ -183,16 +234,18 @@ def _epoch(
         mean_loss = float(losses.mean())
         distributed.average(_running_statistics(model))
         seconds = time.perf_counter() - started
-        accuracy, constraint = 0.0, None
+        accuracy, macro_f1, constraint = 0.0, 0.0, None
         if distributed.is_first():
-            accuracy = path_accuracy(model, val, recipe.batch_size, device)
-            constraint = constraint_effect(model, val, recipe.batch_size, device)
-        accuracy = distributed.from_first(accuracy)
+            with average.applied() if average else nullcontext():
+                accuracy, macro_f1 = path_accuracies(model, val, recipe.batch_size, device)
+                constraint = constraint_effect(model, val, recipe.batch_size, device)
+        accuracy, macro_f1 = distributed.from_first(accuracy), distributed.from_first(macro_f1)
         progress.advance(0, loss=mean_loss, val_accuracy=accuracy)
     return EpochRecord(
         epoch=epoch,
         train_loss=mean_loss,
         val_accuracy=accuracy,
+        val_macro_f1=macro_f1,
         lr=optimizer.param_groups[-1]["lr"],
         seconds=seconds,
         data_share=waited / seconds,
@@ -208,20 +261,29 @@ def _inputs(
     device: torch.device,
     generator: torch.Generator,
 ) -> Iterator[Tensor]:
-    """This process's part of each batch: augmented pictures, or cells."""
-    if isinstance(train, Features):
-        yield from ahead((train.cells_of(distributed.share(rows), device) for rows in batches), device)
+    """This process's part of each batch: augmented images, or the activations of a view of each."""
+    if isinstance(train, Activations):
+        views = [torch.randint(train.views, (len(rows),), generator=generator).numpy() for rows in batches]
+        shares = ((distributed.share(rows), distributed.share(of)) for rows, of in zip(batches, views, strict=True))
+        yield from ahead((train.of(rows, device, of) for rows, of in shares), device)
         return
-    for pictures in ahead((train.pictures(rows, device) for rows in batches), device):
-        yield distributed.share(augment(pictures, generator, flip=recipe.flip, shift=recipe.shift, erase=recipe.erase))
+    for images in ahead((train.pictures(rows, device) for rows in batches), device):
+        yield distributed.share(augment(images, generator, recipe.augmentation))
 
 
 def _backward(
-    model: Model, inputs: Tensor, paths: Int[Tensor, "b"], of: Int[Tensor, "m"], precision: str
+    model: Model,
+    inputs: Tensor,
+    paths: Int[Tensor, "b"],
+    of: Int[Tensor, "m"],
+    precision: str,
+    *,
+    encoder_learns: bool,
 ) -> Float[Tensor, ""]:
-    """Add the gradients of a part of the pictures ``of`` a step; its part of the loss."""
+    """Add the gradients of a part of the images ``of`` a step; its part of the loss."""
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        cells = inputs if inputs.is_floating_point() else model.encoder(inputs)
+        with torch.set_grad_enabled(encoder_learns):
+            cells = model.encoder.cells(inputs) if inputs.is_floating_point() else model.encoder(inputs)
         loss = model.loss_of_cells(cells, paths, of)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return loss.detach()
@@ -253,10 +315,7 @@ def _running_statistics(model: Model) -> list[Tensor]:
 
 
 def _optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
-    groups = (
-        (model.encoder.parameters(), recipe.encoder_lr),
-        (model.head().parameters(), recipe.decoder_lr),
-    )
+    groups = [*_encoder_groups(model, recipe), (list(model.head().parameters()), recipe.decoder_lr)]
     trained = [
         {"params": [parameter for parameter in parameters if parameter.requires_grad], "lr": lr, "peak": lr}
         for parameters, lr in groups
@@ -264,6 +323,17 @@ def _optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         [group for group in trained if group["params"]], weight_decay=recipe.weight_decay, fused=True
     )
+
+
+def _encoder_groups(model: Model, recipe: Recipe) -> list[tuple[list[nn.Parameter], float]]:
+    """Blocks with their learning rates: the later a block, the more of it is about this task."""
+    if recipe.layer_decay == 1:
+        return [(list(model.encoder.parameters()), recipe.encoder_lr)]
+    blocks = list(model.encoder.trunk)
+    return [
+        (list(block.parameters()), recipe.encoder_lr * recipe.layer_decay ** (len(blocks) - 1 - index))
+        for index, block in enumerate(blocks)
+    ]
 
 
 def _order(count: int, size: int, generator: torch.Generator) -> Iterator[Int[np.ndarray, "b"]]:
@@ -279,5 +349,5 @@ def _weights(model: Model) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def _out_of_patience(records: list[EpochRecord], patience: int) -> bool:
-    return bool(records) and len(records) - best_record(records).epoch >= patience
+def _out_of_patience(records: list[EpochRecord], recipe: Recipe) -> bool:
+    return bool(records) and len(records) - best_record(records, recipe.select).epoch >= recipe.patience

@@ -24,6 +24,7 @@ class TrainingState:
 
     records: list[dict[str, float | int | None]]  # one per finished epoch
     best: dict[str, Tensor]  # weights of the best epoch
+    average: dict[str, Tensor]  # of the weights, as of `moving_average`; empty where there is none
 
 
 def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
@@ -34,6 +35,7 @@ def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
     """
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
+    tensors |= {f"average/{name}": tensor for name, tensor in state.average.items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in values.items()}
     cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -77,7 +79,7 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
         for key, tensor in kept.items():
             if tensor.shape == weight.shape:  # a fused step takes for granted that they lie in memory alike
                 kept[key] = torch.empty_like(weight).copy_(tensor)
-    return TrainingState(records=records, best=best)
+    return TrainingState(records=records, best=best, average=_below("average/", tensors))
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:

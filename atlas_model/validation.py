@@ -11,13 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from atlas_model.activations import Activations
 from atlas_model.categorizer import Categorizer, Model
 from atlas_model.dataset import Split
-from atlas_model.features import Features
+from atlas_model.metrics import macro_f1
 
 SAMPLE = 1000  # pictures that are searched without the constraint, at most
 
-Examples = Split | Features
+Examples = Split | Activations
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class Constraint:
     free_invalid: float  # share of what is written without it that is no path
 
 
-def path_accuracy(model: Model, examples: Examples, batch_size: int, device: torch.device) -> float:
-    """Share of pictures whose best path is exactly right."""
-    return float((_best_paths(model, examples, np.arange(len(examples)), batch_size, device) == examples.paths).mean())
+def path_accuracies(model: Model, examples: Examples, batch_size: int, device: torch.device) -> tuple[float, float]:
+    """Share of images whose best path is exactly right, and the mean F of the categories that occur."""
+    found = _best_paths(model, examples, np.arange(len(examples)), batch_size, device)
+    return float((found == examples.paths).mean()), macro_f1(examples.paths, found)
 
 
 @torch.inference_mode()
@@ -56,12 +58,12 @@ def constraint_effect(model: Model, examples: Examples, batch_size: int, device:
 def encoded(
     model: Model, examples: Examples, rows: Int[np.ndarray, "n"], batch_size: int, device: torch.device
 ) -> Iterator[Float[Tensor, "b cells d"]]:
-    """The cells of ``rows``, batch after batch: from the cache, or from the encoder."""
+    """The cells of ``rows``, batch after batch: from kept activations, or from images."""
     model.eval()
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        if isinstance(examples, Features):
-            yield examples.cells_of(batch, device)
+        if isinstance(examples, Activations):
+            yield model.encoder.cells(examples.of(batch, device))
         else:
             yield model.encoder(examples.pictures(batch, device))
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from atlas_model.augmentation import augment
+from atlas_model.augmentation import Augmentation, augment
 from atlas_model.errors import AtlasError, InputError, PictureError
 from atlas_model.images import Preprocessing, decode, to_array
 from atlas_model.progress import Progress, track
@@ -214,7 +214,7 @@ def _train_epoch(
     shift = round(SHIFT_SHARE * pixels.shape[-1])
     losses = []
     for rows in batches:
-        pictures = augment(pixels[rows], generator, flip=True, shift=shift)
+        pictures = augment(pixels[rows], generator, Augmentation(flip=True, shift=shift))
         loss = loss_of(net(pictures.to(net.device)), targets[rows].to(net.device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

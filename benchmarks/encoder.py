@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from atlas_model.categorizer import Architecture, Categorizer
+from atlas_model.architecture import Architecture
+from atlas_model.categorizer import Categorizer
 from atlas_model.engines import CALIBRATION, EXTRA_OF, EngineName, accelerate
 from atlas_model.extras import missing
 from benchmarks.report import paired_medians, report

@@ -19,17 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from atlas_model.architecture import Architecture
 from atlas_model.calibration import fit_temperature
-from atlas_model.categorizer import (
-    Architecture,
-    Categorizer,
-    Classifier,
-    Model,
-    load_categorizer,
-    load_classifier,
-    save,
-)
+from atlas_model.categorizer import Categorizer, Model, load_categorizer, load_classifier, save
 from atlas_model.checkpoint import DESCRIPTION
+from atlas_model.classifier import Classifier
 from atlas_model.dataset import Split
 from atlas_model.device import keep_freed_memory
 from atlas_model.evaluation import Evaluation, evaluate, evaluate_baseline

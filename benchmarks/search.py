@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from atlas_model.categorizer import Architecture, Categorizer
+from atlas_model.architecture import Architecture
+from atlas_model.categorizer import Categorizer
 from atlas_model.images import Preprocessing, decode
 from atlas_model.predict import Predictor
 from atlas_model.search import DeviceTrie, beam_search

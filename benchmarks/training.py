@@ -15,7 +15,9 @@ from time import perf_counter, process_time
 import numpy as np
 import torch
 
-from atlas_model.categorizer import Architecture, Categorizer, Classifier, Model
+from atlas_model.architecture import Architecture
+from atlas_model.categorizer import Categorizer, Model
+from atlas_model.classifier import Classifier
 from atlas_model.dataset import Split
 from atlas_model.device import keep_freed_memory
 from atlas_model.images import Preprocessing

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from atlas_model.categorizer import Architecture, Categorizer, Classifier
+from atlas_model.architecture import Architecture
+from atlas_model.categorizer import Categorizer
+from atlas_model.classifier import Classifier
 from atlas_model.search import Normalize
 from atlas_model.taxonomy import Taxonomy
 from tests.slow_search import make_decoder

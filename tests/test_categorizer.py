@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from atlas_model import decoder as decoder_module
-from atlas_model.categorizer import Architecture, Categorizer, Classifier, load_categorizer, save
+from atlas_model.architecture import Architecture
+from atlas_model.categorizer import Categorizer, load_categorizer, save
+from atlas_model.classifier import Classifier
 from atlas_model.errors import CheckpointError
 from atlas_model.images import Preprocessing
 from atlas_model.taxonomy import PAD, START, Taxonomy

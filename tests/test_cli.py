@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from atlas_model.categorizer import Architecture, Categorizer, save
+from atlas_model.architecture import Architecture
+from atlas_model.categorizer import Categorizer, save
 from atlas_model.images import Preprocessing
 from atlas_model.taxonomy import Taxonomy
 from flows.cli import main

@@ -21,7 +21,15 @@ from flows.stages import train as stage
 from tests.test_train_stage import TAXONOMY, write_split
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = {"attention_size": 8, "embedding_size": 8, "hidden_size": 8, "batch_size": 15, "epochs": 2, "dropout": 0.0}
+SIZES = {
+    "attention_size": 8,
+    "embedding_size": 8,
+    "hidden_size": 8,
+    "batch_size": 15,
+    "epochs": 2,
+    "dropout": 0.0,
+    "min_steps": 0,
+}
 
 
 def torchrun(folder: Path, *what: str) -> subprocess.CompletedProcess[str]:
@@ -70,7 +78,7 @@ def test_with_a_frozen_encoder_two_processes_are_one(folder: Path) -> None:
     }
     one, one_weights = train(folder, frozen, processes=1)
     two, two_weights = train(folder, frozen, processes=2)
-    assert len(list((folder / paths.WORK / "features").iterdir())) == 2, "train, val: the second run read them"
+    assert len(list((folder / paths.WORK / "activations").iterdir())) == 2, "train, val: the second run read them"
     for kind in ("categorizer", "baseline"):
         assert one[kind]["val_accuracy"] == two[kind]["val_accuracy"]
     assert one["constraint"] == two["constraint"]

@@ -86,7 +86,7 @@ def test_frozen_statistics_stay_while_weights_learn() -> None:
 def test_an_unknown_block_is_answered_with_those_there_are() -> None:
     encoder = build_encoder("efficientnet_lite0", in_channels=3, grid="native")
     with pytest.raises(
-        InputError, match=r"all, none, or a block of the encoder \(stem, stage1, .*head\); got 'layer4'"
+        InputError, match=r"all, none, or a block of the encoder \(stem, block1, .*head\); got 'layer4'"
     ):
         encoder.freeze_before("layer4")
 

@@ -24,7 +24,7 @@ SMALL = {  # two categories of each shop, one listing page each, few epochs
     "crawl": {"max_pages_per_category": 1},
     "zoom_train": {"epochs": 2, "image_size": 32},
     "split": {"min_products": 3},
-    "train": {"epochs": 2, "attention_size": 16, "embedding_size": 16, "hidden_size": 16},
+    "train": {"epochs": 2, "min_steps": 0, "attention_size": 16, "embedding_size": 16, "hidden_size": 16},
     "evaluate": {"train_sample": 50, "overlays": 2},
 }
 

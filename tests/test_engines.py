@@ -13,10 +13,12 @@ import torch
 from torch import nn
 
 from atlas_model import engines, extras
-from atlas_model.categorizer import Architecture, Categorizer, Classifier
-from atlas_model.encoder import Encoder, build_encoder
+from atlas_model.architecture import Architecture
+from atlas_model.categorizer import Categorizer
+from atlas_model.classifier import Classifier
+from atlas_model.encoder import Encoder, build_encoder, folded
 from atlas_model.encoder_names import EncoderName
-from atlas_model.engines import accelerate, folded
+from atlas_model.engines import accelerate
 from atlas_model.errors import InputError
 from atlas_model.taxonomy import Taxonomy
 from tests.conftest import ROOT

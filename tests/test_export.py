@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from atlas_model import extras
-from atlas_model.categorizer import Architecture, Categorizer, load_categorizer, save
+from atlas_model.architecture import Architecture
+from atlas_model.categorizer import Categorizer, load_categorizer, save
 from atlas_model.decoder import State
 from atlas_model.encoder import build_encoder
 from atlas_model.errors import CheckpointError

@@ -14,7 +14,9 @@ import torch
 import yaml
 
 from atlas_model import errors
-from atlas_model.categorizer import Architecture, Categorizer, Classifier, save
+from atlas_model.architecture import Architecture
+from atlas_model.categorizer import Categorizer, save
+from atlas_model.classifier import Classifier
 from atlas_model.errors import AtlasError, InputError
 from atlas_model.images import Preprocessing
 from atlas_model.params import Params, load_params

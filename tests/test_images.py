@@ -263,6 +263,22 @@ def test_squash_and_pad() -> None:
     assert np.asarray(padded)[6:10].min() == 255
 
 
+def test_cropping_keeps_the_middle_and_the_aspect_ratio() -> None:
+    image = Image.new("RGB", (40, 20), "white")
+    image.paste("black", (10, 0, 30, 20))
+    cropped = Preprocessing(10, "RGB", "crop").apply(image)
+    assert np.asarray(cropped).max() < 30, "what is left and right of the middle square is gone"
+    squashed = np.asarray(Preprocessing(10, "RGB", "squash").apply(image))
+    assert squashed[:, 0].min() > 225
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+def test_interpolation_is_pillows(interpolation: str) -> None:
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+    expected = image.resize((16, 16), Image.Resampling[interpolation.upper()])
+    assert Preprocessing(16, "RGB", "squash", interpolation).apply(image).tobytes() == expected.tobytes()
+
+
 def test_arrays_have_channels_first() -> None:
     assert to_array(halves("RGB", RED, BLUE)).shape == (3, 10, 20)
     assert to_array(halves("RGB", RED, BLUE))[:, 0, 0].tolist() == [255, 0, 0]

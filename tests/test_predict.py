@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from atlas_model.architecture import Architecture
 from atlas_model.attention import overlay
-from atlas_model.categorizer import Architecture, Categorizer, load_categorizer, save
+from atlas_model.categorizer import Categorizer, load_categorizer, save
 from atlas_model.device import choose_device
 from atlas_model.errors import CheckpointError, InputError
 from atlas_model.images import Preprocessing

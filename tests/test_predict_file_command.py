@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from atlas_model.architecture import Architecture
 from atlas_model.batch_prediction import Report
-from atlas_model.categorizer import Architecture, Categorizer, save
+from atlas_model.categorizer import Categorizer, save
 from atlas_model.images import Preprocessing
 from atlas_model.predict import Predictor
 from atlas_model.records import IMAGES, SPLIT

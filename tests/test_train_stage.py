@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from atlas_model.categorizer import Architecture, Categorizer, Classifier, save
+from atlas_model.architecture import Architecture
+from atlas_model.categorizer import Categorizer, save
+from atlas_model.classifier import Classifier
 from atlas_model.dataset import Split, load_split
 from atlas_model.errors import AtlasError, CheckpointError, MissingError
 from atlas_model.images import Preprocessing, encode_png
@@ -24,7 +26,14 @@ from flows.stages import evaluate, paths, train
 ROOT = Path(__file__).resolve().parent.parent
 TAXONOMY = Taxonomy([("Bright", "Left"), ("Bright", "Right"), ("Dark", "Left")])
 SMALL: dict[str, dict[str, Any]] = {
-    "train": {"epochs": 2, "attention_size": 8, "embedding_size": 8, "hidden_size": 8, "batch_size": 16},
+    "train": {
+        "epochs": 2,
+        "attention_size": 8,
+        "embedding_size": 8,
+        "hidden_size": 8,
+        "batch_size": 16,
+        "min_steps": 0,
+    },
     "evaluate": {"train_sample": 10, "overlays": 2, "resamples": 20},
 }
 
@@ -72,7 +81,12 @@ def test_what_they_write(params: Callable[..., Params]) -> None:
     train.run(params())
     description = json.loads((paths.CATEGORIZER / "model.json").read_text())
     assert description["params"]["epochs"] == 2
-    assert description["preprocessing"] == {"size": 16, "mode": "L", "resize": "squash"}
+    assert description["preprocessing"] == {
+        "size": 16,
+        "mode": "L",
+        "resize": "squash",
+        "interpolation": "bicubic",
+    }
     assert set(description["metrics"]) == {"epoch", "val_accuracy"}, "timings would change the model's hash"
     assert not (paths.WORK / "train").exists(), "a finished run leaves no state that a later one could resume"
     figures = json.loads((paths.METRICS / "train.json").read_text())

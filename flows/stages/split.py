@@ -65,7 +65,7 @@ def run(params: Params) -> None:
                 for ref, outcome in zip(refs, outcomes, strict=True)
                 if outcome in SPLITS
             ],
-            Preprocessing(options.image_size, options.image_mode, options.resize),
+            Preprocessing(options.image_size, options.image_mode, options.resize, options.interpolation),
         )
         taxonomy.save(folder / paths.TAXONOMY.name)
     _report(counts, scores, options)

@@ -2,7 +2,7 @@
 
 Work in progress lies in .atlas/train/, keyed by the parameters, the splits, the weights given and the code: a killed
 run resumes after its last epoch, a run with anything changed starts anew, and so does one after a run that ended well.
-What a wholly frozen encoder makes of the pictures lies in .atlas/features/ and outlasts the run.
+What frozen blocks of the encoder make of the images lies in .atlas/activations/ and outlasts the run.
 
 `torchrun --nproc_per_node N -m flows.stages.train` trains with N processes, on as many GPUs where there are some.
 """
@@ -19,13 +19,16 @@ import torch
 from dvclive import Live
 
 import atlas_model
+from atlas_model.activations import load_activations
+from atlas_model.architecture import Architecture
 from atlas_model.calibration import fit_temperature
-from atlas_model.categorizer import Architecture, Categorizer, Classifier, Model, save
+from atlas_model.categorizer import Categorizer, Model, save
+from atlas_model.classifier import Classifier
 from atlas_model.dataset import Split, content_key, load_split, load_taxonomy_json
 from atlas_model.device import choose_device, keep_freed_memory
 from atlas_model.distributed import first_alone, is_first, joined
-from atlas_model.features import load_features
 from atlas_model.params import Params, TrainParams
+from atlas_model.progress import say
 from atlas_model.training import EpochRecord, Recipe, best_record, fit
 from atlas_model.validation import Constraint, Examples, encoded
 from flows.stages.entry import main, write_metrics
@@ -48,9 +51,15 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
         train, val = (load_split(SPLITS, name, taxonomy, WORK / "pixels") for name in ("train", "val"))
     work = WORK / "train" / _key(given)
     # Fields and parameters share their names, so that a new one is written in two places, not three.
-    recipe = Recipe(**given.model_dump(include=set(Recipe.__dataclass_fields__)))
+    recipe = Recipe(**given.model_dump(include=set(Recipe.__dataclass_fields__))).for_images(len(train))
+    if recipe.epochs > given.epochs:
+        say(
+            f"train: {recipe.epochs} epochs instead of {given.epochs}, for at least {given.min_steps} steps (min_steps)"
+        )
     sizes = given.model_dump(include=set(Architecture.__dataclass_fields__))
     architecture = Architecture(**sizes, in_channels=train.pixels.shape[1])
+
+    priors = _priors(train, len(taxonomy), given.balance)
 
     def learn(
         build: Callable[[], Model], recipe: Recipe, folder: Path, live: Live | None
@@ -59,6 +68,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
         torch.manual_seed(given.seed)
         with first_alone():  # what is downloaded or computed now, the others find in its cache
             model = build()
+            model.encoder.freeze_before(recipe.fine_tune_from)
             examples = [_seen(model, split, recipe, device) for split in (train, val)]
         records = fit(
             model,
@@ -73,7 +83,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             rows = np.arange(len(val))
             cells = encoded(model, examples[1], rows, recipe.batch_size, device)
             model.temperature = fit_temperature(model, cells, val.paths)
-            best = best_record(records)
+            best = best_record(records, recipe.select)
             chosen = {"epoch": best.epoch, "val_accuracy": best.val_accuracy}
             save(model, folder, train.preprocessing, params=given.model_dump(mode="json"), metrics=chosen)
         return model, records
@@ -87,6 +97,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
                 alpha_c=given.alpha_c,
                 alpha_target=given.alpha_target,
                 label_smoothing=given.label_smoothing,
+                priors=priors,
             ),
             recipe,
             CATEGORIZER,
@@ -94,7 +105,9 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
         )
         seen = len(records)  # epochs: the baseline sees as many pictures, no more and no fewer
         baseline, baseline_records = learn(
-            lambda: Classifier(architecture, taxonomy, weights=given.weights, label_smoothing=given.label_smoothing),
+            lambda: Classifier(
+                architecture, taxonomy, weights=given.weights, label_smoothing=given.label_smoothing, priors=priors
+            ),
             replace(recipe, epochs=seen, patience=seen),
             BASELINE,
             live,
@@ -105,14 +118,28 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             "categorizer": _summary(model, records, train),
             "baseline": _summary(baseline, baseline_records, train),
         }
+        for name, summary in summaries.items():
+            _warn_at_chance(name, float(summary["val_accuracy"]), train, val)
         write_metrics("train", {**summaries, "constraint": _constraint(records), "device": device.type})
 
 
 def _seen(model: Model, split: Split, recipe: Recipe, device: torch.device) -> Examples:
-    """The split as it is, or what a wholly frozen encoder makes of it."""
-    if recipe.fine_tune_from != "none":
+    """The split as it is, or what the encoder's frozen blocks make of it: of train, so many views of each image."""
+    if not model.encoder.frozen_blocks:
         return split
-    return load_features(model.encoder, split, WORK / "features", batch_size=recipe.batch_size, device=device)
+    return load_activations(
+        model.encoder,
+        split,
+        WORK / "activations",
+        device=device,
+        views=recipe.views if split.name == "train" else 1,
+        augmentation=recipe.augmentation,  # the same views whatever train.seed is: another seed computes none of them
+    )
+
+
+def _priors(train: Split, paths: int, balance: float) -> np.ndarray | None:
+    """How often each path stands in training, once more than that so that none is impossible, to the power."""
+    return (np.bincount(train.paths, minlength=paths) + 1.0) ** balance if balance else None
 
 
 def _key(given: TrainParams) -> str:
@@ -151,6 +178,19 @@ def _summary(model: Model, records: list[EpochRecord], train: Split) -> dict[str
         "pictures_per_s": round(len(records) * len(train) / seconds, 1),
         "data_share": round(sum(record.data_share for record in records) / len(records), 4),
     }
+
+
+def _warn_at_chance(name: str, accuracy: float, train: Split, val: Split) -> None:
+    """Say so where a model is no better than always answering the most frequent category."""
+    most_frequent = int(np.bincount(train.paths).argmax())
+    chance = float((val.paths == most_frequent).mean())
+    if accuracy <= chance:
+        say(
+            f"train {name}: WARNING: {accuracy:.3f} of the validation images are right, no more than by always "
+            f"answering the most frequent category ({chance:.3f}): it has learnt nothing. More steps would help "
+            "(train.min_steps, epochs), pretrained weights (train.encoder: efficientnet_lite0, weights: auto), or more "
+            "images"
+        )
 
 
 def _constraint(records: list[EpochRecord]) -> dict[str, dict[str, float | int | None]]:

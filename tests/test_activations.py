@@ -1,4 +1,4 @@
-"""The cache of a frozen encoder's features: what it holds, when it is read, and what becomes of it."""
+"""The cache of a frozen encoder's activations: what it holds, when it is read, and what becomes of it."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from atlas_model import features
+from atlas_model import activations
+from atlas_model.activations import Activations, load_activations
+from atlas_model.augmentation import Augmentation
 from atlas_model.dataset import Split, ahead
 from atlas_model.encoder import Encoder, build_encoder
 from atlas_model.errors import AtlasError
-from atlas_model.features import Features, load_features
 from atlas_model.images import Preprocessing
 
 CPU = torch.device("cpu")
@@ -24,23 +25,40 @@ class Killed(BaseException):
 
 
 class Counting(Encoder):
-    """An encoder that remembers how many pictures it saw, and can be told to die."""
+    """An encoder that remembers how many images it saw, and can be told to die."""
 
-    seen: int
+    counts: dict[str, int]  # shared with the copy that is run
     dies_after: int | None
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    @property
+    def seen(self) -> int:
+        return self.counts["seen"]
+
+    def activations(self, images: torch.Tensor) -> torch.Tensor:
         if self.dies_after is not None and self.seen >= self.dies_after:
             raise Killed
-        self.seen += len(pictures)
-        return super().forward(pictures)
+        self.counts["seen"] += len(images)
+        return super().activations(images)
+
+
+class Counts(dict):
+    """Is not copied with the encoder."""
+
+    def __deepcopy__(self, memo: dict) -> "Counts":
+        return self
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activations, "ENCODED", 6)
 
 
 def make_encoder(seed: int = 1, dies_after: int | None = None) -> Counting:
     torch.manual_seed(seed)
     encoder = build_encoder("small", in_channels=1, grid="native").eval()
     encoder.__class__ = Counting
-    encoder.seen, encoder.dies_after = 0, dies_after
+    encoder.counts, encoder.dies_after = Counts(seen=0), dies_after
+    encoder.freeze_before("none")
     return encoder
 
 
@@ -50,25 +68,24 @@ def make_split(seed: int = 1, name: str = "train") -> Split:
     return Split(name, pixels, np.zeros(ROWS, dtype=np.int64), names, names, Preprocessing(8, "L", "squash"))
 
 
-def load(encoder: Encoder, split: Split, cache: Path) -> Features:
-    return load_features(encoder, split, cache, batch_size=6, device=CPU)
+def load(encoder: Encoder, split: Split, cache: Path) -> Activations:
+    return load_activations(encoder, split, cache, device=CPU)
 
 
 def expected(encoder: Counting, split: Split) -> torch.Tensor:
     encoder.dies_after = None
     with torch.no_grad():
-        return encoder(split.pictures(np.arange(ROWS), CPU))
+        return encoder.activations(split.pictures(np.arange(ROWS), CPU))
 
 
 def test_holds_what_the_encoder_says_and_is_read_again(tmp_path: Path) -> None:
     encoder, split = make_encoder(), make_split()
-    cells = load(encoder, split, tmp_path).cells_of(np.array([3, 1, 19]), CPU)
+    found = load(encoder, split, tmp_path).of(np.array([3, 1, 19]), CPU)
     assert encoder.seen == ROWS + 1, "one to see the shape"
-    assert cells.dtype == torch.float32
-    torch.testing.assert_close(cells, expected(encoder, split)[[3, 1, 19]], rtol=1e-3, atol=1e-3)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected(encoder, split)[[3, 1, 19]], rtol=1e-3, atol=1e-3)
     again = load(make_encoder(dies_after=0), split, tmp_path)
-    assert again.cells_of(np.array([3, 1, 19]), CPU).equal(cells)
-    assert isinstance(again.cells, np.memmap)
+    assert again.of(np.array([3, 1, 19]), CPU).equal(found)
     assert len(again) == ROWS
 
 
@@ -82,8 +99,8 @@ def test_anything_changed_is_computed_anew_and_the_old_removed(tmp_path: Path, m
     nearly = make_encoder()
     with torch.no_grad():
         nearly.trunk[1][1].running_mean[0] += 1e-3
-    coarse = make_encoder()
-    coarse.pool = torch.nn.AdaptiveAvgPool2d(1)
+    shorter = make_encoder()
+    shorter.freeze_before("4")
     brighter = make_encoder()
     brighter.mean += 0.1
     load(make_encoder(), make_split(name="val"), tmp_path)
@@ -93,15 +110,15 @@ def test_anything_changed_is_computed_anew_and_the_old_removed(tmp_path: Path, m
         (make_encoder(), other_order),
         (make_encoder(), other_preprocessing),
         (nearly, split),
-        (coarse, split),
+        (shorter, split),
         (brighter, split),
     ]:
-        cells = load(encoder, variant, tmp_path).cells_of(np.arange(ROWS), CPU)
-        torch.testing.assert_close(cells, expected(encoder, variant), rtol=1e-3, atol=1e-3)
+        found = load(encoder, variant, tmp_path).of(np.arange(ROWS), CPU)
+        torch.testing.assert_close(found, expected(encoder, variant), rtol=1e-3, atol=1e-3)
         (path,) = tmp_path.glob("train-*")
         names.add(path.name)
     assert len(names) == 7
-    monkeypatch.setattr(features.encoder_module, "__file__", __file__)
+    monkeypatch.setattr(activations.encoder_module, "__file__", __file__)
     load(make_encoder(), split, tmp_path)
     assert not names & {path.name for path in tmp_path.iterdir()}, "other code may make other cells of the same"
     assert len(list(tmp_path.glob("val-*"))) == 1, "the other split keeps its own"
@@ -119,13 +136,13 @@ def test_a_killed_run_goes_on_after_its_last_whole_row(torn_bytes: int, tmp_path
     encoder = make_encoder()
     found = load(encoder, split, tmp_path)
     assert encoder.seen == 1 + ROWS - 12 + (torn_bytes > 0)
-    torch.testing.assert_close(found.cells_of(np.arange(ROWS), CPU), expected(encoder, split), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.of(np.arange(ROWS), CPU), expected(encoder, split), rtol=1e-3, atol=1e-3)
     assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
 
 
 @pytest.mark.usefixtures("little_room")
 def test_no_room_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(AtlasError, match=r"features of 20 pictures could not be written.*Make room"):
+    with pytest.raises(AtlasError, match=r"activations of 20 images could not be written.*Make room"):
         load(make_encoder(), make_split(), tmp_path)
 
 
@@ -135,6 +152,38 @@ def test_numbers_too_large_for_half_precision_are_an_error(tmp_path: Path) -> No
         encoder.trunk[-1][1].weight.mul_(1e7)
     with pytest.raises(AtlasError, match="do not fit half precision"):
         load(encoder, make_split(), tmp_path)
+
+
+def test_views_are_the_image_its_mirror_image_and_others(tmp_path: Path) -> None:
+    augmentation = Augmentation(flip=True, shift=3)
+    encoder, split = make_encoder(), make_split()
+    options = {"views": 4, "augmentation": augmentation, "seed": 5, "device": CPU}
+    found = load_activations(encoder, split, tmp_path, **options)
+    rows = np.array([2, 17])
+    images = split.pictures(rows, CPU)
+    seen = [found.of(rows, CPU, np.full(2, number)) for number in range(4)]
+    with torch.no_grad():
+        for number, expected_images in ((0, images), (1, images.flip(3))):
+            torch.testing.assert_close(seen[number], encoder.activations(expected_images), rtol=1e-3, atol=1e-3)
+    assert not any(seen[2].equal(other) for other in (seen[0], seen[1], seen[3]))
+    mixed = found.of(rows, CPU, np.array([3, 1]))
+    assert mixed[0].equal(seen[3][0])
+    assert mixed[1].equal(seen[1][1])
+    with pytest.raises(Killed):
+        load_activations(make_encoder(dies_after=41), split, tmp_path / "killed", **options)
+    resumed = load_activations(make_encoder(), split, tmp_path / "killed", **options)
+    assert resumed.file.read_bytes() == found.file.read_bytes(), "views do not depend on where a run was killed"
+    other = load_activations(encoder, split, tmp_path / "other", **{**options, "seed": 6})
+    assert other.file.name != found.file.name
+    assert not other.of(rows, CPU, np.full(2, 2)).equal(seen[2])
+
+
+def test_a_file_that_was_cut_off_is_an_error(tmp_path: Path) -> None:
+    found = load(make_encoder(), make_split(), tmp_path)
+    with found.file.open("r+b") as file:
+        file.truncate(found.file.stat().st_size - 1)
+    with pytest.raises(AtlasError, match=r"expected \d+ bytes of row 19, got \d+. Delete the file"):
+        found.of(np.array([19]), CPU)
 
 
 def test_a_thread_reads_ahead_in_order_where_a_gpu_works() -> None:

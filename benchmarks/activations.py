@@ -12,10 +12,11 @@ from statistics import median
 import numpy as np
 import torch
 
-from atlas_model.categorizer import Architecture, Categorizer
+from atlas_model.activations import load_activations
+from atlas_model.architecture import Architecture
+from atlas_model.categorizer import Categorizer
 from atlas_model.device import keep_freed_memory
 from atlas_model.encoder import Encoder
-from atlas_model.features import load_features
 from benchmarks.report import report
 from benchmarks.search import PAPER, taxonomy52
 from benchmarks.training import CPU, RECIPE, bare_epoch, epoch, random_split
@@ -32,12 +33,13 @@ def main() -> None:
     train, val = (random_split(pictures, 3, 256, len(taxonomy)) for pictures in (PICTURES, 2))
     _settle(model.encoder, torch.from_numpy(train.pixels[:8]))
     encoding_s = epoch(model, train, val, FROZEN).seconds
+    model.encoder.freeze_before("none")
     with tempfile.TemporaryDirectory() as folder:
         features, few = (
-            load_features(model.encoder, replace(split, name=name), Path(folder), batch_size=16, device=CPU)
+            load_activations(model.encoder, replace(split, name=name), Path(folder), device=CPU)
             for name, split in (("train", train), ("val", val))
         )
-        cells, paths = features.cells_of(np.arange(PICTURES), CPU), torch.from_numpy(train.paths)
+        cells, paths = model.encoder.cells(features.of(np.arange(PICTURES), CPU)), torch.from_numpy(train.paths)
 
         def loss(cells: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
             return model.loss_of_cells(cells, paths, paths)
