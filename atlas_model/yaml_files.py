@@ -84,13 +84,18 @@ def replace_values(path: Path, values: Mapping[tuple[str, ...], Any], error: typ
     """
     expected = parse_yaml(path, error)
     content = path.read_bytes().decode()
-    for place, value in values.items():
-        content = _with_value(content, place, value, path, error)
-        at = expected
-        for key in place[:-1]:
-            at = at[key]
-        at[place[-1]] = value
-    if yaml.safe_load(content) != expected:
+    try:
+        for place, value in values.items():
+            content = _with_value(content, place, value, path, error)
+            at = expected
+            for key in place[:-1]:
+                at[key] = dict(at[key])  # an alias is the same object in two places
+                at = at[key]
+            at[place[-1]] = value
+        same = yaml.safe_load(content) == expected
+    except yaml.YAMLError:  # of an alias whose anchor is gone
+        same = False
+    if not same:
         raise error(
             f"{path}: the values cannot be replaced without changing more than that. Write each on a line of its own, "
             "once, without anchors, aliases and merge keys"
@@ -110,14 +115,20 @@ def _with_value(content: str, place: tuple[str, ...], value: Any, path: Path, er
     flow = isinstance(node, yaml.ScalarNode) or node.flow_style
     if not flow or "\n" in content[start:end]:
         raise error(f"{path}: {'.'.join(place)}: expected a value on one line in order to replace it")
-    written = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
-    written = written.removesuffix("\n").removesuffix("\n...")
+    written = _dumped(value, allow_unicode=True)
+    if len(written.splitlines()) != 1:  # it holds characters that break lines
+        written = _dumped(value, allow_unicode=False)
     space = " " * (start == end and content[start - 1] == ":")  # a key with nothing behind it
     rest = content[end:]
     gap = len(rest) - len(rest.lstrip(" "))
     if gap and rest.lstrip(" ").startswith("#"):
         rest = " " * max(1, gap + (end - start) - len(space + written)) + rest.lstrip(" ")
     return content[:start] + space + written + rest
+
+
+def _dumped(value: Any, allow_unicode: bool) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=allow_unicode)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _place(location: tuple[int | str, ...]) -> str:

@@ -95,12 +95,12 @@ def _check_not_edited(path: Path, force: bool) -> None:
     """Whether the file is git's, or what this command wrote."""
     if force or (WRITTEN.is_file() and json.loads(WRITTEN.read_text())["sha256"] == _digest(path.read_bytes())):
         return
-    asked = ["git", "diff", "--quiet", "HEAD", "--", str(path)]
     try:
-        edited = subprocess.run(asked, capture_output=True, check=False).returncode == 1
+        asked = ["git", "status", "--porcelain", "--", path.name]
+        said = subprocess.run(asked, cwd=path.parent, capture_output=True, text=True, check=False).stdout
     except OSError:  # no git: nobody knows
-        edited = False
-    if edited:
+        said = ""
+    if said and not said.startswith("??"):
         raise InputError(
             f"{path}: it has changes that are not committed. Commit them, or write over them with --force (what is "
             "there now is kept as a backup in either case)"

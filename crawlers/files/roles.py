@@ -29,7 +29,21 @@ PRICE_WORDS = ("price", "amount", "cost", "mrp")
 SPLIT_NAMES = ("split", "subset", "partition", "set", "fold", "part")
 CATEGORY_WORDS = ("taxonomy", "category", "categories", "breadcrumb", "class", "label", "labels", "type", "subcategory")
 CATEGORY_WORDS += ("department", "group", "kind", "level", "section", "cat", "tags")
-OTHER_WORDS = ("colour", "color", "season", "year", "brand", "size", "material", "usage", "gender", "price", "rating")
+OTHER_WORDS = (
+    "colour",
+    "color",
+    "season",
+    "year",
+    "brand",
+    "size",
+    "material",
+    "usage",
+    "gender",
+    "price",
+    "rating",
+    "id",
+    "code",
+)
 
 
 @dataclass(frozen=True)
@@ -46,10 +60,9 @@ def sample_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
     random = Random(SEED)
     kept: list[tuple[int, dict[str, Any]]] = []
     for count, row in enumerate(row for row in rows if row.fields is not None):
-        place = count if count < SAMPLE_ROWS else random.randrange(count + 1)
-        if place == len(kept):
+        if count < SAMPLE_ROWS:
             kept.append((count, row.fields or {}))
-        elif place < SAMPLE_ROWS:
+        elif (place := random.randrange(count + 1)) < SAMPLE_ROWS:
             kept[place] = (count, row.fields or {})
     return [fields for _, fields in sorted(kept, key=lambda pair: pair[0])]
 
@@ -244,10 +257,10 @@ def _category(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[
             "(several times for several levels); columns that repeat their values: "
             + (", ".join(map(repr, candidates)) or "none")
         )
-    leaf = max(named, key=lambda name: (kinds[name], -names.index(name)))
+    leaf, *coarser = sorted(named, key=lambda name: (-kinds[name], -names.index(name)))  # of equals the later one
     chain = [leaf]
-    for name in sorted(named, key=lambda name: -kinds[name]):
-        if kinds[name] < kinds[chain[0]] and _determines(rows, chain[0], name):
+    for name in coarser:
+        if _determines(rows, chain[0], name):
             chain.insert(0, name)
     if len(chain) == 1:
         return chain, "its name says so, and its values repeat"
