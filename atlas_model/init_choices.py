@@ -12,8 +12,7 @@ from atlas_model.image_survey import ImageStatistics
 from atlas_model.taxonomy import SEPARATOR, CategoryPath
 
 SAME_SHAPE = 1.1  # aspect ratios that differ by less than this factor look alike
-FEW_PRODUCTS = 1_000
-LEAST_PRODUCTS, LEAST_OF_FEW = 10, 5  # of a category
+LEAST_PRODUCTS = 10  # of a category: some seven to learn from
 LEAST_AT_ALL = 3  # one for train, val and test each
 
 
@@ -27,28 +26,30 @@ class Choice:
 
 
 def choose_min_products(counts: Mapping[CategoryPath, int]) -> Choice:
-    """How many products a category needs.
+    """How many products a category needs: 10, or fewer if with 10 less than half of the products would be left.
 
     Args:
         counts: products that have an image, by category.
 
     Raises:
-        InputError: no two categories have enough of them.
+        InputError: no two categories have `LEAST_AT_ALL` of them.
     """
-    products = sum(counts.values())
-    least = LEAST_PRODUCTS if products >= FEW_PRODUCTS else LEAST_OF_FEW
     largest = sorted(counts.values(), reverse=True)
     if len(largest) < 2 or largest[1] < LEAST_AT_ALL:
         told = ", ".join(f"{SEPARATOR.join(path)} {count}" for path, count in list(counts.items())[:5])
         raise InputError(
             f"expected at least two categories with {LEAST_AT_ALL} products that have an image, got {len(largest)} "
-            f"categories: {told}. A model needs something to tell apart"
+            f"categories: {told or 'none'}. A model needs something to tell apart"
         )
-    least = min(least, largest[1])
-    rare = sum(count < least for count in largest)
-    lost = sum(count for count in largest if count < least)
-    what = f"{products} products: " + ("a thousand or more" if least == LEAST_PRODUCTS else "few")
-    return Choice("split.min_products", least, f"{what}; leaves out {rare} categories with {lost} products")
+    products = sum(largest)
+    least = min(LEAST_PRODUCTS, largest[1])
+    while least > LEAST_AT_ALL and 2 * sum(count for count in largest if count >= least) < products:
+        least -= 1
+    rare = [count for count in largest if count < least]
+    if not rare:
+        return Choice("split.min_products", least, "every category has as many")
+    why = f"{len(rare)} of {len(largest)} categories have fewer, {sum(rare)} of {products} products: they are left out"
+    return Choice("split.min_products", least, why)
 
 
 def choose_split(images: ImageStatistics, *, pretrained: bool, hints: Sequence[str]) -> list[Choice]:

@@ -86,6 +86,24 @@ def test_two_categories_at_least() -> None:
             choose_min_products(counts)
 
 
+@pytest.mark.parametrize(
+    ("counts", "least", "told"),
+    [
+        ([100, 50, 10], 10, "every category has as many"),
+        ([100, 50, 9, 1], 10, "2 of 4 categories have fewer, 10 of 160 products"),
+        ([6] * 20, 6, "every category has as many"),
+        ([12, 12, *[5] * 20, 1], 5, "1 of 23 categories have fewer, 1 of 125 products"),
+        ([40, 4], 4, "every category has as many"),
+    ],
+)
+def test_a_category_needs_ten_products_or_fewer_where_most_would_be_lost(
+    counts: list[int], least: int, told: str
+) -> None:
+    choice = choose_min_products({(str(number),): count for number, count in enumerate(counts)})
+    assert choice.value == least
+    assert told in choice.why
+
+
 def test_what_is_chosen_for_training_goes_together() -> None:
     for encoder in (None, "efficientnet_lite0"):
         for images in (50, 300, 10_000):
