@@ -24,6 +24,7 @@ from crawlers.files.products import check_table, write_products
 from crawlers.files.table import read_rows
 from flows.cli import main
 from flows.stages import crawl, fetch, paths
+from flows.stages.entry import read_metrics
 from tests.fetching import jpeg
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,12 +86,8 @@ def run(table: Path, columns: dict[str, Any] | None = None, **changes: Any) -> d
     images = set(read_table(paths.SHARDS, IMAGES, "fetch", ["image_id"])["image_id"].to_pylist())
     assert {ref["image_id"] for ref in refs} - {None} == images
     assert all((ref["image_id"] is None) == (ref["status"] != "ok") for ref in refs)
-    assert metrics("fetch")["statuses"] == Counter(ref["status"] for ref in refs)
+    assert read_metrics("fetch")["statuses"] == Counter(ref["status"] for ref in refs)
     return {ref["image_url"].partition(":")[2]: ref["status"] for ref in refs}
-
-
-def metrics(stage: str) -> dict[str, Any]:
-    return json.loads((paths.METRICS / f"{stage}.json").read_text())
 
 
 # Tables to products
@@ -186,7 +183,7 @@ def test_rows_that_cannot_be_used_are_counted_with_a_reason(here: Path, capsys: 
         {"image": "j.jpg", "category": "A", "sku": {}},
     )
     run(table, {"title": None, "product": "sku"})
-    assert metrics("fetch")["statuses"] == {
+    assert read_metrics("fetch")["statuses"] == {
         "ok": 1,
         "no_category": 2,
         "bad_category": 2,
@@ -194,8 +191,8 @@ def test_rows_that_cannot_be_used_are_counted_with_a_reason(here: Path, capsys: 
         "no_image": 1,
         "label_conflict": 2,
     }
-    assert metrics("fetch")["urls"] == metrics("crawl")["rows"] == 13
-    assert metrics("crawl")["faults"] == {"bad_category": 2, "bad_row": 5, "label_conflict": 1, "no_category": 2}
+    assert read_metrics("fetch")["urls"] == read_metrics("crawl")["rows"] == 13
+    assert read_metrics("crawl")["dropped"] == {"bad_category": 2, "bad_row": 5, "label_conflict": 1, "no_category": 2}
     err = capsys.readouterr().err
     assert "warning: table.jsonl: 10 products cannot be used: bad_row 5 (" in err
     assert "line 13" in err
@@ -205,13 +202,13 @@ def test_rows_of_another_width_are_not_read_as_if_nothing_had_happened(here: Pat
     put("a.jpg", "b.jpg")
     statuses = run(write_csv("a.jpg,A,Shirt, blue", "b.jpg,A", "", 'b.jpg,A,"Shirt, blue"'))
     assert statuses == {"": "bad_row", "b.jpg": "ok"}
-    assert metrics("crawl")["rows"] == 3
+    assert read_metrics("crawl")["rows"] == 3
 
 
 def test_two_categories_of_one_image_are_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put("a.jpg", "b.jpg")
     assert run(write_csv("a.jpg,A,x", "./a.jpg,B,x", "b.jpg,A,x")) == {"a.jpg": "ok", "b.jpg": "ok"}
-    assert metrics("crawl")["images_with_two_categories"] == 1
+    assert read_metrics("crawl")["images_with_two_categories"] == 1
     assert "1 images stand there with two categories, such as a.jpg" in capsys.readouterr().err
 
 
@@ -468,7 +465,7 @@ def test_unchanged_files_are_not_read_again_and_changed_ones_are(here: Path, mon
     monkeypatch.setattr(images, "check", lambda data, most: (checked.append(data), check(data, most))[1])
     run(table)
     assert checked == []
-    assert metrics("fetch")["unchanged"] == 3
+    assert read_metrics("fetch")["unchanged"] == 3
     assert {path: path.read_bytes() for path in first} == first
     Path("photos/b.jpg").write_bytes(jpeg("another"))
     assert run(table) == dict.fromkeys(["a.jpg", "b.jpg", "c.jpg"], "ok")
@@ -516,7 +513,7 @@ def test_images_in_the_table_itself(here: Path, kind: str) -> None:
     assert product["product_id"] == ("files:11.jpg" if kind == "struct" else "files:row 12")
     assert product["taxonomy"] == ["Kind 1"]
     run(table, {"title": None})
-    assert metrics("fetch")["unchanged"] == statuses.count("ok")
+    assert read_metrics("fetch")["unchanged"] == statuses.count("ok")
 
 
 def test_the_crawl_does_not_read_the_images_of_a_table(here: Path) -> None:

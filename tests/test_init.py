@@ -1,7 +1,6 @@
 """`atlas init`: what it writes for which data, what it says of them, and what it refuses."""
 
 import csv
-import json
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from atlas_model.params import load_params
 from flows import init_command
 from flows.cli import main
 from flows.stages import crawl, fetch
+from flows.stages.entry import read_metrics
 from tests.conftest import commit_all
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,7 +107,7 @@ def test_the_stages_take_what_it_writes_and_read_nothing_twice(here: Path) -> No
     init("--table", "products.csv")
     crawl.run(load_params())
     fetch.run(load_params())
-    metrics = json.loads(Path("metrics/fetch.json").read_text())
+    metrics = read_metrics("fetch")
     assert (metrics["statuses"], metrics["unchanged"]) == ({"ok": 36}, 36)
 
 
@@ -197,7 +197,7 @@ def test_folders_are_categories_without_a_table(here: Path, capsys: pytest.Captu
     assert files.table == files.images == Path("photos")
     assert "the folders that an image is in are its category" in capsys.readouterr().out
     crawl.run(load_params())
-    assert json.loads(Path("metrics/crawl.json").read_text())["products"] == 36
+    assert read_metrics("crawl")["products"] == 36
 
 
 def test_images_in_parquet(here: Path) -> None:
@@ -263,6 +263,5 @@ def test_from_a_folder_and_a_table_to_an_evaluated_model_in_two_commands(
     ):
         done = subprocess.run([sys.executable, "-m", *command], env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
-    evaluated = json.loads(Path("metrics/evaluate.json").read_text())
-    assert evaluated["test"]["micro_f1"] >= 0.9, "colours alone tell the categories"
-    assert json.loads(Path("metrics/split.json").read_text())["refs"] == 75
+    assert read_metrics("evaluate")["test"]["micro_f1"] >= 0.9, "colours alone tell the categories"
+    assert read_metrics("split")["refs"] == 75

@@ -50,7 +50,7 @@ class Counts:
 
     products: int
     rows: int
-    faults: dict[str, int]  # products that cannot be used, by the reason; their images are not read
+    dropped: dict[str, int]  # products that cannot be used, by the reason; their images are not read
     discarded_fields: dict[str, int]  # by column: fields of another type than they should be, which were left out
     without_title: int  # products
     images_with_two_categories: int  # of which the stage split uses none
@@ -97,7 +97,7 @@ def write_products(output: Path, *, table: Path, images: Path, separator: str | 
     return Counts(
         products=products,
         rows=read.num_rows,
-        faults=dict(sorted(tally.faults.items())),
+        dropped=dict(sorted(tally.faults.items())),
         discarded_fields=dict(sorted(discarded.fields.items())),
         without_title=tally.without_title,
         images_with_two_categories=len(conflicts),

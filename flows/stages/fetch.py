@@ -6,7 +6,7 @@ from pathlib import Path
 from atlas_model.errors import InputError
 from atlas_model.params import CrawlParams, Params
 from crawlers.fetch.collect import picture_urls, write_images, write_refs
-from crawlers.fetch.pictures import fetch_pictures
+from crawlers.fetch.pictures import Report, fetch_pictures
 from crawlers.fetch.spool import Spool
 from crawlers.files import images as files
 from crawlers.identity import user_agent
@@ -14,6 +14,8 @@ from flows.fan_out import spreading
 from flows.stages import paths
 from flows.stages.connections import connections
 from flows.stages.entry import main, write_metrics
+
+TIMED = ("seconds", "pictures_per_s")
 
 
 def spool_folder(given: CrawlParams) -> Path:
@@ -46,7 +48,7 @@ def run(params: Params) -> None:
         write_images(paths.SHARDS, spool, params.fetch.shard_rows)
         write_refs(paths.REFS, paths.PRODUCTS, spool)
         spool.drop_unwanted()
-    write_metrics("fetch", {"snapshot": params.crawl.snapshot} | report.to_json())
+    _report(params, report)
     if params.crawl.source == "demo":  # the demo shop's code may change under one snapshot
         shutil.rmtree(folder)
 
@@ -68,7 +70,17 @@ def _read_files(params: Params, folder: Path) -> None:
         write_images(paths.SHARDS, spool, params.fetch.shard_rows)
         files.write_refs(paths.REFS, paths.PRODUCTS, spool)
         spool.drop_unwanted()
-    write_metrics("fetch", {"snapshot": params.crawl.snapshot} | report.to_json())
+    _report(params, report)
+
+
+def _report(params: Params, report: Report) -> None:
+    found = report.to_json()
+    write_metrics(
+        "fetch",
+        {"images": report.pictures, "dropped": sum(report.statuses.values()) - report.statuses.get("ok", 0)},
+        {"snapshot": params.crawl.snapshot} | {key: value for key, value in found.items() if key not in TIMED},
+        {key: found[key] for key in TIMED},
+    )
 
 
 if __name__ == "__main__":
