@@ -144,13 +144,11 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument("--output", type=Path, metavar="DIR", help="default: zoom_train.labelled of params.yaml")
     importing.set_defaults(command=_import_manifest)
 
-    _add_init_command(commands)
-    check = commands.add_parser("check", help="find the faults of params.yaml and the files that it names")
-    check.set_defaults(command=_check)
+    _add_project_commands(commands)
     return parser
 
 
-def _add_init_command(commands: Any) -> None:
+def _add_project_commands(commands: Any) -> None:
     starting = commands.add_parser(
         "init",
         help="look at a folder of images and its table, and write params.yaml for them",
@@ -174,6 +172,9 @@ def _add_init_command(commands: Any) -> None:
     starting.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", dest="params_file")
     starting.add_argument("--force", action="store_true", help="also over changes that are not committed")
     starting.set_defaults(command=_init)
+
+    check = commands.add_parser("check", help="find the faults of params.yaml and the files that it names")
+    check.set_defaults(command=_check)
 
 
 def _add_champion_commands(commands: Any) -> None:

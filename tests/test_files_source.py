@@ -238,7 +238,8 @@ def test_single_titles_prices_and_splits_of_another_type_are_left_out_and_told(
         {**common, "image": "b.jpg", "title": 3, "price": "unknown"},
         {**common, "image": "c.jpg", "title": None, "split": "holdout"},
     )
-    found = products_of(table, price="price", split="split")
+    crawl.run(stage_params(table, {"price": "price", "split": "split"}))
+    found = read_table(paths.PRODUCTS, PRODUCTS, "crawl").to_pylist()
     assert [product["title"] for product in found] == ["Shirt", "", ""]
     assert [product["price"] for product in found] == [3, None, 3]
     assert [product["split_hint"] for product in found] == ["train", "train", None]
