@@ -120,10 +120,12 @@ def choose_training(encoder: str | None, images: int) -> list[Choice]:
         ]
     return [
         Choice("train.encoder", encoder, "its ImageNet weights are there"),
-        Choice("train.weights", "package" if encoder.startswith("efficientnet") else "imagenet"),
-        Choice("train.fine_tune_from", "none" if few else "stage7"),
-        Choice("train.flip", False),
+        Choice("train.weights", "package"),
+        Choice("train.fine_tune_from", "none", f"{images} images are too few to train the encoder"),
+        Choice("train.views", 2),
+        Choice("train.flip", True),
         Choice("train.shift", 0),
         Choice("train.batch_size", 16 if few else 64, f"{images} images"),
-        Choice("train.epochs", 30 if few else 10),
+        Choice("train.epochs", 30),
+        Choice("train.patience", 10),
     ]

@@ -72,7 +72,7 @@ class FilesParams(Section):
     """A table and a folder of images, read when crawl.source is "files"."""
 
     table: FilePath  # .csv, .tsv, .jsonl or .parquet; or the folder of images: its folders are the category paths
-    images: FilePath  # a folder; nothing outside it is read
+    images: FilePath  # a folder; nothing outside it is read. Where the table holds the images, the table itself will do
     separator: Annotated[str, Field(min_length=1)] | None  # between the levels in one category column; null: one level
     columns: FileColumns
 

@@ -156,7 +156,7 @@ def _add_project_commands(commands: Any) -> None:
         "for them, and say what was chosen and why, what is wrong with the data, and what to do next.",
     )
     starting.add_argument(
-        "--images", type=Path, metavar="DIR", required=True, help="the folder; nothing in it is changed"
+        "--images", type=Path, metavar="DIR", help="the folder; a Parquet table may hold the images itself"
     )
     starting.add_argument(
         "--table", type=Path, metavar="FILE", help="default: none; the folders that an image is in are its category"

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from atlas_model.errors import InputError, ParamsError
+from atlas_model.errors import InputError, MissingError, ParamsError
 from atlas_model.files import replacing, write_json
 from atlas_model.image_survey import ImageStatistics, survey
 from atlas_model.init_choices import Choice, choose_min_products, choose_split, choose_training
@@ -62,12 +62,18 @@ class Found:
 
 
 def init(
-    *, images: Path, table: Path | None, params_file: Path, columns: Sequence[str], force: bool, run: str = "dvc repro"
+    *,
+    images: Path | None,
+    table: Path | None,
+    params_file: Path,
+    columns: Sequence[str],
+    force: bool,
+    run: str = "dvc repro",
 ) -> int:
     """Write ``params_file`` for a data set, and print what was chosen, why, what is wrong, and what to do next.
 
     Args:
-        images: the folder of images.
+        images: the folder of images; None: they are in the table.
         table: of their categories; None: the folders are those.
         params_file: starts from what it says.
         columns: ``role=name``, for what would be guessed wrongly.
@@ -77,17 +83,24 @@ def init(
     Raises:
         InputError: the data cannot be used as a whole, or ``params_file`` has changes that would be lost.
     """
+    if images is None:
+        if table is None or table.suffix.lower() not in PARQUET:
+            raise InputError("expected --images DIR; only a Parquet table (--table FILE) may hold the images itself")
+        images = table
     params = load_params(params_file)
     _check_not_edited(params_file, force)
     folder = Folder(images)
+    if table is not None and not table.exists():
+        raise MissingError(f"{table}: no such file; expected a table (CSV, JSONL or Parquet)")
     _check_apart(images)
     guess = FOLDER_GUESS if table is None else _guess(table, folder, columns)
     found = _look(params, folder, table or images, guess)
     choices = _choices(found, images, table, guess)
     content = _with_choices(params_file, choices)
     backup = _write(params_file, content)
-    _print(found, images, table or images, choices, _written(params_file, backup))
-    sys.stdout.write(f"\nNext: {run}\n")
+    stops = _too_many_fail(found, params)
+    _print(found, images, table or images, choices, [_written(params_file, backup), *stops])
+    sys.stdout.write(f"\nNext: {'mend that, then ' if stops else ''}{run}\n")
     return 0
 
 
@@ -185,8 +198,12 @@ def _look(params: Params, folder: Folder, table: Path, guess: Guess) -> Found:
         conflicts=sorted(names[image_id] for image_id, paths_of in shown.items() if len(paths_of) > 1),
         copies=sum(paths_of.total() - 1 for paths_of in shown.values() if len(paths_of) == 1),
         hints=Counter(hint for hint in read["split_hint"] if hint is not None),
-        unnamed=sum(path.relative_to(folder.path).as_posix() not in listed for path in picture_files(folder.path)),
+        unnamed=0 if folder.is_table else sum(name not in listed for name in _files(folder.path)),
     )
+
+
+def _files(folder: Path) -> Iterator[str]:
+    return (path.relative_to(folder).as_posix() for path in picture_files(folder))
 
 
 def _choices(found: Found, images: Path, table: Path | None, guess: Guess) -> list[Choice]:
@@ -276,18 +293,29 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _too_many_fail(found: Found, params: Params) -> list[str]:
+    """That the stage fetch would stop, if it would."""
+    total, failed = found.statuses.total(), found.statuses.total() - found.statuses["ok"]
+    if failed <= params.fetch.max_failed_share * total:
+        return []
+    return [
+        f"WARNING: {failed} of {total} images cannot be used (see below), more than fetch.max_failed_share allows: "
+        "the stage fetch would stop. Mend the table or the folder, or raise that share"
+    ]
+
+
 def _written(path: Path, backup: Path | None) -> str:
     return f"{path}: " + ("says so already" if backup is None else f"written; what it said before is in {backup}")
 
 
-def _print(found: Found, images: Path, table: Path, choices: Sequence[Choice], written: str) -> None:
+def _print(found: Found, images: Path, table: Path, choices: Sequence[Choice], words: Sequence[str]) -> None:
     statistics = found.images
     colours = "grey" if statistics.grey else "coloured"
     lines = [
         f"{images}: {statistics.count} different images, {statistics.median_side} px (median), {colours}",
         f"{table}: {found.counts.rows} rows, {found.counts.products} products, {len(found.products)} categories",
         "",
-        written,
+        *words,
     ]
     width = max(len(_shown(choice)) for choice in choices)
     lines += [f"  {_shown(choice):{min(width, 60)}}  {choice.why}".rstrip() for choice in choices]

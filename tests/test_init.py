@@ -207,8 +207,29 @@ def test_images_in_parquet(here: Path) -> None:
         for row in rows
     ]
     pq.write_table(pa.Table.from_pylist(table), "products.parquet")
-    assert init("--table", "products.parquet") == 0
-    assert load_params().crawl.files.columns.image == "image"
+    shutil.rmtree(photos)
+    assert main(["init", "--table", "products.parquet"]) == 0
+    files = load_params().crawl.files
+    assert (files.columns.image, files.images) == ("image", Path("products.parquet"))
+    crawl.run(load_params())
+    fetch.run(load_params())
+    assert read_metrics("fetch")["statuses"] == {"ok": 36}
+
+
+def test_images_have_to_be_somewhere(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--table", "products.csv"]) == 2
+    assert "expected --images DIR" in capsys.readouterr().err
+
+
+def test_data_that_would_stop_the_next_command_are_told_first(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos, rows = data_set()
+    write(rows)
+    for number in range(6):
+        (photos / f"hats/{number}.jpg").unlink()
+    assert init("--table", "products.csv") == 0
+    out = capsys.readouterr().out
+    assert "WARNING: 6 of 36 images cannot be used (see below), more than fetch.max_failed_share allows" in out
+    assert out.endswith("Next: mend that, then dvc repro\n")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from atlas_model.errors import MissingError
+from crawlers.files.table import PARQUET
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -26,12 +27,16 @@ class RefusedError(Exception):
 class Folder:
     """The files in ``path`` and below it.
 
+    Args:
+        path: a folder; or a Parquet table that holds its images itself, in which there are no files.
+
     Raises:
-        MissingError: it is no folder.
+        MissingError: it is neither.
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.is_dir():
+        self.is_table = path.is_file() and path.suffix.lower() in PARQUET
+        if not path.is_dir() and not self.is_table:
             raise MissingError(f"{path}: expected a folder of images, got {'a file' if path.exists() else 'nothing'}")
         self.path = path
         self._root = path.resolve(strict=True)
@@ -48,6 +53,8 @@ class Folder:
             raise RefusedError("no_image")
         if URL.match(name):
             raise RefusedError("url_not_path")
+        if self.is_table:
+            raise RefusedError("not_found")
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise RefusedError("outside_folder")
