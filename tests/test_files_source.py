@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -553,6 +554,15 @@ def test_the_example_in_data_is_valid(here: Path, monkeypatch: pytest.MonkeyPatc
     assert all((given.images / row["image"]).is_file() for row in rows)
 
 
+def repro_fetch(git_env: dict[str, str]) -> list[str]:
+    """The stages that ran."""
+    env = {**git_env, "PATH": os.pathsep.join([str(Path(sys.executable).parent), git_env["PATH"]])}
+    command = [sys.executable, "-m", "dvc", "repro", "fetch"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return re.findall(r"Running stage '(\w+)'", done.stdout)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_an_edit_of_the_table_or_of_the_folder_runs_the_stages_that_read_it(
@@ -560,14 +570,7 @@ def test_an_edit_of_the_table_or_of_the_folder_runs_the_stages_that_read_it(
 ) -> None:
     monkeypatch.chdir(project)
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("source: demo ", "source: files "))
-    env = {**git_env, "PATH": os.pathsep.join([str(Path(sys.executable).parent), git_env["PATH"]])}
-
-    def repro() -> list[str]:
-        command = [sys.executable, "-m", "dvc", "repro", "fetch"]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        return re.findall(r"Running stage '(\w+)'", done.stdout)
-
+    repro = partial(repro_fetch, git_env)
     assert repro() == ["crawl", "fetch"]
     refs = read_table(paths.REFS, REFS, "fetch")
     assert refs.num_rows == 30
@@ -585,9 +588,27 @@ def test_an_edit_of_the_table_or_of_the_folder_runs_the_stages_that_read_it(
     Path("data/files/images/spare.jpg").write_bytes(jpeg("spare"))
     assert repro() == ["fetch"], "DVC knows the folder as a whole"
     table.unlink()
-    done = subprocess.run([sys.executable, "-m", "dvc", "repro"], env=env, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "data/files/products.csv" in done.stderr
+    with pytest.raises(AssertionError, match=r"ERROR: .*data/files/products\.csv"):
+        repro()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_folders_as_categories_under_dvc(
+    project: Path, git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is a dependency twice: as the table and as the images."""
+    monkeypatch.chdir(project)
+    put("Men/1.jpg", "Women/1.jpg")
+    text = Path("params.yaml").read_text().replace("source: demo ", "source: files ")
+    Path("params.yaml").write_text(re.sub(r"data/files/(products.csv|images) ", "photos ", text))
+    repro = partial(repro_fetch, git_env)
+    assert repro() == ["crawl", "fetch"]
+    assert repro() == []
+    put("Men/2.jpg")
+    assert repro() == ["crawl", "fetch"]
+    assert read_table(paths.REFS, REFS, "fetch")["status"].to_pylist() == ["ok"] * 3
+    assert repro() == []
 
 
 @pytest.mark.slow
