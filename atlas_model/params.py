@@ -22,6 +22,7 @@ PARAMS_FILE = Path("params.yaml")
 FilePath = Annotated[Path, Field(strict=False)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+ColumnName = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -56,13 +57,40 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class CrawlParams(Section):
-    """From categories of shops (or a manifest) to products."""
+class FileColumns(Section):
+    """What the columns of a table of images are called; see docs/files.md for the types that they may have."""
 
-    source: Literal["demo", "shops", "manifest"]
+    image: ColumnName  # paths relative to crawl.files.images; in Parquet also the bytes, or a struct of bytes and path
+    category: Annotated[list[ColumnName], Field(min_length=1)]  # one that holds the whole path, or one per level
+    product: ColumnName | None  # rows with the same value are one product; null: each row is a product
+    title: ColumnName | None
+    price: ColumnName | None
+    split: ColumnName | None  # train, val or test; counts where split.respect_hint says so
+
+
+class FilesParams(Section):
+    """A table and a folder of images, read when crawl.source is "files"."""
+
+    table: FilePath  # .csv, .tsv, .jsonl or .parquet; or the folder of images: its folders are the category paths
+    images: FilePath  # a folder; nothing outside it is read. Where the table holds the images, the table itself will do
+    separator: Annotated[str, Field(min_length=1)] | None  # between the levels in one category column; null: one level
+    columns: FileColumns
+
+    @model_validator(mode="after")
+    def _one_way_to_write_a_path(self) -> Self:
+        if self.separator is not None and len(self.columns.category) > 1:
+            raise ValueError("separator is for one category column: it must be null where columns.category has several")
+        return self
+
+
+class CrawlParams(Section):
+    """From categories of shops, a manifest, or a table of local images, to products."""
+
+    source: Literal["demo", "shops", "manifest", "files"]
     snapshot: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]  # also the name of a folder
     sources: FilePath  # CSV: a Taxonomy column (A->B->C) and a column of category URLs per shop
     manifest: FilePath  # JSON of picture URLs, read when source is "manifest"
+    files: FilesParams
     contact: Annotated[str, Field(min_length=3)]  # address or URL at the end of the user agent
     connect: dict[str, Address]  # host -> "address:port" in a network of yours; all else must have public addresses
     robots_tags: list[Annotated[str, Field(pattern=r"^[a-z-]+$")]]  # directives of X-Robots-Tag that keep us out
@@ -89,7 +117,9 @@ class FetchParams(Section):
     timeout_s: PositiveFloat  # whole deadline of one attempt
     max_bytes: PositiveInt  # a larger picture is refused (status too_large)
     max_pixels: Annotated[int, Field(gt=0, le=40_000_000)]  # likewise; at most images.MAX_PIXELS
-    max_failed_share: Probability  # of all URLs; with more time-outs, 5xx and the like the stage fails, to be run again
+    # Of all URLs; with more time-outs, 5xx and the like the stage fails, to be run again. With source "files": of all
+    # images of the table; with more that cannot be used the stage fails.
+    max_failed_share: Probability
     reuse: Literal["never", "validate", "always"]  # pictures of an earlier snapshot: ask again, ask if changed, trust
     obey_robots: bool  # ask for robots.txt of the pictures' hosts, and heed it
     shard_rows: PositiveInt  # pictures per Parquet shard
@@ -127,7 +157,7 @@ class SplitParams(Section):
     """From products and pictures to train, val and test."""
 
     taxonomy: FilePath  # category paths, as CSV or text
-    labels: Literal["listed", "met"]  # listed: those of the taxonomy file; met: whatever the products have
+    labels: Literal["listed", "met"]  # listed: those of the taxonomy file; met: all that stay in the split
     image_size: Annotated[int, Field(ge=16, le=1024)]  # px, square: pictures are stored at this size
     image_mode: Literal["L", "RGB"]
     resize: Literal["squash", "pad", "crop"]  # ignore the aspect ratio (the paper); pad with black; crop at the middle

@@ -235,7 +235,7 @@ def test_a_manifest_goes_the_same_way(project: Project) -> None:
         for product in products
     ]
     images[0]["filename"] = "../../outside.jpg"
-    images[1]["image_url"] = "file:///etc/passwd"
+    images[1]["image_url"] = "ftp://shop-a.demo.test/1.jpg"
     images[2]["image_url"] = "http://shop-a.demo.test/no-such-picture.jpg"
     (project.root / "mine.json").write_text(json.dumps({"images": images}))
     with running_shop() as connect_map:

@@ -17,7 +17,7 @@ from atlas_model import split_files
 from atlas_model.errors import InputError
 from atlas_model.images import Preprocessing, encode_png
 from atlas_model.params import Params, load_params
-from atlas_model.records import IMAGES, PRODUCTS, REFS, SCORES, ShardWriter, write_table
+from atlas_model.records import IMAGES, PRODUCTS, REFS, SCORES, ShardWriter, read_table, write_table
 from atlas_model.split_files import SplitWriter, read_columns
 from atlas_model.splitting import SPLITS
 from atlas_model.taxonomy import Taxonomy
@@ -157,6 +157,18 @@ def test_the_taxonomy_is_what_was_met_or_the_given_one(run: Callable[..., None],
     run(labels="listed", taxonomy=given)
     assert Taxonomy.from_json(json.loads(paths.TAXONOMY.read_text())).paths == (("Clothing", "Shirt"), ("Bags", "Bag"))
     assert metrics()["dropped"]["not_in_taxonomy"] == 59
+
+
+def test_a_rare_category_is_none_that_was_met(run: Callable[..., None]) -> None:
+    table = read_table(paths.PRODUCTS, PRODUCTS, "crawl").to_pylist()
+    for product in table[:3]:
+        product["taxonomy"] = ["Bags", "Bag"]
+    table[3]["taxonomy"] = []  # of a faulty row
+    write_table(paths.PRODUCTS, pa.Table.from_pylist(table, schema=PRODUCTS), PRODUCTS)
+    run(min_products=5)
+    assert Taxonomy.from_json(json.loads(paths.TAXONOMY.read_text())).paths == tuple(map(tuple, CATEGORIES))
+    run(min_products=5, rare="train")
+    assert ("Bags", "Bag") in Taxonomy.from_json(json.loads(paths.TAXONOMY.read_text())).paths
 
 
 def test_an_empty_split_is_an_error_with_counts_and_leaves_the_old_one(run: Callable[..., None]) -> None:

@@ -43,6 +43,9 @@ def run(params: Params) -> None:
         respect_hint=options.respect_hint,
         seed=options.seed,
     )
+    if options.labels == "met":  # a model must not answer what it was never shown
+        kept = {products[ref.product_id].category for ref, found in zip(refs, outcomes, strict=True) if found in SPLITS}
+        taxonomy = Taxonomy([path for path in taxonomy.paths if path in kept] or taxonomy.paths)
     counts = count_outcomes(outcomes, [ref.product_id for ref in refs])
     _check_none_empty(counts)
 
@@ -103,7 +106,7 @@ def _taxonomy(options: SplitParams, products: Iterable[Product]) -> Taxonomy:
     """The listed paths, or all that were met."""
     if options.labels == "listed":
         return load_taxonomy(options.taxonomy)
-    return Taxonomy(sorted({product.category for product in products}))
+    return Taxonomy(sorted({product.category for product in products if product.category}))
 
 
 def _check_none_empty(counts: Mapping[str, Any]) -> None:
