@@ -48,12 +48,12 @@ class PathHead(nn.Module):
 
     def of_paths(self, scores: Float[Tensor, "b paths"]) -> Float[Tensor, "b edges"]:
         """The logarithm of the sum of ``exp(scores)`` over the paths below each edge."""
-        nodes = scores.new_full((len(scores), len(self.parent) + 1), -torch.inf)
+        nodes = scores.new_full((scores.shape[0], len(self.parent) + 1), -torch.inf)
         nodes[:, self.end] = scores[:, self.path_of_end]
         for above, start, stop in reversed(list(zip(self._levels, self._levels[1:], self._levels[2:], strict=False))):
             parent = self.parent[start - 1 : stop - 1] - above  # of the nodes of this level, within theirs
             below = nodes[:, start:stop]
-            index = parent.expand(len(scores), -1)
+            index = parent.expand(scores.shape[0], -1)
             width = start - above
             most = (
                 below.detach()
