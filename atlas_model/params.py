@@ -129,7 +129,8 @@ class ZoomTrainParams(Section):
     """Training the zoomed/normal classifier."""
 
     labelled: FilePath  # folder of Parquet: records.LABELLED
-    image_size: Annotated[int, Field(ge=16, le=512)]  # px, square; 150 in the paper
+    model: Literal["cnn", "linear"]  # the paper's network, or a linear layer on features of EfficientNet-Lite0
+    image_size: Annotated[int, Field(ge=16, le=512)]  # px, square, for both; 150 in the paper
     batch_size: PositiveInt
     epochs: PositiveInt  # at most
     patience: PositiveInt  # epochs without a better validation loss before it stops
@@ -148,6 +149,9 @@ class ZoomTrainParams(Section):
 class ZoomParams(Section):
     """Scoring every picture as zoomed or normal."""
 
+    enabled: bool  # false: nothing is trained nor scored, and every readable image is kept
+    filter: Literal["trained", "photographs"]  # what zoom_train makes of zoom_train.labelled; or the bundled filter
+    max_share: Annotated[float, Field(gt=0, le=1)]  # a filter that would discard more of the images stops the stage
     threshold: Probability | None  # p_zoomed at or above it is dropped; null: the one chosen on validation
     batch_size: PositiveInt
     device: Device

@@ -73,9 +73,9 @@ LABELLED = pa.schema(
 SCORES = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
-        pa.field("p_zoomed", pa.float32()),  # null where the picture could not be decoded
+        pa.field("p_zoomed", pa.float32()),  # null where the picture could not be decoded, or no filter is on
         pa.field("keep", pa.bool_(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),  # normal, zoomed, unreadable
+        pa.field("reason", pa.string(), nullable=False),  # normal, zoomed, unreadable, not_filtered (no filter is on)
         pa.field("phash", pa.uint64()),  # 64-bit perceptual hash of the whole picture
     ]
 )
