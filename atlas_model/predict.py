@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from atlas_model.calibration import deepest_confident, descend
+from atlas_model.calibration import descend
 from atlas_model.categorizer import Categorizer, load_categorizer
 from atlas_model.device import choose_device
 from atlas_model.errors import CheckpointError
+from atlas_model.exact_search import exact_search
 from atlas_model.images import Preprocessing, to_array
-from atlas_model.search import Found
-from atlas_model.taxonomy import SEPARATOR, START, CategoryPath
+from atlas_model.products import Pool, ranked_paths
+from atlas_model.search import DeviceTrie, Found
+from atlas_model.taxonomy import SEPARATOR, START, CategoryPath, Taxonomy
 
 if TYPE_CHECKING:
     from atlas_model.engines import EngineName
@@ -39,11 +41,31 @@ class Prediction:
 NOT_SURE = Prediction((), None, ())
 
 
+@dataclass(frozen=True)
+class ProductPrediction:
+    """What all images of a product come to."""
+
+    predictions: list[Prediction]  # best first
+    images: int  # that it is made of
+    disagree: bool  # as of `products.Pool`: whatever the predictions' depth, it is about whole paths
+
+
 class Predictor:
     """A trained model, ready to answer."""
 
     def __init__(self, model: Categorizer, preprocessing: Preprocessing, device: torch.device) -> None:
         self._model, self._preprocessing, self.device = model, preprocessing, device
+        self._trie: DeviceTrie | None = None  # made once it is asked for
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The paths that it knows."""
+        return self._model.taxonomy
+
+    @property
+    def nodes(self) -> int:
+        """Of the taxonomy's trie."""
+        return len(self.taxonomy.trie.path)
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> Self:
@@ -94,12 +116,37 @@ class Predictor:
         Raises:
             CheckpointError: the model's weights give no probabilities.
         """
-        pictures = torch.from_numpy(pixels).to(self.device)
-        top = min(top, len(self._model.taxonomy))
         with torch.inference_mode():
-            if min_confidence is None:
-                return list(self._paths(self._model.search(pictures, beam=max(beam, top), top=top)))
-            return [[answer] for answer in self._sure(pictures, min_confidence)]
+            cells = self._cells(pixels)
+            log_p = None if min_confidence is None else self._exact(cells)
+            return self._answers(cells, log_p, beam, top, min_confidence)
+
+    def answer_and_distribution(
+        self, pixels: UInt8[np.ndarray, "b c h w"], beam: int = 5, top: int = 1, min_confidence: float | None = None
+    ) -> tuple[list[list[Prediction]], Float[np.ndarray, "b nodes"]]:
+        """As `answer`, and what a `products.Pool` takes: log p of every node of the taxonomy's trie."""
+        with torch.inference_mode():
+            cells = self._cells(pixels)
+            log_p = self._exact(cells)
+            return self._answers(cells, log_p, beam, top, min_confidence), log_p.cpu().numpy()
+
+    def distribution(self, pixels: UInt8[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b nodes"]:
+        """Log p of every node of the taxonomy's trie for prepared pictures: what a `products.Pool` takes."""
+        with torch.inference_mode():
+            return self._exact(self._cells(pixels)).cpu().numpy()
+
+    def pool(self) -> Pool:
+        """Of a product, to add its images' distributions to."""
+        return Pool(self.taxonomy)
+
+    def conclude(self, pool: Pool, top: int = 1, min_confidence: float | None = None) -> ProductPrediction:
+        """The answer of a product, searched exactly; ``top`` and ``min_confidence`` as of `answer`."""
+        log_p = pool.log_p
+        if min_confidence is None:
+            found = [self._whole(log_p, path) for path in ranked_paths(self.taxonomy, log_p, top).tolist()]
+        else:
+            found = list(self._sure(torch.from_numpy(log_p[None]), min_confidence))
+        return ProductPrediction(found, pool.images, pool.disagree)
 
     def attention_overlay(self, picture: Image.Image, answer: Prediction) -> Image.Image:
         """A strip that shows where the model looked for each level of its ``answer``, and no further."""
@@ -113,6 +160,39 @@ class Predictor:
         title = (SEPARATOR.join(answer.path) or "not sure") + probability
         return overlay(self._preprocessing.apply(picture), answer.path, attention[0].cpu().numpy(), title=title)
 
+    def _cells(self, pixels: UInt8[np.ndarray, "b c h w"]) -> Float[torch.Tensor, "b cells d"]:
+        cells: torch.Tensor = self._model.encoder(torch.from_numpy(pixels).to(self.device))
+        return cells
+
+    def _exact(self, cells: Float[torch.Tensor, "b cells d"]) -> Float[torch.Tensor, "b nodes"]:
+        if self._trie is None:
+            self._trie = DeviceTrie.of(self.taxonomy.trie, self.device)
+        model = self._model
+        _, log_p = exact_search(
+            model.decoder,
+            cells,
+            self._trie,
+            top=1,
+            normalize=model.architecture.normalize,
+            temperature=model.temperature,
+        )
+        _check_probabilities(~log_p.isnan())
+        return log_p
+
+    def _answers(
+        self,
+        cells: Float[torch.Tensor, "b cells d"],
+        log_p: Float[torch.Tensor, "b nodes"] | None,
+        beam: int,
+        top: int,
+        min_confidence: float | None,
+    ) -> list[list[Prediction]]:
+        if min_confidence is None:
+            top = min(top, len(self.taxonomy))
+            return list(self._paths(self._model.search_cells(cells, beam=max(beam, top), top=top)))
+        assert log_p is not None
+        return [[answer] for answer in self._sure(log_p, min_confidence)]
+
     def _paths(self, found: Found) -> Iterator[list[Prediction]]:
         _check_probabilities(found.path[:, 0] >= 0)
         columns = (found.path.tolist(), found.log_probability.exp().tolist(), found.reached.exp().tolist())
@@ -124,13 +204,16 @@ class Predictor:
                     answers.append(Prediction(path, probability, tuple(reached[: len(path)])))
             yield answers
 
-    def _sure(self, pictures: UInt8[torch.Tensor, "b c h w"], min_confidence: float) -> Iterator[Prediction]:
-        taxonomy = self._model.taxonomy
-        _, log_p = self._model.exact(pictures)
-        _check_probabilities(~log_p.isnan())
-        levels = descend(taxonomy.trie, log_p).probability.tolist()
-        for (path, probability), row in zip(deepest_confident(taxonomy, log_p, min_confidence), levels, strict=True):
-            yield Prediction(path, probability, tuple(row[: len(path)])) if path else NOT_SURE
+    def _whole(self, log_p: Float[np.ndarray, "nodes"], path: int) -> Prediction:
+        names, route = self.taxonomy.paths[path], self.taxonomy.trie.routes[path]
+        levels = np.exp(log_p[route[1 : len(names) + 1]]).tolist()
+        return Prediction(names, float(np.exp(log_p[route.max()])), tuple(levels))
+
+    def _sure(self, log_p: Float[torch.Tensor, "b nodes"], min_confidence: float) -> Iterator[Prediction]:
+        descent = descend(self.taxonomy.trie, log_p)
+        for row, level in enumerate(descent.levels(min_confidence).tolist()):
+            path, levels = descent.names(self.taxonomy, row, level), descent.probability[row].tolist()
+            yield Prediction(path, levels[level - 1], tuple(levels[: len(path)])) if path else NOT_SURE
 
 
 def _check_probabilities(sound: Bool[torch.Tensor, "..."]) -> None:

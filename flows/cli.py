@@ -70,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--attention", type=Path, metavar="OUT.png", help="draw where the model looked (one picture)")
     predict.add_argument("--json", action="store_true", dest="as_json", help="one JSON object per picture")
     predict.add_argument(
+        "--product", action="store_true", help="all pictures together are one product, and get one answer"
+    )
+    predict.add_argument(
         "--min-confidence",
         type=_probability,
         metavar="P",
@@ -90,6 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument(
         "--output", type=Path, metavar="OUT.parquet", help="for the answers; interrupted, the same command goes on"
+    )
+    predict.add_argument(
+        "--products",
+        type=Path,
+        metavar="OUT.parquet",
+        help="for answers of products, with --input: its column product_id says whose each picture is, or its folders",
     )
     predict.add_argument(
         "--batch-size", type=_positive, default=64, metavar="N", help="pictures at once, of --input (default 64)"
@@ -178,18 +187,18 @@ def _probability(text: str) -> float:
     raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
 
 
-def _predict(given: Path | None, output: Path | None, *, batch_size: int, **options: Any) -> int:
+def _predict(given: Path | None, output: Path | None, *, products: Path | None, batch_size: int, **options: Any) -> int:
     import gc
 
     gc.disable()  # to look through what is being imported for garbage takes a tenth of the start
     from flows.predict_command import predict
 
     gc.enable()
-    if given is None and output is None:
+    if given is None and output is None and products is None:
         return predict(**options)
     from flows.predict_file_command import predict_file
 
-    return predict_file(given, output, batch_size=batch_size, **options)
+    return predict_file(given, output, products=products, batch_size=batch_size, **options)
 
 
 def _export(**options: Any) -> int:

@@ -1,4 +1,4 @@
-"""``atlas predict``: pictures from files, folders or stdin to category paths on stdout.
+"""``atlas predict``: pictures from files, folders or stdin to category paths on stdout, or to one path of a product.
 
 A picture that cannot be read gets one line on stderr, and the others go on.
 """
@@ -10,14 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from atlas_model.errors import InputError, PictureError
 from atlas_model.images import decode
 from atlas_model.picture_files import picture_files, read_picture
-from atlas_model.predict import BATCH, Prediction, Predictor
+from atlas_model.predict import BATCH, Prediction, Predictor, ProductPrediction
 from atlas_model.progress import say
 from atlas_model.taxonomy import SEPARATOR
 from flows.model_folders import model_folder
@@ -39,19 +40,24 @@ def predict(
     engine: "EngineName",
     attention: Path | None,
     as_json: bool,
+    product: bool,
 ) -> int:
-    """Print the ``top`` paths of each picture; 2 if one of them could not be read, else 0.
+    """Print the ``top`` paths of each picture, or of all together as one product; 2 if one could not be read, else 0.
 
     Raises:
-        InputError: no picture, or options that exclude each other.
+        InputError: no picture, or options that exclude each other, or a product without a picture that can be read.
     """
     check_confidence(top, min_confidence)
+    if product and attention is not None:
+        raise InputError("--attention draws one picture: expected no --product")
     folder = model_folder(model)
     say(f"model: {folder}")
     predictor = Predictor.load(folder)
     if engine != "auto":
         predictor.accelerate(engine, engine_cache())
     paths = _picture_paths(pictures)
+    pool = predictor.pool() if product else None
+    readable: list[Path] = []  # of the product
     seen = unreadable = 0
     while batch := list(islice(paths, BATCH)):
         if engine == "auto" and seen == BATCH:  # the first batch takes less time than to find and start an engine
@@ -61,14 +67,25 @@ def predict(
             raise InputError("--attention draws one picture: expected one path, got more")
         decoded = list(_decoded(batch))
         unreadable += len(batch) - len(decoded)
+        if pool is not None:
+            if decoded:
+                pool.add(predictor.distribution(np.stack([predictor.prepare(picture) for _, picture in decoded])))
+                readable += [path for path, _ in decoded]
+            continue
         found = predictor.predict([picture for _, picture in decoded], beam, top, min_confidence)
         for (path, picture), predictions in zip(decoded, found, strict=True):
-            sys.stdout.write(_as_json(path, predictions) if as_json else _as_lines(path, predictions))
+            name = str(path)
+            sys.stdout.write(_as_json({"picture": name}, predictions) if as_json else _as_lines(name, predictions))
             if attention is not None:
                 _write_attention(attention, predictor.attention_overlay(picture, predictions[0]))
         sys.stdout.flush()  # who reads a pipe need not wait for the other batches
     if not seen:
         raise InputError("expected pictures, got none: name files or folders, or write their paths to stdin")
+    if pool is not None:
+        if not readable:
+            raise InputError(f"expected a picture of the product that can be read, got none of {seen}")
+        found = predictor.conclude(pool, top, min_confidence)
+        sys.stdout.write(_product_as_json(readable, found) if as_json else _product_as_lines(found))
     return InputError.exit_code if unreadable else 0
 
 
@@ -123,23 +140,32 @@ def _decoded(paths: Iterable[Path]) -> Iterator[tuple[Path, Image.Image]]:
             say(f"error: {printable(str(path))}: {reason}")
 
 
-def _as_lines(path: Path, predictions: Sequence[Prediction]) -> str:
-    name = printable(str(path))
+def _as_lines(name: str, predictions: Sequence[Prediction], more: str = "") -> str:
+    name = printable(name)
     return "".join(
-        f"{name}\t{prediction.probability:.3f}\t{printable(SEPARATOR.join(prediction.path))}\n"
+        f"{name}\t{prediction.probability:.3f}\t{printable(SEPARATOR.join(prediction.path))}{more}\n"
         if prediction.path
-        else f"{name}\t-\t{NOT_SURE}\n"
+        else f"{name}\t-\t{NOT_SURE}{more}\n"
         for prediction in predictions
     )
 
 
-def _as_json(path: Path, predictions: Sequence[Prediction]) -> str:
+def _product_as_lines(found: ProductPrediction) -> str:
+    name = f"product of {found.images} {'picture' if found.images == 1 else 'pictures'}"
+    return _as_lines(name, found.predictions, "\tdisagree" if found.disagree else "")
+
+
+def _as_json(about: dict[str, Any], predictions: Sequence[Prediction]) -> str:
     rows = [
         {"path": prediction.path, "probability": prediction.probability, "levels": prediction.levels}
         for prediction in predictions
     ]
     sure = all(prediction.path for prediction in predictions)
-    return json.dumps({"picture": str(path), "status": "ok" if sure else "not_sure", "predictions": rows}) + "\n"
+    return json.dumps({**about, "status": "ok" if sure else "not_sure", "predictions": rows}) + "\n"
+
+
+def _product_as_json(paths: Sequence[Path], found: ProductPrediction) -> str:
+    return _as_json({"pictures": [str(path) for path in paths], "disagree": found.disagree}, found.predictions)
 
 
 def _write_attention(path: Path, picture: Image.Image) -> None:

@@ -1,11 +1,16 @@
-"""``atlas predict --input PARQUET_OR_FOLDER --output OUT.parquet``: any number of pictures, resumable."""
+"""``atlas predict --input PARQUET_OR_FOLDER --output OUT.parquet``: any number of pictures, resumable.
 
+With ``--products PRODUCTS.parquet`` the pictures of each product get one answer together, in a file of their own.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atlas_model.batch_prediction import predict_all
+from atlas_model.batch_products import ProductOutput
 from atlas_model.checkpoint import DESCRIPTION, WEIGHTS
 from atlas_model.dataset import content_key
 from atlas_model.errors import InputError
@@ -23,6 +28,7 @@ def predict_file(
     given: Path | None,
     output: Path | None,
     *,
+    products: Path | None,
     batch_size: int,
     pictures: Sequence[str],
     model: str | None,
@@ -32,8 +38,11 @@ def predict_file(
     engine: "EngineName",
     attention: Path | None,
     as_json: bool,
+    product: bool,
 ) -> int:
     """Write the ``top`` paths of each picture in ``given`` to ``output``; 2 if one could not be read, else 0.
+
+    The best path of each product, from all its pictures, goes to ``products``, if that is given.
 
     Raises:
         InputError: options that exclude each other, no pictures in ``given``, or no place for ``output``.
@@ -41,15 +50,25 @@ def predict_file(
     """
     if given is None or output is None:
         raise InputError("--input and --output go together: expected both, got one")
-    if pictures or attention or as_json:
-        raise InputError("--input takes the place of named pictures, and gives neither --attention nor --json")
+    if pictures or attention or as_json or product:
+        raise InputError(
+            "--input takes the place of named pictures, and gives neither --attention nor --json nor --product; "
+            "--products FILE is for the answers of products"
+        )
     check_confidence(top, min_confidence)
     try:
-        if output.is_dir() or output.resolve() in (given.resolve(), given.resolve() / output.name):
-            raise InputError(
-                f"--output {output}: expected a file that is neither the input nor in its folder, got that"
-            )
-        source = open_source(given)
+        for option, file in (("--output", output), ("--products", products)):
+            if file is not None and (file.is_dir() or given.resolve() in (file.resolve(), file.resolve().parent)):
+                raise InputError(
+                    f"{option} {file}: expected a file that is neither the input nor in its folder, got that"
+                )
+        if products is not None:
+            if products.resolve() == output.resolve():
+                raise InputError(f"--products {products}: expected another file than --output, got the same")
+            products.parent.mkdir(
+                parents=True, exist_ok=True
+            )  # it is written last: too late to learn that it cannot be
+        source = open_source(given, products=products is not None)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise InputError(f"--input {given} --output {output}: expected two places in reach: {error}") from error
     folder = model_folder(model)
@@ -66,8 +85,22 @@ def predict_file(
             answer=partial(predictor.answer, **options),
             model_key=f"{content_key([folder / DESCRIPTION, folder / WEIGHTS])} {options} {chosen} {predictor.device}",
             batch_size=batch_size,
+            products=None
+            if products is None
+            else ProductOutput(
+                products,
+                answer=partial(predictor.answer_and_distribution, **options),
+                pool=predictor.pool,
+                conclude=partial(predictor.conclude, min_confidence=min_confidence),
+            ),
         )
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written: {error}") from error
-    say(f"{output}: " + ", ".join(f"{count} {status}" for status, count in sorted(report.statuses.items())))
+    say(f"{output}: {_told(report.statuses)}")
+    if products is not None:
+        say(f"{products}: {_told(report.products)} products")
     return InputError.exit_code if report.unreadable else 0
+
+
+def _told(statuses: Counter[str]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))

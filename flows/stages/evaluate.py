@@ -1,11 +1,13 @@
 """Stage `evaluate`: the models on train (a sample), val and test; figures, predictions, pictures.
 
-Writes reports/evaluate/: predictions.parquet and predictions.csv (the original project's columns), categories.csv
-(precision, recall, F per category), and of the test split confusion.png (and confusion_level_<n>.png for the levels
-above), reliability.png, abstention.png, attention/*.png; and plots/evaluate/ for `dvc plots`.
+Writes reports/evaluate/: predictions.parquet and predictions.csv (the original project's columns), products.parquet
+(the answers of products, each from all its images), categories.csv (precision, recall, F per category), and of the
+test split confusion.png (and confusion_level_<n>.png for the levels above), reliability.png, abstention.png,
+attention/*.png; and plots/evaluate/ for `dvc plots`.
 
 In reports/evaluate/metrics.json, for each split and for the baseline on test: what the keys mean is said in
-`metrics.path_scores`, `calibration` and `intervals`; null is what cannot be known.
+`metrics.path_scores`, `calibration`, `intervals` and, of ``products``, in `evaluation.product_figures`; null is what
+cannot be known.
 """
 
 import csv
@@ -32,8 +34,9 @@ from atlas_model.intervals import differences
 from atlas_model.metrics import categories_of_level, category_scores, confusion
 from atlas_model.params import Params
 from atlas_model.plots import MOST_CATEGORIES, abstention_plot, confusion_plot, reliability_plot
+from atlas_model.products import whole_products
 from atlas_model.progress import track
-from atlas_model.records import PREDICTIONS, write_table
+from atlas_model.records import PREDICTIONS, PRODUCT_PREDICTIONS, write_table
 from atlas_model.searching import Stored
 from atlas_model.taxonomy import SEPARATOR, CategoryPath, Taxonomy
 from flows.fan_out import Spread, spreading
@@ -62,7 +65,7 @@ def run(params: Params) -> None:
     for name, split in splits.items():
         rows = np.arange(len(split))
         if name == "train":
-            rows = np.sort(generator.permutation(rows)[: given.train_sample])
+            rows = np.flatnonzero(whole_products(split.product_ids, given.train_sample, generator))
         evaluations[name] = evaluate(
             model,
             split,
@@ -81,6 +84,8 @@ def run(params: Params) -> None:
     }
     with replacing_folder(EVALUATION) as folder:
         _write_predictions(folder, pa.concat_tables(each.table(taxonomy) for each in evaluations.values()))
+        of_products = pa.concat_tables(each.product_table(taxonomy) for each in evaluations.values())
+        write_table(folder / "products.parquet", of_products, PRODUCT_PREDICTIONS)
         _write_csv(folder / "categories.csv", CATEGORY_COLUMNS, _category_rows(evaluations, taxonomy))
         for level in range(1, taxonomy.depth + 1):
             name = f"confusion_level_{level}.png" if level < taxonomy.depth else "confusion.png"
