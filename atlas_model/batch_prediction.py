@@ -36,7 +36,7 @@ from atlas_model.images import decode
 from atlas_model.picture_sources import Picture, PictureSource
 from atlas_model.predict import Prediction
 from atlas_model.progress import Progress, say
-from atlas_model.records import COMPRESSION, PREDICTED, ROW_GROUP, write_table
+from atlas_model.records import COMPRESSION, PREDICTED, PREDICTED_WITH_BAND, ROW_GROUP, write_table
 from atlas_model.taxonomy import SEPARATOR
 
 PART_PICTURES = 8192  # a part ends with the batch that fills it,
@@ -109,6 +109,7 @@ def predict_all(
     batch_size: int,
     threads: int | None = None,
     products: ProductOutput | None = None,
+    bands: bool = False,
 ) -> Report:
     """Write what the model makes of each picture to ``output`` (`records.PREDICTED`), in the order of the pictures.
 
@@ -122,6 +123,7 @@ def predict_all(
         threads: that read and decode; by default one per processor.
         products: the answers of products as well, each from all its pictures; then this answers pictures, too. The
             source must say whose picture each is.
+        bands: whether the output has a column more, `records.BAND`.
 
     Raises:
         InputError: the source is damaged.
@@ -130,8 +132,8 @@ def predict_all(
     started, model_seconds = time.perf_counter(), 0.0
     folder = output.with_name(f"{output.name}.parts")
     with locked(folder, "prediction"):
-        kept = [] if products is None else [str(DISTRIBUTIONS)]
-        parts = Parts(folder, _key(source.key, model_key, str(batch_size), str(PREDICTED), *kept))
+        schema, kept = PREDICTED_WITH_BAND if bands else PREDICTED, [] if products is None else [str(DISTRIBUTIONS)]
+        parts = Parts(folder, _key(source.key, model_key, str(batch_size), str(schema), *kept), schema)
         first = parts.done
         if first:
             say(f"predict: {first} pictures were done before")
@@ -165,10 +167,11 @@ class Parts:
     Args:
         folder: for the parts; those of another key in it are removed.
         key: of what the answers depend on.
+        schema: of the answers.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self._folder = folder / key
+    def __init__(self, folder: Path, key: str, schema: pa.Schema) -> None:
+        self._folder, self._schema = folder / key, schema
         for other in filter(Path.is_dir, folder.iterdir()):
             if other != self._folder:
                 shutil.rmtree(other)
@@ -193,8 +196,11 @@ class Parts:
         if self._rows:
             self._write()
         statuses: Counter[str] = Counter()
-        with replacing(output) as temporary, pq.ParquetWriter(temporary, PREDICTED, compression=COMPRESSION) as writer:
-            for table in _regrouped(self._paths()):
+        with (
+            replacing(output) as temporary,
+            pq.ParquetWriter(temporary, self._schema, compression=COMPRESSION) as writer,
+        ):
+            for table in _regrouped(self._paths(), self._schema):
                 writer.write_table(table)
                 statuses.update(table.filter(pa.compute.equal(table["rank"], 1))["status"].to_pylist())
         return statuses
@@ -209,7 +215,7 @@ class Parts:
             table = pa.Table.from_pylist(self._distributions, schema=DISTRIBUTIONS)
             write_table(self._distribution(path), table, DISTRIBUTIONS)
             self._distributions, self._nodes = [], 0
-        write_table(path, pa.Table.from_pylist(self._rows, schema=PREDICTED), PREDICTED)
+        write_table(path, pa.Table.from_pylist(self._rows, schema=self._schema), self._schema)
         self._first, self._rows, self._written_at = self.done, [], time.monotonic()
 
     def _paths(self) -> list[Path]:
@@ -227,9 +233,9 @@ def _answers(
     return (answer(np.stack(pixels)), None) if products is None else products.answer(np.stack(pixels))
 
 
-def _regrouped(paths: Sequence[Path]) -> Iterator[pa.Table]:
+def _regrouped(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of all files, as many at a time as there are in a row group."""
-    waiting = PREDICTED.empty_table()
+    waiting = schema.empty_table()
     for path in paths:
         waiting = pa.concat_tables([waiting, pq.read_table(path)])
         while waiting.num_rows >= ROW_GROUP:
@@ -269,7 +275,7 @@ def _pixels(picture: Picture, prepare: Prepare) -> Pixels | Fault:
 
 def _answered(name: str, rank: int, answer: Prediction) -> dict[str, Any]:
     if not answer.path:
-        return _row(name, rank, (), status="not_sure")
+        return _row(name, rank, (), status="not_sure", band=answer.band)
     return _row(
         name,
         rank,
@@ -278,6 +284,7 @@ def _answered(name: str, rank: int, answer: Prediction) -> dict[str, Any]:
         label=SEPARATOR.join(answer.path),
         probability=answer.probability,
         level_probabilities=answer.levels,
+        band=answer.band,
     )
 
 

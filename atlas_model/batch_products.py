@@ -125,7 +125,7 @@ def _row(product_id: str, images: Iterable[tuple[bytes, bytes]], output: Product
         return {**row, "status": "unreadable"}
     found = output.conclude(pool)
     best = found.predictions[0]
-    row["disagree"] = found.disagree
+    row |= {"disagree": found.disagree, "band": best.band}
     if not best.path:
         return {**row, "status": "not_sure"}
     answer = {"label": SEPARATOR.join(best.path), "probability": best.probability, "level_probabilities": best.levels}

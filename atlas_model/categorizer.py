@@ -261,7 +261,13 @@ def _inputs(targets: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
 
 
 def save(
-    model: Model, folder: Path, preprocessing: Preprocessing, *, params: dict[str, Any], metrics: dict[str, Any]
+    model: Model,
+    folder: Path,
+    preprocessing: Preprocessing,
+    *,
+    params: dict[str, Any],
+    metrics: dict[str, Any],
+    guarantees: dict[str, Any] | None = None,
 ) -> None:
     """Write weights and description to ``folder``, whole or not at all.
 
@@ -271,6 +277,7 @@ def save(
         preprocessing: of the pictures that it was trained on.
         params: how it was trained, for people; not needed to load it.
         metrics: what it reached, likewise.
+        guarantees: which accuracies it can promise, as of `guarantees.Guarantees`; None where nobody has looked.
     """
     description = {
         "kind": model.kind,
@@ -280,6 +287,7 @@ def save(
         "preprocessing": preprocessing.to_json(),
         "params": params,
         "metrics": metrics,
+        **({} if guarantees is None else {"guarantees": guarantees}),
     }
     save_model(folder, model.state_dict(), description)
 

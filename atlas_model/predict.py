@@ -4,9 +4,9 @@ Knows nothing of where pictures come from or where answers go.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from atlas_model.errors import CheckpointError
 from atlas_model.exact_search import exact_search
 from atlas_model.images import Preprocessing, to_array
 from atlas_model.products import Pool, ranked_paths
+from atlas_model.risk_control import Thresholds
 from atlas_model.search import DeviceTrie, Found
 from atlas_model.taxonomy import SEPARATOR, START, CategoryPath, Taxonomy
 
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 BATCH = 64  # pictures at once, so that a folder of any size fits
 
 
+# What may be done with an answer, where an accuracy was asked for: accept, a whole path that is promised; review, a
+# beginning of a path that is promised, so that somebody has to complete it; no_answer, nothing is promised.
+Band = Literal["accept", "review", "no_answer"]
+Sureness = float | Thresholds  # the least probability of any answer, or that of whole paths and of shorter ones
+
+
 @dataclass(frozen=True)
 class Prediction:
     """A category path, or its beginning down to the deepest level that the model is sure of."""
@@ -36,6 +43,7 @@ class Prediction:
     path: CategoryPath  # no names: not sure of any
     probability: float | None  # that it is right, range [0, 1]; None where there is nothing to be right
     levels: tuple[float, ...]  # for each name, that the right path leads through it: never rising
+    band: Band | None = None  # where an accuracy was asked for
 
 
 NOT_SURE = Prediction((), None, ())
@@ -87,7 +95,7 @@ class Predictor:
         return accelerate(self._model, engine, pixels=pixels, cache=cache)
 
     def predict(
-        self, pictures: Sequence[Image.Image], beam: int = 5, top: int = 1, min_confidence: float | None = None
+        self, pictures: Sequence[Image.Image], beam: int = 5, top: int = 1, min_confidence: Sureness | None = None
     ) -> list[list[Prediction]]:
         """The answers of each picture (as `images.decode` gives it), best first; arguments as of `answer`."""
         found = []
@@ -101,7 +109,7 @@ class Predictor:
         return to_array(self._preprocessing.apply(picture))
 
     def answer(
-        self, pixels: UInt8[np.ndarray, "b c h w"], beam: int = 5, top: int = 1, min_confidence: float | None = None
+        self, pixels: UInt8[np.ndarray, "b c h w"], beam: int = 5, top: int = 1, min_confidence: Sureness | None = None
     ) -> list[list[Prediction]]:
         """The answers of prepared pictures, all at once.
 
@@ -110,7 +118,7 @@ class Predictor:
             beam: width of the search.
             top: so many of the most probable paths, best first; all, where there are fewer.
             min_confidence: one answer instead: the names down to the deepest level that is at least so probable
-                (`calibration.deepest_confident`). This asks for every node of the taxonomy, so it takes the longer
+                (`calibration.deepest_confident`), or as `risk_control.Thresholds` say, and then with its band. This asks for every node of the taxonomy, so it takes the longer
                 the larger that is, but no more memory (`exact_search` splits its work).
 
         Raises:
@@ -122,7 +130,7 @@ class Predictor:
             return self._answers(cells, log_p, beam, top, min_confidence)
 
     def answer_and_distribution(
-        self, pixels: UInt8[np.ndarray, "b c h w"], beam: int = 5, top: int = 1, min_confidence: float | None = None
+        self, pixels: UInt8[np.ndarray, "b c h w"], beam: int = 5, top: int = 1, min_confidence: Sureness | None = None
     ) -> tuple[list[list[Prediction]], Float[np.ndarray, "b nodes"]]:
         """As `answer`, and what a `products.Pool` takes: log p of every node of the taxonomy's trie."""
         with torch.inference_mode():
@@ -139,7 +147,7 @@ class Predictor:
         """Of a product, to add its images' distributions to."""
         return Pool(self.taxonomy)
 
-    def conclude(self, pool: Pool, top: int = 1, min_confidence: float | None = None) -> ProductPrediction:
+    def conclude(self, pool: Pool, top: int = 1, min_confidence: Sureness | None = None) -> ProductPrediction:
         """The answer of a product, searched exactly; ``top`` and ``min_confidence`` as of `answer`."""
         log_p = pool.log_p
         if min_confidence is None:
@@ -185,7 +193,7 @@ class Predictor:
         log_p: Float[torch.Tensor, "b nodes"] | None,
         beam: int,
         top: int,
-        min_confidence: float | None,
+        min_confidence: Sureness | None,
     ) -> list[list[Prediction]]:
         if min_confidence is None:
             top = min(top, len(self.taxonomy))
@@ -209,11 +217,16 @@ class Predictor:
         levels = np.exp(log_p[route[1 : len(names) + 1]]).tolist()
         return Prediction(names, float(np.exp(log_p[route.max()])), tuple(levels))
 
-    def _sure(self, log_p: Float[torch.Tensor, "b nodes"], min_confidence: float) -> Iterator[Prediction]:
+    def _sure(self, log_p: Float[torch.Tensor, "b nodes"], min_confidence: Sureness) -> Iterator[Prediction]:
         descent = descend(self.taxonomy.trie, log_p)
-        for row, level in enumerate(descent.levels(min_confidence).tolist()):
-            path, levels = descent.names(self.taxonomy, row, level), descent.probability[row].tolist()
-            yield Prediction(path, levels[level - 1], tuple(levels[: len(path)])) if path else NOT_SURE
+        given = min_confidence
+        promised = isinstance(given, Thresholds)
+        levels = descent.levels(*given.of_levels) if isinstance(given, Thresholds) else descent.levels(given)
+        for row, level in enumerate(levels.tolist()):
+            path, probabilities = descent.names(self.taxonomy, row, level), descent.probability[row].tolist()
+            band: Band = "accept" if level == descent.depth[row] else "review" if level else "no_answer"
+            answer = Prediction(path, probabilities[level - 1], tuple(probabilities[: len(path)])) if path else NOT_SURE
+            yield replace(answer, band=band) if promised else answer
 
 
 def _check_probabilities(sound: Bool[torch.Tensor, "..."]) -> None:

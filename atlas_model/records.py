@@ -124,6 +124,8 @@ PREDICTED = pa.schema(
         pa.field("reason", pa.string()),  # in words; null where it could be read
     ]
 )
+BAND = pa.field("band", pa.string())  # accept, review, no_answer (`predict.Band`); null where it could not be read
+PREDICTED_WITH_BAND = PREDICTED.append(BAND)  # where an accuracy was asked for
 PREDICTED_PRODUCTS = pa.schema(
     [
         pa.field("product_id", pa.string(), nullable=False),
@@ -135,6 +137,7 @@ PREDICTED_PRODUCTS = pa.schema(
         pa.field("images", pa.int32(), nullable=False),  # that the answer is made of
         pa.field("unreadable_images", pa.int32(), nullable=False),  # that it has beside them
         pa.field("disagree", pa.bool_()),  # its images' own best paths are not all the same; null where unreadable
+        pa.field("band", pa.string()),  # as of `BAND`; null where no accuracy was asked for, too
     ]
 )
 

@@ -79,6 +79,13 @@ def _parser() -> argparse.ArgumentParser:
         help="answer down to the deepest level that is at least so probable (0 to 1), or that it is not sure",
     )
     predict.add_argument(
+        "--accuracy",
+        type=_accuracy,
+        metavar="A",
+        help="answer as deep as the held-out part promises that so many answers are right (such as 0.95), with a band: "
+        "accept (a whole path), review (the beginning of one), no answer",
+    )
+    predict.add_argument(
         "--engine",
         choices=("auto", "torch", "onnxruntime", "onnxruntime-int8", "openvino"),
         default="auto",

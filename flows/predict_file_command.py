@@ -18,7 +18,7 @@ from atlas_model.picture_sources import open_source
 from atlas_model.predict import Predictor
 from atlas_model.progress import say
 from flows.model_folders import model_folder
-from flows.predict_command import check_confidence, engine_cache
+from flows.predict_command import check_confidence, engine_cache, sureness
 
 if TYPE_CHECKING:
     from atlas_model.engines import EngineName
@@ -35,6 +35,7 @@ def predict_file(
     beam: int,
     top: int,
     min_confidence: float | None,
+    accuracy: float | None,
     engine: "EngineName",
     attention: Path | None,
     as_json: bool,
@@ -55,7 +56,7 @@ def predict_file(
             "--input takes the place of named pictures, and gives neither --attention nor --json nor --product; "
             "--products FILE is for the answers of products"
         )
-    check_confidence(top, min_confidence)
+    check_confidence(top, min_confidence, accuracy)
     try:
         for option, file in (("--output", output), ("--products", products)):
             if file is not None and (file.is_dir() or given.resolve() in (file.resolve(), file.resolve().parent)):
@@ -74,7 +75,8 @@ def predict_file(
     folder = model_folder(model)
     say(f"model: {folder}")
     predictor = Predictor.load(folder)
-    options = {"beam": beam, "top": top, "min_confidence": min_confidence}
+    sure = sureness(folder, min_confidence, accuracy)
+    options = {"beam": beam, "top": top, "min_confidence": sure}
     try:
         chosen = predictor.accelerate(engine, engine_cache())
         say(f"engine: {chosen}")
@@ -91,8 +93,11 @@ def predict_file(
                 products,
                 answer=partial(predictor.answer_and_distribution, **options),
                 pool=predictor.pool,
-                conclude=partial(predictor.conclude, min_confidence=min_confidence),
+                conclude=partial(
+                    predictor.conclude, min_confidence=sureness(folder, min_confidence, accuracy, of="products")
+                ),
             ),
+            bands=accuracy is not None,
         )
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written: {error}") from error
