@@ -7,8 +7,8 @@ or its fault.
 Knows nothing of where the figures go.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 from jaxtyping import Float, Int
 
-from atlas_model.calibration import Descent, abstention_curve, expected_calibration_error, reliability
+from atlas_model.calibration import Descent, abstention_curve, descend, expected_calibration_error, reliability
 from atlas_model.categorizer import Categorizer
 from atlas_model.classifier import Classifier
 from atlas_model.dataset import Split
@@ -27,6 +27,7 @@ from atlas_model.metrics import exact_paths, invalid_paths, path_scores
 from atlas_model.products import Pooled, pool, whole_products
 from atlas_model.progress import Progress
 from atlas_model.records import PREDICTIONS, PRODUCT_PREDICTIONS
+from atlas_model.risk_control import HeldOut, Subject, one_per_product
 from atlas_model.searching import CHUNK_BATCHES, Best, Chunk, Searched, Searches, Stored, joined, search, search_stored
 from atlas_model.taxonomy import Taxonomy
 
@@ -48,6 +49,7 @@ class Evaluation:
     uncalibrated_reliability: list[dict[str, float | int]]  # the same at temperature 1
     abstention: list[dict[str, float | None]]  # as in `calibration.abstention_curve`; of a classifier empty
     pooled: Pooled | None = None  # the products that were searched exactly, whole; of a classifier none
+    held_out: Mapping[Subject, HeldOut] = field(default_factory=dict)  # of these; of a classifier none
 
     @property
     def actual(self) -> Int[np.ndarray, "n"]:
@@ -161,7 +163,15 @@ def evaluate(
     pooled = pool(taxonomy, exactly.log_p, [groups[row] for row in chosen], length_normalization)
     pooled = replace(pooled, first=rows[chosen[pooled.first]])  # of the split
     figures["products"] = product_figures(pooled, split.paths[pooled.first], taxonomy, resamples=resamples, seed=seed)
-    return replace(evaluation, figures=evaluation.figures | figures, abstention=abstention, pooled=pooled)
+    of_image = HeldOut.of(taxonomy, descent, actual[sample]).at(one_per_product([groups[row] for row in chosen]))
+    of_product = HeldOut.of(taxonomy, descend(taxonomy.trie, torch.from_numpy(pooled.log_p)), split.paths[pooled.first])
+    return replace(
+        evaluation,
+        figures=evaluation.figures | figures,
+        abstention=abstention,
+        pooled=pooled,
+        held_out={"images": of_image, "products": of_product},
+    )
 
 
 def product_figures(

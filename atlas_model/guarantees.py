@@ -4,8 +4,8 @@ They are found on the validation part, which also chose the epoch and the temper
 better there than on new images; the stage `evaluate` measures on the test part whether the promises hold.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,20 @@ from atlas_model.risk_control import (
     RISK,
     SEED,
     HeldOut,
+    Subject,
     Thresholds,
     least_held_out,
     one_per_product,
+    outcome,
+    resplits,
     thresholds_for,
 )
 from atlas_model.search import DeviceTrie
 from atlas_model.taxonomy import Taxonomy
 
 KEY = "guarantees"  # of a model's description
+MEASURED = (0.9, 0.95, 0.99)  # accuracies that figures are about
+RESPLITS = 100
 NODES = 100_000_000  # images x nodes of the taxonomy that are searched for it, at most
 
 
@@ -102,6 +107,10 @@ class Guarantees:
     images: Guarantee
     products: Guarantee
 
+    def of(self, subject: Subject) -> Guarantee:
+        """Of one of the two."""
+        return self.images if subject == "images" else self.products
+
     def to_json(self) -> dict[str, Any]:
         """As `load_guarantees` reads it."""
         return {"risk": RISK, "images": self.images.to_json(), "products": self.products.to_json()}
@@ -149,13 +158,42 @@ def find_guarantees(
             pool.add(of_image[None])
             if row + 1 == len(paths) or product_ids[row + 1] != product_ids[row]:
                 of_product = descend(trie, torch.from_numpy(pool.log_p[None]))
-                products.append(HeldOut.of(model.taxonomy, of_product, paths[row : row + 1]))
+                products.append(HeldOut.of(model.taxonomy, of_product, paths[row + 1 - pool.images :][:1]))
                 pool = Pool(model.taxonomy)
         start = end
     if not found:
         return Guarantees(Guarantee(0, {}), Guarantee(0, {}))
     images = HeldOut.concatenated(found).at(one_per_product(product_ids))
     return Guarantees(Guarantee.of(images), Guarantee.of(HeldOut.concatenated(products)))
+
+
+def guarantee_figures(
+    guarantees: Guarantees | None, val: Mapping[Subject, HeldOut], test: Mapping[Subject, HeldOut], seed: int
+) -> dict[str, Any]:
+    """Whether the promises hold.
+
+    Args:
+        guarantees: of the model, from the validation part; None where it makes none.
+        val: the validation part.
+        test: the test part.
+        seed: of the resplits.
+
+    Returns:
+        For images and products, for each of `MEASURED`: ``test``, what became of the test part (`Outcome`) with the
+        model's own thresholds, None where it does not promise that much; ``resplits``, how often the promise would
+        have held if other products of the two parts had been held out (`risk_control.resplits`).
+    """
+    figures: dict[str, Any] = {}
+    for subject in val:
+        figures[subject] = {}
+        both = HeldOut.concatenated([val[subject], test[subject]])
+        for accuracy in MEASURED:
+            own = None if guarantees is None else guarantees.of(subject).thresholds.get(accuracy)
+            figures[subject][f"{accuracy:g}"] = {
+                "test": None if own is None else asdict(outcome(test[subject], own)),
+                "resplits": resplits(both, len(val[subject]), accuracy, times=RESPLITS, seed=seed),
+            }
+    return figures
 
 
 def load_guarantees(folder: Path) -> Guarantees:

@@ -118,8 +118,9 @@ class Predictor:
             beam: width of the search.
             top: so many of the most probable paths, best first; all, where there are fewer.
             min_confidence: one answer instead: the names down to the deepest level that is at least so probable
-                (`calibration.deepest_confident`), or as `risk_control.Thresholds` say, and then with its band. This asks for every node of the taxonomy, so it takes the longer
-                the larger that is, but no more memory (`exact_search` splits its work).
+                (`calibration.deepest_confident`), or as `risk_control.Thresholds` say, and then with its band. This
+                asks for every node of the taxonomy, so it takes the longer the larger that is, but no more memory
+                (`exact_search` splits its work).
 
         Raises:
             CheckpointError: the model's weights give no probabilities.

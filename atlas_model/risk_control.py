@@ -4,16 +4,21 @@ The method is Learn then Test (Angelopoulos et al. 2021, arXiv 2110.01052) for s
 El-Yaniv 2017, "Selective Classification for Deep Neural Networks", arXiv 1705.08500). For an accuracy and a row of
 thresholds, fixed beforehand from strict to lax, each threshold is a hypothesis: "fewer answers than that are right". It
 is tested with the exact binomial tail of the held-out answers, and the last threshold is taken before the first that
-does not pass (fixed sequence testing). With a probability of at least 1 - `RISK` over held-out parts, the accuracy of
-the answers to new items is then at least the one asked for.
+does not pass (fixed sequence testing). So the accuracy of the answers to new items is at least the one asked for, with
+a known probability over held-out parts.
 
 An answer is a whole path where that is probable enough (it is accepted), else the deepest node above its end that is
-(it is for review), else nothing. Two rows of thresholds are walked, with half of the risk each:
+(it is for review), else nothing. Two rows of thresholds are walked:
 
 1. Whole paths from t on, shorter answers from max(t, accuracy) on. A threshold passes only if both hold: so many of the
    accepted answers are right, and so many of all answers. (The larger of the two p-values is one for "one of them does
    not hold", so this costs no correction.)
 2. Only where the first row promises nothing: no whole paths, shorter answers from t on.
+
+The risk, `RISK`, that a promise does not hold is spent so: a quarter on each row, which bounds by `RISK` / 2 the
+probability that it does not hold of new items without end; the other half is for chance in the finite number of items
+that somebody checks it with. If these and the held-out ones are halves of one pool, so that what one has the other
+lacks, a row that is tested at .025 is below the accuracy in at most .083 of the draws (normal approximation).
 
 A row begins where enough items are answered that it may pass, which is decided by how many are answered, not by how
 many are right. That leaves the guarantee exact where accuracy does not rise as the threshold is lowered; tests count,
@@ -29,6 +34,7 @@ Knows nothing of files or models.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -37,7 +43,9 @@ from atlas_model.calibration import Descent
 from atlas_model.products import rows_of_products
 from atlas_model.taxonomy import Taxonomy
 
-RISK = 0.1  # probability that a held-out part is so lucky that the promise does not hold
+Subject = Literal["images", "products"]  # what is promised something of
+
+RISK = 0.1  # probability that a promise does not hold, of as many items as were held out
 ACCURACIES = (*(percent / 100 for percent in range(50, 100)), 0.995, 0.999)  # that are looked for
 GRID = np.round(1 - np.logspace(-6, 0, 121), 8)  # thresholds, from strict (.999999) to lax (0)
 ENOUGH = 3  # times as many answers as pass if all are right: so many that one or two wrong ones do not end the row
@@ -116,9 +124,9 @@ def thresholds_for(held_out: HeldOut, accuracy: float, risk: float = RISK) -> Th
     """
     every = np.ones((1, len(held_out)))
     for row in _Row.both(held_out, accuracy):
-        (place,) = row.walk(row.counts(every), len(held_out), accuracy, risk)
+        (place,) = row.walk(row.counts(every), len(held_out), risk)
         if place is not None:
-            return row.thresholds[place]
+            return row.thresholds(place)
     return None
 
 
@@ -166,7 +174,7 @@ def resplits(
     outcomes: list[Outcome | None] = [None] * times
     for row in _Row.both(held_out, accuracy):
         others = row.counts(1 - weight)
-        for index, place in enumerate(row.walk(row.counts(weight), calibration, accuracy, risk)):
+        for index, place in enumerate(row.walk(row.counts(weight), calibration, risk)):
             if outcomes[index] is None and place is not None:
                 outcomes[index] = others.outcome(index, place, n - calibration)
     found = [each for each in outcomes if each is not None]
@@ -175,7 +183,7 @@ def resplits(
     right = [each.answered_right for each in found if each.answered_right is not None]
     return {
         "promised": len(found) / times,
-        "held": 1 - sum(not each.holds(accuracy) for each in found) / times,
+        "held": (times - sum(not each.holds(accuracy) for each in found)) / times,
         "accepted": float(np.mean([each.accepted for each in found])),
         "answered": float(np.mean([each.answered for each in found])),
         "right": float(np.mean(right)) if right else None,
@@ -184,7 +192,7 @@ def resplits(
 
 def least_held_out(accuracy: float, risk: float = RISK) -> int:
     """With fewer held-out items ``accuracy`` cannot be promised, even if all answers are right."""
-    return math.ceil(math.log(risk / 2) / math.log(accuracy))
+    return math.ceil(math.log(risk / 4) / math.log(accuracy))
 
 
 @dataclass(frozen=True)
@@ -212,8 +220,8 @@ class _Counts:
 class _Row:
     """A row of thresholds, and from which of them on each item gets what; the row's length stands for never."""
 
-    thresholds: Sequence[Thresholds]
     accepting: bool  # whether whole paths are given
+    accuracy: float
     shorter: Int[np.ndarray, "n"]  # a shorter answer
     wrong: Int[np.ndarray, "n"]  # one that is wrong: it only grows longer
     whole: Int[np.ndarray, "n"]  # a whole path
@@ -231,37 +239,39 @@ class _Row:
         shorter = np.where(items.depth > 1, _place(first), never)
         wrong = np.where(items.right + 1 < items.depth, _place(after), never)
         capped = (np.where(first >= accuracy, shorter, never), np.where(after >= accuracy, wrong, never))
-        accepting = [Thresholds(float(t), float(max(t, accuracy))) for t in GRID]
-        reviewing = [Thresholds(None, float(t)) for t in GRID]
         return (
-            cls(accepting, True, *capped, _place(end), whole_right),
-            cls(reviewing, False, shorter, wrong, never, whole_right),
+            cls(True, accuracy, *capped, _place(end), whole_right),
+            cls(False, accuracy, shorter, wrong, never, whole_right),
         )
+
+    def thresholds(self, place: int) -> Thresholds:
+        """Those at ``place``."""
+        t = float(GRID[place])
+        return Thresholds(t, max(t, self.accuracy)) if self.accepting else Thresholds(None, t)
 
     def counts(self, weight: Float[np.ndarray, "m n"]) -> _Counts:
         """Of parts of the items; each counts ``weight`` times."""
         stopped = np.minimum(self.wrong, self.whole)
 
         def reached(place: Int[np.ndarray, "n"]) -> Float[np.ndarray, "m j"]:
-            length = len(self.thresholds)
-            at = np.array([np.bincount(place, of_part, length + 1)[:length] for of_part in weight])
-            total: np.ndarray = at.cumsum(axis=1)
+            at = np.array([np.bincount(place, of_part, len(GRID) + 1)[:-1] for of_part in weight])
+            total: np.ndarray = at.cumsum(axis=1, dtype=np.float64)  # bincount of nothing is of integers
             return total
 
-        whole, whole_right = reached(self.whole), reached(np.where(self.whole_right, self.whole, len(self.thresholds)))
+        whole, whole_right = reached(self.whole), reached(np.where(self.whole_right, self.whole, len(GRID)))
         shorter = reached(self.shorter)
         answered = whole + shorter - reached(np.maximum(self.shorter, self.whole))
         right = whole_right + shorter - reached(np.maximum(self.shorter, stopped))
         return _Counts(whole, whole_right, answered, right)
 
-    def walk(self, counts: _Counts, items: int, accuracy: float, risk: float) -> list[int | None]:
+    def walk(self, counts: _Counts, items: int, risk: float) -> list[int | None]:
         """For each part, of ``items`` each, the last threshold before the first that does not pass."""
         given = counts.whole if self.accepting else counts.answered
-        enough = given >= _enough(accuracy, risk, items)
-        p_value = _p_value(counts.right, counts.answered, accuracy)
+        enough = given >= _enough(self.accuracy, risk, items)
+        p_value = _p_value(counts.right, counts.answered, self.accuracy)
         if self.accepting:
-            p_value = np.maximum(p_value, _p_value(counts.whole_right, counts.whole, accuracy))
-        passed = np.logical_and.accumulate(~enough | (p_value <= risk / 2), axis=1) & enough
+            p_value = np.maximum(p_value, _p_value(counts.whole_right, counts.whole, self.accuracy))
+        passed = np.logical_and.accumulate(~enough | (p_value <= risk / 4), axis=1) & enough
         return [int(np.flatnonzero(of_part)[-1]) if of_part.any() else None for of_part in passed]
 
 

@@ -56,6 +56,62 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"atlas {version('atlas')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
+    _add_predict_command(commands)
+
+    export = commands.add_parser("export", help="a trained model as graphs that run without torch")
+    export.add_argument("output", type=Path, metavar="OUT_FOLDER", help="a new one")
+    export.add_argument("--model", metavar="DIR", help="as of predict")
+    export.add_argument("--format", choices=("onnx", "openvino"), default="onnx", dest="form", help="default: onnx")
+    export.set_defaults(command=_export)
+
+    fetch = commands.add_parser("fetch", help="bring the pictures up to date: the stage fetch alone")
+    fetch.add_argument(
+        "--retry-failed", action="store_true", help="ask again for every URL that gave no picture, whatever the reason"
+    )
+    fetch.set_defaults(command=_fetch)
+
+    crawl = commands.add_parser("crawl", help="look at what a crawl does").add_subparsers(metavar="WHAT", required=True)
+    changes = crawl.add_parser("changes", help="what changed in the shops between two crawls")
+    drift = crawl.add_parser("drift", help="how far two crawls are apart: categories, prices, titles, pictures")
+    for comparison in (changes, drift):
+        comparison.add_argument("old", metavar="OLD", help="crawl.snapshot of the earlier crawl")
+        comparison.add_argument("new", metavar="NEW", help="of the later one")
+    changes.add_argument(
+        "--output", type=Path, metavar="FILE", help=".csv or .parquet; default: reports/changes/OLD..NEW.csv"
+    )
+    changes.set_defaults(command=_crawl_changes)
+    drift.set_defaults(command=_crawl_drift)
+
+    for name, words, command in (
+        ("try", "what would be read on one page, field by field, and where", _crawl_try),
+        ("record", "save a page with what is read on it, as a test", _crawl_record),
+    ):
+        one = crawl.add_parser(name, help=words, description=PAGE_HELP, formatter_class=argparse.RawTextHelpFormatter)
+        one.add_argument("url", metavar="URL", help="of a product or of a category")
+        one.add_argument("--as", dest="kind", choices=("listing", "product"), help="what it is; default: as it looks")
+        one.add_argument("--file", type=Path, metavar="PAGE", help="read this file as the page; nobody is asked")
+        one.add_argument("--profile", type=Path, metavar="SHOP.yaml", help="read it with this profile")
+        if name == "record":
+            one.add_argument("--folder", type=Path, metavar="DIR", help="default: tests/pages/<host>")
+        one.set_defaults(command=command)
+
+    _add_champion_commands(commands)
+
+    results = commands.add_parser("results", help="the figures of the last run on one screen, and where to look next")
+    results.add_argument("--json", action="store_true", dest="as_json", help="one JSON object")
+    results.set_defaults(command=_results)
+
+    importing = commands.add_parser("import-manifest", help="fetch labelled pictures for the stage zoom_train")
+    importing.add_argument("manifest", type=Path, metavar="FILE", help="[{filename, image_url, label, title}]")
+    importing.add_argument("--output", type=Path, metavar="DIR", help="default: zoom_train.labelled of params.yaml")
+    importing.set_defaults(command=_import_manifest)
+
+    check = commands.add_parser("check", help="find the faults of params.yaml and the files that it names")
+    check.set_defaults(command=_check)
+    return parser
+
+
+def _add_predict_command(commands: Any) -> None:
     predict = commands.add_parser("predict", help="the category of pictures")
     predict.add_argument(
         "pictures", nargs="*", metavar="PICTURE", help="files and folders; - or none: their paths on stdin, one a line"
@@ -112,58 +168,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.set_defaults(command=_predict)
 
-    export = commands.add_parser("export", help="a trained model as graphs that run without torch")
-    export.add_argument("output", type=Path, metavar="OUT_FOLDER", help="a new one")
-    export.add_argument("--model", metavar="DIR", help="as of predict")
-    export.add_argument("--format", choices=("onnx", "openvino"), default="onnx", dest="form", help="default: onnx")
-    export.set_defaults(command=_export)
-
-    fetch = commands.add_parser("fetch", help="bring the pictures up to date: the stage fetch alone")
-    fetch.add_argument(
-        "--retry-failed", action="store_true", help="ask again for every URL that gave no picture, whatever the reason"
-    )
-    fetch.set_defaults(command=_fetch)
-
-    crawl = commands.add_parser("crawl", help="look at what a crawl does").add_subparsers(metavar="WHAT", required=True)
-    changes = crawl.add_parser("changes", help="what changed in the shops between two crawls")
-    drift = crawl.add_parser("drift", help="how far two crawls are apart: categories, prices, titles, pictures")
-    for comparison in (changes, drift):
-        comparison.add_argument("old", metavar="OLD", help="crawl.snapshot of the earlier crawl")
-        comparison.add_argument("new", metavar="NEW", help="of the later one")
-    changes.add_argument(
-        "--output", type=Path, metavar="FILE", help=".csv or .parquet; default: reports/changes/OLD..NEW.csv"
-    )
-    changes.set_defaults(command=_crawl_changes)
-    drift.set_defaults(command=_crawl_drift)
-
-    for name, words, command in (
-        ("try", "what would be read on one page, field by field, and where", _crawl_try),
-        ("record", "save a page with what is read on it, as a test", _crawl_record),
-    ):
-        one = crawl.add_parser(name, help=words, description=PAGE_HELP, formatter_class=argparse.RawTextHelpFormatter)
-        one.add_argument("url", metavar="URL", help="of a product or of a category")
-        one.add_argument("--as", dest="kind", choices=("listing", "product"), help="what it is; default: as it looks")
-        one.add_argument("--file", type=Path, metavar="PAGE", help="read this file as the page; nobody is asked")
-        one.add_argument("--profile", type=Path, metavar="SHOP.yaml", help="read it with this profile")
-        if name == "record":
-            one.add_argument("--folder", type=Path, metavar="DIR", help="default: tests/pages/<host>")
-        one.set_defaults(command=command)
-
-    _add_champion_commands(commands)
-
-    results = commands.add_parser("results", help="the figures of the last run on one screen, and where to look next")
-    results.add_argument("--json", action="store_true", dest="as_json", help="one JSON object")
-    results.set_defaults(command=_results)
-
-    importing = commands.add_parser("import-manifest", help="fetch labelled pictures for the stage zoom_train")
-    importing.add_argument("manifest", type=Path, metavar="FILE", help="[{filename, image_url, label, title}]")
-    importing.add_argument("--output", type=Path, metavar="DIR", help="default: zoom_train.labelled of params.yaml")
-    importing.set_defaults(command=_import_manifest)
-
-    check = commands.add_parser("check", help="find the faults of params.yaml and the files that it names")
-    check.set_defaults(command=_check)
-    return parser
-
 
 def _add_champion_commands(commands: Any) -> None:
     promoting = commands.add_parser("promote", help="make the last trained model the champion, if it is not worse")
@@ -192,6 +196,13 @@ def _probability(text: str) -> float:
         if 0 <= float(text) <= 1:
             return float(text)
     raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+
+
+def _accuracy(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, such as 0.95, got {text!r}")
 
 
 def _predict(given: Path | None, output: Path | None, *, products: Path | None, batch_size: int, **options: Any) -> int:

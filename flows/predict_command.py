@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -26,6 +26,7 @@ from flows.printing import printable
 
 if TYPE_CHECKING:
     from atlas_model.engines import EngineName
+    from atlas_model.risk_control import Subject
 
 NOT_SURE = "not sure"
 
@@ -105,7 +106,7 @@ def check_confidence(top: int, min_confidence: float | None, accuracy: float | N
 
 
 def sureness(
-    folder: Path, min_confidence: float | None, accuracy: float | None, of: Literal["images", "products"] = "images"
+    folder: Path, min_confidence: float | None, accuracy: float | None, of: "Subject" = "images"
 ) -> Sureness | None:
     """How sure the model in ``folder`` has to be of its answers.
 
@@ -116,11 +117,10 @@ def sureness(
         return min_confidence
     from atlas_model.guarantees import load_guarantees
 
-    promised, thresholds = getattr(load_guarantees(folder), of).at(accuracy, of)
+    promised, thresholds = load_guarantees(folder).of(of).at(accuracy, of)
     whole = "no whole paths" if thresholds.whole is None else f"whole paths from {thresholds.whole:.4g} on"
     say(f"accuracy {promised:g} of {of}: {whole}, shorter ones from {thresholds.shorter:.4g} on")
-    found: Sureness = thresholds
-    return found
+    return thresholds
 
 
 def engine_cache() -> Path:
