@@ -170,12 +170,17 @@ class Categorizer(nn.Module):
     def exact(
         self, pictures: UInt8[Tensor, "b c h w"], *, top: int = 1, length_normalization: float = 0.0
     ) -> tuple[Found, Float[Tensor, "b nodes"]]:
-        """The best of all paths for each picture, and log p of every node of the taxonomy's trie."""
-        cells = self.encoder(pictures)
+        """See `exact_cells`."""
+        return self.exact_cells(self.encoder(pictures), top=top, length_normalization=length_normalization)
+
+    def exact_cells(
+        self, cells: Float[Tensor, "b cells d"], *, top: int = 1, length_normalization: float = 0.0
+    ) -> tuple[Found, Float[Tensor, "b nodes"]]:
+        """The best of all paths for each image, and log p of every node of the taxonomy's trie."""
         return exact_search(
             self.decoder,
             cells,
-            self._trie(pictures.device, constrained=True),
+            self._trie(cells.device, constrained=True),
             top=top,
             normalize=self.architecture.normalize,
             temperature=self.temperature,
@@ -274,7 +279,13 @@ def _inputs(targets: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
 
 
 def save(
-    model: Model, folder: Path, preprocessing: Preprocessing, *, params: dict[str, Any], metrics: dict[str, Any]
+    model: Model,
+    folder: Path,
+    preprocessing: Preprocessing,
+    *,
+    params: dict[str, Any],
+    metrics: dict[str, Any],
+    guarantees: dict[str, Any] | None = None,
 ) -> None:
     """Write weights and description to ``folder``, whole or not at all.
 
@@ -284,6 +295,7 @@ def save(
         preprocessing: of the pictures that it was trained on.
         params: how it was trained, for people; not needed to load it.
         metrics: what it reached, likewise.
+        guarantees: which accuracies it can promise, as of `guarantees.Guarantees`; None where nobody has looked.
     """
     description = {
         "kind": model.kind,
@@ -293,6 +305,7 @@ def save(
         "preprocessing": preprocessing.to_json(),
         "params": params,
         "metrics": metrics,
+        **({} if guarantees is None else {"guarantees": guarantees}),
     }
     save_model(folder, model.state_dict(), description)
 

@@ -100,6 +100,17 @@ PREDICTIONS = pa.schema(
         pa.field("split_value", pa.string(), nullable=False),
     ]
 )
+PRODUCT_PREDICTIONS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("actual_category", pa.string(), nullable=False),
+        pa.field("predicted_category", pa.string(), nullable=False),  # of all its images together
+        pa.field("log_probability", pa.float32(), nullable=False),
+        pa.field("images", pa.int32(), nullable=False),
+        pa.field("disagree", pa.bool_(), nullable=False),  # its images' own best paths are not all that one
+        pa.field("split_value", pa.string(), nullable=False),
+    ]
+)
 
 PREDICTED = pa.schema(
     [
@@ -111,6 +122,22 @@ PREDICTED = pa.schema(
         pa.field("level_probabilities", pa.list_(pa.float32())),  # for each name: that the right path leads through it
         pa.field("status", pa.string(), nullable=False),  # ok, not_sure, or why it could not be read: truncated, ...
         pa.field("reason", pa.string()),  # in words; null where it could be read
+    ]
+)
+BAND = pa.field("band", pa.string())  # accept, review, no_answer (`predict.Band`); null where it could not be read
+PREDICTED_WITH_BAND = PREDICTED.append(BAND)  # where an accuracy was asked for
+PREDICTED_PRODUCTS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("path", pa.list_(pa.string()), nullable=False),  # this and the next three as of `PREDICTED`
+        pa.field("label", pa.string()),
+        pa.field("probability", pa.float32()),
+        pa.field("level_probabilities", pa.list_(pa.float32())),
+        pa.field("status", pa.string(), nullable=False),  # ok, not_sure; unreadable: none of its images can be read
+        pa.field("images", pa.int32(), nullable=False),  # that the answer is made of
+        pa.field("unreadable_images", pa.int32(), nullable=False),  # that it has beside them
+        pa.field("disagree", pa.bool_()),  # its images' own best paths are not all the same; null where unreadable
+        pa.field("band", pa.string()),  # as of `BAND`; null where no accuracy was asked for, too
     ]
 )
 

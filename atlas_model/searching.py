@@ -60,6 +60,7 @@ class Exact:
     right_log_probability: Float[np.ndarray, "n"]  # of the right path
     node: Int[np.ndarray, "n levels"]  # with the next as in `calibration.Descent`
     node_probability: Float[np.ndarray, "n levels"]
+    log_p: Float[np.ndarray, "n nodes"]  # of every node of the trie
 
     @classmethod
     def of(
@@ -69,7 +70,9 @@ class Exact:
         ends = torch.from_numpy(taxonomy.trie.routes[actual].max(axis=1)).to(log_p.device)
         right = log_p.gather(1, ends.unsqueeze(1)).squeeze(1)
         descent = descend(taxonomy.trie, log_p)
-        return cls(found.path[:, 0].cpu().numpy(), right.cpu().numpy(), descent.node, descent.probability)
+        return cls(
+            found.path[:, 0].cpu().numpy(), right.cpu().numpy(), descent.node, descent.probability, log_p.cpu().numpy()
+        )
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,7 @@ def test_metrics_have_the_names_that_stay(project: Project) -> None:
             "unconstrained_invalid_share",
             "unconstrained_micro_f1",
             "min_confidence_0.9",
+            "products",
         }
         assert figures["invalid_paths"] == 0
         assert figures["n"] > 0
