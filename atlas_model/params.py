@@ -211,6 +211,11 @@ class TrainParams(Section):
             raise ValueError("views are of frozen blocks: with fine_tune_from all, views must be 1")
         if self.balance and self.normalize != "children":
             raise ValueError("balance adjusts the probabilities of children: normalize must be children, or balance 0")
+        if self.balance and self.label_smoothing:
+            raise ValueError(
+                "balance and label_smoothing contradict each other: smoothing asks for an even share of the adjusted "
+                "probabilities, which puts categories without images first. One of them must be 0"
+            )
         if self.head_epochs >= self.epochs and self.head_epochs:
             raise ValueError("head_epochs must be below epochs, so that the encoder learns in some")
         return self
