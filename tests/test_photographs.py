@@ -167,9 +167,9 @@ def test_the_memory_and_the_stages_of_a_dvc_run_are_told(tmp_path: Path) -> None
 
 
 def test_an_epoch_is_compared_with_the_forward_pass_over_as_many_images() -> None:
-    train = {"categorizer": {"seconds": 60.0, "pictures": 100}, "activations": {"seconds_per_image": 0.2}}
-    assert epoch_over_forward(train, epochs=10) == 0.3
-    assert epoch_over_forward({"categorizer": {"seconds": 60.0, "pictures": 100}}, epochs=10) is None
+    timings = {"categorizer": {"seconds": 60.0}, "forward_seconds": 0.2}
+    assert epoch_over_forward(timings, epochs=10, images=100) == 0.3
+    assert epoch_over_forward(timings | {"forward_seconds": None}, epochs=10, images=100) is None
 
 
 def test_confusions_are_counted_by_pair() -> None:

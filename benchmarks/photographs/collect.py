@@ -32,10 +32,10 @@ def figures_of_pipeline(project: Path) -> dict[str, Any]:
     """What does not depend on the seed: the sizes of the splits, and what the close-up filter discarded."""
     split, zoom = metrics_of(project, "split"), metrics_of(project, "zoom")
     return {
-        "images": split.get("pictures", split.get("images")),
-        "products": split.get("products"),
-        "dropped": split.get("dropped"),
-        "leaks": split.get("leaks"),
+        "images": split["pictures"],
+        "products": split["products"],
+        "dropped": split["dropped"],
+        "leaks": split["leaks"],
         "zoom_discarded_share": _discarded_share(zoom),
     }
 
@@ -43,7 +43,7 @@ def figures_of_pipeline(project: Path) -> dict[str, Any]:
 def figures_of_seed(project: Path) -> dict[str, Any]:
     """What the models of one seed came to on test."""
     found, train, timings = metrics_of(project, "evaluate"), metrics_of(project, "train"), timings_of(project, "train")
-    test, baseline = found["test"], found["baseline"]
+    test, baseline, trained = found["test"], found["baseline"], train["categorizer"]
     return {
         **{mode: _scores(scores) for mode, scores in _modes(test).items()},
         "classifier": _scores(baseline["test"]),
@@ -51,7 +51,7 @@ def figures_of_seed(project: Path) -> dict[str, Any]:
         "val": {key: found["val"][key] for key in ("micro_f1", "macro_f1", "ece")},
         "epochs": {name: train[name]["epochs"] for name in ("categorizer", "baseline")},
         "best_epoch": {name: train[name]["best_epoch"] for name in ("categorizer", "baseline")},
-        "tuned_epoch_over_forward": epoch_over_forward(train | timings, train["categorizer"]["epochs"]),
+        "tuned_epoch_over_forward": epoch_over_forward(timings, trained["epochs"], trained["pictures"]),
     }
 
 
@@ -63,8 +63,8 @@ def figures_of_files(project: Path) -> dict[str, Any]:
         "macro_f1": found["test"]["macro_f1"],
         "interval": found["test"]["intervals"]["micro_f1"],
         "classifier": found["baseline"]["test"]["micro_f1"],
-        "images": split.get("pictures", split.get("images")),
-        "dropped": split.get("dropped"),
+        "images": split["pictures"],
+        "dropped": split["dropped"],
     }
 
 
@@ -99,13 +99,10 @@ def summary(pipeline: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def epoch_over_forward(train: Mapping[str, Any], epochs: int) -> float | None:
+def epoch_over_forward(timings: Mapping[str, Any], epochs: int, images: int) -> float | None:
     """Epoch seconds over those of the frozen blocks' forward pass over as many images; None without such blocks."""
-    forward = train.get("activations")
-    if not forward:
-        return None
-    images = train["categorizer"].get("pictures") or forward["images"]
-    return round(train["categorizer"]["seconds"] / epochs / (forward["seconds_per_image"] * images), 4)
+    forward: float | None = timings["forward_seconds"]
+    return round(timings["categorizer"]["seconds"] / epochs / (forward * images), 4) if forward else None
 
 
 def _modes(test: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

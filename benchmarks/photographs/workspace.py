@@ -196,15 +196,15 @@ def _pass_on(stdout: IO[str], clock: _StageClock, log: IO[str] | None) -> None:
 
 
 def metrics_of(folder: Path, stage: str) -> dict[str, Any]:
-    """All that a stage measured in the project in ``folder``; empty where it did not run."""
-    found: dict[str, Any] = {}
-    for path in (f"metrics/{stage}.json", f"reports/{stage}/metrics.json"):
-        if (folder / path).is_file():
-            found = json.loads((folder / path).read_text(encoding="utf-8"))
-    return found
+    """All that a stage measured in the project in ``folder``."""
+    return _read(folder / f"reports/{stage}/metrics.json")
 
 
 def timings_of(folder: Path, stage: str) -> dict[str, Any]:
-    """The seconds and rates of a stage; where it keeps them among its other figures, those."""
-    path = folder / f"reports/timings/{stage}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else metrics_of(folder, stage)
+    """The seconds and rates of a stage."""
+    return _read(folder / f"reports/timings/{stage}.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
