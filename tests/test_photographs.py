@@ -249,7 +249,7 @@ def test_its_parameters_are_valid_and_its_stages_are_the_projects(tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # nine stages and DVC, each of which imports for seconds
+@pytest.mark.timeout(1800)  # nine stages and DVC, each of which imports for seconds
 def test_the_whole_benchmark_on_a_few_images(source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     work, result, params = tmp_path / "work", tmp_path / "result.json", tmp_path / "tiny.yaml"
     params.write_text(yaml.safe_dump(TINY))

@@ -78,9 +78,7 @@ def summary(pipeline: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, 
         mode: {name: _median(seeds.values(), f"{mode}.{name}") for name in ("micro_f1", "macro_f1", "ece")}
         for mode in (*MODES, "classifier")
     }
-    nested["difference"] = {
-        name: {"value": _median(seeds.values(), f"difference.{name}.value")} for name in ("micro_f1", "macro_f1")
-    }
+    nested["difference"] = {name: _middle(seeds, name) for name in ("micro_f1", "macro_f1")}
     return {
         **{name: value_at(nested, name) for name in NAMES},
         "pipeline_minutes": round(first["seconds"] / 60, 2),
@@ -120,6 +118,13 @@ def _discarded_share(zoom: Mapping[str, Any]) -> float | None:
         return share
     counts = zoom.get("pictures")
     return counts and round(counts["zoomed"] / sum(counts.values()), 4)
+
+
+def _middle(seeds: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The sequence model's score minus the classifier's: of the seed in the middle, with its paired interval."""
+    order = sorted(seeds, key=lambda seed: seeds[seed]["difference"][name]["value"])
+    seed = order[(len(order) - 1) // 2]
+    return {**seeds[seed]["difference"][name], "seed": int(seed)}
 
 
 def _median(values: Iterable[Mapping[str, Any]], name: str) -> float | None:

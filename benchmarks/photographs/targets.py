@@ -102,7 +102,7 @@ def in_markdown(figures: Mapping[str, Any]) -> str:
     lines += ["| seed | image alone | macro F | classifier | difference, 95 % interval |", "|---|--:|--:|--:|---|"]
     for seed, found in figures["seeds"].items():
         difference = found["difference"]["micro_f1"]
-        low, high = difference["interval"] or (None, None)
+        low, high = difference["interval"]
         lines.append(
             f"| {seed} | {_text(found['image']['micro_f1'], 4)} | {_text(found['image']['macro_f1'], 4)} | "
             f"{_text(found['classifier']['micro_f1'], 4)} | {_text(difference['value'], 4)}, {_text(low, 4)} to "
