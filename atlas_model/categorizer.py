@@ -79,6 +79,8 @@ class Categorizer(nn.Module):
             hidden_size=architecture.hidden_size,
             dropout=architecture.dropout,
             deep_output=architecture.deep_output,
+            wide_output=architecture.wide_output,
+            feature_dropout=architecture.feature_dropout,
         )
         self._tries: dict[tuple[bool, torch.device], DeviceTrie] = {}
         self.register_buffer("targets", torch.from_numpy(taxonomy.targets), persistent=False)

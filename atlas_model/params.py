@@ -159,6 +159,8 @@ class TrainParams(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)]
     normalize: Literal["vocabulary", "children"]  # a step's probabilities: over all names (the paper), or those below
     deep_output: bool  # the logits of a name also see the attended cells directly; in the paper they do not
+    wide_output: bool  # they also see the mean of all cells directly, as those of a plain classifier do
+    feature_dropout: Annotated[float, Field(ge=0, lt=1)]  # share of the cells' features left out in training
     alpha_c: Annotated[float, Field(ge=0)]  # weight of the doubly stochastic attention term
     alpha_target: Literal["share", "one"]  # what each cell's attention should sum to: steps/cells, or 1 (the paper)
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]  # share of the probability asked for evenly of all
