@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from atlas_model.errors import AtlasError, InputError
 from benchmarks.photographs import photographs, targets, workspace
 from benchmarks.photographs.__main__ import main
-from benchmarks.photographs.collect import epoch_over_forward
+from benchmarks.photographs.collect import NAMES, epoch_over_forward, summary
 from benchmarks.photographs.errors import confusions
 from benchmarks.photographs.targets import TARGETS, Target
 
@@ -172,6 +172,35 @@ def test_an_epoch_is_compared_with_the_forward_pass_over_as_many_images() -> Non
     assert epoch_over_forward(timings | {"forward_seconds": None}, epochs=10, images=100) is None
 
 
+def test_figures_of_several_seeds_are_their_medians() -> None:
+    scores = {1: 0.9, 2: 0.94, 3: 0.91}
+    seeds = {
+        str(seed): {
+            "image": {"micro_f1": score, "macro_f1": score - 0.1, "ece": 0.01},
+            "classifier": {"micro_f1": 0.9},
+            "difference": {
+                name: {"value": score - 0.9, "interval": [score - 1, score]} for name in ("micro_f1", "macro_f1")
+            },
+            "tuned_epoch_over_forward": None,
+        }
+        for seed, score in scores.items()
+    }
+    whole = dict.fromkeys(("images", "products", "dropped", "leaks")) | {"zoom_discarded_share": 0.01}
+    usage = {f"seed {seed}": {"seconds": 600.0 / seed, "peak_rss_gb": seed / 2} for seed in scores}
+    draws = {str(draw): {"micro_f1": 0.9 + draw / 100, "minutes": draw} for draw in (1, 2, 3)}
+    files = {"draws": draws, "usage": {"draw 1 dvc": {"seconds": 60.0, "peak_rss_gb": 0.7}}}
+    figures = summary({"seeds": seeds, "whole": whole, "usage": usage}, files)
+    assert figures["image.micro_f1"] == figures["image"]["micro_f1"] == 0.91
+    assert figures["image.macro_f1"] == 0.81
+    assert figures["title.micro_f1"] is None
+    assert figures["difference"]["micro_f1"]["seed"] == 3
+    assert figures["difference"]["micro_f1"]["interval"] == [pytest.approx(-0.09), 0.91]
+    assert (figures["files_micro_f1"], figures["files_minutes"]) == (0.92, 2)
+    assert figures["pipeline_minutes"] == 10, "of the first seed, which alone ran everything"
+    assert figures["peak_rss_gb"] == 1.5
+    assert figures["tuned_epoch_over_forward"] is None
+
+
 def test_confusions_are_counted_by_pair() -> None:
     wrong = [
         {"actual_category": actual, "predicted_category": predicted, "log_probability": np.log(probability)}
@@ -271,9 +300,16 @@ def test_the_whole_benchmark_on_a_few_images(source: Path, tmp_path: Path, capfd
     shown = capfd.readouterr().out
     assert "image alone: exact path, test" in shown
 
+    state = json.loads((work / "state.json").read_text())
+    del state["pipeline"]["seeds"]["2"]  # as if it had been killed just before it knew
+    (work / "state.json").write_text(json.dumps(state))
     assert main(command) == 0
     assert "Running stage" not in capfd.readouterr().out, "what is measured is not measured again"
-    assert json.loads(result.read_text()) == figures
+    again = json.loads(result.read_text())
+    assert again["usage"]["seed 2"].pop("attempts") == 2
+    assert again["usage"]["seed 2"].pop("seconds") > figures["usage"]["seed 2"]["seconds"]
+    assert again["usage"]["seed 1"] == figures["usage"]["seed 1"]
+    assert {name: again[name] for name in NAMES} == {name: figures[name] for name in NAMES}
 
     assert main(["errors", "--workspace", str(work), "--count", "30"]) == 0
     errors = read_csv(work / "errors/errors.csv")
