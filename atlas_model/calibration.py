@@ -203,9 +203,13 @@ def _categorizer_loss(
     writing = child >= 0
     readout, node, child = readout[writing], node[writing], child[writing]  # (n, h), (n,), (n,)
     right = child - 1 - trie.first[node]  # which of its node's edges leads to the child
+    edge, valid = trie.edges(node, max(trie.fan_out))  # (n, f)
+    bias = model.bias(cells)
+    if bias is not None:
+        image, _ = writing.nonzero(as_tuple=True)
+        bias = bias[image].gather(1, edge)[None]  # (1, n, f)
 
     def loss(temperature: float) -> Tensor:
-        edge, valid = trie.edges(node, max(trie.fan_out))  # (n, f)
         (log_p,) = next_log_probability(
             model.decoder,
             readout.unsqueeze(0),
@@ -213,6 +217,7 @@ def _categorizer_loss(
             valid,
             normalize=model.architecture.normalize,
             temperature=temperature,
+            bias=bias,
         )
         total: Tensor = -log_p.gather(1, right.unsqueeze(1)).double().sum()
         return total

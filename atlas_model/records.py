@@ -25,17 +25,17 @@ SHARD_PATTERN = "part-{:05d}.parquet"
 
 PRODUCTS = pa.schema(
     [
-        pa.field("product_id", pa.string(), nullable=False),  # site + sku or canonical URL; manifest:<filename>
-        pa.field("site", pa.string(), nullable=False),  # host, or "manifest"
+        pa.field("product_id", pa.string(), nullable=False),  # site + sku, URL; manifest:<filename>, files:<id>
+        pa.field("site", pa.string(), nullable=False),  # host, or "manifest", "files"
         pa.field("page_url", pa.string()),
         pa.field("title", pa.string(), nullable=False),
         pa.field("price", pa.decimal128(12, 2)),
         pa.field("currency", pa.string()),  # ISO 4217
         pa.field("breadcrumb", pa.list_(pa.string()), nullable=False),  # the shop's own words
-        pa.field("taxonomy", pa.list_(pa.string()), nullable=False),  # the label, from sources.csv or the manifest
+        pa.field("taxonomy", pa.list_(pa.string()), nullable=False),  # the label, from sources.csv, manifest or table
         pa.field("details", pa.map_(pa.string(), pa.string()), nullable=False),
-        pa.field("image_urls", pa.list_(pa.string()), nullable=False),
-        pa.field("split_hint", pa.string()),  # a manifest's own split
+        pa.field("image_urls", pa.list_(pa.string()), nullable=False),  # or file:<path>, row:<number>
+        pa.field("split_hint", pa.string()),  # a manifest's or a table's own split
         pa.field("field_sources", pa.map_(pa.string(), pa.string())),  # title, price, ...: json-ld, microdata, css, ...
     ]
 )
@@ -57,7 +57,7 @@ REFS = pa.schema(
         pa.field("image_url", pa.string(), nullable=False),
         pa.field("position", pa.int32(), nullable=False),  # in the product's image_urls
         pa.field("image_id", pa.string()),  # null unless status is "ok"
-        pa.field("status", pa.string(), nullable=False),  # ok, http_404, timeout, not_an_image, too_large, ...
+        pa.field("status", pa.string(), nullable=False),  # ok, http_404, timeout, not_found, too_large, ...
         pa.field("final_url", pa.string()),  # where redirects led; null where there were none
     ]
 )
@@ -73,9 +73,9 @@ LABELLED = pa.schema(
 SCORES = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
-        pa.field("p_zoomed", pa.float32()),  # null where the picture could not be decoded
+        pa.field("p_zoomed", pa.float32()),  # null where the picture could not be decoded, or no filter is on
         pa.field("keep", pa.bool_(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),  # normal, zoomed, unreadable
+        pa.field("reason", pa.string(), nullable=False),  # normal, zoomed, unreadable, not_filtered (no filter is on)
         pa.field("phash", pa.uint64()),  # 64-bit perceptual hash of the whole picture
     ]
 )

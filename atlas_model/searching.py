@@ -145,13 +145,14 @@ def search(
         batch = slice(start, start + how.batch_size)
         sample = chunk.sample[batch]
         cells = model.encoder(to_device(pixels[chunk.rows[batch]], device))
+        bias = model.bias(cells)
         for temperature, found in ((model.temperature, answers), (1.0, uncalibrated)):
-            found.append(Best.of(search_best(cells, trie, temperature=temperature)))
+            found.append(Best.of(search_best(cells, trie, temperature=temperature, bias=bias)))
         if normalize == "vocabulary":  # others know nothing of what nowhere can follow
             free.append(Best.of(search_best(cells, free_trie, temperature=model.temperature)))
         if sample.any():
             chosen = cells[torch.from_numpy(sample).to(device)]
-            of_chosen = search_all(chosen, trie, length_normalization=length_normalization)
+            of_chosen = search_all(chosen, trie, length_normalization=length_normalization, bias=model.bias(chosen))
             exact.append(Exact.of(*of_chosen, chunk.actual[batch][sample], taxonomy))
     return Searched(
         joined(answers), joined(uncalibrated), joined(free) if free else None, joined(exact) if exact else None

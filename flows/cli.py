@@ -144,9 +144,37 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument("--output", type=Path, metavar="DIR", help="default: zoom_train.labelled of params.yaml")
     importing.set_defaults(command=_import_manifest)
 
+    _add_project_commands(commands)
+    return parser
+
+
+def _add_project_commands(commands: Any) -> None:
+    starting = commands.add_parser(
+        "init",
+        help="look at a folder of images and its table, and write params.yaml for them",
+        description="Look at a folder of images and its table (CSV, JSONL, Parquet; docs/files.md), write params.yaml "
+        "for them, and say what was chosen and why, what is wrong with the data, and what to do next.",
+    )
+    starting.add_argument(
+        "--images", type=Path, metavar="DIR", help="the folder; a Parquet table may hold the images itself"
+    )
+    starting.add_argument(
+        "--table", type=Path, metavar="FILE", help="default: none; the folders that an image is in are its category"
+    )
+    starting.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="ROLE=NAME",
+        dest="columns",
+        help="image, category (several times: one per level), product, title, price or split; default: guessed",
+    )
+    starting.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", dest="params_file")
+    starting.add_argument("--force", action="store_true", help="also over changes that are not committed")
+    starting.set_defaults(command=_init)
+
     check = commands.add_parser("check", help="find the faults of params.yaml and the files that it names")
     check.set_defaults(command=_check)
-    return parser
 
 
 def _add_champion_commands(commands: Any) -> None:
@@ -279,6 +307,12 @@ def _import_manifest(manifest: Path, output: Path | None) -> int:
     )
     sys.stdout.write(json.dumps(report.to_json(), indent=2) + "\n")
     return 0
+
+
+def _init(**options: Any) -> int:
+    from flows.init_command import init
+
+    return init(**options)
 
 
 def _check() -> int:
