@@ -31,8 +31,7 @@ KINDS = {
 }
 TINY: dict[str, Any] = {
     "crawl": {"source": "manifest", "snapshot": "tiny-1", "manifest": "data/photographs.json"},
-    "zoom_train": {"image_size": 16, "epochs": 1},
-    "zoom": {"threshold": 1.0},
+    "zoom": {"filter": "photographs", "threshold": 1.0},
     "split": {
         "labels": "met",
         "image_size": 32,
@@ -283,11 +282,11 @@ def test_the_whole_benchmark_on_a_few_images(source: Path, tmp_path: Path, capfd
     work, result, params = tmp_path / "work", tmp_path / "result.json", tmp_path / "tiny.yaml"
     params.write_text(yaml.safe_dump(TINY))
     options = ["--workspace", str(work), "--result", str(result), "--params", str(params)]
-    command = [*options, "--seeds", "1", "2", "--draws", "--drawn", "40"]
+    command = [*options, "--seeds", "1", "2", "--draws", "1", "--drawn", "56"]
     assert main(command) == 0, capfd.readouterr().err
     figures = json.loads(result.read_text())
     for target in TARGETS:
-        if not target.name.startswith(("files_", "tuned_", "title", "image_and")):
+        if not target.name.startswith(("tuned_", "title", "image_and")):
             assert targets.value_at(figures, target.name) is not None, target.name
     assert figures["image.micro_f1"] == figures["image"]["micro_f1"]
     assert figures["seeds"].keys() == {"1", "2"}
@@ -296,6 +295,8 @@ def test_the_whole_benchmark_on_a_few_images(source: Path, tmp_path: Path, capfd
     first, second = figures["usage"]["seed 1"], figures["usage"]["seed 2"]
     assert figures["pipeline_minutes"] == pytest.approx(first["seconds"] / 60, abs=0.01)
     assert {"crawl", "fetch", "zoom", "split", "train", "evaluate"} <= first["stages"].keys()
+    assert {"crawl", "fetch", "split", "train", "evaluate"} <= figures["files"]["usage"]["draw 1 dvc"]["stages"].keys()
+    assert sum(figures["files"]["draws"]["1"]["images"].values()) == 56
     assert second["stages"].keys() == {"train", "evaluate"}
     shown = capfd.readouterr().out
     assert "image alone: exact path, test" in shown

@@ -36,7 +36,7 @@ def figures_of_pipeline(project: Path) -> dict[str, Any]:
         "products": split["products"],
         "dropped": split["dropped"],
         "leaks": split["leaks"],
-        "zoom_discarded_share": _discarded_share(zoom),
+        "zoom_discarded_share": zoom["discarded_share"],
     }
 
 
@@ -110,14 +110,6 @@ def _modes(test: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _scores(found: Mapping[str, Any]) -> dict[str, Any]:
     return {name: found[name] for name in SCORES if name in found}
-
-
-def _discarded_share(zoom: Mapping[str, Any]) -> float | None:
-    if "discarded_share" in zoom:
-        share: float = zoom["discarded_share"]
-        return share
-    counts = zoom.get("pictures")
-    return counts and round(counts["zoomed"] / sum(counts.values()), 4)
 
 
 def _middle(seeds: Mapping[str, Any], name: str) -> dict[str, Any]:
