@@ -20,7 +20,7 @@ import torch
 from dvclive import Live
 
 import atlas_model
-from atlas_model.activations import load_activations
+from atlas_model.activations import forward_seconds, load_activations
 from atlas_model.architecture import Architecture
 from atlas_model.calibration import fit_temperature
 from atlas_model.categorizer import Categorizer, Model, save
@@ -141,7 +141,13 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             "train",
             {"val_accuracy": summaries["categorizer"]["val_accuracy"]},
             {**summaries, "constraint": _constraint(records), "device": device.type},
-            {"categorizer": _timing(records, train), "baseline": _timing(baseline_records, train)},
+            {
+                "categorizer": _timing(records, train),
+                "baseline": _timing(baseline_records, train),
+                "forward_seconds": None
+                if given.fine_tune_from == "all"
+                else forward_seconds(WORK / "activations", train.name),
+            },
         )
 
 
