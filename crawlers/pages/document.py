@@ -16,6 +16,8 @@ from web_poet import WebPage
 
 Element = etree._Element
 
+BOM = b"\xef\xbb\xbf"
+
 UNREAD = {"script", "style", "noscript", "template", "svg"}  # elements whose text nobody reads
 BLOCKS = {"br", "dd", "div", "dt", "h1", "h2", "h3", "h4", "li", "ol", "p", "section", "table", "td", "th", "tr", "ul"}
 MAX_STEPS = 1000  # in and out of elements, on the way through a text
@@ -51,7 +53,7 @@ class Document:
     @cached_property
     def data(self) -> Any:
         """What a JSON response holds; None if it is none."""
-        if self._page.response.body.lstrip()[:1] not in (b"{", b"["):
+        if self._page.response.body.removeprefix(BOM).lstrip()[:1] not in (b"{", b"["):
             return None
         try:
             return json.loads(self._page.response.body)
@@ -60,11 +62,13 @@ class Document:
 
     @cached_property
     def root(self) -> Element | None:
-        """The HTML; None in a JSON response and in an empty one."""
-        if self.data is not None:
-            return None
-        root: Element | None = self._page.selector.root
-        return root
+        """The HTML's elements and texts; None in a JSON response and in an empty one.
+
+        Comments and processing instructions are taken out, and what stands behind them is kept: any reader may meet
+        them anywhere, and none has a use for them.
+        """
+        root = None if self.data is not None else self._page.selector.root
+        return without_comments(root) if isinstance(root, Element) else None
 
     def mentions(self, text: bytes) -> bool:
         """Whether ``text`` stands anywhere in the source: cheaper than looking for an element."""
@@ -132,9 +136,15 @@ def _compiled(xpath: str) -> etree.XPath:
     return etree.XPath(xpath)
 
 
+def without_comments(root: Element) -> Element:
+    """``root`` without comments, processing instructions and entities below it."""
+    etree.strip_tags(root, etree.Comment, etree.ProcessingInstruction, etree.Entity)
+    return root
+
+
 def is_small(element: Element, parts: int) -> bool:
     """Whether ``element`` has less than ``parts`` elements, itself included."""
-    return len(list(islice(element.iter(), parts))) < parts
+    return len(list(islice(element.iter("*"), parts))) < parts
 
 
 def above(element: Element, height: int = MAX_DEPTH) -> Iterator[Element]:
@@ -155,7 +165,7 @@ def text_of(element: Element, without: Container[Element] = ()) -> str:
         without: parts of it that are left out.
     """
     parts: list[str] = []
-    walk = etree.iterwalk(element, events=("start", "end", "comment"))
+    walk = etree.iterwalk(element, events=("start", "end", "comment", "pi"))
     for event, node in islice(walk, MAX_STEPS):
         block = node.tag in BLOCKS
         if event == "start":

@@ -174,7 +174,7 @@ def _price_text(element: Element) -> str:
     for name in ("content", "data-price-amount"):
         if element.get(name):
             return element.get(name, "")
-    return text_of(element, without={part for part in element.iterdescendants() if _is_old(part)})
+    return text_of(element, without={part for part in element.iterdescendants("*") if _is_old(part)})
 
 
 def _has_symbol(element: Element) -> bool:

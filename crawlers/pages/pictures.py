@@ -112,4 +112,4 @@ def is_file(value: str) -> bool:
 
 def _is_small(image: Element) -> bool:
     sizes = [image.get(name, "") for name in ("width", "height")]
-    return any(size.isascii() and size.isdigit() and int(size) < SMALL_PX for size in sizes)
+    return any(size.isascii() and size.isdigit() and len(size) < 6 and int(size) < SMALL_PX for size in sizes)

@@ -91,7 +91,7 @@ def _shows(tile: Element) -> tuple[bool, bool]:
     text = text_of(tile)
     if len(text) > MAX_TILE_TEXT:
         return False, False
-    priced = MONEY.search(text) is not None or any("price" in names_of(part).lower() for part in tile.iterdescendants())
+    priced = MONEY.search(text) is not None or any("price" in names_of(part).lower() for part in tile.iterdescendants("*"))
     return True, priced
 
 
