@@ -75,6 +75,8 @@ def _xpath(css: str, prefix: str = "descendant-or-self::") -> etree.XPath:
 
 def _found(selector: Selector, page: Document) -> list[Any]:
     """Elements, texts and plain values, in the page's order."""
+    if selector.value:
+        return [selector.value]
     if selector.url:
         return _cut(selector.url, [page.url])
     if page.data is not None:
