@@ -145,8 +145,8 @@ def crawl(
         )
     if settlement.shared_numbers:
         say(
-            f"crawl: {settlement.shared_numbers} numbers that were read as the article's are those of several products, "
-            "which are named by their URLs instead; `atlas crawl try URL` shows them"
+            f"crawl: {settlement.shared_numbers} numbers that were read as the article's are shared by several "
+            "products, which are named by their URLs instead"
         )
     for site, urls in never_met.items():
         if urls:

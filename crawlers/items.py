@@ -39,13 +39,13 @@ class Product:
     sku: str | None  # the shop's own number
     price: Decimal | None
     currency: str | None  # ISO 4217
-    availability: str | None  # InStock, OutOfStock, PreOrder
-    brand: str | None
-    gtin: str | None  # digits, as the page has them
-    mpn: str | None  # the maker's number
     breadcrumbs: list[str]
     additional_properties: dict[str, str]
     images: list[str]  # absolute URLs, each once
+    availability: str | None = None  # InStock, OutOfStock, PreOrder
+    brand: str | None = None
+    gtin: str | None = None  # digits, as the page has them
+    mpn: str | None = None  # the maker's number
     unreadable: int = 0  # scripts of JSON-LD on the page that could not be read
     field_sources: dict[str, str] = field(default_factory=dict)  # field -> json-ld, microdata, opengraph, css, ...
 

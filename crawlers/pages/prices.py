@@ -47,8 +47,8 @@ LINE_THROUGH = re.compile(r"line-through", re.IGNORECASE)
 CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # oldPrice -> old Price
 AMOUNT = r"\d[\d.,'’ \u00a0\u202f]{0,15}"
 WORDS = (  # in front of an amount that stands alone
-    r"(?:(?:from|now|only|price|ab|nur|jetzt|preis|à partir de|prix|desde|precio|a partire da|da|prezzo|od|cena|от|цена|"
-    r"hinta|售價|特價)[:：\s]*)?"
+    r"(?:(?:from|now|only|price|ab|nur|jetzt|preis|à partir de|prix|desde|precio|a partire da|da|prezzo|od|cena|от|"
+    r"цена|hinta|售價|特價)[:：\s]*)?"
 )
 ONLY_MONEY = re.compile(rf"^{WORDS}(?:{BEFORE}\s?{AMOUNT}|{AMOUNT}(?:,?[-–]+)?\s?{BEHIND})\.?[~*起]?$", re.IGNORECASE)
 ONLY_AMOUNT = re.compile(rf"^{AMOUNT}(?:,?[-–]+)?$")
@@ -172,11 +172,10 @@ def _joined(texts: list[tuple[Element, str]], place: int) -> str | None:
 
 
 def _is_of_other(texts: list[tuple[Element, str]], place: int) -> bool:
-    """Whether the text in front says that what follows is shipping, a price without tax, ..."""
+    """Whether the label in front says that what follows is shipping, a price without tax, ..."""
     before = texts[place - 1][1] if place else ""
-    return OTHER_TEXT.search(texts[place][1]) is not None or (
-        len(before) < 60 and OTHER_TEXT.search(before) is not None
-    )
+    is_label = len(before) < MAX_TEXT and not any(map(str.isdigit, before))
+    return OTHER_TEXT.search(f"{before} {texts[place][1]}" if is_label else texts[place][1]) is not None
 
 
 def _is_large(element: Element) -> bool:
