@@ -217,7 +217,7 @@ def test_products_that_share_a_style_number_stay_several(tmp_path: Path, field: 
     def kurta(colour: str) -> Reply:
         data = {"@type": "Product", "name": f"Kurta {colour}", field: "STYLE7", "image": f"/{colour}.jpg"}
         script = f'<script type="application/ld+json">{json.dumps(data)}</script>'
-        return Reply(f"<html><head>{script}</head></html>", headers={"Content-Type": HTML})
+        return Reply(f"<html><head>{script}</head></html>", headers={"Content-Type": "text/html"})
 
     shop = Shop({f"/p/{colour}": kurta(colour) for colour in ("red", "blue", "green")})
     shop.pages |= {f"/sale/{name}": product("Cap", "C-1", "/cap.jpg") for name in ("1", "2")}
