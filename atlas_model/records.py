@@ -31,6 +31,10 @@ PRODUCTS = pa.schema(
         pa.field("title", pa.string(), nullable=False),
         pa.field("price", pa.decimal128(12, 2)),
         pa.field("currency", pa.string()),  # ISO 4217
+        pa.field("availability", pa.string()),  # InStock, OutOfStock, PreOrder, as schema.org names them
+        pa.field("brand", pa.string()),
+        pa.field("gtin", pa.string()),  # EAN, UPC or ISBN; digits
+        pa.field("mpn", pa.string()),  # the maker's number
         pa.field("breadcrumb", pa.list_(pa.string()), nullable=False),  # the shop's own words
         pa.field("taxonomy", pa.list_(pa.string()), nullable=False),  # the label, from sources.csv, manifest or table
         pa.field("details", pa.map_(pa.string(), pa.string()), nullable=False),
@@ -39,6 +43,7 @@ PRODUCTS = pa.schema(
         pa.field("field_sources", pa.map_(pa.string(), pa.string())),  # title, price, ...: json-ld, microdata, css, ...
     ]
 )
+LATER_COLUMNS = ("availability", "brand", "gtin", "mpn")  # of PRODUCTS: files of version 0.1.0 lack them
 IMAGES = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),  # sha256 of the bytes as served, hex
@@ -164,7 +169,7 @@ def read_table(path: Path, schema: pa.Schema, made_by: str, columns: Sequence[st
 
     Args:
         path: a file, or a folder of ``*.parquet``.
-        schema: the contract; columns beyond it are ignored, missing ones refused.
+        schema: the contract; columns beyond it are ignored, missing ones refused (`LATER_COLUMNS` are null instead).
         made_by: the stage that writes it, named when it is missing.
         columns: only these, in this order; all of the schema's by default.
 
@@ -276,9 +281,14 @@ class ShardWriter:
 
 def _read_file(path: Path, contract: pa.Schema) -> pa.Table:
     with open_parquet(path) as file:
-        _check_columns(path, file.schema_arrow, contract.names)
+        absent = [name for name in contract.names if name in LATER_COLUMNS and name not in file.schema_arrow.names]
+        there = [name for name in contract.names if name not in absent]
+        _check_columns(path, file.schema_arrow, there)
         try:
-            return file.read(columns=contract.names).cast(contract)
+            table = file.read(columns=there)
+            for name in absent:
+                table = table.append_column(contract.field(name), pa.nulls(table.num_rows, contract.field(name).type))
+            return table.select(contract.names).cast(contract)
         except (pa.ArrowException, ValueError) as error:  # ValueError: a null where there must be none
             types = ", ".join(f"{field.name}: {field.type}" for field in contract)
             raise InputError(f"{path}: expected the columns {types}; {error}") from error
