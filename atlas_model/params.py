@@ -129,7 +129,8 @@ class ZoomTrainParams(Section):
     """Training the zoomed/normal classifier."""
 
     labelled: FilePath  # folder of Parquet: records.LABELLED
-    image_size: Annotated[int, Field(ge=16, le=512)]  # px, square; 150 in the paper
+    model: Literal["cnn", "linear"]  # the paper's network, or a linear layer on features of EfficientNet-Lite0
+    image_size: Annotated[int, Field(ge=16, le=512)]  # px, square, for both; 150 in the paper
     batch_size: PositiveInt
     epochs: PositiveInt  # at most
     patience: PositiveInt  # epochs without a better validation loss before it stops
@@ -148,6 +149,9 @@ class ZoomTrainParams(Section):
 class ZoomParams(Section):
     """Scoring every picture as zoomed or normal."""
 
+    enabled: bool  # false: nothing is trained nor scored, and every readable image is kept
+    filter: Literal["trained", "photographs"]  # what zoom_train makes of zoom_train.labelled; or the bundled filter
+    max_share: Annotated[float, Field(gt=0, le=1)]  # a filter that would discard more of the images stops the stage
     threshold: Probability | None  # p_zoomed at or above it is dropped; null: the one chosen on validation
     batch_size: PositiveInt
     device: Device
@@ -189,7 +193,7 @@ class TrainParams(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)]
     normalize: Literal["vocabulary", "children"]  # a step's probabilities: over all names (the paper), or those below
     deep_output: bool  # the logits of a name also see the attended cells directly; in the paper they do not
-    wide_output: bool  # they also see the mean of all cells directly, as those of a plain classifier do
+    path_head: bool  # a plain classifier on the mean of the cells adds to the decoder's logits (path_head.py)
     feature_dropout: Annotated[float, Field(ge=0, lt=1)]  # share of the cells' features left out in training
     alpha_c: Annotated[float, Field(ge=0)]  # weight of the doubly stochastic attention term
     alpha_target: Literal["share", "one"]  # what each cell's attention should sum to: steps/cells, or 1 (the paper)
@@ -241,6 +245,8 @@ class TrainParams(Section):
             )
         if self.fine_tune_from == "all" and self.views > 1:
             raise ValueError("views are of frozen blocks: with fine_tune_from all, views must be 1")
+        if self.path_head and self.normalize != "children":
+            raise ValueError("path_head adds to the logits of children: normalize must be children, or path_head false")
         if self.balance and self.normalize != "children":
             raise ValueError("balance adjusts the probabilities of children: normalize must be children, or balance 0")
         if self.balance and self.label_smoothing:

@@ -112,7 +112,7 @@ def _with_value(content: str, place: tuple[str, ...], value: Any, path: Path, er
     if node is None:
         raise error(f"{path}: {'.'.join(place)}: missing; every key must be there")
     start, end = node.start_mark.index, node.end_mark.index
-    flow = isinstance(node, yaml.ScalarNode) or node.flow_style
+    flow = isinstance(node, yaml.ScalarNode) or bool(getattr(node, "flow_style", False))
     if not flow or "\n" in content[start:end]:
         raise error(f"{path}: {'.'.join(place)}: expected a value on one line in order to replace it")
     written = _dumped(value, allow_unicode=True)

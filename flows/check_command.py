@@ -48,3 +48,18 @@ def _inputs(params: Params) -> Iterator[tuple[Path, Callable[[Path], object]]]:
             yield given.images, Folder
     else:
         yield params.crawl.sources, read_sources
+    if params.zoom.enabled and params.zoom.filter == "trained" and params.crawl.source != "demo":
+        yield params.zoom_train.labelled, _read_labelled
+
+
+def _read_labelled(folder: Path) -> None:
+    """The labelled images; refused where they are the demo's, which say nothing of another catalogue."""
+    from atlas_model.records import LABELLED, read_table
+    from atlas_model.zoom_training import fingerprint
+    from crawlers.shop.catalogue import LABELLED_FINGERPRINT
+
+    if fingerprint(read_table(folder, LABELLED, "zoom_train", ["image_id", "label"])) == LABELLED_FINGERPRINT:
+        raise InputError(
+            f"{folder}: expected labelled images of your own catalogue for zoom.filter: trained, got the demo's grey "
+            "sample. Say zoom.filter: photographs, or zoom.enabled: false, or name your images in zoom_train.labelled"
+        )

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from dvclive import Live
 
 import atlas_model
-from atlas_model.activations import load_activations
+from atlas_model.activations import forward_seconds, load_activations
 from atlas_model.architecture import Architecture
 from atlas_model.calibration import fit_temperature
 from atlas_model.categorizer import Categorizer, Model, save
@@ -29,6 +30,7 @@ from atlas_model.device import choose_device, keep_freed_memory
 from atlas_model.distributed import first_alone, is_first, joined
 from atlas_model.efficientnet_lite import has_package_weights
 from atlas_model.errors import InputError
+from atlas_model.guarantees import find_guarantees, rows_for_guarantees
 from atlas_model.params import Params, TrainParams
 from atlas_model.progress import say
 from atlas_model.training import EpochRecord, Recipe, best_record, fit
@@ -93,7 +95,14 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             model.temperature = fit_temperature(model, cells, val.paths)
             best = best_record(records, recipe.select)
             chosen = {"epoch": best.epoch, "val_accuracy": best.val_accuracy}
-            save(model, folder, train.preprocessing, params=given.model_dump(mode="json"), metrics=chosen)
+            save(
+                model,
+                folder,
+                train.preprocessing,
+                params=given.model_dump(mode="json"),
+                metrics=chosen,
+                guarantees=_guarantees(model, examples[1], val, recipe.batch_size, device),
+            )
         return model, records
 
     with _live() as live:
@@ -132,8 +141,25 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             "train",
             {"val_accuracy": summaries["categorizer"]["val_accuracy"]},
             {**summaries, "constraint": _constraint(records), "device": device.type},
-            {"categorizer": _timing(records, train), "baseline": _timing(baseline_records, train)},
+            {
+                "categorizer": _timing(records, train),
+                "baseline": _timing(baseline_records, train),
+                "forward_seconds": None
+                if given.fine_tune_from == "all"
+                else forward_seconds(WORK / "activations", train.name),
+            },
         )
+
+
+def _guarantees(
+    model: Model, examples: Examples, val: Split, batch_size: int, device: torch.device
+) -> dict[str, Any] | None:
+    """Which accuracies the model can promise; the baseline, which predicts nothing for anybody, promises none."""
+    if not isinstance(model, Categorizer):
+        return None
+    rows = rows_for_guarantees(val.product_ids, model.taxonomy)
+    cells = encoded(model, examples, rows, batch_size, device)
+    return find_guarantees(model, cells, val.paths[rows], [val.product_ids[row] for row in rows]).to_json()
 
 
 def _seen(model: Model, split: Split, recipe: Recipe, device: torch.device) -> Examples:
