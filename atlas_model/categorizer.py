@@ -3,27 +3,32 @@
 Each is built from a description of plain values, `Architecture`, that is saved beside its weights, and answers the
 same three questions, which is all that training needs to know of it: its loss on a batch, its best path for a
 picture, its parameter groups. Knows nothing of files of pictures or of how long to train.
+
+The sequence model may read the product's title beside its image. It then answers from either alone as well: what is
+absent is replaced by learned cells.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from atlas_model.architecture import Architecture
+from atlas_model.architecture import Architecture, check_architecture, check_images
 from atlas_model.checkpoint import fill, load_model, save_model
 from atlas_model.classifier import Classifier
 from atlas_model.decoder import AttentionDecoder
-from atlas_model.encoder import OWN_TRUNKS, build_encoder
+from atlas_model.encoder import build_encoder
 from atlas_model.errors import CheckpointError
 from atlas_model.exact_search import exact_search
-from atlas_model.images import MAX_PIXELS, Interpolation, Mode, Preprocessing, Resize
-from atlas_model.search import DeviceTrie, Found, Normalize, beam_search
+from atlas_model.images import Preprocessing
+from atlas_model.search import DeviceTrie, Found, beam_search
 from atlas_model.taxonomy import PAD, START, Taxonomy
+from atlas_model.titles import Given, TitleEncoder
 
 
 class Categorizer(nn.Module):
@@ -47,6 +52,7 @@ class Categorizer(nn.Module):
 
     kind = "categorizer"
     temperature: float  # that logits are divided by in prediction, for honest probabilities; training knows none
+    title_temperatures: dict[Given, float]  # the same where a title is given: by then the model is otherwise sure
     targets: Tensor
     routes: Tensor
     counted: Tensor
@@ -67,7 +73,7 @@ class Categorizer(nn.Module):
         assert priors is None or architecture.normalize == "children"
         self.architecture, self.taxonomy = architecture, taxonomy
         self.alpha_c, self.alpha_target, self.label_smoothing = alpha_c, alpha_target, label_smoothing
-        self.temperature = 1.0
+        self.temperature, self.title_temperatures = 1.0, {}
         self.encoder = build_encoder(
             architecture.encoder, in_channels=architecture.in_channels, grid=architecture.grid, weights=weights
         )
@@ -80,38 +86,88 @@ class Categorizer(nn.Module):
             dropout=architecture.dropout,
             deep_output=architecture.deep_output,
         )
+        self.titles: TitleEncoder | None = None
+        if architecture.title != "none":
+            self.titles = TitleEncoder(architecture.title_buckets, architecture.title_size, self.encoder.channels)
+            self.title_temperatures = {"title": 1.0, "image_and_title": 1.0}
         self._tries: dict[tuple[bool, torch.device], DeviceTrie] = {}
         self.register_buffer("targets", torch.from_numpy(taxonomy.targets), persistent=False)
         self.register_buffer("routes", torch.from_numpy(taxonomy.trie.routes), persistent=False)
         self.register_buffer("counted", self._counted(), persistent=False)  # tokens of each path, in the loss's mean
         self.register_buffer("log_priors", self._log_priors(priors), persistent=False)  # of each edge; None: all 0
 
+    def memory(
+        self, cells: Float[Tensor, "b cells d"] | None, titles: Sequence[str] | None = None
+    ) -> Float[Tensor, "b memory d"]:
+        """What the decoder attends to: the image's cells, then those of the title.
+
+        A model that reads no titles has the image's cells alone. In one that does, learned cells stand for an image or
+        a title that is absent, so an image has the same answer without a title as with an empty one.
+
+        Args:
+            cells: the encoder's output; None: there are no images.
+            titles: one for each image; None: there are none. One of the two must be there.
+        """
+        if self.titles is None:
+            assert cells is not None and titles is None, "this model reads no titles"
+            return cells
+        if titles is None:
+            assert cells is not None
+            of_titles = self.titles.no_title.expand(len(cells), -1, -1)  # (b, k, d)
+        else:
+            of_titles = self.titles(titles)  # (b, k, d)
+        if cells is None:
+            cells = self.titles.no_image.expand(len(of_titles), -1, -1)
+        return torch.cat([cells, of_titles.to(cells.dtype)], dim=1)
+
     def loss(self, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
-        """See `loss_of_cells`."""
-        return self.loss_of_cells(self.encoder(pictures), paths, paths)
+        """See `loss_of_cells`; of images alone."""
+        return self._loss_of_memory(self.memory(self.encoder(pictures)), paths, paths)
 
     def loss_of_cells(
-        self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"], of: Int[Tensor, "m"]
+        self,
+        cells: Float[Tensor, "b cells d"],
+        paths: Int[Tensor, "b"],
+        of: Int[Tensor, "m"],
+        titles: Sequence[str] | None = None,
     ) -> Float[Tensor, ""]:
         """Cross-entropy of the next token (mean over tokens), plus the attention term.
 
-        Normalised over children, tokens that had no alternative cost nothing and do not count in the mean.
+        Normalised over children, tokens that had no alternative cost nothing and do not count in the mean. With titles
+        it is the mean of three losses: of the image alone, of both, and of the title alone. All of them need the
+        encoder once, so that a model learns to answer from each without learning from fewer images.
 
         Args:
             cells: the encoder's output.
             paths: the right ones.
             of: the right paths of all pictures that the means are over. Where these are a part of them, what comes
                 back is their part of the sum, so that the losses of all parts add up to that of the whole.
+            titles: of the images.
         """
+        if titles is None:
+            return self._loss_of_memory(self.memory(cells), paths, of)
+        with_images = torch.cat([self.memory(cells), self.memory(cells, titles)])  # (2 b, memory, d)
+        losses = self._loss_of_memory(with_images, paths.repeat(2), of, images=cells.shape[1])
+        return (losses + self._loss_of_memory(self.memory(None, titles), paths, of, images=0)) / 3
+
+    def _loss_of_memory(
+        self,
+        memory: Float[Tensor, "b memory d"],
+        paths: Int[Tensor, "b"],
+        of: Int[Tensor, "m"],
+        images: int | None = None,
+    ) -> Float[Tensor, ""]:
+        """The attention term is about the first ``images`` cells: how even it should be says nothing of titles."""
         if self.architecture.normalize == "children":
-            loss, attention, looking = self._children_loss(cells, paths)
+            loss, attention, looking = self._children_loss(memory, paths)
         else:
-            loss, attention, looking = self._vocabulary_loss(cells, paths)
+            loss, attention, looking = self._vocabulary_loss(memory, paths)
         loss = loss / self.counted[of].sum().clamp(min=1)
-        if not self.alpha_c:
+        if not self.alpha_c or images == 0:
             return loss
-        total = (attention * looking.unsqueeze(-1)).sum(dim=1)  # (b, cells)
-        target = looking.sum(dim=1, keepdim=True) / total.shape[1] if self.alpha_target == "share" else 1.0
+        total = (attention * looking.unsqueeze(-1)).sum(dim=1)[:, :images]  # (b, cells)
+        looks = looking.sum(dim=1, keepdim=True) if images is None else total.sum(dim=1, keepdim=True)
+        target = looks / total.shape[1] if self.alpha_target == "share" else 1.0
         attention_loss: Tensor = (target - total).square().mean(dim=1).sum() / len(of)
         return loss + self.alpha_c * attention_loss
 
@@ -124,9 +180,9 @@ class Categorizer(nn.Module):
         constrained: bool = True,
         length_normalization: float = 0.0,
     ) -> Found:
-        """See `search_cells`."""
+        """See `search_cells`; of images alone."""
         return self.search_cells(
-            self.encoder(pictures),
+            self.memory(self.encoder(pictures)),
             beam=beam,
             top=top,
             constrained=constrained,
@@ -135,35 +191,41 @@ class Categorizer(nn.Module):
 
     def search_cells(
         self,
-        cells: Float[Tensor, "b cells d"],
+        memory: Float[Tensor, "b memory d"],
         *,
         beam: int,
         top: int = 1,
         constrained: bool = True,
         length_normalization: float = 0.0,
+        given: Given = "image",
     ) -> Found:
         """The best paths for each picture; unconstrained, any tokens until END, for comparison.
 
         A model that is normalised over children has not learnt what no taxonomy allows: free, it writes anything.
+        ``memory`` is what `memory` makes of what is ``given``.
         """
         return beam_search(
             self.decoder,
-            cells,
-            self._trie(cells.device, constrained=constrained),
+            memory,
+            self._trie(memory.device, constrained=constrained),
             beam=beam,
             top=top,
             normalize=self.architecture.normalize if constrained else "vocabulary",
-            temperature=self.temperature,
+            temperature=self.temperature_of(given),
             length_normalization=length_normalization,
         )
+
+    def temperature_of(self, given: Given) -> float:
+        """The temperature for answers from what is ``given``."""
+        return self.temperature if given == "image" else self.title_temperatures[given]
 
     def exact(
         self, pictures: UInt8[Tensor, "b c h w"], *, top: int = 1, length_normalization: float = 0.0
     ) -> tuple[Found, Float[Tensor, "b nodes"]]:
-        """The best of all paths for each picture, and log p of every node of the taxonomy's trie."""
+        """The best of all paths for each image alone, and log p of every node of the taxonomy's trie."""
         return exact_search(
             self.decoder,
-            self.encoder(pictures),
+            self.memory(self.encoder(pictures)),
             self._trie(pictures.device, constrained=True),
             top=top,
             normalize=self.architecture.normalize,
@@ -173,17 +235,17 @@ class Categorizer(nn.Module):
 
     @torch.no_grad()
     def best_path(self, pictures: UInt8[Tensor, "b c h w"]) -> Int[Tensor, "b"]:
-        """See `best_path_of_cells`."""
-        return self.best_path_of_cells(self.encoder(pictures))
+        """See `best_path_of_cells`; of images alone."""
+        return self.best_path_of_cells(self.memory(self.encoder(pictures)))
 
     @torch.no_grad()
-    def best_path_of_cells(self, cells: Float[Tensor, "b cells d"]) -> Int[Tensor, "b"]:
+    def best_path_of_cells(self, memory: Float[Tensor, "b memory d"]) -> Int[Tensor, "b"]:
         """Index of the path that a beam of one finds: cheap, for model selection."""
-        return self.search_cells(cells, beam=1).path[:, 0]
+        return self.search_cells(memory, beam=1).path[:, 0]
 
     def head(self) -> nn.Module:
         """What is trained beside the encoder."""
-        return self.decoder
+        return self.decoder if self.titles is None else nn.ModuleList([self.decoder, self.titles])
 
     def _vocabulary_loss(
         self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
@@ -253,6 +315,11 @@ class Categorizer(nn.Module):
 Model = Categorizer | Classifier
 
 
+def reads_titles(model: Model) -> bool:
+    """Whether ``model`` answers from titles, too."""
+    return isinstance(model, Categorizer) and model.titles is not None
+
+
 def _inputs(targets: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
     """What stands before each of ``targets``."""
     return torch.cat([torch.full_like(targets[:, :1], START), targets[:, :-1]], dim=1)
@@ -279,6 +346,8 @@ def save(
         "params": params,
         "metrics": metrics,
     }
+    if isinstance(model, Categorizer) and model.title_temperatures:
+        description["title_temperatures"] = model.title_temperatures
     save_model(folder, model.state_dict(), description)
 
 
@@ -307,24 +376,21 @@ def _load(
     try:
         taxonomy = Taxonomy.from_json(description["taxonomy"], source=f"{folder}: taxonomy")
         architecture = Architecture(**description["architecture"])
-        assert architecture.normalize in get_args(Normalize), architecture
+        check_architecture(architecture)
         model = model_class(architecture, taxonomy)
-        model.temperature = float(description.get("temperature", 1.0))
-        assert 0 < model.temperature < float("inf"), model.temperature
+        model.temperature = _temperature(description.get("temperature", 1.0))
+        if isinstance(model, Categorizer) and model.titles is not None:
+            found = description["title_temperatures"]
+            model.title_temperatures = {given: _temperature(found[given]) for given in model.title_temperatures}
         preprocessing = Preprocessing(**description["preprocessing"])
-        _check_pictures(model, preprocessing)
+        check_images(architecture, preprocessing, model.encoder.in_channels)
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise CheckpointError(f"{folder}: its description is not one of a {model_class.kind}: {error}") from error
     fill(model, tensors, folder)
     return model.to(device).eval(), preprocessing
 
 
-def _check_pictures(model: Model, preprocessing: Preprocessing) -> None:
-    """Fail unless ``model`` can take the pictures that ``preprocessing`` makes, in bounded memory."""
-    size, encoder, grid = preprocessing.size, model.architecture.encoder, model.architecture.grid
-    assert preprocessing.mode in get_args(Mode) and preprocessing.resize in get_args(Resize), preprocessing
-    assert preprocessing.interpolation in get_args(Interpolation), preprocessing
-    assert isinstance(size, int) and 0 < size * size <= MAX_PIXELS, preprocessing
-    assert preprocessing.mode == "L" or model.encoder.in_channels == 3, (model.architecture, preprocessing)
-    assert encoder not in OWN_TRUNKS or size % 2 == 0, (encoder, preprocessing)  # they halve pictures first
-    assert grid == "native" or (isinstance(grid, int) and 0 < grid <= size), (model.architecture, preprocessing)
+def _temperature(value: Any) -> float:
+    temperature = float(value)
+    assert 0 < temperature < float("inf"), temperature
+    return temperature

@@ -94,6 +94,11 @@ class Taxonomy:
     def __contains__(self, path: Sequence[str]) -> bool:
         return tuple(path) in self._index_of
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all categories on all levels, each once, in alphabetical order."""
+        return self.tokens[len(SPECIAL) :]
+
     @cached_property
     def depth(self) -> int:
         """Levels of the deepest path."""

@@ -15,6 +15,7 @@ from atlas_model.activations import Activations
 from atlas_model.categorizer import Categorizer, Model
 from atlas_model.dataset import Split
 from atlas_model.metrics import macro_f1
+from atlas_model.titles import Given
 
 SAMPLE = 1000  # pictures that are searched without the constraint, at most
 
@@ -30,10 +31,15 @@ class Constraint:
     free_invalid: float  # share of what is written without it that is no path
 
 
-def path_accuracies(model: Model, examples: Examples, batch_size: int, device: torch.device) -> tuple[float, float]:
-    """Share of images whose best path is exactly right, and the mean F of the categories that occur."""
-    found = _best_paths(model, examples, np.arange(len(examples)), batch_size, device)
-    return float((found == examples.paths).mean()), macro_f1(examples.paths, found)
+def path_accuracies(model: Model, examples: Examples, batch_size: int, device: torch.device) -> list[float]:
+    """Share of images whose best path is exactly right, and the mean F of the categories that occur.
+
+    Of a model that reads titles, then the same two with the titles given.
+    """
+    figures: list[float] = []
+    for found in _best_paths(model, examples, np.arange(len(examples)), batch_size, device):
+        figures += [float((found == examples.paths).mean()), macro_f1(examples.paths, found)]
+    return figures
 
 
 @torch.inference_mode()
@@ -42,9 +48,9 @@ def constraint_effect(model: Model, examples: Examples, batch_size: int, device:
     if not isinstance(model, Categorizer) or model.architecture.normalize == "children":
         return None
     rows = np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(int)
-    found = _best_paths(model, examples, rows, batch_size, device)
-    cells = encoded(model, examples, rows, batch_size, device)
-    written = torch.cat([model.search_cells(each, beam=1, constrained=False).tokens[:, 0] for each in cells]).cpu()
+    found = _best_paths(model, examples, rows, batch_size, device)[0]
+    memories = map(model.memory, encoded(model, examples, rows, batch_size, device))
+    written = torch.cat([model.search_cells(each, beam=1, constrained=False).tokens[:, 0] for each in memories]).cpu()
     right = torch.from_numpy(model.taxonomy.targets[examples.paths[rows]])
     valid = set(map(tuple, model.taxonomy.targets.tolist()))
     return Constraint(
@@ -68,9 +74,39 @@ def encoded(
             yield model.encoder(examples.pictures(batch, device))
 
 
+@torch.inference_mode()
+def memories(
+    model: Categorizer,
+    examples: Examples,
+    given: Given,
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[Float[Tensor, "b memory d"]]:
+    """What the decoder attends to where this is ``given`` of all ``examples``, batch after batch."""
+    rows = np.arange(len(examples))
+    if given == "title":
+        model.eval()
+        for start in range(0, len(rows), batch_size):
+            yield model.memory(None, examples.titles[start : start + batch_size])
+        return
+    start = 0
+    for cells in encoded(model, examples, rows, batch_size, device):
+        titles = examples.titles[start : start + len(cells)] if given == "image_and_title" else None
+        yield model.memory(cells, titles)
+        start += len(cells)
+
+
 def _best_paths(
     model: Model, examples: Examples, rows: Int[np.ndarray, "n"], batch_size: int, device: torch.device
-) -> Int[np.ndarray, "n"]:
-    paths = [model.best_path_of_cells(cells) for cells in encoded(model, examples, rows, batch_size, device)]
-    found: np.ndarray = torch.cat(paths).cpu().numpy()
-    return found
+) -> list[Int[np.ndarray, "n"]]:
+    """The best path of each image alone; and of a model that reads titles, of each image and its title."""
+    found: list[list[Tensor]] = [[], []]
+    for number, cells in enumerate(encoded(model, examples, rows, batch_size, device)):
+        if not isinstance(model, Categorizer):
+            found[0].append(model.best_path_of_cells(cells))
+            continue
+        found[0].append(model.best_path_of_cells(model.memory(cells)))
+        if model.titles is not None:
+            batch = rows[number * batch_size : (number + 1) * batch_size]
+            found[1].append(model.best_path_of_cells(model.memory(cells, [examples.titles[row] for row in batch])))
+    return [torch.cat(each).cpu().numpy() for each in found if each]

@@ -30,7 +30,7 @@ from atlas_model.distributed import first_alone, is_first, joined
 from atlas_model.params import Params, TrainParams
 from atlas_model.progress import say
 from atlas_model.training import EpochRecord, Recipe, best_record, fit
-from atlas_model.validation import Constraint, Examples, encoded
+from atlas_model.validation import Constraint, Examples, encoded, memories
 from flows.stages.entry import main, write_metrics
 from flows.stages.paths import BASELINE, CATEGORIZER, PLOTS, SPLITS, TAXONOMY, WORK
 
@@ -80,9 +80,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             on_epoch=_plotter(live, name),
         )
         if is_first():
-            rows = np.arange(len(val))
-            cells = encoded(model, examples[1], rows, recipe.batch_size, device)
-            model.temperature = fit_temperature(model, cells, val.paths)
+            _fit_temperatures(model, examples[1], recipe.batch_size, device)
             best = best_record(records, recipe.select)
             chosen = {"epoch": best.epoch, "val_accuracy": best.val_accuracy}
             save(model, folder, train.preprocessing, params=given.model_dump(mode="json"), metrics=chosen)
@@ -137,6 +135,20 @@ def _seen(model: Model, split: Split, recipe: Recipe, device: torch.device) -> E
     )
 
 
+def _fit_temperatures(model: Model, val: Examples, batch_size: int, device: torch.device) -> None:
+    """One for each of what the model may be given."""
+    if isinstance(model, Classifier):
+        cells = encoded(model, val, np.arange(len(val)), batch_size, device)
+        model.temperature = fit_temperature(model, cells, val.paths)
+        return
+    for given in ("image", *model.title_temperatures):
+        temperature = fit_temperature(model, memories(model, val, given, batch_size, device), val.paths)
+        if given == "image":
+            model.temperature = temperature
+        else:
+            model.title_temperatures[given] = temperature
+
+
 def _priors(train: Split, paths: int, balance: float) -> np.ndarray | None:
     """How often each path stands in training, once more than that so that none is impossible, to the power."""
     return (np.bincount(train.paths, minlength=paths) + 1.0) ** balance if balance else None
@@ -158,7 +170,7 @@ def _plotter(live: Live | None, name: str) -> Callable[[EpochRecord], None]:
         if live is None:
             return
         live.step = record.epoch
-        for figure in ("train_loss", "val_accuracy", "lr", *CONSTRAINT):
+        for figure in ("train_loss", "val_accuracy", "val_accuracy_with_title", "lr", *CONSTRAINT):
             if record.plain[figure] is not None:
                 live.log_metric(f"{name}/{figure}", record.plain[figure])
         live.make_summary()
