@@ -4,8 +4,7 @@ Each is built from a description of plain values, `Architecture`, that is saved 
 same three questions, which is all that training needs to know of it: its loss on a batch, its best path for a
 picture, its parameter groups. Knows nothing of files of pictures or of how long to train.
 
-The sequence model may read the product's title beside its image. It then answers from either alone as well: what is
-absent is replaced by learned cells.
+The sequence model may read the product's title as well. It then answers from image, title, or both.
 """
 
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from atlas_model.architecture import Architecture, check_architecture, check_images
 from atlas_model.checkpoint import fill, load_model, save_model
-from atlas_model.classifier import Classifier
+from atlas_model.classifier import Classifier, PathHead
 from atlas_model.decoder import AttentionDecoder
 from atlas_model.encoder import build_encoder
 from atlas_model.errors import CheckpointError
@@ -48,6 +47,9 @@ class Categorizer(nn.Module):
             they are. The loss adds the logarithm of a candidate's prior to its logit, so that the logits themselves,
             which prediction takes, favour frequent categories less (Menon et al. 2021, "Long-tail learning via logit
             adjustment", arXiv 2007.07314, eq. 10). Only for probabilities over children.
+        auxiliary: weight of a second loss, that of a plain classifier on the mean of the cells (`Classifier`), which
+            trains along and is not saved: the encoder learns in fewer epochs what tells the paths apart (auxiliary
+            classifiers: Szegedy et al. 2015, arXiv 1409.4842, section 5).
     """
 
     kind = "categorizer"
@@ -68,6 +70,7 @@ class Categorizer(nn.Module):
         alpha_target: Literal["share", "one"] = "share",
         label_smoothing: float = 0.0,
         priors: Float[np.ndarray, "paths"] | None = None,
+        auxiliary: float = 0.0,
     ) -> None:
         super().__init__()
         assert priors is None or architecture.normalize == "children"
@@ -90,6 +93,8 @@ class Categorizer(nn.Module):
         if architecture.title != "none":
             self.titles = TitleEncoder(architecture.title_buckets, architecture.title_size, self.encoder.channels)
             self.title_temperatures = {"title": 1.0, "image_and_title": 1.0}
+        self.auxiliary = PathHead(self.encoder.channels, len(taxonomy), priors, label_smoothing) if auxiliary else None
+        self.auxiliary_weight = auxiliary
         self._tries: dict[tuple[bool, torch.device], DeviceTrie] = {}
         self.register_buffer("targets", torch.from_numpy(taxonomy.targets), persistent=False)
         self.register_buffer("routes", torch.from_numpy(taxonomy.trie.routes), persistent=False)
@@ -101,24 +106,12 @@ class Categorizer(nn.Module):
     ) -> Float[Tensor, "b memory d"]:
         """What the decoder attends to: the image's cells, then those of the title.
 
-        A model that reads no titles has the image's cells alone. In one that does, learned cells stand for an image or
-        a title that is absent, so an image has the same answer without a title as with an empty one.
-
-        Args:
-            cells: the encoder's output; None: there are no images.
-            titles: one for each image; None: there are none. One of the two must be there.
+        Arguments as of `titles.TitleEncoder.beside`; a model that reads no titles has the image's cells alone.
         """
-        if self.titles is None:
-            assert cells is not None and titles is None, "this model reads no titles"
-            return cells
-        if titles is None:
-            assert cells is not None
-            of_titles = self.titles.no_title.expand(len(cells), -1, -1)  # (b, k, d)
-        else:
-            of_titles = self.titles(titles)  # (b, k, d)
-        if cells is None:
-            cells = self.titles.no_image.expand(len(of_titles), -1, -1)
-        return torch.cat([cells, of_titles.to(cells.dtype)], dim=1)
+        if self.titles is not None:
+            return self.titles.beside(cells, titles)
+        assert cells is not None and titles is None, "this model reads no titles"
+        return cells
 
     def loss(self, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         """See `loss_of_cells`; of images alone."""
@@ -134,8 +127,8 @@ class Categorizer(nn.Module):
         """Cross-entropy of the next token (mean over tokens), plus the attention term.
 
         Normalised over children, tokens that had no alternative cost nothing and do not count in the mean. With titles
-        it is the mean of three losses: of the image alone, of both, and of the title alone. All of them need the
-        encoder once, so that a model learns to answer from each without learning from fewer images.
+        it is the sum of three losses: given the image alone, both, and the title alone. They need the encoder once, and
+        the first is what it is without titles, so that images alone are learnt from as much.
 
         Args:
             cells: the encoder's output.
@@ -145,10 +138,14 @@ class Categorizer(nn.Module):
             titles: of the images.
         """
         if titles is None:
-            return self._loss_of_memory(self.memory(cells), paths, of)
-        with_images = torch.cat([self.memory(cells), self.memory(cells, titles)])  # (2 b, memory, d)
-        losses = self._loss_of_memory(with_images, paths.repeat(2), of, images=cells.shape[1])
-        return (losses + self._loss_of_memory(self.memory(None, titles), paths, of, images=0)) / 3
+            loss = self._loss_of_memory(self.memory(cells), paths, of)
+        else:
+            with_images = torch.cat([self.memory(cells), self.memory(cells, titles)])  # (2 b, memory, d)
+            loss = self._loss_of_memory(with_images, paths.repeat(2), of, images=cells.shape[1])
+            loss = loss + self._loss_of_memory(self.memory(None, titles), paths, of, images=0)
+        if self.auxiliary is None:
+            return loss
+        return loss + self.auxiliary_weight * self.auxiliary.loss(cells.mean(dim=1), paths) / len(of)
 
     def _loss_of_memory(
         self,
@@ -245,7 +242,8 @@ class Categorizer(nn.Module):
 
     def head(self) -> nn.Module:
         """What is trained beside the encoder."""
-        return self.decoder if self.titles is None else nn.ModuleList([self.decoder, self.titles])
+        parts = [part for part in (self.decoder, self.titles, self.auxiliary) if part is not None]
+        return parts[0] if len(parts) == 1 else nn.ModuleList(parts)
 
     def _vocabulary_loss(
         self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
@@ -348,7 +346,9 @@ def save(
     }
     if isinstance(model, Categorizer) and model.title_temperatures:
         description["title_temperatures"] = model.title_temperatures
-    save_model(folder, model.state_dict(), description)
+    # The auxiliary head has done its work.
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("auxiliary.")}
+    save_model(folder, weights, description)
 
 
 def load_categorizer(folder: Path, device: torch.device) -> tuple[Categorizer, Preprocessing]:

@@ -178,6 +178,7 @@ class TrainParams(Section):
     patience: PositiveInt  # epochs without a better validation path accuracy before it stops
     min_steps: Annotated[int, Field(ge=0)]  # of the optimizer; where epochs give fewer, more epochs are run
     select: Literal["micro", "macro", "both"]  # F on validation that chooses the epoch; both: the mean of the two
+    auxiliary: Annotated[float, Field(ge=0)]  # weight of a plain classifier's loss, which helps the encoder to learn
     balance: Annotated[float, Field(ge=0, le=2)]  # logit adjustment for rare categories; 0: none, 1: as if even
     ema: Annotated[float, Field(ge=0, lt=1)]  # decay of an average of the weights, which is kept; 0: none
     layer_decay: Annotated[float, Field(gt=0, le=1)]  # learning rate of a block over that of the next one
@@ -216,6 +217,11 @@ class TrainParams(Section):
             raise ValueError("views are of frozen blocks: with fine_tune_from all, views must be 1")
         if self.balance and self.normalize != "children":
             raise ValueError("balance adjusts the probabilities of children: normalize must be children, or balance 0")
+        if self.balance and self.label_smoothing:
+            raise ValueError(
+                "balance and label_smoothing contradict each other: smoothing asks for an even share of the adjusted "
+                "probabilities, which puts categories without images first. One of them must be 0"
+            )
         if self.head_epochs >= self.epochs and self.head_epochs:
             raise ValueError("head_epochs must be below epochs, so that the encoder learns in some")
         return self

@@ -111,6 +111,26 @@ class TitleEncoder(nn.Module):
         cells = self.output(self.norm(mean)).unflatten(1, self.no_title.shape)  # (b, k, d)
         return torch.where((counts > 0).to(device).view(-1, 1, 1), cells, self.no_title)
 
+    def beside(
+        self, cells: Float[Tensor, "b cells d"] | None, titles: Sequence[str] | None
+    ) -> Float[Tensor, "b memory d"]:
+        """The cells of images and those of titles, in this order; learned ones in place of those that are absent.
+
+        So an image has the same answer without a title as with an empty one.
+
+        Args:
+            cells: of images; None: there are none.
+            titles: one for each image; None: there are none. One of the two must be there.
+        """
+        if titles is not None:
+            of_titles = self(titles)  # (b, k, d)
+        else:
+            assert cells is not None, "an image or a title"
+            of_titles = self.no_title.expand(len(cells), -1, -1)
+        if cells is None:
+            cells = self.no_image.expand(len(of_titles), -1, -1)  # (b, 1, d)
+        return torch.cat([cells, of_titles.to(cells.dtype)], dim=1)
+
 
 def augmented(
     titles: Sequence[str], words: LabelWords, generator: torch.Generator, *, strip: float, drop: float

@@ -1,4 +1,4 @@
-"""What the cache of a frozen encoder's features saves: ResNet-101 at 256 px, native grid, the paper's decoder.
+"""What the cache of a frozen encoder's activations saves: ResNet-101 at 256 px, native grid, the paper's decoder.
 
 Baselines: an epoch that encodes its pictures again; forward and backward of the bare decoder on cells in memory,
 without optimizer or clipping. Random weights: the work does not depend on them.
@@ -47,14 +47,14 @@ def main() -> None:
         turns = [(epoch(model, features, few, FROZEN), bare_epoch(loss, cells, paths, BATCH)) for _ in range(RUNS + 1)]
     del turns[0]  # which warms up
     cached_s, bare_s = median(record.seconds for record, _ in turns), median(bare for _, bare in turns)
-    times = {"encoding again": encoding_s, "on cached features": cached_s, "bare decoder": bare_s}
+    times = {"encoding again": encoding_s, "on cached activations": cached_s, "bare decoder": bare_s}
     figures = {
         "epoch_speedup": encoding_s / cached_s,
         "vs_bare_decoder": cached_s / bare_s,
         "data_share": median(record.data_share for record, _ in turns),
     }
     rows = [(what, 1000 * seconds / PICTURES, "ms/picture") for what, seconds in times.items()]
-    report("features", [*rows, *((key, value, "") for key, value in figures.items())], figures)
+    report("activations", [*rows, *((key, value, "") for key, value in figures.items())], figures)
 
 
 @torch.no_grad()

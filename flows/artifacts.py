@@ -1,5 +1,8 @@
 """What a stage has made, as Prefect's UI shows it: a table of its metrics, pictures, the report on the evaluation.
 
+Figures stand beside those of the last accepted run. Where no run was accepted yet, they stand beside the last commit's,
+and are called so. Of those, git has the headline, and DVC's cache the details, if it still has them.
+
 Titles, categories and shops are strangers' words: they are shown, never obeyed. Pictures are ``data:`` URLs of bounded
 size, because they live in Prefect's database. Knows nothing of Prefect: `pipeline` posts what is found here.
 """
@@ -8,15 +11,19 @@ import csv
 import json
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from atlas_model.errors import InputError
 from atlas_model.params import Params
+from flows import dvc_repo
 from flows.printing import in_markdown, printable
-from flows.stages.paths import EVALUATION, METRICS
-from flows.versions import accepted
+from flows.stages.entry import read_metrics
+from flows.stages.paths import EVALUATION, METRICS, REPORTS, TIMINGS
+from flows.versions import compared_with, content_at
 from flows.watch import key_of
 
 if TYPE_CHECKING:
@@ -46,13 +53,21 @@ class Artifact:
     data: Any  # rows, a URL, Markdown
 
 
+class Before(NamedTuple):
+    """The figures that a run's stand beside."""
+
+    name: str  # of the run that they are of
+    metrics: dict[str, Any]
+
+
 def stage_artifacts(stage: str, params: Params) -> Iterator[Artifact]:
     """What there is to show of ``stage``, which has just run; nothing where its files are not there."""
-    metrics = METRICS / f"{stage}.json"
-    if metrics.is_file():
-        rows = _metric_rows(metrics, params)
-        yield Artifact("table", key_of(f"{stage}-metrics"), f"Metrics of {stage}, beside the last accepted run's", rows)
-    if stage == "evaluate" and metrics.is_file():
+    found = read_metrics(stage)
+    if found:
+        before = metrics_before(stage, params)
+        description = f"Metrics of {stage}, beside the {before.name}'s"
+        yield Artifact("table", key_of(f"{stage}-metrics"), description, _metric_rows(stage, found, before))
+    if stage == "evaluate" and found:
         yield Artifact("markdown", "evaluation", "The evaluation", evaluation_report(params))
     from flows.pictures import pictures_of
 
@@ -60,13 +75,19 @@ def stage_artifacts(stage: str, params: Params) -> Iterator[Artifact]:
         yield Artifact("image", key_of(key), description, data_url(picture))
 
 
-def _metric_rows(path: Path, params: Params) -> list[dict[str, str]]:
-    before = dict(_leaves(_accepted_metrics(path, params)))
-    rows = []
-    for name, value in _leaves(json.loads(path.read_text(encoding="utf-8"))):
-        rows.append({"metric": _cell(name), "now": _number(value), "accepted": _number(before.get(name))})
+def _metric_rows(stage: str, found: dict[str, Any], before: Before) -> list[dict[str, str]]:
+    known = dict(_leaves(before.metrics))
+    timings = TIMINGS / f"{stage}.json"
+    figures = [*_leaves(found)]
+    if timings.is_file():
+        figures += _leaves(json.loads(timings.read_text(encoding="utf-8")))
+    rows = [
+        {"metric": _cell(name), "now": _number(value), before.name: _number(known.get(name))} for name, value in figures
+    ]
     left_out = len(rows) - MOST_ROWS
-    return rows if left_out <= 0 else [*rows[:MOST_ROWS], {"metric": f"and {left_out} more", "now": "", "accepted": ""}]
+    return (
+        rows if left_out <= 0 else [*rows[:MOST_ROWS], {"metric": f"and {left_out} more", "now": "", before.name: ""}]
+    )
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -77,21 +98,24 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from _leaves(inner, f"{name} / {key}" if name else str(key))
 
 
-def _accepted_metrics(path: Path, params: Params) -> dict[str, Any]:
-    """``path`` as of the last accepted run; empty where there was none, or it was no such file."""
-    content = accepted(path, params)
+def metrics_before(stage: str, params: Params) -> Before:
+    """What ``stage`` had measured in the last accepted run, or in the last commit."""
+    revision, name = compared_with(params)
+    content = content_at(revision, METRICS / f"{stage}.json")
+    if content is not None:
+        with suppress(InputError):  # the cache lost the details
+            content = dvc_repo.read_output(REPORTS / stage / "metrics.json", revision)
     try:
         found = json.loads(content or b"{}")
     except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        found = {}
+    return Before(name, found if isinstance(found, dict) else {})
 
 
 def evaluation_report(params: Params) -> str:
     """The headline figures with their change since the last accepted run, and the weakest categories, as Markdown."""
-    path = METRICS / "evaluate.json"
-    now, before = json.loads(path.read_text(encoding="utf-8")), _accepted_metrics(path, params)
-    lines = ["| | now | 95 % interval | last accepted run | change |", "|---|--:|--:|--:|--:|"]
+    now, (name_before, before) = read_metrics("evaluate"), metrics_before("evaluate", params)
+    lines = [f"| | now | 95 % interval | {name_before} | change |", "|---|--:|--:|--:|--:|"]
     for split in ("test", "val"):
         for key, name in HEADLINES.items():
             value, old = _get(now, split, key), _get(before, split, key)
@@ -100,7 +124,7 @@ def evaluation_report(params: Params) -> str:
                 lines.append(
                     f"| {name}, {split} | {_share(value)} | {interval} | {_share(old)} | {_change(value, old)} |"
                 )
-    plain, old = _get(now, "baseline", "test", "micro_f1"), _get(before, "baseline", "test", "micro_f1")
+    plain, old = (_get(each, "baseline", "test", "micro_f1") or each.get("classifier_f1") for each in (now, before))
     lines.append(f"| plain classifier: micro F, test | {_share(plain)} | | {_share(old)} | {_change(plain, old)} |")
     weakest = _weakest_categories(EVALUATION / "categories.csv")
     if weakest:

@@ -135,6 +135,10 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_champion_commands(commands)
 
+    results = commands.add_parser("results", help="the figures of the last run on one screen, and where to look next")
+    results.add_argument("--json", action="store_true", dest="as_json", help="one JSON object")
+    results.set_defaults(command=_results)
+
     importing = commands.add_parser("import-manifest", help="fetch labelled pictures for the stage zoom_train")
     importing.add_argument("manifest", type=Path, metavar="FILE", help="[{filename, image_url, label, title}]")
     importing.add_argument("--output", type=Path, metavar="DIR", help="default: zoom_train.labelled of params.yaml")
@@ -247,6 +251,12 @@ def _roll_back(version: int | None) -> int:
     champion = roll_back(version)
     sys.stdout.write(f"the champion is version {champion.version} again: {champion.reason}\n")
     return 0
+
+
+def _results(as_json: bool) -> int:
+    from flows.results import show_results
+
+    return show_results(as_json=as_json)
 
 
 def _import_manifest(manifest: Path, output: Path | None) -> int:

@@ -28,11 +28,11 @@ from atlas_model.params import PARAMS_FILE, Params
 from atlas_model.processes import ANCESTOR
 from atlas_model.yaml_files import check, parse_yaml
 from flows import dvc_repo
-from flows.stages.paths import METRICS, WORK
+from flows.stages.paths import METRICS, REPORTS, WORK
 
 WORKSPACES = WORK / "sweep"
 MADE = ".git/made"  # is in a workspace that is whole
-FIGURES = {  # stage -> what is shown of its metrics, the figure that decides first; of validation, never of test
+FIGURES = {  # stage -> what is shown of what it measured, the figure that decides first; of validation, never of test
     "evaluate": ("val.micro_f1", "val.hierarchical_f1", "val.ece", "val.nll"),
     "train": ("categorizer.val_accuracy", "baseline.val_accuracy"),
     "zoom_train": ("val.f1_zoomed", "val.f1_normal"),
@@ -125,7 +125,11 @@ def commit_of(point: Point) -> str | None:
 
 def figures(commit: str, stage: str) -> dict[str, float | None]:
     """What is shown of an experiment; the first figure decides."""
-    metrics = json.loads(_git("show", f"{commit}:./{METRICS}/{stage}.json"))
+    try:
+        content: str | bytes = dvc_repo.read_output(REPORTS / stage / "metrics.json", commit)
+    except InputError:  # DVC's cache lost it: git has the headline at least
+        content = _git("show", f"{commit}:./{METRICS}/{stage}.json")
+    metrics = json.loads(content)
     return {name: _inside(metrics, name) for name in FIGURES[stage]}
 
 

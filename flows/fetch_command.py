@@ -2,7 +2,6 @@
 
 import json
 import sys
-from typing import Any
 
 from atlas_model.params import load_params
 from atlas_model.progress import say
@@ -10,6 +9,7 @@ from crawlers.fetch.restore import restore
 from crawlers.fetch.spool import Spool
 from flows import dvc_repo
 from flows.stages import paths
+from flows.stages.entry import read_metrics
 from flows.stages.fetch import spool_folder
 
 
@@ -25,16 +25,10 @@ def fetch(*, retry_failed: bool) -> int:
         AtlasError: the stage failed.
     """
     params = load_params()
-    if retry_failed:
+    if retry_failed:  # the metrics say which snapshot was fetched, which need not be today's
         with Spool(spool_folder(params.crawl)) as spool:
-            restore(spool, paths.SHARDS, paths.REFS, _metrics().get("snapshot", ""))
+            restore(spool, paths.SHARDS, paths.REFS, read_metrics("fetch").get("snapshot", ""))
     dvc_repo.run_stage("fetch", say, force=retry_failed)
-    sys.stdout.write(json.dumps(_metrics(), indent=2) + "\n")
+    sys.stdout.write(json.dumps(read_metrics("fetch"), indent=2) + "\n")
     say("Up to date: data/images. What depends on it: dvc repro")
     return 0
-
-
-def _metrics() -> dict[str, Any]:
-    """Of the run that wrote data/images; they say which snapshot it fetched, which need not be today's."""
-    path = paths.METRICS / "fetch.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

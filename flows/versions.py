@@ -78,20 +78,20 @@ def commit_run(params: Params, message: str) -> Version | None:
     return Version(commit, params.pipeline.branch, tag)
 
 
-def accepted(path: Path, params: Params) -> bytes | None:
-    """The file ``path`` as of the last accepted run: on ``pipeline.branch``, else in HEAD; None where none has it.
+def compared_with(params: Params) -> tuple[str, str]:
+    """What a run's figures stand beside: the revision, and what it is called.
 
-    Args:
-        path: relative to the current folder.
-        params: name the branch.
+    That is the last accepted run, which has the tag ``<pipeline.branch>-<number>``; where no run was accepted, the last
+    commit.
     """
-    branch = params.pipeline.branch
-    for revision in (f"refs/heads/{branch}", f"refs/remotes/origin/{branch}", "HEAD"):
-        command = ["git", "show", f"{revision}:./{path.as_posix()}"]
-        done = subprocess.run(command, capture_output=True, check=False)
-        if done.returncode == 0:
-            return done.stdout
-    return None
+    last = max(_runs(params.pipeline.branch), default=0)
+    return (f"{params.pipeline.branch}-{last}", "last accepted run") if last else ("HEAD", "last commit")
+
+
+def content_at(revision: str, path: Path) -> bytes | None:
+    """The file ``path``, relative to the current folder, in a revision of git; None where that has none."""
+    done = subprocess.run(["git", "show", f"{revision}:./{path.as_posix()}"], capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else None
 
 
 def _check_branch(branch: str, *, checked_out: bool) -> None:
@@ -179,8 +179,13 @@ def _tip(reference: str) -> str | None:
 
 def _next_tag(branch: str) -> str:
     """``<branch>-1``, ``<branch>-2``, ..."""
-    taken = [re.fullmatch(rf"{re.escape(branch)}-(\d+)", tag) for tag in _git("tag", "--list").split("\n")]
-    return f"{branch}-{max((int(match[1]) for match in taken if match), default=0) + 1}"
+    return f"{branch}-{max(_runs(branch), default=0) + 1}"
+
+
+def _runs(branch: str) -> list[int]:
+    """The numbers of the accepted runs on ``branch``; none without a git repository."""
+    tags = [re.fullmatch(rf"{re.escape(branch)}-(\d+)", tag) for tag in (_try("tag", "--list") or "").split("\n")]
+    return [int(match[1]) for match in tags if match]
 
 
 def _champion_tags() -> list[str]:

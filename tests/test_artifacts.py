@@ -17,6 +17,7 @@ from atlas_model.records import IMAGES, SCORES, write_table
 from flows import artifacts
 from flows.artifacts import Artifact, data_url, evaluation_report, stage_artifacts
 from flows.pictures import montage, read_curves
+from flows.stages.entry import write_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = "Shoes](http://evil.test) <img src=x onerror=alert(1)> | `x`\n# Title"
@@ -36,7 +37,7 @@ def write(path: str, text: str) -> None:
 
 
 def accept(git_env: dict[str, str]) -> None:
-    """What is there is the last accepted run."""
+    """What is there is the last commit."""
     for arguments in (["add", "-A"], ["commit", "-q", "-m", "accepted"]):
         subprocess.run(["git", *arguments], env=git_env, check=True)
 
@@ -57,7 +58,9 @@ def test_a_stage_without_files_shows_nothing(params: Params) -> None:
     assert by_key("evaluate", params) == {}
 
 
-def test_metrics_stand_beside_those_of_the_last_accepted_run(params: Params, git_env: dict[str, str]) -> None:
+def test_metrics_stand_beside_those_of_the_last_commit_until_a_run_was_accepted(
+    params: Params, git_env: dict[str, str]
+) -> None:
     write("metrics/zoom_train.json", json.dumps({"val": {"f1": 0.5}, "levels": [1, 2]}))
     accept(git_env)
     write(
@@ -65,15 +68,33 @@ def test_metrics_stand_beside_those_of_the_last_accepted_run(params: Params, git
     )
     (table,) = stage_artifacts("zoom_train", params)
     assert (table.kind, table.key) == ("table", "zoom-train-metrics")
+    assert table.description == "Metrics of zoom_train, beside the last commit's"
     assert table.data[:3] == [
-        {"metric": "val / f1", "now": "0.75", "accepted": "0.5"},
-        {"metric": "levels / 1", "now": "1", "accepted": "1"},
-        {"metric": "levels / 2", "now": "3", "accepted": "2"},
+        {"metric": "val / f1", "now": "0.75", "last commit": "0.5"},
+        {"metric": "levels / 1", "now": "1", "last commit": "1"},
+        {"metric": "levels / 2", "now": "3", "last commit": "2"},
     ]
     hostile = "".join(table.data[3].values())
     assert not set("<>[]`\n") & set(hostile)
     assert "://" not in hostile
-    assert table.data[4] == {"metric": "none", "now": "", "accepted": ""}
+    assert table.data[4] == {"metric": "none", "now": "", "last commit": ""}
+    for arguments in (["tag", "accepted-1"], ["commit", "-q", "-a", "-m", "nobody accepted this one"]):
+        subprocess.run(["git", *arguments], env=git_env, check=True)
+    (table,) = stage_artifacts("zoom_train", params)
+    assert table.description == "Metrics of zoom_train, beside the last accepted run's"
+    assert table.data[0] == {"metric": "val / f1", "now": "0.75", "last accepted run": "0.5"}
+
+
+def test_the_table_has_the_details_and_what_they_took(params: Params, git_env: dict[str, str]) -> None:
+    write("metrics/zoom_train.json", json.dumps({"f1": 0.5}))
+    accept(git_env)
+    write_metrics("zoom_train", {"f1": 0.75}, {"f1": 0.75, "epochs": 3}, {"seconds": 7.5})
+    (table,) = stage_artifacts("zoom_train", params)
+    assert table.data == [
+        {"metric": "f1", "now": "0.75", "last commit": "0.5"},
+        {"metric": "epochs", "now": "3", "last commit": ""},
+        {"metric": "seconds", "now": "7.5", "last commit": ""},
+    ]
 
 
 def test_a_long_table_is_cut(params: Params) -> None:
@@ -87,7 +108,7 @@ def test_accepted_metrics_that_are_none(params: Params, git_env: dict[str, str])
     write("metrics/crawl.json", "damaged")
     accept(git_env)
     write("metrics/crawl.json", '{"n": 1}')
-    assert by_key("crawl", params)["crawl-metrics"].data == [{"metric": "n", "now": "1", "accepted": ""}]
+    assert by_key("crawl", params)["crawl-metrics"].data == [{"metric": "n", "now": "1", "last commit": ""}]
 
 
 def test_the_report_says_what_changed_and_what_is_weak(params: Params, git_env: dict[str, str]) -> None:

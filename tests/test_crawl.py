@@ -19,6 +19,7 @@ from crawlers.profiles import HostProfile
 from crawlers.settling import Settlement, ranked
 from crawlers.shop.running import running_shop
 from crawlers.sources import Source, read_sources
+from flows.stages.crawl import HEALTH, _committed_health
 from flows.stages.crawl import run as run_stage
 from flows.stages.entry import main
 from tests.conftest import commit_all
@@ -269,7 +270,8 @@ def test_the_stage_takes_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "m.json").write_text(json.dumps({"images": [entry]}))
     assert stage(tmp_path, monkeypatch, source="manifest", manifest="m.json") == 0
     assert pq.read_table(tmp_path / "data/raw/products.parquet")["product_id"].to_pylist() == ["manifest:a.jpg"]
-    assert json.loads((tmp_path / "metrics/crawl.json").read_text())["products"] == 1
+    assert json.loads((tmp_path / "metrics/crawl.json").read_text()) == {"products": 1, "dropped": 0}
+    assert (tmp_path / HEALTH).read_text().count("\n") == 1, "no shop was crawled, but DVC expects the file"
 
 
 def test_the_stage_tells_the_faults_of_sources_and_ends_with_2(
@@ -288,11 +290,11 @@ def test_the_stage_refuses_a_shop_that_is_read_worse_than_in_git(
     tile = '<li class="product"><a class="product-link" href="/p/1">One</a></li>'
     shop = Shop({"/c": Reply(f"<html><ul>{tile}</ul></html>"), "/p/1": product("One", "1")})
     (tmp_path / "s.csv").write_text(f"Taxonomy,A\nA,http://{site}/c\n")
-    (tmp_path / "metrics").mkdir()
-    committed = {"shops": {site: {"success_rate": 1.0, "coverage": {"title": 1.0, "price": 1.0}}}}
-    (tmp_path / "metrics/crawl.json").write_text(json.dumps(committed))
+    health = tmp_path / HEALTH
+    health.parent.mkdir(parents=True)
+    health.write_text(f"shop,asked,products,success_rate,title,price\n{site},,1,1.0,1.0,1.0\n")
     commit_all(tmp_path, git_env)
-    (tmp_path / "metrics/crawl.json").unlink()  # as DVC does
+    health.unlink()  # as DVC does
     with serving(shop):
         given = {"source": "shops", "sources": "s.csv", "connect": {site: f"127.0.0.1:{shop.port}"}, "snapshot": "mine"}
         assert stage(tmp_path, monkeypatch, **given) == 1
@@ -300,7 +302,14 @@ def test_the_stage_refuses_a_shop_that_is_read_worse_than_in_git(
         assert not list((tmp_path / "data/raw").iterdir())
         assert stage(tmp_path, monkeypatch, **given, max_coverage_drop=1.0) == 0
     assert shop.asked["/c"] == shop.asked["/p/1"] == 1
-    metrics = json.loads((tmp_path / "metrics/crawl.json").read_text())
+    metrics = json.loads((tmp_path / "reports/crawl/metrics.json").read_text())
     assert metrics["shops"][site]["coverage"]["price"] == 0.0
+    assert metrics.keys().isdisjoint({"seconds"}), "timings would change a hash"
+    assert json.loads((tmp_path / "reports/timings/crawl.json").read_text()).keys() == {"seconds"}
+    commit_all(tmp_path, git_env)
+    found = _committed_health()
+    assert found is not None
+    written = metrics["shops"][site]
+    assert found[site] == {key: written[key] for key in ("asked", "products", "success_rate", "coverage")}
     kept = (tmp_path / ".atlas/snapshots/mine.parquet").read_bytes()
     assert kept == (tmp_path / "data/raw/products.parquet").read_bytes()

@@ -51,7 +51,7 @@ def train(folder: Path, changes: dict[str, Any], *, processes: int) -> tuple[dic
         done = torchrun(folder, "-m", "flows.stages.train")
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("train categorizer epoch 2/") == 1, "the first process alone speaks"
-    metrics = json.loads((folder / paths.METRICS / "train.json").read_text())
+    metrics = json.loads((folder / paths.REPORTS / "train/metrics.json").read_text())
     return metrics, load_file(folder / paths.CATEGORIZER / "model.safetensors")
 
 

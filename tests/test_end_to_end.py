@@ -34,19 +34,29 @@ class Project:
 
     def __init__(self, root: Path, env: dict[str, str]) -> None:
         self.root = root
-        self._env = {**env, "PATH": os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])}
+        self.env = {**env, "PATH": os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])}
 
     def dvc(self, *arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "dvc", *arguments],
             cwd=self.root,
-            env=self._env,
+            env=self.env,
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
         return done.stdout
+
+    def git(self, *arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=self.root, env=self.env, capture_output=True, text=True, check=True).stdout
+
+    def written(self) -> dict[str, bytes]:
+        """Every file of the stages' outputs, metrics and plots."""
+        folders = [self.root / name for name in ("data", "models", "metrics", "plots", "reports")]
+        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        return {str(path): path.read_bytes() for path in files if "timings" not in path.parts}
 
     def repro(self) -> list[str]:
         """The stages that were really run."""
@@ -60,7 +70,7 @@ class Project:
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
     def metrics(self, stage: str) -> dict:
-        return json.loads((self.root / "metrics" / f"{stage}.json").read_text())
+        return json.loads((self.root / "reports" / stage / "metrics.json").read_text())
 
     def table(self, path: str) -> list[dict]:
         return pq.read_table(self.root / path).to_pylist()
@@ -148,16 +158,43 @@ def test_predictions_have_the_original_columns_and_only_valid_paths(project: Pro
 
 
 def test_dvc_has_something_to_say(project: Project) -> None:
-    assert "evaluate.json" in project.dvc("metrics", "show")
+    shown = project.dvc("metrics", "show")
+    assert "evaluate.json" in shown
+    assert max(map(len, shown.splitlines())) <= 220, "on one screen"
     assert "train.epochs" in project.dvc("params", "diff")
     assert "evaluate" in project.dvc("dag")
     assert (project.root / "dvc_plots/index.html").name in project.dvc("plots", "show")
 
 
-def test_nothing_runs_twice(project: Project) -> None:
+def test_nothing_runs_twice_and_what_is_undone_is_restored(project: Project) -> None:
     assert project.repro() == []
-    project.set({"train": {"epochs": 1}})
+    before, params = project.written(), (project.root / "params.yaml").read_text()
+    project.set({"train": {"dropout": 0.25}})
     assert project.repro() == ["train", "evaluate"]
+    project.set(
+        {
+            "crawl": {"max_attempts": 2},
+            "fetch": {"max_attempts": 2},
+            "zoom_train": {"seed": 2},
+            "zoom": {"batch_size": 100},
+            "split": {"seed": 2},
+            "evaluate": {"seed": 2},
+        }
+    )
+    assert sorted(project.repro()) == sorted(STAGES)
+    assert project.written() != before
+    (project.root / "params.yaml").write_text(params)
+    assert project.repro() == [], "out of the run cache, every stage"
+    assert project.written() == before, "metrics and plots too"
+
+
+def test_a_run_in_a_fresh_clone_leaves_nothing_to_commit(project: Project, tmp_path: Path) -> None:
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message", "a run")
+    project.git("clone", "--quiet", str(project.root), str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone", project.env)
+    assert sorted(clone.repro()) == sorted(STAGES)
+    assert clone.git("status", "--porcelain") == "", "timings, say, would be other ones"
 
 
 def test_a_new_crawl_of_an_unchanged_shop_stops_there_and_the_old_one_comes_back(project: Project) -> None:

@@ -123,7 +123,7 @@ def outputs() -> dict[str, bytes]:
     """What the stages wrote, without their timings."""
     folders = [paths.SHARDS.parent, paths.SCORES.parent, paths.EVALUATION, paths.PLOTS]
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    return {str(path): path.read_bytes() for path in [*files, paths.METRICS / "evaluate.json"]}
+    return {str(path): path.read_bytes() for path in [*files, *paths.METRICS.iterdir()]}
 
 
 ON_A_CLUSTER = f"""

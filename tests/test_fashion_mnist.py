@@ -23,6 +23,7 @@ from benchmarks.fashion_mnist import prepare, publish
 from crawlers.shop.catalogue import SAMPLE, SAMPLE_SCHEMA
 from crawlers.shop.wording import KINDS
 from flows.stages import paths
+from flows.stages.entry import read_metrics, write_metrics
 from tools import fashion_mnist
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +69,7 @@ def test_the_official_parts_become_splits(source: Parts) -> None:
             assert (part == "test") is (name == "test")
             assert np.array_equal(picture[0], pictures[int(index)])
             assert taxonomy.paths[path] == KINDS[labels[int(index)]].taxonomy
-    metrics = json.loads((paths.METRICS / "prepare.json").read_text())
+    metrics = read_metrics("prepare")
     assert metrics == {"train": 217, "val": 23, "test": 20, "val_also_in_train": 0, "test_also_in_train": 1}
     first = {path.name: path.read_bytes() for path in paths.SPLITS.iterdir()}
     prepare.run(PARAMS)
@@ -92,7 +93,7 @@ def test_without_the_package_torchvision_downloads_and_without_a_network_both_ar
 
     monkeypatch.setattr(dataset, "__init__", download)
     prepare.run(PARAMS)
-    assert json.loads((paths.METRICS / "prepare.json").read_text())["test"] == 20
+    assert read_metrics("prepare")["test"] == 20
 
 
 def test_labels_that_do_not_fit_the_pictures_are_refused(tmp_path: Path) -> None:
@@ -104,17 +105,21 @@ def test_labels_that_do_not_fit_the_pictures_are_refused(tmp_path: Path) -> None
 def test_figures_are_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(publish, "RESULT", tmp_path / "fashion-mnist.json")
-    paths.METRICS.mkdir()
+    both = ("categorizer", "baseline")
     for stage, figures in {
         "prepare": {"train": 3},
-        "train": {"categorizer": {"seconds": 7.0}, "baseline": {"seconds": 5.0}, "device": "cpu"},
+        "train": {name: {"epochs": 2} for name in both},
         "evaluate": {"test": {"micro_f1": 0.5}, "val": {"micro_f1": 0.6}, "baseline": {"test": {"micro_f1": 0.4}}},
     }.items():
-        (paths.METRICS / f"{stage}.json").write_text(json.dumps(figures))
+        write_metrics(stage, {}, figures)
+    publish.run(PARAMS)
+    trained = {name: {"epochs": 2} for name in both}
+    assert json.loads((tmp_path / "fashion-mnist.json").read_text())["training"] == trained
+    write_metrics("train", {}, trained, {"categorizer": {"seconds": 7.0}})
     publish.run(PARAMS)
     result = json.loads((tmp_path / "fashion-mnist.json").read_text())
     assert (result["micro_f1"], result["baseline"]["micro_f1"]) == (0.5, 0.4)
-    assert result["training"]["categorizer"]["seconds"] == 7.0
+    assert result["training"]["categorizer"] == {"epochs": 2, "seconds": 7.0}
     assert result["versions"]["torch"] == torch.__version__
 
 

@@ -22,6 +22,7 @@ from crawlers.shop.catalogue import load_catalogue
 from flows import dvc_repo
 from flows.cli import main
 from flows.stages import fetch, paths
+from flows.stages.entry import read_metrics
 from tests.fetching import Server, jpeg, moved, options, serving, url, with_body, with_status, write_products
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -133,6 +134,8 @@ def test_the_stage_keeps_its_spool_for_the_next_snapshot(
         "data/images/refs.parquet",
         "data/images/shards/part-00000.parquet",
         "metrics/fetch.json",
+        "reports/fetch/metrics.json",
+        "reports/timings/fetch.json",
         ".atlas/fetch/manifest/index.sqlite",
         ".atlas/fetch/manifest/000001.blob",
         ".atlas/fetch/manifest/000001.json",
@@ -180,7 +183,7 @@ stages:
     cmd: exec python -m flows.stages.fetch
     params: [fetch, crawl.source]
     deps: [data/raw/products.parquet]
-    outs: [data/images/shards, data/images/refs.parquet]
+    outs: [data/images/shards, data/images/refs.parquet, reports/fetch]
     metrics: [{metrics/fetch.json: {cache: false}}]
 """
 
@@ -233,7 +236,10 @@ def test_the_stage_fetches_from_the_demo_shop_and_cleans_up(tmp_path: Path, monk
     write_products(paths.PRODUCTS, {name: list(urls) for name, urls in rows.items()})
     fetch.run(load_params(ROOT / "params.yaml"))
 
-    metrics = json.loads((paths.METRICS / "fetch.json").read_text())
+    metrics = read_metrics("fetch")
+    headline = json.loads((paths.METRICS / "fetch.json").read_text())
+    assert headline == {"images": metrics["pictures"], "dropped": metrics["urls"] - metrics["statuses"]["ok"]}
+    assert metrics.keys().isdisjoint({"seconds", "pictures_per_s"}), "timings would change a hash"
     assert metrics["urls"] == sum(map(len, rows.values()))
     assert metrics["statuses"]["ok"] >= 40
     assert set(metrics["statuses"]) <= {"ok", "http_404"}

@@ -76,6 +76,15 @@ def test_every_fault_is_told_at_once_with_place_value_and_what_is_allowed(
         ("split", {"val_share": 0.6, "test_share": 0.4}, "below 1"),
         ("zoom_train", {"val_share": 0.5, "test_share": 0.5}, "below 1"),
         ("train", {"weights": "imagenet"}, "weights must be null"),
+        ("train", {"views": 4, "flip": True, "fine_tune_from": "all"}, "views must be 1"),
+        (
+            "train",
+            {"encoder": "resnet18", "weights": "imagenet", "fine_tune_from": "none"},
+            "expected views above 1 together with augmentation",
+        ),
+        ("train", {"balance": 0.5, "label_smoothing": 0.1}, "balance and label_smoothing contradict each other"),
+        ("train", {"balance": 0.5, "normalize": "vocabulary"}, "normalize must be children, or balance 0"),
+        ("train", {"head_epochs": 12}, "head_epochs must be below epochs"),
         ("train", {"encoder": "resnet18", "fine_tune_from": "layer4"}, "fine_tune_from must be all"),
     ],
 )

@@ -96,7 +96,7 @@ def run(catalogue: int) -> Callable[..., None]:
 
 
 def metrics() -> dict[str, Any]:
-    return json.loads((paths.METRICS / "split.json").read_text())
+    return json.loads((paths.REPORTS / "split/metrics.json").read_text())
 
 
 def test_the_files_open_as_pictures_with_hugging_face(

@@ -22,6 +22,7 @@ from atlas_model.params import Params, load_params
 from atlas_model.records import PREDICTIONS, SPLIT
 from atlas_model.taxonomy import Taxonomy
 from flows.stages import evaluate, paths, train
+from flows.stages.entry import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 TAXONOMY = Taxonomy([("Bright", "Left"), ("Bright", "Right"), ("Dark", "Left")])
@@ -89,13 +90,23 @@ def test_what_they_write(params: Callable[..., Params]) -> None:
     }
     assert set(description["metrics"]) == {"epoch", "val_accuracy"}, "timings would change the model's hash"
     assert not (paths.WORK / "train").exists(), "a finished run leaves no state that a later one could resume"
-    figures = json.loads((paths.METRICS / "train.json").read_text())
+    figures = read_metrics("train")
+    headline = json.loads((paths.METRICS / "train.json").read_text())
+    assert headline == {"val_accuracy": pytest.approx(figures["categorizer"]["val_accuracy"], abs=1e-4)}
+    assert "seconds" not in figures["categorizer"], "timings would change a hash"
+    timings = json.loads((paths.TIMINGS / "train.json").read_text())
+    assert timings["baseline"].keys() == {"seconds", "pictures_per_s", "data_share"}
     assert figures["categorizer"]["epochs"] == figures["baseline"]["epochs"], "the same number of pictures seen"
     for folder, name in ((paths.CATEGORIZER, "categorizer"), (paths.BASELINE, "baseline")):
         saved = json.loads((folder / "model.json").read_text())["temperature"]
         assert saved == figures[name]["temperature"] != 1.0, "fitted"
     evaluate.run(params())
-    metrics = json.loads((paths.METRICS / "evaluate.json").read_text())
+    metrics = read_metrics("evaluate")
+    assert json.loads((paths.METRICS / "evaluate.json").read_text()) == {
+        "val": {key: float(f"{metrics['val'][key]:.4g}") for key in ("micro_f1", "macro_f1")},
+        "test": {key: float(f"{metrics['test'][key]:.4g}") for key in ("micro_f1", "macro_f1", "ece")},
+        "classifier_f1": float(f"{metrics['baseline']['test']['micro_f1']:.4g}"),
+    }
     assert [metrics[name]["n"] for name in ("train", "val", "test")] == [10, 12, 12]
     assert all(metrics[name]["invalid_paths"] == 0 for name in ("train", "val", "test"))
     assert metrics["baseline"]["test"]["n"] == 12

@@ -12,7 +12,7 @@ import pytest
 from atlas_model.errors import AtlasError, InputError, RetryError
 from atlas_model.params import load_params
 from flows import champion, dvc_repo, versions
-from flows.versions import Version, accepted, commit_run
+from flows.versions import Version, commit_run, compared_with, content_at
 
 Git = Callable[..., str]
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,6 +77,10 @@ def set_remote(folder: Path, git: Git, **options: str) -> None:
     with (folder / ".dvc/config").open("a") as config:
         config.write("\n".join(["    remote = store", "['remote \"store\"']", *lines, ""]))  # begun: section core
     git("commit", "-q", "-m", "a remote", ".dvc/config", cwd=folder)
+
+
+def accepted(path: Path) -> bytes | None:
+    return content_at(compared_with(load_params())[0], path)
 
 
 def change() -> None:
@@ -162,18 +166,20 @@ def test_a_fresh_clone_has_nothing_to_run(
 
 
 def test_a_version_for_each_run_and_none_where_nothing_changed(mini: Path, git: Git) -> None:
-    assert accepted(Path("dvc.lock"), load_params()) is None
+    assert compared_with(load_params()) == ("HEAD", "last commit")
+    assert accepted(Path("dvc.lock")) is None
     first = commit()
     assert first is not None
     assert commit() is None
-    before = accepted(Path("params.yaml"), load_params())
+    assert compared_with(load_params()) == ("accepted-1", "last accepted run")
+    before = accepted(Path("params.yaml"))
     change()
-    assert accepted(Path("params.yaml"), load_params()) == before != Path("params.yaml").read_bytes()
+    assert accepted(Path("params.yaml")) == before != Path("params.yaml").read_bytes()
     second = commit()
     assert second is not None
     assert second.tag == "accepted-2"
     assert git("rev-list", "--parents", "-1", second.commit).split()[1:] == [first.commit]
-    assert accepted(Path("params.yaml"), load_params()) == Path("params.yaml").read_bytes()
+    assert accepted(Path("params.yaml")) == Path("params.yaml").read_bytes()
 
     (mini / "README").write_text("new code, say")
     git("add", "README")
@@ -225,7 +231,7 @@ def test_a_clone_goes_on_where_its_origin_is(
     shutil.copytree(mini / "data", clone / "data")
     shutil.copy(mini / "dvc.lock", clone)
     monkeypatch.chdir(clone)
-    assert accepted(Path("dvc.lock"), load_params()) == (mini / "dvc.lock").read_bytes()
+    assert accepted(Path("dvc.lock")) == (mini / "dvc.lock").read_bytes()
     assert commit() is None
     change()
     second = commit()

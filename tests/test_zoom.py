@@ -32,6 +32,7 @@ from atlas_model.zoom_training import (
 )
 from flows.stages import zoom as zoom_stage
 from flows.stages import zoom_train as zoom_train_stage
+from flows.stages.entry import read_metrics
 
 CPU = torch.device("cpu")
 SMALL = Preprocessing(size=16, mode="RGB", resize="squash")
@@ -286,7 +287,8 @@ def test_the_two_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         zoom_train_stage.run(params)
     write_table(Path("labelled/part-00000.parquet"), table_of(ROWS), LABELLED)
     zoom_train_stage.run(params)
-    found = json.loads(Path("metrics/zoom_train.json").read_text())
+    assert json.loads(Path("metrics/zoom_train.json").read_text()) == {"f1_zoomed": 1.0}
+    found = read_metrics("zoom_train")
     assert found["test"]["f1_zoomed"] == 1.0 and found["test"]["n"] > 5
     history = Path("plots/zoom_train/history.csv").read_text().splitlines()
     assert history[0] == "epoch,train_loss,val_loss,val_f1_zoomed"
@@ -302,8 +304,10 @@ def test_the_two_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ]
     write_table(Path("data/images/refs.parquet"), pa.Table.from_pylist(refs, schema=REFS), REFS)
     zoom_stage.run(params)
-    found = json.loads(Path("metrics/zoom.json").read_text())
+    found = read_metrics("zoom")
     assert found["pictures"] == {"normal": 1, "zoomed": 2, "unreadable": 1}
+    headline = json.loads(Path("metrics/zoom.json").read_text())
+    assert headline == {"images": 1, "dropped": 3, "f1_zoomed": float(f"{found['shop']['f1_zoomed']:.4g}")}
     assert (found["shop"]["precision_zoomed"], found["shop"]["recall_zoomed"]) == (0.5, 1.0)
     written = read_table(Path("data/zoom/scores.parquet"), SCORES, made_by="zoom")
     assert written["image_id"].to_pylist() == ["a", "b", "c", "d"]
@@ -311,8 +315,9 @@ def test_the_two_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     params.crawl.source = "shops"
     params.zoom.threshold = 0.0
     zoom_stage.run(params)
-    found = json.loads(Path("metrics/zoom.json").read_text())
+    found = read_metrics("zoom")
     assert found["shop"] is None and found["threshold"] == 0.0 and found["pictures"]["zoomed"] == 3
+    assert set(json.loads(Path("metrics/zoom.json").read_text())) == {"images", "dropped"}, "nobody knows the truth"
 
 
 def assert_same_weights(one: ZoomModel, other: ZoomModel) -> None:

@@ -43,11 +43,9 @@ def run(params: Params) -> None:
                     writer.append(row)
         Taxonomy([kind.taxonomy for kind in KINDS]).save(folder / paths.TAXONOMY.name)
     trained = {row["image_id"] for row in rows["train"]}
-    write_metrics(
-        "prepare",
-        {name: len(chosen) for name, chosen in rows.items()}
-        | {f"{name}_also_in_train": sum(row["image_id"] in trained for row in rows[name]) for name in ("val", "test")},
-    )
+    sizes = {name: len(chosen) for name, chosen in rows.items()}
+    also = {f"{name}_also_in_train": sum(row["image_id"] in trained for row in rows[name]) for name in ("val", "test")}
+    write_metrics("prepare", {"images": sum(sizes.values())}, sizes | also)
 
 
 def read_rows(source: Path, part: Part) -> Iterator[dict[str, Any]]:

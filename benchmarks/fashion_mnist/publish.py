@@ -10,23 +10,22 @@ import torch
 from atlas_model.files import write_json
 from atlas_model.params import Params
 from benchmarks.report import RESULTS
-from flows.stages.entry import main
-from flows.stages.paths import METRICS
+from flows.stages.entry import main, read_metrics
+from flows.stages.paths import TIMINGS
 
 RESULT = RESULTS / "fashion-mnist.json"
 
 
 def run(params: Params) -> None:
     """Write the figures of the test part, the baseline's, and what they took."""
-    prepare, train, evaluate = (
-        json.loads((METRICS / f"{stage}.json").read_text(encoding="utf-8"))
-        for stage in ("prepare", "train", "evaluate")
-    )
+    prepare, train, evaluate = map(read_metrics, ("prepare", "train", "evaluate"))
+    timings = TIMINGS / "train.json"  # not there where the models come from DVC's cache
+    took = json.loads(timings.read_text(encoding="utf-8")) if timings.is_file() else {}
     result: dict[str, Any] = {
         **evaluate["test"],
         "baseline": evaluate["baseline"]["test"],
         "val": evaluate["val"],
-        "training": {name: train[name] for name in ("categorizer", "baseline")},
+        "training": {name: train[name] | took.get(name, {}) for name in ("categorizer", "baseline")},
         "data": prepare,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",

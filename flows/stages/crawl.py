@@ -1,22 +1,27 @@
 """Stage ``crawl``: from categories of shops (or a manifest) to data/raw/products.parquet."""
 
-import json
+import csv
+import io
 import shutil
 import subprocess
 from dataclasses import asdict
+from typing import Any
 
-from atlas_model.files import replacing
+from atlas_model.files import replacing, write_text
 from atlas_model.params import CrawlParams, Params
 from atlas_model.records import PRODUCTS as SCHEMA
 from atlas_model.records import write_table
 from crawlers.crawl import crawl
-from crawlers.health import Health
+from crawlers.health import FIELDS, Health
 from crawlers.identity import user_agent
 from crawlers.manifest import read_manifest_products
 from crawlers.sources import read_sources
 from flows.stages.connections import connections
 from flows.stages.entry import main, write_metrics
-from flows.stages.paths import METRICS, PRODUCTS, SNAPSHOTS, WORK
+from flows.stages.paths import PLOTS, PRODUCTS, SNAPSHOTS, WORK
+
+HEALTH = PLOTS / "crawl/health.csv"  # in git: what the next crawl is compared with, also in a new clone
+HEALTH_COLUMNS = ("shop", "asked", "products", "success_rate", *FIELDS)
 
 
 def run(params: Params) -> None:
@@ -24,7 +29,7 @@ def run(params: Params) -> None:
     if params.crawl.source == "manifest":
         products = read_manifest_products(params.crawl.manifest)
         write_table(PRODUCTS, products, SCHEMA)
-        write_metrics("crawl", {"products": products.num_rows, "by_site": {"manifest": products.num_rows}})
+        _report({"products": products.num_rows, "by_site": {"manifest": products.num_rows}, "dropped": {}})
     else:
         _crawl(params.crawl)
     with replacing(SNAPSHOTS / f"{params.crawl.snapshot}.parquet") as temporary:
@@ -51,20 +56,38 @@ def _crawl(params: CrawlParams) -> None:
             baseline=_committed_health(),
             max_coverage_drop=params.max_coverage_drop,
         )
-    write_metrics("crawl", asdict(result))
+    figures = asdict(result)
+    _report(figures, result.shops, {"seconds": figures.pop("seconds")})
     if params.source == "demo":  # the shop is this code: what another version of it showed is no memory of this one
         shutil.rmtree(folder)
 
 
+def _report(figures: dict[str, Any], shops: Health | None = None, timings: dict[str, float] | None = None) -> None:
+    """The metrics, and the health of each shop; its table is empty where no shop was crawled."""
+    write_metrics(
+        "crawl", {"products": figures["products"], "dropped": sum(figures["dropped"].values())}, figures, timings
+    )
+    text = io.StringIO()
+    table = csv.DictWriter(text, HEALTH_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    table.writerows({"shop": shop, **health, **health["coverage"]} for shop, health in sorted((shops or {}).items()))
+    write_text(HEALTH, text.getvalue())
+
+
 def _committed_health() -> Health | None:
-    """The shops' health as of git's HEAD: DVC removes a stage's metrics before it runs it."""
-    command = ["git", "show", f"HEAD:./{METRICS}/crawl.json"]
+    """The shops' health as of git's HEAD: DVC removes what a stage wrote before it runs it."""
+    command = ["git", "show", f"HEAD:./{HEALTH.as_posix()}"]
     try:
-        shown = subprocess.run(command, capture_output=True, check=True).stdout
-        health: Health | None = json.loads(shown).get("shops")
-    except (OSError, subprocess.CalledProcessError, ValueError):
-        return None  # no git, no such file yet
-    return health
+        shown = subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout
+        return {row.pop("shop"): _health(row) for row in csv.DictReader(io.StringIO(shown))}
+    except (OSError, subprocess.CalledProcessError, ValueError, TypeError, KeyError):
+        return None  # no git, no such file yet, or one that is damaged
+
+
+def _health(row: dict[str, str]) -> dict[str, Any]:
+    asked, products, success_rate = row.pop("asked"), int(row.pop("products")), float(row.pop("success_rate"))
+    coverage = {name: float(share) for name, share in row.items()}
+    return {"asked": asked, "products": products, "success_rate": success_rate, "coverage": coverage}
 
 
 if __name__ == "__main__":

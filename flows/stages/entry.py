@@ -1,5 +1,6 @@
 """What every stage does around its work: read the parameters, write the metrics, end with the right exit code."""
 
+import json
 import logging
 import os
 import sys
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from atlas_model.errors import AtlasError
 from atlas_model.processes import INTERRUPTED, ancestor_without
 from flows.stages.parameters import checked_params
-from flows.stages.paths import METRICS
+from flows.stages.paths import METRICS, REPORTS, TIMINGS
 from flows.turns import turn_of_stage
 
 if TYPE_CHECKING:
     from atlas_model.params import Params
+
+DIGITS = 4  # significant ones, of a headline figure
 
 
 def main(run: "Callable[[Params], None]") -> NoReturn:
@@ -51,8 +54,43 @@ def _in_a_shell() -> Iterator[None]:
             yield
 
 
-def write_metrics(stage: str, metrics: dict[str, Any]) -> None:
-    """Write ``metrics/<stage>.json``."""
+def write_metrics(
+    stage: str,
+    headline: dict[str, Any],
+    details: dict[str, Any] | None = None,
+    timings: dict[str, Any] | None = None,
+) -> None:
+    """Write what a stage measured, each part where it belongs.
+
+    Args:
+        stage: its name.
+        headline: the few figures that git keeps, to ``metrics/<stage>.json``. `dvc metrics show` puts those of all
+            stages into one table, a column per name, so names are short and shared. Floats are rounded to `DIGITS`
+            significant digits, and None is left out. Nothing that depends on the machine's speed.
+        details: all that was measured, also the headline's figures, to ``reports/<stage>/metrics.json``, an output of
+            the stage in dvc.yaml.
+        timings: seconds and rates, to ``reports/timings/<stage>.json``. Neither git nor DVC keeps them: they differ
+            from run to run, and no hash may.
+    """
     from atlas_model.files import write_json
 
-    write_json(METRICS / f"{stage}.json", metrics)
+    write_json(METRICS / f"{stage}.json", _rounded(headline))
+    if details is not None:
+        write_json(REPORTS / stage / "metrics.json", details)
+    if timings is not None:
+        write_json(TIMINGS / f"{stage}.json", timings)
+
+
+def read_metrics(stage: str) -> dict[str, Any]:
+    """All that ``stage`` measured; its headline where the details are not there, nothing where neither is."""
+    for path in (REPORTS / stage / "metrics.json", METRICS / f"{stage}.json"):
+        if path.is_file():
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return found
+    return {}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items() if inner is not None}
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -4,7 +4,7 @@ Writes reports/evaluate/: predictions.parquet and predictions.csv (the original 
 (precision, recall, F per category), and of the test split confusion.png (and confusion_level_<n>.png for the levels
 above), reliability.png, abstention.png, attention/*.png; and plots/evaluate/ for `dvc plots`.
 
-metrics/evaluate.json, for each split and for the baseline on test: what the keys mean is said in
+In reports/evaluate/metrics.json, for each split and for the baseline on test: what the keys mean is said in
 `metrics.path_scores`, `calibration` and `intervals`; null is what cannot be known.
 """
 
@@ -96,7 +96,12 @@ def run(params: Params) -> None:
         shown = np.sort(generator.permutation(len(splits["test"]))[: given.overlays])
         _write_overlays(folder / "attention", model, splits["test"], shown, beam=given.beam, device=device)
     _write_plots(PLOTS / "evaluate", test, plain, taxonomy)
-    write_metrics("evaluate", metrics)
+    headline = {
+        "val": {key: metrics["val"][key] for key in ("micro_f1", "macro_f1")},
+        "test": {key: metrics["test"][key] for key in ("micro_f1", "macro_f1", "ece")},
+        "classifier_f1": plain.figures["micro_f1"],
+    }
+    write_metrics("evaluate", headline, metrics)
 
 
 def _searchers(params: Params, spread: Spread, split: Split, device: torch.device) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from flows.stages import paths
 from flows.stages.connections import connections
 from flows.stages.entry import main, write_metrics
 
+TIMED = ("seconds", "pictures_per_s")
+
 
 def spool_folder(given: CrawlParams) -> Path:
     """Where work in progress is: one spool for all snapshots of a source."""
@@ -42,7 +44,13 @@ def run(params: Params) -> None:
         write_images(paths.SHARDS, spool, params.fetch.shard_rows)
         write_refs(paths.REFS, paths.PRODUCTS, spool)
         spool.drop_unwanted()
-    write_metrics("fetch", {"snapshot": params.crawl.snapshot} | report.to_json())
+    found = report.to_json()
+    write_metrics(
+        "fetch",
+        {"images": report.pictures, "dropped": sum(report.statuses.values()) - report.statuses.get("ok", 0)},
+        {"snapshot": params.crawl.snapshot} | {key: value for key, value in found.items() if key not in TIMED},
+        {key: found[key] for key in TIMED},
+    )
     if params.crawl.source == "demo":  # the demo shop's code may change under one snapshot
         shutil.rmtree(folder)
 

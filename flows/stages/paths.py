@@ -11,9 +11,11 @@ SPLITS = Path("data/splits")
 TAXONOMY = SPLITS / "taxonomy.json"
 CATEGORIZER = Path("models/categorizer")
 BASELINE = Path("models/baseline")
-EVALUATION = Path("reports/evaluate")
+REPORTS = Path("reports")  # <stage>/metrics.json: all that the stage measured, in DVC
+EVALUATION = REPORTS / "evaluate"
 
-METRICS = Path("metrics")  # <stage>.json, in git
-PLOTS = Path("plots")  # <stage>/, in git
+METRICS = Path("metrics")  # <stage>.json: the headline figures, in git
+PLOTS = Path("plots")  # <stage>/, in DVC; plots/crawl and plots/split, which are counts, in git
+TIMINGS = REPORTS / "timings"  # <stage>.json: of the last run on this machine; neither in git nor in DVC
 WORK = Path(".atlas")  # spools and checkpoints: untracked, safe to delete, makes reruns resume
 SNAPSHOTS = WORK / "snapshots"  # <snapshot>.parquet: copies of PRODUCTS

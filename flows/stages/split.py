@@ -129,6 +129,7 @@ def _report(counts: dict[str, Any], scores: Mapping[str, Score], options: SplitP
     write_text(CATEGORIES, categories_csv(categories))
     write_metrics(
         "split",
+        {"images": sum(counts["pictures"].values()), "dropped": sum(counts["dropped"].values())},
         counts
         | {
             "share_deviation": {"max": max(deviations.values()), "per_category": deviations},

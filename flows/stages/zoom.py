@@ -38,15 +38,16 @@ def run(params: Params) -> None:
     write_table(SCORES_FILE, table, SCORES)
     seconds = time.perf_counter() - started
     reasons = Counter(table["reason"].to_pylist())
+    shop = measure(table, _zoomed_in_shop()) if params.crawl.source == "demo" else None
     write_metrics(
         "zoom",
+        {"images": reasons["normal"], "dropped": total - reasons["normal"], "f1_zoomed": shop and shop["f1_zoomed"]},
         {
             "pictures": {reason: reasons[reason] for reason in ("normal", "zoomed", "unreadable")},
             "threshold": threshold,
-            "shop": measure(table, _zoomed_in_shop()) if params.crawl.source == "demo" else None,
-            "seconds": round(seconds, 1),
-            "pictures_per_second": round(total / seconds, 1),
+            "shop": shop,
         },
+        {"seconds": round(seconds, 1), "pictures_per_second": round(total / seconds, 1)},
     )
 
 
