@@ -3,7 +3,8 @@
 A model becomes three graphs and a description. `encoder`: pictures to cells. `decoder_start`: cells to the first
 state. `decoder_step`: state and last tokens to the next state, logits and attention. Any number of pictures fits, and
 any number of hypotheses a picture; the search, which is a loop over steps, stays with who runs them, and the
-description has what it needs: tokens, paths, how probabilities are normalised, how pictures are prepared.
+description has what it needs: tokens, paths, how probabilities are normalised, how pictures are prepared. Of a model
+that reads titles the graphs answer from images alone.
 
 Knows nothing of what runs the graphs.
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from atlas_model.categorizer import Categorizer
@@ -68,6 +69,17 @@ def export_encoder(encoder: Encoder, file: Path, *, pixels: tuple[int, int, int]
     _write_graph(encoder, file, inputs={PICTURES: torch.zeros(2, *pixels, dtype=torch.uint8)}, outputs=[CELLS])
 
 
+class _ImageAlone(nn.Module):
+    """What a model that reads titles attends to without one: it is exported to answer from images alone."""
+
+    def __init__(self, model: Categorizer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b memory d"]:
+        return self.model.memory(self.model.encoder(images))
+
+
 class _Start(nn.Module):
     def __init__(self, decoder: AttentionDecoder) -> None:
         super().__init__()
@@ -105,14 +117,15 @@ class _Step(nn.Module):
 def _parts(model: Categorizer, pictures: Tensor) -> list[tuple[str, nn.Module, dict[str, Tensor], list[str]]]:
     """Name of each graph, what computes it, examples of its inputs by name, names of its outputs."""
     start, hypotheses = _Start(model.decoder), 3
+    encoder = model.encoder if model.titles is None else _ImageAlone(model)
     with torch.no_grad():
-        cells = model.encoder(pictures)
+        cells = encoder(pictures)
         projected, hidden, cell = start(cells)
     state = {"hidden": hidden.repeat(1, hypotheses, 1), "cell": cell.repeat(1, hypotheses, 1)}
     tokens = torch.full((len(pictures), hypotheses), START)
     step_inputs = {CELLS: cells, "projected": projected, **state, "tokens": tokens}
     return [
-        ("encoder", model.encoder, {PICTURES: pictures}, [CELLS]),
+        ("encoder", encoder, {PICTURES: pictures}, [CELLS]),
         ("decoder_start", start, {CELLS: cells}, ["projected", *state]),
         ("decoder_step", _Step(model.decoder), step_inputs, ["next_hidden", "next_cell", "logits", "attention"]),
     ]

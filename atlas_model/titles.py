@@ -42,10 +42,12 @@ def words_of(title: str) -> list[str]:
 
 @lru_cache(CACHED_WORDS)
 def ngram_ids(word: str, buckets: int) -> Int[np.ndarray, "n"]:
-    """The bucket of each n-gram of ``<word>``, and of the word itself; the same on every machine."""
+    """The bucket of each n-gram of ``<word>``, and of the whole where it is longer; the same on every machine."""
     marked = f"<{word}>"  # neither mark is of a word
     ngrams = [marked[i : i + n] for n in range(SHORTEST, LONGEST + 1) for i in range(len(marked) - n + 1)]
-    return np.array([crc32(ngram.encode()) % buckets for ngram in (*ngrams, marked)], dtype=np.int64)
+    if len(marked) > LONGEST:
+        ngrams.append(marked)
+    return np.array([crc32(ngram.encode()) % buckets for ngram in ngrams], dtype=np.int64)
 
 
 class LabelWords:
@@ -68,7 +70,7 @@ class LabelWords:
             for word in (*words, "".join(words), *(one + other for one, other in pairwise(words))):
                 self._words |= _singulars(word)
 
-    def strip(self, title: str) -> str:
+    def stripped(self, title: str) -> str:
         """The words of ``title`` that are left, as they are read; the same for a title without any of a label's."""
         words = words_of(title)
         taken: set[int] = set()
@@ -147,7 +149,7 @@ def augmented(
     changed = []
     stripped = torch.rand(len(titles), generator=generator) < strip
     for title, without in zip(titles, stripped.tolist(), strict=True):
-        left = (words.strip(title) if without else " ".join(words_of(title))).split()
+        left = (words.stripped(title) if without else " ".join(words_of(title))).split()
         kept = torch.rand(len(left), generator=generator) >= drop
         changed.append(" ".join(word for word, keep in zip(left, kept.tolist(), strict=True) if keep))
     return changed
