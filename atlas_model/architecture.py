@@ -25,7 +25,9 @@ class Architecture:
     # Over which tokens a step's probabilities sum to one: all (the paper's, and what a model saved without a word
     # on it means), or the names that can follow in the taxonomy, so that those of all paths sum to one.
     normalize: Normalize = "vocabulary"
-    deep_output: bool = False  # as of the `AttentionDecoder`
+    deep_output: bool = False  # as of the `AttentionDecoder`, as the next two
+    wide_output: bool = False
+    feature_dropout: float = 0.0
     # The product's title as a second memory (`titles`); none: the image alone.
     title: TitleName = "none"
     title_buckets: int = 0

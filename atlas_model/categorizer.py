@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from atlas_model.architecture import Architecture, check_architecture, check_images
 from atlas_model.checkpoint import fill, load_model, save_model
-from atlas_model.classifier import Classifier, PathHead
+from atlas_model.classifier import Classifier
 from atlas_model.decoder import AttentionDecoder
 from atlas_model.encoder import build_encoder
 from atlas_model.errors import CheckpointError
@@ -47,9 +47,6 @@ class Categorizer(nn.Module):
             they are. The loss adds the logarithm of a candidate's prior to its logit, so that the logits themselves,
             which prediction takes, favour frequent categories less (Menon et al. 2021, "Long-tail learning via logit
             adjustment", arXiv 2007.07314, eq. 10). Only for probabilities over children.
-        auxiliary: weight of a second loss, that of a plain classifier on the mean of the cells (`Classifier`), which
-            trains along and is not saved: the encoder learns in fewer epochs what tells the paths apart (auxiliary
-            classifiers: Szegedy et al. 2015, arXiv 1409.4842, section 5).
     """
 
     kind = "categorizer"
@@ -70,7 +67,6 @@ class Categorizer(nn.Module):
         alpha_target: Literal["share", "one"] = "share",
         label_smoothing: float = 0.0,
         priors: Float[np.ndarray, "paths"] | None = None,
-        auxiliary: float = 0.0,
     ) -> None:
         super().__init__()
         assert priors is None or architecture.normalize == "children"
@@ -88,13 +84,13 @@ class Categorizer(nn.Module):
             hidden_size=architecture.hidden_size,
             dropout=architecture.dropout,
             deep_output=architecture.deep_output,
+            wide_output=architecture.wide_output,
+            feature_dropout=architecture.feature_dropout,
         )
         self.titles: TitleEncoder | None = None
         if architecture.title != "none":
             self.titles = TitleEncoder(architecture.title_buckets, architecture.title_size, self.encoder.channels)
             self.title_temperatures = {"title": 1.0, "image_and_title": 1.0}
-        self.auxiliary = PathHead(self.encoder.channels, len(taxonomy), priors, label_smoothing) if auxiliary else None
-        self.auxiliary_weight = auxiliary
         self._tries: dict[tuple[bool, torch.device], DeviceTrie] = {}
         self.register_buffer("targets", torch.from_numpy(taxonomy.targets), persistent=False)
         self.register_buffer("routes", torch.from_numpy(taxonomy.trie.routes), persistent=False)
@@ -138,14 +134,10 @@ class Categorizer(nn.Module):
             titles: of the images.
         """
         if titles is None:
-            loss = self._loss_of_memory(self.memory(cells), paths, of)
-        else:
-            with_images = torch.cat([self.memory(cells), self.memory(cells, titles)])  # (2 b, memory, d)
-            loss = self._loss_of_memory(with_images, paths.repeat(2), of, images=cells.shape[1])
-            loss = loss + self._loss_of_memory(self.memory(None, titles), paths, of, images=0)
-        if self.auxiliary is None:
-            return loss
-        return loss + self.auxiliary_weight * self.auxiliary.loss(cells.mean(dim=1), paths) / len(of)
+            return self._loss_of_memory(self.memory(cells), paths, of)
+        with_images = torch.cat([self.memory(cells), self.memory(cells, titles)])  # (2 b, memory, d)
+        loss = self._loss_of_memory(with_images, paths.repeat(2), of, images=cells.shape[1])
+        return loss + self._loss_of_memory(self.memory(None, titles), paths, of, images=0)
 
     def _loss_of_memory(
         self,
@@ -242,8 +234,7 @@ class Categorizer(nn.Module):
 
     def head(self) -> nn.Module:
         """What is trained beside the encoder."""
-        parts = [part for part in (self.decoder, self.titles, self.auxiliary) if part is not None]
-        return parts[0] if len(parts) == 1 else nn.ModuleList(parts)
+        return self.decoder if self.titles is None else nn.ModuleList([self.decoder, self.titles])
 
     def _vocabulary_loss(
         self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
@@ -346,9 +337,7 @@ def save(
     }
     if isinstance(model, Categorizer) and model.title_temperatures:
         description["title_temperatures"] = model.title_temperatures
-    # The auxiliary head has done its work.
-    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("auxiliary.")}
-    save_model(folder, weights, description)
+    save_model(folder, model.state_dict(), description)
 
 
 def load_categorizer(folder: Path, device: torch.device) -> tuple[Categorizer, Preprocessing]:

@@ -13,45 +13,6 @@ from atlas_model.encoder import build_encoder
 from atlas_model.taxonomy import Taxonomy
 
 
-class PathHead(nn.Linear):
-    """One linear layer over all paths on the mean of an image's cells, after dropout.
-
-    Args:
-        features: of a cell.
-        paths: how many there are.
-        priors: as of the `Categorizer`.
-        label_smoothing: over all paths.
-        dropout: share of the features.
-    """
-
-    log_priors: Tensor | None
-
-    def __init__(
-        self,
-        features: int,
-        paths: int,
-        priors: Float[np.ndarray, "paths"] | None,
-        label_smoothing: float,
-        dropout: float = 0.2,
-    ) -> None:
-        super().__init__(features, paths)
-        self.label_smoothing = label_smoothing
-        self.dropout = nn.Dropout(dropout)
-        log_priors = None if priors is None else torch.from_numpy(np.log(priors)).float()
-        self.register_buffer("log_priors", log_priors, persistent=False)
-
-    def forward(self, input: Float[Tensor, "b d"]) -> Float[Tensor, "b paths"]:
-        """Logits of the paths, given the mean of each image's cells."""
-        return super().forward(self.dropout(input))
-
-    def loss(self, mean: Float[Tensor, "b d"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
-        """Cross-entropy, summed over images."""
-        logits = self(mean).float()
-        if self.log_priors is not None:
-            logits = logits + self.log_priors
-        return nn.functional.cross_entropy(logits, paths, reduction="sum", label_smoothing=self.label_smoothing)
-
-
 class Classifier(nn.Module):
     """The baseline: the same encoder, its cells averaged, one linear layer over all paths.
 
@@ -65,6 +26,7 @@ class Classifier(nn.Module):
 
     kind = "classifier"
     temperature: float  # as of the `Categorizer`
+    log_priors: Tensor | None
 
     def __init__(
         self,
@@ -76,12 +38,15 @@ class Classifier(nn.Module):
         priors: Float[np.ndarray, "paths"] | None = None,
     ) -> None:
         super().__init__()
-        self.architecture, self.taxonomy = architecture, taxonomy
+        self.architecture, self.taxonomy, self.label_smoothing = architecture, taxonomy, label_smoothing
         self.temperature = 1.0
         self.encoder = build_encoder(
             architecture.encoder, in_channels=architecture.in_channels, grid=architecture.grid, weights=weights
         )
-        self.output = PathHead(self.encoder.channels, len(taxonomy), priors, label_smoothing, architecture.dropout)
+        self.dropout = nn.Dropout(architecture.dropout)
+        self.output = nn.Linear(self.encoder.channels, len(taxonomy))
+        log_priors = None if priors is None else torch.from_numpy(np.log(priors)).float()
+        self.register_buffer("log_priors", log_priors, persistent=False)
 
     def forward(self, pictures: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b paths"]:
         """Logits of the paths."""
@@ -89,7 +54,7 @@ class Classifier(nn.Module):
 
     def logits_of_cells(self, cells: Float[Tensor, "b cells d"]) -> Float[Tensor, "b paths"]:
         """Logits of the paths."""
-        logits: Tensor = self.output(cells.mean(dim=1))
+        logits: Tensor = self.output(self.dropout(cells.mean(dim=1)))
         return logits
 
     def loss(self, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
@@ -100,7 +65,11 @@ class Classifier(nn.Module):
         self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"], of: Int[Tensor, "m"]
     ) -> Float[Tensor, ""]:
         """Cross-entropy (mean over pictures); arguments as of the `Categorizer`."""
-        return self.output.loss(cells.mean(dim=1), paths) / len(of)
+        logits = self.logits_of_cells(cells).float()
+        if self.log_priors is not None:
+            logits = logits + self.log_priors
+        loss = nn.functional.cross_entropy(logits, paths, reduction="sum", label_smoothing=self.label_smoothing)
+        return loss / len(of)
 
     @torch.no_grad()
     def best_path(self, pictures: UInt8[Tensor, "b c h w"]) -> Int[Tensor, "b"]:

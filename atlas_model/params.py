@@ -159,6 +159,8 @@ class TrainParams(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)]
     normalize: Literal["vocabulary", "children"]  # a step's probabilities: over all names (the paper), or those below
     deep_output: bool  # the logits of a name also see the attended cells directly; in the paper they do not
+    wide_output: bool  # they also see the mean of all cells directly, as those of a plain classifier do
+    feature_dropout: Annotated[float, Field(ge=0, lt=1)]  # share of the cells' features left out in training
     title: Literal["none", "ngrams"]  # ngrams: the product's title as a second memory, as hashed character n-grams
     title_buckets: Annotated[int, Field(gt=0, le=2**18)]  # vectors that n-grams share; at most as in architecture.py
     title_size: Annotated[int, Field(gt=0, le=2**8)]  # of such a vector; likewise
@@ -178,7 +180,6 @@ class TrainParams(Section):
     patience: PositiveInt  # epochs without a better validation path accuracy before it stops
     min_steps: Annotated[int, Field(ge=0)]  # of the optimizer; where epochs give fewer, more epochs are run
     select: Literal["micro", "macro", "both"]  # F on validation that chooses the epoch; both: the mean of the two
-    auxiliary: Annotated[float, Field(ge=0)]  # weight of a plain classifier's loss, which helps the encoder to learn
     balance: Annotated[float, Field(ge=0, le=2)]  # logit adjustment for rare categories; 0: none, 1: as if even
     ema: Annotated[float, Field(ge=0, lt=1)]  # decay of an average of the weights, which is kept; 0: none
     layer_decay: Annotated[float, Field(gt=0, le=1)]  # learning rate of a block over that of the next one

@@ -188,7 +188,7 @@ def beam_search(
 
 def next_log_probability(
     decoder: AttentionDecoder,
-    readout: Float[Tensor, "b n h"],
+    readout: Float[Tensor, "b n r"],
     tokens: Int[Tensor, "n f"],
     valid: Bool[Tensor, "n f"],
     *,

@@ -23,6 +23,7 @@ MAX_CHARACTERS = 300  # of a title that are read; the rest is left out
 SHORTEST, LONGEST = 2, 5  # characters of an n-gram, boundary marks included
 JOINED = 3  # adjacent words of a title that are looked up as one, at most
 CACHED_WORDS = 2**14
+FUSION = "add"
 CELLS = 2  # that a title becomes
 
 Given = Literal["image", "title", "image_and_title"]  # what a model that reads titles answers from
@@ -124,6 +125,12 @@ class TitleEncoder(nn.Module):
             cells: of images; None: there are none.
             titles: one for each image; None: there are none. One of the two must be there.
         """
+        if FUSION == "add":
+            if cells is None:
+                cells = self.no_image.expand(len(titles), -1, -1)
+            if titles is None:
+                return cells
+            return cells + self(titles)[:, :1].to(cells.dtype)
         if titles is not None:
             of_titles = self(titles)  # (b, k, d)
         else:

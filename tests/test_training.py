@@ -307,28 +307,6 @@ def test_earlier_blocks_learn_more_slowly() -> None:
     assert count == sum(weight.numel() for weight in model.parameters())
 
 
-def test_an_auxiliary_classifier_trains_along_and_is_not_saved(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    model = Categorizer(SMALL, TAXONOMY, auxiliary=1.0)
-    images, paths = make_split("x", 8, seed=3).pictures(np.arange(8), CPU), torch.arange(8) % 4
-    model.eval()
-    with torch.no_grad():
-        cells = model.encoder(images)
-        expected = torch.nn.functional.cross_entropy(model.auxiliary(cells.mean(dim=1)), paths)
-        both = model.loss_of_cells(cells, paths, paths)
-        model.auxiliary_weight = 0.0
-        torch.testing.assert_close(both - model.loss_of_cells(cells, paths, paths), expected)
-    model.auxiliary_weight = 1.0
-    before = model.auxiliary.weight.detach().clone()
-    train(tmp_path, replace(RECIPE, epochs=1), model=model)
-    assert not model.auxiliary.weight.equal(before)
-    save(model, tmp_path / "model", Preprocessing(16, "L", "squash"), params={}, metrics={})
-    loaded, _ = load_categorizer(tmp_path / "model", CPU)
-    assert loaded.auxiliary is None
-    with torch.no_grad():
-        assert loaded.search(images, beam=3).path.equal(model.search(images, beam=3).path)
-
-
 def test_few_images_get_more_epochs() -> None:
     recipe = replace(RECIPE, batch_size=16, accumulate=2, epochs=4, patience=2, min_steps=100)
     assert recipe.for_images(40) == replace(recipe, epochs=50, patience=25), "2 steps an epoch"

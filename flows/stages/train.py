@@ -104,7 +104,6 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
                 alpha_target=given.alpha_target,
                 label_smoothing=given.label_smoothing,
                 priors=priors,
-                auxiliary=given.auxiliary,
             ),
             recipe,
             CATEGORIZER,
