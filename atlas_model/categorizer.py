@@ -211,14 +211,26 @@ class Categorizer(nn.Module):
     def exact(
         self, pictures: UInt8[Tensor, "b c h w"], *, top: int = 1, length_normalization: float = 0.0
     ) -> tuple[Found, Float[Tensor, "b nodes"]]:
-        """The best of all paths for each image alone, and log p of every node of the taxonomy's trie."""
+        """See `exact_cells`; of images alone."""
+        memory = self.memory(self.encoder(pictures))
+        return self.exact_cells(memory, top=top, length_normalization=length_normalization)
+
+    def exact_cells(
+        self,
+        memory: Float[Tensor, "b memory d"],
+        *,
+        top: int = 1,
+        length_normalization: float = 0.0,
+        given: Given = "image",
+    ) -> tuple[Found, Float[Tensor, "b nodes"]]:
+        """The best of all paths for each row of `memory`, and log p of every node of the taxonomy's trie."""
         return exact_search(
             self.decoder,
-            self.memory(self.encoder(pictures)),
-            self._trie(pictures.device, constrained=True),
+            memory,
+            self._trie(memory.device, constrained=True),
             top=top,
             normalize=self.architecture.normalize,
-            temperature=self.temperature,
+            temperature=self.temperature_of(given),
             length_normalization=length_normalization,
         )
 

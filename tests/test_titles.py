@@ -45,7 +45,9 @@ def test_any_text_is_read_and_again_the_same(title: str) -> None:
     words = words_of(title)
     assert all(word and not any(map(str.isspace, word)) for word in words)
     assert words_of(" ".join(words)) == words or len(" ".join(words)) > MAX_CHARACTERS
-    assert LabelWords(NAMES).stripped(title).split() == [w for w in words if w in LabelWords(NAMES).stripped(title).split()]
+    assert LabelWords(NAMES).stripped(title).split() == [
+        w for w in words if w in LabelWords(NAMES).stripped(title).split()
+    ]
     for word in words[:3]:
         assert (ngram_ids(word, 100) < 100).all()
 

@@ -31,6 +31,7 @@ from atlas_model.efficientnet_lite import has_package_weights
 from atlas_model.errors import InputError
 from atlas_model.params import Params, TrainParams
 from atlas_model.progress import say
+from atlas_model.titles import words_of
 from atlas_model.training import EpochRecord, Recipe, best_record, fit
 from atlas_model.validation import Constraint, Examples, encoded, memories
 from flows.stages.entry import main, write_metrics
@@ -57,6 +58,8 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
     taxonomy = load_taxonomy_json(TAXONOMY)
     with first_alone():
         train, val = (load_split(SPLITS, name, taxonomy, WORK / "pixels") for name in ("train", "val"))
+    if given.title != "none":
+        _check_titles(train, val)
     work = WORK / "train" / _key(given)
     # Fields and parameters share their names, so that a new one is written in two places, not three.
     recipe = Recipe(**given.model_dump(include=set(Recipe.__dataclass_fields__))).for_images(len(train))
@@ -121,15 +124,15 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
     if is_first():
         shutil.rmtree(WORK / "train")
         summaries = {
-            "categorizer": _summary(model, records, train),
-            "baseline": _summary(baseline, baseline_records, train),
+            "categorizer": _summary(model, best_record(records, given.select), len(records), train),
+            "baseline": _summary(baseline, best_record(baseline_records, given.select), len(baseline_records), train),
         }
         for name, summary in summaries.items():
             _warn_at_chance(name, float(summary["val_accuracy"]), train, val)
         write_metrics(
             "train",
-            {"val_accuracy": summaries["categorizer"]["val_accuracy"]},
-            {**summaries, "constraint": _constraint(records), "device": device.type},
+            {key: value for key, value in summaries["categorizer"].items() if key.startswith("val_accuracy")},
+            {**summaries, "constraint": _constraint(records, given.select), "device": device.type},
             {"categorizer": _timing(records, train), "baseline": _timing(baseline_records, train)},
         )
 
@@ -146,6 +149,19 @@ def _seen(model: Model, split: Split, recipe: Recipe, device: torch.device) -> E
         views=recipe.views if split.name == "train" else 1,
         augmentation=recipe.augmentation,  # the same views whatever train.seed is: another seed computes none of them
     )
+
+
+def _check_titles(*splits: Split) -> None:
+    """Fail where there is nothing to learn from, and say how many images have no title."""
+    for split in splits:
+        titled = sum(map(bool, map(words_of, split.titles)))
+        if not titled:
+            raise InputError(
+                f"train.title: ngrams: expected products with titles, got none among the {len(split)} images of "
+                f"{split.name}. Give the products titles, or set train.title to none"
+            )
+        if titled < len(split):
+            say(f"train: {len(split) - titled} of {len(split)} images of {split.name} have no title")
 
 
 def _fit_temperatures(model: Model, val: Examples, batch_size: int, device: torch.device) -> None:
@@ -191,15 +207,17 @@ def _plotter(live: Live | None, name: str) -> Callable[[EpochRecord], None]:
     return plot
 
 
-def _summary(model: Model, records: list[EpochRecord], train: Split) -> dict[str, float | int]:
-    best = best_record(records)
-    return {
+def _summary(model: Model, best: EpochRecord, epochs: int, train: Split) -> dict[str, float | int]:
+    summary: dict[str, float | int] = {
         "val_accuracy": best.val_accuracy,
         "best_epoch": best.epoch,
         "temperature": model.temperature,
-        "epochs": len(records),
+        "epochs": epochs,
         "pictures": len(train),
     }
+    if best.val_accuracy_with_title is not None:
+        summary["val_accuracy_with_title"] = best.val_accuracy_with_title
+    return summary
 
 
 def _timing(records: list[EpochRecord], train: Split) -> dict[str, float]:
@@ -226,7 +244,7 @@ def _warn_at_chance(name: str, accuracy: float, train: Split, val: Split) -> Non
 
 def _constraint(records: list[EpochRecord]) -> dict[str, dict[str, float | int | None]]:
     """Its effect early and late: what it is worth depends on how well the model has learnt by itself."""
-    stages = {"first_epoch": records[0], "best_epoch": best_record(records)}
+    stages = {"first_epoch": records[0], "best_epoch": best_record(records, select)}
     return {stage: {figure: record.plain[figure] for figure in CONSTRAINT} for stage, record in stages.items()}
 
 
