@@ -13,6 +13,7 @@ export SHELL := /bin/sh
 run: $(STAMP)  ## crawl, fetch, filter, split, train, evaluate: whatever is not up to date
 	@$(BIN)/atlas check
 	@$(BIN)/dvc repro
+	@$(BIN)/atlas results
 
 flow: $(STAMP)  ## the same stages as one Prefect flow
 	@$(BIN)/python -m flows.pipeline

@@ -12,7 +12,9 @@ Knows nothing of what the activations are for.
 """
 
 import hashlib
+import json
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -30,7 +32,7 @@ from atlas_model.augmentation import Augmentation, view
 from atlas_model.dataset import Split, forget_pages, npy_header, to_device
 from atlas_model.encoder import Encoder, folded
 from atlas_model.errors import AtlasError
-from atlas_model.files import sync_directory
+from atlas_model.files import sync_directory, write_json
 from atlas_model.progress import Progress
 
 HALF = np.dtype(np.float16)
@@ -131,6 +133,24 @@ def load_activations(
     return Activations(split, path, kept.offset, views, kept.shape[2:])
 
 
+def forward_seconds(cache: Path, split: str) -> float | None:
+    """Wall time that the frozen blocks took for one view of one image when the cache of a split was made.
+
+    It leaves out augmentation, reading and writing.
+
+    Args:
+        cache: folder, as of `load_activations`.
+        split: its name.
+
+    Returns:
+        Seconds; None where there is no cache, or its timing is not known.
+    """
+    for path in cache.glob(f"{split}-*.json"):
+        seconds: float = json.loads(path.read_text(encoding="utf-8"))["forward_seconds"]
+        return seconds
+    return None
+
+
 @torch.inference_mode()
 def _write(  # noqa: PLR0917 - of one caller
     encoder: Encoder,
@@ -148,6 +168,7 @@ def _write(  # noqa: PLR0917 - of one caller
     """Bring ``part`` to its full length: the header, then one row an image."""
     row_bytes = HALF.itemsize * views * prod(shape)
     frozen = folded(encoder).to(device)
+    forward_s, forwarded = 0.0, 0
     with part.open("ab") as file, Progress(f"activations {split.name}", len(split), "images") as progress:
         done = (file.tell() - len(header)) // row_bytes
         if done < 0:
@@ -161,17 +182,22 @@ def _write(  # noqa: PLR0917 - of one caller
             images = split.pictures(some, device)
             pairs = zip(some.tolist(), images, strict=True)
             seen = torch.stack([_views(image, row, views, augmentation, seed) for row, image in pairs])
-            found = frozen.activations(seen.flatten(0, 1)).half()
+            seen = seen.flatten(0, 1)
+            started = time.perf_counter()
+            found = frozen.activations(seen).half().cpu()
+            forward_s, forwarded = forward_s + time.perf_counter() - started, forwarded + len(seen)
             if not found.isfinite().all():
                 raise AtlasError(
                     f"activations: the encoder's numbers do not fit half precision (rows {some[0]}-{some[-1]} of "
                     f"{split.name}). Train from an earlier block (train.fine_tune_from), or take other weights."
                 )
-            file.write(found.contiguous().cpu().numpy().tobytes())
+            file.write(found.contiguous().numpy().tobytes())
             forget_pages(split.pixels)
             progress.advance(len(some))
         file.flush()
         os.fsync(file.fileno())
+    if forwarded:  # else all rows were there, of a run that was killed just before it could say so
+        write_json(part.with_suffix(".json"), {"forward_seconds": forward_s / forwarded})
 
 
 def _views(image: Tensor, row: int, views: int, augmentation: Augmentation | None, seed: int) -> Tensor:

@@ -25,11 +25,10 @@ class Architecture:
     # Over which tokens a step's probabilities sum to one: all (the paper's, and what a model saved without a word
     # on it means), or the names that can follow in the taxonomy, so that those of all paths sum to one.
     normalize: Normalize = "vocabulary"
-    deep_output: bool = False  # as of the `AttentionDecoder`, as the next two
-    wide_output: bool = False
+    deep_output: bool = False  # as of the `AttentionDecoder`, as the next one
     feature_dropout: float = 0.0
-    # The product's title as a second memory (`titles`); none: the image alone.
-    title: TitleName = "none"
+    path_head: bool = False  # whether a `path_head.PathHead` adds to the decoder's logits
+    title: TitleName = "none"  # whether it reads products' titles, as in `titles`, as the next two
     title_buckets: int = 0
     title_size: int = 0
 

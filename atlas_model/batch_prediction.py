@@ -18,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,20 +26,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
+from atlas_model.batch_products import DISTRIBUTIONS, ProductOutput, distribution_rows, write_products
 from atlas_model.errors import AtlasError, PictureError
 from atlas_model.files import locked, replacing
 from atlas_model.images import decode
 from atlas_model.picture_sources import Picture, PictureSource
 from atlas_model.predict import Prediction
 from atlas_model.progress import Progress, say
-from atlas_model.records import COMPRESSION, PREDICTED, ROW_GROUP, write_table
+from atlas_model.records import COMPRESSION, PREDICTED, PREDICTED_WITH_BAND, ROW_GROUP, write_table
 from atlas_model.taxonomy import SEPARATOR
 
 PART_PICTURES = 8192  # a part ends with the batch that fills it,
-PART_S = 10.0  # or that comes so long after the last one: what an interruption costs
+PART_S = 10.0  # or that comes so long after the last one: what an interruption costs;
+PART_NODES = 4_000_000  # or, where products are asked for, with so many numbers of distributions (8 bytes each)
 
 Pixels = UInt8[np.ndarray, "c h w"]
 Prepare = Callable[[Image.Image], Pixels]
@@ -54,6 +56,7 @@ class Report:
     pictures: int  # of this run
     seconds: float
     model_seconds: float  # of those, in which the model was at work
+    products: Counter[str] = field(default_factory=Counter)  # statuses of all products, where they were asked for
 
     @property
     def unreadable(self) -> int:
@@ -73,7 +76,7 @@ class Fault:
 class Batch:
     """Pictures that the model gets together; at least one."""
 
-    names: list[str]
+    pictures: Sequence[Picture]
     found: list[Pixels | Fault]
 
     def pixels(self) -> list[Pixels]:
@@ -83,12 +86,17 @@ class Batch:
     def rows(self, answers: Sequence[Sequence[Prediction]]) -> list[dict[str, Any]]:
         """Rows of `records.PREDICTED`, given what the model makes of `pixels`."""
         rows, waiting = [], iter(answers)
-        for name, found in zip(self.names, self.found, strict=True):
+        for picture, found in zip(self.pictures, self.found, strict=True):
             if isinstance(found, Fault):
-                rows.append(_row(name, 1, (), status=found.status, reason=found.reason))
+                rows.append(_row(picture.name, 1, (), status=found.status, reason=found.reason))
             else:
-                rows += [_answered(name, rank, answer) for rank, answer in enumerate(next(waiting), start=1)]
+                rows += [_answered(picture.name, rank, answer) for rank, answer in enumerate(next(waiting), start=1)]
         return rows
+
+    def distribution_rows(self, log_p: Float[np.ndarray, "b nodes"] | None) -> list[dict[str, Any]]:
+        """Rows of `batch_products.DISTRIBUTIONS`, given what the model makes of `pixels`."""
+        readable = [not isinstance(found, Fault) for found in self.found]
+        return distribution_rows([picture.product_id for picture in self.pictures], readable, log_p)
 
 
 def predict_all(
@@ -100,6 +108,8 @@ def predict_all(
     model_key: str,
     batch_size: int,
     threads: int | None = None,
+    products: ProductOutput | None = None,
+    bands: bool = False,
 ) -> Report:
     """Write what the model makes of each picture to ``output`` (`records.PREDICTED`), in the order of the pictures.
 
@@ -111,6 +121,9 @@ def predict_all(
         model_key: changes with whatever changes answers, such as the model's weights.
         batch_size: pictures per batch; fewer reach the model if some cannot be read.
         threads: that read and decode; by default one per processor.
+        products: the answers of products as well, each from all its pictures; then this answers pictures, too. The
+            source must say whose picture each is.
+        bands: whether the output has a column more, `records.BAND`.
 
     Raises:
         InputError: the source is damaged.
@@ -119,7 +132,8 @@ def predict_all(
     started, model_seconds = time.perf_counter(), 0.0
     folder = output.with_name(f"{output.name}.parts")
     with locked(folder, "prediction"):
-        parts = Parts(folder, _key(source.key, model_key, str(batch_size), str(PREDICTED)))
+        schema, kept = PREDICTED_WITH_BAND if bands else PREDICTED, [] if products is None else [str(DISTRIBUTIONS)]
+        parts = Parts(folder, _key(source.key, model_key, str(batch_size), str(schema), *kept), schema)
         first = parts.done
         if first:
             say(f"predict: {first} pictures were done before")
@@ -128,42 +142,53 @@ def predict_all(
             progress.advance(first)
             for batch in batches:
                 pixels, asked_at = batch.pixels(), time.perf_counter()
-                answers = answer(np.stack(pixels)) if pixels else []
+                answers, log_p = _answers(pixels, answer, products)
                 model_seconds += time.perf_counter() - asked_at
-                parts.add(len(batch.names), batch.rows(answers))
-                progress.advance(len(batch.names))
+                distributions = [] if products is None else batch.distribution_rows(log_p)
+                parts.add(len(batch.pictures), batch.rows(answers), distributions)
+                progress.advance(len(batch.pictures))
         if parts.done != source.count:
             shutil.rmtree(folder)  # of other pictures than the key speaks of: not to go on from
             raise AtlasError(
                 f"expected {source.count} pictures, got {parts.done}: they changed meanwhile. Run it again"
             )
         statuses = parts.join(output)
+        of_products = Counter[str]() if products is None else write_products(parts.distributions(), products, folder)
         shutil.rmtree(folder)
-    return Report(statuses, parts.done - first, time.perf_counter() - started, model_seconds)
+    return Report(statuses, parts.done - first, time.perf_counter() - started, model_seconds, of_products)
 
 
 class Parts:
     """Answers on disk, ``<first picture>-<first picture of the next part>.parquet``.
 
+    Where products are asked for, a file of the same name below ``distributions`` has what these are made of. It is
+    written first, so that there is one for each part.
+
     Args:
         folder: for the parts; those of another key in it are removed.
         key: of what the answers depend on.
+        schema: of the answers.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self._folder = folder / key
+    def __init__(self, folder: Path, key: str, schema: pa.Schema) -> None:
+        self._folder, self._schema = folder / key, schema
         for other in filter(Path.is_dir, folder.iterdir()):
             if other != self._folder:
                 shutil.rmtree(other)
         self._first = self.done = int(self._paths()[-1].stem.partition("-")[2]) if self._paths() else 0
         self._rows: list[dict[str, Any]] = []
+        self._distributions: list[dict[str, Any]] = []
+        self._nodes = 0  # in these
         self._written_at = time.monotonic()
 
-    def add(self, pictures: int, rows: list[dict[str, Any]]) -> None:
-        """Rows about the next ``pictures``."""
+    def add(self, pictures: int, rows: list[dict[str, Any]], distributions: list[dict[str, Any]]) -> None:
+        """Rows about the next ``pictures``; ``distributions`` as of `batch_products`, none without products."""
         self._rows += rows
+        self._distributions += distributions
+        self._nodes += sum(len(row["node"]) for row in distributions if row["node"] is not None)
         self.done += pictures
-        if self.done - self._first >= PART_PICTURES or time.monotonic() - self._written_at >= PART_S:
+        full = self.done - self._first >= PART_PICTURES or self._nodes >= PART_NODES
+        if full or time.monotonic() - self._written_at >= PART_S:
             self._write()
 
     def join(self, output: Path) -> Counter[str]:
@@ -171,24 +196,46 @@ class Parts:
         if self._rows:
             self._write()
         statuses: Counter[str] = Counter()
-        with replacing(output) as temporary, pq.ParquetWriter(temporary, PREDICTED, compression=COMPRESSION) as writer:
-            for table in _regrouped(self._paths()):
+        with (
+            replacing(output) as temporary,
+            pq.ParquetWriter(temporary, self._schema, compression=COMPRESSION) as writer,
+        ):
+            for table in _regrouped(self._paths(), self._schema):
                 writer.write_table(table)
                 statuses.update(table.filter(pa.compute.equal(table["rank"], 1))["status"].to_pylist())
         return statuses
 
+    def distributions(self) -> list[Path]:
+        """The files that products are made of, in the order of the pictures."""
+        return [self._distribution(path) for path in self._paths()]
+
     def _write(self) -> None:
         path = self._folder / f"{self._first:012d}-{self.done:012d}.parquet"
-        write_table(path, pa.Table.from_pylist(self._rows, schema=PREDICTED), PREDICTED)
+        if self._distributions:
+            table = pa.Table.from_pylist(self._distributions, schema=DISTRIBUTIONS)
+            write_table(self._distribution(path), table, DISTRIBUTIONS)
+            self._distributions, self._nodes = [], 0
+        write_table(path, pa.Table.from_pylist(self._rows, schema=self._schema), self._schema)
         self._first, self._rows, self._written_at = self.done, [], time.monotonic()
 
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob("*.parquet"))
 
+    def _distribution(self, path: Path) -> Path:
+        return path.parent / "distributions" / path.name
 
-def _regrouped(paths: Sequence[Path]) -> Iterator[pa.Table]:
+
+def _answers(
+    pixels: Sequence[Pixels], answer: Answer, products: ProductOutput | None
+) -> tuple[Sequence[Sequence[Prediction]], Float[np.ndarray, "b nodes"] | None]:
+    if not pixels:
+        return [], None
+    return (answer(np.stack(pixels)), None) if products is None else products.answer(np.stack(pixels))
+
+
+def _regrouped(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of all files, as many at a time as there are in a row group."""
-    waiting = PREDICTED.empty_table()
+    waiting = schema.empty_table()
     for path in paths:
         waiting = pa.concat_tables([waiting, pq.read_table(path)])
         while waiting.num_rows >= ROW_GROUP:
@@ -214,7 +261,7 @@ def _read_ahead(
 
 
 def _read(pictures: Sequence[Picture], prepare: Prepare) -> Batch:
-    return Batch([picture.name for picture in pictures], [_pixels(picture, prepare) for picture in pictures])
+    return Batch(pictures, [_pixels(picture, prepare) for picture in pictures])
 
 
 def _pixels(picture: Picture, prepare: Prepare) -> Pixels | Fault:
@@ -228,7 +275,7 @@ def _pixels(picture: Picture, prepare: Prepare) -> Pixels | Fault:
 
 def _answered(name: str, rank: int, answer: Prediction) -> dict[str, Any]:
     if not answer.path:
-        return _row(name, rank, (), status="not_sure")
+        return _row(name, rank, (), status="not_sure", band=answer.band)
     return _row(
         name,
         rank,
@@ -237,6 +284,7 @@ def _answered(name: str, rank: int, answer: Prediction) -> dict[str, Any]:
         label=SEPARATOR.join(answer.path),
         probability=answer.probability,
         level_probabilities=answer.levels,
+        band=answer.band,
     )
 
 

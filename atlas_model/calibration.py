@@ -7,6 +7,7 @@ A model is calibrated if, of the answers that it gives with a probability of 80 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -97,10 +98,36 @@ class Descent:
     node: Int[np.ndarray, "n levels"]  # -1 below a childless node
     probability: Float[np.ndarray, "n levels"]  # that the right path leads through the node, falling, range [0, 1]
 
-    def levels(self, min_confidence: float) -> Int[np.ndarray, "n"]:
-        """How many levels down the probability is still at least ``min_confidence``."""
-        count: np.ndarray = ((self.probability >= min_confidence) & (self.node >= 0)).sum(axis=1)
+    @cached_property
+    def depth(self) -> Int[np.ndarray, "n"]:
+        """The level of the childless node that the way leads to, from 1."""
+        count: np.ndarray = (self.node >= 0).sum(axis=1)
         return count
+
+    @cached_property
+    def end_probability(self) -> Float[np.ndarray, "n"]:
+        """Of the childless node: of the whole way."""
+        found: np.ndarray = self.probability[np.arange(len(self.node)), self.depth - 1]
+        return found
+
+    def levels(self, whole: float, shorter: float | None = None) -> Int[np.ndarray, "n"]:
+        """How many levels down an answer may go.
+
+        Args:
+            whole: least probability of the whole way.
+            shorter: else least probability of the deepest node above its end; the same by default.
+        """
+        shorter = whole if shorter is None else shorter
+        sure = ((self.probability >= shorter) & (self.node >= 0)).sum(axis=1)
+        count: np.ndarray = np.where(self.end_probability >= whole, self.depth, np.minimum(sure, self.depth - 1))
+        return count
+
+    def names(self, taxonomy: Taxonomy, row: int, level: int) -> CategoryPath:
+        """What stands on the way of ``row`` down to ``level``."""
+        if not level:
+            return ()
+        path = int((taxonomy.trie.routes[:, level] == self.node[row, level - 1]).argmax())  # any through that node
+        return taxonomy.paths[path][:level]  # the END that some inner nodes have as a child is a level, but no name
 
 
 def descend(trie: Trie, log_p: Float[Tensor, "n nodes"]) -> Descent:
@@ -142,19 +169,11 @@ def deepest_confident(
     Returns:
         Names and probability; no names and 1.0 where not even the first level is sure.
     """
-    trie = taxonomy.trie
-    descent = descend(trie, log_p)
-    answers: list[tuple[CategoryPath, float]] = []
-    for node, probability, level in zip(
-        descent.node, descent.probability, descent.levels(min_confidence).tolist(), strict=True
-    ):
-        if not level:
-            answers.append(((), 1.0))
-            continue
-        path = int((trie.routes[:, level] == node[level - 1]).argmax())  # any that leads through the node
-        # The END that some inner nodes have as a child is a level of the tree, but no name.
-        answers.append((taxonomy.paths[path][:level], float(probability[level - 1])))
-    return answers
+    descent = descend(taxonomy.trie, log_p)
+    return [
+        (descent.names(taxonomy, row, level), float(descent.probability[row, level - 1]) if level else 1.0)
+        for row, level in enumerate(descent.levels(min_confidence).tolist())
+    ]
 
 
 def abstention_curve(
@@ -203,9 +222,13 @@ def _categorizer_loss(
     writing = child >= 0
     readout, node, child = readout[writing], node[writing], child[writing]  # (n, h), (n,), (n,)
     right = child - 1 - trie.first[node]  # which of its node's edges leads to the child
+    edge, valid = trie.edges(node, max(trie.fan_out))  # (n, f)
+    bias = model.bias(cells)
+    if bias is not None:
+        image, _ = writing.nonzero(as_tuple=True)
+        bias = bias[image].gather(1, edge)[None]  # (1, n, f)
 
     def loss(temperature: float) -> Tensor:
-        edge, valid = trie.edges(node, max(trie.fan_out))  # (n, f)
         (log_p,) = next_log_probability(
             model.decoder,
             readout.unsqueeze(0),
@@ -213,6 +236,7 @@ def _categorizer_loss(
             valid,
             normalize=model.architecture.normalize,
             temperature=temperature,
+            bias=bias,
         )
         total: Tensor = -log_p.gather(1, right.unsqueeze(1)).double().sum()
         return total

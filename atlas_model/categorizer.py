@@ -25,6 +25,7 @@ from atlas_model.encoder import build_encoder
 from atlas_model.errors import CheckpointError
 from atlas_model.exact_search import exact_search
 from atlas_model.images import Preprocessing
+from atlas_model.path_head import PathHead
 from atlas_model.search import DeviceTrie, Found, beam_search
 from atlas_model.taxonomy import PAD, START, Taxonomy
 from atlas_model.titles import Given, TitleEncoder
@@ -51,7 +52,7 @@ class Categorizer(nn.Module):
 
     kind = "categorizer"
     temperature: float  # that logits are divided by in prediction, for honest probabilities; training knows none
-    title_temperatures: dict[Given, float]  # the same where a title is given: by then the model is otherwise sure
+    title_temperatures: dict[Given, float]  # the same where a title is given
     targets: Tensor
     routes: Tensor
     counted: Tensor
@@ -84,8 +85,10 @@ class Categorizer(nn.Module):
             hidden_size=architecture.hidden_size,
             dropout=architecture.dropout,
             deep_output=architecture.deep_output,
-            wide_output=architecture.wide_output,
             feature_dropout=architecture.feature_dropout,
+        )
+        self.path_head = (
+            PathHead(self.encoder.channels, taxonomy.trie, architecture.dropout) if architecture.path_head else None
         )
         self.titles: TitleEncoder | None = None
         if architecture.title != "none":
@@ -95,23 +98,22 @@ class Categorizer(nn.Module):
         self.register_buffer("targets", torch.from_numpy(taxonomy.targets), persistent=False)
         self.register_buffer("routes", torch.from_numpy(taxonomy.trie.routes), persistent=False)
         self.register_buffer("counted", self._counted(), persistent=False)  # tokens of each path, in the loss's mean
-        self.register_buffer("log_priors", self._log_priors(priors), persistent=False)  # of each edge; None: all 0
-
-    def memory(
-        self, cells: Float[Tensor, "b cells d"] | None, titles: Sequence[str] | None = None
-    ) -> Float[Tensor, "b memory d"]:
-        """What the decoder attends to: the image's cells, then those of the title.
-
-        Arguments as of `titles.TitleEncoder.beside`; a model that reads no titles has the image's cells alone.
-        """
-        if self.titles is not None:
-            return self.titles.beside(cells, titles)
-        assert cells is not None and titles is None, "this model reads no titles"
-        return cells
+        # Of each edge, None: all 0. What a node's children have in common changes nothing.
+        log_priors = None if priors is None else torch.from_numpy(np.log(taxonomy.trie.mass(priors)[1:])).float()
+        self.register_buffer("log_priors", log_priors, persistent=False)
 
     def loss(self, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
-        """See `loss_of_cells`; of images alone."""
-        return self._loss_of_memory(self.memory(self.encoder(pictures)), paths, paths)
+        """See `loss_of_cells`."""
+        return self.loss_of_cells(self.encoder(pictures), paths, paths)
+
+    def given(
+        self, cells: Float[Tensor, "b cells d"] | None, titles: Sequence[str] | None
+    ) -> Float[Tensor, "b memory d"]:
+        """What the decoder attends to, given images, titles, or both; see `titles.TitleEncoder.add`."""
+        if self.titles is not None:
+            return self.titles.add(cells, titles)
+        assert cells is not None and titles is None, "this model reads no titles"
+        return cells
 
     def loss_of_cells(
         self,
@@ -124,7 +126,7 @@ class Categorizer(nn.Module):
 
         Normalised over children, tokens that had no alternative cost nothing and do not count in the mean. With titles
         it is the sum of three losses: given the image alone, both, and the title alone. They need the encoder once, and
-        the first is what it is without titles, so that images alone are learnt from as much.
+        the first is what it is without titles, so that as much is learnt from images alone.
 
         Args:
             cells: the encoder's output.
@@ -134,29 +136,22 @@ class Categorizer(nn.Module):
             titles: of the images.
         """
         if titles is None:
-            return self._loss_of_memory(self.memory(cells), paths, of)
-        with_images = torch.cat([self.memory(cells), self.memory(cells, titles)])  # (2 b, memory, d)
-        loss = self._loss_of_memory(with_images, paths.repeat(2), of, images=cells.shape[1])
-        return loss + self._loss_of_memory(self.memory(None, titles), paths, of, images=0)
+            return self._loss_of(cells, paths, of)
+        with_image = torch.cat([cells, self.given(cells, titles)])  # (2 b, cells, d)
+        return self._loss_of(with_image, paths.repeat(2), of) + self._loss_of(self.given(None, titles), paths, of)
 
-    def _loss_of_memory(
-        self,
-        memory: Float[Tensor, "b memory d"],
-        paths: Int[Tensor, "b"],
-        of: Int[Tensor, "m"],
-        images: int | None = None,
+    def _loss_of(
+        self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"], of: Int[Tensor, "m"]
     ) -> Float[Tensor, ""]:
-        """The attention term is about the first ``images`` cells: how even it should be says nothing of titles."""
         if self.architecture.normalize == "children":
-            loss, attention, looking = self._children_loss(memory, paths)
+            loss, attention, looking = self._children_loss(cells, paths)
         else:
-            loss, attention, looking = self._vocabulary_loss(memory, paths)
+            loss, attention, looking = self._vocabulary_loss(cells, paths)
         loss = loss / self.counted[of].sum().clamp(min=1)
-        if not self.alpha_c or images == 0:
+        if not self.alpha_c:
             return loss
-        total = (attention * looking.unsqueeze(-1)).sum(dim=1)[:, :images]  # (b, cells)
-        looks = looking.sum(dim=1, keepdim=True) if images is None else total.sum(dim=1, keepdim=True)
-        target = looks / total.shape[1] if self.alpha_target == "share" else 1.0
+        total = (attention * looking.unsqueeze(-1)).sum(dim=1)  # (b, cells)
+        target = looking.sum(dim=1, keepdim=True) / total.shape[1] if self.alpha_target == "share" else 1.0
         attention_loss: Tensor = (target - total).square().mean(dim=1).sum() / len(of)
         return loss + self.alpha_c * attention_loss
 
@@ -169,9 +164,9 @@ class Categorizer(nn.Module):
         constrained: bool = True,
         length_normalization: float = 0.0,
     ) -> Found:
-        """See `search_cells`; of images alone."""
+        """See `search_cells`."""
         return self.search_cells(
-            self.memory(self.encoder(pictures)),
+            self.encoder(pictures),
             beam=beam,
             top=top,
             constrained=constrained,
@@ -180,7 +175,7 @@ class Categorizer(nn.Module):
 
     def search_cells(
         self,
-        memory: Float[Tensor, "b memory d"],
+        cells: Float[Tensor, "b cells d"],
         *,
         beam: int,
         top: int = 1,
@@ -191,62 +186,68 @@ class Categorizer(nn.Module):
         """The best paths for each picture; unconstrained, any tokens until END, for comparison.
 
         A model that is normalised over children has not learnt what no taxonomy allows: free, it writes anything.
-        ``memory`` is what `memory` makes of what is ``given``.
+        ``given`` says what ``cells`` are made of, as in the next method.
         """
         return beam_search(
             self.decoder,
-            memory,
-            self._trie(memory.device, constrained=constrained),
+            cells,
+            self._trie(cells.device, constrained=constrained),
             beam=beam,
             top=top,
             normalize=self.architecture.normalize if constrained else "vocabulary",
             temperature=self.temperature_of(given),
             length_normalization=length_normalization,
+            bias=self.bias(cells) if constrained else None,
         )
 
     def temperature_of(self, given: Given) -> float:
         """The temperature for answers from what is ``given``."""
         return self.temperature if given == "image" else self.title_temperatures[given]
 
+    def bias(self, cells: Float[Tensor, "b cells d"]) -> Float[Tensor, "b edges"] | None:
+        """What is added to the logits of the taxonomy's edges; None: nothing."""
+        return None if self.path_head is None else self.path_head(cells)
+
     def exact(
         self, pictures: UInt8[Tensor, "b c h w"], *, top: int = 1, length_normalization: float = 0.0
     ) -> tuple[Found, Float[Tensor, "b nodes"]]:
-        """See `exact_cells`; of images alone."""
-        memory = self.memory(self.encoder(pictures))
-        return self.exact_cells(memory, top=top, length_normalization=length_normalization)
+        """See `exact_cells`."""
+        return self.exact_cells(self.encoder(pictures), top=top, length_normalization=length_normalization)
 
     def exact_cells(
         self,
-        memory: Float[Tensor, "b memory d"],
+        cells: Float[Tensor, "b cells d"],
         *,
         top: int = 1,
         length_normalization: float = 0.0,
         given: Given = "image",
     ) -> tuple[Found, Float[Tensor, "b nodes"]]:
-        """The best of all paths for each row of `memory`, and log p of every node of the taxonomy's trie."""
+        """The best of all paths for each image, and log p of every node of the taxonomy's trie."""
         return exact_search(
             self.decoder,
-            memory,
-            self._trie(memory.device, constrained=True),
+            cells,
+            self._trie(cells.device, constrained=True),
             top=top,
             normalize=self.architecture.normalize,
             temperature=self.temperature_of(given),
             length_normalization=length_normalization,
+            bias=self.bias(cells),
         )
 
     @torch.no_grad()
     def best_path(self, pictures: UInt8[Tensor, "b c h w"]) -> Int[Tensor, "b"]:
-        """See `best_path_of_cells`; of images alone."""
-        return self.best_path_of_cells(self.memory(self.encoder(pictures)))
+        """See `best_path_of_cells`."""
+        return self.best_path_of_cells(self.encoder(pictures))
 
     @torch.no_grad()
-    def best_path_of_cells(self, memory: Float[Tensor, "b memory d"]) -> Int[Tensor, "b"]:
+    def best_path_of_cells(self, cells: Float[Tensor, "b cells d"]) -> Int[Tensor, "b"]:
         """Index of the path that a beam of one finds: cheap, for model selection."""
-        return self.search_cells(memory, beam=1).path[:, 0]
+        return self.search_cells(cells, beam=1).path[:, 0]
 
     def head(self) -> nn.Module:
         """What is trained beside the encoder."""
-        return self.decoder if self.titles is None else nn.ModuleList([self.decoder, self.titles])
+        parts = [part for part in (self.decoder, self.path_head, self.titles) if part is not None]
+        return parts[0] if len(parts) == 1 else nn.ModuleList(parts)
 
     def _vocabulary_loss(
         self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
@@ -276,6 +277,9 @@ class Categorizer(nn.Module):
         node, child = node[choosing], child[choosing]  # (n,)
         edge, valid = trie.edges(node, max(trie.fan_out))  # (n, f)
         (logits,) = self.decoder.logits_of(readout[choosing][None], trie.token[edge], valid)  # (n, f)
+        if self.path_head is not None:
+            row, _ = choosing.nonzero(as_tuple=True)
+            logits = logits + self.path_head(cells)[row].gather(1, edge)
         if self.log_priors is not None:
             logits = logits + self.log_priors[edge]
         right = child - 1 - trie.first[node]  # which of its node's edges leads to the child
@@ -292,15 +296,6 @@ class Categorizer(nn.Module):
         trie = self._trie(self.routes.device, constrained=True)
         node, child = self.routes[:, :-1], self.routes[:, 1:]  # (paths, t)
         return ((child >= 0) & (trie.first[node + 1] - trie.first[node] > 1)).sum(dim=1)
-
-    def _log_priors(self, priors: Float[np.ndarray, "paths"] | None) -> Float[Tensor, "edges"] | None:
-        """Of each child, given its node; the edge to node n is n - 1."""
-        if priors is None:
-            return None
-        routes = self.taxonomy.trie.routes  # (paths, t), -1 after a path's end
-        mass = np.zeros(len(self.taxonomy.trie.path))
-        np.add.at(mass, routes[routes >= 0], np.broadcast_to(priors[:, None], routes.shape)[routes >= 0])
-        return torch.from_numpy(np.log(mass[1:])).float()  # what a node's children have in common changes nothing
 
     def _trie(self, device: torch.device, *, constrained: bool) -> DeviceTrie:
         if (constrained, device) not in self._tries:
@@ -327,7 +322,13 @@ def _inputs(targets: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
 
 
 def save(
-    model: Model, folder: Path, preprocessing: Preprocessing, *, params: dict[str, Any], metrics: dict[str, Any]
+    model: Model,
+    folder: Path,
+    preprocessing: Preprocessing,
+    *,
+    params: dict[str, Any],
+    metrics: dict[str, Any],
+    guarantees: dict[str, Any] | None = None,
 ) -> None:
     """Write weights and description to ``folder``, whole or not at all.
 
@@ -337,6 +338,7 @@ def save(
         preprocessing: of the pictures that it was trained on.
         params: how it was trained, for people; not needed to load it.
         metrics: what it reached, likewise.
+        guarantees: which accuracies it can promise, as of `guarantees.Guarantees`; None where nobody has looked.
     """
     description = {
         "kind": model.kind,
@@ -346,6 +348,7 @@ def save(
         "preprocessing": preprocessing.to_json(),
         "params": params,
         "metrics": metrics,
+        **({} if guarantees is None else {"guarantees": guarantees}),
     }
     if isinstance(model, Categorizer) and model.title_temperatures:
         description["title_temperatures"] = model.title_temperatures
@@ -380,8 +383,8 @@ def _load(
         check_architecture(architecture)
         model = model_class(architecture, taxonomy)
         model.temperature = _temperature(description.get("temperature", 1.0))
-        if isinstance(model, Categorizer) and model.titles is not None:
-            found = description["title_temperatures"]
+        if isinstance(model, Categorizer):
+            found = description["title_temperatures"] if model.title_temperatures else {}
             model.title_temperatures = {given: _temperature(found[given]) for given in model.title_temperatures}
         preprocessing = Preprocessing(**description["preprocessing"])
         check_images(architecture, preprocessing, model.encoder.in_channels)

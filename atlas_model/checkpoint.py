@@ -45,7 +45,7 @@ def load_model(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     """
     if folder.is_file():
         raise _bad(folder, f"a folder with {DESCRIPTION} and {WEIGHTS}", f"a file. {UNREAD}")
-    description = _read_description(folder / DESCRIPTION)
+    description = read_description(folder)
     found = (description.get("kind"), description.get("format"))
     if found != (kind, FORMAT):
         raise CheckpointError(
@@ -57,6 +57,22 @@ def load_model(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         return load_file(folder / WEIGHTS), description
     except (OSError, SafetensorError) as error:
         raise _bad(folder / WEIGHTS, "weights in the safetensors format", f"{error}. {UNREAD}") from error
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """The description alone; what it says of the model is not checked.
+
+    Raises:
+        CheckpointError: there is none, or it is broken.
+    """
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # the last: brackets in brackets in brackets ...
+        raise _bad(path, "a model's description in JSON", f"{error}. {UNREAD}") from error
+    if not isinstance(description, dict):
+        raise _bad(path, "a model's description in JSON", f"a {type(description).__name__}")
+    return description
 
 
 def fill(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
@@ -71,16 +87,6 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
         raise _bad(
             folder / WEIGHTS, "the weights that its description speaks of", " ".join(str(error).split())
         ) from error
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # the last: brackets in brackets in brackets ...
-        raise _bad(path, "a model's description in JSON", f"{error}. {UNREAD}") from error
-    if not isinstance(description, dict):
-        raise _bad(path, "a model's description in JSON", f"a {type(description).__name__}")
-    return description
 
 
 def _bad(path: Path, expected: str, got: object) -> CheckpointError:

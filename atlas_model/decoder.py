@@ -44,7 +44,7 @@ class AttentionDecoder(nn.Module):
     """Writes a category path, one level name a step.
 
     Shape legend: b pictures, k hypotheses a picture, t steps, v tokens, d features a cell, a attention size,
-    h hidden size, r size of a readout, f candidates for the next token.
+    h hidden size, f candidates for the next token.
 
     Args:
         vocabulary: number of tokens, v.
@@ -54,8 +54,6 @@ class AttentionDecoder(nn.Module):
         hidden_size: h (512 in the paper).
         dropout: before the output layer, share of features (.5 in the paper).
         deep_output: whether logits see the attended cells beside the hidden state (the Atlas paper's do not).
-        wide_output: whether logits also see the mean of the cells, through one linear layer, as those of a plain
-            classifier do ("Wide & Deep Learning", Cheng et al. 2016, arXiv 1606.07792).
         feature_dropout: share of the cells' features that are left out in training, the same in all cells of an image.
     """
 
@@ -69,11 +67,9 @@ class AttentionDecoder(nn.Module):
         hidden_size: int,
         dropout: float,
         deep_output: bool = False,
-        wide_output: bool = False,
         feature_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.wide_output = wide_output
         self.feature_dropout = nn.Dropout1d(feature_dropout)
         self.project_cells = nn.Linear(cell_features, attention_size)
         self.project_hidden = nn.Linear(hidden_size, attention_size)
@@ -85,7 +81,7 @@ class AttentionDecoder(nn.Module):
         self.first_cell = nn.Linear(cell_features, hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.read_attended = nn.Linear(cell_features, hidden_size, bias=False) if deep_output else None
-        self.output = nn.Linear(hidden_size + cell_features * wide_output, vocabulary)
+        self.output = nn.Linear(hidden_size, vocabulary)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
     def start(self, cells: Float[Tensor, "b cells d"]) -> tuple[Memory, State]:
@@ -101,7 +97,7 @@ class AttentionDecoder(nn.Module):
 
     def forward(
         self, cells: Float[Tensor, "b cells d"], tokens: Int[Tensor, "b t"]
-    ) -> tuple[Float[Tensor, "b t r"], Float[Tensor, "b t cells"]]:
+    ) -> tuple[Float[Tensor, "b t h"], Float[Tensor, "b t cells"]]:
         """Teacher forcing: `readout` and attention of each step, given the ``tokens`` that come before it."""
         if self.training and self.feature_dropout.p:
             cells = self.feature_dropout(cells.transpose(1, 2)).transpose(1, 2)
@@ -120,24 +116,20 @@ class AttentionDecoder(nn.Module):
 
     def readout(
         self, cells: Float[Tensor, "b cells d"], hidden: Float[Tensor, "b k h"], attention: Float[Tensor, "b k cells"]
-    ) -> Float[Tensor, "b k r"]:
-        """What the next token's logits are computed from, given the hidden state and the attention of a step.
+    ) -> Float[Tensor, "b k h"]:
+        """What the next token's logits are computed from, given the hidden state and the attention of a step."""
+        if self.read_attended is None:
+            return hidden
+        readout: Tensor = hidden + self.read_attended(attention @ cells)
+        return readout
 
-        Its size r is h, and d more with a wide output.
-        """
-        readout = hidden if self.read_attended is None else hidden + self.read_attended(attention @ cells)
-        if not self.wide_output:
-            return readout
-        mean = cells.mean(dim=1, keepdim=True).expand(-1, hidden.shape[1], -1)  # (b, k, d)
-        return torch.cat([readout, mean], dim=2)
-
-    def logits(self, readout: Float[Tensor, "b n r"]) -> Float[Tensor, "b n v"]:
+    def logits(self, readout: Float[Tensor, "b n h"]) -> Float[Tensor, "b n v"]:
         """Of every token, as the next one."""
         logits: Tensor = self.output(self.dropout(readout))
         return logits
 
     def logits_of(
-        self, readout: Float[Tensor, "b n r"], tokens: Int[Tensor, "n f"], valid: Bool[Tensor, "n f"]
+        self, readout: Float[Tensor, "b n h"], tokens: Int[Tensor, "n f"], valid: Bool[Tensor, "n f"]
     ) -> Float[Tensor, "b n f"]:
         """Of the ``tokens`` alone; -inf where not ``valid``. What it costs depends on these, not on the vocabulary."""
         if self.output.out_features <= FEW_TOKENS:

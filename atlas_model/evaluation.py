@@ -7,25 +7,27 @@ or its fault.
 Knows nothing of where the figures go.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from atlas_model.calibration import Descent, abstention_curve, expected_calibration_error, reliability
+from atlas_model.calibration import Descent, abstention_curve, descend, expected_calibration_error, reliability
 from atlas_model.categorizer import Categorizer
 from atlas_model.classifier import Classifier
 from atlas_model.dataset import Split
 from atlas_model.device import one_thread_each
 from atlas_model.intervals import Answers, intervals
 from atlas_model.metrics import exact_paths, invalid_paths, path_scores
+from atlas_model.products import Pooled, pool, whole_products
 from atlas_model.progress import Progress
-from atlas_model.records import PREDICTIONS
+from atlas_model.records import PREDICTIONS, PRODUCT_PREDICTIONS
+from atlas_model.risk_control import HeldOut, Subject, one_per_product
 from atlas_model.searching import CHUNK_BATCHES, Best, Chunk, Searched, Searches, Stored, joined, search, search_stored
 from atlas_model.taxonomy import Taxonomy
 
@@ -46,6 +48,8 @@ class Evaluation:
     reliability: list[dict[str, float | int]]  # as in `calibration.reliability`
     uncalibrated_reliability: list[dict[str, float | int]]  # the same at temperature 1
     abstention: list[dict[str, float | None]]  # as in `calibration.abstention_curve`; of a classifier empty
+    pooled: Pooled | None = None  # the products that were searched exactly, whole; of a classifier none
+    held_out: Mapping[Subject, HeldOut] = field(default_factory=dict)  # of these; of a classifier none
 
     @property
     def actual(self) -> Int[np.ndarray, "n"]:
@@ -73,6 +77,24 @@ class Evaluation:
             schema=PREDICTIONS,
         )
 
+    def product_table(self, taxonomy: Taxonomy) -> pa.Table:
+        """One row a product that was searched exactly: `records.PRODUCT_PREDICTIONS`."""
+        pooled = self.pooled
+        if pooled is None:
+            return PRODUCT_PREDICTIONS.empty_table()
+        return pa.table(
+            {
+                "product_id": pooled.product_ids,
+                "actual_category": [taxonomy.labels[path] for path in self.split.paths[pooled.first]],
+                "predicted_category": [taxonomy.labels[path] for path in pooled.path],
+                "log_probability": pooled.log_probability,
+                "images": pooled.images.astype(np.int32),
+                "disagree": pooled.disagree,
+                "split_value": [self.split.name] * len(pooled.product_ids),
+            },
+            schema=PRODUCT_PREDICTIONS,
+        )
+
 
 def evaluate(
     model: Categorizer,
@@ -98,7 +120,7 @@ def evaluate(
         beam: hypotheses of the search.
         length_normalization: of the search.
         exact_nodes: pictures x nodes of the taxonomy that the exact search may cost; where it would cost more, a
-            sample of the pictures is searched exactly.
+            sample of the products is searched exactly, each with all its pictures.
         resamples: of the bootstrap.
         seed: of the sample and of the bootstrap.
         batch_size: pictures at once.
@@ -107,7 +129,8 @@ def evaluate(
         stored: the same model and split, for others that are not of this process.
     """
     taxonomy, actual = model.taxonomy, split.paths[rows]
-    sample = _sample(len(rows), exact_nodes // len(taxonomy.trie.path), seed)
+    groups = [split.product_ids[row] for row in rows]
+    sample = whole_products(groups, exact_nodes // len(taxonomy.trie.path), seed)
     how = Searches(beam, length_normalization, batch_size)
     if stored is None:
         work = partial(search, model=model, pixels=split.pixels, how=how, device=device)
@@ -136,7 +159,44 @@ def evaluate(
         "unconstrained_micro_f1": exact_paths(joined(free).tokens, actual, taxonomy) / len(rows) if free else None,
         f"min_confidence_{HEADLINE_THRESHOLD}": abstention[THRESHOLDS.index(HEADLINE_THRESHOLD)],
     }
-    return replace(evaluation, figures=evaluation.figures | figures, abstention=abstention)
+    chosen = np.flatnonzero(sample)
+    pooled = pool(taxonomy, exactly.log_p, [groups[row] for row in chosen], length_normalization)
+    pooled = replace(pooled, first=rows[chosen[pooled.first]])  # of the split
+    figures["products"] = product_figures(pooled, split.paths[pooled.first], taxonomy, resamples=resamples, seed=seed)
+    of_image = HeldOut.of(taxonomy, descent, actual[sample]).at(one_per_product([groups[row] for row in chosen]))
+    of_product = HeldOut.of(taxonomy, descend(taxonomy.trie, torch.from_numpy(pooled.log_p)), split.paths[pooled.first])
+    return replace(
+        evaluation,
+        figures=evaluation.figures | figures,
+        abstention=abstention,
+        pooled=pooled,
+        held_out={"images": of_image, "products": of_product},
+    )
+
+
+def product_figures(
+    pooled: Pooled, actual: Int[np.ndarray, "p"], taxonomy: Taxonomy, *, resamples: int, seed: int
+) -> dict[str, Any]:
+    """What can be said of the answers that products get, each from all its images.
+
+    Returns:
+        ``micro_f1``, ``macro_f1``, ``ece``, ``n`` as of pictures; ``intervals`` of the first three;
+        ``several_images``: share of the products that have more than one; ``disagree``: share of those whose images'
+        own best paths are not all the product's, None where there is no such product.
+    """
+    confidence = np.exp(pooled.log_probability)
+    answers = Answers.of(actual, pooled.path, confidence, taxonomy)
+    scores, several = path_scores(actual, pooled.path, taxonomy), pooled.images > 1
+    around = intervals(answers, pooled.product_ids, resamples=resamples, seed=seed)
+    return {
+        "micro_f1": scores["micro_f1"],
+        "macro_f1": scores["macro_f1"],
+        "ece": expected_calibration_error(confidence, answers.right),
+        "intervals": {name: around[name] for name in ("micro_f1", "macro_f1", "ece")},
+        "n": len(actual),
+        "several_images": float(several.mean()),
+        "disagree": float(pooled.disagree[several].mean()) if several.any() else None,
+    }
 
 
 @torch.inference_mode()
@@ -195,10 +255,3 @@ def _evaluation(
         intervals=intervals(answers, evaluation.groups, resamples=resamples, seed=seed),
     )
     return evaluation
-
-
-def _sample(count: int, at_most: int, seed: int) -> Bool[np.ndarray, "n"]:
-    """Which of ``count`` are among at most ``at_most``, and one at least."""
-    chosen = np.zeros(count, dtype=np.bool_)
-    chosen[np.random.default_rng(seed).permutation(count)[: max(1, at_most)]] = True
-    return chosen

@@ -28,6 +28,7 @@ def exact_search(
     normalize: Normalize,
     temperature: float = 1.0,
     length_normalization: float = 0.0,
+    bias: Float[Tensor, "b edges"] | None = None,
 ) -> tuple[Found, Float[Tensor, "b nodes"]]:
     """The ``top`` most probable of all paths, and log p of each of the trie's nodes: that the path leads through it.
 
@@ -41,14 +42,15 @@ def exact_search(
     parts = [
         _search(
             decoder,
-            part,
+            cells[part],
             trie,
             top=top,
             normalize=normalize,
             temperature=temperature,
             length_normalization=length_normalization,
+            bias=None if bias is None else bias[part],
         )
-        for part in torch.split(cells, max(1, 4 * FLOATS_AT_ONCE // kept))
+        for part in torch.split(torch.arange(len(cells)), max(1, 4 * FLOATS_AT_ONCE // kept))
     ]
     found, log_probability = zip(*parts, strict=True)
     fields = ([getattr(each, name) for each in found] for name in Found.__dataclass_fields__)
@@ -64,6 +66,7 @@ def _search(
     normalize: Normalize,
     temperature: float,
     length_normalization: float,
+    bias: Float[Tensor, "b edges"] | None,
 ) -> tuple[Found, Float[Tensor, "b nodes"]]:
     memory, state = decoder.start(cells)
     b, device = len(cells), cells.device
@@ -80,7 +83,13 @@ def _search(
             edge, valid = trie.edges(node[part], width)  # (c, f)
             readout = decoder.readout(cells, new.hidden, attention)
             gain = next_log_probability(
-                decoder, readout, trie.token[edge], valid, normalize=normalize, temperature=temperature
+                decoder,
+                readout,
+                trie.token[edge],
+                valid,
+                normalize=normalize,
+                temperature=temperature,
+                bias=None if bias is None else bias[:, edge],
             )  # (b, c, f)
             log_p[:, trie.child[edge[valid]]] = (log_p[:, node[part], None] + gain)[:, valid]
         levels.append(Level(token.expand(b, -1), parent.expand(b, -1), log_p[:, node], torch.cat(looked, dim=1)))

@@ -3,8 +3,7 @@
 A model becomes three graphs and a description. `encoder`: pictures to cells. `decoder_start`: cells to the first
 state. `decoder_step`: state and last tokens to the next state, logits and attention. Any number of pictures fits, and
 any number of hypotheses a picture; the search, which is a loop over steps, stays with who runs them, and the
-description has what it needs: tokens, paths, how probabilities are normalised, how pictures are prepared. Of a model
-that reads titles the graphs answer from images alone.
+description has what it needs: tokens, paths, how probabilities are normalised, how pictures are prepared.
 
 Knows nothing of what runs the graphs.
 """
@@ -13,8 +12,9 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from atlas_model.categorizer import Categorizer
@@ -69,17 +69,6 @@ def export_encoder(encoder: Encoder, file: Path, *, pixels: tuple[int, int, int]
     _write_graph(encoder, file, inputs={PICTURES: torch.zeros(2, *pixels, dtype=torch.uint8)}, outputs=[CELLS])
 
 
-class _ImageAlone(nn.Module):
-    """What a model that reads titles attends to without one: it is exported to answer from images alone."""
-
-    def __init__(self, model: Categorizer) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b memory d"]:
-        return self.model.memory(self.model.encoder(images))
-
-
 class _Start(nn.Module):
     def __init__(self, decoder: AttentionDecoder) -> None:
         super().__init__()
@@ -117,18 +106,20 @@ class _Step(nn.Module):
 def _parts(model: Categorizer, pictures: Tensor) -> list[tuple[str, nn.Module, dict[str, Tensor], list[str]]]:
     """Name of each graph, what computes it, examples of its inputs by name, names of its outputs."""
     start, hypotheses = _Start(model.decoder), 3
-    encoder = model.encoder if model.titles is None else _ImageAlone(model)
     with torch.no_grad():
-        cells = encoder(pictures)
+        cells = model.encoder(pictures)
         projected, hidden, cell = start(cells)
     state = {"hidden": hidden.repeat(1, hypotheses, 1), "cell": cell.repeat(1, hypotheses, 1)}
     tokens = torch.full((len(pictures), hypotheses), START)
     step_inputs = {CELLS: cells, "projected": projected, **state, "tokens": tokens}
-    return [
-        ("encoder", encoder, {PICTURES: pictures}, [CELLS]),
+    parts: list[tuple[str, nn.Module, dict[str, Tensor], list[str]]] = [
+        ("encoder", model.encoder, {PICTURES: pictures}, [CELLS]),
         ("decoder_start", start, {CELLS: cells}, ["projected", *state]),
         ("decoder_step", _Step(model.decoder), step_inputs, ["next_hidden", "next_cell", "logits", "attention"]),
     ]
+    if model.path_head is not None:  # what to add to the logit of each edge of the description
+        parts.append(("path_head", model.path_head, {CELLS: cells}, ["edge_logits"]))
+    return parts
 
 
 def _description(model: Categorizer, preprocessing: Preprocessing) -> dict[str, Any]:
@@ -141,7 +132,18 @@ def _description(model: Categorizer, preprocessing: Preprocessing) -> dict[str, 
         "taxonomy": model.taxonomy.to_json(),
         "normalize": model.architecture.normalize,
         "temperature": model.temperature,
+        "edges": _edges(model) if model.path_head is not None else None,
     }
+
+
+def _edges(model: Categorizer) -> dict[str, list[int]]:
+    """Of each edge of the tree, in the order of the path head's output: the node that it leaves, and its token.
+
+    Edge e leads to node e + 1; node 0 is the root.
+    """
+    trie = model.taxonomy.trie
+    parents = np.repeat(np.arange(len(trie.path)), np.diff(trie.first))
+    return {"parent": parents.tolist(), "token": trie.token.tolist()}
 
 
 def _write_graph(module: nn.Module, file: Path, *, inputs: dict[str, Tensor], outputs: list[str]) -> None:

@@ -22,6 +22,7 @@ PARAMS_FILE = Path("params.yaml")
 FilePath = Annotated[Path, Field(strict=False)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+ColumnName = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -56,13 +57,40 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class CrawlParams(Section):
-    """From categories of shops (or a manifest) to products."""
+class FileColumns(Section):
+    """What the columns of a table of images are called; see docs/files.md for the types that they may have."""
 
-    source: Literal["demo", "shops", "manifest"]
+    image: ColumnName  # paths relative to crawl.files.images; in Parquet also the bytes, or a struct of bytes and path
+    category: Annotated[list[ColumnName], Field(min_length=1)]  # one that holds the whole path, or one per level
+    product: ColumnName | None  # rows with the same value are one product; null: each row is a product
+    title: ColumnName | None
+    price: ColumnName | None
+    split: ColumnName | None  # train, val or test; counts where split.respect_hint says so
+
+
+class FilesParams(Section):
+    """A table and a folder of images, read when crawl.source is "files"."""
+
+    table: FilePath  # .csv, .tsv, .jsonl or .parquet; or the folder of images: its folders are the category paths
+    images: FilePath  # a folder; nothing outside it is read. Where the table holds the images, the table itself will do
+    separator: Annotated[str, Field(min_length=1)] | None  # between the levels in one category column; null: one level
+    columns: FileColumns
+
+    @model_validator(mode="after")
+    def _one_way_to_write_a_path(self) -> Self:
+        if self.separator is not None and len(self.columns.category) > 1:
+            raise ValueError("separator is for one category column: it must be null where columns.category has several")
+        return self
+
+
+class CrawlParams(Section):
+    """From categories of shops, a manifest, or a table of local images, to products."""
+
+    source: Literal["demo", "shops", "manifest", "files"]
     snapshot: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]  # also the name of a folder
     sources: FilePath  # CSV: a Taxonomy column (A->B->C) and a column of category URLs per shop
     manifest: FilePath  # JSON of picture URLs, read when source is "manifest"
+    files: FilesParams
     contact: Annotated[str, Field(min_length=3)]  # address or URL at the end of the user agent
     connect: dict[str, Address]  # host -> "address:port" in a network of yours; all else must have public addresses
     robots_tags: list[Annotated[str, Field(pattern=r"^[a-z-]+$")]]  # directives of X-Robots-Tag that keep us out
@@ -89,7 +117,9 @@ class FetchParams(Section):
     timeout_s: PositiveFloat  # whole deadline of one attempt
     max_bytes: PositiveInt  # a larger picture is refused (status too_large)
     max_pixels: Annotated[int, Field(gt=0, le=40_000_000)]  # likewise; at most images.MAX_PIXELS
-    max_failed_share: Probability  # of all URLs; with more time-outs, 5xx and the like the stage fails, to be run again
+    # Of all URLs; with more time-outs, 5xx and the like the stage fails, to be run again. With source "files": of all
+    # images of the table; with more that cannot be used the stage fails.
+    max_failed_share: Probability
     reuse: Literal["never", "validate", "always"]  # pictures of an earlier snapshot: ask again, ask if changed, trust
     obey_robots: bool  # ask for robots.txt of the pictures' hosts, and heed it
     shard_rows: PositiveInt  # pictures per Parquet shard
@@ -99,7 +129,8 @@ class ZoomTrainParams(Section):
     """Training the zoomed/normal classifier."""
 
     labelled: FilePath  # folder of Parquet: records.LABELLED
-    image_size: Annotated[int, Field(ge=16, le=512)]  # px, square; 150 in the paper
+    model: Literal["cnn", "linear"]  # the paper's network, or a linear layer on features of EfficientNet-Lite0
+    image_size: Annotated[int, Field(ge=16, le=512)]  # px, square, for both; 150 in the paper
     batch_size: PositiveInt
     epochs: PositiveInt  # at most
     patience: PositiveInt  # epochs without a better validation loss before it stops
@@ -118,6 +149,9 @@ class ZoomTrainParams(Section):
 class ZoomParams(Section):
     """Scoring every picture as zoomed or normal."""
 
+    enabled: bool  # false: nothing is trained nor scored, and every readable image is kept
+    filter: Literal["trained", "photographs"]  # what zoom_train makes of zoom_train.labelled; or the bundled filter
+    max_share: Annotated[float, Field(gt=0, le=1)]  # a filter that would discard more of the images stops the stage
     threshold: Probability | None  # p_zoomed at or above it is dropped; null: the one chosen on validation
     batch_size: PositiveInt
     device: Device
@@ -127,7 +161,7 @@ class SplitParams(Section):
     """From products and pictures to train, val and test."""
 
     taxonomy: FilePath  # category paths, as CSV or text
-    labels: Literal["listed", "met"]  # listed: those of the taxonomy file; met: whatever the products have
+    labels: Literal["listed", "met"]  # listed: those of the taxonomy file; met: all that stay in the split
     image_size: Annotated[int, Field(ge=16, le=1024)]  # px, square: pictures are stored at this size
     image_mode: Literal["L", "RGB"]
     resize: Literal["squash", "pad", "crop"]  # ignore the aspect ratio (the paper); pad with black; crop at the middle
@@ -159,7 +193,7 @@ class TrainParams(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)]
     normalize: Literal["vocabulary", "children"]  # a step's probabilities: over all names (the paper), or those below
     deep_output: bool  # the logits of a name also see the attended cells directly; in the paper they do not
-    wide_output: bool  # they also see the mean of all cells directly, as those of a plain classifier do
+    path_head: bool  # a plain classifier on the mean of the cells adds to the decoder's logits (path_head.py)
     feature_dropout: Annotated[float, Field(ge=0, lt=1)]  # share of the cells' features left out in training
     title: Literal["none", "ngrams"]  # ngrams: the product's title as a second memory, as hashed character n-grams
     title_buckets: Annotated[int, Field(gt=0, le=2**18)]  # vectors that n-grams share; at most as in architecture.py
@@ -216,6 +250,8 @@ class TrainParams(Section):
             )
         if self.fine_tune_from == "all" and self.views > 1:
             raise ValueError("views are of frozen blocks: with fine_tune_from all, views must be 1")
+        if self.path_head and self.normalize != "children":
+            raise ValueError("path_head adds to the logits of children: normalize must be children, or path_head false")
         if self.balance and self.normalize != "children":
             raise ValueError("balance adjusts the probabilities of children: normalize must be children, or balance 0")
         if self.balance and self.label_smoothing:

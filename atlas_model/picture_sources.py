@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from atlas_model.errors import InputError
 from atlas_model.picture_files import picture_files, read_picture
 from atlas_model.records import open_parquet, shard_paths
 
 BATCH_ROWS = 64  # of a Parquet file, in memory at once
+PRODUCT_ID = "product_id"  # column
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Picture:
 
     name: str  # its image_id, or its path: in the struct, or relative to the folder
     read: Callable[[], bytes]  # raises OSError, PictureError
+    product_id: str | None = None  # whose image it is; None where nobody asked for that
 
 
 @dataclass(frozen=True)
@@ -38,21 +41,23 @@ class PictureSource:
     start_at: Callable[[int], Iterator[Picture]]  # all from that number on
 
 
-def open_source(path: Path) -> PictureSource:
+def open_source(path: Path, *, products: bool = False) -> PictureSource:
     """The pictures in ``path``.
 
     Args:
         path: a Parquet file, or a folder of them in name order, with the columns ``image_id`` and ``bytes``
             (`records.IMAGES`) or ``image``, a struct of ``bytes`` and ``path`` (`records.SPLIT`); or a folder without
             any, for the picture files in it and below it.
+        products: whether each picture says whose image it is: in Parquet by the column ``product_id``, in a folder by
+            the folder that it lies in, named by its path. What lies in ``path`` itself is a product of its own.
 
     Raises:
-        InputError: it is none of these, or holds no picture.
+        InputError: it is none of these, or holds no picture, or a picture does not say whose image it is.
     """
     if path.is_dir() and not any(path.glob("*.parquet")):
         source = _folder_source(path)
     elif path.exists():
-        source = _parquet_source(path)
+        source = _parquet_source(path, products)
     else:
         raise InputError(f"{path}: expected a folder of pictures or a Parquet file, got nothing of that name")
     if not source.count:
@@ -63,42 +68,47 @@ def open_source(path: Path) -> PictureSource:
 def _folder_source(folder: Path) -> PictureSource:
     def start_at(first: int) -> Iterator[Picture]:
         for file in islice(picture_files(folder), first, None):
-            yield Picture(_text(file.relative_to(folder)), partial(read_picture, file))
+            name = file.relative_to(folder)
+            yield Picture(_text(name), partial(read_picture, file), _text(name.parent if name.parent.name else name))
 
     count, key = _key(picture_files(folder))
     return PictureSource(count, key, start_at)
 
 
-def _parquet_source(path: Path) -> PictureSource:
+def _parquet_source(path: Path, products: bool) -> PictureSource:
     files = shard_paths(path, made_by="fetch")
     rows = []
     for file in files:
         with open_parquet(file) as opened:
             _check_columns(file, opened.schema_arrow)
+            if products:
+                _check_product_ids(file, opened)
             rows.append(opened.metadata.num_rows)
 
     def start_at(first: int) -> Iterator[Picture]:
         for file, count in zip(files, rows, strict=True):
             if first < count:
-                yield from _pictures(file, first)
+                yield from _pictures(file, first, products)
             first = max(0, first - count)
 
     return PictureSource(sum(rows), _key(files)[1], start_at)
 
 
-def _pictures(file: Path, first: int) -> Iterator[Picture]:
+def _pictures(file: Path, first: int, products: bool) -> Iterator[Picture]:
     with open_parquet(file) as opened:
         groups = list(range(opened.num_row_groups))
         while first >= (size := opened.metadata.row_group(groups[0]).num_rows):  # it need not be read
             first -= size
             del groups[0]
-        columns = [name for name in ("image_id", "bytes", "image") if name in opened.schema_arrow.names]
+        wanted = ("image_id", "bytes", "image", PRODUCT_ID) if products else ("image_id", "bytes", "image")
+        columns = [name for name in wanted if name in opened.schema_arrow.names]
         try:
             for batch in opened.iter_batches(BATCH_ROWS, groups, columns):
                 names = batch["image_id"] if "image_id" in columns else pc.struct_field(batch["image"], "path")
                 cells = batch["bytes"] if "bytes" in columns else pc.struct_field(batch["image"], "bytes")
-                for name, cell in list(zip(names, cells, strict=True))[first:]:
-                    yield Picture(str(name), partial(_bytes, cell))
+                owners = batch[PRODUCT_ID].to_pylist() if products else [None] * batch.num_rows
+                for name, cell, owner in list(zip(names, cells, owners, strict=True))[first:]:
+                    yield Picture(str(name), partial(_bytes, cell), owner)
                 first = max(0, first - batch.num_rows)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{file}: expected a whole Parquet file, got a damaged one: {error}") from error
@@ -119,6 +129,27 @@ def _check_columns(file: Path, schema: pa.Schema) -> None:
             f"{file}: expected the columns image_id and bytes (binary), or image (a struct of bytes and path), "
             f"got {', '.join(f'{name} ({kind})' for name, kind in columns.items())}"
         )
+
+
+def _check_product_ids(file: Path, opened: pq.ParquetFile) -> None:
+    """Fail unless each row says whose image it is: to learn that at the end would be late."""
+    if PRODUCT_ID not in opened.schema_arrow.names:
+        raise InputError(
+            f"{file}: expected the column {PRODUCT_ID}, which says whose image each row is; got "
+            f"{', '.join(opened.schema_arrow.names)}. Add it, or ask for no answers of products"
+        )
+    kind = opened.schema_arrow.field(PRODUCT_ID).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise InputError(f"{file}: expected texts in the column {PRODUCT_ID}, got {kind}")
+    row = 0
+    try:
+        for batch in opened.iter_batches(columns=[PRODUCT_ID]):
+            if batch[PRODUCT_ID].null_count:
+                row += pc.index(batch[PRODUCT_ID].is_null(), True).as_py()
+                raise InputError(f"{file}: expected a {PRODUCT_ID} in each row, got none in row {row}, counted from 0")
+            row += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: expected a whole Parquet file, got a damaged one: {error}") from error
 
 
 def _is_binary(kind: pa.DataType) -> bool:

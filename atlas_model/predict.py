@@ -4,27 +4,35 @@ Knows nothing of where pictures come from or where answers go.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from atlas_model.calibration import deepest_confident, descend
+from atlas_model.calibration import descend
 from atlas_model.categorizer import Categorizer, load_categorizer
 from atlas_model.device import choose_device
 from atlas_model.errors import CheckpointError
 from atlas_model.images import Preprocessing, to_array
+from atlas_model.products import Pool, ranked_paths
+from atlas_model.risk_control import Thresholds
 from atlas_model.search import Found
-from atlas_model.taxonomy import SEPARATOR, START, CategoryPath
+from atlas_model.taxonomy import SEPARATOR, START, CategoryPath, Taxonomy
 
 if TYPE_CHECKING:
     from atlas_model.engines import EngineName
 
 BATCH = 64  # pictures at once, so that a folder of any size fits
+
+
+# What may be done with an answer, where an accuracy was asked for: accept, a whole path that is promised; review, a
+# beginning of a path that is promised, so that somebody has to complete it; no_answer, nothing is promised.
+Band = Literal["accept", "review", "no_answer"]
+Sureness = float | Thresholds  # the least probability of any answer, or that of whole paths and of shorter ones
 
 
 @dataclass(frozen=True)
@@ -34,9 +42,19 @@ class Prediction:
     path: CategoryPath  # no names: not sure of any
     probability: float | None  # that it is right, range [0, 1]; None where there is nothing to be right
     levels: tuple[float, ...]  # for each name, that the right path leads through it: never rising
+    band: Band | None = None  # where an accuracy was asked for
 
 
 NOT_SURE = Prediction((), None, ())
+
+
+@dataclass(frozen=True)
+class ProductPrediction:
+    """What all images of a product come to."""
+
+    predictions: list[Prediction]  # best first
+    images: int  # that it is made of
+    disagree: bool  # as of `products.Pool`: whatever the predictions' depth, it is about whole paths
 
 
 class Predictor:
@@ -44,6 +62,16 @@ class Predictor:
 
     def __init__(self, model: Categorizer, preprocessing: Preprocessing, device: torch.device) -> None:
         self._model, self._preprocessing, self.device = model, preprocessing, device
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The paths that it knows."""
+        return self._model.taxonomy
+
+    @property
+    def nodes(self) -> int:
+        """Of the taxonomy's trie."""
+        return len(self.taxonomy.trie.path)
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> Self:
@@ -65,7 +93,7 @@ class Predictor:
         return accelerate(self._model, engine, pixels=pixels, cache=cache)
 
     def predict(
-        self, pictures: Sequence[Image.Image], beam: int = 5, top: int = 1, min_confidence: float | None = None
+        self, pictures: Sequence[Image.Image], beam: int = 5, top: int = 1, min_confidence: Sureness | None = None
     ) -> list[list[Prediction]]:
         """The answers of each picture (as `images.decode` gives it), best first; arguments as of `answer`."""
         found = []
@@ -79,7 +107,7 @@ class Predictor:
         return to_array(self._preprocessing.apply(picture))
 
     def answer(
-        self, pixels: UInt8[np.ndarray, "b c h w"], beam: int = 5, top: int = 1, min_confidence: float | None = None
+        self, pixels: UInt8[np.ndarray, "b c h w"], beam: int = 5, top: int = 1, min_confidence: Sureness | None = None
     ) -> list[list[Prediction]]:
         """The answers of prepared pictures, all at once.
 
@@ -88,18 +116,44 @@ class Predictor:
             beam: width of the search.
             top: so many of the most probable paths, best first; all, where there are fewer.
             min_confidence: one answer instead: the names down to the deepest level that is at least so probable
-                (`calibration.deepest_confident`). This asks for every node of the taxonomy, so it takes the longer
-                the larger that is, but no more memory (`exact_search` splits its work).
+                (`calibration.deepest_confident`), or as `risk_control.Thresholds` say, and then with its band. This
+                asks for every node of the taxonomy, so it takes the longer the larger that is, but no more memory
+                (`exact_search` splits its work).
 
         Raises:
             CheckpointError: the model's weights give no probabilities.
         """
-        pictures = torch.from_numpy(pixels).to(self.device)
-        top = min(top, len(self._model.taxonomy))
         with torch.inference_mode():
-            if min_confidence is None:
-                return list(self._paths(self._model.search(pictures, beam=max(beam, top), top=top)))
-            return [[answer] for answer in self._sure(pictures, min_confidence)]
+            cells = self._cells(pixels)
+            log_p = None if min_confidence is None else self._exact(cells)
+            return self._answers(cells, log_p, beam, top, min_confidence)
+
+    def answer_and_distribution(
+        self, pixels: UInt8[np.ndarray, "b c h w"], beam: int = 5, top: int = 1, min_confidence: Sureness | None = None
+    ) -> tuple[list[list[Prediction]], Float[np.ndarray, "b nodes"]]:
+        """As `answer`, and what a `products.Pool` takes: log p of every node of the taxonomy's trie."""
+        with torch.inference_mode():
+            cells = self._cells(pixels)
+            log_p = self._exact(cells)
+            return self._answers(cells, log_p, beam, top, min_confidence), log_p.cpu().numpy()
+
+    def distribution(self, pixels: UInt8[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b nodes"]:
+        """Log p of every node of the taxonomy's trie for prepared pictures: what a `products.Pool` takes."""
+        with torch.inference_mode():
+            return self._exact(self._cells(pixels)).cpu().numpy()
+
+    def pool(self) -> Pool:
+        """Of a product, to add its images' distributions to."""
+        return Pool(self.taxonomy)
+
+    def conclude(self, pool: Pool, top: int = 1, min_confidence: Sureness | None = None) -> ProductPrediction:
+        """The answer of a product, searched exactly; ``top`` and ``min_confidence`` as of `answer`."""
+        log_p = pool.log_p
+        if min_confidence is None:
+            found = [self._whole(log_p, path) for path in ranked_paths(self.taxonomy, log_p, top).tolist()]
+        else:
+            found = list(self._sure(torch.from_numpy(log_p[None]), min_confidence))
+        return ProductPrediction(found, pool.images, pool.disagree)
 
     def attention_overlay(self, picture: Image.Image, answer: Prediction) -> Image.Image:
         """A strip that shows where the model looked for each level of its ``answer``, and no further."""
@@ -113,6 +167,29 @@ class Predictor:
         title = (SEPARATOR.join(answer.path) or "not sure") + probability
         return overlay(self._preprocessing.apply(picture), answer.path, attention[0].cpu().numpy(), title=title)
 
+    def _cells(self, pixels: UInt8[np.ndarray, "b c h w"]) -> Float[torch.Tensor, "b cells d"]:
+        cells: torch.Tensor = self._model.encoder(torch.from_numpy(pixels).to(self.device))
+        return cells
+
+    def _exact(self, cells: Float[torch.Tensor, "b cells d"]) -> Float[torch.Tensor, "b nodes"]:
+        _, log_p = self._model.exact_cells(cells)
+        _check_probabilities(~log_p.isnan())
+        return log_p
+
+    def _answers(
+        self,
+        cells: Float[torch.Tensor, "b cells d"],
+        log_p: Float[torch.Tensor, "b nodes"] | None,
+        beam: int,
+        top: int,
+        min_confidence: Sureness | None,
+    ) -> list[list[Prediction]]:
+        if min_confidence is None:
+            top = min(top, len(self.taxonomy))
+            return list(self._paths(self._model.search_cells(cells, beam=max(beam, top), top=top)))
+        assert log_p is not None
+        return [[answer] for answer in self._sure(log_p, min_confidence)]
+
     def _paths(self, found: Found) -> Iterator[list[Prediction]]:
         _check_probabilities(found.path[:, 0] >= 0)
         columns = (found.path.tolist(), found.log_probability.exp().tolist(), found.reached.exp().tolist())
@@ -124,13 +201,21 @@ class Predictor:
                     answers.append(Prediction(path, probability, tuple(reached[: len(path)])))
             yield answers
 
-    def _sure(self, pictures: UInt8[torch.Tensor, "b c h w"], min_confidence: float) -> Iterator[Prediction]:
-        taxonomy = self._model.taxonomy
-        _, log_p = self._model.exact(pictures)
-        _check_probabilities(~log_p.isnan())
-        levels = descend(taxonomy.trie, log_p).probability.tolist()
-        for (path, probability), row in zip(deepest_confident(taxonomy, log_p, min_confidence), levels, strict=True):
-            yield Prediction(path, probability, tuple(row[: len(path)])) if path else NOT_SURE
+    def _whole(self, log_p: Float[np.ndarray, "nodes"], path: int) -> Prediction:
+        names, route = self.taxonomy.paths[path], self.taxonomy.trie.routes[path]
+        levels = np.exp(log_p[route[1 : len(names) + 1]]).tolist()
+        return Prediction(names, float(np.exp(log_p[route.max()])), tuple(levels))
+
+    def _sure(self, log_p: Float[torch.Tensor, "b nodes"], min_confidence: Sureness) -> Iterator[Prediction]:
+        descent = descend(self.taxonomy.trie, log_p)
+        given = min_confidence
+        promised = isinstance(given, Thresholds)
+        levels = descent.levels(*given.of_levels) if isinstance(given, Thresholds) else descent.levels(given)
+        for row, level in enumerate(levels.tolist()):
+            path, probabilities = descent.names(self.taxonomy, row, level), descent.probability[row].tolist()
+            band: Band = "accept" if level == descent.depth[row] else "review" if level else "no_answer"
+            answer = Prediction(path, probabilities[level - 1], tuple(probabilities[: len(path)])) if path else NOT_SURE
+            yield replace(answer, band=band) if promised else answer
 
 
 def _check_probabilities(sound: Bool[torch.Tensor, "..."]) -> None:

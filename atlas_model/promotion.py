@@ -3,8 +3,13 @@
 Both answer the same pictures. A figure passes where the lower end of the 95 % interval of its difference (paired
 bootstrap over products, `intervals`) is not below minus the margin: a test of non-inferiority, so few pictures are no
 excuse for a worse model, and an equally good one need not prove that it is better. The figures are the headline, micro
-F, and the F of every category with enough pictures to tell. F rather than recall: a model that calls too much
-"Shirt" gains recall there, and its precision, which F has in it, is what tells.
+F; the micro F of products, each answered from all its pictures; and the F of every category with enough pictures to
+tell. F rather than recall: a model that calls too much "Shirt" gains recall there, and its precision, which F has in
+it, is what tells.
+
+Both levels decide. A catalogue shows the answers of products, `atlas predict` those of pictures, and neither stands for
+the other: where good pictures outvote a bad one, a model may answer pictures worse and products as well as before.
+Categories are judged by pictures, of which there are more. Where each product has one picture, the levels are the same.
 
 Where the two know different categories, only pictures count whose right answer both could have given.
 
@@ -20,14 +25,15 @@ from jaxtyping import Float, Int
 from atlas_model.intervals import PERCENTILES, Interval, draws
 
 HEADLINE = "micro F"
+OF_PRODUCTS = "micro F of products"
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One figure of both models on the same pictures."""
 
-    figure: str  # `HEADLINE`, or "F of <category>"
-    pictures: int  # that show it
+    figure: str  # `HEADLINE`, `OF_PRODUCTS`, or "F of <category>"
+    count: int  # of pictures that show it; of `OF_PRODUCTS`, of products
     champion: float
     challenger: float
     interval: Interval  # 95 % of what the challenger has more
@@ -40,10 +46,19 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class ProductAnswers:
+    """What two models answered for the same products, each from all its pictures."""
+
+    actual: Sequence[str]  # the right category of each product
+    champion: Sequence[str]
+    challenger: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether the challenger may take the place, and why."""
 
-    comparisons: tuple[Comparison, ...]  # the headline first; none where there was nothing to compare
+    comparisons: tuple[Comparison, ...]  # headline, products, categories; none where there was nothing to compare
     pictures: int  # that were compared
     left_out: int  # whose right answer one of the two does not know
 
@@ -58,8 +73,9 @@ class Verdict:
         if not self.comparisons:
             return f"nothing to compare on: of {self.left_out} validation pictures none has a category that both know"
         shown = [c for c in self.comparisons if c.passed == self.accepted]
-        told = "; ".join(_told(c) for c in (shown[:1] if self.accepted else shown))
-        large = len(self.comparisons) - 1
+        of_all = [c for c in self.comparisons if c.figure in (HEADLINE, OF_PRODUCTS)]
+        told = "; ".join(_told(c) for c in (of_all if self.accepted else shown))
+        large = len(self.comparisons) - len(of_all)
         categories = f"; nor is the F of any of {large} large categories" * (self.accepted and large > 0)
         left_out = f"; {self.left_out} pictures left out, of categories that one does not know" * bool(self.left_out)
         verdict = "not worse by more than the margin" if self.accepted else "may be worse by more than the margin"
@@ -72,6 +88,7 @@ def judge(
     challenger: Sequence[str],
     products: Sequence[str],
     *,
+    of_products: ProductAnswers | None = None,
     known: Container[str],
     margin: float,
     category_margin: float,
@@ -86,8 +103,9 @@ def judge(
         champion: the answers of the model in place.
         challenger: those of the model that might take it.
         products: of each picture; the pictures of one are drawn together.
+        of_products: the answers of products; they are not compared where there are none.
         known: the categories that both models can answer.
-        margin: micro F that the challenger may be worse by.
+        margin: micro F that the challenger may be worse by, of pictures and of products.
         category_margin: likewise of the F of a large category.
         large_category: compared pictures that make a category large.
         resamples: of the bootstrap.
@@ -121,7 +139,24 @@ def judge(
         [margin] + [category_margin] * len(large),
         strict=True,
     )
-    return Verdict(tuple(Comparison(*column) for column in columns), len(kept), left_out)
+    headline, *categories = (Comparison(*column) for column in columns)
+    products_too = _compare_products(of_products, known, margin, resamples, seed) if of_products else []
+    return Verdict((headline, *products_too, *categories), len(kept), left_out)
+
+
+def _compare_products(
+    given: ProductAnswers, known: Container[str], margin: float, resamples: int, seed: int
+) -> list[Comparison]:
+    """One comparison, or none where no product has a category that both know."""
+    columns = zip(given.actual, given.champion, given.challenger, strict=True)
+    hits = np.array([(old == right, new == right) for right, old, new in columns if right in known], dtype=np.bool_)
+    if not len(hits):
+        return []
+    gain = np.subtract(hits[:, 1], hits[:, 0], dtype=np.float64)
+    drawn = [weight @ gain / weight.sum() for weight in draws([str(n) for n in range(len(gain))], resamples, seed)]
+    low, high = np.percentile(drawn, PERCENTILES).tolist()
+    champion, challenger = hits.mean(axis=0).tolist()
+    return [Comparison(OF_PRODUCTS, len(hits), champion, challenger, (low, high), margin)]
 
 
 def _figures(

@@ -25,20 +25,25 @@ SHARD_PATTERN = "part-{:05d}.parquet"
 
 PRODUCTS = pa.schema(
     [
-        pa.field("product_id", pa.string(), nullable=False),  # site + sku or canonical URL; manifest:<filename>
-        pa.field("site", pa.string(), nullable=False),  # host, or "manifest"
+        pa.field("product_id", pa.string(), nullable=False),  # site + sku, URL; manifest:<filename>, files:<id>
+        pa.field("site", pa.string(), nullable=False),  # host, or "manifest", "files"
         pa.field("page_url", pa.string()),
         pa.field("title", pa.string(), nullable=False),
         pa.field("price", pa.decimal128(12, 2)),
         pa.field("currency", pa.string()),  # ISO 4217
+        pa.field("availability", pa.string()),  # InStock, OutOfStock, PreOrder, as schema.org names them
+        pa.field("brand", pa.string()),
+        pa.field("gtin", pa.string()),  # EAN, UPC or ISBN; digits
+        pa.field("mpn", pa.string()),  # the maker's number
         pa.field("breadcrumb", pa.list_(pa.string()), nullable=False),  # the shop's own words
-        pa.field("taxonomy", pa.list_(pa.string()), nullable=False),  # the label, from sources.csv or the manifest
+        pa.field("taxonomy", pa.list_(pa.string()), nullable=False),  # the label, from sources.csv, manifest or table
         pa.field("details", pa.map_(pa.string(), pa.string()), nullable=False),
-        pa.field("image_urls", pa.list_(pa.string()), nullable=False),
-        pa.field("split_hint", pa.string()),  # a manifest's own split
+        pa.field("image_urls", pa.list_(pa.string()), nullable=False),  # or file:<path>, row:<number>
+        pa.field("split_hint", pa.string()),  # a manifest's or a table's own split
         pa.field("field_sources", pa.map_(pa.string(), pa.string())),  # title, price, ...: json-ld, microdata, css, ...
     ]
 )
+LATER_COLUMNS = ("availability", "brand", "gtin", "mpn")  # of PRODUCTS: files of version 0.1.0 lack them
 IMAGES = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),  # sha256 of the bytes as served, hex
@@ -57,7 +62,7 @@ REFS = pa.schema(
         pa.field("image_url", pa.string(), nullable=False),
         pa.field("position", pa.int32(), nullable=False),  # in the product's image_urls
         pa.field("image_id", pa.string()),  # null unless status is "ok"
-        pa.field("status", pa.string(), nullable=False),  # ok, http_404, timeout, not_an_image, too_large, ...
+        pa.field("status", pa.string(), nullable=False),  # ok, http_404, timeout, not_found, too_large, ...
         pa.field("final_url", pa.string()),  # where redirects led; null where there were none
     ]
 )
@@ -73,9 +78,9 @@ LABELLED = pa.schema(
 SCORES = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
-        pa.field("p_zoomed", pa.float32()),  # null where the picture could not be decoded
+        pa.field("p_zoomed", pa.float32()),  # null where the picture could not be decoded, or no filter is on
         pa.field("keep", pa.bool_(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),  # normal, zoomed, unreadable
+        pa.field("reason", pa.string(), nullable=False),  # normal, zoomed, unreadable, not_filtered (no filter is on)
         pa.field("phash", pa.uint64()),  # 64-bit perceptual hash of the whole picture
     ]
 )
@@ -100,6 +105,17 @@ PREDICTIONS = pa.schema(
         pa.field("split_value", pa.string(), nullable=False),
     ]
 )
+PRODUCT_PREDICTIONS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("actual_category", pa.string(), nullable=False),
+        pa.field("predicted_category", pa.string(), nullable=False),  # of all its images together
+        pa.field("log_probability", pa.float32(), nullable=False),
+        pa.field("images", pa.int32(), nullable=False),
+        pa.field("disagree", pa.bool_(), nullable=False),  # its images' own best paths are not all that one
+        pa.field("split_value", pa.string(), nullable=False),
+    ]
+)
 
 PREDICTED = pa.schema(
     [
@@ -111,6 +127,22 @@ PREDICTED = pa.schema(
         pa.field("level_probabilities", pa.list_(pa.float32())),  # for each name: that the right path leads through it
         pa.field("status", pa.string(), nullable=False),  # ok, not_sure, or why it could not be read: truncated, ...
         pa.field("reason", pa.string()),  # in words; null where it could be read
+    ]
+)
+BAND = pa.field("band", pa.string())  # accept, review, no_answer (`predict.Band`); null where it could not be read
+PREDICTED_WITH_BAND = PREDICTED.append(BAND)  # where an accuracy was asked for
+PREDICTED_PRODUCTS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("path", pa.list_(pa.string()), nullable=False),  # this and the next three as of `PREDICTED`
+        pa.field("label", pa.string()),
+        pa.field("probability", pa.float32()),
+        pa.field("level_probabilities", pa.list_(pa.float32())),
+        pa.field("status", pa.string(), nullable=False),  # ok, not_sure; unreadable: none of its images can be read
+        pa.field("images", pa.int32(), nullable=False),  # that the answer is made of
+        pa.field("unreadable_images", pa.int32(), nullable=False),  # that it has beside them
+        pa.field("disagree", pa.bool_()),  # its images' own best paths are not all the same; null where unreadable
+        pa.field("band", pa.string()),  # as of `BAND`; null where no accuracy was asked for, too
     ]
 )
 
@@ -137,7 +169,7 @@ def read_table(path: Path, schema: pa.Schema, made_by: str, columns: Sequence[st
 
     Args:
         path: a file, or a folder of ``*.parquet``.
-        schema: the contract; columns beyond it are ignored, missing ones refused.
+        schema: the contract; columns beyond it are ignored, missing ones refused (`LATER_COLUMNS` are null instead).
         made_by: the stage that writes it, named when it is missing.
         columns: only these, in this order; all of the schema's by default.
 
@@ -249,9 +281,14 @@ class ShardWriter:
 
 def _read_file(path: Path, contract: pa.Schema) -> pa.Table:
     with open_parquet(path) as file:
-        _check_columns(path, file.schema_arrow, contract.names)
+        absent = [name for name in contract.names if name in LATER_COLUMNS and name not in file.schema_arrow.names]
+        there = [name for name in contract.names if name not in absent]
+        _check_columns(path, file.schema_arrow, there)
         try:
-            return file.read(columns=contract.names).cast(contract)
+            table = file.read(columns=there)
+            for name in absent:
+                table = table.append_column(contract.field(name), pa.nulls(table.num_rows, contract.field(name).type))
+            return table.select(contract.names).cast(contract)
         except (pa.ArrowException, ValueError) as error:  # ValueError: a null where there must be none
             types = ", ".join(f"{field.name}: {field.type}" for field in contract)
             raise InputError(f"{path}: expected the columns {types}; {error}") from error

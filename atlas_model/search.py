@@ -133,6 +133,7 @@ def beam_search(
     normalize: Normalize,
     temperature: float = 1.0,
     length_normalization: float = 0.0,
+    bias: Float[Tensor, "b edges"] | None = None,
 ) -> Found:
     """The ``top`` most probable paths of ``trie`` that a beam finds for each picture.
 
@@ -145,6 +146,7 @@ def beam_search(
         normalize: as the decoder was trained.
         temperature: logits are divided by it (`calibration`); 1 leaves them.
         length_normalization: alpha; 0 compares plain log-probabilities.
+        bias: what is added to the logits of the trie's edges (`path_head`).
     """
     memory, state = decoder.start(cells)
     b, device = len(cells), cells.device
@@ -164,6 +166,7 @@ def beam_search(
             valid,
             normalize=normalize,
             temperature=temperature,
+            bias=None if bias is None else bias.gather(1, edge.view(b, -1)).view(1, *edge.shape),
         )
         total = (score.unsqueeze(-1) + gain.view(b, -1, width)).flatten(1)  # (b, k * f)
         edge = edge.view(b, -1)  # (b, k * f)
@@ -188,16 +191,21 @@ def beam_search(
 
 def next_log_probability(
     decoder: AttentionDecoder,
-    readout: Float[Tensor, "b n r"],
+    readout: Float[Tensor, "b n h"],
     tokens: Int[Tensor, "n f"],
     valid: Bool[Tensor, "n f"],
     *,
     normalize: Normalize,
     temperature: float,
+    bias: Float[Tensor, "b n f"] | None = None,
 ) -> Float[Tensor, "b n f"]:
-    """The log-probability of each of ``tokens`` as the next one, -inf where not ``valid``."""
+    """The log-probability of each of ``tokens`` as the next one, -inf where not ``valid``.
+
+    Normalised over children, ``bias`` is added to their logits.
+    """
     if normalize == "children":
-        found = (decoder.logits_of(readout, tokens, valid) / temperature).log_softmax(dim=-1)
+        logits = decoder.logits_of(readout, tokens, valid)
+        found = ((logits if bias is None else logits + bias) / temperature).log_softmax(dim=-1)
     else:
         logits = decoder.logits(readout) / temperature  # (b, n, v)
         found = logits.gather(2, tokens.expand(len(readout), -1, -1)) - logits.logsumexp(dim=-1, keepdim=True)

@@ -60,6 +60,7 @@ class Exact:
     right_log_probability: Float[np.ndarray, "n"]  # of the right path
     node: Int[np.ndarray, "n levels"]  # with the next as in `calibration.Descent`
     node_probability: Float[np.ndarray, "n levels"]
+    log_p: Float[np.ndarray, "n nodes"]  # of every node of the trie
 
     @classmethod
     def of(
@@ -69,7 +70,9 @@ class Exact:
         ends = torch.from_numpy(taxonomy.trie.routes[actual].max(axis=1)).to(log_p.device)
         right = log_p.gather(1, ends.unsqueeze(1)).squeeze(1)
         descent = descend(taxonomy.trie, log_p)
-        return cls(found.path[:, 0].cpu().numpy(), right.cpu().numpy(), descent.node, descent.probability)
+        return cls(
+            found.path[:, 0].cpu().numpy(), right.cpu().numpy(), descent.node, descent.probability, log_p.cpu().numpy()
+        )
 
 
 @dataclass(frozen=True)
@@ -145,13 +148,14 @@ def search(
         batch = slice(start, start + how.batch_size)
         sample = chunk.sample[batch]
         cells = model.encoder(to_device(pixels[chunk.rows[batch]], device))
+        bias = model.bias(cells)
         for temperature, found in ((model.temperature, answers), (1.0, uncalibrated)):
-            found.append(Best.of(search_best(cells, trie, temperature=temperature)))
+            found.append(Best.of(search_best(cells, trie, temperature=temperature, bias=bias)))
         if normalize == "vocabulary":  # others know nothing of what nowhere can follow
             free.append(Best.of(search_best(cells, free_trie, temperature=model.temperature)))
         if sample.any():
             chosen = cells[torch.from_numpy(sample).to(device)]
-            of_chosen = search_all(chosen, trie, length_normalization=length_normalization)
+            of_chosen = search_all(chosen, trie, length_normalization=length_normalization, bias=model.bias(chosen))
             exact.append(Exact.of(*of_chosen, chunk.actual[batch][sample], taxonomy))
     return Searched(
         joined(answers), joined(uncalibrated), joined(free) if free else None, joined(exact) if exact else None

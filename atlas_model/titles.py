@@ -1,8 +1,8 @@
-"""Titles of products: text to feature cells that the decoder attends to beside those of the image.
+"""Titles of products: text to vectors in the space of an image's cells.
 
 A title is read as words, a word as hashed character n-grams and itself (fastText: Bojanowski et al. 2017, arXiv
 1607.04606, section 3.2), so a word never seen in training is read by its parts, and no vocabulary is kept. Each n-gram
-has a vector, and the mean of a title's vectors is turned into cells of the same size as the image's.
+has a vector, and the mean of a title's vectors is what is known of it.
 
 Knows nothing of files, taxonomies or images.
 """
@@ -23,8 +23,6 @@ MAX_CHARACTERS = 300  # of a title that are read; the rest is left out
 SHORTEST, LONGEST = 2, 5  # characters of an n-gram, boundary marks included
 JOINED = 3  # adjacent words of a title that are looked up as one, at most
 CACHED_WORDS = 2**14
-FUSION = "add"
-CELLS = 2  # that a title becomes
 
 Given = Literal["image", "title", "image_and_title"]  # what a model that reads titles answers from
 
@@ -83,7 +81,10 @@ class LabelWords:
 
 
 class TitleEncoder(nn.Module):
-    """Titles to `CELLS` feature cells each, and learned cells for a title or an image that is not there.
+    """Titles to vectors that are added to all cells of their images.
+
+    So whatever the decoder attends to, it sees the title as well, and the title has a say in where it looks. An image
+    without a title has its own cells; a title without an image is added to one learned cell that stands for any.
 
     Args:
         buckets: number of vectors that n-grams share.
@@ -96,49 +97,38 @@ class TitleEncoder(nn.Module):
         self.buckets = buckets
         self.ngrams = nn.EmbeddingBag(buckets, size, mode="mean")
         self.norm = nn.LayerNorm(size)
-        self.output = nn.Linear(size, CELLS * features)
-        self.no_title = nn.Parameter(torch.zeros(CELLS, features))
+        self.output = nn.Linear(size, features)
         self.no_image = nn.Parameter(torch.zeros(1, features))
         nn.init.normal_(self.ngrams.weight, std=0.1)
 
-    def forward(self, titles: Sequence[str]) -> Float[Tensor, "b k d"]:
-        """The cells of each title; those of one without a word are the learned ones."""
+    def forward(self, titles: Sequence[str]) -> Float[Tensor, "b d"]:
+        """What is added to the cells of each title's image: nothing where a title has no word."""
         ids = [[ngram_ids(word, self.buckets) for word in words_of(title)] for title in titles]
         counts = torch.tensor([sum(map(len, of_title)) for of_title in ids])
         none = np.empty(0, dtype=np.int64)
-        device = self.no_title.device
+        device = self.no_image.device
         mean = self.ngrams(
             torch.from_numpy(np.concatenate([none, *(word for of_title in ids for word in of_title)])).to(device),
             (counts.cumsum(0) - counts).to(device),
         )  # (b, size)
-        cells = self.output(self.norm(mean)).unflatten(1, self.no_title.shape)  # (b, k, d)
-        return torch.where((counts > 0).to(device).view(-1, 1, 1), cells, self.no_title)
+        vectors: Tensor = self.output(self.norm(mean))  # (b, d)
+        return torch.where((counts > 0).to(device).unsqueeze(1), vectors, 0)
 
-    def beside(
+    def add(
         self, cells: Float[Tensor, "b cells d"] | None, titles: Sequence[str] | None
     ) -> Float[Tensor, "b memory d"]:
-        """The cells of images and those of titles, in this order; learned ones in place of those that are absent.
-
-        So an image has the same answer without a title as with an empty one.
+        """What the decoder attends to, given one of the two or both.
 
         Args:
             cells: of images; None: there are none.
-            titles: one for each image; None: there are none. One of the two must be there.
+            titles: one for each image; None: there are none.
         """
-        if FUSION == "add":
-            if cells is None:
-                cells = self.no_image.expand(len(titles), -1, -1)
-            if titles is None:
-                return cells
-            return cells + self(titles)[:, :1].to(cells.dtype)
-        if titles is not None:
-            of_titles = self(titles)  # (b, k, d)
-        else:
+        if titles is None:
             assert cells is not None, "an image or a title"
-            of_titles = self.no_title.expand(len(cells), -1, -1)
+            return cells
         if cells is None:
-            cells = self.no_image.expand(len(of_titles), -1, -1)  # (b, 1, d)
-        return torch.cat([cells, of_titles.to(cells.dtype)], dim=1)
+            cells = self.no_image.expand(len(titles), 1, -1)
+        return cells + self(titles).unsqueeze(1).to(cells.dtype)
 
 
 def augmented(

@@ -3,6 +3,7 @@
 Cheap on purpose: a beam of one, and the search without the constraint on a sample. `evaluation` is for the end.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -49,8 +50,8 @@ def constraint_effect(model: Model, examples: Examples, batch_size: int, device:
         return None
     rows = np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(int)
     found = _best_paths(model, examples, rows, batch_size, device)[0]
-    memories = map(model.memory, encoded(model, examples, rows, batch_size, device))
-    written = torch.cat([model.search_cells(each, beam=1, constrained=False).tokens[:, 0] for each in memories]).cpu()
+    cells = encoded(model, examples, rows, batch_size, device)
+    written = torch.cat([model.search_cells(each, beam=1, constrained=False).tokens[:, 0] for each in cells]).cpu()
     right = torch.from_numpy(model.taxonomy.targets[examples.paths[rows]])
     valid = set(map(tuple, model.taxonomy.targets.tolist()))
     return Constraint(
@@ -75,25 +76,20 @@ def encoded(
 
 
 @torch.inference_mode()
-def memories(
+def given_cells(
     model: Categorizer,
     examples: Examples,
+    rows: Int[np.ndarray, "n"],
+    *,
     given: Given,
     batch_size: int,
     device: torch.device,
 ) -> Iterator[Float[Tensor, "b memory d"]]:
-    """What the decoder attends to where this is ``given`` of all ``examples``, batch after batch."""
-    rows = np.arange(len(examples))
-    if given == "title":
-        model.eval()
-        for start in range(0, len(rows), batch_size):
-            yield model.memory(None, examples.titles[start : start + batch_size])
-        return
-    start = 0
-    for cells in encoded(model, examples, rows, batch_size, device):
-        titles = examples.titles[start : start + len(cells)] if given == "image_and_title" else None
-        yield model.memory(cells, titles)
-        start += len(cells)
+    """What the decoder attends to where this is ``given`` of ``rows``, batch after batch."""
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    images = itertools.repeat(None) if given == "title" else encoded(model, examples, rows, batch_size, device)
+    for batch, cells in zip(batches, images, strict=False):
+        yield model.eval().given(cells, None if given == "image" else [examples.titles[row] for row in batch])
 
 
 def _best_paths(
@@ -102,11 +98,9 @@ def _best_paths(
     """The best path of each image alone; and of a model that reads titles, of each image and its title."""
     found: list[list[Tensor]] = [[], []]
     for number, cells in enumerate(encoded(model, examples, rows, batch_size, device)):
-        if not isinstance(model, Categorizer):
-            found[0].append(model.best_path_of_cells(cells))
-            continue
-        found[0].append(model.best_path_of_cells(model.memory(cells)))
-        if model.titles is not None:
+        found[0].append(model.best_path_of_cells(cells))
+        if isinstance(model, Categorizer) and model.titles is not None:
             batch = rows[number * batch_size : (number + 1) * batch_size]
-            found[1].append(model.best_path_of_cells(model.memory(cells, [examples.titles[row] for row in batch])))
+            titles = [examples.titles[row] for row in batch]
+            found[1].append(model.best_path_of_cells(model.given(cells, titles)))
     return [torch.cat(each).cpu().numpy() for each in found if each]

@@ -3,7 +3,7 @@
 Knows no file and no model: `params` and the shop profiles of the crawlers bring theirs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,6 +73,62 @@ def replace_text(path: Path, place: Sequence[str], value: str, error: type[Input
         )
     quote = written[: written.index(node.value)]
     return (content[: node.start_mark.index] + quote + value + quote + content[node.end_mark.index :]).encode()
+
+
+def replace_values(path: Path, values: Mapping[tuple[str, ...], Any], error: type[InputError] = InputError) -> bytes:
+    """The bytes of ``path`` with other values at some places (keys), and everything else, comments too, as it is.
+
+    Raises:
+        InputError: (as ``error``) the file is missing or not YAML, lacks a place, or has a value in a form that cannot
+            be replaced without changing more than that.
+    """
+    expected = parse_yaml(path, error)
+    content = path.read_bytes().decode()
+    try:
+        for place, value in values.items():
+            content = _with_value(content, place, value, path, error)
+            at = expected
+            for key in place[:-1]:
+                at[key] = dict(at[key])  # an alias is the same object in two places
+                at = at[key]
+            at[place[-1]] = value
+        same = yaml.safe_load(content) == expected
+    except yaml.YAMLError:  # of an alias whose anchor is gone
+        same = False
+    if not same:
+        raise error(
+            f"{path}: the values cannot be replaced without changing more than that. Write each on a line of its own, "
+            "once, without anchors, aliases and merge keys"
+        )
+    return content.encode()
+
+
+def _with_value(content: str, place: tuple[str, ...], value: Any, path: Path, error: type[InputError]) -> str:
+    """``content`` with ``value`` at ``place``; the comment that follows it in its line keeps its column if it can."""
+    node = yaml.compose(content, Loader=yaml.SafeLoader)
+    for key in place:
+        values = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((found for name, found in values if name.value == key), None)
+    if node is None:
+        raise error(f"{path}: {'.'.join(place)}: missing; every key must be there")
+    start, end = node.start_mark.index, node.end_mark.index
+    flow = isinstance(node, yaml.ScalarNode) or bool(getattr(node, "flow_style", False))
+    if not flow or "\n" in content[start:end]:
+        raise error(f"{path}: {'.'.join(place)}: expected a value on one line in order to replace it")
+    written = _dumped(value, allow_unicode=True)
+    if len(written.splitlines()) != 1:  # it holds characters that break lines
+        written = _dumped(value, allow_unicode=False)
+    space = " " * (start == end and content[start - 1] == ":")  # a key with nothing behind it
+    rest = content[end:]
+    gap = len(rest) - len(rest.lstrip(" "))
+    if gap and rest.lstrip(" ").startswith("#"):
+        rest = " " * max(1, gap + (end - start) - len(space + written)) + rest.lstrip(" ")
+    return content[:start] + space + written + rest
+
+
+def _dumped(value: Any, allow_unicode: bool) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=allow_unicode)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _place(location: tuple[int | str, ...]) -> str:

@@ -1,13 +1,13 @@
 """Zoomed or normal: the small network that tells close-ups of a fabric from pictures of a product.
 
 Shops show both; a close-up of denim says little of its category, so the pipeline leaves close-ups out. The network
-is the original project's. How it is trained is in `zoom_training`. Knows nothing of products or files of pictures.
+is the original project's; `zoom_linear` holds another that can stand in its place. How both are trained is in
+`zoom_training`. Knows nothing of products or files of pictures.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from atlas_model.checkpoint import fill, load_model, save_model
 from atlas_model.errors import CheckpointError
 from atlas_model.images import Preprocessing, to_array
 from atlas_model.records import LABELS
+from atlas_model.zoom_linear import ZoomLinear, to_half
 
+Architecture = Literal["cnn", "linear"]
 KIND = "zoom"
 WIDTHS = (32, 32, 64)  # channels of the convolutions
 DENSE = 64
@@ -68,30 +70,45 @@ class ZoomNet(nn.Module):
 class ZoomModel:
     """A trained network with all that is needed to use it."""
 
-    net: ZoomNet
+    net: ZoomNet | ZoomLinear
     preprocessing: Preprocessing
     threshold: float  # p_zoomed from which on a picture counts as zoomed
     metrics: dict[str, Any]
+    data: dict[str, Any] = field(default_factory=dict)  # what it was trained on: "description", ...
+
+    @property
+    def architecture(self) -> Architecture:
+        """Which of the two networks it is."""
+        return "linear" if isinstance(self.net, ZoomLinear) else "cnn"
+
+    @property
+    def trained_on(self) -> str:
+        """What it was trained on, for people."""
+        return str(self.data.get("description", "images of which its model.json says nothing"))
+
+    def pixels(self, image: Image.Image) -> UInt8[np.ndarray, "3 size size"]:
+        """A decoded image as the network takes it."""
+        return to_array(self.preprocessing.apply(image))
 
     @torch.inference_mode()
-    def probabilities(self, images: Sequence[Image.Image]) -> Float[np.ndarray, "n"]:
-        """p_zoomed of decoded pictures, range [0, 1]."""
-        if not images:
-            return np.empty(0, dtype=np.float32)
-        pixels = torch.from_numpy(np.stack([to_array(self.preprocessing.apply(image)) for image in images]))
+    def probabilities(self, pixels: UInt8[np.ndarray, "n 3 size size"]) -> Float[np.ndarray, "n"]:
+        """p_zoomed of images, each as `pixels` makes it; range [0, 1]."""
         self.net.eval()
-        p_zoomed: np.ndarray = torch.sigmoid(self.net(pixels.to(self.net.device))).cpu().numpy()
+        p_zoomed: np.ndarray = torch.sigmoid(self.net(torch.from_numpy(pixels).to(self.net.device))).cpu().numpy()
         return p_zoomed
 
     def save(self, folder: Path) -> None:
         """Write it as ``folder``."""
+        state = self.net.state_dict()
         description = {
             "kind": KIND,
+            "architecture": self.architecture,
             "preprocessing": self.preprocessing.to_json(),
             "threshold": self.threshold,
             "metrics": self.metrics,
+            "data": self.data,
         }
-        save_model(folder, self.net.state_dict(), description)
+        save_model(folder, to_half(state) if self.architecture == "linear" else state, description)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
@@ -104,11 +121,22 @@ class ZoomModel:
         try:
             preprocessing = Preprocessing(**description["preprocessing"])
             threshold, metrics = float(description["threshold"]), dict(description["metrics"])
-            net = ZoomNet(preprocessing.size)
-        except (KeyError, TypeError, ValueError, AssertionError) as error:
+            data = dict(description.get("data", {}))
+            if preprocessing.mode != "RGB" or preprocessing.size < MIN_SIZE:
+                raise ValueError(f"preprocessing {preprocessing.to_json()}")
+            net = _build(description.get("architecture", "cnn"), preprocessing.size)
+        except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder}: its description lacks or garbles {error}. Train it again.") from error
         fill(net, tensors, folder)
-        return cls(net.to(device), preprocessing, threshold, metrics)
+        return cls(net.to(device), preprocessing, threshold, metrics, data)
+
+
+def _build(architecture: str, size: int) -> ZoomNet | ZoomLinear:
+    if architecture == "cnn":
+        return ZoomNet(size)
+    if architecture == "linear":
+        return ZoomLinear()
+    raise ValueError(f"architecture {architecture!r}")
 
 
 def scores(predicted: Int[np.ndarray, "n"], actual: Int[np.ndarray, "n"]) -> dict[str, Any]:

@@ -18,27 +18,27 @@ from atlas_model.records import IMAGES, SCORES, iterate_shards
 from atlas_model.zoom import ZoomModel, scores
 
 
-def score_shard(shard: Path, *, model: Path, device: str, threshold: float, batch_size: int) -> pa.Table:
+def score_shard(shard: Path, *, model: Path | None, device: str, threshold: float, batch_size: int) -> pa.Table:
     """Score the pictures of one file of `records.IMAGES`, whoever does it: all that it needs are files.
 
     Args:
         shard: the file.
-        model: folder of the model.
+        model: folder of the model; None: nothing is scored, and every readable picture is kept.
         device: where the model runs, as of `choose_device`.
         threshold: as of `score_pictures`, as is what comes back.
         batch_size: pictures at once.
     """
     with one_thread_each():
-        trained = ZoomModel.load(model, choose_device(device))
+        trained = None if model is None else ZoomModel.load(model, choose_device(device))
         return score_pictures(iterate_shards(shard, IMAGES, "fetch", batch_size), trained, threshold)
 
 
-def score_pictures(batches: Iterable[pa.RecordBatch], model: ZoomModel, threshold: float) -> pa.Table:
+def score_pictures(batches: Iterable[pa.RecordBatch], model: ZoomModel | None, threshold: float) -> pa.Table:
     """Score pictures (`records.IMAGES`), a batch of the file at a time.
 
     Args:
         batches: rows with ``image_id`` and ``bytes``.
-        model: that scores them.
+        model: that scores them; None: nothing does, and every readable picture is kept.
         threshold: a picture whose p_zoomed reaches it is not kept.
 
     Returns:
@@ -60,20 +60,32 @@ def measure(table: pa.Table, zoomed_ids: Collection[str]) -> dict[str, Any]:
     return scores(predicted, actual)
 
 
-def _score_batch(batch: pa.RecordBatch, model: ZoomModel, threshold: float) -> pa.Table:
-    images, rows = [], []
-    for row in batch.select(["image_id", "bytes"]).to_pylist():
+def discarded_share(table: pa.Table) -> float:
+    """Of the readable pictures in ``table``, those that count as zoomed; 0 where there are none."""
+    zoomed = pc.sum(pc.equal(table["reason"], "zoomed"), min_count=0).as_py()
+    readable = pc.sum(pc.not_equal(table["reason"], "unreadable"), min_count=0).as_py()
+    return zoomed / readable if readable else 0.0
+
+
+def _score_batch(batch: pa.RecordBatch, model: ZoomModel | None, threshold: float) -> pa.Table:
+    """One decoded picture is in memory at a time: of the others there are the bytes and the few pixels of the input."""
+    pixels, rows = [], []
+    for image_id, content in zip(batch["image_id"], batch["bytes"], strict=True):
         try:
-            images.append(decode(row["bytes"]))
+            image = decode(content.as_py())
         except PictureError:
-            rows.append(_row(row["image_id"], keep=False, reason="unreadable"))
-        else:
-            rows.append(_row(row["image_id"], keep=True, reason="normal"))
-    scored = [row for row in rows if row["keep"]]
-    for row, image, p_zoomed in zip(scored, images, model.probabilities(images), strict=True):
-        row.update(p_zoomed=float(p_zoomed), phash=int(perceptual_hash(image)))
-        if p_zoomed >= threshold:
-            row.update(keep=False, reason="zoomed")
+            rows.append(_row(image_id.as_py(), keep=False, reason="unreadable"))
+            continue
+        if model is not None:
+            pixels.append(model.pixels(image))
+        reason = "not_filtered" if model is None else "normal"
+        rows.append({**_row(image_id.as_py(), keep=True, reason=reason), "phash": int(perceptual_hash(image))})
+    if model is not None and pixels:
+        scored = [row for row in rows if row["keep"]]
+        for row, p_zoomed in zip(scored, model.probabilities(np.stack(pixels)), strict=True):
+            row["p_zoomed"] = float(p_zoomed)
+            if p_zoomed >= threshold:
+                row.update(keep=False, reason="zoomed")
     return pa.Table.from_pylist(rows, schema=SCORES)
 
 

@@ -1,7 +1,8 @@
-"""Training `zoom.ZoomNet` on labelled pictures, and measuring it on some that it never saw.
+"""Training `zoom.ZoomNet` and `zoom_linear.ZoomLinear` on labelled pictures, and measuring them on some unseen ones.
 
-The parts (train, val, test) are drawn by source: pictures cut from one original stay together. On the CPU the same
-seed gives the same weights. Knows nothing of where the labelled pictures come from.
+The parts (train, val, test) are drawn by source: pictures cut from one original stay together. Both networks are
+measured on the same parts. On the CPU the same seed gives the same weights. Knows nothing of where the labelled
+pictures come from.
 """
 
 import hashlib
@@ -23,9 +24,11 @@ from atlas_model.images import Preprocessing, decode, to_array
 from atlas_model.progress import Progress, track
 from atlas_model.records import LABELS
 from atlas_model.zoom import ZoomModel, ZoomNet, scores
+from atlas_model.zoom_linear import ZoomLinear
 
 PARTS = ("train", "val", "test")
 SHIFT_SHARE = 0.1  # of the picture's side, at most, in training
+INVERSE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the L2 penalty on the linear layer; the validation part chooses
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,12 @@ def read_labelled(table: pa.Table, preprocessing: Preprocessing) -> Labelled:
     size = preprocessing.size
     stacked = np.stack(pixels) if pixels else np.empty((0, 3, size, size), dtype=np.uint8)
     return Labelled(stacked, np.array(zoomed, dtype=np.int64), source_ids, dict(sorted(dropped.items())))
+
+
+def fingerprint(table: pa.Table) -> str:
+    """A SHA-256 of which pictures ``table`` (`records.LABELLED`) has, and of their labels; in whatever order."""
+    lines = sorted(map(" ".join, zip(table["image_id"].to_pylist(), table["label"].to_pylist(), strict=True)))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _drop_reason(image_id: str, labels_of: dict[str, set[str]], seen: set[str]) -> str | None:
@@ -172,6 +181,83 @@ def train_zoom(
     return ZoomModel(net, preprocessing, threshold, metrics), history
 
 
+def train_linear(
+    labelled: Labelled, preprocessing: Preprocessing, *, batch_size: int, val_share: float, test_share: float, seed: int
+) -> ZoomModel:
+    """Fit a linear layer on the features of a pretrained encoder; the same parts as `train_zoom` draws.
+
+    Args:
+        labelled: from `read_labelled`, with the same ``preprocessing``.
+        preprocessing: RGB.
+        batch_size: images that the encoder takes at once; it runs on the CPU.
+        val_share: as of `train_zoom`; chooses the strength of the penalty and the threshold.
+        test_share: as of `train_zoom`, as is ``seed``.
+        seed: of the parts.
+
+    Returns:
+        The model; ``metrics`` as of `train_zoom`.
+
+    Raises:
+        InputError: a part lacks one of the labels, or the encoder's weights are not installed.
+    """
+    part = draw_parts(labelled.source_ids, val_share=val_share, test_share=test_share, seed=seed)
+    _check_parts(part, labelled.zoomed)
+    net = ZoomLinear()
+    net.load_encoder()
+    features = encode(net, labelled.pixels, batch_size)
+    train, val, test = (part == index for index in range(len(PARTS)))
+
+    def val_loss(inverse_strength: float) -> float:
+        fit_head(net, features[train], labelled.zoomed[train], inverse_strength)
+        logits, targets = _head_logits(net, features[val]), torch.from_numpy(labelled.zoomed[val]).float()
+        weight = torch.from_numpy(_balanced_weights(labelled.zoomed[val]))
+        return float(nn.functional.binary_cross_entropy_with_logits(logits, targets, weight=weight.float()))
+
+    best = min(INVERSE_STRENGTHS, key=val_loss)
+    fit_head(net, features[train], labelled.zoomed[train], best)
+    threshold = choose_threshold(torch.sigmoid(_head_logits(net, features[val])).numpy(), labelled.zoomed[val])
+    metrics = {
+        name: _scores(_head_logits(net, features[rows]), torch.from_numpy(labelled.zoomed[rows]).float(), threshold)
+        for name, rows in (("val", val), ("test", test))
+    }
+    return ZoomModel(net, preprocessing, threshold, metrics)
+
+
+@torch.inference_mode()
+def encode(net: ZoomLinear, pixels: UInt8[np.ndarray, "n 3 size size"], batch_size: int) -> Float[np.ndarray, "n d"]:
+    """What the linear layer of ``net`` sees of each image."""
+    net.eval()
+    parts = []
+    with Progress("encode labelled", len(pixels), "images") as progress:
+        for batch in torch.split(torch.from_numpy(pixels), batch_size):
+            parts.append(net.features(batch).numpy())
+            progress.advance(len(batch))
+    return np.concatenate(parts)
+
+
+def fit_head(
+    net: ZoomLinear, features: Float[np.ndarray, "n d"], zoomed: Int[np.ndarray, "n"], inverse_strength: float
+) -> None:
+    """Fit the linear layer of ``net``: logistic regression on standardised features, both labels weighing the same.
+
+    Args:
+        net: its layer is replaced.
+        features: from `encode`.
+        zoomed: 0 or 1, both at least once.
+        inverse_strength: of the L2 penalty; the smaller, the smaller the weights.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    mean, std = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+    std[std == 0] = 1.0
+    regression = LogisticRegression(C=inverse_strength, class_weight="balanced", max_iter=1000)
+    regression.fit((features - mean) / std, zoomed)
+    weight = regression.coef_[0] / std
+    with torch.no_grad():
+        net.head.weight.copy_(torch.from_numpy(weight)[None])
+        net.head.bias.copy_(torch.from_numpy(regression.intercept_ - weight @ mean))
+
+
 def choose_threshold(p_zoomed: Float[np.ndarray, "n"], zoomed: Int[np.ndarray, "n"]) -> float:
     """The threshold with the best F1 of "zoomed"; of all best ones the middle of the widest gap between scores."""
     order = np.argsort(-p_zoomed, kind="stable")
@@ -182,6 +268,18 @@ def choose_threshold(p_zoomed: Float[np.ndarray, "n"], zoomed: Int[np.ndarray, "
     f1[:-1][gaps[:-1] == 0] = -1.0  # no threshold parts equal scores
     place = int(np.where(f1 == f1.max(), gaps, -1.0).argmax())
     return float(bounds[place] + bounds[place + 1]) / 2
+
+
+@torch.inference_mode()
+def _head_logits(net: ZoomLinear, features: Float[np.ndarray, "n d"]) -> Float[Tensor, "n"]:
+    logits: Tensor = net.head(torch.from_numpy(features)).squeeze(1)
+    return logits
+
+
+def _balanced_weights(zoomed: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    counts = np.bincount(zoomed, minlength=len(LABELS))
+    weights: np.ndarray = (len(zoomed) / (len(LABELS) * counts))[zoomed]
+    return weights
 
 
 def _check_parts(part: Int[np.ndarray, "n"], zoomed: Int[np.ndarray, "n"]) -> None:

@@ -1,4 +1,4 @@
-"""What changed between two crawls: products added, removed, and changed in price, title or pictures.
+"""What changed between two crawls: products added, removed, and changed in price, title, pictures, availability, ...
 
 A report beside the data, never a column in it. Knows nothing of where the two tables come from.
 """
@@ -6,6 +6,7 @@ A report beside the data, never a column in it. Knows nothing of where the two t
 import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +16,17 @@ from atlas_model.errors import InputError
 from atlas_model.files import replacing
 from atlas_model.records import write_rows
 
-KINDS = ("added", "removed", "price", "title", "pictures")  # of changes, as people count them
-COLUMNS = ("product_id", "site", "title", "price", "currency", "image_urls")  # of products.parquet, that are compared
+PLAIN = ("availability", "brand", "gtin", "mpn")  # columns whose values are compared as they are
+KINDS = ("added", "removed", "price", "title", "pictures", *PLAIN)  # of changes, as people count them
+COLUMNS = (  # of products.parquet, that are compared
+    "product_id", "site", "title", "price", "currency", "image_urls", *PLAIN
+)  # fmt: skip
 SCHEMA = pa.schema(
     [
         pa.field("site", pa.string(), nullable=False),
         pa.field("product_id", pa.string(), nullable=False),
         pa.field("change", pa.string(), nullable=False),  # added, removed, changed
-        pa.field("field", pa.string(), nullable=False),  # title, price, pictures; title where added or removed
+        pa.field("field", pa.string(), nullable=False),  # title, price, pictures, ...; title where added or removed
         pa.field("old", pa.string()),  # a price with its currency; pictures' URLs, one a line
         pa.field("new", pa.string()),
     ]
@@ -43,7 +47,11 @@ class Change(NamedTuple):
 
 
 def changes(old: pa.Table, new: pa.Table) -> Iterator[Change]:
-    """What turns ``old`` into ``new`` (both with `COLUMNS`), sorted by product."""
+    """What turns ``old`` into ``new`` (both with `COLUMNS`), sorted by product.
+
+    A column that no product of one of them has was not read by that crawl, and is not compared.
+    """
+    plain = [name for name in PLAIN if all(table[name].null_count < table.num_rows for table in (old, new))]
     befores, afters = _products(old), _products(new)
     before, after = next(befores, None), next(afters, None)
     while before or after:
@@ -54,7 +62,7 @@ def changes(old: pa.Table, new: pa.Table) -> Iterator[Change]:
             yield Change(after["site"], after["product_id"], "added", "title", None, after["title"])
             after = next(afters, None)
         else:
-            yield from _changed(before, after)
+            yield from _changed(before, after, plain)
             before, after = next(befores, None), next(afters, None)
 
 
@@ -94,8 +102,14 @@ def _products(table: pa.Table) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
-    for field, text in (("title", _title), ("price", _price), ("pictures", _pictures)):
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any], plain: Sequence[str]) -> Iterator[Change]:
+    texts = (
+        ("title", _title),
+        ("price", _price),
+        ("pictures", _pictures),
+        *((name, itemgetter(name)) for name in plain),
+    )
+    for field, text in texts:
         if text(before) != text(after):
             yield Change(after["site"], after["product_id"], "changed", field, text(before), text(after))
 

@@ -6,7 +6,7 @@ of what is downloaded.
 """
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -91,6 +91,15 @@ class GuardedConnector(aiohttp.TCPConnector):
             fault = BlockedAddressError(f"{host}: expected a public address")
             raise aiohttp.ClientConnectorError(req.connection_key, fault)
         return await super().connect(req, *details, **more)
+
+    async def _resolve_host(
+        self, host: str, port: int, traces: Sequence["aiohttp.tracing.Trace"] | None = None
+    ) -> list[ResolveResult]:
+        # aiohttp asks no resolver about an IP address in a URL, and has no public hook there: a mapped address would be
+        # connected to at the URL's own port.
+        if host in self._connect_map:
+            return [_answer(host, *self._connect_map[host])]
+        return await super()._resolve_host(host, port, traces)
 
 
 class MappedResolver(AbstractResolver):

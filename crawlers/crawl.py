@@ -50,6 +50,7 @@ class CrawlResult:
     dropped: dict[str, int]  # reason -> product pages
     variants: int  # product pages not asked for: others differ in the query of their URL only, and say the same
     two_categories: int  # products
+    shared_numbers: int  # numbers of shops that stand for several products, such as style numbers
     category_faults: dict[str, int]  # reason -> category pages
     walk_ends: dict[str, int]  # reason -> ways through categories
     never_met: dict[str, int]  # site -> products in its sitemaps to which no category led; sites that have some
@@ -142,6 +143,11 @@ def crawl(
             f"crawl: {settlement.dropped['duplicate']} pages count as duplicates of {products} products; is the number "
             "that is read as the article's one of the shop? `atlas crawl try URL` shows it"
         )
+    if settlement.shared_numbers:
+        say(
+            f"crawl: {settlement.shared_numbers} numbers that were read as the article's are shared by several "
+            "products, which are named by their URLs instead"
+        )
     for site, urls in never_met.items():
         if urls:
             say(f"crawl: {site}: {len(urls)} products of its sitemaps are in no category, such as {urls[:SHOWN]}")
@@ -155,6 +161,7 @@ def crawl(
         dropped={reason: count for reason, count in sorted(settlement.dropped.items()) if count},
         variants=counts.get("variants", 0),
         two_categories=settlement.two_categories,
+        shared_numbers=settlement.shared_numbers,
         category_faults=_counted(reason for _, reason in report.category_faults),
         walk_ends=report.walk_ends,
         never_met={site: len(urls) for site, urls in never_met.items()},

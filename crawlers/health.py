@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-FIELDS = ("title", "price", "currency", "breadcrumb", "details", "image_urls")  # of `records.PRODUCTS`
+FIELDS = (  # of `records.PRODUCTS`
+    "title", "price", "currency", "availability", "brand", "gtin", "mpn", "breadcrumb", "details", "image_urls"
+)  # fmt: skip
 FORBIDDEN = {"robots", "robots_tag"}  # reasons of dropped pages that are no failure
 
 Health = Mapping[str, Mapping[str, Any]]
@@ -26,13 +28,21 @@ class ShopTally:
     products: int = 0
     pages: int = 0  # product pages, whatever came of them
     read: int = 0  # those that came and could be read, products or not
+    unreadable: int = 0  # those with a script of JSON-LD that could not be read
     filled: Counter[str] = field(default_factory=Counter)  # field -> pages that have it
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> pages
     sources: dict[str, Counter[str]] = field(default_factory=dict)  # field -> where it was read -> products
 
-    def add_page(self, row: Mapping[str, Any] | None, dropped: str | None) -> None:
-        """A product page: what it says, if it could be read, as a row of `records.PRODUCTS`."""
+    def add_page(self, row: Mapping[str, Any] | None, dropped: str | None, *, unreadable: int = 0) -> None:
+        """A product page: what it says, if it could be read, as a row of `records.PRODUCTS`.
+
+        Args:
+            row: see above.
+            dropped: why it counts for nothing, if it does.
+            unreadable: its scripts of JSON-LD that could not be read.
+        """
         self.pages += 1
+        self.unreadable += unreadable > 0
         self.dropped.update([dropped] if dropped else [])
         if row is not None:
             self.read += 1
@@ -54,6 +64,7 @@ class ShopTally:
             "listing_pages": self.listing_pages,
             "items_per_listing_page": _share(self.items, self.listing_pages),
             "success_rate": _share(self.pages - self.dropped.total(), asked),
+            "unreadable_json_ld": self.unreadable,
             "coverage": {name: _share(self.filled[name], self.read) for name in FIELDS},
             "dropped": dict(sorted(self.dropped.items())),
             "field_sources": {name: dict(sorted(found.items())) for name, found in sorted(self.sources.items())},

@@ -25,6 +25,7 @@ class Listing:
     items: list[str]  # product pages, absolute, each once
     next_page: str | None = None  # absolute; may be a JSON endpoint
     sub_categories: list[str] = field(default_factory=list)  # categories below this one, absolute; for information
+    unreadable: int = 0  # scripts of JSON-LD on the page that could not be read
     field_sources: dict[str, str] = field(default_factory=dict)  # field -> where on the page it stood
 
 
@@ -41,6 +42,11 @@ class Product:
     breadcrumbs: list[str]
     additional_properties: dict[str, str]
     images: list[str]  # absolute URLs, each once
+    availability: str | None = None  # InStock, OutOfStock, PreOrder
+    brand: str | None = None
+    gtin: str | None = None  # digits, as the page has them
+    mpn: str | None = None  # the maker's number
+    unreadable: int = 0  # scripts of JSON-LD on the page that could not be read
     field_sources: dict[str, str] = field(default_factory=dict)  # field -> json-ld, microdata, opengraph, css, ...
 
     @property
@@ -69,6 +75,10 @@ class Product:
             "title": self.name,
             "price": self.price,
             "currency": self.currency if self.price is not None else None,
+            "availability": self.availability,
+            "brand": self.brand,
+            "gtin": self.gtin,
+            "mpn": self.mpn,
             "breadcrumb": self.breadcrumbs,
             "taxonomy": list(taxonomy),
             "details": list(self.additional_properties.items()),

@@ -5,13 +5,14 @@
 - Of labelled pictures, for ``atlas import-manifest``: ``[{filename, image_url, label: zoomed|normal, title}]``.
 
 ``filename`` is a name to remember, never a path to write. A file's faults are reported together; a URL that cannot
-be fetched is none of them: it gets its status when the pictures are fetched, so that its row is still counted.
+be fetched is none of them: it gets its status when the pictures are fetched, so that its row is still counted. Only
+``file:`` URLs of products are refused at once, because there is another source for them (`crawl.source: files`).
 
 Knows nothing of how pictures are fetched.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
@@ -56,14 +57,14 @@ def read_manifest_products(path: Path) -> pa.Table:
 
     Raises:
         MissingError: no such file.
-        InputError: it is not JSON of this form; the text counts all faults and shows the first ones.
+        InputError: it is not JSON of this form, or has ``file:`` URLs; the text counts all faults and shows the first.
     """
-    rows = _rows(path, _products_in(path), _product)
+    rows = _rows(path, _without_file_urls(path), _product)
     batches = []
     while some := list(islice(rows, ROWS_AT_ONCE)):
         batches.append(pa.RecordBatch.from_pylist(some, schema=PRODUCTS))
     table = pa.Table.from_batches(batches, PRODUCTS)
-    numbered = _number_repeats(table["product_id"].to_pylist())
+    numbered = number_repeats(table["product_id"].to_pylist())
     column = PRODUCTS.get_field_index("product_id")
     return table.set_column(column, PRODUCTS.field(column), pa.array(numbered)).sort_by("product_id")
 
@@ -99,6 +100,24 @@ def _products_in(path: Path) -> Iterator[Any]:
         stream.end()
     if not met:
         raise InputError(f"{path}: expected {FORM_OF_PRODUCTS}, got other JSON")
+
+
+def _without_file_urls(path: Path) -> Iterator[Any]:
+    """The entries of a manifest of products, of which none may name a local file."""
+    found = 0
+    first = ""
+    for entry in _products_in(path):
+        url = entry.get("image_url") if isinstance(entry, dict) else None
+        if isinstance(url, str) and url.strip().lower().startswith("file:"):
+            found += 1
+            first = first or _brief(url)
+        yield entry
+    if found:
+        raise InputError(
+            f"{path}: expected http and https URLs, got {found} that begin with file: (first: {first}). Local images "
+            "need no URL: write a table of their paths and categories (CSV, JSONL or Parquet), then run: "
+            "atlas init --images DIR --table FILE. It sets crawl.source to files (docs/files.md)"
+        )
 
 
 def _labelled_in(path: Path) -> Iterator[Any]:
@@ -216,7 +235,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _number_repeats(ids: list[str]) -> list[str]:
+def number_repeats(ids: Sequence[str]) -> list[str]:
     """``ids`` with the second, third, ... of each replaced by one that no other has."""
     given = set(ids)
     met: set[str] = set()

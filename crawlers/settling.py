@@ -3,6 +3,8 @@
 A pure function of what the shops said, product by product, so that a million of them fit.
 
 - A product met under several URLs is one product; the others count as ``duplicate``.
+- A number that pages of several products have (a style number) names none of them: each is named by its URL, and the
+  number is counted in ``shared_numbers``.
 - A product met in categories with different labels gets the most specific one (the longest path), among equals the
   first in sorted order, and is counted as ``two_categories``.
 - Everything else that is not in the table is counted with its reason.
@@ -16,7 +18,7 @@ from typing import Any
 
 from crawlers.health import ShopTally
 from crawlers.items import Product
-from crawlers.journal import Found, Journal
+from crawlers.journal import Found, Identity, Journal
 from crawlers.pages.registry import shop_of
 from crawlers.sitemaps import shape
 from crawlers.sources import Source
@@ -44,6 +46,7 @@ class Settlement:
         self.shops = {site: ShopTally() for site in sorted({source.site for source in sources})}
         self.dropped: Counter[str] = Counter()  # reason -> product pages
         self.two_categories = 0
+        self.shared_numbers = 0  # numbers of the shop's that stand for several products
 
     def rows(self) -> Iterator[Row]:
         """The rows of products.parquet, sorted by product_id."""
@@ -57,9 +60,10 @@ class Settlement:
             best = self._sources[min(ranks)]
             self.two_categories += len({self._sources[rank].taxonomy for rank in ranks}) > 1
             self.dropped["duplicate"] += len(pages) - 1
-            row = pages[0][1].row(best.site, best.taxonomy)
+            row = pages[0][1].row(best.site, best.taxonomy) | {"product_id": product_id}
             self.shops[best.site].add_product(row)
             yield row
+        self.shared_numbers = self._journal.shared_numbers()
 
     def never_met(self) -> dict[str, list[str]]:
         """Per site, the products in the shop's sitemaps to which no category led; of shops that have sitemaps."""
@@ -78,14 +82,17 @@ class Settlement:
         pattern = shop_of(site).product_url
         return bool(pattern.search(url)) if pattern else shape(url) in self._shapes.get(site, ())
 
-    def _identify(self, said: str, rank: int) -> str:
-        row = Product.from_json(json.loads(said)).row(self._sources[rank].site, ())
-        return str(row["product_id"])
+    def _identify(self, said: str, rank: int) -> Identity:
+        product = Product.from_json(json.loads(said))
+        row = product.row(self._sources[rank].site, ())
+        return Identity(str(row["product_id"]), product.page_url, f"{product.name}\n{product.images[0]}")
 
     def _read(self, found: Found) -> Product | None:
         """What the page says; and count it."""
         product = Product.from_json(json.loads(found.said)) if found.said else None
-        self.shops[found.site].add_page(product and product.row(found.site, ()), found.dropped)
+        self.shops[found.site].add_page(
+            product and product.row(found.site, ()), found.dropped, unreadable=product.unreadable if product else 0
+        )
         if product is not None and not found.dropped:
             self._journal.meet(product.page_url)
             self._shapes.setdefault(found.site, set()).update(map(shape, (found.url, product.page_url)))

@@ -1,12 +1,11 @@
 """``atlas crawl changes``: what changed in the shops between two crawls, by the names of their snapshots."""
 
-import io
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from atlas_model.errors import InputError
 from atlas_model.progress import say
@@ -47,4 +46,7 @@ def products_of(snapshot: str, columns: Sequence[str] = COLUMNS) -> pa.Table:
     if snapshot not in commits:
         known = ", ".join(sorted(kept.keys() | commits.keys())) or "none"
         raise InputError(f"no crawl of the name {snapshot!r} is known; known are: {known}")
-    return pq.read_table(io.BytesIO(read_output(PRODUCTS, commits[snapshot])), columns=list(columns))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "products.parquet"
+        path.write_bytes(read_output(PRODUCTS, commits[snapshot]))
+        return read_table(path, SCHEMA, "crawl", columns)

@@ -2,12 +2,16 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from atlas_model.errors import InputError
 from atlas_model.params import PARAMS_FILE, Params, load_params
 from atlas_model.progress import say
 from atlas_model.taxonomy_files import load_taxonomy
+from crawlers.files.entries import Columns
+from crawlers.files.folder import Folder
+from crawlers.files.products import check_table
 from crawlers.manifest import read_manifest_products
 from crawlers.sources import read_sources
 
@@ -36,5 +40,26 @@ def _inputs(params: Params) -> Iterator[tuple[Path, Callable[[Path], object]]]:
         yield params.split.taxonomy, load_taxonomy
     if params.crawl.source == "manifest":
         yield params.crawl.manifest, read_manifest_products
+    elif params.crawl.source == "files":
+        given = params.crawl.files
+        columns = Columns(**given.columns.model_dump())
+        yield given.table, partial(check_table, images=given.images, separator=given.separator, columns=columns)
+        if given.images != given.table:
+            yield given.images, Folder
     else:
         yield params.crawl.sources, read_sources
+    if params.zoom.enabled and params.zoom.filter == "trained" and params.crawl.source != "demo":
+        yield params.zoom_train.labelled, _read_labelled
+
+
+def _read_labelled(folder: Path) -> None:
+    """The labelled images; refused where they are the demo's, which say nothing of another catalogue."""
+    from atlas_model.records import LABELLED, read_table
+    from atlas_model.zoom_training import fingerprint
+    from crawlers.shop.catalogue import LABELLED_FINGERPRINT
+
+    if fingerprint(read_table(folder, LABELLED, "zoom_train", ["image_id", "label"])) == LABELLED_FINGERPRINT:
+        raise InputError(
+            f"{folder}: expected labelled images of your own catalogue for zoom.filter: trained, got the demo's grey "
+            "sample. Say zoom.filter: photographs, or zoom.enabled: false, or name your images in zoom_train.labelled"
+        )

@@ -56,45 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"atlas {version('atlas')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    predict = commands.add_parser("predict", help="the category of pictures")
-    predict.add_argument(
-        "pictures", nargs="*", metavar="PICTURE", help="files and folders; - or none: their paths on stdin, one a line"
-    )
-    predict.add_argument(
-        "--model",
-        metavar="DIR",
-        help="pretrained: the shipped one; default: the champion, else the last trained one, else the shipped one",
-    )
-    predict.add_argument("--beam", type=_positive, default=5, metavar="K", help="width of the search (default 5)")
-    predict.add_argument("--top", type=_positive, default=1, metavar="N", help="paths per picture (default 1)")
-    predict.add_argument("--attention", type=Path, metavar="OUT.png", help="draw where the model looked (one picture)")
-    predict.add_argument("--json", action="store_true", dest="as_json", help="one JSON object per picture")
-    predict.add_argument(
-        "--min-confidence",
-        type=_probability,
-        metavar="P",
-        help="answer down to the deepest level that is at least so probable (0 to 1), or that it is not sure",
-    )
-    predict.add_argument(
-        "--engine",
-        choices=("auto", "torch", "onnxruntime", "onnxruntime-int8", "openvino"),
-        default="auto",
-        help="what runs the encoder; default: the fastest that is installed, once there are many pictures",
-    )
-    predict.add_argument(
-        "--input",
-        type=Path,
-        metavar="FROM",
-        dest="given",
-        help="many pictures: a folder, or Parquet with the columns image_id and bytes, or image; needs --output",
-    )
-    predict.add_argument(
-        "--output", type=Path, metavar="OUT.parquet", help="for the answers; interrupted, the same command goes on"
-    )
-    predict.add_argument(
-        "--batch-size", type=_positive, default=64, metavar="N", help="pictures at once, of --input (default 64)"
-    )
-    predict.set_defaults(command=_predict)
+    _add_predict_command(commands)
 
     export = commands.add_parser("export", help="a trained model as graphs that run without torch")
     export.add_argument("output", type=Path, metavar="OUT_FOLDER", help="a new one")
@@ -144,9 +106,95 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument("--output", type=Path, metavar="DIR", help="default: zoom_train.labelled of params.yaml")
     importing.set_defaults(command=_import_manifest)
 
+    _add_project_commands(commands)
+    return parser
+
+
+def _add_project_commands(commands: Any) -> None:
+    starting = commands.add_parser(
+        "init",
+        help="look at a folder of images and its table, and write params.yaml for them",
+        description="Look at a folder of images and its table (CSV, JSONL, Parquet; docs/files.md), write params.yaml "
+        "for them, and say what was chosen and why, what is wrong with the data, and what to do next.",
+    )
+    starting.add_argument(
+        "--images", type=Path, metavar="DIR", help="the folder; a Parquet table may hold the images itself"
+    )
+    starting.add_argument(
+        "--table", type=Path, metavar="FILE", help="default: none; the folders that an image is in are its category"
+    )
+    starting.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="ROLE=NAME",
+        dest="columns",
+        help="image, category (several times: one per level), product, title, price or split; default: guessed",
+    )
+    starting.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", dest="params_file")
+    starting.add_argument("--force", action="store_true", help="also over changes that are not committed")
+    starting.set_defaults(command=_init)
+
     check = commands.add_parser("check", help="find the faults of params.yaml and the files that it names")
     check.set_defaults(command=_check)
-    return parser
+
+
+def _add_predict_command(commands: Any) -> None:
+    predict = commands.add_parser("predict", help="the category of pictures")
+    predict.add_argument(
+        "pictures", nargs="*", metavar="PICTURE", help="files and folders; - or none: their paths on stdin, one a line"
+    )
+    predict.add_argument(
+        "--model",
+        metavar="DIR",
+        help="pretrained: the shipped one; default: the champion, else the last trained one, else the shipped one",
+    )
+    predict.add_argument("--beam", type=_positive, default=5, metavar="K", help="width of the search (default 5)")
+    predict.add_argument("--top", type=_positive, default=1, metavar="N", help="paths per picture (default 1)")
+    predict.add_argument("--attention", type=Path, metavar="OUT.png", help="draw where the model looked (one picture)")
+    predict.add_argument("--json", action="store_true", dest="as_json", help="one JSON object per picture")
+    predict.add_argument(
+        "--product", action="store_true", help="all pictures together are one product, and get one answer"
+    )
+    predict.add_argument(
+        "--min-confidence",
+        type=_probability,
+        metavar="P",
+        help="answer down to the deepest level that is at least so probable (0 to 1), or that it is not sure",
+    )
+    predict.add_argument(
+        "--accuracy",
+        type=_accuracy,
+        metavar="A",
+        help="answer as deep as the held-out part promises that so many answers are right (such as 0.95), with a band: "
+        "accept (a whole path), review (the beginning of one), no answer",
+    )
+    predict.add_argument(
+        "--engine",
+        choices=("auto", "torch", "onnxruntime", "onnxruntime-int8", "openvino"),
+        default="auto",
+        help="what runs the encoder; default: the fastest that is installed, once there are many pictures",
+    )
+    predict.add_argument(
+        "--input",
+        type=Path,
+        metavar="FROM",
+        dest="given",
+        help="many pictures: a folder, or Parquet with the columns image_id and bytes, or image; needs --output",
+    )
+    predict.add_argument(
+        "--output", type=Path, metavar="OUT.parquet", help="for the answers; interrupted, the same command goes on"
+    )
+    predict.add_argument(
+        "--products",
+        type=Path,
+        metavar="OUT.parquet",
+        help="for answers of products, with --input: its column product_id says whose each picture is, or its folders",
+    )
+    predict.add_argument(
+        "--batch-size", type=_positive, default=64, metavar="N", help="pictures at once, of --input (default 64)"
+    )
+    predict.set_defaults(command=_predict)
 
 
 def _add_champion_commands(commands: Any) -> None:
@@ -178,18 +226,25 @@ def _probability(text: str) -> float:
     raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
 
 
-def _predict(given: Path | None, output: Path | None, *, batch_size: int, **options: Any) -> int:
+def _accuracy(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, such as 0.95, got {text!r}")
+
+
+def _predict(given: Path | None, output: Path | None, *, products: Path | None, batch_size: int, **options: Any) -> int:
     import gc
 
     gc.disable()  # to look through what is being imported for garbage takes a tenth of the start
     from flows.predict_command import predict
 
     gc.enable()
-    if given is None and output is None:
+    if given is None and output is None and products is None:
         return predict(**options)
     from flows.predict_file_command import predict_file
 
-    return predict_file(given, output, batch_size=batch_size, **options)
+    return predict_file(given, output, products=products, batch_size=batch_size, **options)
 
 
 def _export(**options: Any) -> int:
@@ -279,6 +334,12 @@ def _import_manifest(manifest: Path, output: Path | None) -> int:
     )
     sys.stdout.write(json.dumps(report.to_json(), indent=2) + "\n")
     return 0
+
+
+def _init(**options: Any) -> int:
+    from flows.init_command import init
+
+    return init(**options)
 
 
 def _check() -> int:

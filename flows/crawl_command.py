@@ -28,9 +28,12 @@ SAVED_PAGES = Path("tests/pages")
 NEEDED = {"listing": {"items"}, "product": {"name", "images"}}  # without which a page is of no use
 SHOWN = {  # fields, in the order in which they are printed
     "listing": ("items", "next_page", "sub_categories"),
-    "product": ("name", "price", "currency", "sku", "breadcrumbs", "images", "additional_properties", "canonical_url"),
-}
-EXTRAS = {"sub_categories", "canonical_url"}  # nothing is missing without them
+    "product": (
+        "name", "price", "currency", "availability", "sku", "brand", "gtin", "mpn", "breadcrumbs", "images",
+        "additional_properties", "canonical_url",
+    ),
+}  # fmt: skip
+EXTRAS = {"sub_categories", "canonical_url", "brand", "gtin", "mpn"}  # nothing is missing without them
 MAX_LINES = 30  # of one field
 HTML = "text/html; charset=utf-8"
 
@@ -148,6 +151,8 @@ def _print(page: SavedPage, shop: Shop) -> None:
             for number, line in enumerate([*lines[:MAX_LINES], *rest]):
                 head = (COLUMNS.get(field, field) + count, source) if number == 0 else ("", "")
                 sys.stdout.write(f"{head[0]:<18} {head[1]:<18} {printable(line)}\n")
+    if unreadable := page.item.get("unreadable"):
+        sys.stdout.write(f"unreadable: {unreadable} of the page's JSON-LD scripts are no JSON\n")
     if missing := [COLUMNS.get(field, field) for field in SHOWN[page.kind] if field in _missing(page)]:
         sys.stdout.write(f"missing: {', '.join(missing)}\n")
 

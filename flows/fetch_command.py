@@ -25,7 +25,8 @@ def fetch(*, retry_failed: bool) -> int:
         AtlasError: the stage failed.
     """
     params = load_params()
-    if retry_failed:  # the metrics say which snapshot was fetched, which need not be today's
+    if retry_failed and params.crawl.source != "files":  # local files are all looked at again anyway
+        # The metrics say which snapshot was fetched, which need not be today's.
         with Spool(spool_folder(params.crawl)) as spool:
             restore(spool, paths.SHARDS, paths.REFS, read_metrics("fetch").get("snapshot", ""))
     dvc_repo.run_stage("fetch", say, force=retry_failed)

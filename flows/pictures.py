@@ -99,19 +99,13 @@ def _evaluation() -> Iterator[Named]:
 
 def _dropped() -> Iterator["Image.Image"]:
     """Some of the pictures that were dropped as zoomed, the surest first."""
-    import pyarrow.compute as pc
-    import pyarrow.dataset as ds
-    from PIL import ImageOps
+    from atlas_model.records import SCORES as SCHEMA
+    from atlas_model.records import read_table
+    from atlas_model.zoom_sheet import surest_zoomed
 
-    from atlas_model.images import decode
-
-    scores = ds.dataset(SCORES).to_table(["image_id", "p_zoomed"], filter=pc.field("reason") == "zoomed")
-    surest = scores.sort_by([("p_zoomed", "descending"), ("image_id", "ascending")])["image_id"].to_pylist()[:DROPPED]
-    pictures = ds.dataset(SHARDS).to_table(["image_id", "bytes"], filter=pc.field("image_id").isin(surest))
-    by_id = dict(zip(pictures["image_id"].to_pylist(), pictures["bytes"].to_pylist(), strict=True))
-    for image_id in surest:
-        if image_id in by_id:
-            yield ImageOps.contain(decode(by_id[image_id]), (TILE, TILE))
+    scores = read_table(SCORES, SCHEMA, "zoom", ["image_id", "p_zoomed", "reason"])
+    for image, _ in surest_zoomed(scores, SHARDS, DROPPED, TILE):
+        yield image
 
 
 def montage(pictures: Iterable["Image.Image"], columns: int, tile_px: int) -> "Image.Image":

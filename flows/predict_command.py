@@ -1,4 +1,4 @@
-"""``atlas predict``: pictures from files, folders or stdin to category paths on stdout.
+"""``atlas predict``: pictures from files, folders or stdin to category paths on stdout, or to one path of a product.
 
 A picture that cannot be read gets one line on stderr, and the others go on.
 """
@@ -10,14 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from atlas_model.errors import InputError, PictureError
 from atlas_model.images import decode
 from atlas_model.picture_files import picture_files, read_picture
-from atlas_model.predict import BATCH, Prediction, Predictor
+from atlas_model.predict import BATCH, Prediction, Predictor, ProductPrediction, Sureness
 from atlas_model.progress import say
 from atlas_model.taxonomy import SEPARATOR
 from flows.model_folders import model_folder
@@ -25,6 +26,7 @@ from flows.printing import printable
 
 if TYPE_CHECKING:
     from atlas_model.engines import EngineName
+    from atlas_model.risk_control import Subject
 
 NOT_SURE = "not sure"
 
@@ -36,22 +38,29 @@ def predict(
     beam: int,
     top: int,
     min_confidence: float | None,
+    accuracy: float | None,
     engine: "EngineName",
     attention: Path | None,
     as_json: bool,
+    product: bool,
 ) -> int:
-    """Print the ``top`` paths of each picture; 2 if one of them could not be read, else 0.
+    """Print the ``top`` paths of each picture, or of all together as one product; 2 if one could not be read, else 0.
 
     Raises:
-        InputError: no picture, or options that exclude each other.
+        InputError: no picture, or options that exclude each other, or a product without a picture that can be read.
     """
-    check_confidence(top, min_confidence)
+    check_confidence(top, min_confidence, accuracy)
+    if product and attention is not None:
+        raise InputError("--attention draws one picture: expected no --product")
     folder = model_folder(model)
     say(f"model: {folder}")
     predictor = Predictor.load(folder)
+    sure = sureness(folder, min_confidence, accuracy, of="products" if product else "images")
     if engine != "auto":
         predictor.accelerate(engine, engine_cache())
     paths = _picture_paths(pictures)
+    pool = predictor.pool() if product else None
+    readable: list[Path] = []  # of the product
     seen = unreadable = 0
     while batch := list(islice(paths, BATCH)):
         if engine == "auto" and seen == BATCH:  # the first batch takes less time than to find and start an engine
@@ -61,25 +70,57 @@ def predict(
             raise InputError("--attention draws one picture: expected one path, got more")
         decoded = list(_decoded(batch))
         unreadable += len(batch) - len(decoded)
-        found = predictor.predict([picture for _, picture in decoded], beam, top, min_confidence)
+        if pool is not None:
+            if decoded:
+                pool.add(predictor.distribution(np.stack([predictor.prepare(picture) for _, picture in decoded])))
+                readable += [path for path, _ in decoded]
+            continue
+        found = predictor.predict([picture for _, picture in decoded], beam, top, sure)
         for (path, picture), predictions in zip(decoded, found, strict=True):
-            sys.stdout.write(_as_json(path, predictions) if as_json else _as_lines(path, predictions))
+            name = str(path)
+            sys.stdout.write(_as_json({"picture": name}, predictions) if as_json else _as_lines(name, predictions))
             if attention is not None:
                 _write_attention(attention, predictor.attention_overlay(picture, predictions[0]))
         sys.stdout.flush()  # who reads a pipe need not wait for the other batches
     if not seen:
         raise InputError("expected pictures, got none: name files or folders, or write their paths to stdin")
+    if pool is not None:
+        if not readable:
+            raise InputError(f"expected a picture of the product that can be read, got none of {seen}")
+        found = predictor.conclude(pool, top, sure)
+        sys.stdout.write(_product_as_json(readable, found) if as_json else _product_as_lines(found))
     return InputError.exit_code if unreadable else 0
 
 
-def check_confidence(top: int, min_confidence: float | None) -> None:
-    """Refuse several answers where there is but one.
+def check_confidence(top: int, min_confidence: float | None, accuracy: float | None) -> None:
+    """Refuse several answers where there is but one, and two ways to say how deep it goes.
 
     Raises:
         InputError: there are.
     """
-    if min_confidence is not None and top > 1:
-        raise InputError(f"--min-confidence gives one answer per picture: expected no --top, got --top {top}")
+    if min_confidence is not None and accuracy is not None:
+        raise InputError("--min-confidence and --accuracy both say how deep an answer goes: expected one of them")
+    option = "--accuracy" if min_confidence is None else "--min-confidence"
+    if top > 1 and (min_confidence is not None or accuracy is not None):
+        raise InputError(f"{option} gives one answer per picture: expected no --top, got --top {top}")
+
+
+def sureness(
+    folder: Path, min_confidence: float | None, accuracy: float | None, of: "Subject" = "images"
+) -> Sureness | None:
+    """How sure the model in ``folder`` has to be of its answers.
+
+    Raises:
+        InputError: the model cannot promise ``accuracy``; the text says what it can.
+    """
+    if accuracy is None:
+        return min_confidence
+    from atlas_model.guarantees import load_guarantees
+
+    promised, thresholds = load_guarantees(folder).of(of).at(accuracy, of)
+    whole = "no whole paths" if thresholds.whole is None else f"whole paths from {thresholds.whole:.4g} on"
+    say(f"accuracy {promised:g} of {of}: {whole}, shorter ones from {thresholds.shorter:.4g} on")
+    return thresholds
 
 
 def engine_cache() -> Path:
@@ -123,23 +164,35 @@ def _decoded(paths: Iterable[Path]) -> Iterator[tuple[Path, Image.Image]]:
             say(f"error: {printable(str(path))}: {reason}")
 
 
-def _as_lines(path: Path, predictions: Sequence[Prediction]) -> str:
-    name = printable(str(path))
-    return "".join(
-        f"{name}\t{prediction.probability:.3f}\t{printable(SEPARATOR.join(prediction.path))}\n"
-        if prediction.path
-        else f"{name}\t-\t{NOT_SURE}\n"
-        for prediction in predictions
-    )
+def _as_lines(name: str, predictions: Sequence[Prediction], *more: str) -> str:
+    return "".join("\t".join([printable(name), *_cells(each), *more]) + "\n" for each in predictions)
 
 
-def _as_json(path: Path, predictions: Sequence[Prediction]) -> str:
+def _cells(prediction: Prediction) -> list[str]:
+    """Probability, path, and the band, where there is one."""
+    band = [] if prediction.band is None else [prediction.band.replace("_", " ")]
+    if not prediction.path:
+        return ["-", NOT_SURE, *band]
+    return [f"{prediction.probability:.3f}", printable(SEPARATOR.join(prediction.path)), *band]
+
+
+def _product_as_lines(found: ProductPrediction) -> str:
+    name = f"product of {found.images} {'picture' if found.images == 1 else 'pictures'}"
+    return _as_lines(name, found.predictions, *["disagree"] * found.disagree)
+
+
+def _as_json(about: dict[str, Any], predictions: Sequence[Prediction]) -> str:
     rows = [
-        {"path": prediction.path, "probability": prediction.probability, "levels": prediction.levels}
-        for prediction in predictions
+        {"path": each.path, "probability": each.probability, "levels": each.levels}
+        | ({} if each.band is None else {"band": each.band})
+        for each in predictions
     ]
     sure = all(prediction.path for prediction in predictions)
-    return json.dumps({"picture": str(path), "status": "ok" if sure else "not_sure", "predictions": rows}) + "\n"
+    return json.dumps({**about, "status": "ok" if sure else "not_sure", "predictions": rows}) + "\n"
+
+
+def _product_as_json(paths: Sequence[Path], found: ProductPrediction) -> str:
+    return _as_json({"pictures": [str(path) for path in paths], "disagree": found.disagree}, found.predictions)
 
 
 def _write_attention(path: Path, picture: Image.Image) -> None:

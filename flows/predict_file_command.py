@@ -1,11 +1,16 @@
-"""``atlas predict --input PARQUET_OR_FOLDER --output OUT.parquet``: any number of pictures, resumable."""
+"""``atlas predict --input PARQUET_OR_FOLDER --output OUT.parquet``: any number of pictures, resumable.
 
+With ``--products PRODUCTS.parquet`` the pictures of each product get one answer together, in a file of their own.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atlas_model.batch_prediction import predict_all
+from atlas_model.batch_products import ProductOutput
 from atlas_model.checkpoint import DESCRIPTION, WEIGHTS
 from atlas_model.dataset import content_key
 from atlas_model.errors import InputError
@@ -13,7 +18,7 @@ from atlas_model.picture_sources import open_source
 from atlas_model.predict import Predictor
 from atlas_model.progress import say
 from flows.model_folders import model_folder
-from flows.predict_command import check_confidence, engine_cache
+from flows.predict_command import check_confidence, engine_cache, sureness
 
 if TYPE_CHECKING:
     from atlas_model.engines import EngineName
@@ -23,17 +28,22 @@ def predict_file(
     given: Path | None,
     output: Path | None,
     *,
+    products: Path | None,
     batch_size: int,
     pictures: Sequence[str],
     model: str | None,
     beam: int,
     top: int,
     min_confidence: float | None,
+    accuracy: float | None,
     engine: "EngineName",
     attention: Path | None,
     as_json: bool,
+    product: bool,
 ) -> int:
     """Write the ``top`` paths of each picture in ``given`` to ``output``; 2 if one could not be read, else 0.
+
+    The best path of each product, from all its pictures, goes to ``products``, if that is given.
 
     Raises:
         InputError: options that exclude each other, no pictures in ``given``, or no place for ``output``.
@@ -41,21 +51,32 @@ def predict_file(
     """
     if given is None or output is None:
         raise InputError("--input and --output go together: expected both, got one")
-    if pictures or attention or as_json:
-        raise InputError("--input takes the place of named pictures, and gives neither --attention nor --json")
-    check_confidence(top, min_confidence)
+    if pictures or attention or as_json or product:
+        raise InputError(
+            "--input takes the place of named pictures, and gives neither --attention nor --json nor --product; "
+            "--products FILE is for the answers of products"
+        )
+    check_confidence(top, min_confidence, accuracy)
     try:
-        if output.is_dir() or output.resolve() in (given.resolve(), given.resolve() / output.name):
-            raise InputError(
-                f"--output {output}: expected a file that is neither the input nor in its folder, got that"
-            )
-        source = open_source(given)
+        for option, file in (("--output", output), ("--products", products)):
+            if file is not None and (file.is_dir() or given.resolve() in (file.resolve(), file.resolve().parent)):
+                raise InputError(
+                    f"{option} {file}: expected a file that is neither the input nor in its folder, got that"
+                )
+        if products is not None:
+            if products.resolve() == output.resolve():
+                raise InputError(f"--products {products}: expected another file than --output, got the same")
+            products.parent.mkdir(
+                parents=True, exist_ok=True
+            )  # it is written last: too late to learn that it cannot be
+        source = open_source(given, products=products is not None)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise InputError(f"--input {given} --output {output}: expected two places in reach: {error}") from error
     folder = model_folder(model)
     say(f"model: {folder}")
     predictor = Predictor.load(folder)
-    options = {"beam": beam, "top": top, "min_confidence": min_confidence}
+    sure = sureness(folder, min_confidence, accuracy)
+    options = {"beam": beam, "top": top, "min_confidence": sure}
     try:
         chosen = predictor.accelerate(engine, engine_cache())
         say(f"engine: {chosen}")
@@ -66,8 +87,25 @@ def predict_file(
             answer=partial(predictor.answer, **options),
             model_key=f"{content_key([folder / DESCRIPTION, folder / WEIGHTS])} {options} {chosen} {predictor.device}",
             batch_size=batch_size,
+            products=None
+            if products is None
+            else ProductOutput(
+                products,
+                answer=partial(predictor.answer_and_distribution, **options),
+                pool=predictor.pool,
+                conclude=partial(
+                    predictor.conclude, min_confidence=sureness(folder, min_confidence, accuracy, of="products")
+                ),
+            ),
+            bands=accuracy is not None,
         )
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written: {error}") from error
-    say(f"{output}: " + ", ".join(f"{count} {status}" for status, count in sorted(report.statuses.items())))
+    say(f"{output}: {_told(report.statuses)}")
+    if products is not None:
+        say(f"{products}: {_told(report.products)} products")
     return InputError.exit_code if report.unreadable else 0
+
+
+def _told(statuses: Counter[str]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))

@@ -10,6 +10,7 @@ every run.
 
 import json
 import tempfile
+from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,6 +63,15 @@ class Judgement:
     reason: str
     table: str = ""  # markdown
     figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers on the validation pictures."""
+
+    pictures: list[str]  # the label of each
+    products: dict[str, str]  # of each product, from all its pictures
+    knows: set[str]  # all labels that it might have given
 
 
 def promote(params: Params, *, force: bool = False) -> Decision:
@@ -128,6 +138,7 @@ def _judge(params: Params, history: list[Event], challenger: str, *, force: bool
         "split": _split_rule(params),
         "promote": params.promote.model_dump(),
         "beam": params.evaluate.beam,
+        "levels": "pictures and products",  # what was compared before without products is compared again
     }
     report = _report(current, challenger)
     with suppress(OSError, ValueError, KeyError, TypeError):
@@ -142,20 +153,27 @@ def _judge(params: Params, history: list[Event], challenger: str, *, force: bool
 def _compare(params: Params, current: Event) -> Judgement:
     """What the figures say; the two models answer one after the other."""
     from atlas_model.dataset import load_split, load_taxonomy_json
-    from atlas_model.promotion import judge
+    from atlas_model.promotion import ProductAnswers, judge
 
     taxonomy = load_taxonomy_json(TAXONOMY)
     split = load_split(SPLITS, "val", taxonomy, WORK / "pixels")
     known_to_both = set(taxonomy.labels)
-    answers = []
+    answers, of_products = [], []
     for folder in (CHAMPION, CATEGORIZER):
-        found, knows = _answers(folder, split, taxonomy, params)
-        answers.append(found)
-        known_to_both &= knows
+        found = _answers(folder, split, taxonomy, params)
+        answers.append(found.pictures)
+        of_products.append(found.products)
+        known_to_both &= found.knows
+    actual = [taxonomy.labels[path] for path in split.paths]
+    right = dict(zip(split.product_ids, actual, strict=True))
+    both = [product for product in of_products[0] if product in of_products[1]]
     verdict = judge(
-        [taxonomy.labels[path] for path in split.paths],
+        actual,
         *answers,
         split.product_ids,
+        of_products=ProductAnswers(
+            [right[each] for each in both], *([of[each] for each in both] for of in of_products)
+        ),
         known=known_to_both,
         **params.promote.model_dump(),
     )
@@ -172,34 +190,55 @@ def _compare(params: Params, current: Event) -> Judgement:
 def _table(verdict: "Verdict") -> str:
     """The comparisons in markdown."""
     rows = [
-        "| figure | pictures | champion | challenger | difference | 95 % interval | margin | |",
+        "| figure | pictures or products | champion | challenger | difference | 95 % interval | margin | |",
         "|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     for c in verdict.comparisons:
-        cells = [in_markdown(c.figure), f"{c.pictures}", f"{c.champion:.4f}", f"{c.challenger:.4f}"]
+        cells = [in_markdown(c.figure), f"{c.count}", f"{c.champion:.4f}", f"{c.challenger:.4f}"]
         interval = f"{c.interval[0]:+.4f} to {c.interval[1]:+.4f}".replace(" ", "\N{NO-BREAK SPACE}")
         cells += [f"{c.challenger - c.champion:+.4f}", interval, f"{c.margin:g}"]
         rows.append(f"| {' | '.join([*cells, 'passed' if c.passed else '**failed**'])} |")
     return "\n".join([*rows, ""])
 
 
-def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params) -> tuple[list[str], set[str]]:
-    """The label that the model in ``folder`` gives each picture, and all labels that it knows."""
+def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params) -> Answers:
+    """What the model in ``folder`` answers.
+
+    Products of several pictures are answered from all of them, searched exactly; as many as ``evaluate.exact_nodes``
+    allows, chosen by ``evaluate.seed``. The answer of a product of one picture is that picture's.
+    """
     import numpy as np
 
     from atlas_model.predict import Predictor
+    from atlas_model.products import whole_products
     from atlas_model.progress import Progress
     from atlas_model.taxonomy import SEPARATOR
 
     model, preprocessing, device = _load(folder, params)
     predictor, pixels = Predictor(model, preprocessing, device), _pixels(split, preprocessing, taxonomy)
-    found = []
+    given, times = params.evaluate, Counter(split.product_ids)
+    several = np.array([times[product] > 1 for product in split.product_ids])
+    ids = [product for product in split.product_ids if times[product] > 1]
+    pooled = np.zeros(len(split), dtype=np.bool_)
+    pooled[several] = whole_products(ids, given.exact_nodes // predictor.nodes, given.seed)
+    pools = {split.product_ids[row]: predictor.pool() for row in np.flatnonzero(pooled)}
+    pictures: list[str] = []
     with Progress(f"promote: {folder.name} answers", len(split), "pictures") as progress:
-        for start in range(0, len(split), params.evaluate.batch_size):
-            batch = np.array(pixels[start : start + params.evaluate.batch_size])  # torch wants no read-only map
-            found += [SEPARATOR.join(best.path) for (best,) in predictor.answer(batch, params.evaluate.beam)]
+        for start in range(0, len(split), given.batch_size):
+            rows = slice(start, start + given.batch_size)
+            batch = np.array(pixels[rows])  # torch wants no read-only map
+            pictures += [SEPARATOR.join(best.path) for (best,) in predictor.answer(batch, given.beam)]
+            if pooled[rows].any():
+                log_p = predictor.distribution(batch[pooled[rows]])
+                for row, of_picture in zip(np.flatnonzero(pooled[rows]), log_p, strict=True):
+                    pools[split.product_ids[start + row]].add(of_picture[None])
             progress.advance(len(batch))
-    return found, set(model.taxonomy.labels)
+    products = {
+        product: label for product, label in zip(split.product_ids, pictures, strict=True) if times[product] == 1
+    }
+    for product, pool in pools.items():
+        products[product] = model.taxonomy.labels[pool.path]
+    return Answers(pictures, products, set(model.taxonomy.labels))
 
 
 def _load(folder: Path, params: Params) -> tuple["Categorizer", "Preprocessing", "torch.device"]:

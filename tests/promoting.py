@@ -30,8 +30,8 @@ def make_project(folder: Path, git_env: dict[str, str]) -> None:
         subprocess.run(["git", *arguments], cwd=folder, env=git_env, check=True)
 
 
-def write_validation(folder: Path, taxonomy: Taxonomy) -> None:
-    """The validation pictures, of which there are `SHARE` of each category, and the taxonomy."""
+def write_validation(folder: Path, taxonomy: Taxonomy, pictures: int = 1) -> None:
+    """The validation pictures, of which there are `SHARE` of each category, ``pictures`` a product; the taxonomy."""
     (folder / paths.SPLITS).mkdir(parents=True, exist_ok=True)
     taxonomy.save(folder / paths.TAXONOMY)
     labels = [label for label, count in SHARE.items() for _ in range(count)]
@@ -39,7 +39,8 @@ def write_validation(folder: Path, taxonomy: Taxonomy) -> None:
         for number, label in enumerate(labels):
             image_id = f"{number:03d}"
             png = encode_png(Image.new("L", (16, 16), number))
-            row = {"image": {"bytes": png, "path": f"{image_id}.png"}, "image_id": image_id, "product_id": image_id}
+            row = {"image": {"bytes": png, "path": f"{image_id}.png"}, "image_id": image_id}
+            row["product_id"] = f"{number // pictures:03d}"
             writer.append(row | {"title": "", "taxonomy": [label], "label": label, "split": "val"})
 
 

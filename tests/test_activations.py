@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from atlas_model import activations
-from atlas_model.activations import Activations, load_activations
+from atlas_model.activations import Activations, forward_seconds, load_activations
 from atlas_model.augmentation import Augmentation
 from atlas_model.dataset import Split, ahead
 from atlas_model.encoder import Encoder, build_encoder
@@ -89,6 +89,19 @@ def test_holds_what_the_encoder_says_and_is_read_again(tmp_path: Path) -> None:
     assert len(again) == ROWS
 
 
+def test_tells_what_the_forward_pass_took_also_when_it_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert forward_seconds(tmp_path, "train") is None
+    clock = iter(range(100))
+    monkeypatch.setattr(activations.time, "perf_counter", lambda: float(next(clock)))
+    load(make_encoder(), make_split(), tmp_path)
+    assert forward_seconds(tmp_path, "train") == 4 / ROWS, "a second for each of four batches"
+    load(make_encoder(dies_after=0), make_split(), tmp_path)
+    assert forward_seconds(tmp_path, "train") == 4 / ROWS
+    assert forward_seconds(tmp_path, "val") is None
+
+
 def test_anything_changed_is_computed_anew_and_the_old_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = set()
     split = make_split()
@@ -115,13 +128,14 @@ def test_anything_changed_is_computed_anew_and_the_old_removed(tmp_path: Path, m
     ]:
         found = load(encoder, variant, tmp_path).of(np.arange(ROWS), CPU)
         torch.testing.assert_close(found, expected(encoder, variant), rtol=1e-3, atol=1e-3)
-        (path,) = tmp_path.glob("train-*")
+        (path,) = tmp_path.glob("train-*.npy")
+        assert len(list(tmp_path.glob("train-*"))) == 2, "its timing beside it"
         names.add(path.name)
     assert len(names) == 7
     monkeypatch.setattr(activations.encoder_module, "__file__", __file__)
     load(make_encoder(), split, tmp_path)
     assert not names & {path.name for path in tmp_path.iterdir()}, "other code may make other cells of the same"
-    assert len(list(tmp_path.glob("val-*"))) == 1, "the other split keeps its own"
+    assert len(list(tmp_path.glob("val-*.npy"))) == 1, "the other split keeps its own"
 
 
 @pytest.mark.parametrize("torn_bytes", [0, 100])
@@ -137,7 +151,7 @@ def test_a_killed_run_goes_on_after_its_last_whole_row(torn_bytes: int, tmp_path
     found = load(encoder, split, tmp_path)
     assert encoder.seen == 1 + ROWS - 12 + (torn_bytes > 0)
     torch.testing.assert_close(found.of(np.arange(ROWS), CPU), expected(encoder, split), rtol=1e-3, atol=1e-3)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".npy"]
 
 
 @pytest.mark.usefixtures("little_room")

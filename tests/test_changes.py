@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from atlas_model.errors import InputError
-from atlas_model.records import PRODUCTS
+from atlas_model.records import LATER_COLUMNS, PRODUCTS, read_table
 from crawlers.changes import SCHEMA, as_table, changes, write_changes
 from flows.changes_command import products_of, report_changes
 from flows.cli import main
@@ -62,6 +62,26 @@ def test_what_is_added_removed_and_changed() -> None:
     assert {change.change for change in changes(BEFORE, table())} == {"removed"}
 
 
+def test_stock_brand_and_numbers_are_compared_where_both_crawls_read_them() -> None:
+    before = table(row(1, availability="InStock", brand="Acme"), row(2, availability="InStock", gtin="4006381333931"))
+    after = table(row(1, availability="OutOfStock", brand="Acme"), row(2, availability=None, mpn="M-1"))
+    assert [tuple(change)[1:] for change in changes(before, after)] == [
+        ("a.test:1", "changed", "availability", "InStock", "OutOfStock"),
+        ("a.test:2", "changed", "availability", "InStock", None),
+    ]
+
+
+def test_products_of_version_0_1_0_are_read_with_nulls(tmp_path: Path) -> None:
+    path = tmp_path / "old.parquet"
+    pq.write_table(BEFORE.drop_columns(list(LATER_COLUMNS)), path)
+    read = read_table(path, PRODUCTS, "crawl")
+    assert read.schema.equals(PRODUCTS)
+    assert read.equals(BEFORE)
+    pq.write_table(BEFORE.drop_columns(["title"]), path)
+    with pytest.raises(InputError, match="missing: title"):
+        read_table(path, PRODUCTS, "crawl")
+
+
 def test_both_files_say_the_same_and_a_table_counts(tmp_path: Path) -> None:
     counts = write_changes(tmp_path / "c.parquet", changes(BEFORE, AFTER))
     assert write_changes(tmp_path / "deep/c.csv", changes(BEFORE, AFTER)) == counts
@@ -72,9 +92,9 @@ def test_both_files_say_the_same_and_a_table_counts(tmp_path: Path) -> None:
             {name: value or "" for name, value in change.items()} for change in stored.to_pylist()
         ]
     assert as_table(counts) == [
-        "site    added  removed  price  title  pictures",
-        "a.test  1      1        3      1      1",
-        "all     1      1        3      1      1",
+        "site    added  removed  price  title  pictures  availability  brand  gtin  mpn",
+        "a.test  1      1        3      1      1         0             0      0     0",
+        "all     1      1        3      1      1         0             0      0     0",
     ]
 
 
@@ -108,7 +128,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_command_writes_a_file_and_prints_a_table(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["crawl", "changes", OLD, NEW]) == 0
     said = capsys.readouterr()
-    assert said.out.splitlines()[-1] == "all     1      1        3      1      1"
+    assert said.out.splitlines()[-1] == "all     1      1        3      1      1         0             0      0     0"
     assert said.err == f"written: reports/changes/{OLD}..{NEW}.csv\n"
     assert (kept / f"reports/changes/{OLD}..{NEW}.csv").is_file()
     assert main(["crawl", "changes", OLD, NEW, "--output", "c.parquet"]) == 0

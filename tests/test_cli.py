@@ -213,6 +213,10 @@ def test_check_tells_the_faults_of_all_files(here: Path, capsys: pytest.CaptureF
     assert main(["check"]) == 2
     assert "m.json" in capsys.readouterr().err
 
+    (here / "params.yaml").write_text(params.replace("source: demo", "source: shops"))
+    assert main(["check"]) == 2
+    assert "data/zoom/labelled: expected labelled images of your own" in capsys.readouterr().err
+
     (here / "params.yaml").write_text(params.replace("beam: 5", "beam: five"))
     assert main(["check"]) == 2
     assert "evaluate.beam" in capsys.readouterr().err

@@ -63,9 +63,11 @@ def test_other_hosts_in_urls(host: str) -> None:
     assert not is_blocked_literal(host, {})
 
 
-async def get(url: str, server: RawServer, dns: AbstractResolver | None = None) -> tuple[int, str]:
-    """What ``url`` says to a client that finds shop.test at the server."""
-    async with open_session({"shop.test": ("127.0.0.1", server.port)}) as client:
+async def get(
+    url: str, server: RawServer, dns: AbstractResolver | None = None, host: str = "shop.test"
+) -> tuple[int, str]:
+    """What ``url`` says to a client that finds ``host`` at the server."""
+    async with open_session({host: ("127.0.0.1", server.port)}) as client:
         if dns is not None:
             resolver = client.connector._resolver
             await resolver._dns.close()
@@ -84,6 +86,26 @@ def test_a_mapped_host_is_reached_under_its_name() -> None:
     with raw_serving(RawServer({"/": response(b"yes")})) as server:
         assert asyncio.run(get("http://shop.test/", server)) == (200, "yes")
         assert b"\r\nHost: shop.test\r\n" in server.requests[0]
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9001/x"),
+        ("127.0.0.1", "http://127.0.0.1/x"),
+        ("10.1.2.3", "http://10.1.2.3:80/x"),
+        ("::1", "http://[::1]:9001/x"),
+    ],
+)
+def test_a_mapped_ip_address_is_reached_at_the_mapped_port_whatever_port_the_url_says(host: str, url: str) -> None:
+    with raw_serving(RawServer({"/x": response(b"yes")})) as server:
+        assert asyncio.run(get(url, server, host=host)) == (200, "yes")
+
+
+def test_a_mapped_ip_address_leads_to_no_other_port() -> None:
+    with raw_serving(RawServer({"/x": response(b"mapped")})) as mapped, raw_serving(RawServer()) as other:
+        assert asyncio.run(get(f"http://127.0.0.1:{other.port}/x", mapped, host="127.0.0.1")) == (200, "mapped")
+        assert not other.requests
 
 
 @pytest.mark.parametrize("host", [*LOOPBACK, "localhost"])

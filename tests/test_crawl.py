@@ -212,6 +212,25 @@ def test_labels_of_one_product_under_several_urls_are_settled_together(tmp_path:
     assert (settlement.dropped, settlement.two_categories) == ({"duplicate": 1}, 1)
 
 
+@pytest.mark.parametrize("field", ["sku", "mpn"])
+def test_products_that_share_a_style_number_stay_several(tmp_path: Path, field: str) -> None:
+    def kurta(colour: str) -> Reply:
+        data = {"@type": "Product", "name": f"Kurta {colour}", field: "STYLE7", "image": f"/{colour}.jpg"}
+        script = f'<script type="application/ld+json">{json.dumps(data)}</script>'
+        return Reply(f"<html><head>{script}</head></html>", headers={"Content-Type": "text/html"})
+
+    shop = Shop({f"/p/{colour}": kurta(colour) for colour in ("red", "blue", "green")})
+    shop.pages |= {f"/sale/{name}": product("Cap", "C-1", "/cap.jpg") for name in ("1", "2")}
+    shop.pages["/c"] = listing(*shop.pages)
+    with serving(shop):
+        result = run(shop, [source("/c")], tmp_path)
+    found = {row["product_id"]: row["title"] for row in rows(tmp_path)}
+    kurtas = {f"http://{HOST}/p/{colour}": f"Kurta {colour}" for colour in ("red", "blue", "green")}
+    assert found == kurtas | {f"{HOST}:C-1": "Cap"}
+    assert (result.products, result.dropped) == (4, {"duplicate": 1})
+    assert result.shared_numbers == (field == "sku")
+
+
 def test_jobs_and_reports_survive_the_way_to_the_child(tmp_path: Path) -> None:
     job = CrawlJob(
         "now",

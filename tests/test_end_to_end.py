@@ -127,6 +127,7 @@ def test_metrics_have_the_names_that_stay(project: Project) -> None:
             "unconstrained_invalid_share",
             "unconstrained_micro_f1",
             "min_confidence_0.9",
+            "products",
         }
         assert figures["invalid_paths"] == 0
         assert figures["n"] > 0
@@ -235,18 +236,19 @@ def test_a_manifest_goes_the_same_way(project: Project) -> None:
         for product in products
     ]
     images[0]["filename"] = "../../outside.jpg"
-    images[1]["image_url"] = "file:///etc/passwd"
+    images[1]["image_url"] = "ftp://shop-a.demo.test/1.jpg"
     images[2]["image_url"] = "http://shop-a.demo.test/no-such-picture.jpg"
     (project.root / "mine.json").write_text(json.dumps({"images": images}))
     with running_shop() as connect_map:
         connect = {host: f"{address}:{port}" for host, (address, port) in connect_map.items()}
         crawl = {"source": "manifest", "manifest": "mine.json", "connect": connect}
-        project.set({"crawl": crawl, "split": {"labels": "met"}})
-        assert set(project.repro()) == set(STAGES) - {"zoom_train"}
+        project.set({"crawl": crawl, "split": {"labels": "met"}, "zoom": {"enabled": False}})
+        assert set(project.repro()) == set(STAGES)
     statuses = {ref["image_url"]: ref["status"] for ref in project.table("data/images/refs.parquet")}
     assert statuses[images[1]["image_url"]] == "bad_url"
     assert statuses[images[2]["image_url"]] == "http_404"
     assert project.metrics("crawl")["products"] == len(images)
     assert project.metrics("zoom")["shop"] is None, "nobody knows the truth"
+    assert project.metrics("zoom")["pictures"]["zoomed"] == 0 < project.metrics("zoom")["pictures"]["not_filtered"]
     assert project.metrics("evaluate")["test"]["invalid_paths"] == 0
     assert not list(project.root.parent.rglob("outside.jpg"))

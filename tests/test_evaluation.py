@@ -1,5 +1,6 @@
 """What an evaluation says of models with random weights, held against asking them directly."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,58 @@ def test_the_abstention_curve_ends_where_nobody_is_that_sure(split: Split) -> No
     assert depths == sorted(depths, reverse=True)
     assert last["min_confidence"] == 0.99
     assert evaluation.figures["min_confidence_0.9"] in evaluation.abstention
+
+
+@pytest.mark.parametrize("normalize", ["vocabulary", "children"])
+def test_products_are_answered_from_all_their_images(split: Split, normalize: Normalize) -> None:
+    products = [f"p{row % 12}" if row < 24 else str(row) for row in range(COUNT)]  # 12 pairs, 6 single images
+    paths = np.concatenate([split.paths[:12], split.paths[:12], split.paths[24:]])
+    of_products = replace(split, product_ids=products, paths=paths)
+    model = make_model(normalize, temperature=2.0)
+    rows = np.arange(COUNT)[::-1].copy()
+    evaluation = evaluate(model, of_products, rows, beam=5, length_normalization=0.0, exact_nodes=1000, **HOW)
+    _, log_p = model.exact(split.pictures(np.arange(COUNT), CPU))
+    ends = log_p.exp()[:, TAXONOMY.trie.routes.max(axis=1)].double().numpy()
+    table = {row["product_id"]: row for row in evaluation.product_table(TAXONOMY).to_pylist()}
+    assert set(table) == set(products)
+    right, confidence, disagree = [], [], []
+    for product, row in table.items():
+        own = [index for index, each in enumerate(products) if each == product]
+        mean = ends[own].mean(axis=0)
+        assert TAXONOMY.labels.index(row["predicted_category"]) == mean.argmax()
+        assert row["log_probability"] == pytest.approx(np.log(mean.max()), abs=1e-4)
+        assert (row["images"], row["split_value"]) == (len(own), "test")
+        assert row["actual_category"] == TAXONOMY.labels[paths[own[0]]]
+        assert row["disagree"] == (set(ends[own].argmax(axis=1)) != {mean.argmax()})
+        right.append(row["actual_category"] == row["predicted_category"])
+        confidence.append(mean.max())
+        disagree += [row["disagree"]] * (len(own) > 1)
+    figures = evaluation.figures["products"]
+    assert (figures["n"], figures["several_images"]) == (18, 12 / 18)
+    assert figures["micro_f1"] == pytest.approx(np.mean(right))
+    assert figures["ece"] == pytest.approx(expected_calibration_error(np.array(confidence), np.array(right)), abs=1e-5)
+    assert 0 < figures["disagree"] == np.mean(disagree) < 1
+    assert figures["intervals"]["micro_f1"][0] <= figures["micro_f1"] <= figures["intervals"]["micro_f1"][1]
+
+
+def test_a_sample_that_is_searched_exactly_has_whole_products(split: Split) -> None:
+    of_products = replace(split, product_ids=[f"p{row % 10}" for row in range(COUNT)])
+    nodes = len(TAXONOMY.trie.path)
+    evaluation = evaluate(
+        make_model(), of_products, np.arange(COUNT), beam=5, length_normalization=0.0, exact_nodes=14 * nodes, **HOW
+    )
+    assert evaluation.figures["exact_n"] == 12
+    assert evaluation.figures["products"]["n"] == 4
+    assert evaluation.pooled is not None and set(evaluation.pooled.images.tolist()) == {3}
+
+
+def test_where_each_product_has_one_image_products_are_images(split: Split) -> None:
+    figures = measure(make_model("children", temperature=2.0), split).figures
+    for name in ("micro_f1", "macro_f1", "n"):
+        assert figures["products"][name] == figures[name]
+    assert figures["products"]["ece"] == pytest.approx(figures["ece"], abs=1e-5)
+    assert figures["products"]["disagree"] is None
+    assert figures["products"]["intervals"]["macro_f1"] == pytest.approx(figures["intervals"]["macro_f1"])
 
 
 def test_the_baseline(split: Split) -> None:

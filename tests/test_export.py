@@ -191,3 +191,19 @@ def test_what_the_command_refuses(
     assert main(["export", str(tmp_path / "out"), "--model", saved, "--format", "openvino"]) == 2
     assert "export to openvino: needs no_such_package" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@needs("onnx")
+@torch.no_grad()
+def test_a_path_head_is_a_graph_of_its_own(tmp_path: Path) -> None:
+    architecture = Architecture("small", 1, "native", 4, 4, 4, 0.0, normalize="children", path_head=True)
+    torch.manual_seed(1)
+    model = Categorizer(architecture, TAXONOMY).eval()
+    save(model, tmp_path / "model", Preprocessing(SIZE, "L", "pad"), params={}, metrics={})
+    assert main(["export", str(tmp_path / "out"), "--model", str(tmp_path / "model"), "--format", "onnx"]) == 0
+    edges = json.loads((tmp_path / "out/export.json").read_text())["edges"]
+    cells = torch.randn(3, 9, 128)
+    (found,) = run_onnx(tmp_path / "out", "path_head")(cells=cells.numpy())
+    np.testing.assert_allclose(found, model.path_head(cells).numpy(), rtol=0, atol=1e-4)
+    assert len(edges["parent"]) == len(edges["token"]) == found.shape[1]

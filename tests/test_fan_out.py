@@ -96,7 +96,7 @@ def project_params(runner: str = "threads", connect: dict[str, str] | None = Non
     content["pipeline"] |= {"runner": runner, "workers": 2}
     content["crawl"] |= {"source": "manifest", "connect": connect or {}}
     content["fetch"] |= {"shard_rows": 6, "max_attempts": 1, "max_failed_share": 1.0}
-    content["zoom"] |= {"batch_size": 4, "device": "cpu"}
+    content["zoom"] |= {"batch_size": 4, "device": "cpu", "max_share": 1.0}
     content["evaluate"] |= {"batch_size": 8, "train_sample": 40, "overlays": 1, "resamples": 20, "device": "cpu"}
     return Params.model_validate(content)
 

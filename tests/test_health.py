@@ -14,6 +14,7 @@ from tests.servers import HOST, Reply, Shop, serving
 
 def row(**values: Any) -> dict[str, Any]:
     empty = {"title": None, "price": None, "currency": None, "breadcrumb": [], "details": [], "image_urls": []}
+    empty |= dict.fromkeys(("availability", "brand", "gtin", "mpn"))
     return empty | {"field_sources": []} | values
 
 
@@ -22,7 +23,7 @@ def test_shares_are_of_the_pages_that_could_be_read() -> None:
     shirt = row(title="Shirt", price=0, image_urls=["u"], field_sources=[("title", "json-ld"), ("price", "css")])
     tally.add_page(shirt, None)
     tally.add_product(shirt)
-    tally.add_page(row(title="No picture"), "no_image")
+    tally.add_page(row(title="No picture", availability="InStock"), "no_image", unreadable=3)
     tally.add_page(None, "http_404")
     tally.add_page(None, "robots")
     assert tally.to_json() == {
@@ -32,7 +33,19 @@ def test_shares_are_of_the_pages_that_could_be_read() -> None:
         "listing_pages": 2,
         "items_per_listing_page": 4.5,
         "success_rate": 0.3333,  # the page that robots.txt forbids is no failure
-        "coverage": {"title": 1.0, "price": 0.5, "currency": 0, "breadcrumb": 0, "details": 0, "image_urls": 0.5},
+        "unreadable_json_ld": 1,
+        "coverage": {
+            "title": 1.0,
+            "price": 0.5,
+            "currency": 0,
+            "availability": 0.5,
+            "brand": 0,
+            "gtin": 0,
+            "mpn": 0,
+            "breadcrumb": 0,
+            "details": 0,
+            "image_urls": 0.5,
+        },
         "dropped": {"http_404": 1, "no_image": 1, "robots": 1},
         "field_sources": {"price": {"css": 1}, "title": {"json-ld": 1}},
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from atlas_model.errors import AtlasError
-from crawlers.journal import LISTING, PRODUCT, SITEMAP, Journal, Page
+from crawlers.journal import LISTING, PRODUCT, SITEMAP, Identity, Journal, Page
 
 ROOT = Path(__file__).resolve().parent.parent
 URL = "http://a.test/p/1"
@@ -18,6 +18,10 @@ URL = "http://a.test/p/1"
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "work/journal.sqlite"
+
+
+def _as_said(said: str, rank: int) -> Identity:
+    return Identity(said, said, said)
 
 
 def begun(path: Path, snapshot: str = "one", reader: str = "r") -> Journal:
@@ -72,7 +76,7 @@ def test_links_and_faults_are_those_of_one_run(path: Path) -> None:
         assert journal.found == 3
         journal.fault(PRODUCT, URL, "timeout")
         journal.put(PRODUCT, URL + "0", Page(dropped="robots", reader="r"))
-        found = list(journal.products(lambda said, rank: said))
+        found = list(journal.products(_as_said))
         assert [(one.url[-3:], one.dropped, one.ranks) for one in found] == [
             ("p/1", "timeout", [0, 1]),
             ("/10", "robots", [0]),
@@ -81,7 +85,7 @@ def test_links_and_faults_are_those_of_one_run(path: Path) -> None:
         assert list(journal.faults(PRODUCT)) == [(URL, "timeout", "a.test")]
         assert journal.found_by_site() == {"a.test": 3}
     with begun(path) as journal:
-        assert list(journal.products(lambda said, rank: said)) == list(journal.faults(PRODUCT)) == []
+        assert list(journal.products(_as_said)) == list(journal.faults(PRODUCT)) == []
 
 
 def test_products_come_sorted_as_python_sorts(path: Path) -> None:
@@ -90,7 +94,7 @@ def test_products_come_sorted_as_python_sorts(path: Path) -> None:
         journal.link([f"http://a.test/{number}" for number in range(len(names))], 0, "a.test")
         for number, name in enumerate(names):
             journal.put(PRODUCT, f"http://a.test/{number}", Page(name, reader="r"))
-        assert [found.product_id for found in journal.products(lambda said, rank: said)] == sorted(names)
+        assert [found.product_id for found in journal.products(_as_said)] == sorted(names)
 
 
 def test_urls_that_differ_in_their_query_only_are_believed_to_be_one_page_after_three(path: Path) -> None:

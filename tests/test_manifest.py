@@ -60,10 +60,19 @@ def test_rows_of_one_filename_are_products_of_their_own(tmp_path: Path) -> None:
 
 
 def test_odd_names_and_urls_are_kept_as_they_are(tmp_path: Path) -> None:
-    odd = product("../../etc/passwd", image_url="file:///etc/passwd")
+    odd = product("../../etc/passwd", image_url="ftp:///etc/passwd")
     (row,) = read_manifest_products(write(tmp_path, {"images": [odd]})).to_pylist()
     assert row["product_id"] == "manifest:../../etc/passwd"
-    assert row["image_urls"] == ["file:///etc/passwd"]
+    assert row["image_urls"] == ["ftp:///etc/passwd"]
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", " FILE:a.jpg", "file://localhost/a.jpg"])
+def test_file_urls_are_refused_with_the_source_that_reads_local_files(tmp_path: Path, url: str) -> None:
+    path = write(tmp_path, {"images": [product(), product(image_url=url), product(image_url="file:///b.jpg")]})
+    with pytest.raises(InputError, match=r"got 2 that begin with file: \(first: .*crawl\.source to files") as caught:
+        read_manifest_products(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert "atlas init --images DIR --table FILE" in str(caught.value)
 
 
 def test_labelled_rows_keep_their_order_and_repeats(tmp_path: Path) -> None:

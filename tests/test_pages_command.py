@@ -50,6 +50,7 @@ def test_a_product_is_printed_field_by_field_with_its_sources(shop: Shop, capsys
         ["title", "heuristic", "Shirt", "[2J<b>"],
         ["price", "heuristic", "12.50"],
         ["currency", "heuristic", "EUR"],
+        ["availability", "price", "InStock"],
         ["image_urls", "(1)", "heuristic", f"http://{HOST}/1.jpg"],
         ["details", "(1)", "heuristic", "Fit\ufffd:", "Slim"],
         ["missing:", "sku,", "breadcrumb"],
@@ -68,15 +69,24 @@ def test_a_listing_is_printed_with_how_it_goes_on(shop: Shop, capsys: pytest.Cap
     assert "missing" not in out
 
 
+def test_json_ld_that_cannot_be_read_is_said(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    script = '<script type="application/ld+json">{"name": "5" heel"}</script>'
+    shop.pages["/p/odd"] = Reply(f"{script}<h1>Shirt</h1><img src=/1.jpg>", headers={"Content-Type": "text/html"})
+    assert attempt("/p/odd") == 0
+    assert "unreadable: 1 of the page's JSON-LD scripts are no JSON\n" in capsys.readouterr().out
+
+
 def test_what_it_is_can_be_said(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     assert attempt("/c", "--as", "product") == 1  # no picture of its own
-    assert "missing: price, currency, sku, breadcrumb, image_urls, details" in capsys.readouterr().out
+    assert "missing: price, currency, availability, sku, breadcrumb, image_urls, details" in capsys.readouterr().out
 
 
 def test_a_page_of_no_use_fails(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     shop.pages["/empty"] = Reply("")
     assert attempt("/empty") == 1
-    assert "missing: title, price, currency, sku, breadcrumb, image_urls, details" in capsys.readouterr().out
+    assert (
+        "missing: title, price, currency, availability, sku, breadcrumb, image_urls, details" in capsys.readouterr().out
+    )
 
 
 def test_a_file_is_read_without_asking_anybody(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,12 +91,12 @@ def test_all_faults_are_told_at_once_each_with_its_place(tmp_path: Path) -> None
         "product_url: expected a regular expression",
         "listing.items.0.css: expected a CSS selector",
         "listing.items.1.jmespath: expected a jmespath expression",
-        "listing.items.2: expected css, jmespath or both, or url alone",
+        "listing.items.2: expected css, jmespath or both, or url alone, or value alone",
         "listing.page_url.template: expected a URL with one {page} in it, as in \"?page={page}\"; got '?page='",
         "listing.page_url.first: ",
         "product.colour: unknown key",
         "product.details.0: expected rows with name and value, or lines",
-        "product.sku.0: expected css, jmespath or both, or url alone",
+        "product.sku.0: expected css, jmespath or both, or url alone, or value alone",
         "rewrite_image_urls.0: expected a replacement that names groups of find",
         "browser.wait_for: ",
         "browser.scroll: ",
@@ -190,7 +190,15 @@ def test_a_profile_wins_over_mark_up_where_it_speaks_and_nowhere_else() -> None:
     body = f'<script type="application/ld+json">{json.dumps(data)}</script><h1>Heading</h1>'
     item = read("product: {title: h1, price: .none}", body, "product")
     assert (item["name"], item["price"], item["sku"]) == ("Heading", "3.00", "J-1")
-    assert item["field_sources"] == {"name": "profile", "price": "json-ld", "sku": "json-ld", "images": "json-ld"}
+    found = {"name": "profile", "price": "json-ld", "sku": "json-ld", "images": "json-ld", "availability": "price"}
+    assert item["field_sources"] == found
+
+
+def test_a_constant_is_on_every_page_and_a_bare_code_is_no_selector() -> None:
+    item = read("product: {currency: {value: USD}}", "<h1>A</h1><p class=price>$ 5</p>", "product")
+    assert (item["price"], item["currency"], item["field_sources"]["currency"]) == ("5.00", "USD", "profile")
+    with pytest.raises(ValueError, match=r"a constant is written \{value: USD\}"):
+        read("product: {currency: USD}", "", "product")
 
 
 TILES = "<a class=t href=/p/1?x=1>1</a><a class=t href=/p/2>2</a><a class=t href=/about>x</a>"

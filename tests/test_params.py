@@ -119,6 +119,30 @@ def test_places_in_a_network_of_ones_own(tmp_path: Path, content: dict[str, Any]
     assert faults_of(tmp_path, content).count('as in "127.0.0.1:8000"') == 3
 
 
+def test_all_faults_of_the_columns_of_a_table_at_once(tmp_path: Path, content: dict[str, Any]) -> None:
+    columns = content["crawl"]["files"]["columns"]
+    columns |= {"image": None, "category": [], "title": 3, "colour": "colour"}
+    del columns["price"]
+    text = faults_of(tmp_path, content)
+    assert "5 faults" in text, text
+    for told in (
+        "image: ",
+        "category: List should have at least 1",
+        "title: ",
+        "colour: unknown key",
+        "price: missing",
+    ):
+        assert f"  - crawl.files.columns.{told}" in text, text
+
+
+def test_a_separator_is_for_one_category_column(tmp_path: Path, content: dict[str, Any]) -> None:
+    files = content["crawl"]["files"]
+    files["columns"]["category"] = ["gender", "type"]
+    assert "crawl.files: separator is for one category column" in faults_of(tmp_path, content)
+    files["separator"] = None
+    assert load(tmp_path, content).crawl.files.columns.category == ["gender", "type"]
+
+
 @pytest.mark.parametrize("content", ["", "[]", "crawl", "crawl: 3", "a: {b: [", "\x00", "!!python/object:os.system {}"])
 def test_files_that_are_no_parameters(tmp_path: Path, content: str) -> None:
     assert "params.yaml" in faults_of(tmp_path, content)

@@ -145,3 +145,16 @@ def test_damage_inside_a_file_is_told(tmp_path: Path) -> None:
     file.write_bytes(data)
     with pytest.raises(InputError, match=r"a\.parquet: expected a whole Parquet file"):
         list(open_source(file).start_at(400))
+
+
+def test_a_folder_or_a_column_says_whose_picture_it_is(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/deep/2.png", "a/3.png", "b.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    found = [(picture.name, picture.product_id) for picture in open_source(tmp_path / "in", products=True).start_at(0)]
+    assert found == [("a/1.png", "a"), ("a/3.png", "a"), ("a/deep/2.png", "a/deep"), ("b.png", "b.png")]
+    table = images(range(5)).append_column("product_id", pa.array(["x", "y", "x", "", "y"]))
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=2)
+    pictures = list(open_source(tmp_path / "in.parquet", products=True).start_at(1))
+    assert [picture.product_id for picture in pictures] == ["y", "x", "", "y"]
+    assert {picture.product_id for picture in open_source(tmp_path / "in.parquet").start_at(0)} == {None}

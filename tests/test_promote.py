@@ -5,27 +5,30 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-from atlas_model.categorizer import load_categorizer
+from atlas_model.categorizer import Architecture, Categorizer, load_categorizer, save
 from atlas_model.checkpoint import DESCRIPTION
+from atlas_model.dataset import load_split
 from atlas_model.errors import AtlasError, CheckpointError, InputError, MissingError
 from atlas_model.files import locked
 from atlas_model.images import Preprocessing, encode_png
 from atlas_model.params import Params, load_params
+from atlas_model.predict import Predictor
 from atlas_model.records import IMAGES, write_table
 from atlas_model.taxonomy import Taxonomy
 from flows import champion, dvc_repo
 from flows.champion import HISTORY, POINTER, roll_back
 from flows.cli import main
 from flows.model_folders import CHAMPION, model_folder
-from flows.promote import REPORTS, promote
+from flows.promote import REPORTS, _answers, promote
 from flows.stages import paths
-from tests.promoting import SHARE, TAXONOMY, make_project, train, write_validation
+from tests.promoting import SHARE, STORED, TAXONOMY, make_project, train, write_validation
 
 
 @pytest.fixture
@@ -106,6 +109,37 @@ def test_an_answer_is_not_worked_out_twice(params: Params, monkeypatch: pytest.M
     write_validation(Path(), Taxonomy([*TAXONOMY.paths, ("Hats",)]))
     with pytest.raises(pytest.fail.Exception):
         promote(params)
+
+
+def test_products_are_compared_too(params: Params) -> None:
+    write_validation(Path(), TAXONOMY, pictures=5)
+    train("Shirts")
+    promote(params)
+    train("Shirts", sure=6.0)
+    decision = promote(params)
+    assert decision.promoted
+    assert "| micro F of products | 14 | 0.5714 | 0.5714 |" in decision.markdown
+    assert "| micro F | 70 | 0.5714 | 0.5714 |" in decision.markdown
+
+
+def test_a_product_of_several_pictures_is_answered_from_all_of_them(params: Params) -> None:
+    write_validation(Path(), TAXONOMY, pictures=3)
+    torch.manual_seed(2)
+    model = Categorizer(Architecture("small", 1, "native", 4, 4, 4, 0.0, "children"), TAXONOMY).eval()
+    with torch.no_grad():
+        model.decoder.output.weight.mul_(200)
+    save(model, paths.CATEGORIZER, STORED, params={}, metrics={})
+    split = load_split(paths.SPLITS, "val", TAXONOMY, paths.WORK / "pixels")
+    answers = _answers(paths.CATEGORIZER, split, TAXONOMY, params)
+    predictor = Predictor(model, STORED, torch.device("cpu"))
+    for product, rows in ((name, [r for r in range(70) if split.product_ids[r] == name]) for name in answers.products):
+        pool = predictor.pool()
+        pool.add(predictor.distribution(np.array(split.pixels[rows])))
+        assert answers.products[product] == TAXONOMY.labels[pool.path]
+    assert len(answers.products) == 24, "the last one has a single picture"
+    assert len(set(answers.pictures)) > 1, "else this would prove little"
+    few = changed(params, evaluate={"exact_nodes": 6 * len(TAXONOMY.trie.path)})
+    assert len(_answers(paths.CATEGORIZER, split, TAXONOMY, few).products) == 3, "two of three pictures, and the last"
 
 
 def test_the_margins_are_those_of_the_parameters(params: Params) -> None:

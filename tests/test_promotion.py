@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from atlas_model.intervals import PERCENTILES, draws
-from atlas_model.promotion import Verdict, judge
+from atlas_model.promotion import HEADLINE, OF_PRODUCTS, ProductAnswers, Verdict, judge
 
 CATEGORIES = ("Shirts", "Jeans", "Bags")
 RULE: dict[str, Any] = {"margin": 0.02, "category_margin": 0.1, "large_category": 50, "resamples": 200, "seed": 1}
@@ -54,7 +54,7 @@ def test_figures_and_intervals_are_those_of_the_drawn_pictures() -> None:
     low, high = np.percentile(differences, PERCENTILES, axis=0)
     assert [c.interval[0] for c in found.comparisons] == pytest.approx(low)
     assert [c.interval[1] for c in found.comparisons] == pytest.approx(high)
-    assert [c.pictures for c in found.comparisons] == [90, *(actual.count(name) for name in sorted(CATEGORIES))]
+    assert [c.count for c in found.comparisons] == [90, *(actual.count(name) for name in sorted(CATEGORIES))]
 
 
 def test_the_same_answers_pass_with_no_margin_at_all() -> None:
@@ -127,3 +127,39 @@ def test_only_what_both_know_is_compared() -> None:
     assert not nothing.accepted
     assert nothing.comparisons == ()
     assert nothing.reason == "nothing to compare on: of 420 validation pictures none has a category that both know"
+
+
+def test_products_are_compared_beside_pictures() -> None:
+    generator = np.random.default_rng(5)
+    right = generator.choice(CATEGORIES, 60)
+    old, new = (np.where(generator.random(60) < share, right, "Bags") for share in (0.6, 0.8))
+    given = ProductAnswers(right.tolist(), old.tolist(), new.tolist())
+    found = verdict(ACTUAL, ACTUAL, ACTUAL, of_products=given, known={"Shirts", "Jeans"}, resamples=40, seed=3)
+    headline, products, *_ = found.comparisons
+    kept = right != "Bags"
+    assert (headline.figure, products.figure) == (HEADLINE, OF_PRODUCTS)
+    assert products.count == kept.sum()
+    assert products.champion == pytest.approx((old == right)[kept].mean())
+    assert products.challenger == pytest.approx((new == right)[kept].mean())
+    gain = (new == right)[kept].astype(float) - (old == right)[kept]
+    drawn = [np.repeat(gain, weight).mean() for weight in draws([str(number) for number in range(kept.sum())], 40, 3)]
+    assert products.interval == pytest.approx(tuple(np.percentile(drawn, PERCENTILES)))
+    assert products.margin == RULE["margin"]
+
+
+@pytest.mark.parametrize("level", ["pictures", "products"])
+def test_a_model_that_is_worse_at_one_level_is_refused(level: str) -> None:
+    worse = answers({"Shirts": 0.7}, ACTUAL)
+    products = ProductAnswers(ACTUAL, ACTUAL, worse if level == "products" else ACTUAL)
+    found = verdict(ACTUAL, ACTUAL, worse if level == "pictures" else ACTUAL, of_products=products, category_margin=1.0)
+    assert [c.figure for c in found.comparisons if not c.passed] == [HEADLINE if level == "pictures" else OF_PRODUCTS]
+    assert not found.accepted
+    assert verdict(ACTUAL, ACTUAL, ACTUAL, of_products=ProductAnswers(ACTUAL, ACTUAL, ACTUAL)).accepted
+
+
+def test_the_reason_tells_both_levels() -> None:
+    found = verdict(ACTUAL, ACTUAL, ACTUAL, of_products=ProductAnswers(ACTUAL, ACTUAL, ACTUAL))
+    assert "micro F 1.0000" in found.reason and "micro F of products 1.0000" in found.reason
+    assert "nor is the F of any of 2 large categories" in found.reason
+    nothing = verdict(ACTUAL, ACTUAL, ACTUAL, of_products=ProductAnswers([], [], []))
+    assert "products" not in nothing.reason and nothing.accepted

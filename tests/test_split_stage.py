@@ -17,7 +17,7 @@ from atlas_model import split_files
 from atlas_model.errors import InputError
 from atlas_model.images import Preprocessing, encode_png
 from atlas_model.params import Params, load_params
-from atlas_model.records import IMAGES, PRODUCTS, REFS, SCORES, ShardWriter, write_table
+from atlas_model.records import IMAGES, PRODUCTS, REFS, SCORES, ShardWriter, read_table, write_table
 from atlas_model.split_files import SplitWriter, read_columns
 from atlas_model.splitting import SPLITS
 from atlas_model.taxonomy import Taxonomy
@@ -70,13 +70,13 @@ def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     return count
 
 
-def write_scores(names: list[str]) -> None:
+def write_scores(names: list[str], zoomed: tuple[str, ...] = ("p000",)) -> None:
     scores = [
         {
             "image_id": f"i{name}",
             "p_zoomed": 0.1,
-            "keep": name != "p000",
-            "reason": "zoomed" if name == "p000" else "normal",
+            "keep": name not in zoomed,
+            "reason": "zoomed" if name in zoomed else "normal",
             "phash": int(np.random.default_rng(number).integers(0, 2**64, dtype=np.uint64)),
         }
         for number, name in enumerate(names)
@@ -159,6 +159,18 @@ def test_the_taxonomy_is_what_was_met_or_the_given_one(run: Callable[..., None],
     assert metrics()["dropped"]["not_in_taxonomy"] == 59
 
 
+def test_a_rare_category_is_none_that_was_met(run: Callable[..., None]) -> None:
+    table = read_table(paths.PRODUCTS, PRODUCTS, "crawl").to_pylist()
+    for product in table[:3]:
+        product["taxonomy"] = ["Bags", "Bag"]
+    table[3]["taxonomy"] = []  # of a faulty row
+    write_table(paths.PRODUCTS, pa.Table.from_pylist(table, schema=PRODUCTS), PRODUCTS)
+    run(min_products=5)
+    assert Taxonomy.from_json(json.loads(paths.TAXONOMY.read_text())).paths == tuple(map(tuple, CATEGORIES))
+    run(min_products=5, rare="train")
+    assert ("Bags", "Bag") in Taxonomy.from_json(json.loads(paths.TAXONOMY.read_text())).paths
+
+
 def test_an_empty_split_is_an_error_with_counts_and_leaves_the_old_one(run: Callable[..., None]) -> None:
     run()
     before = sorted(path.name for path in paths.SPLITS.iterdir())
@@ -167,6 +179,43 @@ def test_an_empty_split_is_an_error_with_counts_and_leaves_the_old_one(run: Call
     with pytest.raises(InputError, match="none in val"):
         run(val_share=0.0001)
     assert sorted(path.name for path in paths.SPLITS.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "zoomed", "named", "remedy"),
+    [
+        ({}, 119, r"zoomed \(119\)", r"zoom\.enabled: false"),
+        ({"min_products": 100}, 1, r"rare_category \(118\)", r"split\.min_products"),
+        ({"min_products": 40}, 80, r"zoomed \(80\)", r"zoom\.enabled: false"),
+        ({"min_products": 41}, 40, r"rare_category \(79\)", r"split\.rare: train"),
+    ],
+)
+def test_the_remedy_is_that_of_the_largest_reason(
+    run: Callable[..., None], catalogue: int, options: dict[str, Any], zoomed: int, named: str, remedy: str
+) -> None:
+    names = [f"p{number:03d}" for number in range(catalogue - 1)]
+    write_scores(names, zoomed=tuple(names[:zoomed]))
+    with pytest.raises(InputError, match=f"The largest reason is {named}.*{remedy}") as caught:
+        run(**options)
+    assert "split.seed" not in str(caught.value)
+
+
+def test_an_unlucky_draw_is_not_blamed_on_what_was_left_out(run: Callable[..., None]) -> None:
+    with pytest.raises(InputError, match=r"another split\.seed would help"):
+        run(val_share=0.0001)
+
+
+def test_a_split_of_the_smaller_part_is_a_warning(
+    run: Callable[..., None], catalogue: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run()
+    assert "warning" not in capsys.readouterr().err
+    names = [f"p{number:03d}" for number in range(catalogue - 1)]
+    write_scores(names, zoomed=tuple(names[:80]))
+    run()
+    assert (
+        "warning: split: 81 of 120 images were left out. The largest reason is zoomed (80)" in capsys.readouterr().err
+    )
 
 
 def test_files_that_do_not_belong_together_are_named(run: Callable[..., None], catalogue: int) -> None:

@@ -18,7 +18,7 @@ from atlas_model.errors import CheckpointError
 from atlas_model.images import Preprocessing
 from atlas_model.taxonomy import Taxonomy
 from atlas_model.training import Recipe, fit
-from atlas_model.validation import memories, path_accuracies
+from atlas_model.validation import given_cells, path_accuracies
 from tests.slow_search import all_scores, log_probabilities, written
 
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def train(folder: Path, recipe: Recipe = RECIPE, on_epoch=lambda record: None, *
 def test_searches_are_those_of_the_reference_whatever_is_given(normalize: str, given: str) -> None:
     model, images = make(normalize=normalize)
     cells = None if given == "title" else model.encoder(images)
-    memory = model.memory(cells, None if given == "image" else TITLES)
+    memory = model.given(cells, None if given == "image" else TITLES)
     beamed = model.search_cells(memory, beam=9, top=5, given=given)
     exactly, log_p = model.exact_cells(memory, top=5, given=given)
     assert torch.equal(beamed.path, exactly.path)
@@ -100,7 +100,7 @@ def test_searches_are_those_of_the_reference_whatever_is_given(normalize: str, g
         assert exactly.log_probability[row].tolist() == pytest.approx(expected, abs=1e-4)
         assert expected == sorted(expected, reverse=True)
     # The same alone, and in any company.
-    alone = model.memory(None if cells is None else cells[4:5], None if given == "image" else TITLES[4:5])
+    alone = model.given(None if cells is None else cells[4:5], None if given == "image" else TITLES[4:5])
     torch.testing.assert_close(model.exact_cells(alone, given=given)[1][0], log_p[4], atol=1e-5, rtol=1e-4)
 
 
@@ -108,13 +108,13 @@ def test_searches_are_those_of_the_reference_whatever_is_given(normalize: str, g
 def test_titles_matter_and_an_absent_one_is_as_an_empty_one() -> None:
     model, images = make()
     cells = model.encoder(images)
-    assert torch.equal(model.memory(cells), model.memory(cells, ["", " ", "-", "\0", "\ud800", "()"]))
+    assert torch.equal(cells, model.given(cells, ["", " ", "-", "\0", "\ud800", "()"]))
     assert torch.equal(model.search(images, beam=3).log_probability, model.search_cells(cells, beam=3).log_probability)
-    _, with_titles = model.exact_cells(model.memory(cells, TITLES))
+    _, with_titles = model.exact_cells(model.given(cells, TITLES))
     _, without = model.exact(images)
     changed = (with_titles - without).abs().amax(dim=1) > 1e-3
     assert changed.tolist() == [True, False, True, True, True, True], "the second has no title"
-    _, alone = model.exact_cells(model.memory(None, TITLES))
+    _, alone = model.exact_cells(model.given(None, TITLES))
     assert not torch.allclose(alone[0], alone[2])
 
 
@@ -122,9 +122,9 @@ def test_a_model_without_titles_takes_none() -> None:
     model = Categorizer(replace(ARCHITECTURE, title="none"), TAXONOMY)
     assert not reads_titles(model)
     cells = torch.zeros(1, 16, 128)
-    assert model.memory(cells) is cells
+    assert model.given(cells, None) is cells
     with pytest.raises(AssertionError, match="reads no titles"):
-        model.memory(cells, ["Blue tee"])
+        model.given(cells, ["Blue tee"])
 
 
 @pytest.mark.parametrize("normalize", ["children", "vocabulary"])
@@ -135,7 +135,7 @@ def test_the_loss_is_that_of_the_image_of_both_and_of_the_title(normalize: str) 
     sequences, expected = written(TAXONOMY), 0.0
     if normalize == "vocabulary":  # it writes END after leaves, too
         sequences = [model.targets[path, : len(names) + 1].tolist() for path, names in enumerate(TAXONOMY.paths)]
-    for memory in (model.memory(cells), model.memory(cells, TITLES), model.memory(None, TITLES)):
+    for memory in (cells, model.given(cells, TITLES), model.given(None, TITLES)):
         terms = []
         for row, path in enumerate(paths.tolist()):
             for step, token in enumerate(sequences[path]):
@@ -153,7 +153,7 @@ def test_the_loss_is_that_of_the_image_of_both_and_of_the_title(normalize: str) 
     assert parts.item() == pytest.approx(expected, rel=1e-4), "the losses of parts add up"
 
 
-def test_all_parts_learn_from_the_loss_and_the_attention_term_is_about_images_alone() -> None:
+def test_all_parts_learn_from_the_loss_and_the_attention_term_is_about_images() -> None:
     model, images = make()
     paths = torch.arange(6) % len(TAXONOMY)
     model.loss_of_cells(model.encoder(images), paths, paths, TITLES).backward()
@@ -166,11 +166,11 @@ def test_all_parts_learn_from_the_loss_and_the_attention_term_is_about_images_al
     term = (model.loss_of_cells(cells, paths, paths, TITLES) - plain).item()
     expected = 0.0
     for titles in (None, TITLES):
-        memory = model.memory(cells, titles)
+        memory = model.given(cells, titles)
         for row, path in enumerate(paths.tolist()):
             tokens = torch.cat([torch.tensor([1]), model.targets[path]])[: len(written(TAXONOMY)[path])]
             _, attention = model.decoder(memory[row, None], tokens[None])
-            total = attention[0, :, : cells.shape[1]].sum(dim=0).detach()
+            total = attention[0].sum(dim=0).detach()
             expected += 1e3 * float((total.mean() - total).square().mean()) / 6
     assert term == pytest.approx(expected, rel=1e-3)
 
@@ -183,7 +183,8 @@ def test_it_learns_what_only_titles_say_and_what_only_images_show(tmp_path: Path
     assert 0.3 <= image <= 0.75, "an image shows the second level alone"
     best = max(records, key=lambda record: record.val_accuracy + record.val_accuracy_with_title)
     assert (best.val_accuracy, best.val_accuracy_with_title) == (image, both), "both choose the epoch"
-    first = torch.cat([model.best_path_of_cells(each) for each in memories(model, val, "title", 16, CPU)]) // 2
+    cells = given_cells(model, val, np.arange(48), given="title", batch_size=16, device=CPU)
+    first = torch.cat([model.best_path_of_cells(each) for each in cells]) // 2
     assert (first.numpy() == val.paths // 2).mean() >= 0.9, "a title says the first"
 
 
@@ -236,7 +237,7 @@ def test_each_of_what_may_be_given_has_a_temperature_of_its_own(tmp_path: Path) 
     assert loaded.architecture == ARCHITECTURE
     assert [loaded.temperature_of(given) for given in ("image", "title", "image_and_title")] == [1.5, 0.5, 2.5]
     with torch.no_grad():
-        memory = loaded.memory(loaded.encoder(images), TITLES)
+        memory = loaded.given(loaded.encoder(images), TITLES)
         for given in ("image", "title", "image_and_title"):
             found = loaded.search_cells(memory, beam=5, given=given).log_probability
             model.temperature = loaded.temperature_of(given)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas_model import titles as titles_module
-from atlas_model.titles import CELLS, MAX_CHARACTERS, LabelWords, TitleEncoder, augmented, ngram_ids, words_of
+from atlas_model.titles import MAX_CHARACTERS, LabelWords, TitleEncoder, augmented, ngram_ids, words_of
 
 NAMES = ["Apparel", "Topwear", "Tshirts", "Track Pants", "Dresses", "Watches", "Accessories", "Scarves", "Flip Flops"]
 any_text = st.text(st.characters(exclude_categories=[]))  # lone surrogates and control characters as well
@@ -102,36 +102,34 @@ def test_a_singular_name_takes_out_the_plural_too() -> None:
     assert LabelWords([]).stripped("Any Title") == "any title"
 
 
-def test_a_title_becomes_the_mean_of_its_ngrams_and_then_cells() -> None:
+def test_a_title_becomes_what_is_made_of_the_mean_of_its_ngrams() -> None:
     torch.manual_seed(1)
     encoder = TitleEncoder(50, 4, 6)
     with torch.no_grad():
-        encoder.no_title.normal_()
         found = encoder(["Blue tee", "", "blue  TEE!", "--"])
         ids = [index for word in ("blue", "tee") for index in ngram_ids(word, 50).tolist()]
         vector = sum(encoder.ngrams.weight[index] for index in ids) / len(ids)
-        expected = encoder.output(encoder.norm(vector)).view(CELLS, 6)
+        expected = encoder.output(encoder.norm(vector))
     torch.testing.assert_close(found[0], expected)
     assert torch.equal(found[2], found[0])
-    assert torch.equal(found[1], encoder.no_title)
-    assert torch.equal(found[3], encoder.no_title)
+    assert not found[1].any(), "nothing is added"
+    assert not found[3].any()
 
 
-def test_what_is_absent_is_replaced_by_learned_cells() -> None:
+def test_a_title_is_added_to_all_cells_of_its_image_or_to_one_that_stands_for_any() -> None:
     torch.manual_seed(1)
     encoder = TitleEncoder(50, 4, 6)
-    torch.nn.init.normal_(encoder.no_title)
     torch.nn.init.normal_(encoder.no_image)
-    cells, titles = torch.randn(2, 9, 6), ["Blue tee", "Red bag"]
+    cells, titles = torch.randn(2, 9, 6), ["Blue tee", ""]
     with torch.no_grad():
-        both = encoder.beside(cells, titles)
-        assert torch.equal(both, torch.cat([cells, encoder(titles)], dim=1))
-        assert torch.equal(encoder.beside(cells, None), encoder.beside(cells, ["", "?"]))
-        alone = encoder.beside(None, titles)
-    assert torch.equal(alone[:, :1], encoder.no_image.expand(2, -1, -1))
-    assert torch.equal(alone[:, 1:], both[:, 9:])
+        both, alone = encoder.add(cells, titles), encoder.add(None, titles)
+        vectors = encoder(titles)
+    for cell in range(9):
+        torch.testing.assert_close(both[:, cell], cells[:, cell] + vectors)
+    torch.testing.assert_close(alone, (encoder.no_image + vectors).unsqueeze(1))
+    assert encoder.add(cells, None) is cells
     with pytest.raises(AssertionError, match="an image or a title"):
-        encoder.beside(None, None)
+        encoder.add(None, None)
 
 
 def test_unread_buckets_get_no_gradient() -> None:

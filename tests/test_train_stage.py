@@ -19,7 +19,7 @@ from atlas_model.dataset import Split, load_split
 from atlas_model.errors import AtlasError, CheckpointError, MissingError
 from atlas_model.images import Preprocessing, encode_png
 from atlas_model.params import Params, load_params
-from atlas_model.records import PREDICTIONS, SPLIT
+from atlas_model.records import PREDICTIONS, PRODUCT_PREDICTIONS, SPLIT
 from atlas_model.taxonomy import Taxonomy
 from flows.stages import evaluate, paths, train
 from flows.stages.entry import read_metrics
@@ -112,6 +112,11 @@ def test_what_they_write(params: Callable[..., Params]) -> None:
     assert metrics["baseline"]["test"]["n"] == 12
     predictions = pq.read_table(paths.EVALUATION / "predictions.parquet")
     assert predictions.schema.equals(PREDICTIONS)
+    products = pq.read_table(paths.EVALUATION / "products.parquet")
+    assert products.schema.equals(PRODUCT_PREDICTIONS)
+    of_splits = [row["split_value"] for row in products.to_pylist()]
+    assert [of_splits.count(name) for name in ("train", "val", "test")] == [10, 12, 12]
+    assert metrics["test"]["products"]["micro_f1"] == metrics["test"]["micro_f1"], "each has one picture"
     right = sum(row["actual_category"] == row["predicted_category"] for row in predictions.to_pylist()[-12:])
     assert metrics["test"]["micro_f1"] == right / 12
     for name in ("confusion", "confusion_level_1"):

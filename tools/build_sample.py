@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import sys
+from collections import Counter
 from pathlib import Path
 from random import Random
 
@@ -31,11 +32,12 @@ from crawlers.shop.pictures import (
     encode_jpeg,
     find_close_up,
 )
-from crawlers.shop.wording import KINDS
+from crawlers.shop.wording import KINDS, STYLES
 from tools.fashion_mnist import FOLDERS, Labels, Pictures, find_folder, read_part
 
 SERVED_PER_CLASS = 1250
 LABELLED_PER_CLASS = 80
+EXAMPLES_PER_CLASS = 2
 SEED = 28
 
 
@@ -86,6 +88,30 @@ def label_pictures(sample: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["image_id"]), schema=LABELLED)
 
 
+def write_files_example(sample: pa.Table, folder: Path) -> None:
+    """Write a small table and the images that it names, an example for ``crawl.source: files``.
+
+    Two products of each class, of those that are not served; the first of each has a second, mirrored image.
+    """
+    rows = [["image", "product", "title", "category", "price"]]
+    seen: Counter[int] = Counter()
+    for source in sample.filter(pa.compute.invert(sample["served"])).to_pylist():
+        kind, number = KINDS[source["label"]], seen[source["label"]]
+        if number == EXAMPLES_PER_CLASS:
+            continue
+        seen[source["label"]] += 1
+        pixels = np.frombuffer(source["pixels"], dtype=np.uint8).reshape(SOURCE_SIDE, SOURCE_SIDE)
+        product = f"{kind.slug}-{number + 1}"
+        for view in range(1 if number else 2):
+            name = f"{product}-{'ab'[view]}.jpg"
+            with replacing(folder / "images" / name) as temporary:
+                temporary.write_bytes(encode_jpeg(draw(pixels, WholeView(mirrored=bool(view)))))
+            title = f"{STYLES[source['index'] % len(STYLES)]} {kind.nouns[0]}"
+            price = f"{20 + source['index'] % 80}.90"
+            rows.append([name, product, title, SEPARATOR.join(kind.taxonomy), price])
+    write_text(folder / "products.csv", csv_text([rows[0], *sorted(rows[1:])]))
+
+
 def csv_text(rows: list[list[str]]) -> str:
     """``rows`` as CSV."""
     buffer = io.StringIO()
@@ -100,6 +126,7 @@ def build(source: Path, data: Path, served: int = SERVED_PER_CLASS, labelled: in
         pq.write_table(sample, temporary, compression="zstd", compression_level=19, use_dictionary=False)
     write_table(data / "zoom/labelled/part-00000.parquet", label_pictures(sample), LABELLED)
     write_text(data / "taxonomy.csv", csv_text([["taxonomy"], *([SEPARATOR.join(kind.taxonomy)] for kind in KINDS)]))
+    write_files_example(sample, data / "files")
     urls = category_urls()
     rows = [["->".join(kind.taxonomy), *(urls[host].get(kind, "") for host in urls)] for kind in KINDS]
     write_text(data / "sources.csv", csv_text([["Taxonomy", *urls], *rows]))

@@ -93,6 +93,17 @@ INSERT INTO part.urls SELECT id, url, urls.host, 1, status, settled, than, image
 INSERT OR IGNORE INTO part.pictures SELECT image_id, 0, 0, size, width, height, format, mode, orientation,
     n_frames FROM pictures WHERE image_id IN (SELECT image_id FROM part.urls WHERE host = ?);
 """
+# The same of all URLs of a run, in the order of their names.
+WANTED = """
+SELECT id, url,
+    iif(usable, image_id, NULL), iif(usable, final_url, NULL), iif(usable, etag, NULL), iif(usable, last_modified, NULL)
+FROM (
+    SELECT id, url, urls.image_id, final_url, etag, last_modified,
+        coalesce(status = 'ok' AND size <= :max_bytes AND width * height <= :max_pixels, FALSE) AS usable
+    FROM urls LEFT JOIN pictures USING (image_id)
+    WHERE wanted AND url > :url ORDER BY url LIMIT :rows
+)
+"""
 ASKED = "SELECT status, settled, than, snapshot, ?, image_id, final_url, etag, last_modified, url FROM urls WHERE file"
 TAKE_IN = LASTING.replace("WHERE id", "WHERE url")
 WANTED_PICTURES = """
@@ -197,6 +208,13 @@ class Index:
         ).fetchall():
             yield from (Wanted(*row[1:]) for row in rows)
             turn, last = rows[-1][:2]
+
+    def wanted(self) -> Iterator[Wanted]:
+        """All URLs of this run by name, whether they are in the queue or not."""
+        last = ""
+        while rows := self._db.execute(WANTED, {**self._plan, "url": last, "rows": ROWS_AT_ONCE}).fetchall():
+            yield from (Wanted(*row) for row in rows)
+            last = rows[-1][1]
 
     def queue_sizes(self) -> dict[str, int]:
         """Host -> its URLs in the queue."""

@@ -54,7 +54,7 @@ class Spool:
             if end > sizes.get(file, 0):
                 lost = self._index.forget_beyond(file, sizes.get(file, 0))
                 say(f"{self.folder}: file {file} is damaged, {lost} pictures are fetched again")
-        self.hosts, self.pending = self._index.hosts, self._index.pending
+        self.hosts, self.pending, self.wanted = self._index.hosts, self._index.pending, self._index.wanted
         self.queue_sizes = self._index.queue_sizes
         self.statuses, self.passing, self.totals = self._index.statuses, self._index.passing, self._index.totals
 
@@ -155,6 +155,10 @@ class Spool:
                 f"{self.folder}: {len(damaged)} pictures are damaged on disk, such as {damaged[0]}. "
                 "Run again: those alone are fetched again"
             )
+
+    def infos(self) -> Iterator[tuple[str, PictureInfo]]:
+        """What every distinct picture of this run is, by image_id."""
+        return ((picture.image_id, picture.info) for picture in self._index.wanted_pictures())
 
     def drop_unwanted(self) -> None:
         """Forget what this run did not want, and remove the files that hold little else."""

@@ -12,10 +12,11 @@ from web_poet import HttpResponse, WebPage, field
 
 from crawlers.items import Listing, Product
 from crawlers.pages.document import Document
+from crawlers.pages.numbers import clean_brand, clean_gtin, clean_mpn, clean_sku
 from crawlers.pages.profile import Profile
 from crawlers.pages.reading import Reading
+from crawlers.pages.stock import stock_of
 from crawlers.pages.values import (
-    clean_number,
     clean_text,
     clean_texts,
     clean_trail,
@@ -27,9 +28,11 @@ from crawlers.pages.values import (
 )
 
 OWN = "css"  # the source of a field that a shop's own page object reads
-CANONICAL = '/html/head/link[contains(concat(" ", @rel, " "), " canonical ")]/@href'
 LISTING_FIELDS = ("items", "next_page")  # those with a source
-PRODUCT_FIELDS = ("name", "sku", "price", "currency", "breadcrumbs", "additional_properties", "images")
+PRODUCT_FIELDS = (
+    "name", "sku", "price", "currency", "availability", "brand", "gtin", "mpn", "breadcrumbs", "additional_properties",
+    "images",
+)  # fmt: skip
 
 
 class ListingPage(WebPage[Listing]):
@@ -69,6 +72,11 @@ class ListingPage(WebPage[Listing]):
         """URLs of the categories below this one."""
         return self.reading.sub_categories(without=self.items)
 
+    @field
+    def unreadable(self) -> int:
+        """Scripts of JSON-LD on the page that could not be read."""
+        return self.reading.unreadable
+
     async def to_item(self) -> Listing:
         """All fields, clean, and where they stood."""
         item = await super().to_item()
@@ -89,9 +97,13 @@ class ProductPage(WebPage[Product]):
 
         canonical_url = [http_url]  # noqa: RUF012
         name = [clean_text]  # noqa: RUF012
-        sku = [clean_number]  # noqa: RUF012
+        sku = [clean_sku]  # noqa: RUF012
         price = [parse_amount]  # noqa: RUF012
         currency = [currency_code]  # noqa: RUF012
+        availability = [stock_of]  # noqa: RUF012
+        brand = [clean_brand]  # noqa: RUF012
+        gtin = [clean_gtin]  # noqa: RUF012
+        mpn = [clean_mpn]  # noqa: RUF012
         breadcrumbs = [clean_texts]  # noqa: RUF012
         additional_properties = [text_map]  # noqa: RUF012
         images = [http_urls]  # noqa: RUF012
@@ -104,7 +116,7 @@ class ProductPage(WebPage[Product]):
     @field
     def canonical_url(self) -> Any:
         """The page's own idea of its URL."""
-        return next(iter(self.reading.document.elements(CANONICAL)), None)
+        return self.reading.document.canonical_url
 
     @field
     def name(self) -> Any:
@@ -114,17 +126,42 @@ class ProductPage(WebPage[Product]):
     @field
     def sku(self) -> Any:
         """The shop's number of the product."""
-        return self.reading.first("sku", clean_number)
+        return self.reading.sku("sku")
 
     @field
     def price(self) -> Any:
         """An amount, alone or with its currency."""
-        return self.reading.first("price", parse_amount)
+        return self.reading.price("price")
 
     @field
     def currency(self) -> Any:
         """A code, a symbol, or a text with the price."""
-        return self.reading.first("currency", currency_code)
+        return self.reading.currency("currency")
+
+    @field
+    def availability(self) -> Any:
+        """Whether it can be bought: InStock, OutOfStock, PreOrder."""
+        return self.reading.availability("availability")
+
+    @field
+    def brand(self) -> Any:
+        """Name of the brand."""
+        return self.reading.first("brand", clean_brand)
+
+    @field
+    def gtin(self) -> Any:
+        """The number that it has all over the world."""
+        return self.reading.first("gtin", clean_gtin)
+
+    @field
+    def mpn(self) -> Any:
+        """The maker's number."""
+        return self.reading.first("mpn", clean_mpn)
+
+    @field
+    def unreadable(self) -> int:
+        """Scripts of JSON-LD on the page that could not be read."""
+        return self.reading.unreadable
 
     @field
     def breadcrumbs(self) -> Any:
@@ -139,7 +176,7 @@ class ProductPage(WebPage[Product]):
     @field
     def images(self) -> Any:
         """URLs of pictures."""
-        return self.reading.first("images", self.reading.picture_urls)
+        return self.reading.images("images")
 
     async def to_item(self) -> Product:
         """All fields, clean, and where they stood."""

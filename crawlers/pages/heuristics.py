@@ -6,46 +6,42 @@ The last resort, and the only one for plain shops. Knows no shop; everything her
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import chain, islice
 from typing import Any
 
 from crawlers.pages.document import Document, Element, above, is_small, names_of, text_of
-from crawlers.pages.pictures import is_decoration, is_file, is_placeholder, link_around, pictures_of, same_picture
+from crawlers.pages.labelled import Labelled
+from crawlers.pages.numbers import clean_brand, clean_gtin, clean_mpn, clean_sku
+from crawlers.pages.pictures import (
+    is_decoration,
+    is_file,
+    is_placeholder,
+    link_around,
+    pictures_of,
+    pixels_of,
+    same_picture,
+)
+from crawlers.pages.prices import Prices
 from crawlers.pages.tiles import product_links
-from crawlers.pages.values import parse_amount
 
 # What classes and ids of elements are called that hold ...
 TITLES = re.compile(r"product[-_]?(title|name)", re.IGNORECASE)
-PRICES = re.compile(r"price|amount|preis|prix|precio|prezzo", re.IGNORECASE)
 TRAILS = re.compile(r"bread-?crumb|crumbs|brotkrumen|fil d'ariane", re.IGNORECASE)
 GALLERIES = re.compile(
     r"gallery|galerie|carousel|slider|swiper|slick|(product|main)[-_]*(image|img|photo|media|picture)|"
     r"images|photos|fotos|thumb|zoom",
     re.IGNORECASE,
 )
-NUMBERS = re.compile(r"sku", re.IGNORECASE)
+NUMBERS = re.compile(
+    r"(?<![a-z])sku(?![a-z])|(product|article|artikel|item|cat(alog(ue)?)?)[-_]?(code|number|no|nr|reference|ref|article)"
+    r"(?![a-z])",
+    re.IGNORECASE,
+)
 LISTS = re.compile(r"attribut|detail|spec|feature|propert|characteristic|merkmale", re.IGNORECASE)
 
-OLD_PRICE = re.compile(
-    r"(?<![a-z])(old|was|mrp|rrp|uvp|msrp|compare\w*|strike\w*|struck|cross\w*|before|previous|original|undiscounted|"
-    r"sav(e|es|ed|ing|ings)|off|discount|percent\w*|shipping|unit|per|tax|ecotax|installments?|emi|points)(?![a-z])",
-    re.IGNORECASE,
-)
-USUAL_PRICE = re.compile(r"(?<![a-z])(regular|list|base|normal|standard)(?![a-z])", re.IGNORECASE)
-NOW_PRICE = re.compile(
-    r"(?<![a-z])(sale|special|current|final|now|offer|selling|discounted|actual|our|promo\w*|reduced|new)(?![a-z])",
-    re.IGNORECASE,
-)
-STRUCK = {"del", "s", "strike"}
-CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # oldPrice -> old Price
-NUMBER_NAME = re.compile(
-    r"(sku|upc|ean|art(icle|ikel|\.)?[-. ]*(no|nr|number|nummer|code)?|item[ -]*(no|number|code|id)|"
-    r"(product|style|model)[ -]*(code|id|no|number)|r[eé]f([eé]rence|erenz|erencia)?|c[oó]di(go|ce)( prodotto)?|"
-    r"bestellnummer|num[eé]ro d'article)[ .:#]*",
-    re.IGNORECASE,
-)
 LABEL = re.compile(r"^[^:]{1,40}:\s*")
 MAX_NAME = 60  # characters of a detail's name
-MAX_PARTS = 100  # elements in one that shows a price
+MAX_NUMBER_PARTS = 8  # elements in one that shows a number
 MAX_FOUND = 400  # elements of one kind that are looked at
 
 
@@ -81,35 +77,51 @@ class Heuristics:
         return next((text for element in self._called(TITLES) if (text := text_of(element))), None)
 
     @cached_property
-    def _price_element(self) -> Element | None:
-        """Where the price stands that is asked today: near the heading, not struck out, best on sale."""
-        small = [element for element in self._called(PRICES) if is_small(element, MAX_PARTS)]
-        with_amount = [element for element in small if parse_amount(_price_text(element)) is not None]
-        around = {parent for element in with_amount for parent in above(element)}
-        leaves = [element for element in with_amount if element not in around]
-        ranks = {element: rank for element in leaves if (rank := _price_rank(element)) is not None}
-        near = self._page.near_heading(list(ranks))
-        return min(near, key=lambda element: ranks[element], default=None)
+    def prices(self) -> Prices:
+        """What the page shows as prices."""
+        return Prices(self._page)
+
+    @cached_property
+    def labels(self) -> Labelled:
+        """What stands behind labels."""
+        return Labelled(self._page)
 
     def _price(self) -> str | None:
-        return None if self._price_element is None else _price_text(self._price_element)
+        return None if self.prices.best is None else self.prices.best.text
 
     def _currency(self) -> str | None:
         """The price with what stands beside it: the symbol may have an element of its own."""
-        element = self._price_element
-        if element is None:
+        if self.prices.best is None:
             return None
+        element, text = self.prices.best.element, self.prices.best.text
         said = self._page.elements('//*[@itemprop="priceCurrency"]/@content | //@data-currency')
         parent = element.getparent()
-        return str(said[0]) if said else _price_text(element if parent is None or _has_symbol(element) else parent)
+        return str(said[0]) if said else text if parent is None or _has_symbol(text) else text_of(parent)
+
+    def _availability(self) -> str | None:
+        return self.labels.stock
 
     def _sku(self) -> str | None:
-        for element in self._called(NUMBERS):
-            text = element.get("content") or element.get("data-sku") or LABEL.sub("", text_of(element))
-            if text and len(text) <= MAX_NAME and any(character.isdigit() for character in text):
+        """What elements show that are called numbers; what stands behind a label is asked before (`labels`)."""
+        found = chain.from_iterable(find(NUMBERS) for find in (self._page.called_in_main, self._page.tested_as))
+        for element in islice(found, MAX_FOUND):
+            if self._page.is_aside(element):
+                continue
+            said = element.get("content") or element.get("data-sku") or ""
+            shown = LABEL.sub("", text_of(element)) if is_small(element, MAX_NUMBER_PARTS) else ""
+            text = shown if shown and (not said or _is_same(shown, said)) else said
+            if text and len(text) <= MAX_NAME and any(map(str.isdigit, text)) and clean_sku(text):
                 return text
-        named = (value for name, value in self._additional_properties() if NUMBER_NAME.fullmatch(name.strip()))
-        return next(named, None)
+        return None
+
+    def _brand(self) -> str | None:
+        return next((value for value in self.labels.values("brand") if clean_brand(value)), None)
+
+    def _gtin(self) -> str | None:
+        return next((value for value in self.labels.values("gtin") if clean_gtin(value)), None)
+
+    def _mpn(self) -> str | None:
+        return next((value for value in self.labels.values("mpn") if clean_mpn(value)), None)
 
     def _breadcrumbs(self) -> list[tuple[str, str | None]]:
         small = (element for element in self._page.called(TRAILS)[:MAX_FOUND] if is_small(element, MAX_FOUND))
@@ -122,16 +134,31 @@ class Heuristics:
 
     def _images(self) -> list[str]:
         """The gallery's, else those nearest to the heading; what links to another page is another product."""
-        candidates = [image for image in self._page.tagged("img")[:MAX_FOUND] if self._is_own(image)]
+        return self.gallery or self._shown(self._page.near_heading(self._candidates))
+
+    @cached_property
+    def gallery(self) -> list[str]:
+        """The images in what is called a gallery, near the heading."""
         galleries = set(self._called(GALLERIES))
-        inside = [image for image in candidates if image in galleries or any(up in galleries for up in above(image))]
-        chosen: dict[str, tuple[int, str]] = {}  # the picture, whatever its size -> its best version
-        for image in inside or self._page.near_heading(candidates):
+        inside = [
+            image for image in self._candidates if image in galleries or any(up in galleries for up in above(image))
+        ]
+        return self._shown(inside)
+
+    @cached_property
+    def _candidates(self) -> list[Element]:
+        return [image for image in self._page.tagged("img")[:MAX_FOUND] if self._is_own(image)]
+
+    def _shown(self, images: list[Element]) -> list[str]:
+        """The largest version of each picture that ``images`` name, in their order."""
+        chosen: dict[str, tuple[float, int, str]] = {}  # the picture, whatever its size -> its best version
+        for image in images:
             for rank, url in pictures_of(image):
-                known = chosen.setdefault(same_picture(url), (rank, url))
-                if rank < known[0]:
-                    chosen[same_picture(url)] = (rank, url)
-        return [url for _, url in chosen.values()]
+                version = (-pixels_of(url), rank, url)
+                key = same_picture(self._page.urljoin(url))
+                if key not in chosen or version[:2] < chosen[key][:2]:
+                    chosen[key] = version
+        return [url for _, _, url in chosen.values()]
 
     def _is_own(self, image: Element) -> bool:
         urls = [url for _, url in pictures_of(image)]
@@ -169,35 +196,9 @@ def _first_link(entry: Element) -> str | None:
     return None if link is None else link.get("href")
 
 
-def _price_text(element: Element) -> str:
-    """The price in ``element``: of its attributes, else of its text without the parts that are struck out."""
-    for name in ("content", "data-price-amount"):
-        if element.get(name):
-            return element.get(name, "")
-    return text_of(element, without={part for part in element.iterdescendants() if _is_old(part)})
+def _is_same(one: str, other: str) -> bool:
+    return "".join(filter(str.isalnum, one)) == "".join(filter(str.isalnum, other))
 
 
-def _has_symbol(element: Element) -> bool:
-    return any(not character.isdigit() and character not in " .,'’-–" for character in text_of(element))
-
-
-def _is_old(element: Element) -> bool:
-    return element.tag in STRUCK or OLD_PRICE.search(_words(element)) is not None
-
-
-def _words(element: Element) -> str:
-    return CAMEL.sub(" ", names_of(element)).replace("_", " ")
-
-
-def _price_rank(element: Element) -> int | None:
-    """0 for what is called a sale's price, 1 for a price, 2 for a usual one; None for one that nobody pays."""
-    around = [element]
-    for parent in above(element):  # the names of the block that holds the price, not of the whole page
-        if "price" not in names_of(parent).lower() and parent.tag not in (*STRUCK, "ins"):
-            break
-        around.append(parent)
-    if any(node.tag in STRUCK for node in around) or any(OLD_PRICE.search(_words(node)) for node in around[:2]):
-        return None
-    if any(node.tag == "ins" or NOW_PRICE.search(_words(node)) for node in around[:2]):
-        return 0
-    return 2 if USUAL_PRICE.search(_words(element)) else 1
+def _has_symbol(text: str) -> bool:
+    return any(not character.isdigit() and character not in " .,'’-–" for character in text)

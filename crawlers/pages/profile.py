@@ -14,6 +14,7 @@ platform that many shops run on); what a profile does not say is read as everywh
       price: [span.now, span.price]
       details: {rows: table.specs tr, name: th, value: td}
       sku: {url: "-([0-9]+)$"}          # from the page's URL
+      currency: {value: USD}            # a constant
     rewrite_image_urls: [{find: _300x300, replace: ""}]   # thumbnail -> full size
     browser: {wait_for: div.tile, load_more: button.more, max_clicks: 20}
     limits: {delay_s: 2, concurrency: 1, max_pages: 50}
@@ -86,11 +87,15 @@ class Selector(Section):
     jmespath: JmesPath | None = None
     regex: Regex | None = None  # its first group, or all of it where it has none
     url: Regex | None = None  # the same, of the page's URL
+    value: Annotated[str, Field(min_length=1)] | None = None  # on every page: a constant
 
     @model_validator(mode="after")
     def _has_a_start(self) -> Self:
-        if bool(self.url) == bool(self.css or self.jmespath) or (self.url and self.regex):
-            raise ValueError("expected css, jmespath or both, or url alone")
+        starts = [bool(self.css or self.jmespath), bool(self.url), bool(self.value)]
+        if sum(starts) != 1 or (self.regex and not starts[0]):
+            raise ValueError("expected css, jmespath or both, or url alone, or value alone")
+        if self.css and re.fullmatch("[A-Z]{3}", self.css):
+            raise ValueError(f"expected a CSS selector; a constant is written {{value: {self.css}}}")
         return self
 
 
@@ -148,6 +153,10 @@ class ProductSelectors(Section):
     images: Selectors = ()
     details: DetailsSelectors = ()
     sku: Selectors = ()
+    availability: Selectors = ()
+    brand: Selectors = ()
+    gtin: Selectors = ()
+    mpn: Selectors = ()
 
 
 class Rewrite(Section):

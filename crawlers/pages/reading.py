@@ -1,25 +1,36 @@
-"""One page, read field by field: the first reader with a usable answer wins, and is noted as the field's source.
+"""One page, read field by field; where each was read is noted as the field's source.
 
-The order: the shop's profile, that of the platform it runs on, JSON-LD, microdata, OpenGraph, guesses. Each looks at
-the page when it is first asked, so that a page whose first reader knows everything costs no more than that.
+The readers: the shop's profile, that of the platform it runs on, JSON-LD, microdata, OpenGraph, guesses. Each looks at
+the page when it is first asked. For most fields the first one with a usable answer wins; price, SKU, availability and
+images have an order of their own, by what real pages turned out to say (benchmarks/product_pages.py).
 """
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
+from crawlers.pages.currencies import resolved
 from crawlers.pages.document import Document
+from crawlers.pages.gallery import Found, merged
 from crawlers.pages.heuristics import Heuristics
+from crawlers.pages.json_ld import json_ld
+from crawlers.pages.microdata import microdata, open_graph
+from crawlers.pages.nodes import Node
+from crawlers.pages.numbers import clean_gtin, clean_sku
 from crawlers.pages.pager import next_pages
 from crawlers.pages.pictures import is_placeholder
 from crawlers.pages.profile import Profile, Rewrite
 from crawlers.pages.selecting import ProfileReader, recognises, rewritten
-from crawlers.pages.structured import SchemaOrg, json_ld, microdata, open_graph
+from crawlers.pages.stock import IN_STOCK, OUT_OF_STOCK, stock_of
+from crawlers.pages.structured import SchemaOrg
 from crawlers.pages.tiles import links_below
-from crawlers.pages.values import http_url, http_urls, text_map
+from crawlers.pages.url_numbers import number_in_url
+from crawlers.pages.values import clean_text, currency_code, http_url, http_urls, parse_amount, text_map
 
 T = TypeVar("T")
+MACHINES = ("json-ld", "microdata", "opengraph")  # sources of what is said to machines
 
 
 class Reader(Protocol):
@@ -62,9 +73,18 @@ class Reading:
         return [reader for reader in (self._shop, self._platform) if reader is not None]
 
     @cached_property
+    def _json_ld(self) -> tuple[list[Node], int]:
+        return json_ld(self.document)
+
+    @property
+    def unreadable(self) -> int:
+        """Scripts of the page that should be JSON-LD and are none."""
+        return self._json_ld[1]
+
+    @cached_property
     def _syntaxes(self) -> list[SchemaOrg]:
-        loaders = {"json-ld": json_ld, "microdata": microdata, "opengraph": open_graph}
-        return [SchemaOrg(name, self.document, load) for name, load in loaders.items()]
+        loaders = (lambda _: self._json_ld[0], microdata, open_graph)
+        return [SchemaOrg(name, self.document, load) for name, load in zip(MACHINES, loaders, strict=True)]
 
     @cached_property
     def _guesses(self) -> Heuristics:
@@ -77,6 +97,69 @@ class Reading:
             self._known[field] = self._noted(field, value, source)
         known: T = self._known[field]
         return known
+
+    def sku(self, field: str) -> str | None:
+        """The shop's number: as a profile says, as the page prints it, as it says to machines, as its URL has it.
+
+        What is printed comes before what is said to machines, where many a shop puts the number of a size or of the
+        maker. A number that is said to machines and is a GTIN counts where there is no other.
+        """
+        last: tuple[str, str] | None = None
+        for value, source in self._numbers(field):
+            number = clean_sku(value)
+            if number and not (source in MACHINES and clean_gtin(number)):
+                return self._noted(field, number, self._said_by(number, field) or source)
+            last = last or (number and (number, source)) or None
+        return None if last is None else self._noted(field, *last)
+
+    def _numbers(self, field: str) -> Iterator[tuple[Any, str]]:
+        for profile in self._profiles:
+            yield profile.read(field), profile.source(field)
+        guessed = self._guesses.source(field)
+        printed = [value for value in self._guesses.labels.values(field) if any(map(str.isdigit, value))]
+        yield from ((value, guessed) for value in printed if len(value) > 3 and value in self.document.url)
+        yield from ((value, guessed) for value in (*printed, self._guesses.read(field)))
+        yield from ((reader.read(field), reader.source(field)) for reader in self._syntaxes)
+        urls = [self.document.url, self.document.canonical_url]
+        yield number_in_url(self.document, urls), "url"
+        yield from ((value, guessed) for value in self._guesses.labels.values("gtin"))
+
+    def _said_by(self, number: str, field: str) -> str | None:
+        """The syntax that says the same number."""
+        same = (one.source(field) for one in self._syntaxes if _letters(one.read(field)) == _letters(number))
+        return next(same, None)
+
+    def price(self, field: str) -> Decimal | None:
+        """The price that is asked today: what the page says to machines may be the one that it shows struck out."""
+        amount = self.first(field, parse_amount)
+        if amount and self.sources.get(field) in MACHINES and (now := self._guesses.prices.is_over(amount)):
+            self._known[field] = self._noted(field, now.amount, self._guesses.source(field))
+        known: Decimal | None = self._known[field]
+        return known
+
+    def currency(self, field: str) -> str | None:
+        """The currency's code; of a sign that several countries use, the one of this page's country."""
+        code = self.first(field, currency_code)
+        if code is not None:
+            return code
+        for reader in (*self._profiles, *self._syntaxes, self._guesses):
+            text = clean_text(reader.read(field))
+            if text and (found := resolved(text, self.document)):
+                return self._noted(field, found[0], f"{reader.source(field)}+{found[1]}")
+        return None
+
+    def availability(self, field: str) -> str | None:
+        """Whether it can be bought: by the first reader that knows, else because a price is asked.
+
+        A page that says to machines that it is sold out, and shows people a button to buy it and nothing of being sold
+        out, speaks to machines of one size or colour only.
+        """
+        stock = self.first(field, stock_of)
+        if stock == OUT_OF_STOCK and self.sources.get(field) in MACHINES and self._guesses.labels.is_offered:
+            return self._noted(field, IN_STOCK, self._guesses.source(field))
+        if stock is None and self.price("price"):
+            return self._noted(field, IN_STOCK, "price")
+        return stock
 
     def details(self, field: str) -> dict[str, str]:
         """Pairs of names and values: what the first syntax says, and what the page shows in tables and lists."""
@@ -122,10 +205,22 @@ class Reading:
         rules = self._rules("rewrite_product_urls")
         return [url for url in links_below(self.document) if rewritten(url, rules) not in without]
 
+    def images(self, field: str) -> list[str]:
+        """Pictures of the product: as a profile says, else from what is said and shown together."""
+        known, source = _first(field, self.picture_urls, self._profiles)
+        if known:
+            return self._noted(field, known, source)
+        said = [Found(one.source(field), self.picture_urls(one.read(field))) for one in self._syntaxes]
+        guessed = self._guesses.source(field)
+        urls, sources = merged(said, Found(guessed, self.picture_urls(self._guesses.gallery)))
+        if not urls:
+            urls, sources = self.picture_urls(self._guesses.read(field)), [guessed]
+        return self._noted(field, urls, "+".join(sources))
+
     def picture_urls(self, values: Iterable[Any] | None) -> list[str]:
         """Pictures of a product, each once and as large as the profiles know them; no placeholders."""
         urls = [rewritten(url, self._rules("rewrite_image_urls")) for url in http_urls(values or (), self.document)]
-        return [url for url in dict.fromkeys(urls) if not is_placeholder(url)]
+        return [url for url in dict.fromkeys(urls) if not is_placeholder(url) and "{" not in url and "%7B" not in url]
 
     def _rules(self, name: str) -> list[Rewrite]:
         return [rule for reader in self._profiles for rule in getattr(reader.profile, name)]
@@ -134,6 +229,10 @@ class Reading:
         if source:
             self.sources[field] = source
         return value
+
+
+def _letters(number: Any) -> str:
+    return "".join(filter(str.isalnum, str(number))).lower()
 
 
 def _first(field: str, clean: Callable[[Any], T], readers: Sequence[Reader]) -> tuple[T, str | None]:

@@ -10,7 +10,7 @@ import jmespath
 from lxml import etree, html
 from parsel.csstranslator import HTMLTranslator
 
-from crawlers.pages.document import Document, Element, text_of
+from crawlers.pages.document import Document, Element, text_of, without_comments
 from crawlers.pages.pager import with_number
 from crawlers.pages.pictures import pictures_of
 from crawlers.pages.profile import DetailsSelector, PageUrl, Profile, Rewrite, Selector
@@ -75,12 +75,14 @@ def _xpath(css: str, prefix: str = "descendant-or-self::") -> etree.XPath:
 
 def _found(selector: Selector, page: Document) -> list[Any]:
     """Elements, texts and plain values, in the page's order."""
+    if selector.value:
+        return [selector.value]
     if selector.url:
         return _cut(selector.url, [page.url])
     if page.data is not None:
         found = _looked_up(selector.jmespath, page.data) if selector.jmespath else []
         if selector.css:
-            pieces = [html.fragment_fromstring(text, create_parent=True) for text in found if _is_text(text)]
+            pieces = [piece for text in found if _is_text(text) for piece in _fragments(text)]
             found = [value for piece in pieces for value in _xpath(selector.css)(piece)]
         return _cut(selector.regex, found)
     if page.root is None or not selector.css:
@@ -89,6 +91,14 @@ def _found(selector: Selector, page: Document) -> list[Any]:
     if not selector.jmespath:
         return found
     return [value for text in found for value in _looked_up(selector.jmespath, _parsed(text))]
+
+
+def _fragments(text: str) -> list[Element]:
+    """``text``, HTML that JSON holds, as one element; none where it cannot be parsed."""
+    try:
+        return [without_comments(html.fragment_fromstring(text, create_parent=True))]
+    except (etree.LxmlError, ValueError, AssertionError):  # control characters, no element at all
+        return []
 
 
 def _cut(regex: str | None, found: list[Any]) -> list[Any]:

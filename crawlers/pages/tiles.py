@@ -11,11 +11,8 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from crawlers.pages.document import Document, Element, above, is_small, names_of, text_of
-from crawlers.pages.values import MAX_URL, http_url
+from crawlers.pages.values import MAX_URL, MONEY, http_url
 
-MONEY = re.compile(
-    r"(?:[€$£₹¥₽₩₺₫₪]|\b(?:Rs|CHF|EUR|USD|GBP|INR|kr|PLN|zł)\b\.?)\s?\d|\d\s?(?:[€$£₹₽₺]|\b(?:kr|zł|Kč|Ft|CHF|EUR)\b)"
-)
 NOT_A_PRODUCT = re.compile(  # what a link of a tile may do instead of showing the product
     r"[?&](add-to-cart|add_to_cart|remove|action|compare|sort|order|dir|filter|q|search)=|"
     r"/(cart|basket|wishlist|compare|login|account|checkout|search)(/|$)",
@@ -91,7 +88,9 @@ def _shows(tile: Element) -> tuple[bool, bool]:
     text = text_of(tile)
     if len(text) > MAX_TILE_TEXT:
         return False, False
-    priced = MONEY.search(text) is not None or any("price" in names_of(part).lower() for part in tile.iterdescendants())
+    priced = MONEY.search(text) is not None or any(
+        "price" in names_of(part).lower() for part in tile.iterdescendants("*")
+    )
     return True, priced
 
 

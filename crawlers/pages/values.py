@@ -13,7 +13,7 @@ from urllib.parse import urldefrag, urlsplit, urlunsplit
 
 from price_parser import Price
 
-from crawlers.pages.words import HOME, NO_NUMBER
+from crawlers.pages.words import HOME
 
 MAX_TEXT = 2000  # characters
 MAX_VALUES = 100  # of one field
@@ -25,7 +25,23 @@ UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2
 GROUP_MARK = re.compile(r"(?<=\d)[\s'’](?=\d{3})")  # \s includes the no-break spaces
 RUPEES = re.compile(r"\bRs\.\s*", re.IGNORECASE)  # price-parser takes the point for a decimal one
 BELOW_ZERO = re.compile(r"[-−]\s?\d")  # price-parser drops the sign
+LEADING_POINT = re.compile(r"(?<![\d.,])[.,](\d{1,2})(?!\d)")  # ",89": price-parser drops the sign
+BELOW_ONE = re.compile(r"(?<![\d.,])0[.,](\d{3})(?!\d)")  # "0,500": no thousands begin so
+THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:\.\d{3})+", re.ASCII)  # "1.299", of no currency with three decimals
+THREE_DECIMALS = {"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"}  # of ISO 4217
 PLAIN_NUMBER = re.compile(r"\d{1,20}(\.\d{1,20})?", re.ASCII)
+SIGN = "[€$£₹¥₽₩₺₫₪฿₱₴₸]"
+BEFORE = rf"(?:{SIGN}|(?<![^\W\d_])(?:Rs|CHF|EUR|USD|GBP|INR|kr|PLN|zł|SEK|NOK|DKK|AED|RM|Rp)\.?)"
+BEHIND = (
+    rf"(?:{SIGN}|[元円원]|"
+    r"(?:kr|zł|Kč|Ft|CHF|EUR|USD|GBP|SEK|NOK|DKK|AED|lei|kn|руб|тг|тенге|грн|лв|ден|din|TL)(?![^\W\d_]))"
+)
+MONEY = re.compile(rf"{BEFORE}\s?\d|\d\s?{BEHIND}", re.IGNORECASE)  # an amount with its currency
+SEVERAL = re.compile(  # the price of several pieces
+    rf"(?<![\w.,])\d{{1,3}}\s*(?:(?:for|für|pour|por|per|voor|за)\s+{SIGN}?\s?\d|"
+    rf"[x×х*]\s*(?:{BEFORE}\s?\d|\d[\d.,]{{0,12}}\s?{BEHIND}))",
+    re.IGNORECASE,
+)
 CODE = re.compile(r"[A-Z]{3}")
 CODE_OF_SYMBOL = {  # "$", "¥" and "kr" are left out: several countries use them
     "€": "EUR",
@@ -91,12 +107,6 @@ def text_map(pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]] | None) -> dic
     return found
 
 
-def clean_number(value: Any) -> str | None:
-    """The shop's own number of a product; None where the page says that there is none."""
-    text = clean_text(value)
-    return None if text is None or text.lower() in NO_NUMBER else text
-
-
 def clean_trail(values: Iterable[Any], here: Container[str | None], title: str | None, page: Joins) -> list[str]:
     """The categories of a trail: without "Home" before them and the product itself behind them.
 
@@ -109,11 +119,15 @@ def clean_trail(values: Iterable[Any], here: Container[str | None], title: str |
     pairs = [value if isinstance(value, tuple) else (value, None) for value in values][:MAX_VALUES]
     trail = [((clean_text(name) or "").strip(SEPARATORS), http_url(url, page)) for name, url in pairs]
     trail = [(name, url) for name, url in trail if name]
-    if trail and (trail[0][0].lower() in HOME or (trail[0][1] and urlsplit(trail[0][1]).path in ("", "/"))):
-        del trail[0]
+    homes = [place for place, (name, url) in enumerate(trail[:3]) if _is_home(name, url)]
+    del trail[: homes[-1] + 1 if homes else 0]  # a link back may stand before it
     if trail and ((trail[-1][1] or "") in here or _is_cut(trail[-1][0], (title or "").strip(SEPARATORS))):
         del trail[-1]
     return [name for name, _ in trail]
+
+
+def _is_home(name: str, url: str | None) -> bool:
+    return name.lower() in HOME or (url is not None and urlsplit(url).path in ("", "/") and not urlsplit(url).query)
 
 
 def _is_cut(name: str, title: str) -> bool:
@@ -123,11 +137,21 @@ def _is_cut(name: str, title: str) -> bool:
     return name == title or (start != name and title.startswith(start))
 
 
-def parse_amount(value: Any) -> Decimal | None:
-    """A price with two decimals; of a range the low end. None where there is no number, or an absurd one."""
+def parse_amount(value: Any, currency: str | None = None) -> Decimal | None:
+    """A price with two decimals; of a range the low end.
+
+    None where there is no number, an absurd one, or the price of several pieces ("2 for $30").
+
+    Args:
+        value: a text, or a number.
+        currency: its code, where it is known: a point before three digits groups thousands in most only.
+    """
     text = clean_text(value)
-    if text is None or BELOW_ZERO.match(text):
+    if text is None or BELOW_ZERO.match(text) or SEVERAL.search(text):
         return None
+    if isinstance(value, str) and currency not in THREE_DECIMALS and THOUSANDS.fullmatch(text):
+        text = text.replace(".", "")
+    text = BELOW_ONE.sub(_two_decimals, LEADING_POINT.sub(r"0.\1", text))
     amount = Decimal(text) if PLAIN_NUMBER.fullmatch(text) else _normal_price(text).amount
     if amount is None:
         return None
@@ -136,6 +160,12 @@ def parse_amount(value: Any) -> Decimal | None:
     except InvalidOperation:
         return None
     return amount if 0 <= amount < MAX_AMOUNT else None
+
+
+def machine_amount(value: Any, currency: Any) -> Decimal | None:
+    """A price that is written for machines, with what they say about its currency."""
+    code = clean_text(currency)
+    return parse_amount(value, None if code is None else code.upper())
 
 
 def currency_code(value: Any) -> str | None:
@@ -179,6 +209,10 @@ def _may_exist(host: str) -> bool:
         return bool(host) and bool(host.encode("idna"))
     except UnicodeError:  # an empty label, one that is too long, or no name in any script
         return False
+
+
+def _two_decimals(found: re.Match[str]) -> str:
+    return str(Decimal(f"0.{found[1]}").quantize(Decimal("0.01"), ROUND_HALF_UP))
 
 
 def _normal_price(text: str) -> Price:

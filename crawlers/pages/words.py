@@ -21,7 +21,8 @@ HOME = {  # what the first entry of a trail of categories is called
     "home", "homepage", "home page", "start", "startseite", "accueil", "inicio", "início",
     "página inicial", "strona główna", "domů", "domov", "főoldal", "kezdőlap", "acasă", "hem",
     "hjem", "forside", "etusivu", "főlap", "ana sayfa", "anasayfa", "главная", "головна",
-    "начало", "αρχική", "ホーム", "首页", "首頁", "홈", "الرئيسية", "בית", "होम", "beranda",
+    "начало", "αρχική", "ホーム", "首页", "首頁", "홈", "الرئيسية", "الصفحة الرئيسية", "בית", "होम",
+    "beranda",
     "trang chủ",
 }  # fmt: skip
 PAGE_PARAMETERS = {  # of a query, that count pages
@@ -29,4 +30,9 @@ PAGE_PARAMETERS = {  # of a query, that count pages
     "currentpage", "cur_page", "pageindex", "seite", "pagina", "página", "strona", "sida",
     "side", "sivu", "product-page", "_page",
 }  # fmt: skip
-NO_NUMBER = {"n/a", "na", "none", "null", "nil", "-", "0", "default"}  # what shops call a product without a number
+NO_NUMBER = {  # what shops call a product without a number, or without a brand
+    "n/a", "na", "n.a.", "none", "null", "nil", "-", "--", "0", "default", "undefined", "unknown", "nan", "false",
+    "true",     "sku", "test", "tbd", "tba", "no", "not available", "not applicable", "does not apply", "no aplica",
+    "unbranded",     "no brand", "nicht zutreffend", "non applicabile", "n.d.", "nd", "k.a.", "keine", "x", "xxx",
+    "array", "[object object]",
+}  # fmt: skip

@@ -44,6 +44,8 @@ SAMPLE_SCHEMA = pa.schema(
         pa.field("pixels", pa.binary(SOURCE_SIDE**2), nullable=False),  # rows of grey values
     ]
 )
+# `zoom_training.fingerprint` of data/zoom/labelled as it is in git: a filter trained on it is for this shop alone.
+LABELLED_FINGERPRINT = "3a2ee06d66306a58d3765185f8450df6163785c7e839b480555c9354397a8b60"
 PAGE_SIZE = 48  # products on a category page
 ZOOMED_SHARE = 0.15  # of the products
 SECOND_VIEW_SHARE = 0.3

@@ -82,7 +82,12 @@ def _a_product(product: Product) -> str:
             "url": url,
             "brand": {"@type": "Brand", "name": product.brand},
             "image": product.picture_urls,
-            "offers": {"@type": "Offer", "price": str(product.price), "priceCurrency": product.shop.currency},
+            "offers": {
+                "@type": "Offer",
+                "price": str(product.price),
+                "priceCurrency": product.shop.currency,
+                "availability": "https://schema.org/InStock",
+            },
         },
     ]
     data = json.dumps({"@context": "https://schema.org", "@graph": graph}, ensure_ascii=False).replace("<", "\\u003c")
@@ -125,6 +130,7 @@ def _b_product(product: Product) -> str:
         f'<span itemprop="brand">{escape(product.brand)}</span>\n{pictures}\n'
         '<div itemprop="offers" itemscope itemtype="https://schema.org/Offer">'
         f'<meta itemprop="priceCurrency" content="{product.shop.currency}">'
+        '<link itemprop="availability" href="https://schema.org/InStock">'
         f'<span itemprop="price" content="{product.price}">{product.shop.currency} {product.price}</span></div>\n'
         f'</div>\n<dl class="specs">{specs}</dl>',
     )

@@ -1,4 +1,4 @@
-"""Stage ``crawl``: from categories of shops (or a manifest) to data/raw/products.parquet."""
+"""Stage ``crawl``: from categories of shops, a manifest or a table of local images to data/raw/products.parquet."""
 
 import csv
 import io
@@ -9,9 +9,12 @@ from typing import Any
 
 from atlas_model.files import replacing, write_text
 from atlas_model.params import CrawlParams, Params
+from atlas_model.progress import say
 from atlas_model.records import PRODUCTS as SCHEMA
 from atlas_model.records import write_table
 from crawlers.crawl import crawl
+from crawlers.files.entries import Columns
+from crawlers.files.products import write_products
 from crawlers.health import FIELDS, Health
 from crawlers.identity import user_agent
 from crawlers.manifest import read_manifest_products
@@ -30,6 +33,18 @@ def run(params: Params) -> None:
         products = read_manifest_products(params.crawl.manifest)
         write_table(PRODUCTS, products, SCHEMA)
         _report({"products": products.num_rows, "by_site": {"manifest": products.num_rows}, "dropped": {}})
+    elif params.crawl.source == "files":
+        given = params.crawl.files
+        counts = write_products(
+            PRODUCTS,
+            table=given.table,
+            images=given.images,
+            separator=given.separator,
+            columns=Columns(**given.columns.model_dump()),
+        )
+        for warning in counts.warnings:
+            say(f"warning: {given.table}: {warning}")
+        _report(counts.to_json())
     else:
         _crawl(params.crawl)
     with replacing(SNAPSHOTS / f"{params.crawl.snapshot}.parquet") as temporary:

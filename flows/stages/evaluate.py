@@ -1,11 +1,13 @@
 """Stage `evaluate`: the models on train (a sample), val and test; figures, predictions, pictures.
 
-Writes reports/evaluate/: predictions.parquet and predictions.csv (the original project's columns), categories.csv
-(precision, recall, F per category), and of the test split confusion.png (and confusion_level_<n>.png for the levels
-above), reliability.png, abstention.png, attention/*.png; and plots/evaluate/ for `dvc plots`.
+Writes reports/evaluate/: predictions.parquet and predictions.csv (the original project's columns), products.parquet
+(the answers of products, each from all its images), categories.csv (precision, recall, F per category), and of the
+test split confusion.png (and confusion_level_<n>.png for the levels above), reliability.png, abstention.png,
+attention/*.png; and plots/evaluate/ for `dvc plots`.
 
 In reports/evaluate/metrics.json, for each split and for the baseline on test: what the keys mean is said in
-`metrics.path_scores`, `calibration` and `intervals`; null is what cannot be known.
+`metrics.path_scores`, `calibration`, `intervals` and, of ``products``, in `evaluation.product_figures`; and
+``guarantees``, as of `guarantees.guarantee_figures`; null is what cannot be known.
 """
 
 import csv
@@ -22,18 +24,21 @@ from pyarrow import csv as arrow_csv
 
 from atlas_model.attention import overlay
 from atlas_model.categorizer import Categorizer, load_categorizer, load_classifier
+from atlas_model.checkpoint import read_description
 from atlas_model.dataset import Split, load_split, load_taxonomy_json
 from atlas_model.device import choose_device
 from atlas_model.engines import accelerate
 from atlas_model.errors import CheckpointError
 from atlas_model.evaluation import Evaluation, evaluate, evaluate_baseline
 from atlas_model.files import replacing, replacing_folder
+from atlas_model.guarantees import KEY, guarantee_figures, load_guarantees
 from atlas_model.intervals import differences
 from atlas_model.metrics import categories_of_level, category_scores, confusion
 from atlas_model.params import Params
 from atlas_model.plots import MOST_CATEGORIES, abstention_plot, confusion_plot, reliability_plot
+from atlas_model.products import whole_products
 from atlas_model.progress import track
-from atlas_model.records import PREDICTIONS, write_table
+from atlas_model.records import PREDICTIONS, PRODUCT_PREDICTIONS, write_table
 from atlas_model.searching import Stored
 from atlas_model.taxonomy import SEPARATOR, CategoryPath, Taxonomy
 from flows.fan_out import Spread, spreading
@@ -62,7 +67,7 @@ def run(params: Params) -> None:
     for name, split in splits.items():
         rows = np.arange(len(split))
         if name == "train":
-            rows = np.sort(generator.permutation(rows)[: given.train_sample])
+            rows = np.flatnonzero(whole_products(split.product_ids, given.train_sample, generator))
         evaluations[name] = evaluate(
             model,
             split,
@@ -79,8 +84,12 @@ def run(params: Params) -> None:
         "test": plain.figures,
         "difference": differences(test.answers, plain.answers, test.groups, resamples=given.resamples, seed=given.seed),
     }
+    guarantees = load_guarantees(CATEGORIZER) if KEY in read_description(CATEGORIZER) else None
+    metrics["guarantees"] = guarantee_figures(guarantees, evaluations["val"].held_out, test.held_out, given.seed)
     with replacing_folder(EVALUATION) as folder:
         _write_predictions(folder, pa.concat_tables(each.table(taxonomy) for each in evaluations.values()))
+        of_products = pa.concat_tables(each.product_table(taxonomy) for each in evaluations.values())
+        write_table(folder / "products.parquet", of_products, PRODUCT_PREDICTIONS)
         _write_csv(folder / "categories.csv", CATEGORY_COLUMNS, _category_rows(evaluations, taxonomy))
         for level in range(1, taxonomy.depth + 1):
             name = f"confusion_level_{level}.png" if level < taxonomy.depth else "confusion.png"
@@ -98,7 +107,8 @@ def run(params: Params) -> None:
     _write_plots(PLOTS / "evaluate", test, plain, taxonomy)
     headline = {
         "val": {key: metrics["val"][key] for key in ("micro_f1", "macro_f1")},
-        "test": {key: metrics["test"][key] for key in ("micro_f1", "macro_f1", "ece")},
+        "test": {key: metrics["test"][key] for key in ("micro_f1", "macro_f1", "ece")}
+        | {"products_f1": metrics["test"]["products"]["micro_f1"]},
         "classifier_f1": plain.figures["micro_f1"],
     }
     write_metrics("evaluate", headline, metrics)

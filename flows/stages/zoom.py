@@ -3,19 +3,32 @@
 import time
 from collections import Counter
 from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
 
 from atlas_model.device import choose_device, one_thread_each
+from atlas_model.errors import InputError
 from atlas_model.params import Params
 from atlas_model.progress import Progress
 from atlas_model.records import REFS, SCORES, count_rows, read_table, shard_paths, write_table
 from atlas_model.zoom import ZoomModel
-from atlas_model.zoom_scoring import joined, measure, score_shard
-from crawlers.shop.catalogue import zoomed_urls
+from atlas_model.zoom_scoring import discarded_share, joined, measure, score_shard
+from atlas_model.zoom_sheet import write_sheet
+from crawlers.shop.catalogue import LABELLED_FINGERPRINT, zoomed_urls
 from flows.fan_out import spreading
 from flows.stages.entry import main, write_metrics
 from flows.stages.paths import REFS as REFS_FILE
 from flows.stages.paths import SCORES as SCORES_FILE
 from flows.stages.paths import SHARDS, ZOOM_MODEL
+
+PHOTO_FILTER = Path("models/zoom_photographs")  # in git: the filter for photographs
+SHEET = Path("reports/zoom/contact_sheet.png")
+REASONS = ("normal", "zoomed", "unreadable", "not_filtered")
+REMEDIES = (
+    "Say zoom.filter: photographs (a filter for photographs of products), zoom.enabled: false (keep every image), or "
+    "label images of your own"
+)
 
 
 def run(params: Params) -> None:
@@ -23,11 +36,17 @@ def run(params: Params) -> None:
     options = params.zoom
     started = time.perf_counter()
     spread = spreading(params.pipeline.runner, params.pipeline.workers, "zoom")
-    threshold = options.threshold
-    if threshold is None:
-        threshold = ZoomModel.load(ZOOM_MODEL, choose_device("cpu")).threshold
+    folder = _filter_folder(params)
+    model = None if folder is None else ZoomModel.load(folder, choose_device("cpu"))
+    if model is not None:
+        _check_fits(model, params)
+    threshold = options.threshold if options.threshold is not None or model is None else model.threshold
     score = partial(
-        score_shard, model=ZOOM_MODEL, device=options.device, threshold=threshold, batch_size=options.batch_size
+        score_shard,
+        model=folder,
+        device=options.device,
+        threshold=1.0 if threshold is None else threshold,
+        batch_size=options.batch_size,
     )
     total, tables = count_rows(SHARDS, made_by="fetch"), []
     with Progress("zoom", total, "pictures") as progress, one_thread_each():
@@ -35,19 +54,55 @@ def run(params: Params) -> None:
             tables.append(scored)
             progress.advance(scored.num_rows)
     table = joined(tables)
+    if model is not None:
+        _check_share(table, model, options.max_share)
+    SHEET.unlink(missing_ok=True)  # of an earlier run, which discarded too many
     write_table(SCORES_FILE, table, SCORES)
     seconds = time.perf_counter() - started
     reasons = Counter(table["reason"].to_pylist())
-    shop = measure(table, _zoomed_in_shop()) if params.crawl.source == "demo" else None
+    shop = measure(table, _zoomed_in_shop()) if params.crawl.source == "demo" and options.enabled else None
+    kept = reasons["normal"] + reasons["not_filtered"]
     write_metrics(
         "zoom",
-        {"images": reasons["normal"], "dropped": total - reasons["normal"], "f1_zoomed": shop and shop["f1_zoomed"]},
+        {"images": kept, "dropped": total - kept, "f1_zoomed": shop and shop["f1_zoomed"]},
         {
-            "pictures": {reason: reasons[reason] for reason in ("normal", "zoomed", "unreadable")},
-            "threshold": threshold,
+            "filter": options.filter if options.enabled else None,
+            "pictures": {reason: reasons[reason] for reason in REASONS},
+            "discarded_share": round(discarded_share(table), 4),
+            "threshold": threshold if options.enabled else None,
             "shop": shop,
         },
         {"seconds": round(seconds, 1), "pictures_per_second": round(total / seconds, 1)},
+    )
+
+
+def _filter_folder(params: Params) -> Path | None:
+    """Where the model is; None where every picture is kept."""
+    if not params.zoom.enabled:
+        return None
+    return PHOTO_FILTER if params.zoom.filter == "photographs" else ZOOM_MODEL
+
+
+def _check_fits(model: ZoomModel, params: Params) -> None:
+    """The sample's grey close-ups say nothing of any other catalogue: it would be discarded whole."""
+    if params.crawl.source != "demo" and model.data.get("fingerprint") == LABELLED_FINGERPRINT:
+        raise InputError(
+            f"zoom.filter: trained: expected a filter for the images of crawl.source {params.crawl.source}, got one "
+            f"trained on the demo's sample ({model.trained_on}: grey images of 28 px). {REMEDIES} "
+            "(atlas import-manifest) and name their folder in zoom_train.labelled"
+        )
+
+
+def _check_share(table: pa.Table, model: ZoomModel, max_share: float) -> None:
+    share = discarded_share(table)
+    if share <= max_share:
+        return
+    zoomed = Counter(table["reason"].to_pylist())["zoomed"]
+    shown = write_sheet(SHEET, table, SHARDS)
+    raise InputError(
+        f"zoom: the filter takes {zoomed} images ({share:.0%}) for close-ups, more than zoom.max_share "
+        f"({max_share:.0%}) allows. It was trained on {model.trained_on}. {SHEET} shows {shown} of them, the surest "
+        f"first. If they are products: {REMEDIES[0].lower()}{REMEDIES[1:]}. If they are close-ups: raise zoom.max_share"
     )
 
 

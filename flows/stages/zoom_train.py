@@ -2,14 +2,20 @@
 
 import time
 from dataclasses import astuple, fields
+from typing import Any
+
+import pyarrow as pa
 
 from atlas_model.device import choose_device
 from atlas_model.errors import MissingError
-from atlas_model.files import write_text
+from atlas_model.files import replacing_folder, write_json, write_text
 from atlas_model.images import Preprocessing
-from atlas_model.params import Params
-from atlas_model.records import LABELLED, read_table
-from atlas_model.zoom_training import ZoomEpoch, read_labelled, train_zoom
+from atlas_model.params import Params, ZoomTrainParams
+from atlas_model.progress import say
+from atlas_model.records import LABELLED, LABELS, read_table
+from atlas_model.zoom import ZoomModel
+from atlas_model.zoom_linear import has_encoder
+from atlas_model.zoom_training import Labelled, ZoomEpoch, fingerprint, read_labelled, train_linear, train_zoom
 from flows.stages.entry import main, write_metrics
 from flows.stages.paths import PLOTS, ZOOM_MODEL
 
@@ -17,41 +23,101 @@ HISTORY = PLOTS / "zoom_train" / "history.csv"
 
 
 def run(params: Params) -> None:
-    """Train, save, and report what it came to."""
+    """Train both networks, save the one that was asked for, and report what they came to."""
+    reason = _not_needed(params)
+    if reason is not None:
+        _write_nothing(reason)
+        return
     options = params.zoom_train
     if not any(options.labelled.glob("*.parquet")):
         raise MissingError(
             f"{options.labelled}: expected labelled pictures (*.parquet), found none. "
-            "The sample's are in git; atlas import-manifest makes them from a zoomed/normal manifest."
+            "The sample's are in git; atlas import-manifest makes them from a zoomed/normal manifest. "
+            "Without any: zoom.filter: photographs, or zoom.enabled: false"
         )
     started = time.perf_counter()
     preprocessing = Preprocessing(size=options.image_size, mode="RGB", resize="squash")
-    labelled = read_labelled(read_table(options.labelled, LABELLED, made_by="zoom_train"), preprocessing)
-    model, history = train_zoom(
-        labelled,
-        preprocessing,
-        batch_size=options.batch_size,
-        epochs=options.epochs,
-        patience=options.patience,
-        lr=options.lr,
-        val_share=options.val_share,
-        test_share=options.test_share,
-        seed=options.seed,
-        device=choose_device(options.device),
-    )
-    model.save(ZOOM_MODEL)
+    table = read_table(options.labelled, LABELLED, made_by="zoom_train")
+    labelled = read_labelled(table, preprocessing)
+    models, history = _train(labelled, preprocessing, options)
+    kept = models[options.model]
+    data = _describe(table, labelled, options)
+    ZoomModel(kept.net, kept.preprocessing, kept.threshold, kept.metrics, data).save(ZOOM_MODEL)
     write_text(HISTORY, _csv(history))
     write_metrics(
         "zoom_train",
-        {"f1_zoomed": model.metrics["test"]["f1_zoomed"]},
+        {"f1_zoomed": kept.metrics["test"]["f1_zoomed"]},
         {
-            **model.metrics,
-            "threshold": model.threshold,
+            **kept.metrics,
+            "model": options.model,
+            "threshold": kept.threshold,
             "epochs": len(history),
             "dropped": labelled.dropped,
+            "both": {name: model.metrics for name, model in models.items()},
+            "better": _better(models),
         },
         {"seconds": round(time.perf_counter() - started, 1)},
     )
+
+
+def _not_needed(params: Params) -> str | None:
+    if not params.zoom.enabled:
+        return "zoom.enabled is false"
+    if params.zoom.filter == "photographs":
+        return "zoom.filter is photographs, whose model is in models/zoom_photographs"
+    return None
+
+
+def _write_nothing(reason: str) -> None:
+    """The outputs that dvc.yaml promises, which say why they are empty."""
+    say(f"zoom_train: nothing to train: {reason}")
+    with replacing_folder(ZOOM_MODEL) as folder:
+        write_json(folder / "model.json", {"format": 1, "kind": "zoom_not_trained", "reason": reason})
+    write_text(HISTORY, _csv([]))
+    write_metrics("zoom_train", {}, {"model": None, "reason": reason}, {})
+
+
+def _train(
+    labelled: Labelled, preprocessing: Preprocessing, options: ZoomTrainParams
+) -> tuple[dict[str, ZoomModel], list[ZoomEpoch]]:
+    """Each network, by name, and the history of the first; the second only where its encoder's weights are."""
+    shares = {"val_share": options.val_share, "test_share": options.test_share}
+    batch_size, seed = options.batch_size, options.seed
+    cnn, history = train_zoom(
+        labelled,
+        preprocessing,
+        batch_size=batch_size,
+        epochs=options.epochs,
+        patience=options.patience,
+        lr=options.lr,
+        seed=seed,
+        device=choose_device(options.device),
+        **shares,
+    )
+    models = {"cnn": cnn}
+    if options.model == "linear" or has_encoder():  # where it was asked for, a missing package is an error
+        models["linear"] = train_linear(labelled, preprocessing, batch_size=batch_size, seed=seed, **shares)
+    else:
+        say("zoom_train: the linear layer is left out, because its encoder is not installed (pip install atlas[lite])")
+    return models, history
+
+
+def _better(models: dict[str, ZoomModel]) -> str | None:
+    """The name of the one with the higher F1 of "zoomed" on the test part; None where there is nothing to choose."""
+    f1 = {name: model.metrics["test"]["f1_zoomed"] for name, model in models.items()}
+    if len(f1) < 2 or len(set(f1.values())) == 1:
+        return None
+    return max(f1, key=lambda name: f1[name] or 0.0)
+
+
+def _describe(table: pa.Table, labelled: Labelled, options: ZoomTrainParams) -> dict[str, Any]:
+    counts = {label: int((labelled.zoomed == index).sum()) for index, label in enumerate(LABELS)}
+    found = " and ".join(f"{count} {label}" for label, count in counts.items())
+    return {
+        "description": f"{found} images of {options.labelled.as_posix()}",
+        "images": counts,
+        "fingerprint": fingerprint(table),
+    }
 
 
 def _csv(history: list[ZoomEpoch]) -> str:

@@ -1,0 +1,98 @@
+"""``python -m benchmarks.photographs [run|errors|table]``; ``make benchmark NAME=photographs`` is ``run``.
+
+Exit codes as of `atlas`: 0 done, 1 the work failed, 2 bad input, 130 Ctrl-C.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from atlas_model.errors import AtlasError
+from atlas_model.files import write_json
+from atlas_model.processes import INTERRUPTED
+from atlas_model.progress import say
+from benchmarks.photographs.photographs import ROOT, find_photographs
+from benchmarks.photographs.targets import printed, read_result, write_into
+from benchmarks.report import RESULTS
+
+WORKSPACE = ROOT / ".atlas/benchmarks/photographs"  # outside of git
+RESULT = RESULTS / "photographs.json"
+PAGE = ROOT / "docs/photographs.md"
+SEEDS = (1, 2, 3)
+DRAWS = (1, 2, 3)
+DRAWN = 300
+COMMANDS = {
+    "run": "measure, print the table, write the result; what is done without a command",
+    "errors": "contact sheets of the worst errors, and a CSV of what was taken for what",
+    "table": "print the table of the result, and write it into docs/photographs.md",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given if given and given[0] in (*COMMANDS, "-h", "--help") else ["run", *given])
+    try:
+        options.does(options)
+    except AtlasError as error:
+        say(f"error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("photographs: interrupted; the same command goes on from there")
+        return INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.photographs", description=__doc__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    running, errors, showing = (commands.add_parser(name, help=told) for name, told in COMMANDS.items())
+    for each, does in ((running, _run), (errors, _errors), (showing, _table)):
+        each.set_defaults(does=does)
+        each.add_argument("--workspace", type=Path, default=WORKSPACE, metavar="DIR", help="default: %(default)s")
+        each.add_argument("--result", type=Path, default=RESULT, metavar="FILE", help="default: %(default)s")
+    running.add_argument("--params", type=Path, default=Path(__file__).with_name("params.yaml"), metavar="FILE")
+    running.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="N", help="default: 1 2 3")
+    running.add_argument("--draws", type=int, nargs="*", default=DRAWS, metavar="N", help="of images; default: 1 2 3")
+    running.add_argument("--drawn", type=int, default=DRAWN, metavar="N", help="images of a draw (default 300)")
+    errors.add_argument("--seed", type=int, default=SEEDS[0], metavar="N", help="whose model (default 1)")
+    errors.add_argument("--count", type=int, default=200, metavar="N", help="errors on the sheets (default 200)")
+    showing.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="default: %(default)s")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    photographs = find_photographs()
+    from benchmarks.photographs.measure import Plan, measure
+
+    plan = Plan(
+        photographs,
+        options.workspace.absolute(),
+        options.params,
+        seeds=tuple(options.seeds),
+        draws=tuple(options.draws),
+        drawn=options.drawn,
+    )
+    figures = measure(plan)
+    write_json(options.result, figures)
+    print(printed(figures))
+    print(f"written: {options.result}")
+
+
+def _errors(options: argparse.Namespace) -> None:
+    from benchmarks.photographs.errors import write_errors
+
+    for path in write_errors(options.workspace, options.seed, options.count):
+        print(path)
+
+
+def _table(options: argparse.Namespace) -> None:
+    figures = read_result(options.result)
+    print(printed(figures))
+    write_into(options.page, figures)
+    print(f"written: {options.page}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

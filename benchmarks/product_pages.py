@@ -1,0 +1,115 @@
+"""How much of what real product pages say is read right: price, SKU, availability, and other fields of a public truth.
+
+The pages and their truth are of scrapinghub/product-extraction-benchmark (MIT licence, Zyte 2021); they stand in
+../shared/pages_benchmark where somebody has put them, and nowhere else. A wrong value counts as a false positive and as
+a false negative, as that benchmark defines it. Brand, GTIN and MPN stand in its truth as one person's reading of the
+page; their figures are for comparison between versions of Atlas.
+"""
+
+import asyncio
+import json
+import lzma
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from web_poet import HttpResponse
+
+from benchmarks.report import report
+from crawlers.items import Product
+from crawlers.pages.registry import read_product, shop_of
+
+PAGES = Path(__file__).resolve().parents[2] / "shared/pages_benchmark"
+HEADERS = {"Content-Type": "text/html; charset=utf-8"}
+FIELDS = ("price", "sku", "availability")  # those whose figures are published
+OTHERS = ("brand", "gtin", "mpn")
+PUBLISHED = {  # F1 on all 140 pages, https://github.com/scrapinghub/product-extraction-benchmark
+    "Zyte Automatic Extraction": (0.918, 0.841, 0.957),
+    "Diffbot": (0.824, 0.765, 0.943),
+    "extruct": (0.685, 0.537, 0.626),
+}
+
+Answers = Mapping[str, Mapping[str, Any]]  # page -> field -> value
+
+
+def number(value: Any) -> Decimal | None:
+    """A price as a number."""
+    try:
+        return Decimal(str(value).replace(",", ""))
+    except InvalidOperation:
+        return None
+
+
+def score(answers: Answers, truth: Mapping[str, Any], field: str) -> dict[str, float]:
+    """F1, precision and recall of ``field``, and the counts that they are of."""
+    same: Callable[[Any], Any] = number if field == "price" else lambda value: str(value).strip().lower()
+    counts = dict.fromkeys(("right", "wrong", "missing", "spurious"), 0)
+    for page, fields in truth.items():
+        wanted = [same(value) for value in fields.get(field) or []]
+        got = answers.get(page, {}).get(field)
+        if got in (None, ""):
+            counts["missing"] += bool(wanted)
+        elif same(got) in wanted:
+            counts["right"] += 1
+        else:
+            counts["wrong" if wanted else "spurious"] += 1
+    right, found = counts["right"], counts["right"] + counts["wrong"]
+    precision = right / max(1, found + counts["spurious"])
+    recall = right / max(1, found + counts["missing"])
+    f1 = 2 * precision * recall / (precision + recall) if right else 0.0
+    return {"f1": f1, "precision": precision, "recall": recall, **counts}
+
+
+def read(url: str, body: bytes) -> dict[str, Any] | None:
+    """What is read on a page; None where the reader raised, which it never should."""
+    try:
+        product: Product = asyncio.run(
+            read_product(shop_of(urlsplit(url).hostname or ""), HttpResponse(url, body=body, headers=HEADERS))
+        )
+    except Exception as error:
+        print(f"{url}: {error!r}", file=sys.stderr)
+        return None
+    return product.to_json()
+
+
+def pages(truth: Mapping[str, Any]) -> dict[str, tuple[str, bytes]]:
+    """Page -> its URL and its bytes."""
+    return {
+        page: (fields["url"], lzma.decompress((PAGES / "html" / f"{page}.html.xz").read_bytes()))
+        for page, fields in truth.items()
+    }
+
+
+def main() -> None:
+    """Measure, and print the table of docs/crawling.md."""
+    if not (PAGES / "truth.json").is_file():
+        sys.exit(f"{PAGES}: the benchmark's pages are not there; see {Path(__file__).name}")
+    truth = json.loads((PAGES / "truth.json").read_text(encoding="utf-8"))
+    found = pages(truth)
+    started = time.process_time()
+    answers = {page: read(url, body) for page, (url, body) in found.items()}
+    cpu_ms = 1000 * (time.process_time() - started) / len(found)
+    crashes = sum(answer is None for answer in answers.values())
+    ours = {
+        field: score({page: answer or {} for page, answer in answers.items()}, truth, field)
+        for field in FIELDS + OTHERS
+    }
+    table("Atlas", [ours[field]["f1"] for field in FIELDS], f"{len(truth)} of the 140 pages")
+    for name, figures in PUBLISHED.items():
+        table(name, figures, "as published, all 140 pages")
+    rows = [(f"{field}: {name}", value, "") for field, of in ours.items() for name, value in of.items()]
+    rows += [("pages that made the reader raise", float(crashes), ""), ("CPU", cpu_ms, "ms/page")]
+    report("product_pages", rows, {"pages": len(truth), "crashes": crashes, "cpu_ms_per_page": cpu_ms, **ours})
+
+
+def table(name: str, figures: Sequence[float], note: str) -> None:
+    """A row of it."""
+    print("| " + " | ".join([name, *(f"{figure:.3f}".lstrip("0") for figure in figures), note]) + " |")
+
+
+if __name__ == "__main__":
+    main()

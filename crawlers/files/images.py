@@ -1,0 +1,243 @@
+"""Reading the images that products name, from a folder or from a table, into a spool; and what became of each.
+
+A file that has not changed since it was read last (as DVC judges: inode, time of modification, size) is not read again,
+nor is what came before a kill. Knows nothing of what products are otherwise.
+"""
+
+import hashlib
+import os
+import stat
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from atlas_model.errors import InputError, PictureError
+from atlas_model.progress import Progress, say
+from atlas_model.records import PRODUCTS, REFS, iterate_shards, write_rows
+from crawlers.fetch.check import check
+from crawlers.fetch.index import Fetched, Plan
+from crawlers.fetch.outcome import Outcome, Wanted
+from crawlers.fetch.pictures import Report
+from crawlers.fetch.spool import Spool
+from crawlers.files.folder import Folder, RefusedError
+from crawlers.files.references import FAULT, path_in, row_in
+from crawlers.files.table import named, read_images
+
+READERS = 2  # threads
+AT_ONCE = 32  # images; of a table they are in memory together
+PRODUCTS_AT_ONCE = 4_096
+MAX_TOLD = 3  # examples of each status
+COLUMNS = pa.schema([PRODUCTS.field(name) for name in ("product_id", "details", "image_urls")])
+
+
+def read_all(
+    products: Path,
+    spool: Spool,
+    *,
+    table: Path,
+    images: Path,
+    column: str,
+    max_bytes: int,
+    max_pixels: int,
+    max_failed_share: float | None,
+) -> Report:
+    """Bring to ``spool`` the images that ``products`` name.
+
+    Args:
+        products: what `products.write_products` wrote.
+        spool: of earlier runs, or an empty one.
+        table: where ``row:`` references lead.
+        images: the folder in which ``file:`` references lead.
+        column: of the table, that holds images.
+        max_bytes: a larger image has the status ``too_large``; nothing of it is read.
+        max_pixels: likewise ``too_many_pixels``, from its header.
+        max_failed_share: of all images of all products; more that cannot be used, for whatever reason, are an error, as
+            is that none can be used. None: nothing is.
+
+    Returns:
+        The counts; ``statuses`` and ``urls`` are of images of products, one that several products name counts for each.
+
+    Raises:
+        MissingError: there is no such folder or table.
+        InputError: none or too few of the images can be used; the text counts the reasons, with examples.
+    """
+    started = time.monotonic()
+    plan = Plan(str(time.time_ns()), "validate", max_bytes, max_pixels)  # of no snapshot: all files are looked at
+    wanted, _ = spool.begin(_references(products), plan)
+    unchanged = _fill(spool, wanted, Folder(images), _Rows(table, column), max_bytes=max_bytes, max_pixels=max_pixels)
+    statuses, told = count(products, spool)
+    if max_failed_share is not None:
+        _check_enough(table, statuses, told, max_failed_share)
+    pictures, size = spool.totals()
+    seconds = time.monotonic() - started
+    return Report(
+        urls=statuses.total(),
+        spooled=0,
+        unchanged=unchanged,
+        pictures=pictures,
+        statuses=dict(sorted(statuses.items())),
+        bytes=size,
+        retries=0,
+        seconds=round(seconds, 3),
+        pictures_per_s=round(wanted / seconds, 1) if wanted else None,
+    )
+
+
+def write_refs(path: Path, products: Path, spool: Spool) -> None:
+    """Write what became of each image of each product (`records.REFS`), sorted by (product_id, position)."""
+    rows = (
+        {"product_id": product_id, "image_url": name, "position": position, **found._asdict()}
+        for product_id, name, position, found in outcomes(products, spool)
+    )
+    write_rows(path, rows, REFS)
+
+
+def _fill(spool: Spool, total: int, folder: Folder, rows: "_Rows", *, max_bytes: int, max_pixels: int) -> int:
+    """Read what the spool wants; how many have not changed."""
+    unchanged = 0
+    wanted = spool.wanted()
+    take = partial(_take, spool=spool, max_pixels=max_pixels)
+    try:
+        with ThreadPoolExecutor(READERS, "read") as readers, Progress("fetch", total, "images") as progress:
+            while some := list(islice(wanted, AT_ONCE)):
+                sources = [_source(one, folder, rows, max_bytes) for one in some]
+                for one, outcome in zip(some, readers.map(take, sources), strict=True):
+                    spool.keep(one, outcome)
+                    unchanged += outcome.unchanged
+                    progress.advance(1, unchanged=unchanged)
+    finally:
+        spool.flush()
+        spool.write_status()
+    return unchanged
+
+
+Read = tuple[bytes | None, Outcome]
+"""The bytes of an image, and the outcome if that is what they are; or none, and the outcome as it is."""
+
+
+def _source(wanted: Wanted, folder: Folder, rows: "_Rows", max_bytes: int) -> Callable[[], Read]:
+    """What reads it."""
+    number = row_in(wanted.url)
+    if number is None:
+        return partial(_from_file, path_in(wanted.url) or "", folder, wanted, max_bytes)
+    value = rows.get(number)
+    if isinstance(value, dict):  # Hugging Face: the image, or else where it is
+        value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
+    if isinstance(value, str):
+        return partial(_from_file, value, folder, wanted, max_bytes)
+    return partial(_from_row, value, wanted, max_bytes)
+
+
+def _from_file(name: str, folder: Folder, wanted: Wanted, max_bytes: int) -> Read:
+    try:
+        with os.fdopen(folder.open(name), "rb") as file:
+            state = os.fstat(file.fileno())
+            etag = f"{state.st_ino}-{state.st_mtime_ns}-{state.st_size}"
+            if not stat.S_ISREG(state.st_mode):  # it was, a moment ago
+                raise RefusedError("not_a_file")
+            if wanted.image_id is not None and wanted.etag == etag:
+                return None, Outcome("ok", True, None, wanted.image_id, etag=etag, unchanged=True)
+            data = file.read(max_bytes + 1) if state.st_size <= max_bytes else b""
+            if state.st_size > max_bytes or len(data) > max_bytes:  # it may be growing
+                raise RefusedError("too_large")
+            return data, Outcome("ok", True, etag=etag)
+    except RefusedError as refused:
+        return None, Outcome(refused.status, lasting=True)
+    except OSError:
+        return None, Outcome("unreadable", lasting=True)
+
+
+def _from_row(value: bytes | None, wanted: Wanted, max_bytes: int) -> Read:
+    if value is None:
+        return None, Outcome("no_image", lasting=True)
+    if len(value) > max_bytes:
+        return None, Outcome("too_large", lasting=True)
+    if wanted.image_id is not None and hashlib.sha256(value).hexdigest() == wanted.image_id:
+        return None, Outcome("ok", True, None, wanted.image_id, unchanged=True)
+    return value, Outcome("ok", lasting=True)
+
+
+def _take(source: Callable[[], Read], spool: Spool, max_pixels: int) -> Outcome:
+    """Read it, check it, and keep its bytes; in a worker thread."""
+    data, outcome = source()
+    if data is None:
+        return outcome
+    try:
+        info = check(data, max_pixels)
+    except PictureError as error:
+        return Outcome(error.status, lasting=True)
+    image_id = hashlib.sha256(data).hexdigest()
+    spool.store(image_id, data, info)
+    return outcome._replace(image_id=image_id)
+
+
+class _Rows:
+    """The images in a table, asked for in its order."""
+
+    def __init__(self, table: Path, column: str) -> None:
+        self._table, self._column = table, column
+        self._values: Iterator[Any] | None = None
+        self._number = 0
+
+    def get(self, number: int) -> Any:
+        """That of row ``number``, later than the last one asked for; None beyond the end."""
+        if self._values is None:
+            self._values = read_images(self._table, self._column)
+        value = None
+        while self._number < number:
+            value = next(self._values, None)
+            self._number += 1
+        return value
+
+
+def _references(products: Path) -> Iterator[str]:
+    """Of the products that can be used; they may repeat."""
+    for batch in iterate_shards(products, COLUMNS, "crawl", PRODUCTS_AT_ONCE):
+        for details, names in zip(batch["details"].to_pylist(), batch["image_urls"].to_pylist(), strict=True):
+            if FAULT not in dict(details):
+                yield from names
+
+
+def outcomes(products: Path, spool: Spool) -> Iterator[tuple[str, str, int, Fetched]]:
+    """Of each image of each product, once all are read: the product, the reference, its position, what became of it."""
+    for batch in iterate_shards(products, COLUMNS, "crawl", PRODUCTS_AT_ONCE):
+        for product_id, details, names in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            fault = dict(details).get(FAULT)
+            for position, name in enumerate(names):
+                yield product_id, name, position, Fetched(fault, None, None) if fault else spool.lookup(name)
+
+
+def count(products: Path, spool: Spool) -> tuple[Counter[str], dict[str, list[str]]]:
+    """Images of products by status, and the names of some of each."""
+    statuses: Counter[str] = Counter()
+    told: defaultdict[str, list[str]] = defaultdict(list)
+    for product_id, name, _, found in outcomes(products, spool):
+        statuses[found.status] += 1
+        if len(told[found.status]) < MAX_TOLD:
+            told[found.status].append(named(name.partition(":")[2] or product_id))
+    return statuses, told
+
+
+def _check_enough(table: Path, statuses: Counter[str], told: dict[str, list[str]], max_failed_share: float) -> None:
+    reasons = [
+        f"{status} {count}: {', '.join(told[status])}{', ...' if count > MAX_TOLD else ''}"
+        for status, count in statuses.most_common()
+        if status != "ok"
+    ]
+    failed = statuses.total() - statuses["ok"]
+    if statuses["ok"] and failed <= max_failed_share * statuses.total():
+        if reasons:
+            say(f"warning: {failed} of {statuses.total()} images cannot be used:\n  - " + "\n  - ".join(reasons))
+        return
+    allowed = f"fetch.max_failed_share, {max_failed_share:g}, allows fewer" if statuses["ok"] else "none is left"
+    raise InputError(
+        f"{table}: {failed} of {statuses.total()} images cannot be used, and {allowed}. Mend the table or the folder "
+        "(docs/files.md explains each reason), or raise that share\n  - " + "\n  - ".join(reasons)
+    )

@@ -1,0 +1,121 @@
+"""Words that product pages use, in many languages, lower case. Knows nothing of where on a page they stand."""
+
+# What stands before a value that belongs to the product, without its colon.
+NUMBER_LABELS = {  # the shop's own number
+    "sku", "sku no", "sku code", "sku number", "sku id", "sku #", "product code", "product no", "product number",
+    "product id", "product #", "product ref", "product reference", "item", "item no", "item number", "item code",
+    "item id", "item #", "ebay item number", "article", "article no", "article number", "article nr",
+    "article code", "art", "art no", "art nr", "art.-nr", "art.nr", "art. no", "art. nr", "catalog number",
+    "catalogue number", "catalog no", "catalogue no", "cat no", "cat. no", "stock code", "stock number", "stock no",
+    "stock #", "web id", "order code", "order no", "code", "ref", "reference", "reference no", "asin", "lot no",
+    "item ref", "web code", "artikelnummer", "artikelnr", "artikel-nr", "artikel nr", "artikel", "artikel-nummer",
+    "artikelcode", "ebay-artikelnummer", "bestellnummer", "bestell-nr", "best.-nr", "best. nr", "produktnummer",
+    "produkt-nr", "produktcode", "référence", "réf", "référence produit", "réf. produit", "code article",
+    "code produit", "numéro d'article", "n° d'article", "numéro de l'objet ebay", "référence article",
+    "numéro d'objet ebay", "referencia", "código", "código de producto", "código del producto", "código producto",
+    "cód", "cod", "código de artículo", "número de artículo de ebay", "referência", "código do produto", "refª",
+    "codice", "codice prodotto", "cod. prodotto", "cod prodotto", "codice articolo", "cod. articolo", "riferimento",
+    "numero oggetto ebay", "productcode", "productnummer", "bestelnummer", "ebay-objectnummer", "artnr",
+    "artikkelnummer", "varenummer", "varenr", "vare nr", "varenr.", "produktnr", "tuotekoodi", "tuotenumero",
+    "tuotenro", "kod produktu", "numer katalogowy", "nr katalogowy", "nr kat", "indeks", "kod towaru",
+    "numer produktu", "kod", "kód", "kód produktu", "kód zboží", "kód tovaru", "katalogové číslo",
+    "objednací číslo", "číslo zboží", "číslo produktu", "obj. č", "kat. číslo", "cikkszám", "termékkód",
+    "cod produs", "cod articol", "cod intern", "șifra", "šifra", "šifra izdelka", "šifra artikla",
+    "šifra proizvoda", "kataloški broj", "kat. broj", "tootekood", "artikli kood", "kood", "toote kood",
+    "preces kods", "kods", "artikuls", "prekės kodas", "kodas", "артикул", "арт", "код", "код товара", "код товару",
+    "номер товара", "код продукта", "код на продукта", "κωδικός", "κωδικός προϊόντος", "κωδ", "ürün kodu",
+    "stok kodu", "מק\"ט", "מק״ט", "מקט", "קוד מוצר", "קוד פריט", "كود المنتج", "رقم المنتج", "رمز المنتج",
+    "商品編號", "商品编号", "商品編碼", "貨號", "货号", "品號", "品号", "商品番号", "品番", "商品コード",
+    "管理番号", "상품번호", "상품코드", "mã sản phẩm", "mã sp", "mã hàng", "รหัสสินค้า", "kode produk",
+}  # fmt: skip
+MPN_LABELS = {  # the maker's number
+    "mpn", "manufacturer part number", "manufacturer's part number", "mfr part number", "mfr. part #", "mfg part #",
+    "part number", "part no", "part #", "model", "model no", "model number", "model name", "item model number",
+    "manufacturer number", "oem", "modell", "modellnummer", "herstellernummer", "hersteller-nr", "hersteller nr",
+    "hersteller-artikelnummer", "herstellerartikelnummer", "référence fabricant", "référence constructeur",
+    "modèle", "numéro de modèle", "numéro du modèle de l'article", "modelo", "número de pieza", "ref. fabricante",
+    "modello", "codice produttore", "numero modello articolo", "kod producenta", "model produktu", "модель", "型号",
+    "型號", "型番", "fabrikantcode", "modelnummer",
+}  # fmt: skip
+GTIN_LABELS = {
+    "ean", "ean13", "ean-13", "ean code", "ean-code", "ean kód", "ean kod", "kod ean", "code ean", "codice ean",
+    "código ean", "gtin", "gtin-13", "gtin13", "upc", "upc code", "isbn", "isbn-13", "isbn13", "isbn-10", "barcode",
+    "bar code", "strichcode", "code-barres", "code barre", "código de barras", "codice a barre", "штрихкод",
+    "штрих-код", "vonalkód", "čiarový kód", "čárový kód", "viivakoodi", "ribakood", "jan",
+}  # fmt: skip
+BRAND_LABELS = {
+    "brand", "brand name", "manufacturer", "make", "marke", "hersteller", "marque", "fabricant", "marca",
+    "fabricante", "produttore", "merk", "märke", "varumärke", "merke", "mærke", "merkki", "valmistaja", "značka",
+    "výrobce", "výrobca", "producent", "proizvođač", "proizvajalec", "blagovna znamka", "gyártó", "márka", "marka",
+    "üretici", "tootja", "ražotājs", "gamintojas", "zīmols", "бренд", "производитель", "марка", "виробник",
+    "κατασκευαστής", "מותג", "יצרן", "العلامة التجارية", "品牌", "ブランド", "メーカー", "브랜드", "제조사",
+    "thương hiệu", "ยี่ห้อ", "producător", "brandul",
+}  # fmt: skip
+STOCK_LABELS = {
+    "availability", "stock", "stock status", "availability status", "verfügbarkeit", "lieferbarkeit",
+    "lagerbestand", "disponibilité", "disponibilidad", "disponibilidade", "disponibilità", "beschikbaarheid",
+    "voorraad", "tillgänglighet", "lagerstatus", "saatavuus", "dostępność", "stan magazynowy", "dostupnost",
+    "dostupnosť", "elérhetőség", "raktárkészlet", "disponibilitate", "stoc", "razpoložljivost", "zaloga",
+    "raspoloživost", "наличие", "наявність", "наличност", "διαθεσιμότητα", "stok durumu", "stok", "saadavus",
+    "laoseis", "pieejamība", "זמינות", "מלאי", "庫存", "库存", "在庫", "재고", "tình trạng",
+}  # fmt: skip
+
+# What stands at the beginning of a short text about whether a product can be bought.
+SOLD_OUT = (
+    "out of stock", "out-of-stock", "sold out", "currently unavailable", "no longer available", "not available",
+    "unavailable", "temporarily out of stock", "currently out of stock", "this item is out of stock",
+    "discontinued", "temporarily unavailable", "this product is currently unavailable",
+    "this item is no longer available", "this listing has ended", "this listing was ended", "not in stock",
+    "nicht verfügbar", "derzeit nicht verfügbar", "momentan nicht verfügbar", "ausverkauft", "nicht auf lager",
+    "nicht lieferbar", "nicht vorrätig", "vergriffen", "épuisé", "rupture de stock", "en rupture", "indisponible",
+    "actuellement indisponible", "non disponible", "produit indisponible", "agotado", "sin stock", "no disponible",
+    "fuera de stock", "sin existencias", "esgotado", "indisponível", "sem stock", "sem estoque", "esaurito",
+    "non disponibile", "attualmente non disponibile", "uitverkocht", "niet op voorraad", "niet leverbaar",
+    "niet beschikbaar", "slutsåld", "slut i lager", "ej i lager", "utsolgt", "ikke på lager", "udsolgt",
+    "ei varastossa", "loppu varastosta", "loppuunmyyty", "wyprzedan", "niedostępn", "produkt niedostępny",
+    "brak w magazynie", "chwilowo niedostępny", "vyprodáno", "není skladem", "nedostupn", "vypredan",
+    "nie je skladom", "momentálne nedostupn", "elfogyott", "nincs készleten", "nem elérhető", "nem rendelhető",
+    "stoc epuizat", "indisponibil", "nu este in stoc", "nu este în stoc", "rasprodano", "nije dostup",
+    "ni na zalogi", "razprodano", "trenutno ni", "нет в наличии", "нет в продаже", "распродан", "нет на складе",
+    "товар закончился", "немає в наявності", "изчерпан", "няма наличност", "εξαντλ", "μη διαθέσιμο", "tükendi",
+    "stokta yok", "אזל", "לא במלאי", "לא זמין", "غير متوفر", "نفدت", "品切れ", "在庫切れ", "在庫なし", "売り切れ",
+    "完売", "售完", "缺货", "缺貨", "已售完", "補貨中", "已售罄", "품절", "일시품절", "매진", "hết hàng",
+    "สินค้าหมด", "habis", "stok habis", "laos otsas", "läbi müüdud", "nav pieejams", "nav noliktavā", "izpārdots",
+    "išparduota", "neturime",
+)  # fmt: skip
+ON_SALE = (
+    "in stock", "available now", "available immediately", "available to order", "available for order", "available",
+    "ready to ship", "ships from", "only 1 left", "only 2 left", "only 3 left", "more than", "last one",
+    "auf lager", "lieferbar", "sofort lieferbar", "sofort verfügbar", "verfügbar", "vorrätig", "en stock",
+    "disponible", "disponibile", "disponibilità immediata", "disponível", "em stock", "em estoque", "op voorraad",
+    "leverbaar", "i lager", "på lager", "finns i lager", "varastossa", "heti varastosta", "dostępn", "w magazynie",
+    "skladem", "skladom", "na sklade", "na skladě", "dostupn", "raktáron", "készleten", "elérhető", "in stoc",
+    "în stoc", "stoc suficient", "na zalogi", "dobavljivo", "na skladištu", "na stanju", "laos", "saadaval",
+    "pieejams", "ir noliktavā", "yra sandėlyje", "turime", "в наличии", "есть в наличии", "в наявності",
+    "є в наявності", "наличен", "в наличност", "διαθέσιμο", "άμεσα διαθέσιμο", "stokta", "במלאי", "זמין", "متوفر",
+    "在庫あり", "有货", "有貨", "现货", "現貨", "재고있음", "còn hàng", "มีสินค้า", "tersedia", "ready stock",
+)  # fmt: skip
+PRE_ORDERED = (
+    "pre-order", "preorder", "pre order", "available for pre-order", "vorbestell", "précommand", "en précommande",
+    "preventa", "pré-venda", "pre-venda", "prenota", "preordin", "förboka", "forudbestil", "forhåndsbestill",
+    "przedsprzedaż", "předobjedn", "predobjedn", "előrendel", "предзаказ", "予約受付", "预售", "預購", "예약판매",
+    "backorder",
+)  # fmt: skip
+BUY = (  # what the button says
+    "add to cart", "add to basket", "add to bag", "add to trolley", "add to shopping", "buy now", "buy it now",
+    "buy", "in den warenkorb", "in den einkaufswagen", "zum warenkorb", "jetzt kaufen", "sofort-kaufen", "kaufen",
+    "ajouter au panier", "ajouter à mon panier", "achat immédiat", "acheter", "añadir al carrito",
+    "agregar al carr", "añadir a la cesta", "añadir a la bolsa", "añadir a cesta", "comprar",
+    "adicionar ao carrinho", "adicionar", "compralo", "aggiungi al carrello", "acquista", "compra",
+    "in winkelwagen", "in winkelmand", "in mijn winkelwagen", "bestellen", "lägg i varukorg", "lägg i kundvagn",
+    "köp", "legg i handlekurv", "kjøp", "læg i kurv", "læg i indkøbskurv", "lisää ostoskoriin", "lisää koriin",
+    "osta", "do koszyka", "dodaj do koszyka", "kup teraz", "do košíku", "vložit do košíku", "přidat do košíku",
+    "koupit", "do košíka", "vložiť do košíka", "kúpiť", "kosárba", "megvesz", "adaugă în coș", "adauga in cos",
+    "adaugă în coş", "cumpără", "dodaj u košaricu", "dodaj v košarico", "v košarico", "u košaricu", "u korpu",
+    "dodaj u korpu", "lisa ostukorvi", "lisa korvi", "ostukorvi", "pievienot grozam", "ielikt grozā", "grozā",
+    "pirkt", "į krepšelį", "pirkti", "в корзину", "купить", "добавить в корзину", "в кошик", "купити",
+    "добави в количката", "купи", "προσθήκη στο καλάθι", "στο καλάθι", "sepete ekle", "satın al", "הוסף לסל",
+    "הוספה לסל", "קנה", "קניה", "أضف إلى", "カートに入れる", "購入", "加入购物车", "加入購物車", "放入購物車",
+    "立即購買", "立即购买", "我要購買", "장바구니", "구매하기", "바로구매", "thêm vào giỏ", "mua ngay", "หยิบใส่",
+    "ซื้อ", "tambah ke keranjang", "place bid", "checkout",
+)  # fmt: skip
