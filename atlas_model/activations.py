@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -57,6 +58,11 @@ class Activations:
     def paths(self) -> Int[np.ndarray, "n"]:
         """Indices of the right paths."""
         return self.split.paths
+
+    @property
+    def titles(self) -> Sequence[str]:
+        """As of the `Split`."""
+        return self.split.titles
 
     def of(
         self, rows: Int[np.ndarray, "b"], device: torch.device, views: Int[np.ndarray, "b"] | None = None

@@ -3,28 +3,32 @@
 Each is built from a description of plain values, `Architecture`, that is saved beside its weights, and answers the
 same three questions, which is all that training needs to know of it: its loss on a batch, its best path for a
 picture, its parameter groups. Knows nothing of files of pictures or of how long to train.
+
+The sequence model may read the product's title as well. It then answers from image, title, or both.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from atlas_model.architecture import Architecture
+from atlas_model.architecture import Architecture, check_architecture, check_images
 from atlas_model.checkpoint import fill, load_model, save_model
 from atlas_model.classifier import Classifier
 from atlas_model.decoder import AttentionDecoder
-from atlas_model.encoder import OWN_TRUNKS, build_encoder
+from atlas_model.encoder import build_encoder
 from atlas_model.errors import CheckpointError
 from atlas_model.exact_search import exact_search
-from atlas_model.images import MAX_PIXELS, Interpolation, Mode, Preprocessing, Resize
+from atlas_model.images import Preprocessing
 from atlas_model.path_head import PathHead
-from atlas_model.search import DeviceTrie, Found, Normalize, beam_search
+from atlas_model.search import DeviceTrie, Found, beam_search
 from atlas_model.taxonomy import PAD, START, Taxonomy
+from atlas_model.titles import Given, TitleEncoder
 
 
 class Categorizer(nn.Module):
@@ -48,6 +52,7 @@ class Categorizer(nn.Module):
 
     kind = "categorizer"
     temperature: float  # that logits are divided by in prediction, for honest probabilities; training knows none
+    title_temperatures: dict[Given, float]  # the same where a title is given
     targets: Tensor
     routes: Tensor
     counted: Tensor
@@ -68,7 +73,7 @@ class Categorizer(nn.Module):
         assert priors is None or architecture.normalize == "children"
         self.architecture, self.taxonomy = architecture, taxonomy
         self.alpha_c, self.alpha_target, self.label_smoothing = alpha_c, alpha_target, label_smoothing
-        self.temperature = 1.0
+        self.temperature, self.title_temperatures = 1.0, {}
         self.encoder = build_encoder(
             architecture.encoder, in_channels=architecture.in_channels, grid=architecture.grid, weights=weights
         )
@@ -85,29 +90,59 @@ class Categorizer(nn.Module):
         self.path_head = (
             PathHead(self.encoder.channels, taxonomy.trie, architecture.dropout) if architecture.path_head else None
         )
+        self.titles: TitleEncoder | None = None
+        if architecture.title != "none":
+            self.titles = TitleEncoder(architecture.title_buckets, architecture.title_size, self.encoder.channels)
+            self.title_temperatures = {"title": 1.0, "image_and_title": 1.0}
         self._tries: dict[tuple[bool, torch.device], DeviceTrie] = {}
         self.register_buffer("targets", torch.from_numpy(taxonomy.targets), persistent=False)
         self.register_buffer("routes", torch.from_numpy(taxonomy.trie.routes), persistent=False)
         self.register_buffer("counted", self._counted(), persistent=False)  # tokens of each path, in the loss's mean
-        self.register_buffer("log_priors", self._log_priors(priors), persistent=False)  # of each edge; None: all 0
+        # Of each edge, None: all 0. What a node's children have in common changes nothing.
+        log_priors = None if priors is None else torch.from_numpy(np.log(taxonomy.trie.mass(priors)[1:])).float()
+        self.register_buffer("log_priors", log_priors, persistent=False)
 
     def loss(self, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         """See `loss_of_cells`."""
         return self.loss_of_cells(self.encoder(pictures), paths, paths)
 
+    def given(
+        self, cells: Float[Tensor, "b cells d"] | None, titles: Sequence[str] | None
+    ) -> Float[Tensor, "b memory d"]:
+        """What the decoder attends to, given images, titles, or both; see `titles.TitleEncoder.add`."""
+        if self.titles is not None:
+            return self.titles.add(cells, titles)
+        assert cells is not None and titles is None, "this model reads no titles"
+        return cells
+
     def loss_of_cells(
-        self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"], of: Int[Tensor, "m"]
+        self,
+        cells: Float[Tensor, "b cells d"],
+        paths: Int[Tensor, "b"],
+        of: Int[Tensor, "m"],
+        titles: Sequence[str] | None = None,
     ) -> Float[Tensor, ""]:
         """Cross-entropy of the next token (mean over tokens), plus the attention term.
 
-        Normalised over children, tokens that had no alternative cost nothing and do not count in the mean.
+        Normalised over children, tokens that had no alternative cost nothing and do not count in the mean. With titles
+        it is the sum of three losses: given the image alone, both, and the title alone. They need the encoder once, and
+        the first is what it is without titles, so that as much is learnt from images alone.
 
         Args:
             cells: the encoder's output.
             paths: the right ones.
             of: the right paths of all pictures that the means are over. Where these are a part of them, what comes
                 back is their part of the sum, so that the losses of all parts add up to that of the whole.
+            titles: of the images.
         """
+        if titles is None:
+            return self._loss_of(cells, paths, of)
+        with_image = torch.cat([cells, self.given(cells, titles)])  # (2 b, cells, d)
+        return self._loss_of(with_image, paths.repeat(2), of) + self._loss_of(self.given(None, titles), paths, of)
+
+    def _loss_of(
+        self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"], of: Int[Tensor, "m"]
+    ) -> Float[Tensor, ""]:
         if self.architecture.normalize == "children":
             loss, attention, looking = self._children_loss(cells, paths)
         else:
@@ -146,10 +181,12 @@ class Categorizer(nn.Module):
         top: int = 1,
         constrained: bool = True,
         length_normalization: float = 0.0,
+        given: Given = "image",
     ) -> Found:
         """The best paths for each picture; unconstrained, any tokens until END, for comparison.
 
         A model that is normalised over children has not learnt what no taxonomy allows: free, it writes anything.
+        ``given`` says what ``cells`` are made of, as in the next method.
         """
         return beam_search(
             self.decoder,
@@ -158,10 +195,14 @@ class Categorizer(nn.Module):
             beam=beam,
             top=top,
             normalize=self.architecture.normalize if constrained else "vocabulary",
-            temperature=self.temperature,
+            temperature=self.temperature_of(given),
             length_normalization=length_normalization,
             bias=self.bias(cells) if constrained else None,
         )
+
+    def temperature_of(self, given: Given) -> float:
+        """The temperature for answers from what is ``given``."""
+        return self.temperature if given == "image" else self.title_temperatures[given]
 
     def bias(self, cells: Float[Tensor, "b cells d"]) -> Float[Tensor, "b edges"] | None:
         """What is added to the logits of the taxonomy's edges; None: nothing."""
@@ -174,7 +215,12 @@ class Categorizer(nn.Module):
         return self.exact_cells(self.encoder(pictures), top=top, length_normalization=length_normalization)
 
     def exact_cells(
-        self, cells: Float[Tensor, "b cells d"], *, top: int = 1, length_normalization: float = 0.0
+        self,
+        cells: Float[Tensor, "b cells d"],
+        *,
+        top: int = 1,
+        length_normalization: float = 0.0,
+        given: Given = "image",
     ) -> tuple[Found, Float[Tensor, "b nodes"]]:
         """The best of all paths for each image, and log p of every node of the taxonomy's trie."""
         return exact_search(
@@ -183,7 +229,7 @@ class Categorizer(nn.Module):
             self._trie(cells.device, constrained=True),
             top=top,
             normalize=self.architecture.normalize,
-            temperature=self.temperature,
+            temperature=self.temperature_of(given),
             length_normalization=length_normalization,
             bias=self.bias(cells),
         )
@@ -200,7 +246,8 @@ class Categorizer(nn.Module):
 
     def head(self) -> nn.Module:
         """What is trained beside the encoder."""
-        return self.decoder if self.path_head is None else nn.ModuleList([self.decoder, self.path_head])
+        parts = [part for part in (self.decoder, self.path_head, self.titles) if part is not None]
+        return parts[0] if len(parts) == 1 else nn.ModuleList(parts)
 
     def _vocabulary_loss(
         self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
@@ -250,15 +297,6 @@ class Categorizer(nn.Module):
         node, child = self.routes[:, :-1], self.routes[:, 1:]  # (paths, t)
         return ((child >= 0) & (trie.first[node + 1] - trie.first[node] > 1)).sum(dim=1)
 
-    def _log_priors(self, priors: Float[np.ndarray, "paths"] | None) -> Float[Tensor, "edges"] | None:
-        """Of each child, given its node; the edge to node n is n - 1."""
-        if priors is None:
-            return None
-        routes = self.taxonomy.trie.routes  # (paths, t), -1 after a path's end
-        mass = np.zeros(len(self.taxonomy.trie.path))
-        np.add.at(mass, routes[routes >= 0], np.broadcast_to(priors[:, None], routes.shape)[routes >= 0])
-        return torch.from_numpy(np.log(mass[1:])).float()  # what a node's children have in common changes nothing
-
     def _trie(self, device: torch.device, *, constrained: bool) -> DeviceTrie:
         if (constrained, device) not in self._tries:
             taxonomy = self.taxonomy
@@ -271,6 +309,11 @@ class Categorizer(nn.Module):
 
 
 Model = Categorizer | Classifier
+
+
+def reads_titles(model: Model) -> bool:
+    """Whether ``model`` answers from titles, too."""
+    return isinstance(model, Categorizer) and model.titles is not None
 
 
 def _inputs(targets: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
@@ -307,6 +350,8 @@ def save(
         "metrics": metrics,
         **({} if guarantees is None else {"guarantees": guarantees}),
     }
+    if isinstance(model, Categorizer) and model.title_temperatures:
+        description["title_temperatures"] = model.title_temperatures
     save_model(folder, model.state_dict(), description)
 
 
@@ -335,24 +380,21 @@ def _load(
     try:
         taxonomy = Taxonomy.from_json(description["taxonomy"], source=f"{folder}: taxonomy")
         architecture = Architecture(**description["architecture"])
-        assert architecture.normalize in get_args(Normalize), architecture
+        check_architecture(architecture)
         model = model_class(architecture, taxonomy)
-        model.temperature = float(description.get("temperature", 1.0))
-        assert 0 < model.temperature < float("inf"), model.temperature
+        model.temperature = _temperature(description.get("temperature", 1.0))
+        if isinstance(model, Categorizer):
+            found = description["title_temperatures"] if model.title_temperatures else {}
+            model.title_temperatures = {given: _temperature(found[given]) for given in model.title_temperatures}
         preprocessing = Preprocessing(**description["preprocessing"])
-        _check_pictures(model, preprocessing)
+        check_images(architecture, preprocessing, model.encoder.in_channels)
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise CheckpointError(f"{folder}: its description is not one of a {model_class.kind}: {error}") from error
     fill(model, tensors, folder)
     return model.to(device).eval(), preprocessing
 
 
-def _check_pictures(model: Model, preprocessing: Preprocessing) -> None:
-    """Fail unless ``model`` can take the pictures that ``preprocessing`` makes, in bounded memory."""
-    size, encoder, grid = preprocessing.size, model.architecture.encoder, model.architecture.grid
-    assert preprocessing.mode in get_args(Mode) and preprocessing.resize in get_args(Resize), preprocessing
-    assert preprocessing.interpolation in get_args(Interpolation), preprocessing
-    assert isinstance(size, int) and 0 < size * size <= MAX_PIXELS, preprocessing
-    assert preprocessing.mode == "L" or model.encoder.in_channels == 3, (model.architecture, preprocessing)
-    assert encoder not in OWN_TRUNKS or size % 2 == 0, (encoder, preprocessing)  # they halve pictures first
-    assert grid == "native" or (isinstance(grid, int) and 0 < grid <= size), (model.architecture, preprocessing)
+def _temperature(value: Any) -> float:
+    temperature = float(value)
+    assert 0 < temperature < float("inf"), temperature
+    return temperature

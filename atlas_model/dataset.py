@@ -9,7 +9,7 @@ import io
 import json
 import mmap
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ class Split:
     image_ids: list[str]
     product_ids: list[str]
     preprocessing: Preprocessing
+    titles: Sequence[str] = ()  # of the products; "" where there is none; no titles at all where nobody reads them
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -72,7 +73,8 @@ def load_split(folder: Path, name: str, taxonomy: Taxonomy, cache: Path) -> Spli
     if not shards:
         raise MissingError(f"{folder}: no {name}-*.parquet there. Run the stage that makes it: dvc repro split")
     preprocessing = _preprocessing_of(shards[0])
-    columns = [pq.read_table(shard, columns=["image_id", "product_id", "taxonomy"]).to_pydict() for shard in shards]
+    wanted = ["image_id", "product_id", "title", "taxonomy"]
+    columns = [pq.read_table(shard, columns=wanted).to_pydict() for shard in shards]
     labels = [path for column in columns for path in column["taxonomy"]]
     return Split(
         name=name,
@@ -81,6 +83,7 @@ def load_split(folder: Path, name: str, taxonomy: Taxonomy, cache: Path) -> Spli
         image_ids=[image_id for column in columns for image_id in column["image_id"]],
         product_ids=[product_id for column in columns for product_id in column["product_id"]],
         preprocessing=preprocessing,
+        titles=[title or "" for column in columns for title in column["title"]],
     )
 
 

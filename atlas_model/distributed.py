@@ -68,7 +68,7 @@ def is_first() -> bool:
 
 
 def share(batch: Batch) -> Batch:
-    """This process's part of ``batch`` (a tensor or array): empty where there are more processes than rows."""
+    """This process's part of ``batch`` (a tensor, array or list): empty where there are more processes than rows."""
     part: Batch = batch[rank() :: count()]
     return part
 

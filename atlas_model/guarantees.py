@@ -33,10 +33,12 @@ from atlas_model.risk_control import (
     thresholds_for,
 )
 from atlas_model.taxonomy import Taxonomy
+from atlas_model.titles import Given
 
 KEY = "guarantees"  # of a model's description
 MEASURED = (0.9, 0.95, 0.99)  # accuracies that figures are about
 RESPLITS = 100
+WITH_TITLES = "with_titles"  # key of what is promised where titles are given
 NODES = 100_000_000  # images x nodes of the taxonomy that are searched for it, at most
 
 
@@ -127,6 +129,7 @@ def find_guarantees(
     cells: Iterable[Float[Tensor, "_ cells d"]],
     paths: Int[np.ndarray, "n"],
     product_ids: Sequence[str],
+    given: Given = "image",
 ) -> Guarantees:
     """What ``model`` can promise.
 
@@ -135,6 +138,7 @@ def find_guarantees(
         cells: what its encoder makes of the held-out images, in batches.
         paths: the right one of each image.
         product_ids: of each image; those of a product follow each other.
+        given: what the cells are made of, where the model reads titles.
     """
     model.eval()
     trie = model.taxonomy.trie
@@ -142,7 +146,7 @@ def find_guarantees(
     products: list[HeldOut] = []
     pool, start = Pool(model.taxonomy), 0
     for batch in cells:
-        _, log_p = model.exact_cells(batch)
+        _, log_p = model.exact_cells(batch, given=given)
         end = start + len(batch)
         found.append(HeldOut.of(model.taxonomy, descend(trie, log_p), paths[start:end]))
         for row, of_image in enumerate(log_p.cpu().numpy(), start=start):
@@ -187,8 +191,8 @@ def guarantee_figures(
     return figures
 
 
-def load_guarantees(folder: Path) -> Guarantees:
-    """What the model in ``folder`` promises.
+def load_guarantees(folder: Path, given: Given = "image") -> Guarantees:
+    """What the model in ``folder`` promises where this is ``given``.
 
     Raises:
         CheckpointError: there is no model; or it was trained before models promised anything; or it is damaged.
@@ -200,6 +204,8 @@ def load_guarantees(folder: Path) -> Guarantees:
             "does not. Train it again, or take --min-confidence, which promises nothing"
         )
     try:
+        if given != "image":
+            value = value[WITH_TITLES][given]
         return Guarantees(*(Guarantee.from_json(value[name]) for name in ("images", "products")))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(

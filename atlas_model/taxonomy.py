@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from atlas_model.errors import TaxonomyError
 from atlas_model.files import write_json
@@ -54,6 +54,13 @@ class Trie:
             starts.append(int(self.first[starts[-1]]) + 1)  # where the children of this level's first node begin
         return tuple(starts)
 
+    def mass(self, of_paths: Float[np.ndarray, "paths"]) -> Float[np.ndarray, "nodes"]:
+        """What each node comes to: the sum over the paths that lead through it."""
+        mass = np.zeros(len(self.path))
+        on = self.routes >= 0
+        np.add.at(mass, self.routes[on], np.broadcast_to(of_paths[:, None], self.routes.shape)[on])
+        return mass
+
     @cached_property
     def fan_out(self) -> tuple[int, ...]:
         """Edges of the widest node of each level, down to the last that has any."""
@@ -93,6 +100,11 @@ class Taxonomy:
 
     def __contains__(self, path: Sequence[str]) -> bool:
         return tuple(path) in self._index_of
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all categories on all levels, each once, in alphabetical order."""
+        return self.tokens[len(SPECIAL) :]
 
     @cached_property
     def depth(self) -> int:

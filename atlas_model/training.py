@@ -10,6 +10,7 @@ Knows nothing of what the model is (see `categorizer`: a loss, a best path, a he
 plots the records it hands out.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -26,11 +27,12 @@ from torch import Tensor, nn
 from atlas_model import distributed
 from atlas_model.activations import Activations
 from atlas_model.augmentation import Augmentation, augment
-from atlas_model.categorizer import Model
+from atlas_model.categorizer import Categorizer, Model, reads_titles
 from atlas_model.dataset import ahead
 from atlas_model.errors import AtlasError
 from atlas_model.moving_average import MovingAverage
 from atlas_model.progress import Progress, say
+from atlas_model.titles import LabelWords, augmented
 from atlas_model.training_state import TrainingState, load_state, save_state
 from atlas_model.validation import Constraint, Examples, constraint_effect, path_accuracies
 
@@ -66,6 +68,8 @@ class Recipe:
     ema: float = 0.0  # decay of the average of weights that is validated and kept; 0: the weights themselves
     select: Literal["micro", "macro", "both"] = "micro"  # F on validation that chooses the epoch; both: their mean
     min_steps: int = 0  # of the optimizer: with fewer in ``epochs``, there are more epochs
+    title_strip: float = 0.0  # this and the next as of `titles.augmented`, for models that read titles
+    title_drop: float = 0.0
 
     @property
     def augmentation(self) -> Augmentation:
@@ -89,6 +93,9 @@ class EpochRecord:
     train_loss: float
     val_accuracy: float  # share of exact paths
     val_macro_f1: float  # mean over the categories of validation
+    # The same two where the titles are given as well; None of a model that reads none.
+    val_accuracy_with_title: float | None
+    val_macro_f1_with_title: float | None
     lr: float  # of the head, at the epoch's last step
     seconds: float
     data_share: float  # of the time, spent waiting for pictures, read and augmented
@@ -108,9 +115,15 @@ class EpochRecord:
         return asdict(self)
 
     def score(self, select: str) -> float:
-        """What the choice of the epoch goes by; see `Recipe.select`."""
-        scores = {"micro": self.val_accuracy, "macro": self.val_macro_f1}
-        return scores.get(select, (self.val_accuracy + self.val_macro_f1) / 2)
+        """What the choice of the epoch goes by; see `Recipe.select`.
+
+        With titles it is the mean of the score of images alone and that of both.
+        """
+        micro, macro = self.val_accuracy, self.val_macro_f1
+        if self.val_accuracy_with_title is not None and self.val_macro_f1_with_title is not None:
+            micro = (micro + self.val_accuracy_with_title) / 2
+            macro = (macro + self.val_macro_f1_with_title) / 2
+        return {"micro": micro, "macro": macro}.get(select, (micro + macro) / 2)
 
 
 def fit(
@@ -210,18 +223,20 @@ def _epoch(
     steps = [batches[first : first + recipe.accumulate] for first in range(0, len(batches), recipe.accumulate)]
     losses = torch.zeros(len(steps), device=device)
     inputs = _inputs(train, batches, recipe, device=device, generator=generator)
+    titles = _titles(model, train, batches, recipe, seed)
     model.train()
     with Progress(job, len(train), "pictures", epoch=(epoch, recipe.epochs)) as progress:
         for index, together in enumerate(steps):
             of = torch.from_numpy(train.paths[np.concatenate(together)]).to(device)
             for rows in together:
                 asked = time.perf_counter()
-                part = next(inputs)
+                part, of_part = next(inputs), next(titles)
                 waited += time.perf_counter() - asked
                 if len(part):
                     paths = torch.from_numpy(train.paths[distributed.share(rows)]).to(device)
+                    learns = epoch > recipe.head_epochs
                     losses[index] += _backward(
-                        model, part, paths, of, recipe.precision, encoder_learns=epoch > recipe.head_epochs
+                        model, part, of_part, paths, of, precision=recipe.precision, encoder_learns=learns
                     )
             done = (epoch - 1) * len(steps) + index
             _step(model, optimizer, recipe, learning_rate_factor(done, len(steps) * recipe.epochs, recipe.warmup_share))
@@ -234,18 +249,20 @@ def _epoch(
         mean_loss = float(losses.mean())
         distributed.average(_running_statistics(model))
         seconds = time.perf_counter() - started
-        accuracy, macro_f1, constraint = 0.0, 0.0, None
+        validated, constraint = [0.0] * (4 if reads_titles(model) else 2), None
         if distributed.is_first():
             with average.applied() if average else nullcontext():
-                accuracy, macro_f1 = path_accuracies(model, val, recipe.batch_size, device)
+                validated = path_accuracies(model, val, recipe.batch_size, device)
                 constraint = constraint_effect(model, val, recipe.batch_size, device)
-        accuracy, macro_f1 = distributed.from_first(accuracy), distributed.from_first(macro_f1)
+        accuracy, macro_f1, *with_titles = map(distributed.from_first, validated)
         progress.advance(0, loss=mean_loss, val_accuracy=accuracy)
     return EpochRecord(
         epoch=epoch,
         train_loss=mean_loss,
         val_accuracy=accuracy,
         val_macro_f1=macro_f1,
+        val_accuracy_with_title=with_titles[0] if with_titles else None,
+        val_macro_f1_with_title=with_titles[1] if with_titles else None,
         lr=optimizer.param_groups[-1]["lr"],
         seconds=seconds,
         data_share=waited / seconds,
@@ -271,20 +288,38 @@ def _inputs(
         yield distributed.share(augment(images, generator, recipe.augmentation))
 
 
+def _titles(
+    model: Model, train: Examples, batches: list[Int[np.ndarray, "_"]], recipe: Recipe, seed: int
+) -> Iterator[list[str] | None]:
+    """This process's part of the titles of each batch, augmented; None for a model that reads none."""
+    if not reads_titles(model):
+        yield from itertools.repeat(None, len(batches))
+        return
+    generator = torch.Generator().manual_seed(seed + 250_007)  # of their own: images may be drawn ahead in a thread
+    words = LabelWords(model.taxonomy.names)
+    for rows in batches:
+        given = [train.titles[row] for row in rows]
+        yield distributed.share(augmented(given, words, generator, strip=recipe.title_strip, drop=recipe.title_drop))
+
+
 def _backward(
     model: Model,
     inputs: Tensor,
+    titles: list[str] | None,
     paths: Int[Tensor, "b"],
     of: Int[Tensor, "m"],
-    precision: str,
     *,
+    precision: str,
     encoder_learns: bool,
 ) -> Float[Tensor, ""]:
     """Add the gradients of a part of the images ``of`` a step; its part of the loss."""
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         with torch.set_grad_enabled(encoder_learns):
             cells = model.encoder.cells(inputs) if inputs.is_floating_point() else model.encoder(inputs)
-        loss = model.loss_of_cells(cells, paths, of)
+        if isinstance(model, Categorizer):
+            loss = model.loss_of_cells(cells, paths, of, titles)
+        else:
+            loss = model.loss_of_cells(cells, paths, of)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return loss.detach()
 

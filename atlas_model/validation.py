@@ -3,6 +3,7 @@
 Cheap on purpose: a beam of one, and the search without the constraint on a sample. `evaluation` is for the end.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from atlas_model.activations import Activations
 from atlas_model.categorizer import Categorizer, Model
 from atlas_model.dataset import Split
 from atlas_model.metrics import macro_f1
+from atlas_model.titles import Given
 
 SAMPLE = 1000  # pictures that are searched without the constraint, at most
 
@@ -30,10 +32,15 @@ class Constraint:
     free_invalid: float  # share of what is written without it that is no path
 
 
-def path_accuracies(model: Model, examples: Examples, batch_size: int, device: torch.device) -> tuple[float, float]:
-    """Share of images whose best path is exactly right, and the mean F of the categories that occur."""
-    found = _best_paths(model, examples, np.arange(len(examples)), batch_size, device)
-    return float((found == examples.paths).mean()), macro_f1(examples.paths, found)
+def path_accuracies(model: Model, examples: Examples, batch_size: int, device: torch.device) -> list[float]:
+    """Share of images whose best path is exactly right, and the mean F of the categories that occur.
+
+    Of a model that reads titles, then the same two with the titles given.
+    """
+    figures: list[float] = []
+    for found in _best_paths(model, examples, np.arange(len(examples)), batch_size, device):
+        figures += [float((found == examples.paths).mean()), macro_f1(examples.paths, found)]
+    return figures
 
 
 @torch.inference_mode()
@@ -42,7 +49,7 @@ def constraint_effect(model: Model, examples: Examples, batch_size: int, device:
     if not isinstance(model, Categorizer) or model.architecture.normalize == "children":
         return None
     rows = np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(int)
-    found = _best_paths(model, examples, rows, batch_size, device)
+    found = _best_paths(model, examples, rows, batch_size, device)[0]
     cells = encoded(model, examples, rows, batch_size, device)
     written = torch.cat([model.search_cells(each, beam=1, constrained=False).tokens[:, 0] for each in cells]).cpu()
     right = torch.from_numpy(model.taxonomy.targets[examples.paths[rows]])
@@ -68,9 +75,32 @@ def encoded(
             yield model.encoder(examples.pictures(batch, device))
 
 
+@torch.inference_mode()
+def given_cells(
+    model: Categorizer,
+    examples: Examples,
+    rows: Int[np.ndarray, "n"],
+    *,
+    given: Given,
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[Float[Tensor, "b memory d"]]:
+    """What the decoder attends to where this is ``given`` of ``rows``, batch after batch."""
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    images = itertools.repeat(None) if given == "title" else encoded(model, examples, rows, batch_size, device)
+    for batch, cells in zip(batches, images, strict=False):
+        yield model.eval().given(cells, None if given == "image" else [examples.titles[row] for row in batch])
+
+
 def _best_paths(
     model: Model, examples: Examples, rows: Int[np.ndarray, "n"], batch_size: int, device: torch.device
-) -> Int[np.ndarray, "n"]:
-    paths = [model.best_path_of_cells(cells) for cells in encoded(model, examples, rows, batch_size, device)]
-    found: np.ndarray = torch.cat(paths).cpu().numpy()
-    return found
+) -> list[Int[np.ndarray, "n"]]:
+    """The best path of each image alone; and of a model that reads titles, of each image and its title."""
+    found: list[list[Tensor]] = [[], []]
+    for number, cells in enumerate(encoded(model, examples, rows, batch_size, device)):
+        found[0].append(model.best_path_of_cells(cells))
+        if isinstance(model, Categorizer) and model.titles is not None:
+            batch = rows[number * batch_size : (number + 1) * batch_size]
+            titles = [examples.titles[row] for row in batch]
+            found[1].append(model.best_path_of_cells(model.given(cells, titles)))
+    return [torch.cat(each).cpu().numpy() for each in found if each]

