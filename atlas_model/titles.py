@@ -128,7 +128,8 @@ class TitleEncoder(nn.Module):
             return cells
         if cells is None:
             cells = self.no_image.expand(len(titles), 1, -1)
-        return cells + self(titles).unsqueeze(1).to(cells.dtype)
+        both: Tensor = cells + self(titles).unsqueeze(1).to(cells.dtype)
+        return both
 
 
 def augmented(
