@@ -112,7 +112,8 @@ class TitleEncoder(nn.Module):
             (counts.cumsum(0) - counts).to(device),
         )  # (b, size)
         vectors: Tensor = self.output(self.norm(mean))  # (b, d)
-        return torch.where((counts > 0).to(device).unsqueeze(1), vectors, 0)
+        titled: Tensor = torch.where((counts > 0).to(device).unsqueeze(1), vectors, 0)
+        return titled
 
     def add(
         self, cells: Float[Tensor, "b cells d"] | None, titles: Sequence[str] | None
@@ -128,7 +129,8 @@ class TitleEncoder(nn.Module):
             return cells
         if cells is None:
             cells = self.no_image.expand(len(titles), 1, -1)
-        return cells + self(titles).unsqueeze(1).to(cells.dtype)
+        vectors: Tensor = self(titles)  # (b, d)
+        return cells + vectors.unsqueeze(1).to(cells.dtype)
 
 
 def augmented(
