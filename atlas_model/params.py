@@ -306,7 +306,7 @@ class DriftParams(Section):
 class PromoteParams(Section):
     """When the model of a run, the challenger, takes the champion's place."""
 
-    margin: Probability  # micro F that it may be worse by, at the lower end of the 95 % interval
+    margin: Probability  # micro F, of images and of products, that it may be worse by, at the 95 % interval's lower end
     category_margin: Probability  # likewise of each large category's F
     large_category: PositiveInt  # validation pictures that make a category large
     resamples: PositiveInt  # of the bootstrap behind the intervals

@@ -10,8 +10,8 @@ import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,45 +20,29 @@ import yaml
 
 from atlas_model.errors import InputError, MissingError, ParamsError
 from atlas_model.files import replacing, write_json
-from atlas_model.image_survey import ImageStatistics, survey
+from atlas_model.image_survey import survey
 from atlas_model.init_choices import Choice, choose_min_products, choose_split, choose_training
 from atlas_model.params import Params, load_params
 from atlas_model.picture_files import picture_files
 from atlas_model.records import PRODUCTS, read_table
-from atlas_model.taxonomy import SEPARATOR, CategoryPath
+from atlas_model.taxonomy import CategoryPath
 from atlas_model.yaml_files import replace_values
 from crawlers.fetch.spool import Spool
 from crawlers.files import images as image_reading
 from crawlers.files.entries import Columns
 from crawlers.files.folder import Folder
-from crawlers.files.products import Counts, write_products
+from crawlers.files.products import write_products
 from crawlers.files.references import path_in
 from crawlers.files.roles import Guess, guess_columns, sample_rows
 from crawlers.files.table import PARQUET, holds_images, read_rows
+from flows.init_report import Found, report, too_many_fail
 from flows.printing import printable
 from flows.stages import paths
 
 PRODUCTS_FILE = paths.WORK / "init/products.parquet"
 WRITTEN = paths.WORK / "init/written.json"  # what this command wrote last: no edit of the user's
 COLOUR_SAMPLE = 300  # images in which colours are looked for
-MAX_TOLD = 5  # examples
 FOLDER_GUESS = Guess(Columns("image", ["category"], None, None, None, None), None)
-
-
-@dataclass(frozen=True)
-class Found:
-    """What is in the data."""
-
-    counts: Counts
-    statuses: Counter[str]  # of images of products
-    examples: Mapping[str, Sequence[str]]  # by status
-    images: ImageStatistics
-    products: Counter[CategoryPath]  # that have an image
-    images_in: Counter[CategoryPath]
-    conflicts: list[str]  # images that have two categories
-    copies: int  # images that stand there again, in the same category
-    hints: Counter[str]
-    unnamed: int  # files in the folder that the table does not name
 
 
 def init(
@@ -95,11 +79,13 @@ def init(
     _check_apart(images)
     guess = FOLDER_GUESS if table is None else _guess(table, folder, columns)
     found = _look(params, folder, table or images, guess)
-    choices = _choices(found, images, table, guess)
-    content = _with_choices(params_file, choices)
+    choices = _known(_choices(found, images, table, guess), params_file)
+    content = replace_values(params_file, {tuple(one.key.split(".")): one.value for one in choices}, ParamsError)
     backup = _write(params_file, content)
-    stops = _too_many_fail(found, params)
-    _print(found, images, table or images, choices, [_written(params_file, backup), *stops])
+    stops = too_many_fail(found, params.fetch.max_failed_share)
+    written = f"{params_file}: " + ("says so already" if backup is None else f"written (the file before: {backup})")
+    lines = report(found, images, table or images, choices, [written, *stops])
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     sys.stdout.write(f"\nNext: {'mend that, then ' if stops else ''}{run}\n")
     return 0
 
@@ -199,6 +185,7 @@ def _look(params: Params, folder: Folder, table: Path, guess: Guess) -> Found:
         copies=sum(paths_of.total() - 1 for paths_of in shown.values() if len(paths_of) == 1),
         hints=Counter(hint for hint in read["split_hint"] if hint is not None),
         unnamed=0 if folder.is_table else sum(name not in listed for name in _files(folder.path)),
+        test_share=params.split.test_share,
     )
 
 
@@ -248,20 +235,18 @@ def _snapshot(source: Path) -> str:
     return f"{name or 'files'}-1"
 
 
-def _with_choices(path: Path, choices: Sequence[Choice]) -> bytes:
-    known = yaml.safe_load(path.read_text(encoding="utf-8"))
-    values: dict[tuple[str, ...], Any] = {}
-    for choice in choices:
-        place = tuple(choice.key.split("."))
-        if place[-1] in _at(known, place[:-1]):
-            values[place] = choice.value
-    return replace_values(path, values, ParamsError)
+def _known(choices: Sequence[Choice], path: Path) -> list[Choice]:
+    """Those whose keys are in the file at ``path``."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return [choice for choice in choices if _has(content, choice.key.split("."))]
 
 
-def _at(content: Any, place: Sequence[str]) -> Any:
+def _has(content: Any, place: Sequence[str]) -> bool:
     for key in place:
+        if not isinstance(content, dict) or key not in content:
+            return False
         content = content[key]
-    return content
+    return True
 
 
 def _write(path: Path, content: bytes) -> Path | None:
@@ -291,81 +276,3 @@ def _write(path: Path, content: bytes) -> Path | None:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _too_many_fail(found: Found, params: Params) -> list[str]:
-    """That the stage fetch would stop, if it would."""
-    total, failed = found.statuses.total(), found.statuses.total() - found.statuses["ok"]
-    if failed <= params.fetch.max_failed_share * total:
-        return []
-    return [
-        f"WARNING: {failed} of {total} images cannot be used (see below), more than fetch.max_failed_share allows: "
-        "the stage fetch would stop. Mend the table or the folder, or raise that share"
-    ]
-
-
-def _written(path: Path, backup: Path | None) -> str:
-    return f"{path}: " + ("says so already" if backup is None else f"written; what it said before is in {backup}")
-
-
-def _print(found: Found, images: Path, table: Path, choices: Sequence[Choice], words: Sequence[str]) -> None:
-    statistics = found.images
-    colours = "grey" if statistics.grey else "coloured"
-    lines = [
-        f"{images}: {statistics.count} different images, {statistics.median_side} px (median), {colours}",
-        f"{table}: {found.counts.rows} rows, {found.counts.products} products, {len(found.products)} categories",
-        "",
-        *words,
-    ]
-    width = max(len(_shown(choice)) for choice in choices)
-    lines += [f"  {_shown(choice):{min(width, 60)}}  {choice.why}".rstrip() for choice in choices]
-    problems = list(_problems(found, choices))
-    lines += ["", "What is wrong with the data:" if problems else "Nothing is wrong with the data."]
-    lines += [f"  - {problem}" for problem in problems]
-    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
-
-
-def _shown(choice: Choice) -> str:
-    value = yaml.safe_dump(choice.value, default_flow_style=True, width=10_000, allow_unicode=True)
-    return f"{choice.key}: {value.splitlines()[0]}"
-
-
-def _problems(found: Found, choices: Sequence[Choice]) -> list[str]:
-    values = {choice.key: choice.value for choice in choices}
-    told = [
-        f"{count} images are {status} ({_some(found.examples[status], count)}): docs/files.md explains it"
-        for status, count in sorted(found.statuses.items())
-        if status != "ok"
-    ]
-    told += [warning for warning in found.counts.warnings if warning.startswith("column ")]
-    if found.conflicts:
-        told.append(
-            f"{len(found.conflicts)} images have two categories ({_some(found.conflicts)}): none of them is used"
-        )
-    if found.copies:
-        told.append(f"{found.copies} images stand there again with the same category: each is used once")
-    if found.unnamed:
-        told.append(f"{found.unnamed} image files in the folder are in no row of the table: they are not used")
-    least = values["split.min_products"]
-    rare = sorted(SEPARATOR.join(path) for path, count in found.products.items() if count < least)
-    if rare:
-        lost = sum(count for count in found.products.values() if count < least)
-        told.append(
-            f"{len(rare)} categories have fewer than {least} products ({_some(rare)}): {lost} products left out"
-        )
-    alike: defaultdict[str, list[str]] = defaultdict(list)
-    for path in found.products:
-        alike[re.sub(r"[\W_]+", "", SEPARATOR.join(path).casefold())].append(SEPARATOR.join(path))
-    doubled = [" = ".join(sorted(group)) for group in alike.values() if len(group) > 1]
-    if doubled:
-        told.append(f"{len(doubled)} categories are written in several ways ({_some(doubled)}): each counts by itself")
-    if found.counts.without_title and values["crawl.files.columns.title"] is not None:
-        told.append(f"{found.counts.without_title} products have no title")
-    if found.images.small:
-        told.append(f"{found.images.small} images are smaller than 32 px")
-    return told
-
-
-def _some(names: Sequence[str], count: int | None = None) -> str:
-    shown = ", ".join(names[:MAX_TOLD])
-    return shown + (", ..." if (count or len(names)) > len(names[:MAX_TOLD]) else "")

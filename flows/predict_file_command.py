@@ -70,9 +70,10 @@ def predict_file(
         if products is not None:
             if products.resolve() == output.resolve():
                 raise InputError(f"--products {products}: expected another file than --output, got the same")
-            products.parent.mkdir(
-                parents=True, exist_ok=True
-            )  # it is written last: too late to learn that it cannot be
+            try:  # it is written last, when it would be late to learn that it cannot be
+                products.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"--products {products}: expected a file in a folder: {error}") from error
         source = open_source(given, products=products is not None)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise InputError(f"--input {given} --output {output}: expected two places in reach: {error}") from error

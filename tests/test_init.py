@@ -95,7 +95,9 @@ def test_params_are_written_for_the_data_and_every_comment_stays(
     assert "products.csv: 36 rows, 36 products, 3 categories" in out
     assert re.search(r"crawl.files.columns.category: \[category\] +it holds category paths", out)
     assert re.search(r"split.resize: squash +all images have about the same shape \(width/height 0.75", out)
-    assert out.endswith("Nothing is wrong with the data.\n\nNext: dvc repro\n")
+    assert out.endswith(
+        "  - about 5 images are left to test on: figures of .9 are uncertain by 0.27\n\nNext: dvc repro\n"
+    )
 
     assert init("--table", "products.csv") == 0
     assert "params.yaml: says so already" in capsys.readouterr().out

@@ -109,7 +109,7 @@ def test_a_category_needs_ten_products_or_fewer_where_most_would_be_lost(
 
 
 @pytest.mark.parametrize("encoder", [None, "efficientnet_lite0"])
-@pytest.mark.parametrize("images", [50, 300, 10_000])
+@pytest.mark.parametrize("images", [50, 300, 10_000, 100_000])
 def test_what_is_chosen_for_training_is_valid_whatever_stood_there(encoder: str | None, images: int) -> None:
     content = load_params(ROOT / "params.yaml").model_dump(mode="json")
     content["train"] |= {"normalize": "vocabulary", "views": 5, "color": 0.5, "head_epochs": 7, "label_smoothing": 0.1}

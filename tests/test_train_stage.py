@@ -104,7 +104,8 @@ def test_what_they_write(params: Callable[..., Params]) -> None:
     metrics = read_metrics("evaluate")
     assert json.loads((paths.METRICS / "evaluate.json").read_text()) == {
         "val": {key: float(f"{metrics['val'][key]:.4g}") for key in ("micro_f1", "macro_f1")},
-        "test": {key: float(f"{metrics['test'][key]:.4g}") for key in ("micro_f1", "macro_f1", "ece")},
+        "test": {key: float(f"{metrics['test'][key]:.4g}") for key in ("micro_f1", "macro_f1", "ece")}
+        | {"products_f1": float(f"{metrics['test']['products']['micro_f1']:.4g}")},
         "classifier_f1": float(f"{metrics['baseline']['test']['micro_f1']:.4g}"),
     }
     assert [metrics[name]["n"] for name in ("train", "val", "test")] == [10, 12, 12]
@@ -112,6 +113,8 @@ def test_what_they_write(params: Callable[..., Params]) -> None:
     assert metrics["baseline"]["test"]["n"] == 12
     predictions = pq.read_table(paths.EVALUATION / "predictions.parquet")
     assert predictions.schema.equals(PREDICTIONS)
+    assert description["guarantees"]["images"]["held_out"] == 12
+    assert metrics["guarantees"]["products"]["0.9"]["resplits"]["promised"] == 0, "12 products promise nothing"
     products = pq.read_table(paths.EVALUATION / "products.parquet")
     assert products.schema.equals(PRODUCT_PREDICTIONS)
     of_splits = [row["split_value"] for row in products.to_pylist()]

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from atlas_model.errors import MissingError
 from atlas_model.files import replacing_folder
+from atlas_model.taxonomy import SEPARATOR
 
 COLUMNS, ROWS = 8, 5  # of a sheet
 SIDE, TEXT, GAP = 200, 74, 8  # px: of an image, of the lines under it, between two
@@ -109,10 +110,9 @@ def sheet(rows: Sequence[dict[str, Any]], images: Iterable[bytes]) -> Image.Imag
 
 
 def _told(actual: str, predicted: str) -> tuple[str, str]:
-    """Both labels from the first name on in which they differ."""
-    first, second = actual.split(" > "), predicted.split(" > ")
-    same = next((n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0)
-    return " > ".join(first[same:]), " > ".join(second[same:])
+    """The last name of each label, or the whole labels where it is the same."""
+    first, second = (label.rpartition(SEPARATOR)[2] for label in (actual, predicted))
+    return (first, second) if first != second else (actual, predicted)
 
 
 def _wrapped(text: str, font: Any, lines: int) -> list[str]:
