@@ -22,7 +22,7 @@ from atlas_model.products import Pool, ranked_paths
 from atlas_model.risk_control import Thresholds
 from atlas_model.search import Found
 from atlas_model.taxonomy import SEPARATOR, START, CategoryPath, Taxonomy
-from atlas_model.titles import Given, words_of
+from atlas_model.titles import Given, titled_apart, words_of
 
 if TYPE_CHECKING:
     from atlas_model.engines import EngineName
@@ -207,23 +207,17 @@ class Predictor:
         self, pixels: UInt8[np.ndarray, "b c h w"] | None, titles: Sequence[str | None] | None
     ) -> Iterator[_Asked]:
         """All of them, those with a title apart from those without: each have a temperature of their own."""
-        known = [bool(title and words_of(title)) for title in titles or ()]
         if pixels is None:
-            assert titles and all(known), "a title alone has a word"
-            yield _Asked("title", np.arange(len(titles)), self._model.given(None, [str(title) for title in titles]))
+            given = [str(title) for title in titles or ()]
+            assert given and all(map(words_of, given)), "a title alone has a word"
+            yield _Asked("title", np.arange(len(given)), self._model.given(None, given))
             return
         cells: torch.Tensor = self._model.encoder(torch.from_numpy(pixels).to(self.device))
-        titled = np.array(known, dtype=np.bool_) if titles else np.zeros(len(pixels), dtype=np.bool_)
-        for rows, given in ((np.flatnonzero(~titled), "image"), (np.flatnonzero(titled), "image_and_title")):
-            if not len(rows):
-                continue
+        for kind, rows in titled_apart(titles or [None] * len(pixels)):
             of_rows = cells if len(rows) == len(pixels) else cells[torch.from_numpy(rows).to(self.device)]
-            if given == "image" or titles is None:
-                yield _Asked("image", rows, of_rows)
-            else:
-                yield _Asked(
-                    "image_and_title", rows, self._model.given(of_rows, [str(titles[row]) for row in rows.tolist()])
-                )
+            if kind == "image_and_title" and titles:
+                of_rows = self._model.given(of_rows, [str(titles[row]) for row in rows.tolist()])
+            yield _Asked(kind, rows, of_rows)
 
     def _answer(
         self,
