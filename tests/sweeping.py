@@ -63,7 +63,8 @@ def run(params):
     if stage == "evaluate":
         far = abs(params.train.encoder_lr - 0.003) * 100 + abs(params.train.dropout - 0.3)
         model = Path("models/categorizer/what").read_text()
-        write_metrics("evaluate", {"val": {"micro_f1": 1 - far}, "code": crawlers.CODE, "model": model})
+        headline = {"val": {"micro_f1": 1 - far}, "code": crawlers.CODE, "model": model}
+        write_metrics("evaluate", headline, {"val": {"micro_f1": 1 - far, "nll": far}})
 
 main(run)
 """

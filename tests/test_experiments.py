@@ -15,8 +15,9 @@ from tests.sweeping import dvc, make_project, outside, ran
 
 
 @pytest.mark.slow
-def test_experiments_of_dvc(mini_project: Path, git_env: dict[str, str]) -> None:
+def test_experiments_of_dvc(mini_project: Path, git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_project(mini_project, git_env)
+    monkeypatch.chdir(folder)
     ran(folder)
     dvc(folder, "exp", "run", "--quiet", "--name", "one", "-S", "train.encoder_lr=0.001")
     assert ran(folder) == ["evaluate 0.001 0.5", "train 0.001 0.5"]
@@ -31,6 +32,14 @@ def test_experiments_of_dvc(mini_project: Path, git_env: dict[str, str]) -> None
     assert rows["more-2"]["train.encoder_lr"] == "0.005"
     assert float(rows["more-1"]["val.micro_f1"]) == pytest.approx(0.7)
     assert rows["more-1"]["code"] == "of the workspace", "the installed packages are not what an experiment runs"
+    command = ["git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/more-1"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    known = {"val.hierarchical_f1": None, "val.ece": None}
+    approximate = {"val.micro_f1": pytest.approx(0.7), "val.nll": pytest.approx(0.3)}
+    assert experiments.figures(commit, "evaluate") == known | approximate, "all of them, from DVC"
+    (folder / ".dvc/cache").rename(folder / "lost")
+    assert experiments.figures(commit, "evaluate") == known | approximate | {"val.nll": None}, "the headline, from git"
+    (folder / "lost").rename(folder / ".dvc/cache")
 
     dvc(folder, "plots", "diff", "HEAD", "one", "more-2", "--out", "compared")
     page = (folder / "compared/index.html").read_text()

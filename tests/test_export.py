@@ -134,7 +134,12 @@ def test_the_files_are_enough_to_search(exported: Callable[[str], Path]) -> None
     """Greedily, one picture at a time, without a line of ours."""
     folder = exported("onnx")
     about = json.loads((folder / "export.json").read_text())
-    assert about["preprocessing"] == {"size": SIZE, "mode": "L", "resize": "pad"}
+    assert about["preprocessing"] == {
+        "size": SIZE,
+        "mode": "L",
+        "resize": "pad",
+        "interpolation": "bicubic",
+    }
     assert about["normalize"] == "children"
     look, start, step = (run_onnx(folder, name) for name in ("encoder", "decoder_start", "decoder_step"))
     children: dict[tuple[str, ...], set[str]] = {}
@@ -203,7 +208,7 @@ def test_a_path_head_is_a_graph_of_its_own(tmp_path: Path) -> None:
     save(model, tmp_path / "model", Preprocessing(SIZE, "L", "pad"), params={}, metrics={})
     assert main(["export", str(tmp_path / "out"), "--model", str(tmp_path / "model"), "--format", "onnx"]) == 0
     edges = json.loads((tmp_path / "out/export.json").read_text())["edges"]
-    cells = torch.randn(3, 9, 128)
+    cells = model.encoder(torch.randint(0, 256, (3, 1, SIZE, SIZE), dtype=torch.uint8))
     (found,) = run_onnx(tmp_path / "out", "path_head")(cells=cells.numpy())
     np.testing.assert_allclose(found, model.path_head(cells).numpy(), rtol=0, atol=1e-4)
     assert len(edges["parent"]) == len(edges["token"]) == found.shape[1]

@@ -65,7 +65,7 @@ def test_nothing_but_the_name_changes(params: Path, written: str, becomes: str, 
 
 
 def test_it_may_stand_in_one_line_with_others_and_behind_a_link(params: Path) -> None:
-    content = yaml.safe_dump(yaml.safe_load(params.read_text()), default_flow_style=True)
+    content = yaml.safe_dump(yaml.safe_load(params.read_text()), default_flow_style=True, width=10_000)
     assert " snapshot: sample-1, source: demo" in content
     Path("real").mkdir()
     Path("real/params.yaml").write_text(content)

@@ -132,7 +132,12 @@ def test_shop_a_describes_products_in_json_ld(web: Web, catalogue: Catalogue) ->
     found = {item["@type"]: item for item in graph}
     assert found["Product"]["name"] == product.title
     assert found["Product"]["image"] == product.picture_urls
-    assert found["Product"]["offers"] == {"@type": "Offer", "price": str(product.price), "priceCurrency": "EUR"}
+    assert found["Product"]["offers"] == {
+        "@type": "Offer",
+        "price": str(product.price),
+        "priceCurrency": "EUR",
+        "availability": "https://schema.org/InStock",
+    }
     names = [item["name"] for item in found["BreadcrumbList"]["itemListElement"]]
     assert names == ["Home", *product.kind.breadcrumb]
     rows = [row.css("th::text, td::text").getall() for row in page.css("table.details tr")]

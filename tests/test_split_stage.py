@@ -138,7 +138,12 @@ def test_metrics_count_every_ref_and_the_plot_every_picture(run: Callable[..., N
 def test_the_metadata_says_how_pictures_were_prepared(run: Callable[..., None]) -> None:
     run(resize="pad")
     metadata = pq.read_schema(next(paths.SPLITS.glob("train-*.parquet"))).metadata
-    assert json.loads(metadata[b"atlas"])["preprocessing"] == {"size": 16, "mode": "RGB", "resize": "pad"}
+    assert json.loads(metadata[b"atlas"])["preprocessing"] == {
+        "size": 16,
+        "mode": "RGB",
+        "resize": "pad",
+        "interpolation": "bicubic",
+    }
 
 
 def test_the_same_input_gives_the_same_bytes(run: Callable[..., None]) -> None:
