@@ -45,7 +45,7 @@ PART_NODES = 4_000_000  # or, where products are asked for, with so many numbers
 
 Pixels = UInt8[np.ndarray, "c h w"]
 Prepare = Callable[[Image.Image], Pixels]
-Answer = Callable[[UInt8[np.ndarray, "b c h w"]], Sequence[Sequence[Prediction]]]
+Answer = Callable[..., Sequence[Sequence[Prediction]]]  # of pixels (b c h w), and of titles=, where there are any
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,11 @@ class Batch:
         """Of those that could be read."""
         return [found for found in self.found if not isinstance(found, Fault)]
 
+    def titles(self) -> list[str | None]:
+        """Of those that could be read."""
+        pairs = zip(self.pictures, self.found, strict=True)
+        return [picture.title for picture, found in pairs if not isinstance(found, Fault)]
+
     def rows(self, answers: Sequence[Sequence[Prediction]]) -> list[dict[str, Any]]:
         """Rows of `records.PREDICTED`, given what the model makes of `pixels`."""
         rows, waiting = [], iter(answers)
@@ -117,7 +122,8 @@ def predict_all(
         source: of the pictures; one that cannot be read has a row that says why.
         output: appears whole, at the end. Until then there is ``<output>.parts``.
         prepare: a decoded picture to what the model takes; called in threads.
-        answer: prepared pictures to the model's answers, best first.
+        answer: prepared pictures to the model's answers, best first; where the source has titles, it is called with
+            ``titles``, those of the pictures, as well.
         model_key: changes with whatever changes answers, such as the model's weights.
         batch_size: pictures per batch; fewer reach the model if some cannot be read.
         threads: that read and decode; by default one per processor.
@@ -133,7 +139,8 @@ def predict_all(
     folder = output.with_name(f"{output.name}.parts")
     with locked(folder, "prediction"):
         schema, kept = PREDICTED_WITH_BAND if bands else PREDICTED, [] if products is None else [str(DISTRIBUTIONS)]
-        parts = Parts(folder, _key(source.key, model_key, str(batch_size), str(schema), *kept), schema)
+        what = [source.key, model_key, str(batch_size), str(schema), f"{source.titled} titles"]
+        parts = Parts(folder, _key(*what, *kept), schema)
         first = parts.done
         if first:
             say(f"predict: {first} pictures were done before")
@@ -142,7 +149,8 @@ def predict_all(
             progress.advance(first)
             for batch in batches:
                 pixels, asked_at = batch.pixels(), time.perf_counter()
-                answers, log_p = _answers(pixels, answer, products)
+                titles = {"titles": batch.titles()} if source.titled else {}
+                answers, log_p = _answers(pixels, titles, answer, products)
                 model_seconds += time.perf_counter() - asked_at
                 distributions = [] if products is None else batch.distribution_rows(log_p)
                 parts.add(len(batch.pictures), batch.rows(answers), distributions)
@@ -226,11 +234,13 @@ class Parts:
 
 
 def _answers(
-    pixels: Sequence[Pixels], answer: Answer, products: ProductOutput | None
+    pixels: Sequence[Pixels], titles: dict[str, Any], answer: Answer, products: ProductOutput | None
 ) -> tuple[Sequence[Sequence[Prediction]], Float[np.ndarray, "b nodes"] | None]:
     if not pixels:
         return [], None
-    return (answer(np.stack(pixels)), None) if products is None else products.answer(np.stack(pixels))
+    if products is None:
+        return answer(np.stack(pixels), **titles), None
+    return products.answer(np.stack(pixels), **titles)
 
 
 def _regrouped(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from atlas_model.predict import Prediction, ProductPrediction
 from atlas_model.products import Pool
@@ -43,9 +43,8 @@ class ProductOutput:
     """Where the answers of products go, and who gives them."""
 
     path: Path  # `records.PREDICTED_PRODUCTS`, by product_id
-    answer: Callable[
-        [UInt8[np.ndarray, "b c h w"]], tuple[Sequence[Sequence[Prediction]], Float[np.ndarray, "b nodes"]]
-    ]  # of images, as without products; and log p of every node
+    # Of images (b c h w) and, where there are any, of titles=, as without products; and log p of every node.
+    answer: Callable[..., tuple[Sequence[Sequence[Prediction]], Float[np.ndarray, "b nodes"]]]
     pool: Callable[[], Pool]  # an empty one
     conclude: Callable[[Pool], ProductPrediction]
 

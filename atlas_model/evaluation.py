@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from atlas_model.calibration import Descent, abstention_curve, descend, expected_calibration_error, reliability
 from atlas_model.categorizer import Categorizer
@@ -28,8 +28,22 @@ from atlas_model.products import Pooled, pool, whole_products
 from atlas_model.progress import Progress
 from atlas_model.records import PREDICTIONS, PRODUCT_PREDICTIONS
 from atlas_model.risk_control import HeldOut, Subject, one_per_product
-from atlas_model.searching import CHUNK_BATCHES, Best, Chunk, Searched, Searches, Stored, joined, search, search_stored
+from atlas_model.searching import (
+    CHUNK_BATCHES,
+    Best,
+    Chunk,
+    Searched,
+    Searches,
+    Stored,
+    Way,
+    joined,
+    joined_searches,
+    search,
+    search_stored,
+)
 from atlas_model.taxonomy import Taxonomy
+
+Found = dict[Way, Searched]
 
 THRESHOLDS = (*(step / 50 for step in range(50)), 0.99)  # least confidences of the abstention curve
 HEADLINE_THRESHOLD = 0.9  # the one of them that is among the figures
@@ -108,10 +122,13 @@ def evaluate(
     seed: int,
     batch_size: int,
     device: torch.device,
-    spread: Callable[[Callable[[Chunk], Searched], Sequence[Chunk]], Iterable[Searched]] = map,
+    spread: Callable[[Callable[[Chunk], Found], Sequence[Chunk]], Iterable[Found]] = map,
     stored: Stored | None = None,
-) -> Evaluation:
+    ways: tuple[Way, ...] = ("image",),
+) -> dict[Way, Evaluation]:
     """The sequence model's answers for ``rows`` (at least one), and all that there is to say about them.
+
+    One evaluation for each of ``ways``; others than "image" are for models that read titles.
 
     Args:
         model: in evaluation mode.
@@ -127,27 +144,53 @@ def evaluate(
         device: where the model is.
         spread: like `map`, which it is by default: has others search some of the chunks.
         stored: the same model and split, for others that are not of this process.
+        ways: what the model is given of each picture.
     """
     taxonomy, actual = model.taxonomy, split.paths[rows]
     groups = [split.product_ids[row] for row in rows]
     sample = whole_products(groups, exact_nodes // len(taxonomy.trie.path), seed)
-    how = Searches(beam, length_normalization, batch_size)
+    how = Searches(beam, length_normalization, batch_size, ways)
     if stored is None:
         work = partial(search, model=model, pixels=split.pixels, how=how, device=device)
     else:
         work = partial(search_stored, stored=stored, how=how)
+    titles = [split.titles[row] for row in rows] if ways != ("image",) else []
     starts = range(0, len(rows), CHUNK_BATCHES * batch_size)
     parts = [slice(start, start + CHUNK_BATCHES * batch_size) for start in starts]
-    searched: list[Searched] = []
+    searched: list[Found] = []
     with Progress(f"evaluate {split.name}", len(rows), "pictures") as progress, one_thread_each():
-        for found in spread(work, [Chunk(rows[part], actual[part], sample[part]) for part in parts]):
+        for found in spread(work, [Chunk(rows[part], actual[part], sample[part], titles[part]) for part in parts]):
             searched.append(found)
-            progress.advance(len(found.answers.path))
-    answers = joined([found.answers for found in searched])
-    uncalibrated = joined([found.uncalibrated for found in searched])
-    free = [found.free for found in searched if found.free]
-    exactly = joined([found.exact for found in searched if found.exact])
-    evaluation = _evaluation(split, rows, answers, uncalibrated, taxonomy, resamples=resamples, seed=seed)
+            progress.advance(len(found[ways[0]].answers.path))
+    said = partial(
+        _said,
+        split=split,
+        rows=rows,
+        sample=sample,
+        taxonomy=taxonomy,
+        length_normalization=length_normalization,
+        resamples=resamples,
+        seed=seed,
+    )
+    return {way: said(joined_searches([found[way] for found in searched])) for way in ways}
+
+
+def _said(
+    searched: Searched,
+    *,
+    split: Split,
+    rows: Int[np.ndarray, "n"],
+    sample: Bool[np.ndarray, "n"],
+    taxonomy: Taxonomy,
+    length_normalization: float,
+    resamples: int,
+    seed: int,
+) -> Evaluation:
+    """What there is to say of what was found for ``rows``, of which ``sample`` was searched exactly."""
+    actual, groups = split.paths[rows], [split.product_ids[row] for row in rows]
+    answers, free, exactly = searched.answers, searched.free, searched.exact
+    assert exactly is not None, "at least one is searched exactly"
+    evaluation = _evaluation(split, rows, answers, searched.uncalibrated, taxonomy, resamples=resamples, seed=seed)
     descent = Descent(exactly.node, exactly.node_probability)
     abstention = abstention_curve(taxonomy, actual[sample], descent, THRESHOLDS)
     figures = {
@@ -155,8 +198,8 @@ def evaluate(
         "beam_equals_exact": float((evaluation.predicted[sample] == exactly.path).mean()),
         "exact_n": len(exactly.path),
         "invalid_paths": invalid_paths(answers.tokens, taxonomy),
-        "unconstrained_invalid_share": invalid_paths(joined(free).tokens, taxonomy) / len(rows) if free else None,
-        "unconstrained_micro_f1": exact_paths(joined(free).tokens, actual, taxonomy) / len(rows) if free else None,
+        "unconstrained_invalid_share": invalid_paths(free.tokens, taxonomy) / len(rows) if free else None,
+        "unconstrained_micro_f1": exact_paths(free.tokens, actual, taxonomy) / len(rows) if free else None,
         f"min_confidence_{HEADLINE_THRESHOLD}": abstention[THRESHOLDS.index(HEADLINE_THRESHOLD)],
     }
     chosen = np.flatnonzero(sample)

@@ -5,7 +5,7 @@ Nothing is decoded here, and a picture that cannot be read is its reader's conce
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,9 +18,11 @@ import pyarrow.parquet as pq
 from atlas_model.errors import InputError
 from atlas_model.picture_files import picture_files, read_picture
 from atlas_model.records import open_parquet, shard_paths
+from atlas_model.titles import words_of
 
 BATCH_ROWS = 64  # of a Parquet file, in memory at once
 PRODUCT_ID = "product_id"  # column
+TITLE = "title"  # likewise
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Picture:
     name: str  # its image_id, or its path: in the struct, or relative to the folder
     read: Callable[[], bytes]  # raises OSError, PictureError
     product_id: str | None = None  # whose image it is; None where nobody asked for that
+    title: str | None = None  # of its product; None where there is none, or nobody asked for it
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,10 @@ class PictureSource:
     count: int
     key: str  # another one if the files have other names, sizes or times
     start_at: Callable[[int], Iterator[Picture]]  # all from that number on
+    titled: int = 0  # pictures with a title
 
 
-def open_source(path: Path, *, products: bool = False) -> PictureSource:
+def open_source(path: Path, *, products: bool = False, titles: bool = False) -> PictureSource:
     """The pictures in ``path``.
 
     Args:
@@ -50,14 +54,16 @@ def open_source(path: Path, *, products: bool = False) -> PictureSource:
             any, for the picture files in it and below it.
         products: whether each picture says whose image it is: in Parquet by the column ``product_id``, in a folder by
             the folder that it lies in, named by its path. What lies in ``path`` itself is a product of its own.
+        titles: whether the column ``title`` of Parquet is read, where there is one.
 
     Raises:
-        InputError: it is none of these, or holds no picture, or a picture does not say whose image it is.
+        InputError: it is none of these, or holds no picture, or a picture does not say whose image it is, or titles
+            are no texts.
     """
     if path.is_dir() and not any(path.glob("*.parquet")):
         source = _folder_source(path)
     elif path.exists():
-        source = _parquet_source(path, products)
+        source = _parquet_source(path, [PRODUCT_ID] * products + [TITLE] * titles)
     else:
         raise InputError(f"{path}: expected a folder of pictures or a Parquet file, got nothing of that name")
     if not source.count:
@@ -75,40 +81,44 @@ def _folder_source(folder: Path) -> PictureSource:
     return PictureSource(count, key, start_at)
 
 
-def _parquet_source(path: Path, products: bool) -> PictureSource:
+def _parquet_source(path: Path, more: Sequence[str]) -> PictureSource:
     files = shard_paths(path, made_by="fetch")
-    rows = []
+    rows, titled = [], 0
     for file in files:
         with open_parquet(file) as opened:
             _check_columns(file, opened.schema_arrow)
-            if products:
+            if PRODUCT_ID in more:
                 _check_product_ids(file, opened)
+            if TITLE in more:
+                titled += _count_titles(file, opened)
             rows.append(opened.metadata.num_rows)
 
     def start_at(first: int) -> Iterator[Picture]:
         for file, count in zip(files, rows, strict=True):
             if first < count:
-                yield from _pictures(file, first, products)
+                yield from _pictures(file, first, more)
             first = max(0, first - count)
 
-    return PictureSource(sum(rows), _key(files)[1], start_at)
+    return PictureSource(sum(rows), _key(files)[1], start_at, titled)
 
 
-def _pictures(file: Path, first: int, products: bool) -> Iterator[Picture]:
+def _pictures(file: Path, first: int, more: Sequence[str]) -> Iterator[Picture]:
     with open_parquet(file) as opened:
         groups = list(range(opened.num_row_groups))
         while first >= (size := opened.metadata.row_group(groups[0]).num_rows):  # it need not be read
             first -= size
             del groups[0]
-        wanted = ("image_id", "bytes", "image", PRODUCT_ID) if products else ("image_id", "bytes", "image")
-        columns = [name for name in wanted if name in opened.schema_arrow.names]
+        columns = [name for name in ("image_id", "bytes", "image", *more) if name in opened.schema_arrow.names]
         try:
             for batch in opened.iter_batches(BATCH_ROWS, groups, columns):
                 names = batch["image_id"] if "image_id" in columns else pc.struct_field(batch["image"], "path")
                 cells = batch["bytes"] if "bytes" in columns else pc.struct_field(batch["image"], "bytes")
-                owners = batch[PRODUCT_ID].to_pylist() if products else [None] * batch.num_rows
-                for name, cell, owner in list(zip(names, cells, owners, strict=True))[first:]:
-                    yield Picture(str(name), partial(_bytes, cell), owner)
+                owners, titles = (
+                    batch[name].to_pylist() if name in more and name in columns else [None] * batch.num_rows
+                    for name in (PRODUCT_ID, TITLE)
+                )
+                for name, cell, owner, title in list(zip(names, cells, owners, titles, strict=True))[first:]:
+                    yield Picture(str(name), partial(_bytes, cell), owner, title)
                 first = max(0, first - batch.num_rows)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{file}: expected a whole Parquet file, got a damaged one: {error}") from error
@@ -138,9 +148,7 @@ def _check_product_ids(file: Path, opened: pq.ParquetFile) -> None:
             f"{file}: expected the column {PRODUCT_ID}, which says whose image each row is; got "
             f"{', '.join(opened.schema_arrow.names)}. Add it, or ask for no answers of products"
         )
-    kind = opened.schema_arrow.field(PRODUCT_ID).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise InputError(f"{file}: expected texts in the column {PRODUCT_ID}, got {kind}")
+    _check_texts(file, opened, PRODUCT_ID)
     row = 0
     try:
         for batch in opened.iter_batches(columns=[PRODUCT_ID]):
@@ -150,6 +158,24 @@ def _check_product_ids(file: Path, opened: pq.ParquetFile) -> None:
             row += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{file}: expected a whole Parquet file, got a damaged one: {error}") from error
+
+
+def _count_titles(file: Path, opened: pq.ParquetFile) -> int:
+    """Rows with a title that has a word in it."""
+    if TITLE not in opened.schema_arrow.names:
+        return 0
+    _check_texts(file, opened, TITLE)
+    try:
+        batches = opened.iter_batches(columns=[TITLE])
+        return sum(bool(words_of(title or "")) for batch in batches for title in batch[TITLE].to_pylist())
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: expected a whole Parquet file, got a damaged one: {error}") from error
+
+
+def _check_texts(file: Path, opened: pq.ParquetFile, column: str) -> None:
+    kind = opened.schema_arrow.field(column).type
+    if not any(is_text(kind) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
+        raise InputError(f"{file}: expected texts in the column {column}, got {kind}")
 
 
 def _is_binary(kind: pa.DataType) -> bool:

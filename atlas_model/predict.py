@@ -3,18 +3,18 @@
 Knows nothing of where pictures come from or where answers go.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
 from atlas_model.calibration import descend
-from atlas_model.categorizer import Categorizer, load_categorizer
+from atlas_model.categorizer import Categorizer, load_categorizer, reads_titles
 from atlas_model.device import choose_device
 from atlas_model.errors import CheckpointError
 from atlas_model.images import Preprocessing, to_array
@@ -22,6 +22,7 @@ from atlas_model.products import Pool, ranked_paths
 from atlas_model.risk_control import Thresholds
 from atlas_model.search import Found
 from atlas_model.taxonomy import SEPARATOR, START, CategoryPath, Taxonomy
+from atlas_model.titles import Given, titled_apart, words_of
 
 if TYPE_CHECKING:
     from atlas_model.engines import EngineName
@@ -33,6 +34,7 @@ BATCH = 64  # pictures at once, so that a folder of any size fits
 # beginning of a path that is promised, so that somebody has to complete it; no_answer, nothing is promised.
 Band = Literal["accept", "review", "no_answer"]
 Sureness = float | Thresholds  # the least probability of any answer, or that of whole paths and of shorter ones
+SurenessOf = Mapping[Given, Thresholds]  # as promised of what an answer is made of
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,15 @@ class ProductPrediction:
     disagree: bool  # as of `products.Pool`: whatever the predictions' depth, it is about whole paths
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Pictures, titles, or both, that are answered together."""
+
+    given: Given
+    rows: Int[np.ndarray, "n"]  # where they stand among all
+    cells: Float[torch.Tensor, "n cells d"]
+
+
 class Predictor:
     """A trained model, ready to answer."""
 
@@ -67,6 +78,11 @@ class Predictor:
     def taxonomy(self) -> Taxonomy:
         """The paths that it knows."""
         return self._model.taxonomy
+
+    @property
+    def reads_titles(self) -> bool:
+        """Whether titles change its answers; a model that has not learnt from any takes none."""
+        return reads_titles(self._model)
 
     @property
     def nodes(self) -> int:
@@ -93,13 +109,19 @@ class Predictor:
         return accelerate(self._model, engine, pixels=pixels, cache=cache)
 
     def predict(
-        self, pictures: Sequence[Image.Image], beam: int = 5, top: int = 1, min_confidence: Sureness | None = None
+        self,
+        pictures: Sequence[Image.Image],
+        beam: int = 5,
+        top: int = 1,
+        min_confidence: Sureness | SurenessOf | None = None,
+        titles: Sequence[str | None] | None = None,
     ) -> list[list[Prediction]]:
         """The answers of each picture (as `images.decode` gives it), best first; arguments as of `answer`."""
         found = []
         for start in range(0, len(pictures), BATCH):
-            pixels = np.stack([self.prepare(picture) for picture in pictures[start : start + BATCH]])
-            found += self.answer(pixels, beam, top, min_confidence)
+            batch = slice(start, start + BATCH)
+            pixels = np.stack([self.prepare(picture) for picture in pictures[batch]])
+            found += self.answer(pixels, beam, top, min_confidence, titles[batch] if titles else None)
         return found
 
     def prepare(self, picture: Image.Image) -> UInt8[np.ndarray, "c h w"]:
@@ -107,40 +129,53 @@ class Predictor:
         return to_array(self._preprocessing.apply(picture))
 
     def answer(
-        self, pixels: UInt8[np.ndarray, "b c h w"], beam: int = 5, top: int = 1, min_confidence: Sureness | None = None
+        self,
+        pixels: UInt8[np.ndarray, "b c h w"] | None,
+        beam: int = 5,
+        top: int = 1,
+        min_confidence: Sureness | SurenessOf | None = None,
+        titles: Sequence[str | None] | None = None,
     ) -> list[list[Prediction]]:
         """The answers of prepared pictures, all at once.
 
         Args:
-            pixels: of at least one picture.
+            pixels: of at least one picture; None: answers are about titles alone.
             beam: width of the search.
             top: so many of the most probable paths, best first; all, where there are fewer.
             min_confidence: one answer instead: the names down to the deepest level that is at least so probable
                 (`calibration.deepest_confident`), or as `risk_control.Thresholds` say, and then with its band. This
                 asks for every node of the taxonomy, so it takes the longer the larger that is, but no more memory
-                (`exact_search` splits its work).
+                (`exact_search` splits its work). As `SurenessOf`, it may depend on what an answer is made of.
+            titles: of the pictures' products, where the model reads them; a picture whose title is None, or has no
+                word, is answered from the image alone.
 
         Raises:
             CheckpointError: the model's weights give no probabilities.
         """
-        with torch.inference_mode():
-            cells = self._cells(pixels)
-            log_p = None if min_confidence is None else self._exact(cells)
-            return self._answers(cells, log_p, beam, top, min_confidence)
+        return self._answer(pixels, titles, beam, top, min_confidence, every_node=False)[0]
 
     def answer_and_distribution(
-        self, pixels: UInt8[np.ndarray, "b c h w"], beam: int = 5, top: int = 1, min_confidence: Sureness | None = None
+        self,
+        pixels: UInt8[np.ndarray, "b c h w"] | None,
+        beam: int = 5,
+        top: int = 1,
+        min_confidence: Sureness | SurenessOf | None = None,
+        titles: Sequence[str | None] | None = None,
     ) -> tuple[list[list[Prediction]], Float[np.ndarray, "b nodes"]]:
         """As `answer`, and what a `products.Pool` takes: log p of every node of the taxonomy's trie."""
-        with torch.inference_mode():
-            cells = self._cells(pixels)
-            log_p = self._exact(cells)
-            return self._answers(cells, log_p, beam, top, min_confidence), log_p.cpu().numpy()
+        answers, log_p = self._answer(pixels, titles, beam, top, min_confidence, every_node=True)
+        assert log_p is not None
+        return answers, log_p
 
-    def distribution(self, pixels: UInt8[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b nodes"]:
+    def distribution(
+        self, pixels: UInt8[np.ndarray, "b c h w"], titles: Sequence[str | None] | None = None
+    ) -> Float[np.ndarray, "b nodes"]:
         """Log p of every node of the taxonomy's trie for prepared pictures: what a `products.Pool` takes."""
+        found = np.empty((len(pixels), self.nodes), dtype=np.float32)
         with torch.inference_mode():
-            return self._exact(self._cells(pixels)).cpu().numpy()
+            for asked in self._asked(pixels, titles):
+                found[asked.rows] = self._exact(asked).cpu().numpy()
+        return found
 
     def pool(self) -> Pool:
         """Of a product, to add its images' distributions to."""
@@ -155,40 +190,79 @@ class Predictor:
             found = list(self._sure(torch.from_numpy(log_p[None]), min_confidence))
         return ProductPrediction(found, pool.images, pool.disagree)
 
-    def attention_overlay(self, picture: Image.Image, answer: Prediction) -> Image.Image:
-        """A strip that shows where the model looked for each level of its ``answer``, and no further."""
+    def attention_overlay(self, picture: Image.Image, answer: Prediction, title: str | None = None) -> Image.Image:
+        """A strip that shows where on the image the model looked for each level of its ``answer``, and no further."""
         from atlas_model.attention import overlay  # matplotlib is slow to import
 
-        pixels = torch.from_numpy(np.stack([self.prepare(picture)])).to(self.device)
+        pixels = np.stack([self.prepare(picture)])
         before = [START, *map(self._model.taxonomy.tokens.index, answer.path)]
         with torch.inference_mode():
-            _, attention = self._model.decoder(self._model.encoder(pixels), torch.tensor([before], device=self.device))
+            (asked,) = self._asked(pixels, None if title is None else [title])
+            _, attention = self._model.decoder(asked.cells, torch.tensor([before], device=self.device))
         probability = "" if answer.probability is None else f"   ({answer.probability:.0%})"
-        title = (SEPARATOR.join(answer.path) or "not sure") + probability
-        return overlay(self._preprocessing.apply(picture), answer.path, attention[0].cpu().numpy(), title=title)
+        heading = (SEPARATOR.join(answer.path) or "not sure") + probability
+        return overlay(self._preprocessing.apply(picture), answer.path, attention[0].cpu().numpy(), title=heading)
 
-    def _cells(self, pixels: UInt8[np.ndarray, "b c h w"]) -> Float[torch.Tensor, "b cells d"]:
+    def _asked(
+        self, pixels: UInt8[np.ndarray, "b c h w"] | None, titles: Sequence[str | None] | None
+    ) -> Iterator[_Asked]:
+        """All of them, those with a title apart from those without: each have a temperature of their own."""
+        if pixels is None:
+            given = [str(title) for title in titles or ()]
+            assert given and all(map(words_of, given)), "a title alone has a word"
+            yield _Asked("title", np.arange(len(given)), self._model.given(None, given))
+            return
         cells: torch.Tensor = self._model.encoder(torch.from_numpy(pixels).to(self.device))
-        return cells
+        for kind, rows in titled_apart(titles or [None] * len(pixels)):
+            of_rows = cells if len(rows) == len(pixels) else cells[torch.from_numpy(rows).to(self.device)]
+            if kind == "image_and_title" and titles:
+                of_rows = self._model.given(of_rows, [str(titles[row]) for row in rows.tolist()])
+            yield _Asked(kind, rows, of_rows)
 
-    def _exact(self, cells: Float[torch.Tensor, "b cells d"]) -> Float[torch.Tensor, "b nodes"]:
-        _, log_p = self._model.exact_cells(cells)
+    def _answer(
+        self,
+        pixels: UInt8[np.ndarray, "b c h w"] | None,
+        titles: Sequence[str | None] | None,
+        beam: int,
+        top: int,
+        min_confidence: Sureness | SurenessOf | None,
+        *,
+        every_node: bool,
+    ) -> tuple[list[list[Prediction]], Float[np.ndarray, "b nodes"] | None]:
+        """As `answer`; and log p of every node of the trie, where that is asked for."""
+        count = len(titles or ()) if pixels is None else len(pixels)
+        found: list[list[Prediction]] = [[]] * count
+        nodes = np.empty((count, self.nodes), dtype=np.float32) if every_node else None
+        with torch.inference_mode():
+            for asked in self._asked(pixels, titles):
+                sure = min_confidence[asked.given] if isinstance(min_confidence, Mapping) else min_confidence
+                log_p = self._exact(asked) if every_node or sure is not None else None
+                if nodes is not None and log_p is not None:
+                    nodes[asked.rows] = log_p.cpu().numpy()
+                for row, answers in zip(asked.rows.tolist(), self._answers(asked, log_p, beam, top, sure), strict=True):
+                    found[row] = answers
+        return found, nodes
+
+    def _exact(self, asked: _Asked) -> Float[torch.Tensor, "n nodes"]:
+        _, log_p = self._model.exact_cells(asked.cells, given=asked.given)
         _check_probabilities(~log_p.isnan())
         return log_p
 
     def _answers(
         self,
-        cells: Float[torch.Tensor, "b cells d"],
-        log_p: Float[torch.Tensor, "b nodes"] | None,
+        asked: _Asked,
+        log_p: Float[torch.Tensor, "n nodes"] | None,
         beam: int,
         top: int,
-        min_confidence: Sureness | None,
+        sure: Sureness | None,
     ) -> list[list[Prediction]]:
-        if min_confidence is None:
+        if sure is None:
             top = min(top, len(self.taxonomy))
-            return list(self._paths(self._model.search_cells(cells, beam=max(beam, top), top=top)))
+            return list(
+                self._paths(self._model.search_cells(asked.cells, beam=max(beam, top), top=top, given=asked.given))
+            )
         assert log_p is not None
-        return [[answer] for answer in self._sure(log_p, min_confidence)]
+        return [[answer] for answer in self._sure(log_p, sure)]
 
     def _paths(self, found: Found) -> Iterator[list[Prediction]]:
         _check_probabilities(found.path[:, 0] >= 0)

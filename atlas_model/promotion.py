@@ -11,6 +11,9 @@ Both levels decide. A catalogue shows the answers of products, `atlas predict` t
 the other: where good pictures outvote a bad one, a model may answer pictures worse and products as well as before.
 Categories are judged by pictures, of which there are more. Where each product has one picture, the levels are the same.
 
+All that is about pictures alone, which any model answers. Where one of the two reads titles, both must also hold with
+titles, as a catalogue that has them would use each: a model that reads none answers from the picture there too.
+
 Where the two know different categories, only pictures count whose right answer both could have given.
 
 Knows nothing of models or files: answers in, a verdict with its reason out.
@@ -20,19 +23,20 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from atlas_model.intervals import PERCENTILES, Interval, draws
 
 HEADLINE = "micro F"
 OF_PRODUCTS = "micro F of products"
+WITH_TITLES = "micro F with titles"
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One figure of both models on the same pictures."""
 
-    figure: str  # `HEADLINE`, `OF_PRODUCTS`, or "F of <category>"
+    figure: str  # `HEADLINE`, `OF_PRODUCTS`, `WITH_TITLES`, or "F of <category>"
     count: int  # of pictures that show it; of `OF_PRODUCTS`, of products
     champion: float
     challenger: float
@@ -58,7 +62,7 @@ class ProductAnswers:
 class Verdict:
     """Whether the challenger may take the place, and why."""
 
-    comparisons: tuple[Comparison, ...]  # headline, products, categories; none where there was nothing to compare
+    comparisons: tuple[Comparison, ...]  # headline, products, titles, categories; none: there was nothing to compare
     pictures: int  # that were compared
     left_out: int  # whose right answer one of the two does not know
 
@@ -73,7 +77,7 @@ class Verdict:
         if not self.comparisons:
             return f"nothing to compare on: of {self.left_out} validation pictures none has a category that both know"
         shown = [c for c in self.comparisons if c.passed == self.accepted]
-        of_all = [c for c in self.comparisons if c.figure in (HEADLINE, OF_PRODUCTS)]
+        of_all = [c for c in self.comparisons if c.figure in (HEADLINE, OF_PRODUCTS, WITH_TITLES)]
         told = "; ".join(_told(c) for c in (of_all if self.accepted else shown))
         large = len(self.comparisons) - len(of_all)
         categories = f"; nor is the F of any of {large} large categories" * (self.accepted and large > 0)
@@ -89,6 +93,7 @@ def judge(
     products: Sequence[str],
     *,
     of_products: ProductAnswers | None = None,
+    with_titles: tuple[Sequence[str], Sequence[str]] | None = None,
     known: Container[str],
     margin: float,
     category_margin: float,
@@ -104,6 +109,8 @@ def judge(
         challenger: those of the model that might take it.
         products: of each picture; the pictures of one are drawn together.
         of_products: the answers of products; they are not compared where there are none.
+        with_titles: the champion's answers and the challenger's where the pictures' titles are given as well; a model
+            that reads none answers from the picture. None: neither reads titles.
         known: the categories that both models can answer.
         margin: micro F that the challenger may be worse by, of pictures and of products.
         category_margin: likewise of the F of a large category.
@@ -140,8 +147,12 @@ def judge(
         strict=True,
     )
     headline, *categories = (Comparison(*column) for column in columns)
-    products_too = _compare_products(of_products, known, margin, resamples, seed) if of_products else []
-    return Verdict((headline, *products_too, *categories), len(kept), left_out)
+    more = _compare_products(of_products, known, margin, resamples, seed) if of_products else []
+    if with_titles is not None:
+        hits = np.array([[answers[index] == actual[index] for answers in with_titles] for index in kept])
+        groups = [products[index] for index in kept]
+        more.append(_compare_hits(WITH_TITLES, hits, groups, margin, resamples, seed))
+    return Verdict((headline, *more, *categories), len(kept), left_out)
 
 
 def _compare_products(
@@ -152,11 +163,18 @@ def _compare_products(
     hits = np.array([(old == right, new == right) for right, old, new in columns if right in known], dtype=np.bool_)
     if not len(hits):
         return []
+    return [_compare_hits(OF_PRODUCTS, hits, [str(n) for n in range(len(hits))], margin, resamples, seed)]
+
+
+def _compare_hits(  # noqa: PLR0917 - of two callers
+    figure: str, hits: Bool[np.ndarray, "n 2"], groups: Sequence[str], margin: float, resamples: int, seed: int
+) -> Comparison:
+    """Whether the champion and the challenger were right; those of a group are drawn together."""
     gain = np.subtract(hits[:, 1], hits[:, 0], dtype=np.float64)
-    drawn = [weight @ gain / weight.sum() for weight in draws([str(n) for n in range(len(gain))], resamples, seed)]
+    drawn = [weight @ gain / weight.sum() for weight in draws(groups, resamples, seed)]
     low, high = np.percentile(drawn, PERCENTILES).tolist()
     champion, challenger = hits.mean(axis=0).tolist()
-    return [Comparison(OF_PRODUCTS, len(hits), champion, challenger, (low, high), margin)]
+    return Comparison(figure, len(hits), champion, challenger, (low, high), margin)
 
 
 def _figures(

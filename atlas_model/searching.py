@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -26,8 +26,12 @@ from atlas_model.engines import accelerate
 from atlas_model.exact_search import exact_search
 from atlas_model.search import DeviceTrie, Found, beam_search
 from atlas_model.taxonomy import Taxonomy
+from atlas_model.titles import Given, LabelWords, titled_apart
 
 CHUNK_BATCHES = 4  # batches that the same one searches: it may have to load the model for them
+
+# What a model that reads titles is given. A stripped title has lost the words of all labels (`titles.LabelWords`).
+Way = Literal["image", "title", "image_and_title", "stripped_title", "image_and_stripped_title"]
 
 Arrays = TypeVar("Arrays", "Best", "Exact")
 
@@ -82,6 +86,7 @@ class Chunk:
     rows: Int[np.ndarray, "n"]
     actual: Int[np.ndarray, "n"]  # indices of the right paths
     sample: Bool[np.ndarray, "n"]
+    titles: Sequence[str] = ()  # of the pictures, where they are read
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class Searches:
     beam: int
     length_normalization: float
     batch_size: int
+    ways: tuple[Way, ...] = ("image",)
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Searched:
     exact: Exact | None  # of those in the sample; None where there are none
 
 
-def search_stored(chunk: Chunk, *, stored: Stored, how: Searches) -> Searched:
+def search_stored(chunk: Chunk, *, stored: Stored, how: Searches) -> dict[Way, Searched]:
     """As `search`, whoever does it: all that it needs are files."""
     device = choose_device(stored.device)
     pixels = np.load(stored.pixels, mmap_mode="r", allow_pickle=False)
@@ -125,41 +131,97 @@ def search_stored(chunk: Chunk, *, stored: Stored, how: Searches) -> Searched:
 @torch.inference_mode()
 def search(
     chunk: Chunk, *, model: Categorizer, pixels: UInt8[np.ndarray, "n c h w"], how: Searches, device: torch.device
-) -> Searched:
-    """Search the pictures of ``chunk`` in all four ways, a batch at a time."""
-    taxonomy = model.taxonomy
-    trie = DeviceTrie.of(taxonomy.trie, device)
-    free_trie = DeviceTrie.free(len(taxonomy.tokens), taxonomy.depth + 1, device)
-    normalize, length_normalization = model.architecture.normalize, how.length_normalization
-    search_best = partial(
-        beam_search,
-        model.decoder,
-        beam=how.beam,
-        top=1,
-        normalize=normalize,
-        length_normalization=length_normalization,
-    )
-    search_all = partial(exact_search, model.decoder, top=1, normalize=normalize, temperature=model.temperature)
-    answers: list[Best] = []
-    uncalibrated: list[Best] = []
-    free: list[Best] = []
-    exact: list[Exact] = []
+) -> dict[Way, Searched]:
+    """Search the pictures of ``chunk`` in all four ways, a batch at a time; encoded once, whatever is given."""
+    found: dict[Way, list[Searched]] = {way: [] for way in how.ways}
+    search_cells = _Searcher(model, how, device)
+    words = LabelWords(model.taxonomy.names) if {*how.ways} & {"stripped_title", "image_and_stripped_title"} else None
     for start in range(0, len(chunk.rows), how.batch_size):
         batch = slice(start, start + how.batch_size)
-        sample = chunk.sample[batch]
+        actual, sample, titles = chunk.actual[batch], chunk.sample[batch], list(chunk.titles[batch])
+        stripped = [words.stripped(title) for title in titles] if words else titles
         cells = model.encoder(to_device(pixels[chunk.rows[batch]], device))
+        for way in how.ways:
+            said = stripped if "stripped" in way else titles
+            if way == "image":
+                part = search_cells(cells, "image", actual, sample)
+            elif way in {"title", "stripped_title"}:
+                part = search_cells(model.given(None, said), "title", actual, sample)
+            else:
+                groups = list(titled_apart(said))
+                parts = []
+                for given, rows in groups:
+                    of_rows = cells[torch.from_numpy(rows).to(device)]
+                    memory = of_rows if given == "image" else model.given(of_rows, [said[row] for row in rows.tolist()])
+                    parts.append(search_cells(memory, given, actual[rows], sample[rows]))
+                part = _in_order(parts, [rows for _, rows in groups], sample)
+            found[way].append(part)
+    return {way: joined_searches(parts) for way, parts in found.items()}
+
+
+class _Searcher:
+    """All four searches of a batch of cells."""
+
+    def __init__(self, model: Categorizer, how: Searches, device: torch.device) -> None:
+        taxonomy, normalize = model.taxonomy, model.architecture.normalize
+        self._model = model
+        self._trie = DeviceTrie.of(taxonomy.trie, device)
+        # Without the taxonomy: a model that is normalised over children knows nothing of what nowhere can follow.
+        self._free_trie = (
+            DeviceTrie.free(len(taxonomy.tokens), taxonomy.depth + 1, device) if normalize == "vocabulary" else None
+        )
+        alpha = how.length_normalization
+        self._best = partial(
+            beam_search, model.decoder, beam=how.beam, top=1, normalize=normalize, length_normalization=alpha
+        )
+        self._all = partial(exact_search, model.decoder, top=1, normalize=normalize, length_normalization=alpha)
+
+    def __call__(
+        self, cells: Tensor, given: Given, actual: Int[np.ndarray, "b"], sample: Bool[np.ndarray, "b"]
+    ) -> Searched:
+        """Given this; the right paths, and which rows are searched exactly."""
+        model, temperature = self._model, self._model.temperature_of(given)
         bias = model.bias(cells)
-        for temperature, found in ((model.temperature, answers), (1.0, uncalibrated)):
-            found.append(Best.of(search_best(cells, trie, temperature=temperature, bias=bias)))
-        if normalize == "vocabulary":  # others know nothing of what nowhere can follow
-            free.append(Best.of(search_best(cells, free_trie, temperature=model.temperature)))
+        answers, uncalibrated = (
+            Best.of(self._best(cells, self._trie, temperature=each, bias=bias)) for each in (temperature, 1.0)
+        )
+        free = exact = None
+        if self._free_trie is not None:
+            free = Best.of(self._best(cells, self._free_trie, temperature=temperature))
         if sample.any():
-            chosen = cells[torch.from_numpy(sample).to(device)]
-            of_chosen = search_all(chosen, trie, length_normalization=length_normalization, bias=model.bias(chosen))
-            exact.append(Exact.of(*of_chosen, chunk.actual[batch][sample], taxonomy))
+            chosen = cells[torch.from_numpy(sample).to(cells.device)]
+            of_chosen = self._all(chosen, self._trie, temperature=temperature, bias=model.bias(chosen))
+            exact = Exact.of(*of_chosen, actual[sample], model.taxonomy)
+        return Searched(answers, uncalibrated, free, exact)
+
+
+def joined_searches(parts: Sequence[Searched]) -> Searched:
+    """Of pictures one after the other."""
+    free, exact = ([found for part in parts if (found := getattr(part, name))] for name in ("free", "exact"))
     return Searched(
-        joined(answers), joined(uncalibrated), joined(free) if free else None, joined(exact) if exact else None
+        joined([part.answers for part in parts]),
+        joined([part.uncalibrated for part in parts]),
+        joined(free) if free else None,
+        joined(exact) if exact else None,
     )
+
+
+def _in_order(
+    parts: Sequence[Searched], rows: Sequence[Int[np.ndarray, "_"]], sample: Bool[np.ndarray, "b"]
+) -> Searched:
+    """Parts of a batch, put where their ``rows`` stand."""
+    together, where = joined_searches(parts), np.concatenate(rows)
+    order, of_sample = np.argsort(where), np.argsort(where[sample[where]])
+    return Searched(
+        _at(together.answers, order),
+        _at(together.uncalibrated, order),
+        together.free and _at(together.free, order),
+        together.exact and _at(together.exact, of_sample),
+    )
+
+
+def _at(found: Arrays, rows: Int[np.ndarray, "n"]) -> Arrays:
+    return type(found)(*(getattr(found, field.name)[rows] for field in fields(found)))
 
 
 def joined(parts: Sequence[Arrays]) -> Arrays:

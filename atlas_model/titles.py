@@ -8,7 +8,7 @@ Knows nothing of files, taxonomies or images.
 """
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
@@ -16,7 +16,7 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 MAX_CHARACTERS = 300  # of a title that are read; the rest is left out
@@ -112,7 +112,8 @@ class TitleEncoder(nn.Module):
             (counts.cumsum(0) - counts).to(device),
         )  # (b, size)
         vectors: Tensor = self.output(self.norm(mean))  # (b, d)
-        return torch.where((counts > 0).to(device).unsqueeze(1), vectors, 0)
+        titled: Tensor = torch.where((counts > 0).to(device).unsqueeze(1), vectors, 0)
+        return titled
 
     def add(
         self, cells: Float[Tensor, "b cells d"] | None, titles: Sequence[str] | None
@@ -128,8 +129,17 @@ class TitleEncoder(nn.Module):
             return cells
         if cells is None:
             cells = self.no_image.expand(len(titles), 1, -1)
-        both: Tensor = cells + self(titles).unsqueeze(1).to(cells.dtype)
-        return both
+        vectors: Tensor = self(titles)  # (b, d)
+        return cells + vectors.unsqueeze(1).to(cells.dtype)
+
+
+def titled_apart(titles: Sequence[str | None]) -> Iterator[tuple[Given, Int[np.ndarray, "n"]]]:
+    """The rows without a title, then those with one, where there are any; an image without is answered by itself."""
+    titled = np.array([bool(title and words_of(title)) for title in titles], dtype=np.bool_)
+    kinds: tuple[tuple[Given, Bool[np.ndarray, "n"]], ...] = (("image", ~titled), ("image_and_title", titled))
+    for given, chosen in kinds:
+        if chosen.any():
+            yield given, np.flatnonzero(chosen)
 
 
 def augmented(

@@ -157,6 +157,12 @@ def _add_predict_command(commands: Any) -> None:
         "--product", action="store_true", help="all pictures together are one product, and get one answer"
     )
     predict.add_argument(
+        "--title",
+        metavar="TEXT",
+        help="of the product that the pictures show, for a model that reads titles; without pictures, all it answers "
+        "from (with --input, titles are read from the column title)",
+    )
+    predict.add_argument(
         "--min-confidence",
         type=_probability,
         metavar="P",
@@ -180,7 +186,8 @@ def _add_predict_command(commands: Any) -> None:
         type=Path,
         metavar="FROM",
         dest="given",
-        help="many pictures: a folder, or Parquet with the columns image_id and bytes, or image; needs --output",
+        help="many pictures: a folder, or Parquet with the columns image_id and bytes, or image, and title where the "
+        "model reads titles; needs --output",
     )
     predict.add_argument(
         "--output", type=Path, metavar="OUT.parquet", help="for the answers; interrupted, the same command goes on"

@@ -19,14 +19,17 @@ from atlas_model.errors import InputError, PictureError
 from atlas_model.images import decode
 from atlas_model.picture_files import picture_files, read_picture
 from atlas_model.predict import BATCH, Prediction, Predictor, ProductPrediction, Sureness
+from atlas_model.products import Pool
 from atlas_model.progress import say
 from atlas_model.taxonomy import SEPARATOR
+from atlas_model.titles import words_of
 from flows.model_folders import model_folder
 from flows.printing import printable
 
 if TYPE_CHECKING:
     from atlas_model.engines import EngineName
-    from atlas_model.risk_control import Subject
+    from atlas_model.risk_control import Subject, Thresholds
+    from atlas_model.titles import Given
 
 NOT_SURE = "not sure"
 
@@ -43,11 +46,15 @@ def predict(
     attention: Path | None,
     as_json: bool,
     product: bool,
+    title: str | None,
 ) -> int:
     """Print the ``top`` paths of each picture, or of all together as one product; 2 if one could not be read, else 0.
 
+    With a title and no pictures the answer is about the title alone.
+
     Raises:
-        InputError: no picture, or options that exclude each other, or a product without a picture that can be read.
+        InputError: no picture, or options that exclude each other, or a product without a picture that can be read, or
+            a title for a model that reads none.
     """
     check_confidence(top, min_confidence, accuracy)
     if product and attention is not None:
@@ -55,7 +62,12 @@ def predict(
     folder = model_folder(model)
     say(f"model: {folder}")
     predictor = Predictor.load(folder)
-    sure = sureness(folder, min_confidence, accuracy, of="products" if product else "images")
+    given = _given(predictor, title, pictures)
+    sure = sureness(folder, min_confidence, accuracy, of="products" if product else "images", given=given)
+    if given == "title":
+        (predictions,) = predictor.answer(None, beam, top, sure, [title])
+        sys.stdout.write(_as_json({"title": title}, predictions) if as_json else _as_lines("title", predictions))
+        return 0
     if engine != "auto":
         predictor.accelerate(engine, engine_cache())
     paths = _picture_paths(pictures)
@@ -71,16 +83,15 @@ def predict(
         decoded = list(_decoded(batch))
         unreadable += len(batch) - len(decoded)
         if pool is not None:
-            if decoded:
-                pool.add(predictor.distribution(np.stack([predictor.prepare(picture) for _, picture in decoded])))
-                readable += [path for path, _ in decoded]
+            _add_to(pool, predictor, [picture for _, picture in decoded], title)
+            readable += [path for path, _ in decoded]
             continue
-        found = predictor.predict([picture for _, picture in decoded], beam, top, sure)
+        found = predictor.predict([picture for _, picture in decoded], beam, top, sure, [title] * len(decoded))
         for (path, picture), predictions in zip(decoded, found, strict=True):
             name = str(path)
             sys.stdout.write(_as_json({"picture": name}, predictions) if as_json else _as_lines(name, predictions))
             if attention is not None:
-                _write_attention(attention, predictor.attention_overlay(picture, predictions[0]))
+                _write_attention(attention, predictor.attention_overlay(picture, predictions[0], title))
         sys.stdout.flush()  # who reads a pipe need not wait for the other batches
     if not seen:
         raise InputError("expected pictures, got none: name files or folders, or write their paths to stdin")
@@ -90,6 +101,33 @@ def predict(
         found = predictor.conclude(pool, top, sure)
         sys.stdout.write(_product_as_json(readable, found) if as_json else _product_as_lines(found))
     return InputError.exit_code if unreadable else 0
+
+
+def _given(predictor: Predictor, title: str | None, pictures: Sequence[str]) -> "Given":
+    """What answers are made of.
+
+    Raises:
+        InputError: the model reads no titles, or the title has no word and there is no picture.
+    """
+    if title is None:
+        return "image"
+    if not predictor.reads_titles:
+        raise InputError(
+            "--title: expected a model that reads titles, got one that learnt from images alone. Leave the title out, "
+            "or train one (train.title: ngrams)"
+        )
+    if words_of(title):
+        return "image_and_title" if pictures else "title"
+    if not pictures:
+        raise InputError("--title: expected a title with a word in it, or pictures; got neither")
+    say("--title: no word in it, so the answers are about the pictures alone")
+    return "image"
+
+
+def _add_to(pool: Pool, predictor: Predictor, pictures: Sequence[Image.Image], title: str | None) -> None:
+    if pictures:
+        pixels = np.stack([predictor.prepare(picture) for picture in pictures])
+        pool.add(predictor.distribution(pixels, [title] * len(pictures)))
 
 
 def check_confidence(top: int, min_confidence: float | None, accuracy: float | None) -> None:
@@ -106,21 +144,33 @@ def check_confidence(top: int, min_confidence: float | None, accuracy: float | N
 
 
 def sureness(
-    folder: Path, min_confidence: float | None, accuracy: float | None, of: "Subject" = "images"
+    folder: Path,
+    min_confidence: float | None,
+    accuracy: float | None,
+    of: "Subject" = "images",
+    given: "Given" = "image",
 ) -> Sureness | None:
-    """How sure the model in ``folder`` has to be of its answers.
+    """How sure the model in ``folder`` has to be of its answers, given this.
 
     Raises:
         InputError: the model cannot promise ``accuracy``; the text says what it can.
     """
-    if accuracy is None:
-        return min_confidence
+    return min_confidence if accuracy is None else thresholds(folder, accuracy, of, given)
+
+
+def thresholds(folder: Path, accuracy: float, of: "Subject" = "images", given: "Given" = "image") -> "Thresholds":
+    """The thresholds with which the model in ``folder`` promises ``accuracy``, given this.
+
+    Raises:
+        InputError: it cannot; the text says what it can.
+    """
     from atlas_model.guarantees import load_guarantees
 
-    promised, thresholds = load_guarantees(folder).of(of).at(accuracy, of)
-    whole = "no whole paths" if thresholds.whole is None else f"whole paths from {thresholds.whole:.4g} on"
-    say(f"accuracy {promised:g} of {of}: {whole}, shorter ones from {thresholds.shorter:.4g} on")
-    return thresholds
+    what = of if given == "image" else "titles" if given == "title" else f"{of} with titles"
+    promised, found = load_guarantees(folder, given).of(of).at(accuracy, what)
+    whole = "no whole paths" if found.whole is None else f"whole paths from {found.whole:.4g} on"
+    say(f"accuracy {promised:g} of {what}: {whole}, shorter ones from {found.shorter:.4g} on")
+    return found
 
 
 def engine_cache() -> Path:

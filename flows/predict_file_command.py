@@ -14,11 +14,12 @@ from atlas_model.batch_products import ProductOutput
 from atlas_model.checkpoint import DESCRIPTION, WEIGHTS
 from atlas_model.dataset import content_key
 from atlas_model.errors import InputError
-from atlas_model.picture_sources import open_source
-from atlas_model.predict import Predictor
+from atlas_model.picture_sources import PictureSource, open_source
+from atlas_model.predict import Predictor, Sureness, SurenessOf
 from atlas_model.progress import say
+from atlas_model.titles import Given
 from flows.model_folders import model_folder
-from flows.predict_command import check_confidence, engine_cache, sureness
+from flows.predict_command import check_confidence, engine_cache, sureness, thresholds
 
 if TYPE_CHECKING:
     from atlas_model.engines import EngineName
@@ -40,6 +41,7 @@ def predict_file(
     attention: Path | None,
     as_json: bool,
     product: bool,
+    title: str | None,
 ) -> int:
     """Write the ``top`` paths of each picture in ``given`` to ``output``; 2 if one could not be read, else 0.
 
@@ -56,6 +58,8 @@ def predict_file(
             "--input takes the place of named pictures, and gives neither --attention nor --json nor --product; "
             "--products FILE is for the answers of products"
         )
+    if title is not None:
+        raise InputError("--input has titles of its own, in the column title: expected no --title")
     check_confidence(top, min_confidence, accuracy)
     try:
         for option, file in (("--output", output), ("--products", products)):
@@ -76,7 +80,11 @@ def predict_file(
     folder = model_folder(model)
     say(f"model: {folder}")
     predictor = Predictor.load(folder)
-    sure = sureness(folder, min_confidence, accuracy)
+    if predictor.reads_titles:
+        source = open_source(given, products=products is not None, titles=True)
+        say(f"titles: {source.titled} of {source.count} pictures have one, in the column title")
+    sure = _sureness(folder, min_confidence, accuracy, source)
+    of_products = None if products is None else _sureness_of_products(folder, min_confidence, accuracy, source)
     options = {"beam": beam, "top": top, "min_confidence": sure}
     try:
         chosen = predictor.accelerate(engine, engine_cache())
@@ -94,9 +102,7 @@ def predict_file(
                 products,
                 answer=partial(predictor.answer_and_distribution, **options),
                 pool=predictor.pool,
-                conclude=partial(
-                    predictor.conclude, min_confidence=sureness(folder, min_confidence, accuracy, of="products")
-                ),
+                conclude=partial(predictor.conclude, min_confidence=of_products),
             ),
             bands=accuracy is not None,
         )
@@ -106,6 +112,28 @@ def predict_file(
     if products is not None:
         say(f"{products}: {_told(report.products)} products")
     return InputError.exit_code if report.unreadable else 0
+
+
+def _sureness(
+    folder: Path, min_confidence: float | None, accuracy: float | None, source: PictureSource
+) -> Sureness | SurenessOf | None:
+    """Of pictures: what is promised of those with a title is another thing than of those without."""
+    if accuracy is None or not source.titled:
+        return sureness(folder, min_confidence, accuracy)
+    kinds: list[Given] = ["image_and_title"] if source.titled == source.count else ["image", "image_and_title"]
+    return {given: thresholds(folder, accuracy, given=given) for given in kinds}
+
+
+def _sureness_of_products(
+    folder: Path, min_confidence: float | None, accuracy: float | None, source: PictureSource
+) -> Sureness | None:
+    if accuracy is not None and 0 < source.titled < source.count:
+        raise InputError(
+            "--accuracy with --products: what is promised of products with titles is another thing than of those "
+            f"without; expected titles for all pictures or for none, got {source.titled} for {source.count}"
+        )
+    given: Given = "image_and_title" if source.titled else "image"
+    return sureness(folder, min_confidence, accuracy, of="products", given=given)
 
 
 def _told(statuses: Counter[str]) -> str:

@@ -70,6 +70,8 @@ class Answers:
     """What a model answers on the validation pictures."""
 
     pictures: list[str]  # the label of each
+    with_titles: list[str]  # the same where their titles are given, too; of a model that reads none, the same
+    reads_titles: bool
     products: dict[str, str]  # of each product, from all its pictures
     knows: set[str]  # all labels that it might have given
 
@@ -138,7 +140,7 @@ def _judge(params: Params, history: list[Event], challenger: str, *, force: bool
         "split": _split_rule(params),
         "promote": params.promote.model_dump(),
         "beam": params.evaluate.beam,
-        "levels": "pictures and products",  # what was compared before without products is compared again
+        "levels": "pictures, with titles, and products",  # what was compared before without them is compared again
     }
     report = _report(current, challenger)
     with suppress(OSError, ValueError, KeyError, TypeError):
@@ -157,23 +159,20 @@ def _compare(params: Params, current: Event) -> Judgement:
 
     taxonomy = load_taxonomy_json(TAXONOMY)
     split = load_split(SPLITS, "val", taxonomy, WORK / "pixels")
-    known_to_both = set(taxonomy.labels)
-    answers, of_products = [], []
-    for folder in (CHAMPION, CATEGORIZER):
-        found = _answers(folder, split, taxonomy, params)
-        answers.append(found.pictures)
-        of_products.append(found.products)
-        known_to_both &= found.knows
+    found = [_answers(folder, split, taxonomy, params) for folder in (CHAMPION, CATEGORIZER)]
+    of_products = [each.products for each in found]
+    known_to_both = set(taxonomy.labels) & found[0].knows & found[1].knows
     actual = [taxonomy.labels[path] for path in split.paths]
     right = dict(zip(split.product_ids, actual, strict=True))
     both = [product for product in of_products[0] if product in of_products[1]]
     verdict = judge(
         actual,
-        *answers,
+        *(each.pictures for each in found),
         split.product_ids,
         of_products=ProductAnswers(
             [right[each] for each in both], *([of[each] for each in both] for of in of_products)
         ),
+        with_titles=(found[0].with_titles, found[1].with_titles) if any(each.reads_titles for each in found) else None,
         known=known_to_both,
         **params.promote.model_dump(),
     )
@@ -223,11 +222,15 @@ def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params)
     pooled[several] = whole_products(ids, given.exact_nodes // predictor.nodes, given.seed)
     pools = {split.product_ids[row]: predictor.pool() for row in np.flatnonzero(pooled)}
     pictures: list[str] = []
+    with_titles: list[str] = []
     with Progress(f"promote: {folder.name} answers", len(split), "pictures") as progress:
         for start in range(0, len(split), given.batch_size):
             rows = slice(start, start + given.batch_size)
             batch = np.array(pixels[rows])  # torch wants no read-only map
             pictures += [SEPARATOR.join(best.path) for (best,) in predictor.answer(batch, given.beam)]
+            if predictor.reads_titles:
+                found = predictor.answer(batch, given.beam, titles=split.titles[rows])
+                with_titles += [SEPARATOR.join(best.path) for (best,) in found]
             if pooled[rows].any():
                 log_p = predictor.distribution(batch[pooled[rows]])
                 for row, of_picture in zip(np.flatnonzero(pooled[rows]), log_p, strict=True):
@@ -238,7 +241,8 @@ def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params)
     }
     for product, pool in pools.items():
         products[product] = model.taxonomy.labels[pool.path]
-    return Answers(pictures, products, set(model.taxonomy.labels))
+    reads = predictor.reads_titles
+    return Answers(pictures, with_titles if reads else pictures, reads, products, set(model.taxonomy.labels))
 
 
 def _load(folder: Path, params: Params) -> tuple["Categorizer", "Preprocessing", "torch.device"]:

@@ -43,7 +43,7 @@ def make_model(
 
 def measure(model: Categorizer, split: Split, **changes: Any) -> Evaluation:
     given = {"beam": 5, "length_normalization": 0.0, "exact_nodes": 1000, **HOW, **changes}
-    return evaluate(model, split, np.arange(COUNT), **given)
+    return evaluate(model, split, np.arange(COUNT), **given)["image"]
 
 
 @pytest.mark.parametrize("normalize", ["vocabulary", "children"])
@@ -124,7 +124,7 @@ def test_products_are_answered_from_all_their_images(split: Split, normalize: No
     of_products = replace(split, product_ids=products, paths=paths)
     model = make_model(normalize, temperature=2.0)
     rows = np.arange(COUNT)[::-1].copy()
-    evaluation = evaluate(model, of_products, rows, beam=5, length_normalization=0.0, exact_nodes=1000, **HOW)
+    evaluation = evaluate(model, of_products, rows, beam=5, length_normalization=0.0, exact_nodes=1000, **HOW)["image"]
     _, log_p = model.exact(split.pictures(np.arange(COUNT), CPU))
     ends = log_p.exp()[:, TAXONOMY.trie.routes.max(axis=1)].double().numpy()
     table = {row["product_id"]: row for row in evaluation.product_table(TAXONOMY).to_pylist()}

@@ -43,9 +43,9 @@ def figures_of_pipeline(project: Path) -> dict[str, Any]:
 def figures_of_seed(project: Path) -> dict[str, Any]:
     """What the models of one seed came to on test."""
     found, train, timings = metrics_of(project, "evaluate"), metrics_of(project, "train"), timings_of(project, "train")
-    test, baseline, trained = found["test"], found["baseline"], train["categorizer"]
+    baseline, trained = found["baseline"], train["categorizer"]
     return {
-        **{mode: _scores(scores) for mode, scores in _modes(test).items()},
+        **{mode: _scores(scores) for mode, scores in _modes(found).items()},
         "classifier": _scores(baseline["test"]),
         "difference": baseline["difference"],
         "val": {key: found["val"][key] for key in ("micro_f1", "macro_f1", "ece")},
@@ -103,9 +103,9 @@ def epoch_over_forward(timings: Mapping[str, Any], epochs: int, images: int) -> 
     return round(timings["categorizer"]["seconds"] / epochs / (forward * images), 4) if forward else None
 
 
-def _modes(test: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _modes(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """What the model reads -> its scores; without titles it reads images alone."""
-    return {"image": test} | {mode: test[mode] for mode in MODES if mode in test}
+    return {"image": found["test"]} | {mode: found["modes"][mode] for mode in MODES if mode in found.get("modes", {})}
 
 
 def _scores(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,10 @@ attention/*.png; and plots/evaluate/ for `dvc plots`.
 
 In reports/evaluate/metrics.json, for each split and for the baseline on test: what the keys mean is said in
 `metrics.path_scores`, `calibration`, `intervals` and, of ``products``, in `evaluation.product_figures`; and
-``guarantees``, as of `guarantees.guarantee_figures`; null is what cannot be known.
+``guarantees``, as of `guarantees.guarantee_figures`; null is what cannot be known. All that is about images alone.
+
+Of a model that reads titles there is ``modes`` as well: the figures of test given the image, the title, both, and the
+same with titles that have lost the words of all category names; and predictions_image_and_title.parquet.
 """
 
 import csv
@@ -23,7 +26,7 @@ from PIL import Image
 from pyarrow import csv as arrow_csv
 
 from atlas_model.attention import overlay
-from atlas_model.categorizer import Categorizer, load_categorizer, load_classifier
+from atlas_model.categorizer import Categorizer, load_categorizer, load_classifier, reads_titles
 from atlas_model.checkpoint import read_description
 from atlas_model.dataset import Split, load_split, load_taxonomy_json
 from atlas_model.device import choose_device
@@ -39,13 +42,18 @@ from atlas_model.plots import MOST_CATEGORIES, abstention_plot, confusion_plot, 
 from atlas_model.products import whole_products
 from atlas_model.progress import track
 from atlas_model.records import PREDICTIONS, PRODUCT_PREDICTIONS, write_table
-from atlas_model.searching import Stored
+from atlas_model.searching import Stored, Way
 from atlas_model.taxonomy import SEPARATOR, CategoryPath, Taxonomy
 from flows.fan_out import Spread, spreading
 from flows.stages.entry import main, write_metrics
 from flows.stages.paths import BASELINE, CATEGORIZER, EVALUATION, PLOTS, SPLITS, TAXONOMY, WORK
 
 CSV_COLUMNS = ["actual_category", "file_name", "predicted_category", "split_value"]  # the original project's
+TITLE_WAYS: dict[str, tuple[Way, ...]] = {  # that a model is asked in beside images alone, where it reads titles
+    "train": (),
+    "val": ("image_and_title",),
+    "test": ("title", "image_and_title", "stripped_title", "image_and_stripped_title"),
+}
 CATEGORY_COLUMNS = ["split", "category", "precision", "recall", "f1", "n"]
 
 
@@ -63,21 +71,25 @@ def run(params: Params) -> None:
         accelerate(trained, given.engine, pixels=splits["test"].pixels.shape[1:], cache=WORK / "engines")
     generator = np.random.default_rng(given.seed)
     common = {"resamples": given.resamples, "seed": given.seed, "batch_size": given.batch_size, "device": device}
-    evaluations = {}
+    evaluations: dict[str, Evaluation] = {}  # of images alone
+    with_titles: dict[str, dict[Way, Evaluation]] = {}
     for name, split in splits.items():
         rows = np.arange(len(split))
         if name == "train":
             rows = np.flatnonzero(whole_products(split.product_ids, given.train_sample, generator))
-        evaluations[name] = evaluate(
+        found = evaluate(
             model,
             split,
             rows,
             beam=given.beam,
             length_normalization=given.length_normalization,
             exact_nodes=given.exact_nodes,
+            ways=("image", *(TITLE_WAYS[name] if reads_titles(model) else ())),
             **_searchers(params, spread, split, device),
             **common,
         )
+        evaluations[name] = found.pop("image")
+        with_titles[name] = found
     test, plain = evaluations["test"], evaluate_baseline(baseline, splits["test"], **common)
     metrics: dict[str, Any] = {name: evaluation.figures for name, evaluation in evaluations.items()}
     metrics["baseline"] = {
@@ -86,8 +98,13 @@ def run(params: Params) -> None:
     }
     guarantees = load_guarantees(CATEGORIZER) if KEY in read_description(CATEGORIZER) else None
     metrics["guarantees"] = guarantee_figures(guarantees, evaluations["val"].held_out, test.held_out, given.seed)
+    if with_titles["test"]:
+        metrics["modes"] = _modes(test, with_titles, resamples=given.resamples, seed=given.seed)
     with replacing_folder(EVALUATION) as folder:
         _write_predictions(folder, pa.concat_tables(each.table(taxonomy) for each in evaluations.values()))
+        if with_titles["test"]:
+            both = (with_titles[name]["image_and_title"].table(taxonomy) for name in ("val", "test"))
+            write_table(folder / "predictions_image_and_title.parquet", pa.concat_tables(both), PREDICTIONS)
         of_products = pa.concat_tables(each.product_table(taxonomy) for each in evaluations.values())
         write_table(folder / "products.parquet", of_products, PRODUCT_PREDICTIONS)
         _write_csv(folder / "categories.csv", CATEGORY_COLUMNS, _category_rows(evaluations, taxonomy))
@@ -99,6 +116,7 @@ def run(params: Params) -> None:
                 "baseline": plain.reliability,
                 "categorizer, temperature 1": test.uncalibrated_reliability,
                 "categorizer": test.reliability,
+                **{way.replace("_", " "): each.reliability for way, each in with_titles["test"].items()},
             }
         ).save(folder / "reliability.png")
         abstention_plot(test.abstention).save(folder / "abstention.png")
@@ -111,7 +129,28 @@ def run(params: Params) -> None:
         | {"products_f1": metrics["test"]["products"]["micro_f1"]},
         "classifier_f1": plain.figures["micro_f1"],
     }
+    if "modes" in metrics:
+        headline["modes"] = {way: {"micro_f1": figures["micro_f1"]} for way, figures in metrics["modes"].items()}
     write_metrics("evaluate", headline, metrics)
+
+
+def _modes(
+    image: Evaluation, with_titles: dict[str, dict[Way, Evaluation]], *, resamples: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Test figures of each of what a model that reads titles may be given.
+
+    Each has ``difference``, what it has more than images alone, with paired intervals, and ``titled``, the share of the
+    images whose title, as it is given, has a word in it. What is promised of both together is in ``guarantees``.
+    """
+    figures: dict[str, dict[str, Any]] = {"image": image.figures}
+    for way, found in with_titles["test"].items():
+        more = differences(found.answers, image.answers, image.groups, resamples=resamples, seed=seed)
+        figures[way] = {**found.figures, "difference": more}
+    both, description = "image_and_title", read_description(CATEGORIZER)
+    promised = load_guarantees(CATEGORIZER, "image_and_title") if KEY in description else None
+    held_out = (with_titles[name]["image_and_title"].held_out for name in ("val", "test"))
+    figures[both]["guarantees"] = guarantee_figures(promised, *held_out, seed)
+    return figures
 
 
 def _searchers(params: Params, spread: Spread, split: Split, device: torch.device) -> dict[str, Any]:
