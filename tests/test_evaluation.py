@@ -154,7 +154,7 @@ def test_a_sample_that_is_searched_exactly_has_whole_products(split: Split) -> N
     nodes = len(TAXONOMY.trie.path)
     evaluation = evaluate(
         make_model(), of_products, np.arange(COUNT), beam=5, length_normalization=0.0, exact_nodes=14 * nodes, **HOW
-    )
+    )["image"]
     assert evaluation.figures["exact_n"] == 12
     assert evaluation.figures["products"]["n"] == 4
     assert evaluation.pooled is not None and set(evaluation.pooled.images.tolist()) == {3}
