@@ -1,6 +1,6 @@
 """Make models/zoom_photographs: the close-up filter for photographs, which params.yaml calls zoom.filter: photographs.
 
-    python -m tools.train_photo_filter PHOTOGRAPHS.parquet [--cnn-epochs 6]
+    python -m tools.train_photo_filter PHOTOGRAPHS.parquet [--cnn-epochs 4]
 
 PHOTOGRAPHS.parquet has a row a product: ``id`` and ``jpeg``, a photograph on white. `tools.photo_filter_images` cuts
 close-ups from them and draws normal images of them. The linear layer is measured by cross-validation over products,
@@ -189,7 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--output", type=Path, default=OUTPUT)
-    parser.add_argument("--cnn-epochs", type=int, default=6, help="0: without the comparison")
+    parser.add_argument("--cnn-epochs", type=int, default=4, help="0: without the comparison")
     parser.add_argument("--limit", type=int, help="only so many products, to try it")
     given = parser.parse_args()
     try:

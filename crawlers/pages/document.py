@@ -20,7 +20,7 @@ BOM = b"\xef\xbb\xbf"
 
 UNREAD = {"script", "style", "noscript", "template", "svg"}  # elements whose text nobody reads
 UNSHOWN = {"option", "title"}  # and whose text is not part of what a product's page says
-NO_NAMES = "   "  # what `names_of` says of an element without any
+NAMES = {"class", "id", "itemprop", "aria-label"}  # attributes that say what an element is called
 BLOCKS = {"br", "dd", "div", "dt", "h1", "h2", "h3", "h4", "li", "ol", "p", "section", "table", "td", "th", "tr", "ul"}
 MAX_STEPS = 1000  # in and out of elements, on the way through a text
 MAX_DEPTH = 100  # elements around an element that are looked at
@@ -34,6 +34,7 @@ MAX_BOX = 100  # elements of a tile
 MAX_BOX_HEIGHT = 6  # elements around a part of a tile
 IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|avif)$", re.IGNORECASE)
 MAX_TEXTS = 4000  # in it
+MAX_ASKED = 12  # names that are asked for one by one
 MAX_SHORT = 300  # characters
 MAX_ANCHORS = 10_000  # elements that may be a page's heading
 MARGINS = {"nav", "footer", "aside", "dialog"}
@@ -176,34 +177,48 @@ class Document:
             best = node
         return self.root if best is None else best
 
-    @property
+    @cached_property
     def texts(self) -> list[tuple[Element, str]]:
         """The short texts of the main part, in order, each with the element that it stands in."""
-        return self._main_parts[0]
-
-    @cached_property
-    def _main_parts(self) -> tuple[list[tuple[Element, str]], list[tuple[Element, str]]]:
-        """The short texts of the main part, and its elements that have names: one pass."""
         texts: list[tuple[Element, str]] = []
-        named: list[tuple[Element, str]] = []
         around: list[Element] = []  # the current element and those that it is in
         for element in () if self.main is None else self.main.iter("*"):
             parent = element.getparent()
             while around and around[-1] is not parent:
-                _add_text(texts, around[-2] if len(around) > 1 else None, around.pop().tail)
+                tail = around.pop().tail
+                if tail and around:
+                    _add_text(texts, around[-1], tail)
             around.append(element)
-            if element.tag not in UNREAD:
-                if element.tag not in UNSHOWN:
-                    _add_text(texts, element, element.text)
-                if element.keys() and (name := names_of(element)) != NO_NAMES:
-                    named.append((element, name))
+            if (text := element.text) and element.tag not in UNREAD and element.tag not in UNSHOWN:
+                _add_text(texts, element, text)
         while len(around) > 1:
-            _add_text(texts, around[-2], around.pop().tail)
-        return texts, named
+            tail = around.pop().tail
+            if tail:
+                _add_text(texts, around[-1], tail)
+        return texts
+
+    @cached_property
+    def plain_texts(self) -> list[str]:
+        """The distinct ones of `texts`, in no order, and some that nobody reads: quick to look through."""
+        if self.main is None:
+            return []
+        return [" ".join(text.split()) for text in set(_SHORT_TEXTS(self.main)) if not text.isspace()]
 
     def called_in_main(self, pattern: re.Pattern[str]) -> list[Element]:
-        """The elements of the main part whose class, id or label holds ``pattern``."""
-        return [element for element, name in self._main_parts[1] if pattern.search(name)]
+        """The elements of the main part whose class, id or label holds ``pattern``: few names are many elements'."""
+        names = [name for name in self._names_in_main if pattern.search(name[:MAX_NAMES])]
+        if not names:
+            return []
+        if len(names) <= MAX_ASKED:
+            asked = {f"n{place}": name for place, name in enumerate(names)}
+            found = _by_names(len(names))(self.main, **asked)
+        else:
+            found = [element for element in _NAMED(self.main) if pattern.search(names_of(element))]
+        return [element for element in found if element.tag not in UNREAD]
+
+    @cached_property
+    def _names_in_main(self) -> set[str]:
+        return set() if self.main is None else set(_NAMES(self.main))
 
     def tested_as(self, pattern: re.Pattern[str]) -> list[Element]:
         """The elements of the main part that their shop's own tests call by names that hold ``pattern``."""
@@ -270,6 +285,19 @@ class Document:
 
 
 _COUNT = etree.XPath("count(descendant::*)")
+_SHORT_TEXTS = etree.XPath(f"descendant::text()[string-length(.) < {MAX_SHORT}]", smart_strings=False)
+_IS_NAME = " or ".join(f"name() = '{name}'" for name in sorted(NAMES))
+_NAMES = etree.XPath(f"descendant-or-self::*/@*[{_IS_NAME}]", smart_strings=False)
+_NAMED = etree.XPath("descendant-or-self::*[@class or @id or @itemprop or @aria-label]")
+
+
+@cache
+def _by_names(count: int) -> etree.XPath:
+    """Elements that have one of ``count`` names."""
+    tests = (f"@{name} = $n{place}" for place in range(count) for name in sorted(NAMES))
+    return etree.XPath(f"descendant-or-self::*[{' or '.join(tests)}]")
+
+
 TESTED_BY = ("data-qa", "data-test")
 _TESTED = etree.XPath("descendant-or-self::*[@*[starts-with(name(), 'data-qa') or starts-with(name(), 'data-test')]]")
 
@@ -313,8 +341,8 @@ def names_of(element: Element) -> str:
     return name + get("aria-label", "")[:MAX_NAMES]
 
 
-def _add_text(texts: list[tuple[Element, str]], holder: Element | None, text: str | None) -> None:
-    if text and holder is not None and not text.isspace() and len(text) < MAX_SHORT and len(texts) < MAX_TEXTS:
+def _add_text(texts: list[tuple[Element, str]], holder: Element, text: str) -> None:
+    if len(text) < MAX_SHORT and not text.isspace() and len(texts) < MAX_TEXTS:
         texts.append((holder, " ".join(text.split())))
 
 

@@ -50,6 +50,7 @@ class Heuristics:
 
     def __init__(self, page: Document) -> None:
         self._page = page
+        self._galleries: dict[Element, bool] = {}  # element -> whether it, or one around it, is one
 
     def read(self, field: str) -> Any:
         """What can be guessed about ``field``; None for a field that nothing is guessed about."""
@@ -139,11 +140,19 @@ class Heuristics:
     @cached_property
     def gallery(self) -> list[str]:
         """The images in what is called a gallery, near the heading."""
-        galleries = set(self._called(GALLERIES))
-        inside = [
-            image for image in self._candidates if image in galleries or any(up in galleries for up in above(image))
-        ]
-        return self._shown(inside)
+        return self._shown([image for image in self._candidates if self._in_gallery(image)])
+
+    def _in_gallery(self, image: Element) -> bool:
+        """Whether ``image``, or an element around it, is called a gallery."""
+        found, passed = False, []
+        for node in (image, *above(image)):
+            known = self._galleries.get(node)
+            found = node.tag != "body" and (GALLERIES.search(names_of(node)) is not None if known is None else known)
+            passed.append(node)
+            if known is not None or found or node.tag == "body":
+                break
+        self._galleries.update(dict.fromkeys(passed, found))
+        return found
 
     @cached_property
     def _candidates(self) -> list[Element]:

@@ -7,7 +7,9 @@ next text, as in tables, lists of definitions and forms.
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
+
+from lxml import etree
 
 from crawlers.pages.document import Document, Element, above, is_hidden, names_of, text_of
 from crawlers.pages.product_words import (
@@ -35,7 +37,13 @@ KINDS = {
     for label in labels
 }
 EDGES = " \t:：#.,()[]<>〈〉【】*•-–—·|"  # around a label
+MARKS = EDGES + "✓✔!"  # around a text about stock
+PHRASES: dict[str, list[tuple[str, str]]] = {}  # two letters -> what begins so, and means; sold out first
+for stock, phrases in ((OUT_OF_STOCK, SOLD_OUT), (PRE_ORDER, PRE_ORDERED), (IN_STOCK, ON_SALE)):
+    for phrase in phrases:
+        PHRASES.setdefault(phrase[:2], []).append((phrase, stock))
 PAIR = re.compile(r"^[\s〈【(\[]*([^:：#]{2,40}?)\s*[:：#]+\s*(\S.*)$")
+DIVIDED = re.compile(r"[:：#]|\d")
 NUMBERED = re.compile(r"^([^\d:：]{2,30}?)[\s.]+((?=\S*\d)[\w./-]{3,40})$")  # "SKU 4711"
 OF_STOCK = re.compile(
     r"stock|avail|verf(ue|ü)g|lager|dispo|inventory|delivery-?status|sold-?out|nalichie", re.IGNORECASE
@@ -44,10 +52,16 @@ OF_BUYING = re.compile(
     r"add-?_?to-?_?(cart|basket|bag)|addto(cart|basket|bag)|buy-?_?(now|it|btn|button)|btn-?cart|\bbuy\b", re.I
 )
 MAX_LABEL = 40  # characters
+MAX_PAIR = 140  # of a label and its value
 MAX_STOCK_TEXT = 60
 MAX_APART = 3  # elements between a label and the part that it shares with its value
+PARTS = ("btn", "utton", "art", "uy", "asket", "kauf", "order", "action")  # of what links are called that buy
+_LINKS = etree.XPath(
+    "descendant::a[@class or @id or @role][@role = 'button' or "
+    + " or ".join(f"contains(@{name}, '{part}')" for part in PARTS for name in ("class", "id"))
+    + "]"
+)
 CHOICES = {"option", "label", "select"}
-BUTTONS = ("button", "input", "a")
 MAX_BUTTONS = 1500  # that are looked at
 
 
@@ -64,9 +78,11 @@ class Labelled:
     @cached_property
     def _values(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
+        if not any(_labelled(text)[0] for text in self._page.plain_texts if len(text) <= MAX_PAIR):
+            return found
         texts = self._page.texts
         for place, (element, text) in enumerate(texts):
-            if len(text) > 2 * MAX_LABEL + MAX_STOCK_TEXT:
+            if len(text) > MAX_PAIR:
                 continue
             field, value = _labelled(text)
             if field and value is None:
@@ -78,7 +94,7 @@ class Labelled:
     @cached_property
     def stock(self) -> str | None:
         """Whether the product can be bought: as a label says, or a short text, or a button to buy it."""
-        said = [stock for value in self.values("availability") if (stock := stock_in(value))]
+        said = [stock for value in self.values("availability") if (stock := stock_in(value) or stock_of(value))]
         if said:
             return said[0]
         shown = set(self._stock_texts())
@@ -92,6 +108,8 @@ class Labelled:
         return self._button == IN_STOCK and self.stock != OUT_OF_STOCK
 
     def _stock_texts(self) -> Iterator[str]:
+        if not any(stock_in(text) for text in self._page.plain_texts if len(text) <= MAX_STOCK_TEXT):
+            return
         for element, text in self._page.texts:
             if len(text) > MAX_STOCK_TEXT or not (stock := stock_in(text)):
                 continue
@@ -106,7 +124,7 @@ class Labelled:
     def _button(self) -> str | None:
         """What the button to buy the product is for."""
         main = self._page.main
-        for button in () if main is None else islice(main.iter(*BUTTONS), MAX_BUTTONS):
+        for button in () if main is None else islice(chain(main.iter("button", "input"), _LINKS(main)), MAX_BUTTONS):
             stock = _bought_by(button)
             if stock and not (self._page.is_aside(button) or self._page.in_box(button)):
                 return stock
@@ -115,23 +133,19 @@ class Labelled:
 
 def stock_in(text: str) -> str | None:
     """What a short text says about being in stock."""
-    plain = text.lower().strip(EDGES + "✓✔!")
-    if plain.startswith(SOLD_OUT):
-        return OUT_OF_STOCK
-    if plain.startswith(PRE_ORDERED):
-        return PRE_ORDER
-    return IN_STOCK if plain.startswith(ON_SALE) else stock_of(plain)
+    plain = text.lower().strip(MARKS)
+    return next((stock for phrase, stock in PHRASES.get(plain[:2], ()) if plain.startswith(phrase)), None)
 
 
 def _labelled(text: str) -> tuple[str | None, str | None]:
     """The field that ``text`` is a label of, and the value behind it, if it is there."""
     if len(text) <= MAX_LABEL and (field := KINDS.get(text.strip(EDGES).lower())):
         return field, None
+    if not DIVIDED.search(text):
+        return None, None
     for pattern in (PAIR, NUMBERED):
-        if pair := pattern.match(text):
-            field = KINDS.get(pair[1].strip(EDGES).lower())
-            if field:
-                return field, pair[2].strip(" 〉】)]")
+        if (pair := pattern.match(text)) and (field := KINDS.get(pair[1].strip(EDGES).lower())):
+            return field, pair[2].strip(" 〉】)]")
     return None, None
 
 
