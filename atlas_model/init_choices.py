@@ -15,6 +15,7 @@ SAME_SHAPE = 1.1  # aspect ratios that differ by less than this factor look alik
 LEAST_PRODUCTS = 10  # of a category: some seven to learn from
 FEW_IMAGES = 2_000  # fewer do not train an encoder, whose ImageNet features they fit better as these are
 MANY_IMAGES = 20_000  # the activations of six views of each take 5 GB
+MOST_TITLED = 0.9  # share of the products
 LEAST_AT_ALL = 3  # one for train, val and test each
 
 
@@ -98,6 +99,19 @@ def _resize(images: ImageStatistics) -> Choice:
     if high / low <= SAME_SHAPE**2:
         return Choice("split.resize", "squash", f"all images have about the same shape ({shapes}): squashed alike")
     return Choice("split.resize", "pad", f"images have different shapes ({shapes}): padding keeps them")
+
+
+def choose_title(titled: float | None) -> Choice:
+    """Whether to learn from titles, too.
+
+    Args:
+        titled: share of the products that have one; None: the data have none.
+    """
+    if titled is None:
+        return Choice("train.title", "none", "there are no titles")
+    if titled < MOST_TITLED:
+        return Choice("train.title", "none", f"only {titled:.0%} of the products have a title")
+    return Choice("train.title", "ngrams", f"{titled:.0%} of the products have a title; images alone still get answers")
 
 
 def choose_training(encoder: str | None, images: int) -> list[Choice]:

@@ -21,7 +21,7 @@ import yaml
 from atlas_model.errors import InputError, MissingError, ParamsError
 from atlas_model.files import replacing, write_json
 from atlas_model.image_survey import survey
-from atlas_model.init_choices import Choice, choose_min_products, choose_split, choose_training
+from atlas_model.init_choices import Choice, choose_min_products, choose_split, choose_title, choose_training
 from atlas_model.params import Params, load_params
 from atlas_model.picture_files import picture_files
 from atlas_model.records import PRODUCTS, read_table
@@ -211,6 +211,7 @@ def _choices(found: Found, images: Path, table: Path | None, guess: Guess) -> li
         *choose_split(found.images, pretrained=encoder is not None, hints=list(found.hints)),
         least,
         *choose_training(encoder, used),
+        choose_title(None if guess.columns.title is None else 1 - found.counts.without_title / found.counts.products),
     ]
 
 

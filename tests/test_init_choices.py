@@ -10,7 +10,7 @@ from PIL import Image
 from atlas_model.errors import InputError
 from atlas_model.image_survey import ImageStatistics, survey
 from atlas_model.images import PictureInfo
-from atlas_model.init_choices import Choice, choose_min_products, choose_split, choose_training
+from atlas_model.init_choices import Choice, choose_min_products, choose_split, choose_title, choose_training
 from atlas_model.params import Params, load_params
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,6 +106,11 @@ def test_a_category_needs_ten_products_or_fewer_where_most_would_be_lost(
     choice = choose_min_products({(str(number),): count for number, count in enumerate(counts)})
     assert choice.value == least
     assert told in choice.why
+
+
+@pytest.mark.parametrize(("titled", "title"), [(None, "none"), (0.5, "none"), (0.95, "ngrams"), (1.0, "ngrams")])
+def test_titles_count_where_most_products_have_one(titled: float | None, title: str) -> None:
+    assert choose_title(titled).value == title
 
 
 @pytest.mark.parametrize("encoder", [None, "efficientnet_lite0"])
