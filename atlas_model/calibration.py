@@ -15,11 +15,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from atlas_model.categorizer import Categorizer, Model
-from atlas_model.classifier import Classifier
+from atlas_model.evidence import TitleWeights, Weights
 from atlas_model.search import DeviceTrie, next_log_probability
 from atlas_model.taxonomy import END, START, CategoryPath, Taxonomy, Trie
 
 BINS = 15  # of equal width over [0, 1], as in the paper
+FEWEST_NAMED = 30  # titles with a label's word in them that weights are fitted on; with fewer there is one kind
 COLDEST, HOTTEST = 0.1, 10.0  # temperatures that are tried; where all of validation is right, none is too cold
 DIGITS = 3  # of a temperature: more than validation can tell, and few enough to be the same in every run
 
@@ -49,16 +50,54 @@ def fit_temperature(model: Model, cells: Iterable[Float[Tensor, "_ cells d"]], p
         losses.append(
             _categorizer_loss(model, batch, right)
             if isinstance(model, Categorizer)
-            else _classifier_loss(model, batch, right)
+            else _scores_loss(model.logits_of_cells(batch), right)
         )
         start += len(batch)
 
     def loss(log_temperature: float) -> float:
-        return sum(float(of_batch(math.exp(log_temperature))) for of_batch in losses) / len(paths)
+        return sum(float(of_batch(math.exp(-log_temperature))) for of_batch in losses) / len(paths)
 
     bounds = (math.log(COLDEST), math.log(HOTTEST))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.1**DIGITS / 4})
     return round(math.exp(found.x), DIGITS)
+
+
+@torch.inference_mode()
+def fit_title_weights(
+    model: Categorizer, cells: Iterable[Float[Tensor, "_ cells d"]], titles: Sequence[str], paths: Int[np.ndarray, "n"]
+) -> TitleWeights:
+    """The weights of images and titles under which ``model`` finds the right paths most probable.
+
+    They minimise what `fit_temperature` does. Those of titles without a label's word are fitted on all titles once the
+    labels' words are taken out, for most titles have one.
+
+    Args:
+        model: trained, and reads titles; its own weights are not looked at, nor changed.
+        cells: as of `fit_temperature`.
+        titles: of the images.
+        paths: the right one of each image.
+    """
+    head = model.eval().title_head
+    assert head is not None, "a model that reads titles"
+    if len(model.taxonomy) == 1:
+        return TitleWeights()
+    named = np.array([head.words.in_title(title) for title in titles], dtype=np.bool_)
+    stripped = [head.words.stripped(title) for title in titles]
+    kinds = {"named": (titles, named), "other": (stripped, np.array(list(map(bool, stripped)), dtype=np.bool_))}
+    both: dict[str, list[_Loss]] = {kind: [] for kind in kinds}
+    alone: dict[str, list[_Loss]] = {kind: [] for kind in kinds}
+    start = 0
+    for batch in cells:
+        for kind, (said, chosen) in kinds.items():
+            rows = np.flatnonzero(chosen[start : start + len(batch)]) + start
+            if len(rows):
+                right = torch.from_numpy(paths[rows]).to(batch.device)
+                scores = head([said[row] for row in rows.tolist()])
+                both[kind].append(_categorizer_loss(model, batch[torch.from_numpy(rows - start)], right, scores))
+                alone[kind].append(_scores_loss(scores, right))
+        start += len(batch)
+    other = _fitted_weights(both["other"], alone["other"])
+    return TitleWeights(_fitted_weights(both["named"], alone["named"]) if named.sum() >= FEWEST_NAMED else other, other)
 
 
 def expected_calibration_error(
@@ -210,10 +249,36 @@ def abstention_curve(
     return rows
 
 
+_Loss = Callable[..., Tensor]  # of weights: the sum of -log p of the right paths
+
+
+def _fitted_weights(both: Sequence[_Loss], alone: Sequence[_Loss]) -> Weights:
+    """The best ones for some rows; as they are where there are no rows."""
+    from scipy.optimize import minimize
+
+    def fitted(losses: Sequence[_Loss], count: int) -> list[float]:
+        if not losses:
+            return [1.0] * count
+        found = minimize(
+            lambda logs: sum(float(loss(*np.exp(logs))) for loss in losses),
+            np.zeros(count),
+            method="Nelder-Mead",
+            bounds=[(math.log(1 / HOTTEST), math.log(1 / COLDEST))] * count,
+            options={"initial_simplex": np.eye(count + 1, count) / 2, "xatol": 0.1**DIGITS, "fatol": 0.01},
+        )
+        return [round(math.exp(log), DIGITS) for log in found.x]
+
+    image, title = fitted(both, 2)
+    return Weights(image, title, *fitted(alone, 1))
+
+
 def _categorizer_loss(
-    model: Categorizer, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
-) -> Callable[[float], Tensor]:
-    """The sum of -log p of the right paths, as a function of the temperature."""
+    model: Categorizer,
+    cells: Float[Tensor, "b cells d"],
+    paths: Int[Tensor, "b"],
+    scores: Float[Tensor, "b paths"] | None = None,
+) -> _Loss:
+    """As a function of the weights of the images' logits, 1 / temperature, and of the titles', whose are ``scores``."""
     trie = DeviceTrie.of(model.taxonomy.trie, cells.device)
     routes = model.routes[paths]
     node, child = routes[:, :-1], routes[:, 1:]  # (b, t)
@@ -223,20 +288,22 @@ def _categorizer_loss(
     readout, node, child = readout[writing], node[writing], child[writing]  # (n, h), (n,), (n,)
     right = child - 1 - trie.first[node]  # which of its node's edges leads to the child
     edge, valid = trie.edges(node, max(trie.fan_out))  # (n, f)
-    bias = model.bias(cells)
-    if bias is not None:
-        image, _ = writing.nonzero(as_tuple=True)
-        bias = bias[image].gather(1, edge)[None]  # (1, n, f)
+    row, _ = writing.nonzero(as_tuple=True)
+    of_image = None if model.path_head is None else model.path_head(cells)[row].gather(1, edge)  # (n, f)
 
-    def loss(temperature: float) -> Tensor:
+    def loss(image: float, title: float = 0.0) -> Tensor:
+        bias = None if of_image is None else of_image * image
+        if scores is not None:
+            of_title = model.edges(scores * title)[row].gather(1, edge)
+            bias = of_title if bias is None else bias + of_title
         (log_p,) = next_log_probability(
             model.decoder,
             readout.unsqueeze(0),
             trie.token[edge],
             valid,
             normalize=model.architecture.normalize,
-            temperature=temperature,
-            bias=bias,
+            temperature=1 / image,
+            bias=None if bias is None else bias[None],
         )
         total: Tensor = -log_p.gather(1, right.unsqueeze(1)).double().sum()
         return total
@@ -244,14 +311,12 @@ def _categorizer_loss(
     return loss
 
 
-def _classifier_loss(
-    model: Classifier, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
-) -> Callable[[float], Tensor]:
-    """As `_categorizer_loss`."""
-    logits = model.logits_of_cells(cells).double()
+def _scores_loss(scores: Float[Tensor, "b paths"], paths: Int[Tensor, "b"]) -> _Loss:
+    """As `_categorizer_loss`, of logits of whole paths."""
+    logits = scores.double()
 
-    def loss(temperature: float) -> Tensor:
-        return nn.functional.cross_entropy(logits / temperature, paths, reduction="sum")
+    def loss(weight: float) -> Tensor:
+        return nn.functional.cross_entropy(logits * weight, paths, reduction="sum")
 
     return loss
 

@@ -4,31 +4,28 @@ Each is built from a description of plain values, `Architecture`, that is saved 
 same three questions, which is all that training needs to know of it: its loss on a batch, its best path for a
 picture, its parameter groups. Knows nothing of files of pictures or of how long to train.
 
-The sequence model may read the product's title as well. It then answers from image, title, or both.
+The sequence model may have two classifiers inside (`path_head`, `titles`), whose logits are added to the decoder's.
+Each is trained by itself: parts that are trained on their sum alone lean on each other.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from atlas_model.architecture import Architecture, check_architecture, check_images
-from atlas_model.checkpoint import fill, load_model, save_model
+from atlas_model.architecture import Architecture
 from atlas_model.classifier import Classifier
 from atlas_model.decoder import AttentionDecoder
 from atlas_model.encoder import build_encoder
-from atlas_model.errors import CheckpointError, InputError
+from atlas_model.evidence import Evidence, TitleWeights, Weights
 from atlas_model.exact_search import exact_search
-from atlas_model.images import Preprocessing
-from atlas_model.path_head import PathHead
+from atlas_model.path_head import PathEdges, PathHead
 from atlas_model.search import DeviceTrie, Found, beam_search
 from atlas_model.taxonomy import PAD, START, Taxonomy
-from atlas_model.titles import Given, TitleEncoder
+from atlas_model.titles import TitleHead, words_of
 
 
 class Categorizer(nn.Module):
@@ -52,11 +49,12 @@ class Categorizer(nn.Module):
 
     kind = "categorizer"
     temperature: float  # that logits are divided by in prediction, for honest probabilities; training knows none
-    title_temperatures: dict[Given, float]  # the same where a title is given
+    title_weights: TitleWeights  # what becomes of logits where a title is given
     targets: Tensor
     routes: Tensor
     counted: Tensor
-    log_priors: Tensor | None
+    log_priors: Tensor | None  # of each path
+    edge_log_priors: Tensor | None  # of each edge of the tree
 
     def __init__(
         self,
@@ -70,10 +68,10 @@ class Categorizer(nn.Module):
         priors: Float[np.ndarray, "paths"] | None = None,
     ) -> None:
         super().__init__()
-        assert priors is None or architecture.normalize == "children"
+        assert architecture.normalize == "children" or (priors is None and architecture.title == "none")
         self.architecture, self.taxonomy = architecture, taxonomy
         self.alpha_c, self.alpha_target, self.label_smoothing = alpha_c, alpha_target, label_smoothing
-        self.temperature, self.title_temperatures = 1.0, {}
+        self.temperature, self.title_weights = 1.0, TitleWeights()
         self.encoder = build_encoder(
             architecture.encoder, in_channels=architecture.in_channels, grid=architecture.grid, weights=weights
         )
@@ -90,30 +88,32 @@ class Categorizer(nn.Module):
         self.path_head = (
             PathHead(self.encoder.channels, taxonomy.trie, architecture.dropout) if architecture.path_head else None
         )
-        self.titles: TitleEncoder | None = None
+        self.title_head: TitleHead | None = None
         if architecture.title != "none":
-            self.titles = TitleEncoder(architecture.title_buckets, architecture.title_size, self.encoder.channels)
-            self.title_temperatures = {"title": 1.0, "image_and_title": 1.0}
+            self.title_head = TitleHead(
+                architecture.title_buckets,
+                architecture.title_size,
+                taxonomy.names,
+                len(taxonomy),
+                architecture.dropout,
+            )
+            self.edges = PathEdges(taxonomy.trie)
         self._tries: dict[tuple[bool, torch.device], DeviceTrie] = {}
         self.register_buffer("targets", torch.from_numpy(taxonomy.targets), persistent=False)
         self.register_buffer("routes", torch.from_numpy(taxonomy.trie.routes), persistent=False)
         self.register_buffer("counted", self._counted(), persistent=False)  # tokens of each path, in the loss's mean
-        # Of each edge, None: all 0. What a node's children have in common changes nothing.
-        log_priors = None if priors is None else torch.from_numpy(np.log(taxonomy.trie.mass(priors)[1:])).float()
+        # None: all 0. What a node's children have in common changes nothing.
+        log_priors = edge_log_priors = None
+        if priors is not None:
+            log_priors, edge_log_priors = (
+                torch.from_numpy(np.log(each)).float() for each in (priors, taxonomy.trie.mass(priors)[1:])
+            )
         self.register_buffer("log_priors", log_priors, persistent=False)
+        self.register_buffer("edge_log_priors", edge_log_priors, persistent=False)
 
     def loss(self, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         """See `loss_of_cells`."""
         return self.loss_of_cells(self.encoder(pictures), paths, paths)
-
-    def given(
-        self, cells: Float[Tensor, "b cells d"] | None, titles: Sequence[str] | None
-    ) -> Float[Tensor, "b memory d"]:
-        """What the decoder attends to, given images, titles, or both; see `titles.TitleEncoder.add`."""
-        if self.titles is not None:
-            return self.titles.add(cells, titles)
-        assert cells is not None and titles is None, "this model reads no titles"
-        return cells
 
     def loss_of_cells(
         self,
@@ -124,9 +124,8 @@ class Categorizer(nn.Module):
     ) -> Float[Tensor, ""]:
         """Cross-entropy of the next token (mean over tokens), plus the attention term.
 
-        Normalised over children, tokens that had no alternative cost nothing and do not count in the mean. With titles
-        it is the sum of three losses: given the image alone, both, and the title alone. They need the encoder once, and
-        the first is what it is without titles, so that as much is learnt from images alone.
+        Normalised over children, tokens that had no alternative cost nothing and do not count in the mean. The loss of
+        each classifier inside is added: its cross-entropy over the paths (mean over images).
 
         Args:
             cells: the encoder's output.
@@ -135,12 +134,21 @@ class Categorizer(nn.Module):
                 back is their part of the sum, so that the losses of all parts add up to that of the whole.
             titles: of the images.
         """
-        if titles is None:
-            return self._loss_of(cells, paths, of)
-        with_image = torch.cat([cells, self.given(cells, titles)])  # (2 b, cells, d)
-        return self._loss_of(with_image, paths.repeat(2), of) + self._loss_of(self.given(None, titles), paths, of)
+        loss = self._decoder_loss(cells, paths, of)
+        if self.path_head is not None:
+            loss = loss + self._path_loss(self.path_head.scores(cells), paths) / len(of)
+        if self.title_head is not None and titles is not None:
+            loss = loss + self._path_loss(self.title_head(titles), paths) / len(of)
+        return loss
 
-    def _loss_of(
+    def _path_loss(self, scores: Float[Tensor, "b paths"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
+        """Summed over the rows."""
+        if self.log_priors is not None:
+            scores = scores + self.log_priors
+        loss: Tensor = nn.functional.cross_entropy(scores, paths, reduction="sum", label_smoothing=self.label_smoothing)
+        return loss
+
+    def _decoder_loss(
         self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"], of: Int[Tensor, "m"]
     ) -> Float[Tensor, ""]:
         if self.architecture.normalize == "children":
@@ -175,38 +183,74 @@ class Categorizer(nn.Module):
 
     def search_cells(
         self,
-        cells: Float[Tensor, "b cells d"],
+        cells: Float[Tensor, "b cells d"] | Evidence,
         *,
         beam: int,
         top: int = 1,
         constrained: bool = True,
         length_normalization: float = 0.0,
-        given: Given = "image",
     ) -> Found:
-        """The best paths for each picture; unconstrained, any tokens until END, for comparison.
+        """The best paths for each image, or other evidence; unconstrained, any tokens until END, for comparison.
 
         A model that is normalised over children has not learnt what no taxonomy allows: free, it writes anything.
-        ``given`` says what ``cells`` are made of, as in the next method.
         """
+        evidence = cells if isinstance(cells, Evidence) else self.evidence(cells)
         return beam_search(
             self.decoder,
-            cells,
-            self._trie(cells.device, constrained=constrained),
+            evidence.cells,
+            self._trie(evidence.cells.device, constrained=constrained),
             beam=beam,
             top=top,
             normalize=self.architecture.normalize if constrained else "vocabulary",
-            temperature=self.temperature_of(given),
+            temperature=evidence.temperature,
             length_normalization=length_normalization,
-            bias=self.bias(cells) if constrained else None,
+            bias=evidence.bias if constrained else None,
         )
 
-    def temperature_of(self, given: Given) -> float:
-        """The temperature for answers from what is ``given``."""
-        return self.temperature if given == "image" else self.title_temperatures[given]
+    def evidence(
+        self,
+        cells: Float[Tensor, "b cells d"] | None,
+        titles: Sequence[str] | None = None,
+        *,
+        calibrated: bool = True,
+    ) -> Evidence:
+        """What searches take of images, titles, or both.
 
-    def bias(self, cells: Float[Tensor, "b cells d"]) -> Float[Tensor, "b edges"] | None:
-        """What is added to the logits of the taxonomy's edges; None: nothing."""
-        return None if self.path_head is None else self.path_head(cells)
+        Args:
+            cells: of images; None: there are none.
+            titles: one for each image; None, or one without a word: there is none.
+            calibrated: with temperature and weights; else all logits count as they are.
+        """
+        if titles is None:
+            assert cells is not None, "an image or a title"
+            temperature = cells.new_full((len(cells),), self.temperature if calibrated else 1.0)
+            bias = None if self.path_head is None else self.path_head(cells) / temperature.unsqueeze(1)
+            return Evidence(cells, temperature, bias)
+        assert self.title_head is not None, "this model reads no titles"
+        kinds = [self._weights(title, calibrated=calibrated) for title in titles]
+        device = self.title_head.output.weight.device
+        image, title, alone = (
+            torch.tensor([getattr(kind, name) for kind in kinds], device=device).unsqueeze(1)
+            for name in ("image", "title", "alone")
+        )  # (b, 1)
+        scores = self.title_head(titles)  # (b, paths)
+        if cells is None:
+            nothing = scores.new_zeros(len(titles), 1, self.encoder.channels)
+            return Evidence(nothing, scores.new_full((len(titles),), torch.inf), self.edges(scores * alone))
+        worded = torch.tensor([bool(words_of(title)) for title in titles], device=device).unsqueeze(1)
+        bias = torch.where(worded, self.edges(scores * title), 0)  # of no word, it would favour nodes with many paths
+        if self.path_head is not None:
+            bias = bias + self.path_head(cells) * image
+        return Evidence(cells, 1 / image.squeeze(1), bias)
+
+    def _weights(self, title: str, *, calibrated: bool) -> Weights:
+        assert self.title_head is not None
+        if not words_of(title):
+            return Weights(image=1 / self.temperature if calibrated else 1.0)
+        if not calibrated:
+            return Weights()
+        weights = self.title_weights
+        return weights.named if self.title_head.words.in_title(title) else weights.other
 
     def exact(
         self, pictures: UInt8[Tensor, "b c h w"], *, top: int = 1, length_normalization: float = 0.0
@@ -216,22 +260,22 @@ class Categorizer(nn.Module):
 
     def exact_cells(
         self,
-        cells: Float[Tensor, "b cells d"],
+        cells: Float[Tensor, "b cells d"] | Evidence,
         *,
         top: int = 1,
         length_normalization: float = 0.0,
-        given: Given = "image",
     ) -> tuple[Found, Float[Tensor, "b nodes"]]:
-        """The best of all paths for each image, and log p of every node of the taxonomy's trie."""
+        """The best of all paths for each image, or other evidence; log p of every node of the taxonomy's trie."""
+        evidence = cells if isinstance(cells, Evidence) else self.evidence(cells)
         return exact_search(
             self.decoder,
-            cells,
-            self._trie(cells.device, constrained=True),
+            evidence.cells,
+            self._trie(evidence.cells.device, constrained=True),
             top=top,
             normalize=self.architecture.normalize,
-            temperature=self.temperature_of(given),
+            temperature=evidence.temperature,
             length_normalization=length_normalization,
-            bias=self.bias(cells),
+            bias=evidence.bias,
         )
 
     @torch.no_grad()
@@ -240,13 +284,13 @@ class Categorizer(nn.Module):
         return self.best_path_of_cells(self.encoder(pictures))
 
     @torch.no_grad()
-    def best_path_of_cells(self, cells: Float[Tensor, "b cells d"]) -> Int[Tensor, "b"]:
+    def best_path_of_cells(self, cells: Float[Tensor, "b cells d"] | Evidence) -> Int[Tensor, "b"]:
         """Index of the path that a beam of one finds: cheap, for model selection."""
         return self.search_cells(cells, beam=1).path[:, 0]
 
     def head(self) -> nn.Module:
         """What is trained beside the encoder."""
-        parts = [part for part in (self.decoder, self.path_head, self.titles) if part is not None]
+        parts = [part for part in (self.decoder, self.path_head, self.title_head) if part is not None]
         return parts[0] if len(parts) == 1 else nn.ModuleList(parts)
 
     def _vocabulary_loss(
@@ -277,11 +321,8 @@ class Categorizer(nn.Module):
         node, child = node[choosing], child[choosing]  # (n,)
         edge, valid = trie.edges(node, max(trie.fan_out))  # (n, f)
         (logits,) = self.decoder.logits_of(readout[choosing][None], trie.token[edge], valid)  # (n, f)
-        if self.path_head is not None:
-            row, _ = choosing.nonzero(as_tuple=True)
-            logits = logits + self.path_head(cells)[row].gather(1, edge)
-        if self.log_priors is not None:
-            logits = logits + self.log_priors[edge]
+        if self.edge_log_priors is not None:
+            logits = logits + self.edge_log_priors[edge]
         right = child - 1 - trie.first[node]  # which of its node's edges leads to the child
         loss = nn.functional.cross_entropy(logits.float(), right, reduction="sum")
         if self.label_smoothing:  # torch's own would spread over places that are no candidates, too
@@ -313,88 +354,9 @@ Model = Categorizer | Classifier
 
 def reads_titles(model: Model) -> bool:
     """Whether ``model`` answers from titles, too."""
-    return isinstance(model, Categorizer) and model.titles is not None
+    return isinstance(model, Categorizer) and model.title_head is not None
 
 
 def _inputs(targets: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
     """What stands before each of ``targets``."""
     return torch.cat([torch.full_like(targets[:, :1], START), targets[:, :-1]], dim=1)
-
-
-def save(
-    model: Model,
-    folder: Path,
-    preprocessing: Preprocessing,
-    *,
-    params: dict[str, Any],
-    metrics: dict[str, Any],
-    guarantees: dict[str, Any] | None = None,
-) -> None:
-    """Write weights and description to ``folder``, whole or not at all.
-
-    Args:
-        model: what was trained.
-        folder: replaced if it is there.
-        preprocessing: of the pictures that it was trained on.
-        params: how it was trained, for people; not needed to load it.
-        metrics: what it reached, likewise.
-        guarantees: which accuracies it can promise, as of `guarantees.Guarantees`; None where nobody has looked.
-    """
-    description = {
-        "kind": model.kind,
-        "architecture": asdict(model.architecture),
-        "taxonomy": model.taxonomy.to_json(),
-        "temperature": model.temperature,
-        "preprocessing": preprocessing.to_json(),
-        "params": params,
-        "metrics": metrics,
-        **({} if guarantees is None else {"guarantees": guarantees}),
-    }
-    if isinstance(model, Categorizer) and model.title_temperatures:
-        description["title_temperatures"] = model.title_temperatures
-    save_model(folder, model.state_dict(), description)
-
-
-def load_categorizer(folder: Path, device: torch.device) -> tuple[Categorizer, Preprocessing]:
-    """The sequence model in ``folder``, in evaluation mode.
-
-    Raises:
-        CheckpointError: it is not one, or its weights do not fit its description.
-    """
-    model, preprocessing = _load(Categorizer, folder, device)
-    assert isinstance(model, Categorizer)
-    return model, preprocessing
-
-
-def load_classifier(folder: Path, device: torch.device) -> tuple[Classifier, Preprocessing]:
-    """The baseline in ``folder``, in evaluation mode; raises as `load_categorizer`."""
-    model, preprocessing = _load(Classifier, folder, device)
-    assert isinstance(model, Classifier)
-    return model, preprocessing
-
-
-def _load(
-    model_class: type[Categorizer] | type[Classifier], folder: Path, device: torch.device
-) -> tuple[Model, Preprocessing]:
-    tensors, description = load_model(folder, model_class.kind)
-    try:
-        taxonomy = Taxonomy.from_json(description["taxonomy"], source=f"{folder}: taxonomy")
-        architecture = Architecture(**description["architecture"])
-        check_architecture(architecture)
-        model = model_class(architecture, taxonomy)
-        model.temperature = _temperature(description.get("temperature", 1.0))
-        if isinstance(model, Categorizer):
-            found = description["title_temperatures"] if model.title_temperatures else {}
-            model.title_temperatures = {given: _temperature(found[given]) for given in model.title_temperatures}
-        preprocessing = Preprocessing(**description["preprocessing"])
-        check_images(architecture, preprocessing, model.encoder.in_channels)
-    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, InputError) as error:
-        raise CheckpointError(f"{folder}: its description is not one of a {model_class.kind}: {error}") from error
-    fill(model, tensors, folder)
-    return model.to(device).eval(), preprocessing
-
-
-def _temperature(value: Any) -> float:
-    temperature = float(value)
-    assert 0 < temperature < float("inf"), temperature
-    return temperature

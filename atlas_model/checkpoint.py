@@ -37,6 +37,14 @@ def save_model(folder: Path, tensors: dict[str, Tensor], description: dict[str, 
         write_json(temporary / DESCRIPTION, {"format": FORMAT, **description})
 
 
+def to_half(tensors: dict[str, Tensor], *, dimensions: int) -> dict[str, Tensor]:
+    """Half precision for tensors of at least so many ``dimensions``: half the size on disk. The rest stays as it is.
+
+    A model that loads them computes in its own precision.
+    """
+    return {name: tensor.half() if tensor.dim() >= dimensions else tensor for name, tensor in tensors.items()}
+
+
 def load_model(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights (on the CPU) and the description that `save_model` wrote.
 

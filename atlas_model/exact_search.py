@@ -26,7 +26,7 @@ def exact_search(
     *,
     top: int,
     normalize: Normalize,
-    temperature: float = 1.0,
+    temperature: Float[Tensor, "b"] | float = 1.0,
     length_normalization: float = 0.0,
     bias: Float[Tensor, "b edges"] | None = None,
 ) -> tuple[Found, Float[Tensor, "b nodes"]]:
@@ -46,7 +46,7 @@ def exact_search(
             trie,
             top=top,
             normalize=normalize,
-            temperature=temperature,
+            temperature=temperature[part].view(-1, 1, 1) if isinstance(temperature, Tensor) else temperature,
             length_normalization=length_normalization,
             bias=None if bias is None else bias[part],
         )
@@ -64,7 +64,7 @@ def _search(
     *,
     top: int,
     normalize: Normalize,
-    temperature: float,
+    temperature: Float[Tensor, "b 1 1"] | float,
     length_normalization: float,
     bias: Float[Tensor, "b edges"] | None,
 ) -> tuple[Found, Float[Tensor, "b nodes"]]:

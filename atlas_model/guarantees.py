@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
 
 from atlas_model.calibration import descend
 from atlas_model.categorizer import Categorizer
 from atlas_model.checkpoint import read_description
 from atlas_model.errors import CheckpointError, InputError
+from atlas_model.evidence import Evidence
 from atlas_model.products import Pool, rows_of_products, whole_products
 from atlas_model.risk_control import (
     ACCURACIES,
@@ -126,27 +126,25 @@ def rows_for_guarantees(product_ids: Sequence[str], taxonomy: Taxonomy) -> Int[n
 @torch.inference_mode()
 def find_guarantees(
     model: Categorizer,
-    cells: Iterable[Float[Tensor, "_ cells d"]],
+    evidence: Iterable[Evidence],
     paths: Int[np.ndarray, "n"],
     product_ids: Sequence[str],
-    given: Given = "image",
 ) -> Guarantees:
     """What ``model`` can promise.
 
     Args:
         model: trained, with its temperature.
-        cells: what its encoder makes of the held-out images, in batches.
+        evidence: the held-out images, their titles, or both, in batches.
         paths: the right one of each image.
         product_ids: of each image; those of a product follow each other.
-        given: what the cells are made of, where the model reads titles.
     """
     model.eval()
     trie = model.taxonomy.trie
     found: list[HeldOut] = []  # images
     products: list[HeldOut] = []
     pool, start = Pool(model.taxonomy), 0
-    for batch in cells:
-        _, log_p = model.exact_cells(batch, given=given)
+    for batch in evidence:
+        _, log_p = model.exact_cells(batch)
         end = start + len(batch)
         found.append(HeldOut.of(model.taxonomy, descend(trie, log_p), paths[start:end]))
         for row, of_image in enumerate(log_p.cpu().numpy(), start=start):

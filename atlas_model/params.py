@@ -195,7 +195,7 @@ class TrainParams(Section):
     deep_output: bool  # the logits of a name also see the attended cells directly; in the paper they do not
     path_head: bool  # a plain classifier on the mean of the cells adds to the decoder's logits (path_head.py)
     feature_dropout: Annotated[float, Field(ge=0, lt=1)]  # share of the cells' features left out in training
-    title: Literal["none", "ngrams"]  # ngrams: the product's title as a second memory, as hashed character n-grams
+    title: Literal["none", "ngrams"]  # ngrams: the product's title as well, as hashed character n-grams (titles.py)
     title_buckets: Annotated[int, Field(gt=0, le=2**18)]  # vectors that n-grams share; at most as in architecture.py
     title_size: Annotated[int, Field(gt=0, le=2**8)]  # of such a vector; likewise
     title_strip: Probability  # share of the training titles that the words of category names are taken out of

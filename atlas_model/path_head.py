@@ -1,7 +1,7 @@
-"""A plain classifier inside the sequence model: what one linear layer on the mean of the cells thinks of each path.
+"""Classifiers inside the sequence model: scores of whole paths, added to the decoder's logits.
 
-Its scores of paths become scores of the tree's nodes (the logarithm of the sum over the paths below), and these are
-added to the decoder's logits. A decoder that adds nothing makes the model that classifier, to the last digit: the
+Scores of paths become scores of the tree's edges (the logarithm of the sum over the paths below), and these are added
+to the decoder's logits. A decoder that adds nothing makes the model that classifier, to the last digit: the
 probabilities of children, normalised step by step, multiply to its softmax over paths. So the decoder learns what the
 classifier lacks ("Wide & Deep Learning", Cheng et al. 2016, arXiv 1606.07792).
 
@@ -15,38 +15,27 @@ from torch import Tensor, nn
 from atlas_model.taxonomy import Trie
 
 
-class PathHead(nn.Module):
-    """Scores of the edges of a trie; edge e leads to node e + 1.
+class PathEdges(nn.Module):
+    """Scores of paths to scores of the edges of a trie; edge e leads to node e + 1.
 
     Args:
-        features: of a cell.
         trie: of the taxonomy.
-        dropout: share of the features that are left out in training.
     """
 
     parent: Tensor
     end: Tensor
     path_of_end: Tensor
 
-    def __init__(self, features: int, trie: Trie, dropout: float) -> None:
+    def __init__(self, trie: Trie) -> None:
         super().__init__()
         first, path = torch.from_numpy(trie.first), torch.from_numpy(trie.path)
-        self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(features, int((path >= 0).sum()))
         self._levels = trie.levels
         nodes = torch.arange(len(path))
         self.register_buffer("parent", torch.repeat_interleave(nodes, first.diff()), persistent=False)  # of each edge
         self.register_buffer("end", (path >= 0).nonzero().flatten(), persistent=False)
         self.register_buffer("path_of_end", path[path >= 0], persistent=False)
 
-    def forward(self, cells: Float[Tensor, "b cells d"]) -> Float[Tensor, "b edges"]:
-        """What to add to the logit of each edge."""
-        mean = cells.mean(dim=1)  # (b, d)
-        # Features of pretrained encoders are small: of size one, they learn as fast as the decoder's.
-        scores = self.output(self.dropout(nn.functional.layer_norm(mean, mean.shape[1:]))).float()  # (b, paths)
-        return self.of_paths(scores)
-
-    def of_paths(self, scores: Float[Tensor, "b paths"]) -> Float[Tensor, "b edges"]:
+    def forward(self, scores: Float[Tensor, "b paths"]) -> Float[Tensor, "b edges"]:
         """The logarithm of the sum of ``exp(scores)`` over the paths below each edge."""
         nodes = scores.new_full((scores.shape[0], len(self.parent) + 1), -torch.inf)
         nodes[:, self.end] = scores[:, self.path_of_end]
@@ -66,3 +55,35 @@ class PathHead(nn.Module):
             summed[:, above:start] = torch.where(inner, most + total.log(), nodes[:, above:start])
             nodes = summed
         return nodes[:, 1:]
+
+
+class PathHead(nn.Module):
+    """What one linear layer on the mean and the maximum of an image's cells thinks of each path.
+
+    The mean tells what most of the image shows, the maximum what is small in it.
+
+    Args:
+        features: of a cell.
+        trie: of the taxonomy.
+        dropout: share of the features that are left out in training.
+    """
+
+    def __init__(self, features: int, trie: Trie, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.edges = PathEdges(trie)
+        self.output = nn.Linear(2 * features, len(self.edges.end))
+
+    def forward(self, cells: Float[Tensor, "b cells d"]) -> Float[Tensor, "b edges"]:
+        """What to add to the logit of each edge."""
+        edges: Tensor = self.edges(self.scores(cells))
+        return edges
+
+    def scores(self, cells: Float[Tensor, "b cells d"]) -> Float[Tensor, "b paths"]:
+        """Logits of the paths."""
+        # Features of pretrained encoders are small: of size one, they learn as fast as the decoder's.
+        pooled = torch.cat(
+            [nn.functional.layer_norm(each, each.shape[1:]) for each in (cells.mean(dim=1), cells.amax(dim=1))], dim=1
+        )  # (b, 2 d)
+        scores: Tensor = self.output(self.dropout(pooled))
+        return scores.float()

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from atlas_model.categorizer import load_categorizer
 from atlas_model.device import choose_device
 from atlas_model.errors import PictureError
 from atlas_model.images import Preprocessing, decode, to_array
+from atlas_model.saved_models import load_categorizer
 
 SIZE = 64  # numbers a picture, at most: more are projected at random, which keeps distances (Johnson-Lindenstrauss)
 BATCH = 128  # pictures at once

@@ -14,12 +14,14 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
 from atlas_model.calibration import descend
-from atlas_model.categorizer import Categorizer, load_categorizer, reads_titles
+from atlas_model.categorizer import Categorizer, reads_titles
 from atlas_model.device import choose_device
 from atlas_model.errors import CheckpointError
+from atlas_model.evidence import Evidence
 from atlas_model.images import Preprocessing, to_array
 from atlas_model.products import Pool, ranked_paths
 from atlas_model.risk_control import Thresholds
+from atlas_model.saved_models import load_categorizer
 from atlas_model.search import Found
 from atlas_model.taxonomy import SEPARATOR, START, CategoryPath, Taxonomy
 from atlas_model.titles import Given, titled_apart, words_of
@@ -65,7 +67,7 @@ class _Asked:
 
     given: Given
     rows: Int[np.ndarray, "n"]  # where they stand among all
-    cells: Float[torch.Tensor, "n cells d"]
+    evidence: Evidence
 
 
 class Predictor:
@@ -190,15 +192,14 @@ class Predictor:
             found = list(self._sure(torch.from_numpy(log_p[None]), min_confidence))
         return ProductPrediction(found, pool.images, pool.disagree)
 
-    def attention_overlay(self, picture: Image.Image, answer: Prediction, title: str | None = None) -> Image.Image:
+    def attention_overlay(self, picture: Image.Image, answer: Prediction) -> Image.Image:
         """A strip that shows where on the image the model looked for each level of its ``answer``, and no further."""
         from atlas_model.attention import overlay  # matplotlib is slow to import
 
-        pixels = np.stack([self.prepare(picture)])
+        pixels = torch.from_numpy(np.stack([self.prepare(picture)])).to(self.device)
         before = [START, *map(self._model.taxonomy.tokens.index, answer.path)]
         with torch.inference_mode():
-            (asked,) = self._asked(pixels, None if title is None else [title])
-            _, attention = self._model.decoder(asked.cells, torch.tensor([before], device=self.device))
+            _, attention = self._model.decoder(self._model.encoder(pixels), torch.tensor([before], device=self.device))
         probability = "" if answer.probability is None else f"   ({answer.probability:.0%})"
         heading = (SEPARATOR.join(answer.path) or "not sure") + probability
         return overlay(self._preprocessing.apply(picture), answer.path, attention[0].cpu().numpy(), title=heading)
@@ -206,18 +207,17 @@ class Predictor:
     def _asked(
         self, pixels: UInt8[np.ndarray, "b c h w"] | None, titles: Sequence[str | None] | None
     ) -> Iterator[_Asked]:
-        """All of them, those with a title apart from those without: each have a temperature of their own."""
+        """All of them, those with a title apart from those without: other things are promised of each."""
         if pixels is None:
             given = [str(title) for title in titles or ()]
             assert given and all(map(words_of, given)), "a title alone has a word"
-            yield _Asked("title", np.arange(len(given)), self._model.given(None, given))
+            yield _Asked("title", np.arange(len(given)), self._model.evidence(None, given))
             return
         cells: torch.Tensor = self._model.encoder(torch.from_numpy(pixels).to(self.device))
         for kind, rows in titled_apart(titles or [None] * len(pixels)):
             of_rows = cells if len(rows) == len(pixels) else cells[torch.from_numpy(rows).to(self.device)]
-            if kind == "image_and_title" and titles:
-                of_rows = self._model.given(of_rows, [str(titles[row]) for row in rows.tolist()])
-            yield _Asked(kind, rows, of_rows)
+            said = [str(titles[row]) for row in rows.tolist()] if kind == "image_and_title" and titles else None
+            yield _Asked(kind, rows, self._model.evidence(of_rows, said))
 
     def _answer(
         self,
@@ -244,7 +244,7 @@ class Predictor:
         return found, nodes
 
     def _exact(self, asked: _Asked) -> Float[torch.Tensor, "n nodes"]:
-        _, log_p = self._model.exact_cells(asked.cells, given=asked.given)
+        _, log_p = self._model.exact_cells(asked.evidence)
         _check_probabilities(~log_p.isnan())
         return log_p
 
@@ -258,9 +258,7 @@ class Predictor:
     ) -> list[list[Prediction]]:
         if sure is None:
             top = min(top, len(self.taxonomy))
-            return list(
-                self._paths(self._model.search_cells(asked.cells, beam=max(beam, top), top=top, given=asked.given))
-            )
+            return list(self._paths(self._model.search_cells(asked.evidence, beam=max(beam, top), top=top)))
         assert log_p is not None
         return [[answer] for answer in self._sure(log_p, sure)]
 

@@ -131,7 +131,7 @@ def beam_search(
     beam: int,
     top: int,
     normalize: Normalize,
-    temperature: float = 1.0,
+    temperature: Float[Tensor, "b"] | float = 1.0,
     length_normalization: float = 0.0,
     bias: Float[Tensor, "b edges"] | None = None,
 ) -> Found:
@@ -144,9 +144,9 @@ def beam_search(
         beam: hypotheses kept per picture and level.
         top: paths returned per picture.
         normalize: as the decoder was trained.
-        temperature: logits are divided by it (`calibration`); 1 leaves them.
+        temperature: the decoder's logits are divided by it (`calibration`); 1 leaves them.
         length_normalization: alpha; 0 compares plain log-probabilities.
-        bias: what is added to the logits of the trie's edges (`path_head`).
+        bias: what is then added to the logits of the trie's edges (`evidence`).
     """
     memory, state = decoder.start(cells)
     b, device = len(cells), cells.device
@@ -165,7 +165,7 @@ def beam_search(
             trie.token[edge],
             valid,
             normalize=normalize,
-            temperature=temperature,
+            temperature=_of_hypotheses(temperature, node.shape[1]),
             bias=None if bias is None else bias.gather(1, edge.view(b, -1)).view(1, *edge.shape),
         )
         total = (score.unsqueeze(-1) + gain.view(b, -1, width)).flatten(1)  # (b, k * f)
@@ -196,20 +196,28 @@ def next_log_probability(
     valid: Bool[Tensor, "n f"],
     *,
     normalize: Normalize,
-    temperature: float,
+    temperature: Float[Tensor, "_ _ _"] | float,
     bias: Float[Tensor, "b n f"] | None = None,
 ) -> Float[Tensor, "b n f"]:
     """The log-probability of each of ``tokens`` as the next one, -inf where not ``valid``.
 
-    Normalised over children, ``bias`` is added to their logits.
+    Normalised over children, ``bias`` is added to their logits, once these are divided by ``temperature``.
     """
     if normalize == "children":
-        logits = decoder.logits_of(readout, tokens, valid)
-        found = ((logits if bias is None else logits + bias) / temperature).log_softmax(dim=-1)
+        logits = decoder.logits_of(readout, tokens, valid) / temperature
+        if bias is not None:
+            logits = (logits + bias).masked_fill(~valid, -torch.inf)  # divided by infinity, -inf is no number
+        found = logits.log_softmax(dim=-1)
     else:
         logits = decoder.logits(readout) / temperature  # (b, n, v)
         found = logits.gather(2, tokens.expand(len(readout), -1, -1)) - logits.logsumexp(dim=-1, keepdim=True)
     return found.masked_fill(~valid, -torch.inf)  # also where nothing is valid, and the softmax has no number
+
+
+def _of_hypotheses(temperature: Float[Tensor, "b"] | float, count: int) -> Float[Tensor, "1 n 1"] | float:
+    if isinstance(temperature, Tensor):
+        return temperature.repeat_interleave(count).view(1, -1, 1)
+    return temperature
 
 
 def follow_back(levels: Sequence[Level], ends: Ends, steps: int) -> Found:

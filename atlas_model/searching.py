@@ -8,8 +8,7 @@ does not depend on who does which. Knows nothing of figures.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -19,14 +18,15 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from atlas_model.calibration import descend
-from atlas_model.categorizer import Categorizer, load_categorizer
+from atlas_model.categorizer import Categorizer
 from atlas_model.dataset import to_device
 from atlas_model.device import choose_device, one_thread_each
 from atlas_model.engines import accelerate
-from atlas_model.exact_search import exact_search
+from atlas_model.evidence import Evidence
+from atlas_model.saved_models import load_categorizer
 from atlas_model.search import DeviceTrie, Found, beam_search
 from atlas_model.taxonomy import Taxonomy
-from atlas_model.titles import Given, LabelWords, titled_apart
+from atlas_model.titles import LabelWords
 
 CHUNK_BATCHES = 4  # batches that the same one searches: it may have to load the model for them
 
@@ -142,20 +142,8 @@ def search(
         stripped = [words.stripped(title) for title in titles] if words else titles
         cells = model.encoder(to_device(pixels[chunk.rows[batch]], device))
         for way in how.ways:
-            said = stripped if "stripped" in way else titles
-            if way == "image":
-                part = search_cells(cells, "image", actual, sample)
-            elif way in {"title", "stripped_title"}:
-                part = search_cells(model.given(None, said), "title", actual, sample)
-            else:
-                groups = list(titled_apart(said))
-                parts = []
-                for given, rows in groups:
-                    of_rows = cells[torch.from_numpy(rows).to(device)]
-                    memory = of_rows if given == "image" else model.given(of_rows, [said[row] for row in rows.tolist()])
-                    parts.append(search_cells(memory, given, actual[rows], sample[rows]))
-                part = _in_order(parts, [rows for _, rows in groups], sample)
-            found[way].append(part)
+            said = None if way == "image" else stripped if "stripped" in way else titles
+            found[way].append(search_cells(cells if "image" in way else None, said, actual, sample))
     return {way: joined_searches(parts) for way, parts in found.items()}
 
 
@@ -164,35 +152,46 @@ class _Searcher:
 
     def __init__(self, model: Categorizer, how: Searches, device: torch.device) -> None:
         taxonomy, normalize = model.taxonomy, model.architecture.normalize
-        self._model = model
+        self._model, self._how = model, how
         self._trie = DeviceTrie.of(taxonomy.trie, device)
         # Without the taxonomy: a model that is normalised over children knows nothing of what nowhere can follow.
         self._free_trie = (
             DeviceTrie.free(len(taxonomy.tokens), taxonomy.depth + 1, device) if normalize == "vocabulary" else None
         )
-        alpha = how.length_normalization
-        self._best = partial(
-            beam_search, model.decoder, beam=how.beam, top=1, normalize=normalize, length_normalization=alpha
-        )
-        self._all = partial(exact_search, model.decoder, top=1, normalize=normalize, length_normalization=alpha)
 
     def __call__(
-        self, cells: Tensor, given: Given, actual: Int[np.ndarray, "b"], sample: Bool[np.ndarray, "b"]
+        self,
+        cells: Tensor | None,
+        titles: Sequence[str] | None,
+        actual: Int[np.ndarray, "b"],
+        sample: Bool[np.ndarray, "b"],
     ) -> Searched:
-        """Given this; the right paths, and which rows are searched exactly."""
-        model, temperature = self._model, self._model.temperature_of(given)
-        bias = model.bias(cells)
-        answers, uncalibrated = (
-            Best.of(self._best(cells, self._trie, temperature=each, bias=bias)) for each in (temperature, 1.0)
-        )
+        """Given these; the right paths, and which rows are searched exactly."""
+        evidence, plain = (self._model.evidence(cells, titles, calibrated=each) for each in (True, False))
+        answers, uncalibrated = (Best.of(self._best(each, self._trie)) for each in (evidence, plain))
         free = exact = None
         if self._free_trie is not None:
-            free = Best.of(self._best(cells, self._free_trie, temperature=temperature))
+            free = Best.of(self._best(replace(evidence, bias=None), self._free_trie))
         if sample.any():
-            chosen = cells[torch.from_numpy(sample).to(cells.device)]
-            of_chosen = self._all(chosen, self._trie, temperature=temperature, bias=model.bias(chosen))
-            exact = Exact.of(*of_chosen, actual[sample], model.taxonomy)
+            of_chosen = self._all(evidence.at(torch.from_numpy(sample).to(evidence.cells.device)))
+            exact = Exact.of(*of_chosen, actual[sample], self._model.taxonomy)
         return Searched(answers, uncalibrated, free, exact)
+
+    def _best(self, evidence: Evidence, trie: DeviceTrie) -> Found:
+        return beam_search(
+            self._model.decoder,
+            evidence.cells,
+            trie,
+            beam=self._how.beam,
+            top=1,
+            normalize=self._model.architecture.normalize,
+            temperature=evidence.temperature,
+            length_normalization=self._how.length_normalization,
+            bias=evidence.bias,
+        )
+
+    def _all(self, evidence: Evidence) -> tuple[Found, Tensor]:
+        return self._model.exact_cells(evidence, length_normalization=self._how.length_normalization)
 
 
 def joined_searches(parts: Sequence[Searched]) -> Searched:
@@ -204,24 +203,6 @@ def joined_searches(parts: Sequence[Searched]) -> Searched:
         joined(free) if free else None,
         joined(exact) if exact else None,
     )
-
-
-def _in_order(
-    parts: Sequence[Searched], rows: Sequence[Int[np.ndarray, "_"]], sample: Bool[np.ndarray, "b"]
-) -> Searched:
-    """Parts of a batch, put where their ``rows`` stand."""
-    together, where = joined_searches(parts), np.concatenate(rows)
-    order, of_sample = np.argsort(where), np.argsort(where[sample[where]])
-    return Searched(
-        _at(together.answers, order),
-        _at(together.uncalibrated, order),
-        together.free and _at(together.free, order),
-        together.exact and _at(together.exact, of_sample),
-    )
-
-
-def _at(found: Arrays, rows: Int[np.ndarray, "n"]) -> Arrays:
-    return type(found)(*(getattr(found, field.name)[rows] for field in fields(found)))
 
 
 def joined(parts: Sequence[Arrays]) -> Arrays:

@@ -1,10 +1,10 @@
-"""Titles of products: text to vectors in the space of an image's cells.
+"""Titles of products: text to scores of category paths.
 
 A title is read as words, a word as hashed character n-grams and itself (fastText: Bojanowski et al. 2017, arXiv
 1607.04606, section 3.2), so a word never seen in training is read by its parts, and no vocabulary is kept. Each n-gram
 has a vector, and the mean of a title's vectors is what is known of it.
 
-Knows nothing of files, taxonomies or images.
+Knows nothing of files, trees or images.
 """
 
 import unicodedata
@@ -69,6 +69,10 @@ class LabelWords:
             for word in (*words, "".join(words), *(one + other for one, other in pairwise(words))):
                 self._words |= _singulars(word)
 
+    def in_title(self, title: str) -> bool:
+        """Whether there is anything in ``title`` to be taken out."""
+        return self.stripped(title) != " ".join(words_of(title))
+
     def stripped(self, title: str) -> str:
         """The words of ``title`` that are left, as they are read; the same for a title without any of a label's."""
         words = words_of(title)
@@ -80,57 +84,46 @@ class LabelWords:
         return " ".join(word for index, word in enumerate(words) if index not in taken)
 
 
-class TitleEncoder(nn.Module):
-    """Titles to vectors that are added to all cells of their images.
+class TitleHead(nn.Module):
+    """What a title alone says of each path: the mean of its n-grams' vectors, normalised, and one linear layer.
 
-    So whatever the decoder attends to, it sees the title as well, and the title has a say in where it looks. An image
-    without a title has its own cells; a title without an image is added to one learned cell that stands for any.
+    A title that has a word of a label in it tells the category by that word. One that has none tells it by brand,
+    material and occasion, which would not count beside such a word. So n-grams have one vector for titles of the one
+    kind and another for those of the other.
 
     Args:
         buckets: number of vectors that n-grams share.
         size: of a vector.
-        features: of a cell, d.
+        names: of the taxonomy's categories, of all levels.
+        paths: number of paths.
+        dropout: share of a title's features that are left out in training.
     """
 
-    def __init__(self, buckets: int, size: int, features: int) -> None:
+    def __init__(self, buckets: int, size: int, names: Iterable[str], paths: int, dropout: float) -> None:
         super().__init__()
-        self.buckets = buckets
+        self.buckets, self.words = buckets, LabelWords(names)
         self.ngrams = nn.EmbeddingBag(buckets, size, mode="mean")
         self.norm = nn.LayerNorm(size)
-        self.output = nn.Linear(size, features)
-        self.no_image = nn.Parameter(torch.zeros(1, features))
-        nn.init.normal_(self.ngrams.weight, std=0.1)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(size, paths)
+        nn.init.normal_(self.ngrams.weight, std=0.03)
 
-    def forward(self, titles: Sequence[str]) -> Float[Tensor, "b d"]:
-        """What is added to the cells of each title's image: nothing where a title has no word."""
-        ids = [[ngram_ids(word, self.buckets) for word in words_of(title)] for title in titles]
-        counts = torch.tensor([sum(map(len, of_title)) for of_title in ids])
-        none = np.empty(0, dtype=np.int64)
-        device = self.no_image.device
-        mean = self.ngrams(
-            torch.from_numpy(np.concatenate([none, *(word for of_title in ids for word in of_title)])).to(device),
-            (counts.cumsum(0) - counts).to(device),
-        )  # (b, size)
-        vectors: Tensor = self.output(self.norm(mean))  # (b, d)
-        titled: Tensor = torch.where((counts > 0).to(device).unsqueeze(1), vectors, 0)
-        return titled
+    def forward(self, titles: Sequence[str]) -> Float[Tensor, "b paths"]:
+        """Logits of the paths; 0 where a title has no word."""
+        ids = [self._ids(title) for title in titles]
+        counts = torch.tensor([len(of_title) for of_title in ids])
+        device = self.output.weight.device
+        every = torch.from_numpy(np.concatenate([np.empty(0, dtype=np.int64), *ids])).to(device)
+        mean = self.ngrams(every, (counts.cumsum(0) - counts).to(device))  # (b, size)
+        scores: Tensor = self.output(self.dropout(self.norm(mean))).float()  # (b, paths)
+        return torch.where((counts > 0).to(device).unsqueeze(1), scores, 0)
 
-    def add(
-        self, cells: Float[Tensor, "b cells d"] | None, titles: Sequence[str] | None
-    ) -> Float[Tensor, "b memory d"]:
-        """What the decoder attends to, given one of the two or both.
-
-        Args:
-            cells: of images; None: there are none.
-            titles: one for each image; None: there are none.
-        """
-        if titles is None:
-            assert cells is not None, "an image or a title"
-            return cells
-        if cells is None:
-            cells = self.no_image.expand(len(titles), 1, -1)
-        vectors: Tensor = self(titles)  # (b, d)
-        return cells + vectors.unsqueeze(1).to(cells.dtype)
+    def _ids(self, title: str) -> Int[np.ndarray, "n"]:
+        ids = [ngram_ids(word, self.buckets) for word in words_of(title)]
+        if not ids:
+            return np.empty(0, dtype=np.int64)
+        shift = self.buckets // 2 if self.words.in_title(title) else 0
+        return (np.concatenate(ids) + shift) % self.buckets
 
 
 def titled_apart(titles: Sequence[str | None]) -> Iterator[tuple[Given, Int[np.ndarray, "n"]]]:

@@ -13,8 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from atlas_model.activations import Activations
-from atlas_model.categorizer import Categorizer, Model
+from atlas_model.categorizer import Categorizer, Model, reads_titles
 from atlas_model.dataset import Split
+from atlas_model.evidence import Evidence
 from atlas_model.metrics import macro_f1
 from atlas_model.titles import Given
 
@@ -76,7 +77,7 @@ def encoded(
 
 
 @torch.inference_mode()
-def given_cells(
+def evidence(
     model: Categorizer,
     examples: Examples,
     rows: Int[np.ndarray, "n"],
@@ -84,12 +85,13 @@ def given_cells(
     given: Given,
     batch_size: int,
     device: torch.device,
-) -> Iterator[Float[Tensor, "b memory d"]]:
-    """What the decoder attends to where this is ``given`` of ``rows``, batch after batch."""
+) -> Iterator[Evidence]:
+    """What searches take where this is ``given`` of ``rows``, batch after batch."""
+    model.eval()
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     images = itertools.repeat(None) if given == "title" else encoded(model, examples, rows, batch_size, device)
     for batch, cells in zip(batches, images, strict=False):
-        yield model.eval().given(cells, None if given == "image" else [examples.titles[row] for row in batch])
+        yield model.evidence(cells, None if given == "image" else [examples.titles[row] for row in batch])
 
 
 def _best_paths(
@@ -99,8 +101,8 @@ def _best_paths(
     found: list[list[Tensor]] = [[], []]
     for number, cells in enumerate(encoded(model, examples, rows, batch_size, device)):
         found[0].append(model.best_path_of_cells(cells))
-        if isinstance(model, Categorizer) and model.titles is not None:
+        if isinstance(model, Categorizer) and reads_titles(model):
             batch = rows[number * batch_size : (number + 1) * batch_size]
             titles = [examples.titles[row] for row in batch]
-            found[1].append(model.best_path_of_cells(model.given(cells, titles)))
+            found[1].append(model.best_path_of_cells(model.evidence(cells, titles)))
     return [torch.cat(each).cpu().numpy() for each in found if each]

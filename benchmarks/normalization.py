@@ -21,7 +21,7 @@ import torch
 
 from atlas_model.architecture import Architecture
 from atlas_model.calibration import fit_temperature
-from atlas_model.categorizer import Categorizer, Model, load_categorizer, load_classifier, save
+from atlas_model.categorizer import Categorizer, Model
 from atlas_model.checkpoint import DESCRIPTION
 from atlas_model.classifier import Classifier
 from atlas_model.dataset import Split
@@ -29,6 +29,7 @@ from atlas_model.device import keep_freed_memory
 from atlas_model.evaluation import Evaluation, evaluate, evaluate_baseline
 from atlas_model.images import Preprocessing
 from atlas_model.intervals import Answers, differences
+from atlas_model.saved_models import load_categorizer, load_classifier, save
 from atlas_model.taxonomy import Taxonomy
 from atlas_model.training import fit
 from atlas_model.validation import encoded

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from atlas_model.categorizer import load_categorizer
 from atlas_model.errors import InputError
 from atlas_model.export import Format, export
 from atlas_model.progress import say
+from atlas_model.saved_models import load_categorizer
 from flows.model_folders import model_folder
 
 

@@ -91,7 +91,7 @@ def predict(
             name = str(path)
             sys.stdout.write(_as_json({"picture": name}, predictions) if as_json else _as_lines(name, predictions))
             if attention is not None:
-                _write_attention(attention, predictor.attention_overlay(picture, predictions[0], title))
+                _write_attention(attention, predictor.attention_overlay(picture, predictions[0]))
         sys.stdout.flush()  # who reads a pipe need not wait for the other batches
     if not seen:
         raise InputError("expected pictures, got none: name files or folders, or write their paths to stdin")

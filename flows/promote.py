@@ -246,8 +246,8 @@ def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params)
 
 
 def _load(folder: Path, params: Params) -> tuple["Categorizer", "Preprocessing", "torch.device"]:
-    from atlas_model.categorizer import load_categorizer
     from atlas_model.device import choose_device
+    from atlas_model.saved_models import load_categorizer
 
     device = choose_device(params.evaluate.device)
     try:

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from atlas_model.architecture import Architecture
-from atlas_model.categorizer import Categorizer, save
+from atlas_model.categorizer import Categorizer
 from atlas_model.images import Preprocessing, encode_png
+from atlas_model.saved_models import save
 from atlas_model.split_files import SplitWriter
 from atlas_model.taxonomy import Taxonomy
 from flows.stages import paths

@@ -19,12 +19,13 @@ from PIL import Image
 from atlas_model import batch_prediction
 from atlas_model.batch_prediction import Report, predict_all
 from atlas_model.batch_products import ProductOutput
-from atlas_model.categorizer import Architecture, Categorizer, save
+from atlas_model.categorizer import Architecture, Categorizer
 from atlas_model.images import Preprocessing
 from atlas_model.picture_sources import open_source
 from atlas_model.predict import Predictor
 from atlas_model.products import Pool
 from atlas_model.records import PREDICTED, PREDICTED_PRODUCTS
+from atlas_model.saved_models import save
 from atlas_model.taxonomy import Taxonomy
 from flows.cli import main
 

@@ -10,10 +10,11 @@ import torch
 
 from atlas_model import decoder as decoder_module
 from atlas_model.architecture import Architecture
-from atlas_model.categorizer import Categorizer, load_categorizer, save
+from atlas_model.categorizer import Categorizer
 from atlas_model.classifier import Classifier
 from atlas_model.errors import CheckpointError
 from atlas_model.images import Preprocessing
+from atlas_model.saved_models import load_categorizer, save
 from atlas_model.taxonomy import PAD, START, Taxonomy
 from tests.slow_search import followers, log_probabilities, written
 

@@ -17,8 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from atlas_model.architecture import Architecture
-from atlas_model.categorizer import Categorizer, save
+from atlas_model.categorizer import Categorizer
 from atlas_model.images import Preprocessing
+from atlas_model.saved_models import save
 from atlas_model.taxonomy import Taxonomy
 from flows.cli import main
 from flows.model_folders import shipped_model

@@ -11,12 +11,13 @@ import torch
 
 from atlas_model import extras
 from atlas_model.architecture import Architecture
-from atlas_model.categorizer import Categorizer, load_categorizer, save
+from atlas_model.categorizer import Categorizer
 from atlas_model.decoder import State
 from atlas_model.encoder import build_encoder
 from atlas_model.errors import CheckpointError
 from atlas_model.export import export_encoder
 from atlas_model.images import Preprocessing
+from atlas_model.saved_models import load_categorizer, save
 from atlas_model.taxonomy import Taxonomy
 from flows.cli import main
 

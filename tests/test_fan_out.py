@@ -15,11 +15,12 @@ import yaml
 
 from atlas_model import errors
 from atlas_model.architecture import Architecture
-from atlas_model.categorizer import Categorizer, save
+from atlas_model.categorizer import Categorizer
 from atlas_model.classifier import Classifier
 from atlas_model.errors import AtlasError, InputError
 from atlas_model.images import Preprocessing
 from atlas_model.params import Params, load_params
+from atlas_model.saved_models import save
 from atlas_model.zoom import ZoomModel, ZoomNet
 from flows.fan_out import fan_out, spreading
 from flows.stages import evaluate, paths, zoom

@@ -13,12 +13,12 @@ import torch
 import yaml
 from PIL import Image
 
-from atlas_model.categorizer import load_categorizer
 from atlas_model.dataset import load_split, load_taxonomy_json
 from atlas_model.errors import InputError, RetryError
 from atlas_model.images import to_array
 from atlas_model.params import load_params
 from atlas_model.records import read_table
+from atlas_model.saved_models import load_categorizer
 from benchmarks.fashion_mnist import prepare, publish
 from crawlers.shop.catalogue import SAMPLE, SAMPLE_SCHEMA
 from crawlers.shop.wording import KINDS
@@ -28,7 +28,7 @@ from tools import fashion_mnist
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks/fashion_mnist"
-SHIPPED = ROOT / "models/pretrained"
+PUBLISHED = ROOT / "models/fashion_mnist"
 STAGES: dict[str, Any] = yaml.safe_load((FOLDER / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 PARAMS = load_params(FOLDER / "params.yaml")
 Parts = dict[Any, tuple[np.ndarray, np.ndarray]]  # train, test -> pictures, labels
@@ -151,20 +151,20 @@ def test_it_is_a_dvc_project_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_shipped_model_is_the_one_whose_figures_are_published() -> None:
     result = json.loads(publish.RESULT.read_text(encoding="utf-8"))
-    description = json.loads((SHIPPED / "model.json").read_text(encoding="utf-8"))
-    assert (SHIPPED / "model.safetensors").stat().st_size <= 5_000_000
+    description = json.loads((PUBLISHED / "model.json").read_text(encoding="utf-8"))
+    assert (PUBLISHED / "model.safetensors").stat().st_size <= 5_000_000
     assert description["metrics"]["val_accuracy"] == result["training"]["categorizer"]["val_accuracy"]
     assert description["temperature"] == result["training"]["categorizer"]["temperature"]
     # Keys that came later are off there: they change nothing of what was published.
     assert description["params"].items() <= PARAMS.train.model_dump(mode="json").items()
-    for text in (SHIPPED / "README.md", ROOT / "docs/fashion-mnist.md"):
+    for text in (PUBLISHED / "README.md", ROOT / "docs/fashion-mnist.md"):
         words = text.read_text(encoding="utf-8").replace("**", "").split()
         for figure in (result["micro_f1"], result["ece"], *result["intervals"]["micro_f1"]):
             assert any(word.strip("|,;:()").startswith(f"{figure:.4f}".lstrip("0")) for word in words), (text, figure)
 
 
-def test_the_shipped_model_knows_the_pictures_that_it_was_trained_on() -> None:
-    model, preprocessing = load_categorizer(SHIPPED, torch.device("cpu"))
+def test_the_published_model_knows_the_pictures_that_it_was_trained_on() -> None:
+    model, preprocessing = load_categorizer(PUBLISHED, torch.device("cpu"))
     assert model.taxonomy.paths == tuple(kind.taxonomy for kind in KINDS)
     sample = read_table(SAMPLE, SAMPLE_SCHEMA, "").slice(0, 200).to_pydict()
     pictures = [Image.frombytes("L", (28, 28), pixels) for pixels in sample["pixels"]]

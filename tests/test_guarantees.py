@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from atlas_model.calibration import descend
-from atlas_model.categorizer import Categorizer, save
+from atlas_model.categorizer import Categorizer
 from atlas_model.errors import CheckpointError, InputError
 from atlas_model.guarantees import (
     MEASURED,
@@ -29,6 +29,7 @@ from atlas_model.predict import Predictor
 from atlas_model.products import pool
 from atlas_model.records import PREDICTED, PREDICTED_PRODUCTS, PREDICTED_WITH_BAND
 from atlas_model.risk_control import HeldOut, Thresholds, least_held_out, one_per_product, outcome, resplits
+from atlas_model.saved_models import save
 from atlas_model.taxonomy import Taxonomy
 from flows.cli import main
 from tests.lookup import Lookup, categorizer, numbered
@@ -61,7 +62,7 @@ def test_it_is_found_on_one_image_of_each_product_and_on_all_of_them_pooled(mode
     assert sorted(rows.tolist()) == list(range(COUNT))
     owners = [products[row] for row in rows]
     assert all(owners[at] == owners[at - 1] or owners[at] not in owners[:at] for at in range(1, COUNT)), "side by side"
-    found = find_guarantees(model, cells[rows].split(77), paths[rows], owners)
+    found = find_guarantees(model, map(model.evidence, cells[rows].split(77)), paths[rows], owners)
 
     chosen = rows[one_per_product(owners)]
     images = HeldOut.of(TAXONOMY, descend(TAXONOMY.trie, log_p[chosen]), paths[chosen])

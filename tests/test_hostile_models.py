@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from atlas_model.categorizer import load_classifier
 from atlas_model.checkpoint import DESCRIPTION, WEIGHTS
 from atlas_model.encoder import build_encoder
 from atlas_model.errors import CheckpointError, InputError
+from atlas_model.saved_models import load_classifier
 from flows.cli import main
 
 

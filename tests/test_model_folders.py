@@ -10,8 +10,9 @@ import torch
 import yaml
 from PIL import Image
 
-from atlas_model.categorizer import Architecture, Categorizer, save
+from atlas_model.categorizer import Architecture, Categorizer
 from atlas_model.images import Preprocessing
+from atlas_model.saved_models import save
 from atlas_model.taxonomy import Taxonomy
 from flows.cli import main
 from flows.model_folders import shipped_model

@@ -12,10 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from PIL import Image, ImageDraw
 
+from atlas_model.architecture import Architecture
+from atlas_model.categorizer import Categorizer
 from atlas_model.errors import AtlasError, InputError
+from atlas_model.images import Preprocessing
+from atlas_model.saved_models import load_categorizer, save
+from atlas_model.taxonomy import Taxonomy
 from benchmarks.photographs import photographs, targets, workspace
 from benchmarks.photographs.__main__ import main
 from benchmarks.photographs.collect import NAMES, epoch_over_forward, summary
@@ -236,6 +242,13 @@ def test_a_figure_is_compared_with_gate_and_aim() -> None:
 
 
 def test_the_table_stands_between_its_marks(tmp_path: Path) -> None:
+    bundled = tmp_path / "bundled"
+    bundled.mkdir()
+    (bundled / "README.md").write_text("a card\n")
+    assert main(["bundle", "--workspace", str(work), "--folder", str(bundled)]) == 0
+    assert (bundled / "README.md").read_text() == "a card\n"
+    _same_but_for_the_precision(work / "seeds/1/models/categorizer", bundled)
+
     page = tmp_path / "page.md"
     page.write_text(f"before\n{targets.BEGIN}\nold\n{targets.END}\nafter\n")
     difference = {"micro_f1": {"value": 0.01, "interval": [-0.01, 0.03]}}
@@ -342,3 +355,24 @@ def test_the_whole_benchmark_on_a_few_images(source: Path, tmp_path: Path, capfd
     page.write_text(f"{targets.BEGIN}\n{targets.END}\n")
     assert main(["table", "--result", str(result), "--page", str(page)]) == 0
     assert "| image alone: exact path, test |" in page.read_text()
+
+
+def _same_but_for_the_precision(model: Path, bundled: Path) -> None:
+    weights, whole = ((folder / "model.safetensors").stat().st_size for folder in (bundled, model))
+    assert weights < 0.6 * whole
+    (halved, found), (trained, expected) = (load_categorizer(each, torch.device("cpu")) for each in (bundled, model))
+    assert found == expected
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        (_, log_p), (_, wanted) = halved.exact(images), trained.exact(images)
+    assert next(halved.parameters()).dtype is torch.float32
+    torch.testing.assert_close(log_p.exp(), wanted.exp(), atol=0.01, rtol=0)
+
+
+def test_a_model_that_is_too_large_is_not_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    architecture = Architecture("small", 3, "native", 8, 8, 8, 0.0)
+    model = Categorizer(architecture, Taxonomy([("a",), ("b",)]))
+    save(model, tmp_path / "work/seeds/1/models/categorizer", Preprocessing(32, "RGB", "squash"), params={}, metrics={})
+    monkeypatch.setattr("benchmarks.photographs.bundle.MOST_BYTES", 1000)
+    assert main(["bundle", "--workspace", str(tmp_path / "work"), "--folder", str(tmp_path / "bundled")]) == 1
+    assert not (tmp_path / "bundled").exists()

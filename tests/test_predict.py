@@ -12,11 +12,12 @@ from PIL import Image
 
 from atlas_model.architecture import Architecture
 from atlas_model.attention import overlay
-from atlas_model.categorizer import Categorizer, load_categorizer, save
+from atlas_model.categorizer import Categorizer
 from atlas_model.device import choose_device
 from atlas_model.errors import CheckpointError, InputError
 from atlas_model.images import Preprocessing
 from atlas_model.predict import BATCH, NOT_SURE, Prediction, Predictor
+from atlas_model.saved_models import load_categorizer, save
 from atlas_model.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy([*itertools.product(["Men", "Women"], ["Tops", "Jeans"], ["Long", "Short"]), ("Bags",)])

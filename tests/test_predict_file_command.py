@@ -15,10 +15,11 @@ from PIL import Image
 
 from atlas_model.architecture import Architecture
 from atlas_model.batch_prediction import Report
-from atlas_model.categorizer import Categorizer, save
+from atlas_model.categorizer import Categorizer
 from atlas_model.images import Preprocessing
 from atlas_model.predict import Predictor
 from atlas_model.records import IMAGES, SPLIT
+from atlas_model.saved_models import save
 from atlas_model.taxonomy import Taxonomy
 from flows import predict_file_command
 from flows.cli import main

@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from atlas_model.categorizer import Architecture, Categorizer, load_categorizer, save
+from atlas_model.categorizer import Architecture, Categorizer
 from atlas_model.checkpoint import DESCRIPTION
 from atlas_model.dataset import load_split
 from atlas_model.errors import AtlasError, CheckpointError, InputError, MissingError
@@ -21,6 +21,7 @@ from atlas_model.images import Preprocessing, encode_png
 from atlas_model.params import Params, load_params
 from atlas_model.predict import Predictor
 from atlas_model.records import IMAGES, write_table
+from atlas_model.saved_models import load_categorizer, save
 from atlas_model.taxonomy import Taxonomy
 from flows import champion, dvc_repo
 from flows.champion import HISTORY, POINTER, roll_back

@@ -14,16 +14,18 @@ import torch
 from PIL import Image
 
 from atlas_model.architecture import Architecture
-from atlas_model.categorizer import Categorizer, load_categorizer, save
+from atlas_model.categorizer import Categorizer
 from atlas_model.dataset import Split
 from atlas_model.errors import InputError
 from atlas_model.evaluation import evaluate
+from atlas_model.evidence import TitleWeights, Weights
 from atlas_model.guarantees import WITH_TITLES, load_guarantees
 from atlas_model.images import Preprocessing, encode_png
 from atlas_model.params import Params, load_params
 from atlas_model.predict import Prediction, Predictor
 from atlas_model.promotion import OF_PRODUCTS, judge
 from atlas_model.promotion import WITH_TITLES as COMPARED_WITH_TITLES
+from atlas_model.saved_models import load_categorizer, save
 from atlas_model.searching import Way
 from atlas_model.split_files import SplitWriter
 from atlas_model.taxonomy import Taxonomy
@@ -50,10 +52,9 @@ def build(title: str = "ngrams") -> Categorizer:
     model = Categorizer(architecture, TAXONOMY).eval()
     with torch.no_grad():
         model.decoder.output.weight.mul_(20)
-        if model.titles is not None:
-            model.titles.output.weight.mul_(20)
-            model.titles.no_image.normal_()
-            model.title_temperatures = {"title": 2.0, "image_and_title": 0.5}
+        if model.title_head is not None:
+            model.title_head.output.weight.mul_(20)
+            model.title_weights = TitleWeights(Weights(0.5, 1.5, 2.0), Weights(0.8, 0.6, 0.7))
     return model
 
 
@@ -110,8 +111,8 @@ def test_each_image_is_answered_with_its_title_and_those_without_by_themselves(f
     assert same == [title in {None, "", "-"} for title in TITLES]
     assert predictor.predict(images(6), top=3, titles=TITLES) == mixed
     with torch.no_grad():
-        cells = model.given(model.encoder(torch.from_numpy(pixels)), [title or "" for title in TITLES])
-        _, log_p = model.exact_cells(cells, given="image_and_title")
+        evidence = model.evidence(model.encoder(torch.from_numpy(pixels)), [title or "" for title in TITLES])
+        _, log_p = model.exact_cells(evidence)
     distribution = predictor.distribution(pixels, TITLES)
     for row, title in enumerate(TITLES):
         if title in {None, "", "-"}:
@@ -132,14 +133,6 @@ def test_a_title_alone_has_an_answer_and_one_without_a_word_none(folder: Path) -
     assert close(predictor.answer(None, titles=["blue TOP!"], top=2)[0], first)
     with pytest.raises(AssertionError, match="has a word"):
         predictor.answer(None, titles=["-"])
-
-
-def test_the_attention_of_a_titled_image_is_still_over_its_grid(folder: Path) -> None:
-    predictor = Predictor.load(folder, "cpu")
-    (image,) = images(1)
-    ((answer,),) = predictor.predict([image], titles=["Blue top"])
-    strip = predictor.attention_overlay(image, answer, "Blue top")
-    assert np.asarray(strip).tolist() != np.asarray(predictor.attention_overlay(image, answer)).tolist()
 
 
 def answered(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> list[dict[str, Any]]:
@@ -291,7 +284,7 @@ def test_an_evaluation_asks_in_every_way(folder: Path) -> None:
         assert found[way].figures["exact_n"] == len(pooled.product_ids) < 20, "a sample"
     for way, said in (("title", titles), ("stripped_title", stripped)):
         with torch.no_grad():
-            best = model.search_cells(model.given(None, said), beam=5, given="title")
+            best = model.search_cells(model.evidence(None, said), beam=5)
         assert found[way].predicted.tolist() == best.path[:, 0].tolist()
     alone = evaluate(model, split, np.arange(20), exact_nodes=120, batch_size=3, **how)["image"]
     np.testing.assert_array_equal(alone.log_probability, found["image"].log_probability)
@@ -359,7 +352,7 @@ def test_the_stages_train_and_measure_a_model_that_reads_titles(
     assert "16 of 48 images of train have no title" in capsys.readouterr().err
     description = json.loads((paths.CATEGORIZER / "model.json").read_text())
     assert description["architecture"]["title"] == "ngrams"
-    assert set(description["title_temperatures"]) == {"title", "image_and_title"}
+    assert set(description["title_weights"]) == {"named", "other"}
     assert set(description["guarantees"][WITH_TITLES]) == {"title", "image_and_title"}
     trained = read_metrics("train")
     assert 0 <= trained["categorizer"]["val_accuracy_with_title"] <= 1

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas_model import titles as titles_module
-from atlas_model.titles import MAX_CHARACTERS, LabelWords, TitleEncoder, augmented, ngram_ids, words_of
+from atlas_model.titles import MAX_CHARACTERS, LabelWords, TitleHead, augmented, ngram_ids, words_of
 
 NAMES = ["Apparel", "Topwear", "Tshirts", "Track Pants", "Dresses", "Watches", "Accessories", "Scarves", "Flip Flops"]
 any_text = st.text(st.characters(exclude_categories=[]))  # lone surrogates and control characters as well
@@ -57,7 +57,7 @@ def test_a_megabyte_costs_no_more_than_its_beginning() -> None:
     started = time.perf_counter()
     assert words_of(title) == words_of(title[:MAX_CHARACTERS])
     assert words_of(title)[0] == "shirt"
-    encoder = TitleEncoder(64, 4, 6)
+    encoder = TitleHead(64, 4, [], 6, 0.0)
     assert torch.equal(encoder([title]), encoder([title[:MAX_CHARACTERS]]))
     assert time.perf_counter() - started < 1
 
@@ -102,40 +102,26 @@ def test_a_singular_name_takes_out_the_plural_too() -> None:
     assert LabelWords([]).stripped("Any Title") == "any title"
 
 
-def test_a_title_becomes_what_is_made_of_the_mean_of_its_ngrams() -> None:
+def test_a_title_is_scored_by_the_mean_of_its_ngrams() -> None:
     torch.manual_seed(1)
-    encoder = TitleEncoder(50, 4, 6)
+    head = TitleHead(50, 4, ["Hat"], 6, 0.5).eval()
     with torch.no_grad():
-        found = encoder(["Blue tee", "", "blue  TEE!", "--"])
+        found = head(["Blue tee", "", "blue  TEE!", "--", "blue tee hat"])
         ids = [index for word in ("blue", "tee") for index in ngram_ids(word, 50).tolist()]
-        vector = sum(encoder.ngrams.weight[index] for index in ids) / len(ids)
-        expected = encoder.output(encoder.norm(vector))
-    torch.testing.assert_close(found[0], expected)
+        vector = sum(head.ngrams.weight[index] for index in ids) / len(ids)
+        torch.testing.assert_close(found[0], head.output(head.norm(vector)))
+        named = [index for word in ("blue", "tee", "hat") for index in ngram_ids(word, 50).tolist()]
+        vector = sum(head.ngrams.weight[(index + 25) % 50] for index in named) / len(named)
+        torch.testing.assert_close(found[4], head.output(head.norm(vector)))
     assert torch.equal(found[2], found[0])
-    assert not found[1].any(), "nothing is added"
+    assert not found[1].any(), "it says nothing"
     assert not found[3].any()
 
 
-def test_a_title_is_added_to_all_cells_of_its_image_or_to_one_that_stands_for_any() -> None:
-    torch.manual_seed(1)
-    encoder = TitleEncoder(50, 4, 6)
-    torch.nn.init.normal_(encoder.no_image)
-    cells, titles = torch.randn(2, 9, 6), ["Blue tee", ""]
-    with torch.no_grad():
-        both, alone = encoder.add(cells, titles), encoder.add(None, titles)
-        vectors = encoder(titles)
-    for cell in range(9):
-        torch.testing.assert_close(both[:, cell], cells[:, cell] + vectors)
-    torch.testing.assert_close(alone, (encoder.no_image + vectors).unsqueeze(1))
-    assert encoder.add(cells, None) is cells
-    with pytest.raises(AssertionError, match="an image or a title"):
-        encoder.add(None, None)
-
-
 def test_unread_buckets_get_no_gradient() -> None:
-    encoder = TitleEncoder(1000, 4, 6)
-    encoder(["tee"]).sum().backward()
-    assert set(encoder.ngrams.weight.grad.abs().sum(dim=1).nonzero().flatten().tolist()) <= set(
+    head = TitleHead(1000, 4, ["Hat"], 6, 0.0)
+    head(["tee"]).square().sum().backward()
+    assert set(head.ngrams.weight.grad.abs().sum(dim=1).nonzero().flatten().tolist()) <= set(
         ngram_ids("tee", 1000).tolist()
     )
 

@@ -13,13 +13,14 @@ import pytest
 from PIL import Image
 
 from atlas_model.architecture import Architecture
-from atlas_model.categorizer import Categorizer, save
+from atlas_model.categorizer import Categorizer
 from atlas_model.classifier import Classifier
 from atlas_model.dataset import Split, load_split
 from atlas_model.errors import AtlasError, CheckpointError, MissingError
 from atlas_model.images import Preprocessing, encode_png
 from atlas_model.params import Params, load_params
 from atlas_model.records import PREDICTIONS, PRODUCT_PREDICTIONS, SPLIT
+from atlas_model.saved_models import save
 from atlas_model.taxonomy import Taxonomy
 from flows.stages import evaluate, paths, train
 from flows.stages.entry import read_metrics

@@ -16,13 +16,14 @@ from atlas_model import distributed, training
 from atlas_model.activations import load_activations
 from atlas_model.architecture import Architecture
 from atlas_model.augmentation import Augmentation, augment
-from atlas_model.categorizer import Categorizer, load_categorizer, load_classifier, save
+from atlas_model.categorizer import Categorizer
 from atlas_model.classifier import Classifier
 from atlas_model.dataset import Split
 from atlas_model.errors import AtlasError, CheckpointError, InputError
 from atlas_model.images import Preprocessing
 from atlas_model.metrics import invalid_paths
 from atlas_model.moving_average import MovingAverage
+from atlas_model.saved_models import load_categorizer, load_classifier, save
 from atlas_model.taxonomy import Taxonomy
 from atlas_model.training import Recipe, best_record, fit, learning_rate_factor
 from atlas_model.validation import Constraint, constraint_effect, path_accuracies

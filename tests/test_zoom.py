@@ -21,12 +21,13 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support
 from sklearn.preprocessing import StandardScaler
 
 from atlas_model import zoom_scoring
+from atlas_model.checkpoint import to_half
 from atlas_model.encoder import build_encoder
 from atlas_model.errors import CheckpointError, InputError, MissingError
 from atlas_model.images import Preprocessing, decode, encode_png, perceptual_hash
 from atlas_model.records import IMAGES, LABELLED, REFS, SCORES, ShardWriter, read_table, write_table
 from atlas_model.zoom import ZoomModel, ZoomNet, scores
-from atlas_model.zoom_linear import ZoomLinear, to_half
+from atlas_model.zoom_linear import HALVED, ZoomLinear
 from atlas_model.zoom_scoring import discarded_share, measure, score_pictures
 from atlas_model.zoom_sheet import SHOWN, write_sheet
 from atlas_model.zoom_training import (
@@ -368,7 +369,7 @@ def test_the_layer_is_sklearns_on_what_the_encoder_says(linear: ZoomModel, label
 
 def test_the_encoder_is_cut_where_it_says(linear: ZoomModel) -> None:
     whole = build_encoder("efficientnet_lite0", in_channels=3, grid="native", weights="package").eval()
-    whole.trunk.load_state_dict(to_half(whole.trunk.state_dict()))
+    whole.trunk.load_state_dict(to_half(whole.trunk.state_dict(), dimensions=HALVED))
     whole.freeze_before("block12")
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():

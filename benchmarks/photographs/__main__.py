@@ -1,4 +1,4 @@
-"""``python -m benchmarks.photographs [run|errors|table]``; ``make benchmark NAME=photographs`` is ``run``.
+"""``python -m benchmarks.photographs [run|errors|table|bundle]``; ``make benchmark NAME=photographs`` is ``run``.
 
 Exit codes as of `atlas`: 0 done, 1 the work failed, 2 bad input, 130 Ctrl-C.
 """
@@ -19,12 +19,14 @@ from benchmarks.report import RESULTS
 WORKSPACE = ROOT / ".atlas/benchmarks/photographs"  # outside of git
 RESULT = RESULTS / "photographs.json"
 PAGE = ROOT / "docs/photographs.md"
+BUNDLED = ROOT / "models/pretrained"
 SEEDS = (1, 2, 3)
 DRAWS = (1, 2, 3)
 DRAWN = 300
 COMMANDS = {
     "run": "measure, print the table, write the result; what is done without a command",
     "errors": "contact sheets of the worst errors, and a CSV of what was taken for what",
+    "bundle": "put a seed's model, in half precision, where `atlas predict --model pretrained` finds it",
     "table": "print the table of the result, and write it into docs/photographs.md",
 }
 
@@ -47,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.photographs", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    running, errors, showing = (commands.add_parser(name, help=told) for name, told in COMMANDS.items())
-    for each, does in ((running, _run), (errors, _errors), (showing, _table)):
+    running, errors, bundling, showing = (commands.add_parser(name, help=told) for name, told in COMMANDS.items())
+    for each, does in ((running, _run), (errors, _errors), (bundling, _bundle), (showing, _table)):
         each.set_defaults(does=does)
         each.add_argument("--workspace", type=Path, default=WORKSPACE, metavar="DIR", help="default: %(default)s")
         each.add_argument("--result", type=Path, default=RESULT, metavar="FILE", help="default: %(default)s")
@@ -58,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--drawn", type=int, default=DRAWN, metavar="N", help="images of a draw (default 300)")
     errors.add_argument("--seed", type=int, default=SEEDS[0], metavar="N", help="whose model (default 1)")
     errors.add_argument("--count", type=int, default=200, metavar="N", help="errors on the sheets (default 200)")
+    bundling.add_argument("--seed", type=int, default=SEEDS[0], metavar="N", help="whose model (default 1)")
+    bundling.add_argument("--folder", type=Path, default=BUNDLED, metavar="DIR", help="default: %(default)s")
     showing.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="default: %(default)s")
     return parser
 
@@ -85,6 +89,13 @@ def _errors(options: argparse.Namespace) -> None:
 
     for path in write_errors(options.workspace, options.seed, options.count):
         print(path)
+
+
+def _bundle(options: argparse.Namespace) -> None:
+    from benchmarks.photographs.bundle import bundle
+
+    size = bundle(options.workspace / f"seeds/{options.seed}/models/categorizer", options.folder)
+    print(f"{options.folder}: {size / 1e6:.1f} MB of weights. Bring the figures in its README.md up to date")
 
 
 def _table(options: argparse.Namespace) -> None:

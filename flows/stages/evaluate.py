@@ -26,7 +26,7 @@ from PIL import Image
 from pyarrow import csv as arrow_csv
 
 from atlas_model.attention import overlay
-from atlas_model.categorizer import Categorizer, load_categorizer, load_classifier, reads_titles
+from atlas_model.categorizer import Categorizer, reads_titles
 from atlas_model.checkpoint import read_description
 from atlas_model.dataset import Split, load_split, load_taxonomy_json
 from atlas_model.device import choose_device
@@ -42,6 +42,7 @@ from atlas_model.plots import MOST_CATEGORIES, abstention_plot, confusion_plot, 
 from atlas_model.products import whole_products
 from atlas_model.progress import track
 from atlas_model.records import PREDICTIONS, PRODUCT_PREDICTIONS, write_table
+from atlas_model.saved_models import load_categorizer, load_classifier
 from atlas_model.searching import Stored, Way
 from atlas_model.taxonomy import SEPARATOR, CategoryPath, Taxonomy
 from flows.fan_out import Spread, spreading

@@ -22,8 +22,8 @@ from dvclive import Live
 import atlas_model
 from atlas_model.activations import forward_seconds, load_activations
 from atlas_model.architecture import Architecture
-from atlas_model.calibration import fit_temperature
-from atlas_model.categorizer import Categorizer, Model, save
+from atlas_model.calibration import fit_temperature, fit_title_weights
+from atlas_model.categorizer import Categorizer, Model, reads_titles
 from atlas_model.classifier import Classifier
 from atlas_model.dataset import Split, content_key, load_split, load_taxonomy_json
 from atlas_model.device import choose_device, keep_freed_memory
@@ -33,9 +33,10 @@ from atlas_model.errors import InputError
 from atlas_model.guarantees import WITH_TITLES, find_guarantees, rows_for_guarantees
 from atlas_model.params import Params, TrainParams
 from atlas_model.progress import say
+from atlas_model.saved_models import save
 from atlas_model.titles import Given, words_of
 from atlas_model.training import EpochRecord, Recipe, best_record, fit
-from atlas_model.validation import Constraint, Examples, encoded, given_cells
+from atlas_model.validation import Constraint, Examples, encoded, evidence
 from flows.stages.entry import main, write_metrics
 from flows.stages.paths import BASELINE, CATEGORIZER, PLOTS, SPLITS, TAXONOMY, WORK
 
@@ -93,7 +94,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             on_epoch=_plotter(live, name),
         )
         if is_first():
-            _fit_temperatures(model, examples[1], recipe.batch_size, device)
+            _calibrate(model, examples[1], recipe.batch_size, device)
             best = best_record(records, recipe.select)
             chosen = {"epoch": best.epoch, "val_accuracy": best.val_accuracy}
             save(
@@ -161,9 +162,10 @@ def _guarantees(
     rows = rows_for_guarantees(val.product_ids, model.taxonomy)
     product_ids = [val.product_ids[row] for row in rows]
     found: dict[Given, dict[str, Any]] = {}
-    for given in ("image", *model.title_temperatures):
-        cells = given_cells(model, examples, rows, given=given, batch_size=batch_size, device=device)
-        found[given] = find_guarantees(model, cells, val.paths[rows], product_ids, given).to_json()
+    ways: tuple[Given, ...] = ("image", "title", "image_and_title") if reads_titles(model) else ("image",)
+    for given in ways:
+        seen = evidence(model, examples, rows, given=given, batch_size=batch_size, device=device)
+        found[given] = find_guarantees(model, seen, val.paths[rows], product_ids).to_json()
     of_image = found.pop("image")
     return {**of_image, WITH_TITLES: found} if found else of_image
 
@@ -195,14 +197,13 @@ def _check_titles(*splits: Split) -> None:
             say(f"train: {len(split) - titled} of {len(split)} images of {split.name} have no title")
 
 
-def _fit_temperatures(model: Model, val: Examples, batch_size: int, device: torch.device) -> None:
-    """One for each of what the model may be given."""
+def _calibrate(model: Model, val: Examples, batch_size: int, device: torch.device) -> None:
+    """Fit the temperature, and the weights of titles."""
     rows = np.arange(len(val))
     model.temperature = fit_temperature(model, encoded(model, val, rows, batch_size, device), val.paths)
-    if isinstance(model, Categorizer):
-        for given in model.title_temperatures:
-            cells = given_cells(model, val, rows, given=given, batch_size=batch_size, device=device)
-            model.title_temperatures[given] = fit_temperature(model, cells, val.paths)
+    if isinstance(model, Categorizer) and reads_titles(model):
+        cells = encoded(model, val, rows, batch_size, device)
+        model.title_weights = fit_title_weights(model, cells, val.titles, val.paths)
 
 
 def _priors(train: Split, paths: int, balance: float) -> np.ndarray | None:
