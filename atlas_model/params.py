@@ -252,6 +252,8 @@ class TrainParams(Section):
             raise ValueError("views are of frozen blocks: with fine_tune_from all, views must be 1")
         if self.path_head and self.normalize != "children":
             raise ValueError("path_head adds to the logits of children: normalize must be children, or path_head false")
+        if self.title != "none" and self.normalize != "children":
+            raise ValueError("titles add to the logits of children: normalize must be children, or title none")
         if self.balance and self.normalize != "children":
             raise ValueError("balance adjusts the probabilities of children: normalize must be children, or balance 0")
         if self.balance and self.label_smoothing:

@@ -84,6 +84,8 @@ def test_every_fault_is_told_at_once_with_place_value_and_what_is_allowed(
         ),
         ("train", {"balance": 0.5, "label_smoothing": 0.1}, "balance and label_smoothing contradict each other"),
         ("train", {"balance": 0.5, "normalize": "vocabulary"}, "normalize must be children, or balance 0"),
+        ("train", {"title": "ngrams", "normalize": "vocabulary"}, "normalize must be children, or title none"),
+        ("train", {"path_head": True, "normalize": "vocabulary"}, "normalize must be children, or path_head false"),
         ("train", {"head_epochs": 12}, "head_epochs must be below epochs"),
         ("train", {"encoder": "resnet18", "fine_tune_from": "layer4"}, "fine_tune_from must be all"),
     ],
