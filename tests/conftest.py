@@ -5,11 +5,14 @@ import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from hypothesis import is_hypothesis_test
 from jaxtyping import install_import_hook
 
 from tests.prefect_server import PrefectServer, serving_prefect
@@ -40,9 +43,24 @@ BEGUN_FIRST = ("test_up.py", "test_end_to_end.py", "test_crawl_big.py", "test_ph
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have long files begin before the others, whose order stays as it is."""
+    """Have long files begin before the others, whose order stays as it is; measure what property tests do elsewhere.
+
+    Tracing takes as long as the work, and tens of examples go through lines that other tests go through, too.
+    """
     rank = {name: number for number, name in enumerate(BEGUN_FIRST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+    for item in items:
+        if is_hypothesis_test(getattr(item, "function", None)):
+            item.add_marker(pytest.mark.no_cover)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Do not have coverage follow slow tests into their child processes: there, tracing costs as much as the work."""
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("slow"):
+            patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -137,6 +155,26 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def untraced_onnx() -> Iterator[None]:
+    """Coverage does not look on while torch writes ONNX: seconds of Python, none of it ours, and tracing doubles it."""
+    import torch.onnx
+
+    write = torch.onnx.export
+
+    def untraced(*arguments: Any, **options: Any) -> Any:
+        tracer = sys.gettrace()
+        sys.settrace(None)
+        try:
+            return write(*arguments, **options)
+        finally:
+            sys.settrace(tracer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", untraced)
+        yield
 
 
 @pytest.fixture
