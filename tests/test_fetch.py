@@ -167,6 +167,7 @@ def test_concurrency_is_bounded_in_all_and_per_host_and_used(server: Server, tmp
             await asyncio.sleep(0.01)
         return web.Response(body=jpeg(request.raw_path), content_type="image/jpeg")
 
+    server.delay_s = 0.02  # for one too many to be seen
     server.odd = {f"/pictures/{number}": held for number in range(20)}
     urls = [url(path, host) for path in server.odd for host in (HOST, "other.test")]
     get(server, urls, tmp_path, concurrency=5, concurrency_per_host=3)

@@ -92,6 +92,7 @@ def test_a_host_is_asked_by_one_alone(server: Server, tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
         return web.Response(body=jpeg(request.raw_path), content_type="image/jpeg")
 
+    server.delay_s = 0.05  # for one too many to be seen
     server.odd |= {f"/pictures/{number}": held for number in range(5)}
     fetch(server, tmp_path, spread=in_threads, concurrency_per_host=2)
     most = {host: server.most_in_flight[host] for host in HOSTS}
