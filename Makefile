@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Of pytest: one more than two cores, because many tests wait for servers, schedules and child processes.
+WORKERS ?= 3
 CODE := $(wildcard atlas_model crawlers flows tests benchmarks tools)
 
 # DVC runs the stages in the user's own shell, which may be one that cannot run them.
@@ -26,7 +28,7 @@ down: $(STAMP)  ## end what is up in this project
 
 test: lint  ## lint, types, layers, every test, coverage (ARGS="-k search" for some)
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest -m "slow or not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),--cov --cov-report=term)
+	$(BIN)/python -m pytest -m "slow or not slow" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
 fast: $(STAMP)  ## the quick tests alone
 	$(BIN)/python -m pytest $(ARGS)

@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float
 
 from atlas_model.predict import Prediction, ProductPrediction
 from atlas_model.products import Pool
 from atlas_model.progress import track
-from atlas_model.records import PREDICTED_PRODUCTS, write_rows
+from atlas_model.records import PREDICTED_PRODUCTS, open_parquet, write_rows
 from atlas_model.taxonomy import SEPARATOR
 
 LEAST_LOG_P = float(np.log(1e-7))  # less probable nodes are left out: single precision knows no more of a mean
@@ -94,14 +93,19 @@ def _fill(connection: sqlite3.Connection, parts: Sequence[Path]) -> None:
     connection.execute("BEGIN")
     number = 0
     for part in track(parts, "predict products", len(parts), "parts"):
-        with pq.ParquetFile(part) as file:
+        with open_parquet(part) as file:
             for batch in file.iter_batches(BATCH_ROWS):
-                for row in batch.to_pylist():
-                    node, log_p = np.array(row["node"] or [], np.int32), np.array(row["log_p"] or [], np.float32)
-                    values = (row["product_id"], number, node.tobytes(), log_p.tobytes())
+                rows = zip(batch["product_id"].to_pylist(), batch["node"], batch["log_p"], strict=True)
+                for product_id, node, log_p in rows:
+                    values = (product_id, number, _bytes(node), _bytes(log_p))
                     connection.execute("INSERT INTO image VALUES (?, ?, ?, ?)", values)
                     number += 1
     connection.execute("COMMIT")
+
+
+def _bytes(numbers: pa.ListScalar) -> bytes:
+    """Of a row's numbers, as they lie in memory: as Python objects, those of a batch would take ten times as much."""
+    return b"" if numbers.values is None else numbers.values.to_numpy().tobytes()
 
 
 def _by_product(connection: sqlite3.Connection) -> Iterator[tuple[str, Iterable[tuple[bytes, bytes]]]]:

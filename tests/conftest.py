@@ -5,11 +5,14 @@ import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from hypothesis import is_hypothesis_test
 from jaxtyping import install_import_hook
 
 from tests.prefect_server import PrefectServer, serving_prefect
@@ -19,6 +22,9 @@ from tools import typechecker
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `flows` does, for tests that import torch without it
+# Test files run side by side and their models are tiny: threads of torch's own would only wait for each other. Where a
+# result must not depend on their number, the test takes the fixture `two_threads`.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Before anything of ours is imported: from here on calls inside atlas_model check their arguments and results.
 # Child processes do without, as in real life.
@@ -31,6 +37,30 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("atlas")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# A file is one worker's. These wait most, or take longest: at the end, one of them would leave the others idle.
+BEGUN_FIRST = ("test_up.py", "test_end_to_end.py", "test_crawl_big.py", "test_photographs.py", "test_pipeline.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have long files begin before the others, whose order stays as it is; measure what property tests do elsewhere.
+
+    Tracing takes as long as the work, and tens of examples go through lines that other tests go through, too.
+    """
+    rank = {name: number for number, name in enumerate(BEGUN_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+    for item in items:
+        if is_hypothesis_test(getattr(item, "function", None)):
+            item.add_marker(pytest.mark.no_cover)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Do not have coverage follow slow tests into their child processes: there, tracing costs as much as the work."""
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("slow"):
+            patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -114,6 +144,37 @@ def prefect_server(_own_world: None, tmp_path_factory: pytest.TempPathFactory) -
     """A Prefect server that all tests of this worker share: whoever wants it gives PREFECT_API_URL to a child."""
     with serving_prefect(tmp_path_factory.mktemp("server")) as server:
         yield server
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Torch computes with two threads, as it does on a machine of two cores, and not with the one of other tests."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def untraced_onnx() -> Iterator[None]:
+    """Coverage does not look on while torch writes ONNX: seconds of Python, none of it ours, and tracing doubles it."""
+    import torch.onnx
+
+    write = torch.onnx.export
+
+    def untraced(*arguments: Any, **options: Any) -> Any:
+        tracer = sys.gettrace()
+        sys.settrace(None)
+        try:
+            return write(*arguments, **options)
+        finally:
+            sys.settrace(tracer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", untraced)
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,15 +72,21 @@ main(run)
 
 
 def make_project(folder: Path, git_env: dict[str, str]) -> Path:
-    """Turn the mini project in ``folder`` into one with all stages run and committed."""
+    """Turn the mini project in ``folder`` into one with all stages run and committed; they run once per worker."""
+    outside(folder).mkdir()
+    template = folder.parent.with_name("project-to-sweep")  # beside the tests' own folders
+    if template.exists():
+        shutil.rmtree(folder)
+        shutil.copytree(template, folder)
+        return folder
     (folder / "dvc.yaml").write_text(DVC_YAML)
     (folder / "stage.py").write_text(STAGE)
     (folder / ".gitignore").write_text("/data/raw\n/models\n/reports\n.atlas\n__pycache__\n")
     (folder / "crawlers").mkdir()
     (folder / "crawlers/__init__.py").write_text("CODE = 'of the workspace'\n")
-    outside(folder).mkdir()
     dvc(folder, "repro", "-q")
     commit_all(folder, git_env)
+    shutil.copytree(folder, template)
     return folder
 
 

@@ -261,11 +261,14 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (300, 300), dtype=np.uint8)
     buffer = tmp_path / "noise.bmp"
     Image.fromarray(noise).save(buffer)
-    data = buffer.read_bytes()  # 90 kB
-    for name, count in (("few", 200), ("many", 1500)):
-        table = pa.table({"image_id": [str(number) for number in range(count)], "bytes": [data] * count})
-        row_groups = {"row_group_size": 90, "compression": "none", "use_dictionary": False}  # 8 MB, as in our shards
-        pq.write_table(table, tmp_path / f"{name}.parquet", **row_groups)
+    data = [buffer.read_bytes()] * 90  # of 90 kB: a row group of 8 MB, as in our shards
+    schema = pa.schema([("image_id", pa.string()), ("bytes", pa.binary())])
+    for name, count in (("few", 180), ("many", 3060)):
+        path = tmp_path / f"{name}.parquet"
+        with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+            for first in range(0, count, len(data)):
+                image_ids = [str(number) for number in range(first, first + len(data))]
+                writer.write_table(pa.table({"image_id": image_ids, "bytes": data}, schema=schema))
     output = tmp_path / "out.parquet"
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, tmp_path / "few.parquet", output, tmp_path / "many.parquet"],
@@ -275,5 +278,5 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
         text=True,
     )
     few, many = map(float, done.stdout.split())
-    assert len(pq.read_table(output)) == 1500
-    assert many - few < 80, f"{few:.0f} -> {many:.0f} MB for 117 MB more"
+    assert len(pq.read_table(output)) == 3060
+    assert many - few < 80, f"{few:.0f} -> {many:.0f} MB for 260 MB more"

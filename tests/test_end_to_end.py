@@ -25,7 +25,7 @@ SMALL = {  # two categories of each shop, one listing page each, few epochs
     "zoom_train": {"epochs": 2, "image_size": 32},
     "split": {"min_products": 3},
     "train": {"epochs": 2, "min_steps": 0, "attention_size": 16, "embedding_size": 16, "hidden_size": 16},
-    "evaluate": {"train_sample": 50, "overlays": 2},
+    "evaluate": {"train_sample": 50, "overlays": 2, "resamples": 50},
 }
 
 
@@ -35,6 +35,7 @@ class Project:
     def __init__(self, root: Path, env: dict[str, str]) -> None:
         self.root = root
         self.env = {**env, "PATH": os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])}
+        self.env.pop("OMP_NUM_THREADS", None)  # as many threads as users have: it must not show in what is written
 
     def dvc(self, *arguments: str) -> str:
         done = subprocess.run(

@@ -23,6 +23,8 @@ from atlas_model.errors import InputError
 from atlas_model.taxonomy import Taxonomy
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.usefixtures("untraced_onnx")
+
 TAXONOMY = Taxonomy(itertools.product(["Men", "Women"], ["Tops", "Jeans"], ["Long", "Short"]))
 ARCHITECTURE = Architecture("small", 1, "native", 8, 8, 8, 0.0)
 PIXELS = (1, 28, 28)

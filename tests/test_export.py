@@ -21,6 +21,8 @@ from atlas_model.saved_models import load_categorizer, save
 from atlas_model.taxonomy import Taxonomy
 from flows.cli import main
 
+pytestmark = pytest.mark.usefixtures("untraced_onnx")
+
 TAXONOMY = Taxonomy([*itertools.product(["Men", "Women"], ["Tops", "Jeans"], ["Long", "Short"]), ("Men", "Tops")])
 SIZE = 32
 Graph = Callable[..., list[np.ndarray]]  # inputs by name to outputs in order

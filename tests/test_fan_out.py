@@ -142,6 +142,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.slow
 def test_the_same_bytes_from_a_dask_cluster(
     prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -160,8 +160,16 @@ def test_requests_say_who_asks_and_carry_no_cookies(server: Server, tmp_path: Pa
 
 
 def test_concurrency_is_bounded_in_all_and_per_host_and_used(server: Server, tmp_path: Path) -> None:
-    server.delay_s = 0.02
-    urls = [url(f"/pictures/{number}", host) for number in range(20) for host in (HOST, "other.test")]
+    """A host gets no answer until as many as may be are waiting: however busy the machine is, they come or never do."""
+
+    async def held(server: Server, request: web.Request) -> web.StreamResponse:
+        while server.most_in_flight[request.host] < 3 or server.most_in_flight["all"] < 5:
+            await asyncio.sleep(0.01)
+        return web.Response(body=jpeg(request.raw_path), content_type="image/jpeg")
+
+    server.delay_s = 0.02  # for one too many to be seen
+    server.odd = {f"/pictures/{number}": held for number in range(20)}
+    urls = [url(path, host) for path in server.odd for host in (HOST, "other.test")]
     get(server, urls, tmp_path, concurrency=5, concurrency_per_host=3)
     assert server.most_in_flight == {HOST: 3, "other.test": 3, "all": 5}
 

@@ -1,10 +1,12 @@
 """Several processes that ask for pictures: the same outputs, and no host is asked by two of them."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from crawlers.fetch.asking import Counts
 from crawlers.fetch.collect import write_images, write_refs
@@ -83,7 +85,15 @@ def test_either_goes_on_with_what_the_other_has(server: Server, tmp_path: Path) 
 
 
 def test_a_host_is_asked_by_one_alone(server: Server, tmp_path: Path) -> None:
-    server.delay_s = 0.05
+    """No host answers until as many as may be are waiting for it, and others for other hosts."""
+
+    async def held(server: Server, request: web.Request) -> web.StreamResponse:
+        while server.most_in_flight[request.host] < 2 or server.most_in_flight["all"] <= 2:
+            await asyncio.sleep(0.01)
+        return web.Response(body=jpeg(request.raw_path), content_type="image/jpeg")
+
+    server.delay_s = 0.05  # for one too many to be seen
+    server.odd |= {f"/pictures/{number}": held for number in range(5)}
     fetch(server, tmp_path, spread=in_threads, concurrency_per_host=2)
     most = {host: server.most_in_flight[host] for host in HOSTS}
     assert set(most.values()) == {2}

@@ -100,6 +100,7 @@ def test_a_page_without_anything_useful_reads_as_nothing(host: str, kind: str, h
     ],
     ids=["prices", "links", "items", "tables", "srcset", "json", "pager", "trails", "names", "lines"],
 )
+@pytest.mark.no_cover  # which would be timed as well
 def test_no_page_takes_long_however_it_is_built(kind: Kind, html: bytes) -> None:
     started = time.process_time()
     read(html, "https://unknown.example/x", kind)

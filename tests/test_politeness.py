@@ -131,6 +131,7 @@ def test_meta_tags() -> None:
         (b"<meta " + b"a='" * 300 + b">") * 3_000,
     ],
 )
+@pytest.mark.no_cover  # which would be timed as well
 def test_no_page_makes_the_search_for_meta_tags_slow(html: bytes) -> None:
     started = time.process_time()
     meta_values(html, "Atlas")
@@ -163,6 +164,7 @@ def test_robots_txt_means_us_by_our_name_only() -> None:
 
 
 @pytest.mark.parametrize("name", [b"User-agent: a%d\n", b"User-agent a%d\n", b" useragent:a%d#\r\n"])
+@pytest.mark.no_cover  # which would be timed as well
 def test_many_robots_with_many_rules_are_no_work(name: bytes) -> None:
     body = b"".join(name % number for number in range(10_000)) + b"Disallow: /x\n" * 20_000  # 200 million rules
     started = time.process_time()

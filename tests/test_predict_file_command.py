@@ -308,6 +308,7 @@ def test_values_are_checked(option: str, value: str, capsys: pytest.CaptureFixtu
     assert option in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("untraced_onnx")
 @pytest.mark.parametrize(
     "engine", ["torch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("onnxruntime", "openvino"))]
 )

@@ -64,9 +64,9 @@ def test_entities_stay_unresolved() -> None:
         f'<?xml version="1.0"?><!DOCTYPE urlset [<!ENTITY e0 "aaaaaaaaaa">{levels}<!ENTITY file SYSTEM "/etc/passwd">]>'
     )
     body = bomb.encode() + urlset("http://a.test/&e11;", "http://a.test/&file;", "http://a.test/p").partition(b"?>")[2]
-    started = time.monotonic()
+    started = time.process_time()
     found = read_sitemap(BASE, body)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5  # seconds
     assert found is None or all(len(url) < 100 and "root:" not in url for url in found.urls)
 
 

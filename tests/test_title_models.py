@@ -251,6 +251,7 @@ class Killed(BaseException):
     """Stands for a kill between two epochs."""
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("block", ["all", "2"])
 def test_a_killed_run_resumes_and_ends_as_if_never_killed(block: str, tmp_path: Path) -> None:
     recipe = replace(RECIPE, fine_tune_from=block, shift=1 if block == "all" else 0, ema=0.9)
@@ -268,6 +269,7 @@ def test_a_killed_run_resumes_and_ends_as_if_never_killed(block: str, tmp_path: 
         assert tensor.equal(resumed.state_dict()[name]), name
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_titles(tmp_path: Path) -> None:
     for run, seed in (("one", 1), ("two", 1), ("three", 2)):
         model, _ = train(tmp_path / run, replace(RECIPE, epochs=2, seed=seed))

@@ -54,12 +54,12 @@ def test_any_text_is_read_and_again_the_same(title: str) -> None:
 
 def test_a_megabyte_costs_no_more_than_its_beginning() -> None:
     title = "Shirt " + "a\u0301" * 500_000
-    started = time.perf_counter()
+    started = time.process_time()
     assert words_of(title) == words_of(title[:MAX_CHARACTERS])
     assert words_of(title)[0] == "shirt"
     encoder = TitleHead(64, 4, [], 6, 0.0)
     assert torch.equal(encoder([title]), encoder([title[:MAX_CHARACTERS]]))
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1  # seconds
 
 
 def test_ngrams_are_those_of_the_marked_word_and_their_buckets_never_change() -> None:

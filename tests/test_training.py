@@ -97,6 +97,7 @@ def test_learns_what_can_be_seen_and_round_trips(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     for run in ("one", "two"):
         model, _ = train(tmp_path / run, replace(RECIPE, epochs=2))
@@ -109,6 +110,7 @@ class Killed(BaseException):
     """Stands for a kill between two epochs."""
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_a_killed_run_resumes_and_ends_as_if_never_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, whole_records = train(tmp_path / "whole")
 
@@ -228,6 +230,7 @@ def test_training_on_activations_is_training_with_the_blocks_frozen(kind: type, 
     assert found[1][2] < found[1][0]
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_views_are_drawn_anew_in_each_epoch_and_resumed_exactly(tmp_path: Path) -> None:
     recipe = replace(RECIPE, fine_tune_from="3", batch_norm="frozen", views=3, flip=True, shift=2, ema=0.9, epochs=4)
 
