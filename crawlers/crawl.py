@@ -148,6 +148,12 @@ def crawl(
             f"crawl: {settlement.shared_numbers} numbers that were read as the article's are shared by several "
             "products, which are named by their URLs instead"
         )
+    for site, found in settlement.contradicted.items():
+        say(
+            f"crawl: {site}: the breadcrumbs of {found.count} of {health[site]['products']} products name another "
+            f"category than the one that led to them, such as {found.urls}; `atlas crawl try` shows what is read on a "
+            "category page"
+        )
     for site, urls in never_met.items():
         if urls:
             say(f"crawl: {site}: {len(urls)} products of its sitemaps are in no category, such as {urls[:SHOWN]}")

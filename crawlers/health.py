@@ -29,6 +29,7 @@ class ShopTally:
     pages: int = 0  # product pages, whatever came of them
     read: int = 0  # those that came and could be read, products or not
     unreadable: int = 0  # those with a script of JSON-LD that could not be read
+    contradicted_labels: int = 0  # products whose breadcrumb names another category than their label
     filled: Counter[str] = field(default_factory=Counter)  # field -> pages that have it
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> pages
     sources: dict[str, Counter[str]] = field(default_factory=dict)  # field -> where it was read -> products
@@ -65,6 +66,7 @@ class ShopTally:
             "items_per_listing_page": _share(self.items, self.listing_pages),
             "success_rate": _share(self.pages - self.dropped.total(), asked),
             "unreadable_json_ld": self.unreadable,
+            "contradicted_labels": self.contradicted_labels,
             "coverage": {name: _share(self.filled[name], self.read) for name in FIELDS},
             "dropped": dict(sorted(self.dropped.items())),
             "field_sources": {name: dict(sorted(found.items())) for name, found in sorted(self.sources.items())},

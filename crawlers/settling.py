@@ -7,6 +7,7 @@ A pure function of what the shops said, product by product, so that a million of
   number is counted in ``shared_numbers``.
 - A product met in categories with different labels gets the most specific one (the longest path), among equals the
   first in sorted order, and is counted as ``two_categories``.
+- A product whose breadcrumb contradicts its label (`crawlers.contradictions`) is kept, and counted per shop.
 - Everything else that is not in the table is counted with its reason.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from crawlers.contradictions import Contradicted, Contradictions
 from crawlers.health import ShopTally
 from crawlers.items import Product
 from crawlers.journal import Found, Identity, Journal
@@ -46,11 +48,15 @@ class Settlement:
         self.shops = {site: ShopTally() for site in sorted({source.site for source in sources})}
         self.dropped: Counter[str] = Counter()  # reason -> product pages
         self.two_categories = 0
+        self.contradicted: dict[
+            str, Contradicted
+        ] = {}  # site -> its products whose breadcrumbs contradict their labels
         self.shared_numbers = 0  # numbers of the shop's that stand for several products
 
     def rows(self) -> Iterator[Row]:
         """The rows of products.parquet, sorted by product_id."""
         self.dropped.update(reason for _, reason, _ in self._journal.faults("link"))
+        contradictions = Contradictions(self._sources)
         for product_id, group in groupby(self._journal.products(self._identify), key=lambda found: found.product_id):
             pages = [(found, self._read(found)) for found in group]
             if product_id is None:
@@ -62,7 +68,11 @@ class Settlement:
             self.dropped["duplicate"] += len(pages) - 1
             row = pages[0][1].row(best.site, best.taxonomy) | {"product_id": product_id}
             self.shops[best.site].add_product(row)
+            contradictions.add(min(ranks), row["breadcrumb"], row["page_url"])
             yield row
+        self.contradicted = contradictions.by_site()
+        for site, found in self.contradicted.items():
+            self.shops[site].contradicted_labels = found.count
         self.shared_numbers = self._journal.shared_numbers()
 
     def never_met(self) -> dict[str, list[str]]:

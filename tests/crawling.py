@@ -30,10 +30,14 @@ def product(
     image: str | list[str] | None = "/i.jpg",
     canonical: str = "",
     price: str | None = None,
+    breadcrumb: tuple[str, ...] = (),
     **headers: str,
 ) -> Reply:
     offers = {"price": price, "priceCurrency": "EUR"} if price else None
-    data = {"@type": "Product", "name": name, "sku": sku, "image": image, "offers": offers}
+    data: list[dict[str, Any]] = [
+        {"@type": "Product", "name": name, "sku": sku, "image": image, "offers": offers},
+        {"@type": "BreadcrumbList", "itemListElement": [{"@type": "ListItem", "name": name} for name in breadcrumb]},
+    ]
     script = json.dumps(data).replace("<", "\\u003c")
     link = f'<link rel="canonical" href="{canonical}">' if canonical else ""
     body = f'<html><head>{link}<script type="application/ld+json">{script}</script></head></html>'

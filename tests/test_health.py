@@ -34,6 +34,7 @@ def test_shares_are_of_the_pages_that_could_be_read() -> None:
         "items_per_listing_page": 4.5,
         "success_rate": 0.3333,  # the page that robots.txt forbids is no failure
         "unreadable_json_ld": 1,
+        "contradicted_labels": 0,
         "coverage": {
             "title": 1.0,
             "price": 0.5,

@@ -9,7 +9,7 @@ from collections.abc import Container, Iterator
 from functools import cache, cached_property
 from itertools import islice
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import parse_qsl, urljoin
 
 from lxml import etree
 from web_poet import WebPage
@@ -32,12 +32,14 @@ MIN_TITLE = 5  # characters
 MAX_MAIN = 4000  # elements of a page's main part
 MAX_BOX = 100  # elements of a tile
 MAX_BOX_HEIGHT = 6  # elements around a part of a tile
+NAMING = re.compile(r"^(route|rt|main_page|controller|_a|p|(products?|item|article|goods|p)?_?id)$", re.IGNORECASE)
 IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|avif)$", re.IGNORECASE)
 MAX_TEXTS = 4000  # in it
 MAX_ASKED = 12  # names that are asked for one by one
 MAX_SHORT = 300  # characters
 MAX_ANCHORS = 10_000  # elements that may be a page's heading
 MARGINS = {"nav", "footer", "aside", "dialog"}
+PARTS = {"main", "article"}  # that may have a header of their own
 OTHER = re.compile(  # names of what stands beside a page's own content
     r"(?:^|[\s_-])(?:related|up-?sells?|cross-?sells?|recommend\w*|similar|recent\w*|also|viewed|mini-?cart|"
     r"mega-?menu|menu|footer|newsletter|reviews?|comments?|payments?|share|social|cookies?|"
@@ -241,6 +243,10 @@ class Document:
                 return True
         return False
 
+    def is_in_margin(self, element: Element) -> bool:
+        """Whether ``element`` stands in the page's header, footer, or menus, whatever else is in there."""
+        return any(_is_margin(node) for node in above(element) if node.tag not in ("body", "html"))
+
     def in_box(self, element: Element) -> bool:
         """Whether ``element`` is part of a tile that shows another product: one with an image that links elsewhere."""
         for node in (element, *above(element, MAX_BOX_HEIGHT)):
@@ -261,11 +267,23 @@ class Document:
                 and not target.startswith(("#", "javascript:"))
                 and next(link.iter("img", "picture"), None) is not None
             ):
-                url = self.urljoin(target)
-                path = url.partition("#")[0].partition("?")[0]
-                if path != self.url.partition("#")[0].partition("?")[0] and not IMAGE.search(path):
+                url = self.urljoin(target).partition("#")[0]
+                path, _, query = url.partition("?")
+                if IMAGE.search(path):
+                    continue
+                own, other = self._query, _naming(query) if self._query else {}
+                if path != self._path or any(other.get(name, value) != value for name, value in own.items()):
                     return True
         return False
+
+    @cached_property
+    def _path(self) -> str:
+        return self.url.partition("#")[0].partition("?")[0]
+
+    @cached_property
+    def _query(self) -> dict[str, str]:
+        """The parameters of the page's URL that tell which page it is."""
+        return _naming(self.url.partition("#")[0].partition("?")[2])
 
     def near_heading(self, found: list[Element]) -> list[Element]:
         """Those of ``found`` in the smallest part of the page that holds the heading and any of them."""
@@ -305,6 +323,10 @@ _TESTED = etree.XPath("descendant-or-self::*[@*[starts-with(name(), 'data-qa') o
 @cache
 def _compiled(xpath: str) -> etree.XPath:
     return etree.XPath(xpath)
+
+
+def _naming(query: str) -> dict[str, str]:
+    return {name.lower(): value for name, value in parse_qsl(query[:MAX_NAMES]) if NAMING.search(name)}
 
 
 def without_comments(root: Element) -> Element:
@@ -368,6 +390,9 @@ def text_of(element: Element, without: Container[Element] = ()) -> str:
 
 
 def _is_margin(element: Element) -> bool:
-    if element.tag == "header":
-        return element.getparent() is not None and element.getparent().tag == "body"
+    if element.tag == "header":  # of the page, which leads elsewhere, not of a part of it
+        around = element.getparent()
+        if around is None or around.tag == "body":
+            return around is not None
+        return not any(node.tag in PARTS for node in above(element)) and next(element.iter("a"), None) is not None
     return element.tag in MARGINS or OTHER.search(names_of(element)) is not None

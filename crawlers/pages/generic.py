@@ -60,17 +60,19 @@ class ListingPage(WebPage[Listing]):
     @field
     def items(self) -> Any:
         """URLs of product pages."""
-        return self.reading.first("items", self.reading.product_urls)
+        return self.reading.items("items")
 
     @field
     def next_page(self) -> Any:
         """URL of the category's next page: as a profile says, else as the page says, else by a platform's habit."""
-        return self.reading.next_page("next_page", counting=bool(self.items))
+        items = self.items
+        return None if self.reading.leads_to_itself else self.reading.next_page("next_page", counting=bool(items))
 
     @field
     def sub_categories(self) -> Any:
         """URLs of the categories below this one."""
-        return self.reading.sub_categories(without=self.items)
+        items = self.items
+        return [] if self.reading.leads_to_itself else self.reading.sub_categories(without=items)
 
     @field
     def unreadable(self) -> int:

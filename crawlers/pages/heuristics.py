@@ -22,7 +22,7 @@ from crawlers.pages.pictures import (
     same_picture,
 )
 from crawlers.pages.prices import Prices
-from crawlers.pages.tiles import product_links
+from crawlers.pages.tiles import Tiles
 
 # What classes and ids of elements are called that hold ...
 TITLES = re.compile(r"product[-_]?(title|name)", re.IGNORECASE)
@@ -61,8 +61,13 @@ class Heuristics:
         """What is noted as the source of ``field``."""
         return "heuristic"
 
+    @cached_property
+    def tiles(self) -> Tiles:
+        """What repeats on the page."""
+        return Tiles(self._page)
+
     def _items(self) -> list[str]:
-        return product_links(self._page)
+        return [] if self.tiles.listing is None else self.tiles.listing.urls
 
     def _own(self, found: list[Element]) -> list[Element]:
         """Those of ``found`` that are part of the page's own content."""

@@ -103,6 +103,11 @@ class Labelled:
         return self._button or (IN_STOCK if IN_STOCK in shown else None)
 
     @property
+    def button(self) -> Element | None:
+        """The button to buy or to order it."""
+        return None if self._found is None else self._found[0]
+
+    @property
     def is_offered(self) -> bool:
         """Whether there is a button to buy it, and nothing that says that it is sold out."""
         return self._button == IN_STOCK and self.stock != OUT_OF_STOCK
@@ -120,14 +125,18 @@ class Labelled:
             ):
                 yield stock
 
-    @cached_property
+    @property
     def _button(self) -> str | None:
         """What the button to buy the product is for."""
+        return None if self._found is None else self._found[1]
+
+    @cached_property
+    def _found(self) -> tuple[Element, str] | None:
         main = self._page.main
         for button in () if main is None else islice(chain(main.iter("button", "input"), _LINKS(main)), MAX_BUTTONS):
             stock = _bought_by(button)
             if stock and not (self._page.is_aside(button) or self._page.in_box(button)):
-                return stock
+                return button, stock
         return None
 
 

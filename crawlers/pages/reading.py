@@ -19,6 +19,7 @@ from crawlers.pages.json_ld import json_ld
 from crawlers.pages.microdata import microdata, open_graph
 from crawlers.pages.nodes import Node
 from crawlers.pages.numbers import clean_gtin, clean_sku
+from crawlers.pages.page_kind import LISTING, PRODUCT, Evidence, evidence_of
 from crawlers.pages.pager import next_pages
 from crawlers.pages.pictures import is_placeholder
 from crawlers.pages.profile import Profile, Rewrite
@@ -31,6 +32,8 @@ from crawlers.pages.values import clean_text, currency_code, http_url, http_urls
 
 T = TypeVar("T")
 MACHINES = ("json-ld", "microdata", "opengraph")  # sources of what is said to machines
+BESIDE = ("profile", "microdata")  # sources that name the products of boxes beside a listing as well
+PRODUCT_PAGE = "product page"  # the source of a listing that is the page of its only product
 
 
 class Reader(Protocol):
@@ -189,6 +192,59 @@ class Reading:
         yield from next_pages(self.document)
         if self._platform is not None and counting:
             yield self._platform.following_page(), "profile"
+
+    def items(self, field: str) -> list[str]:
+        """The products of a listing: as the shop's profile says, else as any reader does.
+
+        A category may redirect to its only product: the page of a product leads to that one, and not to those that
+        it recommends.
+        """
+        if self._shop is not None and (found := self.product_urls(self._shop.read(field))):
+            return self._noted(field, found, self._shop.source(field))
+        if self.is_surely_product:
+            return self._noted(field, [self.document.url], PRODUCT_PAGE)
+        found = self.first(field, self.product_urls)
+        if found and self.sources[field] in BESIDE:
+            promoted = self._guesses.tiles.promoted
+            found = [url for url in found if url not in promoted]
+        return found
+
+    @property
+    def leads_to_itself(self) -> bool:
+        """Whether the page, read as a listing, turned out to be the page of a product."""
+        return self.sources.get("items") == PRODUCT_PAGE
+
+    @cached_property
+    def is_surely_product(self) -> bool:
+        """Whether the page is a product's beyond doubt."""
+        if self.document.root is None:
+            return False
+        if (known := self._is_called_product) is not None:
+            return known
+        said = self._syntaxes[0]
+        if said.lists_products and not said.product_names:  # spares the rest of the evidence
+            return False
+        return self._evidence.is_surely_product
+
+    @property
+    def kind(self) -> str | None:
+        """What the page most likely is, ``product`` or ``listing``; None where it is neither."""
+        if (known := self._is_called_product) is not None:
+            return PRODUCT if known else LISTING
+        return self._evidence.kind
+
+    @cached_property
+    def _is_called_product(self) -> bool | None:
+        """What the profiles know by the page's URL."""
+        known = [reader.profile for reader in self._profiles if reader.profile.product_url]
+        url = rewritten(self.document.url, self._rules("rewrite_product_urls"))
+        return all(re.search(str(one.product_url), url) for one in known) if known else None
+
+    @cached_property
+    def _evidence(self) -> Evidence:
+        named = [self.product_urls(reader.read("items")) for reader in self._profiles]
+        paged = next(next_pages(self.document), None) is not None
+        return evidence_of(self.document, self._syntaxes[:-1], self._guesses, max(named, key=len, default=[]), paged)
 
     def product_urls(self, values: Iterable[Any] | None) -> list[str]:
         """Links to products, each once and in the form that the profiles give them."""

@@ -25,6 +25,7 @@ from crawlers.pages.nodes import (
 )
 from crawlers.pages.numbers import clean_brand, clean_gtin, clean_mpn, clean_sku
 from crawlers.pages.offers import Offer, best_offer
+from crawlers.pages.values import clean_text
 
 PRODUCT_TYPES = ("Product", "ProductGroup", "IndividualProduct", "ProductModel", "SomeProducts", "Vehicle", "Book")
 LIST_TYPES = ("ItemList", "OfferCatalog", "ProductCollection")
@@ -69,6 +70,18 @@ class SchemaOrg:
         shared = [len(words & _words(name_of(node.get("name")))) for node in products]
         best = max(range(len(products)), key=lambda place: shared[place])
         return products[best] if shared[best] or not words else {}
+
+    @property
+    def product_names(self) -> set[str]:
+        """The names of all products on the page that stand in no list."""
+        return {
+            name for node in of_type(self._nodes, *PRODUCT_TYPES) if (name := clean_text(name_of(node.get("name"))))
+        }
+
+    @property
+    def lists_products(self) -> bool:
+        """Whether there is a list of several products."""
+        return len(self._listed) > 1
 
     def read(self, field: str) -> Any:
         """What this syntax says about ``field`` of a product or of a listing."""
@@ -130,12 +143,19 @@ class SchemaOrg:
             for name in DETAILS:
                 yield name, name_of(product.get(name))
 
-    def _items(self) -> list[Any]:
-        """URLs of an ItemList's entries, else of the products on the page."""
+    @cached_property
+    def _listed(self) -> list[Any]:
+        """URLs of the entries of the first ItemList that has products."""
         for collection in of_type(self._nodes, *LIST_TYPES):
             entries = [entry for entry in elements_of(collection) if not isinstance(entry, dict) or _is_entry(entry)]
             if found := [url for entry in entries if (url := url_of(entry))]:
                 return found
+        return []
+
+    def _items(self) -> list[Any]:
+        """URLs of an ItemList's entries, else of the products on the page."""
+        if self._listed:
+            return self._listed
         urls = [url_of(product) for product in of_type(self._nodes, *PRODUCT_TYPES)]
         # One alone at the listing's own address is the category, called a product for the sake of its stars.
         return [] if len(urls) == 1 and path_of(urls[0]) == path_of(self._page.url) else urls
