@@ -35,9 +35,11 @@ COUNT_OF = re.compile(  # "12 products"
 BOX_HEADINGS = re.compile(  # of a box with products that are not the category's
     r"\bfeatured\b|\bbest ?sell|what['’]?s new|\bnew (?:products|arrivals|in)\b|\blatest\b|\bspecials?\b|recommended|"
     r"\byou (?:may|might|could|will)\b|\balso (?:like|bought|viewed)|\bcustomers who|\brelated|\bsimilar|"
-    r"recently viewed|\bpopular\b|\btrending|\btop (?:sell|rated|products|picks)|\bdeals?\b|\b(?:our|staff|editor.?s) picks|"
+    r"recently viewed|\bpopular\b|\btrending|\btop (?:sell|rated|products|picks)|\bdeals?\b|"
+    r"\b(?:our|staff|editor.?s) picks|"
     r"just for you|inspired by|more to (?:love|explore)|hot (?:products|items)|"
-    r"top-?seller|empfehl|empfohlen|neuheiten|neu eingetroffen|angebote|das könnte|ähnliche|zuletzt (?:angesehen|gesehen)|"
+    r"top-?seller|empfehl|empfohlen|neuheiten|neu eingetroffen|angebote|das könnte|"
+    r"ähnliche|zuletzt (?:angesehen|gesehen)|"
     r"kunden kauften|beliebt|meilleures? ventes|nouveautés|vous aimerez|aimer aussi|produits? (?:similaires|populaires|"
     r"phares|vedettes)|recommand|vus récemment|destacad|m[aá]s vendid|novedades|novidades|ofertas|relacionad|recomend|"
     r"(?:te|le) puede|vistos reciente|mais vendid|in evidenza|più vendut|novità|offerte|correlat|potrebbe|consigliat|"
@@ -54,7 +56,8 @@ BOX_HEADINGS = re.compile(  # of a box with products that are not the category's
 NOTHING_FOUND = re.compile(  # an empty category
     r"\b(?:no|0|zero) (?:products?|items?|results?|matches)\b|there are (?:currently )?no\b|nothing found|"
     r"keine (?:artikel|produkte|ergebnisse)|aucun (?:produit|article|résultat)|no hay (?:productos|artículos)|"
-    r"no se (?:han )?encontr|nenhum (?:produto|resultado)|nessun (?:prodotto|articolo|risultato)|geen (?:producten|artikelen)|"
+    r"no se (?:han )?encontr|nenhum (?:produto|resultado)|nessun (?:prodotto|articolo|risultato)|"
+    r"geen (?:producten|artikelen)|"
     r"brak (?:produktów|towarów|wyników)|žádné (?:produkty|zboží)|nincs(?:enek)? termék|нет товаров|"
     r"товар(?:ов|ы) не найден|inga (?:produkter|varor)|ingen (?:produkter|varer)|ei tuotteita|ürün bulun|niciun produs|"
     r"該当する商品|商品がありません|没有(?:找到)?商品|沒有商品|상품이 없|لا توجد منتجات",
