@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl, urljoin
 from lxml import etree
 from web_poet import WebPage
 
+from crawlers.pages.values import http_url
+
 Element = etree._Element
 
 BOM = b"\xef\xbb\xbf"
@@ -60,6 +62,7 @@ class Document:
     def __init__(self, page: WebPage[Any]) -> None:
         self._page = page
         self.url = str(page.response.url)
+        self._urls: dict[str, str | None] = {}  # as links say them -> absolute
         self._boxes: dict[Element, bool] = {}  # element -> whether it is one
         self._margins: dict[Element, bool] = {}  # element -> whether it is one
 
@@ -73,6 +76,12 @@ class Document:
             return urljoin(self._base_url, url)
         except ValueError:
             return ""
+
+    def http_url(self, target: str) -> str | None:
+        """``target`` as `values.http_url` makes it; many links of a page say the same."""
+        if target not in self._urls:
+            self._urls[target] = http_url(target, self)
+        return self._urls[target]
 
     @cached_property
     def canonical_url(self) -> str | None:

@@ -39,6 +39,10 @@ NUMBERS = re.compile(
 )
 LISTS = re.compile(r"attribut|detail|spec|feature|propert|characteristic|merkmale", re.IGNORECASE)
 
+SWITCHERS = re.compile(
+    r"(?<![a-z])(prev(ious)?|next)(?![a-z])|(product|item)[-_]?(nav(igation)?|switcher|pager)", re.IGNORECASE
+)
+
 LABEL = re.compile(r"^[^:]{1,40}:\s*")
 MAX_NAME = 60  # characters of a detail's name
 MAX_NUMBER_PARTS = 8  # elements in one that shows a number
@@ -133,7 +137,8 @@ class Heuristics:
         small = (element for element in self._page.called(TRAILS)[:MAX_FOUND] if is_small(element, MAX_FOUND))
         for element in small:
             entries = element.xpath(".//li") or element.xpath(".//a | .//span[not(.//a) and not(ancestor::a)]")
-            trail = [(text_of(entry), _first_link(entry)) for entry in entries]
+            own = [entry for entry in entries if not _is_switcher(entry, element)]
+            trail = [(text_of(entry), _first_link(entry)) for entry in own]
             if any(link for _, link in trail):
                 return trail
         return []
@@ -208,6 +213,19 @@ def _pair(name: str, value: str) -> Iterator[tuple[str, str]]:
 def _first_link(entry: Element) -> str | None:
     link = entry if entry.tag == "a" else next(entry.iter("a"), None)
     return None if link is None else link.get("href")
+
+
+def _is_switcher(entry: Element, trail: Element) -> bool:
+    """Whether an entry of ``trail`` leads to the product before or behind this one."""
+    link = entry if entry.tag == "a" else next(entry.iter("a"), None)
+    if link is not None and {"prev", "next"} & set(link.get("rel", "").lower().split()):
+        return True
+    for node in (entry, *above(entry)):
+        if node is trail:
+            break
+        if SWITCHERS.search(names_of(node)):
+            return True
+    return False
 
 
 def _is_same(one: str, other: str) -> bool:

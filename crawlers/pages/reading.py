@@ -189,7 +189,7 @@ class Reading:
             yield http_url(reader.read(field), self.document), "profile"
         if self._shop is not None and counting:
             yield self._shop.following_page(), "profile"
-        yield from next_pages(self.document)
+        yield from next_pages(self.document, without=self._known.get("items") or ())
         if self._platform is not None and counting:
             yield self._platform.following_page(), "profile"
 

@@ -11,20 +11,18 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from crawlers.pages.document import Document, Element, above, is_small, names_of, text_of
 from crawlers.pages.groups import Group, heading_text, listing_of
 from crawlers.pages.pictures import is_decoration
-from crawlers.pages.values import MAX_URL, MONEY, http_url
+from crawlers.pages.values import MAX_URL, MONEY, is_home
 
 NOT_A_PRODUCT = re.compile(  # what a link of a tile may do instead of showing the product
     r"[?&](add-to-cart|add_to_cart|remove|action|compare|sort|order|dir|filter|q|search)=|"
     r"/(cart|basket|wishlist|compare|login|account|checkout|search)(/|$)",
     re.IGNORECASE,
 )
-HOME_PATH = re.compile(r"^/*(?:(?:index|default|home)(?:\.\w{2,5})?)?/*$", re.IGNORECASE)
-HOME_VALUE = re.compile(r"^(?:[\w-]+/)?(?:home|index|start|frontpage)$", re.IGNORECASE)  # route=common/home
 LOGO = re.compile(r"(?:^|[\s_-])(?:logo|site-?(?:title|name|logo)|brand-?logo|masthead|navbar-brand)(?:$|[\s_-])", re.I)
 WORD = re.compile(r"[a-z]+")
 PLACES = {"odd", "even", "first", "last", "alt", "alternate", "left", "right", "middle"}  # of a tile among others
@@ -164,15 +162,6 @@ def links_below(page: Document) -> list[str]:
     return [url for url in below if not urlsplit(url).query]
 
 
-def is_home(url: str) -> bool:
-    """Whether ``url`` is a home page's, as shops write it: ``/``, ``/index.php``, ``/index.php?route=common/home``."""
-    parts = urlsplit(url)
-    if not HOME_PATH.search(parts.path):
-        return False
-    values = [value for _, value in parse_qsl(parts.query)]
-    return not values or any(HOME_VALUE.search(value) for value in values[:2])
-
-
 def _links(page: Document) -> Iterator[tuple[Element, str]]:
     """The links to other pages of the same site that do not stand beside the content."""
     site = (urlsplit(page.url).hostname or "").removeprefix("www.")
@@ -196,7 +185,7 @@ def _is_below(url: str, of: str) -> bool:
 def _usable(target: str, page: Document, site: str) -> str | None:
     if not target or target.startswith("#") or len(target) > MAX_URL or NOT_A_PRODUCT.search(target):
         return None
-    url = http_url(target, page)
+    url = page.http_url(target)
     if url is None or not f".{urlsplit(url).hostname}".endswith(f".{site}") or is_home(url):
         return None
     return url

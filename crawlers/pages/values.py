@@ -9,11 +9,11 @@ from collections.abc import Container, Iterable, Mapping
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, Protocol
-from urllib.parse import urldefrag, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urldefrag, urlsplit, urlunsplit
 
 from price_parser import Price
 
-from crawlers.pages.words import HOME
+from crawlers.pages.words import BACK, FOLLOWING, HOME, NEXT, PREVIOUS
 
 MAX_TEXT = 2000  # characters
 MAX_VALUES = 100  # of one field
@@ -72,6 +72,9 @@ CODE_OF_SYMBOL = {  # "$", "¥" and "kr" are left out: several countries use the
     "₺": "TRY",
 }
 
+HOME_PATH = re.compile(r"^/*(?:(?:index|default|home)(?:\.\w{2,5})?)?/*$", re.IGNORECASE)
+HOME_VALUE = re.compile(r"^(?:[\w-]+/)?(?:home|index|start|frontpage)$", re.IGNORECASE)  # route=common/home
+ARROWS = " <>«‹←→›»⟵⟶⇐⇒◀▶◄►"  # around the words of a link
 SEPARATORS = " \t\n/\\|>›»→·•-–—"  # between the entries of a trail
 
 
@@ -120,14 +123,37 @@ def clean_trail(values: Iterable[Any], here: Container[str | None], title: str |
     trail = [((clean_text(name) or "").strip(SEPARATORS), http_url(url, page)) for name, url in pairs]
     trail = [(name, url) for name, url in trail if name]
     homes = [place for place, (name, url) in enumerate(trail[:3]) if _is_home(name, url)]
-    del trail[: homes[-1] + 1 if homes else 0]  # a link back may stand before it
+    first = not homes and bool(trail) and BACK.search(trail[0][0].strip(ARROWS)) is not None
+    del trail[: homes[-1] + 1 if homes else int(first)]  # a link back may stand before it
+    trail = _without_switchers(trail)
     if trail and ((trail[-1][1] or "") in here or _is_cut(trail[-1][0], (title or "").strip(SEPARATORS))):
         del trail[-1]
     return [name for name, _ in trail]
 
 
+def is_home(url: str) -> bool:
+    """Whether ``url`` is a home page's, as shops write it: ``/``, ``/index.php``, ``/index.php?route=common/home``."""
+    parts = urlsplit(url)
+    if not HOME_PATH.search(parts.path):
+        return False
+    values = [value for _, value in parse_qsl(parts.query)]
+    return not values or any(HOME_VALUE.search(value) for value in values[:2])
+
+
 def _is_home(name: str, url: str | None) -> bool:
-    return name.lower() in HOME or (url is not None and urlsplit(url).path in ("", "/") and not urlsplit(url).query)
+    return name.lower() in HOME or (url is not None and is_home(url))
+
+
+def _without_switchers(trail: list[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
+    """``trail`` without links to the previous and the next product, and without one back behind it."""
+    names = [name.strip(ARROWS).lower() for name, _ in trail]
+    switches = any(name in PREVIOUS for name in names)
+    kept = [
+        entry
+        for name, entry in zip(names, trail, strict=True)
+        if name and name not in PREVIOUS and not FOLLOWING.search(name) and not (switches and name in NEXT)
+    ]
+    return kept[:-1] if len(kept) > 1 and BACK.search(kept[-1][0].strip(ARROWS)) else kept
 
 
 def _is_cut(name: str, title: str) -> bool:
