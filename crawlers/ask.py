@@ -29,10 +29,13 @@ WHY = {
     "robots": "its robots.txt forbids it to us",
     "robots_tag": "it asks robots such as ours to leave it alone (crawl.robots_tags of params.yaml)",
     "robots_unreachable": "its robots.txt cannot be had, so nobody knows what is allowed; try again later",
+    "no_such_host": "its host does not exist, or its name cannot be looked up from here",
+    "no_connection": "its server cannot be connected to; try again later",
     "blocked": "its host has no public address; name it in crawl.connect of params.yaml if it is in your network",
     "too_large": f"it is larger than {MAX_PAGE_BYTES:,} bytes",
     "bad_url": "expected http://... or https://...",
 }
+LATER = {"robots_unreachable", "no_connection"}  # the same request may succeed later
 
 
 def ask(
@@ -56,7 +59,7 @@ def ask(
         return asyncio.run(_ask(url, connect_map, user_agent, robots_tags, timeout_s))
     except RefusedError as refused:
         status = refused.outcome.status
-        kind = RetryError if status == "robots_unreachable" else InputError
+        kind = RetryError if status in LATER else InputError
         raise kind(f"{url}: {WHY.get(status, status)}") from None
     except TimeoutError:
         raise RetryError(f"{url}: no whole answer within {timeout_s:g} s") from None
@@ -81,7 +84,7 @@ async def _ask(
                     raise RefusedError("robots_unreachable", lasting=False) from error
                 return None
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise RefusedError(refusal(error) or "robots_unreachable", lasting=False) from error
+                raise RefusedError(refusal(error) or _unconnected(error), lasting=False) from error
             return response.body
 
         robots = Robots(robots_txt, robot)
@@ -90,6 +93,13 @@ async def _ask(
         if forbidden(said, robot, robots_tags):
             raise RefusedError("robots_tag")
         return response
+
+
+def _unconnected(error: Exception) -> str:
+    """Why robots.txt did not come: there may be no such host, or nobody who answers there."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "no_such_host"
+    return "no_connection" if isinstance(error, aiohttp.ClientConnectorError) else "robots_unreachable"
 
 
 async def _get(session: aiohttp.ClientSession, target: URL, max_bytes: int, robots: Robots | None) -> HttpResponse:

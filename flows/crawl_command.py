@@ -5,22 +5,25 @@ Results go to stdout. A page's texts are a stranger's: no control character of t
 
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from web_poet import HttpResponse
 
-from atlas_model.errors import InputError
+from atlas_model.errors import AtlasError, InputError
 from atlas_model.params import load_params
 from atlas_model.progress import say
 from atlas_model.yaml_files import read_yaml
 from crawlers.ask import ask
 from crawlers.identity import user_agent
-from crawlers.items import COLUMNS
+from crawlers.items import COLUMNS, Listing
+from crawlers.pages.bodies import not_a_page
 from crawlers.pages.profile import Profile
-from crawlers.pages.registry import Shop, shop_from, shop_of
+from crawlers.pages.registry import Shop, kind_of, shop_from, shop_of
 from crawlers.pages.saved import Kind, SavedPage, read_page
+from crawlers.sitemaps import read_sitemap
 from flows.printing import printable
 from flows.stages.connections import connections
 
@@ -35,6 +38,7 @@ SHOWN = {  # fields, in the order in which they are printed
 }  # fmt: skip
 EXTRAS = {"sub_categories", "canonical_url", "brand", "gtin", "mpn"}  # nothing is missing without them
 MAX_LINES = 30  # of one field
+DEMO = ".demo.test"  # the shops of crawlers/shop
 HTML = "text/html; charset=utf-8"
 
 
@@ -48,8 +52,8 @@ def try_page(url: str, kind: Kind | None, file: Path | None, profile: Path | Non
         profile: a shop's YAML file to read it with, instead of the one that the host has.
     """
     shop = _shop(url, profile)
-    page = _read(url, kind, file, shop)
-    _print(page, shop)
+    page, found = _read(url, kind, file, shop)
+    _print(page, shop, found)
     return int(bool(_missing(page) & NEEDED[page.kind]))
 
 
@@ -64,10 +68,12 @@ def record_page(url: str, kind: Kind | None, file: Path | None, profile: Path | 
         folder: where to; None: below tests/pages, named after the host.
     """
     shop = _shop(url, profile)
-    page = _read(url, kind, file, shop)
+    page, found = _read(url, kind, file, shop)
+    if found == "sitemap":
+        raise InputError(f"{printable(url)}: expected a page, got a sitemap, which no profile reads")
     path = _free_path(folder or SAVED_PAGES / _host(url), page)
     page.save(path)
-    _print(page, shop)
+    _print(page, shop, found)
     say(f"saved: {path.with_suffix('.html')} and {path}: mend what is wrong in the second, and it is a test")
     return int(bool(_missing(page) & NEEDED[page.kind]))
 
@@ -86,29 +92,34 @@ def _host(url: str) -> str:
     return host
 
 
-def _read(url: str, kind: Kind | None, file: Path | None, shop: Shop) -> SavedPage:
+def _read(url: str, kind: Kind | None, file: Path | None, shop: Shop) -> tuple[SavedPage, str | None]:
+    """The page, and what it is; a page that is neither is read as a product's."""
     response = _ask(url) if file is None else _from_file(url, file)
     if file is None and shop.browser is not None:
         say(f"{shop.name}: a crawl opens its pages in a browser; this is the page without what its scripts build.")
     content_type = response.headers.get("Content-Type", HTML)
-    if kind is not None:
-        return SavedPage(kind, str(response.url), content_type, response.body, read_page(kind, shop, response))
-    listing, product = (
-        SavedPage(one, str(response.url), content_type, response.body, read_page(one, shop, response))
-        for one in ("listing", "product")
+    if what := not_a_page(response):
+        raise InputError(f"{printable(str(response.url))}: expected a page, got {printable(what)}")
+    if kind is None and (sitemap := read_sitemap(str(response.url), response.body)):
+        item = asdict(Listing(sitemap.urls, sub_categories=sitemap.sitemaps))
+        return SavedPage("listing", str(response.url), content_type, response.body, item), "sitemap"
+    try:
+        found = kind or kind_of(shop, response)
+        item = read_page("listing" if found == "listing" else "product", shop, response)
+    except Exception as error:  # whatever a stranger's page does to a parser
+        raise AtlasError(
+            f"{printable(str(response.url))}: cannot be read, which is a fault of crawlers/pages: {error!r}"
+        ) from error
+    page = SavedPage(
+        "listing" if found == "listing" else "product", str(response.url), content_type, response.body, item
     )
-    return product if _is_product(product.item, listing.item, shop) else listing
-
-
-def _is_product(product: dict[str, Any], listing: dict[str, Any], shop: Shop) -> bool:
-    """By the URL, where the shop's profile knows; else what has all of a product, or nothing of a listing."""
-    if shop.product_url is not None:
-        return shop.product_url.search(product["url"]) is not None
-    return all(product[field] for field in ("name", "price", "images")) or not listing["items"]
+    return page, found
 
 
 def _ask(url: str) -> HttpResponse:
     crawl = load_params().crawl
+    if _host(url).endswith(DEMO):  # which runs for crawls with this source
+        crawl = crawl.model_copy(update={"source": "demo"})
     with connections(crawl) as connect_map:
         return ask(
             url,
@@ -140,8 +151,9 @@ def _missing(page: SavedPage) -> set[str]:
     return {field for field in SHOWN[page.kind] if not page.item[field]} - EXTRAS
 
 
-def _print(page: SavedPage, shop: Shop) -> None:
-    sys.stdout.write(f"{printable(page.url)}: a {page.kind}, read as {shop.name}\n")
+def _print(page: SavedPage, shop: Shop, found: str | None) -> None:
+    what = f"a {found}" if found else "neither a product's page nor a listing, as it seems"
+    sys.stdout.write(f"{printable(page.url)}: {what}, read as {shop.name}\n")
     for field in SHOWN[page.kind]:
         if page.item[field]:
             source = page.item["field_sources"].get(field, "")

@@ -89,6 +89,77 @@ def test_a_page_of_no_use_fails(shop: Shop, capsys: pytest.CaptureFixture[str]) 
     )
 
 
+def test_the_kind_of_page_is_told(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(path: str) -> str:
+        attempt(path)
+        return capsys.readouterr().out.partition("\n")[0].partition(": ")[2]
+
+    grid = str(LISTING.body).replace("<h1>", "<img src=/banner.jpg><div class=gallery><img src=/b.jpg></div><h1>")
+    shop.pages["/grid"] = Reply(grid.replace("</h1>", "</h1><p>Free delivery from <b class=price>20 €</b></p>"))
+    shop.pages["/about"] = Reply("<h1>About us</h1><p>We sell shirts.</p>")
+    shop.pages["/bought"] = Reply(str(PRODUCT.body) + "<h2>You may also like</h2><div>" + str(LISTING.body) + "</div>")
+    shop.pages["/map.xml"] = Reply(
+        '<?xml version="1.0"?><urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"><url>'
+        "<loc>http://shop.test/p/1</loc></url></urlset>",
+        headers={"Content-Type": "text/xml"},
+    )
+    assert printed("/grid").startswith("a listing")
+    assert printed("/bought").startswith("a product")
+    assert printed("/about").startswith("neither a product's page nor a listing")
+    assert printed("/map.xml").startswith("a sitemap")
+
+
+@pytest.mark.parametrize("name", ["page", "-"], ids=["served", "file"])
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(60), "a JPEG image"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a PNG image"),
+        (b"RIFF\x24\0\0\0WEBPVP8 ", "a WebP image"),
+        (b"%PDF-1.7\n%\xe2", "a PDF file"),
+        (b"PK\x03\x04\x14\0", "a ZIP archive"),
+        (b"\0\1\2\3", "binary data"),
+    ],
+)
+def test_what_is_no_page_is_refused(
+    shop: Shop, tmp_path: Path, name: str, body: bytes, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.pages["/p/9"] = Reply(body)
+    (tmp_path / "page").write_bytes(body)
+    assert attempt("/p/9", *(["--file", "page"] if name == "-" else [])) == 2
+    assert capsys.readouterr().err == f"error: http://{HOST}/p/9: expected a page, got {what}\n"
+
+
+def test_a_host_that_does_not_exist_is_called_so(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["crawl", "try", "http://no-such-host.invalid/p/1"]) == 2
+    assert "its host does not exist" in capsys.readouterr().err
+
+
+def test_a_server_that_is_not_there_is_called_so(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["crawl"]["connect"] = {HOST: "127.0.0.1:1"}  # where nobody listens
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert attempt("/p/1") == 1
+    assert "its server cannot be connected to" in capsys.readouterr().err
+
+
+def test_a_fault_of_the_readers_is_no_traceback(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("deep inside")
+
+    monkeypatch.setattr("flows.crawl_command.read_page", fail)
+    assert attempt("/p/1") == 1
+    assert "cannot be read, which is a fault of crawlers/pages: RuntimeError('deep inside')" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_pages_of_the_demo_shop_are_read_whatever_is_crawled(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["crawl", "try", "http://shop-c.demo.test/category/shirts/"]) == 0
+    assert "a listing, read as shop_c" in capsys.readouterr().out
+
+
 def test_a_file_is_read_without_asking_anybody(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "page.html").write_text("<h1>Kept</h1><main><img src=/1.jpg></main>")
     (tmp_path / "own.yaml").write_text(f"hosts: [{HOST}]\nproduct: {{title: main, sku: {{url: 'p/(.*)'}}}}")

@@ -13,6 +13,7 @@ from web_poet import HttpResponse, WebPage, field
 from crawlers.items import Listing, Product
 from crawlers.pages.document import Document
 from crawlers.pages.numbers import clean_brand, clean_gtin, clean_mpn, clean_sku
+from crawlers.pages.page_kind import LISTING
 from crawlers.pages.profile import Profile
 from crawlers.pages.reading import Reading
 from crawlers.pages.stock import stock_of
@@ -67,6 +68,12 @@ class ListingPage(WebPage[Listing]):
         """URL of the category's next page: as a profile says, else as the page says, else by a platform's habit."""
         items = self.items
         return None if self.reading.leads_to_itself else self.reading.next_page("next_page", counting=bool(items))
+
+    @property
+    def kind(self) -> str | None:
+        """``product`` or ``listing``; None where the page looks like neither."""
+        known: str | None = self.reading.kind
+        return known or (LISTING if self.items else None)
 
     @field
     def sub_categories(self) -> Any:

@@ -81,6 +81,13 @@ async def read_product(shop: Shop, response: HttpResponse) -> Product:
     return await shop.product(response, shop.profile, platforms()).to_item()
 
 
+def kind_of(shop: Shop, response: HttpResponse) -> str | None:
+    """Whether a page is a ``product``'s or a ``listing``; None where it looks like neither."""
+    if shop.product_url is not None:
+        return "product" if shop.product_url.search(str(response.url)) else "listing"
+    return shop.listing(response, shop.profile, platforms()).kind
+
+
 @cache
 def platforms() -> tuple[Profile, ...]:
     """The profiles of platforms that many shops run on."""
