@@ -60,7 +60,7 @@ def resolved(text: str, page: Document) -> tuple[str, str] | None:
 
 
 def _stated(page: Document) -> Iterator[str]:
-    for xpath in STATED:
+    for xpath in STATED if page.mentions(b"urrency") else ():
         for value in page.elements(xpath)[:20]:
             if CODE.fullmatch(str(value).strip().upper()):
                 yield str(value).strip().upper()

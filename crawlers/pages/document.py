@@ -5,28 +5,35 @@ Knows neither shops nor fields; what it says of an element is what every shop's 
 
 import json
 import re
-from collections.abc import Container, Iterator
+import sys
 from functools import cache, cached_property
 from itertools import islice
+from operator import itemgetter
 from typing import Any
-from urllib.parse import parse_qsl, urljoin
+from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from lxml import etree
+from parsel import Selector
+from parsel.selector import create_root_node
 from web_poet import WebPage
 
+from crawlers.pages.elements import (
+    MAX_NAMES,
+    UNREAD,
+    Element,
+    above,
+    is_hidden,
+    is_margin,
+    is_small,
+    names_of,
+    text_of,
+    without_comments,
+)
 from crawlers.pages.values import http_url
-
-Element = etree._Element
 
 BOM = b"\xef\xbb\xbf"
 
-UNREAD = {"script", "style", "noscript", "template", "svg"}  # elements whose text nobody reads
 UNSHOWN = {"option", "title"}  # and whose text is not part of what a product's page says
-NAMES = {"class", "id", "itemprop", "aria-label"}  # attributes that say what an element is called
-BLOCKS = {"br", "dd", "div", "dt", "h1", "h2", "h3", "h4", "li", "ol", "p", "section", "table", "td", "th", "tr", "ul"}
-MAX_STEPS = 1000  # in and out of elements, on the way through a text
-MAX_DEPTH = 100  # elements around an element that are looked at
-MAX_NAMES = 500  # characters of a class, id or label that are looked at
 MAX_MATCHES = 100
 MAX_HEADINGS = 20
 MIN_SHARED = 25  # characters of a heading that stand in the page's title
@@ -37,22 +44,7 @@ MAX_BOX_HEIGHT = 6  # elements around a part of a tile
 NAMING = re.compile(r"^(route|rt|main_page|controller|_a|p|(products?|item|article|goods|p)?_?id)$", re.IGNORECASE)
 IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|avif)$", re.IGNORECASE)
 MAX_TEXTS = 4000  # in it
-MAX_ASKED = 12  # names that are asked for one by one
 MAX_SHORT = 300  # characters
-MAX_ANCHORS = 10_000  # elements that may be a page's heading
-MARGINS = {"nav", "footer", "aside", "dialog"}
-PARTS = {"main", "article"}  # that may have a header of their own
-OTHER = re.compile(  # names of what stands beside a page's own content
-    r"(?:^|[\s_-])(?:related|up-?sells?|cross-?sells?|recommend\w*|similar|recent\w*|also|viewed|mini-?cart|"
-    r"mega-?menu|menu|footer|newsletter|reviews?|comments?|payments?|share|social|cookies?|"
-    r"(?<!magnific-)(?<!image-)(?<!gallery-)popup(?![\s_-](?:gallery|images?|photos?))|modal-cart)(?:$|[\s_-])",
-    re.IGNORECASE,
-)
-HIDDEN = re.compile(
-    r"(?<![\w-])(hidden|hide|d-none|aok-hidden|is-hidden|display-none|u-hidden)(?![\w-])", re.IGNORECASE
-)
-NOT_SHOWN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
-MAX_HIDERS = 8  # elements around one, that may hide it
 CANONICAL = '/html/head/link[contains(concat(" ", @rel, " "), " canonical ")]/@href'
 
 
@@ -83,6 +75,14 @@ class Document:
             self._urls[target] = http_url(target, self)
         return self._urls[target]
 
+    def is_of_site(self, url: str) -> bool:
+        """Whether an absolute URL is of this page's host, with or without "www.", or of one below it."""
+        return f".{urlsplit(url).hostname}".endswith(self._site)
+
+    @cached_property
+    def _site(self) -> str:
+        return "." + (urlsplit(self.url).hostname or "").removeprefix("www.")
+
     @cached_property
     def canonical_url(self) -> str | None:
         """The page's own idea of its URL, as it stands there."""
@@ -103,10 +103,18 @@ class Document:
         """The HTML's elements and texts; None in a JSON response and in an empty one.
 
         Comments and processing instructions are taken out, and what stands behind them is kept: any reader may meet
-        them anywhere, and none has a use for them.
+        them anywhere, and none has a use for them. Parsed by lxml's own classes: those of `lxml.html`, which parsel
+        takes, ask Python about each element that is looked at, which takes a third of the time of a large page.
         """
-        root = None if self.data is not None else self._page.selector.root
+        if self.data is not None:
+            return None
+        root = create_root_node(self._page.response.text, etree.HTMLParser, base_url=self.url)
         return without_comments(root) if isinstance(root, Element) else None
+
+    @cached_property
+    def selector(self) -> Selector:
+        """What page objects of shops with code look with."""
+        return Selector(text="", type="html") if self.root is None else Selector(root=self.root, type="html")
 
     def mentions(self, text: bytes) -> bool:
         """Whether ``text`` stands anywhere in the source: cheaper than looking for an element."""
@@ -129,7 +137,7 @@ class Document:
         title = self._title.lower()
         ranks = [
             (
-                any(_is_margin(parent) for parent in above(heading)),
+                any(is_margin(parent) for parent in above(heading)),
                 text_of(heading).lower()[:MIN_SHARED] not in title,
                 is_hidden(heading),
             )
@@ -148,7 +156,7 @@ class Document:
         if self.heading is not None or len(title) < MIN_TITLE:
             return self.heading
         best: tuple[int, Element] | None = None
-        for element in islice(self.root.iter("*"), MAX_ANCHORS) if self.root is not None else ():
+        for element in () if self.root is None else _BEGINS(self.root, title=title, least=MIN_TITLE):
             text = " ".join((element.text or "")[:MAX_SHORT].split())
             if len(text) < MIN_TITLE or not title.startswith(text) or (best and len(text) <= best[0]):
                 continue
@@ -165,16 +173,22 @@ class Document:
         return [] if self.root is None else list(self.root.iter(*tags))
 
     @cached_property
-    def _named(self) -> list[tuple[Element, str]]:
-        named = (
-            (element, names_of(element))
-            for element in self.elements("//body//*[@class or @id or @itemprop or @aria-label]")
-        )
-        return [(element, name) for element, name in named if element.tag not in UNREAD]
+    def _named(self) -> dict[str, list[tuple[int, Element]]]:
+        """What elements of the body are called -> those elements and their places: few names are many elements'."""
+        calls: dict[tuple[str | None, ...], list[tuple[int, Element]]] = {}
+        for place, element in enumerate(() if self.root is None else _NAMED(self.root)):
+            get = element.get
+            own = (get("class"), get("id"), get("itemprop"), get("aria-label"))
+            calls.setdefault(own, []).append((place, element))
+        named: dict[str, list[tuple[int, Element]]] = {}
+        for found in calls.values():
+            named.setdefault(names_of(found[0][1]), []).extend(found)
+        return named
 
     def called(self, pattern: re.Pattern[str]) -> list[Element]:
         """The elements whose class, id or label holds ``pattern``."""
-        return [element for element, name in self._named if pattern.search(name)]
+        found = [one for name, elements in self._named.items() if pattern.search(name) for one in elements]
+        return [element for _, element in sorted(found, key=_PLACE) if element.tag not in UNREAD]
 
     @cached_property
     def main(self) -> Element | None:
@@ -192,44 +206,39 @@ class Document:
     def texts(self) -> list[tuple[Element, str]]:
         """The short texts of the main part, in order, each with the element that it stands in."""
         texts: list[tuple[Element, str]] = []
-        around: list[Element] = []  # the current element and those that it is in
-        for element in () if self.main is None else self.main.iter("*"):
-            parent = element.getparent()
-            while around and around[-1] is not parent:
-                tail = around.pop().tail
-                if tail and around:
-                    _add_text(texts, around[-1], tail)
-            around.append(element)
-            if (text := element.text) and element.tag not in UNREAD and element.tag not in UNSHOWN:
-                _add_text(texts, element, text)
-        while len(around) > 1:
-            tail = around.pop().tail
-            if tail:
-                _add_text(texts, around[-1], tail)
+        for text in () if self.main is None else _SHORT_TEXTS(self.main):
+            holder = text.getparent()
+            if text.is_tail:
+                holder = holder.getparent()
+            elif holder.tag in UNREAD or holder.tag in UNSHOWN:
+                continue
+            if plain := " ".join(text.split()):  # XPath takes a no-break space for a text
+                texts.append((holder, plain))
+            if len(texts) == MAX_TEXTS:
+                break
         return texts
 
     @cached_property
-    def plain_texts(self) -> list[str]:
-        """The distinct ones of `texts`, in no order, and some that nobody reads: quick to look through."""
-        if self.main is None:
-            return []
-        return [" ".join(text.split()) for text in set(_SHORT_TEXTS(self.main)) if not text.isspace()]
+    def plain_texts(self) -> set[str]:
+        """The distinct ones of `texts`."""
+        return {text for _, text in self.texts}
 
     def called_in_main(self, pattern: re.Pattern[str]) -> list[Element]:
-        """The elements of the main part whose class, id or label holds ``pattern``: few names are many elements'."""
-        names = [name for name in self._names_in_main if pattern.search(name[:MAX_NAMES])]
-        if not names:
+        """The elements of the main part whose class, id or label holds ``pattern``."""
+        found = [one for name, elements in self._named.items() if pattern.search(name) for one in elements]
+        if not found or self.main is None:
             return []
-        if len(names) <= MAX_ASKED:
-            asked = {f"n{place}": name for place, name in enumerate(names)}
-            found = _by_names(len(names))(self.main, **asked)
-        else:
-            found = [element for element in _NAMED(self.main) if pattern.search(names_of(element))]
-        return [element for element in found if element.tag not in UNREAD]
+        first, last = self._main_places
+        inside = sorted((one for one in found if first <= one[0] < last), key=_PLACE)
+        return [element for _, element in inside if element.tag not in UNREAD]
 
     @cached_property
-    def _names_in_main(self) -> set[str]:
-        return set() if self.main is None else set(_NAMES(self.main))
+    def _main_places(self) -> tuple[int, int]:
+        """The places, among the named elements of the body, of those in the main part."""
+        if self.main is None or self.main.tag in ("html", "body"):
+            return 0, sys.maxsize
+        before = int(_NAMED_BEFORE(self.main))
+        return before, before + int(_NAMED_INSIDE(self.main))
 
     def tested_as(self, pattern: re.Pattern[str]) -> list[Element]:
         """The elements of the main part that their shop's own tests call by names that hold ``pattern``."""
@@ -247,14 +256,14 @@ class Document:
             if node in self._above_heading or node.tag == "body":
                 return False
             if node not in self._margins:
-                self._margins[node] = _is_margin(node)
+                self._margins[node] = is_margin(node)
             if self._margins[node]:
                 return True
         return False
 
     def is_in_margin(self, element: Element) -> bool:
         """Whether ``element`` stands in the page's header, footer, or menus, whatever else is in there."""
-        return any(_is_margin(node) for node in above(element) if node.tag not in ("body", "html"))
+        return any(is_margin(node) for node in above(element) if node.tag not in ("body", "html"))
 
     def in_box(self, element: Element) -> bool:
         """Whether ``element`` is part of a tile that shows another product: one with an image that links elsewhere."""
@@ -312,17 +321,15 @@ class Document:
 
 
 _COUNT = etree.XPath("count(descendant::*)")
-_SHORT_TEXTS = etree.XPath(f"descendant::text()[string-length(.) < {MAX_SHORT}]", smart_strings=False)
-_IS_NAME = " or ".join(f"name() = '{name}'" for name in sorted(NAMES))
-_NAMES = etree.XPath(f"descendant-or-self::*/@*[{_IS_NAME}]", smart_strings=False)
-_NAMED = etree.XPath("descendant-or-self::*[@class or @id or @itemprop or @aria-label]")
-
-
-@cache
-def _by_names(count: int) -> etree.XPath:
-    """Elements that have one of ``count`` names."""
-    tests = (f"@{name} = $n{place}" for place in range(count) for name in sorted(NAMES))
-    return etree.XPath(f"descendant-or-self::*[{' or '.join(tests)}]")
+_SHORT_TEXTS = etree.XPath(f"descendant::text()[string-length(.) < {MAX_SHORT} and normalize-space(.)]")
+_IS_NAMED = "[@class or @id or @itemprop or @aria-label]"
+_NAMED = etree.XPath(f"/html/body/descendant::*{_IS_NAMED}")
+_NAMED_BEFORE = etree.XPath(
+    f"count(preceding::*{_IS_NAMED}[ancestor::body]) + count(ancestor::*{_IS_NAMED}[ancestor::body])"
+)
+_NAMED_INSIDE = etree.XPath(f"count(descendant-or-self::*{_IS_NAMED})")
+_PLACE = itemgetter(0)
+_BEGINS = etree.XPath("//*[text()[1][string-length(.) >= $least and starts-with($title, normalize-space(.))]]")
 
 
 TESTED_BY = ("data-qa", "data-test")
@@ -336,72 +343,3 @@ def _compiled(xpath: str) -> etree.XPath:
 
 def _naming(query: str) -> dict[str, str]:
     return {name.lower(): value for name, value in parse_qsl(query[:MAX_NAMES]) if NAMING.search(name)}
-
-
-def without_comments(root: Element) -> Element:
-    """``root`` without comments, processing instructions and entities below it."""
-    etree.strip_tags(root, etree.Comment, etree.ProcessingInstruction, etree.Entity)
-    return root
-
-
-def is_small(element: Element, parts: int) -> bool:
-    """Whether ``element`` has less than ``parts`` elements, itself included."""
-    return len(list(islice(element.iter("*"), parts))) < parts
-
-
-def is_hidden(element: Element) -> bool:
-    """Whether an element, or one around it, is not shown, as far as its own attributes say."""
-    return any(
-        node.get("hidden") is not None
-        or HIDDEN.search(node.get("class", ""))
-        or NOT_SHOWN.search(node.get("style", ""))
-        or node.get("aria-hidden") == "true"
-        for node in (element, *above(element, MAX_HIDERS))
-    )
-
-
-def above(element: Element, height: int = MAX_DEPTH) -> Iterator[Element]:
-    """The elements around ``element``, the nearest first, as far as ``height``."""
-    return islice(element.iterancestors(), height)
-
-
-def names_of(element: Element) -> str:
-    """What an element is called: its class, id and label."""
-    get = element.get
-    name = f"{get('class', '')[:MAX_NAMES]} {get('id', '')[:MAX_NAMES]} {get('itemprop', '')[:MAX_NAMES]} "
-    return name + get("aria-label", "")[:MAX_NAMES]
-
-
-def _add_text(texts: list[tuple[Element, str]], holder: Element, text: str) -> None:
-    if len(text) < MAX_SHORT and not text.isspace() and len(texts) < MAX_TEXTS:
-        texts.append((holder, " ".join(text.split())))
-
-
-def text_of(element: Element, without: Container[Element] = ()) -> str:
-    """The text that a reader of the page sees, as far as that can be known without its style sheets.
-
-    Args:
-        element: whose text.
-        without: parts of it that are left out.
-    """
-    parts: list[str] = []
-    walk = etree.iterwalk(element, events=("start", "end", "comment", "pi"))
-    for event, node in islice(walk, MAX_STEPS):
-        block = node.tag in BLOCKS
-        if event == "start":
-            if node.tag in UNREAD or node in without:
-                walk.skip_subtree()
-            else:
-                parts += [" " if block else "", node.text or ""]
-        elif node is not element:
-            parts += [" " if block else "", node.tail or ""]
-    return " ".join("".join(parts).split())
-
-
-def _is_margin(element: Element) -> bool:
-    if element.tag == "header":  # of the page, which leads elsewhere, not of a part of it
-        around = element.getparent()
-        if around is None or around.tag == "body":
-            return around is not None
-        return not any(node.tag in PARTS for node in above(element)) and next(element.iter("a"), None) is not None
-    return element.tag in MARGINS or OTHER.search(names_of(element)) is not None

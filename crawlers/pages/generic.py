@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from parsel import Selector
 from web_poet import HttpResponse, WebPage, field
 
 from crawlers.items import Listing, Product
@@ -50,6 +51,11 @@ class ListingPage(WebPage[Listing]):
     ) -> None:
         super().__init__(response)
         self.reading = Reading(Document(self), profile, platforms)
+
+    @property
+    def selector(self) -> Selector:
+        """The page, parsed once for all."""
+        return self.reading.document.selector
 
     class Processors:
         """What cleans each field."""
@@ -100,6 +106,11 @@ class ProductPage(WebPage[Product]):
     ) -> None:
         super().__init__(response)
         self.reading = Reading(Document(self), profile, platforms)
+
+    @property
+    def selector(self) -> Selector:
+        """The page, parsed once for all."""
+        return self.reading.document.selector
 
     class Processors:
         """What cleans each field."""

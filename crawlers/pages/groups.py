@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from lxml import etree
 
-from crawlers.pages.document import Document, Element, above, is_hidden, is_small, names_of, text_of
+from crawlers.pages.document import Document
+from crawlers.pages.elements import Element, above, is_hidden, is_small, names_of, text_of
 from crawlers.pages.listing_words import (
     BOX_HEADINGS,
     BOX_NAMES,

@@ -9,7 +9,8 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
-from crawlers.pages.document import Document, Element, above, is_small, names_of, text_of
+from crawlers.pages.document import Document
+from crawlers.pages.elements import Element, above, is_small, names_of, text_of
 from crawlers.pages.labelled import Labelled
 from crawlers.pages.numbers import clean_brand, clean_gtin, clean_mpn, clean_sku
 from crawlers.pages.pictures import (
@@ -104,7 +105,8 @@ class Heuristics:
         if self.prices.best is None:
             return None
         element, text = self.prices.best.element, self.prices.best.text
-        said = self._page.elements('//*[@itemprop="priceCurrency"]/@content | //@data-currency')
+        is_said = self._page.mentions(b"priceCurrency") or self._page.mentions(b"data-currency")
+        said = self._page.elements('//*[@itemprop="priceCurrency"]/@content | //@data-currency') if is_said else []
         parent = element.getparent()
         return str(said[0]) if said else text if parent is None or _has_symbol(text) else text_of(parent)
 

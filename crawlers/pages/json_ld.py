@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from crawlers.pages.document import Document, Element
+from crawlers.pages.document import Document
+from crawlers.pages.elements import Element
 from crawlers.pages.nodes import MAX_DEPTH, Node
 
 MAX_SCRIPTS = 50  # of a page

@@ -11,7 +11,8 @@ from itertools import chain, islice
 
 from lxml import etree
 
-from crawlers.pages.document import Document, Element, above, is_hidden, names_of, text_of
+from crawlers.pages.document import Document
+from crawlers.pages.elements import Element, above, is_hidden, names_of, text_of
 from crawlers.pages.product_words import (
     BRAND_LABELS,
     BUY,
@@ -78,13 +79,14 @@ class Labelled:
     @cached_property
     def _values(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        if not any(_labelled(text)[0] for text in self._page.plain_texts if len(text) <= MAX_PAIR):
+        labels = {
+            text: label for text in self._page.plain_texts if len(text) <= MAX_PAIR and (label := _labelled(text))[0]
+        }
+        if not labels:
             return found
         texts = self._page.texts
         for place, (element, text) in enumerate(texts):
-            if len(text) > MAX_PAIR:
-                continue
-            field, value = _labelled(text)
+            field, value = labels.get(text, (None, None))
             if field and value is None:
                 value = _behind(element, texts[place + 1 : place + 3])
             if field and value and not self._page.is_aside(element) and not is_hidden(element):
@@ -113,10 +115,10 @@ class Labelled:
         return self._button == IN_STOCK and self.stock != OUT_OF_STOCK
 
     def _stock_texts(self) -> Iterator[str]:
-        if not any(stock_in(text) for text in self._page.plain_texts if len(text) <= MAX_STOCK_TEXT):
-            return
-        for element, text in self._page.texts:
-            if len(text) > MAX_STOCK_TEXT or not (stock := stock_in(text)):
+        short = (text for text in self._page.plain_texts if len(text) <= MAX_STOCK_TEXT)
+        said = {text: stock for text in short if (stock := stock_in(text))}
+        for element, text in self._page.texts if said else ():
+            if (stock := said.get(text)) is None:
                 continue
             parent = element.getparent()
             named = OF_STOCK.search(names_of(element)) or (parent is not None and OF_STOCK.search(names_of(parent)))

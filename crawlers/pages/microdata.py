@@ -2,10 +2,12 @@
 
 from lxml import etree
 
-from crawlers.pages.document import Document, Element, text_of
+from crawlers.pages.document import Document
+from crawlers.pages.elements import Element, text_of
 from crawlers.pages.nodes import MAX_DEPTH, Node, unescaped
 from crawlers.pages.values import MAX_VALUES
 
+_PARTS = etree.XPath("//*[@itemscope or @itemprop]")
 MAX_NODES = 2000  # of a page
 VALUE_IN = {  # attribute -> elements whose value it is
     "href": ("a", "area", "link"),
@@ -26,24 +28,24 @@ def microdata(page: Document) -> list[Node]:
     if page.root is None or not page.mentions(b"itemprop"):
         return []
     top: list[Node] = []
-    scopes: list[Node] = []  # those that the current element is in
-    for event, element in etree.iterwalk(page.root, events=("start", "end")):
+    scopes: list[tuple[Element, Node]] = []  # those that the current element is in
+    for element in _PARTS(page.root):
+        around = next((node for node in element.iterancestors() if node.get("itemscope") is not None), None)
+        while scopes and scopes[-1][0] is not around:
+            scopes.pop()
         opens = element.get("itemscope") is not None
-        if event == "end":
-            del scopes[len(scopes) - opens :]
-            continue
         item: Node = {"@type": element.get("itemtype", "").split(), "@id": element.get("itemid")} if opens else {}
         names = element.get("itemprop", "").split()[:MAX_DEPTH]
         if names and scopes and len(scopes) < MAX_DEPTH:
             value = item if opens else _value(element, page)
             for name in names:
-                values = scopes[-1].setdefault(name, [])
+                values = scopes[-1][1].setdefault(name, [])
                 if isinstance(values, list) and len(values) < MAX_VALUES:
                     values.append(value)
         elif opens and len(top) < MAX_NODES:
             top.append(item)
         if opens:
-            scopes.append(item)
+            scopes.append((element, item))
     return top
 
 

@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from crawlers.pages.document import Document, Element, above, names_of
+from crawlers.pages.document import Document
+from crawlers.pages.elements import Element, above, names_of
 from crawlers.pages.groups import Group, distances, steps_up
 from crawlers.pages.heuristics import Heuristics
 from crawlers.pages.structured import SchemaOrg

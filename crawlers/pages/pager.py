@@ -7,7 +7,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from lxml import etree
 
-from crawlers.pages.document import Document, Element, above, is_small, names_of, text_of
+from crawlers.pages.document import Document
+from crawlers.pages.elements import Element, above, is_small, names_of, text_of
 from crawlers.pages.words import NEXT, PAGE_PARAMETERS, SIZE_PARAMETERS
 
 ARROWS = {"›", "»", "→", "⟩", "❯", "▶", "►", ">", ">>", "⇒", "⟶", "&rarr;"}  # only where a pager shows them

@@ -3,7 +3,7 @@
 import re
 from urllib.parse import unquote
 
-from crawlers.pages.document import Element, above
+from crawlers.pages.elements import Element, above
 from crawlers.pages.values import MAX_URL, url_path
 
 UNKNOWN = float("inf")  # px, of an image whose URL says no size: mostly the one that the others were made of

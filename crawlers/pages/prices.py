@@ -10,7 +10,8 @@ from decimal import Decimal
 from functools import cached_property
 from typing import NamedTuple
 
-from crawlers.pages.document import Document, Element, above, is_hidden, is_small, names_of, text_of
+from crawlers.pages.document import Document
+from crawlers.pages.elements import Element, above, is_hidden, is_small, names_of, text_of
 from crawlers.pages.values import BEFORE, BEHIND, parse_amount
 
 PRICES = re.compile(r"price|amount|preis|prix|precio|prezzo", re.IGNORECASE)

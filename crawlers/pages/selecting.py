@@ -10,7 +10,8 @@ import jmespath
 from lxml import etree, html
 from parsel.csstranslator import HTMLTranslator
 
-from crawlers.pages.document import Document, Element, text_of, without_comments
+from crawlers.pages.document import Document
+from crawlers.pages.elements import Element, text_of, without_comments
 from crawlers.pages.pager import with_number
 from crawlers.pages.pictures import pictures_of
 from crawlers.pages.profile import DetailsSelector, PageUrl, Profile, Rewrite, Selector

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
-from crawlers.pages.document import Document, text_of
+from crawlers.pages.document import Document
+from crawlers.pages.elements import text_of
 from crawlers.pages.nodes import (
     Node,
     elements_of,

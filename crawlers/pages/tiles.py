@@ -13,7 +13,8 @@ from itertools import islice
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from crawlers.pages.document import Document, Element, above, is_small, names_of, text_of
+from crawlers.pages.document import Document
+from crawlers.pages.elements import Element, above, is_small, names_of, text_of
 from crawlers.pages.groups import Group, heading_text, listing_of
 from crawlers.pages.pictures import is_decoration
 from crawlers.pages.values import MAX_URL, MONEY, is_home
@@ -158,37 +159,47 @@ class Tiles:
 
 def links_below(page: Document) -> list[str]:
     """The URLs below this page's own in the same site's tree: mostly the narrower categories."""
-    below = {url: None for _, url in _links(page) if _is_below(url, page.url)}
-    return [url for url in below if not urlsplit(url).query]
+    path = urlsplit(page.url).path.rstrip("/")
+    if not path:
+        return []
+    below: dict[str, None] = {}
+    for link in page.tagged("a")[:MAX_LINKS]:
+        target = link.get("href", "#").strip()
+        if (target[:1] == "/" or "://" in target) and path not in target:
+            continue  # spares making most links of a page absolute
+        url = _usable(target, page)
+        if (
+            url
+            and url not in below
+            and _is_below(url, page.url)
+            and not urlsplit(url).query
+            and not page.is_aside(link)
+        ):
+            below[url] = None
+    return list(below)
 
 
 def _links(page: Document) -> Iterator[tuple[Element, str]]:
     """The links to other pages of the same site that do not stand beside the content."""
-    site = (urlsplit(page.url).hostname or "").removeprefix("www.")
     here = page.url.partition("#")[0]
-    known: dict[str, str | None] = {}
     for link in page.tagged("a")[:MAX_LINKS]:
-        target = link.get("href", "#").strip()
-        if target not in known:
-            known[target] = _usable(target, page, site)
-        url = known[target]
+        url = _usable(link.get("href", "#").strip(), page)
         if url and url != here and not page.is_aside(link) and not _is_logo(link):
             yield link, url
+
+
+def _usable(target: str, page: Document) -> str | None:
+    """Where a link of a tile may lead: to a page of the same site."""
+    if not target or target.startswith("#") or len(target) > MAX_URL or NOT_A_PRODUCT.search(target):
+        return None
+    url = page.http_url(target)
+    return url if url is not None and page.is_of_site(url) and not is_home(url) else None
 
 
 def _is_below(url: str, of: str) -> bool:
     """Whether the path of ``url`` leads on from that of another URL."""
     path = urlsplit(of).path.rstrip("/") + "/"
     return len(path) > 1 and urlsplit(url).path.startswith(path)
-
-
-def _usable(target: str, page: Document, site: str) -> str | None:
-    if not target or target.startswith("#") or len(target) > MAX_URL or NOT_A_PRODUCT.search(target):
-        return None
-    url = page.http_url(target)
-    if url is None or not f".{urlsplit(url).hostname}".endswith(f".{site}") or is_home(url):
-        return None
-    return url
 
 
 def _is_logo(link: Element) -> bool:
