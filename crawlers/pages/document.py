@@ -6,6 +6,7 @@ Knows neither shops nor fields; what it says of an element is what every shop's 
 import json
 import re
 import sys
+from collections import defaultdict
 from functools import cache, cached_property
 from itertools import islice
 from operator import itemgetter
@@ -175,14 +176,14 @@ class Document:
     @cached_property
     def _named(self) -> dict[str, list[tuple[int, Element]]]:
         """What elements of the body are called -> those elements and their places: few names are many elements'."""
-        calls: dict[tuple[str | None, ...], list[tuple[int, Element]]] = {}
-        for place, element in enumerate(() if self.root is None else _NAMED(self.root)):
+        elements = [] if self.root is None else _NAMED(self.root)
+        calls: defaultdict[tuple[str | None, ...], list[int]] = defaultdict(list)
+        for place, element in enumerate(elements):
             get = element.get
-            own = (get("class"), get("id"), get("itemprop"), get("aria-label"))
-            calls.setdefault(own, []).append((place, element))
-        named: dict[str, list[tuple[int, Element]]] = {}
-        for found in calls.values():
-            named.setdefault(names_of(found[0][1]), []).extend(found)
+            calls[get("class"), get("id"), get("itemprop"), get("aria-label")].append(place)
+        named: defaultdict[str, list[tuple[int, Element]]] = defaultdict(list)
+        for places in calls.values():
+            named[names_of(elements[places[0]])] += [(place, elements[place]) for place in places]
         return named
 
     def called(self, pattern: re.Pattern[str]) -> list[Element]:

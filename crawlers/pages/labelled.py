@@ -38,6 +38,8 @@ KINDS = {
     for label in labels
 }
 EDGES = " \t:：#.,()[]<>〈〉【】*•-–—·|"  # around a label
+OPENING = EDGES + "〈【("
+BEGINNINGS = {label[:2] for label in KINDS}  # spares most texts the patterns below
 MARKS = EDGES + "✓✔!"  # around a text about stock
 PHRASES: dict[str, list[tuple[str, str]]] = {}  # two letters -> what begins so, and means; sold out first
 for stock, phrases in ((OUT_OF_STOCK, SOLD_OUT), (PRE_ORDER, PRE_ORDERED), (IN_STOCK, ON_SALE)):
@@ -150,6 +152,8 @@ def stock_in(text: str) -> str | None:
 
 def _labelled(text: str) -> tuple[str | None, str | None]:
     """The field that ``text`` is a label of, and the value behind it, if it is there."""
+    if text.lstrip(OPENING)[:2].lower() not in BEGINNINGS:
+        return None, None
     if len(text) <= MAX_LABEL and (field := KINDS.get(text.strip(EDGES).lower())):
         return field, None
     if not DIVIDED.search(text):

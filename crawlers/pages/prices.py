@@ -7,7 +7,7 @@ Knows no shop.
 import re
 from collections.abc import Iterator
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from crawlers.pages.document import Document
@@ -192,17 +192,26 @@ def _price_text(element: Element) -> str:
 
 
 def _is_past(element: Element) -> bool:
-    words = _words(element)
     return (
         element.tag in STRUCK
         or LINE_THROUGH.search(element.get("style", "")) is not None
-        or OLD_PRICE.search(words) is not None
-        or OTHER_PRICE.search(words) is not None
+        or _is_called_past(names_of(element))
     )
 
 
 def _words(element: Element) -> str:
-    return CAMEL.sub(" ", names_of(element)).replace("_", " ")
+    return _parted(names_of(element))
+
+
+@lru_cache(maxsize=4096)
+def _parted(names: str) -> str:
+    return CAMEL.sub(" ", names).replace("_", " ")
+
+
+@lru_cache(maxsize=4096)  # prices of a page are called alike
+def _is_called_past(names: str) -> bool:
+    words = _parted(names)
+    return OLD_PRICE.search(words) is not None or OTHER_PRICE.search(words) is not None
 
 
 def _around(element: Element) -> Iterator[Element]:
