@@ -7,9 +7,9 @@ import json
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import cache, cached_property
 from itertools import islice
-from operator import itemgetter
 from typing import Any
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
@@ -34,7 +34,7 @@ from crawlers.pages.values import http_url
 
 BOM = b"\xef\xbb\xbf"
 
-UNSHOWN = {"option", "title"}  # and whose text is not part of what a product's page says
+NOT_READ = UNREAD | {"option", "title"}  # and those whose text is not part of what a product's page says
 MAX_MATCHES = 100
 MAX_HEADINGS = 20
 MIN_SHARED = 25  # characters of a heading that stand in the page's title
@@ -174,22 +174,38 @@ class Document:
         return [] if self.root is None else list(self.root.iter(*tags))
 
     @cached_property
-    def _named(self) -> dict[str, list[tuple[int, Element]]]:
-        """What elements of the body are called -> those elements and their places: few names are many elements'."""
-        elements = [] if self.root is None else _NAMED(self.root)
+    def _elements(self) -> list[Element]:
+        """Those of the body, in order."""
+        return [] if self._body is None else list(self._body.iterdescendants("*"))
+
+    @cached_property
+    def _named(self) -> dict[str, list[int]]:
+        """What elements are called -> their places in the body: few names are many elements'."""
+        has_more = self.mentions(b"itemprop") or self.mentions(b"aria-label")
         calls: defaultdict[tuple[str | None, ...], list[int]] = defaultdict(list)
-        for place, element in enumerate(elements):
+        for place, element in enumerate(self._elements):
             get = element.get
-            calls[get("class"), get("id"), get("itemprop"), get("aria-label")].append(place)
-        named: defaultdict[str, list[tuple[int, Element]]] = defaultdict(list)
+            more = (get("itemprop"), get("aria-label")) if has_more else ()
+            calls[get("class"), get("id"), *more].append(place)
+        calls.pop((None,) * (4 if has_more else 2), None)
+        named: defaultdict[str, list[int]] = defaultdict(list)
         for places in calls.values():
-            named[names_of(elements[places[0]])] += [(place, elements[place]) for place in places]
+            named[names_of(self._elements[places[0]])] += places
         return named
+
+    @cached_property
+    def _body(self) -> Element | None:
+        return next((node for node in self.root if node.tag == "body"), None) if self.root is not None else None
 
     def called(self, pattern: re.Pattern[str]) -> list[Element]:
         """The elements whose class, id or label holds ``pattern``."""
-        found = [one for name, elements in self._named.items() if pattern.search(name) for one in elements]
-        return [element for _, element in sorted(found, key=_PLACE) if element.tag not in UNREAD]
+        return self._called(pattern, 0, sys.maxsize)
+
+    def _called(self, pattern: re.Pattern[str], first: int, last: int) -> list[Element]:
+        """Those from place ``first`` to ``last``."""
+        found = [place for name, places in self._named.items() if pattern.search(name) for place in places]
+        inside = (self._elements[place] for place in sorted(found) if first <= place < last)
+        return [element for element in inside if element.tag not in UNREAD]
 
     @cached_property
     def main(self) -> Element | None:
@@ -206,18 +222,7 @@ class Document:
     @cached_property
     def texts(self) -> list[tuple[Element, str]]:
         """The short texts of the main part, in order, each with the element that it stands in."""
-        texts: list[tuple[Element, str]] = []
-        for text in () if self.main is None else _SHORT_TEXTS(self.main):
-            holder = text.getparent()
-            if text.is_tail:
-                holder = holder.getparent()
-            elif holder.tag in UNREAD or holder.tag in UNSHOWN:
-                continue
-            if plain := " ".join(text.split()):  # XPath takes a no-break space for a text
-                texts.append((holder, plain))
-            if len(texts) == MAX_TEXTS:
-                break
-        return texts
+        return [] if self.main is None else list(islice(_texts_in(self.main), MAX_TEXTS))
 
     @cached_property
     def plain_texts(self) -> set[str]:
@@ -226,20 +231,17 @@ class Document:
 
     def called_in_main(self, pattern: re.Pattern[str]) -> list[Element]:
         """The elements of the main part whose class, id or label holds ``pattern``."""
-        found = [one for name, elements in self._named.items() if pattern.search(name) for one in elements]
-        if not found or self.main is None:
-            return []
-        first, last = self._main_places
-        inside = sorted((one for one in found if first <= one[0] < last), key=_PLACE)
-        return [element for _, element in inside if element.tag not in UNREAD]
+        return self._called(pattern, *self._main_places)
 
     @cached_property
     def _main_places(self) -> tuple[int, int]:
-        """The places, among the named elements of the body, of those in the main part."""
-        if self.main is None or self.main.tag in ("html", "body"):
+        """The places, among the elements of the body, of those in the main part."""
+        if self.main is None:
+            return 0, 0
+        if self.main.tag in ("html", "body"):
             return 0, sys.maxsize
-        before = int(_NAMED_BEFORE(self.main))
-        return before, before + int(_NAMED_INSIDE(self.main))
+        before = int(_BEFORE(self.main))
+        return before, before + int(_COUNT(self.main)) + 1
 
     def tested_as(self, pattern: re.Pattern[str]) -> list[Element]:
         """The elements of the main part that their shop's own tests call by names that hold ``pattern``."""
@@ -322,14 +324,7 @@ class Document:
 
 
 _COUNT = etree.XPath("count(descendant::*)")
-_SHORT_TEXTS = etree.XPath(f"descendant::text()[string-length(.) < {MAX_SHORT} and normalize-space(.)]")
-_IS_NAMED = "[@class or @id or @itemprop or @aria-label]"
-_NAMED = etree.XPath(f"/html/body/descendant::*{_IS_NAMED}")
-_NAMED_BEFORE = etree.XPath(
-    f"count(preceding::*{_IS_NAMED}[ancestor::body]) + count(ancestor::*{_IS_NAMED}[ancestor::body])"
-)
-_NAMED_INSIDE = etree.XPath(f"count(descendant-or-self::*{_IS_NAMED})")
-_PLACE = itemgetter(0)
+_BEFORE = etree.XPath("count((preceding::*|ancestor::*)[ancestor::body])")
 _BEGINS = etree.XPath("//*[text()[1][string-length(.) >= $least and starts-with($title, normalize-space(.))]]")
 
 
@@ -340,6 +335,40 @@ _TESTED = etree.XPath("descendant-or-self::*[@*[starts-with(name(), 'data-qa') o
 @cache
 def _compiled(xpath: str) -> etree.XPath:
     return etree.XPath(xpath)
+
+
+def _texts_in(part: Element) -> Iterator[tuple[Element, str]]:
+    """The short texts in ``part``, in order, each with the element that it stands in."""
+    after: list[tuple[Element | None, Element, str]] = []  # texts behind elements with children: what comes next
+    for element in part.iter("*"):
+        while after and after[-1][0] is element:
+            yield after.pop()[1:]
+        text = element.text
+        if text and len(text) < MAX_SHORT and (plain := " ".join(text.split())) and element.tag not in NOT_READ:
+            yield element, plain
+        if (
+            (text := element.tail)
+            and element is not part
+            and len(text) < MAX_SHORT
+            and (plain := " ".join(text.split()))
+        ):
+            holder = element.getparent()
+            if len(element):
+                after.append((_behind(element, part), holder, plain))
+            else:
+                yield holder, plain
+    while after:
+        yield after.pop()[1:]
+
+
+def _behind(element: Element, part: Element) -> Element | None:
+    """The element of ``part`` that comes after ``element`` and all that is in it."""
+    node: Element | None = element
+    while node is not None and node is not part:
+        if (following := node.getnext()) is not None:
+            return following
+        node = node.getparent()
+    return None
 
 
 def _naming(query: str) -> dict[str, str]:

@@ -37,14 +37,15 @@ KINDS = {
     )
     for label in labels
 }
+BEGINNING = 3  # letters; no phrase is shorter, and no label by more than one
 EDGES = " \t:：#.,()[]<>〈〉【】*•-–—·|"  # around a label
 OPENING = EDGES + "〈【("
-BEGINNINGS = {label[:2] for label in KINDS}  # spares most texts the patterns below
+BEGINNINGS = {label[:BEGINNING] for label in KINDS}  # spares most texts the patterns below
 MARKS = EDGES + "✓✔!"  # around a text about stock
-PHRASES: dict[str, list[tuple[str, str]]] = {}  # two letters -> what begins so, and means; sold out first
+PHRASES: dict[str, list[tuple[str, str]]] = {}  # three letters -> what begins so, and means; sold out first
 for stock, phrases in ((OUT_OF_STOCK, SOLD_OUT), (PRE_ORDER, PRE_ORDERED), (IN_STOCK, ON_SALE)):
     for phrase in phrases:
-        PHRASES.setdefault(phrase[:2], []).append((phrase, stock))
+        PHRASES.setdefault(phrase[:BEGINNING], []).append((phrase, stock))
 PAIR = re.compile(r"^[\s〈【(\[]*([^:：#]{2,40}?)\s*[:：#]+\s*(\S.*)$")
 DIVIDED = re.compile(r"[:：#]|\d")
 NUMBERED = re.compile(r"^([^\d:：]{2,30}?)[\s.]+((?=\S*\d)[\w./-]{3,40})$")  # "SKU 4711"
@@ -146,13 +147,17 @@ class Labelled:
 
 def stock_in(text: str) -> str | None:
     """What a short text says about being in stock."""
+    known = PHRASES.get(text.lstrip(MARKS)[:BEGINNING].lower())
+    if known is None:
+        return None
     plain = text.lower().strip(MARKS)
-    return next((stock for phrase, stock in PHRASES.get(plain[:2], ()) if plain.startswith(phrase)), None)
+    return next((stock for phrase, stock in known if plain.startswith(phrase)), None)
 
 
 def _labelled(text: str) -> tuple[str | None, str | None]:
     """The field that ``text`` is a label of, and the value behind it, if it is there."""
-    if text.lstrip(OPENING)[:2].lower() not in BEGINNINGS:
+    start = text.lstrip(OPENING)[:BEGINNING].lower()
+    if start not in BEGINNINGS and start[:-1] not in BEGINNINGS:
         return None, None
     if len(text) <= MAX_LABEL and (field := KINDS.get(text.strip(EDGES).lower())):
         return field, None

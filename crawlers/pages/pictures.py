@@ -1,6 +1,7 @@
 """From a picture's element to the URL of its largest version. Knows neither shops nor where a gallery is."""
 
 import re
+from functools import lru_cache
 from urllib.parse import unquote
 
 from crawlers.pages.elements import Element, above
@@ -49,11 +50,13 @@ MAX_SRCSET = 20_000  # characters
 SMALL_PX = 60  # a smaller picture without a larger version is an icon
 
 
+@lru_cache(maxsize=4096)  # asked several times of one picture
 def is_placeholder(url: str) -> bool:
     """Whether ``url`` is called what shops call the picture of a product that has none."""
     return PLACEHOLDER.search(unquote(url_path(url))) is not None
 
 
+@lru_cache(maxsize=4096)  # asked several times of one picture
 def is_decoration(url: str) -> bool:
     """Whether ``url`` is called like an icon or a logo."""
     return DECORATION.search(unquote(url_path(url))) is not None
@@ -64,6 +67,7 @@ def full_size(url: str) -> str:
     return MADE_OF.sub(r"\1", url)
 
 
+@lru_cache(maxsize=4096)  # asked several times of one picture
 def same_picture(url: str) -> str:
     """What all sizes of the picture at ``url`` have in common; the query counts where the path names no picture."""
     path, _, query = url.partition("?")
@@ -71,6 +75,7 @@ def same_picture(url: str) -> str:
     return SIZE.sub("", unquote("?".join([path.partition("://")[2] or path, *own])))
 
 
+@lru_cache(maxsize=4096)  # asked several times of one picture
 def pixels_of(url: str) -> float:
     """The width that ``url`` says the picture has, a guess where it says a word, else `UNKNOWN`."""
     path = unquote(url_path(url))
