@@ -70,8 +70,10 @@ class Document:
         except ValueError:
             return ""
 
-    def http_url(self, target: str) -> str | None:
+    def http_url(self, target: Any) -> str | None:
         """``target`` as `values.http_url` makes it; many links of a page say the same."""
+        if not isinstance(target, str):
+            return None
         if target not in self._urls:
             self._urls[target] = http_url(target, self)
         return self._urls[target]

@@ -57,6 +57,10 @@ class ListingPage(WebPage[Listing]):
         """The page, parsed once for all."""
         return self.reading.document.selector
 
+    def http_url(self, target: Any) -> str | None:
+        """See `Document.http_url`; the processors' way to it."""
+        return self.reading.document.http_url(target)
+
     class Processors:
         """What cleans each field."""
 
@@ -111,6 +115,10 @@ class ProductPage(WebPage[Product]):
     def selector(self) -> Selector:
         """The page, parsed once for all."""
         return self.reading.document.selector
+
+    def http_url(self, target: Any) -> str | None:
+        """See `Document.http_url`; the processors' way to it."""
+        return self.reading.document.http_url(target)
 
     class Processors:
         """What cleans each field."""

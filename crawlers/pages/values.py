@@ -224,7 +224,8 @@ def url_path(url: str) -> str:
 
 def http_urls(values: Iterable[Any], page: Joins) -> list[str]:
     """Those of ``values`` that are http(s) URLs, absolute, each once, in order."""
-    urls = (http_url(value, page) for value in values)
+    known = getattr(page, "http_url", None)  # of a page that remembers them: the same link is asked for often
+    urls = (http_url(value, page) if known is None else known(value) for value in values)
     return list(dict.fromkeys(url for url in urls if url))
 
 
