@@ -12,9 +12,11 @@ from web_poet import HttpResponse
 from atlas_model.errors import InputError
 from atlas_model.yaml_files import read_yaml
 from crawlers.pages import profile as profile_module
+from crawlers.pages.generic import ListingPage
 from crawlers.pages.profile import Profile, load_profiles
-from crawlers.pages.registry import PROFILES, shop_from, shop_of, shops_in
-from crawlers.pages.saved import Kind, read_page
+from crawlers.pages.registry import PROFILES, kind_of, shop_from, shop_of, shops_in
+from crawlers.pages.saved import Kind, SavedPage, read_page
+from crawlers.pages.selecting import recognises
 from crawlers.profiles import BrowserProfile, HostProfile
 
 ORIGINAL = {  # the shops of the original project
@@ -51,8 +53,25 @@ def test_the_original_shops_are_found_by_host_and_say_that_they_are_untested(hos
 def test_every_shipped_profile_is_a_shop_or_a_platform() -> None:
     profiles = load_profiles(PROFILES)
     platforms = {name for name, profile in profiles.items() if profile.detect}
-    assert platforms == {"shopify", "woocommerce", "magento", "prestashop"}
+    assert platforms == {
+        "shopify", "woocommerce", "magento", "prestashop", "opencart3", "opencart4", "zencart", "abantecart", "cubecart",
+        "evershop", "bigcommerce",
+    }  # fmt: skip
     assert set(profiles) >= platforms | set(ORIGINAL.values()) | {"shop_c"}
+
+
+@pytest.mark.parametrize(
+    "platform", ["opencart3", "opencart4", "zencart", "abantecart", "cubecart", "evershop", "bigcommerce"]
+)
+def test_a_platform_is_recognised_by_its_own_profile_alone(platform: str) -> None:
+    for kind in ("listing", "product"):
+        page = SavedPage.load(Path(__file__).parent / f"pages/{platform}/{kind}.json")
+        document = ListingPage(page.response).reading.document
+        found = [
+            name for name, one in load_profiles(PROFILES).items() if one.detect and recognises(one.detect, document)
+        ]
+        assert found == [platform]
+        assert kind_of(shop_of("unknown.example"), page.response) == kind
 
 
 def test_the_example_of_the_documentation_is_one() -> None:

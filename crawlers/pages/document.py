@@ -153,7 +153,7 @@ class Document:
         return " ".join(next((text_of(title) for title in self.tagged("title")), "").split())
 
     @cached_property
-    def _anchor(self) -> Element | None:
+    def anchor(self) -> Element | None:
         """The heading; on a page without any, the text that its title begins with."""
         title = self._title
         if self.heading is not None or len(title) < MIN_TITLE:
@@ -214,7 +214,7 @@ class Document:
         """The largest part of the page around its heading that is no larger than a product: a large page has more."""
         if self.root is None:
             return None
-        best = self._anchor
+        best = self.anchor
         for node in self._above_heading_in_order:
             if _COUNT(node) > MAX_MAIN:
                 break
@@ -318,7 +318,7 @@ class Document:
 
     @cached_property
     def _above_heading_in_order(self) -> list[Element]:
-        return [] if self._anchor is None else list(above(self._anchor))
+        return [] if self.anchor is None else list(above(self.anchor))
 
     @cached_property
     def _above_heading(self) -> set[Element]:

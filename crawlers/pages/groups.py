@@ -94,7 +94,7 @@ class Scores:
 
     def __init__(self, page: Document, groups: Sequence[Group]) -> None:
         self._page = page
-        heading = page.heading
+        heading = page.anchor
         if heading is not None and page.is_in_margin(heading):
             heading = None  # the shop's name
         self._heading = heading

@@ -115,7 +115,7 @@ def _is_outside(element: Element | None, tiles: set[Element]) -> bool:
 
 def _stands_below_price(page: Document, guesses: Heuristics, group: Group) -> bool:
     """Whether a price stands nearer to the page's heading than the tiles: they are beside a product."""
-    heading, price = page.heading, guesses.prices.best
+    heading, price = page.anchor, guesses.prices.best
     if heading is None or price is None or page.is_in_margin(heading):
         return False
     return steps_up(distances(heading), price.element) < group.apart

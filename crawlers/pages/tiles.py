@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from crawlers.pages.document import Document
 from crawlers.pages.elements import Element, above, is_small, names_of, text_of
 from crawlers.pages.groups import Group, heading_text, listing_of
-from crawlers.pages.pictures import is_decoration
+from crawlers.pages.pictures import LAZY, is_decoration
 from crawlers.pages.values import MAX_URL, MONEY, is_home
 
 NOT_A_PRODUCT = re.compile(  # what a link of a tile may do instead of showing the product
@@ -34,6 +34,7 @@ MAX_PARTS = 200  # elements of a tile
 MAX_HEIGHT = 8  # elements between a link and its tile
 MAX_LOGO = 4  # elements around the link of a logo
 MAX_TILE_TEXT = 1500  # characters; what says more is no tile
+MAX_HEADINGS = 2  # of a page that has one of its own
 MAX_BETWEEN = 20  # elements between two rows
 WHOLE = ("body", "main", "html")
 SAMPLE = 12  # tiles of a group that are looked into
@@ -68,9 +69,17 @@ class Tiles:
                 self._inside.setdefault(parent, []).append(link)
         self._images: Counter[Element] = Counter()  # element -> images in it
         for image in page.tagged("img")[:MAX_IMAGES]:
-            source = image.get("src", "")
+            source = next((image.get(name, "") for name in LAZY if image.get(name)), "")
             if source.startswith("data:") or not is_decoration(source):
                 self._images.update((image, *above(image, MAX_HEIGHT + 1)))
+
+    @cached_property
+    def _around_heading(self) -> set[Element]:
+        """What holds the page's own heading is no tile; a page may have tiles with headings and none of its own."""
+        heading = self._page.heading
+        if heading is None or self._page.is_in_margin(heading) or len(self._page.tagged("h1")) > MAX_HEADINGS:
+            return set()
+        return {heading, *above(heading)}
 
     @cached_property
     def listing(self) -> Group | None:
@@ -99,7 +108,7 @@ class Tiles:
         below: dict[Element, list[Element]] = {}
         for element in elements:
             parent = element.getparent()
-            if parent is not None and element.tag not in WHOLE:
+            if parent is not None and element.tag not in WHOLE and element not in self._around_heading:
                 below.setdefault(parent, []).append(element)
         rows: dict[tuple[object, ...], list[_Row]] = {}
         for parent, children in below.items():
@@ -140,7 +149,8 @@ class Tiles:
             return tiles
         narrower = {tile for tile in below if not _is_priced(tile, text_of(tile))}
         others = [tile for tile in tiles if tile not in narrower]
-        return others if others and all(_is_priced(tile, text_of(tile)) for tile in others[:SAMPLE]) else tiles
+        priced = _share(_is_priced(tile, text_of(tile)) for tile in others[:SAMPLE])
+        return others if priced >= ALIKE else tiles
 
     def _shows_one(self, element: Element) -> bool:
         """Whether it shows one product: of several, each has a picture, and mostly a title."""

@@ -74,6 +74,7 @@ CODE_OF_SYMBOL = {  # "$", "¥" and "kr" are left out: several countries use the
 
 HOME_PATH = re.compile(r"^/*(?:(?:index|default|home)(?:\.\w{2,5})?)?/*$", re.IGNORECASE)
 HOME_VALUE = re.compile(r"^(?:[\w-]+/)?(?:home|index|start|frontpage)$", re.IGNORECASE)  # route=common/home
+OF_VISITORS = {"language", "lang", "locale", "currency", "zenid", "sid", "phpsessid"}  # parameters
 ARROWS = " <>«‹←→›»⟵⟶⇐⇒◀▶◄►"  # around the words of a link
 SEPARATORS = " \t\n/\\|>›»→·•-–—"  # between the entries of a trail
 
@@ -136,8 +137,7 @@ def is_home(url: str) -> bool:
     parts = urlsplit(url)
     if not HOME_PATH.search(parts.path):
         return False
-    values = [value for _, value in parse_qsl(parts.query)]
-    return not values or any(HOME_VALUE.search(value) for value in values[:2])
+    return all(HOME_VALUE.search(value) or name.lower() in OF_VISITORS for name, value in parse_qsl(parts.query))
 
 
 def _is_home(name: str, url: str | None) -> bool:
