@@ -99,11 +99,40 @@ def main() -> None:
         for field in FIELDS + OTHERS
     }
     table("Atlas", [ours[field]["f1"] for field in FIELDS], f"{len(truth)} of the 140 pages")
+    theirs = extruct_figures(found, truth, answers)
+    if theirs:
+        table(
+            "extruct", [theirs[field]["f1"] for field in FIELDS], f"the same {len(truth)} pages, first product of each"
+        )
     for name, figures in PUBLISHED.items():
         table(name, figures, "as published, all 140 pages")
     rows = [(f"{field}: {name}", value, "") for field, of in ours.items() for name, value in of.items()]
     rows += [("pages that made the reader raise", float(crashes), ""), ("CPU", cpu_ms, "ms/page")]
-    report("product_pages", rows, {"pages": len(truth), "crashes": crashes, **ours})
+    rows += [(f"{field}: extruct: {name}", value, "") for field, of in theirs.items() for name, value in of.items()]
+    report("product_pages", rows, {"pages": len(truth), "crashes": crashes, **ours, "extruct": theirs})
+
+
+def extruct_figures(
+    found: Mapping[str, tuple[str, bytes]], truth: Mapping[str, Any], ours: Mapping[str, Mapping[str, Any] | None]
+) -> dict[str, dict[str, float]]:
+    """The figures of extruct by field; what it alone has right is printed. None where it is not installed."""
+    try:
+        from benchmarks.extruct_answers import extruct_answers
+    except ImportError:
+        print("extruct is not installed: it is part of the extra dev")
+        return {}
+    answers = {page: extruct_answers(url, body) for page, (url, body) in found.items()}
+    figures = {}
+    for field in FIELDS + OTHERS:
+        figures[field] = score({page: answer or {} for page, answer in answers.items()}, truth, field)
+        for page, fields in truth.items():
+            one = {page: fields}
+            mine, other = ((of or {}).get(field) for of in (ours[page], answers[page]))
+            right = [score({page: {field: value}}, one, field)["right"] for value in (mine, other)]
+            if right == [0, 1]:
+                print(f"  {field}: extruct alone is right: {other!r}, ours {mine!r}: {fields['url']}")
+    figures["crashes"] = {"pages": float(sum(answer is None for answer in answers.values()))}
+    return figures
 
 
 def table(name: str, figures: Sequence[float], note: str) -> None:

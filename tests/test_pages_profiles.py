@@ -54,8 +54,8 @@ def test_every_shipped_profile_is_a_shop_or_a_platform() -> None:
     profiles = load_profiles(PROFILES)
     platforms = {name for name, profile in profiles.items() if profile.detect}
     assert platforms == {
-        "shopify", "woocommerce", "magento", "prestashop", "opencart3", "opencart4", "zencart", "abantecart", "cubecart",
-        "evershop", "bigcommerce",
+        "shopify", "woocommerce", "magento", "prestashop", "opencart3", "opencart4", "zencart", "abantecart",
+        "cubecart", "evershop", "bigcommerce",
     }  # fmt: skip
     assert set(profiles) >= platforms | set(ORIGINAL.values()) | {"shop_c"}
 
