@@ -192,9 +192,12 @@ def links_below(page: Document) -> list[str]:
 def _links(page: Document) -> Iterator[tuple[Element, str]]:
     """The links to other pages of the same site that do not stand beside the content."""
     here = page.url.partition("#")[0]
+    logos = set(page.called(LOGO))
     for link in page.tagged("a")[:MAX_LINKS]:
         url = _usable(link.get("href", "#").strip(), page)
-        if url and url != here and not page.is_aside(link) and not _is_logo(link):
+        if not url or url == here or page.is_aside(link):
+            continue
+        if not any(node in logos for node in (link, *above(link, MAX_LOGO))):
             yield link, url
 
 
@@ -210,12 +213,6 @@ def _is_below(url: str, of: str) -> bool:
     """Whether the path of ``url`` leads on from that of another URL."""
     path = urlsplit(of).path.rstrip("/") + "/"
     return len(path) > 1 and urlsplit(url).path.startswith(path)
-
-
-def _is_logo(link: Element) -> bool:
-    return any(
-        LOGO.search(names_of(node)) for node in (link, *above(link, MAX_LOGO)) if node.tag not in ("body", "html")
-    )
 
 
 def _alike(tiles: list[Element]) -> Iterator[list[Element]]:
