@@ -58,9 +58,27 @@ OWN = tiles((1, 2))
         f"<table><tr><td>{MANY}</td><td><h2>Mice</h2><table><tr>{tiles((1, 2), tag='td')}</tr></table>"
         f"<p class='pages'>Page 1 of 1</p></td></tr></table>",
         f'<main><h1>Mice</h1><div class="grid">{OWN}</div><div class="featured">{tiles(range(90, 99), 9)}</div></main>',
+        f"<main><h1>Mice</h1><div>{OWN.replace('$', '')}</div></main><div><h3>Angesagt</h3><div>{MANY}</div></div>",
+        f"<div><div><h3>Tipps</h3><div>{MANY}</div></div><div><h2>Mice</h2><div>{OWN}</div></div></div>",
+        f"<main><h1>Mice</h1><h2>Tipps</h2><div>{tiles(range(90, 99), 9)}</div>"
+        f"<div><select name='sort'><option>Price</option></select></div><div>{OWN}</div></main>",
         f"<main><h1>Mice</h1><div>{OWN}</div><aside><div>{tiles(range(90, 99), 9)}</div></aside></main>",
     ],
-    ids=["columns", "left", "below", "headed", "section", "slider", "counted", "tables", "named", "aside"],
+    ids=[
+        "columns",
+        "left",
+        "below",
+        "headed",
+        "section",
+        "slider",
+        "counted",
+        "tables",
+        "named",
+        "no prices",
+        "no h1",
+        "toolbar",
+        "aside",
+    ],
 )
 def test_a_short_listing_stands_beside_many_boxes(body: str) -> None:
     assert listing(body)["items"] == urls(1, 2)
@@ -186,9 +204,10 @@ def test_a_tile_may_link_to_its_colours_and_its_brand() -> None:
         '<li><img src="/{0}.jpg"><h3><a href="/p/{0}">Item {0}</a></h3> <b>{0} €</b><button>Add to cart</button></li>',
         '<li><a href="/p/{0}">Item {0}</a> <b>{0} €</b></li>',
         '<li><a href="/p/{0}"><img src="/{0}.jpg"></a> {0} €</li>',
+        '<dt><a href="/p/{0}"><img src="/{0}.jpg"></a></dt><dd><a href="/p/{0}">Item {0}</a> {0} €</dd>',
         '<li><a href="/p/{0}"><img data-src="/{0}.jpg" src="data:image/gif;base64,AA"><p>Item {0}</p></a></li>',
     ],
-    ids=["picture without link", "button", "no picture", "no title", "no price"],
+    ids=["picture without link", "button", "no picture", "no title", "definitions", "no price"],
 )
 def test_tiles_of_several_kinds(row: str) -> None:
     rows = "".join(row.format(number) for number in range(1, 5))

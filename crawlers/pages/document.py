@@ -38,7 +38,7 @@ NOT_READ = UNREAD | {"option", "title"}  # and those whose text is not part of w
 MAX_MATCHES = 100
 MAX_HEADINGS = 20
 MIN_SHARED = 25  # characters of a heading that stand in the page's title
-MIN_TITLE = 5  # characters
+MIN_TITLE, MIN_WORD = 5, 3  # characters of a title's beginning; of one that a separator ends
 MAX_MAIN = 4000  # elements of a page's main part
 MAX_BOX = 100  # elements of a tile
 MAX_BOX_HEIGHT = 6  # elements around a part of a tile
@@ -156,12 +156,12 @@ class Document:
     def anchor(self) -> Element | None:
         """The heading; on a page without any, the text that its title begins with."""
         title = self._title
-        if self.heading is not None or len(title) < MIN_TITLE:
+        if self.heading is not None or len(title) < MIN_WORD:
             return self.heading
         best: tuple[int, Element] | None = None
-        for element in () if self.root is None else _BEGINS(self.root, title=title, least=MIN_TITLE):
+        for element in () if self.root is None else _BEGINS(self.root, title=title, least=MIN_WORD):
             text = " ".join((element.text or "")[:MAX_SHORT].split())
-            if len(text) < MIN_TITLE or not title.startswith(text) or (best and len(text) <= best[0]):
+            if not _begins(title, text) or (best and len(text) <= best[0]):
                 continue
             if element.tag not in ("title", "a", *UNREAD) and next(element.iterancestors("a"), None) is None:
                 best = len(text), element
@@ -337,6 +337,13 @@ _TESTED = etree.XPath("descendant-or-self::*[@*[starts-with(name(), 'data-qa') o
 @cache
 def _compiled(xpath: str) -> etree.XPath:
     return etree.XPath(xpath)
+
+
+def _begins(title: str, text: str) -> bool:
+    """Whether ``title`` begins with ``text``: with much of it, or with all in front of a separator."""
+    if not title.startswith(text):
+        return False
+    return len(text) >= MIN_TITLE or (len(text) >= MIN_WORD and title[len(text) :].strip()[:1] in "|-–—:·»/,(")
 
 
 def _texts_in(part: Element) -> Iterator[tuple[Element, str]]:

@@ -45,7 +45,8 @@ MIN_SCORE = 4.0
 PER_DOUBLING, MOST_DOUBLINGS = 1.0, 4.0  # of the number of products
 PRICED, PICTURED, TITLED = 2.5, 2.0, 1.0
 ALIKE_URLS, LIKE_THE_PAGE = 1.0, 2.0
-NEAR_HEADING, NEAR_PAGER, STEP = 2.5, 2.0, 0.75  # and what each element farther away costs
+NEAR_HEADING, NEAR_PAGER = 2.5, 2.0
+LEAVING, STEP = 1.0, 0.75  # what it costs to leave the part that holds heading and tiles, and each element farther away
 AFTER_HEADING = 1.0
 COUNTED = 3.0
 CALLED_LISTING, CALLED_BOX, AT_A_SIDE, HEADED_AS_BOX, IS_HIDDEN = 1.5, 3.0, 2.0, 3.0, 2.0
@@ -105,6 +106,7 @@ class Scores:
         chains = [distances(anchor) for anchor in self._anchors]
         self._near_anchor = [(chain, min(self._apart(group, chain) for group in groups)) for chain in chains]
         self._pairs = _pairs(page.url)
+        self._has_prices = any(group.priced > 0 for group in groups)
         self._path = urlsplit(page.url).path.rstrip("/")
 
     @property
@@ -123,7 +125,8 @@ class Scores:
     def _by_urls(self, group: Group) -> float:
         shapes = Counter(_shape(url) for url in group.urls)
         score = ALIKE_URLS * shapes.most_common(1)[0][1] / len(group.urls) if len(group.urls) > 1 else 0.0
-        like = [bool(self._pairs & _pairs(url)) or self._is_below(url) for url in group.urls]
+        may_be_below = group.priced > 0 or not self._has_prices  # among priced products, narrower categories are below
+        like = [bool(self._pairs & _pairs(url)) or (may_be_below and self._is_below(url)) for url in group.urls]
         return score + LIKE_THE_PAGE * sum(like) / len(like)
 
     def _is_below(self, url: str) -> bool:
@@ -133,7 +136,8 @@ class Scores:
         if self._heading is None:
             return 0.0
         apart = group.apart = self._apart(group, self._from_heading)
-        score = max(NEAR_HEADING - STEP * (apart - self._nearest), -STEP)
+        farther = apart - self._nearest
+        score = NEAR_HEADING if not farther else max(NEAR_HEADING - LEAVING - STEP * farther, -STEP)
         return score + (AFTER_HEADING if _is_before(self._heading, group.tiles[0]) else -AFTER_HEADING)
 
     def _by_pager(self, group: Group) -> float:

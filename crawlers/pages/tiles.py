@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from crawlers.pages.document import Document
 from crawlers.pages.elements import Element, above, is_small, names_of, text_of
 from crawlers.pages.groups import Group, heading_text, listing_of
+from crawlers.pages.pager import PAGER
 from crawlers.pages.pictures import LAZY, is_decoration
 from crawlers.pages.values import MAX_URL, MONEY, is_home
 
@@ -97,11 +98,9 @@ class Tiles:
         """Tiles with images; where no group of those shows a price, those with a price alone as well."""
         found = self._grouped(element for element in self._inside if element in self._images)
         if not any(group.priced > ALIKE and len(group.urls) > 1 for group in found):
-            known = {id(group.parent) for group in found}
-            bare = self._grouped(
+            found += self._grouped(
                 element for element in self._inside if element not in self._images and self._is_priced_alone(element)
             )
-            found += [group for group in bare if id(group.parent) not in known]
         return found
 
     def _grouped(self, elements: Iterable[Element]) -> list[Group]:
@@ -269,11 +268,11 @@ def _unheaded(rows: list[_Row]) -> Iterator[list[_Row]]:
 
 
 def _is_headed(element: Element | None, after: Element | None) -> bool:
-    """Whether a heading stands between ``element`` and the one that it comes ``after``."""
+    """Whether a heading or a toolbar stands between ``element`` and the one that it comes ``after``."""
     for sibling in islice(() if element is None else element.itersiblings("*", preceding=True), MAX_BETWEEN):
         if sibling is after:
             return False
-        if heading_text(sibling):
+        if heading_text(sibling) or PAGER.search(names_of(sibling)) or next(sibling.iter("select"), None) is not None:
             return True
     return False
 
