@@ -35,6 +35,7 @@ from atlas_model.timm_trunks import timm_trunk
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+PIXELS_AT_ONCE = 32 * 224 * 224  # of images that a CPU encodes together: some hundred MB in the widest block
 ALL, NONE = "all", "none"  # as the first trained block: nothing is frozen, everything is
 
 
@@ -134,6 +135,20 @@ class Encoder(nn.Module):
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         return self
+
+
+def encode(encoder: nn.Module, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
+    """The cells of any number of images, in memory that depends neither on their number nor on their size.
+
+    Args:
+        encoder: an `Encoder`, or what `engines.accelerate` put in its place.
+        images: on a CPU they are encoded a few at a time.
+    """
+    at_once = len(images) if images.is_cuda else max(1, PIXELS_AT_ONCE // images[0, 0].numel())
+    if len(images) <= at_once:
+        cells: Tensor = encoder(images)
+        return cells
+    return torch.cat([encoder(part) for part in images.split(at_once)])
 
 
 def build_encoder(name: str, *, in_channels: int, grid: int | Literal["native"], weights: str | None = None) -> Encoder:

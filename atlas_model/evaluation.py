@@ -22,6 +22,7 @@ from atlas_model.categorizer import Categorizer
 from atlas_model.classifier import Classifier
 from atlas_model.dataset import Split
 from atlas_model.device import one_thread_each
+from atlas_model.encoder import encode
 from atlas_model.intervals import Answers, intervals
 from atlas_model.metrics import exact_paths, invalid_paths, path_scores
 from atlas_model.products import Pooled, pool, whole_products
@@ -249,7 +250,7 @@ def evaluate_baseline(
     """The plain classifier's answers on the whole split; arguments as of `evaluate`."""
     answered, uncalibrated, right_log_p = [], [], []
     for rows in np.array_split(np.arange(len(split)), np.arange(batch_size, len(split), batch_size)):
-        logits = model(split.pictures(rows, device)).float()
+        logits = model.logits_of_cells(encode(model.encoder, split.pictures(rows, device))).float()
         log_p = (logits / model.temperature).log_softmax(dim=1)
         answered.append(Best.of_paths(log_p))
         uncalibrated.append(Best.of_paths(logits.log_softmax(dim=1)))

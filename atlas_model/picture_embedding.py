@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from atlas_model.device import choose_device
+from atlas_model.encoder import encode
 from atlas_model.errors import PictureError
 from atlas_model.images import Preprocessing, decode, to_array
 from atlas_model.saved_models import load_categorizer
@@ -38,7 +39,7 @@ def embed(model: Path, pictures: Iterable[bytes], device: str = "auto") -> Float
     points = [np.zeros((0, categorizer.encoder.channels), dtype=np.float32)]
     ready = _prepared(pictures, preprocessing)
     while batch := list(islice(ready, BATCH)):
-        cells = categorizer.encoder(torch.from_numpy(np.stack(batch)).to(chosen))  # (b, cells, d)
+        cells = encode(categorizer.encoder, torch.from_numpy(np.stack(batch)).to(chosen))  # (b, cells, d)
         points.append(cells.mean(dim=1).float().cpu().numpy())
     found = np.concatenate(points)
     if found.shape[1] > SIZE:

@@ -16,6 +16,7 @@ from PIL import Image
 from atlas_model.calibration import descend
 from atlas_model.categorizer import Categorizer, reads_titles
 from atlas_model.device import choose_device
+from atlas_model.encoder import encode
 from atlas_model.errors import CheckpointError
 from atlas_model.evidence import Evidence
 from atlas_model.images import Preprocessing, to_array
@@ -213,7 +214,7 @@ class Predictor:
             assert given and all(map(words_of, given)), "a title alone has a word"
             yield _Asked("title", np.arange(len(given)), self._model.evidence(None, given))
             return
-        cells: torch.Tensor = self._model.encoder(torch.from_numpy(pixels).to(self.device))
+        cells = encode(self._model.encoder, torch.from_numpy(pixels).to(self.device))
         for kind, rows in titled_apart(titles or [None] * len(pixels)):
             of_rows = cells if len(rows) == len(pixels) else cells[torch.from_numpy(rows).to(self.device)]
             said = [str(titles[row]) for row in rows.tolist()] if kind == "image_and_title" and titles else None

@@ -21,6 +21,7 @@ from atlas_model.calibration import descend
 from atlas_model.categorizer import Categorizer
 from atlas_model.dataset import to_device
 from atlas_model.device import choose_device, one_thread_each
+from atlas_model.encoder import encode
 from atlas_model.engines import accelerate
 from atlas_model.evidence import Evidence
 from atlas_model.saved_models import load_categorizer
@@ -140,7 +141,7 @@ def search(
         batch = slice(start, start + how.batch_size)
         actual, sample, titles = chunk.actual[batch], chunk.sample[batch], list(chunk.titles[batch])
         stripped = [words.stripped(title) for title in titles] if words else titles
-        cells = model.encoder(to_device(pixels[chunk.rows[batch]], device))
+        cells = encode(model.encoder, to_device(pixels[chunk.rows[batch]], device))
         for way in how.ways:
             said = None if way == "image" else stripped if "stripped" in way else titles
             found[way].append(search_cells(cells if "image" in way else None, said, actual, sample))

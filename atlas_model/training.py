@@ -93,9 +93,9 @@ class EpochRecord:
     train_loss: float
     val_accuracy: float  # share of exact paths
     val_macro_f1: float  # mean over the categories of validation
-    # The same two where the titles are given as well; None of a model that reads none.
-    val_accuracy_with_title: float | None
-    val_macro_f1_with_title: float | None
+    # The same two of the titles alone; None of a model that reads none.
+    val_accuracy_of_title: float | None
+    val_macro_f1_of_title: float | None
     lr: float  # of the head, at the epoch's last step
     seconds: float
     data_share: float  # of the time, spent waiting for pictures, read and augmented
@@ -117,12 +117,12 @@ class EpochRecord:
     def score(self, select: str) -> float:
         """What the choice of the epoch goes by; see `Recipe.select`.
 
-        With titles it is the mean of the score of images alone and that of both.
+        With titles it is the mean of the score of images alone and that of titles alone.
         """
         micro, macro = self.val_accuracy, self.val_macro_f1
-        if self.val_accuracy_with_title is not None and self.val_macro_f1_with_title is not None:
-            micro = (micro + self.val_accuracy_with_title) / 2
-            macro = (macro + self.val_macro_f1_with_title) / 2
+        if self.val_accuracy_of_title is not None and self.val_macro_f1_of_title is not None:
+            micro = (micro + self.val_accuracy_of_title) / 2
+            macro = (macro + self.val_macro_f1_of_title) / 2
         return {"micro": micro, "macro": macro}.get(select, (micro + macro) / 2)
 
 
@@ -254,15 +254,15 @@ def _epoch(
             with average.applied() if average else nullcontext():
                 validated = path_accuracies(model, val, recipe.batch_size, device)
                 constraint = constraint_effect(model, val, recipe.batch_size, device)
-        accuracy, macro_f1, *with_titles = map(distributed.from_first, validated)
+        accuracy, macro_f1, *of_titles = map(distributed.from_first, validated)
         progress.advance(0, loss=mean_loss, val_accuracy=accuracy)
     return EpochRecord(
         epoch=epoch,
         train_loss=mean_loss,
         val_accuracy=accuracy,
         val_macro_f1=macro_f1,
-        val_accuracy_with_title=with_titles[0] if with_titles else None,
-        val_macro_f1_with_title=with_titles[1] if with_titles else None,
+        val_accuracy_of_title=of_titles[0] if of_titles else None,
+        val_macro_f1_of_title=of_titles[1] if of_titles else None,
         lr=optimizer.param_groups[-1]["lr"],
         seconds=seconds,
         data_share=waited / seconds,

@@ -15,6 +15,7 @@ from torch import Tensor
 from atlas_model.activations import Activations
 from atlas_model.categorizer import Categorizer, Model, reads_titles
 from atlas_model.dataset import Split
+from atlas_model.encoder import encode
 from atlas_model.evidence import Evidence
 from atlas_model.metrics import macro_f1
 from atlas_model.titles import Given
@@ -36,7 +37,7 @@ class Constraint:
 def path_accuracies(model: Model, examples: Examples, batch_size: int, device: torch.device) -> list[float]:
     """Share of images whose best path is exactly right, and the mean F of the categories that occur.
 
-    Of a model that reads titles, then the same two with the titles given.
+    Of a model that reads titles, then the same two of the titles alone.
     """
     figures: list[float] = []
     for found in _best_paths(model, examples, np.arange(len(examples)), batch_size, device):
@@ -73,7 +74,7 @@ def encoded(
         if isinstance(examples, Activations):
             yield model.encoder.cells(examples.of(batch, device))
         else:
-            yield model.encoder(examples.pictures(batch, device))
+            yield encode(model.encoder, examples.pictures(batch, device))
 
 
 @torch.inference_mode()
@@ -97,12 +98,11 @@ def evidence(
 def _best_paths(
     model: Model, examples: Examples, rows: Int[np.ndarray, "n"], batch_size: int, device: torch.device
 ) -> list[Int[np.ndarray, "n"]]:
-    """The best path of each image alone; and of a model that reads titles, of each image and its title."""
+    """The best path of each image; and of a model that reads titles, of each title."""
     found: list[list[Tensor]] = [[], []]
     for number, cells in enumerate(encoded(model, examples, rows, batch_size, device)):
         found[0].append(model.best_path_of_cells(cells))
         if isinstance(model, Categorizer) and reads_titles(model):
             batch = rows[number * batch_size : (number + 1) * batch_size]
-            titles = [examples.titles[row] for row in batch]
-            found[1].append(model.best_path_of_cells(model.evidence(cells, titles)))
+            found[1].append(model.best_path_of_cells(model.evidence(None, [examples.titles[row] for row in batch])))
     return [torch.cat(each).cpu().numpy() for each in found if each]

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from atlas_model.efficientnet_lite import lite_trunk, load_package_weights
-from atlas_model.encoder import build_encoder
+from atlas_model.encoder import build_encoder, encode
 from atlas_model.errors import InputError, RetryError
 
 
@@ -168,3 +168,21 @@ def test_unreachable_imagenet_weights_say_what_to_do(tmp_path: Path, monkeypatch
     monkeypatch.setattr(urllib.request, "_opener", None)  # made at the first use, with the proxies of then
     with pytest.raises(RetryError, match=r"(?s)could not be downloaded.*put it into .*checkpoints"):
         build_encoder("resnet18", in_channels=3, grid="native", weights="imagenet")
+
+
+def test_many_images_are_encoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Counting(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(len(images))
+            return images.float().flatten(2).transpose(1, 2)
+
+    images = torch.randint(0, 256, (10, 3, 8, 8), dtype=torch.uint8)
+    monkeypatch.setattr("atlas_model.encoder.PIXELS_AT_ONCE", 4 * 8 * 8)
+    cells = encode(Counting(), images)
+    assert seen == [4, 4, 2]
+    assert torch.equal(cells, images.float().flatten(2).transpose(1, 2))
+    monkeypatch.setattr("atlas_model.encoder.PIXELS_AT_ONCE", 1)
+    assert torch.equal(encode(Counting(), images), cells)
+    assert seen[3:] == [1] * 10, "one, whatever its size"

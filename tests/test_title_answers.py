@@ -355,8 +355,8 @@ def test_the_stages_train_and_measure_a_model_that_reads_titles(
     assert set(description["title_weights"]) == {"named", "other"}
     assert set(description["guarantees"][WITH_TITLES]) == {"title", "image_and_title"}
     trained = read_metrics("train")
-    assert 0 <= trained["categorizer"]["val_accuracy_with_title"] <= 1
-    assert "val_accuracy_with_title" not in trained["baseline"]
+    assert 0 <= trained["categorizer"]["val_accuracy_of_title"] <= 1
+    assert "val_accuracy_of_title" not in trained["baseline"]
     evaluate_stage.run(params())
     metrics = read_metrics("evaluate")
     modes = metrics["modes"]

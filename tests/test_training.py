@@ -318,9 +318,7 @@ def test_few_images_get_more_epochs() -> None:
 
 
 def test_the_epoch_is_chosen_by_the_score_that_was_asked_for() -> None:
-    record = SimpleNamespace(
-        val_accuracy=0.8, val_macro_f1=0.5, val_accuracy_with_title=None, val_macro_f1_with_title=None
-    )
+    record = SimpleNamespace(val_accuracy=0.8, val_macro_f1=0.5, val_accuracy_of_title=None, val_macro_f1_of_title=None)
     scores = [training.EpochRecord.score(record, select) for select in ("micro", "macro", "both")]
     assert scores == [0.8, 0.5, pytest.approx(0.65)]
 

@@ -227,7 +227,7 @@ def _plotter(live: Live | None, name: str) -> Callable[[EpochRecord], None]:
         if live is None:
             return
         live.step = record.epoch
-        for figure in ("train_loss", "val_accuracy", "val_accuracy_with_title", "lr", *CONSTRAINT):
+        for figure in ("train_loss", "val_accuracy", "val_accuracy_of_title", "lr", *CONSTRAINT):
             if record.plain[figure] is not None:
                 live.log_metric(f"{name}/{figure}", record.plain[figure])
         live.make_summary()
@@ -243,8 +243,8 @@ def _summary(model: Model, best: EpochRecord, epochs: int, train: Split) -> dict
         "epochs": epochs,
         "pictures": len(train),
     }
-    if best.val_accuracy_with_title is not None:
-        summary["val_accuracy_with_title"] = best.val_accuracy_with_title
+    if best.val_accuracy_of_title is not None:
+        summary["val_accuracy_of_title"] = best.val_accuracy_of_title
     return summary
 
 
