@@ -155,8 +155,8 @@ class GuardingProxy:
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 await _until_one_ends(_pump(reader, far_writer), _pump(far_reader, writer, visit))
             else:
-                path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
-                far_writer.write(head.rewritten(b" ".join((method, path.encode(), b"HTTP/1.1"))))
+                path = target.partition(b"://")[2].partition(b"/")[2].partition(b"#")[0]  # as the browser wrote it
+                far_writer.write(head.rewritten(b" ".join((method, b"/" + path, b"HTTP/1.1"))))
                 body = _pump(reader, far_writer, length=int(head.fields.get(b"content-length", 0)))
                 await asyncio.gather(body, _relay_response(far_reader, writer, visit))
         finally:
@@ -176,7 +176,7 @@ class _Head:
     """The first lines of a request or a response."""
 
     def __init__(self, raw: bytes) -> None:
-        self.start, *self._lines = raw.rstrip(b"\r\n").split(b"\r\n")
+        self.start, *self._lines = (line.rstrip(b"\r") for line in raw.rstrip(b"\r\n").split(b"\n"))
         self.fields = {name.strip().lower(): value.strip() for name, _, value in map(_split, self._lines)}
 
     def rewritten(self, start: bytes) -> bytes:
@@ -190,7 +190,13 @@ def _split(line: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 async def _read_head(reader: asyncio.StreamReader) -> _Head:
-    return _Head(await reader.readuntil(b"\r\n\r\n"))
+    """Up to the empty line, whichever line ends it has."""
+    raw = b""
+    while not raw.strip(b"\r\n") or not raw.endswith((b"\n\n", b"\n\r\n")):
+        raw += await reader.readuntil(b"\n")
+        if len(raw) > MAX_HEADERS_BYTES:
+            raise asyncio.LimitOverrunError("headers without end", len(raw))
+    return _Head(raw)
 
 
 async def _relay_response(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
