@@ -88,6 +88,10 @@ async def _ask(
                 if isinstance(error, RetryError):
                     raise RefusedError("robots_unreachable", lasting=False) from error
                 return None
+            except RefusedError as refused:
+                if refused.outcome.status == "bad_redirect":  # there is none (RFC 9309, 2.3.1.2)
+                    return None
+                raise RefusedError("robots_unreachable", lasting=False) from refused
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise RefusedError(refusal(error) or _unconnected(error), lasting=False) from error
             return response.body

@@ -172,6 +172,8 @@ class Redirects(RedirectMiddleware):
         try:
             target = urls.location(request.url, headers[0])
         except ValueError as error:
+            if request.meta.get("dont_obey_robotstxt"):
+                return response  # of robots.txt: there is none (RFC 9309, 2.3.1.2)
             raise RefusedError("bad_redirect", f"{request.url}: {error}") from None
         meta = {**request.meta, VERBATIM: True}
         redirected = self._build_redirect_request(request, response, url=target, meta=meta)

@@ -49,11 +49,13 @@ def stand_in_for_missed_times(tell: Callable[[str], None]) -> int:
 
 def _cancel_overdue(deployment: UUID, own: UUID) -> int:
     with get_client(sync_client=True) as client:
-        waiting = client.read_flow_runs(
+        now = datetime.now(UTC)
+        waiting = {"state": {"type": {"any_": [StateType.SCHEDULED]}}, "expected_start_time": {"before_": now}}
+        found = client.read_flow_runs(
             deployment_filter=DeploymentFilter.model_validate({"id": {"any_": [deployment]}}),
-            flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": [StateType.SCHEDULED]}}}),
+            flow_run_filter=FlowRunFilter.model_validate(waiting),
         )
-        overdue = [run for run in waiting if run.id != own and is_overdue(run, datetime.now(UTC))]
+        overdue = [run for run in found if run.id != own and is_overdue(run, now)]
         for run in overdue:
             state = Cancelled(name=NAME, message=f"Another run stands in for it: {own}.")
             client.set_flow_run_state(run.id, state, force=True)

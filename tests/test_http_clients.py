@@ -27,9 +27,12 @@ from tests.servers import HOST, RawServer, raw_serving, response
 ROBOTS = b"User-agent: *\rDisallow: /page/private\rDisallow: /image/private\r"  # lines end in CR alone
 
 
+CLOSE = b"Connection: close"
+
+
 def answer(body: bytes, *headers: bytes, status: bytes = b"HTTP/1.1 200 OK", end: bytes = b"\r\n") -> bytes:
     kind = b"Content-Type: text/html; charset=utf-8" if body[:1] == b"<" else b"Content-Type: image/jpeg"
-    return end.join([status, kind, *headers, b"", b""]) + body
+    return end.join([status, kind, CLOSE, *headers, b"", b""]) + body
 
 
 def sized(body: bytes, *headers: bytes, **how: bytes) -> bytes:
@@ -57,8 +60,10 @@ READ: dict[str, Callable[[bytes], bytes]] = {  # name -> what comes of a body th
     "plain": sized,
     "length-twice": lambda body: sized(body, f"Content-Length: {len(body)}".encode()),
     "length-in-a-list": lambda body: answer(body, f"Content-Length: {len(body)}, {len(body)}".encode()),
-    "bytes-behind": lambda body: sized(body, b"Connection: close") + b"\r\n<!-- x -->",
-    "bytes-behind-and-no-close": lambda body: sized(body) + b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother",
+    "bytes-behind": lambda body: sized(body) + b"\r\n<!-- x -->",
+    "bytes-behind-and-no-close": lambda body: (
+        sized(body).replace(CLOSE, b"X: y") + b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother"
+    ),
     "bytes-behind-chunks": lambda body: answer(body, CHUNKED)[: -len(body)] + chunked(body) + b"more",
     "space-in-a-name": lambda body: sized(body, b"X Powered By: PHP"),
     "space-before-the-colon": lambda body: sized(body, b"X-Powered-By : PHP"),
@@ -69,6 +74,8 @@ READ: dict[str, Callable[[bytes], bytes]] = {  # name -> what comes of a body th
     "zero-byte": lambda body: sized(body, b"X-Odd: a\x00b"),
     "latin-1": lambda body: sized(body, b"Content-Disposition: inline; filename=men\xfc.jpg"),
     "no-reason": lambda body: sized(body, status=b"HTTP/1.1 200"),
+    "early-hints": lambda body: b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + sized(body),
+    "odd-early-hints": lambda body: b"HTTP/1.1 103 Early Hints\r\nOdd Link: x\r\n\r\n" + sized(body, b"X Y: z"),
     "http-1.0": lambda body: sized(body, status=b"HTTP/1.0 200 OK"),
     "chunks-and-length": lambda body: answer(body, CHUNKED, b"Content-Length: 3")[: -len(body)] + chunked(body),
     "utf-8": lambda body: packed(body, body, b"UTF-8"),
@@ -137,7 +144,7 @@ REDIRECTS: dict[bytes, str] = {  # Location -> where that is
 
 
 def moved(location: bytes) -> bytes:
-    return b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n"
+    return b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def page(name: str) -> bytes:

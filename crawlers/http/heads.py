@@ -116,14 +116,16 @@ class PatientParser:
         messages, upgraded, _ = self._noted(self._parser.feed_data(mended(head)))
         self._refused = None
         if body and not upgraded:
-            self._feed_body(body)
+            more, upgraded, _ = self.feed_data(body)
+            messages = [*messages, *more]
         return messages, upgraded, b""
 
     def _noted(self, found: tuple[Any, bool, bytes]) -> tuple[Any, bool, bytes]:
         messages, _, _ = found
-        if messages:
-            self._head = None
-            self._payload = messages[-1][1]
+        if messages and messages[-1][0].code >= 200:
+            self._head, self._payload = None, messages[-1][1]
+        elif messages:
+            self._head = bytearray()  # it was interim, the answer is still to come
         return found
 
     def _feed_body(self, data: bytes) -> tuple[Any, bool, bytes]:

@@ -62,6 +62,8 @@ def joined(base: str, url: str, encoding: str = "utf-8") -> str:
         path = path.replace("\\", "/")
     if path.startswith("///"):
         path = "//" + path.lstrip("/")
+    if path.startswith("//") and not path[2:]:
+        raise ValueError("expected a host, got //")
     if encoding.lower() not in ("utf-8", "utf8") and not query.isascii():
         query = _in_encoding(query, encoding)
     if question and not query:  # urljoin loses an empty query
