@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,13 +68,13 @@ def _by_schedule(up: Up, *states: str) -> list[dict[str, Any]]:
 
 
 def miss_times(up: Up) -> list[dict[str, Any]]:
-    """Three times of the schedule pass while a run is at work; what became of each, some time after that has ended."""
-    up.server.ask(f"/deployments/{up.deployment}/resume_deployment", {})
+    """Some times of the schedule pass while a run is at work; what became of each once that had ended."""
     at_work = hang(up)
-    (*late, _) = wait_for("the next times", lambda: len(found := _by_schedule(up, "SCHEDULED")) > 3 and found[:4])
-    overdue = "UPDATE flow_run SET expected_start_time = ?, next_scheduled_start_time = ? WHERE id = ?"
-    for run in late:
-        assert up.change(overdue, LONG_AGO, LONG_AGO, run["id"])
+    now = datetime.now(UTC)
+    passed = {"start_time": str(now - timedelta(minutes=5)), "end_time": str(now), "max_runs": 5}
+    up.server.ask(f"/deployments/{up.deployment}/resume_deployment", {})
+    up.server.ask(f"/deployments/{up.deployment}/schedule", passed)
+    late = [run for run in _by_schedule(up, "SCHEDULED") if run["expected_start_time"] < now.isoformat()]
     (up.folder / "hang-crawl").unlink()
     up.ended(at_work)
     ended = [up.ended(run["id"]) for run in late]
@@ -235,10 +236,9 @@ def test_the_schedule_fires_and_crawls_again(story: SimpleNamespace) -> None:
 
 
 def test_of_several_missed_times_one_is_run(story: SimpleNamespace) -> None:
-    names = sorted(run["state_name"] for run in story.late)
-    assert names in (["Completed", MISSED, MISSED], [MISSED] * 3), (
-        "for all of them, where a later time has come as well"
-    )
+    names = [run["state_name"] for run in story.late]
+    assert len(names) >= 3
+    assert sorted(names) == ["Completed", *[MISSED] * (len(names) - 1)]
 
 
 def test_progress_moves_while_a_stage_runs(story: SimpleNamespace) -> None:
