@@ -13,17 +13,16 @@ from yarl import URL
 
 from atlas_model.errors import AtlasError, InputError, RetryError
 from crawlers.connect import ConnectMap
-from crawlers.connect_aiohttp import open_session, refusal
+from crawlers.connect_aiohttp import asking_for, open_session, raw_values, refusal
 from crawlers.fetch.body import decoded
 from crawlers.fetch.outcome import RefusedError
 from crawlers.fetch.robots import Robots
+from crawlers.http import content, urls
 from crawlers.identity import robot_name
 from crawlers.robots_tag import forbidden, meta_values
 from crawlers.robots_txt import MAX_BYTES as MAX_ROBOTS_BYTES
 
 MAX_PAGE_BYTES = 5_000_000  # as in a crawl
-MAX_REDIRECTS = 5
-REDIRECTS = {301, 302, 303, 307, 308}
 BUSY = {408, 425, 429}  # and all of 5xx: the same request may succeed later
 WHY = {
     "robots": "its robots.txt forbids it to us",
@@ -32,8 +31,12 @@ WHY = {
     "no_such_host": "its host does not exist, or its name cannot be looked up from here",
     "no_connection": "its server cannot be connected to; try again later",
     "blocked": "its host has no public address; name it in crawl.connect of params.yaml if it is in your network",
+    "bad_http": "its server's answer is no valid HTTP; trying again is no use",
+    "bad_encoding": "it is not compressed as its Content-Encoding says",
+    "truncated": "it breaks off before its end; try again later",
     "too_large": f"it is larger than {MAX_PAGE_BYTES:,} bytes",
     "bad_url": "expected http://... or https://...",
+    "bad_redirect": "it redirects to what is no URL: expected http://... or https://...",
 }
 LATER = {"robots_unreachable", "no_connection"}  # the same request may succeed later
 
@@ -65,7 +68,8 @@ def ask(
         raise RetryError(f"{url}: no whole answer within {timeout_s:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         if (reason := refusal(error)) is not None:
-            raise InputError(f"{url}: {WHY.get(reason, reason)}") from None
+            detail = f" ({error})" if reason == "bad_http" else ""
+            raise InputError(f"{url}: {WHY.get(reason, reason)}{detail}") from None
         raise RetryError(f"{url}: {type(error).__name__}: {str(error)!r}") from None
 
 
@@ -73,16 +77,21 @@ async def _ask(
     url: str, connect_map: ConnectMap, user_agent: str, robots_tags: Collection[str], timeout_s: float
 ) -> HttpResponse:
     headers = {"User-Agent": user_agent, "Accept": "text/html,application/json;q=0.9,*/*;q=0.1"}
+    headers["Accept-Encoding"] = content.ACCEPTED
     robot = robot_name(user_agent)
     async with asyncio.timeout(timeout_s), open_session(connect_map, headers=headers) as session:
 
         async def robots_txt(target: URL) -> bytes | None:
             try:
-                response = await _get(session, target, MAX_ROBOTS_BYTES, None)
+                response = await _get(session, str(target), MAX_ROBOTS_BYTES, None)
             except AtlasError as error:  # an answer, but no file: RFC 9309 tells the two apart
                 if isinstance(error, RetryError):
                     raise RefusedError("robots_unreachable", lasting=False) from error
                 return None
+            except RefusedError as refused:
+                if refused.outcome.status == "bad_redirect":  # there is none (RFC 9309, 2.3.1.2)
+                    return None
+                raise RefusedError("robots_unreachable", lasting=False) from refused
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise RefusedError(refusal(error) or _unconnected(error), lasting=False) from error
             return response.body
@@ -102,13 +111,14 @@ def _unconnected(error: Exception) -> str:
     return "no_connection" if isinstance(error, aiohttp.ClientConnectorError) else "robots_unreachable"
 
 
-async def _get(session: aiohttp.ClientSession, target: URL, max_bytes: int, robots: Robots | None) -> HttpResponse:
-    for _ in range(MAX_REDIRECTS + 1):
+async def _get(session: aiohttp.ClientSession, target: str, max_bytes: int, robots: Robots | None) -> HttpResponse:
+    for _ in range(urls.MAX_REDIRECTS + 1):
         if robots is not None:
-            await robots.check(target)
-        async with session.get(target, allow_redirects=False) as answer:
-            if answer.status in REDIRECTS and "Location" in answer.headers:
-                target = _checked(str(target.join(URL(answer.headers["Location"]))))
+            await robots.check(URL(target, encoded=True))
+        async with session.get(asking_for(target), allow_redirects=False) as answer:
+            locations = raw_values(answer, b"location")
+            if answer.status in urls.REDIRECTS and locations:
+                target = _redirected(target, locations[0])
                 continue
             if answer.status in BUSY or answer.status >= 500:
                 raise RetryError(f"{target}: HTTP {answer.status}: the shop is busy or broken; try again later")
@@ -121,17 +131,21 @@ async def _get(session: aiohttp.ClientSession, target: URL, max_bytes: int, robo
                     raise RefusedError("too_large")
                 if len(body) > max_bytes:
                     break  # what lies behind the first half megabyte of a robots.txt is not read
-            headers = {name: value for name, value in answer.headers.items() if name.lower() != "content-encoding"}
-            return HttpResponse(str(target), body=bytes(body), status=answer.status, headers=headers)
-    raise AtlasError(f"{target}: more than {MAX_REDIRECTS} redirects")
+            headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.raw_headers]
+            headers = [(name, value) for name, value in headers if name.lower() != "content-encoding"]
+            return HttpResponse(target, body=bytes(body), status=answer.status, headers=headers)
+    raise AtlasError(f"{target}: more than {urls.MAX_REDIRECTS} redirects")
 
 
-def _checked(url: str) -> URL:
+def _checked(url: str) -> str:
     try:
-        target = URL(url)
-        usable = target.scheme in ("http", "https") and bool(target.host)
+        return urls.sent(url)
     except ValueError:
-        usable = False
-    if not usable:
-        raise RefusedError("bad_url")
-    return target.with_user(None)
+        raise RefusedError("bad_url") from None
+
+
+def _redirected(target: str, location: bytes) -> str:
+    try:
+        return urls.location(target, location)
+    except ValueError:
+        raise RefusedError("bad_redirect") from None

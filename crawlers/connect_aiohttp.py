@@ -1,20 +1,23 @@
 """The one guarded HTTP client: an aiohttp session for pages and pictures that connects only where it may.
 
-It refuses addresses that are not public, certificates that do not fit, and headers without end; it has no cookies,
-no proxies, and decompresses nothing. Redirects, sizes of bodies and deadlines are its users' matter. Knows nothing
-of what is downloaded.
+It refuses addresses that are not public, certificates that do not fit, headers without end, and answers that are no
+HTTP (`http.heads`); it has no cookies, no proxies, and decompresses nothing. Redirects, sizes of bodies and deadlines
+are its users' matter. Knows nothing of what is downloaded.
 """
 
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.resolver import DefaultResolver
+from yarl import URL
 
 from crawlers.connect import BlockedAddressError, ConnectMap, is_blocked_literal, is_public
+from crawlers.http.heads import BadHttpError, patient_factory
 
 MAX_HEADER_BYTES = 16_384  # one header, or the status line
 MAX_HEADERS = 128
@@ -40,7 +43,8 @@ def open_session(
         headers: of every request.
         limit: connections at once; 0: no limit.
         limit_per_host: likewise, per host.
-        options: more of `aiohttp.ClientSession`; a ``response_class`` must be a `GuardedResponse`.
+        options: more of `aiohttp.ClientSession`; a ``request_class`` must be an `ExactRequest`, a ``response_class`` a
+            `GuardedResponse`.
     """
     connector = GuardedConnector(connect_map, limit=limit, limit_per_host=limit_per_host)
     return aiohttp.ClientSession(
@@ -52,12 +56,45 @@ def open_session(
         max_line_size=MAX_HEADER_BYTES,
         max_field_size=MAX_HEADER_BYTES,
         max_headers=MAX_HEADERS,
-        **{"response_class": GuardedResponse, **options},
+        **{"request_class": ExactRequest, "response_class": GuardedResponse, **options},
     )
 
 
+_asked: ContextVar[str] = ContextVar("asked", default="")  # of this task: the URL that it asks for next
+
+
+def asking_for(url: str) -> URL:
+    """``url``, which `http.urls.sent` gave, for the next request of this task: it is sent as it stands there."""
+    _asked.set(url)
+    return URL(url, encoded=True)
+
+
+class ExactRequest(aiohttp.ClientRequest):
+    """A request for a URL that may end in a bare "?", which yarl leaves out."""
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """As aiohttp asks for it."""
+        if _asked.get() == f"{self.url}?":
+            self.url: Any = _BareQuery(self.url)
+        return await super().send(conn)
+
+
+class _BareQuery:
+    """A URL with an empty query."""
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self.raw_path_qs = f"{url.raw_path}?"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._url, name)
+
+
 def refusal(error: BaseException | None) -> str | None:
-    """``blocked``, ``certificate`` or ``headers_too_large``, if ``error`` came of that: asking again is no use."""
+    """``blocked``, ``certificate``, ``headers_too_large`` or ``bad_http``, if ``error`` came of that.
+
+    Asking again is no use.
+    """
     for cause in _causes(error):
         if isinstance(cause, BlockedAddressError):
             return "blocked"
@@ -65,6 +102,8 @@ def refusal(error: BaseException | None) -> str | None:
             return "certificate"
         if isinstance(cause, HeadersTooLargeError):
             return "headers_too_large"
+        if isinstance(cause, BadHttpError):
+            return "bad_http"
     return None
 
 
@@ -79,6 +118,7 @@ class GuardedConnector(aiohttp.TCPConnector):
     def __init__(self, connect_map: ConnectMap, **options: Any) -> None:
         self._connect_map = connect_map
         super().__init__(resolver=MappedResolver(connect_map), **options)
+        patient_factory(self)
 
     async def connect(self, req: aiohttp.ClientRequest, *details: Any, **more: Any) -> aiohttp.connector.Connection:
         """As aiohttp asks for each request; no resolver is asked about IP addresses in URLs, so that is done here.
@@ -136,23 +176,37 @@ class MappedResolver(AbstractResolver):
 
 
 class GuardedResponse(aiohttp.ClientResponse):
-    """A response whose headers are bounded all together, too; aiohttp itself bounds each, and their number."""
+    """A response whose headers are bounded all together, too; aiohttp itself bounds each, and their number.
+
+    `raw_headers` holds them as they came; the texts of `headers` are what aiohttp makes of bytes that are no UTF-8.
+    """
 
     async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         """As aiohttp asks for it.
 
         Raises:
             HeadersTooLargeError: they are more than the limits at the top of this module.
+            BadHttpError: it is no answer in HTTP.
         """
         try:
             await super().start(connection)
         except aiohttp.ClientResponseError as error:
             if any(isinstance(cause, LineTooLong) or "Too many headers" in str(cause) for cause in _causes(error)):
                 raise HeadersTooLargeError(str(error)) from error
-            raise
+            raise BadHttpError(f"{self.url}: the server's answer is no valid HTTP: {error.message}") from error
         if sum(len(name) + len(value) for name, value in self.raw_headers) > MAX_HEADERS_BYTES:
             raise HeadersTooLargeError(f"{self.url}: expected at most {MAX_HEADERS_BYTES} bytes of headers")
         return self
+
+
+def raw_values(response: aiohttp.ClientResponse, name: bytes) -> list[bytes]:
+    """The values of the headers called ``name`` (in lower case), as they came."""
+    return [value for key, value in response.raw_headers if key.lower() == name]
+
+
+def encodings(response: aiohttp.ClientResponse) -> list[str]:
+    """The values of its Content-Encoding headers."""
+    return [value.decode("latin-1") for value in raw_values(response, b"content-encoding")]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

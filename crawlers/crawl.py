@@ -29,6 +29,7 @@ from crawlers.journal import LISTING, PRODUCT, Journal
 from crawlers.pages.registry import shop_of
 from crawlers.profiles import PROFILES, HostProfile
 from crawlers.readers import readers
+from crawlers.refusals import explained
 from crawlers.settling import Row, Settlement, ranked
 from crawlers.sources import Source
 from crawlers.spiders.walk import on_site
@@ -123,7 +124,7 @@ def crawl(
     with locked(folder, "crawl") as lock:
         report = _run(job, lock)
         for url, reason in report.category_faults:
-            say(f"crawl: category page {url}: {reason}")
+            say(f"crawl: category page {url}: {explained(reason)}")
         with Journal(job.journal) as journal:
             _check_complete(report, journal, folder)
             settlement = Settlement(journal, sources)
@@ -251,8 +252,8 @@ def _accepted(
 
 
 def _nothing_found(dropped: Mapping[str, int], report: CrawlReport, log: Path) -> str:
-    reasons = [f"{count} product pages: {reason}" for reason, count in dropped.items()]
-    reasons += [f"{url}: {reason}" for url, reason in report.category_faults[:SHOWN]]
+    reasons = [f"{count} product pages: {explained(reason)}" for reason, count in dropped.items()]
+    reasons += [f"{url}: {explained(reason)}" for url, reason in report.category_faults[:SHOWN]]
     detail = "".join(f"\n  - {reason}" for reason in reasons)
     return f"the crawl found no product, expected at least one. See {log}{detail}"
 

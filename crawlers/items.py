@@ -9,6 +9,8 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from atlas_model.taxonomy import CategoryPath
+from crawlers.http.urls import sent
+from crawlers.product_urls import without_session
 
 COLUMNS = {  # of products.parquet, where their names are not those of zyte-common-items
     "name": "title",
@@ -60,11 +62,12 @@ class Product:
     def page_url(self) -> str:
         """The canonical URL, if it is one of the same host, and not its home page, as which many a theme names all.
 
-        A page cannot speak for another shop.
+        A page cannot speak for another shop. Without the id of a session, which is the visitor's.
         """
         canonical = urlsplit(self.canonical_url or "")
         is_page = canonical.path.strip("/") or canonical.query
-        return canonical.geturl() if is_page and canonical.netloc == urlsplit(self.url).netloc else self.url
+        is_own = is_page and _origin(self.canonical_url) == _origin(self.url)
+        return without_session((self.canonical_url if is_own else None) or self.url)
 
     def row(self, site: str, taxonomy: CategoryPath) -> dict[str, Any]:
         """As a row of `records.PRODUCTS`."""
@@ -95,3 +98,11 @@ class Product:
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Undo `to_json`."""
         return cls(**value | {"price": None if value["price"] is None else Decimal(value["price"])})
+
+
+def _origin(url: str | None) -> str | None:
+    """Host and port, however they are spelt."""
+    try:
+        return urlsplit(sent(url or "")).netloc
+    except ValueError:
+        return None

@@ -11,7 +11,6 @@ now; it is in the file rather than in memory because a shop may have a million p
 Knows nothing of HTTP or of what a page may say: to it, that is a text.
 """
 
-import hashlib
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import NamedTuple, Self
 
 from atlas_model.errors import AtlasError
 from atlas_model.progress import say
+from crawlers.grouping import IDENTITIES, Identity, group
 
 LISTING, PRODUCT, SITEMAP, ROBOTS = "listing", "product", "sitemap", "robots"  # kinds of pages
 VARIANTS = 3  # pages whose URLs differ in their query only and that say the same, before it is believed of all
@@ -55,14 +55,6 @@ class Page(NamedTuple):
     crawl: int = 0  # the last one that asked for it
 
 
-class Identity(NamedTuple):
-    """Which product a page is about."""
-
-    product_id: str  # by the shop's number, if the page has one
-    page_url: str
-    looks: str  # what all pages of one product have in common
-
-
 class Found(NamedTuple):
     """A product page that the crawl at work was led to."""
 
@@ -89,6 +81,7 @@ class Journal:
             raise AtlasError(f"{path}: expected a file that can be written, got: {error}") from error
         self.crawl: int = self._db.execute("SELECT coalesce(max(number), 0) FROM state").fetchone()[0]
         self.found = 0  # product pages that this run was led to
+        self._shared = 0
         self._last_asked: dict[str, int] = {}  # site -> id in found
 
     def begin(self, snapshot: str, readers: Collection[str]) -> None:
@@ -199,31 +192,21 @@ class Journal:
     def products(self, identify: Callable[[str, int], Identity]) -> Iterator[Found]:
         """What this run was led to, sorted by product, then by URL; what is none comes first.
 
-        A product_id that pages with several URLs and several looks have is no product's: the URL takes its place.
+        See `crawlers.grouping` for which pages are one product.
 
         Args:
             identify: from what a page said and the lowest rank that led to it to its identity.
         """
-        self._db.execute("DELETE FROM identities")
         with self._transaction():
             pages = self._db.execute(_PAGES, (self.crawl,))
-            named = ((number, *identify(said, rank)) for number, said, rank in pages)
-            self._db.executemany(
-                "INSERT INTO identities VALUES (?, ?, ?, ?)",
-                ((number, product_id, url, _digest(looks)) for number, product_id, url, looks in named),
-            )
-        self._db.execute("DELETE FROM shared")
-        self._db.execute(
-            "INSERT INTO shared SELECT product_id FROM identities GROUP BY product_id "
-            "HAVING count(DISTINCT page_url) > 1 AND count(DISTINCT looks) > 1"
-        )
+            self._shared = group(self._db, ((number, identify(said, rank)) for number, said, rank in pages))
         rows = self._db.execute(_PRODUCTS, (self.crawl,))
         for product_id, url, site, said, dropped, ranks in rows:
             yield Found(product_id, url, site, said, dropped, sorted(map(int, ranks.split(","))))
 
     def shared_numbers(self) -> int:
-        """How many product_ids `products` found to be of several products."""
-        return int(self._db.execute("SELECT count(*) FROM shared").fetchone()[0])
+        """How many numbers `products` found to be of several products."""
+        return self._shared
 
     def sitemaps(self) -> Iterator[str]:
         """What each sitemap that the crawl at work has read says."""
@@ -264,8 +247,7 @@ JOIN pages ON pages.kind = 'product' AND pages.url = found.url AND crawl = ?
 WHERE dropped IS NULL GROUP BY found.id
 """
 _PRODUCTS = """
-SELECT CASE WHEN shared.product_id IS NULL THEN identities.product_id ELSE page_url END AS product_id,
-       url, site, said, dropped, ranks FROM (
+SELECT product_id, url, site, said, dropped, ranks FROM (
     SELECT found.id AS id, found.url, site, said, group_concat(rank) AS ranks,
            CASE WHEN pages.url IS NULL THEN coalesce(reason, 'not_asked') ELSE dropped END AS dropped
     FROM found
@@ -274,13 +256,8 @@ SELECT CASE WHEN shared.product_id IS NULL THEN identities.product_id ELSE page_
     LEFT JOIN faults ON faults.kind = 'product' AND faults.url = found.url
     GROUP BY found.id
 ) AS found_pages LEFT JOIN identities ON identities.id = found_pages.id AND dropped IS NULL
-LEFT JOIN shared ON shared.product_id = identities.product_id
 ORDER BY 1, url
 """
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def _opened_or_afresh(path: Path) -> sqlite3.Connection:
@@ -304,10 +281,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         if version not in (0, VERSION):
             raise sqlite3.DatabaseError(f"expected version {VERSION}, got {version}")
         database.executescript(TABLES)
-        database.execute(
-            "CREATE TEMP TABLE identities (id INTEGER PRIMARY KEY, product_id TEXT, page_url TEXT, looks BLOB)"
-        )
-        database.execute("CREATE TEMP TABLE shared (product_id TEXT PRIMARY KEY) WITHOUT ROWID")
+        database.executescript(IDENTITIES)
         database.execute("CREATE TEMP TABLE met (url TEXT PRIMARY KEY) WITHOUT ROWID")
         database.execute(f"PRAGMA user_version = {VERSION}")
     except BaseException:

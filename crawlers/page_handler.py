@@ -1,8 +1,8 @@
 """How Scrapy's pages come: its aiohttp download handler, over our guarded session.
 
-Adds what Scrapy leaves out: requests are refused by the guard with a reason of their own, and a host that sends
-Retry-After is left alone for as long. Knows nothing of what is on a page. The base class's private methods are
-used, so Scrapy's version is pinned.
+Adds what Scrapy leaves out: URLs, headers and bodies are sent and read as all our clients do (`crawlers.http`),
+requests are refused by the guard with a reason of their own, and a host that sends Retry-After is left alone for as
+long. Knows nothing of what is on a page. The base classes' private methods are used, so Scrapy's version is pinned.
 """
 
 import asyncio
@@ -10,31 +10,31 @@ import time
 from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
-import aiohttp
 from scrapy import Request
 from scrapy.core.downloader.handlers._aiohttp import AiohttpDownloadHandler, _ClientResponse
 from scrapy.crawler import Crawler
-from scrapy.downloadermiddlewares.httpcompression import HttpCompressionMiddleware
-from scrapy.exceptions import DownloadFailedError, IgnoreRequest
-from scrapy.http import Response
+from scrapy.downloadermiddlewares.redirect import RedirectMiddleware
+from scrapy.exceptions import DownloadFailedError, ResponseDataLossError
+from scrapy.http import Headers, Response, TextResponse
+from scrapy.responsetypes import responsetypes
 from scrapy.utils.httpobj import urlparse_cached
 from scrapy.utils.ssl import _make_ssl_context
 
-from crawlers import retry_after
+from crawlers import retry_after, robots_txt
 from crawlers.browser import BROWSER, BrowserPages
-from crawlers.connect_aiohttp import GuardedResponse, open_session, refusal
+from crawlers.connect_aiohttp import ExactRequest, GuardedResponse, asking_for, open_session, refusal
+from crawlers.http import content, urls
 from crawlers.refusals import RefusedError
 
 CONNECT_MAP = "ATLAS_CONNECT_MAP"  # the Scrapy setting that holds the map
 CHROMIUM = "ATLAS_CHROMIUM"  # the Scrapy setting that holds its path, if a shop needs a browser
 MAX_WAIT_S = 60.0  # a host that asks for more counts as down
 BUSY = {429, 503}
-MAX_ENCODINGS = 2  # one on top of the other
-MAX_RATIO = 100  # of decompressed to compressed bytes, above
-FREE_BYTES = 1_000_000
+VERBATIM = "verbatim_url"  # in Request.meta: Scrapy's and aiohttp's own encoding stays out of the URL
+UNBOUNDED = "unbounded"  # in Response.flags: no header says where the body ends, so it may be a part of the page
 
 
-class _Request(aiohttp.ClientRequest):
+class _Request(ExactRequest):
     """Without the empty body that Scrapy gives each request, and the length of 0 that servers would be told."""
 
     def update_body_from_data(self, body: Any, *details: Any) -> None:
@@ -95,9 +95,47 @@ class PageHandler(AiohttpDownloadHandler):
         try:
             if BROWSER in request.meta:
                 return await self._in_browser(request)
-            return await super().download_request(request)
+            request.meta[VERBATIM] = True  # also of robots.txt, which Scrapy asks for
+            request.headers.setdefault("Accept-Encoding", content.ACCEPTED)
+            asking_for(request.url)
+            return self._plain(request, await super().download_request(request))
         except ValueError as error:  # of a host name that cannot be encoded, a status line, a length
             raise DownloadFailedError(str(error)) from error
+
+    @staticmethod
+    def _extract_headers(response: _ClientResponse) -> Headers:
+        """As they came: aiohttp's texts of what is no UTF-8 are no bytes again."""
+        return Headers(response.raw_headers)
+
+    def _plain(self, request: Request, response: Response) -> Response:
+        """``response`` without its Content-Encoding.
+
+        Raises:
+            RefusedError: what came is not fit to be read.
+            scrapy.exceptions.ResponseDataLossError: it is not the whole page.
+        """
+        if "Content-Length" not in response.headers and "Transfer-Encoding" not in response.headers:
+            response.flags.append(UNBOUNDED)
+        encodings = [value.decode("latin-1") for value in response.headers.getlist("Content-Encoding")]
+        if not encodings:
+            return response
+        if is_robots_txt := bool(request.meta.get("dont_obey_robotstxt")):
+            max_bytes = robots_txt.MAX_BYTES
+        else:
+            max_bytes = request.meta.get("download_maxsize", self._default_maxsize)
+        body, fault = content.decoded_as_far(response.body, encodings, max_bytes)
+        if is_robots_txt and fault in ("too_large", "truncated") and body:
+            fault = None  # of a large one the start is read
+        if fault == "truncated":
+            raise ResponseDataLossError(f"{request.url}: {encodings}: the body does not end where it should")
+        if fault is not None:
+            reason = "too_large" if fault == "decompression_bomb" else fault
+            raise RefusedError(reason, f"{request.url}: {encodings}: {len(response.body)} bytes became {len(body)}")
+        headers = response.headers.copy()
+        del headers["Content-Encoding"]
+        kind = responsetypes.from_args(headers=headers, url=response.url, body=body)
+        changes: dict[str, Any] = {"encoding": None} if issubclass(kind, TextResponse) else {}
+        return response.replace(cls=kind, headers=headers, body=body, **changes)
 
     async def _in_browser(self, request: Request) -> Response:
         if self._browser is None:
@@ -119,22 +157,27 @@ class PageHandler(AiohttpDownloadHandler):
             await asyncio.sleep(wait_s)
 
 
-class CarefulDecompression(HttpCompressionMiddleware):
-    """Scrapy's, whose size limit it keeps; what is no honest compression is refused with a reason."""
+class Redirects(RedirectMiddleware):
+    """Scrapy's, that goes where the bytes of Location say."""
 
     def process_response(self, request: Request, response: Response) -> Request | Response:
-        """Decompress."""
-        if b",".join(response.headers.getlist("Content-Encoding")).count(b",") >= MAX_ENCODINGS:
-            raise RefusedError("bad_encoding", f"{response.url}: more than {MAX_ENCODINGS} encodings")
+        """Follow, or let ``response`` pass.
+
+        Raises:
+            RefusedError: it leads nowhere that can be asked for.
+        """
+        headers = response.headers.getlist("Location")
+        if not headers or response.status not in urls.REDIRECTS or request.meta.get("dont_redirect"):
+            return response
         try:
-            plain = super().process_response(request, response)
-        except IgnoreRequest as error:
-            raise RefusedError("too_large", str(error)) from None
-        except Exception as error:  # whatever a decompressor raises
-            raise RefusedError("bad_encoding", f"{response.url}: {error}") from error
-        if len(plain.body) > max(MAX_RATIO * len(response.body), FREE_BYTES):
-            raise RefusedError("too_large", f"{response.url}: {len(response.body)} bytes became {len(plain.body)}")
-        return plain
+            target = urls.location(request.url, headers[0])
+        except ValueError as error:
+            if request.meta.get("dont_obey_robotstxt"):
+                return response  # of robots.txt: there is none (RFC 9309, 2.3.1.2)
+            raise RefusedError("bad_redirect", f"{request.url}: {error}") from None
+        meta = {**request.meta, VERBATIM: True}
+        redirected = self._build_redirect_request(request, response, url=target, meta=meta)
+        return self._redirect(redirected, request, response.status)
 
 
 def _retry_after_s(response: Response) -> float | None:

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import hmac
 import logging
+import re
 import secrets
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from crawlers.connect_aiohttp import MAX_HEADERS_BYTES, MappedResolver
 
 CONNECT_S = 10.0  # for name lookup and connection
 CHUNK = 65_536
+PATH = re.compile(rb"[a-z]+://[^/?#]*([^#]*)", re.IGNORECASE)
 OWN_FIELDS = {b"proxy-authorization", b"proxy-connection", b"connection", b"keep-alive"}  # between us and one side
 
 log = logging.getLogger(__name__)
@@ -155,8 +157,9 @@ class GuardingProxy:
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 await _until_one_ends(_pump(reader, far_writer), _pump(far_reader, writer, visit))
             else:
-                path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
-                far_writer.write(head.rewritten(b" ".join((method, path.encode(), b"HTTP/1.1"))))
+                written = PATH.match(target)  # not put together from its parts, which would alter some
+                path = b"/" + written[1].removeprefix(b"/") if written else b"/"
+                far_writer.write(head.rewritten(b" ".join((method, path, b"HTTP/1.1"))))
                 body = _pump(reader, far_writer, length=int(head.fields.get(b"content-length", 0)))
                 await asyncio.gather(body, _relay_response(far_reader, writer, visit))
         finally:
@@ -176,7 +179,7 @@ class _Head:
     """The first lines of a request or a response."""
 
     def __init__(self, raw: bytes) -> None:
-        self.start, *self._lines = raw.rstrip(b"\r\n").split(b"\r\n")
+        self.start, *self._lines = (line.rstrip(b"\r") for line in raw.rstrip(b"\r\n").split(b"\n"))
         self.fields = {name.strip().lower(): value.strip() for name, _, value in map(_split, self._lines)}
 
     def rewritten(self, start: bytes) -> bytes:
@@ -190,7 +193,18 @@ def _split(line: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 async def _read_head(reader: asyncio.StreamReader) -> _Head:
-    return _Head(await reader.readuntil(b"\r\n\r\n"))
+    """Up to the empty line, whichever line ends it has."""
+    lines: list[bytes] = []
+    size = 0
+    while True:
+        line = await reader.readuntil(b"\n")
+        size += len(line)
+        if size > MAX_HEADERS_BYTES:
+            raise asyncio.LimitOverrunError("headers without end", size)
+        if line.strip(b"\r\n"):
+            lines.append(line)
+        elif lines:
+            return _Head(b"".join(lines))
 
 
 async def _relay_response(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:

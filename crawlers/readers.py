@@ -13,6 +13,7 @@ from crawlers.pages.profile import Profile, load_profiles
 from crawlers.pages.registry import GENERIC, PROFILES, WITH_CODE, shop_of
 
 CODE = Path(__file__).resolve().parent
+READING = ("items.py", "sitemaps.py", "http/content.py", "http/urls.py", "spiders/reading.py")  # besides pages/
 NOT_READING = {"hosts", "note", "limits"}  # keys of a profile that change no reading
 
 
@@ -20,7 +21,8 @@ def readers(robots_tags: Iterable[str]) -> dict[str, str]:
     """Name of a shop -> a digest of what reads its pages, and of the directives that forbid to."""
     profiles = load_profiles(PROFILES)
     platforms = [_text(profile) for profile in profiles.values() if profile.detect]
-    code = [path.read_text(encoding="utf-8") for path in (CODE / "items.py", *sorted((CODE / "pages").rglob("*.py")))]
+    paths = [*(CODE / name for name in READING), *sorted((CODE / "pages").rglob("*.py"))]
+    code = [path.read_text(encoding="utf-8") for path in paths]
     common = [*code, *platforms, *sorted(robots_tags)]
     own = {shop.name: "" for shop in (GENERIC, *WITH_CODE.values())}
     own |= {name: _text(profile) for name, profile in profiles.items() if profile.hosts}

@@ -23,6 +23,11 @@ REASON_OF_ERROR = {  # the first that matches
     IgnoreRequest: "redirects",  # Scrapy's own, of which our settings leave only this
 }
 
+EXPLAINED = {  # reasons that say little by themselves
+    "bad_http": "the server's answer is no valid HTTP (the log says what is wrong with it): trying again is no use",
+    "cut_off": "the list breaks off: it has more than what was read",
+}
+
 
 class RefusedError(IgnoreRequest):
     """A page that is not taken, or not asked for; nothing is retried.
@@ -30,8 +35,9 @@ class RefusedError(IgnoreRequest):
     ``reason`` is ``robots`` (robots.txt forbids it), ``robots_unreachable`` (nobody knows what that says),
     ``robots_tag`` (the page itself does), ``offsite`` (a redirect to a host that is no source), ``host_down`` (the
     host does not answer, or asks to be left alone for long), ``blocked`` (no public address), ``certificate`` (TLS
-    does not say that it is the host), ``headers_too_large``, ``too_large`` and ``bad_encoding`` (what came is not
-    fit to be read), ``no_browser`` (Chromium does not start; the log says why).
+    does not say that it is the host), ``headers_too_large``, ``bad_http`` (the answer is no valid HTTP), ``too_large``
+    and ``bad_encoding`` (what came is not fit to be read), ``bad_redirect`` (to what is no URL of http),
+    ``no_browser`` (Chromium does not start; the log says why).
     """
 
     def __init__(self, reason: str, text: str) -> None:
@@ -46,3 +52,8 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, HttpError):
         return f"http_{error.response.status}"
     return next((reason for kind, reason in REASON_OF_ERROR.items() if isinstance(error, kind)), "connection")
+
+
+def explained(reason: str) -> str:
+    """``reason``, and what it means where that does not go without saying."""
+    return f"{reason}: {EXPLAINED[reason]}" if reason in EXPLAINED else reason

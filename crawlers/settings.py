@@ -3,15 +3,16 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from scrapy.downloadermiddlewares.httpcompression import HttpCompressionMiddleware
 from scrapy.downloadermiddlewares.offsite import OffsiteMiddleware
+from scrapy.downloadermiddlewares.redirect import RedirectMiddleware
 from scrapy.downloadermiddlewares.retry import RetryMiddleware
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
 from scrapy.dupefilters import BaseDupeFilter
 from scrapy.extensions.throttle import AutoThrottle
 
 from crawlers.connect import ConnectMap
-from crawlers.page_handler import CHROMIUM, CONNECT_MAP, CarefulDecompression, PageHandler
+from crawlers.http.urls import MAX_REDIRECTS
+from crawlers.page_handler import CHROMIUM, CONNECT_MAP, PageHandler, Redirects
 from crawlers.politeness import (
     PROFILES,
     ROBOTS_TAGS,
@@ -24,7 +25,6 @@ from crawlers.politeness import (
 from crawlers.profiles import POLITE, HostProfile
 
 MAX_PAGE_BYTES = 5_000_000  # also after decompression
-MAX_REDIRECTS = 5
 
 
 def scrapy_settings(
@@ -79,10 +79,11 @@ def scrapy_settings(
             RetryMiddleware: None,
             RobotsTags: 540,
             PatientRetry: 550,
-            HttpCompressionMiddleware: None,
-            CarefulDecompression: 590,
+            RedirectMiddleware: None,
+            Redirects: 600,
         },
         "EXTENSIONS": {AutoThrottle: None, HostThrottle: 0},
+        "COMPRESSION_ENABLED": False,  # the handler undoes encodings
         PROFILES: profiles,
         CONNECT_MAP: connect_map,
         CHROMIUM: browser,
@@ -92,6 +93,7 @@ def scrapy_settings(
         "METAREFRESH_ENABLED": False,
         "REFERER_ENABLED": False,
         "REDIRECT_MAX_TIMES": MAX_REDIRECTS,
+        "URLLENGTH_LIMIT": 0,  # `pages.values.MAX_URL` is ours; this one would drop requests unheard
         "DUPEFILTER_CLASS": BaseDupeFilter,  # the spider knows what it has asked for
         "TELNETCONSOLE_ENABLED": False,
         "REMOTE_CONTROL_ENABLED": False,

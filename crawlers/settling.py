@@ -2,7 +2,7 @@
 
 A pure function of what the shops said, product by product, so that a million of them fit.
 
-- A product met under several URLs is one product; the others count as ``duplicate``.
+- A product met under several URLs is one product (`crawlers.grouping` says when); the others count as ``duplicate``.
 - A number that pages of several products have (a style number) names none of them: each is named by its URL, and the
   number is counted in ``shared_numbers``.
 - A product met in categories with different labels gets the most specific one (the longest path), among equals the
@@ -18,10 +18,12 @@ from itertools import groupby
 from typing import Any
 
 from crawlers.contradictions import Contradicted, Contradictions
+from crawlers.grouping import Identity
 from crawlers.health import ShopTally
 from crawlers.items import Product
-from crawlers.journal import Found, Identity, Journal
+from crawlers.journal import Found, Journal
 from crawlers.pages.registry import shop_of
+from crawlers.product_urls import names, stable_name, without_session
 from crawlers.sitemaps import shape
 from crawlers.sources import Source
 from crawlers.spiders.walk import on_site
@@ -95,7 +97,16 @@ class Settlement:
     def _identify(self, said: str, rank: int) -> Identity:
         product = Product.from_json(json.loads(said))
         row = product.row(self._sources[rank].site, ())
-        return Identity(str(row["product_id"]), product.page_url, f"{product.name}\n{product.images[0]}")
+        url, title = product.page_url, product.name or ""
+        images = [without_session(image) for image in product.images]
+        same = [names(url, title), title, images, str(product.price), product.sku, product.gtin, product.mpn]
+        return Identity(
+            number=str(row["product_id"]) if product.sku else None,
+            page_url=url,
+            stable_name=stable_name(url),
+            looks=f"{title}\n{images[0]}",
+            same=json.dumps([*same, product.additional_properties]),
+        )
 
     def _read(self, found: Found) -> Product | None:
         """What the page says; and count it."""

@@ -11,11 +11,12 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urldefrag, urlsplit
+from urllib.parse import urlsplit
 
 from atlas_model.errors import TaxonomyError
 from atlas_model.taxonomy import SEPARATOR, CategoryPath
 from atlas_model.taxonomy_files import split_path
+from crawlers.http.urls import sent
 
 COLUMN = "taxonomy"
 
@@ -80,7 +81,7 @@ def _read_rows(text: str, faults: list[str]) -> Iterator[tuple[int, Source]]:
             if fault:
                 faults.append(f"line {number}: {fault}")
             else:
-                yield number, Source(site, taxonomy, urldefrag(url).url)
+                yield number, Source(site, taxonomy, url.partition("#")[0])
 
 
 def _examine(url: str) -> tuple[str | None, str]:
@@ -94,6 +95,10 @@ def _examine(url: str) -> tuple[str | None, str]:
         return f"expected http://... or https://..., got {url!r}", ""
     if parts.username or parts.password:
         return f"a user name or password stands in the URL of {parts.hostname}: it would stand in the data as well", ""
+    try:
+        sent(url)
+    except ValueError as error:
+        return f"{url!r} is no URL: {error}", ""
     return None, parts.hostname
 
 

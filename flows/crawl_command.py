@@ -16,13 +16,15 @@ from atlas_model.errors import AtlasError, InputError
 from atlas_model.params import load_params
 from atlas_model.progress import say
 from atlas_model.yaml_files import read_yaml
-from crawlers.ask import ask
+from crawlers.ask import MAX_PAGE_BYTES, WHY, ask
+from crawlers.http.content import GZIP, ContentError, decoded
 from crawlers.identity import user_agent
 from crawlers.items import COLUMNS, Listing
 from crawlers.pages.bodies import not_a_page
 from crawlers.pages.profile import Profile
 from crawlers.pages.registry import Shop, kind_of, shop_from, shop_of
 from crawlers.pages.saved import Kind, SavedPage, read_page
+from crawlers.refusals import explained
 from crawlers.sitemaps import read_sitemap
 from flows.printing import printable
 from flows.stages.connections import connections
@@ -39,7 +41,7 @@ SHOWN = {  # fields, in the order in which they are printed
 EXTRAS = {"sub_categories", "canonical_url", "brand", "gtin", "mpn"}  # nothing is missing without them
 MAX_LINES = 30  # of one field
 DEMO = ".demo.test"  # the shops of crawlers/shop
-HTML = "text/html; charset=utf-8"
+HTML = "text/html"  # without a charset: what a file says of itself counts, as where a shop says none
 
 
 def try_page(url: str, kind: Kind | None, file: Path | None, profile: Path | None) -> int:
@@ -102,6 +104,8 @@ def _read(url: str, kind: Kind | None, file: Path | None, shop: Shop) -> tuple[S
         raise InputError(f"{printable(str(response.url))}: expected a page, got {printable(what)}")
     if kind is None and (sitemap := read_sitemap(str(response.url), response.body)):
         item = asdict(Listing(sitemap.urls, sub_categories=sitemap.sitemaps))
+        if not sitemap.complete:
+            say(explained("cut_off"))
         return SavedPage("listing", str(response.url), content_type, response.body, item), "sitemap"
     try:
         found = kind or kind_of(shop, response)
@@ -132,9 +136,14 @@ def _ask(url: str) -> HttpResponse:
 
 def _from_file(url: str, file: Path) -> HttpResponse:
     try:
-        return HttpResponse(url, body=file.read_bytes(), headers={"Content-Type": HTML})
+        body = file.read_bytes()
     except OSError as error:
         raise InputError(f"--file {printable(str(file))}: cannot be read: {error.strerror}") from error
+    try:
+        encodings = ["gzip"] if body.startswith(GZIP) else []  # as it was sent, or packed since
+        return HttpResponse(url, body=decoded(body, encodings, MAX_PAGE_BYTES), headers={"Content-Type": HTML})
+    except ContentError as error:
+        raise InputError(f"--file {printable(str(file))}: {WHY.get(error.reason, error.reason)}") from error
 
 
 def _free_path(folder: Path, page: SavedPage) -> Path:

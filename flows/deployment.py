@@ -28,6 +28,7 @@ from prefect.types.entrypoint import EntrypointType
 from atlas_model.errors import ParamsError
 from atlas_model.processes import INTERRUPTED
 from atlas_model.progress import say
+from flows.missed import is_overdue
 from flows.pipeline import atlas
 
 NAME = "atlas"
@@ -174,7 +175,7 @@ async def _crash_what_died_with_us(client: PrefectClient, deployment: UUID) -> N
 async def _drop_what_is_overdue(client: PrefectClient, deployment: UUID) -> None:
     """Times that passed while nothing was up are missed; else the flow would now run once for each of them."""
     for run in await _runs(client, deployment, [StateType.SCHEDULED]):
-        if run.auto_scheduled and run.expected_start_time and run.expected_start_time < datetime.now(UTC):
+        if is_overdue(run, datetime.now(UTC)):
             await client.delete_flow_run(run.id)
 
 

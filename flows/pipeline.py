@@ -33,6 +33,7 @@ from flows.artifacts import Artifact, stage_artifacts
 from flows.dvc_child import DvcChild
 from flows.dvc_repo import DvcBusyError
 from flows.log_lines import Lines, relay_to
+from flows.missed import stand_in_for_missed_times
 from flows.stages.paths import CATEGORIZER, WORK
 from flows.steps import Outcome
 from flows.turns import turn_of_flow
@@ -72,6 +73,7 @@ def atlas(recrawl: bool = False) -> State:
         with turn_of_flow(get_run_logger().info), DvcChild() as dvc:
             params = load_params()
             if recrawl:
+                stand_in_for_missed_times(get_run_logger().info)
                 run_step("recrawl", steps.recrawl)
                 params = load_params()
             judge(params, run_stages(dvc, params))

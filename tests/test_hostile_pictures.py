@@ -105,9 +105,13 @@ ATTACKS: dict[str, tuple[Answer, str]] = {
     "/claims-a-terabyte": (response(b"x", length=10**12), "too_large"),
     "/claims-a-byte-too-much": (response(jpeg(1), length=len(jpeg(1)) + 1), "truncated"),
     "/claims-less": (response(BIG_JPEG, length=len(BIG_JPEG) // 2), "truncated or unreachable"),  # as it comes
-    "/claims-a-negative-length": (OK_HEAD + b"Content-Length: -5\r\n\r\n" + jpeg(1), "unreachable"),
+    "/claims-a-negative-length": (OK_HEAD + b"Content-Length: -5\r\n\r\n" + jpeg(1), "bad_http"),
     "/gzip-bomb": (response(gzip_bomb(1_000_000_000), "Content-Encoding: gzip"), "decompression_bomb"),
-    "/gzip-bomb-in-layers": (response(gzip_bomb(100_000_000, 3), "Content-Encoding: gzip, gzip"), "bad_encoding"),
+    "/gzip-bomb-in-layers": (response(gzip_bomb(100_000_000, 3), "Content-Encoding: gzip, gzip, gzip"), "bad_encoding"),
+    "/gzip-bomb-in-two-layers": (
+        response(gzip_bomb(100_000_000, 2), "Content-Encoding: gzip, gzip"),
+        "decompression_bomb",
+    ),
     "/endless-after-gzip": (
         endless(OK_HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(jpeg("then endless"))),
         "ok",
@@ -119,7 +123,7 @@ ATTACKS: dict[str, tuple[Answer, str]] = {
     "/2-MB-of-headers": (response(jpeg(1), *(f"X-{n}: {'y' * 4000}" for n in range(500))), "headers_too_large"),
     "/one-long-header": (response(jpeg(1), f"X-Long: {'y' * 2_000_000}"), "headers_too_large"),
     "/endless-headers": (endless(b"HTTP/1.1 200 OK\r\n", b"X-A: bcdefgh\r\n" * 1000), "headers_too_large"),
-    "/no-http": (b"\x16\x03\x01 what?\r\n\r\n", "unreachable"),
+    "/no-http": (b"\x16\x03\x01 what?\r\n\r\n", "bad_http"),
     "/hangs-up": (b"", "unreachable"),
     # redirects
     "/to-file": (moved("file:///etc/passwd"), "bad_redirect"),

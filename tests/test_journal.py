@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def _as_said(said: str, rank: int) -> Identity:
-    return Identity(said, said, said)
+    return Identity(said, said, said, said, said)
 
 
 def begun(path: Path, snapshot: str = "one", reader: str = "r") -> Journal:

@@ -173,6 +173,21 @@ def test_a_file_is_read_without_asking_anybody(shop: Shop, tmp_path: Path, capsy
     assert attempt("/p/9", "--file", "none.html") == 2
 
 
+def test_a_file_is_decoded_as_the_page_would_be(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = "<html><head><meta charset=iso-8859-15></head><body><main>"
+    body = f"{head}<h1>Hülle</h1><p class=price>12 €</p><img src=/1.jpg></main></body></html>".encode("iso-8859-15")
+    packed = gzip.compress(body[:40]) + gzip.compress(body[40:])
+    for content in (body, packed):
+        (tmp_path / "page.html").write_bytes(content)
+        assert attempt("/p/9", "--file", "page.html") == 0
+        out = capsys.readouterr().out
+        assert "Hülle" in out
+        assert "EUR" in out
+    (tmp_path / "page.html").write_bytes(packed[:-9])
+    assert attempt("/p/9", "--file", "page.html") == 2
+    assert "breaks off" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("robots", "exit_code", "words"),
     [

@@ -65,6 +65,17 @@ def test_a_request_goes_to_the_mapped_host_without_what_is_ours() -> None:
     assert server.requests == [b"GET /a?b=1 HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n"]
 
 
+def test_what_the_browser_wrote_is_sent_as_it_is_and_answers_may_have_plain_line_ends() -> None:
+    server = RawServer({"//a%27b;c?": b"\nHTTP/1.1 200 OK\nX Odd: 1\n\nhello", "/?q": response(b"query")})
+
+    async def test(ask: Ask, visit: Visit, secret: bytes) -> None:
+        answer = await ask(b"GET http://shop.test//a%27b;c?#d HTTP/1.1\r\n" + secret + b"\r\n")
+        assert answer == b"HTTP/1.1 200 OK\r\nX Odd: 1\r\nConnection: close\r\n\r\nhello"
+        assert (await ask(b"GET http://shop.test?q HTTP/1.1\r\n" + secret + b"\r\n")).endswith(b"query")
+
+    visiting(server, test)
+
+
 def test_a_body_is_sent() -> None:
     received = []
 

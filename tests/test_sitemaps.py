@@ -44,7 +44,6 @@ def test_of_an_index_the_sitemaps_of_products_count_if_there_are_any() -> None:
         b"",
         b"<html><body>urlset</body></html>",
         b"\x1f\x8b no gzip",
-        gzip.compress(urlset("/p/1"))[:-30],
         b"<urlset",
         b"<html><urlset ></urlset></html>",
         b"\x00" * 5000 + urlset("/p/1"),
@@ -52,6 +51,49 @@ def test_of_an_index_the_sitemaps_of_products_count_if_there_are_any() -> None:
 )
 def test_what_is_no_sitemap_is_none(body: bytes) -> None:
     assert read_sitemap(BASE, body) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("/p?a=1&b=2", "/p?a=1&b=2"),
+        ("/p?a=1&copy=2&amp=3", "/p?a=1&copy=2&amp=3"),
+        ("/p?a=1&amp;b=2", "/p?a=1&b=2"),
+        ("/p?a=&#38;&#x26;&nbsp;", "/p?a=&&&nbsp;"),
+        ("<![CDATA[/p?a=1&b=2&amp;c]]>", "/p?a=1&b=2&amp;c"),
+        ("/p%26?x=%2C", "/p%26?x=%2C"),
+    ],
+)
+def test_an_ampersand_is_what_it_says(written: str, meant: str) -> None:
+    body = urlset("/p/1", written, "/p/2")
+    found = [f"https://a.test{path}" for path in ("/p/1", meant, "/p/2")]
+    assert read_sitemap(BASE, body) == Sitemap(found, [])
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20, 25, 40])
+def test_a_sitemap_that_breaks_off_is_read_as_far_as_it_goes_and_is_not_complete(cut: int) -> None:
+    urls = [f"https://a.test/p/{number}00" for number in range(3)]
+    found = read_sitemap(BASE, urlset(*urls)[:-cut])
+    assert found is not None
+    assert not found.complete
+    assert found.urls == urls[: len(found.urls)]
+    assert len(found.urls) >= 2
+
+
+def test_what_follows_a_whole_sitemap_takes_nothing_from_it() -> None:
+    found = Sitemap(["https://a.test/p/1"], [])
+    assert read_sitemap(BASE, b"\n \n" + urlset("/p/1") + b"<b>Warning: & so on") == found
+    assert read_sitemap(BASE, urlset("/p/1").replace(b"<loc>", b"<loc>\x0b")) == found
+
+
+def test_a_packed_sitemap_may_have_several_members_and_must_be_whole() -> None:
+    body = urlset(*(f"/p/{number}" for number in range(9)))
+    packed = gzip.compress(body[:150]) + gzip.compress(body[150:])
+    assert read_sitemap(BASE, packed) == read_sitemap(BASE, body)
+    for cut in (packed[:-30], gzip.compress(body)[:-9]):
+        found = read_sitemap(BASE, cut)
+        assert found is not None
+        assert not found.complete
 
 
 def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +117,7 @@ def test_a_sitemap_has_at_most_as_many_urls_as_the_protocol_allows(monkeypatch: 
     found = read_sitemap(BASE, urlset(*(f"/p/{number}" for number in range(9))))
     assert found is not None
     assert len(found.urls) == 3
+    assert not found.complete
 
 
 @pytest.mark.parametrize(

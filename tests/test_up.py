@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from crawlers.browser import find_browser
+from flows.missed import NAME as MISSED
 from flows.server import is_healthy
 from tests.chromium import needs_chromium
 from tests.up import ENDINGS, LONG_AGO, TIMEOUT_S, Up, make_project, run_up, until_gone, wait_for
@@ -56,9 +58,28 @@ def kill_server(up: Up) -> bool:
 
 def scheduled_run(up: Up) -> dict[str, Any]:
     """A run that nobody ordered, once it has come to its end; then the schedule pauses, as the UI has it."""
-    (run, *_) = wait_for("a scheduled run", lambda: [run for run in up.runs(*ENDINGS) if run["auto_scheduled"]])
+    (run, *_) = wait_for("a scheduled run", lambda: _by_schedule(up, *ENDINGS))
     up.server.ask(f"/deployments/{up.deployment}/pause_deployment", {})
     return dict(run)
+
+
+def _by_schedule(up: Up, *states: str) -> list[dict[str, Any]]:
+    return [run for run in up.runs(*states) if run["auto_scheduled"] and run["state_name"] != MISSED]
+
+
+def miss_times(up: Up) -> list[dict[str, Any]]:
+    """Some times of the schedule pass while a run is at work; what became of each once that had ended."""
+    at_work = hang(up)
+    now = datetime.now(UTC)
+    passed = {"start_time": str(now - timedelta(minutes=5)), "end_time": str(now), "max_runs": 5}
+    up.server.ask(f"/deployments/{up.deployment}/resume_deployment", {})
+    up.server.ask(f"/deployments/{up.deployment}/schedule", passed)
+    late = [run for run in _by_schedule(up, "SCHEDULED") if run["expected_start_time"] < now.isoformat()]
+    (up.folder / "hang-crawl").unlink()
+    up.ended(at_work)
+    ended = [up.ended(run["id"]) for run in late]
+    up.server.ask(f"/deployments/{up.deployment}/pause_deployment", {})
+    return ended
 
 
 def cancel(up: Up) -> SimpleNamespace:
@@ -160,6 +181,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, git_env: dict[str, str]) -> 
         told.served_again = kill_server(up)
         told.scheduled = scheduled_run(up)
         told.trained = [line for line in (folder / "ran").read_text().splitlines() if line.startswith("from")]
+        told.late = miss_times(up)
         told.cancelled = cancel(up)
         told.forgotten = forget(up, told.killed.run)
         told.died = kill_all(up)
@@ -211,6 +233,12 @@ def test_a_run_is_one_tree_of_all_stages(story: SimpleNamespace) -> None:
 def test_the_schedule_fires_and_crawls_again(story: SimpleNamespace) -> None:
     assert story.scheduled["parameters"] == {"recrawl": True}
     assert story.scheduled["state_name"] == "Completed"
+
+
+def test_of_several_missed_times_one_is_run(story: SimpleNamespace) -> None:
+    names = [run["state_name"] for run in story.late]
+    assert len(names) >= 3
+    assert sorted(names) == ["Completed", *[MISSED] * (len(names) - 1)]
 
 
 def test_progress_moves_while_a_stage_runs(story: SimpleNamespace) -> None:

@@ -3,19 +3,17 @@
 We ask for no compression (pictures are compressed), yet some servers do it. Knows nothing of what is in a body.
 """
 
-import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 
 import aiohttp
 
+from crawlers.connect_aiohttp import encodings
 from crawlers.fetch.outcome import RefusedError
+from crawlers.http.content import ContentError, Decoder
 
 IN_MEMORY_BYTES = 1_000_000  # a larger body goes to disk while it comes
-MAX_RATIO = 100  # of decompressed bytes to compressed ones; pictures reach 20 when they are not compressed themselves
-RATIO_FROM_BYTES = 1_000_000  # a smaller body does no harm
-WBITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
 class Body:
@@ -57,28 +55,13 @@ async def decoded(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     Raises:
         RefusedError: it is not compressed as it says, or as nothing honest is.
     """
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    chunks = response.content.iter_any()
-    if encoding in ("identity", ""):
-        async for chunk in chunks:
-            yield chunk
-        return
-    if encoding not in WBITS:
-        raise RefusedError("bad_encoding")
-    decoder = zlib.decompressobj(WBITS[encoding])
-    taken = given = 0
     try:
-        async for chunk in chunks:
-            taken += len(chunk)
-            while chunk:
-                part = decoder.decompress(chunk, IN_MEMORY_BYTES)
-                given += len(part)
-                if given > max(RATIO_FROM_BYTES, MAX_RATIO * taken):
-                    raise RefusedError("decompression_bomb")
+        decoder = Decoder(encodings(response))
+        async for chunk in response.content.iter_any():
+            for part in decoder.feed(chunk):
                 yield part
-                chunk = decoder.unconsumed_tail
-            if decoder.eof:  # what may follow is nobody's
-                return
-    except zlib.error:
-        raise RefusedError("bad_encoding") from None
-    raise RefusedError("truncated")
+            if decoder.over:
+                return  # what may follow is nobody's
+        decoder.end()
+    except ContentError as error:
+        raise RefusedError(error.reason) from None

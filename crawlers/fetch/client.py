@@ -7,26 +7,27 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 from yarl import URL
 
 from crawlers.connect import ConnectMap
-from crawlers.connect_aiohttp import open_session, refusal
+from crawlers.connect_aiohttp import asking_for, open_session, raw_values, refusal
 from crawlers.fetch.blobs import DISK_FAULTS
 from crawlers.fetch.body import Body, decoded
 from crawlers.fetch.outcome import Outcome, RefusedError, Wanted
 from crawlers.fetch.robots import Robots
+from crawlers.http import urls
 from crawlers.identity import robot_name
 from crawlers.retry_after import seconds
 from crawlers.robots_tag import forbidden
 from crawlers.robots_txt import MAX_BYTES as MAX_ROBOTS_BYTES
 
-MAX_REDIRECTS = 10
-REDIRECTS = {301, 302, 303, 307, 308}
 PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504, *range(520, 531)}  # the last ones: of a CDN, about its origin
-UNREADABLE = {"bad_encoding", "decompression_bomb", "headers_too_large"}  # a robots.txt that may forbid us all the same
+# A robots.txt that may forbid us all the same.
+UNREADABLE = {"bad_encoding", "bad_http", "decompression_bomb", "headers_too_large"}
 MAX_VALIDATOR = 256  # characters of an ETag or a Last-Modified worth keeping
 CHECKERS = 2  # threads; more of them would not decode more large pictures at once (see `check`)
 
@@ -88,9 +89,9 @@ class Client(AbstractAsyncContextManager["Client"]):
             OSError: there is no room on the disk.
         """
         try:
-            target = _checked(wanted.url, None, "bad_url")
+            target = _usable(lambda: urls.sent(wanted.url), "bad_url")
             if self._robots is not None:
-                await self._robots.wait_for_turn(target)
+                await self._robots.wait_for_turn(URL(target, encoded=True))
         except RefusedError as refused:
             return refused.outcome
         async with self._slots:  # also while the picture is checked: it bounds the bodies in memory
@@ -103,7 +104,7 @@ class Client(AbstractAsyncContextManager["Client"]):
                 )
         return answer._replace(image_id=taken.image_id) if taken.status == "ok" else taken
 
-    async def _answer(self, target: URL, wanted: Wanted, body: Body) -> Outcome:
+    async def _answer(self, target: str, wanted: Wanted, body: Body) -> Outcome:
         """As `_download`, whatever goes wrong."""
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -113,7 +114,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return _outcome_of(error)
 
-    async def _download(self, target: URL, wanted: Wanted, body: Body) -> Outcome:
+    async def _download(self, target: str, wanted: Wanted, body: Body) -> Outcome:
         """The body, and the outcome if it is a picture; without a body if it is the one that we have."""
         async with self._asking(target, wanted) as (response, final_url):
             if response.status == 304 and _validators(wanted, final_url):
@@ -128,20 +129,21 @@ class Client(AbstractAsyncContextManager["Client"]):
 
     @asynccontextmanager
     async def _asking(
-        self, target: URL, wanted: Wanted | None
+        self, target: str, wanted: Wanted | None
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, str | None]]:
         """The answer behind all redirects, and where they led; for robots.txt itself nothing is ``wanted``."""
         final_url = None
-        for _ in range(MAX_REDIRECTS + 1):
+        for _ in range(urls.MAX_IMAGE_REDIRECTS + 1):
             validators = _validators(wanted, final_url)
-            async with self._session.get(target, headers=validators, allow_redirects=False) as response:
-                if response.status not in REDIRECTS or "Location" not in response.headers:
+            async with self._session.get(asking_for(target), headers=validators, allow_redirects=False) as response:
+                locations = raw_values(response, b"location") if response.status in urls.REDIRECTS else []
+                if not locations:
                     yield response, final_url
                     return
-                target = _checked(response.headers["Location"], target, "bad_redirect")
-            final_url = str(target)
+                target = _usable(partial(urls.location, target, locations[0]), "bad_redirect")
+            final_url = target
             if self._robots is not None and wanted is not None:
-                await self._robots.check(target)
+                await self._robots.check(URL(target, encoded=True))
         raise RefusedError("bad_redirect")
 
     async def _get_robots(self, target: URL) -> bytes | None:
@@ -155,7 +157,7 @@ class Client(AbstractAsyncContextManager["Client"]):
             return _none_unless_passing(_outcome_of(error))
 
     async def _download_robots(self, target: URL) -> bytes:
-        async with self._asking(target, None) as (response, _):
+        async with self._asking(str(target), None) as (response, _):
             if response.status != 200:
                 raise _refused(response)
             content = bytearray()
@@ -166,17 +168,12 @@ class Client(AbstractAsyncContextManager["Client"]):
             return bytes(content)
 
 
-def _checked(url: str, base: URL | None, status: str) -> URL:
-    """``url`` as it is asked for: without user and password, which are nobody's business, and without fragment."""
+def _usable(url: Callable[[], str], status: str) -> str:
+    """``url``; refused with ``status`` where it cannot be asked for."""
     try:
-        target = URL(url.strip()) if base is None else base.join(URL(url.strip()))
-        usable = target.scheme in ("http", "https") and target.host
+        return url()
     except ValueError:
-        usable = False
-    if not usable:
-        raise RefusedError(status)
-    target = target.with_user(None) if "@" in target.raw_authority else target
-    return target.with_fragment(None) if target.raw_fragment else target
+        raise RefusedError(status) from None
 
 
 def _validators(wanted: Wanted | None, final_url: str | None) -> dict[str, str]:

@@ -22,9 +22,10 @@ class Outcome(NamedTuple):
     ``status`` is ``ok``; ``http_<code>``; ``bad_url`` (not http or https, or no URL at all); ``bad_redirect`` (a
     redirect to such a one, or too many); ``blocked`` (the host has no public address); ``robots``,
     ``robots_tag`` (its robots.txt, its X-Robots-Tag keep us out); ``robots_unreachable`` (it is not known whether
-    they do); ``certificate`` (it is not the host's); ``headers_too_large``; ``timeout``; ``unreachable`` (no usable
-    answer); ``truncated``, ``too_large``, ``bad_encoding``, ``decompression_bomb``, ``empty``, ``not_an_image``,
-    ``too_many_pixels``, ``unknown_range`` (what came is no picture that we take); or ``given_up`` (see `download`).
+    they do); ``certificate`` (it is not the host's); ``headers_too_large``; ``bad_http`` (the answer is no valid HTTP);
+    ``timeout``; ``unreachable`` (no answer); ``truncated``, ``too_large``, ``bad_encoding``, ``decompression_bomb``,
+    ``empty``, ``not_an_image``, ``too_many_pixels``, ``unknown_range`` (what came is no picture that we take); or
+    ``given_up`` (see `download`).
     """
 
     status: str

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from functools import cache, cached_property
 from itertools import islice
 from typing import Any
-from urllib.parse import parse_qsl, urljoin, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from lxml import etree
 from parsel import Selector
 from parsel.selector import create_root_node
 from web_poet import WebPage
 
+from crawlers.http.urls import joined
 from crawlers.pages.elements import (
     MAX_NAMES,
     UNREAD,
@@ -31,6 +32,7 @@ from crawlers.pages.elements import (
     without_comments,
 )
 from crawlers.pages.values import http_url
+from crawlers.pages.xhtml import opened
 
 BOM = b"\xef\xbb\xbf"
 
@@ -61,12 +63,19 @@ class Document:
 
     @cached_property
     def _base_url(self) -> str:
-        return str(self._page.base_url)
+        """What its links are relative to: its own URL, or as the first ``base`` says."""
+        stated = next((base.get("href") for base in self.tagged("base") if base.get("href")), "")
+        try:
+            found = joined(self.url, stated)
+        except ValueError:
+            found = ""
+        return found if found.startswith(("http:", "https:")) else self.url
 
     def urljoin(self, url: str) -> str:
         """``url`` made absolute; empty if it is none."""
+        encoding = "utf-8" if url.isascii() else self._page.response.encoding or "utf-8"
         try:
-            return urljoin(self._base_url, url)
+            return joined(self._base_url, url, encoding)
         except ValueError:
             return ""
 
@@ -111,7 +120,10 @@ class Document:
         """
         if self.data is not None:
             return None
-        root = create_root_node(self._page.response.text, etree.HTMLParser, base_url=self.url)
+        # By name: what begins with an XML declaration would be XML, whose elements no reader asks for by their names.
+        response = self._page.response
+        text = opened(response.text, str(response.headers.get("Content-Type", "")))
+        root = create_root_node(text, etree.HTMLParser, base_url=self.url)
         return without_comments(root) if isinstance(root, Element) else None
 
     @cached_property

@@ -37,7 +37,17 @@ PRODUCT_FIELDS = (
 )  # fmt: skip
 
 
-class ListingPage(WebPage[Listing]):
+class _Joining:
+    """Links made absolute as `Document` does; web-poet's way alters them."""
+
+    reading: Reading
+
+    def urljoin(self, url: str) -> str:
+        """``url`` made absolute."""
+        return self.reading.document.urljoin(url)
+
+
+class ListingPage(_Joining, WebPage[Listing]):
     """A page of a category.
 
     Args:
@@ -102,7 +112,7 @@ class ListingPage(WebPage[Listing]):
         return replace(item, field_sources=_sources(item, self.reading, LISTING_FIELDS))
 
 
-class ProductPage(WebPage[Product]):
+class ProductPage(_Joining, WebPage[Product]):
     """The page of one product; the arguments are those of `ListingPage`."""
 
     def __init__(

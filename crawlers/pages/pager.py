@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterator
 from functools import cached_property
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote_plus, urlsplit
 
 from lxml import etree
 
@@ -54,9 +54,9 @@ def next_pages(page: Document, without: Collection[str] = ()) -> Iterator[tuple[
 
 def with_number(url: str, name: str, number: int) -> str:
     """``url`` with the query parameter ``name`` set to ``number``."""
-    parts = urlsplit(url)
-    query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if key != name]
-    return urlunsplit(parts._replace(query=urlencode([*query, (name, number)])))
+    path, _, query = url.partition("#")[0].partition("?")
+    kept = [pair for pair in query.split("&") if pair and unquote_plus(pair.partition("=")[0]) != name]
+    return path + "?" + "&".join([*kept, f"{quote(name)}={number}"])
 
 
 class _Pager:

@@ -7,12 +7,12 @@ a text stays text. Knows nothing of where on a page a value stood.
 import re
 from collections.abc import Container, Iterable, Mapping
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
-from functools import lru_cache
 from typing import Any, Protocol
-from urllib.parse import parse_qsl, urldefrag, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from price_parser import Price
 
+from crawlers.http.urls import EDGES, percent_encoded, sent
 from crawlers.pages.words import BACK, FOLLOWING, HOME, NEXT, PREVIOUS
 
 MAX_TEXT = 2000  # characters
@@ -202,16 +202,21 @@ def currency_code(value: Any) -> str | None:
 
 
 def http_url(value: Any, page: Joins) -> str | None:
-    """``value`` as an absolute http(s) URL without fragment, user and password, or None."""
+    """``value`` as an absolute http(s) URL that can be asked for, or None; else as it is written.
+
+    Without fragment, user and password; characters that nobody sees are percent-encoded.
+    """
     if not isinstance(value, str) or not value.strip() or len(value) > MAX_URL:
         return None
     try:
-        parts = urlsplit(urldefrag(page.urljoin(value.strip())).url)
-        usable = parts.scheme in ("http", "https") and parts.port != 0 and _may_exist(parts.hostname or "")
-    except ValueError:  # of ports as well
+        url = page.urljoin(value.strip(EDGES)).partition("#")[0]
+        sent(url)
+        authority = urlsplit(url).netloc
+    except ValueError:
         return None
-    url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return url if usable and not UNSEEN.search(url) else None
+    if "@" in authority:
+        url = url.replace(authority, authority.rpartition("@")[2], 1)
+    return UNSEEN.sub(lambda found: percent_encoded(found[0]), url)
 
 
 def url_path(url: str) -> str:
@@ -227,15 +232,6 @@ def http_urls(values: Iterable[Any], page: Joins) -> list[str]:
     known = getattr(page, "http_url", None)  # of a page that remembers them: the same link is asked for often
     urls = (http_url(value, page) if known is None else known(value) for value in values)
     return list(dict.fromkeys(url for url in urls if url))
-
-
-@lru_cache(maxsize=1024)  # few hosts, many links
-def _may_exist(host: str) -> bool:
-    """Whether ``host`` can be looked up at all: no client gets as far as asking for other ones."""
-    try:
-        return bool(host) and bool(host.encode("idna"))
-    except UnicodeError:  # an empty label, one that is too long, or no name in any script
-        return False
 
 
 def _two_decimals(found: re.Match[str]) -> str:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any, Self
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import scrapy
 from scrapy import signals
@@ -22,14 +22,17 @@ from twisted.python.failure import Failure
 
 from atlas_model.progress import Progress
 from crawlers.browser import request_meta
+from crawlers.http.urls import joined, sent
 from crawlers.items import Product
 from crawlers.job import TRANSIENT, CrawlJob
 from crawlers.journal import LISTING, PRODUCT, ROBOTS, SITEMAP, Journal, Page
+from crawlers.page_handler import VERBATIM
 from crawlers.pages.registry import GENERIC, Shop, shop_of
+from crawlers.pages.values import http_urls
 from crawlers.politeness import LINKS_ONLY
 from crawlers.refusals import reason_of
 from crawlers.sitemaps import MAX_BYTES as MAX_SITEMAP_BYTES
-from crawlers.sitemaps import is_named_sitemap
+from crawlers.sitemaps import Base, is_named_sitemap
 from crawlers.spiders.reading import NOT_MODIFIED, conditions, read, unchanged
 from crawlers.spiders.walk import GOOD_ENDS, Walk, domain, on_site
 
@@ -102,7 +105,10 @@ class CatalogueSpider(scrapy.Spider):
         if page is None:
             yield self._sitemap_request(walk, url, None)
             return
-        for request in self._look_through(walk, _said(page)["next_pages"]):
+        said = _said(page)
+        if said.get("cut_off"):
+            self.category_faults.append((url, "cut_off"))
+        for request in self._look_through(walk, said["next_pages"]):
             yield request
 
     async def _settle(self, kind: str, shop: Shop, url: str, response: Response) -> Page | None:
@@ -148,8 +154,13 @@ class CatalogueSpider(scrapy.Spider):
         self.listed[site].update(pages=page.said is not None, items=len(items))
         self._progress.total = self._journal.found
         if "sitemap" in said and next_pages:
+            if said.get("cut_off"):
+                self._end(walk, url, "cut_off")
             return next_pages
         end = page.dropped or walk.end(next_pages[0] if next_pages else None, new)
+        if said.get("cut_off") and (end is None or end in GOOD_ENDS):
+            self._end(walk, url, "cut_off")
+            return [] if end else next_pages
         if end is None:
             return next_pages
         self._end(walk, next_pages[0] if next_pages else url, end)
@@ -229,7 +240,7 @@ class CatalogueSpider(scrapy.Spider):
     # Sitemaps, to see what no category leads to
 
     def _robots_parsed(self, robotparser: Any, request: scrapy.Request) -> None:
-        sitemaps = [urljoin(request.url, url) for url in robotparser.rp.sitemaps]
+        sitemaps = http_urls(robotparser.rp.sitemaps, Base(request.url))
         self._journal.put(ROBOTS, _host(request.url), Page(json.dumps(sitemaps), reader=self._reader(GENERIC)))
 
     def _idle(self) -> None:
@@ -240,7 +251,7 @@ class CatalogueSpider(scrapy.Spider):
                 robots = self._journal.page(ROBOTS, source.site)
                 named = json.loads(robots.said) if robots and robots.crawl == self._journal.crawl else []
                 walk = Walk(source, 0, self._job.max_pages_per_category)
-                for request in self._look_through(walk, named or [urljoin(source.url, "/sitemap.xml")]):
+                for request in self._look_through(walk, named or [joined(source.url, "/sitemap.xml")]):
                     self.crawler.engine.crawl(request)
 
     def _look_through(self, walk: Walk, urls: list[str]) -> Iterator[scrapy.Request]:
@@ -274,15 +285,15 @@ class CatalogueSpider(scrapy.Spider):
     # What all have in common
 
     def _request(self, url: str, known: Page | None, shop: Shop, **arguments: Any) -> scrapy.Request:
-        meta: dict[str, Any] = {LINKS_ONLY: arguments["callback"] != self.parse_product}
+        meta: dict[str, Any] = {LINKS_ONLY: arguments["callback"] != self.parse_product, VERBATIM: True}
         if is_named_sitemap(url):
             meta["download_maxsize"] = MAX_SITEMAP_BYTES
         if shop.browser:
-            return scrapy.Request(url, meta=meta | request_meta(shop.browser), **arguments)
+            return scrapy.Request(sent(url), meta=meta | request_meta(shop.browser), **arguments)
         headers = conditions(known)
         if headers:
             meta["handle_httpstatus_list"] = [NOT_MODIFIED]
-        return scrapy.Request(url, headers=headers, meta=meta, **arguments)
+        return scrapy.Request(sent(url), headers=headers, meta=meta, **arguments)
 
     def _reader(self, shop: Shop) -> str:
         return self._job.readers[shop.name]
