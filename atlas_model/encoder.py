@@ -148,7 +148,7 @@ def encode(encoder: nn.Module, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor
     if len(images) <= at_once:
         cells: Tensor = encoder(images)
         return cells
-    return torch.cat([encoder(part) for part in images.split(at_once)])
+    return torch.cat([encoder(part) for part in torch.split(images, at_once)])
 
 
 def build_encoder(name: str, *, in_channels: int, grid: int | Literal["native"], weights: str | None = None) -> Encoder:
