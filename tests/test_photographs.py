@@ -376,3 +376,19 @@ def test_a_model_that_is_too_large_is_not_bundled(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("benchmarks.photographs.bundle.MOST_BYTES", 1000)
     assert main(["bundle", "--workspace", str(tmp_path / "work"), "--folder", str(tmp_path / "bundled")]) == 1
     assert not (tmp_path / "bundled").exists()
+
+
+def test_the_bundled_model_is_the_one_of_its_card() -> None:
+    folder = ROOT / "models/pretrained"
+    model, preprocessing = load_categorizer(folder, torch.device("cpu"))
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    size = (folder / "model.safetensors").stat().st_size
+    weights = sum(weight.numel() for weight in model.parameters())
+    assert size <= 16_000_000
+    assert f"{size / 1e6:.1f} MB" in card
+    assert f"{weights / 1e6:.1f} million weights" in card
+    assert f"{len(model.taxonomy)} kinds" in card
+    assert (preprocessing.size, preprocessing.mode) == (224, "RGB")
+    given = yaml.safe_load((FOLDER / "params.yaml").read_text(encoding="utf-8"))["train"]
+    trained = json.loads((folder / "model.json").read_text(encoding="utf-8"))["params"]
+    assert {name: trained[name] for name in given} == given
