@@ -8,7 +8,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -19,6 +19,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 
 from atlas_model.errors import PictureError
+from atlas_model.png_metadata import without_metadata
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")  # MPO comes as JPEG; Pillow knows no opener for it
 MAX_PIXELS = 40_000_000  # a larger picture costs hundreds of MB to decode
@@ -90,7 +91,7 @@ class Preprocessing:
 
 
 def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> PictureInfo:
-    """Check that ``data`` is a whole picture, at the least cost that notices truncation.
+    """Check that ``data`` is a whole picture, at the least cost that notices all that `decode` refuses.
 
     JPEGs are decoded in grey at an eighth of their size, which reads all bytes; `Image.verify` misses truncation.
 
@@ -101,18 +102,19 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> PictureInfo:
     """
     image = _open(data, max_pixels)
     with _decoding():
-        info = PictureInfo(
-            width=image.width,
-            height=image.height,
+        (width, height), mode = image.size, image.mode
+        if image.format in ("JPEG", "MPO"):
+            image.draft("L", (max(1, width // 8), max(1, height // 8)))
+        image.load()  # before the metadata: whatever asks for those loads as well, and may swallow what goes wrong
+        _flattened(image.crop((0, 0, 1, 1)), getattr(image, "tag_v2", {}))
+        return PictureInfo(
+            width=width,
+            height=height,
             format="JPEG" if image.format == "MPO" else str(image.format),
-            mode=image.mode,
+            mode=mode,
             orientation=_orientation(image),
             n_frames=_frame_count(image),
         )
-        if image.format in ("JPEG", "MPO"):
-            image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
-        image.load()
-    return info
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -125,13 +127,14 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     with _decoding():
         image.load()
         turn = TURNS.get(_orientation(image))
-        flat = _flattened(image)
+        flat = _flattened(image, getattr(image, "tag_v2", {}))
         return flat if turn is None else flat.transpose(turn)
 
 
-def _flattened(image: Image.Image) -> Image.Image:
+def _flattened(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """``image`` in L or RGB; ``tags`` are those of its file, if that is a TIFF."""
     if image.mode.startswith("I"):
-        return _eight_bits(image)
+        return _eight_bits(image, tags)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         over_white = Image.new("RGBA", layer.size, "white")
@@ -140,10 +143,9 @@ def _flattened(image: Image.Image) -> Image.Image:
     return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     """The upper eight of up to sixteen bits of grey."""
     pixels = np.asarray(image, dtype=np.int64)
-    tags = getattr(image, "tag_v2", {})
     (bits,) = tags.get(BITS_PER_SAMPLE, (16,))
     grey = pixels * 255 // (2**bits - 1)
     if tags.get(PHOTOMETRIC) == 0:  # 0 is white; Pillow sees to it up to 8 bits
@@ -194,7 +196,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         limits = f"{MAX_SCANS} scans and {MAX_SEGMENTS} segments"
         raise PictureError("decompression_bomb", f"expected a JPEG of at most {limits}, got more")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
         width, height = max(image.size, _tile_size(image), key=math.prod)
     except Exception as error:  # decoders raise whatever their parser met: struct.error, SyntaxError, ...
         raise PictureError("not_an_image", f"expected a picture ({', '.join(FORMATS)}), got other bytes") from error
