@@ -152,6 +152,8 @@ class SplitParams(Section):
     test_share: Share
     min_products: PositiveInt  # a category with fewer products is rare
     rare: Literal["drop", "train"]  # rare categories: leave out (and count), or give whole to train
+    min_side: PositiveInt  # px; an image whose shorter side is shorter is left out
+    max_products_per_image: PositiveInt  # an image that more products show is left out: a size chart, a placeholder
     near_duplicate_distance: Annotated[int, Field(ge=0, le=16)]  # bits of the 64-bit perceptual hash
     respect_hint: bool  # take a manifest's own split where it names one
     seed: Seed

@@ -198,6 +198,11 @@ def test_check_tells_the_faults_of_all_files(here: Path, capsys: pytest.CaptureF
     assert out.count(": ok\n") == 3
     assert err == ""
 
+    taxonomy = (here / "data/taxonomy.csv").read_text()
+    (here / "data/taxonomy.csv").write_text(f"{taxonomy}Clothing > Tops > T-Shirt\n")
+    assert main(["check"]) == 0
+    assert "names look alike are different ones: 'T-Shirt' and 'T-shirt'" in capsys.readouterr().err
+
     (here / "data/taxonomy.csv").write_text("id,parent_id,name\n1,2,A\n2,1,B\n")
     (here / "data/sources.csv").write_text("Category,shop\nA->B,http://shop.example\n")
     assert main(["check"]) == 2
