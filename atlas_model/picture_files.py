@@ -55,7 +55,8 @@ def told_left_out(left_out: Counter[str]) -> str:
     """What `picture_files` has counted, in words; there is something."""
     kinds = ", ".join(f"{kind} {count}" for kind, count in left_out.most_common(MAX_TOLD))
     more = ", ..." if len(left_out) > MAX_TOLD else ""
-    return f"{left_out.total()} files left out, whose names are not those of images that can be read: {kinds}{more}"
+    files = f"{left_out.total()} {'file' if left_out.total() == 1 else 'files'}"
+    return f"{files} left out, not named as images that can be read are: {kinds}{more}"
 
 
 def read_picture(path: Path) -> bytes:

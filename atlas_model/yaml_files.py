@@ -122,6 +122,7 @@ def _doubled_keys(root: yaml.Node) -> Iterator[str]:
             waiting += ((place, item) for item in reversed(node.value))
             continue
         first: dict[tuple[str, str], yaml.Node] = {}
+        below: list[tuple[tuple[str, ...], yaml.Node]] = []
         for key, value in node.value:
             named = (*place, str(key.value)) if isinstance(key, yaml.ScalarNode) else place
             if isinstance(key, yaml.ScalarNode):
@@ -129,7 +130,8 @@ def _doubled_keys(root: yaml.Node) -> Iterator[str]:
                 if earlier is not key:
                     lines = f"{earlier.start_mark.line + 1} and {key.start_mark.line + 1}"
                     yield f"{'.'.join(named)}: stands twice, on lines {lines}; remove one of them"
-            waiting.append((named, value))
+            below.append((named, value))
+        waiting += reversed(below)
 
 
 def check(
