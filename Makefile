@@ -53,7 +53,7 @@ benchmark: $(STAMP)  ## make benchmark NAME=search
 	$(BIN)/python -m benchmarks.$(NAME)
 
 benchmark-fashion-mnist: $(STAMP)  ## train on Fashion-MNIST's official parts, report on its test part (two hours on 2 cores)
-	@cd benchmarks/fashion_mnist && $(CURDIR)/$(BIN)/dvc repro
+	@cd benchmarks/fashion_mnist && ../../$(BIN)/dvc repro
 
 clean:  ## forget work in progress (spools, checkpoints); keeps data and models
 	rm -rf .atlas

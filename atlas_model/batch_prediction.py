@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def predict_all(
     model_key: str,
     batch_size: int,
     threads: int | None = None,
+    side: int | None = None,
     products: ProductOutput | None = None,
     bands: bool = False,
 ) -> Report:
@@ -127,6 +129,7 @@ def predict_all(
         model_key: changes with whatever changes answers, such as the model's weights.
         batch_size: pictures per batch; fewer reach the model if some cannot be read.
         threads: that read and decode; by default one per processor.
+        side: px of the square that ``prepare`` makes of a picture, as of `images.decode`: large ones take less memory.
         products: the answers of products as well, each from all its pictures; then this answers pictures, too. The
             source must say whose picture each is.
         bands: whether the output has a column more, `records.BAND`.
@@ -144,7 +147,7 @@ def predict_all(
         first = parts.done
         if first:
             say(f"predict: {first} pictures were done before")
-        ahead = _read_ahead(source.start_at(first), prepare, batch_size, threads or os.cpu_count() or 1)
+        ahead = _read_ahead(source.start_at(first), partial(_read, prepare=prepare, side=side), batch_size, threads)
         with Progress("predict", source.count, "pictures") as progress, closing(ahead) as batches:
             progress.advance(first)
             for batch in batches:
@@ -255,13 +258,14 @@ def _regrouped(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def _read_ahead(
-    pictures: Iterator[Picture], prepare: Prepare, batch_size: int, threads: int
+    pictures: Iterator[Picture], read: Callable[[Sequence[Picture]], Batch], batch_size: int, threads: int | None
 ) -> Generator[Batch, None, None]:
+    threads = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Batch]] = deque()
         try:
             while batch := list(islice(pictures, batch_size)):
-                waiting.append(pool.submit(_read, batch, prepare))
+                waiting.append(pool.submit(read, batch))
                 if len(waiting) > threads + 1:
                     yield waiting.popleft().result()
             while waiting:
@@ -270,13 +274,13 @@ def _read_ahead(
             pool.shutdown(cancel_futures=True)
 
 
-def _read(pictures: Sequence[Picture], prepare: Prepare) -> Batch:
-    return Batch(pictures, [_pixels(picture, prepare) for picture in pictures])
+def _read(pictures: Sequence[Picture], prepare: Prepare, side: int | None) -> Batch:
+    return Batch(pictures, [_pixels(picture, prepare, side) for picture in pictures])
 
 
-def _pixels(picture: Picture, prepare: Prepare) -> Pixels | Fault:
+def _pixels(picture: Picture, prepare: Prepare, side: int | None) -> Pixels | Fault:
     try:
-        return prepare(decode(picture.read()))
+        return prepare(decode(picture.read(), side=side))
     except PictureError as error:
         return Fault(error.status, str(error))
     except OSError as error:

@@ -45,7 +45,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder; on success it takes the name (and the place) of ``path``."""
+    """Yield an empty temporary folder; on success it takes the name (and the place) of ``path``.
+
+    Where ``path`` is a link to a folder it stays one, and that folder is replaced.
+
+    Raises:
+        AtlasError: ``path`` is a link that leads to itself.
+    """
+    if path.is_symlink():
+        try:
+            path = path.resolve()
+        except (OSError, RuntimeError) as error:
+            raise AtlasError(f"{path}: expected a folder or a link to one, got a link that leads nowhere") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")

@@ -52,9 +52,10 @@ def _size(info: PictureInfo) -> tuple[int, int]:
 
 def _is_grey(data: bytes) -> bool:
     with suppress(PictureError):
-        image = decode(data)
+        image = decode(data, side=SMALL_SIDE)
         if image.mode == "L":
             return True
-        pixels = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR), dtype=np.float64)  # (32, 32, 3)
+        small = image.resize((SMALL_SIDE, SMALL_SIDE), Image.Resampling.BILINEAR)
+        pixels = np.asarray(small, dtype=np.float64)  # (32, 32, 3)
         return bool((pixels.max(axis=2) - pixels.min(axis=2)).mean() < GREY_DIFFERENCE)
     return True  # it says nothing

@@ -5,50 +5,32 @@ it. There are no defaults: the file says everything, so that DVC sees every chan
 command line hold these objects; the code below them takes plain arguments.
 """
 
-import ipaddress
 import shutil
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from atlas_model.encoder_names import OWN_ENCODERS, TIMM, EncoderName
+from atlas_model.encoder_names import OWN_ENCODERS
 from atlas_model.errors import ParamsError
 from atlas_model.files import replacing
-from atlas_model.yaml_files import check, parse_yaml, replace_text
+from atlas_model.param_types import (
+    Address,
+    ColumnName,
+    Cron,
+    Device,
+    Encoder,
+    FilePath,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Seed,
+    Share,
+    Timezone,
+)
+from atlas_model.yaml_files import check, parse_with_faults, parse_yaml, replace_text
 
 PARAMS_FILE = Path("params.yaml")
-
-FilePath = Annotated[Path, Field(strict=False)]
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-ColumnName = Annotated[str, Field(min_length=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Device = Literal["auto", "cpu", "cuda"]
-
-
-def _check_address(text: str) -> str:
-    address, _, port = text.rpartition(":")
-    try:
-        ipaddress.ip_address(address.strip("[]"))
-        valid = 0 < int(port) < 2**16
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ValueError('expected an IP address and a port, as in "127.0.0.1:8000"')
-    return text
-
-
-def _check_encoder(name: str) -> str:
-    names = get_args(EncoderName)
-    if name not in names and not name.startswith(TIMM):
-        raise ValueError(f"expected one of {', '.join(names)}, or {TIMM}<name of a network of timm>")
-    return name
-
-
-Address = Annotated[str, AfterValidator(_check_address)]
 
 
 class Section(BaseModel):
@@ -170,6 +152,8 @@ class SplitParams(Section):
     test_share: Share
     min_products: PositiveInt  # a category with fewer products is rare
     rare: Literal["drop", "train"]  # rare categories: leave out (and count), or give whole to train
+    min_side: PositiveInt  # px; an image whose shorter side is shorter is left out
+    max_products_per_image: PositiveInt  # an image that more products show is left out: a size chart, a placeholder
     near_duplicate_distance: Annotated[int, Field(ge=0, le=16)]  # bits of the 64-bit perceptual hash
     respect_hint: bool  # take a manifest's own split where it names one
     seed: Seed
@@ -183,7 +167,7 @@ class SplitParams(Section):
 class TrainParams(Section):
     """Training the encoder with its attention decoder, and the plain classifier beside it."""
 
-    encoder: Annotated[str, AfterValidator(_check_encoder)]  # encoder_names.EncoderName, or timm/<name>
+    encoder: Encoder  # encoder_names.EncoderName, or timm/<name>
     weights: str | None  # auto, package, imagenet, a safetensors file of such a network, or null: from scratch
     fine_tune_from: str  # first trained block, as layer4 of a ResNet or block14 of an EfficientNet-Lite0; all; none
     grid: Literal["native"] | PositiveInt  # cells per side that the decoder attends to; 14 in the paper
@@ -284,8 +268,8 @@ class EvaluateParams(Section):
 class PipelineParams(Section):
     """When the pipeline runs by itself, and what becomes of its runs."""
 
-    cron: Annotated[str, Field(min_length=9)] | None  # when to crawl again and bring all up to date; null: never
-    timezone: Annotated[str, Field(min_length=1)]  # of cron, as in "Europe/Zurich"
+    cron: Cron | None  # when to crawl again and bring all up to date; null: never
+    timezone: Timezone  # of cron, as in "Europe/Zurich"
     retention_days: PositiveInt  # older runs, logs and artifacts leave Prefect's database
     commit: bool  # after an accepted run: `dvc push` where there is a remote, then a commit and a tag
     branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*$")]  # of those commits
@@ -357,11 +341,11 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         ParamsError: the file is missing or not YAML, or says something else than the models allow; the text
             lists every fault with its place in the file, what came, and what is allowed.
     """
-    content = parse_yaml(path, ParamsError)
+    content, faults = parse_with_faults(path, ParamsError)
     if isinstance(content, dict) and "base" in content:
         base = parse_yaml(path.parent / str(content.pop("base")), ParamsError)
         content = {**base, **content} if isinstance(base, dict) else content
-    return check(content, Params, path, ParamsError)
+    return check(content, Params, path, ParamsError, faults)
 
 
 def set_snapshot(snapshot: str, path: Path = PARAMS_FILE) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from atlas_model.device import choose_device
 from atlas_model.encoder import encode
 from atlas_model.errors import PictureError
-from atlas_model.images import Preprocessing, decode, to_array
+from atlas_model.images import Preprocessing, to_array
 from atlas_model.saved_models import load_categorizer
 
 SIZE = 64  # numbers a picture, at most: more are projected at random, which keeps distances (Johnson-Lindenstrauss)
@@ -52,4 +52,4 @@ def embed(model: Path, pictures: Iterable[bytes], device: str = "auto") -> Float
 def _prepared(pictures: Iterable[bytes], preprocessing: Preprocessing) -> Iterator[UInt8[np.ndarray, "c h w"]]:
     for data in pictures:
         with suppress(PictureError):
-            yield to_array(preprocessing.apply(decode(data)))
+            yield to_array(preprocessing.read(data))

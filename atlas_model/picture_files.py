@@ -2,23 +2,39 @@
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 from atlas_model.errors import InputError, PictureError
-from atlas_model.images import FORMATS
 
-SUFFIXES = {f".{name.lower()}" for name in (*FORMATS, "jpg", "tif")}  # what counts as a picture inside a folder
-
+SUFFIXES_OF = {  # what counts as a picture inside a folder: for each of `images.FORMATS` what Pillow knows, and more
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+}
+SUFFIXES = frozenset(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes)
+APPLE_DOUBLE = "._"  # begins the name of a file beside a file, with what macOS knows of that one
+MAX_TOLD = 8  # kinds of files in a message
 
 MAX_BYTES = 500_000_000  # of a file: more than any picture within `images.MAX_PIXELS` takes, however it is stored
 
 
-def picture_files(folder: Path) -> Iterator[Path]:
+def picture_files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[Path]:
     """The files in ``folder`` and below it that are called pictures, in the order of their paths.
 
     Links to folders are not followed; other links count as files, wherever they lead, but for pipes and devices,
     which may never end.
+
+    Args:
+        folder: which.
+        left_out: counts the others, by their suffixes or by what they are.
 
     Raises:
         InputError: a folder cannot be listed.
@@ -28,8 +44,19 @@ def picture_files(folder: Path) -> Iterator[Path]:
         entry = waiting.pop()
         if entry.is_dir(follow_symlinks=False):
             waiting += _listed(Path(entry.path))
-        elif PurePath(entry.name).suffix.lower() in SUFFIXES and _may_be_file(entry):
+        elif reason := _no_picture(entry):
+            if left_out is not None:
+                left_out[reason] += 1
+        else:
             yield Path(entry.path)
+
+
+def told_left_out(left_out: Counter[str]) -> str:
+    """What `picture_files` has counted, in words; there is something."""
+    kinds = ", ".join(f"{kind} {count}" for kind, count in left_out.most_common(MAX_TOLD))
+    more = ", ..." if len(left_out) > MAX_TOLD else ""
+    files = f"{left_out.total()} {'file' if left_out.total() == 1 else 'files'}"
+    return f"{files} left out, not named as images that can be read are: {kinds}{more}"
 
 
 def read_picture(path: Path) -> bytes:
@@ -52,6 +79,16 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
             return sorted(found, key=lambda entry: entry.name, reverse=True)
     except OSError as error:
         raise InputError(f"{folder}: expected a folder that can be listed: {error.strerror}") from error
+
+
+def _no_picture(entry: os.DirEntry[str]) -> str:
+    """Why it is none; empty if it may be one."""
+    if entry.name.startswith(APPLE_DOUBLE):
+        return "AppleDouble"
+    suffix = PurePath(entry.name).suffix.lower()
+    if suffix not in SUFFIXES:
+        return suffix.encode(errors="replace").decode() or "no suffix"
+    return "" if _may_be_file(entry) else "not a file"
 
 
 def _may_be_file(entry: os.DirEntry[str]) -> bool:

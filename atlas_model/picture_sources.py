@@ -5,8 +5,9 @@ Nothing is decoded here, and a picture that cannot be read is its reader's conce
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from atlas_model.errors import InputError
-from atlas_model.picture_files import picture_files, read_picture
+from atlas_model.errors import InputError, PictureError
+from atlas_model.picture_files import picture_files, read_picture, told_left_out
 from atlas_model.records import open_parquet, shard_paths
 from atlas_model.titles import words_of
 
@@ -29,7 +30,7 @@ TITLE = "title"  # likewise
 class Picture:
     """A picture that has not been read yet."""
 
-    name: str  # its image_id, or its path: in the struct, or relative to the folder
+    name: str  # its image_id, or its path: in the struct, or relative to the folder; without one, <file>#<row from 0>
     read: Callable[[], bytes]  # raises OSError, PictureError
     product_id: str | None = None  # whose image it is; None where nobody asked for that
     title: str | None = None  # of its product; None where there is none, or nobody asked for it
@@ -43,6 +44,7 @@ class PictureSource:
     key: str  # another one if the files have other names, sizes or times
     start_at: Callable[[int], Iterator[Picture]]  # all from that number on
     titled: int = 0  # pictures with a title
+    left_out: Counter[str] = field(default_factory=Counter)  # files that are called no pictures, by suffix
 
 
 def open_source(path: Path, *, products: bool = False, titles: bool = False) -> PictureSource:
@@ -67,7 +69,8 @@ def open_source(path: Path, *, products: bool = False, titles: bool = False) -> 
     else:
         raise InputError(f"{path}: expected a folder of pictures or a Parquet file, got nothing of that name")
     if not source.count:
-        raise InputError(f"{path}: expected pictures, got none")
+        told = f" ({told_left_out(source.left_out)})" if source.left_out else ""
+        raise InputError(f"{path}: expected pictures, got none{told}")
     return source
 
 
@@ -77,8 +80,9 @@ def _folder_source(folder: Path) -> PictureSource:
             name = file.relative_to(folder)
             yield Picture(_text(name), partial(read_picture, file), _text(name.parent if name.parent.name else name))
 
-    count, key = _key(picture_files(folder))
-    return PictureSource(count, key, start_at)
+    left_out: Counter[str] = Counter()
+    count, key = _key(picture_files(folder, left_out))
+    return PictureSource(count, key, start_at, left_out=left_out)
 
 
 def _parquet_source(path: Path, more: Sequence[str]) -> PictureSource:
@@ -104,29 +108,36 @@ def _parquet_source(path: Path, more: Sequence[str]) -> PictureSource:
 
 def _pictures(file: Path, first: int, more: Sequence[str]) -> Iterator[Picture]:
     with open_parquet(file) as opened:
-        groups = list(range(opened.num_row_groups))
+        groups, row = list(range(opened.num_row_groups)), 0
         while first >= (size := opened.metadata.row_group(groups[0]).num_rows):  # it need not be read
             first -= size
+            row += size
             del groups[0]
         columns = [name for name in ("image_id", "bytes", "image", *more) if name in opened.schema_arrow.names]
         try:
             for batch in opened.iter_batches(BATCH_ROWS, groups, columns):
                 names = batch["image_id"] if "image_id" in columns else pc.struct_field(batch["image"], "path")
                 cells = batch["bytes"] if "bytes" in columns else pc.struct_field(batch["image"], "bytes")
+                named = [name or f"{file.name}#{row + index}" for index, name in enumerate(names.to_pylist())]
+                row += batch.num_rows
                 owners, titles = (
                     batch[name].to_pylist() if name in more and name in columns else [None] * batch.num_rows
                     for name in (PRODUCT_ID, TITLE)
                 )
-                for name, cell, owner, title in list(zip(names, cells, owners, titles, strict=True))[first:]:
-                    yield Picture(str(name), partial(_bytes, cell), owner, title)
+                for name, cell, owner, title in list(zip(named, cells, owners, titles, strict=True))[first:]:
+                    yield Picture(str(name), partial(_bytes, cell, str(name)), owner, title)
                 first = max(0, first - batch.num_rows)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{file}: expected a whole Parquet file, got a damaged one: {error}") from error
 
 
-def _bytes(cell: pa.Scalar) -> bytes:
+def _bytes(cell: pa.Scalar, name: str) -> bytes:
     found: bytes | None = cell.as_py()
-    return found or b""
+    if found is None:
+        raise PictureError(
+            "not_in_file", f"the image is not in the file: expected its bytes, got its name alone, {name!r}"
+        )
+    return found
 
 
 def _check_columns(file: Path, schema: pa.Schema) -> None:

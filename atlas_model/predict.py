@@ -83,6 +83,11 @@ class Predictor:
         return self._model.taxonomy
 
     @property
+    def side(self) -> int:
+        """Of the square that it makes of a picture, px."""
+        return self._preprocessing.size
+
+    @property
     def reads_titles(self) -> bool:
         """Whether titles change its answers; a model that has not learnt from any takes none."""
         return reads_titles(self._model)
@@ -126,6 +131,14 @@ class Predictor:
             pixels = np.stack([self.prepare(picture) for picture in pictures[batch]])
             found += self.answer(pixels, beam, top, min_confidence, titles[batch] if titles else None)
         return found
+
+    def read(self, data: bytes) -> Image.Image:
+        """The picture in ``data``, small: what `predict` and `prepare` make of it is what they make of the whole.
+
+        Raises:
+            PictureError: it cannot be decoded.
+        """
+        return self._preprocessing.read(data)
 
     def prepare(self, picture: Image.Image) -> UInt8[np.ndarray, "c h w"]:
         """What the model sees of ``picture``. Any thread may ask."""

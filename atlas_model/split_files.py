@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 
 from atlas_model.errors import InputError
 from atlas_model.files import replacing
-from atlas_model.images import Preprocessing, decode, encode_png
+from atlas_model.images import Preprocessing, encode_png
 from atlas_model.progress import track
 from atlas_model.records import COMPRESSION, IMAGES, SPLIT, iterate_shards
 
 ROWS_PER_FILE = 8192
 ROWS_PER_GROUP = 256  # in memory at once, when it is written and when it is read
+READ_ROWS = 32  # of the shards, whose bytes are in memory together
 
 
 def split_schema(preprocessing: Preprocessing) -> pa.Schema:
@@ -125,10 +126,10 @@ def _prepared_pictures(
     shards: Path, wanted: Container[str], preprocessing: Preprocessing
 ) -> Iterator[tuple[str, bytes]]:
     def prepare(picture: Mapping[str, Any]) -> tuple[str, bytes]:
-        return picture["image_id"], encode_png(preprocessing.apply(decode(picture["bytes"])))
+        return picture["image_id"], encode_png(preprocessing.read(picture["bytes"]))
 
     with ThreadPoolExecutor() as threads:  # Pillow decodes outside the interpreter's lock
-        for batch in iterate_shards(shards, IMAGES, "fetch", ROWS_PER_GROUP):
+        for batch in iterate_shards(shards, IMAGES, "fetch", READ_ROWS):
             yield from threads.map(prepare, [row for row in batch.to_pylist() if row["image_id"] in wanted])
 
 

@@ -3,10 +3,11 @@
 import csv
 import io
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from atlas_model.splitting import SPLITS
+from atlas_model.split_names import SPLITS
+from atlas_model.taxonomy import SEPARATOR, CategoryPath
 
 
 def category_counts(labels: Sequence[str], splits: Sequence[str]) -> dict[str, Counter[str]]:
@@ -28,6 +29,37 @@ def share_deviations(counts: Mapping[str, Counter[str]], asked: Mapping[str, flo
         label: round(max(abs(count[split] / count.total() - asked[split]) for split in SPLITS), 4)
         for label, count in counts.items()
     }
+
+
+def missing_categories(
+    labels: Iterable[str], outcomes: Sequence[tuple[CategoryPath, str, str]], *, only_trained: int
+) -> dict[str, list[str]]:
+    """For each split the labels of which it has no image; for val and test those that have some elsewhere.
+
+    Args:
+        labels: of the taxonomy. Others that products have count as well, unless they were left out for being rare.
+        outcomes: of each ref: its product's category and id, and what became of it.
+        only_trained: categories with fewer products in the split are for train alone, on purpose.
+    """
+    found: defaultdict[str, set[str]] = defaultdict(set)  # label -> splits
+    products: defaultdict[str, set[str]] = defaultdict(set)
+    rare: set[str] = set()
+    for category, product_id, outcome in outcomes:
+        label = SEPARATOR.join(category)
+        if outcome in SPLITS:
+            found[label].add(outcome)
+            products[label].add(product_id)
+        elif outcome == "rare_category":
+            rare.add(label)
+        elif outcome not in ("not_in_taxonomy", "duplicate"):
+            found.setdefault(label, set())
+    missing: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for label in dict.fromkeys([*labels, *sorted(found.keys() - rare - {""})]):
+        measured = found[label] and len(products[label]) >= only_trained
+        for split in SPLITS:
+            if split not in found[label] and (split == "train" or measured):
+                missing[split].append(label)
+    return missing
 
 
 def count_outcomes(outcomes: Sequence[str], product_ids: Sequence[str]) -> dict[str, Any]:

@@ -4,13 +4,15 @@ The rules, in this order: a picture is left out when
  1. it was not fetched (the fetch's status), or the stage zoom does not keep it (that one's reason);
  2. its product's category is not in the taxonomy: ``not_in_taxonomy``;
  3. products of different categories show it: ``label_conflict``, for all of them;
- 4. it stands at an earlier product or place already: ``duplicate``; every picture is stored once;
- 5. its category has too few products and such ones are dropped: ``rare_category``.
+ 4. too many products show it, or one that it nearly is: ``shared_image``. A size chart or a placeholder says nothing of
+    a product, and would tie a whole category together;
+ 5. it stands at an earlier product or place already: ``duplicate``; every picture is stored once;
+ 6. its category has too few products and such ones are dropped: ``rare_category``.
 Products that `grouping` keeps together go to one split: to train where a category among them is rare and such
 ones are for train; else, if hints are respected, to the most guarded split that a hint among them names (test
 before val before train); else to the split that a seeded hash of the group's key gives. So a product stays where
 it is when the catalogue grows, unless a newcomer joins its group as the new key. At last
- 6. a picture with a near-duplicate in a more guarded split is left out: ``near_duplicate_of_test`` (or ``_val``).
+ 7. a picture with a near-duplicate in a more guarded split is left out: ``near_duplicate_of_test`` (or ``_val``).
 
 Knows nothing of files, nor of pictures beyond their hashes. That nothing leaks is counted by `leaks`.
 """
@@ -23,10 +25,13 @@ from typing import Literal
 
 import numpy as np
 
+from atlas_model.errors import InputError
 from atlas_model.grouping import group_products, near_any
+from atlas_model.split_names import NAMES, SPLITS, split_named
 from atlas_model.taxonomy import CategoryPath
 
-SPLITS = ("train", "val", "test")  # from the least guarded to the most
+MAX_PRODUCTS = 10  # that show one image, unless the caller says otherwise
+MAX_TOLD = 5  # names in a message
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ def split_refs(
     near_duplicate_distance: int,
     respect_hint: bool,
     seed: int,
+    max_products_per_image: int = MAX_PRODUCTS,
 ) -> list[str]:
     """Decide on every ref.
 
@@ -84,12 +90,18 @@ def split_refs(
         near_duplicate_distance: in bits of the perceptual hash.
         respect_hint: whether products' split hints are followed.
         seed: of the hash that assigns groups.
+        max_products_per_image: an image that more products show is left out.
 
     Returns:
         For each ref one of SPLITS, or the reason why it is left out.
+
+    Raises:
+        InputError: hints are respected, and one names no split.
     """
+    hint_of = _hints(products.values()) if respect_hint else {}
     outcomes: list[str | None] = [_unusable(ref, products, scores, allowed) for ref in refs]
     _leave_out_conflicts(refs, products, outcomes)
+    _leave_out_shared(refs, scores, outcomes, max_products_per_image, near_duplicate_distance)
     _leave_out_repeats(refs, outcomes)
     rare_categories = _rare_categories(refs, products, outcomes, min_products)
     if rare == "drop":
@@ -103,10 +115,10 @@ def split_refs(
         members[key].append(products[product_id])
     split_of = {}
     for key, group in members.items():
-        hints = {product.split_hint for product in group if product.split_hint in SPLITS}
+        hints = {hint_of[product.product_id] for product in group if product.product_id in hint_of}
         if any(product.category in rare_categories for product in group):
             split_of[key] = "train"
-        elif respect_hint and hints:
+        elif hints:
             split_of[key] = max(hints, key=SPLITS.index)
         else:
             split_of[key] = assign(key, val_share=val_share, test_share=test_share, seed=seed)
@@ -114,6 +126,21 @@ def split_refs(
         outcomes[index] = split_of[key_of[refs[index].product_id]]
     _leave_out_near_duplicates(refs, scores, outcomes, near_duplicate_distance)
     return [str(outcome) for outcome in outcomes]
+
+
+def _hints(products: Iterable[Product]) -> dict[str, str]:
+    """The splits that products name, by product_id; an empty text names none."""
+    hinted = [(product.product_id, product.split_hint or "") for product in products]
+    named = {product_id: split_named(hint) for product_id, hint in hinted if hint.strip()}
+    unknown = Counter(hint for product_id, hint in hinted if product_id in named and named[product_id] is None)
+    if unknown:
+        told = ", ".join(f"{hint!r} ({count} products)" for hint, count in unknown.most_common(MAX_TOLD))
+        usual = "; ".join(f"{split}: {', '.join(names)}" for split, names in NAMES.items())
+        raise InputError(
+            f"split.respect_hint: expected names of splits ({usual}), got {told}{', ...' * (len(unknown) > MAX_TOLD)}. "
+            "Rename them, leave them empty for products that may go anywhere, or say split.respect_hint: false"
+        )
+    return {product_id: split for product_id, split in named.items() if split is not None}
 
 
 def assign(key: str, *, val_share: float, test_share: float, seed: int) -> str:
@@ -146,6 +173,25 @@ def _leave_out_conflicts(refs: Sequence[Ref], products: Mapping[str, Product], o
     for index in _undecided(outcomes):
         if len(categories[refs[index].image_id]) > 1:
             outcomes[index] = "label_conflict"
+
+
+def _leave_out_shared(
+    refs: Sequence[Ref], scores: Mapping[str, Score], outcomes: list[str | None], most: int, distance: int
+) -> None:
+    shown_by: defaultdict[str, set[str]] = defaultdict(set)
+    for ref in refs:
+        if ref.image_id is not None and scores[ref.image_id].keep:
+            shown_by[ref.image_id].add(ref.product_id)
+    shared = {image_id for image_id, its_products in shown_by.items() if len(its_products) > most}
+    if not shared:
+        return
+    image_ids = sorted(shown_by)
+    marked = np.array([image_id in shared for image_id in image_ids], dtype=bool)
+    near = near_any(_hashes(image_ids, scores), marked, distance)
+    left_out = {image_id for image_id, is_near in zip(image_ids, near.tolist(), strict=True) if is_near}
+    for index in _undecided(outcomes):
+        if refs[index].image_id in left_out:
+            outcomes[index] = "shared_image"
 
 
 def _leave_out_repeats(refs: Sequence[Ref], outcomes: list[str | None]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from atlas_model.category_names import LEVEL
 from atlas_model.errors import TaxonomyError
 from atlas_model.files import write_json
 
@@ -73,7 +74,7 @@ class Taxonomy:
     """An ordered set of category paths.
 
     Args:
-        paths: at least one; each a non-empty sequence of non-empty level names; no path twice.
+        paths: at least one; each a non-empty sequence of non-empty level names without ``>``; no path twice.
 
     Raises:
         TaxonomyError: with all faults at once.
@@ -177,6 +178,9 @@ def _faults(paths: tuple[CategoryPath, ...]) -> list[str]:
             faults.append(f"path {number} ({text!r}): a level is empty")
         if any(name in SPECIAL for name in path):
             faults.append(f"path {number} ({text!r}): {', '.join(SPECIAL)} are reserved names")
+        named = ", ".join(repr(name) for name in path if LEVEL in name and name not in SPECIAL)
+        if named:
+            faults.append(f"path {number}: {LEVEL} stands between levels and cannot be in a name; rename {named}")
         if path in seen:
             faults.append(f"path {number} ({text!r}): stands twice")
         seen.add(path)

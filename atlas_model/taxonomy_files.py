@@ -6,7 +6,8 @@ Three forms are told apart by the first line:
 - CSV with a column ``taxonomy`` (any capitals); other columns are ignored;
 - CSV with the columns ``id, parent_id, name``: a node a row; every node without children is a path.
 
-Levels are separated by ``->`` or ``>`` or, where neither occurs in the file, ``/``.
+Levels are separated by ``->`` or ``>`` or, where neither occurs in the file, ``/``. Names have the form that
+`category_names.clean_name` gives them.
 
 In a plain text or CSV of paths, each line is a valid end, so an inner node that has a line of its own is one too.
 """
@@ -16,6 +17,7 @@ import io
 import re
 from pathlib import Path
 
+from atlas_model.category_names import LEVEL, clean_name
 from atlas_model.errors import TaxonomyError
 from atlas_model.taxonomy import CategoryPath, Taxonomy
 
@@ -26,7 +28,7 @@ NODE_COLUMNS = {"id", "parent_id", "name"}
 def split_path(text: str, *, slashes: bool = False) -> CategoryPath:
     """``"A->B > C"`` as ``("A", "B", "C")``; empty levels are kept, for the caller to refuse."""
     parts = text.split("/") if slashes else ARROWS.split(text)
-    return tuple(part.strip() for part in parts)
+    return tuple(map(clean_name, parts))
 
 
 def load_taxonomy(path: Path) -> Taxonomy:
@@ -105,11 +107,14 @@ def _paths_of_nodes(text: str, faults: list[str]) -> list[tuple[int, CategoryPat
         elif identity in nodes:
             faults.append(f"line {reader.line_num}: id {identity!r} stands on line {nodes[identity][0]} already")
         else:
-            nodes[identity] = (reader.line_num, (row["parent_id"] or "").strip(), (row["name"] or "").strip())
+            nodes[identity] = (reader.line_num, (row["parent_id"] or "").strip(), clean_name(row["name"] or ""))
     parents = {parent for _, parent, _ in nodes.values()}
     for number, parent, _ in nodes.values():
         if parent and parent not in nodes:
             faults.append(f"line {number}: parent_id {parent!r} is no row's id")
+    for number, _, name in nodes.values():
+        if LEVEL in name:
+            faults.append(f"line {number}: {LEVEL} stands between levels and cannot be in a name; rename {name!r}")
     on_cycle = _nodes_on_cycles(nodes)
     if on_cycle:
         lines = ", ".join(str(nodes[identity][0]) for identity in on_cycle)

@@ -4,6 +4,7 @@ Nothing is deleted: each picture keeps its row, with the reason why it is kept o
 """
 
 from collections.abc import Collection, Iterable
+from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import pyarrow.compute as pc
 
 from atlas_model.device import choose_device, one_thread_each
 from atlas_model.errors import PictureError
-from atlas_model.images import decode, perceptual_hash
+from atlas_model.images import HASH_SIDE, decode, perceptual_hash
 from atlas_model.records import IMAGES, SCORES, iterate_shards
 from atlas_model.zoom import ZoomModel, scores
+
+BATCH = 64  # pictures that a model sees at once, unless the caller says otherwise
+READ_ROWS = 8  # of a shard, whose bytes are in memory together
 
 
 def score_shard(shard: Path, *, model: Path | None, device: str, threshold: float, batch_size: int) -> pa.Table:
@@ -26,25 +30,37 @@ def score_shard(shard: Path, *, model: Path | None, device: str, threshold: floa
         model: folder of the model; None: nothing is scored, and every readable picture is kept.
         device: where the model runs, as of `choose_device`.
         threshold: as of `score_pictures`, as is what comes back.
-        batch_size: pictures at once.
+        batch_size: pictures that the model sees at once.
     """
     with one_thread_each():
         trained = None if model is None else ZoomModel.load(model, choose_device(device))
-        return score_pictures(iterate_shards(shard, IMAGES, "fetch", batch_size), trained, threshold)
+        return score_pictures(iterate_shards(shard, IMAGES, "fetch", READ_ROWS), trained, threshold, batch_size)
 
 
-def score_pictures(batches: Iterable[pa.RecordBatch], model: ZoomModel | None, threshold: float) -> pa.Table:
-    """Score pictures (`records.IMAGES`), a batch of the file at a time.
+def score_pictures(
+    batches: Iterable[pa.RecordBatch], model: ZoomModel | None, threshold: float, batch_size: int = BATCH
+) -> pa.Table:
+    """Score pictures (`records.IMAGES`), whatever batches they come in.
+
+    Memory has the bytes of the batch that is read, one decoded picture, and the few pixels that the model sees of each
+    of ``batch_size`` others.
 
     Args:
         batches: rows with ``image_id`` and ``bytes``.
         model: that scores them; None: nothing does, and every readable picture is kept.
         threshold: a picture whose p_zoomed reaches it is not kept.
+        batch_size: pictures that the model sees at once.
 
     Returns:
         A row of `records.SCORES` per picture, sorted by ``image_id``.
     """
-    return joined(_score_batch(batch, model, threshold) for batch in batches)
+    pictures = (
+        (image_id.as_py(), content.as_py())
+        for batch in batches
+        for image_id, content in zip(batch["image_id"], batch["bytes"], strict=True)
+    )
+    scored = (_score_batch(islice(pictures, batch_size), model, threshold) for _ in count())
+    return joined(takewhile(lambda table: table.num_rows, scored))
 
 
 def joined(tables: Iterable[pa.Table]) -> pa.Table:
@@ -67,19 +83,19 @@ def discarded_share(table: pa.Table) -> float:
     return zoomed / readable if readable else 0.0
 
 
-def _score_batch(batch: pa.RecordBatch, model: ZoomModel | None, threshold: float) -> pa.Table:
-    """One decoded picture is in memory at a time: of the others there are the bytes and the few pixels of the input."""
+def _score_batch(pictures: Iterable[tuple[str, bytes]], model: ZoomModel | None, threshold: float) -> pa.Table:
     pixels, rows = [], []
-    for image_id, content in zip(batch["image_id"], batch["bytes"], strict=True):
+    side = HASH_SIDE if model is None else model.preprocessing.size
+    for image_id, content in pictures:
         try:
-            image = decode(content.as_py())
+            image = decode(content, side=side)
         except PictureError:
-            rows.append(_row(image_id.as_py(), keep=False, reason="unreadable"))
+            rows.append(_row(image_id, keep=False, reason="unreadable"))
             continue
         if model is not None:
             pixels.append(model.pixels(image))
         reason = "not_filtered" if model is None else "normal"
-        rows.append({**_row(image_id.as_py(), keep=True, reason=reason), "phash": int(perceptual_hash(image))})
+        rows.append({**_row(image_id, keep=True, reason=reason), "phash": int(perceptual_hash(image))})
     if model is not None and pixels:
         scored = [row for row in rows if row["keep"]]
         for row, p_zoomed in zip(scored, model.probabilities(np.stack(pixels)), strict=True):

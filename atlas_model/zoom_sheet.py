@@ -33,7 +33,7 @@ def surest_zoomed(scores: pa.Table, shards: Path, count: int, tile_px: int) -> I
     content = dict(zip(found["image_id"].to_pylist(), found["bytes"].to_pylist(), strict=True))
     for image_id, p in zip(image_ids, p_zoomed, strict=True):
         if image_id in content:
-            yield ImageOps.contain(decode(content[image_id]).convert("RGB"), (tile_px, tile_px)), p
+            yield ImageOps.contain(decode(content[image_id], side=tile_px).convert("RGB"), (tile_px, tile_px)), p
 
 
 def write_sheet(path: Path, scores: pa.Table, shards: Path) -> int:

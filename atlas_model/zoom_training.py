@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from atlas_model.augmentation import Augmentation, augment
 from atlas_model.errors import AtlasError, InputError, PictureError
-from atlas_model.images import Preprocessing, decode, to_array
+from atlas_model.images import Preprocessing, to_array
 from atlas_model.progress import Progress, track
 from atlas_model.records import LABELS
 from atlas_model.zoom import ZoomModel, ZoomNet, scores
@@ -73,7 +73,7 @@ def read_labelled(table: pa.Table, preprocessing: Preprocessing) -> Labelled:
         reason = _drop_reason(row["image_id"], labels_of, seen)
         if reason is None:
             try:
-                pixels.append(to_array(preprocessing.apply(decode(row["bytes"]))))
+                pixels.append(to_array(preprocessing.read(row["bytes"])))
             except PictureError as error:
                 reason = error.status
         if reason is not None:

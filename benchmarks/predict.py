@@ -77,6 +77,7 @@ def _predict(predictor: Predictor, folder: Path) -> Report:
         open_source(folder / "in.parquet"),
         folder / "out.parquet",
         prepare=predictor.prepare,
+        side=predictor.side,
         answer=predictor.answer,
         model_key="",
         batch_size=BATCH,

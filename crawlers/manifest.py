@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from atlas_model.category_names import LEVEL, clean_name
 from atlas_model.errors import InputError, MissingError
 from atlas_model.records import LABELS, PRODUCTS
 from crawlers.json_stream import JsonStream
@@ -182,6 +183,8 @@ def _product(entry: Any, faults: list[str]) -> dict[str, Any] | None:
     tokens = _tokens(entry.get("sentences"))
     if tokens is None:
         faults.append("sentences: expected [{tokens: [names of levels, none empty]}, ...]")
+    elif any(LEVEL in token for token in tokens):
+        faults.append(f"sentences: {LEVEL} stands between levels and cannot be in a token, got {_brief(tokens)}")
     split = entry.get("split")
     if split is not None and not _is_text(split):
         faults.append(f"split: expected text or null, got {_brief(split)}")
@@ -225,9 +228,10 @@ def _tokens(sentences: Any) -> list[str] | None:
     tokens = first.get("tokens") if isinstance(first, dict) else None
     if not isinstance(tokens, list) or not tokens:
         return None
-    if not all(_is_text(token) and token.strip() for token in tokens):
+    if not all(map(_is_text, tokens)):
         return None
-    return [token.strip() for token in tokens]
+    names = list(map(clean_name, tokens))
+    return names if all(names) else None
 
 
 def _is_text(value: Any) -> bool:

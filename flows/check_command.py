@@ -5,15 +5,19 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+
+from atlas_model.category_names import look_alikes
 from atlas_model.errors import InputError
 from atlas_model.params import PARAMS_FILE, Params, load_params
 from atlas_model.progress import say
+from atlas_model.taxonomy import Taxonomy
 from atlas_model.taxonomy_files import load_taxonomy
 from crawlers.files.entries import Columns
 from crawlers.files.folder import Folder
 from crawlers.files.products import check_table
 from crawlers.manifest import read_manifest_products
-from crawlers.sources import read_sources
+from crawlers.sources import Source, read_sources
 
 
 def check() -> int:
@@ -25,14 +29,27 @@ def check() -> int:
     params = load_params()
     sys.stdout.write(f"{PARAMS_FILE}: ok\n")
     exit_code = 0
+    names: set[str] = set()
     for path, read in _inputs(params):
         try:
-            read(path)
+            names.update(_names_in(read(path)))
             sys.stdout.write(f"{path}: ok\n")
         except InputError as error:
             say(f"error: {error}")
             exit_code = error.exit_code
+    for group in look_alikes(names):
+        say(f"warning: categories whose names look alike are different ones: {' and '.join(map(repr, group))}")
     return exit_code
+
+
+def _names_in(content: object) -> Iterator[str]:
+    """Of the categories that an input file names, if that is what it is for."""
+    if isinstance(content, Taxonomy):
+        yield from content.names
+    elif isinstance(content, list):
+        yield from (name for source in content if isinstance(source, Source) for name in source.taxonomy)
+    elif isinstance(content, pa.Table):
+        yield from (name for path in content["taxonomy"].to_pylist() for name in path)
 
 
 def _inputs(params: Params) -> Iterator[tuple[Path, Callable[[Path], object]]]:

@@ -18,10 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from atlas_model.errors import AtlasError, InputError, RetryError
 from atlas_model.processes import die_with_parent
+from atlas_model.yaml_files import parse_text
 from flows.printing import printable_lines
 
 if TYPE_CHECKING:
@@ -281,7 +280,7 @@ def _snapshot_in(lock: str) -> str | None:
     stage = re.search(r"^  crawl:\n(?:   .*\n)+", lock, re.MULTILINE)
     if stage is None:  # one stage of the file, because reading YAML takes long
         return None
-    snapshot = yaml.safe_load(stage[0])["crawl"].get("params", {}).get("params.yaml", {}).get("crawl", {})
+    snapshot = parse_text(stage[0])["crawl"].get("params", {}).get("params.yaml", {}).get("crawl", {})
     return str(snapshot["snapshot"]) if "snapshot" in snapshot else None
 
 

@@ -16,8 +16,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from atlas_model.errors import InputError, MissingError, ParamsError
 from atlas_model.files import replacing, write_json
 from atlas_model.image_survey import survey
@@ -26,7 +24,7 @@ from atlas_model.params import Params, load_params
 from atlas_model.picture_files import picture_files
 from atlas_model.records import PRODUCTS, read_table
 from atlas_model.taxonomy import CategoryPath
-from atlas_model.yaml_files import replace_values
+from atlas_model.yaml_files import parse_yaml, replace_values
 from crawlers.fetch.spool import Spool
 from crawlers.files import images as image_reading
 from crawlers.files.entries import Columns
@@ -238,7 +236,7 @@ def _snapshot(source: Path) -> str:
 
 def _known(choices: Sequence[Choice], path: Path) -> list[Choice]:
     """Those whose keys are in the file at ``path``."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = parse_yaml(path)
     return [choice for choice in choices if _has(content, choice.key.split("."))]
 
 

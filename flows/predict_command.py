@@ -6,6 +6,7 @@ A picture that cannot be read gets one line on stderr, and the others go on.
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import islice
@@ -16,8 +17,7 @@ import numpy as np
 from PIL import Image
 
 from atlas_model.errors import InputError, PictureError
-from atlas_model.images import decode
-from atlas_model.picture_files import picture_files, read_picture
+from atlas_model.picture_files import picture_files, read_picture, told_left_out
 from atlas_model.predict import BATCH, Prediction, Predictor, ProductPrediction, Sureness
 from atlas_model.products import Pool
 from atlas_model.progress import say
@@ -80,7 +80,7 @@ def predict(
         seen += len(batch)
         if attention is not None and seen > 1:
             raise InputError("--attention draws one picture: expected one path, got more")
-        decoded = list(_decoded(batch))
+        decoded = list(_decoded(batch, predictor))
         unreadable += len(batch) - len(decoded)
         if pool is not None:
             _add_to(pool, predictor, [picture for _, picture in decoded], title)
@@ -179,11 +179,14 @@ def engine_cache() -> Path:
 
 
 def _picture_paths(arguments: Sequence[str]) -> Iterator[Path]:
+    left_out: Counter[str] = Counter()  # of folders
     for path in _named_paths(arguments):
         if _is_folder(path):
-            yield from picture_files(path)
+            yield from picture_files(path, left_out)
         else:
             yield path
+    if left_out:
+        say(told_left_out(left_out))
 
 
 def _is_folder(path: Path) -> bool:
@@ -205,10 +208,11 @@ def _named_paths(arguments: Sequence[str]) -> Iterator[Path]:
             yield Path(argument)
 
 
-def _decoded(paths: Iterable[Path]) -> Iterator[tuple[Path, Image.Image]]:
+def _decoded(paths: Iterable[Path], predictor: Predictor) -> Iterator[tuple[Path, Image.Image]]:
+    """As small as the model takes them: in memory is one picture as it was."""
     for path in paths:
         try:
-            yield path, decode(read_picture(path))
+            yield path, predictor.read(read_picture(path))
         except (OSError, ValueError, PictureError) as error:  # ValueError: a NUL in the path
             reason = error.strerror if isinstance(error, OSError) else error
             say(f"error: {printable(str(path))}: {reason}")

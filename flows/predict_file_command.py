@@ -14,6 +14,7 @@ from atlas_model.batch_products import ProductOutput
 from atlas_model.checkpoint import DESCRIPTION, WEIGHTS
 from atlas_model.dataset import content_key
 from atlas_model.errors import InputError
+from atlas_model.picture_files import told_left_out
 from atlas_model.picture_sources import PictureSource, open_source
 from atlas_model.predict import Predictor, Sureness, SurenessOf
 from atlas_model.progress import say
@@ -77,6 +78,7 @@ def predict_file(
         source = open_source(given, products=products is not None)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise InputError(f"--input {given} --output {output}: expected two places in reach: {error}") from error
+    _tell_left_out(given, source)
     folder = model_folder(model)
     say(f"model: {folder}")
     predictor = Predictor.load(folder)
@@ -93,6 +95,7 @@ def predict_file(
             source,
             output,
             prepare=predictor.prepare,
+            side=predictor.side,
             answer=partial(predictor.answer, **options),
             model_key=f"{content_key([folder / DESCRIPTION, folder / WEIGHTS])} {options} {chosen} {predictor.device}",
             batch_size=batch_size,
@@ -112,6 +115,11 @@ def predict_file(
     if products is not None:
         say(f"{products}: {_told(report.products)} products")
     return InputError.exit_code if report.unreadable else 0
+
+
+def _tell_left_out(given: Path, source: PictureSource) -> None:
+    if source.left_out:
+        say(f"{given}: {told_left_out(source.left_out)}")
 
 
 def _sureness(

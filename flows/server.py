@@ -190,6 +190,11 @@ def database_url(folder: Path, given: str | None) -> str:
         InputError: ``given`` is neither PostgreSQL nor SQLite. (The text does not repeat it: it may hold a password.)
     """
     if not given:
+        if "?" in str(folder):
+            raise InputError(
+                f"{folder}: expected a folder without a question mark in its path, which ends the URL of a SQLite "
+                f"database. Rename it, or name another database in {DATABASE_URL}"
+            )
         return f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
     scheme, separator, rest = given.partition("://")
     if not separator or scheme not in DRIVERS:

@@ -77,7 +77,7 @@ def test_files_and_folders(here: Path, model: Path, capsys: pytest.CaptureFixtur
     assert {row[2] for row in rows} <= {"A > B", "A > C", "D"}
     probabilities = [float(row[1]) for row in rows]
     assert all(0 <= second <= first <= 1 for first, second in zip(probabilities[::2], probabilities[1::2], strict=True))
-    assert err == f"model: {model}\n"
+    assert err == f"model: {model}\n1 file left out, not named as images that can be read are: .txt 1\n"
 
 
 def test_json_is_one_object_per_picture(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,6 +197,11 @@ def test_check_tells_the_faults_of_all_files(here: Path, capsys: pytest.CaptureF
     out, err = capsys.readouterr()
     assert out.count(": ok\n") == 3
     assert err == ""
+
+    taxonomy = (here / "data/taxonomy.csv").read_text()
+    (here / "data/taxonomy.csv").write_text(f"{taxonomy}Clothing > Tops > T-Shirt\n")
+    assert main(["check"]) == 0
+    assert "names look alike are different ones: 'T-Shirt' and 'T-shirt'" in capsys.readouterr().err
 
     (here / "data/taxonomy.csv").write_text("id,parent_id,name\n1,2,A\n2,1,B\n")
     (here / "data/sources.csv").write_text("Category,shop\nA->B,http://shop.example\n")

@@ -247,8 +247,8 @@ def test_a_clone_that_belongs_to_another_user(mini_project: Path) -> None:
 
 @pytest.mark.slow
 def test_stages_find_python_without_an_activated_venv(mini_project: Path) -> None:
-    """The `cmd` of our dvc.yaml, where no `python` is in PATH, in a folder whose name holds spaces."""
-    folder = mini_project.rename(mini_project.with_name("with some spaces"))
+    """The `cmd` of our dvc.yaml, where no `python` is in PATH, in a folder with a name that no shell would like."""
+    folder = mini_project.rename(mini_project.with_name("""some: spaces, $HOME, 100%, it's "odd" & (more)#"""))
     (folder / ".venv/bin").mkdir(parents=True)
     python = folder / ".venv/bin/python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')

@@ -57,6 +57,29 @@ def test_a_kill_between_write_and_rename_leaves_the_old_content(tmp_path: Path, 
     assert len(names_in(tmp_path)) == 2, "the kill came after the write"
 
 
+def test_a_linked_folder_stays_a_link_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "disk/old").mkdir(parents=True)
+    (tmp_path / "disk/old/part").write_text("old")
+    for name in ("old", "new"):  # the second leads to what is not there yet
+        link = tmp_path / f"link-{name}"
+        link.symlink_to(tmp_path / "disk" / name)
+        with replacing_folder(link) as temporary:
+            (temporary / "whole").write_text("new")
+        assert link.is_symlink()
+        assert names_in(tmp_path / "disk" / name) == ["whole"]
+    assert names_in(tmp_path) == ["disk", "link-new", "link-old"]
+    assert names_in(tmp_path / "disk") == ["new", "old"]
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    with (
+        pytest.raises(AtlasError, match="circle: expected a folder or a link to one"),
+        replacing_folder(tmp_path / "circle"),
+    ):
+        pass
+
+
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     target = tmp_path / "folder"
     for name in ("first", "second"):

@@ -135,8 +135,27 @@ def test_category_paths_in_one_column_or_in_several(
 
 
 def test_without_a_separator_the_column_is_one_level(here: Path) -> None:
-    (product,) = products_of(write_csv("1.jpg,Bags > Totes / Shoppers,x"), None)
-    assert product["taxonomy"] == ["Bags > Totes / Shoppers"]
+    (product,) = products_of(write_csv("1.jpg,Totes / Shoppers,x"), None)
+    assert product["taxonomy"] == ["Totes / Shoppers"]
+
+
+def test_an_arrow_separates_levels_and_cannot_be_in_a_name(here: Path) -> None:
+    first, second = products_of(write_csv("1.jpg,Bags > Totes,x", "2.jpg,Totes,x"), None)
+    assert (first["taxonomy"], dict(first["details"])) == ([], {"fault": "separator_in_name"})
+    assert second["taxonomy"] == ["Totes"]
+    levels = {"category": ["one", "two"]}
+    rows = [{"image": "1.jpg", "one": "A", "two": "B -> C", "title": "x"}, {"image": "2.jpg", "one": "A", "two": "B"}]
+    assert [dict(product["details"]) for product in products_of(write_jsonl(*rows), None, **levels)] == [
+        {"fault": "separator_in_name"},
+        {},
+    ]
+    (arrows,) = products_of(write_csv("1.jpg,Men->Shirts,x"), ">")
+    assert arrows["taxonomy"] == ["Men", "Shirts"]
+
+
+def test_names_of_categories_have_one_form(here: Path) -> None:
+    (product,) = products_of(write_csv("1.jpg,Ro\u0308cke\u200b > \u00a0Mini\u00ad,x"))
+    assert product["taxonomy"] == ["Röcke", "Mini"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
@@ -243,7 +262,7 @@ def test_single_titles_prices_and_splits_of_another_type_are_left_out_and_told(
     found = read_table(paths.PRODUCTS, PRODUCTS, "crawl").to_pylist()
     assert [product["title"] for product in found] == ["Shirt", "", ""]
     assert [product["price"] for product in found] == [3, None, 3]
-    assert [product["split_hint"] for product in found] == ["train", "train", None]
+    assert [product["split_hint"] for product in found] == ["train", "train", "holdout"]
     err = capsys.readouterr().err
     assert "column 'title': 1 fields were left out; the first: expected text, got 3 in line 2" in err
     assert "expected train, val or test, got 'holdout' in line 3" in err

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,43 @@ def test_a_separator_is_for_one_category_column(tmp_path: Path, content: dict[st
     assert "crawl.files: separator is for one category column" in faults_of(tmp_path, content)
     files["separator"] = None
     assert load(tmp_path, content).crawl.files.columns.category == ["gender", "type"]
+
+
+@pytest.mark.parametrize(
+    "cron",
+    ["0 25 * * *", "61 * * * *", "0 0 30 2 *", "0 0 31 4,6 *", "* * * *", "@daily", "every day at 3", "", "R H * * *"],
+)
+def test_times_that_never_come_are_refused(tmp_path: Path, content: dict[str, Any], cron: str) -> None:
+    content["pipeline"]["cron"] = cron
+    assert "pipeline.cron: expected five fields" in faults_of(tmp_path, content)
+
+
+@pytest.mark.parametrize("cron", ["0 3 * * *", "*/5 8-18 * * MON-FRI", "0 0 29 2 *", "15,45 0 1 jan,jul *", None])
+def test_times_that_come_are_taken(tmp_path: Path, content: dict[str, Any], cron: str | None) -> None:
+    content["pipeline"]["cron"] = cron
+    assert load(tmp_path, content).pipeline.cron == cron
+
+
+@pytest.mark.parametrize("timezone", ["Europe/Berln", "", "europe", "../etc/passwd", "Europe", "a\0b", "x" * 300])
+def test_time_zones_that_do_not_exist_are_refused(tmp_path: Path, content: dict[str, Any], timezone: str) -> None:
+    content["pipeline"]["timezone"] = timezone
+    assert "pipeline.timezone: expected a name" in faults_of(tmp_path, content)
+
+
+def test_doubled_keys_and_other_faults_are_told_together(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"(?m)^  seed: 1$", "  seed: 1\n  seed: 2", text).replace('"0 3 * * *"', '"0 25 * * *"')
+    told = faults_of(tmp_path, text.replace("timezone: UTC", "timezone: Europe/Berln"))
+    for section in ("zoom_train", "split", "train", "evaluate", "drift", "promote"):
+        assert f"  - {section}.seed: stands twice, on lines " in told
+    assert "  - pipeline.cron: " in told
+    assert "  - pipeline.timezone: " in told
+
+
+def test_numbers_are_read_as_dvc_writes_them(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    params = load(tmp_path, text.replace("encoder_lr: 0.003", "encoder_lr: 1e-05"))
+    assert params.train.encoder_lr == 0.00001
 
 
 @pytest.mark.parametrize("content", ["", "[]", "crawl", "crawl: 3", "a: {b: [", "\x00", "!!python/object:os.system {}"])

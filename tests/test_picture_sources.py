@@ -6,8 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from atlas_model.errors import InputError, PictureError
+from atlas_model.images import FORMATS
+from atlas_model.picture_files import SUFFIXES_OF
 from atlas_model.picture_sources import PictureSource, open_source
 from atlas_model.records import IMAGES, SPLIT
 
@@ -38,6 +41,60 @@ def test_a_folder_gives_its_picture_files_by_path(tmp_path: Path) -> None:
     assert source.count == 7
     assert [name for name, _ in read(source, 4)] == ["b.png", "c.jpg/inside.tiff", "linked.png"]
     assert read(source, 7) == []
+
+
+def test_every_suffix_of_a_format_that_is_read_counts_and_others_are_counted(tmp_path: Path) -> None:
+    Image.init()
+    known = [suffix for suffix, kind in Image.registered_extensions().items() if kind in (*FORMATS, "MPO")]
+    assert set(SUFFIXES_OF) == set(FORMATS)
+    for suffix in (*known, *map(str.upper, known)):
+        (tmp_path / f"image{suffix}").write_bytes(b"1")
+    for name in ("._image.jpg", "a.txt", "b.TXT", "README", "vector.eps", "clip.mpg"):
+        (tmp_path / name).write_bytes(b"1")
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX/._image.jpg").write_bytes(b"1")
+    os.mkfifo(tmp_path / "pipe.png")
+    source = open_source(tmp_path)
+    assert source.count == 2 * len(known)
+    assert source.left_out == {
+        "AppleDouble": 2,
+        ".txt": 2,
+        "no suffix": 1,
+        ".eps": 1,
+        ".mpg": 1,
+        "not a file": 1,
+    }
+
+
+def test_a_folder_without_images_says_what_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "a.psd").write_bytes(b"1")
+    with pytest.raises(InputError, match=r"expected pictures, got none \(1 file left out, .*: \.psd 1\)"):
+        open_source(tmp_path)
+
+
+STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def test_images_without_a_path_are_named_by_their_rows(tmp_path: Path) -> None:
+    cells = [{"bytes": b"%d" % row, "path": None if row % 2 else f"{row}.jpg"} for row in range(150)]
+    pq.write_table(pa.table({"image": pa.array(cells, STRUCT)}), tmp_path / "b.parquet", row_group_size=40)
+    nameless = [{"bytes": b"x", "path": ""}, {"bytes": b"y", "path": None}]
+    pq.write_table(pa.table({"image": pa.array(nameless, STRUCT)}), tmp_path / "c.parquet")
+    expected = [f"b.parquet#{row}" if row % 2 else f"{row}.jpg" for row in range(150)] + ["c.parquet#0", "c.parquet#1"]
+    source = open_source(tmp_path)
+    for first in (0, 1, 39, 40, 41, 95, 149, 150, 151):
+        assert [picture.name for picture in source.start_at(first)] == expected[first:]
+
+
+def test_images_that_are_not_in_the_file_are_said_to_be(tmp_path: Path) -> None:
+    cells = [{"bytes": None, "path": "a.jpg"}, None, {"bytes": b"", "path": "c.jpg"}]
+    pq.write_table(pa.table({"image": pa.array(cells, STRUCT)}), tmp_path / "in.parquet")
+    first, second, third = open_source(tmp_path / "in.parquet").start_at(0)
+    for picture, name in ((first, "a.jpg"), (second, "in.parquet#1")):
+        with pytest.raises(PictureError, match=f"the image is not in the file: .* '{name}'") as caught:
+            picture.read()
+        assert caught.value.status == "not_in_file"
+    assert third.read() == b""
 
 
 def test_links_that_lead_nowhere_are_their_readers_concern(tmp_path: Path) -> None:
@@ -94,8 +151,8 @@ def test_splits_are_called_by_their_image_id_and_others_by_their_path(tmp_path: 
     row = {"image": {"bytes": b"1", "path": "1.png"}, "image_id": "one", "product_id": "p", "title": "", "taxonomy": []}
     pq.write_table(pa.Table.from_pylist([{**row, "label": "", "split": "val"}], schema=SPLIT), file)
     assert read(open_source(file)) == [("one", b"1")]
-    pq.write_table(pa.table({"image": [{"bytes": None, "path": "x"}, {"bytes": b"2", "path": "y"}, None]}), file)
-    assert read(open_source(file)) == [("x", b""), ("y", b"2"), ("None", b"")]
+    pq.write_table(pa.table({"image": [{"bytes": b"1", "path": "x"}, {"bytes": b"2", "path": "y"}]}), file)
+    assert read(open_source(file)) == [("x", b"1"), ("y", b"2")]
 
 
 def test_what_changes_has_another_key(tmp_path: Path) -> None:

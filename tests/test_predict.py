@@ -15,7 +15,7 @@ from atlas_model.attention import overlay
 from atlas_model.categorizer import Categorizer
 from atlas_model.device import choose_device
 from atlas_model.errors import CheckpointError, InputError
-from atlas_model.images import Preprocessing
+from atlas_model.images import Preprocessing, encode_png
 from atlas_model.predict import BATCH, NOT_SURE, Prediction, Predictor
 from atlas_model.saved_models import load_categorizer, save
 from atlas_model.taxonomy import Taxonomy
@@ -51,6 +51,14 @@ def test_top_paths_are_valid_distinct_and_in_order(folder: Path) -> None:
 def test_more_paths_than_the_taxonomy_has_are_all_of_them(folder: Path) -> None:
     (answer,) = Predictor.load(folder, "cpu").predict(pictures(1), beam=2, top=50)
     assert {prediction.path for prediction in answer} == set(TAXONOMY.paths)
+
+
+def test_a_picture_that_was_read_small_has_the_answer_of_the_whole(folder: Path) -> None:
+    predictor = Predictor.load(folder, "cpu")
+    (small,) = [predictor.read(encode_png(picture)) for picture in pictures(1)]
+    assert small.size == (predictor.side, predictor.side) == (28, 28)
+    assert np.array_equal(predictor.prepare(small), predictor.prepare(pictures(1)[0]))
+    assert predictor.predict([small]) == predictor.predict(pictures(1))
 
 
 def test_batches_do_not_change_answers(folder: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlas_model.errors import InputError
 from atlas_model.leaks import count_near_duplicate_leaks, count_product_leaks
 from atlas_model.splitting import SPLITS, Product, Ref, Score, assign, split_refs
 
@@ -94,11 +95,36 @@ def test_products_that_share_a_picture_stay_together_and_the_picture_is_stored_o
     catalogue = Catalogue().fill(50)
     for number in range(49):
         catalogue.add(f"Shirt-{number:05d}", "shared.jpg")
-    outcomes = catalogue.split()
+    outcomes = catalogue.split(max_products_per_image=49)
     connected = {outcomes[f"Shirt-{number:05d}", f"Shirt-{number:05d}.jpg"] for number in range(49)}
     assert len(connected) == 1
     shared = Counter(outcome for (_, image_id), outcome in outcomes.items() if image_id == "shared.jpg")
     assert shared == {connected.pop(): 1, "duplicate": 48}
+
+
+def test_an_image_that_many_products_show_is_left_out_and_ties_nothing_together() -> None:
+    catalogue = Catalogue().fill(60).fill(60, SHOE)
+    for number in range(60):
+        catalogue.add(f"Shirt-{number:05d}", "chart.jpg")
+    for number in range(3):  # the same chart, compressed once more
+        catalogue.add(f"Shirt-{number:05d}", "chart-again.jpg")
+    catalogue.score("chart.jpg", phash=0b1).score("chart-again.jpg", phash=0b111)
+    outcomes = catalogue.split()
+    assert Counter(outcomes.values())["shared_image"] == 63
+    without = Catalogue().fill(60).fill(60, SHOE).split()
+    assert {key: outcome for key, outcome in outcomes.items() if "chart" not in str(key[1])} == without
+    assert "shared_image" not in catalogue.split(max_products_per_image=60).values()
+
+
+def test_products_count_whatever_their_category_and_an_image_of_several_is_a_conflict() -> None:
+    catalogue = Catalogue().fill(8)
+    for number in range(8):
+        catalogue.add(f"Shirt-{number:05d}", "chart.jpg", "both.jpg")
+        catalogue.add(f"Toy-{number}", "chart.jpg", category=("Toys",))  # not in the taxonomy
+        catalogue.add(f"Shoe-{number}", "both.jpg", category=SHOE)
+    outcomes = catalogue.split()
+    assert outcomes["Shirt-00000", "chart.jpg"] == "shared_image"
+    assert outcomes["Shirt-00000", "both.jpg"] == outcomes["Shoe-0", "both.jpg"] == "label_conflict"
 
 
 def test_near_duplicates_follow_the_key_picture() -> None:
@@ -163,11 +189,33 @@ def test_a_category_is_rare_by_the_products_that_have_a_picture_left() -> None:
 
 def test_hints_count_only_if_respected_and_the_most_guarded_wins() -> None:
     train = product_in("train")
-    catalogue = Catalogue().add(train, "x", hint="val").add("z", "x", "y", hint="test").add("q", "q", hint="holdout")
+    catalogue = Catalogue().add(train, "x", hint="val").add("z", "x", "y", hint="test").add("q", "q", hint=" ")
     assert catalogue.split()[train, "x"] == "train"
     respected = catalogue.split(respect_hint=True)
     assert respected[train, "x"] == respected["z", "y"] == "test"
     assert respected["q", "q"] == assign("q", val_share=0.15, test_share=0.15, seed=1)
+
+
+def test_the_usual_names_of_splits_are_understood() -> None:
+    names = {
+        "train": ["train", "TRAIN", " Training ", "restval"],
+        "val": ["val", "Valid", "validation", "dev"],
+        "test": ["test", "TESTING"],
+    }
+    catalogue = Catalogue()
+    for split, its_names in names.items():
+        for number, name in enumerate(its_names):
+            catalogue.add(f"{split}-{number}", f"{split}-{number}.jpg", hint=name)
+    assert all(product.startswith(split) for (product, _), split in catalogue.split(respect_hint=True).items())
+
+
+def test_other_names_of_splits_are_refused_where_splits_are_respected() -> None:
+    catalogue = Catalogue().fill(3).add("q", "q", hint="holdout").add("r", "r", hint="holdout").add("s", "s", hint="7")
+    assert set(catalogue.split().values()) <= set(SPLITS)
+    with pytest.raises(
+        InputError, match=r"expected names of splits .*got 'holdout' \(2 products\), '7' \(1 products\)"
+    ):
+        catalogue.split(respect_hint=True)
 
 
 products = st.lists(

@@ -311,9 +311,9 @@ def test_one_decoded_picture_is_in_memory_at_a_time(
     alive: list[weakref.ref[Image.Image]] = []
     most = 0
 
-    def decode_and_count(content: bytes) -> Image.Image:
+    def decode_and_count(content: bytes, **options: int) -> Image.Image:
         nonlocal most
-        image = decode(content)
+        image = decode(content, **options)
         alive.append(weakref.ref(image))
         most = max(most, sum(reference() is not None for reference in alive))
         return image

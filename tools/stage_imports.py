@@ -26,6 +26,7 @@ EXEMPT = {
     "atlas_model.progress": "lines for people",
     "atlas_model.processes": "who ends whom",
     "atlas_model.params": "checks values that DVC compares by itself, key by key",
+    "atlas_model.param_types": "likewise",
     "atlas_model.encoder_names": "names, which `encoder` gives a meaning to",
     "atlas_model.yaml_files": "checks what a file says, and changes nothing of it",
     "atlas_model.extras": "says what is not installed",

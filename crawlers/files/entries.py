@@ -13,16 +13,18 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from atlas_model.category_names import LEVEL, clean_name
 from atlas_model.errors import InputError
-from atlas_model.picture_files import picture_files
+from atlas_model.picture_files import picture_files, told_left_out
+from atlas_model.split_names import split_named
 from atlas_model.taxonomy import CategoryPath
+from atlas_model.taxonomy_files import split_path
 from crawlers.files.references import of_path, of_row
-from crawlers.files.table import PARQUET, brief, holds_images, read_rows
+from crawlers.files.table import PARQUET, brief, holds_images, named, read_rows
 from crawlers.pages.values import currency_code, parse_amount
 
 NO_CATEGORY, BAD_CATEGORY, BAD_ROW, BAD_NAME = "no_category", "bad_category", "bad_row", "bad_name"
-SPLIT_OF = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
-SPLIT_OF |= {"test": "test", "testing": "test"}
+SEPARATOR_IN_NAME = "separator_in_name"
 
 
 @dataclass(frozen=True)
@@ -120,14 +122,18 @@ def entries_of_table(path: Path, columns: Columns, separator: str | None, discar
         )
 
 
-def entries_of_folder(folder: Path) -> Iterator[Entry]:
+def entries_of_folder(folder: Path, left_out: Counter[str]) -> Iterator[Entry]:
     """One per image file in ``folder``: the folders that it is in are its category path.
+
+    Args:
+        folder: which.
+        left_out: counts the other files, as of `picture_files`.
 
     Raises:
         InputError: a folder cannot be listed, or none of them holds an image file.
     """
     met = False
-    for path in picture_files(folder):
+    for path in picture_files(folder, left_out):
         met = True
         relative = path.relative_to(folder)
         name = relative.as_posix()
@@ -135,10 +141,11 @@ def entries_of_folder(folder: Path) -> Iterator[Entry]:
             name = name.encode(errors="replace").decode()
             yield Entry(f"file {name}", name, True, of_path(name), (), BAD_NAME)
             continue
-        category = relative.parts[:-1]
-        yield Entry(f"file {name}", name, True, of_path(name), category, "" if category else NO_CATEGORY)
+        category = tuple(map(clean_name, relative.parts[:-1]))
+        yield Entry(f"file {name}", name, True, of_path(name), category, _fault_of(category))
     if not met:
-        raise InputError(f"{folder}: expected image files in folders that are named after categories, found none")
+        told = f" ({told_left_out(left_out)})" if left_out else ""
+        raise InputError(f"{folder}: expected image files in folders that are named after categories, found none{told}")
 
 
 def _product(fields: dict[str, Any], columns: Columns, place: str) -> tuple[str, bool, str]:
@@ -171,15 +178,29 @@ def _category(values: Sequence[Any], separator: str | None) -> tuple[CategoryPat
         if isinstance(value, list | tuple):
             levels = list(value)
         elif isinstance(value, str) and separator is not None:
-            levels = list(value.split(separator.strip() or separator)) if value.strip() else []
+            levels = _levels(value, separator.strip() or separator) if value.strip() else []
     texts = [_identity(level) for level in levels]
     if any(text is None and not _is_empty(level) for text, level in zip(texts, levels, strict=True)):
         return (), BAD_CATEGORY  # numbers with fractions, objects
+    texts = [text and (clean_name(text) or None) for text in texts]
     while texts and texts[-1] is None:
         texts.pop()  # paths may end early
     if any(text is None for text in texts):
         return (), BAD_CATEGORY
-    return tuple(text for text in texts if text is not None), ""
+    names = tuple(text for text in texts if text is not None)
+    return names, _fault_of(names) if names else ""
+
+
+def _levels(text: str, separator: str) -> list[str]:
+    """The levels in one field; an arrow is read whichever of the two it is."""
+    return list(split_path(text) if separator in (LEVEL, f"-{LEVEL}") else text.split(separator))
+
+
+def _fault_of(category: CategoryPath) -> str:
+    """What is wrong with a whole path."""
+    if any(LEVEL in name for name in category):
+        return SEPARATOR_IN_NAME
+    return "" if category and all(category) else BAD_CATEGORY if category else NO_CATEGORY
 
 
 def _identity(value: Any) -> str | None:
@@ -211,9 +232,10 @@ class _Optional:
 
     def split(self) -> str | None:
         value = self._given(self._columns.split)
-        split = SPLIT_OF.get(value.strip().lower()) if isinstance(value, str) else None
+        split = split_named(value) if isinstance(value, str) else None
         self._count(self._columns.split, value, split is not None, "train, val or test")
-        return split
+        # Another name stays: where splits are respected, who draws them has to know that there is one.
+        return split if split is not None or value is None else named(str(value))
 
     def _given(self, column: str | None) -> Any:
         value = None if column is None else self._fields.get(column)

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_model.errors import InputError
+from atlas_model.picture_files import told_left_out
 from atlas_model.records import PRODUCTS, write_rows
+from atlas_model.split_names import SPLITS
 from atlas_model.taxonomy import SEPARATOR
 from crawlers.files.entries import NO_CATEGORY, Columns, Discarded, Entry, entries_of_folder, entries_of_table
 from crawlers.files.references import FAULT, of_path
@@ -25,7 +27,6 @@ SITE = "files"
 LABEL_CONFLICT = "label_conflict"
 ROWS_AT_ONCE = 4_096
 MAX_TOLD = 3  # examples of each kind
-GUARDED = (None, "train", "val", "test")  # of the splits that rows of one product name, the last of these counts
 
 ENTRIES = pa.schema(
     [
@@ -54,6 +55,7 @@ class Counts:
     discarded_fields: dict[str, int]  # by column: fields of another type than they should be, which were left out
     without_title: int  # products
     images_with_two_categories: int  # of which the stage split uses none
+    left_out_files: dict[str, int]  # files in the folders that are called no images, by suffix
     warnings: list[str]  # what of this somebody should know, in lines
 
     def to_json(self) -> dict[str, Any]:
@@ -80,7 +82,8 @@ def write_products(output: Path, *, table: Path, images: Path, separator: str | 
         MissingError: there is no such table.
         InputError: it cannot be used as a whole, or no row of it.
     """
-    read, discarded = _read(table, images, separator, columns)
+    left_out: Counter[str] = Counter()
+    read, discarded = _read(table, images, separator, columns, left_out)
     tally = _Tally()
     products = write_rows(output, tally.usable(table, _products(read)), PRODUCTS)
     conflicts = _images_with_two_categories(read)
@@ -94,6 +97,8 @@ def write_products(output: Path, *, table: Path, images: Path, separator: str | 
         warnings.append(
             f"{len(conflicts)} images stand there with two categories, such as {told}: split uses none of them"
         )
+    if left_out:
+        warnings.append(f"{images}: {told_left_out(left_out)}")
     return Counts(
         products=products,
         rows=read.num_rows,
@@ -101,6 +106,7 @@ def write_products(output: Path, *, table: Path, images: Path, separator: str | 
         discarded_fields=dict(sorted(discarded.fields.items())),
         without_title=tally.without_title,
         images_with_two_categories=len(conflicts),
+        left_out_files=dict(sorted(left_out.items())),
         warnings=warnings,
     )
 
@@ -111,17 +117,19 @@ def check_table(table: Path, *, images: Path, separator: str | None, columns: Co
     Raises:
         InputError: as there.
     """
-    read, _ = _read(table, images, separator, columns)
+    read, _ = _read(table, images, separator, columns, Counter())
     for _ in _Tally().usable(table, _products(read)):
         pass
 
 
-def _read(table: Path, images: Path, separator: str | None, columns: Columns) -> tuple[pa.Table, Discarded]:
+def _read(
+    table: Path, images: Path, separator: str | None, columns: Columns, left_out: Counter[str]
+) -> tuple[pa.Table, Discarded]:
     discarded = Discarded()
     if not table.is_dir():
         entries = entries_of_table(table, columns, separator, discarded)
     elif images.is_dir() and table.samefile(images):
-        entries = entries_of_folder(images)
+        entries = entries_of_folder(images, left_out)
     else:
         raise InputError(
             f"{table}: expected a table (CSV, JSONL, Parquet), got a folder. Where folders are the categories, "
@@ -212,9 +220,15 @@ def _products(table: pa.Table) -> Iterator[tuple[str, dict[str, Any]]]:
                 "taxonomy": [] if fault else list(categories[0]),
                 "details": [(FAULT, fault)] if fault else [],
                 "image_urls": [row["image"] for row in members],
-                "split_hint": max((row["split"] for row in members), key=GUARDED.index),
+                "split_hint": max((row["split"] for row in members), key=_guarded),
             },
         )
+
+
+def _guarded(split: str | None) -> int:
+    """Of the splits that rows of one product name, the one with the most counts: an unknown one hides behind none."""
+    known = (None, *SPLITS)
+    return known.index(split) if split in known else len(known)
 
 
 def _images_with_two_categories(table: pa.Table) -> list[str]:

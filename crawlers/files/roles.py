@@ -11,7 +11,8 @@ from random import Random
 from typing import Any
 
 from atlas_model.errors import InputError
-from crawlers.files.entries import SPLIT_OF, Columns
+from atlas_model.split_names import split_named
+from crawlers.files.entries import Columns
 from crawlers.files.table import Row, brief
 from crawlers.pages.values import parse_amount
 
@@ -187,7 +188,7 @@ def _by_values(
 
 
 def _is_split(value: Any) -> bool:
-    return isinstance(value, str) and value.strip().lower() in SPLIT_OF
+    return isinstance(value, str) and split_named(value) is not None
 
 
 def _title(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[str, str] | None:

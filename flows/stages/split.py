@@ -2,19 +2,27 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from atlas_model.category_names import clean_name, look_alikes
 from atlas_model.errors import InputError
 from atlas_model.files import replacing_folder, write_text
 from atlas_model.images import Preprocessing
 from atlas_model.leaks import count_near_duplicate_leaks, count_product_leaks
 from atlas_model.params import Params, SplitParams
 from atlas_model.progress import say
-from atlas_model.records import PRODUCTS, REFS, SCORES, read_table
+from atlas_model.records import IMAGES, PRODUCTS, REFS, SCORES, read_table
 from atlas_model.split_files import read_columns, write_split_files
-from atlas_model.split_report import categories_csv, category_counts, count_outcomes, share_deviations
+from atlas_model.split_report import (
+    categories_csv,
+    category_counts,
+    count_outcomes,
+    missing_categories,
+    share_deviations,
+)
 from atlas_model.splitting import SPLITS, Product, Ref, Score, split_refs
 from atlas_model.taxonomy import SEPARATOR, Taxonomy
 from atlas_model.taxonomy_files import load_taxonomy
@@ -22,6 +30,14 @@ from flows.stages import paths
 from flows.stages.entry import main, write_metrics
 
 CATEGORIES = paths.PLOTS / "split/categories.csv"
+MAX_TOLD = 20  # names in a warning; reports/split/metrics.json has all
+NOUN = {"train": "training", "val": "validation", "test": "test"}
+MEANING = {
+    "train": "They cannot be learnt. Images that many products share may tie a category together; else more products, "
+    "other shares or another split.seed would help",
+    "val": "Training does not see how well they go. More products or another split.seed would help",
+    "test": "Nothing is measured on them. More products or another split.seed would help",
+}
 
 
 def run(params: Params) -> None:
@@ -29,9 +45,10 @@ def run(params: Params) -> None:
     options = params.split
     products, titles = _read_products()
     refs = _read_refs()
-    scores = _read_scores()
+    scores = _read_scores(options.min_side)
     _check_complete(refs, products, scores)
     taxonomy = _taxonomy(options, products.values())
+    alike = _look_alikes(taxonomy, products.values())
     outcomes = split_refs(
         refs,
         products,
@@ -44,13 +61,20 @@ def run(params: Params) -> None:
         near_duplicate_distance=options.near_duplicate_distance,
         respect_hint=options.respect_hint,
         seed=options.seed,
+        max_products_per_image=options.max_products_per_image,
     )
     if options.labels == "met":  # a model must not answer what it was never shown
         kept = {products[ref.product_id].category for ref, found in zip(refs, outcomes, strict=True) if found in SPLITS}
         taxonomy = Taxonomy([path for path in taxonomy.paths if path in kept] or taxonomy.paths)
     counts = count_outcomes(outcomes, [ref.product_id for ref in refs])
     _check_none_empty(counts)
-    _warn_of_losses(counts)
+    _warn_of_losses(counts, options)
+    missing = missing_categories(
+        taxonomy.labels,
+        [(products[ref.product_id].category, ref.product_id, found) for ref, found in zip(refs, outcomes, strict=True)],
+        only_trained=options.min_products if options.rare == "train" else 0,
+    )
+    _warn_of_missing(missing)
 
     with replacing_folder(paths.SPLITS) as folder:
         write_split_files(
@@ -71,13 +95,14 @@ def run(params: Params) -> None:
             Preprocessing(options.image_size, options.image_mode, options.resize, options.interpolation),
         )
         taxonomy.save(folder / paths.TAXONOMY.name)
-    _report(counts, scores, options)
+    _report(counts | {"categories_without": missing, "look_alikes": alike}, scores, options)
 
 
 def _read_products() -> tuple[dict[str, Product], dict[str, str]]:
     columns = ["product_id", "title", "taxonomy", "split_hint"]
     table = read_table(paths.PRODUCTS, PRODUCTS, "crawl", columns).to_pydict()
-    products = map(Product, table["product_id"], map(tuple, table["taxonomy"]), table["split_hint"])
+    paths_of = (tuple(map(clean_name, path)) for path in table["taxonomy"])
+    products = map(Product, table["product_id"], paths_of, table["split_hint"])
     by_id = {product.product_id: product for product in products}
     return by_id, dict(zip(table["product_id"], table["title"], strict=True))
 
@@ -90,10 +115,16 @@ def _read_refs() -> list[Ref]:
     return list(map(Ref, *table.select(["product_id", "image_id", "status"]).to_pydict().values()))
 
 
-def _read_scores() -> dict[str, Score]:
+def _read_scores(min_side: int) -> dict[str, Score]:
+    """By image_id; images with a shorter side below ``min_side`` (px) are not kept."""
     table = read_table(paths.SCORES, SCORES, "zoom", ["image_id", "keep", "reason", "phash"]).to_pydict()
     image_ids = table.pop("image_id")
-    return dict(zip(image_ids, map(Score, *table.values()), strict=True))
+    scores = dict(zip(image_ids, map(Score, *table.values()), strict=True))
+    sizes = read_table(paths.SHARDS, IMAGES, "fetch", ["image_id", "width", "height"])
+    for image_id, width, height in zip(*sizes.to_pydict().values(), strict=True):
+        if min(width, height) < min_side and image_id in scores and scores[image_id].keep:
+            scores[image_id] = replace(scores[image_id], keep=False, reason="too_small")
+    return scores
 
 
 def _check_complete(refs: Sequence[Ref], products: Mapping[str, Product], scores: Mapping[str, Score]) -> None:
@@ -112,11 +143,28 @@ def _taxonomy(options: SplitParams, products: Iterable[Product]) -> Taxonomy:
     return Taxonomy(sorted({product.category for product in products if product.category}))
 
 
+def _look_alikes(taxonomy: Taxonomy, products: Iterable[Product]) -> list[tuple[str, ...]]:
+    """Names of categories that people take for the same, of the taxonomy and of products; told, for they are two."""
+    met = {name for product in products for name in product.category}
+    found = look_alikes({*taxonomy.names, *met})
+    if found:
+        told = "; ".join(" and ".join(map(repr, group)) for group in found[:MAX_TOLD])
+        more = f"; and {len(found) - MAX_TOLD} more" if len(found) > MAX_TOLD else ""
+        say(
+            f"warning: split: names of categories look alike and are different ones: {told}{more}. "
+            "Write those that mean the same in the same way"
+        )
+    return found
+
+
 REMEDIES = {  # why images were left out -> what to do
     "zoomed": "the stage zoom took them for close-ups. zoom.enabled: false keeps every image; zoom.filter and "
     "zoom.threshold say what counts as a close-up",
     "unreadable": "their bytes cannot be decoded. Fetch them again, or replace them",
     "not_in_taxonomy": "their categories are not in split.taxonomy. Add them there, or say split.labels: met",
+    "too_small": "their shorter side is below split.min_side, as that of tracking pixels and placeholders",
+    "shared_image": "more than split.max_products_per_image products show each, as a size chart or a placeholder. "
+    "Raise it if these are images of products",
     "label_conflict": "products of several categories show them. Give each image one category",
     "duplicate": "other products show the same image. More different images would help",
     "rare_category": "their categories have fewer than split.min_products products. Lower it, or say split.rare: train",
@@ -149,11 +197,26 @@ def _check_none_empty(counts: Mapping[str, Any]) -> None:
         )
 
 
-def _warn_of_losses(counts: Mapping[str, Any]) -> None:
-    """A split of what little is left succeeds, and means little: say so."""
+def _warn_of_losses(counts: Mapping[str, Any], options: SplitParams) -> None:
+    """A split of what little is left succeeds, and means little: say so; and what only one who looks can judge."""
+    shared = counts["dropped"].get("shared_image", 0)
+    if shared:
+        say(f"warning: split: {shared} images were left out as shared_image: {REMEDIES['shared_image']}")
     lost = sum(counts["dropped"].values())
     if lost * 2 > counts["refs"]:
         say(f"warning: split: {lost} of {counts['refs']} images were left out. {_remedy(counts)}")
+
+
+def _warn_of_missing(missing: Mapping[str, Sequence[str]]) -> None:
+    """A category that is not in a split is not learnt, not chosen by, or not measured."""
+    for split, labels in missing.items():
+        if labels:
+            told = ", ".join(map(repr, labels[:MAX_TOLD]))
+            more = f" and {len(labels) - MAX_TOLD} more" if len(labels) > MAX_TOLD else ""
+            say(
+                f"warning: split: {len(labels)} {'category' if len(labels) == 1 else 'categories'} without "
+                f"{NOUN[split]} images: {told}{more}. {MEANING[split]}"
+            )
 
 
 def _report(counts: dict[str, Any], scores: Mapping[str, Score], options: SplitParams) -> None:

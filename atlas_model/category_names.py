@@ -1,0 +1,71 @@
+"""Names of categories in one form: what looks the same is the same, and what only looks alike is found.
+
+A name has one Unicode normal form (NFC), no characters that nobody sees, and single spaces. Zero-width joiners stay
+where they change how letters join, as Unicode Standard Annex 31 (section 2.3) has it. Knows nothing of paths.
+"""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import lru_cache
+
+LEVEL = ">"  # stands between levels wherever paths are written, so that no name can have it
+JOINERS = "\u200c\u200d"
+VIRAMA = 9  # combining class
+# Nobody sees these either, though Unicode counts them among letters, marks and symbols.
+BLANK = {"\u034f", "\u115f", "\u1160", "\u17b4", "\u17b5", "\u2800", "\u3164", "\uffa0"}
+SELECTORS = (range(0x180B, 0x1810), range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))  # of variants of a character
+CYRILLIC = "АВЕЗІЈКМНОРСТУХЅавеорсухіјѕһԁԛԝ", "ABE3IJKMHOPCTYXSaBeopcyxijshdqw"
+GREEK = "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧαικνορυχ", "ABEZHIKMNOPTYXaikvopux"
+LOOKS = dict(zip(*CYRILLIC, strict=True)) | dict(zip(*GREEK, strict=True))  # letters that look like Latin ones
+
+
+@lru_cache(maxsize=65_536)
+def clean_name(text: str) -> str:
+    """``text`` in that form; empty if nothing can be seen of it."""
+    if not (text.isascii() and text.isprintable()):
+        text = unicodedata.normalize("NFC", _visible(unicodedata.normalize("NFC", text)))
+    return " ".join(text.split())
+
+
+def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups of different names that people take for the same, each sorted, in order.
+
+    Such as differ in capitals, accents, punctuation, spaces, width, or letters of other alphabets that look alike.
+    """
+    groups: defaultdict[str, set[str]] = defaultdict(set)
+    for name in names:
+        groups[_skeleton(name)].add(name)
+    return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
+
+
+def _visible(text: str) -> str:
+    kept: list[str] = []
+    characters = (" " if character.isspace() else character for character in text)
+    shown = [character for character in characters if character in JOINERS or _is_seen(character)]
+    for index, character in enumerate(shown):
+        if character not in JOINERS or _joins(kept[-1:], shown[index + 1 : index + 2]):
+            kept.append(character)
+    return "".join(kept)
+
+
+def _is_seen(character: str) -> bool:
+    if character in BLANK or any(ord(character) in span for span in SELECTORS):
+        return False
+    return unicodedata.category(character) not in ("Cc", "Cf")
+
+
+def _joins(before: list[str], after: list[str]) -> bool:
+    """Whether a joiner between these says how letters join."""
+    if not before or not after:
+        return False
+    arabic = unicodedata.bidirectional(before[-1]) == unicodedata.bidirectional(after[0]) == "AL"
+    return arabic or unicodedata.combining(before[-1]) == VIRAMA
+
+
+@lru_cache(maxsize=65_536)
+def _skeleton(name: str) -> str:
+    latin = "".join(LOOKS.get(character, character) for character in unicodedata.normalize("NFKD", name))
+    folded = unicodedata.normalize("NFKD", latin.casefold())
+    letters = "".join(character for character in folded if character.isalnum() or character in "+#")
+    return letters or name

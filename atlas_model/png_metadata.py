@@ -1,0 +1,68 @@
+"""PNG files without the metadata that Pillow refuses or stumbles over: it must not decide whether an image is read.
+
+Pillow unpacks a colour profile or a text up to 1 MB and refuses the file beyond that, and a wrong checksum in metadata
+makes it refuse the file as well. None of it changes a pixel here. What may hold the EXIF orientation stays where it is
+sound and small. Specification: PNG (third edition), W3C, sections 4.7 and 11.3.
+"""
+
+import struct
+import zlib
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+KEYWORDS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # of texts in which Pillow looks for the orientation
+PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")  # ancillary chunks that say what is seen
+MAX_UNPACKED = 1 << 20  # bytes: what Pillow takes (PngImagePlugin.MAX_TEXT_CHUNK)
+MAX_TEXT = 4 << 20  # bytes that are not packed; Pillow takes 64 MB in all
+MAX_KEPT = 8  # chunks of metadata
+HEAD, CHECKSUM = 8, 4  # bytes around a chunk's content
+
+
+def without_metadata(data: bytes) -> bytes:
+    """``data`` without the metadata in it, if it is a PNG that has some; else ``data`` itself."""
+    if not data.startswith(SIGNATURE):
+        return data
+    view, start, at, kept = memoryview(data), 0, len(SIGNATURE), 0
+    parts: list[memoryview] = []
+    while at + HEAD <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        end = at + HEAD + size + CHECKSUM
+        if kind == b"IEND" or end > len(data):
+            break
+        if kind[:1].islower() and kind not in PIXELS:  # ancillary
+            if kept < MAX_KEPT and _may_say_orientation(kind, data[at + HEAD : end]):
+                kept += 1
+            else:
+                parts.append(view[start:at])
+                start = end
+        at = end
+    return b"".join([*parts, view[start:]]) if parts else data
+
+
+def _may_say_orientation(kind: bytes, content: bytes) -> bool:
+    """Whether a chunk, with its checksum at its end, is metadata that Pillow looks into, sound and small."""
+    text, checksum = content[:-CHECKSUM], int.from_bytes(content[-CHECKSUM:], "big")
+    if kind not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") or zlib.crc32(text, zlib.crc32(kind)) != checksum:
+        return False
+    if kind == b"eXIf":
+        return True
+    keyword, _, rest = text.partition(b"\0")
+    if keyword not in KEYWORDS:
+        return False
+    if kind == b"iTXt":  # a flag, the method, the language and the translated keyword stand before the text
+        packed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
+    elif kind == b"zTXt":  # the method stands before it; there is but one
+        if rest[:1] != b"\0":
+            return False
+        packed, rest = True, rest[1:]
+    else:
+        packed = False
+    return _fits(rest) if packed else len(rest) <= MAX_TEXT
+
+
+def _fits(packed: bytes) -> bool:
+    unpacking = zlib.decompressobj()
+    try:
+        unpacking.decompress(packed, MAX_UNPACKED)
+    except zlib.error:
+        return False
+    return not unpacking.unconsumed_tail
