@@ -96,8 +96,8 @@ def energy_distance(old: Float[np.ndarray, "n d"], new: Float[np.ndarray, "m d"]
     (2 D(X, Y) - D(X, X) - D(Y, Y)) / 2 D(X, Y). It is 0 for the same distribution and never more than 1, whatever the
     scale of the encoder's numbers, needs no covariance, and so is sound for few pictures, unlike Fréchet's distance.
 
-    Measured on the demo shop (1,000 pictures each; the shipped model / one that was trained on it): two random halves
-    .03 to .04 (chance .04 / .05); of ten pictures one inverted .04 / .05, two .06 / .09, three .09 / .13, all
+    Measured on the demo shop (1,000 pictures each; the model of Fashion-MNIST / one that was trained on it): two random
+    halves .03 to .04 (chance .04 / .05); of ten pictures one inverted .04 / .05, two .06 / .09, three .09 / .13, all
     .32 / .46; all turned by 90 degrees .34 / .28; noise .61.
 
     Returns:

@@ -78,6 +78,7 @@ def figures_in(report: drift.DriftReport) -> dict[str, dict[str, Any]]:
 def test_other_pictures_drift_and_the_other_half_of_the_same_does_not(
     crawled: Callable[..., Params], garments: list[Image.Image]
 ) -> None:
+    shutil.copytree(ROOT / "models/fashion_mnist", CHAMPION)
     drift.remember(crawled("one", garments[:PICTURES]))
     report = drift.report_drift("one", "two", crawled("two", garments[PICTURES:]))
     assert report is not None

@@ -83,9 +83,8 @@ def test_it_may_stand_in_one_line_with_others_and_behind_a_link(params: Path) ->
         "  snapshot: !!str sample-1  ",
         "  snapshot: >-\n    sample-1\n  #",
         '  snapshot: "sample\\x2d1"  ',
-        "  snapshot: one\n  snapshot: sample-1  ",
     ],
-    ids=["anchor", "tag", "folded", "escaped", "twice"],
+    ids=["anchor", "tag", "folded", "escaped"],
 )
 def test_what_cannot_be_replaced_safely_is_refused(params: Path, written: str) -> None:
     before = params.read_text().replace(LINE, written)
@@ -94,6 +93,14 @@ def test_what_cannot_be_replaced_safely_is_refused(params: Path, written: str) -
         start_new_crawl(NIGHT)
     assert params.read_text() == before
     assert list(Path().iterdir()) == [Path("params.yaml")]
+
+
+def test_a_name_that_stands_twice_is_refused(params: Path) -> None:
+    before = params.read_text().replace(LINE, "  snapshot: one\n  snapshot: sample-1  ")
+    params.write_text(before)
+    with pytest.raises(ParamsError, match=r"crawl\.snapshot: stands twice, on lines .*remove one of them"):
+        start_new_crawl(NIGHT)
+    assert params.read_text() == before
 
 
 def test_a_name_that_others_repeat_is_refused(params: Path) -> None:
