@@ -43,12 +43,12 @@ class PatientHandler(ResponseHandler):
             return self._parser
 
         patient = PatientParser(fresh, self.force_close)
-        self._parser = patient  # type: ignore[assignment]
+        self._parser = patient  # type: ignore[assignment]  # in place of aiohttp's own, of which it has what is called
 
 
 def patient_factory(connector: aiohttp.BaseConnector) -> None:
     """Have the connections of ``connector`` read as this module says."""
-    connector._factory = partial(PatientHandler, loop=connector._loop)  # type: ignore[assignment]
+    connector._factory = partial(PatientHandler, loop=connector._loop)  # type: ignore[assignment]  # no public way
 
 
 class PatientParser:
@@ -130,7 +130,7 @@ class PatientParser:
 
     def _feed_body(self, data: bytes) -> tuple[Any, bool, bytes]:
         try:
-            return self._parser.feed_data(data)  # type: ignore[no-any-return]
+            return self._parser.feed_data(data)  # type: ignore[no-any-return]  # aiohttp leaves it untyped
         except Exception:
             if self._payload is None or not self._payload.is_eof():
                 raise
