@@ -8,7 +8,8 @@ does not depend on who does which. Knows nothing of figures.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -25,7 +26,7 @@ from atlas_model.encoder import encode
 from atlas_model.engines import accelerate
 from atlas_model.evidence import Evidence
 from atlas_model.saved_models import load_categorizer
-from atlas_model.search import DeviceTrie, Found, beam_search
+from atlas_model.search import Found
 from atlas_model.taxonomy import Taxonomy
 from atlas_model.titles import LabelWords
 
@@ -89,6 +90,10 @@ class Chunk:
     sample: Bool[np.ndarray, "n"]
     titles: Sequence[str] = ()  # of the pictures, where they are read
 
+    def at(self, rows: slice) -> "Chunk":
+        """Some of them."""
+        return Chunk(self.rows[rows], self.actual[rows], self.sample[rows], self.titles[rows])
+
 
 @dataclass(frozen=True)
 class Searches:
@@ -133,66 +138,36 @@ def search_stored(chunk: Chunk, *, stored: Stored, how: Searches) -> dict[Way, S
 def search(
     chunk: Chunk, *, model: Categorizer, pixels: UInt8[np.ndarray, "n c h w"], how: Searches, device: torch.device
 ) -> dict[Way, Searched]:
-    """Search the pictures of ``chunk`` in all four ways, a batch at a time; encoded once, whatever is given."""
+    """Search the pictures of ``chunk`` in all ways of ``how``, a batch at a time; encoded once, whatever is given."""
     found: dict[Way, list[Searched]] = {way: [] for way in how.ways}
-    search_cells = _Searcher(model, how, device)
     words = LabelWords(model.taxonomy.names) if {*how.ways} & {"stripped_title", "image_and_stripped_title"} else None
     for start in range(0, len(chunk.rows), how.batch_size):
-        batch = slice(start, start + how.batch_size)
-        actual, sample, titles = chunk.actual[batch], chunk.sample[batch], list(chunk.titles[batch])
-        stripped = [words.stripped(title) for title in titles] if words else titles
-        cells = encode(model.encoder, to_device(pixels[chunk.rows[batch]], device))
+        part = chunk.at(slice(start, start + how.batch_size))
+        stripped = [words.stripped(title) for title in part.titles] if words else part.titles
+        cells = encode(model.encoder, to_device(pixels[part.rows], device))
         for way in how.ways:
-            said = None if way == "image" else stripped if "stripped" in way else titles
-            found[way].append(search_cells(cells if "image" in way else None, said, actual, sample))
+            said = None if way == "image" else stripped if "stripped" in way else part.titles
+            of = (cells if "image" in way else None, said)
+            evidence, uncalibrated = (model.evidence(*of, calibrated=each) for each in (True, False))
+            found[way].append(_searched(model, how, evidence, uncalibrated, part))
     return {way: joined_searches(parts) for way, parts in found.items()}
 
 
-class _Searcher:
-    """All four searches of a batch of cells."""
-
-    def __init__(self, model: Categorizer, how: Searches, device: torch.device) -> None:
-        taxonomy, normalize = model.taxonomy, model.architecture.normalize
-        self._model, self._how = model, how
-        self._trie = DeviceTrie.of(taxonomy.trie, device)
-        # Without the taxonomy: a model that is normalised over children knows nothing of what nowhere can follow.
-        self._free_trie = (
-            DeviceTrie.free(len(taxonomy.tokens), taxonomy.depth + 1, device) if normalize == "vocabulary" else None
-        )
-
-    def __call__(
-        self,
-        cells: Tensor | None,
-        titles: Sequence[str] | None,
-        actual: Int[np.ndarray, "b"],
-        sample: Bool[np.ndarray, "b"],
-    ) -> Searched:
-        """Given these; the right paths, and which rows are searched exactly."""
-        evidence, plain = (self._model.evidence(cells, titles, calibrated=each) for each in (True, False))
-        answers, uncalibrated = (Best.of(self._best(each, self._trie)) for each in (evidence, plain))
-        free = exact = None
-        if self._free_trie is not None:
-            free = Best.of(self._best(replace(evidence, bias=None), self._free_trie))
-        if sample.any():
-            of_chosen = self._all(evidence.at(torch.from_numpy(sample).to(evidence.cells.device)))
-            exact = Exact.of(*of_chosen, actual[sample], self._model.taxonomy)
-        return Searched(answers, uncalibrated, free, exact)
-
-    def _best(self, evidence: Evidence, trie: DeviceTrie) -> Found:
-        return beam_search(
-            self._model.decoder,
-            evidence.cells,
-            trie,
-            beam=self._how.beam,
-            top=1,
-            normalize=self._model.architecture.normalize,
-            temperature=evidence.temperature,
-            length_normalization=self._how.length_normalization,
-            bias=evidence.bias,
-        )
-
-    def _all(self, evidence: Evidence) -> tuple[Found, Tensor]:
-        return self._model.exact_cells(evidence, length_normalization=self._how.length_normalization)
+def _searched(model: Categorizer, how: Searches, evidence: Evidence, uncalibrated: Evidence, chunk: Chunk) -> Searched:
+    """All searches of a batch, of which ``chunk`` says the right paths and which rows are searched exactly."""
+    beam = partial(model.search_cells, beam=how.beam, length_normalization=how.length_normalization)
+    exact = None
+    if chunk.sample.any():
+        chosen = evidence.at(torch.from_numpy(chunk.sample).to(evidence.cells.device))
+        of_chosen = model.exact_cells(chosen, length_normalization=how.length_normalization)
+        exact = Exact.of(*of_chosen, chunk.actual[chunk.sample], model.taxonomy)
+    return Searched(
+        Best.of(beam(evidence)),
+        Best.of(beam(uncalibrated)),
+        # Without the taxonomy, a model that is normalised over children knows nothing of what nowhere can follow.
+        Best.of(beam(evidence, constrained=False)) if model.architecture.normalize == "vocabulary" else None,
+        exact,
+    )
 
 
 def joined_searches(parts: Sequence[Searched]) -> Searched:
