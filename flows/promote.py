@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from atlas_model.taxonomy import Taxonomy
 
 REPORTS = Path("reports/promote")
-SPLIT_KEYS = {"val_share", "test_share", "near_duplicate_distance", "respect_hint", "seed"}  # say what is validation
+SPLIT_KEYS = {  # say what is validation: the last two by what ties products together
+    "val_share", "test_share", "respect_hint", "seed", "near_duplicate_distance", "min_side", "max_products_per_image",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -110,3 +110,8 @@ def test_a_gallery_that_opens_in_a_popup_is_the_products(name: str) -> None:
 def test_what_stands_in_another_popup_is_not(name: str) -> None:
     html = f"<main><h1>Vase</h1><div class='{name}'><img class='thumb' src='/x.jpg'></div></main>"
     assert read_page("product", GENERIC, HttpResponse(URL, body=html.encode()))["images"] == []
+
+
+def test_a_signed_url_as_long_as_servers_take_is_read() -> None:
+    url = f"https://cdn.example/vase.jpg?signature={'5f' * 4000}"
+    assert read("", images=[url])["images"] == [url]

@@ -187,11 +187,12 @@ def test_a_champion_of_another_size_sees_the_pictures_as_it_knows_them(params: P
     assert promote(params).promoted
 
 
-def test_a_split_by_other_rules_is_told(params: Params) -> None:
+@pytest.mark.parametrize("rule", [{"seed": 2}, {"min_side": 9}, {"max_products_per_image": 2}])
+def test_a_split_by_other_rules_is_told(params: Params, rule: dict[str, int]) -> None:
     train("Shirts")
     promote(params)
     train("Shirts", sure=6.0)
-    decision = promote(changed(params, split={"seed": 2}))
+    decision = promote(changed(params, split=rule))
     assert decision.promoted
     assert "may have learnt from some of these pictures" in decision.reason
 

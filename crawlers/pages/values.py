@@ -17,7 +17,7 @@ from crawlers.pages.words import BACK, FOLLOWING, HOME, NEXT, PREVIOUS
 
 MAX_TEXT = 2000  # characters
 MAX_VALUES = 100  # of one field
-MAX_URL = 2083  # characters, as Scrapy's own limit
+MAX_URL = 8190  # characters; servers refuse longer request lines (Apache's LimitRequestLine), signed URLs are as long
 MAX_AMOUNT = Decimal(10**10)  # decimal(12, 2) ends there
 
 # Control characters, marks that turn the direction of what follows, zero-width characters, halves of pairs.
