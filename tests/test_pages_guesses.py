@@ -61,6 +61,20 @@ def test_breadcrumb_is_without_home_and_the_product_itself(html: str) -> None:
     assert read(f"{html}<h1>Linen shirt</h1>")["breadcrumbs"] == ["Men"]
 
 
+@pytest.mark.parametrize(
+    ("entries", "names"),
+    [
+        ([("/catalogue", "Home"), ("/c/home", "Home"), ("/c/garden", "Garden")], ["Home", "Garden"]),
+        ([("/", "Acme"), ("/", "Home"), ("/m", "Men")], ["Men"]),
+        ([("/s", "Home"), ("/s", "Start"), ("/m", "Men")], ["Men"]),
+        ([("/back", "Back to results"), ("/", "Home"), ("/m", "Men")], ["Men"]),
+    ],
+)
+def test_a_category_called_home_stays_in_a_breadcrumb(entries: list[tuple[str, str]], names: list[str]) -> None:
+    links = "".join(f'<li><a href="{url}">{name}</a></li>' for url, name in entries)
+    assert read(f'<ol class="breadcrumb">{links}</ol><h1>Shirt</h1>')["breadcrumbs"] == names
+
+
 def test_breadcrumb_of_a_title_that_ends_like_a_separator() -> None:
     trail = '<ol class="breadcrumb"><li><a href="/m">Men</a></li><li>Shirt &lt;limited&gt;</li></ol>'
     assert read(f"{trail}<h1>Shirt &lt;limited&gt;</h1>")["breadcrumbs"] == ["Men"]

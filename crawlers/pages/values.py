@@ -123,9 +123,7 @@ def clean_trail(values: Iterable[Any], here: Container[str | None], title: str |
     pairs = [value if isinstance(value, tuple) else (value, None) for value in values][:MAX_VALUES]
     trail = [((clean_text(name) or "").strip(SEPARATORS), http_url(url, page)) for name, url in pairs]
     trail = [(name, url) for name, url in trail if name]
-    homes = [place for place, (name, url) in enumerate(trail[:3]) if _is_home(name, url)]
-    first = not homes and bool(trail) and BACK.search(trail[0][0].strip(ARROWS)) is not None
-    del trail[: homes[-1] + 1 if homes else int(first)]  # a link back may stand before it
+    trail = _below_home(trail)
     trail = _without_switchers(trail)
     if trail and ((trail[-1][1] or "") in here or _is_cut(trail[-1][0], (title or "").strip(SEPARATORS))):
         del trail[-1]
@@ -142,6 +140,20 @@ def is_home(url: str) -> bool:
 
 def _is_home(name: str, url: str | None) -> bool:
     return name.lower() in HOME or (url is not None and is_home(url))
+
+
+def _below_home(trail: list[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
+    """``trail`` without the home page, and without what stands before it, as links back do.
+
+    A category called "Home", which stands behind the home page, leads elsewhere and stays.
+    """
+    home = next((place for place, entry in enumerate(trail[:3]) if _is_home(*entry)), None)
+    if home is None:
+        return trail[1:] if trail and BACK.search(trail[0][0].strip(ARROWS)) else trail
+    below = trail[home + 1 :]
+    while below and (url := below[0][1]) is not None and (is_home(url) or url == trail[home][1]):
+        del below[0]
+    return below
 
 
 def _without_switchers(trail: list[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
