@@ -14,7 +14,6 @@ from atlas_model.taxonomy import SEPARATOR, CategoryPath
 SAME_SHAPE = 1.1  # aspect ratios that differ by less than this factor look alike
 LEAST_PRODUCTS = 10  # of a category: some seven to learn from
 FEW_IMAGES = 2_000  # fewer do not train an encoder, whose ImageNet features they fit better as these are
-MANY_IMAGES = 20_000  # the activations of six views of each take 5 GB
 MOST_TITLED = 0.9  # share of the products
 LEAST_AT_ALL = 3  # one for train, val and test each
 
@@ -132,19 +131,19 @@ def choose_training(encoder: str | None, images: int) -> list[Choice]:
     else:
         why = "its ImageNet weights are there"
         chosen |= {"batch_norm": "frozen", "path_head": True, "shift": 0, "encoder_lr": 0.0003}
+        chosen |= {"views": 2, "crop": 1.0}  # crops of photographs show products larger than the images to answer for
         if few:
-            chosen |= {"fine_tune_from": "none", "views": 2, "crop": 1.0, "dropout": 0.5, "balance": 0.0}
+            chosen |= {"fine_tune_from": "none", "dropout": 0.5, "balance": 0.0}
             chosen |= {"select": "micro", "head_epochs": 0, "ema": 0.0, "epochs": 30, "patience": 10}
         else:
-            chosen |= {"fine_tune_from": "block13", "views": 6 if images < MANY_IMAGES else 2, "crop": 0.4}
-            chosen |= {"dropout": 0.3, "balance": 0.5, "select": "both", "head_epochs": 1, "ema": 0.995}
-            chosen |= {"epochs": 12, "patience": 12}
+            chosen |= {"fine_tune_from": "block13", "dropout": 0.3, "balance": 0.5, "select": "both"}
+            chosen |= {"head_epochs": 2, "ema": 0.998, "epochs": 8, "patience": 8}
     chosen |= {"label_smoothing": 0.0, "erase": 0.0, "color": 0.0, "randaugment": 0, "flip": True}
     chosen |= {"normalize": "children", "decoder_lr": 0.003, "batch_size": 16 if few else 64, "min_steps": 300}
     reasons = {
         "encoder": why,
         "fine_tune_from": f"{images} images are " + ("too few to train the encoder, too" if few else "enough for that"),
-        "views": f"of each image; the first as it is, then mirrored{'' if few else ', then cropped'}",
+        "views": "of each image: as it is and mirrored",
         "batch_size": f"{images} images: " + ("small batches give enough steps" if few else "there are steps enough"),
         "label_smoothing": "it lowers what the model says of its own certainty",
     }
