@@ -10,9 +10,7 @@ Knows no shop; what a shop needs is in its `BrowserProfile`. scrapy-playwright a
 
 import asyncio
 import os
-import shutil
 from contextlib import suppress
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -21,7 +19,6 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import DownloadFailedError, DownloadTimeoutError
 from scrapy.http import Response
 
-from atlas_model.errors import InputError
 from crawlers.connect import ConnectMap
 from crawlers.profiles import BrowserProfile
 from crawlers.proxy import GuardingProxy, Visit
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
     from playwright.async_api import Request as BrowserRequest
 
 BROWSER = "browser"  # in Request.meta: the BrowserProfile
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")  # in PATH
 PAGES_AT_ONCE = 2  # a page is 100-300 MB of memory
 MAX_VISIT_BYTES = 20_000_000  # of a page with all that it loads; as sent, and again decompressed
 GROWTH_S = 3.0  # how long a page may take to show more after a click, or at its end
@@ -58,24 +54,6 @@ ARGUMENTS = (
 def request_meta(profile: BrowserProfile) -> dict[str, Any]:
     """The meta of a `scrapy.Request` whose page a browser is to read."""
     return {BROWSER: profile}
-
-
-def find_browser(given: str | None) -> str:
-    """The path of Chromium: ``given`` (a path, or a name in PATH), or whichever is in PATH.
-
-    Raises:
-        InputError: it is not there, or the packages that drive it are not.
-    """
-    if find_spec("scrapy_playwright") is None:
-        raise InputError("a shop needs a browser, and scrapy-playwright is not installed: pip install 'atlas[browser]'")
-    for name in (given,) if given else NAMES:
-        if path := shutil.which(name):
-            return path
-    wanted = given or " or ".join(NAMES)
-    raise InputError(
-        f"a shop needs a browser: expected {wanted}, found no such program. Install Chromium (apt-get install "
-        "chromium), or set crawl.browser to its path"
-    )
 
 
 class BrowserPages:

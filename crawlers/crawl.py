@@ -21,15 +21,15 @@ from atlas_model.errors import AtlasError, RetryError
 from atlas_model.files import locked, write_json
 from atlas_model.progress import say
 from atlas_model.records import PRODUCTS, write_rows
-from crawlers.browser import find_browser
+from crawlers.chromium import find_browser
 from crawlers.connect import ConnectMap
 from crawlers.health import Health, falls
 from crawlers.job import TRANSIENT, CrawlJob, CrawlReport
 from crawlers.journal import LISTING, PRODUCT, Journal
-from crawlers.pages.registry import shop_of
+from crawlers.pages.shops import shop_of
 from crawlers.profiles import PROFILES, HostProfile
 from crawlers.readers import readers
-from crawlers.refusals import explained
+from crawlers.reasons import explained
 from crawlers.settling import Row, Settlement, ranked
 from crawlers.sources import Source
 from crawlers.spiders.walk import on_site

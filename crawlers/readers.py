@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from crawlers.pages.profile import Profile, load_profiles
-from crawlers.pages.registry import GENERIC, PROFILES, WITH_CODE, shop_of
+from crawlers.pages.shops import GENERIC, PROFILES, WITH_CODE, shop_of
 
 CODE = Path(__file__).resolve().parent
 READING = ("items.py", "sitemaps.py", "http/content.py", "http/urls.py", "spiders/reading.py")  # besides pages/

@@ -23,11 +23,6 @@ REASON_OF_ERROR = {  # the first that matches
     IgnoreRequest: "redirects",  # Scrapy's own, of which our settings leave only this
 }
 
-EXPLAINED = {  # reasons that say little by themselves
-    "bad_http": "the server's answer is no valid HTTP (the log says what is wrong with it): trying again is no use",
-    "cut_off": "the list breaks off: it has more than what was read",
-}
-
 
 class RefusedError(IgnoreRequest):
     """A page that is not taken, or not asked for; nothing is retried.
@@ -52,8 +47,3 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, HttpError):
         return f"http_{error.response.status}"
     return next((reason for kind, reason in REASON_OF_ERROR.items() if isinstance(error, kind)), "connection")
-
-
-def explained(reason: str) -> str:
-    """``reason``, and what it means where that does not go without saying."""
-    return f"{reason}: {EXPLAINED[reason]}" if reason in EXPLAINED else reason

@@ -22,7 +22,7 @@ from crawlers.grouping import Identity
 from crawlers.health import ShopTally
 from crawlers.items import Product
 from crawlers.journal import Found, Journal
-from crawlers.pages.registry import shop_of
+from crawlers.pages.shops import shop_of
 from crawlers.product_urls import names, stable_name, without_session
 from crawlers.sitemaps import shape
 from crawlers.sources import Source

@@ -22,9 +22,10 @@ from crawlers.identity import user_agent
 from crawlers.items import COLUMNS, Listing
 from crawlers.pages.bodies import not_a_page
 from crawlers.pages.profile import Profile
-from crawlers.pages.registry import Shop, kind_of, shop_from, shop_of
+from crawlers.pages.registry import kind_of
 from crawlers.pages.saved import Kind, SavedPage, read_page
-from crawlers.refusals import explained
+from crawlers.pages.shops import Shop, shop_from, shop_of
+from crawlers.reasons import explained
 from crawlers.sitemaps import read_sitemap
 from flows.printing import printable
 from flows.stages.connections import connections

@@ -17,7 +17,8 @@ from scrapy.http import TextResponse
 from twisted.python.failure import Failure
 
 from atlas_model.processes import die_with_parent
-from crawlers.browser import find_browser, request_meta
+from crawlers.browser import request_meta
+from crawlers.chromium import find_browser
 from crawlers.profiles import BrowserProfile
 from crawlers.refusals import reason_of
 from crawlers.settings import scrapy_settings

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from crawlers.browser import NAMES
+from crawlers.chromium import NAMES
 
 REQUIRED = "CHROMIUM_REQUIRED"  # set where its absence is a fault: in CI
 needs_chromium = pytest.mark.skipif(

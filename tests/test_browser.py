@@ -17,8 +17,8 @@ import yaml
 from parsel import Selector
 
 from atlas_model.errors import InputError
-from crawlers import browser
-from crawlers.browser import find_browser
+from crawlers import chromium
+from crawlers.chromium import find_browser
 from tests.browsing import Visits, browse
 from tests.chromium import needs_chromium
 from tests.servers import HOST, RawServer, Reply, Shop, endless, gzip_bomb, raw_serving, response, serving
@@ -248,6 +248,6 @@ def test_chromium_is_found_by_name_and_by_path(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(browser, "find_spec", lambda name: None)
+    monkeypatch.setattr(chromium, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'atlas\[browser\]'"):
         find_browser(None)

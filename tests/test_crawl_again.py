@@ -18,7 +18,7 @@ import yaml
 from atlas_model.errors import AtlasError, RetryError
 from atlas_model.files import locked
 from crawlers.journal import PRODUCT, Journal, Page
-from crawlers.pages import registry
+from crawlers.pages import shops
 from crawlers.readers import readers
 from tests.crawling import listing, product, rows, run, source, titles
 from tests.servers import HOST, Reply, Shop, serving
@@ -228,7 +228,7 @@ def test_a_mended_profile_costs_the_pages_of_its_shop_only(tmp_path: Path, monke
         return readers(tags)
 
     first = of({})
-    assert set(first) == {"mine", "other", *(shop.name for shop in (registry.GENERIC, *registry.WITH_CODE.values()))}
+    assert set(first) == {"mine", "other", *(shop.name for shop in (shops.GENERIC, *shops.WITH_CODE.values()))}
     assert of({"limits": {"max_pages": 3}, "note": "slow"}) == first, "these change no reading"
     mended = of({"product": {"title": "h2"}})
     assert {name for name in first if mended[name] != first[name]} == {"mine"}
@@ -240,7 +240,7 @@ def test_the_first_profile_of_a_shop_has_its_pages_read_again(tmp_path: Path, mo
 
     def begin(folder: Path) -> tuple[Journal, dict[str, str]]:
         folder.mkdir(exist_ok=True)
-        for place in (module, registry):
+        for place in (module, shops):
             monkeypatch.setattr(place, "PROFILES", folder)
         digests = readers(())
         journal = Journal(tmp_path / "journal.sqlite")

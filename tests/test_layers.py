@@ -42,3 +42,9 @@ def test_imports_go_down() -> None:
     lint = Path(sys.executable).with_name("lint-imports")
     result = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
+
+
+def test_who_starts_a_crawl_imports_nothing_heavy() -> None:
+    script = "import sys, flows.stages.crawl\nprint({'aiohttp', 'scrapy', 'torch', 'web_poet'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", "that is its child's work, which takes a second to begin as it is"

@@ -15,8 +15,8 @@ import pytest
 from web_poet import HttpResponse
 
 from crawlers.items import Product
-from crawlers.pages.registry import WITH_CODE, shop_of
 from crawlers.pages.saved import Kind, SavedPage, read_page
+from crawlers.pages.shops import WITH_CODE, shop_of
 from crawlers.pages.values import clean_text, currency_code, http_url, parse_amount
 
 SAVED = Path(__file__).parent / "pages"

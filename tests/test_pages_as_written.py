@@ -14,7 +14,8 @@ from crawlers.journal import LISTING
 from crawlers.page_handler import UNBOUNDED
 from crawlers.pages.generic import ListingPage
 from crawlers.pages.pager import with_number
-from crawlers.pages.registry import GENERIC, read_listing, read_product
+from crawlers.pages.registry import read_listing, read_product
+from crawlers.pages.shops import GENERIC
 from crawlers.spiders.reading import read
 from tests.crawling import product, rows, run, source
 from tests.servers import HOST, RawServer, raw_serving, response

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from crawlers.ask import MAX_PAGE_BYTES
-from crawlers.pages.registry import GENERIC
 from crawlers.pages.saved import SavedPage, read_page
+from crawlers.pages.shops import GENERIC
 from flows.cli import main
 from tests.servers import HOST, Reply, Shop, serving
 

@@ -7,8 +7,8 @@ import pytest
 from web_poet import HttpResponse
 
 from crawlers.pages.numbers import clean_gtin, clean_mpn, clean_sku
-from crawlers.pages.registry import GENERIC
 from crawlers.pages.saved import read_page
+from crawlers.pages.shops import GENERIC
 from crawlers.pages.stock import stock_of
 
 URL = "https://shop.example/p/lamp"

@@ -5,8 +5,8 @@ from urllib.parse import urljoin
 import pytest
 from web_poet import HttpResponse
 
-from crawlers.pages.registry import GENERIC
 from crawlers.pages.saved import Kind, read_page
+from crawlers.pages.shops import GENERIC
 
 URL = "https://shop.example/shirts/linen-1"
 

@@ -7,8 +7,8 @@ import pytest
 from web_poet import HttpResponse
 
 from crawlers.pages.pictures import candidates, pixels_of, same_picture
-from crawlers.pages.registry import GENERIC
 from crawlers.pages.saved import read_page
+from crawlers.pages.shops import GENERIC
 
 URL = "https://shop.example/p/vase"
 

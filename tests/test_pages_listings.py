@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import pytest
 from web_poet import HttpResponse
 
-from crawlers.pages.registry import GENERIC
 from crawlers.pages.saved import read_page
+from crawlers.pages.shops import GENERIC
 
 SHOP = "https://shop.example"
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from web_poet import HttpResponse
 
-from crawlers.pages.registry import GENERIC
 from crawlers.pages.saved import read_page
+from crawlers.pages.shops import GENERIC
 from crawlers.pages.values import machine_amount, parse_amount
 
 URL = "https://shop.example/p/bag"

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from crawlers.pages.registry import shop_of
 from crawlers.pages.saved import SavedPage, read_page
+from crawlers.pages.shops import shop_of
 
 extruct_answers = pytest.importorskip("benchmarks.extruct_answers").extruct_answers
 

@@ -6,8 +6,8 @@ from urllib.parse import urljoin
 import pytest
 from web_poet import HttpResponse
 
-from crawlers.pages.registry import GENERIC
 from crawlers.pages.saved import Kind, read_page
+from crawlers.pages.shops import GENERIC
 
 URL = "https://shop.example/shirts.html"
 TILES = "".join(f'<li><a href="/p/{n}"><img src="/{n}.jpg">Item {n}</a> {n} €</li>' for n in range(1, 5))

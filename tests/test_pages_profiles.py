@@ -14,9 +14,10 @@ from atlas_model.yaml_files import read_yaml
 from crawlers.pages import profile as profile_module
 from crawlers.pages.generic import ListingPage
 from crawlers.pages.profile import Profile, load_profiles
-from crawlers.pages.registry import PROFILES, kind_of, shop_from, shop_of, shops_in
+from crawlers.pages.registry import kind_of
 from crawlers.pages.saved import Kind, SavedPage, read_page
 from crawlers.pages.selecting import recognises
+from crawlers.pages.shops import PROFILES, shop_from, shop_of, shops_in
 from crawlers.profiles import BrowserProfile, HostProfile
 
 ORIGINAL = {  # the shops of the original project

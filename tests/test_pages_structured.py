@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from web_poet import HttpResponse
 
-from crawlers.pages.registry import GENERIC
 from crawlers.pages.saved import Kind, read_page
+from crawlers.pages.shops import GENERIC
 
 URL = "https://shop.example/p/1"
 

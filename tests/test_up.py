@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from crawlers.browser import find_browser
+from crawlers.chromium import find_browser
 from flows.missed import NAME as MISSED
 from flows.server import is_healthy
 from tests.chromium import needs_chromium

@@ -7,7 +7,6 @@ import json
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from functools import cache, cached_property
 from itertools import islice
 from typing import Any
@@ -29,14 +28,13 @@ from crawlers.pages.elements import (
     is_small,
     names_of,
     text_of,
-    without_comments,
 )
+from crawlers.pages.texts import MAX_SHORT, distinct_texts_in, texts_in
 from crawlers.pages.values import http_url
 from crawlers.pages.xhtml import opened
 
 BOM = b"\xef\xbb\xbf"
 
-NOT_READ = UNREAD | {"option", "title"}  # and those whose text is not part of what a product's page says
 MAX_MATCHES = 100
 MAX_HEADINGS = 20
 MIN_SHARED = 25  # characters of a heading that stand in the page's title
@@ -46,8 +44,6 @@ MAX_BOX = 100  # elements of a tile
 MAX_BOX_HEIGHT = 6  # elements around a part of a tile
 NAMING = re.compile(r"^(route|rt|main_page|controller|_a|p|(products?|item|article|goods|p)?_?id)$", re.IGNORECASE)
 IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|avif)$", re.IGNORECASE)
-MAX_TEXTS = 4000  # in it
-MAX_SHORT = 300  # characters
 CANONICAL = '/html/head/link[contains(concat(" ", @rel, " "), " canonical ")]/@href'
 
 
@@ -114,17 +110,16 @@ class Document:
     def root(self) -> Element | None:
         """The HTML's elements and texts; None in a JSON response and in an empty one.
 
-        Comments and processing instructions are taken out, and what stands behind them is kept: any reader may meet
-        them anywhere, and none has a use for them. Parsed by lxml's own classes: those of `lxml.html`, which parsel
-        takes, ask Python about each element that is looked at, which takes a third of the time of a large page.
+        Parsed by lxml's own classes: those of `lxml.html`, which parsel takes, ask Python about each element that is
+        looked at, which takes a third of the time of a large page.
         """
         if self.data is not None:
             return None
         # By name: what begins with an XML declaration would be XML, whose elements no reader asks for by their names.
         response = self._page.response
         text = opened(response.text, str(response.headers.get("Content-Type", "")))
-        root = create_root_node(text, etree.HTMLParser, base_url=self.url)
-        return without_comments(root) if isinstance(root, Element) else None
+        root = create_root_node(text, _Parser, base_url=self.url)
+        return root if isinstance(root, Element) else None
 
     @cached_property
     def selector(self) -> Selector:
@@ -236,12 +231,12 @@ class Document:
     @cached_property
     def texts(self) -> list[tuple[Element, str]]:
         """The short texts of the main part, in order, each with the element that it stands in."""
-        return [] if self.main is None else list(islice(_texts_in(self.main), MAX_TEXTS))
+        return [] if self.main is None else texts_in(self.main)
 
     @cached_property
     def plain_texts(self) -> set[str]:
-        """The distinct ones of `texts`."""
-        return {text for _, text in self.texts}
+        """The distinct short texts of the main part; with those of scripts, but without a walk over its elements."""
+        return set() if self.main is None else distinct_texts_in(self.main)
 
     def called_in_main(self, pattern: re.Pattern[str]) -> list[Element]:
         """The elements of the main part whose class, id or label holds ``pattern``."""
@@ -337,6 +332,16 @@ class Document:
         return set(self._above_heading_in_order)
 
 
+class _Parser(etree.HTMLParser):
+    """Leaves out comments and processing instructions: any reader may meet them anywhere, and none has a use for them.
+
+    The text before and behind one is one text.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(remove_comments=True, remove_pis=True, **options)
+
+
 _COUNT = etree.XPath("count(descendant::*)")
 _BEFORE = etree.XPath("count((preceding::*|ancestor::*)[ancestor::body])")
 _BEGINS = etree.XPath("//*[text()[1][string-length(.) >= $least and starts-with($title, normalize-space(.))]]")
@@ -356,40 +361,6 @@ def _begins(title: str, text: str) -> bool:
     if not title.startswith(text):
         return False
     return len(text) >= MIN_TITLE or (len(text) >= MIN_WORD and title[len(text) :].strip()[:1] in "|-–—:·»/,(")
-
-
-def _texts_in(part: Element) -> Iterator[tuple[Element, str]]:
-    """The short texts in ``part``, in order, each with the element that it stands in."""
-    after: list[tuple[Element | None, Element, str]] = []  # texts behind elements with children: what comes next
-    for element in part.iter("*"):
-        while after and after[-1][0] is element:
-            yield after.pop()[1:]
-        text = element.text
-        if text and len(text) < MAX_SHORT and (plain := " ".join(text.split())) and element.tag not in NOT_READ:
-            yield element, plain
-        if (
-            (text := element.tail)
-            and element is not part
-            and len(text) < MAX_SHORT
-            and (plain := " ".join(text.split()))
-        ):
-            holder = element.getparent()
-            if len(element):
-                after.append((_behind(element, part), holder, plain))
-            else:
-                yield holder, plain
-    while after:
-        yield after.pop()[1:]
-
-
-def _behind(element: Element, part: Element) -> Element | None:
-    """The element of ``part`` that comes after ``element`` and all that is in it."""
-    node: Element | None = element
-    while node is not None and node is not part:
-        if (following := node.getnext()) is not None:
-            return following
-        node = node.getparent()
-    return None
 
 
 def _naming(query: str) -> dict[str, str]:

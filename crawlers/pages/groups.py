@@ -112,7 +112,8 @@ class Scores:
     @property
     def nothing_found(self) -> bool:
         """Whether the page says that there are no products."""
-        return any(NOTHING_FOUND.search(text) for text in self._page.plain_texts if len(text) < MAX_COUNT_TEXT)
+        texts = {text for _, text in self._page.texts if len(text) < MAX_COUNT_TEXT}
+        return any(NOTHING_FOUND.search(text) for text in texts)
 
     def of(self, group: Group) -> float:
         """The points of ``group``; notes some of what they are for."""

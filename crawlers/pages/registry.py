@@ -1,121 +1,44 @@
-"""Which shop a host belongs to, and reading its pages.
-
-A shop is a YAML profile beside this module, or page objects in a module of its own; all others are read generically.
-A table of our own rather than web-poet's `handle_urls`: that one matches URLs with tldextract, which fetches the
-list of public suffixes from the network when it is first used.
-"""
-
-import re
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+"""Reading the pages of a shop: by its own page objects where it has some, generically otherwise."""
 
 from web_poet import HttpResponse
 
-from atlas_model.errors import InputError
 from crawlers.items import Listing, Product
 from crawlers.pages.generic import ListingPage, ProductPage
-from crawlers.pages.profile import Profile, load_profiles
 from crawlers.pages.shop_a import ShopAListingPage, ShopAProductPage
 from crawlers.pages.shop_b import ShopBListingPage, ShopBProductPage
-from crawlers.profiles import POLITE, BrowserProfile, HostProfile
+from crawlers.pages.shops import Shop, platforms, shop_of
 
-PROFILES = Path(__file__).resolve().parent
+__all__ = ["kind_of", "read_listing", "read_product", "shop_of"]
 
-
-@dataclass(frozen=True)
-class Shop:
-    """What is known about a shop before any of its pages is read."""
-
-    name: str
-    listing: type[ListingPage] = ListingPage
-    product: type[ProductPage] = ProductPage
-    profile: Profile | None = None
-    pace: HostProfile | None = None  # how fast it may be asked
-    max_pages: int | None = None  # of a category
-    browser: BrowserProfile | None = None  # where its pages are built by script
-    product_url: re.Pattern[str] | None = None  # what the URL of a product looks like
-
-
-GENERIC = Shop("generic")
-WITH_CODE = {
-    "shop-a.demo.test": Shop("shop_a", ShopAListingPage, ShopAProductPage),
-    "shop-b.demo.test": Shop("shop_b", ShopBListingPage, ShopBProductPage),
-}
-
-
-def shop_of(host: str) -> Shop:
-    """The shop of ``host`` or of the domain above it that is one; else the generic one.
-
-    Raises:
-        InputError: one of the profiles is faulty.
-    """
-    while host:
-        shop = WITH_CODE.get(host) or shops_in(PROFILES).get(host)
-        if shop is not None:
-            return shop
-        host = host.partition(".")[2]
-    return GENERIC
-
-
-def shop_from(name: str, profile: Profile) -> Shop:
-    """The shop that ``profile`` describes."""
-    limits, browser = profile.limits, profile.browser
-    return Shop(
-        name,
-        profile=profile,
-        pace=_pace(profile),
-        max_pages=None if limits is None else limits.max_pages,
-        browser=None if browser is None else BrowserProfile(**browser.model_dump()),
-        product_url=None if profile.product_url is None else re.compile(profile.product_url),
-    )
+LISTINGS: dict[str, type[ListingPage]] = {
+    "shop_a": ShopAListingPage,
+    "shop_b": ShopBListingPage,
+}  # of `WITH_CODE`
+PRODUCTS: dict[str, type[ProductPage]] = {"shop_a": ShopAProductPage, "shop_b": ShopBProductPage}
 
 
 async def read_listing(shop: Shop, response: HttpResponse) -> Listing:
     """What a page of a category says; the JSON of an endpoint that loads more as well, where a profile reads it."""
-    return await shop.listing(response, shop.profile, platforms()).to_item()
+    return await _listing_page(shop, response).to_item()
 
 
 async def read_product(shop: Shop, response: HttpResponse) -> Product:
     """What the page of a product says."""
-    return await shop.product(response, shop.profile, platforms()).to_item()
+    return await _product_page(shop, response).to_item()
 
 
 def kind_of(shop: Shop, response: HttpResponse) -> str | None:
     """Whether a page is a ``product``'s or a ``listing``; None where it looks like neither."""
     if shop.product_url is not None:
         return "product" if shop.product_url.search(str(response.url)) else "listing"
-    return shop.listing(response, shop.profile, platforms()).kind
+    return _listing_page(shop, response).kind
 
 
-@cache
-def platforms() -> tuple[Profile, ...]:
-    """The profiles of platforms that many shops run on."""
-    return tuple(profile for profile in load_profiles(PROFILES).values() if profile.detect)
+def _listing_page(shop: Shop, response: HttpResponse) -> ListingPage:
+    page = LISTINGS.get(shop.name, ListingPage) if shop.profile is None else ListingPage
+    return page(response, shop.profile, platforms())
 
 
-@cache
-def shops_in(folder: Path) -> dict[str, Shop]:
-    """The shops whose profiles are in ``folder``, by host.
-
-    Raises:
-        InputError: one of the files is faulty, or two speak of the same host.
-    """
-    shops: dict[str, Shop] = {}
-    for name, profile in load_profiles(folder).items():
-        for host in profile.hosts:
-            if host in shops:
-                raise InputError(f"{folder / name}.yaml: hosts: {host} is in {shops[host].name}.yaml already")
-            shops[host] = shop_from(name, profile)
-    return shops
-
-
-def _pace(profile: Profile) -> HostProfile | None:
-    limits = profile.limits
-    if limits is None or (limits.delay_s is None and limits.concurrency is None):
-        return None
-    return HostProfile(
-        delay_s=POLITE.delay_s if limits.delay_s is None else limits.delay_s,
-        concurrency=limits.concurrency or POLITE.concurrency,
-        autothrottle=POLITE.autothrottle,
-    )
+def _product_page(shop: Shop, response: HttpResponse) -> ProductPage:
+    page = PRODUCTS.get(shop.name, ProductPage) if shop.profile is None else ProductPage
+    return page(response, shop.profile, platforms())

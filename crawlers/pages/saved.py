@@ -14,7 +14,8 @@ from web_poet import HttpResponse
 from atlas_model.errors import InputError
 from atlas_model.files import replacing, write_json
 from crawlers.items import Product
-from crawlers.pages.registry import Shop, read_listing, read_product
+from crawlers.pages.registry import read_listing, read_product
+from crawlers.pages.shops import Shop
 
 Kind = Literal["listing", "product"]
 

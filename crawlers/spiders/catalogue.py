@@ -27,7 +27,7 @@ from crawlers.items import Product
 from crawlers.job import TRANSIENT, CrawlJob
 from crawlers.journal import LISTING, PRODUCT, ROBOTS, SITEMAP, Journal, Page
 from crawlers.page_handler import VERBATIM
-from crawlers.pages.registry import GENERIC, Shop, shop_of
+from crawlers.pages.shops import GENERIC, Shop, shop_of
 from crawlers.pages.values import http_urls
 from crawlers.politeness import LINKS_ONLY
 from crawlers.refusals import reason_of

@@ -14,7 +14,8 @@ from web_poet import HttpResponse, HttpResponseHeaders
 from crawlers.http.urls import sent
 from crawlers.journal import LISTING, PRODUCT, SITEMAP, Page
 from crawlers.page_handler import UNBOUNDED
-from crawlers.pages.registry import Shop, read_listing, read_product
+from crawlers.pages.registry import read_listing, read_product
+from crawlers.pages.shops import Shop
 from crawlers.sitemaps import read_sitemap
 
 JSON = ("application/json", "text/json", "application/ld+json")
