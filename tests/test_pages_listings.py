@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import pytest
 from web_poet import HttpResponse
 
+from crawlers.pages.registry import kind_of
 from crawlers.pages.saved import read_page
 from crawlers.pages.shops import GENERIC
 
@@ -264,3 +265,14 @@ def test_a_category_that_redirects_to_its_only_product_is_that_product(body: str
 )
 def test_a_category_of_one_product_is_a_category(body: str) -> None:
     assert listing(body)["items"] == urls(1)
+
+
+def test_a_product_that_nobody_sells_is_known_by_its_number_in_the_url() -> None:
+    others = "".join(
+        f'<div class="cell"><a href="/p/{n}"><img src="/{n}.jpg">Vase</a><b>{n} €</b></div>' for n in range(100, 108)
+    )
+    html = f"<h1>Vase</h1><p>Currently unavailable</p>{{}}<div class='tiles'>{others}</div>"
+    number = html.format("<table><tr><td>Item no.</td><td>B0756B4GVG</td></tr></table>")
+    url = "https://shop.example/dp/B0756B4GVG"
+    assert kind_of(GENERIC, HttpResponse(url, body=number.encode())) == "product"
+    assert kind_of(GENERIC, HttpResponse(url, body=html.format("").encode())) == "listing"
