@@ -36,7 +36,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("crawl", 6.6, share=0.7, most_vcpus=1, per_host=True),  # pages
+    Stage("crawl", 6.1, share=0.7, most_vcpus=1, per_host=True),  # pages
     Stage("fetch", 3.0, per_host=True),
     Stage("zoom", 24.4),
     Stage("split", 12.9, most_vcpus=12),
