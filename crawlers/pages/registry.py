@@ -8,7 +8,7 @@ from crawlers.pages.shop_a import ShopAListingPage, ShopAProductPage
 from crawlers.pages.shop_b import ShopBListingPage, ShopBProductPage
 from crawlers.pages.shops import Shop, platforms, shop_of
 
-__all__ = ["kind_of", "read_listing", "read_product", "shop_of"]
+__all__ = ["kind_of", "read_listing", "read_product", "shop_of"]  # the last: scripts read a page with it, too
 
 LISTINGS: dict[str, type[ListingPage]] = {
     "shop_a": ShopAListingPage,
