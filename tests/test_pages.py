@@ -15,6 +15,7 @@ import pytest
 from web_poet import HttpResponse
 
 from crawlers.items import Product
+from crawlers.pages import registry
 from crawlers.pages.saved import Kind, SavedPage, read_page
 from crawlers.pages.shops import WITH_CODE, shop_of
 from crawlers.pages.values import clean_text, currency_code, http_url, parse_amount
@@ -179,3 +180,7 @@ def test_urls_that_nobody_can_ask_for_are_none() -> None:
 
 def test_passwords_in_links_stay_out_of_the_data() -> None:
     assert http_url("//user:secret@shop.test:8080/p/1?q=a@b", Base()) == "http://shop.test:8080/p/1?q=a@b"
+
+
+def test_scripts_read_a_page_with_one_import() -> None:
+    assert {"GENERIC", "read_listing", "read_product", "shop_of"} <= set(registry.__all__)

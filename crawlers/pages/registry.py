@@ -6,9 +6,10 @@ from crawlers.items import Listing, Product
 from crawlers.pages.generic import ListingPage, ProductPage
 from crawlers.pages.shop_a import ShopAListingPage, ShopAProductPage
 from crawlers.pages.shop_b import ShopBListingPage, ShopBProductPage
-from crawlers.pages.shops import Shop, platforms, shop_of
+from crawlers.pages.shops import GENERIC, Shop, platforms, shop_of
 
-__all__ = ["kind_of", "read_listing", "read_product", "shop_of"]  # the last: scripts read a page with it, too
+# The shops are those of `crawlers.pages.shops`: scripts that read single pages need no other module.
+__all__ = ["GENERIC", "kind_of", "read_listing", "read_product", "shop_of"]
 
 LISTINGS: dict[str, type[ListingPage]] = {
     "shop_a": ShopAListingPage,
