@@ -65,6 +65,7 @@ def test_breadcrumb_is_without_home_and_the_product_itself(html: str) -> None:
     ("entries", "names"),
     [
         ([("/catalogue", "Home"), ("/c/home", "Home"), ("/c/garden", "Garden")], ["Home", "Garden"]),
+        ([("/all", "Furniture"), ("/c/home", "Home"), ("/c/garden", "Garden")], ["Furniture", "Home", "Garden"]),
         ([("/", "Acme"), ("/", "Home"), ("/m", "Men")], ["Men"]),
         ([("/s", "Home"), ("/s", "Start"), ("/m", "Men")], ["Men"]),
         ([("/back", "Back to results"), ("/", "Home"), ("/m", "Men")], ["Men"]),

@@ -22,6 +22,7 @@ from crawlers.pages.elements import (
     MAX_NAMES,
     UNREAD,
     Element,
+    HtmlParser,
     above,
     is_hidden,
     is_margin,
@@ -118,7 +119,7 @@ class Document:
         # By name: what begins with an XML declaration would be XML, whose elements no reader asks for by their names.
         response = self._page.response
         text = opened(response.text, str(response.headers.get("Content-Type", "")))
-        root = create_root_node(text, _Parser, base_url=self.url)
+        root = create_root_node(text, HtmlParser, base_url=self.url)
         return root if isinstance(root, Element) else None
 
     @cached_property
@@ -330,16 +331,6 @@ class Document:
     @cached_property
     def _above_heading(self) -> set[Element]:
         return set(self._above_heading_in_order)
-
-
-class _Parser(etree.HTMLParser):
-    """Leaves out comments and processing instructions: any reader may meet them anywhere, and none has a use for them.
-
-    The text before and behind one is one text.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(remove_comments=True, remove_pis=True, **options)
 
 
 _COUNT = etree.XPath("count(descendant::*)")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Container, Iterator
 from itertools import islice
+from typing import Any
 
 from lxml import etree
 
@@ -29,10 +30,14 @@ NOT_SHOWN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 MAX_HIDERS = 8  # elements around one, that may hide it
 
 
-def without_comments(root: Element) -> Element:
-    """``root`` without comments, processing instructions and entities below it."""
-    etree.strip_tags(root, etree.Comment, etree.ProcessingInstruction, etree.Entity)
-    return root
+class HtmlParser(etree.HTMLParser):
+    """Leaves out comments and processing instructions: any reader may meet them anywhere, and none has a use for them.
+
+    The text before and behind one is one text.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(remove_comments=True, remove_pis=True, **options)
 
 
 def is_small(element: Element, parts: int) -> bool:

@@ -112,8 +112,7 @@ class Scores:
     @property
     def nothing_found(self) -> bool:
         """Whether the page says that there are no products."""
-        texts = {text for _, text in self._page.texts if len(text) < MAX_COUNT_TEXT}
-        return any(NOTHING_FOUND.search(text) for text in texts)
+        return any(NOTHING_FOUND.search(text) for _, text in self._page.texts if len(text) < MAX_COUNT_TEXT)
 
     def of(self, group: Group) -> float:
         """The points of ``group``; notes some of what they are for."""

@@ -57,6 +57,7 @@ OF_BUYING = re.compile(
 )
 MAX_LABEL = 40  # characters
 MAX_PAIR = 140  # of a label and its value
+MIN_IN_URL = 4  # characters of a number
 MAX_STOCK_TEXT = 60
 MAX_APART = 3  # elements between a label and the part that it shares with its value
 PARTS = ("btn", "utton", "art", "uy", "asket", "kauf", "order", "action")  # of what links are called that buy
@@ -78,6 +79,16 @@ class Labelled:
     def values(self, field: str) -> list[str]:
         """What stands behind labels of ``field``, in the page's order."""
         return self._values.get(field, [])
+
+    @cached_property
+    def numbers(self) -> list[str]:
+        """The shop's numbers: what stands behind labels of one, and has a digit."""
+        return [value for value in self.values("sku") if any(map(str.isdigit, value))]
+
+    @property
+    def numbers_in_url(self) -> list[str]:
+        """Those that stand in the page's URL, too, and not by chance: it is the page of that product."""
+        return [number for number in self.numbers if len(number) >= MIN_IN_URL and number in self._page.url]
 
     @cached_property
     def _values(self) -> dict[str, list[str]]:

@@ -31,7 +31,6 @@ OF_LISTING = re.compile(
 PRODUCT_TYPES = {"product", "og:product", "product.item", "product:product"}  # of og:type
 LISTING_TYPES = {"product.group", "product_group", "og:product.group"}
 CONTAINERS = 6  # elements below body that are looked at
-MIN_NUMBER = 5  # characters of a product's number that stands in its page's URL by no chance
 
 # Points.
 SAID, NAMED, CALLED, BOUGHT, ASKED, SHOWN, LIKE_TILES, IN_URL = 3.0, 1.0, 3.0, 3.0, 1.5, 1.0, 1.0, 4.0
@@ -95,10 +94,7 @@ def evidence_of(
     price = None if guesses.prices.best is None else guesses.prices.best.element
     bought, asked = (_is_outside(element, in_tiles) for element in (guesses.labels.button, price))
     product += BOUGHT * bought + ASKED * asked + SHOWN * bool(guesses.gallery)
-    numbers = guesses.labels.values("sku")
-    product += SHOWN * bool(numbers) + IN_URL * any(
-        len(number) >= MIN_NUMBER and number in page.url for number in numbers
-    )
+    product += SHOWN * bool(guesses.labels.values("sku")) + IN_URL * bool(guesses.labels.numbers_in_url)
     if group is not None and not group.is_box and not _stands_below_price(page, guesses, group):
         product += LIKE_TILES * (len(group.urls) > 1 and _is_like(page.url, group))
         listing += (TILED if len(group.urls) > 1 else 1.0) + ALL_PRICED * (group.priced > 0.5)

@@ -119,9 +119,9 @@ class Reading:
         for profile in self._profiles:
             yield profile.read(field), profile.source(field)
         guessed = self._guesses.source(field)
-        printed = [value for value in self._guesses.labels.values(field) if any(map(str.isdigit, value))]
-        yield from ((value, guessed) for value in printed if len(value) > 3 and value in self.document.url)
-        yield from ((value, guessed) for value in (*printed, self._guesses.read(field)))
+        labels = self._guesses.labels
+        yield from ((value, guessed) for value in (*labels.numbers_in_url, *labels.numbers))
+        yield self._guesses.read(field), guessed
         yield from ((reader.read(field), reader.source(field)) for reader in self._syntaxes)
         urls = [self.document.url, self.document.canonical_url]
         yield number_in_url(self.document, urls), "url"

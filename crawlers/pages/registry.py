@@ -11,10 +11,8 @@ from crawlers.pages.shops import GENERIC, Shop, platforms, shop_of
 # The shops are those of `crawlers.pages.shops`: scripts that read single pages need no other module.
 __all__ = ["GENERIC", "kind_of", "read_listing", "read_product", "shop_of"]
 
-LISTINGS: dict[str, type[ListingPage]] = {
-    "shop_a": ShopAListingPage,
-    "shop_b": ShopBListingPage,
-}  # of `WITH_CODE`
+# Of the shops in `WITH_CODE`, by name.
+LISTINGS: dict[str, type[ListingPage]] = {"shop_a": ShopAListingPage, "shop_b": ShopBListingPage}
 PRODUCTS: dict[str, type[ProductPage]] = {"shop_a": ShopAProductPage, "shop_b": ShopBProductPage}
 
 

@@ -11,7 +11,7 @@ from lxml import etree, html
 from parsel.csstranslator import HTMLTranslator
 
 from crawlers.pages.document import Document
-from crawlers.pages.elements import Element, text_of, without_comments
+from crawlers.pages.elements import Element, HtmlParser, text_of
 from crawlers.pages.pager import with_number
 from crawlers.pages.pictures import pictures_of
 from crawlers.pages.profile import DetailsSelector, PageUrl, Profile, Rewrite, Selector
@@ -97,7 +97,7 @@ def _found(selector: Selector, page: Document) -> list[Any]:
 def _fragments(text: str) -> list[Element]:
     """``text``, HTML that JSON holds, as one element; none where it cannot be parsed."""
     try:
-        return [without_comments(html.fragment_fromstring(text, create_parent=True))]
+        return [html.fragment_fromstring(text, create_parent=True, parser=HtmlParser())]
     except (etree.LxmlError, ValueError, AssertionError):  # control characters, no element at all
         return []
 

@@ -138,18 +138,21 @@ def is_home(url: str) -> bool:
     return all(HOME_VALUE.search(value) or name.lower() in OF_VISITORS for name, value in parse_qsl(parts.query))
 
 
-def _is_home(name: str, url: str | None) -> bool:
-    return name.lower() in HOME or (url is not None and is_home(url))
+def _is_home(trail: list[tuple[str, str | None]], place: int) -> bool:
+    name, url = trail[place]
+    if url is not None and is_home(url):
+        return True
+    return name.lower() in HOME and all(before is None or _leads_back(text) for text, before in trail[:place])
 
 
 def _below_home(trail: list[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
-    """``trail`` without the home page, and without what stands before it, as links back do.
+    """``trail`` without the home page, and without what stands before it: links back, and words that lead nowhere.
 
-    A category called "Home", which stands behind the home page, leads elsewhere and stays.
+    A category called "Home" stands behind the home page, or behind other categories, and stays.
     """
-    home = next((place for place, entry in enumerate(trail[:3]) if _is_home(*entry)), None)
+    home = next((place for place in range(min(len(trail), 3)) if _is_home(trail, place)), None)
     if home is None:
-        return trail[1:] if trail and BACK.search(trail[0][0].strip(ARROWS)) else trail
+        return trail[1:] if trail and _leads_back(trail[0][0]) else trail
     below = trail[home + 1 :]
     while below and (url := below[0][1]) is not None and (is_home(url) or url == trail[home][1]):
         del below[0]
@@ -165,7 +168,11 @@ def _without_switchers(trail: list[tuple[str, str | None]]) -> list[tuple[str, s
         for name, entry in zip(names, trail, strict=True)
         if name and name not in PREVIOUS and not FOLLOWING.search(name) and not (switches and name in NEXT)
     ]
-    return kept[:-1] if len(kept) > 1 and BACK.search(kept[-1][0].strip(ARROWS)) else kept
+    return kept[:-1] if len(kept) > 1 and _leads_back(kept[-1][0]) else kept
+
+
+def _leads_back(name: str) -> bool:
+    return BACK.search(name.strip(ARROWS)) is not None
 
 
 def _is_cut(name: str, title: str) -> bool:
