@@ -220,3 +220,10 @@ def test_next_page(url: str, html: str, next_page: str | None, how: str | None) 
 def test_categories_below_are_links_below_the_page() -> None:
     html = TILE.format("a", 1) + '<a href="/shirts/linen/">Linen</a><a href="/shirts?x=1">X</a><a href="/skirts/">S</a>'
     assert listing(html)["sub_categories"] == ["https://shop.example/shirts/linen/"]
+
+
+def test_comments_do_not_part_a_text() -> None:
+    item = read(
+        "<h1>Shirt</h1><p>SKU: <!-- -->AB-<!-- x -->4711</p><p>Sold<?pi?> out</p><p class='price'>$<!-- -->12.50</p>"
+    )
+    assert (item["sku"], item["availability"], item["price"]) == ("AB-4711", "OutOfStock", "12.50")
