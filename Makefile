@@ -18,13 +18,13 @@ run: $(STAMP)  ## crawl, fetch, filter, split, train, evaluate: whatever is not 
 	@$(BIN)/atlas results
 
 flow: $(STAMP)  ## the same stages as one Prefect flow
-	@$(BIN)/python -m flows.pipeline
+	@$(BIN)/python -m flows.prefect_app.flow
 
 up: $(STAMP)  ## the schedule and its UI, until Ctrl-C (PORT=4201; DETACH=1: in the background)
-	@$(BIN)/python -m flows.up $(if $(PORT),--port $(PORT)) $(if $(DETACH),--detach)
+	@$(BIN)/python -m flows.prefect_app.up $(if $(PORT),--port $(PORT)) $(if $(DETACH),--detach)
 
 down: $(STAMP)  ## end what is up in this project
-	@$(BIN)/python -m flows.up --down
+	@$(BIN)/python -m flows.prefect_app.up --down
 
 test: lint  ## lint, types, layers, every test, coverage (ARGS="-k search" for some)
 	$(BIN)/coverage erase

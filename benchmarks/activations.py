@@ -12,11 +12,11 @@ from statistics import median
 import numpy as np
 import torch
 
-from atlas_model.activations import load_activations
-from atlas_model.architecture import Architecture
-from atlas_model.categorizer import Categorizer
-from atlas_model.device import keep_freed_memory
-from atlas_model.encoder import Encoder
+from atlas_model.core.device import keep_freed_memory
+from atlas_model.encoders.encoder import Encoder
+from atlas_model.model.architecture import Architecture
+from atlas_model.model.categorizer import Categorizer
+from atlas_model.train.feature_cache import load_activations
 from benchmarks.report import report
 from benchmarks.search import PAPER, taxonomy52
 from benchmarks.training import CPU, RECIPE, bare_epoch, epoch, random_split

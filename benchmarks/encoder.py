@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from atlas_model.architecture import Architecture
-from atlas_model.categorizer import Categorizer
-from atlas_model.engines import CALIBRATION, EXTRA_OF, EngineName, accelerate
-from atlas_model.extras import missing
+from atlas_model.core.extras import missing
+from atlas_model.inference.engines import CALIBRATION, EXTRA_OF, EngineName, accelerate
+from atlas_model.model.architecture import Architecture
+from atlas_model.model.categorizer import Categorizer
 from benchmarks.report import paired_medians, report
 from benchmarks.search import taxonomy52
 

@@ -19,20 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from atlas_model.architecture import Architecture
-from atlas_model.calibration import fit_temperature
-from atlas_model.categorizer import Categorizer, Model
-from atlas_model.checkpoint import DESCRIPTION
-from atlas_model.classifier import Classifier
-from atlas_model.dataset import Split
-from atlas_model.device import keep_freed_memory
-from atlas_model.evaluation import Evaluation, evaluate, evaluate_baseline
-from atlas_model.images import Preprocessing
-from atlas_model.intervals import Answers, differences
-from atlas_model.saved_models import load_categorizer, load_classifier, save
-from atlas_model.taxonomy import Taxonomy
-from atlas_model.training import fit
-from atlas_model.validation import encoded
+from atlas_model.confidence.calibration import fit_temperature
+from atlas_model.core.checkpoint import DESCRIPTION
+from atlas_model.core.device import keep_freed_memory
+from atlas_model.data.dataset import Split
+from atlas_model.data.images import Preprocessing
+from atlas_model.evaluate.evaluation import Evaluation, evaluate, evaluate_baseline
+from atlas_model.metrics.bootstrap import Answers, differences
+from atlas_model.model.architecture import Architecture
+from atlas_model.model.categorizer import Categorizer, Model
+from atlas_model.model.classifier import Classifier
+from atlas_model.model.saved_models import load_categorizer, load_classifier, save
+from atlas_model.taxonomy.tree import Taxonomy
+from atlas_model.train.loop import fit
+from atlas_model.train.validation import encoded
 from benchmarks.report import report
 from benchmarks.search import SMALL
 from benchmarks.training import CPU, RECIPE

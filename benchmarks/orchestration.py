@@ -19,7 +19,7 @@ from time import perf_counter
 import yaml
 
 from benchmarks.report import paired_medians, report
-from flows.server import Server
+from flows.prefect_app.server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = 3
@@ -27,7 +27,7 @@ STAGES = ("crawl", "fetch", "zoom", "split", "train")  # the names of sections o
 OURS = "import flows.stages.entry; flows.stages.entry.main(lambda params: None)"
 READING = "import flows.stages.entry; flows.stages.entry.main(lambda params: params.split)"
 PLAIN = "pass"
-UP = [sys.executable, "-m", "flows.up", "--port", "0"]
+UP = [sys.executable, "-m", "flows.prefect_app.up", "--port", "0"]
 
 
 def main() -> None:
@@ -91,7 +91,7 @@ def _dvc(folder: Path, *options: str) -> None:
 
 
 def _flow(folder: Path, api: str) -> None:
-    _run(folder, ["-m", "flows.pipeline"], PREFECT_API_URL=api)
+    _run(folder, ["-m", "flows.prefect_app.flow"], PREFECT_API_URL=api)
 
 
 def _run(folder: Path, arguments: list[str], **environment: str) -> None:

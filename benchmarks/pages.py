@@ -114,9 +114,9 @@ def minimal(port: int, folder: Path) -> None:
 
 def ours(port: int, folder: Path) -> None:
     """A crawl as the stage makes it."""
-    from crawlers.crawl import crawl
-    from crawlers.profiles import UNLIMITED
-    from crawlers.sources import Source
+    from crawlers.crawl.run import crawl
+    from crawlers.http.host_limits import UNLIMITED
+    from crawlers.sources.csv_sources import Source
 
     result = crawl(
         [Source(HOST, ("Clothing", "Shirt"), f"http://{HOST}{listing_path(1)}")],

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from atlas_model.images import Preprocessing, encode_png, probe
-from atlas_model.records import IMAGES, ShardWriter, shard_paths
-from atlas_model.split_files import write_split_files
-from atlas_model.zoom import ZoomModel, ZoomNet
-from atlas_model.zoom_scoring import score_shard
+from atlas_model.data.images import Preprocessing, encode_png, probe
+from atlas_model.data.schemas import IMAGES, ShardWriter, shard_paths
+from atlas_model.split.files import write_split_files
+from atlas_model.zoom.model import ZoomModel, ZoomNet
+from atlas_model.zoom.scoring import score_shard
 from benchmarks.report import report
 
 PICTURES, SIZE, QUALITY = 256, (600, 800), 85

@@ -17,17 +17,17 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 import flows  # noqa: F401 - before torch: it says how torch's threads wait
-from atlas_model.batch_prediction import Report, predict_all
-from atlas_model.images import decode, encode_png
-from atlas_model.picture_sources import open_source
-from atlas_model.predict import Predictor
-from atlas_model.records import IMAGES, write_rows
+from atlas_model.data.image_sources import open_source
+from atlas_model.data.images import decode, encode_png
+from atlas_model.data.schemas import IMAGES, write_rows
+from atlas_model.inference.batch import Report, predict_all
+from atlas_model.inference.predictor import Predictor
 from benchmarks.report import paired_medians, report
-from flows.model_folders import shipped_model
+from flows.registry.model_folders import shipped_model
 
 SAMPLE = Path("data/sample.parquet")  # 28 x 28, grey
 PICTURES, BATCH, RUNS = 5_000, 64, 3
-ATLAS = [sys.executable, "-m", "flows.cli", "predict", "--model", "pretrained"]
+ATLAS = [sys.executable, "-m", "flows.cli.main", "predict", "--model", "pretrained"]
 TORCH = [sys.executable, "-c", "import torch; print()"]
 
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from web_poet import HttpResponse
 
 from benchmarks.report import report
-from crawlers.items import Product
+from crawlers.pages.items import Product
 from crawlers.pages.registry import read_product, shop_of
 
 PAGES = Path(__file__).resolve().parents[2] / "shared/pages_benchmark"

@@ -7,7 +7,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from atlas_model.files import write_json
+from atlas_model.core.files import write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from atlas_model.architecture import Architecture
-from atlas_model.categorizer import Categorizer
-from atlas_model.images import Preprocessing, decode
-from atlas_model.predict import Predictor
-from atlas_model.search import DeviceTrie, beam_search
-from atlas_model.taxonomy import Taxonomy
+from atlas_model.data.images import Preprocessing, decode
+from atlas_model.inference.predictor import Predictor
+from atlas_model.model.architecture import Architecture
+from atlas_model.model.beam_search import DeviceTrie, beam_search
+from atlas_model.model.categorizer import Categorizer
+from atlas_model.taxonomy.tree import Taxonomy
 from benchmarks.report import paired_medians, report
 
 PAPER, SMALL = (512, 512, 512), (128, 64, 128)  # attention, embedding, hidden

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from atlas_model.decoder import AttentionDecoder
-from atlas_model.search import DeviceTrie, Normalize, next_log_probability
-from atlas_model.taxonomy import SEPARATOR, CategoryPath, Taxonomy, Trie
-from atlas_model.taxonomy_files import load_taxonomy
+from atlas_model.model.beam_search import DeviceTrie, Normalize, next_log_probability
+from atlas_model.model.decoder import AttentionDecoder
+from atlas_model.taxonomy.files import load_taxonomy
+from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath, Taxonomy, Trie
 from benchmarks.report import paired_medians, report
 from benchmarks.search import taxonomy52
 

@@ -15,14 +15,14 @@ from time import perf_counter, process_time
 import numpy as np
 import torch
 
-from atlas_model.architecture import Architecture
-from atlas_model.categorizer import Categorizer, Model
-from atlas_model.classifier import Classifier
-from atlas_model.dataset import Split
-from atlas_model.device import keep_freed_memory
-from atlas_model.images import Preprocessing
-from atlas_model.training import EpochRecord, Recipe, fit
-from atlas_model.validation import Examples
+from atlas_model.core.device import keep_freed_memory
+from atlas_model.data.dataset import Split
+from atlas_model.data.images import Preprocessing
+from atlas_model.model.architecture import Architecture
+from atlas_model.model.categorizer import Categorizer, Model
+from atlas_model.model.classifier import Classifier
+from atlas_model.train.loop import EpochRecord, Recipe, fit
+from atlas_model.train.validation import Examples
 from benchmarks.report import report
 from benchmarks.search import SMALL, taxonomy52
 

@@ -8,7 +8,7 @@ for _name, _value in {
     "DVC_NO_ANALYTICS": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # s; a run without is marked as crashed (flows.deployment)
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # s; a run without is marked as crashed (flows.prefect_app.deployment)
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a first start makes the database: 25 s measured
     # Torch's threads wait for each other asleep. By default they spin, and any other busy process then slows training

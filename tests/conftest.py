@@ -15,7 +15,8 @@ import pytest
 from hypothesis import is_hypothesis_test
 from jaxtyping import install_import_hook
 
-from tests.prefect_server import PrefectServer, serving_prefect
+from tests.support.paths import ROOT
+from tests.support.prefect_server import PrefectServer, serving_prefect
 from tools import typechecker
 
 # A shell that starts tests in the background has them ignore Ctrl-C, and children inherit that.
@@ -36,10 +37,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("atlas")
 
-ROOT = Path(__file__).resolve().parent.parent
-
 # A file is one worker's. These wait most, or take longest: at the end, one of them would leave the others idle.
-BEGUN_FIRST = ("test_up.py", "test_end_to_end.py", "test_crawl_big.py", "test_photographs.py", "test_pipeline.py")
+BEGUN_FIRST = ("test_up.py", "test_end_to_end.py", "test_big_crawl.py", "test_photographs.py", "test_flow.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -127,7 +126,7 @@ def project(tmp_path: Path, copy_project: Callable[[Path], Path]) -> Path:
 def mini_project(tmp_path: Path, git_env: dict[str, str]) -> Path:
     """A DVC project with our settings and three small stages: crawl -> split <- zoom_train.
 
-    ``fail-<stage>`` holding a class name of `atlas_model.errors` makes a stage fail; ``ran`` gets a line per run.
+    ``fail-<stage>`` holding a class name of `atlas_model.core.errors` makes a stage fail; ``ran`` gets a line per run.
     """
     folder = tmp_path / "mini"
     (folder / ".dvc").mkdir(parents=True)
@@ -214,8 +213,8 @@ stages:
 _MINI_STAGE = """
 import sys, time
 from pathlib import Path
-from atlas_model import errors
-from atlas_model.progress import say
+from atlas_model.core import errors
+from atlas_model.core.progress import say
 from flows.stages.entry import main
 
 stage, output, *inputs = sys.argv[1:]

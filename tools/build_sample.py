@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas_model.errors import AtlasError
-from atlas_model.files import replacing, write_text
-from atlas_model.records import LABELLED, write_table
-from atlas_model.taxonomy import SEPARATOR
+from atlas_model.core.errors import AtlasError
+from atlas_model.core.files import replacing, write_text
+from atlas_model.data.schemas import LABELLED, write_table
+from atlas_model.taxonomy.tree import SEPARATOR
 from crawlers.shop.catalogue import SAMPLE, SAMPLE_SCHEMA, category_urls
-from crawlers.shop.pictures import (
+from crawlers.shop.images import (
     CLOSE_UP_SIDES,
     SOURCE_SIDE,
     WholeView,

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from atlas_model.errors import InputError, MissingError, RetryError
+from atlas_model.core.errors import InputError, MissingError, RetryError
 
 Part = Literal["train", "test"]
 Pictures = UInt8[np.ndarray, "n 28 28"]
@@ -81,7 +81,7 @@ def find_or_download(folder: Path) -> Path:
     try:
         return find_folder(places, "train", "test")
     except MissingError as missing:
-        from atlas_model import torchvision_compat  # noqa: F401 - lets that import work beside a CPU-only torch
+        from atlas_model.data import torchvision_compat  # noqa: F401 - lets that import work beside a CPU-only torch
 
         datasets = import_module("torchvision.datasets")
         try:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 from scipy import ndimage
 
-from atlas_model.images import to_array
+from atlas_model.data.images import to_array
 
 SIDE = 224  # px of the photographs
 WHITE = 238  # a pixel whose darkest channel reaches it may be background

@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from atlas_model.errors import AtlasError
-from atlas_model.images import Preprocessing, decode, to_array
-from atlas_model.progress import say, track
-from atlas_model.zoom import ZoomModel
-from atlas_model.zoom_linear import ZoomLinear
-from atlas_model.zoom_training import Labelled, draw_parts, encode, fit_head, train_zoom
+from atlas_model.core.errors import AtlasError
+from atlas_model.core.progress import say, track
+from atlas_model.data.images import Preprocessing, decode, to_array
+from atlas_model.zoom.linear import ZoomLinear
+from atlas_model.zoom.model import ZoomModel
+from atlas_model.zoom.training import Labelled, draw_parts, encode, fit_head, train_zoom
 from tools.photo_filter_images import Photograph, close_up, find_product, normal, photographed
 
 OUTPUT = Path("models/zoom_photographs")

@@ -12,15 +12,15 @@ from typing import Any
 
 from PIL import Image
 
-from atlas_model.files import replacing_folder
-from atlas_model.images import Preprocessing, encode_png
-from atlas_model.params import Params
-from atlas_model.progress import track
-from atlas_model.split_files import SplitWriter
-from atlas_model.splitting import SPLITS, assign
-from atlas_model.taxonomy import SEPARATOR, Taxonomy
+from atlas_model.core.files import replacing_folder
+from atlas_model.core.params import Params
+from atlas_model.core.progress import track
+from atlas_model.data.images import Preprocessing, encode_png
+from atlas_model.split.assign import SPLITS, assign
+from atlas_model.split.files import SplitWriter
+from atlas_model.taxonomy.tree import SEPARATOR, Taxonomy
 from crawlers.shop.wording import KINDS
-from flows.stages import paths
+from flows import paths
 from flows.stages.entry import main, write_metrics
 from tools.fashion_mnist import Part, find_or_download, read_part
 

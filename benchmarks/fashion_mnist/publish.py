@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from atlas_model.files import write_json
-from atlas_model.params import Params
+from atlas_model.core.files import write_json
+from atlas_model.core.params import Params
 from benchmarks.report import RESULTS
+from flows.paths import TIMINGS
 from flows.stages.entry import main, read_metrics
-from flows.stages.paths import TIMINGS
 
 RESULT = RESULTS / "fashion-mnist.json"
 

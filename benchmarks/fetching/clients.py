@@ -93,7 +93,7 @@ def bare_aiohttp(port: int, count: int, folder: Path) -> None:
 def atlas(port: int, count: int, folder: Path, prefix: str = "") -> None:
     """What the stage fetch does: guards, robots.txt, check, spool, and the final pass into Parquet."""
     from crawlers.fetch.collect import write_images
-    from crawlers.fetch.pictures import fetch_pictures
+    from crawlers.fetch.images import fetch_pictures
     from crawlers.fetch.spool import Spool
 
     with Spool(folder / "spool") as spool:

@@ -25,8 +25,8 @@ from urllib.parse import urlsplit
 import pyarrow.parquet as pq
 import yaml
 
-from atlas_model.files import replacing_folder, write_text
-from atlas_model.progress import say
+from atlas_model.core.files import replacing_folder, write_text
+from atlas_model.core.progress import say
 from benchmarks.report import report
 
 HERE = Path(__file__).resolve().parent

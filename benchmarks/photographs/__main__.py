@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from atlas_model.errors import AtlasError
-from atlas_model.files import write_json
-from atlas_model.processes import INTERRUPTED
-from atlas_model.progress import say
+from atlas_model.core.errors import AtlasError
+from atlas_model.core.files import write_json
+from atlas_model.core.processes import INTERRUPTED
+from atlas_model.core.progress import say
 from benchmarks.photographs.photographs import ROOT, find_photographs
 from benchmarks.photographs.targets import printed, read_result, write_into
 from benchmarks.report import RESULTS

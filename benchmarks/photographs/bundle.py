@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from atlas_model.categorizer import Categorizer
-from atlas_model.checkpoint import WEIGHTS, load_model, save_model, to_half
-from atlas_model.errors import AtlasError
-from atlas_model.files import write_text
+from atlas_model.core.checkpoint import WEIGHTS, load_model, save_model, to_half
+from atlas_model.core.errors import AtlasError
+from atlas_model.core.files import write_text
+from atlas_model.model.categorizer import Categorizer
 
 CARD = "README.md"
 HALVED = 2  # dimensions of the tensors in half precision: vectors (biases, statistics of batch norm) are few

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
-from atlas_model.errors import MissingError
-from atlas_model.files import replacing_folder
-from atlas_model.taxonomy import SEPARATOR
+from atlas_model.core.errors import MissingError
+from atlas_model.core.files import replacing_folder
+from atlas_model.taxonomy.tree import SEPARATOR
 
 COLUMNS, ROWS = 8, 5  # of a sheet
 SIDE, TEXT, GAP = 200, 74, 8  # px: of an image, of the lines under it, between two

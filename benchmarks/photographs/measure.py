@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from atlas_model.errors import AtlasError
-from atlas_model.files import locked, replacing_folder, write_json
-from atlas_model.progress import say
+from atlas_model.core.errors import AtlasError
+from atlas_model.core.files import locked, replacing_folder, write_json
+from atlas_model.core.progress import say
 from benchmarks.photographs.collect import figures_of_files, figures_of_pipeline, figures_of_seed, summary
 from benchmarks.photographs.photographs import HOST, Photographs, serving, write_folder, write_manifest
 from benchmarks.photographs.workspace import Usage, copy_project, key_of, run, write_params
@@ -99,9 +99,9 @@ def _files(plan: Plan, state: "_State") -> None:
             found["ready"].append(draw)
             state.save()
         project, given = folder / "project", folder / "given"
-        init = ["flows.cli", "init", "--images", str(given / "images"), "--table", str(given / "products.csv")]
+        init = ["flows.cli.main", "init", "--images", str(given / "images"), "--table", str(given / "products.csv")]
         usages = [
-            _run(command, project, state, found, f"draw {draw} {command[0]}", once=command[0] == "flows.cli")
+            _run(command, project, state, found, f"draw {draw} {command[0]}", once=command[0] == "flows.cli.main")
             for command in (init, ["dvc", "repro"])
         ]
         found["draws"][str(draw)] = figures_of_files(project) | {

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas_model.errors import InputError, MissingError
-from atlas_model.files import replacing_folder, write_text
+from atlas_model.core.errors import InputError, MissingError
+from atlas_model.core.files import replacing_folder, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLE = "ATLAS_PHOTOGRAPHS"  # environment variable that names another file

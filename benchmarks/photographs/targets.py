@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atlas_model.errors import InputError, MissingError
-from atlas_model.files import write_text
+from atlas_model.core.errors import InputError, MissingError
+from atlas_model.core.files import write_text
 
 BEGIN, END = "<!-- figures: begin (python -m benchmarks.photographs table) -->", "<!-- figures: end -->"
 

@@ -22,8 +22,8 @@ from typing import IO, Any
 
 import yaml
 
-from atlas_model.errors import AtlasError, InputError
-from atlas_model.files import replacing_folder, write_text
+from atlas_model.core.errors import AtlasError, InputError
+from atlas_model.core.files import replacing_folder, write_text
 from benchmarks.photographs.photographs import ROOT
 
 LEFT_OUT = ("benchmarks", "docs", "tests")  # folders that no stage reads
@@ -34,8 +34,8 @@ SAVED_EVERY_S = 10.0
 # ``python -m``, for a process that ends with this one, however that ends. DVC's notes of killed ones would block it.
 LAUNCH = """
 import runpy, sys
-from atlas_model.processes import die_with_parent
-from flows.dvc_locks import forget_the_dead
+from atlas_model.core.processes import die_with_parent
+from flows.dvc.stale_locks import forget_the_dead
 die_with_parent()
 forget_the_dead()
 del sys.argv[0]

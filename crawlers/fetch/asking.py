@@ -11,14 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from atlas_model.errors import PictureError
-from atlas_model.progress import Progress
-from crawlers.connect import ConnectMap
+from atlas_model.core.errors import PictureError
+from atlas_model.core.progress import Progress
 from crawlers.fetch.check import check
-from crawlers.fetch.client import Client
-from crawlers.fetch.download import download
-from crawlers.fetch.outcome import Outcome, Wanted
+from crawlers.fetch.client.client import Client
+from crawlers.fetch.client.download import download
+from crawlers.fetch.client.outcome import Outcome, Wanted
 from crawlers.fetch.spool import FLUSH_S, Spool
+from crawlers.http.address_guard import ConnectMap
 
 LOOKUPS = 64  # of names, at once
 

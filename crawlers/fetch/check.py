@@ -2,8 +2,8 @@
 
 import threading
 
-from atlas_model.errors import PictureError
-from atlas_model.images import PictureInfo, probe
+from atlas_model.core.errors import PictureError
+from atlas_model.data.images import PictureInfo, probe
 
 SMALL_PIXELS = 4_000_000  # most pictures; a larger one can take 160 MB to decode
 _one_large = threading.Lock()

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas_model.errors import InputError
-from atlas_model.progress import track
-from atlas_model.records import IMAGES, PRODUCTS, REFS, ShardWriter, iterate_shards, write_rows
+from atlas_model.core.errors import InputError
+from atlas_model.core.progress import track
+from atlas_model.data.schemas import IMAGES, PRODUCTS, REFS, ShardWriter, iterate_shards, write_rows
 from crawlers.fetch.spool import Spool
 
 PRODUCTS_AT_ONCE = 4_096

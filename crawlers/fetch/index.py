@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from atlas_model.images import PictureInfo
+from atlas_model.data.images import PictureInfo
 from crawlers.fetch.blobs import Place
-from crawlers.fetch.outcome import Outcome, Wanted
+from crawlers.fetch.client.outcome import Outcome, Wanted
 
 Reuse = Literal["never", "validate", "always"]
 """What to do with a picture that an earlier snapshot has: ask again; ask whether it has changed; trust it."""

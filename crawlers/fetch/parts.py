@@ -13,7 +13,7 @@ from functools import partial
 from heapq import heapify, heapreplace
 from pathlib import Path
 
-from atlas_model.progress import Progress
+from atlas_model.core.progress import Progress
 from crawlers.fetch.asking import Counts, Manners, ask
 from crawlers.fetch.index import Plan
 from crawlers.fetch.spool import Spool

@@ -6,9 +6,9 @@ Knows nothing of how pictures are fetched.
 from collections.abc import Iterator
 from pathlib import Path
 
-from atlas_model.images import PictureInfo
-from atlas_model.progress import track
-from atlas_model.records import IMAGES, REFS, iterate_shards
+from atlas_model.core.progress import track
+from atlas_model.data.images import PictureInfo
+from atlas_model.data.schemas import IMAGES, REFS, iterate_shards
 from crawlers.fetch.index import Fetched
 from crawlers.fetch.spool import Spool
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from atlas_model.errors import AtlasError, RetryError
-from atlas_model.files import write_json
-from atlas_model.images import PictureInfo
-from atlas_model.progress import say
+from atlas_model.core.errors import AtlasError, RetryError
+from atlas_model.core.files import write_json
+from atlas_model.core.progress import say
+from atlas_model.data.images import PictureInfo
 from crawlers.fetch.blobs import DISK_FAULTS, Blobs
+from crawlers.fetch.client.outcome import Outcome, Wanted
 from crawlers.fetch.index import Fetched, Index, Picture, Plan
-from crawlers.fetch.outcome import Outcome, Wanted
 
 FLUSH_ROWS = 256
 FLUSH_S = 2.0

@@ -13,15 +13,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from atlas_model.category_names import LEVEL, clean_name
-from atlas_model.errors import InputError
-from atlas_model.picture_files import picture_files, told_left_out
-from atlas_model.split_names import split_named
-from atlas_model.taxonomy import CategoryPath
-from atlas_model.taxonomy_files import split_path
+from atlas_model.core.errors import InputError
+from atlas_model.data.image_files import picture_files, told_left_out
+from atlas_model.split.names import split_named
+from atlas_model.taxonomy.files import split_path
+from atlas_model.taxonomy.names import LEVEL, clean_name
+from atlas_model.taxonomy.tree import CategoryPath
 from crawlers.files.references import of_path, of_row
 from crawlers.files.table import PARQUET, brief, holds_images, named, read_rows
-from crawlers.pages.values import currency_code, parse_amount
+from crawlers.pages.text.values import currency_code, parse_amount
 
 NO_CATEGORY, BAD_CATEGORY, BAD_ROW, BAD_NAME = "no_category", "bad_category", "bad_row", "bad_name"
 SEPARATOR_IN_NAME = "separator_in_name"

@@ -10,7 +10,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from atlas_model.errors import MissingError
+from atlas_model.core.errors import MissingError
 from crawlers.files.table import PARQUET
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")

@@ -18,13 +18,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas_model.errors import InputError, PictureError
-from atlas_model.progress import Progress, say
-from atlas_model.records import PRODUCTS, REFS, iterate_shards, write_rows
+from atlas_model.core.errors import InputError, PictureError
+from atlas_model.core.progress import Progress, say
+from atlas_model.data.schemas import PRODUCTS, REFS, iterate_shards, write_rows
 from crawlers.fetch.check import check
+from crawlers.fetch.client.outcome import Outcome, Wanted
+from crawlers.fetch.images import Report
 from crawlers.fetch.index import Fetched, Plan
-from crawlers.fetch.outcome import Outcome, Wanted
-from crawlers.fetch.pictures import Report
 from crawlers.fetch.spool import Spool
 from crawlers.files.folder import Folder, RefusedError
 from crawlers.files.references import FAULT, path_in, row_in

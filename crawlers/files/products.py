@@ -13,15 +13,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_model.errors import InputError
-from atlas_model.picture_files import told_left_out
-from atlas_model.records import PRODUCTS, write_rows
-from atlas_model.split_names import SPLITS
-from atlas_model.taxonomy import SEPARATOR
+from atlas_model.core.errors import InputError
+from atlas_model.data.image_files import told_left_out
+from atlas_model.data.schemas import PRODUCTS, write_rows
+from atlas_model.split.names import SPLITS
+from atlas_model.taxonomy.tree import SEPARATOR
 from crawlers.files.entries import NO_CATEGORY, Columns, Discarded, Entry, entries_of_folder, entries_of_table
 from crawlers.files.references import FAULT, of_path
 from crawlers.files.table import named
-from crawlers.manifest import number_repeats
+from crawlers.sources.manifest import number_repeats
 
 SITE = "files"
 LABEL_CONFLICT = "label_conflict"

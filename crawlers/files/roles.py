@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from atlas_model.errors import InputError
-from atlas_model.split_names import split_named
+from atlas_model.core.errors import InputError
+from atlas_model.split.names import split_named
 from crawlers.files.entries import Columns
 from crawlers.files.table import Row, brief
-from crawlers.pages.values import parse_amount
+from crawlers.pages.text.values import parse_amount
 
 SAMPLE_ROWS = 5_000
 SEED = 1

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas_model.errors import InputError, MissingError
-from atlas_model.records import open_parquet
+from atlas_model.core.errors import InputError, MissingError
+from atlas_model.data.schemas import open_parquet
 
 DELIMITED, JSON_LINES, PARQUET = (".csv", ".tsv"), (".jsonl", ".ndjson"), (".parquet",)
 SUFFIXES = (*DELIMITED, *JSON_LINES, *PARQUET)

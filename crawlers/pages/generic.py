@@ -11,14 +11,14 @@ from typing import Any
 from parsel import Selector
 from web_poet import HttpResponse, WebPage, field
 
-from crawlers.items import Listing, Product
-from crawlers.pages.document import Document
-from crawlers.pages.numbers import clean_brand, clean_gtin, clean_mpn, clean_sku
+from crawlers.pages.html.document import Document
+from crawlers.pages.items import Listing, Product
 from crawlers.pages.page_kind import LISTING
 from crawlers.pages.profile import Profile
 from crawlers.pages.reading import Reading
-from crawlers.pages.stock import stock_of
-from crawlers.pages.values import (
+from crawlers.pages.structured_data.stock import stock_of
+from crawlers.pages.text.numbers import clean_brand, clean_gtin, clean_mpn, clean_sku
+from crawlers.pages.text.values import (
     clean_text,
     clean_texts,
     clean_trail,

@@ -9,11 +9,7 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
-from crawlers.pages.document import Document
-from crawlers.pages.elements import Element, above, is_small, names_of, text_of
-from crawlers.pages.labelled import Labelled
-from crawlers.pages.numbers import clean_brand, clean_gtin, clean_mpn, clean_sku
-from crawlers.pages.pictures import (
+from crawlers.pages.fields.images import (
     is_decoration,
     is_file,
     is_placeholder,
@@ -22,8 +18,12 @@ from crawlers.pages.pictures import (
     pixels_of,
     same_picture,
 )
-from crawlers.pages.prices import Prices
-from crawlers.pages.tiles import Tiles
+from crawlers.pages.fields.labelled import Labelled
+from crawlers.pages.fields.prices import Prices
+from crawlers.pages.html.document import Document
+from crawlers.pages.html.elements import Element, above, is_small, names_of, text_of
+from crawlers.pages.listings.tiles import Tiles
+from crawlers.pages.text.numbers import clean_brand, clean_gtin, clean_mpn, clean_sku
 
 # What classes and ids of elements are called that hold ...
 TITLES = re.compile(r"product[-_]?(title|name)", re.IGNORECASE)

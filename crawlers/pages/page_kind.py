@@ -8,11 +8,11 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from crawlers.pages.document import Document
-from crawlers.pages.elements import Element, above, names_of
-from crawlers.pages.groups import Group, distances, steps_up
 from crawlers.pages.heuristics import Heuristics
-from crawlers.pages.structured import SchemaOrg
+from crawlers.pages.html.document import Document
+from crawlers.pages.html.elements import Element, above, names_of
+from crawlers.pages.listings.groups import Group, distances, steps_up
+from crawlers.pages.structured_data.structured import SchemaOrg
 
 PRODUCT, LISTING = "product", "listing"
 

@@ -33,7 +33,7 @@ from lxml import etree
 from parsel.csstranslator import HTMLTranslator
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from atlas_model.yaml_files import read_yaml
+from atlas_model.core.yaml_files import read_yaml
 
 
 def _compiled_css(text: str) -> str:

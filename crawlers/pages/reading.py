@@ -11,24 +11,24 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
-from crawlers.pages.currencies import resolved
-from crawlers.pages.document import Document
-from crawlers.pages.gallery import Found, merged
+from crawlers.pages.fields.currencies import resolved
+from crawlers.pages.fields.gallery import Found, merged
+from crawlers.pages.fields.images import is_placeholder
+from crawlers.pages.fields.url_numbers import number_in_url
 from crawlers.pages.heuristics import Heuristics
-from crawlers.pages.json_ld import json_ld
-from crawlers.pages.microdata import microdata, open_graph
-from crawlers.pages.nodes import Node
-from crawlers.pages.numbers import clean_gtin, clean_sku
+from crawlers.pages.html.document import Document
+from crawlers.pages.listings.pager import next_pages
+from crawlers.pages.listings.tiles import links_below
 from crawlers.pages.page_kind import LISTING, PRODUCT, Evidence, evidence_of
-from crawlers.pages.pager import next_pages
-from crawlers.pages.pictures import is_placeholder
 from crawlers.pages.profile import Profile, Rewrite
 from crawlers.pages.selecting import ProfileReader, recognises, rewritten
-from crawlers.pages.stock import IN_STOCK, OUT_OF_STOCK, stock_of
-from crawlers.pages.structured import SchemaOrg
-from crawlers.pages.tiles import links_below
-from crawlers.pages.url_numbers import number_in_url
-from crawlers.pages.values import clean_text, currency_code, http_url, http_urls, parse_amount, text_map
+from crawlers.pages.structured_data.json_ld import json_ld
+from crawlers.pages.structured_data.microdata import microdata, open_graph
+from crawlers.pages.structured_data.nodes import Node
+from crawlers.pages.structured_data.stock import IN_STOCK, OUT_OF_STOCK, stock_of
+from crawlers.pages.structured_data.structured import SchemaOrg
+from crawlers.pages.text.numbers import clean_gtin, clean_sku
+from crawlers.pages.text.values import clean_text, currency_code, http_url, http_urls, parse_amount, text_map
 
 T = TypeVar("T")
 MACHINES = ("json-ld", "microdata", "opengraph")  # sources of what is said to machines

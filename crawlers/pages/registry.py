@@ -2,8 +2,8 @@
 
 from web_poet import HttpResponse
 
-from crawlers.items import Listing, Product
 from crawlers.pages.generic import ListingPage, ProductPage
+from crawlers.pages.items import Listing, Product
 from crawlers.pages.shop_a import ShopAListingPage, ShopAProductPage
 from crawlers.pages.shop_b import ShopBListingPage, ShopBProductPage
 from crawlers.pages.shops import GENERIC, Shop, platforms, shop_of

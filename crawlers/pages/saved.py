@@ -11,9 +11,9 @@ from typing import Any, Literal, Self
 
 from web_poet import HttpResponse
 
-from atlas_model.errors import InputError
-from atlas_model.files import replacing, write_json
-from crawlers.items import Product
+from atlas_model.core.errors import InputError
+from atlas_model.core.files import replacing, write_json
+from crawlers.pages.items import Product
 from crawlers.pages.registry import read_listing, read_product
 from crawlers.pages.shops import Shop
 

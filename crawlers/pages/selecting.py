@@ -10,10 +10,10 @@ import jmespath
 from lxml import etree, html
 from parsel.csstranslator import HTMLTranslator
 
-from crawlers.pages.document import Document
-from crawlers.pages.elements import Element, HtmlParser, text_of
-from crawlers.pages.pager import with_number
-from crawlers.pages.pictures import pictures_of
+from crawlers.pages.fields.images import pictures_of
+from crawlers.pages.html.document import Document
+from crawlers.pages.html.elements import Element, HtmlParser, text_of
+from crawlers.pages.listings.pager import with_number
 from crawlers.pages.profile import DetailsSelector, PageUrl, Profile, Rewrite, Selector
 
 FIELDS = {  # where they are not named as in the profile

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from atlas_model.errors import InputError
+from atlas_model.core.errors import InputError
+from crawlers.http.host_limits import POLITE, BrowserProfile, HostProfile
 from crawlers.pages.profile import Profile, load_profiles
-from crawlers.profiles import POLITE, BrowserProfile, HostProfile
 
 PROFILES = Path(__file__).resolve().parent
 

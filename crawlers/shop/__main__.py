@@ -6,7 +6,7 @@ import sys
 
 from aiohttp import web
 
-from atlas_model.errors import AtlasError
+from atlas_model.core.errors import AtlasError
 from crawlers.shop.catalogue import load_catalogue
 from crawlers.shop.server import make_app
 

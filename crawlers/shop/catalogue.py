@@ -30,9 +30,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import UInt8
 
-from atlas_model.errors import MissingError
-from atlas_model.records import read_table
-from crawlers.shop.pictures import QUALITY, SOURCE_SIDE, CloseUp, WholeView, find_close_up
+from atlas_model.core.errors import MissingError
+from atlas_model.data.schemas import read_table
+from crawlers.shop.images import QUALITY, SOURCE_SIDE, CloseUp, WholeView, find_close_up
 from crawlers.shop.wording import BRANDS, CARE, COLOURS, KINDS, MATERIALS, STYLES, Kind
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data/sample.parquet"

@@ -8,7 +8,7 @@ from html import escape
 from aiohttp import ETag, web
 
 from crawlers.shop.catalogue import THUMBNAIL, Catalogue, Picture, Product
-from crawlers.shop.pictures import draw, encode_jpeg
+from crawlers.shop.images import draw, encode_jpeg
 from crawlers.shop.templates import ROBOTS, listing_page, product_page
 
 THUMBNAIL_SIDE = 56  # px

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from atlas_model.params import CrawlParams
-from crawlers.connect import ConnectMap
-from crawlers.shop.running import running_shop
+from atlas_model.core.params import CrawlParams
+from crawlers.http.address_guard import ConnectMap
+from crawlers.shop.process import running_shop
 
 
 @contextmanager

@@ -7,21 +7,21 @@ import subprocess
 from dataclasses import asdict
 from typing import Any
 
-from atlas_model.files import replacing, write_text
-from atlas_model.params import CrawlParams, Params
-from atlas_model.progress import say
-from atlas_model.records import PRODUCTS as SCHEMA
-from atlas_model.records import write_table
-from crawlers.crawl import crawl
+from atlas_model.core.files import replacing, write_text
+from atlas_model.core.params import CrawlParams, Params
+from atlas_model.core.progress import say
+from atlas_model.data.schemas import PRODUCTS as SCHEMA
+from atlas_model.data.schemas import write_table
+from crawlers.crawl.health import FIELDS, Health
+from crawlers.crawl.run import crawl
 from crawlers.files.entries import Columns
 from crawlers.files.products import write_products
-from crawlers.health import FIELDS, Health
-from crawlers.identity import user_agent
-from crawlers.manifest import read_manifest_products
-from crawlers.sources import read_sources
+from crawlers.http.user_agent import user_agent
+from crawlers.sources.csv_sources import read_sources
+from crawlers.sources.manifest import read_manifest_products
+from flows.paths import PLOTS, PRODUCTS, SNAPSHOTS, WORK
 from flows.stages.connections import connections
 from flows.stages.entry import main, write_metrics
-from flows.stages.paths import PLOTS, PRODUCTS, SNAPSHOTS, WORK
 
 HEALTH = PLOTS / "crawl/health.csv"  # in git: what the next crawl is compared with, also in a new clone
 HEALTH_COLUMNS = ("shop", "asked", "products", "success_rate", *FIELDS)

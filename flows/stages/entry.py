@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from atlas_model.errors import AtlasError
-from atlas_model.processes import INTERRUPTED, ancestor_without
+from atlas_model.core.errors import AtlasError
+from atlas_model.core.processes import INTERRUPTED, ancestor_without
+from flows.dvc.pipeline_lock import turn_of_stage
+from flows.paths import METRICS, REPORTS, TIMINGS
 from flows.stages.parameters import checked_params
-from flows.stages.paths import METRICS, REPORTS, TIMINGS
-from flows.turns import turn_of_stage
 
 if TYPE_CHECKING:
-    from atlas_model.params import Params
+    from atlas_model.core.params import Params
 
 DIGITS = 4  # significant ones, of a headline figure
 
@@ -27,7 +27,7 @@ def main(run: "Callable[[Params], None]") -> NoReturn:
             logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
             run(checked_params())
     except AtlasError as error:
-        from flows.printing import printable_lines
+        from flows.text import printable_lines
 
         sys.stderr.write(printable_lines(f"error: {error}") + "\n")
         sys.exit(error.exit_code)
@@ -48,7 +48,7 @@ def _in_a_shell() -> Iterator[None]:
         if dvc is None or not os.environ.get("PREFECT_API_URL"):
             yield
             return
-        from flows.shell_run import shown
+        from flows.prefect_app.shell_run import shown
 
         with shown(stage, dvc):
             yield
@@ -72,7 +72,7 @@ def write_metrics(
         timings: seconds and rates, to ``reports/timings/<stage>.json``. Neither git nor DVC keeps them: they differ
             from run to run, and no hash may.
     """
-    from atlas_model.files import write_json
+    from atlas_model.core.files import write_json
 
     write_json(METRICS / f"{stage}.json", _rounded(headline))
     if details is not None:

@@ -25,29 +25,29 @@ import torch
 from PIL import Image
 from pyarrow import csv as arrow_csv
 
-from atlas_model.attention import overlay
-from atlas_model.categorizer import Categorizer, reads_titles
-from atlas_model.checkpoint import read_description
-from atlas_model.dataset import Split, load_split, load_taxonomy_json
-from atlas_model.device import choose_device
-from atlas_model.engines import accelerate
-from atlas_model.errors import CheckpointError
-from atlas_model.evaluation import Evaluation, evaluate, evaluate_baseline
-from atlas_model.files import replacing, replacing_folder
-from atlas_model.guarantees import KEY, guarantee_figures, load_guarantees
-from atlas_model.intervals import differences
-from atlas_model.metrics import categories_of_level, category_scores, confusion
-from atlas_model.params import Params
-from atlas_model.plots import MOST_CATEGORIES, abstention_plot, confusion_plot, reliability_plot
-from atlas_model.products import whole_products
-from atlas_model.progress import track
-from atlas_model.records import PREDICTIONS, PRODUCT_PREDICTIONS, write_table
-from atlas_model.saved_models import load_categorizer, load_classifier
-from atlas_model.searching import Stored, Way
-from atlas_model.taxonomy import SEPARATOR, CategoryPath, Taxonomy
-from flows.fan_out import Spread, spreading
+from atlas_model.confidence.guarantees import KEY, guarantee_figures, load_guarantees
+from atlas_model.confidence.products import whole_products
+from atlas_model.core.checkpoint import read_description
+from atlas_model.core.device import choose_device
+from atlas_model.core.errors import CheckpointError
+from atlas_model.core.files import replacing, replacing_folder
+from atlas_model.core.params import Params
+from atlas_model.core.progress import track
+from atlas_model.data.dataset import Split, load_split, load_taxonomy_json
+from atlas_model.data.schemas import PREDICTIONS, PRODUCT_PREDICTIONS, write_table
+from atlas_model.evaluate.evaluation import Evaluation, evaluate, evaluate_baseline
+from atlas_model.evaluate.search_runner import Stored, Way
+from atlas_model.inference.engines import accelerate
+from atlas_model.metrics.bootstrap import differences
+from atlas_model.metrics.scores import categories_of_level, category_scores, confusion
+from atlas_model.model.categorizer import Categorizer, reads_titles
+from atlas_model.model.saved_models import load_categorizer, load_classifier
+from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath, Taxonomy
+from atlas_model.viz.attention import overlay
+from atlas_model.viz.plots import MOST_CATEGORIES, abstention_plot, confusion_plot, reliability_plot
+from flows.parallel import Spread, spreading
+from flows.paths import BASELINE, CATEGORIZER, EVALUATION, PLOTS, SPLITS, TAXONOMY, WORK
 from flows.stages.entry import main, write_metrics
-from flows.stages.paths import BASELINE, CATEGORIZER, EVALUATION, PLOTS, SPLITS, TAXONOMY, WORK
 
 CSV_COLUMNS = ["actual_category", "file_name", "predicted_category", "split_value"]  # the original project's
 TITLE_WAYS: dict[str, tuple[Way, ...]] = {  # that a model is asked in beside images alone, where it reads titles

@@ -3,15 +3,15 @@
 import shutil
 from pathlib import Path
 
-from atlas_model.errors import InputError
-from atlas_model.params import CrawlParams, Params
+from atlas_model.core.errors import InputError
+from atlas_model.core.params import CrawlParams, Params
 from crawlers.fetch.collect import picture_urls, write_images, write_refs
-from crawlers.fetch.pictures import Report, fetch_pictures
+from crawlers.fetch.images import Report, fetch_pictures
 from crawlers.fetch.spool import Spool
 from crawlers.files import images as files
-from crawlers.identity import user_agent
-from flows.fan_out import spreading
-from flows.stages import paths
+from crawlers.http.user_agent import user_agent
+from flows import paths
+from flows.parallel import spreading
 from flows.stages.connections import connections
 from flows.stages.entry import main, write_metrics
 

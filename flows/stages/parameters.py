@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from flows.stages.paths import WORK
+from flows.paths import WORK
 
 if TYPE_CHECKING:
-    from atlas_model.params import Params
+    from atlas_model.core.params import Params
 
 PARAMS_FILE = Path("params.yaml")
-CODE = Path(__file__).resolve().parents[2] / "atlas_model"
+CODE = Path(__file__).resolve().parents[2] / "atlas_model/core"
 CHECKED = WORK / "checked-params"  # what the files were when the parameters were last found valid
 
 
@@ -22,7 +22,7 @@ def checked_params() -> "Params":
     """The parameters of the current folder.
 
     Raises:
-        ParamsError: as `atlas_model.params.load_params`.
+        ParamsError: as `atlas_model.core.params.load_params`.
     """
     params = _Unread()
     state = _state()
@@ -39,7 +39,7 @@ class _Unread:
 
     @cached_property
     def read(self) -> "Params":
-        from atlas_model.params import load_params
+        from atlas_model.core.params import load_params
 
         return load_params()
 

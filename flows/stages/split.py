@@ -7,26 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from atlas_model.category_names import clean_name, look_alikes
-from atlas_model.errors import InputError
-from atlas_model.files import replacing_folder, write_text
-from atlas_model.images import Preprocessing
-from atlas_model.leaks import count_near_duplicate_leaks, count_product_leaks
-from atlas_model.params import Params, SplitParams
-from atlas_model.progress import say
-from atlas_model.records import IMAGES, PRODUCTS, REFS, SCORES, read_table
-from atlas_model.split_files import read_columns, write_split_files
-from atlas_model.split_report import (
+from atlas_model.core.errors import InputError
+from atlas_model.core.files import replacing_folder, write_text
+from atlas_model.core.params import Params, SplitParams
+from atlas_model.core.progress import say
+from atlas_model.data.images import Preprocessing
+from atlas_model.data.schemas import IMAGES, PRODUCTS, REFS, SCORES, read_table
+from atlas_model.split.assign import SPLITS, Product, Ref, Score, split_refs
+from atlas_model.split.files import read_columns, write_split_files
+from atlas_model.split.leaks import count_near_duplicate_leaks, count_product_leaks
+from atlas_model.split.report import (
     categories_csv,
     category_counts,
     count_outcomes,
     missing_categories,
     share_deviations,
 )
-from atlas_model.splitting import SPLITS, Product, Ref, Score, split_refs
-from atlas_model.taxonomy import SEPARATOR, Taxonomy
-from atlas_model.taxonomy_files import load_taxonomy
-from flows.stages import paths
+from atlas_model.taxonomy.files import load_taxonomy
+from atlas_model.taxonomy.names import clean_name, look_alikes
+from atlas_model.taxonomy.tree import SEPARATOR, Taxonomy
+from flows import paths
 from flows.stages.entry import main, write_metrics
 
 CATEGORIES = paths.PLOTS / "split/categories.csv"

@@ -20,25 +20,25 @@ import torch
 from dvclive import Live
 
 import atlas_model
-from atlas_model.activations import forward_seconds, load_activations
-from atlas_model.architecture import Architecture
-from atlas_model.calibration import fit_temperature, fit_title_weights
-from atlas_model.categorizer import Categorizer, Model, reads_titles
-from atlas_model.classifier import Classifier
-from atlas_model.dataset import Split, content_key, load_split, load_taxonomy_json
-from atlas_model.device import choose_device, keep_freed_memory
-from atlas_model.distributed import first_alone, is_first, joined
-from atlas_model.efficientnet_lite import has_package_weights
-from atlas_model.errors import InputError
-from atlas_model.guarantees import WITH_TITLES, find_guarantees, rows_for_guarantees
-from atlas_model.params import Params, TrainParams
-from atlas_model.progress import say
-from atlas_model.saved_models import save
-from atlas_model.titles import Given, words_of
-from atlas_model.training import EpochRecord, Recipe, best_record, fit
-from atlas_model.validation import Constraint, Examples, encoded, evidence
+from atlas_model.confidence.calibration import fit_temperature, fit_title_weights
+from atlas_model.confidence.guarantees import WITH_TITLES, find_guarantees, rows_for_guarantees
+from atlas_model.core.device import choose_device, keep_freed_memory
+from atlas_model.core.errors import InputError
+from atlas_model.core.params import Params, TrainParams
+from atlas_model.core.progress import say
+from atlas_model.data.dataset import Split, content_key, load_split, load_taxonomy_json
+from atlas_model.data.titles import Given, words_of
+from atlas_model.encoders.efficientnet_lite import has_package_weights
+from atlas_model.model.architecture import Architecture
+from atlas_model.model.categorizer import Categorizer, Model, reads_titles
+from atlas_model.model.classifier import Classifier
+from atlas_model.model.saved_models import save
+from atlas_model.train.distributed import first_alone, is_first, joined
+from atlas_model.train.feature_cache import forward_seconds, load_activations
+from atlas_model.train.loop import EpochRecord, Recipe, best_record, fit
+from atlas_model.train.validation import Constraint, Examples, encoded, evidence
+from flows.paths import BASELINE, CATEGORIZER, PLOTS, SPLITS, TAXONOMY, WORK
 from flows.stages.entry import main, write_metrics
-from flows.stages.paths import BASELINE, CATEGORIZER, PLOTS, SPLITS, TAXONOMY, WORK
 
 CONSTRAINT = tuple(Constraint.__dataclass_fields__)
 
@@ -212,7 +212,7 @@ def _priors(train: Split, paths: int, balance: float) -> np.ndarray | None:
 
 
 def _key(given: TrainParams) -> str:
-    code = [Path(__file__), *sorted(Path(atlas_model.__file__).parent.glob("*.py"))]
+    code = [Path(__file__), *sorted(Path(atlas_model.__file__).parent.rglob("*.py"))]
     weights = [path for path in [Path(given.weights or "")] if path.is_file()]
     content = content_key([TAXONOMY, *sorted(SPLITS.glob("*.parquet")), *code, *weights])
     return hashlib.sha256(f"{given.model_dump_json()} {torch.__version__} {content}".encode()).hexdigest()[:32]

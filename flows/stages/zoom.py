@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from atlas_model.device import choose_device, one_thread_each
-from atlas_model.errors import InputError
-from atlas_model.params import Params
-from atlas_model.progress import Progress
-from atlas_model.records import REFS, SCORES, count_rows, read_table, shard_paths, write_table
-from atlas_model.zoom import ZoomModel
-from atlas_model.zoom_scoring import discarded_share, joined, measure, score_shard
-from atlas_model.zoom_sheet import write_sheet
+from atlas_model.core.device import choose_device, one_thread_each
+from atlas_model.core.errors import InputError
+from atlas_model.core.params import Params
+from atlas_model.core.progress import Progress
+from atlas_model.data.schemas import REFS, SCORES, count_rows, read_table, shard_paths, write_table
+from atlas_model.zoom.contact_sheet import write_sheet
+from atlas_model.zoom.model import ZoomModel
+from atlas_model.zoom.scoring import discarded_share, joined, measure, score_shard
 from crawlers.shop.catalogue import LABELLED_FINGERPRINT, zoomed_urls
-from flows.fan_out import spreading
+from flows.parallel import spreading
+from flows.paths import REFS as REFS_FILE
+from flows.paths import SCORES as SCORES_FILE
+from flows.paths import SHARDS, ZOOM_MODEL
 from flows.stages.entry import main, write_metrics
-from flows.stages.paths import REFS as REFS_FILE
-from flows.stages.paths import SCORES as SCORES_FILE
-from flows.stages.paths import SHARDS, ZOOM_MODEL
 
 PHOTO_FILTER = Path("models/zoom_photographs")  # in git: the filter for photographs
 SHEET = Path("reports/zoom/contact_sheet.png")

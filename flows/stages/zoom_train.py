@@ -6,18 +6,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas_model.device import choose_device
-from atlas_model.errors import MissingError
-from atlas_model.files import replacing_folder, write_json, write_text
-from atlas_model.images import Preprocessing
-from atlas_model.params import Params, ZoomTrainParams
-from atlas_model.progress import say
-from atlas_model.records import LABELLED, LABELS, read_table
-from atlas_model.zoom import ZoomModel
-from atlas_model.zoom_linear import has_encoder
-from atlas_model.zoom_training import Labelled, ZoomEpoch, fingerprint, read_labelled, train_linear, train_zoom
+from atlas_model.core.device import choose_device
+from atlas_model.core.errors import MissingError
+from atlas_model.core.files import replacing_folder, write_json, write_text
+from atlas_model.core.params import Params, ZoomTrainParams
+from atlas_model.core.progress import say
+from atlas_model.data.images import Preprocessing
+from atlas_model.data.schemas import LABELLED, LABELS, read_table
+from atlas_model.zoom.linear import has_encoder
+from atlas_model.zoom.model import ZoomModel
+from atlas_model.zoom.training import Labelled, ZoomEpoch, fingerprint, read_labelled, train_linear, train_zoom
+from flows.paths import PLOTS, ZOOM_MODEL
 from flows.stages.entry import main, write_metrics
-from flows.stages.paths import PLOTS, ZOOM_MODEL
 
 HISTORY = PLOTS / "zoom_train" / "history.csv"
 

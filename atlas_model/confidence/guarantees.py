@@ -1,0 +1,217 @@
+"""What a trained model promises: for each accuracy the thresholds that `risk_control` found, kept in its description.
+
+They are found on the validation part, which also chose the epoch and the temperature, so the model may do a little
+better there than on new images; the stage `evaluate` measures on the test part whether the promises hold.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from atlas_model.confidence.calibration import descend
+from atlas_model.confidence.products import Pool, rows_of_products, whole_products
+from atlas_model.confidence.risk_control import (
+    ACCURACIES,
+    RISK,
+    SEED,
+    HeldOut,
+    Subject,
+    Thresholds,
+    least_held_out,
+    one_per_product,
+    outcome,
+    resplits,
+    thresholds_for,
+)
+from atlas_model.core.checkpoint import read_description
+from atlas_model.core.errors import CheckpointError, InputError
+from atlas_model.data.titles import Given
+from atlas_model.model.categorizer import Categorizer
+from atlas_model.model.evidence import Evidence
+from atlas_model.taxonomy.tree import Taxonomy
+
+KEY = "guarantees"  # of a model's description
+MEASURED = (0.9, 0.95, 0.99)  # accuracies that figures are about
+RESPLITS = 100
+WITH_TITLES = "with_titles"  # key of what is promised where titles are given
+NODES = 100_000_000  # images x nodes of the taxonomy that are searched for it, at most
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """What is promised of images, or of products."""
+
+    held_out: int  # products that it was found on
+    thresholds: dict[float, Thresholds]  # by the accuracy that they promise, ascending
+
+    @classmethod
+    def of(cls, held_out: HeldOut) -> "Guarantee":
+        """For all of `risk_control.ACCURACIES` that can be promised."""
+        found = {accuracy: thresholds_for(held_out, accuracy) for accuracy in ACCURACIES}
+        return cls(len(held_out), {accuracy: each for accuracy, each in found.items() if each is not None})
+
+    def at(self, accuracy: float, what: str) -> tuple[float, Thresholds]:
+        """The least accuracy that is promised and at least ``accuracy``, and its thresholds; ``what`` is for the error.
+
+        Raises:
+            InputError: none is.
+        """
+        found = [each for each in self.thresholds if each >= accuracy]
+        if found:
+            return found[0], self.thresholds[found[0]]
+        why = f"it was found on {self.held_out} held-out products"
+        least = least_held_out(accuracy)
+        if least > self.held_out:
+            why += f", and {accuracy:g} takes at least {least}"
+        most = f"at most {max(self.thresholds):g}" if self.thresholds else "no accuracy at all"
+        raise InputError(
+            f"--accuracy {accuracy:g}: expected an accuracy that this model can promise for {what}, which is {most}: "
+            f"{why}. Ask for less, take --min-confidence, which promises nothing, or train with more products"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Columns."""
+        return {
+            "held_out": self.held_out,
+            "accuracy": list(self.thresholds),
+            "whole": [each.whole for each in self.thresholds.values()],
+            "shorter": [each.shorter for each in self.thresholds.values()],
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Guarantee":
+        """Undo `to_json`.
+
+        Raises:
+            ValueError, TypeError, KeyError: it has another form.
+        """
+        columns = zip(value["accuracy"], value["whole"], value["shorter"], strict=True)
+        found = {
+            _share(accuracy): Thresholds(None if whole is None else _share(whole), _share(shorter))
+            for accuracy, whole, shorter in columns
+        }
+        if not isinstance(value["held_out"], int) or list(found) != sorted(found):
+            raise ValueError("expected a count, and accuracies in ascending order")
+        return cls(value["held_out"], found)
+
+
+@dataclass(frozen=True)
+class Guarantees:
+    """What a model promises of single images, and of products that are answered from all their images."""
+
+    images: Guarantee
+    products: Guarantee
+
+    def of(self, subject: Subject) -> Guarantee:
+        """Of one of the two."""
+        return self.images if subject == "images" else self.products
+
+    def to_json(self) -> dict[str, Any]:
+        """As `load_guarantees` reads it."""
+        return {"risk": RISK, "images": self.images.to_json(), "products": self.products.to_json()}
+
+
+def rows_for_guarantees(product_ids: Sequence[str], taxonomy: Taxonomy) -> Int[np.ndarray, "n"]:
+    """The rows that `find_guarantees` takes, product after product: all, or as many whole products as are searched."""
+    chosen = np.flatnonzero(whole_products(product_ids, NODES // len(taxonomy.trie.path), SEED)).tolist()
+    _, _, rows = rows_of_products([product_ids[row] for row in chosen])
+    return np.array(chosen, dtype=np.int64)[np.concatenate(rows)] if rows else np.empty(0, dtype=np.int64)
+
+
+@torch.inference_mode()
+def find_guarantees(
+    model: Categorizer,
+    evidence: Iterable[Evidence],
+    paths: Int[np.ndarray, "n"],
+    product_ids: Sequence[str],
+) -> Guarantees:
+    """What ``model`` can promise.
+
+    Args:
+        model: trained, with its temperature.
+        evidence: the held-out images, their titles, or both, in batches.
+        paths: the right one of each image.
+        product_ids: of each image; those of a product follow each other.
+    """
+    model.eval()
+    trie = model.taxonomy.trie
+    found: list[HeldOut] = []  # images
+    products: list[HeldOut] = []
+    pool, start = Pool(model.taxonomy), 0
+    for batch in evidence:
+        _, log_p = model.exact_cells(batch)
+        end = start + len(batch)
+        found.append(HeldOut.of(model.taxonomy, descend(trie, log_p), paths[start:end]))
+        for row, of_image in enumerate(log_p.cpu().numpy(), start=start):
+            pool.add(of_image[None])
+            if row + 1 == len(paths) or product_ids[row + 1] != product_ids[row]:
+                of_product = descend(trie, torch.from_numpy(pool.log_p[None]))
+                products.append(HeldOut.of(model.taxonomy, of_product, paths[row + 1 - pool.images :][:1]))
+                pool = Pool(model.taxonomy)
+        start = end
+    if not found:
+        return Guarantees(Guarantee(0, {}), Guarantee(0, {}))
+    images = HeldOut.concatenated(found).at(one_per_product(product_ids))
+    return Guarantees(Guarantee.of(images), Guarantee.of(HeldOut.concatenated(products)))
+
+
+def guarantee_figures(
+    guarantees: Guarantees | None, val: Mapping[Subject, HeldOut], test: Mapping[Subject, HeldOut], seed: int
+) -> dict[str, Any]:
+    """Whether the promises hold.
+
+    Args:
+        guarantees: of the model, from the validation part; None where it makes none.
+        val: the validation part.
+        test: the test part.
+        seed: of the resplits.
+
+    Returns:
+        For images and products, for each of `MEASURED`: ``test``, what became of the test part (`Outcome`) with the
+        model's own thresholds, None where it does not promise that much; ``resplits``, how often the promise would
+        have held if other products of the two parts had been held out (`risk_control.resplits`).
+    """
+    figures: dict[str, Any] = {}
+    for subject in val:
+        figures[subject] = {}
+        both = HeldOut.concatenated([val[subject], test[subject]])
+        for accuracy in MEASURED:
+            own = None if guarantees is None else guarantees.of(subject).thresholds.get(accuracy)
+            figures[subject][f"{accuracy:g}"] = {
+                "test": None if own is None else asdict(outcome(test[subject], own)),
+                "resplits": resplits(both, len(val[subject]), accuracy, times=RESPLITS, seed=seed),
+            }
+    return figures
+
+
+def load_guarantees(folder: Path, given: Given = "image") -> Guarantees:
+    """What the model in ``folder`` promises where this is ``given``.
+
+    Raises:
+        CheckpointError: there is no model; or it was trained before models promised anything; or it is damaged.
+    """
+    value = read_description(folder).get(KEY)
+    if value is None:
+        raise CheckpointError(
+            f"{folder}: expected a model that says which accuracies it can promise, got one of an earlier version that "
+            "does not. Train it again, or take --min-confidence, which promises nothing"
+        )
+    try:
+        if given != "image":
+            value = value[WITH_TITLES][given]
+        return Guarantees(*(Guarantee.from_json(value[name]) for name in ("images", "products")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder}: expected thresholds for accuracies in its description, got {error}"
+        ) from error
+
+
+def _share(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(f"{value!r} where a number from 0 to 1 should be")
+    return float(value)

@@ -1,0 +1,375 @@
+"""The parameters: what params.yaml may say, checked as a whole.
+
+The only module that opens params.yaml. One frozen model per section; a section is named as the stage that reads
+it. There are no defaults: the file says everything, so that DVC sees every change. Only `flows.stages` and the
+command line hold these objects; the code below them takes plain arguments.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from atlas_model.core.encoder_names import OWN_ENCODERS
+from atlas_model.core.errors import ParamsError
+from atlas_model.core.files import replacing
+from atlas_model.core.param_types import (
+    Address,
+    ColumnName,
+    Cron,
+    Device,
+    Encoder,
+    FilePath,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Seed,
+    Share,
+    Timezone,
+)
+from atlas_model.core.yaml_files import check, parse_with_faults, parse_yaml, replace_text
+
+PARAMS_FILE = Path("params.yaml")
+
+
+class Section(BaseModel):
+    """A section of params.yaml: frozen, strict types, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class FileColumns(Section):
+    """What the columns of a table of images are called; see docs/files.md for the types that they may have."""
+
+    image: ColumnName  # paths relative to crawl.files.images; in Parquet also the bytes, or a struct of bytes and path
+    category: Annotated[list[ColumnName], Field(min_length=1)]  # one that holds the whole path, or one per level
+    product: ColumnName | None  # rows with the same value are one product; null: each row is a product
+    title: ColumnName | None
+    price: ColumnName | None
+    split: ColumnName | None  # train, val or test; counts where split.respect_hint says so
+
+
+class FilesParams(Section):
+    """A table and a folder of images, read when crawl.source is "files"."""
+
+    table: FilePath  # .csv, .tsv, .jsonl or .parquet; or the folder of images: its folders are the category paths
+    images: FilePath  # a folder; nothing outside it is read. Where the table holds the images, the table itself will do
+    separator: Annotated[str, Field(min_length=1)] | None  # between the levels in one category column; null: one level
+    columns: FileColumns
+
+    @model_validator(mode="after")
+    def _one_way_to_write_a_path(self) -> Self:
+        if self.separator is not None and len(self.columns.category) > 1:
+            raise ValueError("separator is for one category column: it must be null where columns.category has several")
+        return self
+
+
+class CrawlParams(Section):
+    """From categories of shops, a manifest, or a table of local images, to products."""
+
+    source: Literal["demo", "shops", "manifest", "files"]
+    snapshot: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]  # also the name of a folder
+    sources: FilePath  # CSV: a Taxonomy column (A->B->C) and a column of category URLs per shop
+    manifest: FilePath  # JSON of picture URLs, read when source is "manifest"
+    files: FilesParams
+    contact: Annotated[str, Field(min_length=3)]  # address or URL at the end of the user agent
+    connect: dict[str, Address]  # host -> "address:port" in a network of yours; all else must have public addresses
+    robots_tags: list[Annotated[str, Field(pattern=r"^[a-z-]+$")]]  # directives of X-Robots-Tag that keep us out
+    browser: Annotated[str, Field(min_length=1)] | None  # path or name of Chromium; null: whichever is in PATH
+    max_pages_per_category: PositiveInt  # listing pages
+    max_attempts: PositiveInt  # per page, the first one included
+    timeout_s: PositiveFloat  # per page
+    sitemaps: Literal["check", "ignore"]  # check: count the products in a shop's sitemaps to which no category led
+    max_coverage_drop: Probability  # a shop read worse than last time by more fails the crawl (0.2: 80 % to 63 %)
+
+    @property
+    def connect_map(self) -> dict[str, tuple[str, int]]:
+        """``connect`` as HTTP clients take it: host -> (address, port)."""
+        parts = {host: text.rpartition(":") for host, text in self.connect.items()}
+        return {host: (address.strip("[]"), int(port)) for host, (address, _, port) in parts.items()}
+
+
+class FetchParams(Section):
+    """From picture URLs to pictures."""
+
+    concurrency: PositiveInt  # downloads at once
+    concurrency_per_host: PositiveInt
+    max_attempts: PositiveInt  # per picture, the first one included
+    timeout_s: PositiveFloat  # whole deadline of one attempt
+    max_bytes: PositiveInt  # a larger picture is refused (status too_large)
+    max_pixels: Annotated[int, Field(gt=0, le=40_000_000)]  # likewise; at most images.MAX_PIXELS
+    # Of all URLs; with more time-outs, 5xx and the like the stage fails, to be run again. With source "files": of all
+    # images of the table; with more that cannot be used the stage fails.
+    max_failed_share: Probability
+    reuse: Literal["never", "validate", "always"]  # pictures of an earlier snapshot: ask again, ask if changed, trust
+    obey_robots: bool  # ask for robots.txt of the pictures' hosts, and heed it
+    shard_rows: PositiveInt  # pictures per Parquet shard
+
+
+class ZoomTrainParams(Section):
+    """Training the zoomed/normal classifier."""
+
+    labelled: FilePath  # folder of Parquet: records.LABELLED
+    model: Literal["cnn", "linear"]  # the paper's network, or a linear layer on features of EfficientNet-Lite0
+    image_size: Annotated[int, Field(ge=16, le=512)]  # px, square, for both; 150 in the paper
+    batch_size: PositiveInt
+    epochs: PositiveInt  # at most
+    patience: PositiveInt  # epochs without a better validation loss before it stops
+    lr: PositiveFloat
+    val_share: Share
+    test_share: Share
+    seed: Seed
+    device: Device
+
+    @model_validator(mode="after")
+    def _some_left(self) -> Self:
+        _check_shares(self.val_share, self.test_share)
+        return self
+
+
+class ZoomParams(Section):
+    """Scoring every picture as zoomed or normal."""
+
+    enabled: bool  # false: nothing is trained nor scored, and every readable image is kept
+    filter: Literal["trained", "photographs"]  # what zoom_train makes of zoom_train.labelled; or the bundled filter
+    max_share: Annotated[float, Field(gt=0, le=1)]  # a filter that would discard more of the images stops the stage
+    threshold: Probability | None  # p_zoomed at or above it is dropped; null: the one chosen on validation
+    batch_size: PositiveInt
+    device: Device
+
+
+class SplitParams(Section):
+    """From products and pictures to train, val and test."""
+
+    taxonomy: FilePath  # category paths, as CSV or text
+    labels: Literal["listed", "met"]  # listed: those of the taxonomy file; met: all that stay in the split
+    image_size: Annotated[int, Field(ge=16, le=1024)]  # px, square: pictures are stored at this size
+    image_mode: Literal["L", "RGB"]
+    resize: Literal["squash", "pad", "crop"]  # ignore the aspect ratio (the paper); pad with black; crop at the middle
+    interpolation: Literal["bilinear", "bicubic", "lanczos"]  # bicubic for EfficientNet-Lite and most of timm
+    val_share: Share
+    test_share: Share
+    min_products: PositiveInt  # a category with fewer products is rare
+    rare: Literal["drop", "train"]  # rare categories: leave out (and count), or give whole to train
+    min_side: PositiveInt  # px; an image whose shorter side is shorter is left out
+    max_products_per_image: PositiveInt  # an image that more products show is left out: a size chart, a placeholder
+    near_duplicate_distance: Annotated[int, Field(ge=0, le=16)]  # bits of the 64-bit perceptual hash
+    respect_hint: bool  # take a manifest's own split where it names one
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _some_left(self) -> Self:
+        _check_shares(self.val_share, self.test_share)
+        return self
+
+
+class TrainParams(Section):
+    """Training the encoder with its attention decoder, and the plain classifier beside it."""
+
+    encoder: Encoder  # encoder_names.EncoderName, or timm/<name>
+    weights: str | None  # auto, package, imagenet, a safetensors file of such a network, or null: from scratch
+    fine_tune_from: str  # first trained block, as layer4 of a ResNet or block14 of an EfficientNet-Lite0; all; none
+    grid: Literal["native"] | PositiveInt  # cells per side that the decoder attends to; 14 in the paper
+    attention_size: PositiveInt  # 512 in the paper, as the next two
+    embedding_size: PositiveInt
+    hidden_size: PositiveInt
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    normalize: Literal["vocabulary", "children"]  # a step's probabilities: over all names (the paper), or those below
+    deep_output: bool  # the logits of a name also see the attended cells directly; in the paper they do not
+    path_head: bool  # a plain classifier on the mean of the cells adds to the decoder's logits (path_head.py)
+    feature_dropout: Annotated[float, Field(ge=0, lt=1)]  # share of the cells' features left out in training
+    title: Literal["none", "ngrams"]  # ngrams: the product's title as well, as hashed character n-grams (titles.py)
+    title_buckets: Annotated[int, Field(gt=0, le=2**18)]  # vectors that n-grams share; at most as in architecture.py
+    title_size: Annotated[int, Field(gt=0, le=2**8)]  # of such a vector; likewise
+    title_strip: Probability  # share of the training titles that the words of category names are taken out of
+    title_drop: Annotated[float, Field(ge=0, lt=1)]  # share of a training title's words that are left out
+    alpha_c: Annotated[float, Field(ge=0)]  # weight of the doubly stochastic attention term
+    alpha_target: Literal["share", "one"]  # what each cell's attention should sum to: steps/cells, or 1 (the paper)
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]  # share of the probability asked for evenly of all
+    encoder_lr: PositiveFloat
+    decoder_lr: PositiveFloat
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_share: Annotated[float, Field(ge=0, lt=1)]  # of all steps; cosine decay to zero follows
+    clip_norm: PositiveFloat
+    batch_size: PositiveInt  # in all processes together, if torchrun starts several
+    accumulate: PositiveInt  # batches whose gradients make one step of the optimizer
+    epochs: PositiveInt
+    patience: PositiveInt  # epochs without a better validation path accuracy before it stops
+    min_steps: Annotated[int, Field(ge=0)]  # of the optimizer; where epochs give fewer, more epochs are run
+    select: Literal["micro", "macro", "both"]  # F on validation that chooses the epoch; both: the mean of the two
+    balance: Annotated[float, Field(ge=0, le=2)]  # logit adjustment for rare categories; 0: none, 1: as if even
+    ema: Annotated[float, Field(ge=0, lt=1)]  # decay of an average of the weights, which is kept; 0: none
+    layer_decay: Annotated[float, Field(gt=0, le=1)]  # learning rate of a block over that of the next one
+    head_epochs: Annotated[int, Field(ge=0)]  # first epochs, in which the encoder does not learn
+    batch_norm: Literal["trained", "frozen"]  # frozen: batch norms keep the statistics of the weights
+    # Where blocks are frozen (fine_tune_from), what they make of an image is computed once, for so many views of it:
+    # the image itself, and others that the augmentation below draws.
+    views: Annotated[int, Field(gt=0, le=64)]
+    flip: bool  # mirror half of the training images
+    shift: Annotated[int, Field(ge=0)]  # px, at most, in both directions
+    erase: Probability  # share of the training images that have a part painted over
+    crop: Annotated[float, Field(gt=0, le=1)]  # least share of the area that a random crop keeps; 1: no crops
+    color: Probability  # brightness, contrast and saturation change by at most this share
+    randaugment: Annotated[int, Field(ge=0, le=8)]  # random operations an image (RandAugment)
+    seed: Seed
+    device: Device
+    precision: Literal["float32", "bfloat16"]  # bfloat16 is slower on CPUs without bf16 units
+
+    @model_validator(mode="after")
+    def _encoder_is_trained_or_given(self) -> Self:
+        if self.encoder in OWN_ENCODERS and (self.weights is not None or self.fine_tune_from != "all"):
+            raise ValueError(f"encoder {self.encoder} starts from scratch: weights must be null and fine_tune_from all")
+        if self.weights is None and self.fine_tune_from != "all":
+            raise ValueError("without weights the whole encoder must be trained: fine_tune_from must be all")
+        return self
+
+    @model_validator(mode="after")
+    def _techniques_go_together(self) -> Self:
+        augmented = self.flip or self.shift or self.erase or self.crop < 1 or self.color or self.randaugment
+        if self.fine_tune_from != "all" and (self.views > 1) != bool(augmented):
+            raise ValueError(
+                "where blocks are frozen (fine_tune_from), views of an image are computed once: expected views above 1 "
+                "together with augmentation (flip, shift, erase, crop, color, randaugment), or views 1 and none of it"
+            )
+        if self.fine_tune_from == "all" and self.views > 1:
+            raise ValueError("views are of frozen blocks: with fine_tune_from all, views must be 1")
+        if self.path_head and self.normalize != "children":
+            raise ValueError("path_head adds to the logits of children: normalize must be children, or path_head false")
+        if self.title != "none" and self.normalize != "children":
+            raise ValueError("titles add to the logits of children: normalize must be children, or title none")
+        if self.balance and self.normalize != "children":
+            raise ValueError("balance adjusts the probabilities of children: normalize must be children, or balance 0")
+        if self.balance and self.label_smoothing:
+            raise ValueError(
+                "balance and label_smoothing contradict each other: smoothing asks for an even share of the adjusted "
+                "probabilities, which puts categories without images first. One of them must be 0"
+            )
+        if self.head_epochs >= self.epochs and self.head_epochs:
+            raise ValueError("head_epochs must be below epochs, so that the encoder learns in some")
+        return self
+
+
+class EvaluateParams(Section):
+    """Measuring the trained models."""
+
+    beam: PositiveInt
+    length_normalization: Annotated[float, Field(ge=0)]  # log p / levels ** this ranks paths; 0: log p alone
+    batch_size: PositiveInt
+    train_sample: PositiveInt  # training pictures that are evaluated as well
+    exact_nodes: PositiveInt  # pictures x taxonomy nodes that exact search may cost a split; beyond it, a sample
+    resamples: PositiveInt  # of the bootstrap behind the 95 % intervals
+    overlays: Annotated[int, Field(ge=0)]  # attention pictures
+    seed: Seed
+    device: Device
+    engine: Literal["torch", "onnxruntime", "onnxruntime-int8", "openvino"]  # runs the encoders; see engines.py
+
+
+class PipelineParams(Section):
+    """When the pipeline runs by itself, and what becomes of its runs."""
+
+    cron: Cron | None  # when to crawl again and bring all up to date; null: never
+    timezone: Timezone  # of cron, as in "Europe/Zurich"
+    retention_days: PositiveInt  # older runs, logs and artifacts leave Prefect's database
+    commit: bool  # after an accepted run: `dvc push` where there is a remote, then a commit and a tag
+    branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*$")]  # of those commits
+    runner: Literal["threads", "dask", "ray"]  # what fetch, zoom and evaluate spread their shards over
+    workers: PositiveInt | None  # threads, or processes of Dask or Ray; null: one per processor
+
+
+class DriftParams(Section):
+    """How much two crawls may differ before somebody should look; beyond it nothing fails."""
+
+    categories: Probability  # total variation distance between the shares of the categories
+    prices: Probability  # Kolmogorov-Smirnov distance, as in the next two
+    title_lengths: Probability  # in characters
+    picture_sizes: Probability  # in pixels
+    embeddings: Probability  # energy distance between what the champion's encoder makes of the pictures
+    sample: Annotated[int, Field(gt=0, le=2000)]  # pictures of each crawl that the encoder sees
+    seed: Seed  # of the draws that say what chance alone makes of samples so small
+
+
+class PromoteParams(Section):
+    """When the model of a run, the challenger, takes the champion's place."""
+
+    margin: Probability  # micro F, of images and of products, that it may be worse by, at the 95 % interval's lower end
+    category_margin: Probability  # likewise of each large category's F
+    large_category: PositiveInt  # validation pictures that make a category large
+    resamples: PositiveInt  # of the bootstrap behind the intervals
+    seed: Seed
+
+
+class NotifyParams(Section):
+    """Who is told of failures and promotions."""
+
+    webhook: Annotated[str, Field(min_length=1)] | None  # URL, or $NAME of the environment variable that holds it
+    on_failure: bool
+    on_promotion: bool
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    crawl: CrawlParams
+    fetch: FetchParams
+    zoom_train: ZoomTrainParams
+    zoom: ZoomParams
+    split: SplitParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    pipeline: PipelineParams
+    drift: DriftParams
+    promote: PromoteParams
+    notify: NotifyParams
+
+    @model_validator(mode="after")
+    def _encoder_takes_the_pictures(self) -> Self:
+        if self.train.encoder in OWN_ENCODERS and self.split.image_size % 2:
+            raise ValueError(
+                f"train.encoder {self.train.encoder} halves its pictures first: split.image_size must be even"
+            )
+        return self
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check the whole file.
+
+    A profile, which is the parameters file of a folder of its own, may leave sections out that its stages do not
+    read: it names the file, relative to that folder, that has them as its ``base``. Sections are never mixed.
+
+    Raises:
+        ParamsError: the file is missing or not YAML, or says something else than the models allow; the text
+            lists every fault with its place in the file, what came, and what is allowed.
+    """
+    content, faults = parse_with_faults(path, ParamsError)
+    if isinstance(content, dict) and "base" in content:
+        base = parse_yaml(path.parent / str(content.pop("base")), ParamsError)
+        content = {**base, **content} if isinstance(base, dict) else content
+    return check(content, Params, path, ParamsError, faults)
+
+
+def set_snapshot(snapshot: str, path: Path = PARAMS_FILE) -> None:
+    """Write ``snapshot`` into the file as ``crawl.snapshot``; all else in it stays as it is, byte for byte.
+
+    Raises:
+        ParamsError: the file is not valid, or would not be with it, or says ``crawl.snapshot`` in a form that cannot
+            be replaced; it is as before.
+    """
+    load_params(path)
+    file = path.resolve()  # a link stays one
+    expected = parse_yaml(file, ParamsError)
+    with replacing(file) as temporary:
+        temporary.write_bytes(replace_text(file, ("crawl", "snapshot"), snapshot, ParamsError))
+        shutil.copymode(file, temporary)
+        expected["crawl"]["snapshot"] = snapshot
+        if parse_yaml(temporary, ParamsError) != expected:
+            raise ParamsError(
+                f"{path}: crawl.snapshot cannot be replaced without changing more than that. Write it as a line of its "
+                "own, once, without anchors, aliases and merge keys"
+            )
+        load_params(temporary)
+
+
+def _check_shares(val_share: float, test_share: float) -> None:
+    if val_share + test_share >= 1:
+        raise ValueError("val_share + test_share must be below 1, so that something is left to train on")

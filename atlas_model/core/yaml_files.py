@@ -1,0 +1,261 @@
+"""Reading a YAML file that people write, checked as a whole against a pydantic model, and changing a text in one.
+
+Values are read as DVC reads and writes them, by YAML 1.2 (https://yaml.org/spec/1.2.2/, section 10.3): `1e-05` is a
+number, `010` is ten, `on` and `1:30` are texts. A key that stands twice is a fault, as it is to DVC.
+
+Knows no file and no model: `params` and the shop profiles of the crawlers bring theirs.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from atlas_model.core.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+BOOL, INT, FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+PLAIN = {  # what a plain text is by YAML 1.2, with the characters that it may begin with
+    BOOL: (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    FLOAT: (
+        r"[-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|"
+        r"[-+]?\.[0-9][0-9_]*([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    INT: (r"[-+]?0b[01_]+|[-+]?0o[0-7_]+|[-+]?0x[0-9a-fA-F_]+|[-+]?[0-9][0-9_]*", "-+0123456789"),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, which reads YAML 1.1, with the numbers and booleans of YAML 1.2."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # of yaml.SafeLoader, which declares no type
+        letter: [pair for pair in pairs if pair[0] not in PLAIN]
+        for letter, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
+        text = node.value.replace("_", "").lower()
+        prefix = text.lstrip("+-")[:2]
+        return int(text, 0 if prefix in ("0b", "0o", "0x") else 10)
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's, which also puts in quotes what would be no text by YAML 1.2."""
+
+
+for _tag, (_pattern, _letters) in PLAIN.items():
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_tag, re.compile(f"({_pattern})$"), list(_letters))
+_Loader.add_constructor(INT, _Loader.construct_whole_number)
+
+
+def read_yaml(path: Path, model: type[Model], error: type[InputError] = InputError) -> Model:
+    """The content of ``path`` as a ``model``.
+
+    Raises:
+        InputError: (as ``error``) as `parse_yaml` and `check` do.
+    """
+    return check(parse_yaml(path, error), model, path, error)
+
+
+def parse_yaml(path: Path, error: type[InputError] = InputError) -> Any:
+    """What ``path`` says, unchecked.
+
+    Raises:
+        InputError: (as ``error``) the file is missing or not YAML, or a key stands twice in it.
+    """
+    content, doubled = parse_with_faults(path, error)
+    if doubled:
+        raise error.of(str(path), doubled)
+    return content
+
+
+def parse_with_faults(path: Path, error: type[InputError] = InputError) -> tuple[Any, list[str]]:
+    """What ``path`` says, unchecked, and a text for each key that stands twice, of which the last one counts.
+
+    Raises:
+        InputError: (as ``error``) the file is missing or not YAML.
+    """
+    try:
+        return _parsed(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as unreadable:
+        raise error(f"{path}: cannot be read as YAML: {unreadable}") from unreadable
+    except (ValueError, RecursionError) as unreadable:  # 2026-13-45, a number of 5,000 digits; nested without end
+        raise error(f"{path}: cannot be read as YAML: {unreadable}") from unreadable
+
+
+def parse_text(text: str) -> Any:
+    """What a YAML text of a program, such as DVC, says.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    return _parsed(text)[0]
+
+
+def _parsed(text: str) -> tuple[Any, list[str]]:
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None, []
+        doubled = list(_doubled_keys(root))  # before constructing, which puts merged keys into the nodes
+        return loader.construct_document(root), doubled
+    finally:
+        loader.dispose()
+
+
+def _doubled_keys(root: yaml.Node) -> Iterator[str]:
+    waiting: list[tuple[tuple[str, ...], yaml.Node]] = [((), root)]
+    seen: set[int] = set()  # an alias is the same node in two places
+    while waiting:
+        place, node = waiting.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += ((place, item) for item in reversed(node.value))
+            continue
+        first: dict[tuple[str, str], yaml.Node] = {}
+        below: list[tuple[tuple[str, ...], yaml.Node]] = []
+        for key, value in node.value:
+            named = (*place, str(key.value)) if isinstance(key, yaml.ScalarNode) else place
+            if isinstance(key, yaml.ScalarNode):
+                earlier = first.setdefault((key.tag, key.value), key)
+                if earlier is not key:
+                    lines = f"{earlier.start_mark.line + 1} and {key.start_mark.line + 1}"
+                    yield f"{'.'.join(named)}: stands twice, on lines {lines}; remove one of them"
+            below.append((named, value))
+        waiting += reversed(below)
+
+
+def check(
+    content: Any,
+    model: type[Model],
+    path: Path,
+    error: type[InputError] = InputError,
+    known: Sequence[str] = (),
+) -> Model:
+    """``content``, which ``path`` says, as a ``model``.
+
+    Args:
+        content: of ``path``.
+        model: what it should be.
+        path: for the text of the error.
+        error: its type.
+        known: faults that have been found in ``path`` before.
+
+    Raises:
+        InputError: (as ``error``) it is something else than the model allows; the text lists every fault with its
+            place in the file, what came, and what is allowed.
+    """
+    try:
+        checked = model.model_validate(content)
+    except ValidationError as invalid:
+        faults: dict[str, list[str]] = {}  # by place: the members of a union complain one by one
+        for fault in invalid.errors():
+            faults.setdefault(_place(fault["loc"]), []).append(_text(dict(fault)))
+        told = [f"{place}: {' or: '.join(dict.fromkeys(texts))}" for place, texts in faults.items()]
+        raise error.of(str(path), [*known, *told]) from invalid
+    if known:
+        raise error.of(str(path), known)
+    return checked
+
+
+def replace_text(path: Path, place: Sequence[str], value: str, error: type[InputError] = InputError) -> bytes:
+    """The bytes of ``path`` with ``value`` as the text at ``place`` (keys), and everything else as it is.
+
+    Raises:
+        InputError: (as ``error``) there is no text on one line at ``place``; or the file is missing or not YAML.
+    """
+    parse_yaml(path, error)
+    content = path.read_bytes().decode()
+    node = yaml.compose(content, Loader=_Loader)
+    for key in place:
+        values = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((found for name, found in values if name.value == key), None)
+    written = content[node.start_mark.index : node.end_mark.index] if isinstance(node, yaml.ScalarNode) else ""
+    if node is None or written not in (node.value, f"'{node.value}'", f'"{node.value}"'):
+        raise error(
+            f"{path}: {'.'.join(place)}: expected a text on one line, without an anchor or a tag, in order to replace "
+            f"it; got {written or 'none'!r}. Write it so"
+        )
+    quote = written[: written.index(node.value)]
+    return (content[: node.start_mark.index] + quote + value + quote + content[node.end_mark.index :]).encode()
+
+
+def replace_values(path: Path, values: Mapping[tuple[str, ...], Any], error: type[InputError] = InputError) -> bytes:
+    """The bytes of ``path`` with other values at some places (keys), and everything else, comments too, as it is.
+
+    Raises:
+        InputError: (as ``error``) the file is missing or not YAML, lacks a place, or has a value in a form that cannot
+            be replaced without changing more than that.
+    """
+    expected = parse_yaml(path, error)
+    content = path.read_bytes().decode()
+    try:
+        for place, value in values.items():
+            content = _with_value(content, place, value, path, error)
+            at = expected
+            for key in place[:-1]:
+                at[key] = dict(at[key])  # an alias is the same object in two places
+                at = at[key]
+            at[place[-1]] = value
+        same = _parsed(content) == (expected, [])
+    except yaml.YAMLError:  # of an alias whose anchor is gone
+        same = False
+    if not same:
+        raise error(
+            f"{path}: the values cannot be replaced without changing more than that. Write each on a line of its own, "
+            "once, without anchors, aliases and merge keys"
+        )
+    return content.encode()
+
+
+def _with_value(content: str, place: tuple[str, ...], value: Any, path: Path, error: type[InputError]) -> str:
+    """``content`` with ``value`` at ``place``; the comment that follows it in its line keeps its column if it can."""
+    node = yaml.compose(content, Loader=_Loader)
+    for key in place:
+        values = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((found for name, found in values if name.value == key), None)
+    if node is None:
+        raise error(f"{path}: {'.'.join(place)}: missing; every key must be there")
+    start, end = node.start_mark.index, node.end_mark.index
+    flow = isinstance(node, yaml.ScalarNode) or bool(getattr(node, "flow_style", False))
+    if not flow or "\n" in content[start:end]:
+        raise error(f"{path}: {'.'.join(place)}: expected a value on one line in order to replace it")
+    written = _dumped(value, allow_unicode=True)
+    if len(written.splitlines()) != 1:  # it holds characters that break lines
+        written = _dumped(value, allow_unicode=False)
+    space = " " * (start == end and content[start - 1] == ":")  # a key with nothing behind it
+    rest = content[end:]
+    gap = len(rest) - len(rest.lstrip(" "))
+    if gap and rest.lstrip(" ").startswith("#"):
+        rest = " " * max(1, gap + (end - start) - len(space + written)) + rest.lstrip(" ")
+    return content[:start] + space + written + rest
+
+
+def _dumped(value: Any, allow_unicode: bool) -> str:
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=10_000, allow_unicode=allow_unicode)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """The keys of ``location``; without the names of a union's members, which pydantic adds ("literal['native']")."""
+    keys = [str(part) for part in location if part != "constrained-int" and "[" not in str(part)]
+    return ".".join(keys) or "(the file)"
+
+
+def _text(fault: dict[str, Any]) -> str:
+    if fault["type"] == "missing":
+        return "missing; every key must be there"
+    if fault["type"] == "extra_forbidden":
+        return "unknown key"
+    text: str = fault["msg"].removeprefix("Value error, ")
+    given = fault["input"]
+    return text if isinstance(given, dict) else f"{text}; got {given!r}"

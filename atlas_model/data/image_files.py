@@ -1,0 +1,99 @@
+"""Picture files in folders. Knows nothing of what is in them."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+from atlas_model.core.errors import InputError, PictureError
+
+SUFFIXES_OF = {  # what counts as a picture inside a folder: for each of `images.FORMATS` what Pillow knows, and more
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+}
+SUFFIXES = frozenset(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes)
+APPLE_DOUBLE = "._"  # begins the name of a file beside a file, with what macOS knows of that one
+MAX_TOLD = 8  # kinds of files in a message
+
+MAX_BYTES = 500_000_000  # of a file: more than any picture within `images.MAX_PIXELS` takes, however it is stored
+
+
+def picture_files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[Path]:
+    """The files in ``folder`` and below it that are called pictures, in the order of their paths.
+
+    Links to folders are not followed; other links count as files, wherever they lead, but for pipes and devices,
+    which may never end.
+
+    Args:
+        folder: which.
+        left_out: counts the others, by their suffixes or by what they are.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    waiting = _listed(folder)  # last what comes first; no recursion, because folders may be deeper than Python's limit
+    while waiting:
+        entry = waiting.pop()
+        if entry.is_dir(follow_symlinks=False):
+            waiting += _listed(Path(entry.path))
+        elif reason := _no_picture(entry):
+            if left_out is not None:
+                left_out[reason] += 1
+        else:
+            yield Path(entry.path)
+
+
+def told_left_out(left_out: Counter[str]) -> str:
+    """What `picture_files` has counted, in words; there is something."""
+    kinds = ", ".join(f"{kind} {count}" for kind, count in left_out.most_common(MAX_TOLD))
+    more = ", ..." if len(left_out) > MAX_TOLD else ""
+    files = f"{left_out.total()} {'file' if left_out.total() == 1 else 'files'}"
+    return f"{files} left out, not named as images that can be read are: {kinds}{more}"
+
+
+def read_picture(path: Path) -> bytes:
+    """The bytes of the file at ``path``.
+
+    Raises:
+        OSError: it cannot be read.
+        PictureError: it is larger than `MAX_BYTES`.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise PictureError("too_large", f"expected at most {MAX_BYTES} bytes, got {size}")
+        return file.read()
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name, reverse=True)
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder that can be listed: {error.strerror}") from error
+
+
+def _no_picture(entry: os.DirEntry[str]) -> str:
+    """Why it is none; empty if it may be one."""
+    if entry.name.startswith(APPLE_DOUBLE):
+        return "AppleDouble"
+    suffix = PurePath(entry.name).suffix.lower()
+    if suffix not in SUFFIXES:
+        return suffix.encode(errors="replace").decode() or "no suffix"
+    return "" if _may_be_file(entry) else "not a file"
+
+
+def _may_be_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        mode = entry.stat().st_mode
+    except OSError:  # a link that leads nowhere: who reads it will say so
+        return entry.is_symlink()
+    return stat.S_ISREG(mode) or (entry.is_symlink() and stat.S_ISDIR(mode))

@@ -1,0 +1,61 @@
+"""What the images of a data set are like: sizes, shapes, grey or coloured. Knows nothing of labels or of files."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from atlas_model.core.errors import PictureError
+from atlas_model.data.images import PictureInfo, decode
+
+GREY_DIFFERENCE = 3.0  # of 255, between channels on average: JPEG's rounding makes some of grey images
+TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+SMALL_SIDE = 32  # px
+
+
+@dataclass(frozen=True)
+class ImageStatistics:
+    """Of distinct images, as people see them (EXIF orientation applied)."""
+
+    count: int
+    median_side: int  # px, of the longer sides
+    small: int  # images whose longer side is below `SMALL_SIDE`
+    aspects: tuple[float, float, float]  # width / height: 5 %, median, 95 %
+    grey: bool  # all that were looked at are
+
+
+def survey(infos: Iterable[PictureInfo], samples: Iterable[bytes]) -> ImageStatistics:
+    """Statistics of images.
+
+    Args:
+        infos: of each image.
+        samples: the bytes of some of them, in which colours are looked for.
+    """
+    sizes = np.array([_size(info) for info in infos], dtype=np.float64).reshape(-1, 2)  # (n, 2): width, height
+    assert len(sizes)
+    sides = sizes.max(axis=1)  # (n,)
+    low, middle, high = np.quantile(sizes[:, 0] / sizes[:, 1], (0.05, 0.5, 0.95))
+    return ImageStatistics(
+        count=len(sizes),
+        median_side=int(np.median(sides)),
+        small=int((sides < SMALL_SIDE).sum()),
+        aspects=(float(low), float(middle), float(high)),
+        grey=all(map(_is_grey, samples)),
+    )
+
+
+def _size(info: PictureInfo) -> tuple[int, int]:
+    return (info.height, info.width) if info.orientation in TURNED else (info.width, info.height)
+
+
+def _is_grey(data: bytes) -> bool:
+    with suppress(PictureError):
+        image = decode(data, side=SMALL_SIDE)
+        if image.mode == "L":
+            return True
+        small = image.resize((SMALL_SIDE, SMALL_SIDE), Image.Resampling.BILINEAR)
+        pixels = np.asarray(small, dtype=np.float64)  # (32, 32, 3)
+        return bool((pixels.max(axis=2) - pixels.min(axis=2)).mean() < GREY_DIFFERENCE)
+    return True  # it says nothing

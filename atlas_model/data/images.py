@@ -1,0 +1,341 @@
+"""Pictures from strangers: checking, decoding, resizing, hashing.
+
+All pictures enter Atlas through `probe` (is it one, what kind) and `decode` (its pixels as people see them: EXIF
+orientation applied, first frame, transparency over white, 8 bits). Knows nothing of files, URLs or labels.
+"""
+
+import io
+import math
+import re
+import struct
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
+
+from atlas_model.core.errors import PictureError
+from atlas_model.data.png_metadata import without_metadata
+
+# What Pillow opens as images, but for what runs other programs, holds images within images, is known by no mark in its
+# bytes, or takes minutes in Python. MPO comes as JPEG; Pillow knows no opener for it.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
+MAX_PIXELS = 40_000_000  # a larger picture costs hundreds of MB to decode
+LARGE_PIXELS = 4_000_000  # a larger picture is made smaller while it is decoded, if only a small one is wanted
+MAX_SCANS = 100  # of a JPEG: each costs as much as all pixels, however few bytes it has; progressive ones have some 10
+MAX_SEGMENTS = 1_000  # of a JPEG: Pillow keeps each
+HASH_SIDE = 32  # px of the picture whose perceptual hash is taken; of its frequencies the lowest 8 x 8 are kept
+ROWS_AT_ONCE = 256  # of a large picture
+MAX_COMPONENTS = 4  # of a JPEG 2000: each takes as much memory as a grey picture
+MAX_PAGES = 100  # of a TIFF: finding the next one takes the longer the more there were
+EXIF_ORIENTATION = 0x0112
+BITS_PER_SAMPLE, PHOTOMETRIC, TILE_WIDTH, TILE_LENGTH = 258, 262, 322, 323  # TIFF tags
+TURNS = {  # EXIF orientation -> what shows the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow warns of odd metadata; here the pixels decide. Once and for all: pictures are decoded in threads, and
+# `warnings.catch_warnings` is for one.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+Image.MAX_IMAGE_PIXELS = None  # the cap is ours (`max_pixels`), read from the header before anything is decoded
+
+Mode = Literal["L", "RGB"]
+Resize = Literal["squash", "pad", "crop"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+
+
+@dataclass(frozen=True)
+class PictureInfo:
+    """What a picture's bytes say of themselves; names as in `records.IMAGES`."""
+
+    width: int  # px, as stored
+    height: int
+    format: str
+    mode: str
+    orientation: int  # EXIF, 1-8
+    n_frames: int
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a decoded picture becomes a model's input; kept beside every model, so that prediction does the same."""
+
+    size: int  # px, square
+    mode: Mode
+    resize: Resize
+    interpolation: Interpolation = "bicubic"  # models saved without a word on it mean this one
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """``image`` in ``mode``, ``size`` x ``size``.
+
+        Squashed; or padded with black, or cropped at the middle, so that it keeps its aspect ratio.
+        """
+        image = image.convert(self.mode)
+        target = (self.size, self.size)
+        if image.size == target:
+            return image
+        method = Image.Resampling[self.interpolation.upper()]
+        if self.resize == "pad":
+            return ImageOps.pad(image, target, method)
+        if self.resize == "crop":
+            return ImageOps.fit(image, target, method)
+        return image.resize(target, method)
+
+    def read(self, data: bytes) -> Image.Image:
+        """The picture in ``data`` as `apply` makes it, in memory that does not grow with it.
+
+        Raises:
+            PictureError: as `probe`.
+        """
+        return self.apply(decode(data, side=self.size))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> PictureInfo:
+    """Check that ``data`` is a whole picture, at the least cost that notices all that `decode` refuses.
+
+    JPEGs are decoded in grey at an eighth of their size, which reads all bytes; `Image.verify` misses truncation.
+
+    Raises:
+        PictureError: with status ``empty``, ``not_an_image``, ``too_many_pixels``, ``decompression_bomb`` (it has
+            parts without end, which take time or memory but few bytes), ``unknown_range`` (nobody knows which of its
+            numbers is white) or ``truncated``.
+    """
+    image = _open(data, max_pixels)
+    with _decoding():
+        (width, height), mode = image.size, image.mode
+        if image.format in ("JPEG", "MPO"):
+            image.draft("L", (max(1, width // 8), max(1, height // 8)))
+        image.load()  # before the metadata: whatever asks for those loads as well, and may swallow what goes wrong
+        _flattened(image.crop((0, 0, 1, 1)), getattr(image, "tag_v2", {}))
+        return PictureInfo(
+            width=width,
+            height=height,
+            format="JPEG" if image.format == "MPO" else str(image.format),
+            mode=mode,
+            orientation=_orientation(image),
+            n_frames=_frame_count(image),
+        )
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS, side: int | None = None) -> Image.Image:
+    """The picture as people see it, mode L or RGB.
+
+    Args:
+        data: of the picture.
+        max_pixels: as stored, from the header.
+        side: px of the square that it will be made to fit. A picture of more than `LARGE_PIXELS` then comes at a
+            half, a quarter or an eighth of its size, but with at least twice that side, so that memory does not grow
+            with it: JPEGs are decoded so, others one at a time.
+
+    Raises:
+        PictureError: as `probe`.
+    """
+    image = _open(data, max_pixels)
+    factor = 1 if side is None else _factor(image.size, 2 * max(side, HASH_SIDE))
+    tags = getattr(image, "tag_v2", {})
+    with _decoding():
+        if factor == 1:
+            image.load()
+            flat = _flattened(image, tags)
+        elif image.format in ("JPEG", "MPO") and not image.info.get("progressive"):
+            flat = _drafted(image, factor)
+        else:  # there is no way to decode it smaller; a progressive JPEG needs more memory than its pixels
+            with _one_large:
+                flat = _drafted(image, factor) if image.format in ("JPEG", "MPO") else _reduced(image, factor, tags)
+        turn = TURNS.get(_orientation(image))
+        return flat if turn is None else flat.transpose(turn)
+
+
+_one_large = threading.Lock()
+
+
+def _factor(size: tuple[int, int], least: int) -> int:
+    """By what a picture of ``size`` (px) is made smaller: 1, 2, 4 or 8, so that no side falls below ``least``."""
+    fitting = [factor for factor in (1, 2, 4, 8) if factor == 1 or min(size) // factor >= least]
+    return next((factor for factor in fitting if math.prod(size) <= LARGE_PIXELS * factor**2), fitting[-1])
+
+
+def _drafted(image: Image.Image, factor: int) -> Image.Image:
+    """A JPEG decoded at a part of its size."""
+    image.draft(None, (image.width // factor, image.height // factor))
+    image.load()
+    return _flattened(image, {})
+
+
+def _reduced(image: Image.Image, factor: int, tags: Mapping[int, Any]) -> Image.Image:
+    """As `_flattened`, and each ``factor`` x ``factor`` pixels made one, strip by strip."""
+    image.load()
+    rows = max(1, ROWS_AT_ONCE // factor) * factor
+    strips = (
+        _flattened(image.crop((0, top, image.width, min(top + rows, image.height))), tags).reduce(factor)
+        for top in range(0, image.height, rows)
+    )
+    first = next(strips)
+    reduced = Image.new(first.mode, (first.width, -(-image.height // factor)))
+    reduced.paste(first, (0, 0))
+    for number, strip in enumerate(strips, start=1):
+        reduced.paste(strip, (0, number * rows // factor))
+    return reduced
+
+
+def _flattened(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """``image`` in L or RGB; ``tags`` are those of its file, if that is a TIFF."""
+    if image.mode.startswith("I"):
+        return _eight_bits(image, tags)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        over_white = Image.new("RGBA", layer.size, "white")
+        over_white.alpha_composite(layer)
+        return over_white.convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """The upper eight of up to sixteen bits of grey."""
+    pixels = np.asarray(image, dtype=np.int64)
+    (bits,) = tags.get(BITS_PER_SAMPLE, (16,))
+    grey = pixels * 255 // (2**bits - 1)
+    if tags.get(PHOTOMETRIC) == 0:  # 0 is white; Pillow sees to it up to 8 bits
+        grey = 255 - grey
+    grey[pixels == image.info.get("transparency")] = 255  # over white
+    return Image.fromarray(grey.astype(np.uint8))
+
+
+def to_array(image: Image.Image) -> UInt8[np.ndarray, "channels height width"]:
+    """Pixels, range [0, 255], channels first."""
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """Lossless bytes; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@lru_cache
+def _cosines() -> Float[np.ndarray, "8 32"]:
+    frequency, position = np.mgrid[0:8, 0:HASH_SIDE]
+    return np.asarray(np.cos(np.pi * frequency * (2 * position + 1) / (2 * HASH_SIDE)))
+
+
+def perceptual_hash(image: Image.Image) -> np.uint64:
+    """A 64-bit hash that near-duplicates nearly share: signs of the low DCT frequencies against their median.
+
+    The pHash of Zauner (2010), "Implementation and Benchmarking of Perceptual Image Hash Functions", as the
+    package ImageHash computes it.
+    """
+    grey = image.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS)
+    low = _cosines() @ np.asarray(grey, dtype=np.float64) @ _cosines().T  # (8, 8)
+    low = low.round(6)  # what should be 0 in a plain picture differs by machine below that
+    bits = np.packbits((low > np.median(low)).reshape(-1))  # (8,) bytes
+    return np.uint64(int.from_bytes(bits.tobytes(), "big"))
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    if not data:
+        raise PictureError("empty", "expected a picture, got 0 bytes")
+    if _has_endless_parts(data):
+        limits = f"{MAX_SCANS} scans and {MAX_SEGMENTS} segments"
+        raise PictureError("decompression_bomb", f"expected a JPEG of at most {limits}, got more")
+    try:
+        image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
+        width, height = max(image.size, _tile_size(image), _codestream_size(data), key=math.prod)
+    except Exception as error:  # decoders raise whatever their parser met: struct.error, SyntaxError, ...
+        raise PictureError("not_an_image", f"expected a picture ({', '.join(FORMATS)}), got other bytes") from error
+    if image.mode in ("I", "F"):
+        raise PictureError(
+            "unknown_range", f"expected 8 or 16 bits a sample, got a {image.format} of mode {image.mode}"
+        )
+    if width * height > max_pixels:
+        raise PictureError("too_many_pixels", f"expected at most {max_pixels} pixels, got {width} x {height}")
+    return image
+
+
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # of a JPEG's segment; a scan's data have none of these
+
+
+def _has_endless_parts(data: bytes) -> bool:
+    """Whether it is a JPEG of more scans or segments than any honest one, up to its end."""
+    scans = segments = 0
+    at = 2 if data.startswith(b"\xff\xd8") else len(data)
+    while (marker := _MARKER.search(data, at)) and marker[1] != b"\xd9":
+        at = marker.end()
+        if marker[1] not in b"\x01\xd8":  # which have no content
+            at += int.from_bytes(data[at : at + 2], "big")
+        scans += marker[1] == b"\xda"
+        segments += 1
+        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
+            return True
+    return False
+
+
+def _tile_size(image: Image.Image) -> tuple[int, int]:
+    """Of a TIFF, whose tiles may be larger than itself and are decoded as a whole; px."""
+    tags = getattr(image, "tag_v2", {})
+    return int(tags.get(TILE_WIDTH, 0)), int(tags.get(TILE_LENGTH, 0))
+
+
+_SIZE_OF_JPEG_2000 = re.compile(rb"\xff\x4f\xff\x51..(.{36})", re.DOTALL)  # the markers SOC and SIZ
+
+
+def _codestream_size(data: bytes) -> tuple[int, int]:
+    """Of a JPEG 2000, whose box may claim less than there is to decode; px (ISO/IEC 15444-1, A.5.1)."""
+    size = (0, 0)
+    is_one = data.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"))
+    for found in _SIZE_OF_JPEG_2000.finditer(data) if is_one else ():
+        _, right, bottom, left, top, *_, components = struct.unpack(">H8IH", found[1])
+        if components > MAX_COMPONENTS:
+            raise ValueError(f"{components} components")
+        size = max(size, (max(0, right - left), max(0, bottom - top)), key=math.prod)
+    return size
+
+
+def _frame_count(image: Image.Image) -> int:
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1)
+    count = 1
+    with suppress(EOFError):
+        while count <= MAX_PAGES:
+            image.seek(count)
+            count += 1
+    if count > MAX_PAGES:
+        raise PictureError("decompression_bomb", f"expected a TIFF of at most {MAX_PAGES} pages, got more")
+    image.seek(0)
+    return count
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Whatever a decoder raises on broken bytes is one kind of error here."""
+    try:
+        yield
+    except PictureError:
+        raise
+    except Exception as error:
+        raise PictureError("truncated", f"the picture cannot be decoded to its end: {error}") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # broken metadata does not make a broken picture
+        return 1
+    return value if value in range(1, 9) else 1

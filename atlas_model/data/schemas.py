@@ -1,0 +1,303 @@
+"""The tables that stages hand to each other: their schemas, and reading and writing them whole.
+
+A schema here is a contract between stages; a stage that writes one casts to it and a stage that reads one checks
+it. Knows nothing of how the rows come about.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atlas_model.core.errors import InputError, MissingError
+from atlas_model.core.files import replacing, replacing_folder
+
+COMPRESSION = "zstd"
+ROW_GROUP = 10_000  # rows that `write_rows` holds
+ROW_GROUP_BYTES = 8_000_000  # of pictures that `ShardWriter` holds
+READ_BUFFER_BYTES = 1 << 20  # per column that is read
+LABELS = ("normal", "zoomed")  # of pictures; as 0 and 1 where numbers are needed
+SHARD_PATTERN = "part-{:05d}.parquet"
+
+PRODUCTS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),  # site + sku, URL; manifest:<filename>, files:<id>
+        pa.field("site", pa.string(), nullable=False),  # host, or "manifest", "files"
+        pa.field("page_url", pa.string()),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("price", pa.decimal128(12, 2)),
+        pa.field("currency", pa.string()),  # ISO 4217
+        pa.field("availability", pa.string()),  # InStock, OutOfStock, PreOrder, as schema.org names them
+        pa.field("brand", pa.string()),
+        pa.field("gtin", pa.string()),  # EAN, UPC or ISBN; digits
+        pa.field("mpn", pa.string()),  # the maker's number
+        pa.field("breadcrumb", pa.list_(pa.string()), nullable=False),  # the shop's own words
+        pa.field("taxonomy", pa.list_(pa.string()), nullable=False),  # the label, from sources.csv, manifest or table
+        pa.field("details", pa.map_(pa.string(), pa.string()), nullable=False),
+        pa.field("image_urls", pa.list_(pa.string()), nullable=False),  # or file:<path>, row:<number>
+        pa.field("split_hint", pa.string()),  # a manifest's or a table's own split
+        pa.field("field_sources", pa.map_(pa.string(), pa.string())),  # title, price, ...: json-ld, microdata, css, ...
+    ]
+)
+LATER_COLUMNS = ("availability", "brand", "gtin", "mpn")  # of PRODUCTS: files of version 0.1.0 lack them
+IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),  # sha256 of the bytes as served, hex
+        pa.field("bytes", pa.binary(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),  # px, as stored (before EXIF orientation)
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),  # JPEG, PNG, WEBP, GIF, ...
+        pa.field("mode", pa.string(), nullable=False),  # Pillow's: L, RGB, CMYK, ...
+        pa.field("orientation", pa.int8(), nullable=False),  # EXIF 1-8
+        pa.field("n_frames", pa.int32(), nullable=False),
+    ]
+)
+REFS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("image_url", pa.string(), nullable=False),
+        pa.field("position", pa.int32(), nullable=False),  # in the product's image_urls
+        pa.field("image_id", pa.string()),  # null unless status is "ok"
+        pa.field("status", pa.string(), nullable=False),  # ok, http_404, timeout, not_found, too_large, ...
+        pa.field("final_url", pa.string()),  # where redirects led; null where there were none
+    ]
+)
+LABELLED = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("bytes", pa.binary(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),  # zoomed, normal
+        pa.field("source_id", pa.string(), nullable=False),  # pictures cut from one original share it
+        pa.field("title", pa.string(), nullable=False),
+    ]
+)
+SCORES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("p_zoomed", pa.float32()),  # null where the picture could not be decoded, or no filter is on
+        pa.field("keep", pa.bool_(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # normal, zoomed, unreadable, not_filtered (no filter is on)
+        pa.field("phash", pa.uint64()),  # 64-bit perceptual hash of the whole picture
+    ]
+)
+SPLIT = pa.schema(
+    [
+        pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("taxonomy", pa.list_(pa.string()), nullable=False),
+        pa.field("label", pa.string(), nullable=False),  # "A > B > C"
+        pa.field("split", pa.string(), nullable=False),  # train, val, test
+    ]
+)
+PREDICTIONS = pa.schema(
+    [
+        pa.field("file_name", pa.string(), nullable=False),  # the picture's image_id
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("actual_category", pa.string(), nullable=False),
+        pa.field("predicted_category", pa.string(), nullable=False),
+        pa.field("log_probability", pa.float32(), nullable=False),
+        pa.field("split_value", pa.string(), nullable=False),
+    ]
+)
+PRODUCT_PREDICTIONS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("actual_category", pa.string(), nullable=False),
+        pa.field("predicted_category", pa.string(), nullable=False),  # of all its images together
+        pa.field("log_probability", pa.float32(), nullable=False),
+        pa.field("images", pa.int32(), nullable=False),
+        pa.field("disagree", pa.bool_(), nullable=False),  # its images' own best paths are not all that one
+        pa.field("split_value", pa.string(), nullable=False),
+    ]
+)
+
+PREDICTED = pa.schema(
+    [
+        pa.field("picture", pa.string(), nullable=False),  # image_id, or path relative to the folder
+        pa.field("rank", pa.int32(), nullable=False),  # 1: the best answer; others if more were asked for
+        pa.field("path", pa.list_(pa.string()), nullable=False),  # empty unless status is "ok"
+        pa.field("label", pa.string()),  # "A > B > C"; null unless status is "ok", as all that follows
+        pa.field("probability", pa.float32()),  # that the path is right, or leads on to the right one
+        pa.field("level_probabilities", pa.list_(pa.float32())),  # for each name: that the right path leads through it
+        pa.field("status", pa.string(), nullable=False),  # ok, not_sure, or why it could not be read: truncated, ...
+        pa.field("reason", pa.string()),  # in words; null where it could be read
+    ]
+)
+BAND = pa.field("band", pa.string())  # accept, review, no_answer (`predict.Band`); null where it could not be read
+PREDICTED_WITH_BAND = PREDICTED.append(BAND)  # where an accuracy was asked for
+PREDICTED_PRODUCTS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("path", pa.list_(pa.string()), nullable=False),  # this and the next three as of `PREDICTED`
+        pa.field("label", pa.string()),
+        pa.field("probability", pa.float32()),
+        pa.field("level_probabilities", pa.list_(pa.float32())),
+        pa.field("status", pa.string(), nullable=False),  # ok, not_sure; unreadable: none of its images can be read
+        pa.field("images", pa.int32(), nullable=False),  # that the answer is made of
+        pa.field("unreadable_images", pa.int32(), nullable=False),  # that it has beside them
+        pa.field("disagree", pa.bool_()),  # its images' own best paths are not all the same; null where unreadable
+        pa.field("band", pa.string()),  # as of `BAND`; null where no accuracy was asked for, too
+    ]
+)
+
+
+def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
+    """Write ``table`` as one Parquet file of ``schema``, whole or not at all."""
+    with replacing(path) as temporary:
+        pq.write_table(table.cast(schema), temporary, compression=COMPRESSION)
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, object]], schema: pa.Schema) -> int:
+    """Write ``rows`` as one Parquet file of ``schema``, whole or not at all, holding few of them; their number."""
+    count = 0
+    waiting = iter(rows)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression=COMPRESSION) as writer:
+        while group := list(islice(waiting, ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            count += len(group)
+    return count
+
+
+def read_table(path: Path, schema: pa.Schema, made_by: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the Parquet file (or folder of shards, in name order) at ``path``.
+
+    Args:
+        path: a file, or a folder of ``*.parquet``.
+        schema: the contract; columns beyond it are ignored, missing ones refused (`LATER_COLUMNS` are null instead).
+        made_by: the stage that writes it, named when it is missing.
+        columns: only these, in this order; all of the schema's by default.
+
+    Raises:
+        MissingError: nothing is there.
+        InputError: it is not Parquet, or lacks a column of the schema.
+    """
+    wanted = list(columns) if columns is not None else schema.names
+    contract = pa.schema([schema.field(name) for name in wanted])
+    return pa.concat_tables([_read_file(shard, contract) for shard in shard_paths(path, made_by)])
+
+
+def iterate_shards(path: Path, schema: pa.Schema, made_by: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a folder of shards in order, ``batch_rows`` at a time at most."""
+    for shard in shard_paths(path, made_by):
+        with open_parquet(shard) as file:
+            _check_columns(shard, file.schema_arrow, schema.names)
+            yield from file.iter_batches(batch_size=batch_rows, columns=schema.names)
+
+
+def count_rows(path: Path, made_by: str) -> int:
+    """How many rows `iterate_shards` will yield."""
+    total = 0
+    for shard in shard_paths(path, made_by):
+        with open_parquet(shard) as file:
+            total += file.metadata.num_rows
+    return total
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """The Parquet file at ``path``; close it.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:  # by default it would hold all that it is going to read
+        return pq.ParquetFile(path, buffer_size=READ_BUFFER_BYTES, pre_buffer=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: expected a Parquet file, got something else ({error})") from error
+
+
+def shard_paths(path: Path, made_by: str) -> list[Path]:
+    """The Parquet files that ``path`` (a file or a folder) stands for, in name order."""
+    found = [path] if path.is_file() else sorted(path.glob("*.parquet"))
+    if not found:
+        raise MissingError(f"{path}: no Parquet file there. Run the stage that makes it: dvc repro {made_by}")
+    return found
+
+
+class ShardWriter:
+    """Writes rows as ``part-00000.parquet``, ``part-00001.parquet``, ... with ``rows_per_shard`` rows each.
+
+    The folder appears under its name only when the ``with`` block ends well. Memory holds a row group at most.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, rows_per_shard: int) -> None:
+        self._replacing = replacing_folder(folder)
+        self._schema, self._rows_per_shard = schema, rows_per_shard
+        # Pictures are compressed already: to try it again costs as much as all the rest of writing them.
+        self._binary = [field.name for field in schema if pa.types.is_binary(field.type)]
+        self._rows: list[dict[str, object]] = []
+        self._bytes = 0  # of the pictures in them
+        self._rows_in_shard = 0
+        self._shards = 0
+        self._writer: pq.ParquetWriter | None = None
+        self._temporary: Path | None = None
+
+    def __enter__(self) -> Self:
+        self._temporary = self._replacing.__enter__()
+        return self
+
+    def append(self, row: dict[str, object]) -> None:
+        """Add one row."""
+        self._rows.append(row)
+        self._bytes += sum(len(cast(bytes, row[name])) for name in self._binary)
+        self._rows_in_shard += 1
+        if self._rows_in_shard >= self._rows_per_shard:
+            self._end_shard()
+        elif self._bytes >= ROW_GROUP_BYTES:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        assert self._temporary is not None
+        if self._writer is None:
+            path = self._temporary / SHARD_PATTERN.format(self._shards)
+            compression = {name: "none" if name in self._binary else COMPRESSION for name in self._schema.names}
+            self._writer = pq.ParquetWriter(
+                path, self._schema, compression=compression if self._binary else COMPRESSION
+            )
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows, self._bytes = [], 0
+
+    def _end_shard(self) -> None:
+        self._write_group()
+        assert self._writer is not None
+        self._writer.close()
+        self._writer, self._rows_in_shard = None, 0
+        self._shards += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and (self._rows_in_shard or not self._shards):
+            self._end_shard()
+        elif self._writer is not None:
+            self._writer.close()
+        self._replacing.__exit__(kind, error, trace)
+
+
+def _read_file(path: Path, contract: pa.Schema) -> pa.Table:
+    with open_parquet(path) as file:
+        absent = [name for name in contract.names if name in LATER_COLUMNS and name not in file.schema_arrow.names]
+        there = [name for name in contract.names if name not in absent]
+        _check_columns(path, file.schema_arrow, there)
+        try:
+            table = file.read(columns=there)
+            for name in absent:
+                table = table.append_column(contract.field(name), pa.nulls(table.num_rows, contract.field(name).type))
+            return table.select(contract.names).cast(contract)
+        except (pa.ArrowException, ValueError) as error:  # ValueError: a null where there must be none
+            types = ", ".join(f"{field.name}: {field.type}" for field in contract)
+            raise InputError(f"{path}: expected the columns {types}; {error}") from error
+
+
+def _check_columns(path: Path, found: pa.Schema, wanted: Sequence[str]) -> None:
+    missing = [name for name in wanted if name not in found.names]
+    if missing:
+        raise InputError(
+            f"{path}: expected the columns {', '.join(wanted)}; missing: {', '.join(missing)}. "
+            "It was written by another program or version: run the stage that makes it again."
+        )

@@ -1,0 +1,55 @@
+"""What a model's encoder makes of pictures, made small: points whose distances say how different pictures look.
+
+Knows nothing of where pictures come from or what the points are for.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from atlas_model.core.device import choose_device
+from atlas_model.core.errors import PictureError
+from atlas_model.data.images import Preprocessing, to_array
+from atlas_model.encoders.encoder import encode
+from atlas_model.model.saved_models import load_categorizer
+
+SIZE = 64  # numbers a picture, at most: more are projected at random, which keeps distances (Johnson-Lindenstrauss)
+BATCH = 128  # pictures at once
+
+
+@torch.inference_mode()
+def embed(model: Path, pictures: Iterable[bytes], device: str = "auto") -> Float[np.ndarray, "n d"]:
+    """A point for each of the ``pictures`` that can be read, in half precision: the mean of the encoder's cells.
+
+    Args:
+        model: folder of a categorizer.
+        pictures: as served.
+        device: where.
+
+    Raises:
+        CheckpointError: ``model`` is none.
+    """
+    chosen = choose_device(device)
+    categorizer, preprocessing = load_categorizer(model, chosen)
+    points = [np.zeros((0, categorizer.encoder.channels), dtype=np.float32)]
+    ready = _prepared(pictures, preprocessing)
+    while batch := list(islice(ready, BATCH)):
+        cells = encode(categorizer.encoder, torch.from_numpy(np.stack(batch)).to(chosen))  # (b, cells, d)
+        points.append(cells.mean(dim=1).float().cpu().numpy())
+    found = np.concatenate(points)
+    if found.shape[1] > SIZE:
+        found = found @ np.random.default_rng(0).standard_normal((found.shape[1], SIZE)) / np.sqrt(SIZE)
+    with np.errstate(over="ignore"):
+        found = found.astype(np.float16)
+    return found[np.isfinite(found).all(axis=1)]
+
+
+def _prepared(pictures: Iterable[bytes], preprocessing: Preprocessing) -> Iterator[UInt8[np.ndarray, "c h w"]]:
+    for data in pictures:
+        with suppress(PictureError):
+            yield to_array(preprocessing.read(data))

@@ -1,0 +1,129 @@
+"""What is left of a crawl to compare later ones with: counts, quantiles, and what an encoder made of some pictures.
+
+A profile takes some hundred kB whatever the size of the crawl. Knows nothing of files.
+"""
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Float, Int
+
+from atlas_model.taxonomy.tree import SEPARATOR
+
+POINTS = 1000  # quantiles that stand for more values than that: they tell shares apart that differ by a thousandth
+MOST_CURRENCIES = 8  # whose prices are kept: those of most products
+NO_PRICE, NO_CURRENCY = "no price", "price without currency"
+PRODUCT_COLUMNS = ("title", "price", "currency", "taxonomy")  # of products.parquet, that a profile is made of
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A distribution."""
+
+    n: int  # values that it is of
+    values: Float[np.ndarray, "k"]  # all of them, sorted; or `POINTS` quantiles
+
+    @classmethod
+    def of(cls, values: Float[np.ndarray, "n"] | Int[np.ndarray, "n"]) -> Self:
+        """Of ``values`` in any order."""
+        ordered = np.sort(values).astype(np.float64)
+        if len(ordered) > POINTS:
+            ordered = np.quantile(ordered, (np.arange(POINTS) + 0.5) / POINTS, method="inverted_cdf")
+        return cls(len(values), ordered)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is kept of a crawl."""
+
+    products: int
+    categories: dict[str, int]  # "A > B > C" -> products
+    currencies: dict[str, int]  # currency, `NO_PRICE` or `NO_CURRENCY` -> products
+    prices: dict[str, Numbers]  # by currency
+    title_lengths: Numbers  # characters
+    picture_sizes: Numbers | None  # pixels of each distinct picture; None: the pictures are gone
+    encoder: str | None  # which model saw the pictures; the embeddings of two cannot be compared
+    embeddings: Float[np.ndarray, "n d"]  # of a sample of the pictures; half precision is kept
+
+    @classmethod
+    def of(
+        cls,
+        products: pa.Table,
+        picture_sizes: Int[np.ndarray, "n"] | None = None,
+        encoder: str | None = None,
+        embeddings: Float[np.ndarray, "m d"] | None = None,
+    ) -> Self:
+        """Of a table with `PRODUCT_COLUMNS`, and of what its pictures are, where they are known."""
+        lengths = pc.utf8_length(products["title"]).to_numpy()
+        priced = pc.fill_null(products["currency"], NO_CURRENCY)
+        currency = pc.if_else(pc.is_valid(products["price"]), priced, NO_PRICE)
+        currencies = _counted(currency)
+        most = sorted(currencies.keys() - {NO_PRICE}, key=lambda name: (-currencies[name], name))[:MOST_CURRENCIES]
+        prices = pc.cast(products["price"], pa.float64())
+        return cls(
+            products=products.num_rows,
+            categories=_counted(pc.binary_join(products["taxonomy"], SEPARATOR)),
+            currencies=currencies,
+            prices={name: Numbers.of(prices.filter(pc.equal(currency, name)).to_numpy()) for name in sorted(most)},
+            title_lengths=Numbers.of(lengths),
+            picture_sizes=None if picture_sizes is None else Numbers.of(picture_sizes),
+            encoder=encoder,
+            embeddings=np.zeros((0, 0)) if embeddings is None else embeddings,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; the embeddings in half precision."""
+        return {
+            "products": self.products,
+            "categories": self.categories,
+            "currencies": self.currencies,
+            "prices": {name: _numbers_to_json(numbers) for name, numbers in self.prices.items()},
+            "title_lengths": _numbers_to_json(self.title_lengths),
+            "picture_sizes": self.picture_sizes and _numbers_to_json(self.picture_sizes),
+            "encoder": self.encoder,
+            "embeddings": {
+                "shape": self.embeddings.shape,
+                "float16": base64.b64encode(self.embeddings.astype("<f2").tobytes()).decode(),
+            },
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """What `to_json` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        embeddings = np.frombuffer(base64.b64decode(value["embeddings"]["float16"]), dtype="<f2")
+        return cls(
+            products=value["products"],
+            categories=value["categories"],
+            currencies=value["currencies"],
+            prices={name: _numbers_from_json(numbers) for name, numbers in value["prices"].items()},
+            title_lengths=_numbers_from_json(value["title_lengths"]),
+            picture_sizes=value["picture_sizes"] and _numbers_from_json(value["picture_sizes"]),
+            encoder=value["encoder"],
+            embeddings=embeddings.reshape(value["embeddings"]["shape"]),
+        )
+
+
+def _counted(names: pa.ChunkedArray) -> dict[str, int]:
+    return dict(sorted(_counts(names)))
+
+
+def _counts(names: pa.ChunkedArray) -> Iterator[tuple[str, int]]:
+    for row in pc.value_counts(names).to_pylist():
+        yield row["values"], row["counts"]
+
+
+def _numbers_to_json(numbers: Numbers) -> dict[str, Any]:
+    return {"n": numbers.n, "values": numbers.values.tolist()}
+
+
+def _numbers_from_json(value: dict[str, Any]) -> Numbers:
+    return Numbers(value["n"], np.array(value["values"], dtype=np.float64))

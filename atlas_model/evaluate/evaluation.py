@@ -1,0 +1,307 @@
+"""Measuring trained models on a split: what they answer, how right and how honest that is, what the constraint does.
+
+The sequence model's pictures are searched in four ways (`searching`). The baseline is the plain classifier of the same
+encoder, trained on the same pictures in the same order for as many epochs: what is different is the decoder's merit,
+or its fault.
+
+Knows nothing of where the figures go.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Bool, Float, Int
+
+from atlas_model.confidence.calibration import (
+    Descent,
+    abstention_curve,
+    descend,
+    expected_calibration_error,
+    reliability,
+)
+from atlas_model.confidence.products import Pooled, pool, whole_products
+from atlas_model.confidence.risk_control import HeldOut, Subject, one_per_product
+from atlas_model.core.device import one_thread_each
+from atlas_model.core.progress import Progress
+from atlas_model.data.dataset import Split
+from atlas_model.data.schemas import PREDICTIONS, PRODUCT_PREDICTIONS
+from atlas_model.encoders.encoder import encode
+from atlas_model.evaluate.search_runner import (
+    CHUNK_BATCHES,
+    Best,
+    Chunk,
+    Searched,
+    Searches,
+    Stored,
+    Way,
+    joined,
+    joined_searches,
+    search,
+    search_stored,
+)
+from atlas_model.metrics.bootstrap import Answers, intervals
+from atlas_model.metrics.scores import exact_paths, invalid_paths, path_scores
+from atlas_model.model.categorizer import Categorizer
+from atlas_model.model.classifier import Classifier
+from atlas_model.taxonomy.tree import Taxonomy
+
+Found = dict[Way, Searched]
+
+THRESHOLDS = (*(step / 50 for step in range(50)), 0.99)  # least confidences of the abstention curve
+HEADLINE_THRESHOLD = 0.9  # the one of them that is among the figures
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model answered for the ``rows`` of a split."""
+
+    split: Split
+    rows: Int[np.ndarray, "n"]
+    predicted: Int[np.ndarray, "n"]  # indices of paths
+    log_probability: Float[np.ndarray, "n"]
+    answers: Answers
+    figures: dict[str, Any]  # as in metrics/evaluate.json
+    reliability: list[dict[str, float | int]]  # as in `calibration.reliability`
+    uncalibrated_reliability: list[dict[str, float | int]]  # the same at temperature 1
+    abstention: list[dict[str, float | None]]  # as in `calibration.abstention_curve`; of a classifier empty
+    pooled: Pooled | None = None  # the products that were searched exactly, whole; of a classifier none
+    held_out: Mapping[Subject, HeldOut] = field(default_factory=dict)  # of these; of a classifier none
+
+    @property
+    def actual(self) -> Int[np.ndarray, "n"]:
+        """Indices of the right paths."""
+        paths: np.ndarray = self.split.paths[self.rows]
+        return paths
+
+    @property
+    def groups(self) -> list[str]:
+        """The product of each picture."""
+        return [self.split.product_ids[row] for row in self.rows]
+
+    def table(self, taxonomy: Taxonomy) -> pa.Table:
+        """One row a picture: `records.PREDICTIONS`."""
+        rows = self.rows.tolist()
+        return pa.table(
+            {
+                "file_name": [self.split.image_ids[row] for row in rows],
+                "product_id": self.groups,
+                "actual_category": [taxonomy.labels[path] for path in self.actual],
+                "predicted_category": [taxonomy.labels[path] for path in self.predicted],
+                "log_probability": self.log_probability,
+                "split_value": [self.split.name] * len(rows),
+            },
+            schema=PREDICTIONS,
+        )
+
+    def product_table(self, taxonomy: Taxonomy) -> pa.Table:
+        """One row a product that was searched exactly: `records.PRODUCT_PREDICTIONS`."""
+        pooled = self.pooled
+        if pooled is None:
+            return PRODUCT_PREDICTIONS.empty_table()
+        return pa.table(
+            {
+                "product_id": pooled.product_ids,
+                "actual_category": [taxonomy.labels[path] for path in self.split.paths[pooled.first]],
+                "predicted_category": [taxonomy.labels[path] for path in pooled.path],
+                "log_probability": pooled.log_probability,
+                "images": pooled.images.astype(np.int32),
+                "disagree": pooled.disagree,
+                "split_value": [self.split.name] * len(pooled.product_ids),
+            },
+            schema=PRODUCT_PREDICTIONS,
+        )
+
+
+def evaluate(
+    model: Categorizer,
+    split: Split,
+    rows: Int[np.ndarray, "n"],
+    *,
+    beam: int,
+    length_normalization: float,
+    exact_nodes: int,
+    resamples: int,
+    seed: int,
+    batch_size: int,
+    device: torch.device,
+    spread: Callable[[Callable[[Chunk], Found], Sequence[Chunk]], Iterable[Found]] = map,
+    stored: Stored | None = None,
+    ways: tuple[Way, ...] = ("image",),
+) -> dict[Way, Evaluation]:
+    """The sequence model's answers for ``rows`` (at least one), and all that there is to say about them.
+
+    One evaluation for each of ``ways``; others than "image" are for models that read titles.
+
+    Args:
+        model: in evaluation mode.
+        split: where the pictures are.
+        rows: which of them.
+        beam: hypotheses of the search.
+        length_normalization: of the search.
+        exact_nodes: pictures x nodes of the taxonomy that the exact search may cost; where it would cost more, a
+            sample of the products is searched exactly, each with all its pictures.
+        resamples: of the bootstrap.
+        seed: of the sample and of the bootstrap.
+        batch_size: pictures at once.
+        device: where the model is.
+        spread: like `map`, which it is by default: has others search some of the chunks.
+        stored: the same model and split, for others that are not of this process.
+        ways: what the model is given of each picture.
+    """
+    taxonomy, actual = model.taxonomy, split.paths[rows]
+    groups = [split.product_ids[row] for row in rows]
+    sample = whole_products(groups, exact_nodes // len(taxonomy.trie.path), seed)
+    how = Searches(beam, length_normalization, batch_size, ways)
+    if stored is None:
+        work = partial(search, model=model, pixels=split.pixels, how=how, device=device)
+    else:
+        work = partial(search_stored, stored=stored, how=how)
+    titles = [split.titles[row] for row in rows] if ways != ("image",) else []
+    starts = range(0, len(rows), CHUNK_BATCHES * batch_size)
+    parts = [slice(start, start + CHUNK_BATCHES * batch_size) for start in starts]
+    searched: list[Found] = []
+    with Progress(f"evaluate {split.name}", len(rows), "pictures") as progress, one_thread_each():
+        for found in spread(work, [Chunk(rows[part], actual[part], sample[part], titles[part]) for part in parts]):
+            searched.append(found)
+            progress.advance(len(found[ways[0]].answers.path))
+    said = partial(
+        _said,
+        split=split,
+        rows=rows,
+        sample=sample,
+        taxonomy=taxonomy,
+        length_normalization=length_normalization,
+        resamples=resamples,
+        seed=seed,
+    )
+    return {way: said(joined_searches([found[way] for found in searched])) for way in ways}
+
+
+def _said(
+    searched: Searched,
+    *,
+    split: Split,
+    rows: Int[np.ndarray, "n"],
+    sample: Bool[np.ndarray, "n"],
+    taxonomy: Taxonomy,
+    length_normalization: float,
+    resamples: int,
+    seed: int,
+) -> Evaluation:
+    """What there is to say of what was found for ``rows``, of which ``sample`` was searched exactly."""
+    actual, groups = split.paths[rows], [split.product_ids[row] for row in rows]
+    answers, free, exactly = searched.answers, searched.free, searched.exact
+    assert exactly is not None, "at least one is searched exactly"
+    evaluation = _evaluation(split, rows, answers, searched.uncalibrated, taxonomy, resamples=resamples, seed=seed)
+    descent = Descent(exactly.node, exactly.node_probability)
+    abstention = abstention_curve(taxonomy, actual[sample], descent, THRESHOLDS)
+    figures = {
+        "nll": -float(exactly.right_log_probability.mean()),
+        "beam_equals_exact": float((evaluation.predicted[sample] == exactly.path).mean()),
+        "exact_n": len(exactly.path),
+        "invalid_paths": invalid_paths(answers.tokens, taxonomy),
+        "unconstrained_invalid_share": invalid_paths(free.tokens, taxonomy) / len(rows) if free else None,
+        "unconstrained_micro_f1": exact_paths(free.tokens, actual, taxonomy) / len(rows) if free else None,
+        f"min_confidence_{HEADLINE_THRESHOLD}": abstention[THRESHOLDS.index(HEADLINE_THRESHOLD)],
+    }
+    chosen = np.flatnonzero(sample)
+    pooled = pool(taxonomy, exactly.log_p, [groups[row] for row in chosen], length_normalization)
+    pooled = replace(pooled, first=rows[chosen[pooled.first]])  # of the split
+    figures["products"] = product_figures(pooled, split.paths[pooled.first], taxonomy, resamples=resamples, seed=seed)
+    of_image = HeldOut.of(taxonomy, descent, actual[sample]).at(one_per_product([groups[row] for row in chosen]))
+    of_product = HeldOut.of(taxonomy, descend(taxonomy.trie, torch.from_numpy(pooled.log_p)), split.paths[pooled.first])
+    return replace(
+        evaluation,
+        figures=evaluation.figures | figures,
+        abstention=abstention,
+        pooled=pooled,
+        held_out={"images": of_image, "products": of_product},
+    )
+
+
+def product_figures(
+    pooled: Pooled, actual: Int[np.ndarray, "p"], taxonomy: Taxonomy, *, resamples: int, seed: int
+) -> dict[str, Any]:
+    """What can be said of the answers that products get, each from all its images.
+
+    Returns:
+        ``micro_f1``, ``macro_f1``, ``ece``, ``n`` as of pictures; ``intervals`` of the first three;
+        ``several_images``: share of the products that have more than one; ``disagree``: share of those whose images'
+        own best paths are not all the product's, None where there is no such product.
+    """
+    confidence = np.exp(pooled.log_probability)
+    answers = Answers.of(actual, pooled.path, confidence, taxonomy)
+    scores, several = path_scores(actual, pooled.path, taxonomy), pooled.images > 1
+    around = intervals(answers, pooled.product_ids, resamples=resamples, seed=seed)
+    return {
+        "micro_f1": scores["micro_f1"],
+        "macro_f1": scores["macro_f1"],
+        "ece": expected_calibration_error(confidence, answers.right),
+        "intervals": {name: around[name] for name in ("micro_f1", "macro_f1", "ece")},
+        "n": len(actual),
+        "several_images": float(several.mean()),
+        "disagree": float(pooled.disagree[several].mean()) if several.any() else None,
+    }
+
+
+@torch.inference_mode()
+def evaluate_baseline(
+    model: Classifier, split: Split, *, resamples: int, seed: int, batch_size: int, device: torch.device
+) -> Evaluation:
+    """The plain classifier's answers on the whole split; arguments as of `evaluate`."""
+    answered, uncalibrated, right_log_p = [], [], []
+    for rows in np.array_split(np.arange(len(split)), np.arange(batch_size, len(split), batch_size)):
+        logits = model.logits_of_cells(encode(model.encoder, split.pictures(rows, device))).float()
+        log_p = (logits / model.temperature).log_softmax(dim=1)
+        answered.append(Best.of_paths(log_p))
+        uncalibrated.append(Best.of_paths(logits.log_softmax(dim=1)))
+        right_log_p.append(log_p.cpu().numpy()[np.arange(len(rows)), split.paths[rows]])
+    evaluation = _evaluation(
+        split,
+        np.arange(len(split)),
+        joined(answered),
+        joined(uncalibrated),
+        model.taxonomy,
+        resamples=resamples,
+        seed=seed,
+    )
+    return replace(evaluation, figures=evaluation.figures | {"nll": -float(np.concatenate(right_log_p).mean())})
+
+
+def _evaluation(
+    split: Split,
+    rows: Int[np.ndarray, "n"],
+    best: Best,
+    uncalibrated: Best,
+    taxonomy: Taxonomy,
+    *,
+    resamples: int,
+    seed: int,
+) -> Evaluation:
+    """What can be said of any model's answers."""
+    actual, confidence = split.paths[rows], np.exp(best.log_probability)
+    right, confidence_before = actual == best.path, np.exp(uncalibrated.log_probability)
+    right_before = actual == uncalibrated.path
+    answers = Answers.of(actual, best.path, confidence, taxonomy)
+    evaluation = Evaluation(
+        split=split,
+        rows=rows,
+        predicted=best.path,
+        log_probability=best.log_probability,
+        answers=answers,
+        figures=path_scores(actual, best.path, taxonomy),
+        reliability=reliability(confidence, right),
+        uncalibrated_reliability=reliability(confidence_before, right_before),
+        abstention=[],
+    )
+    evaluation.figures.update(
+        ece=expected_calibration_error(confidence, right),
+        ece_uncalibrated=expected_calibration_error(confidence_before, right_before),
+        intervals=intervals(answers, evaluation.groups, resamples=resamples, seed=seed),
+    )
+    return evaluation

@@ -1,0 +1,187 @@
+"""Searching pictures of a split in four ways: a chunk of them, whoever does it, from files alone if need be.
+
+Every picture is encoded once and searched as in prediction; at temperature 1, for what calibration does; free of any
+mask, for what the taxonomy does; and exactly, for what the beam loses and how probable each node of the tree is.
+
+A chunk is whole batches, so that what a picture is searched together with, and with it the last digit of every figure,
+does not depend on who does which. Knows nothing of figures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from atlas_model.confidence.calibration import descend
+from atlas_model.core.device import choose_device, one_thread_each
+from atlas_model.data.dataset import to_device
+from atlas_model.data.titles import LabelWords
+from atlas_model.encoders.encoder import encode
+from atlas_model.inference.engines import accelerate
+from atlas_model.model.beam_search import Found
+from atlas_model.model.categorizer import Categorizer
+from atlas_model.model.evidence import Evidence
+from atlas_model.model.saved_models import load_categorizer
+from atlas_model.taxonomy.tree import Taxonomy
+
+CHUNK_BATCHES = 4  # batches that the same one searches: it may have to load the model for them
+
+# What a model that reads titles is given. A stripped title has lost the words of all labels (`titles.LabelWords`).
+Way = Literal["image", "title", "image_and_title", "stripped_title", "image_and_stripped_title"]
+
+Arrays = TypeVar("Arrays", "Best", "Exact")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best path of each picture."""
+
+    path: Int[np.ndarray, "n"]
+    log_probability: Float[np.ndarray, "n"]
+    tokens: Int[np.ndarray, "n t"]
+
+    @classmethod
+    def of(cls, found: Found) -> "Best":
+        """The first of those found."""
+        return cls(*(each[:, 0].cpu().numpy() for each in (found.path, found.log_probability, found.tokens)))
+
+    @classmethod
+    def of_paths(cls, log_p: Float[Tensor, "b paths"]) -> "Best":
+        """The most probable path, which nobody wrote."""
+        best, path = log_p.max(dim=1)
+        return cls(path.cpu().numpy(), best.cpu().numpy(), np.empty((len(log_p), 0), dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What only exact search can say of each picture."""
+
+    path: Int[np.ndarray, "n"]
+    right_log_probability: Float[np.ndarray, "n"]  # of the right path
+    node: Int[np.ndarray, "n levels"]  # with the next as in `calibration.Descent`
+    node_probability: Float[np.ndarray, "n levels"]
+    log_p: Float[np.ndarray, "n nodes"]  # of every node of the trie
+
+    @classmethod
+    def of(
+        cls, found: Found, log_p: Float[Tensor, "n nodes"], actual: Int[np.ndarray, "n"], taxonomy: Taxonomy
+    ) -> "Exact":
+        """Of the search's results and the right paths."""
+        ends = torch.from_numpy(taxonomy.trie.routes[actual].max(axis=1)).to(log_p.device)
+        right = log_p.gather(1, ends.unsqueeze(1)).squeeze(1)
+        descent = descend(taxonomy.trie, log_p)
+        return cls(
+            found.path[:, 0].cpu().numpy(), right.cpu().numpy(), descent.node, descent.probability, log_p.cpu().numpy()
+        )
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Pictures of a split that the same one searches, and for which of them exactly as well."""
+
+    rows: Int[np.ndarray, "n"]
+    actual: Int[np.ndarray, "n"]  # indices of the right paths
+    sample: Bool[np.ndarray, "n"]
+    titles: Sequence[str] = ()  # of the pictures, where they are read
+
+    def at(self, rows: slice) -> "Chunk":
+        """Some of them."""
+        return Chunk(self.rows[rows], self.actual[rows], self.sample[rows], self.titles[rows])
+
+
+@dataclass(frozen=True)
+class Searches:
+    """How pictures are searched; the fields as of `evaluate`."""
+
+    beam: int
+    length_normalization: float
+    batch_size: int
+    ways: tuple[Way, ...] = ("image",)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a process finds a model and its pictures that has neither."""
+
+    model: Path  # folder
+    pixels: Path  # what `dataset.Split.pixels` maps
+    device: str  # as of `choose_device`
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What the searches found for a chunk."""
+
+    answers: Best
+    uncalibrated: Best
+    free: Best | None  # None where the search without constraint says nothing
+    exact: Exact | None  # of those in the sample; None where there are none
+
+
+def search_stored(chunk: Chunk, *, stored: Stored, how: Searches) -> dict[Way, Searched]:
+    """As `search`, whoever does it: all that it needs are files."""
+    device = choose_device(stored.device)
+    pixels = np.load(stored.pixels, mmap_mode="r", allow_pickle=False)
+    with one_thread_each():
+        model, _ = load_categorizer(stored.model, device)
+        accelerate(model, "torch", pixels=pixels.shape[1:], cache=None)
+        return search(chunk, model=model, pixels=pixels, how=how, device=device)
+
+
+@torch.inference_mode()
+def search(
+    chunk: Chunk, *, model: Categorizer, pixels: UInt8[np.ndarray, "n c h w"], how: Searches, device: torch.device
+) -> dict[Way, Searched]:
+    """Search the pictures of ``chunk`` in all ways of ``how``, a batch at a time; encoded once, whatever is given."""
+    found: dict[Way, list[Searched]] = {way: [] for way in how.ways}
+    words = LabelWords(model.taxonomy.names) if {*how.ways} & {"stripped_title", "image_and_stripped_title"} else None
+    for start in range(0, len(chunk.rows), how.batch_size):
+        part = chunk.at(slice(start, start + how.batch_size))
+        stripped = [words.stripped(title) for title in part.titles] if words else part.titles
+        cells = encode(model.encoder, to_device(pixels[part.rows], device))
+        for way in how.ways:
+            said = None if way == "image" else stripped if "stripped" in way else part.titles
+            of = (cells if "image" in way else None, said)
+            evidence, uncalibrated = (model.evidence(*of, calibrated=each) for each in (True, False))
+            found[way].append(_searched(model, how, evidence, uncalibrated, part))
+    return {way: joined_searches(parts) for way, parts in found.items()}
+
+
+def _searched(model: Categorizer, how: Searches, evidence: Evidence, uncalibrated: Evidence, chunk: Chunk) -> Searched:
+    """All searches of a batch, of which ``chunk`` says the right paths and which rows are searched exactly."""
+    beam = partial(model.search_cells, beam=how.beam, length_normalization=how.length_normalization)
+    exact = None
+    if chunk.sample.any():
+        chosen = evidence.at(torch.from_numpy(chunk.sample).to(evidence.cells.device))
+        of_chosen = model.exact_cells(chosen, length_normalization=how.length_normalization)
+        exact = Exact.of(*of_chosen, chunk.actual[chunk.sample], model.taxonomy)
+    return Searched(
+        Best.of(beam(evidence)),
+        Best.of(beam(uncalibrated)),
+        # Without the taxonomy, a model that is normalised over children knows nothing of what nowhere can follow.
+        Best.of(beam(evidence, constrained=False)) if model.architecture.normalize == "vocabulary" else None,
+        exact,
+    )
+
+
+def joined_searches(parts: Sequence[Searched]) -> Searched:
+    """Of pictures one after the other."""
+    free, exact = ([found for part in parts if (found := getattr(part, name))] for name in ("free", "exact"))
+    return Searched(
+        joined([part.answers for part in parts]),
+        joined([part.uncalibrated for part in parts]),
+        joined(free) if free else None,
+        joined(exact) if exact else None,
+    )
+
+
+def joined(parts: Sequence[Arrays]) -> Arrays:
+    """Batches of arrays, one after the other."""
+    names = [field.name for field in fields(parts[0])]
+    return type(parts[0])(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

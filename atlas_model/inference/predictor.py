@@ -1,0 +1,312 @@
+"""Pictures to category paths with a model folder: what the command line and a service are made of.
+
+Knows nothing of where pictures come from or where answers go.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from PIL import Image
+
+from atlas_model.confidence.calibration import descend
+from atlas_model.confidence.products import Pool, ranked_paths
+from atlas_model.confidence.risk_control import Thresholds
+from atlas_model.core.device import choose_device
+from atlas_model.core.errors import CheckpointError
+from atlas_model.data.images import Preprocessing, to_array
+from atlas_model.data.titles import Given, titled_apart, words_of
+from atlas_model.encoders.encoder import encode
+from atlas_model.model.beam_search import Found
+from atlas_model.model.categorizer import Categorizer, reads_titles
+from atlas_model.model.evidence import Evidence
+from atlas_model.model.saved_models import load_categorizer
+from atlas_model.taxonomy.tree import SEPARATOR, START, CategoryPath, Taxonomy
+
+if TYPE_CHECKING:
+    from atlas_model.inference.engines import EngineName
+
+BATCH = 64  # pictures at once, so that a folder of any size fits
+
+
+# What may be done with an answer, where an accuracy was asked for: accept, a whole path that is promised; review, a
+# beginning of a path that is promised, so that somebody has to complete it; no_answer, nothing is promised.
+Band = Literal["accept", "review", "no_answer"]
+Sureness = float | Thresholds  # the least probability of any answer, or that of whole paths and of shorter ones
+SurenessOf = Mapping[Given, Thresholds]  # as promised of what an answer is made of
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A category path, or its beginning down to the deepest level that the model is sure of."""
+
+    path: CategoryPath  # no names: not sure of any
+    probability: float | None  # that it is right, range [0, 1]; None where there is nothing to be right
+    levels: tuple[float, ...]  # for each name, that the right path leads through it: never rising
+    band: Band | None = None  # where an accuracy was asked for
+
+
+NOT_SURE = Prediction((), None, ())
+
+
+@dataclass(frozen=True)
+class ProductPrediction:
+    """What all images of a product come to."""
+
+    predictions: list[Prediction]  # best first
+    images: int  # that it is made of
+    disagree: bool  # as of `products.Pool`: whatever the predictions' depth, it is about whole paths
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Pictures, titles, or both, that are answered together."""
+
+    given: Given
+    rows: Int[np.ndarray, "n"]  # where they stand among all
+    evidence: Evidence
+
+
+class Predictor:
+    """A trained model, ready to answer."""
+
+    def __init__(self, model: Categorizer, preprocessing: Preprocessing, device: torch.device) -> None:
+        self._model, self._preprocessing, self.device = model, preprocessing, device
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The paths that it knows."""
+        return self._model.taxonomy
+
+    @property
+    def side(self) -> int:
+        """Of the square that it makes of a picture, px."""
+        return self._preprocessing.size
+
+    @property
+    def reads_titles(self) -> bool:
+        """Whether titles change its answers; a model that has not learnt from any takes none."""
+        return reads_titles(self._model)
+
+    @property
+    def nodes(self) -> int:
+        """Of the taxonomy's trie."""
+        return len(self.taxonomy.trie.path)
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "auto") -> Self:
+        """The model in ``folder``.
+
+        Raises:
+            CheckpointError: there is none.
+            InputError: no such device.
+        """
+        chosen = choose_device(device)
+        return cls(*load_categorizer(folder, chosen), chosen)
+
+    def accelerate(self, engine: "EngineName", cache: Path | None) -> str:
+        """Answer with ``engine`` from now on; see `engines.accelerate`."""
+        from atlas_model.inference.engines import accelerate  # for a few pictures it is not worth its import
+
+        channels = 3 if self._preprocessing.mode == "RGB" else 1
+        pixels = (channels, self._preprocessing.size, self._preprocessing.size)
+        return accelerate(self._model, engine, pixels=pixels, cache=cache)
+
+    def predict(
+        self,
+        pictures: Sequence[Image.Image],
+        beam: int = 5,
+        top: int = 1,
+        min_confidence: Sureness | SurenessOf | None = None,
+        titles: Sequence[str | None] | None = None,
+    ) -> list[list[Prediction]]:
+        """The answers of each picture (as `images.decode` gives it), best first; arguments as of `answer`."""
+        found = []
+        for start in range(0, len(pictures), BATCH):
+            batch = slice(start, start + BATCH)
+            pixels = np.stack([self.prepare(picture) for picture in pictures[batch]])
+            found += self.answer(pixels, beam, top, min_confidence, titles[batch] if titles else None)
+        return found
+
+    def read(self, data: bytes) -> Image.Image:
+        """The picture in ``data``, small: what `predict` and `prepare` make of it is what they make of the whole.
+
+        Raises:
+            PictureError: it cannot be decoded.
+        """
+        return self._preprocessing.read(data)
+
+    def prepare(self, picture: Image.Image) -> UInt8[np.ndarray, "c h w"]:
+        """What the model sees of ``picture``. Any thread may ask."""
+        return to_array(self._preprocessing.apply(picture))
+
+    def answer(
+        self,
+        pixels: UInt8[np.ndarray, "b c h w"] | None,
+        beam: int = 5,
+        top: int = 1,
+        min_confidence: Sureness | SurenessOf | None = None,
+        titles: Sequence[str | None] | None = None,
+    ) -> list[list[Prediction]]:
+        """The answers of prepared pictures, all at once.
+
+        Args:
+            pixels: of at least one picture; None: answers are about titles alone.
+            beam: width of the search.
+            top: so many of the most probable paths, best first; all, where there are fewer.
+            min_confidence: one answer instead: the names down to the deepest level that is at least so probable
+                (`calibration.deepest_confident`), or as `risk_control.Thresholds` say, and then with its band. This
+                asks for every node of the taxonomy, so it takes the longer the larger that is, but no more memory
+                (`exact_search` splits its work). As `SurenessOf`, it may depend on what an answer is made of.
+            titles: of the pictures' products, where the model reads them; a picture whose title is None, or has no
+                word, is answered from the image alone.
+
+        Raises:
+            CheckpointError: the model's weights give no probabilities.
+        """
+        return self._answer(pixels, titles, beam, top, min_confidence, every_node=False)[0]
+
+    def answer_and_distribution(
+        self,
+        pixels: UInt8[np.ndarray, "b c h w"] | None,
+        beam: int = 5,
+        top: int = 1,
+        min_confidence: Sureness | SurenessOf | None = None,
+        titles: Sequence[str | None] | None = None,
+    ) -> tuple[list[list[Prediction]], Float[np.ndarray, "b nodes"]]:
+        """As `answer`, and what a `products.Pool` takes: log p of every node of the taxonomy's trie."""
+        answers, log_p = self._answer(pixels, titles, beam, top, min_confidence, every_node=True)
+        assert log_p is not None
+        return answers, log_p
+
+    def distribution(
+        self, pixels: UInt8[np.ndarray, "b c h w"], titles: Sequence[str | None] | None = None
+    ) -> Float[np.ndarray, "b nodes"]:
+        """Log p of every node of the taxonomy's trie for prepared pictures: what a `products.Pool` takes."""
+        found = np.empty((len(pixels), self.nodes), dtype=np.float32)
+        with torch.inference_mode():
+            for asked in self._asked(pixels, titles):
+                found[asked.rows] = self._exact(asked).cpu().numpy()
+        return found
+
+    def pool(self) -> Pool:
+        """Of a product, to add its images' distributions to."""
+        return Pool(self.taxonomy)
+
+    def conclude(self, pool: Pool, top: int = 1, min_confidence: Sureness | None = None) -> ProductPrediction:
+        """The answer of a product, searched exactly; ``top`` and ``min_confidence`` as of `answer`."""
+        log_p = pool.log_p
+        if min_confidence is None:
+            found = [self._whole(log_p, path) for path in ranked_paths(self.taxonomy, log_p, top).tolist()]
+        else:
+            found = list(self._sure(torch.from_numpy(log_p[None]), min_confidence))
+        return ProductPrediction(found, pool.images, pool.disagree)
+
+    def attention_overlay(self, picture: Image.Image, answer: Prediction) -> Image.Image:
+        """A strip that shows where on the image the model looked for each level of its ``answer``, and no further."""
+        from atlas_model.viz.attention import overlay  # matplotlib is slow to import
+
+        pixels = torch.from_numpy(np.stack([self.prepare(picture)])).to(self.device)
+        before = [START, *map(self._model.taxonomy.tokens.index, answer.path)]
+        with torch.inference_mode():
+            _, attention = self._model.decoder(self._model.encoder(pixels), torch.tensor([before], device=self.device))
+        probability = "" if answer.probability is None else f"   ({answer.probability:.0%})"
+        heading = (SEPARATOR.join(answer.path) or "not sure") + probability
+        return overlay(self._preprocessing.apply(picture), answer.path, attention[0].cpu().numpy(), title=heading)
+
+    def _asked(
+        self, pixels: UInt8[np.ndarray, "b c h w"] | None, titles: Sequence[str | None] | None
+    ) -> Iterator[_Asked]:
+        """All of them, those with a title apart from those without: other things are promised of each."""
+        if pixels is None:
+            given = [str(title) for title in titles or ()]
+            assert given and all(map(words_of, given)), "a title alone has a word"
+            yield _Asked("title", np.arange(len(given)), self._model.evidence(None, given))
+            return
+        cells = encode(self._model.encoder, torch.from_numpy(pixels).to(self.device))
+        for kind, rows in titled_apart(titles or [None] * len(pixels)):
+            of_rows = cells if len(rows) == len(pixels) else cells[torch.from_numpy(rows).to(self.device)]
+            said = [str(titles[row]) for row in rows.tolist()] if kind == "image_and_title" and titles else None
+            yield _Asked(kind, rows, self._model.evidence(of_rows, said))
+
+    def _answer(
+        self,
+        pixels: UInt8[np.ndarray, "b c h w"] | None,
+        titles: Sequence[str | None] | None,
+        beam: int,
+        top: int,
+        min_confidence: Sureness | SurenessOf | None,
+        *,
+        every_node: bool,
+    ) -> tuple[list[list[Prediction]], Float[np.ndarray, "b nodes"] | None]:
+        """As `answer`; and log p of every node of the trie, where that is asked for."""
+        count = len(titles or ()) if pixels is None else len(pixels)
+        found: list[list[Prediction]] = [[]] * count
+        nodes = np.empty((count, self.nodes), dtype=np.float32) if every_node else None
+        with torch.inference_mode():
+            for asked in self._asked(pixels, titles):
+                sure = min_confidence[asked.given] if isinstance(min_confidence, Mapping) else min_confidence
+                log_p = self._exact(asked) if every_node or sure is not None else None
+                if nodes is not None and log_p is not None:
+                    nodes[asked.rows] = log_p.cpu().numpy()
+                for row, answers in zip(asked.rows.tolist(), self._answers(asked, log_p, beam, top, sure), strict=True):
+                    found[row] = answers
+        return found, nodes
+
+    def _exact(self, asked: _Asked) -> Float[torch.Tensor, "n nodes"]:
+        _, log_p = self._model.exact_cells(asked.evidence)
+        _check_probabilities(~log_p.isnan())
+        return log_p
+
+    def _answers(
+        self,
+        asked: _Asked,
+        log_p: Float[torch.Tensor, "n nodes"] | None,
+        beam: int,
+        top: int,
+        sure: Sureness | None,
+    ) -> list[list[Prediction]]:
+        if sure is None:
+            top = min(top, len(self.taxonomy))
+            return list(self._paths(self._model.search_cells(asked.evidence, beam=max(beam, top), top=top)))
+        assert log_p is not None
+        return [[answer] for answer in self._sure(log_p, sure)]
+
+    def _paths(self, found: Found) -> Iterator[list[Prediction]]:
+        _check_probabilities(found.path[:, 0] >= 0)
+        columns = (found.path.tolist(), found.log_probability.exp().tolist(), found.reached.exp().tolist())
+        for row in zip(*columns, strict=True):
+            answers = []
+            for index, probability, reached in zip(*row, strict=True):
+                if index >= 0:
+                    path = self._model.taxonomy.paths[index]
+                    answers.append(Prediction(path, probability, tuple(reached[: len(path)])))
+            yield answers
+
+    def _whole(self, log_p: Float[np.ndarray, "nodes"], path: int) -> Prediction:
+        names, route = self.taxonomy.paths[path], self.taxonomy.trie.routes[path]
+        levels = np.exp(log_p[route[1 : len(names) + 1]]).tolist()
+        return Prediction(names, float(np.exp(log_p[route.max()])), tuple(levels))
+
+    def _sure(self, log_p: Float[torch.Tensor, "b nodes"], min_confidence: Sureness) -> Iterator[Prediction]:
+        descent = descend(self.taxonomy.trie, log_p)
+        given = min_confidence
+        promised = isinstance(given, Thresholds)
+        levels = descent.levels(*given.of_levels) if isinstance(given, Thresholds) else descent.levels(given)
+        for row, level in enumerate(levels.tolist()):
+            path, probabilities = descent.names(self.taxonomy, row, level), descent.probability[row].tolist()
+            band: Band = "accept" if level == descent.depth[row] else "review" if level else "no_answer"
+            answer = Prediction(path, probabilities[level - 1], tuple(probabilities[: len(path)])) if path else NOT_SURE
+            yield replace(answer, band=band) if promised else answer
+
+
+def _check_probabilities(sound: Bool[torch.Tensor, "..."]) -> None:
+    if not sound.all():
+        raise CheckpointError(
+            "the model: expected probabilities, got none: its weights are damaged, or grew beyond all numbers in "
+            "training. Train it again, or name another folder."
+        )

@@ -1,0 +1,1 @@
+"""`scores`: micro, macro and weighted F, hierarchical F. `bootstrap`: confidence intervals and paired differences."""

@@ -1,0 +1,163 @@
+"""Figures of merit of predicted category paths.
+
+Every picture has one path and gets one, so the micro-averaged F score is the share of exact paths. Knows nothing
+of models or splits: indices of paths in, plain numbers out.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+from sklearn.metrics import f1_score, precision_recall_fscore_support
+
+from atlas_model.taxonomy.tree import END, CategoryPath, Taxonomy
+
+HIERARCHICAL = ("hierarchical_precision", "hierarchical_recall", "hierarchical_f1")
+
+
+def path_scores(actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy) -> dict[str, Any]:
+    """Headline figures; each None where there is no picture.
+
+    Returns:
+        ``micro_f1`` (= share of exact paths), ``macro_f1`` (mean over the categories that occur in ``actual``),
+        ``hierarchical_precision``, ``hierarchical_recall``, ``hierarchical_f1`` (see `hierarchical_scores`),
+        ``level_accuracy`` (see `level_accuracy`), ``n``.
+    """
+    if not len(actual):
+        nothing = dict.fromkeys(("micro_f1", "macro_f1", *HIERARCHICAL))
+        return {**nothing, "level_accuracy": [], "n": 0}
+    return {
+        "micro_f1": float((actual == predicted).mean()),
+        "macro_f1": macro_f1(actual, predicted),
+        **hierarchical_scores(actual, predicted, taxonomy),
+        "level_accuracy": level_accuracy(actual, predicted, taxonomy),
+        "n": len(actual),
+    }
+
+
+def macro_f1(actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"]) -> float:
+    """The mean F of the categories that occur in ``actual``."""
+    return float(f1_score(actual, predicted, labels=np.unique(actual), average="macro", zero_division=0))
+
+
+def hierarchical_scores(
+    actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
+) -> dict[str, float]:
+    """Precision, recall and F over levels: an answer that is wrong only at the end counts for what was right before.
+
+    A category stands for the set of itself and its ancestors, the root (which all share) left out. With P_i the
+    predicted set of picture i and A_i the right one, precision is sum_i |P_i & A_i| / sum_i |P_i|, recall
+    sum_i |P_i & A_i| / sum_i |A_i|, F their harmonic mean. These are hP, hR and hF of Kiritchenko et al. 2006
+    ("Learning and Evaluation in the Presence of Class Hierarchies"), which Kosmopoulos et al. 2015 ("Evaluation
+    measures for hierarchical classification", arXiv 1306.6802) take up as the set-based measures that add all
+    ancestors; it is not their own LCaF, which adds those below the lowest common ancestor only. Where all paths are
+    equally deep, the three are one: the mean of the levels' accuracies.
+    """
+    shared, of_predicted, of_actual = (float(each.sum()) for each in common_levels(actual, predicted, taxonomy))
+    f1 = 2 * shared / (of_predicted + of_actual)
+    return dict(zip(HIERARCHICAL, (shared / of_predicted, shared / of_actual, f1), strict=True))
+
+
+def common_levels(
+    actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
+) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """How many names both paths of each picture begin with, and how many the predicted and the right one have."""
+    right, reached = _levels(actual, predicted, taxonomy)
+    levels = (taxonomy.targets > END).sum(axis=1)  # of each path
+    return (right & reached).sum(axis=1), levels[predicted], levels[actual]
+
+
+def level_accuracy(
+    actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
+) -> list[float | None]:
+    """For each level, among pictures whose path reaches it: the share that is right down to it."""
+    right, reached = _levels(actual, predicted, taxonomy)
+    return [
+        float(right[reached[:, level], level].mean()) if reached[:, level].any() else None
+        for level in range(taxonomy.depth)
+    ]
+
+
+def category_scores(
+    actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
+) -> list[dict[str, str | float | int]]:
+    """Precision, recall, F and count of each category that is met on either side, in the taxonomy's order."""
+    met = np.union1d(actual, predicted)
+    columns = precision_recall_fscore_support(actual, predicted, labels=met, zero_division=0)
+    return [
+        {
+            "category": taxonomy.labels[index],
+            "precision": float(precision),
+            "recall": float(recall),
+            "f1": float(f1),
+            "n": int(count),
+        }
+        for index, precision, recall, f1, count in zip(met, *columns, strict=True)
+    ]
+
+
+def confusion(
+    actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], at_most: int
+) -> tuple[Int[np.ndarray, "k"], Int[np.ndarray, "k k"], Int[np.ndarray, "k"]]:
+    """What is taken for what, among so many categories as a picture can show.
+
+    Args:
+        actual: categories.
+        predicted: likewise.
+        at_most: of the categories that are met on either side those are kept that are most often taken for others,
+            or others for them; of equals the first.
+
+    Returns:
+        Those categories in their order, how often each (row) was called each (column), and how often each was right,
+        whatever it was called.
+    """
+    met, index = np.unique(np.concatenate([actual, predicted]), return_inverse=True)
+    row, column = index[: len(actual)], index[len(actual) :]
+    wrong = row != column
+    mistakes = np.bincount(np.concatenate([row[wrong], column[wrong]]), minlength=len(met))
+    kept = np.sort(np.argsort(-mistakes, kind="stable")[:at_most])
+    place = np.full(len(met), -1)
+    place[kept] = np.arange(len(kept))
+    both = (place[row] >= 0) & (place[column] >= 0)
+    counts = np.bincount(place[row[both]] * len(kept) + place[column[both]], minlength=len(kept) ** 2)
+    return met[kept], counts.reshape(len(kept), len(kept)), np.bincount(row, minlength=len(met))[kept]
+
+
+def categories_of_level(taxonomy: Taxonomy, level: int) -> tuple[list[CategoryPath], Int[np.ndarray, "paths"]]:
+    """What the paths cut down to ``level`` names (from 1) are, and to which of these each path comes.
+
+    A path that has fewer names stays as it is.
+    """
+    found: dict[CategoryPath, int] = {}
+    of_path = [found.setdefault(path[:level], len(found)) for path in taxonomy.paths]
+    return list(found), np.array(of_path)
+
+
+def invalid_paths(tokens: Int[np.ndarray, "n t"], taxonomy: Taxonomy) -> int:
+    """How many of the written sequences are no path of the taxonomy.
+
+    Judged by the names alone, without the trie that the search walked. What stands after END does not count; a
+    sequence that never ends is a path if its names are one.
+    """
+    valid = set(taxonomy.paths)
+    return sum(_names(row, taxonomy.tokens) not in valid for row in tokens)
+
+
+def exact_paths(tokens: Int[np.ndarray, "n t"], actual: Int[np.ndarray, "n"], taxonomy: Taxonomy) -> int:
+    """How many of the written sequences are the right path; judged as `invalid_paths` judges."""
+    return sum(_names(row, taxonomy.tokens) == taxonomy.paths[path] for row, path in zip(tokens, actual, strict=True))
+
+
+def _levels(
+    actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
+) -> tuple[Bool[np.ndarray, "n depth"], Bool[np.ndarray, "n depth"]]:
+    """Whether each picture is right down to each level, and whether its right path reaches it."""
+    tokens = taxonomy.targets[:, : taxonomy.depth]  # (paths, depth)
+    return np.logical_and.accumulate(tokens[actual] == tokens[predicted], axis=1), tokens[actual] > END
+
+
+def _names(row: Int[np.ndarray, "t"], tokens: Sequence[str]) -> tuple[str, ...]:
+    ends = np.flatnonzero(row == END)
+    written = row[: ends[0]] if len(ends) else np.trim_zeros(row, "b")  # PAD is 0
+    return tuple(tokens[token] for token in written)

@@ -1,0 +1,362 @@
+"""The two models that Atlas trains: the sequence model (encoder + attention decoder) and the plain classifier.
+
+Each is built from a description of plain values, `Architecture`, that is saved beside its weights, and answers the
+same three questions, which is all that training needs to know of it: its loss on a batch, its best path for a
+picture, its parameter groups. Knows nothing of files of pictures or of how long to train.
+
+The sequence model may have two classifiers inside (`path_head`, `titles`), whose logits are added to the decoder's.
+Each is trained by itself: parts that are trained on their sum alone lean on each other.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from atlas_model.data.titles import TitleHead, words_of
+from atlas_model.encoders.encoder import build_encoder
+from atlas_model.model.architecture import Architecture
+from atlas_model.model.beam_search import DeviceTrie, Found, beam_search
+from atlas_model.model.classifier import Classifier
+from atlas_model.model.decoder import AttentionDecoder
+from atlas_model.model.evidence import Evidence, TitleWeights, Weights
+from atlas_model.model.exact_search import exact_search
+from atlas_model.model.path_head import PathEdges, PathHead
+from atlas_model.taxonomy.tree import PAD, START, Taxonomy
+
+
+class Categorizer(nn.Module):
+    """The sequence model: writes the category path level by level.
+
+    Args:
+        architecture: sizes.
+        taxonomy: the paths it may write.
+        weights: for the encoder, see `build_encoder`.
+        alpha_c: weight of the doubly stochastic attention term (Xu et al. 2015, 4.2.1).
+        alpha_target: what the attention of a cell should sum to over the steps. "one" is the paper's; with few
+            steps over many cells no attention comes near it, so the term is nearly constant, and "share"
+            (steps / cells, which an even attention reaches) makes more sense.
+        label_smoothing: share of the probability that the loss asks for evenly of all candidates of a step, rather
+            than of the right one (Szegedy et al. 2016, arXiv 1512.00567).
+        priors: how often each path stands in training, to the power of `train.balance`; None leaves frequencies as
+            they are. The loss adds the logarithm of a candidate's prior to its logit, so that the logits themselves,
+            which prediction takes, favour frequent categories less (Menon et al. 2021, "Long-tail learning via logit
+            adjustment", arXiv 2007.07314, eq. 10). Only for probabilities over children.
+    """
+
+    kind = "categorizer"
+    temperature: float  # that logits are divided by in prediction, for honest probabilities; training knows none
+    title_weights: TitleWeights  # what becomes of logits where a title is given
+    targets: Tensor
+    routes: Tensor
+    counted: Tensor
+    log_priors: Tensor | None  # of each path
+    edge_log_priors: Tensor | None  # of each edge of the tree
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        taxonomy: Taxonomy,
+        *,
+        weights: str | None = None,
+        alpha_c: float = 0.0,
+        alpha_target: Literal["share", "one"] = "share",
+        label_smoothing: float = 0.0,
+        priors: Float[np.ndarray, "paths"] | None = None,
+    ) -> None:
+        super().__init__()
+        assert architecture.normalize == "children" or (priors is None and architecture.title == "none")
+        self.architecture, self.taxonomy = architecture, taxonomy
+        self.alpha_c, self.alpha_target, self.label_smoothing = alpha_c, alpha_target, label_smoothing
+        self.temperature, self.title_weights = 1.0, TitleWeights()
+        self.encoder = build_encoder(
+            architecture.encoder, in_channels=architecture.in_channels, grid=architecture.grid, weights=weights
+        )
+        self.decoder = AttentionDecoder(
+            len(taxonomy.tokens),
+            cell_features=self.encoder.channels,
+            attention_size=architecture.attention_size,
+            embedding_size=architecture.embedding_size,
+            hidden_size=architecture.hidden_size,
+            dropout=architecture.dropout,
+            deep_output=architecture.deep_output,
+            feature_dropout=architecture.feature_dropout,
+        )
+        self.path_head = (
+            PathHead(self.encoder.channels, taxonomy.trie, architecture.dropout) if architecture.path_head else None
+        )
+        self.title_head: TitleHead | None = None
+        if architecture.title != "none":
+            self.title_head = TitleHead(
+                architecture.title_buckets,
+                architecture.title_size,
+                taxonomy.names,
+                len(taxonomy),
+                architecture.dropout,
+            )
+            self.edges = PathEdges(taxonomy.trie)
+        self._tries: dict[tuple[bool, torch.device], DeviceTrie] = {}
+        self.register_buffer("targets", torch.from_numpy(taxonomy.targets), persistent=False)
+        self.register_buffer("routes", torch.from_numpy(taxonomy.trie.routes), persistent=False)
+        self.register_buffer("counted", self._counted(), persistent=False)  # tokens of each path, in the loss's mean
+        # None: all 0. What a node's children have in common changes nothing.
+        log_priors = edge_log_priors = None
+        if priors is not None:
+            log_priors, edge_log_priors = (
+                torch.from_numpy(np.log(each)).float() for each in (priors, taxonomy.trie.mass(priors)[1:])
+            )
+        self.register_buffer("log_priors", log_priors, persistent=False)
+        self.register_buffer("edge_log_priors", edge_log_priors, persistent=False)
+
+    def loss(self, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
+        """See `loss_of_cells`."""
+        return self.loss_of_cells(self.encoder(pictures), paths, paths)
+
+    def loss_of_cells(
+        self,
+        cells: Float[Tensor, "b cells d"],
+        paths: Int[Tensor, "b"],
+        of: Int[Tensor, "m"],
+        titles: Sequence[str] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Cross-entropy of the next token (mean over tokens), plus the attention term.
+
+        Normalised over children, tokens that had no alternative cost nothing and do not count in the mean. The loss of
+        each classifier inside is added: its cross-entropy over the paths (mean over images).
+
+        Args:
+            cells: the encoder's output.
+            paths: the right ones.
+            of: the right paths of all pictures that the means are over. Where these are a part of them, what comes
+                back is their part of the sum, so that the losses of all parts add up to that of the whole.
+            titles: of the images.
+        """
+        loss = self._decoder_loss(cells, paths, of)
+        if self.path_head is not None:
+            loss = loss + self._path_loss(self.path_head.scores(cells), paths) / len(of)
+        if self.title_head is not None and titles is not None:
+            loss = loss + self._path_loss(self.title_head(titles), paths) / len(of)
+        return loss
+
+    def _path_loss(self, scores: Float[Tensor, "b paths"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
+        """Summed over the rows."""
+        if self.log_priors is not None:
+            scores = scores + self.log_priors
+        loss: Tensor = nn.functional.cross_entropy(scores, paths, reduction="sum", label_smoothing=self.label_smoothing)
+        return loss
+
+    def _decoder_loss(
+        self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"], of: Int[Tensor, "m"]
+    ) -> Float[Tensor, ""]:
+        if self.architecture.normalize == "children":
+            loss, attention, looking = self._children_loss(cells, paths)
+        else:
+            loss, attention, looking = self._vocabulary_loss(cells, paths)
+        loss = loss / self.counted[of].sum().clamp(min=1)
+        if not self.alpha_c:
+            return loss
+        total = (attention * looking.unsqueeze(-1)).sum(dim=1)  # (b, cells)
+        target = looking.sum(dim=1, keepdim=True) / total.shape[1] if self.alpha_target == "share" else 1.0
+        attention_loss: Tensor = (target - total).square().mean(dim=1).sum() / len(of)
+        return loss + self.alpha_c * attention_loss
+
+    def search(
+        self,
+        pictures: UInt8[Tensor, "b c h w"],
+        *,
+        beam: int,
+        top: int = 1,
+        constrained: bool = True,
+        length_normalization: float = 0.0,
+    ) -> Found:
+        """See `search_cells`."""
+        return self.search_cells(
+            self.encoder(pictures),
+            beam=beam,
+            top=top,
+            constrained=constrained,
+            length_normalization=length_normalization,
+        )
+
+    def search_cells(
+        self,
+        cells: Float[Tensor, "b cells d"] | Evidence,
+        *,
+        beam: int,
+        top: int = 1,
+        constrained: bool = True,
+        length_normalization: float = 0.0,
+    ) -> Found:
+        """The best paths for each image, or other evidence; unconstrained, any tokens until END, for comparison.
+
+        A model that is normalised over children has not learnt what no taxonomy allows: free, it writes anything.
+        """
+        evidence = cells if isinstance(cells, Evidence) else self.evidence(cells)
+        return beam_search(
+            self.decoder,
+            evidence.cells,
+            self._trie(evidence.cells.device, constrained=constrained),
+            beam=beam,
+            top=top,
+            normalize=self.architecture.normalize if constrained else "vocabulary",
+            temperature=evidence.temperature,
+            length_normalization=length_normalization,
+            bias=evidence.bias if constrained else None,
+        )
+
+    def evidence(
+        self,
+        cells: Float[Tensor, "b cells d"] | None,
+        titles: Sequence[str] | None = None,
+        *,
+        calibrated: bool = True,
+    ) -> Evidence:
+        """What searches take of images, titles, or both.
+
+        Args:
+            cells: of images; None: there are none.
+            titles: one for each image; None, or one without a word: there is none.
+            calibrated: with temperature and weights; else all logits count as they are.
+        """
+        if titles is None:
+            assert cells is not None, "an image or a title"
+            temperature = cells.new_full((len(cells),), self.temperature if calibrated else 1.0)
+            bias = None if self.path_head is None else self.path_head(cells) / temperature.unsqueeze(1)
+            return Evidence(cells, temperature, bias)
+        assert self.title_head is not None, "this model reads no titles"
+        kinds = [self._weights(title, calibrated=calibrated) for title in titles]
+        device = self.title_head.output.weight.device
+        image, title, alone = (
+            torch.tensor([getattr(kind, name) for kind in kinds], device=device).unsqueeze(1)
+            for name in ("image", "title", "alone")
+        )  # (b, 1)
+        scores = self.title_head(titles)  # (b, paths)
+        if cells is None:
+            nothing = scores.new_zeros(len(titles), 1, self.encoder.channels)
+            return Evidence(nothing, scores.new_full((len(titles),), torch.inf), self.edges(scores * alone))
+        worded = torch.tensor([bool(words_of(title)) for title in titles], device=device).unsqueeze(1)
+        bias = torch.where(worded, self.edges(scores * title), 0)  # of no word, it would favour nodes with many paths
+        if self.path_head is not None:
+            bias = bias + self.path_head(cells) * image
+        return Evidence(cells, 1 / image.squeeze(1), bias)
+
+    def _weights(self, title: str, *, calibrated: bool) -> Weights:
+        assert self.title_head is not None
+        if not words_of(title):
+            return Weights(image=1 / self.temperature if calibrated else 1.0)
+        if not calibrated:
+            return Weights()
+        weights = self.title_weights
+        return weights.named if self.title_head.words.in_title(title) else weights.other
+
+    def exact(
+        self, pictures: UInt8[Tensor, "b c h w"], *, top: int = 1, length_normalization: float = 0.0
+    ) -> tuple[Found, Float[Tensor, "b nodes"]]:
+        """See `exact_cells`."""
+        return self.exact_cells(self.encoder(pictures), top=top, length_normalization=length_normalization)
+
+    def exact_cells(
+        self,
+        cells: Float[Tensor, "b cells d"] | Evidence,
+        *,
+        top: int = 1,
+        length_normalization: float = 0.0,
+    ) -> tuple[Found, Float[Tensor, "b nodes"]]:
+        """The best of all paths for each image, or other evidence; log p of every node of the taxonomy's trie."""
+        evidence = cells if isinstance(cells, Evidence) else self.evidence(cells)
+        return exact_search(
+            self.decoder,
+            evidence.cells,
+            self._trie(evidence.cells.device, constrained=True),
+            top=top,
+            normalize=self.architecture.normalize,
+            temperature=evidence.temperature,
+            length_normalization=length_normalization,
+            bias=evidence.bias,
+        )
+
+    @torch.no_grad()
+    def best_path(self, pictures: UInt8[Tensor, "b c h w"]) -> Int[Tensor, "b"]:
+        """See `best_path_of_cells`."""
+        return self.best_path_of_cells(self.encoder(pictures))
+
+    @torch.no_grad()
+    def best_path_of_cells(self, cells: Float[Tensor, "b cells d"] | Evidence) -> Int[Tensor, "b"]:
+        """Index of the path that a beam of one finds: cheap, for model selection."""
+        return self.search_cells(cells, beam=1).path[:, 0]
+
+    def head(self) -> nn.Module:
+        """What is trained beside the encoder."""
+        parts = [part for part in (self.decoder, self.path_head, self.title_head) if part is not None]
+        return parts[0] if len(parts) == 1 else nn.ModuleList(parts)
+
+    def _vocabulary_loss(
+        self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "b t cells"], Bool[Tensor, "b t"]]:
+        """Loss, summed over tokens; attention of each step; which steps the path has."""
+        targets = self.targets[paths]  # (b, t)
+        readout, attention = self.decoder(cells, _inputs(targets))
+        logits = self.decoder.logits(readout)  # (b, t, v): one product for all steps
+        loss = nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(),
+            targets.flatten(),
+            ignore_index=PAD,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
+        return loss, attention, targets != PAD
+
+    def _children_loss(
+        self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "b t cells"], Bool[Tensor, "b t"]]:
+        """As `_vocabulary_loss`; without the END of leaves, so with a step less."""
+        routes, trie = self.routes[paths], self._trie(cells.device, constrained=True)
+        node, child = routes[:, :-1], routes[:, 1:]  # (b, t)
+        readout, attention = self.decoder(cells, _inputs(self.targets[paths][:, :-1]))
+        writing = child >= 0
+        choosing = writing & (trie.first[node + 1] - trie.first[node] > 1)
+        node, child = node[choosing], child[choosing]  # (n,)
+        edge, valid = trie.edges(node, max(trie.fan_out))  # (n, f)
+        (logits,) = self.decoder.logits_of(readout[choosing][None], trie.token[edge], valid)  # (n, f)
+        if self.edge_log_priors is not None:
+            logits = logits + self.edge_log_priors[edge]
+        right = child - 1 - trie.first[node]  # which of its node's edges leads to the child
+        loss = nn.functional.cross_entropy(logits.float(), right, reduction="sum")
+        if self.label_smoothing:  # torch's own would spread over places that are no candidates, too
+            log_p = logits.float().log_softmax(dim=1).masked_fill(~valid, 0)
+            even = -(log_p.sum(dim=1) / valid.sum(dim=1)).sum()
+            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
+        return loss, attention, writing
+
+    def _counted(self) -> Int[Tensor, "paths"]:
+        if self.architecture.normalize == "vocabulary":
+            return (self.targets != PAD).sum(dim=1)
+        trie = self._trie(self.routes.device, constrained=True)
+        node, child = self.routes[:, :-1], self.routes[:, 1:]  # (paths, t)
+        return ((child >= 0) & (trie.first[node + 1] - trie.first[node] > 1)).sum(dim=1)
+
+    def _trie(self, device: torch.device, *, constrained: bool) -> DeviceTrie:
+        if (constrained, device) not in self._tries:
+            taxonomy = self.taxonomy
+            self._tries[constrained, device] = (
+                DeviceTrie.of(taxonomy.trie, device)
+                if constrained
+                else DeviceTrie.free(len(taxonomy.tokens), taxonomy.depth + 1, device)
+            )
+        return self._tries[constrained, device]
+
+
+Model = Categorizer | Classifier
+
+
+def reads_titles(model: Model) -> bool:
+    """Whether ``model`` answers from titles, too."""
+    return isinstance(model, Categorizer) and model.title_head is not None
+
+
+def _inputs(targets: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+    """What stands before each of ``targets``."""
+    return torch.cat([torch.full_like(targets[:, :1], START), targets[:, :-1]], dim=1)

@@ -1,0 +1,190 @@
+"""The attention decoder: feature cells and the tokens so far to what the next token depends on, and its logits.
+
+"Show, Attend and Tell" (Xu et al. 2015, arXiv 1502.03044) as the Atlas paper uses it: soft attention over the
+cells (4.2), the gate beta (4.2.1), an LSTM cell over [embedding, attended]. What is attended may also reach the
+logits directly, beside what the LSTM made of it (the deep output layer, eq. 7): the model then learns in fewer epochs.
+
+Knows nothing of taxonomies: which tokens make sense where is the search's concern.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from atlas_model.model.teacher_forcing import TeacherForcing
+
+FEW_TOKENS = 1024  # up to so many, the logits of all cost less than picking the rows of some
+CACHED_FLOATS = 2**18  # numbers of the attention's energies at once (1 MiB), so that they never leave the CPU's cache
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the decoder keeps of a picture: its cells, and their projection, computed once."""
+
+    cells: Float[Tensor, "b cells d"]
+    projected: Float[Tensor, "b cells a"]
+
+
+@dataclass(frozen=True)
+class State:
+    """The LSTM's state for ``k`` hypotheses a picture."""
+
+    hidden: Float[Tensor, "b k h"]
+    cell: Float[Tensor, "b k h"]
+
+    def at(self, index: Int[Tensor, "b k2"]) -> "State":
+        """The states of the hypotheses ``index``."""
+        wide = index.unsqueeze(-1).expand(-1, -1, self.hidden.shape[-1])
+        return State(self.hidden.gather(1, wide), self.cell.gather(1, wide))
+
+
+class AttentionDecoder(nn.Module):
+    """Writes a category path, one level name a step.
+
+    Shape legend: b pictures, k hypotheses a picture, t steps, v tokens, d features a cell, a attention size,
+    h hidden size, f candidates for the next token.
+
+    Args:
+        vocabulary: number of tokens, v.
+        cell_features: d.
+        attention_size: a (512 in the paper).
+        embedding_size: of a token (512 in the paper).
+        hidden_size: h (512 in the paper).
+        dropout: before the output layer, share of features (.5 in the paper).
+        deep_output: whether logits see the attended cells beside the hidden state (the Atlas paper's do not).
+        feature_dropout: share of the cells' features that are left out in training, the same in all cells of an image.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        *,
+        cell_features: int,
+        attention_size: int,
+        embedding_size: int,
+        hidden_size: int,
+        dropout: float,
+        deep_output: bool = False,
+        feature_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.feature_dropout = nn.Dropout1d(feature_dropout)
+        self.project_cells = nn.Linear(cell_features, attention_size)
+        self.project_hidden = nn.Linear(hidden_size, attention_size)
+        self.score = nn.Linear(attention_size, 1)
+        self.embedding = nn.Embedding(vocabulary, embedding_size)
+        self.gate = nn.Linear(hidden_size, cell_features)  # f_beta
+        self.lstm = nn.LSTMCell(embedding_size + cell_features, hidden_size)
+        self.first_hidden = nn.Linear(cell_features, hidden_size)
+        self.first_cell = nn.Linear(cell_features, hidden_size)
+        self.dropout = nn.Dropout(dropout)
+        self.read_attended = nn.Linear(cell_features, hidden_size, bias=False) if deep_output else None
+        self.output = nn.Linear(hidden_size, vocabulary)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+
+    def start(self, cells: Float[Tensor, "b cells d"]) -> tuple[Memory, State]:
+        """Read the pictures: memory for all steps, and the state of one hypothesis each."""
+        mean = cells.mean(dim=1, keepdim=True)  # (b, 1, d)
+        return Memory(cells, self.project_cells(cells)), State(self.first_hidden(mean), self.first_cell(mean))
+
+    def step(
+        self, memory: Memory, state: State, tokens: Int[Tensor, "b k"]
+    ) -> tuple[State, Float[Tensor, "b k cells"]]:
+        """One step: the new state, and the attention (sums to one over the cells)."""
+        return self._step(memory, state, self.embedding(tokens))
+
+    def forward(
+        self, cells: Float[Tensor, "b cells d"], tokens: Int[Tensor, "b t"]
+    ) -> tuple[Float[Tensor, "b t h"], Float[Tensor, "b t cells"]]:
+        """Teacher forcing: `readout` and attention of each step, given the ``tokens`` that come before it."""
+        if self.training and self.feature_dropout.p:
+            cells = self.feature_dropout(cells.transpose(1, 2)).transpose(1, 2)
+        embedded = self.embedding(tokens)  # (b, t, e)
+        if cells.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            states, attention = self._all_steps(cells, embedded)
+            return self.readout(cells, states, attention), attention
+        memory, state = self.start(cells)
+        hidden, attentions = [], []
+        for step in range(tokens.shape[1]):
+            state, attention = self._step(memory, state, embedded[:, step, None])
+            hidden.append(state.hidden)
+            attentions.append(attention)
+        attention = torch.cat(attentions, dim=1)
+        return self.readout(cells, torch.cat(hidden, dim=1), attention), attention
+
+    def readout(
+        self, cells: Float[Tensor, "b cells d"], hidden: Float[Tensor, "b k h"], attention: Float[Tensor, "b k cells"]
+    ) -> Float[Tensor, "b k h"]:
+        """What the next token's logits are computed from, given the hidden state and the attention of a step."""
+        if self.read_attended is None:
+            return hidden
+        readout: Tensor = hidden + self.read_attended(attention @ cells)
+        return readout
+
+    def logits(self, readout: Float[Tensor, "b n h"]) -> Float[Tensor, "b n v"]:
+        """Of every token, as the next one."""
+        logits: Tensor = self.output(self.dropout(readout))
+        return logits
+
+    def logits_of(
+        self, readout: Float[Tensor, "b n h"], tokens: Int[Tensor, "n f"], valid: Bool[Tensor, "n f"]
+    ) -> Float[Tensor, "b n f"]:
+        """Of the ``tokens`` alone; -inf where not ``valid``. What it costs depends on these, not on the vocabulary."""
+        if self.output.out_features <= FEW_TOKENS:
+            logits = self.logits(readout)  # (b, n, v)
+            return logits.gather(2, tokens.expand(len(readout), -1, -1)).masked_fill(~valid, -torch.inf)
+        row, column = valid.nonzero(as_tuple=True)  # (e,): few of the places are real where one node is very wide
+        token = tokens[row, column]
+        weight = nn.functional.embedding(token, self.output.weight)  # (e, h)
+        found = (self.dropout(readout)[:, row] * weight).sum(dim=-1) + self.output.bias[token]  # (b, e)
+        padded: Tensor = found.new_full((*readout.shape[:2], tokens.shape[1]), -torch.inf)
+        padded[:, row, column] = found
+        return padded
+
+    def _all_steps(
+        self, cells: Float[Tensor, "b cells d"], embedded: Float[Tensor, "b t e"]
+    ) -> tuple[Float[Tensor, "b t h"], Float[Tensor, "b t cells"]]:
+        of_token, of_attended = self.lstm.weight_ih.split_with_sizes((embedded.shape[-1], cells.shape[-1]), dim=1)
+        query_bias = self.project_cells.bias + self.project_hidden.bias
+        lstm_bias = self.lstm.bias_ih + self.lstm.bias_hh
+        hidden, attention = TeacherForcing.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            cells,
+            nn.functional.linear(embedded, of_token),
+            self.project_cells.weight,
+            torch.cat([self.first_hidden.weight, self.first_cell.weight]),
+            torch.cat([self.first_hidden.bias, self.first_cell.bias]),
+            torch.cat([self.project_hidden.weight, self.gate.weight, self.lstm.weight_hh]),
+            torch.cat([query_bias, self.gate.bias, lstm_bias]),
+            of_attended,
+            self.score.weight[0],
+        )
+        return hidden, attention
+
+    def _step(
+        self, memory: Memory, state: State, embedded: Float[Tensor, "b k e"]
+    ) -> tuple[State, Float[Tensor, "b k cells"]]:
+        b, k, _ = embedded.shape
+        query = self.project_hidden(state.hidden)  # (b, k, a)
+        attention = self._energy(memory.projected, query).softmax(dim=-1)  # (b, k, cells), range [0, 1]
+        gate = torch.sigmoid(self.gate(state.hidden))  # (b, k, d), range (0, 1)
+        x = torch.cat([embedded, gate * (attention @ memory.cells)], dim=-1).flatten(0, 1)  # (b * k, e + d)
+        hidden, cell = self.lstm(x, (state.hidden.flatten(0, 1), state.cell.flatten(0, 1)))
+        return State(hidden.view(b, k, -1), cell.view(b, k, -1)), attention
+
+    def _energy(
+        self, projected: Float[Tensor, "b cells a"], query: Float[Tensor, "b k a"]
+    ) -> Float[Tensor, "b k cells"]:
+        if torch.is_grad_enabled() or projected.device.type != "cpu":
+            energy: Tensor = self.score(torch.relu_(projected.unsqueeze(1) + query.unsqueeze(2))).squeeze(-1)
+            return energy
+        # The same but for what is equal in all cells, which the softmax takes away: relu(p + q) = max(p, -q) + q.
+        b, k, _ = query.shape
+        energy = projected.new_empty(b, k, projected.shape[1])
+        pictures = max(1, CACHED_FLOATS // (k * projected[0].numel()))
+        for start in range(0, b, pictures):
+            block = slice(start, start + pictures)
+            larger = torch.maximum(projected[block].unsqueeze(1), -query[block].unsqueeze(2))  # (., k, cells, a)
+            energy[block] = larger @ self.score.weight[0]
+        return energy

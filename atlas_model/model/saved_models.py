@@ -1,0 +1,94 @@
+"""The two models that Atlas trains, in folders: weights, and all that is needed to build the model again."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atlas_model.core.checkpoint import fill, load_model, save_model
+from atlas_model.core.errors import CheckpointError, InputError
+from atlas_model.data.images import Preprocessing
+from atlas_model.model.architecture import Architecture, check_architecture, check_images
+from atlas_model.model.categorizer import Categorizer, Model, reads_titles
+from atlas_model.model.classifier import Classifier
+from atlas_model.model.evidence import TitleWeights
+from atlas_model.taxonomy.tree import Taxonomy
+
+
+def save(
+    model: Model,
+    folder: Path,
+    preprocessing: Preprocessing,
+    *,
+    params: dict[str, Any],
+    metrics: dict[str, Any],
+    guarantees: dict[str, Any] | None = None,
+) -> None:
+    """Write weights and description to ``folder``, whole or not at all.
+
+    Args:
+        model: what was trained.
+        folder: replaced if it is there.
+        preprocessing: of the pictures that it was trained on.
+        params: how it was trained, for people; not needed to load it.
+        metrics: what it reached, likewise.
+        guarantees: which accuracies it can promise, as of `guarantees.Guarantees`; None where nobody has looked.
+    """
+    description = {
+        "kind": model.kind,
+        "architecture": asdict(model.architecture),
+        "taxonomy": model.taxonomy.to_json(),
+        "temperature": model.temperature,
+        "preprocessing": preprocessing.to_json(),
+        "params": params,
+        "metrics": metrics,
+        **({} if guarantees is None else {"guarantees": guarantees}),
+    }
+    if isinstance(model, Categorizer) and reads_titles(model):
+        description["title_weights"] = model.title_weights.to_json()
+    save_model(folder, model.state_dict(), description)
+
+
+def load_categorizer(folder: Path, device: torch.device) -> tuple[Categorizer, Preprocessing]:
+    """The sequence model in ``folder``, in evaluation mode.
+
+    Raises:
+        CheckpointError: it is not one, or its weights do not fit its description.
+    """
+    model, preprocessing = _load(Categorizer, folder, device)
+    assert isinstance(model, Categorizer)
+    return model, preprocessing
+
+
+def load_classifier(folder: Path, device: torch.device) -> tuple[Classifier, Preprocessing]:
+    """The baseline in ``folder``, in evaluation mode; raises as `load_categorizer`."""
+    model, preprocessing = _load(Classifier, folder, device)
+    assert isinstance(model, Classifier)
+    return model, preprocessing
+
+
+def _load(
+    model_class: type[Categorizer] | type[Classifier], folder: Path, device: torch.device
+) -> tuple[Model, Preprocessing]:
+    tensors, description = load_model(folder, model_class.kind)
+    try:
+        taxonomy = Taxonomy.from_json(description["taxonomy"], source=f"{folder}: taxonomy")
+        architecture = Architecture(**description["architecture"])
+        check_architecture(architecture)
+        model = model_class(architecture, taxonomy)
+        model.temperature = _temperature(description.get("temperature", 1.0))
+        if isinstance(model, Categorizer) and reads_titles(model):
+            model.title_weights = TitleWeights.from_json(description["title_weights"])
+        preprocessing = Preprocessing(**description["preprocessing"])
+        check_images(architecture, preprocessing, model.encoder.in_channels)
+    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, InputError) as error:
+        raise CheckpointError(f"{folder}: its description is not one of a {model_class.kind}: {error}") from error
+    fill(model, tensors, folder)
+    return model.to(device).eval(), preprocessing
+
+
+def _temperature(value: Any) -> float:
+    temperature = float(value)
+    assert 0 < temperature < float("inf"), temperature
+    return temperature

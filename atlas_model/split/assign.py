@@ -1,0 +1,245 @@
+"""What becomes of each picture of each product: a place in train, val or test, or a reason why not.
+
+The rules, in this order: a picture is left out when
+ 1. it was not fetched (the fetch's status), or the stage zoom does not keep it (that one's reason);
+ 2. its product's category is not in the taxonomy: ``not_in_taxonomy``;
+ 3. products of different categories show it: ``label_conflict``, for all of them;
+ 4. too many products show it, or one that it nearly is: ``shared_image``. A size chart or a placeholder says nothing of
+    a product, and would tie a whole category together;
+ 5. it stands at an earlier product or place already: ``duplicate``; every picture is stored once;
+ 6. its category has too few products and such ones are dropped: ``rare_category``.
+Products that `grouping` keeps together go to one split: to train where a category among them is rare and such
+ones are for train; else, if hints are respected, to the most guarded split that a hint among them names (test
+before val before train); else to the split that a seeded hash of the group's key gives. So a product stays where
+it is when the catalogue grows, unless a newcomer joins its group as the new key. At last
+ 7. a picture with a near-duplicate in a more guarded split is left out: ``near_duplicate_of_test`` (or ``_val``).
+
+Knows nothing of files, nor of pictures beyond their hashes. That nothing leaks is counted by `leaks`.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from atlas_model.core.errors import InputError
+from atlas_model.split.grouping import group_products, near_any
+from atlas_model.split.names import NAMES, SPLITS, split_named
+from atlas_model.taxonomy.tree import CategoryPath
+
+MAX_PRODUCTS = 10  # that show one image, unless the caller says otherwise
+MAX_TOLD = 5  # names in a message
+
+
+@dataclass(frozen=True)
+class Product:
+    """What splitting needs to know of a product."""
+
+    product_id: str
+    category: CategoryPath
+    split_hint: str | None = None
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A picture of a product; sort by (product_id, position)."""
+
+    product_id: str
+    image_id: str | None  # None unless status is ok
+    status: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """The verdict of the stage zoom on a picture."""
+
+    keep: bool
+    reason: str
+    phash: int | None
+
+
+def split_refs(
+    refs: Sequence[Ref],
+    products: Mapping[str, Product],
+    scores: Mapping[str, Score],
+    *,
+    allowed: Container[CategoryPath],
+    val_share: float,
+    test_share: float,
+    min_products: int,
+    rare: Literal["drop", "train"],
+    near_duplicate_distance: int,
+    respect_hint: bool,
+    seed: int,
+    max_products_per_image: int = MAX_PRODUCTS,
+) -> list[str]:
+    """Decide on every ref.
+
+    Args:
+        refs: sorted by (product_id, position).
+        products: by product_id; has all of the refs' products.
+        scores: by image_id; has all pictures that were fetched.
+        allowed: the taxonomy's paths.
+        val_share: of the groups, on average.
+        test_share: likewise.
+        min_products: a category with fewer products that have a picture left is rare.
+        rare: what becomes of those.
+        near_duplicate_distance: in bits of the perceptual hash.
+        respect_hint: whether products' split hints are followed.
+        seed: of the hash that assigns groups.
+        max_products_per_image: an image that more products show is left out.
+
+    Returns:
+        For each ref one of SPLITS, or the reason why it is left out.
+
+    Raises:
+        InputError: hints are respected, and one names no split.
+    """
+    hint_of = _hints(products.values()) if respect_hint else {}
+    outcomes: list[str | None] = [_unusable(ref, products, scores, allowed) for ref in refs]
+    _leave_out_conflicts(refs, products, outcomes)
+    _leave_out_shared(refs, scores, outcomes, max_products_per_image, near_duplicate_distance)
+    _leave_out_repeats(refs, outcomes)
+    rare_categories = _rare_categories(refs, products, outcomes, min_products)
+    if rare == "drop":
+        for index, ref in enumerate(refs):
+            if outcomes[index] in (None, "duplicate") and products[ref.product_id].category in rare_categories:
+                outcomes[index] = "rare_category"
+
+    key_of = _group(refs, scores, outcomes, near_duplicate_distance)
+    members: defaultdict[str, list[Product]] = defaultdict(list)
+    for product_id, key in key_of.items():
+        members[key].append(products[product_id])
+    split_of = {}
+    for key, group in members.items():
+        hints = {hint_of[product.product_id] for product in group if product.product_id in hint_of}
+        if any(product.category in rare_categories for product in group):
+            split_of[key] = "train"
+        elif hints:
+            split_of[key] = max(hints, key=SPLITS.index)
+        else:
+            split_of[key] = assign(key, val_share=val_share, test_share=test_share, seed=seed)
+    for index in _undecided(outcomes):
+        outcomes[index] = split_of[key_of[refs[index].product_id]]
+    _leave_out_near_duplicates(refs, scores, outcomes, near_duplicate_distance)
+    return [str(outcome) for outcome in outcomes]
+
+
+def _hints(products: Iterable[Product]) -> dict[str, str]:
+    """The splits that products name, by product_id; an empty text names none."""
+    hinted = [(product.product_id, product.split_hint or "") for product in products]
+    named = {product_id: split_named(hint) for product_id, hint in hinted if hint.strip()}
+    unknown = Counter(hint for product_id, hint in hinted if product_id in named and named[product_id] is None)
+    if unknown:
+        told = ", ".join(f"{hint!r} ({count} products)" for hint, count in unknown.most_common(MAX_TOLD))
+        usual = "; ".join(f"{split}: {', '.join(names)}" for split, names in NAMES.items())
+        raise InputError(
+            f"split.respect_hint: expected names of splits ({usual}), got {told}{', ...' * (len(unknown) > MAX_TOLD)}. "
+            "Rename them, leave them empty for products that may go anywhere, or say split.respect_hint: false"
+        )
+    return {product_id: split for product_id, split in named.items() if split is not None}
+
+
+def assign(key: str, *, val_share: float, test_share: float, seed: int) -> str:
+    """The split of the group named ``key``: a hash of it and of ``seed``, as a number in [0, 1), says so."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8, salt=seed.to_bytes(8, "big")).digest()
+    drawn = int.from_bytes(digest, "big") / 2**64
+    if drawn < test_share:
+        return "test"
+    return "val" if drawn < test_share + val_share else "train"
+
+
+def _unusable(
+    ref: Ref, products: Mapping[str, Product], scores: Mapping[str, Score], allowed: Container[CategoryPath]
+) -> str | None:
+    if ref.image_id is None:
+        return ref.status
+    if not scores[ref.image_id].keep:
+        return scores[ref.image_id].reason
+    return None if products[ref.product_id].category in allowed else "not_in_taxonomy"
+
+
+def _undecided(outcomes: Sequence[str | None]) -> list[int]:
+    return [index for index, outcome in enumerate(outcomes) if outcome is None]
+
+
+def _leave_out_conflicts(refs: Sequence[Ref], products: Mapping[str, Product], outcomes: list[str | None]) -> None:
+    categories: defaultdict[str | None, set[CategoryPath]] = defaultdict(set)
+    for index in _undecided(outcomes):
+        categories[refs[index].image_id].add(products[refs[index].product_id].category)
+    for index in _undecided(outcomes):
+        if len(categories[refs[index].image_id]) > 1:
+            outcomes[index] = "label_conflict"
+
+
+def _leave_out_shared(
+    refs: Sequence[Ref], scores: Mapping[str, Score], outcomes: list[str | None], most: int, distance: int
+) -> None:
+    shown_by: defaultdict[str, set[str]] = defaultdict(set)
+    for ref in refs:
+        if ref.image_id is not None and scores[ref.image_id].keep:
+            shown_by[ref.image_id].add(ref.product_id)
+    shared = {image_id for image_id, its_products in shown_by.items() if len(its_products) > most}
+    if not shared:
+        return
+    image_ids = sorted(shown_by)
+    marked = np.array([image_id in shared for image_id in image_ids], dtype=bool)
+    near = near_any(_hashes(image_ids, scores), marked, distance)
+    left_out = {image_id for image_id, is_near in zip(image_ids, near.tolist(), strict=True) if is_near}
+    for index in _undecided(outcomes):
+        if refs[index].image_id in left_out:
+            outcomes[index] = "shared_image"
+
+
+def _leave_out_repeats(refs: Sequence[Ref], outcomes: list[str | None]) -> None:
+    met: set[str | None] = set()
+    for index in _undecided(outcomes):
+        if refs[index].image_id in met:
+            outcomes[index] = "duplicate"
+        met.add(refs[index].image_id)
+
+
+def _rare_categories(
+    refs: Sequence[Ref], products: Mapping[str, Product], outcomes: Sequence[str | None], min_products: int
+) -> set[CategoryPath]:
+    with_picture = {refs[index].product_id for index in _undecided(outcomes)}
+    counts = Counter(products[product_id].category for product_id in with_picture)
+    return {category for category, count in counts.items() if count < min_products}
+
+
+def _group(
+    refs: Sequence[Ref], scores: Mapping[str, Score], outcomes: Sequence[str | None], distance: int
+) -> dict[str, str]:
+    """For each product that has or shares a picture that is left: the product_id that is its group's key."""
+    showing = [ref for ref, outcome in zip(refs, outcomes, strict=True) if outcome in (None, "duplicate")]
+    product_ids = sorted({ref.product_id for ref in showing})
+    image_ids = sorted({ref.image_id for ref in showing if ref.image_id is not None})
+    product_index = {product_id: index for index, product_id in enumerate(product_ids)}
+    image_index = {image_id: index for index, image_id in enumerate(image_ids)}
+    group_of = group_products(
+        product=np.array([product_index[ref.product_id] for ref in showing], dtype=np.int64),
+        picture=np.array([image_index[str(ref.image_id)] for ref in showing], dtype=np.int64),
+        hashes=_hashes(image_ids, scores),
+        distance=distance,
+    )
+    return {product_ids[product]: product_ids[key] for product, key in group_of.items()}
+
+
+def _leave_out_near_duplicates(
+    refs: Sequence[Ref], scores: Mapping[str, Score], outcomes: list[str | None], distance: int
+) -> None:
+    for guarded in ("test", "val"):
+        lesser = SPLITS[: SPLITS.index(guarded)]
+        stored = [index for index, outcome in enumerate(outcomes) if outcome in (guarded, *lesser)]
+        hashes = _hashes((str(refs[index].image_id) for index in stored), scores)
+        in_guarded = np.array([outcomes[index] == guarded for index in stored], dtype=bool)
+        near = near_any(hashes, in_guarded, distance)
+        for index in np.array(stored, dtype=np.int64)[near & ~in_guarded].tolist():
+            outcomes[index] = f"near_duplicate_of_{guarded}"
+
+
+def _hashes(image_ids: Iterable[str], scores: Mapping[str, Score]) -> np.ndarray:
+    return np.array([scores[image_id].phash for image_id in image_ids], dtype=np.uint64)

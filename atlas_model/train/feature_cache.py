@@ -1,0 +1,228 @@
+"""What the frozen blocks of an encoder make of a split's images: computed once, kept on disk, read instead of images.
+
+Each image may have several views: the image itself, then augmented ones, drawn once. An epoch takes one of them at
+random for each image, so that it costs the trained blocks alone.
+
+A cache is one array in half precision, named after all that it depends on: the code and weights of the frozen blocks,
+the preprocessing, the pixels, the augmentation and its seed; so a changed split or weight file never reads an old one.
+It grows row by row under another name: a run that was killed resumes after its last whole row. A split has one cache:
+making a new one removes the old.
+
+Knows nothing of what the activations are for.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from atlas_model.core.errors import AtlasError
+from atlas_model.core.files import sync_directory, write_json
+from atlas_model.core.progress import Progress
+from atlas_model.data import augmentation as augmentation_module
+from atlas_model.data.augmentation import Augmentation, view
+from atlas_model.data.dataset import Split, forget_pages, npy_header, to_device
+from atlas_model.encoders import efficientnet_lite as efficientnet_lite_module
+from atlas_model.encoders import encoder as encoder_module
+from atlas_model.encoders.encoder import Encoder, folded
+
+HALF = np.dtype(np.float16)
+ENCODED = 16  # views at once: a CPU's cache holds what a few make, and so is memory bounded
+ENCODED_ON_GPU = 256
+CODE = (augmentation_module, efficientnet_lite_module, encoder_module)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """A split as the frozen blocks of an encoder see it."""
+
+    split: Split
+    file: Path  # rows of views of `shape`, half precision, after a header of numpy's
+    header_bytes: int
+    views: int  # of each image; the first is the image as it is
+    shape: tuple[int, ...]  # of one view's activations
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    @property
+    def paths(self) -> Int[np.ndarray, "n"]:
+        """Indices of the right paths."""
+        return self.split.paths
+
+    @property
+    def titles(self) -> Sequence[str]:
+        """As of the `Split`."""
+        return self.split.titles
+
+    def of(
+        self, rows: Int[np.ndarray, "b"], device: torch.device, views: Int[np.ndarray, "b"] | None = None
+    ) -> Float[Tensor, "b ..."]:
+        """Of ``rows``, in single precision; of the first view, or of those that ``views`` names.
+
+        The file is read, not mapped: mapped pages would count as memory of this process.
+        """
+        size = HALF.itemsize * prod(self.shape)
+        places = rows * self.views + (0 if views is None else views)
+        array = np.empty((len(rows), *self.shape), HALF)
+        with self.file.open("rb", buffering=0) as file:
+            for place, target in zip(places.tolist(), array, strict=True):
+                read = os.preadv(file.fileno(), [target.data], self.header_bytes + place * size)
+                if read != size:
+                    raise AtlasError(f"{self.file}: expected {size} bytes of row {place}, got {read}. Delete the file")
+        tensor = to_device(array, device).float()
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def load_activations(
+    encoder: Encoder,
+    split: Split,
+    cache: Path,
+    *,
+    device: torch.device,
+    views: int = 1,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+) -> Activations:
+    """The activations of ``split``, from ``cache`` as far as they are there.
+
+    Args:
+        encoder: its frozen blocks (`Encoder.freeze_before`) are run.
+        split: the images.
+        cache: folder; its caches of the same split (by name) with another encoder or other images are removed.
+        device: where.
+        views: of each image; more than one needs an ``augmentation``.
+        augmentation: what the views after the first are drawn from.
+        seed: of these draws.
+
+    Raises:
+        AtlasError: there is no room for them, or a number is too large for half precision.
+    """
+    key = _key(encoder, split, repr((views, seed, augmentation) if views > 1 else 1))
+    path = cache / f"{split.name}-{key}.npy"
+    if not path.exists():
+        with torch.inference_mode():
+            shape = tuple(encoder.to(device).eval().activations(split.pictures(np.arange(1), device)).shape[1:])
+        header = npy_header(HALF, (len(split), views, *shape))
+        cache.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        for old in cache.glob(f"{split.name}-*"):
+            if old != part:
+                old.unlink()
+        rows = max(1, (ENCODED if device.type == "cpu" else ENCODED_ON_GPU) // views)
+        try:
+            _write(encoder, split, part, header, shape, views, augmentation, seed, rows=rows, device=device)
+        except OSError as error:
+            raise AtlasError(
+                f"{part}: the activations of {len(split)} images could not be written: {error}. Make room there "
+                f"({len(split) * views * prod(shape) * HALF.itemsize / 1e9:.1f} GB in all) and run it again (it "
+                "resumes where it stopped), or lower train.views."
+            ) from error
+        part.replace(path)
+        sync_directory(cache)
+    kept = np.load(path, mmap_mode="r", allow_pickle=False)
+    return Activations(split, path, kept.offset, views, kept.shape[2:])
+
+
+def forward_seconds(cache: Path, split: str) -> float | None:
+    """Wall time that the frozen blocks took for one view of one image when the cache of a split was made.
+
+    It leaves out augmentation, reading and writing.
+
+    Args:
+        cache: folder, as of `load_activations`.
+        split: its name.
+
+    Returns:
+        Seconds; None where there is no cache, or its timing is not known.
+    """
+    for path in cache.glob(f"{split}-*.json"):
+        seconds: float = json.loads(path.read_text(encoding="utf-8"))["forward_seconds"]
+        return seconds
+    return None
+
+
+@torch.inference_mode()
+def _write(  # noqa: PLR0917 - of one caller
+    encoder: Encoder,
+    split: Split,
+    part: Path,
+    header: bytes,
+    shape: tuple[int, ...],
+    views: int,
+    augmentation: Augmentation | None,
+    seed: int,
+    *,
+    rows: int,
+    device: torch.device,
+) -> None:
+    """Bring ``part`` to its full length: the header, then one row an image."""
+    row_bytes = HALF.itemsize * views * prod(shape)
+    frozen = folded(encoder).to(device)
+    forward_s, forwarded = 0.0, 0
+    with part.open("ab") as file, Progress(f"activations {split.name}", len(split), "images") as progress:
+        done = (file.tell() - len(header)) // row_bytes
+        if done < 0:
+            done = 0
+            file.truncate(0)
+            file.write(header)
+        file.truncate(len(header) + done * row_bytes)
+        progress.advance(done)
+        for start in range(done, len(split), rows):
+            some = np.arange(start, min(start + rows, len(split)))
+            images = split.pictures(some, device)
+            pairs = zip(some.tolist(), images, strict=True)
+            seen = torch.stack([_views(image, row, views, augmentation, seed) for row, image in pairs])
+            seen = seen.flatten(0, 1)
+            started = time.perf_counter()
+            found = frozen.activations(seen).half().cpu()
+            forward_s, forwarded = forward_s + time.perf_counter() - started, forwarded + len(seen)
+            if not found.isfinite().all():
+                raise AtlasError(
+                    f"activations: the encoder's numbers do not fit half precision (rows {some[0]}-{some[-1]} of "
+                    f"{split.name}). Train from an earlier block (train.fine_tune_from), or take other weights."
+                )
+            file.write(found.contiguous().numpy().tobytes())
+            forget_pages(split.pixels)
+            progress.advance(len(some))
+        file.flush()
+        os.fsync(file.fileno())
+    if forwarded:  # else all rows were there, of a run that was killed just before it could say so
+        write_json(part.with_suffix(".json"), {"forward_seconds": forward_s / forwarded})
+
+
+def _views(image: Tensor, row: int, views: int, augmentation: Augmentation | None, seed: int) -> Tensor:
+    others = []
+    for number in range(1, views):
+        assert augmentation is not None
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + row) * 1_009 + number)
+        others.append(view(image, augmentation, generator, mirrored=number == 1 and augmentation.flip))
+    return torch.stack([image, *others])
+
+
+def _key(encoder: Encoder, split: Split, views: str) -> str:
+    code = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in CODE]
+    blocks: list[nn.Module] = list(encoder.trunk)[: encoder.frozen_blocks]
+    digest = hashlib.sha256(
+        repr((code, torch.__version__, blocks, split.preprocessing, split.pixels.shape, views)).encode()
+    )
+    tensors = {"mean": encoder.mean, "std": encoder.std}
+    for index, block in enumerate(blocks):
+        for name, tensor in (dict(block.named_buffers()) | block.state_dict()).items():  # not all buffers are saved
+            tensors[f"{index}.{name}"] = tensor
+    for name, tensor in tensors.items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for start in range(0, len(split), 256):
+        digest.update(np.ascontiguousarray(split.pixels[start : start + 256]).data)
+        forget_pages(split.pixels)
+    return digest.hexdigest()[:32]

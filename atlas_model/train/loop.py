@@ -1,0 +1,388 @@
+"""The training loop: one model, two splits, a recipe; resumes after a kill, selects on validation path accuracy.
+
+Randomness of an epoch (order, augmentation, dropout) is a function of the seed and the epoch alone, and the
+learning rate one of the step alone, so a resumed run takes the very steps that an uninterrupted one takes. Several
+processes (`distributed`) take them together: each batch is drawn and augmented as by one, then shared out, and the
+parts' gradients add up to the whole's, whatever the parts' sizes. Only batch norm sees a difference: it normalises
+each part by itself, and its running statistics are averaged after each epoch.
+
+Knows nothing of what the model is (see `categorizer`: a loss, a best path, a head), of parameters files, or of who
+plots the records it hands out.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from atlas_model.core.errors import AtlasError
+from atlas_model.core.progress import Progress, say
+from atlas_model.data.augmentation import Augmentation, augment
+from atlas_model.data.dataset import ahead
+from atlas_model.data.titles import LabelWords, augmented
+from atlas_model.model.categorizer import Categorizer, Model, reads_titles
+from atlas_model.train import distributed
+from atlas_model.train.feature_cache import Activations
+from atlas_model.train.moving_average import MovingAverage
+from atlas_model.train.state import TrainingState, load_state, save_state
+from atlas_model.train.validation import Constraint, Examples, constraint_effect, path_accuracies
+
+CHECK_STEPS = 100  # steps between two looks at whether the weights are numbers: a GPU has to be waited for
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train."""
+
+    encoder_lr: float  # peak
+    decoder_lr: float  # peak, of everything that is not the encoder
+    weight_decay: float
+    warmup_share: float  # of all steps: linear from zero; then cosine to zero
+    clip_norm: float
+    batch_size: int  # in all processes together
+    accumulate: int  # batches whose gradients make one step of the optimizer
+    epochs: int
+    patience: int  # epochs without a better validation score (`select`) before training stops
+    fine_tune_from: str  # first trained block of the encoder, or all or none
+    seed: int
+    precision: Literal["float32", "bfloat16"]
+    flip: bool = False  # this and the next five as of `augmentation.Augmentation`
+    shift: int = 0
+    erase: float = 0.0
+    crop: float = 1.0
+    color: float = 0.0
+    randaugment: int = 0
+    views: int = 1  # of each image that a partly frozen encoder's activations are kept of
+    batch_norm: Literal["trained", "frozen"] = "trained"  # frozen: trained blocks keep the statistics of the weights
+    layer_decay: float = 1.0  # learning rate of a block, as a share of that of the block after it
+    head_epochs: int = 0  # first epochs, in which the encoder does not learn
+    ema: float = 0.0  # decay of the average of weights that is validated and kept; 0: the weights themselves
+    select: Literal["micro", "macro", "both"] = "micro"  # F on validation that chooses the epoch; both: their mean
+    min_steps: int = 0  # of the optimizer: with fewer in ``epochs``, there are more epochs
+    title_strip: float = 0.0  # this and the next as of `titles.augmented`, for models that read titles
+    title_drop: float = 0.0
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What is done to training images."""
+        return Augmentation(self.flip, self.shift, self.erase, self.crop, self.color, self.randaugment)
+
+    def for_images(self, count: int) -> "Recipe":
+        """The recipe with as many epochs for ``count`` images as `min_steps` asks for, and patience to match."""
+        steps = math.ceil(math.ceil(count / self.batch_size) / self.accumulate)  # an epoch
+        if steps * self.epochs >= self.min_steps:
+            return self
+        epochs = math.ceil(self.min_steps / steps)
+        return replace(self, epochs=epochs, patience=math.ceil(self.patience * epochs / self.epochs))
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What an epoch came to."""
+
+    epoch: int  # from 1
+    train_loss: float
+    val_accuracy: float  # share of exact paths
+    val_macro_f1: float  # mean over the categories of validation
+    # The same two of the titles alone; None of a model that reads none.
+    val_accuracy_of_title: float | None
+    val_macro_f1_of_title: float | None
+    lr: float  # of the head, at the epoch's last step
+    seconds: float
+    data_share: float  # of the time, spent waiting for pictures, read and augmented
+    # What the taxonomy's constraint does at this stage of training, or None (see `validation.Constraint`).
+    constrained_accuracy: float | None
+    free_accuracy: float | None
+    free_invalid: float | None
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> "EpochRecord":
+        """Undo `plain`."""
+        return cls(**plain)
+
+    @property
+    def plain(self) -> dict[str, float | int | None]:
+        """As a dictionary."""
+        return asdict(self)
+
+    def score(self, select: str) -> float:
+        """What the choice of the epoch goes by; see `Recipe.select`.
+
+        With titles it is the mean of the score of images alone and that of titles alone.
+        """
+        micro, macro = self.val_accuracy, self.val_macro_f1
+        if self.val_accuracy_of_title is not None and self.val_macro_f1_of_title is not None:
+            micro = (micro + self.val_accuracy_of_title) / 2
+            macro = (macro + self.val_macro_f1_of_title) / 2
+        return {"micro": micro, "macro": macro}.get(select, (micro + macro) / 2)
+
+
+def fit(
+    model: Model,
+    train: Examples,
+    val: Examples,
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    state_file: Path,
+    job: str,
+    on_epoch: Callable[[EpochRecord], None],
+) -> list[EpochRecord]:
+    """Train ``model`` in place; at the end it holds the weights of the best epoch, in evaluation mode.
+
+    Args:
+        model: freshly built, or anything of the same shape when ``state_file`` is there.
+        train: what it learns from: images, or the activations of its encoder's frozen blocks.
+        val: what selects the epoch.
+        recipe: how.
+        device: where.
+        state_file: work in progress, written after each epoch; the caller keys its name by all that matters.
+        job: name in progress lines.
+        on_epoch: called once per epoch in order, also for those of an earlier, interrupted run.
+
+    Raises:
+        AtlasError: the weights are no numbers any more, or there is no room for ``state_file``.
+    """
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs miss it
+    model.encoder.freeze_before(recipe.fine_tune_from, statistics=recipe.batch_norm == "frozen")
+    optimizer = _optimizer(model, recipe)
+    average = MovingAverage(model, recipe.ema) if recipe.ema else None
+    state = load_state(state_file, model, optimizer) or TrainingState(records=[], best=_weights(model), average={})
+    if average and state.average:
+        average.load(state.average)
+    records = [EpochRecord.of(record) for record in state.records]
+    if records:
+        say(f"{job}: resumes after epoch {len(records)} of {recipe.epochs}")
+    for record in records:
+        on_epoch(record)
+    while len(records) < recipe.epochs and not _out_of_patience(records, recipe):
+        record = _epoch(
+            model,
+            train,
+            val,
+            recipe,
+            optimizer=optimizer,
+            average=average,
+            device=device,
+            job=job,
+            epoch=len(records) + 1,
+        )
+        if record.score(recipe.select) > max((old.score(recipe.select) for old in records), default=-1.0):
+            with average.applied() if average else nullcontext():
+                state.best = _weights(model)
+        records.append(record)
+        state.records = [old.plain for old in records]
+        state.average = average.average if average else {}
+        if distributed.is_first():
+            save_state(state_file, model, optimizer, state)
+        on_epoch(record)
+    model.load_state_dict(state.best)
+    model.eval()
+    return records
+
+
+def best_record(records: list[EpochRecord], select: str = "micro") -> EpochRecord:
+    """The epoch whose weights `fit` keeps: the first of the best."""
+    return max(records, key=lambda record: record.score(select))
+
+
+def learning_rate_factor(step: int, total: int, warmup_share: float) -> float:
+    """Share of the peak learning rate at ``step`` of ``total``: linear warm-up, then half a cosine to zero."""
+    warmup = max(1, round(total * warmup_share))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def _epoch(
+    model: Model,
+    train: Examples,
+    val: Examples,
+    recipe: Recipe,
+    *,
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None,
+    device: torch.device,
+    job: str,
+    epoch: int,
+) -> EpochRecord:
+    started, waited = time.perf_counter(), 0.0
+    seed = recipe.seed * 1_000_003 + epoch
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed + 500_009 * distributed.rank())  # dropout
+    batches = list(_order(len(train), recipe.batch_size, generator))
+    steps = [batches[first : first + recipe.accumulate] for first in range(0, len(batches), recipe.accumulate)]
+    losses = torch.zeros(len(steps), device=device)
+    inputs = _inputs(train, batches, recipe, device=device, generator=generator)
+    titles = _titles(model, train, batches, recipe, seed)
+    model.train()
+    with Progress(job, len(train), "pictures", epoch=(epoch, recipe.epochs)) as progress:
+        for index, together in enumerate(steps):
+            of = torch.from_numpy(train.paths[np.concatenate(together)]).to(device)
+            for rows in together:
+                asked = time.perf_counter()
+                part, of_part = next(inputs), next(titles)
+                waited += time.perf_counter() - asked
+                if len(part):
+                    paths = torch.from_numpy(train.paths[distributed.share(rows)]).to(device)
+                    learns = epoch > recipe.head_epochs
+                    losses[index] += _backward(
+                        model, part, of_part, paths, of, precision=recipe.precision, encoder_learns=learns
+                    )
+            done = (epoch - 1) * len(steps) + index
+            _step(model, optimizer, recipe, learning_rate_factor(done, len(steps) * recipe.epochs, recipe.warmup_share))
+            if average:
+                average.update(done + 1)
+            progress.advance(len(of))
+            if index % CHECK_STEPS == 0 or index == len(steps) - 1:
+                _check_weights(model, job, epoch)
+        distributed.add_up([losses])
+        mean_loss = float(losses.mean())
+        distributed.average(_running_statistics(model))
+        seconds = time.perf_counter() - started
+        validated, constraint = [0.0] * (4 if reads_titles(model) else 2), None
+        if distributed.is_first():
+            with average.applied() if average else nullcontext():
+                validated = path_accuracies(model, val, recipe.batch_size, device)
+                constraint = constraint_effect(model, val, recipe.batch_size, device)
+        accuracy, macro_f1, *of_titles = map(distributed.from_first, validated)
+        progress.advance(0, loss=mean_loss, val_accuracy=accuracy)
+    return EpochRecord(
+        epoch=epoch,
+        train_loss=mean_loss,
+        val_accuracy=accuracy,
+        val_macro_f1=macro_f1,
+        val_accuracy_of_title=of_titles[0] if of_titles else None,
+        val_macro_f1_of_title=of_titles[1] if of_titles else None,
+        lr=optimizer.param_groups[-1]["lr"],
+        seconds=seconds,
+        data_share=waited / seconds,
+        **(asdict(constraint) if constraint else dict.fromkeys(Constraint.__dataclass_fields__)),
+    )
+
+
+def _inputs(
+    train: Examples,
+    batches: list[Int[np.ndarray, "_"]],
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    generator: torch.Generator,
+) -> Iterator[Tensor]:
+    """This process's part of each batch: augmented images, or the activations of a view of each."""
+    if isinstance(train, Activations):
+        views = [torch.randint(train.views, (len(rows),), generator=generator).numpy() for rows in batches]
+        shares = ((distributed.share(rows), distributed.share(of)) for rows, of in zip(batches, views, strict=True))
+        yield from ahead((train.of(rows, device, of) for rows, of in shares), device)
+        return
+    for images in ahead((train.pictures(rows, device) for rows in batches), device):
+        yield distributed.share(augment(images, generator, recipe.augmentation))
+
+
+def _titles(
+    model: Model, train: Examples, batches: list[Int[np.ndarray, "_"]], recipe: Recipe, seed: int
+) -> Iterator[list[str] | None]:
+    """This process's part of the titles of each batch, augmented; None for a model that reads none."""
+    if not reads_titles(model):
+        yield from itertools.repeat(None, len(batches))
+        return
+    generator = torch.Generator().manual_seed(seed + 250_007)  # of their own: images may be drawn ahead in a thread
+    words = LabelWords(model.taxonomy.names)
+    for rows in batches:
+        given = [train.titles[row] for row in rows]
+        yield distributed.share(augmented(given, words, generator, strip=recipe.title_strip, drop=recipe.title_drop))
+
+
+def _backward(
+    model: Model,
+    inputs: Tensor,
+    titles: list[str] | None,
+    paths: Int[Tensor, "b"],
+    of: Int[Tensor, "m"],
+    *,
+    precision: str,
+    encoder_learns: bool,
+) -> Float[Tensor, ""]:
+    """Add the gradients of a part of the images ``of`` a step; its part of the loss."""
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.set_grad_enabled(encoder_learns):
+            cells = model.encoder.cells(inputs) if inputs.is_floating_point() else model.encoder(inputs)
+        if isinstance(model, Categorizer):
+            loss = model.loss_of_cells(cells, paths, of, titles)
+        else:
+            loss = model.loss_of_cells(cells, paths, of)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return loss.detach()
+
+
+def _step(model: Model, optimizer: torch.optim.Optimizer, recipe: Recipe, lr_factor: float) -> None:
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    distributed.add_up_gradients(weights)
+    nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * lr_factor
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _check_weights(model: Model, job: str, epoch: int) -> None:
+    """Fail where training has come to an end already: a loss that is no number leaves no weight that is one."""
+    if not torch.stack([weight.isfinite().all() for weight in model.parameters()]).all():
+        raise AtlasError(
+            f"{job}: the weights grew beyond all numbers in epoch {epoch}. Lower train.encoder_lr and decoder_lr, or "
+            "take other train.weights."
+        )
+
+
+def _running_statistics(model: Model) -> list[Tensor]:
+    """Of the batch norms that learn them: those of frozen ones stay what they are, to the last bit."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
+    return [each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None]
+
+
+def _optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
+    groups = [*_encoder_groups(model, recipe), (list(model.head().parameters()), recipe.decoder_lr)]
+    trained = [
+        {"params": [parameter for parameter in parameters if parameter.requires_grad], "lr": lr, "peak": lr}
+        for parameters, lr in groups
+    ]
+    return torch.optim.AdamW(
+        [group for group in trained if group["params"]], weight_decay=recipe.weight_decay, fused=True
+    )
+
+
+def _encoder_groups(model: Model, recipe: Recipe) -> list[tuple[list[nn.Parameter], float]]:
+    """Blocks with their learning rates: the later a block, the more of it is about this task."""
+    if recipe.layer_decay == 1:
+        return [(list(model.encoder.parameters()), recipe.encoder_lr)]
+    blocks = list(model.encoder.trunk)
+    return [
+        (list(block.parameters()), recipe.encoder_lr * recipe.layer_decay ** (len(blocks) - 1 - index))
+        for index, block in enumerate(blocks)
+    ]
+
+
+def _order(count: int, size: int, generator: torch.Generator) -> Iterator[Int[np.ndarray, "b"]]:
+    order = torch.randperm(count, generator=generator).numpy()
+    for start in range(0, count, size):
+        # In each batch in the order of the file: neighbours on disk are read together.
+        rows = np.sort(order[start : start + size])
+        if len(rows) > 1 or 1 in {count, size}:  # batch norm may have nothing to average in a last batch of one
+            yield rows
+
+
+def _weights(model: Model) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _out_of_patience(records: list[EpochRecord], recipe: Recipe) -> bool:
+    return bool(records) and len(records) - best_record(records, recipe.select).epoch >= recipe.patience

@@ -1,0 +1,1 @@
+"""Figures: `plots` (confusion matrix, reliability diagram, risk and coverage), `attention` (overlays)."""

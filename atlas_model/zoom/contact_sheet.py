@@ -1,0 +1,58 @@
+"""The images that are surest to be zoomed, for people: do they deserve it? Knows nothing of where they are shown."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from PIL import Image, ImageDraw, ImageOps
+
+from atlas_model.core.files import replacing
+from atlas_model.data.images import decode
+
+SHOWN = 60  # images on a sheet
+COLUMNS = 10
+TILE = 112  # px
+CAPTION = 14  # px below each
+
+
+def surest_zoomed(scores: pa.Table, shards: Path, count: int, tile_px: int) -> Iterator[tuple[Image.Image, float]]:
+    """Up to ``count`` images that count as zoomed, the surest first, with p_zoomed.
+
+    Args:
+        scores: of `records.SCORES`.
+        shards: of `records.IMAGES`.
+        count: at most.
+        tile_px: the images are made to fit into a square of this side, one at a time.
+    """
+    zoomed = scores.filter(pc.equal(scores["reason"], "zoomed"))
+    surest = zoomed.sort_by([("p_zoomed", "descending"), ("image_id", "ascending")]).slice(0, count)
+    image_ids, p_zoomed = surest["image_id"].to_pylist(), surest["p_zoomed"].to_pylist()
+    found = ds.dataset(shards).to_table(["image_id", "bytes"], filter=pc.field("image_id").isin(image_ids))
+    content = dict(zip(found["image_id"].to_pylist(), found["bytes"].to_pylist(), strict=True))
+    for image_id, p in zip(image_ids, p_zoomed, strict=True):
+        if image_id in content:
+            yield ImageOps.contain(decode(content[image_id], side=tile_px).convert("RGB"), (tile_px, tile_px)), p
+
+
+def write_sheet(path: Path, scores: pa.Table, shards: Path) -> int:
+    """Draw the surest `SHOWN` images that count as zoomed, with p_zoomed below each, as PNG; how many there are on it.
+
+    Args:
+        path: of the file.
+        scores: as of `surest_zoomed`, with at least one zoomed image, as is ``shards``.
+        shards: where the images are.
+    """
+    tiles = list(surest_zoomed(scores, shards, SHOWN, TILE))
+    columns, rows = min(COLUMNS, len(tiles)), -(-len(tiles) // COLUMNS)
+    sheet = Image.new("RGB", (max(1, columns) * TILE, max(1, rows) * (TILE + CAPTION)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, (tile, p_zoomed) in enumerate(tiles):
+        row, column = divmod(index, COLUMNS)
+        left, top = column * TILE, row * (TILE + CAPTION)
+        sheet.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
+        draw.text((left + 4, top + TILE), f"{p_zoomed:.3f}", fill="black")
+    with replacing(path) as temporary:
+        sheet.save(temporary, "PNG")
+    return len(tiles)

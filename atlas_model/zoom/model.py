@@ -1,0 +1,151 @@
+"""Zoomed or normal: the small network that tells close-ups of a fabric from pictures of a product.
+
+Shops show both; a close-up of denim says little of its category, so the pipeline leaves close-ups out. The network
+is the original project's; `zoom_linear` holds another that can stand in its place. How both are trained is in
+`zoom_training`. Knows nothing of products or files of pictures.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from torch import Tensor, nn
+
+from atlas_model.core.checkpoint import fill, load_model, save_model, to_half
+from atlas_model.core.errors import CheckpointError
+from atlas_model.data.images import Preprocessing, to_array
+from atlas_model.data.schemas import LABELS
+from atlas_model.zoom.linear import HALVED, ZoomLinear
+
+Architecture = Literal["cnn", "linear"]
+KIND = "zoom"
+WIDTHS = (32, 32, 64)  # channels of the convolutions
+DENSE = 64
+MIN_SIZE = 16  # px
+
+
+class ZoomNet(nn.Module):
+    """Three times 3x3 convolution, ReLU, 2x2 max-pool; dense layer, dropout; one logit.
+
+    Unlike the original the convolutions are padded, so that small pictures keep a few cells.
+
+    Args:
+        size: px of the square RGB pictures; at least 16, 150 in the original.
+
+    Shape:
+        - input: ``(b, 3, size, size)``, range [0, 255]
+        - output: ``(b,)`` logits of "zoomed"
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        assert size >= MIN_SIZE
+        blocks: list[nn.Module] = []
+        for before, after in zip((3, *WIDTHS), WIDTHS, strict=False):
+            blocks += [nn.Conv2d(before, after, kernel_size=3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        cells = (size // 2 ** len(WIDTHS)) ** 2
+        self.convolutions = nn.Sequential(*blocks)
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Linear(WIDTHS[-1] * cells, DENSE), nn.ReLU(), nn.Dropout(0.5), nn.Linear(DENSE, 1)
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    def forward(self, pictures: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b"]:
+        """Logits of "zoomed"."""
+        x = pictures.float() / 127.5 - 1  # (b, 3, size, size), range [-1, 1]
+        x = self.convolutions(x)  # (b, 64, size / 8, size / 8)
+        logits: Tensor = self.head(x).squeeze(1)  # (b,)
+        return logits
+
+
+@dataclass(frozen=True)
+class ZoomModel:
+    """A trained network with all that is needed to use it."""
+
+    net: ZoomNet | ZoomLinear
+    preprocessing: Preprocessing
+    threshold: float  # p_zoomed from which on a picture counts as zoomed
+    metrics: dict[str, Any]
+    data: dict[str, Any] = field(default_factory=dict)  # what it was trained on: "description", ...
+
+    @property
+    def architecture(self) -> Architecture:
+        """Which of the two networks it is."""
+        return "linear" if isinstance(self.net, ZoomLinear) else "cnn"
+
+    @property
+    def trained_on(self) -> str:
+        """What it was trained on, for people."""
+        return str(self.data.get("description", "images of which its model.json says nothing"))
+
+    def pixels(self, image: Image.Image) -> UInt8[np.ndarray, "3 size size"]:
+        """A decoded image as the network takes it."""
+        return to_array(self.preprocessing.apply(image))
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: UInt8[np.ndarray, "n 3 size size"]) -> Float[np.ndarray, "n"]:
+        """p_zoomed of images, each as `pixels` makes it; range [0, 1]."""
+        self.net.eval()
+        p_zoomed: np.ndarray = torch.sigmoid(self.net(torch.from_numpy(pixels).to(self.net.device))).cpu().numpy()
+        return p_zoomed
+
+    def save(self, folder: Path) -> None:
+        """Write it as ``folder``."""
+        state = self.net.state_dict()
+        description = {
+            "kind": KIND,
+            "architecture": self.architecture,
+            "preprocessing": self.preprocessing.to_json(),
+            "threshold": self.threshold,
+            "metrics": self.metrics,
+            "data": self.data,
+        }
+        save_model(folder, to_half(state, dimensions=HALVED) if self.architecture == "linear" else state, description)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> Self:
+        """Undo `save`.
+
+        Raises:
+            CheckpointError: the folder holds something else.
+        """
+        tensors, description = load_model(folder, KIND)
+        try:
+            preprocessing = Preprocessing(**description["preprocessing"])
+            threshold, metrics = float(description["threshold"]), dict(description["metrics"])
+            data = dict(description.get("data", {}))
+            if preprocessing.mode != "RGB" or preprocessing.size < MIN_SIZE:
+                raise ValueError(f"preprocessing {preprocessing.to_json()}")
+            net = _build(description.get("architecture", "cnn"), preprocessing.size)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder}: its description lacks or garbles {error}. Train it again.") from error
+        fill(net, tensors, folder)
+        return cls(net.to(device), preprocessing, threshold, metrics, data)
+
+
+def _build(architecture: str, size: int) -> ZoomNet | ZoomLinear:
+    if architecture == "cnn":
+        return ZoomNet(size)
+    if architecture == "linear":
+        return ZoomLinear()
+    raise ValueError(f"architecture {architecture!r}")
+
+
+def scores(predicted: Int[np.ndarray, "n"], actual: Int[np.ndarray, "n"]) -> dict[str, Any]:
+    """Precision, recall and F1 of both labels, and how many pictures; None where there is nothing to divide by."""
+    result: dict[str, Any] = {}
+    for index, label in enumerate(LABELS):
+        said, true = predicted == index, actual == index
+        hits, n_said, n_true = int((said & true).sum()), int(said.sum()), int(true.sum())
+        result[f"precision_{label}"] = hits / n_said if n_said else None
+        result[f"recall_{label}"] = hits / n_true if n_true else None
+        result[f"f1_{label}"] = 2 * hits / (n_said + n_true) if n_said + n_true else None
+    return {**result, "n": len(actual)}

@@ -1,0 +1,121 @@
+"""From what the pages said to the rows of products.parquet: which product gets which label, and a count of the rest.
+
+A pure function of what the shops said, product by product, so that a million of them fit.
+
+- A product met under several URLs is one product (`crawlers.crawl.product_grouping` says when); the others count as
+  ``duplicate``.
+- A number that pages of several products have (a style number) names none of them: each is named by its URL, and the
+  number is counted in ``shared_numbers``.
+- A product met in categories with different labels gets the most specific one (the longest path), among equals the
+  first in sorted order, and is counted as ``two_categories``.
+- A product whose breadcrumb contradicts its label (`crawlers.crawl.contradictions`) is kept, and counted per shop.
+- Everything else that is not in the table is counted with its reason.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from crawlers.crawl.contradictions import Contradicted, Contradictions
+from crawlers.crawl.health import ShopTally
+from crawlers.crawl.journal import Found, Journal
+from crawlers.crawl.pagination import on_site
+from crawlers.crawl.product_grouping import Identity
+from crawlers.pages.fields.product_urls import names, stable_name, without_session
+from crawlers.pages.items import Product
+from crawlers.pages.shops import shop_of
+from crawlers.sources.csv_sources import Source
+from crawlers.sources.sitemaps import shape
+
+Row = dict[str, Any]
+
+
+def ranked(sources: Sequence[Source]) -> list[Source]:
+    """The sources, those whose label wins first; a source's place is its rank."""
+    return sorted(sources, key=lambda source: (-len(source.taxonomy), source.site, source.taxonomy, source.url))
+
+
+class Settlement:
+    """Settles what ``journal`` has; the counts are complete when `rows` has come to its end.
+
+    Args:
+        journal: of a crawl that has ended.
+        sources: of that crawl, `ranked`.
+    """
+
+    def __init__(self, journal: Journal, sources: Sequence[Source]) -> None:
+        self._journal, self._sources = journal, sources
+        self._shapes: dict[str, set[tuple[str, str]]] = {}  # site -> those of its products' URLs
+        self.shops = {site: ShopTally() for site in sorted({source.site for source in sources})}
+        self.dropped: Counter[str] = Counter()  # reason -> product pages
+        self.two_categories = 0
+        self.contradicted: dict[
+            str, Contradicted
+        ] = {}  # site -> its products whose breadcrumbs contradict their labels
+        self.shared_numbers = 0  # numbers of the shop's that stand for several products
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of products.parquet, sorted by product_id."""
+        self.dropped.update(reason for _, reason, _ in self._journal.faults("link"))
+        contradictions = Contradictions(self._sources)
+        for product_id, group in groupby(self._journal.products(self._identify), key=lambda found: found.product_id):
+            pages = [(found, self._read(found)) for found in group]
+            if product_id is None:
+                self.dropped.update(found.dropped for found, _ in pages)
+                continue
+            ranks = {rank for found, _ in pages for rank in found.ranks}
+            best = self._sources[min(ranks)]
+            self.two_categories += len({self._sources[rank].taxonomy for rank in ranks}) > 1
+            self.dropped["duplicate"] += len(pages) - 1
+            row = pages[0][1].row(best.site, best.taxonomy) | {"product_id": product_id}
+            self.shops[best.site].add_product(row)
+            contradictions.add(min(ranks), row["breadcrumb"], row["page_url"])
+            yield row
+        self.contradicted = contradictions.by_site()
+        for site, found in self.contradicted.items():
+            self.shops[site].contradicted_labels = found.count
+        self.shared_numbers = self._journal.shared_numbers()
+
+    def never_met(self) -> dict[str, list[str]]:
+        """Per site, the products in the shop's sitemaps to which no category led; of shops that have sitemaps."""
+        missing: dict[str, set[str]] = {}
+        for said in self._journal.sitemaps():
+            for url in json.loads(said)["items"]:
+                site = next((site for site in self.shops if on_site(url, site)), None)
+                if site is not None:
+                    known = missing.setdefault(site, set())
+                    if self._is_product(url, site) and not self._journal.is_met(url):
+                        known.add(url)
+        return {site: sorted(urls) for site, urls in sorted(missing.items())}
+
+    def _is_product(self, url: str, site: str) -> bool:
+        """Whether it looks like one: to the shop's profile, else because products met have such URLs."""
+        pattern = shop_of(site).product_url
+        return bool(pattern.search(url)) if pattern else shape(url) in self._shapes.get(site, ())
+
+    def _identify(self, said: str, rank: int) -> Identity:
+        product = Product.from_json(json.loads(said))
+        row = product.row(self._sources[rank].site, ())
+        url, title = product.page_url, product.name or ""
+        images = [without_session(image) for image in product.images]
+        same = [names(url, title), title, images, str(product.price), product.sku, product.gtin, product.mpn]
+        return Identity(
+            number=str(row["product_id"]) if product.sku else None,
+            page_url=url,
+            stable_name=stable_name(url),
+            looks=f"{title}\n{images[0]}",
+            same=json.dumps([*same, product.additional_properties]),
+        )
+
+    def _read(self, found: Found) -> Product | None:
+        """What the page says; and count it."""
+        product = Product.from_json(json.loads(found.said)) if found.said else None
+        self.shops[found.site].add_page(
+            product and product.row(found.site, ()), found.dropped, unreadable=product.unreadable if product else 0
+        )
+        if product is not None and not found.dropped:
+            self._journal.meet(product.page_url)
+            self._shapes.setdefault(found.site, set()).update(map(shape, (found.url, product.page_url)))
+        return product

@@ -1,0 +1,59 @@
+"""The short texts of a part of a page, in which readers look for labels and prices. Knows no field."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from lxml import etree
+
+from crawlers.pages.html.elements import UNREAD, Element
+
+NOT_READ = UNREAD | {"option", "title"}  # and those whose text is not part of what a product's page says
+MAX_TEXTS = 4000  # of a part
+MAX_SHORT = 300  # characters
+_TEXTS = etree.XPath("descendant::text()", smart_strings=False)
+
+
+def texts_in(part: Element) -> list[tuple[Element, str]]:
+    """The short texts in ``part``, in order, each with the element that it stands in."""
+    return list(islice(_each_in(part), MAX_TEXTS))
+
+
+def distinct_texts_in(part: Element) -> set[str]:
+    """Those of `texts_in`, each once, and those that nobody reads: much quicker, as no element is looked at.
+
+    Most pages lack most labels. This tells which texts are worth looking for.
+    """
+    return {" ".join(text.split()) for text in _TEXTS(part) if len(text) < MAX_SHORT}
+
+
+def _each_in(part: Element) -> Iterator[tuple[Element, str]]:
+    after: list[tuple[Element | None, Element, str]] = []  # texts behind elements with children: what comes next
+    for element in part.iter("*"):
+        while after and after[-1][0] is element:
+            yield after.pop()[1:]
+        text = element.text
+        if text and len(text) < MAX_SHORT and (plain := " ".join(text.split())) and element.tag not in NOT_READ:
+            yield element, plain
+        if (
+            (text := element.tail)
+            and element is not part
+            and len(text) < MAX_SHORT
+            and (plain := " ".join(text.split()))
+        ):
+            holder = element.getparent()
+            if len(element):
+                after.append((_behind(element, part), holder, plain))
+            else:
+                yield holder, plain
+    while after:
+        yield after.pop()[1:]
+
+
+def _behind(element: Element, part: Element) -> Element | None:
+    """The element of ``part`` that comes after ``element`` and all that is in it."""
+    node: Element | None = element
+    while node is not None and node is not part:
+        if (following := node.getnext()) is not None:
+            return following
+        node = node.getparent()
+    return None

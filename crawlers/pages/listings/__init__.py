@@ -1,0 +1,1 @@
+"""Listing pages: product `tiles`, `groups` of similar elements, the `pager`."""

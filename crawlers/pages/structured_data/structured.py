@@ -1,0 +1,184 @@
+"""What a page says to machines: schema.org as JSON-LD or microdata, and OpenGraph. Knows no shop and no CSS class.
+
+All three become the same nodes, so that one reader reads them all; `SchemaOrg.source` says which.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+from crawlers.pages.html.document import Document
+from crawlers.pages.html.elements import text_of
+from crawlers.pages.structured_data.nodes import (
+    Node,
+    elements_of,
+    image_urls_of,
+    is_a,
+    name_of,
+    nodes_in,
+    of_type,
+    page_of,
+    path_of,
+    text_in,
+    url_of,
+    values_of,
+)
+from crawlers.pages.structured_data.offers import Offer, best_offer
+from crawlers.pages.text.numbers import clean_brand, clean_gtin, clean_mpn, clean_sku
+from crawlers.pages.text.values import clean_text
+
+PRODUCT_TYPES = ("Product", "ProductGroup", "IndividualProduct", "ProductModel", "SomeProducts", "Vehicle", "Book")
+LIST_TYPES = ("ItemList", "OfferCatalog", "ProductCollection")
+ENTRY_TYPES = ("ListItem", "Offer", *PRODUCT_TYPES)  # in such a list; articles and links of menus are none
+DETAILS = ("brand", "color", "material", "pattern", "size", "gender", "category")  # of a schema.org Product
+GTINS = ("gtin", "gtin13", "gtin12", "gtin14", "gtin8", "ean", "upc", "isbn")
+WORD = re.compile(r"\w+")
+
+
+class SchemaOrg:
+    """One syntax of a page. A field that it does not know is None.
+
+    Args:
+        source: the syntax's name.
+        page: the page.
+        load: its nodes; called when the first field is asked for.
+    """
+
+    def __init__(self, source: str, page: Document, load: Callable[[Document], list[Node]]) -> None:
+        self._source, self._page, self._load = source, page, load
+
+    @cached_property
+    def _nodes(self) -> list[Node]:
+        return self._load(self._page)
+
+    @cached_property
+    def _products(self) -> list[Node]:
+        """The page's product, and other nodes about it: apps add some that hold nothing but ratings."""
+        products = list(of_type(self._nodes, *PRODUCT_TYPES))
+        main = self._main(products)
+        return [main, *(node for node in products if node is not main and node.get("name") in (None, main.get("name")))]
+
+    def _main(self, products: list[Node]) -> Node:
+        """The one that the page is about: by its URL, else by the heading; of boxes beside the product none is."""
+        path = path_of(self._page.url)
+        if found := next((node for node in products if path == path_of(url_of(node.get("url")))), None):
+            return found
+        heading = self._page.heading
+        if heading is None or len({str(name_of(node.get("name"))) for node in products}) < 2:
+            return products[0] if products else {}
+        words = _words(text_of(heading))
+        shared = [len(words & _words(name_of(node.get("name")))) for node in products]
+        best = max(range(len(products)), key=lambda place: shared[place])
+        return products[best] if shared[best] or not words else {}
+
+    @property
+    def product_names(self) -> set[str]:
+        """The names of all products on the page that stand in no list."""
+        return {
+            name for node in of_type(self._nodes, *PRODUCT_TYPES) if (name := clean_text(name_of(node.get("name"))))
+        }
+
+    @property
+    def lists_products(self) -> bool:
+        """Whether there is a list of several products."""
+        return len(self._listed) > 1
+
+    def read(self, field: str) -> Any:
+        """What this syntax says about ``field`` of a product or of a listing."""
+        reader: Callable[[], Any] | None = getattr(self, f"_{field}", None)
+        return reader() if reader is not None else None
+
+    def source(self, field: str) -> str:
+        """What is noted as the source of ``field``."""
+        return self._source
+
+    def _name(self) -> Any:
+        return self._first("name")
+
+    def _sku(self) -> Any:
+        return self._first("sku", clean=clean_sku) or self._first("productID", "productGroupID", clean=clean_sku)
+
+    def _brand(self) -> Any:
+        return self._first("brand", "manufacturer", clean=clean_brand)
+
+    def _gtin(self) -> Any:
+        return self._first(*GTINS, "productID", clean=clean_gtin)
+
+    def _mpn(self) -> Any:
+        return self._first("mpn", clean=clean_mpn)
+
+    @cached_property
+    def _offer(self) -> Offer | None:
+        return best_offer(self._products, self._page.url)
+
+    def _price(self) -> Any:
+        return None if self._offer is None else self._offer.price
+
+    def _currency(self) -> Any:
+        return None if self._offer is None else self._offer.currency
+
+    def _availability(self) -> Any:
+        return None if self._offer is None else self._offer.stock
+
+    def _images(self) -> list[Any]:
+        for product in self._products:
+            for node in (product, *nodes_in(product, "hasVariant")):
+                if found := image_urls_of(node.get("image")):
+                    return found
+        return []
+
+    def _breadcrumbs(self) -> list[tuple[Any, Any]]:
+        """The longest trail: a product may stand in several categories."""
+        trails = [
+            [(name_of(entry), page_of(entry)) for entry in elements_of(crumbs)]
+            for crumbs in of_type(self._nodes, "BreadcrumbList")
+        ]
+        return max(trails, key=len, default=[])
+
+    def _additional_properties(self) -> Iterator[tuple[Any, Any]]:
+        """``additionalProperty``, and the usual properties of clothes."""
+        for product in self._products:
+            for entry in nodes_in(product, "additionalProperty"):
+                yield text_in(entry.get("name")), text_in(entry.get("value"))
+            for name in DETAILS:
+                yield name, name_of(product.get(name))
+
+    @cached_property
+    def _listed(self) -> list[Any]:
+        """URLs of the entries of the first ItemList that has products."""
+        for collection in of_type(self._nodes, *LIST_TYPES):
+            entries = [entry for entry in elements_of(collection) if not isinstance(entry, dict) or _is_entry(entry)]
+            if found := [url for entry in entries if (url := url_of(entry))]:
+                return found
+        return []
+
+    def _items(self) -> list[Any]:
+        """URLs of an ItemList's entries, else of the products on the page."""
+        if self._listed:
+            return self._listed
+        urls = [url_of(product) for product in of_type(self._nodes, *PRODUCT_TYPES)]
+        # One alone at the listing's own address is the category, called a product for the sake of its stars.
+        return [] if len(urls) == 1 and path_of(urls[0]) == path_of(self._page.url) else urls
+
+    def _first(self, *names: str, clean: Callable[[Any], Any] = bool) -> Any:
+        """The first value of the product's nodes that is something when it is ``clean``; an only offer's as well."""
+        for product in self._products:
+            offers = nodes_in(product, "offers")
+            for node in (product, *(offers if len(offers) == 1 else ())):
+                for name in names:
+                    for value in values_of(node.get(name)):
+                        if (said := name_of(value)) and clean(said):
+                            return said
+        return None
+
+
+def _words(text: Any) -> set[str]:
+    return {word for word in WORD.findall(str(text).lower()) if len(word) > 1}
+
+
+def _is_entry(entry: Node) -> bool:
+    """Whether an entry of a list is, or points to, a product."""
+    item = entry.get("item")
+    of_item = isinstance(item, dict) and "@type" in item
+    return is_a(item if of_item else entry, *ENTRY_TYPES) or not entry.get("@type")

@@ -1,0 +1,67 @@
+"""``python -m crawlers.scrapy_app``: the process that crawls. Takes a `CrawlJob` on stdin, leaves journal and report.
+
+A process of its own, because Twisted's reactor cannot be started twice in one.
+"""
+
+import sys
+
+from scrapy.crawler import AsyncCrawlerProcess
+
+from atlas_model.core.errors import AtlasError
+from atlas_model.core.processes import die_with_parent
+from atlas_model.core.progress import Progress
+from crawlers.crawl.job import CrawlJob, CrawlReport
+from crawlers.crawl.journal import Journal
+from crawlers.crawl.reader_digests import reader_of
+from crawlers.scrapy_app.catalogue_spider import CatalogueSpider
+from crawlers.scrapy_app.settings import scrapy_settings
+
+
+def run(job: CrawlJob) -> None:
+    """Crawl, and write the report."""
+    settings = scrapy_settings(
+        hosts=sorted({source.site for source in job.sources}),
+        profiles=job.profiles,
+        connect_map=job.connect_map,
+        user_agent=job.user_agent,
+        max_attempts=job.max_attempts,
+        timeout_s=job.timeout_s,
+        robots_tags=job.robots_tags,
+        browser=job.browser,
+        log_file=str(job.log),
+    )
+    process = AsyncCrawlerProcess(settings)
+    crawler = process.create_crawler(CatalogueSpider)
+    with Journal(job.journal) as journal, Progress("crawl", unit="products") as progress:
+        journal.begin(job.snapshot, job.readers.values())
+        journal.forget_unless(lambda url: reader_of(url, job.readers))
+        progress.advance(journal.settled_products())
+        process.crawl(crawler, job=job, journal=journal, progress=progress)
+        process.start()
+    spider, stats = crawler.spider, crawler.stats
+    assert isinstance(spider, CatalogueSpider)
+    assert stats is not None
+    CrawlReport(
+        finished=stats.get_value("finish_reason") == "finished",
+        counts=dict(sorted(spider.counts.items())),
+        walk_ends=dict(sorted(spider.walk_ends.items())),
+        category_faults=sorted(spider.category_faults),
+        listed={site: dict(counts) for site, counts in spider.listed.items()},
+        retries=stats.get_value("retry/count", 0),
+        errors=stats.get_value("spider_exceptions/count", 0),
+    ).save(job.report)
+
+
+def main() -> int:
+    """Run the job on stdin; the exit code."""
+    die_with_parent()
+    try:
+        run(CrawlJob.from_json(sys.stdin.read()))
+    except AtlasError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

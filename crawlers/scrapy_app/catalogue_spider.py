@@ -1,0 +1,312 @@
+"""The spider: sources -> category pages -> next pages -> product pages, each product page once.
+
+Whatever it learns goes to the journal, and what the journal has it does not ask for. Which categories lead to which
+product is noted there too; which label a product gets is decided when all is known (`crawlers.crawl.aggregate`),
+because the order in which pages arrive is not the same twice. Knows no shop, no label's meaning, and nothing of
+politeness.
+
+Few product pages wait in Scrapy's queue at a time; the others wait in the journal, so that a shop of any size fits.
+"""
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import scrapy
+from scrapy import signals
+from scrapy.crawler import Crawler
+from scrapy.http import Response
+from twisted.python.failure import Failure
+
+from atlas_model.core.progress import Progress
+from crawlers.crawl.job import TRANSIENT, CrawlJob
+from crawlers.crawl.journal import LISTING, PRODUCT, ROBOTS, SITEMAP, Journal, Page
+from crawlers.crawl.pagination import GOOD_ENDS, Walk, domain, on_site
+from crawlers.http.urls import joined, sent
+from crawlers.pages.items import Product
+from crawlers.pages.shops import GENERIC, Shop, shop_of
+from crawlers.pages.text.values import http_urls
+from crawlers.scrapy_app.browser import request_meta
+from crawlers.scrapy_app.download_handler import VERBATIM
+from crawlers.scrapy_app.errors import reason_of
+from crawlers.scrapy_app.page_reader import NOT_MODIFIED, conditions, read, unchanged
+from crawlers.scrapy_app.politeness import LINKS_ONLY
+from crawlers.sources.sitemaps import MAX_BYTES as MAX_SITEMAP_BYTES
+from crawlers.sources.sitemaps import Base, is_named_sitemap
+
+LISTING_PRIORITY = 10  # category pages first: then the number of products is known early
+QUEUED = 128  # product pages of a site in Scrapy's queue, at most
+REFILL = 64  # it is filled again when so few are left
+
+
+class CatalogueSpider(scrapy.Spider):
+    """Walks all sources of ``job``.
+
+    Args:
+        job: what to do.
+        journal: what is known; the pages that its crawl has settled are not asked for again.
+        progress: counts product pages.
+    """
+
+    name = "catalogue"
+
+    def __init__(self, *, job: CrawlJob, journal: Journal, progress: Progress) -> None:
+        super().__init__()
+        self.allowed_domains = sorted({domain(source.site) for source in job.sources})  # for Scrapy: redirects
+        self._job, self._journal, self._progress = job, journal, progress
+        self._queued: Counter[str] = Counter()  # site -> product pages that Scrapy has
+        self._checked = not job.check_sitemaps
+        self.counts: Counter[str] = Counter()
+        self.walk_ends: Counter[str] = Counter()  # reason -> ways
+        self.category_faults: list[tuple[str, str]] = []  # category page, reason
+        self.listed = {source.site: Counter(pages=0, items=0) for source in job.sources}  # of category pages
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> Self:
+        """As Scrapy makes it."""
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        crawler.signals.connect(spider._robots_parsed, signal=signals.robots_parsed)
+        crawler.signals.connect(spider._idle, signal=signals.spider_idle)
+        return spider
+
+    async def start(self) -> AsyncIterator[scrapy.Request]:
+        """The first page of each category that is not known."""
+        for rank, source in enumerate(self._job.sources):
+            limit = shop_of(source.site).max_pages or self._job.max_pages_per_category
+            for request in self._go_on(Walk(source, rank, limit), [source.url]):
+                yield request
+
+    async def parse_listing(self, response: Response, walk: Walk, url: str) -> AsyncIterator[scrapy.Request]:
+        """Note the products of a category page, and go on to the next page while there are new ones."""
+        page = await self._settle(LISTING, shop_of(walk.source.site), url, response)
+        if page is None:
+            yield self._listing_request(walk, url, None)
+            return
+        for request in self._go_on(walk, self._arrive(walk, url, page)):
+            yield request
+
+    async def parse_product(self, response: Response, url: str, site: str) -> AsyncIterator[scrapy.Request]:
+        """Keep what the page says."""
+        page = await self._settle(PRODUCT, shop_of(_host(url)), url, response)
+        if page is None:
+            yield self._product_request(url, site, None)
+            return
+        if page.said and "?" in url:
+            product = Product.from_json(json.loads(page.said))
+            self._journal.note_variant(url, json.dumps(replace(product, url=product.page_url).to_json()))
+        for request in self._product_done(site):
+            yield request
+
+    async def parse_sitemap(self, response: Response, walk: Walk, url: str) -> AsyncIterator[scrapy.Request]:
+        """Keep which URLs it lists, and follow it to others."""
+        page = await self._settle(SITEMAP, shop_of(walk.source.site), url, response)
+        if page is None:
+            yield self._sitemap_request(walk, url, None)
+            return
+        said = _said(page)
+        if said.get("cut_off"):
+            self.category_faults.append((url, "cut_off"))
+        for request in self._look_through(walk, said["next_pages"]):
+            yield request
+
+    async def _settle(self, kind: str, shop: Shop, url: str, response: Response) -> Page | None:
+        """The page, from memory if it has not changed, kept; None: it must be asked for without conditions."""
+        page = unchanged(self._journal.page(kind, url), url, response)
+        if page is not None:
+            self.counts["not_modified" if response.status == NOT_MODIFIED else "same_content"] += 1
+        elif response.status == NOT_MODIFIED:
+            return None
+        else:
+            page = await read(kind, shop, self._reader(shop), url, response)
+        self.counts[kind] += 1
+        self._journal.put(kind, url, page)
+        return page
+
+    # Category pages
+
+    def _go_on(self, walk: Walk, urls: list[str]) -> Iterator[scrapy.Request]:
+        """Walk on from ``urls`` through all that is known, and ask for what is not."""
+        waiting = list(urls)
+        while waiting:
+            url = waiting.pop()
+            if end := walk.closed(url):
+                self._end(walk, url, end)
+                continue
+            walk.ask(url)
+            page = self._journal.page(LISTING, url)
+            if page is not None and self._is_settled(page):
+                waiting += self._arrive(walk, url, page)
+            else:
+                yield self._listing_request(walk, url, page)
+        yield from self._refill(walk.source.site)
+
+    def _arrive(self, walk: Walk, url: str, page: Page) -> list[str]:
+        """Note the products of a category page; the pages to go on to."""
+        said, site = _said(page), walk.source.site
+        items, next_pages = self._products(said, site), said["next_pages"]
+        here = [item for item in items if on_site(item, site)]
+        for item in set(items).difference(here):
+            self._journal.fault("link", item, "offsite")
+        new = self._journal.link(here, walk.rank, site)
+        walk.arrive(page.final_url or url, items, new)
+        self.listed[site].update(pages=page.said is not None, items=len(items))
+        self._progress.total = self._journal.found
+        if "sitemap" in said and next_pages:
+            if said.get("cut_off"):
+                self._end(walk, url, "cut_off")
+            return next_pages
+        end = page.dropped or walk.end(next_pages[0] if next_pages else None, new)
+        if said.get("cut_off") and (end is None or end in GOOD_ENDS):
+            self._end(walk, url, "cut_off")
+            return [] if end else next_pages
+        if end is None:
+            return next_pages
+        self._end(walk, next_pages[0] if next_pages else url, end)
+        return []
+
+    def _end(self, walk: Walk, url: str, end: str) -> None:
+        self.walk_ends[end] += 1
+        if end not in GOOD_ENDS:
+            self.category_faults.append((url, end))
+        elif not walk.products:
+            self.category_faults.append((url, "no_products"))
+
+    @staticmethod
+    def _products(said: dict[str, Any], site: str) -> list[str]:
+        pattern = shop_of(site).product_url if "sitemap" in said else None
+        return [item for item in said["items"] if pattern.search(item)] if pattern else said["items"]
+
+    def _listing_request(self, walk: Walk, url: str, known: Page | None) -> scrapy.Request:
+        return self._request(
+            url,
+            known,
+            shop_of(walk.source.site),
+            callback=self.parse_listing,
+            errback=self._listing_failed,
+            cb_kwargs={"walk": walk, "url": url},
+            priority=LISTING_PRIORITY,
+        )
+
+    def _listing_failed(self, failure: Failure) -> None:
+        walk, url, why = failure.request.cb_kwargs["walk"], failure.request.cb_kwargs["url"], reason_of(failure.value)
+        if why not in TRANSIENT:
+            self._journal.put(LISTING, url, Page(dropped=why, reader=self._reader(shop_of(walk.source.site))))
+        self._end(walk, url, why)
+
+    # Product pages
+
+    def _refill(self, site: str) -> Iterator[scrapy.Request]:
+        """Requests for some of the product pages that the journal waits for."""
+        while self._queued[site] <= REFILL:
+            urls = self._journal.next_products(site, QUEUED - self._queued[site])
+            if not urls:
+                return
+            for url in urls:
+                variant = self._journal.variant_of(url)
+                if variant is None:
+                    self._queued[site] += 1
+                    yield self._product_request(url, site, self._journal.page(PRODUCT, url))
+                else:
+                    self.counts["variants"] += 1
+                    self._journal.put(PRODUCT, url, Page(variant.said, variant.dropped, variant.reader))
+                    self._progress.advance()
+
+    def _product_request(self, url: str, site: str, known: Page | None) -> scrapy.Request:
+        return self._request(
+            url,
+            known,
+            shop_of(_host(url)),
+            callback=self.parse_product,
+            errback=self._product_failed,
+            cb_kwargs={"url": url, "site": site},
+        )
+
+    def _product_failed(self, failure: Failure) -> Iterator[scrapy.Request]:
+        url, site, why = failure.request.cb_kwargs["url"], failure.request.cb_kwargs["site"], reason_of(failure.value)
+        if why in TRANSIENT:
+            self._journal.fault(PRODUCT, url, why)
+        else:
+            self.counts[PRODUCT] += 1
+            self._journal.put(PRODUCT, url, Page(dropped=why, reader=self._reader(shop_of(_host(url)))))
+        yield from self._product_done(site)
+
+    def _product_done(self, site: str) -> Iterator[scrapy.Request]:
+        self._queued[site] -= 1
+        self._progress.advance()
+        yield from self._refill(site)
+
+    # Sitemaps, to see what no category leads to
+
+    def _robots_parsed(self, robotparser: Any, request: scrapy.Request) -> None:
+        sitemaps = http_urls(robotparser.rp.sitemaps, Base(request.url))
+        self._journal.put(ROBOTS, _host(request.url), Page(json.dumps(sitemaps), reader=self._reader(GENERIC)))
+
+    def _idle(self) -> None:
+        """All products have been asked for."""
+        if not self._checked:
+            self._checked = True
+            for source in {source.site: source for source in self._job.sources}.values():
+                robots = self._journal.page(ROBOTS, source.site)
+                named = json.loads(robots.said) if robots and robots.crawl == self._journal.crawl else []
+                walk = Walk(source, 0, self._job.max_pages_per_category)
+                for request in self._look_through(walk, named or [joined(source.url, "/sitemap.xml")]):
+                    self.crawler.engine.crawl(request)
+
+    def _look_through(self, walk: Walk, urls: list[str]) -> Iterator[scrapy.Request]:
+        waiting = list(urls)
+        while waiting:
+            url = waiting.pop()
+            if walk.closed(url) or self._is_settled(self._journal.page(LISTING, url)):
+                continue  # one that was a source has been met as a whole
+            walk.ask(url)
+            page = self._journal.page(SITEMAP, url)
+            if page is not None and self._is_settled(page):
+                waiting += _said(page)["next_pages"]
+            else:
+                yield self._sitemap_request(walk, url, page)
+
+    def _sitemap_request(self, walk: Walk, url: str, known: Page | None) -> scrapy.Request:
+        return self._request(
+            url,
+            known,
+            GENERIC,
+            callback=self.parse_sitemap,
+            errback=self._sitemap_failed,
+            cb_kwargs={"walk": walk, "url": url},
+        )
+
+    def _sitemap_failed(self, failure: Failure) -> None:
+        """No fault: most shops have none."""
+        url = failure.request.cb_kwargs["url"]
+        self._journal.put(SITEMAP, url, Page(dropped=reason_of(failure.value), reader=self._reader(GENERIC)))
+
+    # What all have in common
+
+    def _request(self, url: str, known: Page | None, shop: Shop, **arguments: Any) -> scrapy.Request:
+        meta: dict[str, Any] = {LINKS_ONLY: arguments["callback"] != self.parse_product, VERBATIM: True}
+        if is_named_sitemap(url):
+            meta["download_maxsize"] = MAX_SITEMAP_BYTES
+        if shop.browser:
+            return scrapy.Request(sent(url), meta=meta | request_meta(shop.browser), **arguments)
+        headers = conditions(known)
+        if headers:
+            meta["handle_httpstatus_list"] = [NOT_MODIFIED]
+        return scrapy.Request(sent(url), headers=headers, meta=meta, **arguments)
+
+    def _reader(self, shop: Shop) -> str:
+        return self._job.readers[shop.name]
+
+    def _is_settled(self, page: Page | None) -> bool:
+        return page is not None and page.crawl == self._journal.crawl
+
+
+def _said(page: Page) -> dict[str, Any]:
+    """What a category page or a sitemap says; one without content leads nowhere."""
+    return json.loads(page.said) if page.said else {"items": [], "next_pages": []}
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""

@@ -1,0 +1,82 @@
+"""``atlas check``: the faults of params.yaml and of the input files that it names, before anything runs."""
+
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+
+from atlas_model.core.errors import InputError
+from atlas_model.core.params import PARAMS_FILE, Params, load_params
+from atlas_model.core.progress import say
+from atlas_model.taxonomy.files import load_taxonomy
+from atlas_model.taxonomy.names import look_alikes
+from atlas_model.taxonomy.tree import Taxonomy
+from crawlers.files.entries import Columns
+from crawlers.files.folder import Folder
+from crawlers.files.products import check_table
+from crawlers.sources.csv_sources import Source, read_sources
+from crawlers.sources.manifest import read_manifest_products
+
+
+def check() -> int:
+    """Print what is well on stdout and all faults on stderr; 2 if there are any.
+
+    Raises:
+        ParamsError: params.yaml itself is faulty, so that it cannot say where the other files are.
+    """
+    params = load_params()
+    sys.stdout.write(f"{PARAMS_FILE}: ok\n")
+    exit_code = 0
+    names: set[str] = set()
+    for path, read in _inputs(params):
+        try:
+            names.update(_names_in(read(path)))
+            sys.stdout.write(f"{path}: ok\n")
+        except InputError as error:
+            say(f"error: {error}")
+            exit_code = error.exit_code
+    for group in look_alikes(names):
+        say(f"warning: categories whose names look alike are different ones: {' and '.join(map(repr, group))}")
+    return exit_code
+
+
+def _names_in(content: object) -> Iterator[str]:
+    """Of the categories that an input file names, if that is what it is for."""
+    if isinstance(content, Taxonomy):
+        yield from content.names
+    elif isinstance(content, list):
+        yield from (name for source in content if isinstance(source, Source) for name in source.taxonomy)
+    elif isinstance(content, pa.Table):
+        yield from (name for path in content["taxonomy"].to_pylist() for name in path)
+
+
+def _inputs(params: Params) -> Iterator[tuple[Path, Callable[[Path], object]]]:
+    if params.split.labels == "listed":
+        yield params.split.taxonomy, load_taxonomy
+    if params.crawl.source == "manifest":
+        yield params.crawl.manifest, read_manifest_products
+    elif params.crawl.source == "files":
+        given = params.crawl.files
+        columns = Columns(**given.columns.model_dump())
+        yield given.table, partial(check_table, images=given.images, separator=given.separator, columns=columns)
+        if given.images != given.table:
+            yield given.images, Folder
+    else:
+        yield params.crawl.sources, read_sources
+    if params.zoom.enabled and params.zoom.filter == "trained" and params.crawl.source != "demo":
+        yield params.zoom_train.labelled, _read_labelled
+
+
+def _read_labelled(folder: Path) -> None:
+    """The labelled images; refused where they are the demo's, which say nothing of another catalogue."""
+    from atlas_model.data.schemas import LABELLED, read_table
+    from atlas_model.zoom.training import fingerprint
+    from crawlers.shop.catalogue import LABELLED_FINGERPRINT
+
+    if fingerprint(read_table(folder, LABELLED, "zoom_train", ["image_id", "label"])) == LABELLED_FINGERPRINT:
+        raise InputError(
+            f"{folder}: expected labelled images of your own catalogue for zoom.filter: trained, got the demo's grey "
+            "sample. Say zoom.filter: photographs, or zoom.enabled: false, or name your images in zoom_train.labelled"
+        )

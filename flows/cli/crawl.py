@@ -1,0 +1,188 @@
+"""``atlas crawl try`` and ``atlas crawl record``: what would be read on one page, and keeping it as a test.
+
+Results go to stdout. A page's texts are a stranger's: no control character of theirs reaches the terminal.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from web_poet import HttpResponse
+
+from atlas_model.core.errors import AtlasError, InputError
+from atlas_model.core.params import load_params
+from atlas_model.core.progress import say
+from atlas_model.core.yaml_files import read_yaml
+from crawlers.crawl.fetch_page import MAX_PAGE_BYTES, WHY, ask
+from crawlers.crawl.reasons import explained
+from crawlers.http.content import GZIP, ContentError, decoded
+from crawlers.http.user_agent import user_agent
+from crawlers.pages.html.bodies import not_a_page
+from crawlers.pages.items import COLUMNS, Listing
+from crawlers.pages.profile import Profile
+from crawlers.pages.registry import kind_of
+from crawlers.pages.saved import Kind, SavedPage, read_page
+from crawlers.pages.shops import Shop, shop_from, shop_of
+from crawlers.sources.sitemaps import read_sitemap
+from flows.stages.connections import connections
+from flows.text import printable
+
+SAVED_PAGES = Path("tests/crawlers/pages/saved")
+NEEDED = {"listing": {"items"}, "product": {"name", "images"}}  # without which a page is of no use
+SHOWN = {  # fields, in the order in which they are printed
+    "listing": ("items", "next_page", "sub_categories"),
+    "product": (
+        "name", "price", "currency", "availability", "sku", "brand", "gtin", "mpn", "breadcrumbs", "images",
+        "additional_properties", "canonical_url",
+    ),
+}  # fmt: skip
+EXTRAS = {"sub_categories", "canonical_url", "brand", "gtin", "mpn"}  # nothing is missing without them
+MAX_LINES = 30  # of one field
+DEMO = ".demo.test"  # the shops of crawlers/shop
+HTML = "text/html"  # without a charset: what a file says of itself counts, as where a shop says none
+
+
+def try_page(url: str, kind: Kind | None, file: Path | None, profile: Path | None) -> int:
+    """Print what would be read at ``url``; 1 if it is of no use, else 0.
+
+    Args:
+        url: of a page.
+        kind: what it is; None: see for yourself.
+        file: holds the page, so that the shop is not asked.
+        profile: a shop's YAML file to read it with, instead of the one that the host has.
+    """
+    shop = _shop(url, profile)
+    page, found = _read(url, kind, file, shop)
+    _print(page, shop, found)
+    return int(bool(_missing(page) & NEEDED[page.kind]))
+
+
+def record_page(url: str, kind: Kind | None, file: Path | None, profile: Path | None, folder: Path | None) -> int:
+    """Save the page at ``url`` with what is read on it as a test, and print it; 1 if it is of no use, else 0.
+
+    Args:
+        url: this and the next three: as in `try_page`.
+        kind: see there.
+        file: see there.
+        profile: see there.
+        folder: where to; None: below tests/crawlers/pages/saved, named after the host.
+    """
+    shop = _shop(url, profile)
+    page, found = _read(url, kind, file, shop)
+    if found == "sitemap":
+        raise InputError(f"{printable(url)}: expected a page, got a sitemap, which no profile reads")
+    path = _free_path(folder or SAVED_PAGES / _host(url), page)
+    page.save(path)
+    _print(page, shop, found)
+    say(f"saved: {path.with_suffix('.html')} and {path}: mend what is wrong in the second, and it is a test")
+    return int(bool(_missing(page) & NEEDED[page.kind]))
+
+
+def _shop(url: str, profile: Path | None) -> Shop:
+    return shop_of(_host(url)) if profile is None else shop_from(profile.stem, read_yaml(profile, Profile))
+
+
+def _host(url: str) -> str:
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        host = None
+    if not host or not url.isprintable():
+        raise InputError(f"expected http://... or https://..., got {printable(url)!r}")
+    return host
+
+
+def _read(url: str, kind: Kind | None, file: Path | None, shop: Shop) -> tuple[SavedPage, str | None]:
+    """The page, and what it is; a page that is neither is read as a product's."""
+    response = _ask(url) if file is None else _from_file(url, file)
+    if file is None and shop.browser is not None:
+        say(f"{shop.name}: a crawl opens its pages in a browser; this is the page without what its scripts build.")
+    content_type = response.headers.get("Content-Type", HTML)
+    if what := not_a_page(response):
+        raise InputError(f"{printable(str(response.url))}: expected a page, got {printable(what)}")
+    if kind is None and (sitemap := read_sitemap(str(response.url), response.body)):
+        item = asdict(Listing(sitemap.urls, sub_categories=sitemap.sitemaps))
+        if not sitemap.complete:
+            say(explained("cut_off"))
+        return SavedPage("listing", str(response.url), content_type, response.body, item), "sitemap"
+    try:
+        found = kind or kind_of(shop, response)
+        item = read_page("listing" if found == "listing" else "product", shop, response)
+    except Exception as error:  # whatever a stranger's page does to a parser
+        raise AtlasError(
+            f"{printable(str(response.url))}: cannot be read, which is a fault of crawlers/pages: {error!r}"
+        ) from error
+    page = SavedPage(
+        "listing" if found == "listing" else "product", str(response.url), content_type, response.body, item
+    )
+    return page, found
+
+
+def _ask(url: str) -> HttpResponse:
+    crawl = load_params().crawl
+    if _host(url).endswith(DEMO):  # which runs for crawls with this source
+        crawl = crawl.model_copy(update={"source": "demo"})
+    with connections(crawl) as connect_map:
+        return ask(
+            url,
+            connect_map=connect_map,
+            user_agent=user_agent(crawl.contact),
+            robots_tags=crawl.robots_tags,
+            timeout_s=crawl.timeout_s,
+        )
+
+
+def _from_file(url: str, file: Path) -> HttpResponse:
+    try:
+        body = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"--file {printable(str(file))}: cannot be read: {error.strerror}") from error
+    try:
+        encodings = ["gzip"] if body.startswith(GZIP) else []  # as it was sent, or packed since
+        return HttpResponse(url, body=decoded(body, encodings, MAX_PAGE_BYTES), headers={"Content-Type": HTML})
+    except ContentError as error:
+        raise InputError(f"--file {printable(str(file))}: {WHY.get(error.reason, error.reason)}") from error
+
+
+def _free_path(folder: Path, page: SavedPage) -> Path:
+    """The page's own path, if it was saved before, else the first that no other page has."""
+    number = 1
+    while True:
+        path = folder / (f"{page.kind}.json" if number == 1 else f"{page.kind}-{number}.json")
+        if not path.exists() or SavedPage.load(path).url == page.url:
+            return path
+        number += 1
+
+
+def _missing(page: SavedPage) -> set[str]:
+    return {field for field in SHOWN[page.kind] if not page.item[field]} - EXTRAS
+
+
+def _print(page: SavedPage, shop: Shop, found: str | None) -> None:
+    what = f"a {found}" if found else "neither a product's page nor a listing, as it seems"
+    sys.stdout.write(f"{printable(page.url)}: {what}, read as {shop.name}\n")
+    for field in SHOWN[page.kind]:
+        if page.item[field]:
+            source = page.item["field_sources"].get(field, "")
+            lines = list(_lines(page.item[field]))
+            rest = [f"... and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+            count = f" ({len(lines)})" if isinstance(page.item[field], list | dict) else ""
+            for number, line in enumerate([*lines[:MAX_LINES], *rest]):
+                head = (COLUMNS.get(field, field) + count, source) if number == 0 else ("", "")
+                sys.stdout.write(f"{head[0]:<18} {head[1]:<18} {printable(line)}\n")
+    if unreadable := page.item.get("unreadable"):
+        sys.stdout.write(f"unreadable: {unreadable} of the page's JSON-LD scripts are no JSON\n")
+    if missing := [COLUMNS.get(field, field) for field in SHOWN[page.kind] if field in _missing(page)]:
+        sys.stdout.write(f"missing: {', '.join(missing)}\n")
+
+
+def _lines(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from (f"{name}: {text}" for name, text in value.items())
+    elif isinstance(value, list):
+        yield from value
+    else:
+        yield str(value)

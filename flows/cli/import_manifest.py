@@ -1,0 +1,123 @@
+"""``atlas import-manifest``: labelled pictures for the stage zoom_train, from a manifest of their URLs.
+
+They are fetched as the stage fetch does it: each distinct URL once, checked, and continued after a kill. A URL or
+a picture that has both labels is dropped and counted; of exact duplicates the manifest's first row stays.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from atlas_model.core.errors import InputError
+from atlas_model.data.schemas import LABELLED, LABELS, ShardWriter
+from crawlers.fetch.images import Report, fetch_pictures
+from crawlers.fetch.index import Fetched
+from crawlers.fetch.spool import Spool
+from crawlers.sources.manifest import LabelledPicture, read_labelled_manifest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of a manifest's rows: each is in ``kept`` or in ``dropped``."""
+
+    rows: int
+    kept: dict[str, int]  # by label
+    dropped: dict[str, int]  # by reason: label_conflict, duplicate, or the status of the fetch
+    label_conflicts: int  # URLs and pictures with both labels, however many rows those are
+    fetch: Report
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def import_manifest(manifest: Path, output: Path, work: Path, *, shard_rows: int, **fetch_options: Any) -> ImportReport:
+    """Fill ``output`` with the pictures of ``manifest``, replacing what is there as a whole.
+
+    Args:
+        manifest: JSON, see `crawlers.sources.manifest.read_labelled_manifest`.
+        output: folder for shards of `records.LABELLED`, sorted by image_id.
+        work: folder for the spool of all manifests; untracked.
+        shard_rows: pictures per shard.
+        **fetch_options: as `crawlers.fetch.images.fetch_pictures` takes them.
+
+    Raises:
+        InputError: the manifest is not one, or ``output`` holds something else than Parquet files.
+        RetryError: no URL gave a picture.
+    """
+    _check_replaceable(output)
+    rows = read_labelled_manifest(manifest)
+    conflicting_urls = _with_both_labels((row.image_url, row.label) for row in rows)
+    usable = [row for row in rows if row.image_url not in conflicting_urls]
+    with manifest.open("rb") as file:
+        snapshot = hashlib.file_digest(file, "sha256").hexdigest()
+    with Spool(work) as spool:
+        report = fetch_pictures((row.image_url for row in usable), spool, snapshot=snapshot, **fetch_options)
+        fetched = [spool.lookup(row.image_url) for row in usable]
+        conflicting = _with_both_labels(
+            (found.image_id, row.label) for row, found in zip(usable, fetched, strict=True)
+        ) - {None}
+        kept, dropped = _decide(zip(usable, fetched, strict=True), conflicting)
+        dropped["label_conflict"] += len(rows) - len(usable)
+        with ShardWriter(output, LABELLED, shard_rows) as writer:
+            for picture in spool.pictures():
+                if picture["image_id"] in kept:
+                    writer.append(_labelled_row(picture, kept[picture["image_id"]]))
+        spool.drop_unwanted()
+    labels = Counter(row.label for row in kept.values())
+    return ImportReport(
+        rows=len(rows),
+        kept={label: labels[label] for label in LABELS},
+        dropped={reason: count for reason, count in sorted(dropped.items()) if count},
+        label_conflicts=len(conflicting_urls) + len(conflicting),
+        fetch=report,
+    )
+
+
+def _check_replaceable(folder: Path) -> None:
+    others = [path.name for path in folder.iterdir() if path.suffix != ".parquet"] if folder.is_dir() else []
+    if others or (folder.exists() and not folder.is_dir()):
+        found = f"also {others[0]!r}" if others else "a file"
+        raise InputError(f"{folder}: it would be replaced: expected a new folder, or one of Parquet files, got {found}")
+
+
+def _with_both_labels(labelled: Iterable[tuple[T, str]]) -> set[T]:
+    labels_of: defaultdict[T, set[str]] = defaultdict(set)
+    for key, label in labelled:
+        labels_of[key].add(label)
+    return {key for key, labels in labels_of.items() if len(labels) > 1}
+
+
+def _decide(
+    rows: Iterable[tuple[LabelledPicture, Fetched]], conflicting: Set[str | None]
+) -> tuple[dict[str, LabelledPicture], Counter[str]]:
+    """The row that stays for each image_id, and the other rows counted by reason."""
+    kept: dict[str, LabelledPicture] = {}
+    dropped: Counter[str] = Counter()
+    for row, found in rows:
+        if found.image_id is None:
+            dropped[found.status] += 1
+        elif found.image_id in conflicting:
+            dropped["label_conflict"] += 1
+        elif found.image_id in kept:
+            dropped["duplicate"] += 1
+        else:
+            kept[found.image_id] = row
+    return kept, dropped
+
+
+def _labelled_row(picture: Mapping[str, Any], row: LabelledPicture) -> dict[str, Any]:
+    image_id = picture["image_id"]
+    # A manifest does not say which pictures are cut from one original: each is its own source.
+    return {
+        "image_id": image_id,
+        "bytes": picture["bytes"],
+        "label": row.label,
+        "source_id": image_id,
+        "title": row.title,
+    }

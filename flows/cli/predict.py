@@ -1,0 +1,256 @@
+"""``atlas predict``: pictures from files, folders or stdin to category paths on stdout, or to one path of a product.
+
+A picture that cannot be read gets one line on stderr, and the others go on.
+"""
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from atlas_model.confidence.products import Pool
+from atlas_model.core.errors import InputError, PictureError
+from atlas_model.core.progress import say
+from atlas_model.data.image_files import picture_files, read_picture, told_left_out
+from atlas_model.data.titles import words_of
+from atlas_model.inference.predictor import BATCH, Prediction, Predictor, ProductPrediction, Sureness
+from atlas_model.taxonomy.tree import SEPARATOR
+from flows.registry.model_folders import model_folder
+from flows.text import printable
+
+if TYPE_CHECKING:
+    from atlas_model.confidence.risk_control import Subject, Thresholds
+    from atlas_model.data.titles import Given
+    from atlas_model.inference.engines import EngineName
+
+NOT_SURE = "not sure"
+
+
+def predict(
+    pictures: Sequence[str],
+    *,
+    model: str | None,
+    beam: int,
+    top: int,
+    min_confidence: float | None,
+    accuracy: float | None,
+    engine: "EngineName",
+    attention: Path | None,
+    as_json: bool,
+    product: bool,
+    title: str | None,
+) -> int:
+    """Print the ``top`` paths of each picture, or of all together as one product; 2 if one could not be read, else 0.
+
+    With a title and no pictures the answer is about the title alone.
+
+    Raises:
+        InputError: no picture, or options that exclude each other, or a product without a picture that can be read, or
+            a title for a model that reads none.
+    """
+    check_confidence(top, min_confidence, accuracy)
+    if product and attention is not None:
+        raise InputError("--attention draws one picture: expected no --product")
+    folder = model_folder(model)
+    say(f"model: {folder}")
+    predictor = Predictor.load(folder)
+    given = _given(predictor, title, pictures)
+    sure = sureness(folder, min_confidence, accuracy, of="products" if product else "images", given=given)
+    if given == "title":
+        (predictions,) = predictor.answer(None, beam, top, sure, [title])
+        sys.stdout.write(_as_json({"title": title}, predictions) if as_json else _as_lines("title", predictions))
+        return 0
+    if engine != "auto":
+        predictor.accelerate(engine, engine_cache())
+    paths = _picture_paths(pictures)
+    pool = predictor.pool() if product else None
+    readable: list[Path] = []  # of the product
+    seen = unreadable = 0
+    while batch := list(islice(paths, BATCH)):
+        if engine == "auto" and seen == BATCH:  # the first batch takes less time than to find and start an engine
+            predictor.accelerate(engine, engine_cache())
+        seen += len(batch)
+        if attention is not None and seen > 1:
+            raise InputError("--attention draws one picture: expected one path, got more")
+        decoded = list(_decoded(batch, predictor))
+        unreadable += len(batch) - len(decoded)
+        if pool is not None:
+            _add_to(pool, predictor, [picture for _, picture in decoded], title)
+            readable += [path for path, _ in decoded]
+            continue
+        found = predictor.predict([picture for _, picture in decoded], beam, top, sure, [title] * len(decoded))
+        for (path, picture), predictions in zip(decoded, found, strict=True):
+            name = str(path)
+            sys.stdout.write(_as_json({"picture": name}, predictions) if as_json else _as_lines(name, predictions))
+            if attention is not None:
+                _write_attention(attention, predictor.attention_overlay(picture, predictions[0]))
+        sys.stdout.flush()  # who reads a pipe need not wait for the other batches
+    if not seen:
+        raise InputError("expected pictures, got none: name files or folders, or write their paths to stdin")
+    if pool is not None:
+        if not readable:
+            raise InputError(f"expected a picture of the product that can be read, got none of {seen}")
+        found = predictor.conclude(pool, top, sure)
+        sys.stdout.write(_product_as_json(readable, found) if as_json else _product_as_lines(found))
+    return InputError.exit_code if unreadable else 0
+
+
+def _given(predictor: Predictor, title: str | None, pictures: Sequence[str]) -> "Given":
+    """What answers are made of.
+
+    Raises:
+        InputError: the model reads no titles, or the title has no word and there is no picture.
+    """
+    if title is None:
+        return "image"
+    if not predictor.reads_titles:
+        raise InputError(
+            "--title: expected a model that reads titles, got one that learnt from images alone. Leave the title out, "
+            "or train one (train.title: ngrams)"
+        )
+    if words_of(title):
+        return "image_and_title" if pictures else "title"
+    if not pictures:
+        raise InputError("--title: expected a title with a word in it, or pictures; got neither")
+    say("--title: no word in it, so the answers are about the pictures alone")
+    return "image"
+
+
+def _add_to(pool: Pool, predictor: Predictor, pictures: Sequence[Image.Image], title: str | None) -> None:
+    if pictures:
+        pixels = np.stack([predictor.prepare(picture) for picture in pictures])
+        pool.add(predictor.distribution(pixels, [title] * len(pictures)))
+
+
+def check_confidence(top: int, min_confidence: float | None, accuracy: float | None) -> None:
+    """Refuse several answers where there is but one, and two ways to say how deep it goes.
+
+    Raises:
+        InputError: there are.
+    """
+    if min_confidence is not None and accuracy is not None:
+        raise InputError("--min-confidence and --accuracy both say how deep an answer goes: expected one of them")
+    option = "--accuracy" if min_confidence is None else "--min-confidence"
+    if top > 1 and (min_confidence is not None or accuracy is not None):
+        raise InputError(f"{option} gives one answer per picture: expected no --top, got --top {top}")
+
+
+def sureness(
+    folder: Path,
+    min_confidence: float | None,
+    accuracy: float | None,
+    of: "Subject" = "images",
+    given: "Given" = "image",
+) -> Sureness | None:
+    """How sure the model in ``folder`` has to be of its answers, given this.
+
+    Raises:
+        InputError: the model cannot promise ``accuracy``; the text says what it can.
+    """
+    return min_confidence if accuracy is None else thresholds(folder, accuracy, of, given)
+
+
+def thresholds(folder: Path, accuracy: float, of: "Subject" = "images", given: "Given" = "image") -> "Thresholds":
+    """The thresholds with which the model in ``folder`` promises ``accuracy``, given this.
+
+    Raises:
+        InputError: it cannot; the text says what it can.
+    """
+    from atlas_model.confidence.guarantees import load_guarantees
+
+    what = of if given == "image" else "titles" if given == "title" else f"{of} with titles"
+    promised, found = load_guarantees(folder, given).of(of).at(accuracy, what)
+    whole = "no whole paths" if found.whole is None else f"whole paths from {found.whole:.4g} on"
+    say(f"accuracy {promised:g} of {what}: {whole}, shorter ones from {found.shorter:.4g} on")
+    return found
+
+
+def engine_cache() -> Path:
+    """The user's folder for what engines make: exported graphs, and which engine was the fastest."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atlas/engines"
+
+
+def _picture_paths(arguments: Sequence[str]) -> Iterator[Path]:
+    left_out: Counter[str] = Counter()  # of folders
+    for path in _named_paths(arguments):
+        if _is_folder(path):
+            yield from picture_files(path, left_out)
+        else:
+            yield path
+    if left_out:
+        say(told_left_out(left_out))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # reading it will say why
+        return False
+
+
+def _named_paths(arguments: Sequence[str]) -> Iterator[Path]:
+    stdin = sys.stdin.buffer if sys.stdin else BytesIO()  # None where it is closed
+    if not arguments and stdin.isatty():
+        return
+    for argument in arguments or ["-"]:
+        if argument == "-":
+            lines = (line.rstrip(b"\r\n") for line in stdin)  # bytes: a file's name may be in no encoding
+            yield from (Path(os.fsdecode(line)) for line in lines if line)
+        else:
+            yield Path(argument)
+
+
+def _decoded(paths: Iterable[Path], predictor: Predictor) -> Iterator[tuple[Path, Image.Image]]:
+    """As small as the model takes them: in memory is one picture as it was."""
+    for path in paths:
+        try:
+            yield path, predictor.read(read_picture(path))
+        except (OSError, ValueError, PictureError) as error:  # ValueError: a NUL in the path
+            reason = error.strerror if isinstance(error, OSError) else error
+            say(f"error: {printable(str(path))}: {reason}")
+
+
+def _as_lines(name: str, predictions: Sequence[Prediction], *more: str) -> str:
+    return "".join("\t".join([printable(name), *_cells(each), *more]) + "\n" for each in predictions)
+
+
+def _cells(prediction: Prediction) -> list[str]:
+    """Probability, path, and the band, where there is one."""
+    band = [] if prediction.band is None else [prediction.band.replace("_", " ")]
+    if not prediction.path:
+        return ["-", NOT_SURE, *band]
+    return [f"{prediction.probability:.3f}", printable(SEPARATOR.join(prediction.path)), *band]
+
+
+def _product_as_lines(found: ProductPrediction) -> str:
+    name = f"product of {found.images} {'picture' if found.images == 1 else 'pictures'}"
+    return _as_lines(name, found.predictions, *["disagree"] * found.disagree)
+
+
+def _as_json(about: dict[str, Any], predictions: Sequence[Prediction]) -> str:
+    rows = [
+        {"path": each.path, "probability": each.probability, "levels": each.levels}
+        | ({} if each.band is None else {"band": each.band})
+        for each in predictions
+    ]
+    sure = all(prediction.path for prediction in predictions)
+    return json.dumps({**about, "status": "ok" if sure else "not_sure", "predictions": rows}) + "\n"
+
+
+def _product_as_json(paths: Sequence[Path], found: ProductPrediction) -> str:
+    return _as_json({"pictures": [str(path) for path in paths], "disagree": found.disagree}, found.predictions)
+
+
+def _write_attention(path: Path, picture: Image.Image) -> None:
+    try:
+        picture.save(path, "PNG")
+    except OSError as error:
+        raise InputError(f"--attention {printable(str(path))}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,311 @@
+"""``atlas results``: the figures that matter on one screen, the change to the champion, and where to look next.
+
+Everything is read from files: metrics/ and reports/ (what the stages measured), models/champions.json and
+reports/promote/. What is not there is said, never guessed. Categories are untrusted text.
+"""
+
+import csv
+import json
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from atlas_model.core.errors import MissingError
+from atlas_model.taxonomy.tree import SEPARATOR
+from flows.paths import CATEGORIZER, EVALUATION, METRICS, REPORTS, TAXONOMY
+from flows.registry import champion
+from flows.registry.model_folders import locked_model
+from flows.registry.promote import REPORTS as COMPARISONS
+from flows.stages.entry import read_metrics
+from flows.text import printable
+
+WIDTH = 100  # columns
+LABEL = 26  # of them, for what a figure is
+SHOWN = 4  # weakest categories, and pairs that are taken for each other
+FEWEST = 100  # images of val or test, below which their figures say little
+MOST_DROPPED = 0.5  # share of the images, above which there is a warning
+
+
+def show_results(*, as_json: bool) -> int:
+    """Print the results of the last run.
+
+    Args:
+        as_json: one JSON object instead of a screen.
+
+    Raises:
+        MissingError: there are none.
+    """
+    found = collect()
+    sys.stdout.write(json.dumps(found, indent=2) + "\n" if as_json else "\n".join(screen(found)) + "\n")
+    return 0
+
+
+def collect() -> dict[str, Any]:
+    """What there is to say, as plain values; None or nothing where a stage has not run.
+
+    Raises:
+        MissingError: no stage has run.
+    """
+    evaluate, split, zoom, train = map(read_metrics, ("evaluate", "split", "zoom", "train"))
+    if not (evaluate or split or zoom or train):
+        raise MissingError(
+            f"no results here: expected {METRICS}/<stage>.json of a run, found none. Run the stages: dvc repro"
+        )
+    categories = _rows(EVALUATION / "categories.csv")
+    found = {
+        "test": _figures(evaluate, "test"),
+        "val": _figures(evaluate, "val"),
+        "classifier": _classifier(evaluate),
+        "modes": evaluate.get("modes") or {},
+        "train": _trained(train),
+        "split": _split(split),
+        "zoom": _zoom(zoom),
+        "champion": _champion(),
+        "weakest": _weakest(categories),
+        "confused": _confused(_rows(EVALUATION / "predictions.csv")),
+        "reports": [str(path) for path in _reports() if path.exists()],
+    }
+    return {"warnings": [*_missing(evaluate, categories), *_warnings(found, categories)], **found}
+
+
+def screen(found: dict[str, Any]) -> list[str]:
+    """``found`` in about 24 lines of `WIDTH` columns."""
+    lines = [line for warning in found["warnings"] for line in _wrapped("warning:", warning, 9)]
+    lines += _evaluation_lines(found)
+    sizes, zoom, train = found["split"], found["zoom"], found["train"]
+    if train:
+        lines += _wrapped("trained", ", ".join(f"{key} {_short(value)}" for key, value in train.items()))
+    if sizes:
+        parts = ", ".join(f"{name} {count:,}" for name, count in sizes["images"].items())
+        lines += _wrapped("images", parts or f"{sizes['kept']:,}")
+        dropped = ", ".join(f"{reason} {count:,}" for reason, count in sizes["dropped"].items())
+        lines += _wrapped("left out", dropped or f"{sizes['left_out']:,}")
+    if zoom:
+        lines += _wrapped("discarded as close-ups", f"{zoom['dropped']:,} of {zoom['total']:,} ({zoom['share']:.1%})")
+    lines += _wrapped("champion", found["champion"]["text"])
+    lines += _wrapped("weakest categories", "; ".join(_told(row) for row in found["weakest"]))
+    pairs = "; ".join(f"{row['actual']} taken for {row['predicted']} {row['n']}" for row in found["confused"])
+    lines += _wrapped("most often confused", pairs)
+    lines += _wrapped("look at", ", ".join(found["reports"]))
+    return lines
+
+
+# --- what there is
+
+
+def _figures(evaluate: dict[str, Any], split: str) -> dict[str, Any]:
+    return {key: value for key, value in (evaluate.get(split) or {}).items() if value is not None}
+
+
+def _classifier(evaluate: dict[str, Any]) -> dict[str, Any]:
+    """The plain classifier on test, and what the sequence model has more."""
+    plain = evaluate.get("baseline") or {}
+    figure = (plain.get("test") or {}).get("micro_f1", evaluate.get("classifier_f1"))
+    return {"micro_f1": figure, "difference": (plain.get("difference") or {}).get("micro_f1")} if figure else {}
+
+
+def _trained(train: dict[str, Any]) -> dict[str, Any]:
+    own = train.get("categorizer") or {}
+    return {name: own[key] for key, name in (("epochs", "epochs"), ("best_epoch", "best epoch")) if key in own}
+
+
+def _split(split: dict[str, Any]) -> dict[str, Any]:
+    if not split:
+        return {}
+    images, dropped = split.get("pictures") or {}, split.get("dropped") or {}
+    if not isinstance(dropped, dict):  # the headline, in a fresh clone
+        return {"images": {}, "dropped": {}, "kept": split.get("images", 0), "left_out": dropped}
+    reasons = dict(sorted(dropped.items(), key=lambda item: -item[1]))
+    return {"images": images, "dropped": reasons, "kept": sum(images.values()), "left_out": sum(reasons.values())}
+
+
+def _zoom(zoom: dict[str, Any]) -> dict[str, Any]:
+    counts = zoom.get("pictures")
+    if counts:
+        total, dropped = sum(counts.values()), counts.get("zoomed", 0)
+    elif "dropped" in zoom:
+        total, dropped = zoom.get("images", 0) + zoom["dropped"], zoom["dropped"]
+    else:
+        return {}
+    return {"dropped": dropped, "total": total, "share": dropped / total if total else 0.0}
+
+
+def _champion() -> dict[str, Any]:
+    """Who is champion, and how the last model compares with it."""
+    history = champion.read_history()
+    if not history:
+        return {"version": None, "text": "none yet: atlas promote makes the last model the champion"}
+    current, last = history[-1], locked_model()
+    version = f"version {current.version}"
+    if last == current.model:
+        text = f"{version}, which is the last model: {current.reason}"
+    elif last is None:
+        text = f"{version}: {current.reason}"
+    else:
+        report = COMPARISONS / f"{current.model[:8]}..{last[:8]}.json"
+        text = f"{version}; the last model was not compared with it yet: atlas promote"
+        with suppress(OSError, ValueError, KeyError):
+            known = json.loads(report.read_text(encoding="utf-8"))
+            taken = "may take its place" if known["accepted"] else "did not take its place"
+            text = f"{version}; the last model {taken}: {known['reason']}"
+    return {"version": current.version, "is_last_model": last == current.model, "text": text}
+
+
+def _weakest(categories: list[dict[str, str]]) -> list[dict[str, Any]]:
+    met = [row for row in categories if row["split"] == "test" and row["f1"] and int(row["n"])]
+    weakest = sorted(met, key=lambda row: (float(row["f1"]), -int(row["n"])))[:SHOWN]
+    return [{"category": row["category"], "f1": float(row["f1"]), "n": int(row["n"])} for row in weakest]
+
+
+def _confused(predictions: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """The pairs of the test split that are most often taken for each other, by their last names where these differ."""
+    pairs = Counter(
+        (row["actual_category"], row["predicted_category"])
+        for row in predictions
+        if row["split_value"] == "test" and row["actual_category"] != row["predicted_category"]
+    )
+    top = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
+    last = Counter(label.split(SEPARATOR)[-1] for label in {label for pair, _ in top for label in pair})
+
+    def short(label: str) -> str:
+        name = label.rsplit(SEPARATOR, maxsplit=1)[-1]
+        return name if last[name] == 1 else label
+
+    return [{"actual": short(actual), "predicted": short(predicted), "n": n} for (actual, predicted), n in top]
+
+
+def _reports() -> list[Path]:
+    names = ("confusion.png", "reliability.png", "categories.csv", "attention")
+    return [*(EVALUATION / name for name in names), REPORTS / "zoom/contact_sheet.png", EVALUATION / "metrics.json"]
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+# --- what is wrong with it
+
+
+def _missing(evaluate: dict[str, Any], categories: list[dict[str, str]]) -> Iterator[str]:
+    """What has not run, or is of another run."""
+    if not evaluate:
+        yield "not evaluated yet: dvc repro"
+        return
+    if not categories:
+        yield f"{METRICS}/ is of the run that was committed, whose reports/ are not here: dvc pull, or dvc repro"
+    elif not CATEGORIZER.is_dir():
+        yield f"figures of the last complete run: {CATEGORIZER} is being trained, or a training was stopped"
+    elif locked_model() != locked_model("evaluate"):
+        yield "the figures are of another model than the last one: dvc repro"
+
+
+def _warnings(found: dict[str, Any], categories: list[dict[str, str]]) -> Iterator[str]:
+    """Why the figures may mean nothing."""
+    test, met = found["test"], {row["category"]: int(row["n"]) for row in categories if row["split"] == "test"}
+    images = sum(met.values())
+    if test.get("micro_f1") is not None and images:
+        most_frequent = max(met, key=lambda category: met[category])
+        chance, (low, _) = met[most_frequent] / images, _interval(test, "micro_f1")
+        if chance == 1:
+            yield f"all test images are of one category, {most_frequent}: the figures mean nothing"
+        elif low <= chance:
+            yield (
+                f"micro F is at chance level: always answering {most_frequent}, the most frequent category, is right "
+                f"for {_share(chance)}. More steps (train.epochs), pretrained weights or more images would help"
+            )
+    for name in ("test", "val"):
+        size = found[name].get("n")
+        if size is not None and size < FEWEST:
+            yield f"{name} has {size} images, fewer than {FEWEST}: its figures are uncertain"
+    if TAXONOMY.is_file() and images:
+        known = len(json.loads(TAXONOMY.read_text(encoding="utf-8"))["paths"])
+        tested = sum(1 for count in met.values() if count)
+        if tested < known:
+            yield f"{known - tested} of {known} categories have no test image: nothing is known of them"
+    sizes = found["split"]
+    if sizes and sizes["left_out"] > MOST_DROPPED * (sizes["left_out"] + sizes["kept"]):
+        total = sizes["left_out"] + sizes["kept"]
+        yield f"{sizes['left_out']:,} of {total:,} images were left out, for the reasons below"
+
+
+def _interval(figures: dict[str, Any], name: str) -> tuple[float, float]:
+    low, high = (figures.get("intervals") or {}).get(name) or (figures[name], figures[name])
+    return low, high
+
+
+# --- lines
+
+
+def _evaluation_lines(found: dict[str, Any]) -> Iterator[str]:
+    splits = [name for name in ("test", "val") if found[name]]
+    if not splits:
+        return
+    yield _columns("", [f"{name}, {found[name]['n']:,} images" if "n" in found[name] else name for name in splits])
+    for key, name in (
+        ("micro_f1", "exact path (micro F)"),
+        ("macro_f1", "macro F"),
+        ("level_accuracy", "level by level"),
+        ("ece", "calibration error"),
+    ):
+        if any(key in found[split] for split in splits):
+            yield _columns(name, [_cell(found[split], key) for split in splits])
+    products = [found[split].get("products") or {} for split in splits]
+    if any(products):
+        yield _columns("products (all images)", [_cell(each, "micro_f1") for each in products])
+    for mode, figures in found["modes"].items():
+        yield _columns(printable(mode).replace("_", " "), [_cell(figures, "micro_f1")])
+    if found["classifier"]:
+        text, difference = _share(found["classifier"]["micro_f1"]), found["classifier"]["difference"]
+        if difference:
+            low, high = (_share(end, sign=True) for end in difference["interval"])
+            text += f"; the sequence model has {_share(difference['value'], sign=True)} ({low} to {high})"
+        yield _columns("plain classifier", [text])
+
+
+def _cell(figures: dict[str, Any], key: str) -> str:
+    value = figures.get(key)
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return " ".join("-" if each is None else _share(each) for each in value)
+    interval = (figures.get("intervals") or {}).get(key)
+    return f"{_share(value)} ({_range(interval)})" if interval else _share(value)
+
+
+def _columns(name: str, cells: Sequence[str]) -> str:
+    return f"{name:<{LABEL}}{'  '.join(f'{cell:<26}' for cell in cells)}".rstrip()
+
+
+def _wrapped(name: str, text: str, indent: int = LABEL) -> list[str]:
+    """At most two lines; nothing where there is nothing to say."""
+    if not text:
+        return []
+    options: dict[str, Any] = {"break_long_words": True, "max_lines": 2, "placeholder": " ..."}
+    return textwrap.wrap(
+        printable(text), WIDTH, initial_indent=f"{name:<{indent}}", subsequent_indent=" " * indent, **options
+    )
+
+
+def _told(row: dict[str, Any]) -> str:
+    return f"{row['category']} {_share(row['f1'])} ({row['n']} images)"
+
+
+def _range(interval: Sequence[float]) -> str:
+    return " to ".join(_share(each) for each in interval)
+
+
+def _share(value: float, *, sign: bool = False) -> str:
+    """Three digits, as in the README: .896."""
+    text = f"{value:+.3f}" if sign else f"{value:.3f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"

@@ -1,0 +1,397 @@
+"""The one place that calls DVC: which stages there are, which are up to date, and running one.
+
+DVC's Python API is not promised to be stable, so nothing else imports it. All functions work on the DVC project
+that the current folder belongs to. Knows nothing of Prefect or of what a stage does.
+
+As a program (``python -m flows.dvc.repo repro ...``) this is the `dvc` command in a process that ends with the one
+that started it.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atlas_model.core.errors import AtlasError, InputError, RetryError
+from atlas_model.core.processes import die_with_parent
+from atlas_model.core.yaml_files import parse_text
+from flows.text import printable_lines
+
+if TYPE_CHECKING:
+    from dvc.ignore import DvcIgnoreFilter
+    from dvc.repo import Repo
+    from dvc_data.hashfile.db import HashFileDB
+    from dvc_data.hashfile.hash_info import HashInfo
+
+LAST_LINES = 500  # of a command's output: what is looked through for the reason of a failure
+BAD_INPUT = 2  # `InputError.exit_code`, as DVC reports it of a stage
+SETTINGS = (".dvc/config", ".dvcignore")  # of DVC, in git
+
+
+class DvcBusyError(RetryError):
+    """Another dvc command is at work in this project."""
+
+
+def stages() -> dict[str, list[str]]:
+    """The stages of dvc.yaml, each with those that it depends on, in the order in which `dvc repro` runs them.
+
+    Raises:
+        InputError: this is no DVC project, or its dvc.yaml is not valid.
+    """
+    from dvc.repo import Repo
+    from networkx import dfs_postorder_nodes
+
+    with _dvc_errors(), Repo() as repo:
+        graph = repo.index.graph
+        return {
+            stage.addressing: sorted(needed.addressing for needed in graph.successors(stage) if needed.cmd)
+            for stage in dfs_postorder_nodes(graph)
+            if stage.cmd
+        }
+
+
+def stage_names() -> list[str]:
+    """The stages of dvc.yaml, each after those that it depends on; raises as `stages` does."""
+    return list(stages())
+
+
+def is_up_to_date(stage: str) -> bool:
+    """Whether ``stage`` has nothing to do: its command, parameters, dependencies and outputs are those of dvc.lock.
+
+    Raises:
+        DvcBusyError: another dvc command is at work in this project.
+        InputError: this is no DVC project, or its dvc.yaml is not valid.
+    """
+    from dvc.repo import Repo
+
+    with _dvc_errors(), Repo() as repo:  # a new one each time: a Repo remembers the dvc.lock that it read
+        return not repo.status(targets=[stage])
+
+
+def run_stage(stage: str, on_line: Callable[[str], None], *, force: bool = False) -> None:
+    """Run ``stage`` alone (or take its outputs from DVC's cache of runs), as `dvc repro --single-item` does.
+
+    Args:
+        stage: its name in dvc.yaml.
+        on_line: gets each line that DVC and the stage write, as they write it.
+        force: run it although nothing that it depends on has changed.
+
+    Raises:
+        InputError: the stage refused its input (exit code 2); the text is what it said.
+        DvcBusyError: another dvc command works with its files.
+        AtlasError: it failed in another way.
+    """
+    exit_code, output = _run_dvc(on_line, "repro", "--single-item", *["--force"] * force, stage)
+    if exit_code:
+        raise failure(stage, output)
+
+
+def out_of_date() -> list[str]:
+    """What `dvc status` has a word on: stages to run, and files of ``.dvc`` that are not as it says."""
+    from dvc.repo import Repo
+
+    with _dvc_errors(), Repo() as repo:
+        return sorted(repo.status())
+
+
+def inputs() -> dict[Path, list[Path]]:
+    """What stages depend on and none makes, and what says which stages there are: all of it belongs in git.
+
+    Returns:
+        File or folder -> the files that it is or has, without those that .dvcignore names; relative to the current
+        folder.
+    """
+    from dvc.repo import Repo
+
+    with _dvc_errors(), Repo() as repo:
+        stages = list(repo.index.stages)
+        made = {Path(out.fs_path) for stage in stages for out in stage.outs}
+        needed = {Path(dep.fs_path) for stage in stages for dep in stage.deps if dep.is_in_repo}
+        paths = {path for path in needed if made.isdisjoint([path, *path.parents])}
+        paths |= {Path(stage.path) for stage in stages} | {Path(repo.root_dir) / name for name in SETTINGS}
+        files = {path: [path] if path.is_file() else repo.dvcignore.find(repo.fs, str(path)) for path in paths}
+        return {_here(path): [_here(file) for file in files[path]] for path in sorted(paths)}
+
+
+def cache_folder() -> Path:
+    """Where DVC keeps the content of all outputs, absolute."""
+    from dvc.repo import Repo
+
+    with _dvc_errors(), Repo() as repo:
+        return Path(repo.cache.local_cache_dir)
+
+
+def default_remote() -> str | None:
+    """The name of the remote that `dvc push` takes; None where the configuration names none."""
+    from dvc.repo import Repo
+
+    with _dvc_errors(), Repo() as repo:
+        name: str | None = repo.config["core"].get("remote")
+        return name
+
+
+def push(on_line: Callable[[str], None]) -> None:
+    """Bring to the default remote what dvc.lock and the ``.dvc`` files speak of, and see that all of it is there.
+
+    Args:
+        on_line: gets each line that DVC writes.
+
+    Raises:
+        AtlasError: it could not, or the cache lacks a part.
+    """
+    from dvc.repo import Repo
+
+    exit_code, output = _run_dvc(on_line, "push")
+    if exit_code:
+        said = re.findall(r"^ERROR: (.*)", output, re.MULTILINE) or ["it ended without saying why"]
+        raise AtlasError(
+            f"dvc push failed: {said[-1]}\nSee that the remote is there (`dvc remote list`) and that its credentials "
+            "are in the environment, then run again: what has been pushed is not pushed twice."
+        )
+    with _dvc_errors(), Repo() as repo:
+        states = [repo.cloud.status(needed, odb=remote) for remote, needed in repo.used_objs(push=True).items()]
+    lacking = sum(len(state.new) + len(state.missing) for state in states)
+    if lacking:  # of which DVC warns, no more
+        raise AtlasError(
+            f"dvc push: expected all data in the remote, got {lacking} objects that neither it nor the cache has. "
+            "`dvc repro` makes them again, then run again."
+        )
+
+
+def content_hash(folder: Path) -> str | None:
+    """What DVC calls the content of ``folder``: equal content, equal hash; None where there is no such folder."""
+    from dvc.repo import Repo
+
+    if not folder.is_dir():
+        return None
+    with _dvc_errors(), Repo() as repo, repo.lock:
+        return _hashed(repo, folder, dry_run=True, ignore=repo.dvcignore)[1]
+
+
+def keep(folder: Path) -> str:
+    """Put the content of ``folder`` into DVC's cache; its hash, for `restore`."""
+    from dvc.repo import Repo
+    from dvc_data.hashfile.transfer import transfer
+
+    with _dvc_errors(), Repo() as repo, repo.lock:
+        staged, content = _hashed(repo, folder, dry_run=False, ignore=repo.dvcignore)
+        transfer(staged, repo.cache.local, {_hash_info(content)}, shallow=False)
+        return content
+
+
+def has(content: str) -> bool:
+    """Whether DVC's cache has, whole, what `keep` was given once."""
+    from dvc.repo import Repo
+    from dvc_data.hashfile import check, load
+    from dvc_objects.errors import ObjectFormatError
+
+    with _dvc_errors(), Repo() as repo:
+        try:
+            check(repo.cache.local, load(repo.cache.local, _hash_info(content)))
+        except (OSError, ObjectFormatError):
+            return False
+        return True
+
+
+def restore(content: str, folder: Path) -> None:
+    """Write to ``folder`` what `keep` was given once: from DVC's cache, else from its remote.
+
+    Args:
+        content: the hash that `keep` gave.
+        folder: a new one, or empty.
+
+    Raises:
+        InputError: neither has it whole.
+    """
+    from dvc.repo import Repo
+    from dvc_data.hashfile import load
+    from dvc_data.hashfile.checkout import CheckoutError, checkout
+    from dvc_data.hashfile.transfer import transfer
+    from dvc_objects.errors import ObjectFormatError
+
+    def from_cache(repo: "Repo") -> None:
+        found = load(repo.cache.local, _hash_info(content))
+        checkout(str(folder.absolute()), repo.fs, found, repo.cache.local, force=True, state=repo.state)
+        if _hashed(repo, folder, dry_run=True, ignore=None)[1] != content:  # the folder itself may be ignored
+            raise ObjectFormatError("the cache is damaged")
+
+    try:
+        with _dvc_errors(), Repo() as repo, repo.lock:
+            try:
+                from_cache(repo)
+            except (OSError, CheckoutError, ObjectFormatError):
+                # Not `repo.cloud.pull`, which takes a folder whose list of files is in the cache for whole.
+                transfer(repo.cloud.get_remote_odb(), repo.cache.local, {_hash_info(content)}, shallow=False)
+                from_cache(repo)
+    except (InputError, OSError, CheckoutError, ObjectFormatError) as error:
+        raise InputError(
+            f"{folder}: expected its content, {content}, in DVC's cache or remote, got: {error}. "
+            "Fetch it from a remote that has it (`dvc fetch --all-commits`)"
+        ) from error
+
+
+def _here(path: Path | str) -> Path:
+    return Path(os.path.relpath(path))
+
+
+def _hash_info(content: str) -> "HashInfo":
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    return HashInfo("md5", content)
+
+
+def _hashed(repo: "Repo", folder: Path, *, dry_run: bool, ignore: "DvcIgnoreFilter | None") -> tuple["HashFileDB", str]:
+    """Where the content of ``folder`` was put for a while (with ``dry_run`` nowhere), and its hash."""
+    from dvc_data.hashfile.build import build
+
+    path = str(folder.absolute())
+    staged, _, found = build(repo.cache.local, path, repo.fs, "md5", ignore=ignore, dry_run=dry_run)
+    return staged, found.hash_info.value
+
+
+def locked_snapshot() -> str | None:
+    """The crawl that the data are of, as dvc.lock says; None where it says nothing."""
+    lock = Path("dvc.lock")
+    return _snapshot_in(lock.read_text(encoding="utf-8")) if lock.is_file() else None
+
+
+def committed_snapshot() -> str | None:
+    """The crawl of git's last commit."""
+    return _snapshot_in(_git("show", "HEAD:./dvc.lock"))
+
+
+def snapshots_in_history() -> dict[str, str]:
+    """The crawls that git remembers: snapshot -> the last commit whose dvc.lock is of that crawl."""
+    found: dict[str, str] = {}
+    for commit in _git("log", "--format=%H", "--", "dvc.lock").split():
+        snapshot = _snapshot_in(_git("show", f"{commit}:./dvc.lock"))
+        if snapshot is not None:
+            found.setdefault(snapshot, commit)
+    return found
+
+
+def _snapshot_in(lock: str) -> str | None:
+    stage = re.search(r"^  crawl:\n(?:   .*\n)+", lock, re.MULTILINE)
+    if stage is None:  # one stage of the file, because reading YAML takes long
+        return None
+    snapshot = parse_text(stage[0])["crawl"].get("params", {}).get("params.yaml", {}).get("crawl", {})
+    return str(snapshot["snapshot"]) if "snapshot" in snapshot else None
+
+
+def read_output(path: Path, commit: str) -> bytes:
+    """The output ``path`` of a stage as it was in ``commit``: from DVC's cache, else from its remote.
+
+    Raises:
+        InputError: neither has it.
+    """
+    from dvc.api import read
+
+    try:
+        with _dvc_errors():
+            return bytes(read(path.as_posix(), rev=commit, mode="rb"))
+    except (InputError, OSError) as error:
+        raise InputError(
+            f"{path} as of commit {commit[:8]}: expected it in DVC's cache or remote, got: {error}. "
+            "Fetch it with `dvc fetch --all-commits` from a remote that has it"
+        ) from error
+
+
+def _git(*arguments: str) -> str:
+    """What git prints; nothing where it cannot: no repository, no such file in that commit."""
+    done = subprocess.run(["git", *arguments], capture_output=True, encoding="utf-8", errors="replace", check=False)
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _run_dvc(on_line: Callable[[str], None], *arguments: str) -> tuple[int, str]:
+    """The exit code of a `dvc` command, and the last lines that it wrote."""
+    lines: deque[str] = deque(maxlen=LAST_LINES)
+    with _started_dvc(*arguments) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip():
+                lines.append(line.rstrip())
+                on_line(line.rstrip())
+    return process.returncode, "\n".join(lines)
+
+
+@contextmanager
+def _started_dvc(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.dvc.repo", *arguments],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
+    with process:
+        try:
+            yield process
+        except BaseException:
+            process.terminate()  # its stage ends with it
+            raise
+
+
+def environment() -> dict[str, str]:
+    """That of a process in which DVC runs stages."""
+    # Stages call `python`: it has to be this one also where no venv is active and none is in the project. DVC runs
+    # them in the user's own shell, which may be one that cannot.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1"}
+
+
+def failure(stage: str, output: str) -> AtlasError:
+    """The error of a `dvc repro` of ``stage`` that failed, from what it wrote."""
+    output = printable_lines(output)
+    # The last words alone: before them a stage may have said anything.
+    *_, said_by_dvc = ["DVC ended without saying why", *re.split(r"^ERROR: ", output, flags=re.MULTILINE)[1:]]
+    if re.match("Unable to acquire lock|.* is busy, it is being blocked by:", said_by_dvc):
+        return _busy(said_by_dvc)
+    said_by_stage = re.findall(r"^error: (.*?)(?=^error: |^ERROR: |\Z)", output, re.DOTALL | re.MULTILINE)
+    reason = said_by_stage[-1].strip() if said_by_stage else said_by_dvc.partition("\n")[0]
+    ended = re.search(r"exited with (-?\d+)$", said_by_dvc, re.MULTILINE)
+    exit_code = int(ended[1]) if ended else None
+    again = f"run again (`dvc repro {stage}` runs up to this stage); stages that are done are not repeated."
+    if exit_code == -signal.SIGKILL:
+        reason += " (it was killed: out of memory?)"
+    if exit_code == BAD_INPUT:
+        return InputError(f"stage {stage} refused its input: {reason}\nMend that, then {again}")
+    return AtlasError(f"stage {stage} failed: {reason}\nIts lines above say more. To continue, {again}")
+
+
+def _busy(said_by_dvc: str) -> DvcBusyError:
+    holders = re.findall(r"^  \(PID (\d+)\): (.*)", said_by_dvc, re.MULTILINE)
+    who = "".join(f", pid {pid}: {command}" for pid, command in sorted(set(holders)))
+    return DvcBusyError(f"another dvc command is at work in this project{who}. Run again when it has ended")
+
+
+@contextmanager
+def _dvc_errors() -> Iterator[None]:
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+
+    try:
+        yield
+    except LockError as error:
+        raise _busy(str(error)) from error
+    except DvcException as error:
+        why = f": {error.__cause__}" if error.__cause__ else ""
+        raise InputError(f"DVC: {error}{why}") from error
+
+
+def _main() -> int:
+    from dvc.cli import main
+
+    die_with_parent()
+    return int(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

@@ -1,0 +1,1 @@
+"""`atlas init`: the `command`, the `choices` of parameters for a data set, and the `report` that explains them."""

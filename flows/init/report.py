@@ -1,0 +1,127 @@
+"""What `atlas init` says: what is in the data, what was chosen and why, what is wrong. Knows nothing of files."""
+
+import re
+import textwrap
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from atlas_model.data.image_survey import ImageStatistics
+from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath
+from crawlers.files.products import Counts
+from flows.init.choices import Choice
+
+MAX_TOLD = 5  # examples
+FEW_TESTED = 200
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is in the data."""
+
+    counts: Counts
+    statuses: Counter[str]  # of images of products
+    examples: Mapping[str, Sequence[str]]  # by status
+    images: ImageStatistics
+    products: Counter[CategoryPath]  # that have an image
+    images_in: Counter[CategoryPath]
+    conflicts: list[str]  # images that have two categories
+    copies: int  # images that stand there again, in the same category
+    hints: Counter[str]
+    unnamed: int  # files in the folder that the table does not name
+    test_share: float  # of params.yaml
+
+
+def too_many_fail(found: Found, max_failed_share: float) -> list[str]:
+    """That the stage fetch would stop, if it would."""
+    total, failed = found.statuses.total(), found.statuses.total() - found.statuses["ok"]
+    if failed <= max_failed_share * total:
+        return []
+    return [
+        f"WARNING: {failed} of {total} images cannot be used (see below), more than fetch.max_failed_share allows: "
+        "the stage fetch would stop. Mend the table or the folder, or raise that share"
+    ]
+
+
+def report(found: Found, images: Path, table: Path, choices: Sequence[Choice], words: Sequence[str]) -> list[str]:
+    """What is in the data, what was chosen and why, and what somebody should know of the data, in lines.
+
+    Args:
+        found: what is in the data.
+        images: their folder.
+        table: their table.
+        choices: what was chosen.
+        words: on the file that was written.
+    """
+    statistics = found.images
+    colours = "grey" if statistics.grey else "coloured"
+    lines = [
+        f"{images}: {statistics.count} different images, {statistics.median_side} px (median), {colours}",
+        f"{table}: {found.counts.rows} rows, {found.counts.products} products, {len(found.products)} categories",
+        "",
+        *words,
+    ]
+    explained = [choice for choice in choices if choice.why]
+    width = min(60, max(len(_shown(choice)) for choice in explained))
+    lines += [f"  {_shown(choice):{width}}  {choice.why}" for choice in explained]
+    others = ", ".join(_shown(choice) for choice in choices if not choice.why)
+    lines += [f"  {line}" for line in textwrap.wrap(f"and with these: {others}", 116, break_on_hyphens=False)]
+    problems = list(_problems(found, choices))
+    lines += ["", "Problems and limits of the data:" if problems else "No problems were found in the data."]
+    lines += [f"  - {problem}" for problem in problems]
+    return lines
+
+
+def _shown(choice: Choice) -> str:
+    value = yaml.safe_dump(choice.value, default_flow_style=True, width=10_000, allow_unicode=True)
+    return f"{choice.key}: {value.splitlines()[0]}"
+
+
+def _problems(found: Found, choices: Sequence[Choice]) -> list[str]:
+    values = {choice.key: choice.value for choice in choices}
+    told = [
+        f"{count} images are {status} ({_some(found.examples[status], count)}): docs/files.md explains it"
+        for status, count in sorted(found.statuses.items())
+        if status != "ok"
+    ]
+    told += [warning for warning in found.counts.warnings if warning.startswith("column ")]
+    if found.conflicts:
+        told.append(
+            f"{len(found.conflicts)} images have two categories ({_some(found.conflicts)}): none of them is used"
+        )
+    if found.copies:
+        told.append(f"{found.copies} images stand there again with the same category: each is used once")
+    if found.unnamed:
+        told.append(f"{found.unnamed} image files in the folder are in no row of the table: they are not used")
+    least = values["split.min_products"]
+    rare = sorted(SEPARATOR.join(path) for path, count in found.products.items() if count < least)
+    if rare:
+        lost = sum(count for count in found.products.values() if count < least)
+        told.append(
+            f"{len(rare)} categories have fewer than {least} products ({_some(rare)}): {lost} products left out"
+        )
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for path in found.products:
+        alike[re.sub(r"[\W_]+", "", SEPARATOR.join(path).casefold())].append(SEPARATOR.join(path))
+    doubled = [" = ".join(sorted(group)) for group in alike.values() if len(group) > 1]
+    if doubled:
+        told.append(f"{len(doubled)} categories are written in several ways ({_some(doubled)}): each counts by itself")
+    if found.counts.without_title and values["crawl.files.columns.title"] is not None:
+        told.append(f"{found.counts.without_title} products have no title")
+    used = sum(found.images_in[path] for path, count in found.products.items() if count >= least)
+    tested = max(1, round(used * found.test_share))
+    if tested < FEW_TESTED:
+        told.append(
+            f"about {tested} images are left to test on: figures of .9 are uncertain by {0.6 / tested**0.5:.2f}"
+        )
+    if found.images.small:
+        told.append(f"{found.images.small} images are smaller than 32 px")
+    return told
+
+
+def _some(names: Sequence[str], count: int | None = None) -> str:
+    shown = ", ".join(names[:MAX_TOLD])
+    return shown + (", ..." if (count or len(names)) > len(names[:MAX_TOLD]) else "")

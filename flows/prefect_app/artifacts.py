@@ -1,0 +1,186 @@
+"""What a stage has made, as Prefect's UI shows it: a table of its metrics, pictures, the report on the evaluation.
+
+Figures stand beside those of the last accepted run. Where no run was accepted yet, they stand beside the last commit's,
+and are called so. Of those, git has the headline, and DVC's cache the details, if it still has them.
+
+Titles, categories and shops are strangers' words: they are shown, never obeyed. Pictures are ``data:`` URLs of bounded
+size, because they live in Prefect's database. Knows nothing of Prefect: `pipeline` posts what is found here.
+"""
+
+import csv
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from atlas_model.core.errors import InputError
+from atlas_model.core.params import Params
+from flows.dvc import repo
+from flows.paths import EVALUATION, METRICS, REPORTS, TIMINGS
+from flows.prefect_app.reporter import key_of
+from flows.registry.versions import compared_with, content_at
+from flows.stages.entry import read_metrics
+from flows.text import in_markdown, printable
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MOST_ROWS = 200  # of a table
+MOST_BYTES = 400_000  # of a picture, as PNG
+LONGEST_SIDE = 1000  # px
+WEAKEST = 10  # categories that the report names
+HEADLINES = {
+    "micro_f1": "micro F (exact paths)",
+    "macro_f1": "macro F",
+    "hierarchical_f1": "hierarchical F",
+    "ece": "calibration error",
+}
+# A table's cells are Markdown in the older UI and plain text in the newer one: no escape suits both, lookalikes do.
+LOOKALIKES = str.maketrans("<>[]`\\", "‹›⟦⟧'∖")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Something to look at."""
+
+    kind: Literal["table", "image", "markdown"]
+    key: str  # lower-case letters, digits, hyphens
+    description: str
+    data: Any  # rows, a URL, Markdown
+
+
+class Before(NamedTuple):
+    """The figures that a run's stand beside."""
+
+    name: str  # of the run that they are of
+    metrics: dict[str, Any]
+
+
+def stage_artifacts(stage: str, params: Params) -> Iterator[Artifact]:
+    """What there is to show of ``stage``, which has just run; nothing where its files are not there."""
+    found = read_metrics(stage)
+    if found:
+        before = metrics_before(stage, params)
+        description = f"Metrics of {stage}, beside the {before.name}'s"
+        yield Artifact("table", key_of(f"{stage}-metrics"), description, _metric_rows(stage, found, before))
+    if stage == "evaluate" and found:
+        yield Artifact("markdown", "evaluation", "The evaluation", evaluation_report(params))
+    from flows.prefect_app.figures import pictures_of
+
+    for key, description, picture in pictures_of(stage):
+        yield Artifact("image", key_of(key), description, data_url(picture))
+
+
+def _metric_rows(stage: str, found: dict[str, Any], before: Before) -> list[dict[str, str]]:
+    known = dict(_leaves(before.metrics))
+    timings = TIMINGS / f"{stage}.json"
+    figures = [*_leaves(found)]
+    if timings.is_file():
+        figures += _leaves(json.loads(timings.read_text(encoding="utf-8")))
+    rows = [
+        {"metric": _cell(name), "now": _number(value), before.name: _number(known.get(name))} for name, value in figures
+    ]
+    left_out = len(rows) - MOST_ROWS
+    return (
+        rows if left_out <= 0 else [*rows[:MOST_ROWS], {"metric": f"and {left_out} more", "now": "", before.name: ""}]
+    )
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict | list):
+        yield name, value
+        return
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value, 1):
+        yield from _leaves(inner, f"{name} / {key}" if name else str(key))
+
+
+def metrics_before(stage: str, params: Params) -> Before:
+    """What ``stage`` had measured in the last accepted run, or in the last commit."""
+    revision, name = compared_with(params)
+    content = content_at(revision, METRICS / f"{stage}.json")
+    if content is not None:
+        with suppress(InputError):  # the cache lost the details
+            content = repo.read_output(REPORTS / stage / "metrics.json", revision)
+    try:
+        found = json.loads(content or b"{}")
+    except ValueError:
+        found = {}
+    return Before(name, found if isinstance(found, dict) else {})
+
+
+def evaluation_report(params: Params) -> str:
+    """The headline figures with their change since the last accepted run, and the weakest categories, as Markdown."""
+    now, (name_before, before) = read_metrics("evaluate"), metrics_before("evaluate", params)
+    lines = [f"| | now | 95 % interval | {name_before} | change |", "|---|--:|--:|--:|--:|"]
+    for split in ("test", "val"):
+        for key, name in HEADLINES.items():
+            value, old = _get(now, split, key), _get(before, split, key)
+            if value is not None:
+                interval = "–".join(map(_share, _get(now, split, "intervals", key) or []))
+                lines.append(
+                    f"| {name}, {split} | {_share(value)} | {interval} | {_share(old)} | {_change(value, old)} |"
+                )
+    plain, old = (_get(each, "baseline", "test", "micro_f1") or each.get("classifier_f1") for each in (now, before))
+    lines.append(f"| plain classifier: micro F, test | {_share(plain)} | | {_share(old)} | {_change(plain, old)} |")
+    weakest = _weakest_categories(EVALUATION / "categories.csv")
+    if weakest:
+        lines += [
+            "",
+            "The weakest categories of the test split:",
+            "",
+            "| category | F | precision | recall | pictures |",
+        ]
+        lines += ["|---|--:|--:|--:|--:|"]
+    for row in weakest:
+        figures = " | ".join(_share(float(row[key])) for key in ("f1", "precision", "recall"))
+        lines.append(f"| {in_markdown(row['category'])} | {figures} | {in_markdown(row['n'])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _weakest_categories(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as handle:
+        rows = [row for row in csv.DictReader(handle) if row["split"] == "test" and row["f1"]]
+    return sorted(rows, key=lambda row: float(row["f1"]))[:WEAKEST]
+
+
+def _get(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else _cell(str(value))
+
+
+def _share(value: Any) -> str:
+    """A figure in [0, 1], with as many digits as those beside it."""
+    return f"{value:.4f}" if isinstance(value, float) else _number(value)
+
+
+def _change(now: float | None, before: Any) -> str:
+    return f"{now - before:+.4f}" if isinstance(now, float) and isinstance(before, float) else ""
+
+
+def _cell(text: str) -> str:
+    return printable(text).translate(LOOKALIKES).replace("://", ":∕∕")
+
+
+def data_url(picture: "Image.Image") -> str:
+    """``picture`` as a URL that holds it, made smaller until it is of bounded size."""
+    picture = picture.copy()
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    while True:
+        buffer = BytesIO()
+        picture.save(buffer, "PNG", optimize=True)
+        if buffer.tell() <= MOST_BYTES:
+            return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
+        picture = picture.resize((max(1, picture.width * 3 // 4), max(1, picture.height * 3 // 4)))

@@ -1,0 +1,122 @@
+"""The pictures of a stage's results: its loss curves, the evaluation's drawings, some of what the zoom filter dropped.
+
+Knows nothing of where they are shown.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from flows.paths import EVALUATION, PLOTS, SCORES, SHARDS
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Curves: TypeAlias = dict[str, dict[str, list[tuple[float, float]]]]  # panel -> line -> points
+Named: TypeAlias = tuple[str, str, "Image.Image"]  # key, description, picture
+
+ATTENTION = 6  # pictures shown, of those that were drawn
+DROPPED = 24
+TILE = 96  # px
+
+
+def pictures_of(stage: str) -> Iterator[Named]:
+    """The pictures that there are of ``stage``, drawn now."""
+    curves = read_curves(PLOTS / stage)
+    if curves:
+        yield f"{stage}-curves", f"How {stage} went, epoch by epoch", draw_curves(curves)
+    if stage == "evaluate":
+        yield from _evaluation()
+    if stage == "zoom":
+        dropped = list(_dropped()) if SCORES.is_file() and SHARDS.is_dir() else []
+        if dropped:
+            yield "zoom-dropped", "Pictures that were surest to be zoomed, and dropped", montage(dropped, 8, TILE)
+
+
+def read_curves(folder: Path) -> Curves:
+    """The series in ``folder``: dvclive's (``plots/metrics/<line>/<panel>.tsv``), and those of ``history.csv``."""
+    found: Curves = {}
+    for path in sorted(folder.glob("plots/metrics/*/*.tsv")):
+        found.setdefault(path.stem, {})[path.parent.name] = list(_points(path))
+    history = folder / "history.csv"
+    if history.is_file():
+        with history.open(newline="", encoding="utf-8") as handle:
+            for row in csv.DictReader(handle):
+                first, *names = row
+                for name in names:
+                    line, _, panel = name.partition("_")
+                    found.setdefault(panel, {}).setdefault(line, []).append((float(row[first]), float(row[name])))
+    return found
+
+
+def _points(path: Path) -> Iterator[tuple[float, float]]:
+    with path.open(newline="", encoding="utf-8") as handle:
+        rows = csv.reader(handle, delimiter="\t")
+        next(rows, None)  # the names
+        for row in rows:
+            yield float(row[0]), float(row[1])
+
+
+def draw_curves(curves: Curves) -> "Image.Image":
+    """A panel beside the other, a line for each series."""
+    from matplotlib.figure import Figure
+
+    from atlas_model.viz.plots import render
+
+    figure = Figure(figsize=(4.0 * len(curves), 3.2), dpi=100, layout="constrained")
+    for axes, (panel, lines) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        for name, points in lines.items():
+            axes.plot(*zip(*points, strict=True), marker=".", linewidth=1.5, label=name.replace("_", " "))
+        axes.set(title=panel.replace("_", " "), xlabel="epoch")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    return render(figure)
+
+
+def _evaluation() -> Iterator[Named]:
+    from PIL import Image
+
+    for name, description in (
+        ("confusion", "Confusion matrix of the test split"),
+        ("reliability", "How honest the probabilities are"),
+        ("abstention", "Answering only when sure"),
+    ):
+        path = EVALUATION / f"{name}.png"
+        if path.is_file():
+            with Image.open(path) as picture:
+                yield f"evaluate-{name}", description, picture.convert("RGB")
+    drawn = []
+    for path in islice(sorted((EVALUATION / "attention").glob("*.png")), ATTENTION):
+        with Image.open(path) as picture:
+            drawn.append(picture.convert("RGB"))
+    if drawn:
+        widest = max(picture.width for picture in drawn)
+        yield "evaluate-attention", "Where the model looked, name by name", montage(drawn, 1, widest)
+
+
+def _dropped() -> Iterator["Image.Image"]:
+    """Some of the pictures that were dropped as zoomed, the surest first."""
+    from atlas_model.data.schemas import SCORES as SCHEMA
+    from atlas_model.data.schemas import read_table
+    from atlas_model.zoom.contact_sheet import surest_zoomed
+
+    scores = read_table(SCORES, SCHEMA, "zoom", ["image_id", "p_zoomed", "reason"])
+    for image, _ in surest_zoomed(scores, SHARDS, DROPPED, TILE):
+        yield image
+
+
+def montage(pictures: Iterable["Image.Image"], columns: int, tile_px: int) -> "Image.Image":
+    """``pictures`` side by side in rows of ``columns``, each made as wide as a tile, or as high if it is upright."""
+    from PIL import Image, ImageOps
+
+    tiles = [ImageOps.contain(picture.convert("RGB"), (tile_px, tile_px)) for picture in pictures]
+    height = max(tile.height for tile in tiles)
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (min(columns, len(tiles)) * tile_px, rows * height), "white")
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, columns)
+        sheet.paste(tile, (column * tile_px + (tile_px - tile.width) // 2, row * height + (height - tile.height) // 2))
+    return sheet

@@ -1,0 +1,292 @@
+"""Whether the model that was trained last, the challenger, becomes the champion, and the change itself.
+
+The two answer today's validation pictures as `atlas predict` would, and `atlas_model.evaluate.promotion` judges. A
+product stays in its split from crawl to crawl (but for the few whose look-alikes get a new first member), so the
+champion has not learnt from what it is judged on, as long as the parameters of the split stay what they were; where
+they have not, the reason says so. Why a model was or was not promoted is written to
+``reports/promote/<champion>..<challenger>.json`` and ``.md`` (by the beginnings of their hashes), and taken from there
+as long as nothing has changed: the flow asks after every run.
+"""
+
+import json
+import tempfile
+from collections import Counter
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atlas_model.core.errors import CheckpointError, MissingError
+from atlas_model.core.files import write_json, write_text
+from atlas_model.core.params import Params
+from flows.dvc import repo
+from flows.paths import CATEGORIZER, SHARDS, SPLITS, TAXONOMY, WORK
+from flows.registry import champion
+from flows.registry.champion import Event
+from flows.registry.model_folders import CHAMPION
+from flows.text import in_markdown
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from atlas_model.data.dataset import Split
+    from atlas_model.data.images import Preprocessing
+    from atlas_model.evaluate.promotion import Verdict
+    from atlas_model.model.categorizer import Categorizer
+    from atlas_model.taxonomy.tree import Taxonomy
+
+REPORTS = Path("reports/promote")
+SPLIT_KEYS = {  # say what is validation: the last two by what ties products together
+    "val_share", "test_share", "respect_hint", "seed", "near_duplicate_distance", "min_side", "max_products_per_image",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of the challenger."""
+
+    promoted: bool  # it has just become the champion
+    changed: bool  # False: it was the champion already
+    version: int  # of the champion, now
+    reason: str  # one line
+    markdown: str  # the same with the figures, for a report
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the challenger is the champion now; only such a run is worth a version of its own."""
+        return self.promoted or not self.changed
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether the challenger may take the place."""
+
+    accepted: bool
+    reason: str
+    table: str = ""  # markdown
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers on the validation pictures."""
+
+    pictures: list[str]  # the label of each
+    with_titles: list[str]  # the same where their titles are given, too; of a model that reads none, the same
+    reads_titles: bool
+    products: dict[str, str]  # of each product, from all its pictures
+    knows: set[str]  # all labels that it might have given
+
+
+def promote(params: Params, *, force: bool = False) -> Decision:
+    """Make the challenger the champion if it is not worse by more than the margins.
+
+    Args:
+        params: ``promote``, ``split``, and how ``evaluate`` lets models answer.
+        force: promote it whatever the figures say, and whatever the champion's folder looks like.
+
+    Raises:
+        InputError: no model was trained yet, or the champion's folder is damaged (which ``force`` mends).
+        AtlasError: another promotion is going on.
+    """
+    if not CATEGORIZER.is_dir():
+        raise MissingError(f"{CATEGORIZER}: expected a trained model, got none. Train one: dvc repro train")
+    with champion.changing():
+        history = champion.read_history()
+        if not force:
+            champion.settle(history)
+        challenger = repo.keep(CATEGORIZER)
+        current = history[-1] if history else None
+        if current is not None and current.model == challenger:
+            if force:  # the folder may be damaged
+                champion.crown(history[:-1], current)
+            reason = f"the model is the champion already, version {current.version}"
+            return Decision(False, False, current.version, reason, f"{reason[0].upper()}{reason[1:]}.\n")
+        judgement = _judge(params, history, challenger, force=force)
+        version = current.version if current else 0
+        if judgement.accepted:
+            version = max((event.version for event in history), default=0) + 1
+            champion.crown(
+                history,
+                Event(
+                    version=version,
+                    model=challenger,
+                    at=champion.now(),
+                    reason=judgement.reason,
+                    figures=judgement.figures,
+                    replaced=current.version if current else None,
+                    rollback=False,
+                    split=_split_rule(params),
+                ),
+            )
+        verdict = f"promoted to version {version}" if judgement.accepted else f"not promoted: version {version} stays"
+        markdown = f"**{verdict[0].upper()}{verdict[1:]}**: {in_markdown(judgement.reason)}\n\n{judgement.table}"
+        write_text(_report(current, challenger).with_suffix(".md"), markdown)
+        return Decision(judgement.accepted, True, version, f"{verdict}: {judgement.reason}", markdown)
+
+
+def _judge(params: Params, history: list[Event], challenger: str, *, force: bool) -> Judgement:
+    if not history or force:
+        _load(CATEGORIZER, params)  # a champion has to answer
+        return Judgement(True, f"forced by hand, against version {history[-1].version}" if history else "the first one")
+    unwanted = champion.rolled_back(history)
+    if challenger in unwanted:
+        return Judgement(
+            False, f"it is version {unwanted[challenger]}, which was rolled back; `atlas promote --force` takes it"
+        )
+    current = history[-1]
+    given = {
+        "champion": current.model,
+        "challenger": challenger,
+        "splits": repo.content_hash(SPLITS),
+        "split": _split_rule(params),
+        "promote": params.promote.model_dump(),
+        "beam": params.evaluate.beam,
+        "levels": "pictures, with titles, and products",  # what was compared before without them is compared again
+    }
+    report = _report(current, challenger)
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(report.read_text(encoding="utf-8"))
+        if known.pop("given") == given:
+            return Judgement(**known)
+    judgement = _compare(params, current)
+    write_json(report, {"given": given, **asdict(judgement)})
+    return judgement
+
+
+def _compare(params: Params, current: Event) -> Judgement:
+    """What the figures say; the two models answer one after the other."""
+    from atlas_model.data.dataset import load_split, load_taxonomy_json
+    from atlas_model.evaluate.promotion import ProductAnswers, judge
+
+    taxonomy = load_taxonomy_json(TAXONOMY)
+    split = load_split(SPLITS, "val", taxonomy, WORK / "pixels")
+    found = [_answers(folder, split, taxonomy, params) for folder in (CHAMPION, CATEGORIZER)]
+    of_products = [each.products for each in found]
+    known_to_both = set(taxonomy.labels) & found[0].knows & found[1].knows
+    actual = [taxonomy.labels[path] for path in split.paths]
+    right = dict(zip(split.product_ids, actual, strict=True))
+    both = [product for product in of_products[0] if product in of_products[1]]
+    verdict = judge(
+        actual,
+        *(each.pictures for each in found),
+        split.product_ids,
+        of_products=ProductAnswers(
+            [right[each] for each in both], *([of[each] for each in both] for of in of_products)
+        ),
+        with_titles=(found[0].with_titles, found[1].with_titles) if any(each.reads_titles for each in found) else None,
+        known=known_to_both,
+        **params.promote.model_dump(),
+    )
+    reason = f"against version {current.version} {verdict.reason}"
+    if current.split != _split_rule(params):
+        reason += (
+            f". The parameters of the split have changed since version {current.version}: it may have learnt from "
+            "some of these pictures, which flatters it"
+        )
+    figures = {c.figure: c.challenger for c in verdict.comparisons[:1]}
+    return Judgement(verdict.accepted, reason, _table(verdict), figures)
+
+
+def _table(verdict: "Verdict") -> str:
+    """The comparisons in markdown."""
+    rows = [
+        "| figure | pictures or products | champion | challenger | difference | 95 % interval | margin | |",
+        "|---|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for c in verdict.comparisons:
+        cells = [in_markdown(c.figure), f"{c.count}", f"{c.champion:.4f}", f"{c.challenger:.4f}"]
+        interval = f"{c.interval[0]:+.4f} to {c.interval[1]:+.4f}".replace(" ", "\N{NO-BREAK SPACE}")
+        cells += [f"{c.challenger - c.champion:+.4f}", interval, f"{c.margin:g}"]
+        rows.append(f"| {' | '.join([*cells, 'passed' if c.passed else '**failed**'])} |")
+    return "\n".join([*rows, ""])
+
+
+def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params) -> Answers:
+    """What the model in ``folder`` answers.
+
+    Products of several pictures are answered from all of them, searched exactly; as many as ``evaluate.exact_nodes``
+    allows, chosen by ``evaluate.seed``. The answer of a product of one picture is that picture's.
+    """
+    import numpy as np
+
+    from atlas_model.confidence.products import whole_products
+    from atlas_model.core.progress import Progress
+    from atlas_model.inference.predictor import Predictor
+    from atlas_model.taxonomy.tree import SEPARATOR
+
+    model, preprocessing, device = _load(folder, params)
+    predictor, pixels = Predictor(model, preprocessing, device), _pixels(split, preprocessing, taxonomy)
+    given, times = params.evaluate, Counter(split.product_ids)
+    several = np.array([times[product] > 1 for product in split.product_ids])
+    ids = [product for product in split.product_ids if times[product] > 1]
+    pooled = np.zeros(len(split), dtype=np.bool_)
+    pooled[several] = whole_products(ids, given.exact_nodes // predictor.nodes, given.seed)
+    pools = {split.product_ids[row]: predictor.pool() for row in np.flatnonzero(pooled)}
+    pictures: list[str] = []
+    with_titles: list[str] = []
+    with Progress(f"promote: {folder.name} answers", len(split), "pictures") as progress:
+        for start in range(0, len(split), given.batch_size):
+            rows = slice(start, start + given.batch_size)
+            batch = np.array(pixels[rows])  # torch wants no read-only map
+            pictures += [SEPARATOR.join(best.path) for (best,) in predictor.answer(batch, given.beam)]
+            if predictor.reads_titles:
+                found = predictor.answer(batch, given.beam, titles=split.titles[rows])
+                with_titles += [SEPARATOR.join(best.path) for (best,) in found]
+            if pooled[rows].any():
+                log_p = predictor.distribution(batch[pooled[rows]])
+                for row, of_picture in zip(np.flatnonzero(pooled[rows]), log_p, strict=True):
+                    pools[split.product_ids[start + row]].add(of_picture[None])
+            progress.advance(len(batch))
+    products = {
+        product: label for product, label in zip(split.product_ids, pictures, strict=True) if times[product] == 1
+    }
+    for product, pool in pools.items():
+        products[product] = model.taxonomy.labels[pool.path]
+    reads = predictor.reads_titles
+    return Answers(pictures, with_titles if reads else pictures, reads, products, set(model.taxonomy.labels))
+
+
+def _load(folder: Path, params: Params) -> tuple["Categorizer", "Preprocessing", "torch.device"]:
+    from atlas_model.core.device import choose_device
+    from atlas_model.model.saved_models import load_categorizer
+
+    device = choose_device(params.evaluate.device)
+    try:
+        return *load_categorizer(folder, device), device
+    except CheckpointError as error:
+        if folder != CHAMPION:
+            raise
+        raise CheckpointError(
+            f"the champion cannot be compared with: {error} `atlas promote --force` puts the last trained model in "
+            "its place."
+        ) from error
+
+
+def _pixels(split: "Split", preprocessing: "Preprocessing", taxonomy: "Taxonomy") -> "np.ndarray":
+    """The pictures of ``split`` as a model of ``preprocessing`` takes them.
+
+    A champion may have learnt from pictures of another size than today's, which are the ones stored. To blow those up
+    would be unfair to it, so they are prepared again from what the shops served.
+    """
+    if preprocessing == split.preprocessing:
+        return split.pixels
+    from atlas_model.data.dataset import load_split
+    from atlas_model.split.files import read_columns, write_split_files
+
+    columns = ["image_id", "product_id", "title", "taxonomy", "label", "split"]
+    rows = read_columns(SPLITS, [split.name], columns).to_pylist()
+    with tempfile.TemporaryDirectory(dir=WORK) as folder:
+        write_split_files(Path(folder), SHARDS, rows, preprocessing)
+        again = load_split(Path(folder), split.name, taxonomy, WORK / "promote")
+    assert again.image_ids == split.image_ids, "both are sorted by it"
+    return again.pixels
+
+
+def _split_rule(params: Params) -> dict[str, Any]:
+    return params.split.model_dump(include=SPLIT_KEYS)
+
+
+def _report(current: Event | None, challenger: str) -> Path:
+    return REPORTS / f"{current.model[:8] if current else 'none'}..{challenger[:8]}.json"

@@ -1,0 +1,234 @@
+"""Accepted runs as versions: each a commit with a tag, on a branch of their own, its data in DVC's remote.
+
+A run is accepted when all its stages succeeded and its model is the champion: just promoted, or the same as before. The
+version holds HEAD's files with what the run wrote of those that are in git (`FILES`), so a fresh clone of it needs
+`dvc pull` and has nothing to run. For that, what stages read has to be HEAD's too: where it is not, there is no
+version but an error. Data are pushed first; a commit never speaks of data that are nowhere.
+
+The user's checkout is left alone: the commit is made of an index of its own, and branch and tags appear together, or
+not at all. No hooks run. Only where the branch is the one that is checked out, its files are staged, as `git commit`
+would have them. Commits are not pushed: git's remotes, and who may write there, are the user's matter.
+"""
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from atlas_model.core.errors import InputError, RetryError
+from atlas_model.core.params import PARAMS_FILE, Params
+from atlas_model.core.progress import say
+from flows.dvc import repo
+from flows.paths import METRICS, PLOTS
+from flows.registry import champion
+from flows.text import printable
+
+FILES = (PARAMS_FILE, Path("dvc.lock"), METRICS, PLOTS, champion.POINTER, champion.HISTORY)
+UNFINISHED = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")  # in .git
+SHOWN = 5  # files that an error names
+
+
+@dataclass(frozen=True)
+class Version:
+    """An accepted run in git."""
+
+    commit: str
+    branch: str
+    tag: str
+
+
+def commit_run(params: Params, message: str) -> Version | None:
+    """Push the data of this run, then commit and tag it; None where nothing has changed since the last version.
+
+    Args:
+        params: ``pipeline.branch`` gets the commit. It begins at HEAD, or at its namesake in a remote of git.
+        message: of the commit.
+
+    Raises:
+        InputError: there is no git repository, user, or commit; what stages read is not as in HEAD; outputs are not
+            up to date; the branch is in use elsewhere.
+        AtlasError: the data could not be pushed.
+        RetryError: somebody else wrote to the branch meanwhile.
+    """
+    branch = f"refs/heads/{params.pipeline.branch}"
+    _git("check-ref-format", "--branch", params.pipeline.branch, need="pipeline.branch: expected the name of a branch")
+    head = _git("rev-parse", "--verify", "HEAD^{commit}", need="pipeline.commit needs a git repository with a commit")
+    _git("var", "GIT_COMMITTER_IDENT", need="pipeline.commit needs a user of git (git config user.name, user.email)")
+    checked_out = _try("symbolic-ref", "--quiet", "HEAD") == branch
+    _check_branch(branch, checked_out=checked_out)
+    tip = _tip(branch)
+    before = tip or _tip(f"refs/remotes/origin/{params.pipeline.branch}")
+    tree = _tree(head)
+    if before is not None and tree == _git("rev-parse", f"{before}^{{tree}}"):
+        return None
+    _check_reproducible(head)
+    _push()
+    if checked_out:
+        _git("add", "--all", "--", *_present())
+    parents = [before or head]
+    if before is not None and _try("merge-base", "--is-ancestor", head, before) is None:
+        parents.append(head)
+    commit = _git("commit-tree", tree, *(word for parent in parents for word in ("-p", parent)), given=message)
+    tag = _next_tag(params.pipeline.branch)
+    _write_refs(branch, tip, [tag, *_champion_tags()], commit, message)
+    say(f"git: {tag} is commit {commit[:8]} on branch {params.pipeline.branch}")
+    return Version(commit, params.pipeline.branch, tag)
+
+
+def compared_with(params: Params) -> tuple[str, str]:
+    """What a run's figures stand beside: the revision, and what it is called.
+
+    That is the last accepted run, which has the tag ``<pipeline.branch>-<number>``; where no run was accepted, the last
+    commit.
+    """
+    last = max(_runs(params.pipeline.branch), default=0)
+    return (f"{params.pipeline.branch}-{last}", "last accepted run") if last else ("HEAD", "last commit")
+
+
+def content_at(revision: str, path: Path) -> bytes | None:
+    """The file ``path``, relative to the current folder, in a revision of git; None where that has none."""
+    done = subprocess.run(["git", "show", f"{revision}:./{path.as_posix()}"], capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def _check_branch(branch: str, *, checked_out: bool) -> None:
+    """Fail where a commit to ``branch`` would get in somebody's way."""
+    if checked_out:
+        unfinished = [name for name in UNFINISHED if Path(_git("rev-parse", "--git-path", name)).exists()]
+        if unfinished:
+            raise InputError(
+                f"pipeline.branch: expected nothing unfinished on the branch that is checked out, got {unfinished[0]}. "
+                "Finish it or abort it (`git status` says how), then run again"
+            )
+    elif elsewhere := _git("for-each-ref", "--format=%(worktreepath)", branch):
+        raise InputError(
+            f"pipeline.branch: expected a branch that no other worktree has checked out, got {branch}, which "
+            f"{elsewhere} has. Name another one, or switch that worktree to another"
+        )
+
+
+def _tree(head: str) -> str:
+    """The tree of ``head`` with `FILES` as they are now."""
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        _git("read-tree", head, env=index)
+        _git("add", "--all", "--", *_present(), env=index)
+        return _git("write-tree", env=index)
+
+
+def _present() -> list[str]:
+    """Those of `FILES` that are there, or were in HEAD."""
+    return [str(path) for path in FILES if path.exists() or _git("ls-tree", "--name-only", "HEAD", str(path))]
+
+
+def _check_reproducible(head: str) -> None:
+    """Fail unless a clone of the version has nothing to run: outputs up to date, inputs as in ``head``."""
+    if stale := repo.out_of_date():
+        raise InputError(
+            f"pipeline.commit: expected outputs that are up to date, got others: {', '.join(stale)}. Run: dvc repro"
+        )
+    inputs = repo.inputs()
+    named = [str(path) for path in inputs]
+    in_git = _names("ls-tree", "-r", "--name-only", "-z", head)
+    changed = _names("diff", "--name-only", "--relative", "-z", head, "--", *named)
+    not_in_git = {str(file) for files in inputs.values() for file in files} - in_git
+    other = sorted((changed | not_in_git) - {str(path) for path in FILES})
+    if other:
+        more = f" and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+        raise InputError(
+            "pipeline.commit: expected what stages read to be as in git's HEAD, so that a clone has it, too; got other "
+            f"content in {', '.join(other[:SHOWN])}{more}. Commit it, then run again"
+        )
+
+
+def _push() -> None:
+    remote = repo.default_remote()
+    if remote is None:
+        say(
+            "dvc: nothing is pushed, as the configuration names no default remote: the version's data are in the cache "
+            "of this machine alone"
+        )
+    else:
+        say(f"dvc: pushing to {remote}")
+        repo.push(say)
+
+
+def _write_refs(branch: str, tip: str | None, tags: Sequence[str], commit: str, message: str) -> None:
+    """Move ``branch`` from ``tip`` to ``commit`` and make the ``tags``, all or nothing."""
+    who = _git("var", "GIT_COMMITTER_IDENT")
+    lines = ["start", f"update {branch} {commit} {tip}" if tip else f"create {branch} {commit}"]
+    for tag in tags:
+        text = f"object {commit}\ntype commit\ntag {tag}\ntagger {who}\n\n{message}\n"
+        lines.append(f"create refs/tags/{tag} {_git('mktag', given=text)}")
+    try:
+        _git("update-ref", "--stdin", given="\n".join([*lines, "prepare", "commit", ""]))
+    except InputError as error:
+        if _tip(branch) == tip and not set(tags) & set(_git("tag", "--list").split("\n")):
+            raise  # nobody was quicker: git cannot have such a branch or tag
+        raise RetryError(
+            f"the run is no version yet: its branch or tag changed meanwhile. Run again. {error}"
+        ) from error
+
+
+def _tip(reference: str) -> str | None:
+    return _try("rev-parse", "--verify", "--quiet", reference)
+
+
+def _next_tag(branch: str) -> str:
+    """``<branch>-1``, ``<branch>-2``, ..."""
+    return f"{branch}-{max(_runs(branch), default=0) + 1}"
+
+
+def _runs(branch: str) -> list[int]:
+    """The numbers of the accepted runs on ``branch``; none without a git repository."""
+    tags = [re.fullmatch(rf"{re.escape(branch)}-(\d+)", tag) for tag in (_try("tag", "--list") or "").split("\n")]
+    return [int(match[1]) for match in tags if match]
+
+
+def _champion_tags() -> list[str]:
+    """The tag by which `dvc artifacts get` finds the champion, unless its version has it already."""
+    history = champion.read_history()
+    tag = f"champion@v{history[-1].version}.0.0" if history else ""
+    return [tag] if tag and not _git("tag", "--list", tag) else []
+
+
+def _names(*arguments: str) -> set[str]:
+    return set(_git(*arguments).split("\0")) - {""}
+
+
+def _git(*arguments: str, given: str | None = None, env: dict[str, str] | None = None, need: str = "") -> str:
+    """What git prints, without the last line's end.
+
+    Args:
+        arguments: of git.
+        given: what it reads.
+        env: variables on top of the environment.
+        need: what it is asked for, for the error.
+
+    Raises:
+        InputError: it failed; with ``need`` and what it said.
+    """
+    done = subprocess.run(
+        ["git", "-c", "core.hooksPath=/dev/null", *arguments],
+        input=given,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+    if done.returncode:
+        what = need or f"git {arguments[0]} failed"
+        raise InputError(f"{what}: {printable(done.stderr.strip()) or 'it did not say why'}")
+    return done.stdout.rstrip("\n")
+
+
+def _try(*arguments: str) -> str | None:
+    """What git prints; None where it fails."""
+    with suppress(InputError):
+        return _git(*arguments)
+    return None

@@ -1,0 +1,221 @@
+"""Thresholds that promise an accuracy: against a slow reference, and how often the promise holds."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from atlas_model.confidence.calibration import descend
+from atlas_model.confidence.risk_control import (
+    ENOUGH,
+    GRID,
+    RISK,
+    HeldOut,
+    Outcome,
+    Thresholds,
+    least_held_out,
+    one_per_product,
+    outcome,
+    resplits,
+    thresholds_for,
+)
+from atlas_model.taxonomy.tree import Taxonomy
+from tests.atlas_model.confidence.test_products import images, nodes_of
+from tests.support.slow_search import taxonomies
+
+
+def items(count: int, seed: int, boast: float = 1.0, skill: float = 10.0, deepest: int = 3) -> HeldOut:
+    """Ways whose steps are right as often as the true probabilities say, told as if these were sharper by ``boast``."""
+    generator = np.random.default_rng(seed)
+    told, sure, right, still = (
+        np.zeros((count, deepest)),
+        np.ones(count),
+        np.zeros(count, np.int64),
+        np.ones(count, bool),
+    )
+    depth = generator.integers(1, deepest + 1, count) if deepest > 1 else np.ones(count, np.int64)
+    for level in range(deepest):
+        logits = generator.normal(0, 1, (count, 4)) * skill * 2 * generator.random((count, 1))
+        logits -= logits.max(axis=1, keepdims=True)
+        true, seen = (1 / np.exp(each).sum(axis=1) for each in (logits, boast * logits))
+        there = level < depth
+        sure = np.where(there, sure * seen, sure)
+        told[:, level] = np.where(there, sure, 0.0)
+        still &= generator.random(count) < true
+        right += still & there
+    return HeldOut(told, depth, right)
+
+
+def slow_outcome(held_out: HeldOut, thresholds: Thresholds) -> tuple[int, int, int, int]:
+    """Accepted ones, right ones of these, answers, right ones of these."""
+    accepted = accepted_right = answered = answered_right = 0
+    for probability, depth, right in zip(held_out.probability, held_out.depth, held_out.right, strict=True):
+        level = 0
+        if thresholds.whole is not None and probability[depth - 1] >= thresholds.whole:
+            level = depth
+            accepted += 1
+            accepted_right += right == depth
+        else:
+            while level + 1 < depth and probability[level] >= thresholds.shorter:
+                level += 1
+        answered += level > 0
+        answered_right += level > 0 and right >= level
+    return accepted, accepted_right, answered, answered_right
+
+
+def slow_thresholds(held_out: HeldOut, accuracy: float) -> Thresholds | None:
+    """Threshold by threshold, as the module's docstring tells it."""
+    least = next(n for n in range(1, 100_000) if accuracy**n <= RISK / 4)
+    enough = min(ENOUGH * least, max(least, -(-len(held_out) // 2)))
+    for accepting in (True, False):
+        found = None
+        for t in GRID:
+            tried = Thresholds(t, max(t, accuracy)) if accepting else Thresholds(None, t)
+            accepted, accepted_right, answered, answered_right = slow_outcome(held_out, tried)
+            if (accepted if accepting else answered) < enough:
+                continue
+            tails = [binom.sf(answered_right - 1, answered, accuracy)]
+            tails += [binom.sf(accepted_right - 1, accepted, accuracy)] * accepting
+            if max(tails) > RISK / 4:
+                break
+            found = tried
+        if found is not None:
+            return found
+    return None
+
+
+@pytest.mark.parametrize("accuracy", [0.5, 0.8, 0.9, 0.95])
+@pytest.mark.parametrize(("boast", "skill", "deepest"), [(1, 5, 3), (3, 5, 3), (0.5, 5, 3), (1, 2, 3), (1, 5, 1)])
+def test_thresholds_are_those_of_the_slow_reference(boast: float, skill: float, deepest: int, accuracy: float) -> None:
+    for seed in range(3):
+        held_out = items(150 + 40 * seed, seed, boast, skill, deepest)
+        found, expected = thresholds_for(held_out, accuracy), slow_thresholds(held_out, accuracy)
+        assert found == expected
+        if found is not None:
+            accepted, accepted_right, answered, answered_right = slow_outcome(held_out, found)
+            assert outcome(held_out, found) == Outcome(
+                float(accepted / len(held_out)),
+                float(accepted_right / accepted) if accepted else None,
+                float(answered / len(held_out)),
+                float(answered_right / answered) if answered else None,
+            )
+
+
+@pytest.mark.parametrize("accuracy", [0.8, 0.9, 0.95])
+@pytest.mark.parametrize(("boast", "skill"), [(1.0, 10.0), (3.0, 10.0), (0.4, 10.0), (1.0, 20.0)])
+def test_the_promise_holds_as_often_as_it_says(boast: float, skill: float, accuracy: float) -> None:
+    """Of new items without end, whether the scores are calibrated, boast, or are too modest."""
+    world = items(40_000, 10_000, boast, skill)
+    draws = [thresholds_for(items(600, seed, boast, skill), accuracy) for seed in range(120)]
+    broken = sum(not outcome(world, each).holds(accuracy) for each in draws if each is not None)
+    assert sum(each is not None for each in draws) > 100, "else this would prove nothing"
+    assert broken <= binom.ppf(0.99, len(draws), RISK / 2)
+
+
+def test_it_is_not_kept_by_promising_nothing() -> None:
+    world = items(40_000, 10_000)
+    found = outcome(world, thresholds_for(items(1200, 1), 0.9) or Thresholds(None, 1.0))
+    assert found.accepted > 0.5 and found.answered > 0.7
+    assert found.answered_right is not None and 0.9 <= found.answered_right < 0.97
+    strict = outcome(world, thresholds_for(items(1200, 1), 0.97) or Thresholds(None, 1.0))
+    assert strict.accepted < found.accepted
+
+
+def test_a_plain_threshold_at_the_accuracy_would_not_hold_where_scores_boast() -> None:
+    """What this is for."""
+    world = items(40_000, 10_000, boast=3.0)
+    assert not outcome(world, Thresholds(0.9, 0.9)).holds(0.9)
+    found = thresholds_for(items(1200, 3, boast=3.0), 0.9)
+    assert found is not None and outcome(world, found).holds(0.9)
+
+
+def test_too_few_items_promise_nothing_however_right_they_are() -> None:
+    for accuracy in (0.9, 0.95):
+        least = least_held_out(accuracy)
+        assert accuracy**least <= RISK / 4 < accuracy ** (least - 1)
+        all_right = HeldOut(np.full((least, 2), 0.99), np.full(least, 2), np.full(least, 2))
+        assert thresholds_for(all_right, accuracy) == Thresholds(0.0, accuracy)
+        assert thresholds_for(all_right.at(np.arange(least - 1)), accuracy) is None
+    assert thresholds_for(items(0, 1), 0.9) is None
+
+
+def test_where_no_whole_path_is_promised_shorter_ones_may_be() -> None:
+    """The last level is a guess, the first is sure."""
+    generator = np.random.default_rng(1)
+    right = 1 + (generator.random(500) < 0.5)
+    held_out = HeldOut(np.tile([0.999, 0.5], (500, 1)), np.full(500, 2), right)
+    found = thresholds_for(held_out, 0.95)
+    assert found is not None and found.whole is None
+    assert outcome(held_out, found) == Outcome(0.0, None, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("boast", "accuracy"), [(1.0, 0.9), (3.0, 0.9), (1.0, 0.95)])
+def test_resplits_count_what_each_draw_gives(boast: float, accuracy: float) -> None:
+    pool = items(700, 5, boast)
+    found = resplits(pool, 400, accuracy, times=20, seed=3)
+    generator, held, promised, accepted, answered, right = np.random.default_rng(3), 0, 0, [], [], []
+    for _ in range(20):
+        order = generator.permutation(700)
+        thresholds = thresholds_for(pool.at(order[:400]), accuracy)
+        if thresholds is None:
+            held += 1
+            continue
+        promised += 1
+        others = outcome(pool.at(order[400:]), thresholds)
+        held += others.holds(accuracy)
+        accepted.append(others.accepted)
+        answered.append(others.answered)
+        right.append(others.answered_right)
+    assert found == {
+        "promised": promised / 20,
+        "held": pytest.approx(held / 20),
+        "accepted": pytest.approx(np.mean(accepted)),
+        "answered": pytest.approx(np.mean(answered)),
+        "right": pytest.approx(np.mean(right)),
+    }
+
+
+def test_the_promise_holds_in_the_promised_share_of_resplits() -> None:
+    """On parts that are finite themselves: their chance comes on top, and still nine of ten hold."""
+    for boast in (1.0, 2.0, 0.5):
+        found = resplits(items(2200, 8, boast), 1100, 0.9, times=300, seed=1)
+        assert found["promised"] == 1
+        assert found["held"] is not None and found["held"] >= 1 - RISK
+        assert found["accepted"] is not None and found["accepted"] > 0.2
+
+
+def test_nothing_promised_is_said() -> None:
+    assert resplits(items(40, 1), 20, 0.99, times=5, seed=1) == {
+        "promised": 0.0,
+        "held": 1.0,
+        "accepted": None,
+        "answered": None,
+        "right": None,
+    }
+
+
+@settings(max_examples=40)
+@given(taxonomy=taxonomies, seed=st.integers(0, 999))
+def test_ways_and_how_far_they_are_right(taxonomy: Taxonomy, seed: int) -> None:
+    probabilities = images(taxonomy, 5, seed)
+    actual = np.random.default_rng(seed).integers(len(taxonomy), size=5)
+    descent = descend(taxonomy.trie, torch.from_numpy(nodes_of(taxonomy, probabilities)))
+    found = HeldOut.of(taxonomy, descent, actual)
+    for row in range(5):
+        way = [node for node in descent.node[row].tolist() if node >= 0]
+        route = [node for node in taxonomy.trie.routes[actual[row]].tolist()[1:] if node >= 0]
+        same = 0
+        while same < min(len(way), len(route)) and way[same] == route[same]:
+            same += 1
+        assert (found.depth[row], found.right[row]) == (len(way), same)
+
+
+def test_a_product_counts_once_with_an_image_drawn_at_random() -> None:
+    products = ["a", "b", "a", "c", "a", "b"]
+    rows = one_per_product(products)
+    assert [products[row] for row in rows] == ["a", "b", "c"]
+    assert rows.tolist() == one_per_product(products).tolist()
+    drawn = {tuple(one_per_product(products, seed).tolist()) for seed in range(60)}
+    assert len(drawn) == 6, "any of its images"

@@ -1,0 +1,129 @@
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from atlas_model.core.errors import AtlasError
+from atlas_model.core.files import locked, replacing, replacing_folder, write_json, write_text
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_replacing_gives_the_name_only_to_a_whole_file(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "a.txt"
+    with replacing(target) as temporary:
+        temporary.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert names_in(target.parent) == ["a.txt"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), replacing(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert names_in(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("writer", ["replacing", "replacing_folder"])
+def test_a_kill_between_write_and_rename_leaves_the_old_content(tmp_path: Path, writer: str) -> None:
+    target = tmp_path / "target"
+    if writer == "replacing":
+        target.write_text("old")
+    else:
+        target.mkdir()
+        (target / "part").write_text("old")
+    program = f"""
+        import os, signal
+        from pathlib import Path
+        from atlas_model.core.files import {writer}
+        with {writer}(Path({str(target)!r})) as temporary:
+            (temporary / "part" if temporary.is_dir() else temporary).write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False)
+    assert result.returncode == -signal.SIGKILL
+    assert (target if target.is_file() else target / "part").read_text() == "old"
+    assert len(names_in(tmp_path)) == 2, "the kill came after the write"
+
+
+def test_a_linked_folder_stays_a_link_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "disk/old").mkdir(parents=True)
+    (tmp_path / "disk/old/part").write_text("old")
+    for name in ("old", "new"):  # the second leads to what is not there yet
+        link = tmp_path / f"link-{name}"
+        link.symlink_to(tmp_path / "disk" / name)
+        with replacing_folder(link) as temporary:
+            (temporary / "whole").write_text("new")
+        assert link.is_symlink()
+        assert names_in(tmp_path / "disk" / name) == ["whole"]
+    assert names_in(tmp_path) == ["disk", "link-new", "link-old"]
+    assert names_in(tmp_path / "disk") == ["new", "old"]
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    with (
+        pytest.raises(AtlasError, match="circle: expected a folder or a link to one"),
+        replacing_folder(tmp_path / "circle"),
+    ):
+        pass
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    for name in ("first", "second"):
+        with replacing_folder(target) as temporary:
+            (temporary / name).write_text(name)
+    assert names_in(target) == ["second"]
+    assert names_in(tmp_path) == ["folder"]
+
+
+def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    with replacing_folder(target) as temporary:
+        (temporary / "old").touch()
+    with pytest.raises(RuntimeError), replacing_folder(target) as temporary:
+        (temporary / "new").touch()
+        raise RuntimeError
+    assert names_in(target) == ["old"]
+    assert names_in(tmp_path) == ["folder"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_keeps_its_files(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        with pytest.raises(PermissionError):
+            write_text(target, "new")
+        assert target.read_text() == "old"
+    finally:
+        tmp_path.chmod(stat.S_IRWXU)
+
+
+def test_json_is_readable_and_has_no_nan(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"größe": [1, None]})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "größe": [\n    1,\n    null\n  ]\n}\n'
+    with pytest.raises(ValueError, match="nan"):
+        write_json(tmp_path / "b.json", float("nan"))
+    assert names_in(tmp_path) == ["a.json"]
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    taken = pytest.raises(AtlasError, match=r"another crawl is at work there\. Wait")
+    with locked(tmp_path / "new", "crawl"), taken, locked(tmp_path / "new", "crawl"):
+        pass
+    with locked(tmp_path / "new", "crawl"):
+        pass

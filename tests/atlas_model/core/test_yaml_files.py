@@ -1,0 +1,163 @@
+"""Other values in a YAML file whose comments and order stay."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from atlas_model.core.errors import ParamsError
+from atlas_model.core.yaml_files import parse_text, parse_yaml, replace_values
+from tests.support.paths import ROOT
+
+TEXT = """\
+# first
+a:
+  one: x            # of one
+  two: [p, q]       # of two
+  three:            # of three
+  four: {b: 1}
+  five: "null"  # of five
+b: 1.5
+"""
+
+
+def replaced(folder: Path, text: str, values: dict[tuple[str, ...], Any]) -> str:
+    path = folder / "file.yaml"
+    path.write_text(text, encoding="utf-8")
+    return replace_values(path, values, ParamsError).decode()
+
+
+def as_dvc_reads(text: str) -> Any:
+    return YAML(typ="safe").load(text)
+
+
+NUMBERS = [
+    "1e-05",
+    "1e-3",
+    "1E5",
+    "-1e+5",
+    "1.5e-05",
+    "1.",
+    ".5",
+    "-.5e3",
+    ".inf",
+    "-.Inf",
+    ".nan",
+    "010",
+    "0o17",
+    "0x1F",
+]
+OTHERS = [
+    "1_000",
+    "+3",
+    "0b11",
+    "1:30",
+    "on",
+    "Yes",
+    "no",
+    "off",
+    "y",
+    "true",
+    "FALSE",
+    "~",
+    "null",
+    "",
+    "e5",
+    "1e",
+    ".",
+]
+
+
+@pytest.mark.parametrize("plain", [*NUMBERS, *OTHERS])
+def test_plain_values_are_what_they_are_to_dvc(plain: str) -> None:
+    ours, dvcs = parse_text(f"a: {plain}\n")["a"], as_dvc_reads(f"a: {plain}\n")["a"]
+    assert type(ours) is type(dvcs)
+    assert ours == dvcs or ours != ours
+
+
+@given(st.floats(allow_nan=False) | st.integers())
+def test_numbers_are_read_as_dvc_writes_them(number: float) -> None:
+    buffer = io.StringIO()
+    YAML(typ="safe").dump({"a": number}, buffer)
+    assert parse_text(buffer.getvalue()) == {"a": number}
+
+
+def test_keys_that_stand_twice_are_all_told(tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text("a: {b: 1, b: 2}\nc:\n  - d: 1\n    'd': 2\na: 3\n", encoding="utf-8")
+    with pytest.raises(ParamsError, match="3 faults") as caught:
+        parse_yaml(path, ParamsError)
+    for told in ("a: stands twice, on lines 1 and 5", "a.b: stands twice, on lines 1 and 1", "c.d: stands twice"):
+        assert told in str(caught.value)
+
+
+def test_merged_and_repeated_nodes_are_no_doubled_keys() -> None:
+    text = "base: &base {a: 1, b: 2}\nother: {<<: *base, a: 3}\nagain: *base\n"
+    assert parse_text(text)["other"] == {"a": 3, "b": 2}
+
+
+@pytest.mark.parametrize("text", ["a: 2026-13-45\n", f"a: {'9' * 5000}\n", "[" * 1200])
+def test_values_that_nothing_can_hold_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ParamsError, match="cannot be read as YAML"):
+        parse_yaml(path, ParamsError)
+
+
+def test_values_change_and_comments_stay_where_they_are(tmp_path: Path) -> None:
+    values: dict[tuple[str, ...], Any] = {
+        ("a", "one"): "a longer text: with a colon",
+        ("a", "two"): ["p"],
+        ("a", "three"): " > ",
+        ("a", "five"): None,
+        ("b",): False,
+    }
+    assert replaced(tmp_path, TEXT, values) == (
+        "# first\n"
+        "a:\n"
+        "  one: 'a longer text: with a colon' # of one\n"
+        "  two: [p]          # of two\n"
+        "  three: ' > '      # of three\n"
+        "  four: {b: 1}\n"
+        "  five: null    # of five\n"
+        "b: false\n"
+    )
+
+
+@given(
+    value=st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.lists(st.text(max_size=8), max_size=3)
+)
+def test_any_value_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    text = replaced(tmp_path_factory.getbasetemp(), TEXT, {("a", "two"): value})
+    assert parse_text(text)["a"]["two"] == value
+    assert as_dvc_reads(text)["a"]["two"] == value
+    assert "# of two" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: {b: &x 1}\nc: *x\n", "cannot be replaced without changing more than that"),
+        ("d: &d {b: 1}\na: *d\n", "cannot be replaced without changing more than that"),
+        ("a:\n  b:\n    - 1\n    - 2\n", "a.b: expected a value on one line"),
+        ("a: {c: 1}\n", "a.b: missing"),
+        ("a: [\n", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_replaced_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ParamsError, match=told):
+        replaced(tmp_path, text, {("a", "b"): 3})
+
+
+def test_the_projects_own_file(tmp_path: Path) -> None:
+    content = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    changed = replaced(
+        tmp_path, content, {("crawl", "files", "columns", "category"): ["a", "b"], ("train", "epochs"): 3}
+    )
+    lines = [pair for pair in zip(content.splitlines(), changed.splitlines(), strict=True) if pair[0] != pair[1]]
+    assert len(lines) == 2
+    assert all(old.partition("#")[2] == new.partition("#")[2] for old, new in lines)

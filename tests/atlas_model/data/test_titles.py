@@ -1,0 +1,146 @@
+"""How titles are read, what of them tells no label, and what cells they become."""
+
+import time
+import unicodedata
+from zlib import crc32
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlas_model.data import titles as titles_module
+from atlas_model.data.titles import MAX_CHARACTERS, LabelWords, TitleHead, augmented, ngram_ids, words_of
+
+NAMES = ["Apparel", "Topwear", "Tshirts", "Track Pants", "Dresses", "Watches", "Accessories", "Scarves", "Flip Flops"]
+any_text = st.text(st.characters(exclude_categories=[]))  # lone surrogates and control characters as well
+
+
+@pytest.mark.parametrize(
+    ("title", "words"),
+    [
+        ("Nike Men's T-Shirt (Blue), XL", ["nike", "men", "s", "t", "shirt", "blue", "xl"]),
+        ("  ", []),
+        ("", []),
+        ("\0Tee\0\x1b[31mred", ["tee", "31mred"]),
+        ("caf\u00e9 STRASSE stra\u00dfe", ["caf\u00e9", "strasse", "strasse"]),
+        ("\ud800Bag\udfff", ["bag"]),
+        ("2XL 100%cotton €15", ["2xl", "100", "cotton", "€15"]),
+        ("<Bag>", ["bag"]),
+        ("साड़ी कुर्ती", [unicodedata.normalize("NFC", "साड़ी"), "कुर्ती"]),  # its vowel signs are marks: no ends of words
+        ("قميص أزرق", ["قميص", "أزرق"]),
+        ("👗👠 Dress", ["👗👠", "dress"]),
+    ],
+)
+def test_words_are_folded_and_punctuation_parts_them(title: str, words: list[str]) -> None:
+    assert words_of(title) == words
+
+
+def test_composed_and_decomposed_letters_are_the_same() -> None:
+    assert words_of("cafe\u0301 \u1e9e\u0323") == words_of(unicodedata.normalize("NFC", "cafe\u0301 \u1e9e\u0323"))
+
+
+@given(any_text)
+def test_any_text_is_read_and_again_the_same(title: str) -> None:
+    words = words_of(title)
+    assert all(word and not any(map(str.isspace, word)) for word in words)
+    assert words_of(" ".join(words)) == words or len(" ".join(words)) > MAX_CHARACTERS
+    assert LabelWords(NAMES).stripped(title).split() == [
+        w for w in words if w in LabelWords(NAMES).stripped(title).split()
+    ]
+    for word in words[:3]:
+        assert (ngram_ids(word, 100) < 100).all()
+
+
+def test_a_megabyte_costs_no_more_than_its_beginning() -> None:
+    title = "Shirt " + "a\u0301" * 500_000
+    started = time.process_time()
+    assert words_of(title) == words_of(title[:MAX_CHARACTERS])
+    assert words_of(title)[0] == "shirt"
+    encoder = TitleHead(64, 4, [], 6, 0.0)
+    assert torch.equal(encoder([title]), encoder([title[:MAX_CHARACTERS]]))
+    assert time.process_time() - started < 1  # seconds
+
+
+def test_ngrams_are_those_of_the_marked_word_and_their_buckets_never_change() -> None:
+    assert sorted(ngram_ids("tee", 10**9)) == sorted(
+        crc32(ngram) % 10**9
+        for ngram in (b"<t", b"te", b"ee", b"e>", b"<te", b"tee", b"ee>", b"<tee", b"tee>", b"<tee>")
+    )
+    assert len(ngram_ids("sweatshirt", 10**9)) == 11 + 10 + 9 + 8 + 1, "all of 2 to 5 characters, and the whole"
+    assert crc32(b"<sweatshirt>") % 10**9 in ngram_ids("sweatshirt", 10**9)
+    # Models on disk count on these.
+    assert ngram_ids("tee", 16384).tolist() == [7717, 15322, 6346, 4278, 11459, 5035, 4752, 4796, 9045, 7891]
+
+
+@pytest.mark.parametrize(
+    ("title", "left"),
+    [
+        ("Nike Men Blue Tshirt", "nike men blue"),
+        ("Nike Men Blue T-shirt", "nike men blue"),
+        ("Nike Men Blue T Shirts", "nike men blue"),
+        ("Nike T-shirts dress", "nike"),
+        ("Blue Tee", "blue tee"),  # a synonym
+        ("Puma trackpants black", "puma black"),
+        ("Puma Track-Pants black", "puma black"),
+        ("Running track", "running"),
+        ("Scarf, Dress & Watch", ""),
+        ("accessory", ""),
+        ("Shirt", "shirt"),  # Tshirts is another word
+        ("Sweatshirt for apparelers", "sweatshirt for apparelers"),  # it contains one, it is none
+        ("flipflops flip-flop", ""),
+        ("", ""),
+    ],
+)
+def test_the_words_of_labels_are_taken_out(title: str, left: str) -> None:
+    assert LabelWords(NAMES).stripped(title) == left
+
+
+def test_a_singular_name_takes_out_the_plural_too() -> None:
+    words = LabelWords(["Glove", "Knife Set", "Bra"])
+    assert words.stripped("gloves knives sets bras glove knife set bra left") == "left"
+    assert LabelWords([]).stripped("Any Title") == "any title"
+
+
+def test_a_title_is_scored_by_the_mean_of_its_ngrams() -> None:
+    torch.manual_seed(1)
+    head = TitleHead(50, 4, ["Hat"], 6, 0.5).eval()
+    with torch.no_grad():
+        found = head(["Blue tee", "", "blue  TEE!", "--", "blue tee hat"])
+        ids = [index for word in ("blue", "tee") for index in ngram_ids(word, 50).tolist()]
+        vector = sum(head.ngrams.weight[index] for index in ids) / len(ids)
+        torch.testing.assert_close(found[0], head.output(head.norm(vector)))
+        named = [index for word in ("blue", "tee", "hat") for index in ngram_ids(word, 50).tolist()]
+        vector = sum(head.ngrams.weight[(index + 25) % 50] for index in named) / len(named)
+        torch.testing.assert_close(found[4], head.output(head.norm(vector)))
+    assert torch.equal(found[2], found[0])
+    assert not found[1].any(), "it says nothing"
+    assert not found[3].any()
+
+
+def test_unread_buckets_get_no_gradient() -> None:
+    head = TitleHead(1000, 4, ["Hat"], 6, 0.0)
+    head(["tee"]).square().sum().backward()
+    assert set(head.ngrams.weight.grad.abs().sum(dim=1).nonzero().flatten().tolist()) <= set(
+        ngram_ids("tee", 1000).tolist()
+    )
+
+
+def test_augmented_titles_lose_words_in_the_share_that_was_asked_for() -> None:
+    words, titles = LabelWords(["Tshirts"]), ["Nike blue cotton men Tshirt"] * 2000
+
+    def draw(seed: int, **shares: float) -> list[str]:
+        return augmented(titles, words, torch.Generator().manual_seed(seed), **shares)
+
+    assert draw(1, strip=0.0, drop=0.0) == ["nike blue cotton men tshirt"] * 2000
+    assert draw(1, strip=1.0, drop=0.0) == ["nike blue cotton men"] * 2000
+    found = draw(1, strip=0.3, drop=0.0)
+    assert sum("tshirt" not in title for title in found) / 2000 == pytest.approx(0.3, abs=0.03)
+    found = draw(1, strip=0.0, drop=0.2)
+    assert sum(len(title.split()) for title in found) / 10_000 == pytest.approx(0.8, abs=0.02)
+    assert found == draw(1, strip=0.0, drop=0.2) != draw(2, strip=0.0, drop=0.2)
+    assert augmented(["", "-"], words, torch.Generator(), strip=0.5, drop=0.5) == ["", ""]
+
+
+def test_words_are_looked_up_in_bounded_memory() -> None:
+    assert titles_module.ngram_ids.cache_info().maxsize == titles_module.CACHED_WORDS

@@ -1,0 +1,165 @@
+"""The verdict on two models' answers: against a slow reference, and in the cases that it is there for."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from atlas_model.evaluate.promotion import HEADLINE, OF_PRODUCTS, ProductAnswers, Verdict, judge
+from atlas_model.metrics.bootstrap import PERCENTILES, draws
+
+CATEGORIES = ("Shirts", "Jeans", "Bags")
+RULE: dict[str, Any] = {"margin": 0.02, "category_margin": 0.1, "large_category": 50, "resamples": 200, "seed": 1}
+
+
+def verdict(actual: list[str], champion: list[str], challenger: list[str], **changes: Any) -> Verdict:
+    """Of pictures that are each a product of its own."""
+    given = {"known": CATEGORIES, "products": [str(number) for number in range(len(actual))], **RULE, **changes}
+    return judge(actual, champion, challenger, **given)
+
+
+def answers(right: dict[str, float], actual: list[str], instead: str = "Bags") -> list[str]:
+    """For each category the first so large share of its pictures is right, and the others are called ``instead``."""
+    found = []
+    for category in CATEGORIES:
+        count = actual.count(category)
+        hits = round(right.get(category, 1.0) * count)
+        found += [category] * hits + [instead] * (count - hits)
+    return found
+
+
+ACTUAL = ["Shirts"] * 200 + ["Jeans"] * 200 + ["Bags"] * 20  # in the order of CATEGORIES
+
+
+def test_figures_and_intervals_are_those_of_the_drawn_pictures() -> None:
+    generator = np.random.default_rng(3)
+    actual, champion, challenger = (generator.choice(CATEGORIES, 90).tolist() for _ in range(3))
+    products = [str(number // 2) for number in range(90)]
+    rule = {"large_category": 20, "resamples": 30, "seed": 7}
+    found = verdict(actual, champion, challenger, products=products, **rule)
+
+    def figures(weight: np.ndarray, answered: list[str]) -> list[float]:
+        right, drawn = (np.repeat(each, weight) for each in (actual, answered))
+        each = f1_score(right, drawn, labels=sorted(CATEGORIES), average=None, zero_division=0)
+        return [f1_score(right, drawn, average="micro"), *each]
+
+    differences = [
+        np.subtract(figures(weight, challenger), figures(weight, champion)) for weight in draws(products, 30, 7)
+    ]
+    once = np.ones(90, dtype=int)
+    assert [c.figure for c in found.comparisons] == ["micro F", "F of Bags", "F of Jeans", "F of Shirts"]
+    assert [c.champion for c in found.comparisons] == pytest.approx(figures(once, champion))
+    assert [c.challenger for c in found.comparisons] == pytest.approx(figures(once, challenger))
+    low, high = np.percentile(differences, PERCENTILES, axis=0)
+    assert [c.interval[0] for c in found.comparisons] == pytest.approx(low)
+    assert [c.interval[1] for c in found.comparisons] == pytest.approx(high)
+    assert [c.count for c in found.comparisons] == [90, *(actual.count(name) for name in sorted(CATEGORIES))]
+
+
+def test_the_same_answers_pass_with_no_margin_at_all() -> None:
+    given = answers({"Shirts": 0.8}, ACTUAL)
+    found = verdict(ACTUAL, given, given, margin=0.0, category_margin=0.0)
+    assert found.accepted
+    assert found.comparisons[0].interval == (0.0, 0.0)
+
+
+def test_a_better_model_passes_and_the_way_back_does_not() -> None:
+    worse, better = answers({"Shirts": 0.6}, ACTUAL), answers({"Shirts": 0.9}, ACTUAL)
+    assert verdict(ACTUAL, worse, better).accepted
+    refused = verdict(ACTUAL, better, worse)
+    assert not refused.accepted
+    assert "may be worse by more than the margin on 420 validation pictures: micro F" in refused.reason
+    assert "F of Shirts" in refused.reason
+    assert "F of Jeans" not in refused.reason, "it is as good as before"
+
+
+def test_few_pictures_are_no_excuse() -> None:
+    """As many are wrong in twenty as in two thousand, and only the latter show that it is not more."""
+    for count, accepted in ((20, False), (2000, True)):
+        actual = ["Shirts"] * count
+        champion = ["Shirts" if number % 10 else "Bags" for number in range(count)]
+        challenger = ["Shirts" if number % 10 != 1 else "Bags" for number in range(count)]
+        found = verdict(actual, champion, challenger, category_margin=1.0)
+        assert found.comparisons[0].champion == found.comparisons[0].challenger == 0.9
+        assert found.accepted is accepted
+
+
+def test_one_large_category_is_enough_to_refuse_and_a_small_one_is_not() -> None:
+    actual = ["Shirts"] * 900 + ["Jeans"] * 60 + ["Bags"] * 40
+    champion = answers({"Shirts": 0.9}, actual)
+    worse_jeans = answers({"Shirts": 0.98, "Jeans": 0.5}, actual)
+    worse_bags = answers({"Bags": 0.5}, actual, instead="Shirts")
+    refused = verdict(actual, champion, worse_jeans)
+    assert refused.comparisons[0].passed, "the whole got better"
+    assert not refused.accepted
+    assert refused.reason.startswith("may be worse by more than the margin on 1000 validation pictures: F of Jeans")
+    assert verdict(actual, champion, worse_bags).accepted
+
+
+def test_a_category_that_swallows_others_does_not_pass_as_better() -> None:
+    """All its own pictures are right then: recall says 1, F does not."""
+    actual = ["Shirts"] * 500 + ["Jeans"] * 300 + ["Bags"] * 200
+    champion, challenger = actual, ["Shirts"] * 500 + ["Jeans"] * 300 + ["Shirts"] * 200
+    shirts = next(c for c in verdict(actual, champion, challenger).comparisons if c.figure == "F of Shirts")
+    assert shirts.challenger == pytest.approx(2 * 500 / (500 + 700))
+    assert not shirts.passed
+
+
+def test_pictures_of_a_product_are_no_independent_witnesses() -> None:
+    actual = ["Shirts"] * 400
+    champion = ["Shirts" if number // 4 % 2 else "Bags" for number in range(400)]
+    challenger = ["Shirts"] * 400
+    widths = []
+    for products in ([str(number) for number in range(400)], [str(number // 4) for number in range(400)]):
+        low, high = verdict(actual, champion, challenger, products=products).comparisons[0].interval
+        widths.append(high - low)
+    assert widths[1] == pytest.approx(2 * widths[0], rel=0.3), "four pictures say as much as one: twice as wide"
+
+
+def test_only_what_both_know_is_compared() -> None:
+    champion, challenger = ["Shirts"] * 420, ACTUAL
+    found = verdict(ACTUAL, champion, challenger, known={"Shirts"})
+    assert (found.pictures, found.left_out) == (200, 220)
+    assert found.accepted
+    assert "220 pictures left out" in found.reason
+    nothing = verdict(ACTUAL, champion, challenger, known=set())
+    assert not nothing.accepted
+    assert nothing.comparisons == ()
+    assert nothing.reason == "nothing to compare on: of 420 validation pictures none has a category that both know"
+
+
+def test_products_are_compared_beside_pictures() -> None:
+    generator = np.random.default_rng(5)
+    right = generator.choice(CATEGORIES, 60)
+    old, new = (np.where(generator.random(60) < share, right, "Bags") for share in (0.6, 0.8))
+    given = ProductAnswers(right.tolist(), old.tolist(), new.tolist())
+    found = verdict(ACTUAL, ACTUAL, ACTUAL, of_products=given, known={"Shirts", "Jeans"}, resamples=40, seed=3)
+    headline, products, *_ = found.comparisons
+    kept = right != "Bags"
+    assert (headline.figure, products.figure) == (HEADLINE, OF_PRODUCTS)
+    assert products.count == kept.sum()
+    assert products.champion == pytest.approx((old == right)[kept].mean())
+    assert products.challenger == pytest.approx((new == right)[kept].mean())
+    gain = (new == right)[kept].astype(float) - (old == right)[kept]
+    drawn = [np.repeat(gain, weight).mean() for weight in draws([str(number) for number in range(kept.sum())], 40, 3)]
+    assert products.interval == pytest.approx(tuple(np.percentile(drawn, PERCENTILES)))
+    assert products.margin == RULE["margin"]
+
+
+@pytest.mark.parametrize("level", ["pictures", "products"])
+def test_a_model_that_is_worse_at_one_level_is_refused(level: str) -> None:
+    worse = answers({"Shirts": 0.7}, ACTUAL)
+    products = ProductAnswers(ACTUAL, ACTUAL, worse if level == "products" else ACTUAL)
+    found = verdict(ACTUAL, ACTUAL, worse if level == "pictures" else ACTUAL, of_products=products, category_margin=1.0)
+    assert [c.figure for c in found.comparisons if not c.passed] == [HEADLINE if level == "pictures" else OF_PRODUCTS]
+    assert not found.accepted
+    assert verdict(ACTUAL, ACTUAL, ACTUAL, of_products=ProductAnswers(ACTUAL, ACTUAL, ACTUAL)).accepted
+
+
+def test_the_reason_tells_both_levels() -> None:
+    found = verdict(ACTUAL, ACTUAL, ACTUAL, of_products=ProductAnswers(ACTUAL, ACTUAL, ACTUAL))
+    assert "micro F 1.0000" in found.reason and "micro F of products 1.0000" in found.reason
+    assert "nor is the F of any of 2 large categories" in found.reason
+    nothing = verdict(ACTUAL, ACTUAL, ACTUAL, of_products=ProductAnswers([], [], []))
+    assert "products" not in nothing.reason and nothing.accepted

@@ -1,0 +1,282 @@
+"""Many pictures to one file: complete and in order, whatever interrupts it, however many there are."""
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from atlas_model.core.errors import AtlasError
+from atlas_model.core.files import locked
+from atlas_model.data.image_sources import Picture, PictureSource, open_source
+from atlas_model.data.images import encode_png, to_array
+from atlas_model.data.schemas import PREDICTED
+from atlas_model.inference import batch
+from atlas_model.inference.batch import Report, predict_all
+from atlas_model.inference.predictor import NOT_SURE, Prediction
+from tests.support.paths import ROOT
+
+COUNT = 50
+
+
+def shade(number: int) -> bytes:
+    return encode_png(Image.new("L", (2, 2), number))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pictures of one shade each."""
+    for number in range(COUNT):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / f"in/{number:03d}.png").write_bytes(shade(number))
+    return tmp_path / "in"
+
+
+class Model:
+    """Answers with the shade that it sees, and remembers."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def answer(self, pixels: np.ndarray) -> list[list[Prediction]]:
+        shades = pixels[:, 0, 0, 0].tolist()
+        self.batches.append(shades)
+        return [[Prediction(("shade", str(shade)), 0.5, (1.0, 0.5))] for shade in shades]
+
+
+def run(
+    source: PictureSource,
+    output: Path,
+    answer: Callable[[np.ndarray], Sequence[Sequence[Prediction]]],
+    model_key: str = "model",
+    batch_size: int = 4,
+    threads: int = 2,
+) -> Report:
+    return predict_all(
+        source,
+        output,
+        prepare=to_array,
+        answer=answer,
+        model_key=model_key,
+        batch_size=batch_size,
+        threads=threads,
+    )
+
+
+def test_every_picture_has_its_row_in_order(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "007.png").write_bytes(b"")
+    (folder / "008.png").write_bytes(encode_png(Image.effect_noise((50, 50), 99))[:400])
+    for number in (12, 13, 14, 15):  # a whole batch
+        (folder / f"{number:03d}.png").write_bytes(b"<html>")
+    source, model = open_source(folder), Model()
+    report = run(source, tmp_path / "new/out.parquet", model.answer)
+    table = pq.read_table(tmp_path / "new/out.parquet")
+    assert table.schema.equals(PREDICTED)
+    rows = table.to_pylist()
+    assert [row["picture"] for row in rows] == [f"{number:03d}.png" for number in range(COUNT)]
+    good = [row for row in rows if row["status"] == "ok"]
+    assert [row["path"] for row in good] == [["shade", str(int(row["picture"][:3]))] for row in good]
+    assert good[0] == {
+        "picture": "000.png",
+        "rank": 1,
+        "path": ["shade", "0"],
+        "label": "shade > 0",
+        "probability": 0.5,
+        "level_probabilities": [1.0, 0.5],
+        "status": "ok",
+        "reason": None,
+    }
+    bad = {row["picture"]: row["status"] for row in rows if row["status"] != "ok"}
+    assert bad == {"007.png": "empty", "008.png": "truncated", **{f"0{n}.png": "not_an_image" for n in range(12, 16)}}
+    assert all(row["reason"] and row["path"] == [] and row["label"] is None for row in rows if row["picture"] in bad)
+    assert report.statuses == {"ok": COUNT - 6, "empty": 1, "truncated": 1, "not_an_image": 4}
+    assert (report.unreadable, report.pictures) == (6, COUNT)
+    assert [len(batch) for batch in model.batches] == [4, 3, 3, *[4] * 8, 2], "none for the batch without any"
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["out.parquet"], "parts are gone"
+    assert f"predict: {COUNT}/{COUNT} pictures, done" in capsys.readouterr().err
+
+
+def test_several_answers_and_none(folder: Path, tmp_path: Path) -> None:
+    def answer(pixels: np.ndarray) -> list[list[Prediction]]:
+        return [
+            [NOT_SURE] if shade % 2 else [Prediction(("A",), 0.5, (0.5,)), Prediction(("B", "C"), 0.25, (0.4, 0.3))]
+            for shade in pixels[:, 0, 0, 0].tolist()
+        ]
+
+    report = run(open_source(folder), tmp_path / "out.parquet", answer)
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [(row["picture"], row["rank"], row["label"], row["status"]) for row in rows[:3]] == [
+        ("000.png", 1, "A", "ok"),
+        ("000.png", 2, "B > C", "ok"),
+        ("001.png", 1, None, "not_sure"),
+    ]
+    assert rows[2]["path"] == [] and rows[2]["probability"] is None and rows[2]["reason"] is None
+    assert report.statuses == {"ok": COUNT / 2, "not_sure": COUNT / 2}, "of pictures, not of rows"
+    assert report.unreadable == 0
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from atlas_model.inference import batch
+from atlas_model.data.image_sources import open_source
+from tests.atlas_model.inference.test_batch import Model, run
+
+batch.PART_PICTURES = 8
+model = Model()
+
+def answer(pixels):
+    if len(model.batches) == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return model.answer(pixels)
+
+run(open_source(Path(sys.argv[1])), Path(sys.argv[2]), answer)
+"""
+
+
+def test_a_killed_run_goes_on_where_it_was(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, output = tmp_path / "whole.parquet", tmp_path / "out.parquet"
+    (folder / "003.png").write_bytes(b"")
+    run(open_source(folder), whole, Model().answer)
+    child = subprocess.run([sys.executable, "-c", CHILD, folder, output], cwd=ROOT, check=False, capture_output=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert not output.exists(), "it appears whole"
+    model = Model()
+    report = run(open_source(folder), output, model.answer)
+    assert list(chain(*model.batches)) == list(range(24, COUNT)), "what was done is not done again"
+    assert output.read_bytes() == whole.read_bytes()
+    assert report.pictures == COUNT - 24
+    assert report.unreadable == 1, "that of the first run"
+    assert not (tmp_path / "out.parquet.parts").exists()
+    assert "24 pictures were done before" in capsys.readouterr().err
+
+
+def interrupted(folder: Path, output: Path) -> None:
+    """A run that is broken off in its fourth batch."""
+    model = Model()
+
+    def answer(pixels: np.ndarray) -> list[list[Prediction]]:
+        if len(model.batches) == 3:
+            raise KeyboardInterrupt
+        return model.answer(pixels)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(batch, "PART_S", 0.0)  # a part per batch
+        run(open_source(folder), output, answer)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("change", ["nothing", "model", "batch", "picture", "more", "fewer"])
+def test_it_starts_anew_when_something_has_changed(folder: Path, tmp_path: Path, change: str) -> None:
+    output, model = tmp_path / "out.parquet", Model()
+    interrupted(folder, output)
+    if change == "picture":
+        (folder / "049.png").write_bytes(shade(200))
+    elif change == "more":
+        (folder / "050.png").write_bytes(shade(50))
+    elif change == "fewer":
+        (folder / "049.png").unlink()
+    key, size = ("other" if change == "model" else "model"), (5 if change == "batch" else 4)
+    run(open_source(folder), output, model.answer, key, size)
+    assert model.batches[0][0] == (12 if change == "nothing" else 0)
+    assert len(pq.read_table(output)) == {"more": 51, "fewer": 49}.get(change, COUNT)
+    assert not (tmp_path / "out.parquet.parts").exists()
+
+
+def test_row_groups_do_not_depend_on_parts(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "ROW_GROUP", 15)
+    written = []
+    for part in (1, 8, 1000):
+        monkeypatch.setattr(batch, "PART_PICTURES", part)
+        run(open_source(folder), tmp_path / "out.parquet", Model().answer)
+        written.append((tmp_path / "out.parquet").read_bytes())
+    assert written[0] == written[1] == written[2]
+    metadata = pq.ParquetFile(tmp_path / "out.parquet").metadata
+    assert [metadata.row_group(group).num_rows for group in range(4)] == [15, 15, 15, 5]
+
+
+def test_pictures_are_read_while_the_model_is_at_work(tmp_path: Path) -> None:
+    read = [threading.Event() for _ in range(30)]
+
+    def reading(number: int) -> Callable[[], bytes]:
+        def one() -> bytes:
+            read[number].set()
+            return shade(number)
+
+        return one
+
+    def start_at(first: int) -> Iterator[Picture]:
+        return (Picture(str(number), reading(number)) for number in range(first, 30))
+
+    class Waiting(Model):
+        def answer(self, pixels: np.ndarray) -> list[list[Prediction]]:
+            next_batch = min(29, 4 * (len(self.batches) + 2) - 1)
+            assert read[next_batch].wait(60), "the model waits for the next batch to be read: nobody does"
+            return super().answer(pixels)
+
+    model = Waiting()
+    run(PictureSource(30, "key", start_at), tmp_path / "out.parquet", model.answer)
+    assert list(chain(*model.batches)) == list(range(30))
+
+
+@pytest.mark.parametrize("count", [29, 31])
+def test_pictures_that_change_meanwhile_are_no_answer(tmp_path: Path, count: int) -> None:
+    def start_at(first: int) -> Iterator[Picture]:
+        return (Picture(str(number), lambda: shade(1)) for number in range(first, 30))
+
+    with pytest.raises(AtlasError, match=f"expected {count} pictures, got 30"):
+        run(PictureSource(count, "key", start_at), tmp_path / "out.parquet", Model().answer)
+    assert not list(tmp_path.iterdir()), "nor is there anything to go on from"
+
+
+def test_two_at_once_are_refused(folder: Path, tmp_path: Path) -> None:
+    with locked(tmp_path / "out.parquet.parts", "prediction"), pytest.raises(AtlasError, match="another prediction"):
+        run(open_source(folder), tmp_path / "out.parquet", Model().answer)
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+from atlas_model.data.image_sources import open_source
+from tests.support.memory import peak_mb
+from tests.atlas_model.inference.test_batch import Model, run
+
+model = Model()
+run(open_source(Path(sys.argv[1])), Path(sys.argv[2]), model.answer, batch_size=16)
+few = peak_mb()
+run(open_source(Path(sys.argv[3])), Path(sys.argv[2]), model.answer, batch_size=16)
+print(few, peak_mb())
+"""
+
+
+def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (300, 300), dtype=np.uint8)
+    buffer = tmp_path / "noise.bmp"
+    Image.fromarray(noise).save(buffer)
+    data = [buffer.read_bytes()] * 90  # of 90 kB: a row group of 8 MB, as in our shards
+    schema = pa.schema([("image_id", pa.string()), ("bytes", pa.binary())])
+    for name, count in (("few", 180), ("many", 3060)):
+        path = tmp_path / f"{name}.parquet"
+        with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+            for first in range(0, count, len(data)):
+                image_ids = [str(number) for number in range(first, first + len(data))]
+                writer.write_table(pa.table({"image_id": image_ids, "bytes": data}, schema=schema))
+    output = tmp_path / "out.parquet"
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, tmp_path / "few.parquet", output, tmp_path / "many.parquet"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    few, many = map(float, done.stdout.split())
+    assert len(pq.read_table(output)) == 3060
+    assert many - few < 80, f"{few:.0f} -> {many:.0f} MB for 260 MB more"

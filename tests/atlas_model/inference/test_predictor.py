@@ -1,0 +1,175 @@
+"""From a model folder and a decoded picture to paths and a picture of where the model looked."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from atlas_model.core.device import choose_device
+from atlas_model.core.errors import CheckpointError, InputError
+from atlas_model.data.images import Preprocessing, encode_png
+from atlas_model.inference.predictor import BATCH, NOT_SURE, Prediction, Predictor
+from atlas_model.model.architecture import Architecture
+from atlas_model.model.categorizer import Categorizer
+from atlas_model.model.saved_models import load_categorizer, save
+from atlas_model.taxonomy.tree import Taxonomy
+from atlas_model.viz.attention import overlay
+
+TAXONOMY = Taxonomy([*itertools.product(["Men", "Women"], ["Tops", "Jeans"], ["Long", "Short"]), ("Bags",)])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    architecture = Architecture("small", 3, "native", 8, 8, 8, 0.0)
+    path = tmp_path_factory.mktemp("model") / "categorizer"
+    save(Categorizer(architecture, TAXONOMY), path, Preprocessing(28, "RGB", "pad"), params={}, metrics={})
+    return path
+
+
+def pictures(count: int) -> list[Image.Image]:
+    generator = np.random.default_rng(1)
+    return [Image.fromarray(generator.integers(0, 256, (40, 30 + row % 5, 3), dtype=np.uint8)) for row in range(count)]
+
+
+def test_top_paths_are_valid_distinct_and_in_order(folder: Path) -> None:
+    answers = Predictor.load(folder, "cpu").predict(pictures(3), beam=5, top=4)
+    assert len(answers) == 3
+    for answer in answers:
+        assert len({prediction.path for prediction in answer}) == 4
+        assert all(prediction.path in TAXONOMY for prediction in answer)
+        probabilities = [prediction.probability for prediction in answer]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert 0 < sum(probabilities) <= 1
+
+
+def test_more_paths_than_the_taxonomy_has_are_all_of_them(folder: Path) -> None:
+    (answer,) = Predictor.load(folder, "cpu").predict(pictures(1), beam=2, top=50)
+    assert {prediction.path for prediction in answer} == set(TAXONOMY.paths)
+
+
+def test_a_picture_that_was_read_small_has_the_answer_of_the_whole(folder: Path) -> None:
+    predictor = Predictor.load(folder, "cpu")
+    (small,) = [predictor.read(encode_png(picture)) for picture in pictures(1)]
+    assert small.size == (predictor.side, predictor.side) == (28, 28)
+    assert np.array_equal(predictor.prepare(small), predictor.prepare(pictures(1)[0]))
+    assert predictor.predict([small]) == predictor.predict(pictures(1))
+
+
+def test_batches_do_not_change_answers(folder: Path) -> None:
+    predictor = Predictor.load(folder, "cpu")
+    many = pictures(BATCH + 3)
+    together = predictor.predict(many)
+    alone = [predictor.predict([picture])[0] for picture in (many[0], many[-1])]
+    for one, other in zip(alone, (together[0], together[-1]), strict=True):
+        assert one[0].path == other[0].path
+        assert one[0].probability == pytest.approx(other[0].probability, rel=1e-4)
+    assert predictor.predict([]) == []
+
+
+def test_a_pickle_given_as_model_is_refused_unread(tmp_path: Path) -> None:
+    torch.save({"state": 1}, tmp_path / "model.safetensors")
+    (tmp_path / "model.json").write_text('{"format": 1, "kind": "categorizer"}')
+    with pytest.raises(CheckpointError, match="safetensors"):
+        Predictor.load(tmp_path)
+
+
+def test_no_model_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="expected a model's description"):
+        Predictor.load(tmp_path / "nothing")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_cuda_without_a_gpu_says_so() -> None:
+    with pytest.raises(InputError, match="torch sees no GPU"):
+        choose_device("cuda")
+    assert choose_device("auto").type == "cpu"
+
+
+def test_the_overlay_lights_up_where_the_attention_is(folder: Path) -> None:
+    predictor = Predictor.load(folder, "cpu")
+    (picture,) = pictures(1)
+    ((answer,),) = predictor.predict([picture])
+    strip = predictor.attention_overlay(picture, answer)
+    assert strip.width > strip.height
+    attention = np.zeros((1, 4))
+    attention[0, 1] = 1.0  # top right
+    lit = np.asarray(overlay(Image.new("L", (28, 28)), ["$x_$ <b>"], attention, title="$a$")).astype(int)
+    panel = lit[:, lit.shape[1] // 2 :]
+    bright = np.argwhere((panel[..., 0] > 90) & (panel[..., 0] < 200))  # the heat, neither background nor black
+    centre = bright.mean(axis=0) / panel.shape[:2]
+    assert centre[0] < 0.55 and centre[1] > 0.5
+
+
+def test_the_overlay_shows_the_answer_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        "atlas_model.viz.attention.overlay",
+        lambda seen, names, attention, title: drawn.append((names, attention, title)) or seen,
+    )
+    predictor, (picture,) = Predictor.load(folder, "cpu"), pictures(1)
+    path = ("Men", "Tops", "Long")
+    model = load_categorizer(folder, torch.device("cpu"))[0]
+    found = model.search(torch.from_numpy(predictor.prepare(picture)[None]), beam=9, top=9)
+    attention = found.attention[0, found.path[0].tolist().index(TAXONOMY.index(path))].detach()
+    for answer, says in (
+        (Prediction(path, 0.5, (0.8, 0.7, 0.5)), "Men > Tops > Long   (50%)"),
+        (Prediction(path[:2], 0.7, (0.8, 0.7)), "Men > Tops   (70%)"),
+        (NOT_SURE, "not sure"),
+    ):
+        predictor.attention_overlay(picture, answer)
+        names, looked, title = drawn.pop()
+        assert (names, title) == (answer.path, says)
+        np.testing.assert_allclose(looked[: len(names)], attention[: len(names)], atol=1e-5)
+
+
+@pytest.mark.parametrize("min_confidence", [None, 0.5])
+def test_weights_that_are_no_numbers_are_an_error_not_a_missing_answer(
+    folder: Path, tmp_path: Path, min_confidence: float | None
+) -> None:
+    model, preprocessing = load_categorizer(folder, torch.device("cpu"))
+    model.decoder.output.weight.data.fill_(float("nan"))
+    save(model, tmp_path / "nan", preprocessing, params={}, metrics={})
+    with pytest.raises(CheckpointError, match="weights are damaged"):
+        Predictor.load(tmp_path / "nan", "cpu").predict(pictures(1), min_confidence=min_confidence)
+
+
+def test_more_paths_than_memory_could_hold_are_no_more_than_there_are(folder: Path) -> None:
+    (answer,) = Predictor.load(folder, "cpu").predict(pictures(1), top=10**12)
+    assert len(answer) == len(TAXONOMY)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("preprocessing", {"mode": "RGB"}),
+        ("preprocessing", {"mode": "CMYK"}),
+        ("preprocessing", {"size": 27}),
+        ("preprocessing", {"size": 28.0}),
+        ("preprocessing", {"size": 0}),
+        ("preprocessing", {"size": 10**6}),
+        ("preprocessing", {"resize": "stretch"}),
+        ("preprocessing", {"interpolation": "nearest"}),
+        ("architecture", {"grid": 0}),
+        ("architecture", {"grid": -1}),
+        ("architecture", {"grid": "x"}),
+        ("architecture", {"grid": 10**6}),
+        ("architecture", {"encoder": "vgg"}),
+    ],
+)
+def test_a_description_that_cannot_be_run_is_refused_before_it_is(
+    tmp_path: Path, part: str, change: dict[str, Any]
+) -> None:
+    model = Categorizer(Architecture("small", 1, "native", 8, 8, 8, 0.0), TAXONOMY)
+    save(model, tmp_path / "bad", Preprocessing(28, "L", "squash"), params={}, metrics={})
+    file = tmp_path / "bad/model.json"
+    description = json.loads(file.read_text())
+    description[part].update(change)
+    file.write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match="its description is not one of a categorizer"):
+        Predictor.load(tmp_path / "bad", "cpu").predict(pictures(1))

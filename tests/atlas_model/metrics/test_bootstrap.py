@@ -1,0 +1,75 @@
+"""The bootstrap: its figures are the figures, its draws keep products whole, its intervals have the right width."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atlas_model.confidence.calibration import expected_calibration_error
+from atlas_model.metrics.bootstrap import HEADLINES, Answers, differences, intervals
+from atlas_model.metrics.scores import path_scores
+from atlas_model.taxonomy.tree import Taxonomy
+from tests.support.slow_search import taxonomies
+
+TAXONOMY = Taxonomy([("Men", "Shirts"), ("Men", "Jeans"), ("Women", "Shirts"), ("Bags",)])
+
+
+def make_answers(taxonomy: Taxonomy, seed: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Right paths, predicted ones of which nine in ten are right, and confidences."""
+    generator = np.random.default_rng(seed)
+    actual, other = generator.integers(len(taxonomy), size=(2, count))
+    return actual, np.where(generator.random(count) < 0.9, actual, other), generator.random(count)
+
+
+@settings(max_examples=40)
+@given(taxonomy=taxonomies, seed=st.integers(0, 10_000))
+def test_the_headlines_of_a_draw_are_the_figures_of_its_pictures(taxonomy: Taxonomy, seed: int) -> None:
+    actual, predicted, confidence = make_answers(taxonomy, seed, 30)
+    weight = np.random.default_rng(seed).integers(0, 3, size=30)
+    weight[0] = 1
+    got = Answers.of(actual, predicted, confidence, taxonomy).headlines(weight)
+    actual, predicted, confidence = (np.repeat(each, weight) for each in (actual, predicted, confidence))
+    scores = path_scores(actual, predicted, taxonomy)
+    scores["ece"] = expected_calibration_error(confidence, actual == predicted)
+    assert got == pytest.approx([scores[name] for name in HEADLINES])
+
+
+def test_the_width_is_that_of_a_share() -> None:
+    given = make_answers(TAXONOMY, 0, 2000)
+    answers = Answers.of(*given, TAXONOMY)
+    low, high = intervals(answers, [str(row) for row in range(2000)], resamples=500, seed=1)["micro_f1"]
+    share = float(answers.right.mean())
+    assert low < share < high
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(share * (1 - share) / 2000), rel=0.15)
+
+
+def test_pictures_of_a_product_come_and_go_together() -> None:
+    answers = Answers.of(*make_answers(TAXONOMY, 0, 40), TAXONOMY)
+    found = intervals(answers, ["one product"] * 40, resamples=20, seed=1)
+    assert all(low == pytest.approx(high) for low, high in found.values()), "every draw is the same"
+    same_twice = Answers.of(*(np.repeat(each, 2) for each in make_answers(TAXONOMY, 0, 40)), TAXONOMY)
+    once = intervals(answers, [str(row) for row in range(40)], resamples=20, seed=1)
+    twice = intervals(same_twice, [str(row // 2) for row in range(80)], resamples=20, seed=1)
+    assert {name: pytest.approx(interval) for name, interval in twice.items()} == once, "a copy tells nothing new"
+
+
+def test_a_difference_is_taken_on_the_same_draws() -> None:
+    actual, predicted, confidence = make_answers(TAXONOMY, 0, 400)
+    groups = [str(row) for row in range(400)]
+    one = Answers.of(actual, predicted, confidence, TAXONOMY)
+    nothing = differences(one, one, groups, resamples=20, seed=1)
+    assert nothing == {name: {"value": 0.0, "interval": (0.0, 0.0)} for name in HEADLINES}
+    better = predicted.copy()
+    better[np.flatnonzero(actual != predicted)[:10]] = actual[actual != predicted][:10]
+    found = differences(Answers.of(actual, better, confidence, TAXONOMY), one, groups, resamples=500, seed=1)
+    low, high = found["micro_f1"]["interval"]
+    assert found["micro_f1"]["value"] == pytest.approx(10 / 400)
+    assert 0 < low < 10 / 400 < high
+    apart = intervals(one, groups, resamples=500, seed=1)["micro_f1"]
+    assert high - low < (apart[1] - apart[0]) * 0.75, "what is hard for both cancels out"
+
+
+def test_a_seed_is_a_result() -> None:
+    answers, groups = Answers.of(*make_answers(TAXONOMY, 0, 60), TAXONOMY), [str(row) for row in range(60)]
+    first, again, other = (intervals(answers, groups, resamples=20, seed=seed) for seed in (1, 1, 2))
+    assert first == again != other

@@ -1,0 +1,131 @@
+"""Two processes train what one does: the stage under torchrun, on the CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from atlas_model.core.errors import InputError
+from atlas_model.core.params import load_params
+from atlas_model.data.torchvision_compat import models
+from atlas_model.train.distributed import joined
+from flows import paths
+from flows.stages import train as stage
+from tests.flows.stages.test_train import TAXONOMY, write_split
+from tests.support.paths import ROOT
+
+SIZES = {
+    "attention_size": 8,
+    "embedding_size": 8,
+    "hidden_size": 8,
+    "batch_size": 15,
+    "epochs": 2,
+    "dropout": 0.0,
+    "min_steps": 0,
+}
+
+
+def torchrun(folder: Path, *what: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *what]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=120
+    )
+
+
+def train(folder: Path, changes: dict[str, Any], *, processes: int) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Run the stage; its metrics and the sequence model's weights."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["train"] |= SIZES | changes
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    if processes == 1:
+        stage.run(load_params())
+    else:
+        done = torchrun(folder, "-m", "flows.stages.train")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("train categorizer epoch 2/") == 1, "the first process alone speaks"
+    metrics = json.loads((folder / paths.REPORTS / "train/metrics.json").read_text())
+    return metrics, load_file(folder / paths.CATEGORIZER / "model.safetensors")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name, count in (("train", 47), ("val", 30)):
+        write_split(name, count)
+    TAXONOMY.save(paths.TAXONOMY)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_with_a_frozen_encoder_two_processes_are_one(folder: Path) -> None:
+    torch.manual_seed(1)
+    save_file(models.resnet18(weights=None).state_dict(), folder / "resnet18.safetensors")
+    frozen = {
+        "encoder": "resnet18",
+        "weights": "resnet18.safetensors",
+        "fine_tune_from": "none",
+        "flip": False,
+        "shift": 0,
+        "accumulate": 2,
+    }
+    one, one_weights = train(folder, frozen, processes=1)
+    two, two_weights = train(folder, frozen, processes=2)
+    assert len(list((folder / paths.WORK / "activations").glob("*.npy"))) == 2, "train, val: the second run read them"
+    for kind in ("categorizer", "baseline"):
+        assert one[kind]["val_accuracy"] == two[kind]["val_accuracy"]
+    assert one["constraint"] == two["constraint"]
+    torch.testing.assert_close(two_weights, one_weights, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_with_batch_norms_of_its_own_each_two_processes_are_nearly_one(folder: Path) -> None:
+    """Same pictures, same augmentation; but half a batch is normalised by itself."""
+    losses = []
+    for processes in (1, 2):
+        metrics, _ = train(folder, {"batch_size": 24, "epochs": 3}, processes=processes)
+        assert metrics["categorizer"]["val_accuracy"] >= 0.9
+        table = (folder / paths.PLOTS / "train/plots/metrics/categorizer/train_loss.tsv").read_text()
+        losses.append([float(line.split()[-1]) for line in table.splitlines()[1:]])
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=0.05)
+    assert losses[1][0] != losses[0][0]
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run of torchrun's")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with (
+        pytest.raises(InputError, match="at most 1 processes, a GPU for each; got number 2"),
+        joined(torch.device("cuda")),
+    ):
+        pass
+
+
+DYING = """
+import sys
+
+import torch
+
+from atlas_model.train.distributed import first_alone, joined, rank
+
+with joined(torch.device("cpu")), first_alone():
+    if rank() == 0:
+        sys.exit(3)
+print("survived", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_when_one_dies_all_end(tmp_path: Path) -> None:
+    (tmp_path / "dying.py").write_text(DYING)
+    done = torchrun(tmp_path, "dying.py")
+    assert done.returncode != 0
+    assert "survived" not in done.stdout

@@ -1,0 +1,213 @@
+"""What shops ask of robots: how it is read, and that a crawl does so."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+from protego import Protego
+
+from atlas_model.core.errors import RetryError
+from crawlers.http import retry_after
+from crawlers.http.host_limits import POLITE, UNLIMITED, HostProfile
+from crawlers.http.robots_tag import forbidden, meta_values
+from crawlers.http.robots_txt import MAX_BYTES, for_us
+from crawlers.scrapy_app.settings import scrapy_settings
+from tests.support.crawling import listing, product, rows, run, source
+from tests.support.servers import HOST, Reply, Shop, serving
+
+# Retry-After
+
+
+@pytest.mark.parametrize(
+    ("header", "expected_s"),
+    [
+        (None, None),
+        ("", None),
+        ("120", 120),
+        (" 0 ", 0),
+        ("-5", None),
+        ("１２", None),
+        ("soon", None),
+        ("Wed, 99 Foo 2099", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 0),
+    ],
+)
+def test_retry_after(header: str | None, expected_s: float | None) -> None:
+    assert retry_after.seconds(header) == expected_s
+
+
+def test_retry_after_a_date() -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    assert 90 < (retry_after.seconds(date) or 0) <= 100
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+def test_a_host_that_asks_for_time_gets_it_from_all(tmp_path: Path, as_date: bool) -> None:
+    def busy_once(times: int) -> Reply:
+        wait = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True) if as_date else "1"
+        return Reply("", 503, {"Retry-After": wait}) if times == 1 else product("One", "1")
+
+    shop = Shop({f"/p/{number}": product(f"Other {number}", f"{number}") for number in range(2, 8)})
+    shop.pages |= {"/shirts": listing("/p/1", *shop.pages), "/p/1": busy_once}
+    one_at_a_time = HostProfile(delay_s=0, concurrency=1, autothrottle=False)
+    with serving(shop):
+        result = run(shop, [source("/shirts")], tmp_path, profiles={HOST: one_at_a_time})
+    gaps_s = [after - before for before, after in zip(shop.asked_at_s, shop.asked_at_s[1:], strict=False)]
+    assert 0.9 < max(gaps_s) < 5  # nobody asked in between
+    assert (result.products, result.retries) == (7, 1)
+
+
+def test_a_refusal_that_names_no_time_does_not_undo_one_that_does(tmp_path: Path) -> None:
+    def busy(headers: dict[str, str], after_s: float) -> Callable[[int], Reply]:
+        return lambda times: Reply("", 503, headers, after_s=after_s) if times == 1 else product("One", "1")
+
+    shop = Shop({"/p/1": busy({"Retry-After": "2"}, 0.2), "/p/2": busy({}, 0.6)})
+    shop.pages |= {f"/p/{number}": product(f"Other {number}", f"{number}") for number in range(3, 8)}
+    shop.pages["/shirts"] = listing(*shop.pages)
+    two_at_a_time = HostProfile(delay_s=0, concurrency=2, autothrottle=False)
+    with serving(shop):
+        run(shop, [source("/shirts")], tmp_path, profiles={HOST: two_at_a_time})
+    gaps_s = [after - before for before, after in zip(shop.asked_at_s, shop.asked_at_s[1:], strict=False)]
+    assert max(gaps_s) > 1.9
+
+
+def test_a_host_that_asks_for_an_hour_is_left_for_another_day(tmp_path: Path) -> None:
+    shop = Shop({"/shirts": Reply("", 429, {"Retry-After": "3600"})})
+    started = time.monotonic()
+    with serving(shop), pytest.raises(RetryError, match="host_down"):
+        run(shop, [source("/shirts")], tmp_path, max_attempts=3)
+    assert shop.asked["/shirts"] == 1
+    assert time.monotonic() - started < 30
+
+
+# X-Robots-Tag
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], None),
+        (["all"], None),
+        (["nofollow"], None),
+        (["noindex"], "noindex"),
+        (["nofollow, NOAI"], "noai"),
+        (["none"], "noindex"),
+        (["otherbot: noindex, noai"], None),
+        (["Atlas: noai"], "noai"),
+        (["otherbot: noindex, atlas: noai"], "noai"),
+        (["otherbot: noindex", "noai"], "noai"),
+        (["unavailable_after: 25 Jun 2030 15:00:00 PST, noai"], "noai"),
+        (["max-snippet: 20, max-image-preview: none"], None),
+    ],
+)
+def test_robots_tag(values: list[str], expected: str | None) -> None:
+    assert forbidden(values, "Atlas", {"noai", "noindex"}) == expected
+
+
+def test_nothing_is_forbidden_where_nothing_is_unwanted() -> None:
+    assert forbidden(["noindex"], "Atlas", ()) is None
+
+
+def test_meta_tags() -> None:
+    html = b"""<!-- <meta name="robots" content="noindex"> --><script>'<meta name=robots content=noai>'</script>
+        <META content='noai, nofollow' NAME=Robots><meta name="atlas" content="noindex">
+        <meta name="otherbot" content="none"><meta name="description" content="robots"><meta name="robots">"""
+    assert meta_values(html, "Atlas") == ["noai, nofollow", "noindex", ""]
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        b"<meta " * 500_000,
+        b"<!--" * 500_000,
+        b"<script " * 500_000,
+        b"<meta " + b"a" * 3_000_000 + b">",
+        (b"<meta " + b"a" * 990 + b">") * 3_000,
+        (b"<meta a" + b" " * 990 + b">") * 3_000,
+        (b"<meta " + b"a='" * 300 + b">") * 3_000,
+    ],
+)
+@pytest.mark.no_cover  # which would be timed as well
+def test_no_page_makes_the_search_for_meta_tags_slow(html: bytes) -> None:
+    started = time.process_time()
+    meta_values(html, "Atlas")
+    assert time.process_time() - started < 5  # .3 s; minutes where the search goes back
+
+
+def test_pages_that_want_no_robots_are_dropped(tmp_path: Path) -> None:
+    shop = Shop(
+        {
+            "/shirts": listing("/p/1", "/p/2", "/p/3", "/p/4", **{"X-Robots-Tag": "noindex"}),  # read for its links
+            "/p/1": product("One", "1"),
+            "/p/2": product("Two", "2", **{"X-Robots-Tag": "noindex"}),
+            "/p/3": product("Three", "3", **{"X-Robots-Tag": "otherbot: noindex"}),
+            "/p/4": Reply('<meta name="robots" content="noai">'),
+        }
+    )
+    with serving(shop):
+        result = run(shop, [source("/shirts")], tmp_path, robots_tags=["noai", "noindex"])
+    assert result.dropped == {"robots_tag": 2}
+    assert [row["title"] for row in rows(tmp_path)] == ["One", "Three"]
+
+
+# robots.txt
+
+
+def test_robots_txt_means_us_by_our_name_only() -> None:
+    body = b"User-agent: *\nDisallow: /all\n\nuser agent: Atlas/2 # you\nDisallow: /us\n\nUserAgent A\nDisallow: /\n"
+    rules = Protego.parse(for_us(body, "Atlas"))
+    assert [rules.can_fetch(f"http://h{path}", "Atlas") for path in ("/", "/us", "/all")] == [True, False, True]
+
+
+@pytest.mark.parametrize("name", [b"User-agent: a%d\n", b"User-agent a%d\n", b" useragent:a%d#\r\n"])
+@pytest.mark.no_cover  # which would be timed as well
+def test_many_robots_with_many_rules_are_no_work(name: bytes) -> None:
+    body = b"".join(name % number for number in range(10_000)) + b"Disallow: /x\n" * 20_000  # 200 million rules
+    started = time.process_time()
+    assert Protego.parse(for_us(body, "Atlas")).can_fetch("http://h/x", "Atlas")
+    assert time.process_time() - started < 5
+
+
+def test_the_end_of_a_long_robots_txt_is_not_read() -> None:
+    body = b"User-agent: *\nDisallow: /a\n" + b"#" * MAX_BYTES + b"\nDisallow: /b\n"
+    rules = Protego.parse(for_us(body, "Atlas"))
+    assert [rules.can_fetch(f"http://h{path}", "Atlas") for path in ("/a", "/b")] == [False, True]
+
+
+def test_all_who_wait_for_robots_txt_obey_it(tmp_path: Path) -> None:
+    shop = Shop({"/robots.txt": Reply("User-agent: *\nDisallow: /secret/\n", after_s=0.5), "/": listing("/p/1")})
+    shop.pages |= {"/p/1": product("One", "1")} | {f"/secret/{number}": listing("/p/1") for number in range(8)}
+    with serving(shop):
+        result = run(shop, [source(path) for path in shop.pages if path[1:2] not in ("p", "r")], tmp_path)
+    assert result.category_faults == {"robots": 8}
+    assert set(shop.asked) == {"/robots.txt", "/", "/p/1"}
+
+
+# Settings
+
+
+def test_settings() -> None:
+    settings = scrapy_settings(
+        hosts=["a.test"],
+        profiles={"b.test": UNLIMITED},
+        connect_map={},
+        user_agent="Atlas/1",
+        max_attempts=3,
+        timeout_s=5,
+        robots_tags=["noai"],
+        browser=None,
+        log_file="log.txt",
+    )
+    handlers = settings["DOWNLOAD_HANDLERS"]
+    assert {scheme for scheme, handler in handlers.items() if handler} == {"http", "https"}
+    assert handlers.keys() >= {"file", "data", "ftp", "s3"}
+    for off in ("TELNETCONSOLE", "REMOTE_CONTROL", "HTTPPROXY", "COOKIES", "METAREFRESH", "REFERER"):
+        assert settings[f"{off}_ENABLED"] is False
+    assert settings["ROBOTSTXT_OBEY"] is True
+    assert settings["DOWNLOAD_VERIFY_CERTIFICATES"] is True
+    assert settings["DOWNLOAD_SLOTS"]["a.test"]["delay"] == POLITE.delay_s
+    assert settings["DOWNLOAD_SLOTS"]["b.test"]["delay"] == 0

@@ -1,0 +1,109 @@
+"""Whose turn it is: flows wait, stages of a shell end at once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atlas_model.core.errors import RetryError
+from atlas_model.core.processes import Process, ancestor_without
+from flows.dvc.pipeline_lock import turn_of_flow, turn_of_stage
+
+WAITING = (
+    "import flows.dvc.pipeline_lock as t\nwith t.turn_of_flow(lambda line: print(line, flush=True)): print('mine')"
+)
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def waiting_flow() -> "subprocess.Popen[str]":
+    return subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, text=True)
+
+
+def its_turn_comes(flow: "subprocess.Popen[str]") -> None:
+    with flow:
+        assert flow.stdout is not None
+        assert flow.stdout.read() == "mine\n"
+    assert flow.returncode == 0
+
+
+def test_a_flow_waits_for_another_and_names_it() -> None:
+    with turn_of_flow(pytest.fail):
+        other = waiting_flow()
+        assert other.stdout is not None
+        assert f"(pid {os.getpid()}: " in other.stdout.readline()
+        assert other.poll() is None
+    its_turn_comes(other)
+    with turn_of_flow(pytest.fail):
+        pass
+
+
+def test_a_flow_waits_until_the_dvc_between_two_stages_has_ended() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as dvc:
+        with turn_of_stage(Process.of(dvc.pid)):
+            pass
+        other = waiting_flow()
+        assert other.stdout is not None
+        assert f"(pid {dvc.pid}: " in other.stdout.readline()
+        dvc.communicate(b"\n")
+        its_turn_comes(other)
+
+
+def test_a_stage_of_a_shell_ends_at_once_where_a_flow_is_at_work() -> None:
+    with (
+        turn_of_flow(pytest.fail),
+        pytest.raises(RetryError, match=rf"pid {os.getpid()}: .* Run again when it has ended"),
+        turn_of_stage(None),
+    ):
+        pytest.fail("not its turn")
+
+
+def test_stages_of_shells_are_dvcs_to_keep_apart() -> None:
+    with turn_of_stage(None), turn_of_stage(None):
+        pass
+
+
+def test_a_flow_that_was_killed_is_in_nobodys_way() -> None:
+    program = "import os, flows.dvc.pipeline_lock as t\nwith t.turn_of_flow(print): os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    with turn_of_flow(pytest.fail):
+        pass
+
+
+def test_a_process_is_not_a_later_one_of_its_number() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        process = Process.of(child.pid)
+        assert process is not None
+        assert process == Process.of(child.pid)
+        assert process != Process(child.pid, "1")
+        assert "input()" in process.command
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert Process.of(child.pid) is None, "it has ended, and is only not fetched"
+    assert Process.of(child.pid) is None
+    assert Process(child.pid, "1").command == ""
+
+
+def test_a_process_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("atlas_model.core.processes.PROC", tmp_path / "none")
+    assert Process.current() == Process(os.getpid(), "")
+    assert Process.of(2**22) is None
+    assert ancestor_without("ANY") == Process(os.getppid(), "")
+
+
+def test_dvc_is_found_behind_the_shell_that_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = "import os, atlas_model.core.processes as p; print(p.ancestor_without('OF_A_STAGE').pid)"
+    command = f"true; '{sys.executable}' -c \"{ask}\"; true"  # the shell stays
+    found = subprocess.run(
+        ["/bin/sh", "-c", command],
+        env={**os.environ, "OF_A_STAGE": "train"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(found.stdout) == os.getpid()

@@ -1,0 +1,52 @@
+"""DVC's notes of who works with which files: who has ended is crossed out."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.dvc.stale_locks import FOLDER, forget_the_dead
+
+NOTES = FOLDER / "rwlock"
+WE: dict[str, Any] = {"pid": os.getpid(), "cmd": "repro"}
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    FOLDER.mkdir(parents=True)
+
+
+def after(**noted: Any) -> Any:
+    NOTES.write_text(json.dumps(noted))
+    forget_the_dead()
+    return json.loads(NOTES.read_text())
+
+
+def test_who_has_ended_and_was_not_fetched_is_forgotten() -> None:
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        dead = {**WE, "pid": child.pid}
+        assert after(write={"/a": dead, "/b": WE}, read={"/c": [dead, WE]}) == {
+            "write": {"/b": WE},
+            "read": {"/c": [WE]},
+        }
+
+
+def test_a_later_process_of_the_number_is_somebody_else() -> None:
+    NOTES.write_text(json.dumps({"write": {"/a": WE}}))
+    os.utime(NOTES, (1, 1))
+    forget_the_dead()
+    assert json.loads(NOTES.read_text()) == {"write": {}, "read": {}}
+
+
+def test_half_a_note_is_none() -> None:
+    NOTES.write_text('{"wri')
+    forget_the_dead()
+    assert json.loads(NOTES.read_text()) == {"write": {}, "read": {}}
+    NOTES.unlink()
+    forget_the_dead()
+    assert not NOTES.exists()

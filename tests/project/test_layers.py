@@ -1,0 +1,51 @@
+"""The house rules that a tool can check."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+MODULES = sorted(path for package in ("atlas_model", "crawlers", "flows") for path in (ROOT / package).rglob("*.py"))
+MAX_LINES = 400
+
+# What may stand in no module, with the reason.
+FORBIDDEN = {
+    r"\b(pickle|dill|joblib)\b": "unpickling runs code that a file brings",
+    r"\btorch\.load\((?![^\n]*weights_only=True\))": "unpickles: weights are safetensors, or loaded with weights_only",
+    r"\byaml\.load\(": "builds any object: safe_load",
+    r"(?<![.\w])(eval|exec)\(": "runs text",
+    r"shell=True": "a child process gets a list of arguments",
+    r"verify=False|ssl=False": "certificates are checked",
+    r"\bprint\(": "results go through sys.stdout, words through progress.say",
+    r"\b(TODO|FIXME|XXX|HACK)\b": "finish it or say in an issue what is missing",
+}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_house_rules(module: Path) -> None:
+    text = module.read_text(encoding="utf-8")
+    assert text.startswith('"""'), "a module says what it does and what it does not know"
+    assert len(text.splitlines()) <= MAX_LINES
+    code = "\n".join(line for line in _without_docstrings(text).splitlines() if not line.lstrip().startswith("#"))
+    for pattern, reason in FORBIDDEN.items():
+        assert not re.search(pattern, code), f"{pattern}: {reason}"
+
+
+def _without_docstrings(text: str) -> str:
+    return re.sub(r'^\s*"""(.|\n)*?"""', "", text, flags=re.MULTILINE)
+
+
+def test_imports_go_down() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    result = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+def test_who_starts_a_crawl_imports_nothing_heavy() -> None:
+    script = "import sys, flows.stages.crawl\nprint({'aiohttp', 'scrapy', 'torch', 'web_poet'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", "that is its child's work, which takes a second to begin as it is"

@@ -1,0 +1,116 @@
+"""A real Prefect server on a free port, and plain questions to its API.
+
+The fixture `prefect_server` (conftest) shares one among the tests of a worker: ask it for your own runs only.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BUSY_TIMEOUT_S = 60
+START_TIMEOUT_S = 180  # a first start makes the database: 15 s on quiet cores
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxies some test is about
+PROGRAM = """
+import sys
+from atlas_model.core.processes import die_with_parent
+die_with_parent()
+import uvicorn
+uvicorn.run("prefect.server.api.server:create_app", factory=True, fd=int(sys.argv[1]), log_level="error")
+"""
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """Where it is: ``url`` is what PREFECT_API_URL says, ``log`` what it wrote."""
+
+    url: str
+    log: Path
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """The JSON that ``path`` answers: to a POST of ``body``, to a GET without one."""
+        request = urllib.request.Request(
+            self.url + path,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                with DIRECT.open(request, timeout=60) as reply:
+                    return json.loads(reply.read() or "null")
+            except urllib.error.HTTPError as error:
+                with error:  # 503: its database is locked, and one is to ask again
+                    if error.code != 503 or time.monotonic() > deadline:
+                        raise
+            time.sleep(0.2)
+
+    def flow_run(self, **fields: Any) -> dict[str, Any]:
+        """The only flow run of which ``fields`` (id, name, ...) are among the given lists."""
+        (run,) = self.ask("/flow_runs/filter", {"flow_runs": {name: {"any_": v} for name, v in fields.items()}})
+        return dict(run)
+
+    def of_flow_run(self, kind: str, flow_run_id: str) -> list[dict[str, Any]]:
+        """All ``kind`` (task_runs, logs, artifacts) of a flow run, oldest first."""
+        if kind == "task_runs":
+            return self._all(kind, {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "EXPECTED_START_TIME_ASC"})
+        if kind == "logs":
+            return self._all(kind, {"logs": {"flow_run_id": {"any_": [flow_run_id]}}, "sort": "TIMESTAMP_ASC"})
+        found = self._all(kind, {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}})
+        return sorted(found, key=lambda artifact: str(artifact["created"]))
+
+    def _all(self, kind: str, question: dict[str, Any]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.ask(f"/{kind}/filter", {**question, "offset": len(found)})
+            if not page:
+                return found
+            found += page
+
+
+@contextmanager
+def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectServer]:
+    """A server whose database lies in ``folder``, with Prefect's ``settings``; it ends with the block (or with us)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "server.log"
+    with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(listener.fileno())],
+            env={**os.environ, "PREFECT_HOME": str(folder), "PREFECT_UI_ENABLED": "false", **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=[listener.fileno()],
+        )
+    with process:
+        try:
+            server = PrefectServer(url, log)
+            _wait_until_healthy(server, process)
+            yield server
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait_until_healthy(server: PrefectServer, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        assert process.poll() is None, f"the server ended: {server.log.read_text()}"
+        assert time.monotonic() < deadline, f"the server does not answer: {server.log.read_text()}"
+        with suppress(OSError):
+            server.ask("/health")
+            return
+        time.sleep(0.1)

@@ -1,0 +1,62 @@
+"""A DVC project with validation pictures, and models of one answer, so that which is better is known beforehand."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from atlas_model.data.images import Preprocessing, encode_png
+from atlas_model.model.architecture import Architecture
+from atlas_model.model.categorizer import Categorizer
+from atlas_model.model.saved_models import save
+from atlas_model.split.files import SplitWriter
+from atlas_model.taxonomy.tree import Taxonomy
+from flows import paths
+from tests.support.paths import ROOT
+
+TAXONOMY = Taxonomy([("Bags",), ("Jeans",), ("Shirts",)])
+SHARE = {"Shirts": 40, "Jeans": 20, "Bags": 10}  # validation pictures
+STORED = Preprocessing(16, "L", "squash")
+
+
+def make_project(folder: Path, git_env: dict[str, str]) -> None:
+    """Make ``folder`` a project of git and DVC with validation pictures, and no model yet."""
+    (folder / ".dvc").mkdir(parents=True)
+    for name in (".dvc/config", ".dvcignore", ".gitignore", "params.yaml"):
+        shutil.copy2(ROOT / name, folder / name)
+    write_validation(folder, TAXONOMY)
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "as it stands"]):
+        subprocess.run(["git", *arguments], cwd=folder, env=git_env, check=True)
+
+
+def write_validation(folder: Path, taxonomy: Taxonomy, pictures: int = 1) -> None:
+    """The validation pictures, of which there are `SHARE` of each category, ``pictures`` a product; the taxonomy."""
+    (folder / paths.SPLITS).mkdir(parents=True, exist_ok=True)
+    taxonomy.save(folder / paths.TAXONOMY)
+    labels = [label for label, count in SHARE.items() for _ in range(count)]
+    with SplitWriter(folder / paths.SPLITS, "val", len(labels), STORED) as writer:
+        for number, label in enumerate(labels):
+            image_id = f"{number:03d}"
+            png = encode_png(Image.new("L", (16, 16), number))
+            row = {"image": {"bytes": png, "path": f"{image_id}.png"}, "image_id": image_id}
+            row["product_id"] = f"{number // pictures:03d}"
+            writer.append(row | {"title": "", "taxonomy": [label], "label": label, "split": "val"})
+
+
+def train(answer: str, *, sure: float = 5.0, taxonomy: Taxonomy = TAXONOMY, prepared: Preprocessing = STORED) -> None:
+    """Leave a model that always says ``answer`` where the stage `train` leaves its own.
+
+    Args:
+        answer: a category.
+        sure: how strongly it says so, which tells equally good ones apart.
+        taxonomy: that it knows.
+        prepared: how it wants its pictures.
+    """
+    model = Categorizer(Architecture("small", 1, "native", 4, 4, 4, 0.0), taxonomy)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.decoder.output.bias[taxonomy.tokens.index(answer)] = sure
+    save(model, paths.CATEGORIZER, prepared, params={}, metrics={})
