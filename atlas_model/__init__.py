@@ -1,1 +1,1 @@
-"""What every stage reuses: data contracts, pictures, taxonomy, models, search, metrics. No web, no orchestration."""
+"""What every stage reuses: data contracts, images, taxonomy, models, search, metrics. No web, no orchestration."""

@@ -1,6 +1,6 @@
 """What the cache of a frozen encoder's activations saves: ResNet-101 at 256 px, native grid, the paper's decoder.
 
-Baselines: an epoch that encodes its pictures again; forward and backward of the bare decoder on cells in memory,
+Baselines: an epoch that encodes its images again; forward and backward of the bare decoder on cells in memory,
 without optimizer or clipping. Random weights: the work does not depend on them.
 """
 
@@ -21,7 +21,7 @@ from benchmarks.report import report
 from benchmarks.search import PAPER, taxonomy52
 from benchmarks.training import CPU, RECIPE, bare_epoch, epoch, random_split
 
-PICTURES, BATCH, RUNS = 128, 64, 7
+IMAGES, BATCH, RUNS = 128, 64, 7
 FROZEN = replace(RECIPE, batch_size=BATCH, fine_tune_from="none", flip=False, shift=0)
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     keep_freed_memory()
     taxonomy = taxonomy52()
     model = Categorizer(Architecture("resnet101", 3, "native", *PAPER, 0.5), taxonomy, alpha_c=1.0)
-    train, val = (random_split(pictures, 3, 256, len(taxonomy)) for pictures in (PICTURES, 2))
+    train, val = (random_split(images, 3, 256, len(taxonomy)) for images in (IMAGES, 2))
     _settle(model.encoder, torch.from_numpy(train.pixels[:8]))
     encoding_s = epoch(model, train, val, FROZEN).seconds
     model.encoder.freeze_before("none")
@@ -39,7 +39,7 @@ def main() -> None:
             load_activations(model.encoder, replace(split, name=name), Path(folder), device=CPU)
             for name, split in (("train", train), ("val", val))
         )
-        cells, paths = model.encoder.cells(features.of(np.arange(PICTURES), CPU)), torch.from_numpy(train.paths)
+        cells, paths = model.encoder.cells(features.of(np.arange(IMAGES), CPU)), torch.from_numpy(train.paths)
 
         def loss(cells: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
             return model.loss_of_cells(cells, paths, paths)
@@ -53,17 +53,17 @@ def main() -> None:
         "vs_bare_decoder": cached_s / bare_s,
         "data_share": median(record.data_share for record, _ in turns),
     }
-    rows = [(what, 1000 * seconds / PICTURES, "ms/picture") for what, seconds in times.items()]
+    rows = [(what, 1000 * seconds / IMAGES, "ms/image") for what, seconds in times.items()]
     report("activations", [*rows, *((key, value, "") for key, value in figures.items())], figures)
 
 
 @torch.no_grad()
-def _settle(encoder: Encoder, pictures: torch.Tensor) -> None:
-    """Give the batch norms the statistics of these pictures: with none, random layers multiply without bound."""
+def _settle(encoder: Encoder, images: torch.Tensor) -> None:
+    """Give the batch norms the statistics of these images: with none, random layers multiply without bound."""
     for module in encoder.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
-    encoder.train()(pictures)
+    encoder.train()(images)
 
 
 if __name__ == "__main__":

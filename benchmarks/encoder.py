@@ -1,4 +1,4 @@
-"""What an encoder costs in each engine: ResNet-101 at 256 px, for 1, 8 and 32 pictures at once.
+"""What an encoder costs in each engine: ResNet-101 at 256 px, for 1, 8 and 32 images at once.
 
 Baselines: the module as it was trained (`plain`), and all engines that are installed; the one that computes with 8 bits
 counts apart. Random weights: how long a convolution takes does not depend on them.
@@ -19,7 +19,7 @@ from benchmarks.search import taxonomy52
 
 PIXELS = (3, 256, 256)
 EIGHT_BITS = "onnxruntime-int8"
-RUNS = {1: 10, 8: 4, 32: 2}  # by pictures at once: some two minutes in all
+RUNS = {1: 10, 8: 4, 32: 2}  # by images at once: some two minutes in all
 
 
 @torch.inference_mode()
@@ -38,13 +38,13 @@ def main() -> None:
     with TemporaryDirectory() as cache:
         encoders = {"plain": plain, **{engine: encoder(engine) for engine in installed}}
         if EIGHT_BITS in encoders:
-            encoders[EIGHT_BITS](_pictures(CALIBRATION))  # which make its ranges
+            encoders[EIGHT_BITS](_images(CALIBRATION))  # which make its ranges
         model.encoder = plain
         chosen = accelerate(model, "auto", pixels=PIXELS, cache=Path(cache))
     figures: dict[str, float] = {}
     for batch, runs in RUNS.items():
-        pictures = _pictures(batch)
-        calls = {name: lambda run=run, seen=pictures: run(seen) for name, run in encoders.items()}
+        images = _images(batch)
+        calls = {name: lambda run=run, seen=images: run(seen) for name, run in encoders.items()}
         milliseconds = {name: 1000 * s / batch for name, s in paired_medians(runs, **calls).items()}
         figures |= {f"{name}_ms_b{batch}": each for name, each in milliseconds.items()}
         eight_bits = milliseconds.pop(EIGHT_BITS, None)
@@ -55,12 +55,12 @@ def main() -> None:
     for name in ("engine_vs_fastest", "int8_speedup"):  # the worst batch
         if f"{name}_b1" in figures:
             figures[name] = min(figures[f"{name}_b{batch}"] for batch in RUNS)
-    rows = [(key, value, "ms/picture" if "_ms_" in key else "x") for key, value in figures.items()]
+    rows = [(key, value, "ms/image" if "_ms_" in key else "x") for key, value in figures.items()]
     print(f"auto takes {chosen}; {torch.get_num_threads()} threads")
     report("encoder", rows, figures)
 
 
-def _pictures(count: int) -> torch.Tensor:
+def _images(count: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, *PIXELS), dtype=torch.uint8)
 
 

@@ -1,12 +1,12 @@
-"""Downloading pictures: our client against what else there is, and how much memory it takes.
+"""Downloading images: our client against what else there is, and how much memory it takes.
 
 5,000 JPEGs of 600x800 and about 25 kB, from nginx on loopback, and from a server that answers after 50 ms. CPU is that
-of the client's processes, user and system, per picture, without start-up. The clients take turns, the figures are
+of the client's processes, user and system, per image, without start-up. The clients take turns, the figures are
 medians over the rounds, ratios those of the same round. ``atlas`` is all that the stage fetch does: guards,
 robots.txt, check, spool, and the final pass into Parquet; the others keep the bytes as they come, unchecked (except
 img2dataset's Parquet, which decodes and resizes).
 
-Tried once and left out (CPU per picture, nothing kept): HTTP/2 helps httpx (1.05 ms against 3.6 with HTTP/1.1), yet
+Tried once and left out (CPU per image, nothing kept): HTTP/2 helps httpx (1.05 ms against 3.6 with HTTP/1.1), yet
 aiohttp, which has none, takes 0.12; uvloop takes 7 % off all that we do, which is not worth a dependency that is not
 there on every system.
 """
@@ -17,28 +17,28 @@ from pathlib import Path
 from statistics import linear_regression, median
 
 from benchmarks.fetching.measure import FEW, Cost, cost, run
-from benchmarks.fetching.servers import delaying, make_pictures, nginx
+from benchmarks.fetching.servers import delaying, make_images, nginx
 from benchmarks.report import report
 
 WORK = Path(".atlas/benchmarks").resolve()
-PICTURES, ROUNDS, LATENCY_S = 5_000, 5, 0.05
-MANY = 100_000  # small pictures, for the memory
-AT_0_MS = {  # client: pictures, rounds; the slow ones need no more to be told apart
+IMAGES, ROUNDS, LATENCY_S = 5_000, 5, 0.05
+MANY = 100_000  # small images, for the memory
+AT_0_MS = {  # client: images, rounds; the slow ones need no more to be told apart
     "sequential": (1_000, 1),
     "requests_threads": (2_000, 1),
     "scrapy_files": (3_000, 1),
     "img2dataset_plain": (2_000, 1),
     "img2dataset_parquet": (2_000, 3),
-    "bare_aiohttp": (PICTURES - 100, ROUNDS),
-    "atlas": (PICTURES - 100, ROUNDS),
+    "bare_aiohttp": (IMAGES - 100, ROUNDS),
+    "atlas": (IMAGES - 100, ROUNDS),
 }
 AT_50_MS = {
     "sequential": (200, 1),
     "requests_threads": (2_000, 1),
     "scrapy_files": (3_000, 1),
     "img2dataset_plain": (2_000, 1),
-    "bare_aiohttp": (PICTURES - 100, ROUNDS),
-    "atlas": (PICTURES - 100, ROUNDS),
+    "bare_aiohttp": (IMAGES - 100, ROUNDS),
+    "atlas": (IMAGES - 100, ROUNDS),
 }
 
 
@@ -47,15 +47,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of the clients that matter (default {ROUNDS})")
     rounds = parser.parse_args().rounds
-    pictures = WORK / "pictures"
-    print(f"making {PICTURES} pictures in {pictures}, unless they are there", flush=True)
-    make_pictures(pictures, PICTURES)
+    images = WORK / "images"
+    print(f"making {IMAGES} images in {images}, unless they are there", flush=True)
+    make_images(images, IMAGES)
 
-    with nginx(pictures, WORK) as port:
+    with nginx(images, WORK) as port:
         quick = _measure(AT_0_MS, port, rounds, "nginx")
-    with delaying(pictures, LATENCY_S) as port:
+    with delaying(images, LATENCY_S) as port:
         slow = _measure(AT_50_MS, port, rounds, "50 ms")
-    peak_mb, slope = _memory(pictures)
+    peak_mb, slope = _memory(images)
 
     rows = _rows(quick, "nginx") + _rows(slow, "50 ms")
     figures = {
@@ -84,10 +84,10 @@ def _measure(clients: dict[str, tuple[int, int]], port: int, rounds: int, where:
     return dict(costs)
 
 
-def _memory(pictures: Path) -> tuple[float, float]:
-    """Peak MB of a run over MANY small pictures, and by how much its memory grows in 100,000 of them."""
-    with delaying(pictures, 0) as port:
-        print(f"{MANY} small pictures ...", flush=True)
+def _memory(images: Path) -> tuple[float, float]:
+    """Peak MB of a run over MANY small images, and by how much its memory grows in 100,000 of them."""
+    with delaying(images, 0) as port:
+        print(f"{MANY} small images ...", flush=True)
         found = run("atlas_small", port, MANY, WORK)
     points = [tuple(map(float, line.split())) for line in found.output.splitlines()]
     settled = [(done, mb) for done, mb in points if done >= MANY / 10]
@@ -103,8 +103,8 @@ def _ratio(ours: list[Cost], others: list[Cost], what: str) -> float:
 def _rows(costs: dict[str, list[Cost]], where: str) -> list[tuple[str, float, str]]:
     rows = []
     for client, its in costs.items():
-        rows.append((f"{where}: {client}", median(each.per_s for each in its), "pictures/s"))
-        rows.append((f"{where}: {client}", median(each.cpu_ms for each in its), "ms of CPU per picture"))
+        rows.append((f"{where}: {client}", median(each.per_s for each in its), "images/s"))
+        rows.append((f"{where}: {client}", median(each.cpu_ms for each in its), "ms of CPU per image"))
     return rows
 
 

@@ -1,7 +1,7 @@
 """Over what a step's probabilities should sum to one, and what the decoder is worth: three seeds on Fashion-MNIST.
 
 The same small encoder with the decoder normalised over children or over the vocabulary, without its deep output layer,
-and with a plain classifier instead. Each trains on 24,000 of the 60,000 training pictures, chooses its epoch and its
+and with a plain classifier instead. Each trains on 24,000 of the 60,000 training images, chooses its epoch and its
 temperature by 2,000 others, and is judged on 10,000 others; the official test part is not read.
 
 One thread, so that seconds of CPU compare. A model that lies in `MODELS` is taken as it is: what was interrupted goes
@@ -90,14 +90,14 @@ def main() -> None:
 
 def read_parts() -> dict[str, Split]:
     """The three parts, always the same."""
-    pictures, labels = read_part(find_or_download(WORK), "train")
+    images, labels = read_part(find_or_download(WORK), "train")
     order = np.random.default_rng(7).permutation(len(labels))
     paths = np.array([TAXONOMY.index(path) for path in CATEGORIES])[labels]
     parts = {}
     for name, part in PARTS.items():
         rows = order[part]
         numbers = [str(row) for row in rows]
-        parts[name] = Split(name, pictures[rows][:, None], paths[rows], numbers, numbers, PREPROCESSING)
+        parts[name] = Split(name, images[rows][:, None], paths[rows], numbers, numbers, PREPROCESSING)
     return parts
 
 
@@ -153,8 +153,8 @@ def means(judged: list[tuple[Evaluation, dict[str, float]]]) -> dict[str, float]
 def compare(ones: list[Evaluation], others: list[Evaluation]) -> dict[str, Any]:
     """How much more the first has, seed by seed, and in the mean of all seeds.
 
-    An interval tells what other pictures could change, not what other seeds could: for that there is one value a seed.
-    In the mean a picture is drawn with what all seeds answered for it.
+    An interval tells what other images could change, not what other seeds could: for that there is one value a seed.
+    In the mean an image is drawn with what all seeds answered for it.
     """
     found: dict[str, Any] = {}
     for seed, one, other in zip(SEEDS, ones, others, strict=True):

@@ -1,4 +1,4 @@
-"""What reading, manners, guards and the journal add to a crawl of pages: CPU and pages per second.
+"""What reading, rate limits, guards and the journal add to a crawl of pages: CPU and pages per second.
 
 Baseline: a minimal Scrapy spider, with Scrapy's own settings, that makes the same requests with the same concurrency
 and looks at nothing. Each run is a process of its own, counted from its first instruction to its last (imports, and

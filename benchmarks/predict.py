@@ -1,6 +1,6 @@
 """How soon the first answer comes, and how many come after it.
 
-From the start of a process to its first line, against one that only imports torch. Then 5,000 small pictures from a
+From the start of a process to its first line, against one that only imports torch. Then 5,000 small images from a
 Parquet file to one (`atlas predict --input`), against the model alone on their pixels in memory; and the share of that
 time in which the model was at work.
 """
@@ -26,41 +26,41 @@ from benchmarks.report import paired_medians, report
 from flows.registry.model_folders import shipped_model
 
 SAMPLE = Path("data/sample.parquet")  # 28 x 28, grey
-PICTURES, BATCH, RUNS = 5_000, 64, 3
+N_IMAGES, BATCH, RUNS = 5_000, 64, 3
 ATLAS = [sys.executable, "-m", "flows.cli.main", "predict", "--model", "pretrained"]
 TORCH = [sys.executable, "-c", "import torch; print()"]
 
 
 def main() -> None:
     """Run the benchmark."""
-    pixels = pq.read_table(SAMPLE, columns=["pixels"])["pixels"][:PICTURES].to_pylist()
-    pictures = [encode_png(Image.frombytes("L", (28, 28), each)) for each in pixels]
+    pixels = pq.read_table(SAMPLE, columns=["pixels"])["pixels"][:N_IMAGES].to_pylist()
+    images = [encode_png(Image.frombytes("L", (28, 28), each)) for each in pixels]
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        (folder / "picture.png").write_bytes(pictures[0])
+        (folder / "image.png").write_bytes(images[0])
         first = paired_medians(
-            2 * RUNS, torch=lambda: _first_line(TORCH), atlas=lambda: _first_line([*ATLAS, folder / "picture.png"])
+            2 * RUNS, torch=lambda: _first_line(TORCH), atlas=lambda: _first_line([*ATLAS, folder / "image.png"])
         )
         row = {"width": 28, "height": 28, "format": "PNG", "mode": "L", "orientation": 1, "n_frames": 1}
-        rows = ({"image_id": f"{number:05d}", "bytes": each, **row} for number, each in enumerate(pictures))
+        rows = ({"image_id": f"{number:05d}", "bytes": each, **row} for number, each in enumerate(images))
         write_rows(folder / "in.parquet", rows, IMAGES)
         predictor = Predictor.load(shipped_model(), "cpu")
         predictor.accelerate("torch", None)
-        prepared = np.stack([predictor.prepare(decode(each)) for each in pictures])
+        prepared = np.stack([predictor.prepare(decode(each)) for each in images])
         reports: list[Report] = []
         seconds = paired_medians(
             RUNS,
-            model=lambda: [predictor.answer(prepared[start : start + BATCH]) for start in range(0, PICTURES, BATCH)],
+            model=lambda: [predictor.answer(prepared[start : start + BATCH]) for start in range(0, N_IMAGES, BATCH)],
             file=lambda: reports.append(_predict(predictor, folder)),
         )
     figures = {
         "first_line_s": first["atlas"],
         "first_line_over_import_torch": first["atlas"] / first["torch"],
-        "pictures_per_s": PICTURES / seconds["file"],
+        "images_per_s": N_IMAGES / seconds["file"],
         "file_over_model": seconds["file"] / seconds["model"],
         "model_share": float(np.median([each.model_seconds / each.seconds for each in reports[1:]])),
     }
-    units = {"first_line_s": "s", "pictures_per_s": "/s"}
+    units = {"first_line_s": "s", "images_per_s": "/s"}
     report("predict", [(key, value, units.get(key, "x")) for key, value in figures.items()], figures)
 
 

@@ -1,6 +1,6 @@
 """What constrained beam search adds to the encoder, and what searching in batches saves.
 
-Baselines: the encoder alone on the same batch; the same search, one picture at a time (the original project's way).
+Baselines: the encoder alone on the same batch; the same search, one image at a time (the original project's way).
 Paths: 52 of three levels, as in the paper. Random weights: the search's work does not depend on them.
 """
 
@@ -31,7 +31,7 @@ def taxonomy52() -> Taxonomy:
 
 @torch.inference_mode()
 def main() -> None:
-    """Measure both encoders, in batches and one picture at a time, and the search on cells in memory."""
+    """Measure both encoders, in batches and one image at a time, and the search on cells in memory."""
     rows: list[tuple[str, float, str]] = []
     figures: dict[str, float] = {}
     small = Categorizer(Architecture("small", 3, "native", *SMALL, 0.5), taxonomy52()).eval()
@@ -42,11 +42,11 @@ def main() -> None:
     _predict(resnet, figures=figures)
     for name, grid in (("native", 8), ("grid14", 14)):
         figures[f"search_ms_{name}"] = _search_ms(resnet, grid, batch=16)
-    rows += [(key, value, "ms/picture" if "_ms_" in key else "x") for key, value in figures.items()]
+    rows += [(key, value, "ms/image" if "_ms_" in key else "x") for key, value in figures.items()]
     report("search", rows, figures)
 
 
-def _pictures(batch: int, size: int) -> torch.Tensor:
+def _images(batch: int, size: int) -> torch.Tensor:
     return torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
 
 
@@ -59,48 +59,48 @@ def _over_encoder(
     rows: list[tuple[str, float, str]],
     figures: dict[str, float],
 ) -> None:
-    pictures = _pictures(batch, size)
+    images = _images(batch, size)
     seconds = paired_medians(
-        RUNS, encoder=lambda: model.encoder(pictures), search=lambda: model.search(pictures, beam=BEAM)
+        RUNS, encoder=lambda: model.encoder(images), search=lambda: model.search(images, beam=BEAM)
     )
-    rows += [(f"{name}, batch {batch}: {what}", 1000 * s / batch, "ms/picture") for what, s in seconds.items()]
+    rows += [(f"{name}, batch {batch}: {what}", 1000 * s / batch, "ms/image") for what, s in seconds.items()]
     figures[f"beam5_over_encoder_{name}"] = seconds["search"] / seconds["encoder"]
 
 
 def _one_by_one(model: Categorizer, *, size: int, batch: int, figures: dict[str, float]) -> None:
-    pictures = _pictures(batch, size)
+    images = _images(batch, size)
 
     def one_by_one() -> None:
-        for picture in pictures.split(1):
-            model.search(picture, beam=BEAM)
+        for image in images.split(1):
+            model.search(image, beam=BEAM)
 
     seconds = paired_medians(
         RUNS,
-        together=lambda: model.search(pictures, beam=BEAM),
+        together=lambda: model.search(images, beam=BEAM),
         one_by_one=one_by_one,
-        encoder_of_one=lambda: model.encoder(pictures[:1]),
+        encoder_of_one=lambda: model.encoder(images[:1]),
     )
     figures["one_by_one_over_batched_small"] = seconds["one_by_one"] / seconds["together"]
     figures["beam5_over_encoder_small_b1"] = seconds["one_by_one"] / batch / seconds["encoder_of_one"]
 
 
 def _predict(model: Categorizer, *, figures: dict[str, float]) -> None:
-    """From the bytes of a JPEG to a path, one picture at a time, over the bare encoder."""
+    """From the bytes of a JPEG to a path, one image at a time, over the bare encoder."""
     photo = np.random.default_rng(1).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(photo).resize((900, 1200)).save(buffer, "JPEG")
     predictor = Predictor(model, Preprocessing(256, "RGB", "squash"), torch.device("cpu"))
-    picture = _pictures(1, 256)
+    image = _images(1, 256)
     seconds = paired_medians(
         2 * RUNS,
-        encoder=lambda: model.encoder(picture),
+        encoder=lambda: model.encoder(image),
         predict=lambda: predictor.predict([decode(buffer.getvalue())], beam=BEAM),
     )
     figures["predict_over_encoder_b1"] = seconds["predict"] / seconds["encoder"]
 
 
 def _search_ms(model: Categorizer, grid: int, *, batch: int) -> float:
-    """Milliseconds a picture, encoder not counted."""
+    """Milliseconds an image, encoder not counted."""
     cells = torch.randn(batch, grid * grid, model.encoder.channels)
     trie = DeviceTrie.of(model.taxonomy.trie, cells.device)
     seconds = paired_medians(

@@ -2,7 +2,7 @@
 
 The larger ones have the shape of Google's product taxonomy (1,349 nodes of the third level below 192 of the second,
 ...; every node is a valid end), the largest stretched. All are searched with the same padded fan-out, so that what
-is compared is the size alone. A step: five hypotheses for each of 32 pictures, from any inner nodes.
+is compared is the size alone. A step: five hypotheses for each of 32 images, from any inner nodes.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ from benchmarks.search import taxonomy52
 
 GOOGLE = (21, 192, 1349, 2203, 1385, 397, 48)  # nodes of each level
 FAN_OUT = 80  # edges of its widest node
-DECODERS = {  # attention, embedding, hidden; cells, features a cell; pictures
+DECODERS = {  # attention, embedding, hidden; cells, features a cell; images
     "small": ((128, 64, 128), (49, 128), 128),
     "paper": ((512, 512, 512), (64, 2048), 32),
 }
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def _steps(name: str, taxonomies: dict[int, Taxonomy], normalize: Normalize) -> dict[str, float]:
-    (attention, embedding, hidden), (cells, features), pictures = DECODERS[name]
+    (attention, embedding, hidden), (cells, features), images = DECODERS[name]
     variants = {}
     for paths, taxonomy in taxonomies.items():
         decoder = AttentionDecoder(
@@ -77,9 +77,9 @@ def _steps(name: str, taxonomies: dict[int, Taxonomy], normalize: Normalize) -> 
             dropout=0.5,
         ).eval()
         trie = DeviceTrie.of(taxonomy.trie, torch.device("cpu"))
-        memory, state = decoder.start(torch.randn(pictures, cells, features))
-        state = state.at(torch.zeros(pictures, BEAM, dtype=torch.long))
-        node = _inner_nodes(taxonomy.trie, pictures * BEAM)
+        memory, state = decoder.start(torch.randn(images, cells, features))
+        state = state.at(torch.zeros(images, BEAM, dtype=torch.long))
+        node = _inner_nodes(taxonomy.trie, images * BEAM)
 
         def step(decoder=decoder, trie=trie, memory=memory, state=state, node=node) -> None:
             edge, valid = trie.edges(node, FAN_OUT)

@@ -27,7 +27,7 @@ from benchmarks.report import report
 from benchmarks.search import SMALL, taxonomy52
 
 CPU = torch.device("cpu")
-PICTURES, BATCH, RUNS = 1280, 128, 5
+IMAGES, BATCH, RUNS = 1280, 128, 5
 RECIPE = Recipe(
     encoder_lr=3e-3,
     decoder_lr=3e-3,
@@ -47,12 +47,12 @@ RECIPE = Recipe(
 )
 
 
-def random_split(pictures: int, channels: int, size: int, paths: int) -> Split:
+def random_split(images: int, channels: int, size: int, paths: int) -> Split:
     """Noise of any category."""
     draw = np.random.default_rng(1)
-    pixels = draw.integers(0, 256, (pictures, channels, size, size), dtype=np.uint8)
-    names = [str(row) for row in range(pictures)]
-    return Split("train", pixels, draw.integers(0, paths, pictures), names, names, Preprocessing(size, "L", "squash"))
+    pixels = draw.integers(0, 256, (images, channels, size, size), dtype=np.uint8)
+    names = [str(row) for row in range(images)]
+    return Split("train", pixels, draw.integers(0, paths, images), names, names, Preprocessing(size, "L", "squash"))
 
 
 def epoch(model: Model, train: Examples, val: Examples, recipe: Recipe) -> EpochRecord:
@@ -86,9 +86,9 @@ def main() -> None:
     keep_freed_memory()
     taxonomy = taxonomy52()
     architecture = Architecture("small", 1, "native", *SMALL, 0.5)
-    train = random_split(PICTURES, 1, 28, len(taxonomy))
+    train = random_split(IMAGES, 1, 28, len(taxonomy))
     val = random_split(2, 1, 28, len(taxonomy))
-    pictures, paths = torch.from_numpy(train.pixels), torch.from_numpy(train.paths)
+    images, paths = torch.from_numpy(train.pixels), torch.from_numpy(train.paths)
     models = {
         "decoder": Categorizer(architecture, taxonomy, alpha_c=1.0),
         "over children": Categorizer(replace(architecture, normalize="children"), taxonomy, alpha_c=1.0),
@@ -105,14 +105,14 @@ def main() -> None:
             cpu_seconds[name].append(process_time() - started)
             seconds[name].append(record.seconds)
             data_share.append(record.data_share)
-        seconds["bare"].append(bare_epoch(bare_model.loss, pictures, paths, BATCH))
+        seconds["bare"].append(bare_epoch(bare_model.loss, images, paths, BATCH))
         if not run:  # the first round warms up
             for figures in (*seconds.values(), *cpu_seconds.values(), data_share):
                 figures.clear()
     wall, cpu = ({name: median(values) for name, values in each.items()} for each in (seconds, cpu_seconds))
-    rows = [(f"{name}: {PICTURES / s:.0f} pictures/s", 1000 * s / PICTURES, "ms/picture") for name, s in wall.items()]
+    rows = [(f"{name}: {IMAGES / s:.0f} images/s", 1000 * s / IMAGES, "ms/image") for name, s in wall.items()]
     figures = {
-        "images_per_s": PICTURES / wall["decoder"],
+        "images_per_s": IMAGES / wall["decoder"],
         "vs_bare_loop": wall["bare"] / wall["decoder"],
         "decoder_share": wall["decoder"] / wall["classifier"] - 1,
         "decoder_share_cpu": cpu["decoder"] / cpu["classifier"] - 1,

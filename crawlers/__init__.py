@@ -1,1 +1,1 @@
-"""The web: pages to products, picture URLs to pictures."""
+"""The web: pages to products, image URLs to images."""

@@ -12,7 +12,7 @@ for _name, _value in {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a first start makes the database: 25 s measured
     # Torch's threads wait for each other asleep. By default they spin, and any other busy process then slows training
-    # tenfold (measured: 80 pictures/s instead of 730 on 2 cores beside one test run).
+    # tenfold (measured: 80 images/s instead of 730 on 2 cores beside one test run).
     "OMP_WAIT_POLICY": "PASSIVE",
 }.items():
     os.environ.setdefault(_name, _value)

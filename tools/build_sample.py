@@ -1,4 +1,4 @@
-"""Build what data/ keeps in git: the sample that the demo shop serves, and the labelled pictures of zoom_train.
+"""Build what data/ keeps in git: the sample that the demo shop serves, and the labelled images of zoom_train.
 
     python -m tools.build_sample [FOLDER with Fashion-MNIST's files]
 
@@ -23,7 +23,7 @@ from atlas_model.core.files import replacing, write_text
 from atlas_model.data.schemas import LABELLED, write_table
 from atlas_model.taxonomy.tree import SEPARATOR
 from crawlers.shop.catalogue import SAMPLE, SAMPLE_SCHEMA, category_urls
-from crawlers.shop.images import (
+from crawlers.shop.drawing import (
     CLOSE_UP_SIDES,
     SOURCE_SIDE,
     WholeView,
@@ -33,7 +33,7 @@ from crawlers.shop.images import (
     find_close_up,
 )
 from crawlers.shop.wording import KINDS, STYLES
-from tools.fashion_mnist import FOLDERS, Labels, Pictures, find_folder, read_part
+from tools.fashion_mnist import FOLDERS, Images, Labels, find_folder, read_part
 
 SERVED_PER_CLASS = 1250
 LABELLED_PER_CLASS = 80
@@ -41,25 +41,25 @@ EXAMPLES_PER_CLASS = 2
 SEED = 28
 
 
-def choose(pictures: Pictures, labels: Labels, served: int, labelled: int) -> pa.Table:
-    """``served`` + ``labelled`` pictures of each class, at random (seeded), none twice, in the order of the source."""
-    first_of = {picture.tobytes(): index for index, picture in reversed(list(enumerate(pictures)))}
+def choose(images: Images, labels: Labels, served: int, labelled: int) -> pa.Table:
+    """``served`` + ``labelled`` images of each class, at random (seeded), none twice, in the order of the source."""
+    first_of = {image.tobytes(): index for index, image in reversed(list(enumerate(images)))}
     distinct = np.array(sorted(first_of.values()))
     random = np.random.default_rng(SEED)
     rows = []
     for label in range(len(KINDS)):
         chosen = random.permutation(distinct[labels[distinct] == label])[: served + labelled]
         rows += [
-            {"index": index, "label": label, "served": place < served, "pixels": pictures[index].tobytes()}
+            {"index": index, "label": label, "served": place < served, "pixels": images[index].tobytes()}
             for place, index in enumerate(chosen.tolist())
         ]
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["index"]), schema=SAMPLE_SCHEMA)
 
 
-def label_pictures(sample: pa.Table) -> pa.Table:
-    """Normal and zoomed pictures (`records.LABELLED`) of those in ``sample`` that are not served.
+def label_images(sample: pa.Table) -> pa.Table:
+    """Normal and zoomed images (`records.LABELLED`) of those in ``sample`` that are not served.
 
-    Every source gives a normal picture, and a zoomed one where its garment is broad enough for a close-up. Half of
+    Every source gives a normal image, and a zoomed one where its garment is broad enough for a close-up. Half of
     the normal ones go through as narrow a bottleneck as a close-up, so that sharpness alone tells nothing.
     """
     rows = []
@@ -124,7 +124,7 @@ def build(source: Path, data: Path, served: int = SERVED_PER_CLASS, labelled: in
     sample = choose(*read_part(source, "train"), served, labelled)
     with replacing(data / SAMPLE.name) as temporary:
         pq.write_table(sample, temporary, compression="zstd", compression_level=19, use_dictionary=False)
-    write_table(data / "zoom/labelled/part-00000.parquet", label_pictures(sample), LABELLED)
+    write_table(data / "zoom/labelled/part-00000.parquet", label_images(sample), LABELLED)
     write_text(data / "taxonomy.csv", csv_text([["taxonomy"], *([SEPARATOR.join(kind.taxonomy)] for kind in KINDS)]))
     write_files_example(sample, data / "files")
     urls = category_urls()

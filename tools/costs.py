@@ -1,4 +1,4 @@
-"""What a catalogue of a given size costs: hours, disk and money, from figures per picture and assumed prices.
+"""What a catalogue of a given size costs: hours, disk and money, from figures per image and assumed prices.
 
 ``python -m tools.costs`` prints the table of docs/scale.md; its options put your own numbers in. It multiplies and
 divides, no more, and knows nothing of Atlas but the figures below.
@@ -25,14 +25,14 @@ class Prices:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage takes for a picture; where from, docs/scale.md says."""
+    """What a stage takes for an image; where from, docs/scale.md says."""
 
     name: str
     cpu_ms: float  # of one vCPU
-    share: float = 1.0  # of the pictures
-    gpu_per_s: float = 0.0  # pictures that a GPU does instead
+    share: float = 1.0  # of the images
+    gpu_per_s: float = 0.0  # images that a GPU does instead
     most_vcpus: float = math.inf  # that it can use, however many there are
-    per_host: bool = False  # shops are asked, at PICTURES_PER_HOST
+    per_host: bool = False  # shops are asked, at IMAGES_PER_HOST
 
 
 STAGES = (
@@ -44,8 +44,8 @@ STAGES = (
     Stage("evaluate", 250.0, share=0.27, gpu_per_s=2400.0),
     Stage("predict", 250.0, gpu_per_s=2400.0),
 )
-PICTURES_PER_HOST = 32.0  # a second: 8 at once, each after 0.25 s
-KB = {"as served": 126.0, "split, 256 px": 77.7, "spool": 126.0, "pixels": 177.0}  # a picture; the last two: .atlas
+IMAGES_PER_HOST = 32.0  # a second: 8 at once, each after 0.25 s
+KB = {"as served": 126.0, "split, 256 px": 77.7, "spool": 126.0, "pixels": 177.0}  # an image; the last two: .atlas
 STORED = ("as served", "split, 256 px")  # in DVC's remote
 
 
@@ -53,7 +53,7 @@ STORED = ("as served", "split, 256 px")  # in DVC's remote
 class Size:
     """A catalogue, and the machines for it."""
 
-    pictures: float
+    images: float
     hosts: int
     vcpus: int
     gpus: int
@@ -70,38 +70,38 @@ SIZES = (
 
 def hours(stage: Stage, size: Size) -> float:
     """How long ``stage`` takes."""
-    pictures = size.pictures * stage.share
+    images = size.images * stage.share
     if stage.gpu_per_s and size.gpus:
-        seconds = pictures / (stage.gpu_per_s * size.gpus)
+        seconds = images / (stage.gpu_per_s * size.gpus)
     else:
         vcpus = size.vcpus if size.all_spread else min(size.vcpus, stage.most_vcpus)
-        seconds = pictures * stage.cpu_ms / 1000 / vcpus
+        seconds = images * stage.cpu_ms / 1000 / vcpus
     if stage.per_host:
-        seconds = max(seconds, pictures / (PICTURES_PER_HOST * size.hosts))
+        seconds = max(seconds, images / (IMAGES_PER_HOST * size.hosts))
     return seconds / SECONDS
 
 
 def dollars(stage: Stage, size: Size, prices: Prices) -> float:
     """What is paid for the time that ``stage`` computes; machines that wait are given back."""
-    pictures = size.pictures * stage.share
+    images = size.images * stage.share
     if stage.gpu_per_s and size.gpus:
-        return pictures / stage.gpu_per_s / SECONDS * prices.gpu_hour
-    return pictures * stage.cpu_ms / 1000 / SECONDS * prices.vcpu_hour
+        return images / stage.gpu_per_s / SECONDS * prices.gpu_hour
+    return images * stage.cpu_ms / 1000 / SECONDS * prices.vcpu_hour
 
 
 def terabytes(size: Size, parts: Sequence[str]) -> float:
-    """What ``parts`` of a picture's bytes take."""
-    return size.pictures * sum(KB[part] for part in parts) / 1e9
+    """What ``parts`` of an image's bytes take."""
+    return size.images * sum(KB[part] for part in parts) / 1e9
 
 
 def table(sizes: Sequence[Size], prices: Prices) -> str:
     """All of it, in Markdown."""
     lines = [
-        ["", *(f"{size.pictures:,.0f} pictures{', all stages spread' * size.all_spread}" for size in sizes)],
+        ["", *(f"{size.images:,.0f} images{', all stages spread' * size.all_spread}" for size in sizes)],
         ["---"] * (len(sizes) + 1),
         ["hosts; vCPUs; GPUs", *(f"{size.hosts:,}; {size.vcpus:,}; {size.gpus}" for size in sizes)],
         ["engine", *(size.engine for size in sizes)],
-        ["shards of 1,024", *(f"{-(-size.pictures // 1024):,.0f}" for size in sizes)],
+        ["shards of 1,024", *(f"{-(-size.images // 1024):,.0f}" for size in sizes)],
     ]
     for stage in STAGES:
         cells = [f"{hours(stage, size):,.2f} h, ${dollars(stage, size, prices):,.2f}" for size in sizes]
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = vars(parser.parse_args(arguments))
     own = [given[name] for name in numbers]
     if any(number is not None for number in own) and None in own:
-        parser.error("--pictures, --hosts, --vcpus and --gpus go together")
+        parser.error("--images, --hosts, --vcpus and --gpus go together")
     sizes = SIZES if None in own else (Size(*own, all_spread=given["all_spread"]),)
     print(table(sizes, Prices(**{name: given[name] for name in vars(Prices())})))
 

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from atlas_model.core.errors import InputError, MissingError, RetryError
 
 Part = Literal["train", "test"]
-Pictures = UInt8[np.ndarray, "n 28 28"]
+Images = UInt8[np.ndarray, "n 28 28"]
 Labels = UInt8[np.ndarray, "n"]
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -29,16 +29,16 @@ REMEDY = (
 )
 
 
-def read_part(folder: Path, part: Part) -> tuple[Pictures, Labels]:
+def read_part(folder: Path, part: Part) -> tuple[Images, Labels]:
     """The official training or test part in ``folder``.
 
     Raises:
         InputError: a file is damaged, or the two do not fit each other.
     """
-    pictures, labels = read_idx(folder / IMAGES[part], 3), read_idx(folder / LABELS[part], 1)
-    if len(pictures) != len(labels):
-        raise InputError(f"{folder}: {len(labels)} labels for {len(pictures)} pictures of {part}")
-    return pictures, labels
+    images, labels = read_idx(folder / IMAGES[part], 3), read_idx(folder / LABELS[part], 1)
+    if len(images) != len(labels):
+        raise InputError(f"{folder}: {len(labels)} labels for {len(images)} images of {part}")
+    return images, labels
 
 
 def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:

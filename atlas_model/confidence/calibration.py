@@ -27,17 +27,17 @@ DIGITS = 3  # of a temperature: more than validation can tell, and few enough to
 
 @torch.inference_mode()
 def fit_temperature(model: Model, cells: Iterable[Float[Tensor, "_ cells d"]], paths: Int[np.ndarray, "n"]) -> float:
-    """The one temperature under which ``model`` finds the right paths of the pictures most probable.
+    """The one temperature under which ``model`` finds the right paths of the images most probable.
 
     It minimises the negative log-likelihood of the right paths, each step given the right ones before it and
-    normalised as the model does it: by the chain rule just that of the whole paths. What depends on the pictures is
+    normalised as the model does it: by the chain rule just that of the whole paths. What depends on the images is
     computed once. The likelihood is concave in 1 / temperature, so a search along a line finds the only maximum.
     The order within a step stays; paths may swap places where one step's certainty weighed against another's.
 
     Args:
         model: trained; its own temperature is not looked at, nor changed.
-        cells: what its encoder makes of the pictures of validation, in batches.
-        paths: the right one of each picture.
+        cells: what its encoder makes of the images of validation, in batches.
+        paths: the right one of each image.
     """
     from scipy.optimize import minimize_scalar  # slow to import, and prediction does without
 
@@ -188,7 +188,7 @@ def descend(trie: Trie, log_p: Float[Tensor, "n nodes"]) -> Descent:
 def deepest_confident(
     taxonomy: Taxonomy, log_p: Float[Tensor, "n nodes"], min_confidence: float
 ) -> list[tuple[CategoryPath, float]]:
-    """For each picture the names down to the deepest level that the model is sure of, and how sure it is.
+    """For each image the names down to the deepest level that the model is sure of, and how sure it is.
 
     The rule: from the root to the most probable child, again and again, as long as that child's probability is at
     least ``min_confidence``. Above .5 no other node that deep or deeper reaches it, so this is the deepest sure
@@ -221,9 +221,9 @@ def abstention_curve(
     """What it costs and brings to answer as `deepest_confident` does, for each of ``thresholds``.
 
     Returns:
-        ``min_confidence``; ``answered`` (share of pictures that get a name at all); ``complete`` (that get a whole
+        ``min_confidence``; ``answered`` (share of images that get a name at all); ``complete`` (that get a whole
         path); ``accuracy`` (of those answered, share whose right path leads through the answer); ``mean_depth``
-        (names, over all pictures); ``coverage_1``, ``coverage_2``, ... (of the pictures whose right path has so
+        (names, over all images); ``coverage_1``, ``coverage_2``, ... (of the images whose right path has so
         many names, the share that gets as many).
     """
     trie = taxonomy.trie

@@ -8,7 +8,7 @@ one line on stderr and its ``exit_code``. Anything else that escapes is a bug of
     `-- InputError           exit 2: something given to Atlas is wrong; the text says what and where
         |-- ParamsError      mend params.yaml (all faults at once)
         |-- TaxonomyError    mend the taxonomy or sources file (all faults at once, with line numbers)
-        |-- PictureError     this picture cannot be read; the others go on
+        |-- ImageError     this image cannot be read; the others go on
         |-- CheckpointError  this model folder cannot be used
         `-- MissingError     a file is not there; the text names the stage that makes it
 """
@@ -47,8 +47,8 @@ class TaxonomyError(InputError):
     """A taxonomy, or a file that names its paths, is not one."""
 
 
-class PictureError(InputError):
-    """Bytes that should be a picture are not; ``status`` is the short reason kept in the data."""
+class ImageError(InputError):
+    """Bytes that should be an image are not; ``status`` is the short reason kept in the data."""
 
     def __init__(self, status: str, text: str) -> None:
         super().__init__(status, text)  # whatever makes it again in another process

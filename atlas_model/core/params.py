@@ -6,8 +6,9 @@ command line hold these objects; the code below them takes plain arguments.
 """
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -31,6 +32,7 @@ from atlas_model.core.param_types import (
 from atlas_model.core.yaml_files import check, parse_with_faults, parse_yaml, replace_text
 
 PARAMS_FILE = Path("params.yaml")
+RENAMED = {("drift", "picture_sizes"): "image_sizes"}  # keys of earlier versions, and what they are called now
 
 
 class Section(BaseModel):
@@ -71,7 +73,7 @@ class CrawlParams(Section):
     source: Literal["demo", "shops", "manifest", "files"]
     snapshot: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]  # also the name of a folder
     sources: FilePath  # CSV: a Taxonomy column (A->B->C) and a column of category URLs per shop
-    manifest: FilePath  # JSON of picture URLs, read when source is "manifest"
+    manifest: FilePath  # JSON of image URLs, read when source is "manifest"
     files: FilesParams
     contact: Annotated[str, Field(min_length=3)]  # address or URL at the end of the user agent
     connect: dict[str, Address]  # host -> "address:port" in a network of yours; all else must have public addresses
@@ -91,20 +93,20 @@ class CrawlParams(Section):
 
 
 class FetchParams(Section):
-    """From picture URLs to pictures."""
+    """From image URLs to images."""
 
     concurrency: PositiveInt  # downloads at once
     concurrency_per_host: PositiveInt
-    max_attempts: PositiveInt  # per picture, the first one included
+    max_attempts: PositiveInt  # per image, the first one included
     timeout_s: PositiveFloat  # whole deadline of one attempt
-    max_bytes: PositiveInt  # a larger picture is refused (status too_large)
+    max_bytes: PositiveInt  # a larger image is refused (status too_large)
     max_pixels: Annotated[int, Field(gt=0, le=40_000_000)]  # likewise; at most images.MAX_PIXELS
     # Of all URLs; with more time-outs, 5xx and the like the stage fails, to be run again. With source "files": of all
     # images of the table; with more that cannot be used the stage fails.
     max_failed_share: Probability
-    reuse: Literal["never", "validate", "always"]  # pictures of an earlier snapshot: ask again, ask if changed, trust
-    obey_robots: bool  # ask for robots.txt of the pictures' hosts, and heed it
-    shard_rows: PositiveInt  # pictures per Parquet shard
+    reuse: Literal["never", "validate", "always"]  # images of an earlier snapshot: ask again, ask if changed, trust
+    obey_robots: bool  # ask for robots.txt of the images' hosts, and heed it
+    shard_rows: PositiveInt  # images per Parquet shard
 
 
 class ZoomTrainParams(Section):
@@ -129,7 +131,7 @@ class ZoomTrainParams(Section):
 
 
 class ZoomParams(Section):
-    """Scoring every picture as zoomed or normal."""
+    """Scoring every image as zoomed or normal."""
 
     enabled: bool  # false: nothing is trained nor scored, and every readable image is kept
     filter: Literal["trained", "photographs"]  # what zoom_train makes of zoom_train.labelled; or the bundled filter
@@ -140,11 +142,11 @@ class ZoomParams(Section):
 
 
 class SplitParams(Section):
-    """From products and pictures to train, val and test."""
+    """From products and images to train, val and test."""
 
     taxonomy: FilePath  # category paths, as CSV or text
     labels: Literal["listed", "met"]  # listed: those of the taxonomy file; met: all that stay in the split
-    image_size: Annotated[int, Field(ge=16, le=1024)]  # px, square: pictures are stored at this size
+    image_size: Annotated[int, Field(ge=16, le=1024)]  # px, square: images are stored at this size
     image_mode: Literal["L", "RGB"]
     resize: Literal["squash", "pad", "crop"]  # ignore the aspect ratio (the paper); pad with black; crop at the middle
     interpolation: Literal["bilinear", "bicubic", "lanczos"]  # bicubic for EfficientNet-Lite and most of timm
@@ -256,10 +258,10 @@ class EvaluateParams(Section):
     beam: PositiveInt
     length_normalization: Annotated[float, Field(ge=0)]  # log p / levels ** this ranks paths; 0: log p alone
     batch_size: PositiveInt
-    train_sample: PositiveInt  # training pictures that are evaluated as well
-    exact_nodes: PositiveInt  # pictures x taxonomy nodes that exact search may cost a split; beyond it, a sample
+    train_sample: PositiveInt  # training images that are evaluated as well
+    exact_nodes: PositiveInt  # images x taxonomy nodes that exact search may cost a split; beyond it, a sample
     resamples: PositiveInt  # of the bootstrap behind the 95 % intervals
-    overlays: Annotated[int, Field(ge=0)]  # attention pictures
+    overlays: Annotated[int, Field(ge=0)]  # attention images
     seed: Seed
     device: Device
     engine: Literal["torch", "onnxruntime", "onnxruntime-int8", "openvino"]  # runs the encoders; see engines.py
@@ -283,9 +285,9 @@ class DriftParams(Section):
     categories: Probability  # total variation distance between the shares of the categories
     prices: Probability  # Kolmogorov-Smirnov distance, as in the next two
     title_lengths: Probability  # in characters
-    picture_sizes: Probability  # in pixels
-    embeddings: Probability  # energy distance between what the champion's encoder makes of the pictures
-    sample: Annotated[int, Field(gt=0, le=2000)]  # pictures of each crawl that the encoder sees
+    image_sizes: Probability  # in pixels
+    embeddings: Probability  # energy distance between what the champion's encoder makes of the images
+    sample: Annotated[int, Field(gt=0, le=2000)]  # images of each crawl that the encoder sees
     seed: Seed  # of the draws that say what chance alone makes of samples so small
 
 
@@ -294,7 +296,7 @@ class PromoteParams(Section):
 
     margin: Probability  # micro F, of images and of products, that it may be worse by, at the 95 % interval's lower end
     category_margin: Probability  # likewise of each large category's F
-    large_category: PositiveInt  # validation pictures that make a category large
+    large_category: PositiveInt  # validation images that make a category large
     resamples: PositiveInt  # of the bootstrap behind the intervals
     seed: Seed
 
@@ -323,10 +325,10 @@ class Params(Section):
     notify: NotifyParams
 
     @model_validator(mode="after")
-    def _encoder_takes_the_pictures(self) -> Self:
+    def _encoder_takes_the_images(self) -> Self:
         if self.train.encoder in OWN_ENCODERS and self.split.image_size % 2:
             raise ValueError(
-                f"train.encoder {self.train.encoder} halves its pictures first: split.image_size must be even"
+                f"train.encoder {self.train.encoder} halves its images first: split.image_size must be even"
             )
         return self
 
@@ -341,11 +343,23 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         ParamsError: the file is missing or not YAML, or says something else than the models allow; the text
             lists every fault with its place in the file, what came, and what is allowed.
     """
+    if not path.exists():
+        raise ParamsError(f"{path}: No such file. Run this in a project's folder, which holds params.yaml")
     content, faults = parse_with_faults(path, ParamsError)
     if isinstance(content, dict) and "base" in content:
         base = parse_yaml(path.parent / str(content.pop("base")), ParamsError)
         content = {**base, **content} if isinstance(base, dict) else content
+    faults += [
+        f"{section}.{key}: was renamed to {new}; rename it"
+        for (section, key), new in RENAMED.items()
+        if key in _section(content, section) and new not in _section(content, section)
+    ]
     return check(content, Params, path, ParamsError, faults)
+
+
+def _section(content: Any, name: str) -> Collection[str]:
+    section = content.get(name) if isinstance(content, dict) else None
+    return section if isinstance(section, dict) else ()
 
 
 def set_snapshot(snapshot: str, path: Path = PARAMS_FILE) -> None:

@@ -1,6 +1,6 @@
 """A split as training reads it: pixels in one memory-mapped array, labels as indices of paths.
 
-Pictures of a split are decoded once into an array on disk, so an epoch reads pixels and decodes nothing, whatever
+Images of a split are decoded once into an array on disk, so an epoch reads pixels and decodes nothing, whatever
 the size of the catalogue. Knows nothing of models.
 """
 
@@ -49,7 +49,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def pictures(self, rows: Int[np.ndarray, "b"], device: torch.device) -> UInt8[Tensor, "b c h w"]:
+    def images(self, rows: Int[np.ndarray, "b"], device: torch.device) -> UInt8[Tensor, "b c h w"]:
         """The pixels of ``rows``."""
         return to_device(self.pixels[rows], device)
 
@@ -162,19 +162,19 @@ def _pixels(name: str, shards: list[Path], rows: int, preprocessing: Preprocessi
             # Written rather than mapped: a disk that is full ends who writes to a mapped file, without a word.
             with replacing(path) as temporary, temporary.open("wb") as file:
                 file.write(npy_header(np.dtype(np.uint8), (rows, *shape)))
-                for data in track(_picture_bytes(shards), "decode", rows, "pictures"):
-                    picture = Image.open(io.BytesIO(data), formats=["PNG"]).convert(preprocessing.mode)
-                    file.write(to_array(picture).reshape(shape).tobytes())
+                for data in track(_image_bytes(shards), "decode", rows, "images"):
+                    image = Image.open(io.BytesIO(data), formats=["PNG"]).convert(preprocessing.mode)
+                    file.write(to_array(image).reshape(shape).tobytes())
         except OSError as error:
             raise AtlasError(
-                f"{path}: the pixels of {rows} pictures could not be put there: {error}. Make room, or, if a picture "
+                f"{path}: the pixels of {rows} images could not be put there: {error}. Make room, or, if an image "
                 "cannot be read, make the split again: dvc repro split"
             ) from error
     pixels: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return pixels
 
 
-def _picture_bytes(shards: list[Path]) -> Iterator[bytes]:
+def _image_bytes(shards: list[Path]) -> Iterator[bytes]:
     for shard in shards:
         with pq.ParquetFile(shard) as file:
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=["image"]):

@@ -1,4 +1,4 @@
-"""Picture files in folders. Knows nothing of what is in them."""
+"""Image files in folders. Knows nothing of what is in them."""
 
 import os
 import stat
@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-from atlas_model.core.errors import InputError, PictureError
+from atlas_model.core.errors import ImageError, InputError
 
-SUFFIXES_OF = {  # what counts as a picture inside a folder: for each of `images.FORMATS` what Pillow knows, and more
+SUFFIXES_OF = {  # what counts as an image inside a folder: for each of `images.FORMATS` what Pillow knows, and more
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo"),
     "PNG": (".png", ".apng"),
     "WEBP": (".webp",),
@@ -23,11 +23,11 @@ SUFFIXES = frozenset(suffix for suffixes in SUFFIXES_OF.values() for suffix in s
 APPLE_DOUBLE = "._"  # begins the name of a file beside a file, with what macOS knows of that one
 MAX_TOLD = 8  # kinds of files in a message
 
-MAX_BYTES = 500_000_000  # of a file: more than any picture within `images.MAX_PIXELS` takes, however it is stored
+MAX_BYTES = 500_000_000  # of a file: more than any image within `images.MAX_PIXELS` takes, however it is stored
 
 
-def picture_files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[Path]:
-    """The files in ``folder`` and below it that are called pictures, in the order of their paths.
+def image_files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[Path]:
+    """The files in ``folder`` and below it that are called images, in the order of their paths.
 
     Links to folders are not followed; other links count as files, wherever they lead, but for pipes and devices,
     which may never end.
@@ -44,7 +44,7 @@ def picture_files(folder: Path, left_out: Counter[str] | None = None) -> Iterato
         entry = waiting.pop()
         if entry.is_dir(follow_symlinks=False):
             waiting += _listed(Path(entry.path))
-        elif reason := _no_picture(entry):
+        elif reason := _no_image(entry):
             if left_out is not None:
                 left_out[reason] += 1
         else:
@@ -52,24 +52,24 @@ def picture_files(folder: Path, left_out: Counter[str] | None = None) -> Iterato
 
 
 def told_left_out(left_out: Counter[str]) -> str:
-    """What `picture_files` has counted, in words; there is something."""
+    """What `image_files` has counted, in words; there is something."""
     kinds = ", ".join(f"{kind} {count}" for kind, count in left_out.most_common(MAX_TOLD))
     more = ", ..." if len(left_out) > MAX_TOLD else ""
     files = f"{left_out.total()} {'file' if left_out.total() == 1 else 'files'}"
     return f"{files} left out, not named as images that can be read are: {kinds}{more}"
 
 
-def read_picture(path: Path) -> bytes:
+def read_image(path: Path) -> bytes:
     """The bytes of the file at ``path``.
 
     Raises:
         OSError: it cannot be read.
-        PictureError: it is larger than `MAX_BYTES`.
+        ImageError: it is larger than `MAX_BYTES`.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
-            raise PictureError("too_large", f"expected at most {MAX_BYTES} bytes, got {size}")
+            raise ImageError("too_large", f"expected at most {MAX_BYTES} bytes, got {size}")
         return file.read()
 
 
@@ -81,7 +81,7 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
         raise InputError(f"{folder}: expected a folder that can be listed: {error.strerror}") from error
 
 
-def _no_picture(entry: os.DirEntry[str]) -> str:
+def _no_image(entry: os.DirEntry[str]) -> str:
     """Why it is none; empty if it may be one."""
     if entry.name.startswith(APPLE_DOUBLE):
         return "AppleDouble"

@@ -1,6 +1,6 @@
-"""Where many pictures come from: files below a folder, or Parquet that holds them; in order, from any place on.
+"""Where many images come from: files below a folder, or Parquet that holds them; in order, from any place on.
 
-Nothing is decoded here, and a picture that cannot be read is its reader's concern. Knows nothing of models.
+Nothing is decoded here, and an image that cannot be read is its reader's concern. Knows nothing of models.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from atlas_model.core.errors import InputError, PictureError
-from atlas_model.data.image_files import picture_files, read_picture, told_left_out
+from atlas_model.core.errors import ImageError, InputError
+from atlas_model.data.image_files import image_files, read_image, told_left_out
 from atlas_model.data.schemas import open_parquet, shard_paths
 from atlas_model.data.titles import words_of
 
@@ -27,39 +27,39 @@ TITLE = "title"  # likewise
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that has not been read yet."""
+class SourceImage:
+    """An image that has not been read yet."""
 
     name: str  # its image_id, or its path: in the struct, or relative to the folder; without one, <file>#<row from 0>
-    read: Callable[[], bytes]  # raises OSError, PictureError
+    read: Callable[[], bytes]  # raises OSError, ImageError
     product_id: str | None = None  # whose image it is; None where nobody asked for that
     title: str | None = None  # of its product; None where there is none, or nobody asked for it
 
 
 @dataclass(frozen=True)
-class PictureSource:
-    """Pictures in an order that stays."""
+class ImageSource:
+    """Images in an order that stays."""
 
     count: int
     key: str  # another one if the files have other names, sizes or times
-    start_at: Callable[[int], Iterator[Picture]]  # all from that number on
-    titled: int = 0  # pictures with a title
-    left_out: Counter[str] = field(default_factory=Counter)  # files that are called no pictures, by suffix
+    start_at: Callable[[int], Iterator[SourceImage]]  # all from that number on
+    titled: int = 0  # images with a title
+    left_out: Counter[str] = field(default_factory=Counter)  # files that are called no images, by suffix
 
 
-def open_source(path: Path, *, products: bool = False, titles: bool = False) -> PictureSource:
-    """The pictures in ``path``.
+def open_source(path: Path, *, products: bool = False, titles: bool = False) -> ImageSource:
+    """The images in ``path``.
 
     Args:
         path: a Parquet file, or a folder of them in name order, with the columns ``image_id`` and ``bytes``
             (`records.IMAGES`) or ``image``, a struct of ``bytes`` and ``path`` (`records.SPLIT`); or a folder without
-            any, for the picture files in it and below it.
-        products: whether each picture says whose image it is: in Parquet by the column ``product_id``, in a folder by
+            any, for the image files in it and below it.
+        products: whether each image says whose image it is: in Parquet by the column ``product_id``, in a folder by
             the folder that it lies in, named by its path. What lies in ``path`` itself is a product of its own.
         titles: whether the column ``title`` of Parquet is read, where there is one.
 
     Raises:
-        InputError: it is none of these, or holds no picture, or a picture does not say whose image it is, or titles
+        InputError: it is none of these, or holds no image, or an image does not say whose image it is, or titles
             are no texts.
     """
     if path.is_dir() and not any(path.glob("*.parquet")):
@@ -67,25 +67,25 @@ def open_source(path: Path, *, products: bool = False, titles: bool = False) -> 
     elif path.exists():
         source = _parquet_source(path, [PRODUCT_ID] * products + [TITLE] * titles)
     else:
-        raise InputError(f"{path}: expected a folder of pictures or a Parquet file, got nothing of that name")
+        raise InputError(f"{path}: expected a folder of images or a Parquet file, got nothing of that name")
     if not source.count:
         told = f" ({told_left_out(source.left_out)})" if source.left_out else ""
-        raise InputError(f"{path}: expected pictures, got none{told}")
+        raise InputError(f"{path}: expected images, got none{told}")
     return source
 
 
-def _folder_source(folder: Path) -> PictureSource:
-    def start_at(first: int) -> Iterator[Picture]:
-        for file in islice(picture_files(folder), first, None):
+def _folder_source(folder: Path) -> ImageSource:
+    def start_at(first: int) -> Iterator[SourceImage]:
+        for file in islice(image_files(folder), first, None):
             name = file.relative_to(folder)
-            yield Picture(_text(name), partial(read_picture, file), _text(name.parent if name.parent.name else name))
+            yield SourceImage(_text(name), partial(read_image, file), _text(name.parent if name.parent.name else name))
 
     left_out: Counter[str] = Counter()
-    count, key = _key(picture_files(folder, left_out))
-    return PictureSource(count, key, start_at, left_out=left_out)
+    count, key = _key(image_files(folder, left_out))
+    return ImageSource(count, key, start_at, left_out=left_out)
 
 
-def _parquet_source(path: Path, more: Sequence[str]) -> PictureSource:
+def _parquet_source(path: Path, more: Sequence[str]) -> ImageSource:
     files = shard_paths(path, made_by="fetch")
     rows, titled = [], 0
     for file in files:
@@ -97,16 +97,16 @@ def _parquet_source(path: Path, more: Sequence[str]) -> PictureSource:
                 titled += _count_titles(file, opened)
             rows.append(opened.metadata.num_rows)
 
-    def start_at(first: int) -> Iterator[Picture]:
+    def start_at(first: int) -> Iterator[SourceImage]:
         for file, count in zip(files, rows, strict=True):
             if first < count:
-                yield from _pictures(file, first, more)
+                yield from _images(file, first, more)
             first = max(0, first - count)
 
-    return PictureSource(sum(rows), _key(files)[1], start_at, titled)
+    return ImageSource(sum(rows), _key(files)[1], start_at, titled)
 
 
-def _pictures(file: Path, first: int, more: Sequence[str]) -> Iterator[Picture]:
+def _images(file: Path, first: int, more: Sequence[str]) -> Iterator[SourceImage]:
     with open_parquet(file) as opened:
         groups, row = list(range(opened.num_row_groups)), 0
         while first >= (size := opened.metadata.row_group(groups[0]).num_rows):  # it need not be read
@@ -125,7 +125,7 @@ def _pictures(file: Path, first: int, more: Sequence[str]) -> Iterator[Picture]:
                     for name in (PRODUCT_ID, TITLE)
                 )
                 for name, cell, owner, title in list(zip(named, cells, owners, titles, strict=True))[first:]:
-                    yield Picture(str(name), partial(_bytes, cell, str(name)), owner, title)
+                    yield SourceImage(str(name), partial(_bytes, cell, str(name)), owner, title)
                 first = max(0, first - batch.num_rows)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{file}: expected a whole Parquet file, got a damaged one: {error}") from error
@@ -134,7 +134,7 @@ def _pictures(file: Path, first: int, more: Sequence[str]) -> Iterator[Picture]:
 def _bytes(cell: pa.Scalar, name: str) -> bytes:
     found: bytes | None = cell.as_py()
     if found is None:
-        raise PictureError(
+        raise ImageError(
             "not_in_file", f"the image is not in the file: expected its bytes, got its name alone, {name!r}"
         )
     return found

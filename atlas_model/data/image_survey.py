@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from atlas_model.core.errors import PictureError
-from atlas_model.data.images import PictureInfo, decode
+from atlas_model.core.errors import ImageError
+from atlas_model.data.images import ImageInfo, decode
 
 GREY_DIFFERENCE = 3.0  # of 255, between channels on average: JPEG's rounding makes some of grey images
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -26,7 +26,7 @@ class ImageStatistics:
     grey: bool  # all that were looked at are
 
 
-def survey(infos: Iterable[PictureInfo], samples: Iterable[bytes]) -> ImageStatistics:
+def survey(infos: Iterable[ImageInfo], samples: Iterable[bytes]) -> ImageStatistics:
     """Statistics of images.
 
     Args:
@@ -46,12 +46,12 @@ def survey(infos: Iterable[PictureInfo], samples: Iterable[bytes]) -> ImageStati
     )
 
 
-def _size(info: PictureInfo) -> tuple[int, int]:
+def _size(info: ImageInfo) -> tuple[int, int]:
     return (info.height, info.width) if info.orientation in TURNED else (info.width, info.height)
 
 
 def _is_grey(data: bytes) -> bool:
-    with suppress(PictureError):
+    with suppress(ImageError):
         image = decode(data, side=SMALL_SIDE)
         if image.mode == "L":
             return True

@@ -1,6 +1,6 @@
-"""Pictures from strangers: checking, decoding, resizing, hashing.
+"""Images from strangers: checking, decoding, resizing, hashing.
 
-All pictures enter Atlas through `probe` (is it one, what kind) and `decode` (its pixels as people see them: EXIF
+All images enter Atlas through `probe` (is it one, what kind) and `decode` (its pixels as people see them: EXIF
 orientation applied, first frame, transparency over white, 8 bits). Knows nothing of files, URLs or labels.
 """
 
@@ -20,23 +20,23 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 
-from atlas_model.core.errors import PictureError
+from atlas_model.core.errors import ImageError
 from atlas_model.data.png_metadata import without_metadata
 
 # What Pillow opens as images, but for what runs other programs, holds images within images, is known by no mark in its
 # bytes, or takes minutes in Python. MPO comes as JPEG; Pillow knows no opener for it.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
-MAX_PIXELS = 40_000_000  # a larger picture costs hundreds of MB to decode
-LARGE_PIXELS = 4_000_000  # a larger picture is made smaller while it is decoded, if only a small one is wanted
+MAX_PIXELS = 40_000_000  # a larger image costs hundreds of MB to decode
+LARGE_PIXELS = 4_000_000  # a larger image is made smaller while it is decoded, if only a small one is wanted
 MAX_SCANS = 100  # of a JPEG: each costs as much as all pixels, however few bytes it has; progressive ones have some 10
 MAX_SEGMENTS = 1_000  # of a JPEG: Pillow keeps each
-HASH_SIDE = 32  # px of the picture whose perceptual hash is taken; of its frequencies the lowest 8 x 8 are kept
-ROWS_AT_ONCE = 256  # of a large picture
-MAX_COMPONENTS = 4  # of a JPEG 2000: each takes as much memory as a grey picture
+HASH_SIDE = 32  # px of the image whose perceptual hash is taken; of its frequencies the lowest 8 x 8 are kept
+ROWS_AT_ONCE = 256  # of a large image
+MAX_COMPONENTS = 4  # of a JPEG 2000: each takes as much memory as a grey image
 MAX_PAGES = 100  # of a TIFF: finding the next one takes the longer the more there were
 EXIF_ORIENTATION = 0x0112
 BITS_PER_SAMPLE, PHOTOMETRIC, TILE_WIDTH, TILE_LENGTH = 258, 262, 322, 323  # TIFF tags
-TURNS = {  # EXIF orientation -> what shows the picture upright
+TURNS = {  # EXIF orientation -> what shows the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -46,7 +46,7 @@ TURNS = {  # EXIF orientation -> what shows the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow warns of odd metadata; here the pixels decide. Once and for all: pictures are decoded in threads, and
+# Pillow warns of odd metadata; here the pixels decide. Once and for all: images are decoded in threads, and
 # `warnings.catch_warnings` is for one.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 Image.MAX_IMAGE_PIXELS = None  # the cap is ours (`max_pixels`), read from the header before anything is decoded
@@ -57,8 +57,8 @@ Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 
 
 @dataclass(frozen=True)
-class PictureInfo:
-    """What a picture's bytes say of themselves; names as in `records.IMAGES`."""
+class ImageInfo:
+    """What an image's bytes say of themselves; names as in `records.IMAGES`."""
 
     width: int  # px, as stored
     height: int
@@ -70,7 +70,7 @@ class PictureInfo:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a decoded picture becomes a model's input; kept beside every model, so that prediction does the same."""
+    """How a decoded image becomes a model's input; kept beside every model, so that prediction does the same."""
 
     size: int  # px, square
     mode: Mode
@@ -94,10 +94,10 @@ class Preprocessing:
         return image.resize(target, method)
 
     def read(self, data: bytes) -> Image.Image:
-        """The picture in ``data`` as `apply` makes it, in memory that does not grow with it.
+        """The image in ``data`` as `apply` makes it, in memory that does not grow with it.
 
         Raises:
-            PictureError: as `probe`.
+            ImageError: as `probe`.
         """
         return self.apply(decode(data, side=self.size))
 
@@ -106,13 +106,13 @@ class Preprocessing:
         return asdict(self)
 
 
-def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> PictureInfo:
-    """Check that ``data`` is a whole picture, at the least cost that notices all that `decode` refuses.
+def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
+    """Check that ``data`` is a whole image, at the least cost that notices all that `decode` refuses.
 
     JPEGs are decoded in grey at an eighth of their size, which reads all bytes; `Image.verify` misses truncation.
 
     Raises:
-        PictureError: with status ``empty``, ``not_an_image``, ``too_many_pixels``, ``decompression_bomb`` (it has
+        ImageError: with status ``empty``, ``not_an_image``, ``too_many_pixels``, ``decompression_bomb`` (it has
             parts without end, which take time or memory but few bytes), ``unknown_range`` (nobody knows which of its
             numbers is white) or ``truncated``.
     """
@@ -123,7 +123,7 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> PictureInfo:
             image.draft("L", (max(1, width // 8), max(1, height // 8)))
         image.load()  # before the metadata: whatever asks for those loads as well, and may swallow what goes wrong
         _flattened(image.crop((0, 0, 1, 1)), getattr(image, "tag_v2", {}))
-        return PictureInfo(
+        return ImageInfo(
             width=width,
             height=height,
             format="JPEG" if image.format == "MPO" else str(image.format),
@@ -134,17 +134,17 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> PictureInfo:
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS, side: int | None = None) -> Image.Image:
-    """The picture as people see it, mode L or RGB.
+    """The image as people see it, mode L or RGB.
 
     Args:
-        data: of the picture.
+        data: of the image.
         max_pixels: as stored, from the header.
-        side: px of the square that it will be made to fit. A picture of more than `LARGE_PIXELS` then comes at a
+        side: px of the square that it will be made to fit. An image of more than `LARGE_PIXELS` then comes at a
             half, a quarter or an eighth of its size, but with at least twice that side, so that memory does not grow
             with it: JPEGs are decoded so, others one at a time.
 
     Raises:
-        PictureError: as `probe`.
+        ImageError: as `probe`.
     """
     image = _open(data, max_pixels)
     factor = 1 if side is None else _factor(image.size, 2 * max(side, HASH_SIDE))
@@ -166,7 +166,7 @@ _one_large = threading.Lock()
 
 
 def _factor(size: tuple[int, int], least: int) -> int:
-    """By what a picture of ``size`` (px) is made smaller: 1, 2, 4 or 8, so that no side falls below ``least``."""
+    """By what an image of ``size`` (px) is made smaller: 1, 2, 4 or 8, so that no side falls below ``least``."""
     fitting = [factor for factor in (1, 2, 4, 8) if factor == 1 or min(size) // factor >= least]
     return next((factor for factor in fitting if math.prod(size) <= LARGE_PIXELS * factor**2), fitting[-1])
 
@@ -244,28 +244,26 @@ def perceptual_hash(image: Image.Image) -> np.uint64:
     """
     grey = image.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS)
     low = _cosines() @ np.asarray(grey, dtype=np.float64) @ _cosines().T  # (8, 8)
-    low = low.round(6)  # what should be 0 in a plain picture differs by machine below that
+    low = low.round(6)  # what should be 0 in a plain image differs by machine below that
     bits = np.packbits((low > np.median(low)).reshape(-1))  # (8,) bytes
     return np.uint64(int.from_bytes(bits.tobytes(), "big"))
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
-        raise PictureError("empty", "expected a picture, got 0 bytes")
+        raise ImageError("empty", "expected an image, got 0 bytes")
     if _has_endless_parts(data):
         limits = f"{MAX_SCANS} scans and {MAX_SEGMENTS} segments"
-        raise PictureError("decompression_bomb", f"expected a JPEG of at most {limits}, got more")
+        raise ImageError("decompression_bomb", f"expected a JPEG of at most {limits}, got more")
     try:
         image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
         width, height = max(image.size, _tile_size(image), _codestream_size(data), key=math.prod)
     except Exception as error:  # decoders raise whatever their parser met: struct.error, SyntaxError, ...
-        raise PictureError("not_an_image", f"expected a picture ({', '.join(FORMATS)}), got other bytes") from error
+        raise ImageError("not_an_image", f"expected an image ({', '.join(FORMATS)}), got other bytes") from error
     if image.mode in ("I", "F"):
-        raise PictureError(
-            "unknown_range", f"expected 8 or 16 bits a sample, got a {image.format} of mode {image.mode}"
-        )
+        raise ImageError("unknown_range", f"expected 8 or 16 bits a sample, got a {image.format} of mode {image.mode}")
     if width * height > max_pixels:
-        raise PictureError("too_many_pixels", f"expected at most {max_pixels} pixels, got {width} x {height}")
+        raise ImageError("too_many_pixels", f"expected at most {max_pixels} pixels, got {width} x {height}")
     return image
 
 
@@ -317,7 +315,7 @@ def _frame_count(image: Image.Image) -> int:
             image.seek(count)
             count += 1
     if count > MAX_PAGES:
-        raise PictureError("decompression_bomb", f"expected a TIFF of at most {MAX_PAGES} pages, got more")
+        raise ImageError("decompression_bomb", f"expected a TIFF of at most {MAX_PAGES} pages, got more")
     image.seek(0)
     return count
 
@@ -327,15 +325,15 @@ def _decoding() -> Iterator[None]:
     """Whatever a decoder raises on broken bytes is one kind of error here."""
     try:
         yield
-    except PictureError:
+    except ImageError:
         raise
     except Exception as error:
-        raise PictureError("truncated", f"the picture cannot be decoded to its end: {error}") from error
+        raise ImageError("truncated", f"the image cannot be decoded to its end: {error}") from error
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # broken metadata does not make a broken picture
+    except Exception:  # broken metadata does not make a broken image
         return 1
     return value if value in range(1, 9) else 1

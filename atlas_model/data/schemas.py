@@ -18,9 +18,9 @@ from atlas_model.core.files import replacing, replacing_folder
 
 COMPRESSION = "zstd"
 ROW_GROUP = 10_000  # rows that `write_rows` holds
-ROW_GROUP_BYTES = 8_000_000  # of pictures that `ShardWriter` holds
+ROW_GROUP_BYTES = 8_000_000  # of images that `ShardWriter` holds
 READ_BUFFER_BYTES = 1 << 20  # per column that is read
-LABELS = ("normal", "zoomed")  # of pictures; as 0 and 1 where numbers are needed
+LABELS = ("normal", "zoomed")  # of images; as 0 and 1 where numbers are needed
 SHARD_PATTERN = "part-{:05d}.parquet"
 
 PRODUCTS = pa.schema(
@@ -71,17 +71,17 @@ LABELLED = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("bytes", pa.binary(), nullable=False),
         pa.field("label", pa.string(), nullable=False),  # zoomed, normal
-        pa.field("source_id", pa.string(), nullable=False),  # pictures cut from one original share it
+        pa.field("source_id", pa.string(), nullable=False),  # images cut from one original share it
         pa.field("title", pa.string(), nullable=False),
     ]
 )
 SCORES = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
-        pa.field("p_zoomed", pa.float32()),  # null where the picture could not be decoded, or no filter is on
+        pa.field("p_zoomed", pa.float32()),  # null where the image could not be decoded, or no filter is on
         pa.field("keep", pa.bool_(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),  # normal, zoomed, unreadable, not_filtered (no filter is on)
-        pa.field("phash", pa.uint64()),  # 64-bit perceptual hash of the whole picture
+        pa.field("phash", pa.uint64()),  # 64-bit perceptual hash of the whole image
     ]
 )
 SPLIT = pa.schema(
@@ -97,7 +97,7 @@ SPLIT = pa.schema(
 )
 PREDICTIONS = pa.schema(
     [
-        pa.field("file_name", pa.string(), nullable=False),  # the picture's image_id
+        pa.field("file_name", pa.string(), nullable=False),  # the image's image_id
         pa.field("product_id", pa.string(), nullable=False),
         pa.field("actual_category", pa.string(), nullable=False),
         pa.field("predicted_category", pa.string(), nullable=False),
@@ -119,7 +119,7 @@ PRODUCT_PREDICTIONS = pa.schema(
 
 PREDICTED = pa.schema(
     [
-        pa.field("picture", pa.string(), nullable=False),  # image_id, or path relative to the folder
+        pa.field("image", pa.string(), nullable=False),  # image_id, or path relative to the folder
         pa.field("rank", pa.int32(), nullable=False),  # 1: the best answer; others if more were asked for
         pa.field("path", pa.list_(pa.string()), nullable=False),  # empty unless status is "ok"
         pa.field("label", pa.string()),  # "A > B > C"; null unless status is "ok", as all that follows
@@ -228,10 +228,10 @@ class ShardWriter:
     def __init__(self, folder: Path, schema: pa.Schema, rows_per_shard: int) -> None:
         self._replacing = replacing_folder(folder)
         self._schema, self._rows_per_shard = schema, rows_per_shard
-        # Pictures are compressed already: to try it again costs as much as all the rest of writing them.
+        # Images are compressed already: to try it again costs as much as all the rest of writing them.
         self._binary = [field.name for field in schema if pa.types.is_binary(field.type)]
         self._rows: list[dict[str, object]] = []
-        self._bytes = 0  # of the pictures in them
+        self._bytes = 0  # of the images in them
         self._rows_in_shard = 0
         self._shards = 0
         self._writer: pq.ParquetWriter | None = None

@@ -17,8 +17,8 @@ from atlas_model.drift.profile import NO_PRICE, Numbers, Profile
 
 CHANCE = 0.99  # of all pairs of samples from one population are closer than that
 KOLMOGOROV = 1.6276  # quantile `CHANCE` of Kolmogorov's distribution
-PICTURES_GONE = "not comparable: the pictures of one crawl are not known any more"
-UNSEEN = "not comparable: no model has seen the pictures of one crawl"
+IMAGES_GONE = "not comparable: the images of one crawl are not known any more"
+UNSEEN = "not comparable: no model has seen the images of one crawl"
 DRAWS = 500  # pairs of samples behind what is to be expected by chance, where no formula says it
 
 
@@ -48,7 +48,7 @@ def compare(
     categories: float,
     prices: float,
     title_lengths: float,
-    picture_sizes: float,
+    image_sizes: float,
     embeddings: float,
     seed: int,
 ) -> list[Figure]:
@@ -61,7 +61,7 @@ def compare(
         for currency in sorted(old.prices.keys() & new.prices.keys())
     ]
     figures.append(_numbers("title lengths", old.title_lengths, new.title_lengths, title_lengths))
-    figures.append(_picture_sizes(old, new, picture_sizes))
+    figures.append(_image_sizes(old, new, image_sizes))
     figures.append(_embeddings(old, new, embeddings, seed))
     return figures
 
@@ -94,10 +94,10 @@ def energy_distance(old: Float[np.ndarray, "n d"], new: Float[np.ndarray, "m d"]
     The root of Székely and Rizzo's coefficient of inhomogeneity (2013, "Energy statistics: A class of statistics based
     on distances"): with D(A, B) the mean distance between a point of A and one of B, the coefficient is
     (2 D(X, Y) - D(X, X) - D(Y, Y)) / 2 D(X, Y). It is 0 for the same distribution and never more than 1, whatever the
-    scale of the encoder's numbers, needs no covariance, and so is sound for few pictures, unlike Fréchet's distance.
+    scale of the encoder's numbers, needs no covariance, and so is sound for few images, unlike Fréchet's distance.
 
-    Measured on the demo shop (1,000 pictures each; the model of Fashion-MNIST / one that was trained on it): two random
-    halves .03 to .04 (chance .04 / .05); of ten pictures one inverted .04 / .05, two .06 / .09, three .09 / .13, all
+    Measured on the demo shop (1,000 images each; the model of Fashion-MNIST / one that was trained on it): two random
+    halves .03 to .04 (chance .04 / .05); of ten images one inverted .04 / .05, two .06 / .09, three .09 / .13, all
     .32 / .46; all turned by 90 degrees .34 / .28; noise .61.
 
     Returns:
@@ -143,19 +143,19 @@ def _numbers(name: str, old: Numbers, new: Numbers, threshold: float) -> Figure:
     return Figure(name, distance, kolmogorov_smirnov_by_chance(*n), threshold, n)
 
 
-def _picture_sizes(old: Profile, new: Profile, threshold: float) -> Figure:
-    if old.picture_sizes is None or new.picture_sizes is None:
-        return Figure("picture sizes", None, None, threshold, (0, 0), PICTURES_GONE)
-    return _numbers("picture sizes", old.picture_sizes, new.picture_sizes, threshold)
+def _image_sizes(old: Profile, new: Profile, threshold: float) -> Figure:
+    if old.image_sizes is None or new.image_sizes is None:
+        return Figure("image sizes", None, None, threshold, (0, 0), IMAGES_GONE)
+    return _numbers("image sizes", old.image_sizes, new.image_sizes, threshold)
 
 
 def _embeddings(old: Profile, new: Profile, threshold: float, seed: int) -> Figure:
     n = (len(old.embeddings), len(new.embeddings))
     if old.encoder is None or new.encoder is None:
-        are_gone = old.picture_sizes is None or new.picture_sizes is None
-        return Figure("embeddings", None, None, threshold, n, PICTURES_GONE if are_gone else UNSEEN)
+        are_gone = old.image_sizes is None or new.image_sizes is None
+        return Figure("embeddings", None, None, threshold, n, IMAGES_GONE if are_gone else UNSEEN)
     if old.encoder != new.encoder:
         return Figure("embeddings", None, None, threshold, n, "not comparable: different models saw the two crawls")
     if not all(n):
-        return Figure("embeddings", None, None, threshold, n, "no pictures")
+        return Figure("embeddings", None, None, threshold, n, "no images")
     return Figure("embeddings", *energy_distance(old.embeddings, new.embeddings, seed), threshold, n)

@@ -1,6 +1,6 @@
-"""What a model's encoder makes of pictures, made small: points whose distances say how different pictures look.
+"""What a model's encoder makes of images, made small: points whose distances say how different images look.
 
-Knows nothing of where pictures come from or what the points are for.
+Knows nothing of where images come from or what the points are for.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,22 +13,22 @@ import torch
 from jaxtyping import Float, UInt8
 
 from atlas_model.core.device import choose_device
-from atlas_model.core.errors import PictureError
+from atlas_model.core.errors import ImageError
 from atlas_model.data.images import Preprocessing, to_array
 from atlas_model.encoders.encoder import encode
 from atlas_model.model.saved_models import load_categorizer
 
-SIZE = 64  # numbers a picture, at most: more are projected at random, which keeps distances (Johnson-Lindenstrauss)
-BATCH = 128  # pictures at once
+SIZE = 64  # numbers an image, at most: more are projected at random, which keeps distances (Johnson-Lindenstrauss)
+BATCH = 128  # images at once
 
 
 @torch.inference_mode()
-def embed(model: Path, pictures: Iterable[bytes], device: str = "auto") -> Float[np.ndarray, "n d"]:
-    """A point for each of the ``pictures`` that can be read, in half precision: the mean of the encoder's cells.
+def embed(model: Path, images: Iterable[bytes], device: str = "auto") -> Float[np.ndarray, "n d"]:
+    """A point for each of the ``images`` that can be read, in half precision: the mean of the encoder's cells.
 
     Args:
         model: folder of a categorizer.
-        pictures: as served.
+        images: as served.
         device: where.
 
     Raises:
@@ -37,7 +37,7 @@ def embed(model: Path, pictures: Iterable[bytes], device: str = "auto") -> Float
     chosen = choose_device(device)
     categorizer, preprocessing = load_categorizer(model, chosen)
     points = [np.zeros((0, categorizer.encoder.channels), dtype=np.float32)]
-    ready = _prepared(pictures, preprocessing)
+    ready = _prepared(images, preprocessing)
     while batch := list(islice(ready, BATCH)):
         cells = encode(categorizer.encoder, torch.from_numpy(np.stack(batch)).to(chosen))  # (b, cells, d)
         points.append(cells.mean(dim=1).float().cpu().numpy())
@@ -49,7 +49,7 @@ def embed(model: Path, pictures: Iterable[bytes], device: str = "auto") -> Float
     return found[np.isfinite(found).all(axis=1)]
 
 
-def _prepared(pictures: Iterable[bytes], preprocessing: Preprocessing) -> Iterator[UInt8[np.ndarray, "c h w"]]:
-    for data in pictures:
-        with suppress(PictureError):
+def _prepared(images: Iterable[bytes], preprocessing: Preprocessing) -> Iterator[UInt8[np.ndarray, "c h w"]]:
+    for data in images:
+        with suppress(ImageError):
             yield to_array(preprocessing.read(data))

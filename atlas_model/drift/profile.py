@@ -1,4 +1,4 @@
-"""What is left of a crawl to compare later ones with: counts, quantiles, and what an encoder made of some pictures.
+"""What is left of a crawl to compare later ones with: counts, quantiles, and what an encoder made of some images.
 
 A profile takes some hundred kB whatever the size of the crawl. Knows nothing of files.
 """
@@ -46,19 +46,19 @@ class Profile:
     currencies: dict[str, int]  # currency, `NO_PRICE` or `NO_CURRENCY` -> products
     prices: dict[str, Numbers]  # by currency
     title_lengths: Numbers  # characters
-    picture_sizes: Numbers | None  # pixels of each distinct picture; None: the pictures are gone
-    encoder: str | None  # which model saw the pictures; the embeddings of two cannot be compared
-    embeddings: Float[np.ndarray, "n d"]  # of a sample of the pictures; half precision is kept
+    image_sizes: Numbers | None  # pixels of each distinct image; None: the images are gone
+    encoder: str | None  # which model saw the images; the embeddings of two cannot be compared
+    embeddings: Float[np.ndarray, "n d"]  # of a sample of the images; half precision is kept
 
     @classmethod
     def of(
         cls,
         products: pa.Table,
-        picture_sizes: Int[np.ndarray, "n"] | None = None,
+        image_sizes: Int[np.ndarray, "n"] | None = None,
         encoder: str | None = None,
         embeddings: Float[np.ndarray, "m d"] | None = None,
     ) -> Self:
-        """Of a table with `PRODUCT_COLUMNS`, and of what its pictures are, where they are known."""
+        """Of a table with `PRODUCT_COLUMNS`, and of what its images are, where they are known."""
         lengths = pc.utf8_length(products["title"]).to_numpy()
         priced = pc.fill_null(products["currency"], NO_CURRENCY)
         currency = pc.if_else(pc.is_valid(products["price"]), priced, NO_PRICE)
@@ -71,7 +71,7 @@ class Profile:
             currencies=currencies,
             prices={name: Numbers.of(prices.filter(pc.equal(currency, name)).to_numpy()) for name in sorted(most)},
             title_lengths=Numbers.of(lengths),
-            picture_sizes=None if picture_sizes is None else Numbers.of(picture_sizes),
+            image_sizes=None if image_sizes is None else Numbers.of(image_sizes),
             encoder=encoder,
             embeddings=np.zeros((0, 0)) if embeddings is None else embeddings,
         )
@@ -84,7 +84,7 @@ class Profile:
             "currencies": self.currencies,
             "prices": {name: _numbers_to_json(numbers) for name, numbers in self.prices.items()},
             "title_lengths": _numbers_to_json(self.title_lengths),
-            "picture_sizes": self.picture_sizes and _numbers_to_json(self.picture_sizes),
+            "image_sizes": self.image_sizes and _numbers_to_json(self.image_sizes),
             "encoder": self.encoder,
             "embeddings": {
                 "shape": self.embeddings.shape,
@@ -106,7 +106,7 @@ class Profile:
             currencies=value["currencies"],
             prices={name: _numbers_from_json(numbers) for name, numbers in value["prices"].items()},
             title_lengths=_numbers_from_json(value["title_lengths"]),
-            picture_sizes=value["picture_sizes"] and _numbers_from_json(value["picture_sizes"]),
+            image_sizes=value["image_sizes"] and _numbers_from_json(value["image_sizes"]),
             encoder=value["encoder"],
             embeddings=embeddings.reshape(value["embeddings"]["shape"]),
         )

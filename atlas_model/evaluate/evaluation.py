@@ -1,7 +1,7 @@
 """Measuring trained models on a split: what they answer, how right and how honest that is, what the constraint does.
 
-The sequence model's pictures are searched in four ways (`searching`). The baseline is the plain classifier of the same
-encoder, trained on the same pictures in the same order for as many epochs: what is different is the decoder's merit,
+The sequence model's images are searched in four ways (`searching`). The baseline is the plain classifier of the same
+encoder, trained on the same images in the same order for as many epochs: what is different is the decoder's merit,
 or its fault.
 
 Knows nothing of where the figures go.
@@ -80,11 +80,11 @@ class Evaluation:
 
     @property
     def groups(self) -> list[str]:
-        """The product of each picture."""
+        """The product of each image."""
         return [self.split.product_ids[row] for row in self.rows]
 
     def table(self, taxonomy: Taxonomy) -> pa.Table:
-        """One row a picture: `records.PREDICTIONS`."""
+        """One row an image: `records.PREDICTIONS`."""
         rows = self.rows.tolist()
         return pa.table(
             {
@@ -139,19 +139,19 @@ def evaluate(
 
     Args:
         model: in evaluation mode.
-        split: where the pictures are.
+        split: where the images are.
         rows: which of them.
         beam: hypotheses of the search.
         length_normalization: of the search.
-        exact_nodes: pictures x nodes of the taxonomy that the exact search may cost; where it would cost more, a
-            sample of the products is searched exactly, each with all its pictures.
+        exact_nodes: images x nodes of the taxonomy that the exact search may cost; where it would cost more, a
+            sample of the products is searched exactly, each with all its images.
         resamples: of the bootstrap.
         seed: of the sample and of the bootstrap.
-        batch_size: pictures at once.
+        batch_size: images at once.
         device: where the model is.
         spread: like `map`, which it is by default: has others search some of the chunks.
         stored: the same model and split, for others that are not of this process.
-        ways: what the model is given of each picture.
+        ways: what the model is given of each image.
     """
     taxonomy, actual = model.taxonomy, split.paths[rows]
     groups = [split.product_ids[row] for row in rows]
@@ -165,7 +165,7 @@ def evaluate(
     starts = range(0, len(rows), CHUNK_BATCHES * batch_size)
     parts = [slice(start, start + CHUNK_BATCHES * batch_size) for start in starts]
     searched: list[Found] = []
-    with Progress(f"evaluate {split.name}", len(rows), "pictures") as progress, one_thread_each():
+    with Progress(f"evaluate {split.name}", len(rows), "images") as progress, one_thread_each():
         for found in spread(work, [Chunk(rows[part], actual[part], sample[part], titles[part]) for part in parts]):
             searched.append(found)
             progress.advance(len(found[ways[0]].answers.path))
@@ -230,7 +230,7 @@ def product_figures(
     """What can be said of the answers that products get, each from all its images.
 
     Returns:
-        ``micro_f1``, ``macro_f1``, ``ece``, ``n`` as of pictures; ``intervals`` of the first three;
+        ``micro_f1``, ``macro_f1``, ``ece``, ``n`` as of images; ``intervals`` of the first three;
         ``several_images``: share of the products that have more than one; ``disagree``: share of those whose images'
         own best paths are not all the product's, None where there is no such product.
     """
@@ -256,7 +256,7 @@ def evaluate_baseline(
     """The plain classifier's answers on the whole split; arguments as of `evaluate`."""
     answered, uncalibrated, right_log_p = [], [], []
     for rows in np.array_split(np.arange(len(split)), np.arange(batch_size, len(split), batch_size)):
-        logits = model.logits_of_cells(encode(model.encoder, split.pictures(rows, device))).float()
+        logits = model.logits_of_cells(encode(model.encoder, split.images(rows, device))).float()
         log_p = (logits / model.temperature).log_softmax(dim=1)
         answered.append(Best.of_paths(log_p))
         uncalibrated.append(Best.of_paths(logits.log_softmax(dim=1)))

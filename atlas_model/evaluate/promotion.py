@@ -1,20 +1,20 @@
 """Whether a new model may take the champion's place: whether it is surely not worse by more than a margin.
 
-Both answer the same pictures. A figure passes where the lower end of the 95 % interval of its difference (paired
-bootstrap over products, `intervals`) is not below minus the margin: a test of non-inferiority, so few pictures are no
+Both answer the same images. A figure passes where the lower end of the 95 % interval of its difference (paired
+bootstrap over products, `intervals`) is not below minus the margin: a test of non-inferiority, so few images are no
 excuse for a worse model, and an equally good one need not prove that it is better. The figures are the headline, micro
-F; the micro F of products, each answered from all its pictures; and the F of every category with enough pictures to
+F; the micro F of products, each answered from all its images; and the F of every category with enough images to
 tell. F rather than recall: a model that calls too much "Shirt" gains recall there, and its precision, which F has in
 it, is what tells.
 
-Both levels decide. A catalogue shows the answers of products, `atlas predict` those of pictures, and neither stands for
-the other: where good pictures outvote a bad one, a model may answer pictures worse and products as well as before.
-Categories are judged by pictures, of which there are more. Where each product has one picture, the levels are the same.
+Both levels decide. A catalogue shows the answers of products, `atlas predict` those of images, and neither stands for
+the other: where good images outvote a bad one, a model may answer images worse and products as well as before.
+Categories are judged by images, of which there are more. Where each product has one image, the levels are the same.
 
-All that is about pictures alone, which any model answers. Where one of the two reads titles, both must also hold with
-titles, as a catalogue that has them would use each: a model that reads none answers from the picture there too.
+All that is about images alone, which any model answers. Where one of the two reads titles, both must also hold with
+titles, as a catalogue that has them would use each: a model that reads none answers from the image there too.
 
-Where the two know different categories, only pictures count whose right answer both could have given.
+Where the two know different categories, only images count whose right answer both could have given.
 
 Knows nothing of models or files: answers in, a verdict with its reason out.
 """
@@ -34,10 +34,10 @@ WITH_TITLES = "micro F with titles"
 
 @dataclass(frozen=True)
 class Comparison:
-    """One figure of both models on the same pictures."""
+    """One figure of both models on the same images."""
 
     figure: str  # `HEADLINE`, `OF_PRODUCTS`, `WITH_TITLES`, or "F of <category>"
-    count: int  # of pictures that show it; of `OF_PRODUCTS`, of products
+    count: int  # of images that show it; of `OF_PRODUCTS`, of products
     champion: float
     challenger: float
     interval: Interval  # 95 % of what the challenger has more
@@ -51,7 +51,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ProductAnswers:
-    """What two models answered for the same products, each from all its pictures."""
+    """What two models answered for the same products, each from all its images."""
 
     actual: Sequence[str]  # the right category of each product
     champion: Sequence[str]
@@ -63,7 +63,7 @@ class Verdict:
     """Whether the challenger may take the place, and why."""
 
     comparisons: tuple[Comparison, ...]  # headline, products, titles, categories; none: there was nothing to compare
-    pictures: int  # that were compared
+    images: int  # that were compared
     left_out: int  # whose right answer one of the two does not know
 
     @property
@@ -75,15 +75,15 @@ class Verdict:
     def reason(self) -> str:
         """The verdict in one line."""
         if not self.comparisons:
-            return f"nothing to compare on: of {self.left_out} validation pictures none has a category that both know"
+            return f"nothing to compare on: of {self.left_out} validation images none has a category that both know"
         shown = [c for c in self.comparisons if c.passed == self.accepted]
         of_all = [c for c in self.comparisons if c.figure in (HEADLINE, OF_PRODUCTS, WITH_TITLES)]
         told = "; ".join(_told(c) for c in (of_all if self.accepted else shown))
         large = len(self.comparisons) - len(of_all)
         categories = f"; nor is the F of any of {large} large categories" * (self.accepted and large > 0)
-        left_out = f"; {self.left_out} pictures left out, of categories that one does not know" * bool(self.left_out)
+        left_out = f"; {self.left_out} images left out, of categories that one does not know" * bool(self.left_out)
         verdict = "not worse by more than the margin" if self.accepted else "may be worse by more than the margin"
-        return f"{verdict} on {self.pictures} validation pictures: {told}{categories}{left_out}"
+        return f"{verdict} on {self.images} validation images: {told}{categories}{left_out}"
 
 
 def judge(
@@ -104,17 +104,17 @@ def judge(
     """Compare what two models answered.
 
     Args:
-        actual: the right category of each picture.
+        actual: the right category of each image.
         champion: the answers of the model in place.
         challenger: those of the model that might take it.
-        products: of each picture; the pictures of one are drawn together.
+        products: of each image; the images of one are drawn together.
         of_products: the answers of products; they are not compared where there are none.
-        with_titles: the champion's answers and the challenger's where the pictures' titles are given as well; a model
-            that reads none answers from the picture. None: neither reads titles.
+        with_titles: the champion's answers and the challenger's where the images' titles are given as well; a model
+            that reads none answers from the image. None: neither reads titles.
         known: the categories that both models can answer.
-        margin: micro F that the challenger may be worse by, of pictures and of products.
+        margin: micro F that the challenger may be worse by, of images and of products.
         category_margin: likewise of the F of a large category.
-        large_category: compared pictures that make a category large.
+        large_category: compared images that make a category large.
         resamples: of the bootstrap.
         seed: likewise.
     """

@@ -1,9 +1,9 @@
-"""Searching pictures of a split in four ways: a chunk of them, whoever does it, from files alone if need be.
+"""Searching images of a split in four ways: a chunk of them, whoever does it, from files alone if need be.
 
-Every picture is encoded once and searched as in prediction; at temperature 1, for what calibration does; free of any
+Every image is encoded once and searched as in prediction; at temperature 1, for what calibration does; free of any
 mask, for what the taxonomy does; and exactly, for what the beam loses and how probable each node of the tree is.
 
-A chunk is whole batches, so that what a picture is searched together with, and with it the last digit of every figure,
+A chunk is whole batches, so that what an image is searched together with, and with it the last digit of every figure,
 does not depend on who does which. Knows nothing of figures.
 """
 
@@ -40,7 +40,7 @@ Arrays = TypeVar("Arrays", "Best", "Exact")
 
 @dataclass(frozen=True)
 class Best:
-    """The best path of each picture."""
+    """The best path of each image."""
 
     path: Int[np.ndarray, "n"]
     log_probability: Float[np.ndarray, "n"]
@@ -60,7 +60,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Exact:
-    """What only exact search can say of each picture."""
+    """What only exact search can say of each image."""
 
     path: Int[np.ndarray, "n"]
     right_log_probability: Float[np.ndarray, "n"]  # of the right path
@@ -83,12 +83,12 @@ class Exact:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Pictures of a split that the same one searches, and for which of them exactly as well."""
+    """Images of a split that the same one searches, and for which of them exactly as well."""
 
     rows: Int[np.ndarray, "n"]
     actual: Int[np.ndarray, "n"]  # indices of the right paths
     sample: Bool[np.ndarray, "n"]
-    titles: Sequence[str] = ()  # of the pictures, where they are read
+    titles: Sequence[str] = ()  # of the images, where they are read
 
     def at(self, rows: slice) -> "Chunk":
         """Some of them."""
@@ -97,7 +97,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Searches:
-    """How pictures are searched; the fields as of `evaluate`."""
+    """How images are searched; the fields as of `evaluate`."""
 
     beam: int
     length_normalization: float
@@ -107,7 +107,7 @@ class Searches:
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a process finds a model and its pictures that has neither."""
+    """Where a process finds a model and its images that has neither."""
 
     model: Path  # folder
     pixels: Path  # what `dataset.Split.pixels` maps
@@ -138,7 +138,7 @@ def search_stored(chunk: Chunk, *, stored: Stored, how: Searches) -> dict[Way, S
 def search(
     chunk: Chunk, *, model: Categorizer, pixels: UInt8[np.ndarray, "n c h w"], how: Searches, device: torch.device
 ) -> dict[Way, Searched]:
-    """Search the pictures of ``chunk`` in all ways of ``how``, a batch at a time; encoded once, whatever is given."""
+    """Search the images of ``chunk`` in all ways of ``how``, a batch at a time; encoded once, whatever is given."""
     found: dict[Way, list[Searched]] = {way: [] for way in how.ways}
     words = LabelWords(model.taxonomy.names) if {*how.ways} & {"stripped_title", "image_and_stripped_title"} else None
     for start in range(0, len(chunk.rows), how.batch_size):
@@ -171,7 +171,7 @@ def _searched(model: Categorizer, how: Searches, evidence: Evidence, uncalibrate
 
 
 def joined_searches(parts: Sequence[Searched]) -> Searched:
-    """Of pictures one after the other."""
+    """Of images one after the other."""
     free, exact = ([found for part in parts if (found := getattr(part, name))] for name in ("free", "exact"))
     return Searched(
         joined([part.answers for part in parts]),

@@ -1,11 +1,11 @@
-"""Any number of pictures to one Parquet file of answers: in bounded memory, and on from where it was interrupted.
+"""Any number of images to one Parquet file of answers: in bounded memory, and on from where it was interrupted.
 
-Threads read and decode batches of pictures ahead of the model, so that neither waits for the other. Answers are kept
-as parts beside the output, whole batches each, named by the pictures that they are about; at the end the parts become
-the output. Whatever ends the work, it goes on after the last part, unless the pictures or the model have changed.
+Threads read and decode batches of images ahead of the model, so that neither waits for the other. Answers are kept
+as parts beside the output, whole batches each, named by the images that they are about; at the end the parts become
+the output. Whatever ends the work, it goes on after the last part, unless the images or the model have changed.
 
-In memory are the answers of a part, and as many batches of pictures as there are threads, and two more; decoded is
-one picture per thread.
+In memory are the answers of a part, and as many batches of images as there are threads, and two more; decoded is
+one image per thread.
 
 Knows nothing of models (a function answers), nor of the command line.
 """
@@ -30,17 +30,17 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from atlas_model.core.errors import AtlasError, PictureError
+from atlas_model.core.errors import AtlasError, ImageError
 from atlas_model.core.files import locked, replacing
 from atlas_model.core.progress import Progress, say
-from atlas_model.data.image_sources import Picture, PictureSource
+from atlas_model.data.image_sources import ImageSource, SourceImage
 from atlas_model.data.images import decode
 from atlas_model.data.schemas import COMPRESSION, PREDICTED, PREDICTED_WITH_BAND, ROW_GROUP, write_table
 from atlas_model.inference.batch_products import DISTRIBUTIONS, ProductOutput, distribution_rows, write_products
 from atlas_model.inference.predictor import Prediction
 from atlas_model.taxonomy.tree import SEPARATOR
 
-PART_PICTURES = 8192  # a part ends with the batch that fills it,
+PART_IMAGES = 8192  # a part ends with the batch that fills it,
 PART_S = 10.0  # or that comes so long after the last one: what an interruption costs;
 PART_NODES = 4_000_000  # or, where products are asked for, with so many numbers of distributions (8 bytes each)
 
@@ -53,21 +53,21 @@ Answer = Callable[..., Sequence[Sequence[Prediction]]]  # of pixels (b c h w), a
 class Report:
     """What the output says, and what this run did for it."""
 
-    statuses: Counter[str]  # of all pictures
-    pictures: int  # of this run
+    statuses: Counter[str]  # of all images
+    images: int  # of this run
     seconds: float
     model_seconds: float  # of those, in which the model was at work
     products: Counter[str] = field(default_factory=Counter)  # statuses of all products, where they were asked for
 
     @property
     def unreadable(self) -> int:
-        """Pictures that could not be read."""
+        """Images that could not be read."""
         return self.statuses.total() - self.statuses["ok"] - self.statuses["not_sure"]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a picture cannot be read."""
+    """Why an image cannot be read."""
 
     status: str
     reason: str
@@ -75,9 +75,9 @@ class Fault:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures that the model gets together; at least one."""
+    """Images that the model gets together; at least one."""
 
-    pictures: Sequence[Picture]
+    images: Sequence[SourceImage]
     found: list[Pixels | Fault]
 
     def pixels(self) -> list[Pixels]:
@@ -86,27 +86,27 @@ class Batch:
 
     def titles(self) -> list[str | None]:
         """Of those that could be read."""
-        pairs = zip(self.pictures, self.found, strict=True)
-        return [picture.title for picture, found in pairs if not isinstance(found, Fault)]
+        pairs = zip(self.images, self.found, strict=True)
+        return [image.title for image, found in pairs if not isinstance(found, Fault)]
 
     def rows(self, answers: Sequence[Sequence[Prediction]]) -> list[dict[str, Any]]:
         """Rows of `records.PREDICTED`, given what the model makes of `pixels`."""
         rows, waiting = [], iter(answers)
-        for picture, found in zip(self.pictures, self.found, strict=True):
+        for image, found in zip(self.images, self.found, strict=True):
             if isinstance(found, Fault):
-                rows.append(_row(picture.name, 1, (), status=found.status, reason=found.reason))
+                rows.append(_row(image.name, 1, (), status=found.status, reason=found.reason))
             else:
-                rows += [_answered(picture.name, rank, answer) for rank, answer in enumerate(next(waiting), start=1)]
+                rows += [_answered(image.name, rank, answer) for rank, answer in enumerate(next(waiting), start=1)]
         return rows
 
     def distribution_rows(self, log_p: Float[np.ndarray, "b nodes"] | None) -> list[dict[str, Any]]:
         """Rows of `batch_products.DISTRIBUTIONS`, given what the model makes of `pixels`."""
         readable = [not isinstance(found, Fault) for found in self.found]
-        return distribution_rows([picture.product_id for picture in self.pictures], readable, log_p)
+        return distribution_rows([image.product_id for image in self.images], readable, log_p)
 
 
 def predict_all(
-    source: PictureSource,
+    source: ImageSource,
     output: Path,
     *,
     prepare: Prepare,
@@ -118,20 +118,20 @@ def predict_all(
     products: ProductOutput | None = None,
     bands: bool = False,
 ) -> Report:
-    """Write what the model makes of each picture to ``output`` (`records.PREDICTED`), in the order of the pictures.
+    """Write what the model makes of each image to ``output`` (`records.PREDICTED`), in the order of the images.
 
     Args:
-        source: of the pictures; one that cannot be read has a row that says why.
+        source: of the images; one that cannot be read has a row that says why.
         output: appears whole, at the end. Until then there is ``<output>.parts``.
-        prepare: a decoded picture to what the model takes; called in threads.
-        answer: prepared pictures to the model's answers, best first; where the source has titles, it is called with
-            ``titles``, those of the pictures, as well.
+        prepare: a decoded image to what the model takes; called in threads.
+        answer: prepared images to the model's answers, best first; where the source has titles, it is called with
+            ``titles``, those of the images, as well.
         model_key: changes with whatever changes answers, such as the model's weights.
-        batch_size: pictures per batch; fewer reach the model if some cannot be read.
+        batch_size: images per batch; fewer reach the model if some cannot be read.
         threads: that read and decode; by default one per processor.
-        side: px of the square that ``prepare`` makes of a picture, as of `images.decode`: large ones take less memory.
-        products: the answers of products as well, each from all its pictures; then this answers pictures, too. The
-            source must say whose picture each is.
+        side: px of the square that ``prepare`` makes of an image, as of `images.decode`: large ones take less memory.
+        products: the answers of products as well, each from all its images; then this answers images, too. The
+            source must say whose image each is.
         bands: whether the output has a column more, `records.BAND`.
 
     Raises:
@@ -146,9 +146,9 @@ def predict_all(
         parts = Parts(folder, _key(*what, *kept), schema)
         first = parts.done
         if first:
-            say(f"predict: {first} pictures were done before")
+            say(f"predict: {first} images were done before")
         ahead = _read_ahead(source.start_at(first), partial(_read, prepare=prepare, side=side), batch_size, threads)
-        with Progress("predict", source.count, "pictures") as progress, closing(ahead) as batches:
+        with Progress("predict", source.count, "images") as progress, closing(ahead) as batches:
             progress.advance(first)
             for batch in batches:
                 pixels, asked_at = batch.pixels(), time.perf_counter()
@@ -156,13 +156,11 @@ def predict_all(
                 answers, log_p = _answers(pixels, titles, answer, products)
                 model_seconds += time.perf_counter() - asked_at
                 distributions = [] if products is None else batch.distribution_rows(log_p)
-                parts.add(len(batch.pictures), batch.rows(answers), distributions)
-                progress.advance(len(batch.pictures))
+                parts.add(len(batch.images), batch.rows(answers), distributions)
+                progress.advance(len(batch.images))
         if parts.done != source.count:
-            shutil.rmtree(folder)  # of other pictures than the key speaks of: not to go on from
-            raise AtlasError(
-                f"expected {source.count} pictures, got {parts.done}: they changed meanwhile. Run it again"
-            )
+            shutil.rmtree(folder)  # of other images than the key speaks of: not to go on from
+            raise AtlasError(f"expected {source.count} images, got {parts.done}: they changed meanwhile. Run it again")
         statuses = parts.join(output)
         of_products = Counter[str]() if products is None else write_products(parts.distributions(), products, folder)
         shutil.rmtree(folder)
@@ -170,7 +168,7 @@ def predict_all(
 
 
 class Parts:
-    """Answers on disk, ``<first picture>-<first picture of the next part>.parquet``.
+    """Answers on disk, ``<first image>-<first image of the next part>.parquet``.
 
     Where products are asked for, a file of the same name below ``distributions`` has what these are made of. It is
     written first, so that there is one for each part.
@@ -192,18 +190,18 @@ class Parts:
         self._nodes = 0  # in these
         self._written_at = time.monotonic()
 
-    def add(self, pictures: int, rows: list[dict[str, Any]], distributions: list[dict[str, Any]]) -> None:
-        """Rows about the next ``pictures``; ``distributions`` as of `batch_products`, none without products."""
+    def add(self, images: int, rows: list[dict[str, Any]], distributions: list[dict[str, Any]]) -> None:
+        """Rows about the next ``images``; ``distributions`` as of `batch_products`, none without products."""
         self._rows += rows
         self._distributions += distributions
         self._nodes += sum(len(row["node"]) for row in distributions if row["node"] is not None)
-        self.done += pictures
-        full = self.done - self._first >= PART_PICTURES or self._nodes >= PART_NODES
+        self.done += images
+        full = self.done - self._first >= PART_IMAGES or self._nodes >= PART_NODES
         if full or time.monotonic() - self._written_at >= PART_S:
             self._write()
 
     def join(self, output: Path) -> Counter[str]:
-        """Make them one file, the same whatever the parts were; the pictures of each status."""
+        """Make them one file, the same whatever the parts were; the images of each status."""
         if self._rows:
             self._write()
         statuses: Counter[str] = Counter()
@@ -217,7 +215,7 @@ class Parts:
         return statuses
 
     def distributions(self) -> list[Path]:
-        """The files that products are made of, in the order of the pictures."""
+        """The files that products are made of, in the order of the images."""
         return [self._distribution(path) for path in self._paths()]
 
     def _write(self) -> None:
@@ -258,13 +256,13 @@ def _regrouped(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def _read_ahead(
-    pictures: Iterator[Picture], read: Callable[[Sequence[Picture]], Batch], batch_size: int, threads: int | None
+    images: Iterator[SourceImage], read: Callable[[Sequence[SourceImage]], Batch], batch_size: int, threads: int | None
 ) -> Generator[Batch, None, None]:
     threads = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Batch]] = deque()
         try:
-            while batch := list(islice(pictures, batch_size)):
+            while batch := list(islice(images, batch_size)):
                 waiting.append(pool.submit(read, batch))
                 if len(waiting) > threads + 1:
                     yield waiting.popleft().result()
@@ -274,14 +272,14 @@ def _read_ahead(
             pool.shutdown(cancel_futures=True)
 
 
-def _read(pictures: Sequence[Picture], prepare: Prepare, side: int | None) -> Batch:
-    return Batch(pictures, [_pixels(picture, prepare, side) for picture in pictures])
+def _read(images: Sequence[SourceImage], prepare: Prepare, side: int | None) -> Batch:
+    return Batch(images, [_pixels(image, prepare, side) for image in images])
 
 
-def _pixels(picture: Picture, prepare: Prepare, side: int | None) -> Pixels | Fault:
+def _pixels(image: SourceImage, prepare: Prepare, side: int | None) -> Pixels | Fault:
     try:
-        return prepare(decode(picture.read(), side=side))
-    except PictureError as error:
+        return prepare(decode(image.read(), side=side))
+    except ImageError as error:
         return Fault(error.status, str(error))
     except OSError as error:
         return Fault("unreadable", str(error.strerror))
@@ -303,7 +301,7 @@ def _answered(name: str, rank: int, answer: Prediction) -> dict[str, Any]:
 
 
 def _row(name: str, rank: int, path: Sequence[str], **others: Any) -> dict[str, Any]:
-    return {"picture": name, "rank": rank, "path": path, **others}
+    return {"image": name, "rank": rank, "path": path, **others}
 
 
 def _key(*what: str) -> str:

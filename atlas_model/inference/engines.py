@@ -1,16 +1,16 @@
 """Engines: what runs a trained encoder when nothing is left to learn, faster than the module that was trained.
 
 `torch` folds each batch norm into the convolution before it and keeps the weights in the layout (channels last) of
-the pictures; the normalisation of the input stays a step of its own, because it takes less than a hundredth of the
-time and the zeros that pad the first convolution are those of normalised pictures. `onnxruntime` and `openvino` run
+the images; the normalisation of the input stays a step of its own, because it takes less than a hundredth of the
+time and the zeros that pad the first convolution are those of normalised images. `onnxruntime` and `openvino` run
 the same graph, exported once and kept as a file named by all that it is made of. `auto` is the fastest that is
 installed, found by running each for a moment, and remembered for this machine, model and versions; an encoder of
 fewer than `FEW_PARAMETERS` runs in torch unmeasured, because importing another engine takes longer than it saves.
 What was kept and cannot be read is made anew.
 
-These take pictures of bytes and give single-precision cells, equal to torch's within rounding. `onnxruntime-int8`
+These take images of bytes and give single-precision cells, equal to torch's within rounding. `onnxruntime-int8`
 computes with 8 bits: several times as fast where the CPU has instructions for it, and not the same, so only who names
-it gets it. It reads the ranges of its numbers from the first `CALIBRATION` pictures that come, once per encoder.
+it gets it. It reads the ranges of its numbers from the first `CALIBRATION` images that come, once per encoder.
 
 A GPU has one engine: torch, compiled, in bfloat16.
 
@@ -44,7 +44,7 @@ from atlas_model.encoders import encoder as encoder_module
 from atlas_model.encoders.encoder import Encoder, folded
 from atlas_model.inference import export as export_module
 from atlas_model.inference import quantization as quantization_module
-from atlas_model.inference.export import PICTURES, export_encoder
+from atlas_model.inference.export import IMAGES, export_encoder
 from atlas_model.inference.quantization import quantize
 from atlas_model.model.categorizer import Model
 
@@ -55,9 +55,9 @@ Made = TypeVar("Made")
 
 EXACT = ("onnxruntime", "openvino")  # what `auto` measures beside torch
 EXTRA_OF = {"onnxruntime": "onnx", "onnxruntime-int8": "onnx", "openvino": "openvino"}  # what has to be installed
-CALIBRATION = 64  # pictures, or half as many where a batch has no more
+CALIBRATION = 64  # images, or half as many where a batch has no more
 FEW_PARAMETERS = 2_000_000
-MEASURED = 4  # pictures at once in a measurement: engines rank as with many, in a fraction of the time
+MEASURED = 4  # images at once in a measurement: engines rank as with many, in a fraction of the time
 ROUNDS = 3  # runs of each engine that are measured, after one that warms it up; the best counts
 ENOUGH_S = 4.0  # after which no further round begins
 
@@ -69,7 +69,7 @@ def accelerate(model: Model, name: EngineName, *, pixels: Pixels, cache: Path | 
     Args:
         model: in evaluation mode, on the device that it will run on.
         name: of the engine, or "auto".
-        pixels: channels, height and width of the pictures; how many come at once is free.
+        pixels: channels, height and width of the images; how many come at once is free.
         cache: folder for exported graphs and measurements; None forgets them, which 8 bits cannot do.
 
     Returns:
@@ -102,9 +102,9 @@ class _OnGpu(nn.Module):
         self.channels = encoder.channels
         self._run = torch.compile(folded(encoder))
 
-    def forward(self, pictures: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
-        with torch.autocast(pictures.device.type, torch.bfloat16):
-            cells: Tensor = self._run(pictures)
+    def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            cells: Tensor = self._run(images)
         return cells.float()
 
 
@@ -122,13 +122,13 @@ class _OnnxRuntime(nn.Module):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
-    def forward(self, pictures: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
-        (cells,) = self._session.run(None, {PICTURES: pictures.numpy()})
+    def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
+        (cells,) = self._session.run(None, {IMAGES: images.numpy()})
         return torch.from_numpy(cells)
 
 
 class _EightBit(nn.Module):
-    """The exported encoder in ONNX Runtime with 8-bit weights and activations, made when the first pictures come."""
+    """The exported encoder in ONNX Runtime with 8-bit weights and activations, made when the first images come."""
 
     def __init__(self, trained: "_Trained") -> None:
         super().__init__()
@@ -136,25 +136,25 @@ class _EightBit(nn.Module):
         self._trained = trained
         self._run: _OnnxRuntime | None = None
 
-    def forward(self, pictures: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
+    def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
         if self._run is None:
             self._run = _kept(
                 self._trained.rounded_file,
-                make=lambda file: self._round(file, pictures),
+                make=lambda file: self._round(file, images),
                 read=lambda file: _OnnxRuntime(file, self.channels),
             )
-        cells: Tensor = self._run(pictures)
+        cells: Tensor = self._run(images)
         return cells
 
-    def _round(self, target: Path, pictures: UInt8[Tensor, "b c h w"]) -> None:
-        if len(pictures) < CALIBRATION // 2:
+    def _round(self, target: Path, images: UInt8[Tensor, "b c h w"]) -> None:
+        if len(images) < CALIBRATION // 2:
             raise InputError(
-                f"engine onnxruntime-int8: expected at least {CALIBRATION // 2} pictures at once to read the "
-                f"ranges of its numbers from, once; got {len(pictures)}. Give it more, or name the engine "
+                f"engine onnxruntime-int8: expected at least {CALIBRATION // 2} images at once to read the "
+                f"ranges of its numbers from, once; got {len(images)}. Give it more, or name the engine "
                 "onnxruntime."
             )
         say("engines: rounds the encoder to 8 bits, once")
-        self._trained.graph(lambda file: quantize(file, target, pictures[:CALIBRATION].numpy(), name=PICTURES))
+        self._trained.graph(lambda file: quantize(file, target, images[:CALIBRATION].numpy(), name=IMAGES))
 
 
 class _OpenVino(nn.Module):
@@ -172,8 +172,8 @@ class _OpenVino(nn.Module):
         }
         self._compiled = openvino.Core().compile_model(str(file), "CPU", settings)
 
-    def forward(self, pictures: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
-        return torch.from_numpy(self._compiled(pictures.numpy())[0])
+    def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
+        return torch.from_numpy(self._compiled(images.numpy())[0])
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def _fastest(trained: _Trained) -> str:
     def measure(file: Path) -> None:
         runners = {engine: _runner(engine, trained) for engine in engines}
         found = _milliseconds(runners, torch.zeros(MEASURED, *trained.pixels, dtype=torch.uint8))
-        say("engines: " + ", ".join(f"{engine} {each:.1f} ms" for engine, each in found.items()) + " a picture")
+        say("engines: " + ", ".join(f"{engine} {each:.1f} ms" for engine, each in found.items()) + " an image")
         write_json(file, found)
 
     def fastest(file: Path) -> str:
@@ -249,8 +249,8 @@ def _fastest(trained: _Trained) -> str:
     return _kept(file, make=measure, read=fastest)
 
 
-def _milliseconds(runners: dict[str, nn.Module], pictures: UInt8[Tensor, "b c h w"]) -> dict[str, float]:
-    """A picture, in the best of a few runs; the engines take turns, so that a busy moment hits all of them."""
+def _milliseconds(runners: dict[str, nn.Module], images: UInt8[Tensor, "b c h w"]) -> dict[str, float]:
+    """An image, in the best of a few runs; the engines take turns, so that a busy moment hits all of them."""
     seconds: dict[str, list[float]] = {engine: [] for engine in runners}
     began = perf_counter()
     for round_ in range(1 + ROUNDS):
@@ -258,9 +258,9 @@ def _milliseconds(runners: dict[str, nn.Module], pictures: UInt8[Tensor, "b c h 
             break
         for engine, run in runners.items():
             started = perf_counter()
-            run(pictures)
+            run(images)
             seconds[engine].append(perf_counter() - started)
-    return {engine: 1000 * min(found[1:]) / len(pictures) for engine, found in seconds.items()}
+    return {engine: 1000 * min(found[1:]) / len(images) for engine, found in seconds.items()}
 
 
 def _kept(file: Path, *, make: Callable[[Path], None], read: Callable[[Path], Made]) -> Made:

@@ -1,9 +1,9 @@
 """Trained models as graphs that run without torch or any of our code: ONNX, or OpenVINO's own format.
 
-A model becomes three graphs and a description. `encoder`: pictures to cells. `decoder_start`: cells to the first
-state. `decoder_step`: state and last tokens to the next state, logits and attention. Any number of pictures fits, and
-any number of hypotheses a picture; the search, which is a loop over steps, stays with who runs them, and the
-description has what it needs: tokens, paths, how probabilities are normalised, how pictures are prepared.
+A model becomes three graphs and a description. `encoder`: images to cells. `decoder_start`: cells to the first
+state. `decoder_step`: state and last tokens to the next state, logits and attention. Any number of images fits, and
+any number of hypotheses an image; the search, which is a loop over steps, stays with who runs them, and the
+description has what it needs: tokens, paths, how probabilities are normalised, how images are prepared.
 
 Knows nothing of what runs the graphs.
 """
@@ -29,7 +29,7 @@ Format = Literal["onnx", "openvino"]
 
 FORMAT = 1  # of the description; raise it when a reader of an older one would go wrong
 DESCRIPTION = "export.json"
-PICTURES, CELLS = "pictures", "cells"  # what the encoder's graph takes and gives
+IMAGES, CELLS = "images", "cells"  # what the encoder's graph takes and gives
 
 
 def export(model: Categorizer, preprocessing: Preprocessing, folder: Path, *, form: Format) -> None:
@@ -37,7 +37,7 @@ def export(model: Categorizer, preprocessing: Preprocessing, folder: Path, *, fo
 
     Args:
         model: in evaluation mode, on the CPU.
-        preprocessing: of its pictures.
+        preprocessing: of its images.
         folder: replaced if it is there.
         form: "onnx", or "openvino" (an .xml and a .bin file a graph).
 
@@ -46,10 +46,10 @@ def export(model: Categorizer, preprocessing: Preprocessing, folder: Path, *, fo
     """
     require(form, f"export to {form}")
     size = preprocessing.size
-    pictures = torch.zeros(2, model.architecture.in_channels, size, size, dtype=torch.uint8)
+    images = torch.zeros(2, model.architecture.in_channels, size, size, dtype=torch.uint8)
     graphs = {}
     with replacing_folder(folder) as temporary:
-        for name, module, inputs, outputs in _parts(model, pictures):
+        for name, module, inputs, outputs in _parts(model, images):
             file = temporary / f"{name}.onnx"
             _write_graph(module, file, inputs=inputs, outputs=outputs)
             if form == "openvino":
@@ -59,14 +59,14 @@ def export(model: Categorizer, preprocessing: Preprocessing, folder: Path, *, fo
 
 
 def export_encoder(encoder: Encoder, file: Path, *, pixels: tuple[int, int, int]) -> None:
-    """Write ``encoder`` as an ONNX graph from pictures of bytes, any number at once, to cells.
+    """Write ``encoder`` as an ONNX graph from images of bytes, any number at once, to cells.
 
     Args:
         encoder: in evaluation mode, on the CPU.
         file: to write.
-        pixels: channels, height and width of the pictures.
+        pixels: channels, height and width of the images.
     """
-    _write_graph(encoder, file, inputs={PICTURES: torch.zeros(2, *pixels, dtype=torch.uint8)}, outputs=[CELLS])
+    _write_graph(encoder, file, inputs={IMAGES: torch.zeros(2, *pixels, dtype=torch.uint8)}, outputs=[CELLS])
 
 
 class _Start(nn.Module):
@@ -103,17 +103,17 @@ class _Step(nn.Module):
         )
 
 
-def _parts(model: Categorizer, pictures: Tensor) -> list[tuple[str, nn.Module, dict[str, Tensor], list[str]]]:
+def _parts(model: Categorizer, images: Tensor) -> list[tuple[str, nn.Module, dict[str, Tensor], list[str]]]:
     """Name of each graph, what computes it, examples of its inputs by name, names of its outputs."""
     start, hypotheses = _Start(model.decoder), 3
     with torch.no_grad():
-        cells = model.encoder(pictures)
+        cells = model.encoder(images)
         projected, hidden, cell = start(cells)
     state = {"hidden": hidden.repeat(1, hypotheses, 1), "cell": cell.repeat(1, hypotheses, 1)}
-    tokens = torch.full((len(pictures), hypotheses), START)
+    tokens = torch.full((len(images), hypotheses), START)
     step_inputs = {CELLS: cells, "projected": projected, **state, "tokens": tokens}
     parts: list[tuple[str, nn.Module, dict[str, Tensor], list[str]]] = [
-        ("encoder", model.encoder, {PICTURES: pictures}, [CELLS]),
+        ("encoder", model.encoder, {IMAGES: images}, [CELLS]),
         ("decoder_start", start, {CELLS: cells}, ["projected", *state]),
         ("decoder_step", _Step(model.decoder), step_inputs, ["next_hidden", "next_cell", "logits", "attention"]),
     ]
@@ -153,7 +153,7 @@ def _write_graph(module: nn.Module, file: Path, *, inputs: dict[str, Tensor], ou
         replacing(file) as temporary,
         warnings.catch_warnings(),
         torch.enable_grad(),
-    ):  # no_grad has loops over pictures
+    ):  # no_grad has loops over images
         warnings.simplefilter("ignore")  # of what torch's exporter finds in torch
         torch.onnx.export(
             module,

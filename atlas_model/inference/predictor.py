@@ -1,6 +1,6 @@
-"""Pictures to category paths with a model folder: what the command line and a service are made of.
+"""Images to category paths with a model folder: what the command line and a service are made of.
 
-Knows nothing of where pictures come from or where answers go.
+Knows nothing of where images come from or where answers go.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ from atlas_model.taxonomy.tree import SEPARATOR, START, CategoryPath, Taxonomy
 if TYPE_CHECKING:
     from atlas_model.inference.engines import EngineName
 
-BATCH = 64  # pictures at once, so that a folder of any size fits
+BATCH = 64  # images at once, so that a folder of any size fits
 
 
 # What may be done with an answer, where an accuracy was asked for: accept, a whole path that is promised; review, a
@@ -64,7 +64,7 @@ class ProductPrediction:
 
 @dataclass(frozen=True)
 class _Asked:
-    """Pictures, titles, or both, that are answered together."""
+    """Images, titles, or both, that are answered together."""
 
     given: Given
     rows: Int[np.ndarray, "n"]  # where they stand among all
@@ -84,7 +84,7 @@ class Predictor:
 
     @property
     def side(self) -> int:
-        """Of the square that it makes of a picture, px."""
+        """Of the square that it makes of an image, px."""
         return self._preprocessing.size
 
     @property
@@ -110,7 +110,7 @@ class Predictor:
 
     def accelerate(self, engine: "EngineName", cache: Path | None) -> str:
         """Answer with ``engine`` from now on; see `engines.accelerate`."""
-        from atlas_model.inference.engines import accelerate  # for a few pictures it is not worth its import
+        from atlas_model.inference.engines import accelerate  # for a few images it is not worth its import
 
         channels = 3 if self._preprocessing.mode == "RGB" else 1
         pixels = (channels, self._preprocessing.size, self._preprocessing.size)
@@ -118,31 +118,31 @@ class Predictor:
 
     def predict(
         self,
-        pictures: Sequence[Image.Image],
+        images: Sequence[Image.Image],
         beam: int = 5,
         top: int = 1,
         min_confidence: Sureness | SurenessOf | None = None,
         titles: Sequence[str | None] | None = None,
     ) -> list[list[Prediction]]:
-        """The answers of each picture (as `images.decode` gives it), best first; arguments as of `answer`."""
+        """The answers of each image (as `images.decode` gives it), best first; arguments as of `answer`."""
         found = []
-        for start in range(0, len(pictures), BATCH):
+        for start in range(0, len(images), BATCH):
             batch = slice(start, start + BATCH)
-            pixels = np.stack([self.prepare(picture) for picture in pictures[batch]])
+            pixels = np.stack([self.prepare(image) for image in images[batch]])
             found += self.answer(pixels, beam, top, min_confidence, titles[batch] if titles else None)
         return found
 
     def read(self, data: bytes) -> Image.Image:
-        """The picture in ``data``, small: what `predict` and `prepare` make of it is what they make of the whole.
+        """The image in ``data``, small: what `predict` and `prepare` make of it is what they make of the whole.
 
         Raises:
-            PictureError: it cannot be decoded.
+            ImageError: it cannot be decoded.
         """
         return self._preprocessing.read(data)
 
-    def prepare(self, picture: Image.Image) -> UInt8[np.ndarray, "c h w"]:
-        """What the model sees of ``picture``. Any thread may ask."""
-        return to_array(self._preprocessing.apply(picture))
+    def prepare(self, image: Image.Image) -> UInt8[np.ndarray, "c h w"]:
+        """What the model sees of ``image``. Any thread may ask."""
+        return to_array(self._preprocessing.apply(image))
 
     def answer(
         self,
@@ -152,17 +152,17 @@ class Predictor:
         min_confidence: Sureness | SurenessOf | None = None,
         titles: Sequence[str | None] | None = None,
     ) -> list[list[Prediction]]:
-        """The answers of prepared pictures, all at once.
+        """The answers of prepared images, all at once.
 
         Args:
-            pixels: of at least one picture; None: answers are about titles alone.
+            pixels: of at least one image; None: answers are about titles alone.
             beam: width of the search.
             top: so many of the most probable paths, best first; all, where there are fewer.
             min_confidence: one answer instead: the names down to the deepest level that is at least so probable
                 (`calibration.deepest_confident`), or as `risk_control.Thresholds` say, and then with its band. This
                 asks for every node of the taxonomy, so it takes the longer the larger that is, but no more memory
                 (`exact_search` splits its work). As `SurenessOf`, it may depend on what an answer is made of.
-            titles: of the pictures' products, where the model reads them; a picture whose title is None, or has no
+            titles: of the images' products, where the model reads them; an image whose title is None, or has no
                 word, is answered from the image alone.
 
         Raises:
@@ -186,7 +186,7 @@ class Predictor:
     def distribution(
         self, pixels: UInt8[np.ndarray, "b c h w"], titles: Sequence[str | None] | None = None
     ) -> Float[np.ndarray, "b nodes"]:
-        """Log p of every node of the taxonomy's trie for prepared pictures: what a `products.Pool` takes."""
+        """Log p of every node of the taxonomy's trie for prepared images: what a `products.Pool` takes."""
         found = np.empty((len(pixels), self.nodes), dtype=np.float32)
         with torch.inference_mode():
             for asked in self._asked(pixels, titles):
@@ -206,17 +206,17 @@ class Predictor:
             found = list(self._sure(torch.from_numpy(log_p[None]), min_confidence))
         return ProductPrediction(found, pool.images, pool.disagree)
 
-    def attention_overlay(self, picture: Image.Image, answer: Prediction) -> Image.Image:
+    def attention_overlay(self, image: Image.Image, answer: Prediction) -> Image.Image:
         """A strip that shows where on the image the model looked for each level of its ``answer``, and no further."""
         from atlas_model.viz.attention import overlay  # matplotlib is slow to import
 
-        pixels = torch.from_numpy(np.stack([self.prepare(picture)])).to(self.device)
+        pixels = torch.from_numpy(np.stack([self.prepare(image)])).to(self.device)
         before = [START, *map(self._model.taxonomy.tokens.index, answer.path)]
         with torch.inference_mode():
             _, attention = self._model.decoder(self._model.encoder(pixels), torch.tensor([before], device=self.device))
         probability = "" if answer.probability is None else f"   ({answer.probability:.0%})"
         heading = (SEPARATOR.join(answer.path) or "not sure") + probability
-        return overlay(self._preprocessing.apply(picture), answer.path, attention[0].cpu().numpy(), title=heading)
+        return overlay(self._preprocessing.apply(image), answer.path, attention[0].cpu().numpy(), title=heading)
 
     def _asked(
         self, pixels: UInt8[np.ndarray, "b c h w"] | None, titles: Sequence[str | None] | None

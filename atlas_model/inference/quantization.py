@@ -1,6 +1,6 @@
 """8-bit graphs: weights and activations rounded after training, by ONNX Runtime's own tool.
 
-Knows nothing of models: graph and pictures in, graph out.
+Knows nothing of models: graph and images in, graph out.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from jaxtyping import UInt8
 
 from atlas_model.core.files import replacing
 
-AT_ONCE = 8  # pictures: more take more memory
+AT_ONCE = 8  # images: more take more memory
 
 
-def quantize(graph: Path, file: Path, pictures: UInt8[np.ndarray, "n c h w"], *, name: str) -> None:
+def quantize(graph: Path, file: Path, images: UInt8[np.ndarray, "n c h w"], *, name: str) -> None:
     """Write the ONNX ``graph`` with 8-bit weights (a scale a channel) and activations to ``file``.
 
     Args:
         graph: in single precision.
         file: to write.
-        pictures: whose smallest and largest activations become the ranges.
+        images: whose smallest and largest activations become the ranges.
         name: of the graph's input.
     """
     from onnxruntime import quantization
@@ -29,7 +29,7 @@ def quantize(graph: Path, file: Path, pictures: UInt8[np.ndarray, "n c h w"], *,
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # untyped
         def __init__(self) -> None:
-            self._parts: Iterator[np.ndarray] = iter(np.split(pictures, range(AT_ONCE, len(pictures), AT_ONCE)))
+            self._parts: Iterator[np.ndarray] = iter(np.split(images, range(AT_ONCE, len(images), AT_ONCE)))
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             part = next(self._parts, None)

@@ -1,8 +1,8 @@
 """How far the headline figures can be trusted: bootstrap intervals (Efron 1979), of differences too.
 
-Products are drawn with replacement, each with all its pictures, because the pictures of one product are no
+Products are drawn with replacement, each with all its images, because the images of one product are no
 independent witnesses; an interval runs from the 2.5th to the 97.5th percentile of what the figures come to. Two
-models on the same pictures are compared on the same draws, so that what is hard for both cancels out. The calibration
+models on the same images are compared on the same draws, so that what is hard for both cancels out. The calibration
 error is a sum of absolute values, so chance only adds to it: its draws lie higher than the figure itself, and the upper
 end of its interval is the one to go by.
 
@@ -86,7 +86,7 @@ def intervals(answers: Answers, groups: Sequence[str], *, resamples: int, seed: 
 def differences(
     one: Answers, other: Answers, groups: Sequence[str], *, resamples: int, seed: int
 ) -> dict[str, dict[str, float | Interval]]:
-    """How much more ``one`` has than ``other`` on the same pictures: of each headline ``value`` and ``interval``."""
+    """How much more ``one`` has than ``other`` on the same images: of each headline ``value`` and ``interval``."""
     drawn = [one.headlines(weight) - other.headlines(weight) for weight in draws(groups, resamples, seed)]
     once = np.ones(len(groups), dtype=np.int64)
     values = one.headlines(once) - other.headlines(once)

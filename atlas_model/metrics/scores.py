@@ -1,6 +1,6 @@
 """Figures of merit of predicted category paths.
 
-Every picture has one path and gets one, so the micro-averaged F score is the share of exact paths. Knows nothing
+Every image has one path and gets one, so the micro-averaged F score is the share of exact paths. Knows nothing
 of models or splits: indices of paths in, plain numbers out.
 """
 
@@ -17,7 +17,7 @@ HIERARCHICAL = ("hierarchical_precision", "hierarchical_recall", "hierarchical_f
 
 
 def path_scores(actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy) -> dict[str, Any]:
-    """Headline figures; each None where there is no picture.
+    """Headline figures; each None where there is no image.
 
     Returns:
         ``micro_f1`` (= share of exact paths), ``macro_f1`` (mean over the categories that occur in ``actual``),
@@ -47,7 +47,7 @@ def hierarchical_scores(
     """Precision, recall and F over levels: an answer that is wrong only at the end counts for what was right before.
 
     A category stands for the set of itself and its ancestors, the root (which all share) left out. With P_i the
-    predicted set of picture i and A_i the right one, precision is sum_i |P_i & A_i| / sum_i |P_i|, recall
+    predicted set of image i and A_i the right one, precision is sum_i |P_i & A_i| / sum_i |P_i|, recall
     sum_i |P_i & A_i| / sum_i |A_i|, F their harmonic mean. These are hP, hR and hF of Kiritchenko et al. 2006
     ("Learning and Evaluation in the Presence of Class Hierarchies"), which Kosmopoulos et al. 2015 ("Evaluation
     measures for hierarchical classification", arXiv 1306.6802) take up as the set-based measures that add all
@@ -62,7 +62,7 @@ def hierarchical_scores(
 def common_levels(
     actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
 ) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
-    """How many names both paths of each picture begin with, and how many the predicted and the right one have."""
+    """How many names both paths of each image begin with, and how many the predicted and the right one have."""
     right, reached = _levels(actual, predicted, taxonomy)
     levels = (taxonomy.targets > END).sum(axis=1)  # of each path
     return (right & reached).sum(axis=1), levels[predicted], levels[actual]
@@ -71,7 +71,7 @@ def common_levels(
 def level_accuracy(
     actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
 ) -> list[float | None]:
-    """For each level, among pictures whose path reaches it: the share that is right down to it."""
+    """For each level, among images whose path reaches it: the share that is right down to it."""
     right, reached = _levels(actual, predicted, taxonomy)
     return [
         float(right[reached[:, level], level].mean()) if reached[:, level].any() else None
@@ -100,7 +100,7 @@ def category_scores(
 def confusion(
     actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], at_most: int
 ) -> tuple[Int[np.ndarray, "k"], Int[np.ndarray, "k k"], Int[np.ndarray, "k"]]:
-    """What is taken for what, among so many categories as a picture can show.
+    """What is taken for what, among so many categories as an image can show.
 
     Args:
         actual: categories.
@@ -152,7 +152,7 @@ def exact_paths(tokens: Int[np.ndarray, "n t"], actual: Int[np.ndarray, "n"], ta
 def _levels(
     actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
 ) -> tuple[Bool[np.ndarray, "n depth"], Bool[np.ndarray, "n depth"]]:
-    """Whether each picture is right down to each level, and whether its right path reaches it."""
+    """Whether each image is right down to each level, and whether its right path reaches it."""
     tokens = taxonomy.targets[:, : taxonomy.depth]  # (paths, depth)
     return np.logical_and.accumulate(tokens[actual] == tokens[predicted], axis=1), tokens[actual] > END
 

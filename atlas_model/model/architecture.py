@@ -16,7 +16,7 @@ class Architecture:
     """What has to be known to build a model again; the paper's values in brackets."""
 
     encoder: str  # an `EncoderName` or timm/<name> (resnet101)
-    in_channels: int  # of the pictures
+    in_channels: int  # of the images
     grid: int | Literal["native"]  # (14)
     attention_size: int  # (512)
     embedding_size: int  # (512)

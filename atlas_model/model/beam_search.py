@@ -1,6 +1,6 @@
 """Beam search over a trie: the most probable category paths, and none that is not in the taxonomy.
 
-Everything is a tensor over pictures x hypotheses: no Python loop over either, only one over levels. The trie is
+Everything is a tensor over images x hypotheses: no Python loop over either, only one over levels. The trie is
 read in compressed sparse rows, so a step costs the level's widest node, not a mask over the vocabulary. What a
 hypothesis wrote, and where it looked, is not carried along: each level is kept once, with pointers to parents, and
 the winners are followed back at the end.
@@ -16,7 +16,7 @@ length penalty of Wu et al. 2016, arXiv 1609.08144, eq. 14); the probabilities t
 Ties go to the shallower path, then to the better parent's, then to the earlier token (tokens are in alphabetical
 order): the same input gives the same answer, in any batch.
 
-Knows nothing of pictures or names: feature cells in, indices of paths out.
+Knows nothing of images or names: feature cells in, indices of paths out.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ Normalize = Literal["vocabulary", "children"]  # over which tokens the probabili
 
 @dataclass(frozen=True)
 class Found:
-    """The ``n`` best paths of each picture, best first. A rank that no path fills has path -1, probability 0."""
+    """The ``n`` best paths of each image, best first. A rank that no path fills has path -1, probability 0."""
 
     path: Int[Tensor, "b n"]
     log_probability: Float[Tensor, "b n"]
@@ -135,14 +135,14 @@ def beam_search(
     length_normalization: float = 0.0,
     bias: Float[Tensor, "b edges"] | None = None,
 ) -> Found:
-    """The ``top`` most probable paths of ``trie`` that a beam finds for each picture.
+    """The ``top`` most probable paths of ``trie`` that a beam finds for each image.
 
     Args:
         decoder: in evaluation mode.
         cells: the encoder's output.
         trie: the paths that are allowed.
-        beam: hypotheses kept per picture and level.
-        top: paths returned per picture.
+        beam: hypotheses kept per image and level.
+        top: paths returned per image.
         normalize: as the decoder was trained.
         temperature: the decoder's logits are divided by it (`calibration`); 1 leaves them.
         length_normalization: alpha; 0 compares plain log-probabilities.
@@ -182,7 +182,7 @@ def beam_search(
         alive = int((score > -torch.inf).sum(dim=1).max())
         if not alive:
             break
-        score, choice = score[:, :alive], choice[:, :alive]  # best first: no picture has more
+        score, choice = score[:, :alive], choice[:, :alive]  # best first: no image has more
         parent = choice // width
         chosen = edge.gather(1, choice)
         token, node, state = trie.token[chosen], trie.child[chosen], state.at(parent)

@@ -2,7 +2,7 @@
 
 Each is built from a description of plain values, `Architecture`, that is saved beside its weights, and answers the
 same three questions, which is all that training needs to know of it: its loss on a batch, its best path for a
-picture, its parameter groups. Knows nothing of files of pictures or of how long to train.
+image, its parameter groups. Knows nothing of files of images or of how long to train.
 
 The sequence model may have two classifiers inside (`path_head`, `titles`), whose logits are added to the decoder's.
 Each is trained by itself: parts that are trained on their sum alone lean on each other.
@@ -111,9 +111,9 @@ class Categorizer(nn.Module):
         self.register_buffer("log_priors", log_priors, persistent=False)
         self.register_buffer("edge_log_priors", edge_log_priors, persistent=False)
 
-    def loss(self, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
+    def loss(self, images: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         """See `loss_of_cells`."""
-        return self.loss_of_cells(self.encoder(pictures), paths, paths)
+        return self.loss_of_cells(self.encoder(images), paths, paths)
 
     def loss_of_cells(
         self,
@@ -130,7 +130,7 @@ class Categorizer(nn.Module):
         Args:
             cells: the encoder's output.
             paths: the right ones.
-            of: the right paths of all pictures that the means are over. Where these are a part of them, what comes
+            of: the right paths of all images that the means are over. Where these are a part of them, what comes
                 back is their part of the sum, so that the losses of all parts add up to that of the whole.
             titles: of the images.
         """
@@ -165,7 +165,7 @@ class Categorizer(nn.Module):
 
     def search(
         self,
-        pictures: UInt8[Tensor, "b c h w"],
+        images: UInt8[Tensor, "b c h w"],
         *,
         beam: int,
         top: int = 1,
@@ -174,7 +174,7 @@ class Categorizer(nn.Module):
     ) -> Found:
         """See `search_cells`."""
         return self.search_cells(
-            self.encoder(pictures),
+            self.encoder(images),
             beam=beam,
             top=top,
             constrained=constrained,
@@ -253,10 +253,10 @@ class Categorizer(nn.Module):
         return weights.named if self.title_head.words.in_title(title) else weights.other
 
     def exact(
-        self, pictures: UInt8[Tensor, "b c h w"], *, top: int = 1, length_normalization: float = 0.0
+        self, images: UInt8[Tensor, "b c h w"], *, top: int = 1, length_normalization: float = 0.0
     ) -> tuple[Found, Float[Tensor, "b nodes"]]:
         """See `exact_cells`."""
-        return self.exact_cells(self.encoder(pictures), top=top, length_normalization=length_normalization)
+        return self.exact_cells(self.encoder(images), top=top, length_normalization=length_normalization)
 
     def exact_cells(
         self,
@@ -279,9 +279,9 @@ class Categorizer(nn.Module):
         )
 
     @torch.no_grad()
-    def best_path(self, pictures: UInt8[Tensor, "b c h w"]) -> Int[Tensor, "b"]:
+    def best_path(self, images: UInt8[Tensor, "b c h w"]) -> Int[Tensor, "b"]:
         """See `best_path_of_cells`."""
-        return self.best_path_of_cells(self.encoder(pictures))
+        return self.best_path_of_cells(self.encoder(images))
 
     @torch.no_grad()
     def best_path_of_cells(self, cells: Float[Tensor, "b cells d"] | Evidence) -> Int[Tensor, "b"]:

@@ -48,23 +48,23 @@ class Classifier(nn.Module):
         log_priors = None if priors is None else torch.from_numpy(np.log(priors)).float()
         self.register_buffer("log_priors", log_priors, persistent=False)
 
-    def forward(self, pictures: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b paths"]:
+    def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b paths"]:
         """Logits of the paths."""
-        return self.logits_of_cells(self.encoder(pictures))
+        return self.logits_of_cells(self.encoder(images))
 
     def logits_of_cells(self, cells: Float[Tensor, "b cells d"]) -> Float[Tensor, "b paths"]:
         """Logits of the paths."""
         logits: Tensor = self.output(self.dropout(cells.mean(dim=1)))
         return logits
 
-    def loss(self, pictures: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
+    def loss(self, images: UInt8[Tensor, "b c h w"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         """See `loss_of_cells`."""
-        return self.loss_of_cells(self.encoder(pictures), paths, paths)
+        return self.loss_of_cells(self.encoder(images), paths, paths)
 
     def loss_of_cells(
         self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"], of: Int[Tensor, "m"]
     ) -> Float[Tensor, ""]:
-        """Cross-entropy (mean over pictures); arguments as of the `Categorizer`."""
+        """Cross-entropy (mean over images); arguments as of the `Categorizer`."""
         logits = self.logits_of_cells(cells).float()
         if self.log_priors is not None:
             logits = logits + self.log_priors
@@ -72,9 +72,9 @@ class Classifier(nn.Module):
         return loss / len(of)
 
     @torch.no_grad()
-    def best_path(self, pictures: UInt8[Tensor, "b c h w"]) -> Int[Tensor, "b"]:
+    def best_path(self, images: UInt8[Tensor, "b c h w"]) -> Int[Tensor, "b"]:
         """Index of the most probable path."""
-        return self.best_path_of_cells(self.encoder(pictures))
+        return self.best_path_of_cells(self.encoder(images))
 
     @torch.no_grad()
     def best_path_of_cells(self, cells: Float[Tensor, "b cells d"]) -> Int[Tensor, "b"]:

@@ -21,7 +21,7 @@ CACHED_FLOATS = 2**18  # numbers of the attention's energies at once (1 MiB), so
 
 @dataclass(frozen=True)
 class Memory:
-    """What the decoder keeps of a picture: its cells, and their projection, computed once."""
+    """What the decoder keeps of an image: its cells, and their projection, computed once."""
 
     cells: Float[Tensor, "b cells d"]
     projected: Float[Tensor, "b cells a"]
@@ -29,7 +29,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class State:
-    """The LSTM's state for ``k`` hypotheses a picture."""
+    """The LSTM's state for ``k`` hypotheses an image."""
 
     hidden: Float[Tensor, "b k h"]
     cell: Float[Tensor, "b k h"]
@@ -43,7 +43,7 @@ class State:
 class AttentionDecoder(nn.Module):
     """Writes a category path, one level name a step.
 
-    Shape legend: b pictures, k hypotheses a picture, t steps, v tokens, d features a cell, a attention size,
+    Shape legend: b images, k hypotheses an image, t steps, v tokens, d features a cell, a attention size,
     h hidden size, f candidates for the next token.
 
     Args:
@@ -85,7 +85,7 @@ class AttentionDecoder(nn.Module):
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
     def start(self, cells: Float[Tensor, "b cells d"]) -> tuple[Memory, State]:
-        """Read the pictures: memory for all steps, and the state of one hypothesis each."""
+        """Read the images: memory for all steps, and the state of one hypothesis each."""
         mean = cells.mean(dim=1, keepdim=True)  # (b, 1, d)
         return Memory(cells, self.project_cells(cells)), State(self.first_hidden(mean), self.first_cell(mean))
 
@@ -182,9 +182,9 @@ class AttentionDecoder(nn.Module):
         # The same but for what is equal in all cells, which the softmax takes away: relu(p + q) = max(p, -q) + q.
         b, k, _ = query.shape
         energy = projected.new_empty(b, k, projected.shape[1])
-        pictures = max(1, CACHED_FLOATS // (k * projected[0].numel()))
-        for start in range(0, b, pictures):
-            block = slice(start, start + pictures)
+        images = max(1, CACHED_FLOATS // (k * projected[0].numel()))
+        for start in range(0, b, images):
+            block = slice(start, start + images)
             larger = torch.maximum(projected[block].unsqueeze(1), -query[block].unsqueeze(2))  # (., k, cells, a)
             energy[block] = larger @ self.score.weight[0]
         return energy

@@ -1,10 +1,10 @@
 """Exact search over a trie: the log-probability of every node of the tree, and the most probable paths of all.
 
-Level by level, each node decoded once a picture, whatever the number of paths through it; leaves never. Paths
+Level by level, each node decoded once an image, whatever the number of paths through it; leaves never. Paths
 compete as in `search`, but none is lost on the way. Ties go to the shallower path, then to the one that comes first
 in alphabetical order.
 
-Knows nothing of pictures or names.
+Knows nothing of images or names.
 """
 
 import torch

@@ -30,7 +30,7 @@ def save(
     Args:
         model: what was trained.
         folder: replaced if it is there.
-        preprocessing: of the pictures that it was trained on.
+        preprocessing: of the images that it was trained on.
         params: how it was trained, for people; not needed to load it.
         metrics: what it reached, likewise.
         guarantees: which accuracies it can promise, as of `guarantees.Guarantees`; None where nobody has looked.

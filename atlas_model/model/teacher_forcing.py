@@ -20,7 +20,7 @@ CACHED_FLOATS = 2**18  # numbers of the attention's energies at once: 1 MiB
 class TeacherForcing(torch.autograd.Function):
     """Hidden state and attention of each step, given the tokens before it.
 
-    Shape legend: b pictures, n cells, d features a cell, a attention size, t steps, h hidden size, g = 4 h (an LSTM's
+    Shape legend: b images, n cells, d features a cell, a attention size, t steps, h hidden size, g = 4 h (an LSTM's
     gates in torch's order), m = a + d + g (what is made of a hidden state: the attention's query, the gate beta, the
     LSTM's gates). Tensors of all steps have the steps first; d_x is the gradient of x.
     """
@@ -161,6 +161,6 @@ def _lstm_backward(
 
 
 def _blocks(projected: Float[Tensor, "b n a"]) -> Iterator[slice]:
-    pictures = max(1, CACHED_FLOATS // projected[0].numel())
-    for start in range(0, len(projected), pictures):
-        yield slice(start, start + pictures)
+    images = max(1, CACHED_FLOATS // projected[0].numel())
+    for start in range(0, len(projected), images):
+        yield slice(start, start + images)

@@ -1,20 +1,20 @@
-"""What becomes of each picture of each product: a place in train, val or test, or a reason why not.
+"""What becomes of each image of each product: a place in train, val or test, or a reason why not.
 
-The rules, in this order: a picture is left out when
+The rules, in this order: an image is left out when
  1. it was not fetched (the fetch's status), or the stage zoom does not keep it (that one's reason);
  2. its product's category is not in the taxonomy: ``not_in_taxonomy``;
  3. products of different categories show it: ``label_conflict``, for all of them;
  4. too many products show it, or one that it nearly is: ``shared_image``. A size chart or a placeholder says nothing of
     a product, and would tie a whole category together;
- 5. it stands at an earlier product or place already: ``duplicate``; every picture is stored once;
+ 5. it stands at an earlier product or place already: ``duplicate``; every image is stored once;
  6. its category has too few products and such ones are dropped: ``rare_category``.
 Products that `grouping` keeps together go to one split: to train where a category among them is rare and such
 ones are for train; else, if hints are respected, to the most guarded split that a hint among them names (test
 before val before train); else to the split that a seeded hash of the group's key gives. So a product stays where
 it is when the catalogue grows, unless a newcomer joins its group as the new key. At last
- 7. a picture with a near-duplicate in a more guarded split is left out: ``near_duplicate_of_test`` (or ``_val``).
+ 7. an image with a near-duplicate in a more guarded split is left out: ``near_duplicate_of_test`` (or ``_val``).
 
-Knows nothing of files, nor of pictures beyond their hashes. That nothing leaks is counted by `leaks`.
+Knows nothing of files, nor of images beyond their hashes. That nothing leaks is counted by `leaks`.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Ref:
-    """A picture of a product; sort by (product_id, position)."""
+    """An image of a product; sort by (product_id, position)."""
 
     product_id: str
     image_id: str | None  # None unless status is ok
@@ -54,7 +54,7 @@ class Ref:
 
 @dataclass(frozen=True)
 class Score:
-    """The verdict of the stage zoom on a picture."""
+    """The verdict of the stage zoom on an image."""
 
     keep: bool
     reason: str
@@ -81,11 +81,11 @@ def split_refs(
     Args:
         refs: sorted by (product_id, position).
         products: by product_id; has all of the refs' products.
-        scores: by image_id; has all pictures that were fetched.
+        scores: by image_id; has all images that were fetched.
         allowed: the taxonomy's paths.
         val_share: of the groups, on average.
         test_share: likewise.
-        min_products: a category with fewer products that have a picture left is rare.
+        min_products: a category with fewer products that have an image left is rare.
         rare: what becomes of those.
         near_duplicate_distance: in bits of the perceptual hash.
         respect_hint: whether products' split hints are followed.
@@ -205,15 +205,15 @@ def _leave_out_repeats(refs: Sequence[Ref], outcomes: list[str | None]) -> None:
 def _rare_categories(
     refs: Sequence[Ref], products: Mapping[str, Product], outcomes: Sequence[str | None], min_products: int
 ) -> set[CategoryPath]:
-    with_picture = {refs[index].product_id for index in _undecided(outcomes)}
-    counts = Counter(products[product_id].category for product_id in with_picture)
+    with_image = {refs[index].product_id for index in _undecided(outcomes)}
+    counts = Counter(products[product_id].category for product_id in with_image)
     return {category for category, count in counts.items() if count < min_products}
 
 
 def _group(
     refs: Sequence[Ref], scores: Mapping[str, Score], outcomes: Sequence[str | None], distance: int
 ) -> dict[str, str]:
-    """For each product that has or shares a picture that is left: the product_id that is its group's key."""
+    """For each product that has or shares an image that is left: the product_id that is its group's key."""
     showing = [ref for ref, outcome in zip(refs, outcomes, strict=True) if outcome in (None, "duplicate")]
     product_ids = sorted({ref.product_id for ref in showing})
     image_ids = sorted({ref.image_id for ref in showing if ref.image_id is not None})
@@ -221,7 +221,7 @@ def _group(
     image_index = {image_id: index for index, image_id in enumerate(image_ids)}
     group_of = group_products(
         product=np.array([product_index[ref.product_id] for ref in showing], dtype=np.int64),
-        picture=np.array([image_index[str(ref.image_id)] for ref in showing], dtype=np.int64),
+        image=np.array([image_index[str(ref.image_id)] for ref in showing], dtype=np.int64),
         hashes=_hashes(image_ids, scores),
         distance=distance,
     )

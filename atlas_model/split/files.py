@@ -1,6 +1,6 @@
-"""The files of a split: Parquet that ``datasets.load_dataset("parquet", ...)`` opens as pictures.
+"""The files of a split: Parquet that ``datasets.load_dataset("parquet", ...)`` opens as images.
 
-Names, the struct of bytes and path, and the feature metadata are Hugging Face's conventions; how the pictures were
+Names, the struct of bytes and path, and the feature metadata are Hugging Face's conventions; how the images were
 prepared stands beside those, for training and prediction. Knows nothing of how rows are chosen.
 """
 
@@ -34,7 +34,7 @@ def split_schema(preprocessing: Preprocessing) -> pa.Schema:
         "huggingface": json.dumps({"info": {"features": features}}),
         "atlas": json.dumps({"preprocessing": preprocessing.to_json()}),
     }
-    # That library takes a field as a picture only if it may be null.
+    # That library takes a field as an image only if it may be null.
     return pa.schema([field.with_nullable(True) for field in SPLIT], metadata)
 
 
@@ -45,7 +45,7 @@ class SplitWriter:
         folder: where; exists.
         name: train, val, test.
         rows: that will be appended, in all; the files' names tell their number.
-        preprocessing: of the pictures.
+        preprocessing: of the images.
     """
 
     def __init__(self, folder: Path, name: str, rows: int, preprocessing: Preprocessing) -> None:
@@ -91,16 +91,16 @@ class SplitWriter:
 def write_split_files(
     folder: Path, shards: Path, rows: Sequence[Mapping[str, Any]], preprocessing: Preprocessing
 ) -> None:
-    """Write all splits to ``folder``, each sorted by image_id; one batch of pictures is in memory at a time.
+    """Write all splits to ``folder``, each sorted by image_id; one batch of images is in memory at a time.
 
     Args:
         folder: exists.
         shards: of `records.IMAGES`, sorted by image_id.
         rows: of `records.SPLIT` without ``image``; each image_id once.
-        preprocessing: how pictures are stored, as PNG.
+        preprocessing: how images are stored, as PNG.
 
     Raises:
-        InputError: ``shards`` lack a picture.
+        InputError: ``shards`` lack an image.
     """
     row_of = {row["image_id"]: row for row in rows}
     sizes = Counter(row["split"] for row in rows)
@@ -108,12 +108,12 @@ def write_split_files(
         writers = {
             split: stack.enter_context(SplitWriter(folder, split, size, preprocessing)) for split, size in sizes.items()
         }
-        pictures = _prepared_pictures(shards, set(row_of), preprocessing)
-        for image_id, png in track(pictures, "store", len(rows), "pictures"):
+        images = _prepared_images(shards, set(row_of), preprocessing)
+        for image_id, png in track(images, "store", len(rows), "images"):
             row = row_of.pop(image_id)
             writers[row["split"]].append({**row, "image": {"bytes": png, "path": f"{image_id}.png"}})
         if row_of:
-            raise InputError(f"{shards}: {len(row_of)} pictures are missing, {min(row_of)} first. Run: dvc repro fetch")
+            raise InputError(f"{shards}: {len(row_of)} images are missing, {min(row_of)} first. Run: dvc repro fetch")
 
 
 def read_columns(folder: Path, names: Iterable[str], columns: list[str]) -> pa.Table:
@@ -122,11 +122,9 @@ def read_columns(folder: Path, names: Iterable[str], columns: list[str]) -> pa.T
     return pa.concat_tables(pq.read_table(path, columns=columns) for path in files)
 
 
-def _prepared_pictures(
-    shards: Path, wanted: Container[str], preprocessing: Preprocessing
-) -> Iterator[tuple[str, bytes]]:
-    def prepare(picture: Mapping[str, Any]) -> tuple[str, bytes]:
-        return picture["image_id"], encode_png(preprocessing.read(picture["bytes"]))
+def _prepared_images(shards: Path, wanted: Container[str], preprocessing: Preprocessing) -> Iterator[tuple[str, bytes]]:
+    def prepare(image: Mapping[str, Any]) -> tuple[str, bytes]:
+        return image["image_id"], encode_png(preprocessing.read(image["bytes"]))
 
     with ThreadPoolExecutor() as threads:  # Pillow decodes outside the interpreter's lock
         for batch in iterate_shards(shards, IMAGES, "fetch", READ_ROWS):

@@ -1,6 +1,6 @@
-"""Which products must not be separated: they share a picture, or show nearly the same one.
+"""Which products must not be separated: they share an image, or show nearly the same one.
 
-Pictures are compared by 64-bit hashes (`images.perceptual_hash`); two are near-duplicates where at most `distance`
+Images are compared by 64-bit hashes (`images.perceptual_hash`); two are near-duplicates where at most `distance`
 bits differ. Works on indices; knows nothing of splits, labels or files.
 """
 
@@ -17,7 +17,7 @@ def near_pairs(
 
     The pigeonhole principle: of ``distance + 1`` blocks of bits, such a pair has one in which it agrees. So only
     hashes that agree in a block are compared: sorted by the block, they are neighbours. The blocks take every
-    (distance + 1)-th bit, because neighbouring frequencies of a picture say much the same.
+    (distance + 1)-th bit, because neighbouring frequencies of an image say much the same.
 
     Yields:
         Two arrays, one pair per place, each pair once in all; memory stays linear in n.
@@ -58,40 +58,40 @@ def near_any(hashes: UInt64[np.ndarray, "n"], marked: Bool[np.ndarray, "n"], dis
 
 def group_products(
     product: Int[np.ndarray, "refs"],
-    picture: Int[np.ndarray, "refs"],
-    hashes: UInt64[np.ndarray, "pictures"],
+    image: Int[np.ndarray, "refs"],
+    hashes: UInt64[np.ndarray, "images"],
     distance: int,
 ) -> dict[int, int]:
-    """Group products by the pictures that they show.
+    """Group products by the images that they show.
 
-    Products that share a picture are one group, and so are those that share one with these, and so on. Then, in
+    Products that share an image are one group, and so are those that share one with these, and so on. Then, in
     the order of the groups' smallest products, a group joins the first earlier one that has a near-duplicate of
-    one of its pictures as its key picture: the first picture of its smallest product. That is not transitive:
+    one of its images as its key image: the first image of its smallest product. That is not transitive:
     a group that has joined attracts no other, so that no chain of small differences connects everything.
 
     Args:
         product: the refs' products; ascending.
-        picture: the refs' pictures, as indices of ``hashes``; the product's first picture comes first.
-        hashes: one per picture.
+        image: the refs' images, as indices of ``hashes``; the product's first image comes first.
+        hashes: one per image.
         distance: at most so many different bits make a near-duplicate.
 
     Returns:
         For each product the smallest product of its group, its key.
     """
-    key_of = _sharing(product, picture)
+    key_of = _sharing(product, image)
     distinct, hash_of = np.unique(hashes, return_inverse=True)
     first_neighbour, neighbours = _neighbours(distinct, distance)
 
     key_hash: dict[int, int] = {}
     hashes_of: dict[int, set[int]] = {}  # by group
-    for one_product, one_picture in zip(product.tolist(), picture.tolist(), strict=True):
+    for one_product, one_image in zip(product.tolist(), image.tolist(), strict=True):
         key = key_of[one_product]
-        its_hash = int(hash_of[one_picture])
+        its_hash = int(hash_of[one_image])
         key_hash.setdefault(key, its_hash)  # the key is the group's smallest product, so it comes first
         hashes_of.setdefault(key, set()).add(its_hash)
 
     nobody = np.iinfo(np.int64).max
-    leader_with = np.full(len(distinct), nobody)  # by hash: the group that has it as key picture and joined none
+    leader_with = np.full(len(distinct), nobody)  # by hash: the group that has it as key image and joined none
     leader_of: dict[int, int] = {}
     for key in sorted(hashes_of):
         near = [neighbours[first_neighbour[h] : first_neighbour[h + 1]] for h in hashes_of[key]]
@@ -103,8 +103,8 @@ def group_products(
     return {one_product: leader_of[key] for one_product, key in key_of.items()}
 
 
-def _sharing(product: Int[np.ndarray, "refs"], picture: Int[np.ndarray, "refs"]) -> dict[int, int]:
-    """For each product the smallest one that it shares pictures with, directly or through others (union-find)."""
+def _sharing(product: Int[np.ndarray, "refs"], image: Int[np.ndarray, "refs"]) -> dict[int, int]:
+    """For each product the smallest one that it shares images with, directly or through others (union-find)."""
     parent = {one_product: one_product for one_product in product.tolist()}
 
     def root(node: int) -> int:
@@ -114,8 +114,8 @@ def _sharing(product: Int[np.ndarray, "refs"], picture: Int[np.ndarray, "refs"])
         return node
 
     shown_by: dict[int, int] = {}
-    for one_product, one_picture in zip(product.tolist(), picture.tolist(), strict=True):
-        one, other = root(one_product), root(shown_by.setdefault(one_picture, one_product))
+    for one_product, one_image in zip(product.tolist(), image.tolist(), strict=True):
+        one, other = root(one_product), root(shown_by.setdefault(one_image, one_product))
         parent[max(one, other)] = min(one, other)
     return {one_product: root(one_product) for one_product in parent}
 

@@ -1,6 +1,6 @@
-"""What a split must not do, counted on its outcome: the same product, or nearly the same picture, in two splits.
+"""What a split must not do, counted on its outcome: the same product, or nearly the same image, in two splits.
 
-Slow and obvious on purpose, and without the code that makes the splits: every picture is compared with every one
+Slow and obvious on purpose, and without the code that makes the splits: every image is compared with every one
 of another split.
 """
 
@@ -23,7 +23,7 @@ def count_product_leaks(product_ids: Sequence[str], splits: Sequence[str]) -> in
 
 
 def count_near_duplicate_leaks(hashes: UInt64[np.ndarray, "n"], splits: Sequence[str], distance: int) -> int:
-    """Pairs of pictures in different splits whose hashes differ in at most ``distance`` bits."""
+    """Pairs of images in different splits whose hashes differ in at most ``distance`` bits."""
     split = np.array(splits)
     return sum(
         _count_near(hashes[split == one], hashes[split == other], distance)

@@ -11,7 +11,7 @@ from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath
 
 
 def category_counts(labels: Sequence[str], splits: Sequence[str]) -> dict[str, Counter[str]]:
-    """For each label, sorted, its number of pictures in each split."""
+    """For each label, sorted, its number of images in each split."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for label, split in zip(labels, splits, strict=True):
         counts[label][split] += 1
@@ -19,7 +19,7 @@ def category_counts(labels: Sequence[str], splits: Sequence[str]) -> dict[str, C
 
 
 def share_deviations(counts: Mapping[str, Counter[str]], asked: Mapping[str, float]) -> dict[str, float]:
-    """For each label how far its share of pictures in a split is from the asked one, in the worst split.
+    """For each label how far its share of images in a split is from the asked one, in the worst split.
 
     Args:
         counts: as `category_counts` returns.
@@ -63,7 +63,7 @@ def missing_categories(
 
 
 def count_outcomes(outcomes: Sequence[str], product_ids: Sequence[str]) -> dict[str, Any]:
-    """Refs by what became of them: pictures and products of each split, and what was left out by reason."""
+    """Refs by what became of them: images and products of each split, and what was left out by reason."""
     counts = Counter(outcomes)
     products = {
         split: len({product for product, outcome in zip(product_ids, outcomes, strict=True) if outcome == split})
@@ -71,7 +71,7 @@ def count_outcomes(outcomes: Sequence[str], product_ids: Sequence[str]) -> dict[
     }
     return {
         "refs": len(outcomes),
-        "pictures": {split: counts[split] for split in SPLITS},
+        "images_per_split": {split: counts[split] for split in SPLITS},
         "products": products,
         "dropped": {reason: count for reason, count in sorted(counts.items()) if reason not in SPLITS},
     }

@@ -3,7 +3,7 @@
 One token per level *name*, as in the paper: the same name in two branches is one token, and the trie tells the
 branches apart. Paths may have any depth, and an inner node may itself be a valid end.
 
-Knows nothing of pictures or models. Reading a taxonomy from files people write is in `taxonomy_files`.
+Knows nothing of images or models. Reading a taxonomy from files people write is in `taxonomy_files`.
 """
 
 from collections.abc import Iterable, Sequence

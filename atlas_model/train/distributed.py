@@ -101,7 +101,7 @@ def average(tensors: Sequence[Tensor]) -> None:
 
 
 def add_up_gradients(weights: Sequence[Tensor]) -> None:
-    """Give all processes the sum of their gradients; one that saw no picture adds nothing."""
+    """Give all processes the sum of their gradients; one that saw no image adds nothing."""
     if count() == 1:
         return
     for weight in weights:

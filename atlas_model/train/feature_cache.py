@@ -111,7 +111,7 @@ def load_activations(
     path = cache / f"{split.name}-{key}.npy"
     if not path.exists():
         with torch.inference_mode():
-            shape = tuple(encoder.to(device).eval().activations(split.pictures(np.arange(1), device)).shape[1:])
+            shape = tuple(encoder.to(device).eval().activations(split.images(np.arange(1), device)).shape[1:])
         header = npy_header(HALF, (len(split), views, *shape))
         cache.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
@@ -179,7 +179,7 @@ def _write(  # noqa: PLR0917 - of one caller
         progress.advance(done)
         for start in range(done, len(split), rows):
             some = np.arange(start, min(start + rows, len(split)))
-            images = split.pictures(some, device)
+            images = split.images(some, device)
             pairs = zip(some.tolist(), images, strict=True)
             seen = torch.stack([_views(image, row, views, augmentation, seed) for row, image in pairs])
             seen = seen.flatten(0, 1)

@@ -98,7 +98,7 @@ class EpochRecord:
     val_macro_f1_of_title: float | None
     lr: float  # of the head, at the epoch's last step
     seconds: float
-    data_share: float  # of the time, spent waiting for pictures, read and augmented
+    data_share: float  # of the time, spent waiting for images, read and augmented
     # What the taxonomy's constraint does at this stage of training, or None (see `validation.Constraint`).
     constrained_accuracy: float | None
     free_accuracy: float | None
@@ -225,7 +225,7 @@ def _epoch(
     inputs = _inputs(train, batches, recipe, device=device, generator=generator)
     titles = _titles(model, train, batches, recipe, seed)
     model.train()
-    with Progress(job, len(train), "pictures", epoch=(epoch, recipe.epochs)) as progress:
+    with Progress(job, len(train), "images", epoch=(epoch, recipe.epochs)) as progress:
         for index, together in enumerate(steps):
             of = torch.from_numpy(train.paths[np.concatenate(together)]).to(device)
             for rows in together:
@@ -284,7 +284,7 @@ def _inputs(
         shares = ((distributed.share(rows), distributed.share(of)) for rows, of in zip(batches, views, strict=True))
         yield from ahead((train.of(rows, device, of) for rows, of in shares), device)
         return
-    for images in ahead((train.pictures(rows, device) for rows in batches), device):
+    for images in ahead((train.images(rows, device) for rows in batches), device):
         yield distributed.share(augment(images, generator, recipe.augmentation))
 
 

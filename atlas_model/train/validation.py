@@ -20,14 +20,14 @@ from atlas_model.model.categorizer import Categorizer, Model, reads_titles
 from atlas_model.model.evidence import Evidence
 from atlas_model.train.feature_cache import Activations
 
-SAMPLE = 1000  # pictures that are searched without the constraint, at most
+SAMPLE = 1000  # images that are searched without the constraint, at most
 
 Examples = Split | Activations
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """What the same weights find on the same pictures with and without the constraint."""
+    """What the same weights find on the same images with and without the constraint."""
 
     constrained_accuracy: float  # share of exact paths with it
     free_accuracy: float  # without it
@@ -74,7 +74,7 @@ def encoded(
         if isinstance(examples, Activations):
             yield model.encoder.cells(examples.of(batch, device))
         else:
-            yield encode(model.encoder, examples.pictures(batch, device))
+            yield encode(model.encoder, examples.images(batch, device))
 
 
 @torch.inference_mode()

@@ -1,6 +1,6 @@
-"""Pictures of where the decoder looked: one panel for the picture, one for each level that it wrote.
+"""Images of where the decoder looked: one panel for the image, one for each level that it wrote.
 
-Knows nothing of models: a picture, names and weights in, a picture out.
+Knows nothing of models: an image, names and weights in, an image out.
 """
 
 import math
@@ -18,7 +18,7 @@ PANEL_PX = 224
 
 
 def overlay(
-    picture: Image.Image,
+    image: Image.Image,
     names: Sequence[str],
     attention: Float[np.ndarray, "t cells"],
     *,
@@ -27,14 +27,14 @@ def overlay(
     """A strip of panels, the first plain, the others lit where the decoder looked to write their level.
 
     Args:
-        picture: as the model saw it or larger, square cells are stretched over it.
+        image: as the model saw it or larger, square cells are stretched over it.
         names: of the levels.
         attention: of at least as many steps as there are names, over a square grid of cells.
         title: above the strip; shown as it is, never interpreted.
     """
     side = math.isqrt(attention.shape[1])
     assert side * side == attention.shape[1], "attention comes from a square grid"
-    base = picture.convert("RGB").resize((PANEL_PX, PANEL_PX), Image.Resampling.BICUBIC)
+    base = image.convert("RGB").resize((PANEL_PX, PANEL_PX), Image.Resampling.BICUBIC)
     figure = Figure(figsize=(PANEL_INCHES * (len(names) + 1), PANEL_INCHES + 0.7), dpi=100, layout="constrained")
     figure.suptitle(title, fontsize=9, parse_math=False)
     panels = figure.subplots(1, len(names) + 1, squeeze=False)[0]

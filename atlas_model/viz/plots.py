@@ -1,4 +1,4 @@
-"""Plots that people look at, as pictures. Knows nothing of where the figures come from."""
+"""Plots that people look at, as images. Knows nothing of where the figures come from."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ GREY = "#999999"
 
 
 def render(figure: Figure) -> Image.Image:
-    """``figure`` as a picture; drawn without a display."""
+    """``figure`` as an image; drawn without a display."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]  # matplotlib leaves it untyped
     return Image.open(buffer).convert("RGB")
@@ -77,7 +77,7 @@ def abstention_plot(rows: Sequence[Mapping[str, float | None]]) -> Image.Image:
         axes.plot(thresholds, [_number(row[name]) for row in rows], color=colormaps["Blues"](shade), label=label)
     accuracy = [_number(row["accuracy"]) for row in rows]
     axes.plot(thresholds, accuracy, color="#d95f02", linewidth=2, label="right, of those answered")
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="least probability of an answer", ylabel="share of pictures")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="least probability of an answer", ylabel="share of images")
     axes.legend(loc="lower left", frameon=False)
     _plain(axes)
     return render(figure)

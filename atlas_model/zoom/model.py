@@ -1,8 +1,8 @@
-"""Zoomed or normal: the small network that tells close-ups of a fabric from pictures of a product.
+"""Zoomed or normal: the small network that tells close-ups of a fabric from images of a product.
 
 Shops show both; a close-up of denim says little of its category, so the pipeline leaves close-ups out. The network
 is the original project's; `zoom_linear` holds another that can stand in its place. How both are trained is in
-`zoom_training`. Knows nothing of products or files of pictures.
+`zoom_training`. Knows nothing of products or files of images.
 """
 
 from dataclasses import dataclass, field
@@ -31,10 +31,10 @@ MIN_SIZE = 16  # px
 class ZoomNet(nn.Module):
     """Three times 3x3 convolution, ReLU, 2x2 max-pool; dense layer, dropout; one logit.
 
-    Unlike the original the convolutions are padded, so that small pictures keep a few cells.
+    Unlike the original the convolutions are padded, so that small images keep a few cells.
 
     Args:
-        size: px of the square RGB pictures; at least 16, 150 in the original.
+        size: px of the square RGB images; at least 16, 150 in the original.
 
     Shape:
         - input: ``(b, 3, size, size)``, range [0, 255]
@@ -58,9 +58,9 @@ class ZoomNet(nn.Module):
         """Where its weights are."""
         return next(self.parameters()).device
 
-    def forward(self, pictures: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b"]:
+    def forward(self, images: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b"]:
         """Logits of "zoomed"."""
-        x = pictures.float() / 127.5 - 1  # (b, 3, size, size), range [-1, 1]
+        x = images.float() / 127.5 - 1  # (b, 3, size, size), range [-1, 1]
         x = self.convolutions(x)  # (b, 64, size / 8, size / 8)
         logits: Tensor = self.head(x).squeeze(1)  # (b,)
         return logits
@@ -72,7 +72,7 @@ class ZoomModel:
 
     net: ZoomNet | ZoomLinear
     preprocessing: Preprocessing
-    threshold: float  # p_zoomed from which on a picture counts as zoomed
+    threshold: float  # p_zoomed from which on an image counts as zoomed
     metrics: dict[str, Any]
     data: dict[str, Any] = field(default_factory=dict)  # what it was trained on: "description", ...
 
@@ -140,7 +140,7 @@ def _build(architecture: str, size: int) -> ZoomNet | ZoomLinear:
 
 
 def scores(predicted: Int[np.ndarray, "n"], actual: Int[np.ndarray, "n"]) -> dict[str, Any]:
-    """Precision, recall and F1 of both labels, and how many pictures; None where there is nothing to divide by."""
+    """Precision, recall and F1 of both labels, and how many images; None where there is nothing to divide by."""
     result: dict[str, Any] = {}
     for index, label in enumerate(LABELS):
         said, true = predicted == index, actual == index

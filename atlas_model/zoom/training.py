@@ -1,8 +1,8 @@
-"""Training `zoom.ZoomNet` and `zoom_linear.ZoomLinear` on labelled pictures, and measuring them on some unseen ones.
+"""Training `zoom.ZoomNet` and `zoom_linear.ZoomLinear` on labelled images, and measuring them on some unseen ones.
 
-The parts (train, val, test) are drawn by source: pictures cut from one original stay together. Both networks are
+The parts (train, val, test) are drawn by source: images cut from one original stay together. Both networks are
 measured on the same parts. On the CPU the same seed gives the same weights. Knows nothing of where the labelled
-pictures come from.
+images come from.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from atlas_model.core.errors import AtlasError, InputError, PictureError
+from atlas_model.core.errors import AtlasError, ImageError, InputError
 from atlas_model.core.progress import Progress, track
 from atlas_model.data.augmentation import Augmentation, augment
 from atlas_model.data.images import Preprocessing, to_array
@@ -27,18 +27,18 @@ from atlas_model.zoom.linear import ZoomLinear
 from atlas_model.zoom.model import ZoomModel, ZoomNet, scores
 
 PARTS = ("train", "val", "test")
-SHIFT_SHARE = 0.1  # of the picture's side, at most, in training
+SHIFT_SHARE = 0.1  # of the image's side, at most, in training
 INVERSE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the L2 penalty on the linear layer; the validation part chooses
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures that are all readable, different, and labelled in one way."""
+    """Images that are all readable, different, and labelled in one way."""
 
     pixels: UInt8[np.ndarray, "n 3 size size"]
     zoomed: Int[np.ndarray, "n"]  # 0 or 1
     source_ids: list[str]
-    dropped: dict[str, int]  # reason -> pictures
+    dropped: dict[str, int]  # reason -> images
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class ZoomEpoch:
 def read_labelled(table: pa.Table, preprocessing: Preprocessing) -> Labelled:
     """Decode ``table`` (`records.LABELLED`), leaving out what cannot be learnt from and counting it by reason.
 
-    The reasons: ``label_conflict`` (one picture with both labels: all of its rows), ``duplicate`` (with the same
-    label), and the statuses of `PictureError`.
+    The reasons: ``label_conflict`` (one image with both labels: all of its rows), ``duplicate`` (with the same
+    label), and the statuses of `ImageError`.
 
     Raises:
         InputError: a label is neither zoomed nor normal.
@@ -63,18 +63,18 @@ def read_labelled(table: pa.Table, preprocessing: Preprocessing) -> Labelled:
     labels_of: dict[str, set[str]] = {}
     for image_id, label in zip(table["image_id"].to_pylist(), table["label"].to_pylist(), strict=True):
         labels_of.setdefault(image_id, set()).add(label)
-    unknown = sorted(set().union(*labels_of.values()) - set(LABELS)) if labels_of else []
+    unknown = sorted(map(str, set().union(*labels_of.values()) - set(LABELS))) if labels_of else []
     if unknown:
-        raise InputError(f"labelled pictures: expected the labels {' and '.join(LABELS)}, got {', '.join(unknown)}")
+        raise InputError(f"labelled images: expected the labels {' and '.join(LABELS)}, got {', '.join(unknown)}")
     dropped: Counter[str] = Counter()
     seen: set[str] = set()
     pixels, zoomed, source_ids = [], [], []
-    for row in track(table.to_pylist(), "decode labelled", table.num_rows, "pictures"):
+    for row in track(table.to_pylist(), "decode labelled", table.num_rows, "images"):
         reason = _drop_reason(row["image_id"], labels_of, seen)
         if reason is None:
             try:
                 pixels.append(to_array(preprocessing.read(row["bytes"])))
-            except PictureError as error:
+            except ImageError as error:
                 reason = error.status
         if reason is not None:
             dropped[reason] += 1
@@ -87,7 +87,7 @@ def read_labelled(table: pa.Table, preprocessing: Preprocessing) -> Labelled:
 
 
 def fingerprint(table: pa.Table) -> str:
-    """A SHA-256 of which pictures ``table`` (`records.LABELLED`) has, and of their labels; in whatever order."""
+    """A SHA-256 of which images ``table`` (`records.LABELLED`) has, and of their labels; in whatever order."""
     lines = sorted(map(" ".join, zip(table["image_id"].to_pylist(), table["label"].to_pylist(), strict=True)))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -102,7 +102,7 @@ def _drop_reason(image_id: str, labels_of: dict[str, set[str]], seen: set[str]) 
 
 
 def draw_parts(source_ids: list[str], *, val_share: float, test_share: float, seed: int) -> Int[np.ndarray, "n"]:
-    """For each picture the index of its part in `PARTS`: a seeded hash of its source, so neighbours do not matter."""
+    """For each image the index of its part in `PARTS`: a seeded hash of its source, so neighbours do not matter."""
     digests = [hashlib.sha256(f"{seed} {source_id}".encode()).digest() for source_id in source_ids]
     places = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])  # range [0, 1)
     return np.where(places < test_share, 2, np.where(places < test_share + val_share, 1, 0))
@@ -126,7 +126,7 @@ def train_zoom(
     Args:
         labelled: from `read_labelled`, with the same ``preprocessing``.
         preprocessing: RGB; its size is the network's.
-        batch_size: pictures per step.
+        batch_size: images per step.
         epochs: at most.
         patience: epochs without a lower validation loss before it stops.
         lr: of Adam.
@@ -261,7 +261,7 @@ def fit_head(
 def choose_threshold(p_zoomed: Float[np.ndarray, "n"], zoomed: Int[np.ndarray, "n"]) -> float:
     """The threshold with the best F1 of "zoomed"; of all best ones the middle of the widest gap between scores."""
     order = np.argsort(-p_zoomed, kind="stable")
-    hits = np.cumsum(zoomed[order])  # among the first 1, 2, ... pictures
+    hits = np.cumsum(zoomed[order])  # among the first 1, 2, ... images
     f1 = 2 * hits / (np.arange(1, len(order) + 1) + zoomed.sum())
     bounds = np.append(p_zoomed[order].astype(np.float64), 0.0)
     gaps = bounds[:-1] - bounds[1:]
@@ -288,8 +288,8 @@ def _check_parts(part: Int[np.ndarray, "n"], zoomed: Int[np.ndarray, "n"]) -> No
         if not counts.all():
             found = ", ".join(f"{count} {label}" for count, label in zip(counts, LABELS, strict=True))
             raise InputError(
-                f"labelled pictures: expected both labels in the {name} part, got {found}. "
-                "Give more pictures, a larger share to the part (zoom_train), or another seed."
+                f"labelled images: expected both labels in the {name} part, got {found}. "
+                "Give more images, a larger share to the part (zoom_train), or another seed."
             )
 
 
@@ -312,8 +312,8 @@ def _train_epoch(
     shift = round(SHIFT_SHARE * pixels.shape[-1])
     losses = []
     for rows in batches:
-        pictures = augment(pixels[rows], generator, Augmentation(flip=True, shift=shift))
-        loss = loss_of(net(pictures.to(net.device)), targets[rows].to(net.device))
+        images = augment(pixels[rows], generator, Augmentation(flip=True, shift=shift))
+        loss = loss_of(net(images.to(net.device)), targets[rows].to(net.device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

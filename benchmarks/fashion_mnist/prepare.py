@@ -1,7 +1,7 @@
 """Stage `prepare` of the benchmark: the official files of Fashion-MNIST as splits, in the form of the stage `split`.
 
-The official test part is the split test, all of it and nothing else. A hash of each training picture's number says
-whether it is for validation, as in the stage `split`. Nothing is filtered: pictures that stand in the data twice
+The official test part is the split test, all of it and nothing else. A hash of each training image's number says
+whether it is for validation, as in the stage `split`. Nothing is filtered: images that stand in the data twice
 stay, so that the figures compare with those of others.
 """
 
@@ -49,9 +49,9 @@ def run(params: Params) -> None:
 
 
 def read_rows(source: Path, part: Part) -> Iterator[dict[str, Any]]:
-    """The pictures of an official part as rows of `records.SPLIT`, in the order of its files."""
-    pictures, labels = read_part(source, part)
-    for index, (pixels, label) in enumerate(track(zip(pictures, labels, strict=True), part, len(labels), "pictures")):
+    """The images of an official part as rows of `records.SPLIT`, in the order of its files."""
+    images, labels = read_part(source, part)
+    for index, (pixels, label) in enumerate(track(zip(images, labels, strict=True), part, len(labels), "images")):
         kind, png = KINDS[label], encode_png(Image.fromarray(pixels))
         image_id, product_id = hashlib.sha256(png).hexdigest(), f"fashion-mnist/{part}/{index}"
         yield {

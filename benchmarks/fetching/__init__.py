@@ -1,1 +1,1 @@
-"""The parts of `benchmarks.fetch`: pictures and their servers, the clients that are compared, what they took."""
+"""The parts of `benchmarks.fetch`: images and their servers, the clients that are compared, what they took."""

@@ -1,6 +1,6 @@
 """The clients that are compared, each a program: ``python -m benchmarks.fetching.clients NAME PORT COUNT FOLDER``.
 
-Each asks for ``COUNT`` pictures and keeps their bytes in ``FOLDER``; img2dataset is a program already (`measure`).
+Each asks for ``COUNT`` images and keeps their bytes in ``FOLDER``; img2dataset is a program already (`measure`).
 """
 
 import asyncio
@@ -50,7 +50,7 @@ def scrapy_files(port: int, count: int, folder: Path) -> None:
     from scrapy.crawler import CrawlerProcess
 
     class Spider(scrapy.Spider):
-        name = "pictures"
+        name = "images"
 
         async def start(self):
             for url in urls(port, count):  # an item of all of them would open a connection for each at once
@@ -93,11 +93,11 @@ def bare_aiohttp(port: int, count: int, folder: Path) -> None:
 def atlas(port: int, count: int, folder: Path, prefix: str = "") -> None:
     """What the stage fetch does: guards, robots.txt, check, spool, and the final pass into Parquet."""
     from crawlers.fetch.collect import write_images
-    from crawlers.fetch.images import fetch_pictures
+    from crawlers.fetch.images import fetch_images
     from crawlers.fetch.spool import Spool
 
     with Spool(folder / "spool") as spool:
-        report = fetch_pictures(
+        report = fetch_images(
             urls(port, count, prefix),
             spool,
             snapshot="benchmark",
@@ -114,12 +114,12 @@ def atlas(port: int, count: int, folder: Path, prefix: str = "") -> None:
             obey_robots=True,
             robots_tags=["noai", "noimageai", "noindex"],
         )
-        assert report.pictures == count, report
+        assert report.images == count, report
         write_images(folder / "shards", spool, 1024)
 
 
 def atlas_small(port: int, count: int, folder: Path) -> None:
-    """The same for many small pictures; prints ``<pictures> <resident MB>`` twice a second while it downloads."""
+    """The same for many small images; prints ``<images> <resident MB>`` twice a second while it downloads."""
     from crawlers.fetch import spool as module
 
     kept = [0]

@@ -1,6 +1,6 @@
-"""What a client takes: CPU and time per picture, and memory, of its whole tree of processes.
+"""What a client takes: CPU and time per image, and memory, of its whole tree of processes.
 
-Start-up is left out by the difference of two runs, one of them with few pictures.
+Start-up is left out by the difference of two runs, one of them with few images.
 """
 
 import json
@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 from benchmarks.fetching.clients import urls
 
 IMG2DATASET = "1.47.0"
-FEW = 20  # pictures of the run whose cost is start-up
+FEW = 20  # images of the run whose cost is start-up
 
 
 @dataclass(frozen=True)
 class Cost:
     """Of one client in one round."""
 
-    cpu_ms: float  # per picture, user and system
-    per_s: float  # pictures
+    cpu_ms: float  # per image, user and system
+    per_s: float  # images
     peak_mb: float  # resident, of the largest process
 
 
@@ -39,7 +39,7 @@ class _Run:
 
 
 def cost(client: str, port: int, count: int, work: Path) -> Cost:
-    """Run ``client`` for FEW and for FEW + ``count`` pictures."""
+    """Run ``client`` for FEW and for FEW + ``count`` images."""
     few, many = (run(client, port, number, work) for number in (FEW, FEW + count))
     return Cost(1000 * (many.cpu_s - few.cpu_s) / count, count / (many.wall_s - few.wall_s), many.peak_mb)
 
@@ -62,12 +62,12 @@ def run(client: str, port: int, count: int, work: Path) -> _Run:
         wall_s = time.perf_counter() - started
         kept = _kept(Path(folder))
         if kept != count:
-            sys.exit(f"benchmarks.fetch: expected {count} pictures of {client}, got {kept}")
+            sys.exit(f"benchmarks.fetch: expected {count} images of {client}, got {kept}")
     return _Run(usage.ru_utime + usage.ru_stime, wall_s, usage.ru_maxrss / 1024, output)
 
 
 def _kept(folder: Path) -> int:
-    """How many pictures a client has left in ``folder``."""
+    """How many images a client has left in ``folder``."""
     shards, statistics = list(folder.glob("shards/*.parquet")), list(folder.rglob("*_stats.json"))
     if shards:
         return sum(pq.read_metadata(path).num_rows for path in shards)

@@ -1,7 +1,7 @@
-"""Pictures on loopback: nginx for files, and a small server of our own that waits, or invents pictures without end.
+"""Images on loopback: nginx for files, and a small server of our own that waits, or invents images without end.
 
 The latter (``python -m benchmarks.fetching.servers FOLDER LATENCY_S``) answers from memory with one write per
-picture, which takes it a tenth of what the quickest client spends: it is not what limits them. It is a process of
+image, which takes it a tenth of what the quickest client spends: it is not what limits them. It is a process of
 its own, as nginx is, which has no way to wait.
 """
 
@@ -27,12 +27,12 @@ http {{
   access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; types {{ image/jpeg jpg; }}
   client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
   uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
-  server {{ listen 127.0.0.1:{port}; root {pictures}; }}
+  server {{ listen 127.0.0.1:{port}; root {images}; }}
 }}
 """
 
 
-def make_pictures(folder: Path, count: int) -> None:
+def make_images(folder: Path, count: int) -> None:
     """Fill ``folder`` with ``count`` distinct JPEGs, 00000.jpg and so on, unless they are there."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(len(list(folder.glob("*.jpg"))), count):
@@ -43,23 +43,23 @@ def make_pictures(folder: Path, count: int) -> None:
 
 
 @contextmanager
-def nginx(pictures: Path, folder: Path) -> Iterator[int]:
-    """Serve ``pictures`` as long as the ``with`` block runs; yields the port."""
+def nginx(images: Path, folder: Path) -> Iterator[int]:
+    """Serve ``images`` as long as the ``with`` block runs; yields the port."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         sys.exit("benchmarks.fetch: expected nginx, found none in PATH. Debian: apt install nginx-light")
     port = _free_port()
     config = folder / "nginx.conf"
-    config.write_text(NGINX_CONF.format(folder=folder, port=port, pictures=pictures))
+    config.write_text(NGINX_CONF.format(folder=folder, port=port, images=images))
     with _running([program, "-c", str(config), "-p", str(folder)], port):
         yield port
 
 
 @contextmanager
-def delaying(pictures: Path, latency_s: float) -> Iterator[int]:
-    """Serve ``pictures``, each after ``latency_s``; yields the port. Small ones are invented: /small/<number>.jpg."""
+def delaying(images: Path, latency_s: float) -> Iterator[int]:
+    """Serve ``images``, each after ``latency_s``; yields the port. Small ones are invented: /small/<number>.jpg."""
     port = _free_port()
-    command = [sys.executable, "-m", "benchmarks.fetching.servers", str(pictures), str(latency_s), str(port)]
+    command = [sys.executable, "-m", "benchmarks.fetching.servers", str(images), str(latency_s), str(port)]
     with _running(command, port):
         yield port
 
@@ -90,8 +90,8 @@ def _free_port() -> int:
 class _Server(asyncio.Protocol):
     """Answers each request after the same time, in the order in which they came."""
 
-    def __init__(self, pictures: Path, latency_s: float) -> None:
-        self._pictures, self._latency_s = pictures, latency_s
+    def __init__(self, images: Path, latency_s: float) -> None:
+        self._images, self._latency_s = images, latency_s
         small = io.BytesIO()
         blots = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(blots).resize((64, 64)).save(small, "JPEG")
@@ -112,16 +112,16 @@ class _Server(asyncio.Protocol):
         name = path.partition("?")[0].removeprefix("/")
         if name.startswith("small/"):  # distinct by a comment in front
             body = self._small[:2] + b"\xff\xfe\x00\x12" + name[6:22].encode().ljust(16) + self._small[2:]
-        elif (self._pictures / name).is_file():
-            body = (self._pictures / name).read_bytes()
+        elif (self._images / name).is_file():
+            body = (self._images / name).read_bytes()
         else:
             return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
         return b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
-async def _serve(pictures: Path, latency_s: float, port: int) -> None:
+async def _serve(images: Path, latency_s: float, port: int) -> None:
     server = await asyncio.get_running_loop().create_server(
-        lambda: _Server(pictures, latency_s), "127.0.0.1", port, backlog=512
+        lambda: _Server(images, latency_s), "127.0.0.1", port, backlog=512
     )
     await server.serve_forever()
 

@@ -1,8 +1,8 @@
 """How much of a strange shop is read right: with nothing known about it, and with its one YAML file.
 
 The shop is the same under two hosts: one that no profile names, and that of crawlers/pages/oscar.yaml. Each is
-crawled in a project folder of its own by the stages, as a user would run them, and products.parquet and the pictures
-are compared with what the shop's database says. A product is right when all of its fields are; one without pictures,
+crawled in a project folder of its own by the stages, as a user would run them, and products.parquet and the images
+are compared with what the shop's database says. A product is right when all of its fields are; one without images,
 which Atlas leaves out, is wrong when it comes. The host that no profile names is asked once a second: that takes a
 quarter of an hour. ``OSCAR_LANGUAGE=de make benchmark NAME=oscar`` crawls the shop in German.
 """
@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 WORK = ROOT / ".atlas" / "oscar"  # the shop and its environment are kept: making them takes minutes
 HOSTS = {"generic": "unknown-shop.test", "profile": "oscar.test"}
-FIELDS = ("title", "price", "currency", "breadcrumb", "pictures")
+FIELDS = ("title", "price", "currency", "breadcrumb", "images")
 
 Item = dict[str, Any]  # FIELDS of one product
 
@@ -43,7 +43,7 @@ def main() -> None:
     python = _environment()
     shop = _shop(python)
     truth = json.loads((shop / "truth.json").read_text(encoding="utf-8"))
-    wanted = {product["path"]: _item(product) for product in truth["products"] if product["pictures"]}
+    wanted = {product["path"]: _item(product) for product in truth["products"] if product["images"]}
     figures: dict[str, float] = {"products": len(wanted)}
     with _serving(python, shop) as address:
         for name, host in HOSTS.items():
@@ -86,7 +86,7 @@ def _crawled(host: str, address: str, categories: dict[str, list[str]]) -> dict[
         rows = pq.read_table(project / "data/raw/products.parquet").to_pylist()
     return {
         urlsplit(row["page_url"]).path: {field: row.get(field) for field in FIELDS}
-        | {"pictures": refs.get(row["product_id"])}
+        | {"images": refs.get(row["product_id"])}
         for row in rows
     }
 

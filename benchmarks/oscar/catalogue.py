@@ -77,7 +77,7 @@ class Article:
     also_in: tuple[str, ...] | None
     prices: list[Decimal | None]  # one per variant; of a plain product one
     stock: int
-    pictures: int
+    images: int
 
     @property
     def description(self) -> str:
@@ -121,7 +121,7 @@ def _article(number: int, category: tuple[str, ...], also_in: tuple[str, ...] | 
         also_in=also_in,
         prices=prices,
         stock=0 if number % 8 == 6 else 10,
-        pictures=0 if number % 20 == 10 else 1 if number % 5 == 1 else chance.randint(2, 5),
+        images=0 if number % 20 == 10 else 1 if number % 5 == 1 else chance.randint(2, 5),
     )
 
 
@@ -130,18 +130,18 @@ def _price(chance: random.Random) -> Decimal:
     return Decimal(cents + chance.randrange(500)) / 100
 
 
-def pictures(article: Article) -> Iterator[tuple[str, bytes]]:
+def images(article: Article) -> Iterator[tuple[str, bytes]]:
     """File names and contents, no two alike."""
-    for position in range(article.pictures):
+    for position in range(article.images):
         chance = random.Random(f"{article.number}/{position}")
         width, height, kind = FORMATS[0 if chance.random() < 0.8 else chance.randrange(len(FORMATS))]
-        picture = Image.new("RGB", (width, height), _colour(chance))
-        draw = ImageDraw.Draw(picture)
+        image = Image.new("RGB", (width, height), _colour(chance))
+        draw = ImageDraw.Draw(image)
         for _ in range(12):
             left, top = chance.randrange(width), chance.randrange(height)
             draw.ellipse((left, top, left + chance.randrange(width), top + chance.randrange(height)), _colour(chance))
         file = io.BytesIO()
-        picture.save(file, kind)
+        image.save(file, kind)
         yield f"{article.number}-{position}.{'jpg' if kind == 'JPEG' else 'png'}", file.getvalue()
 
 

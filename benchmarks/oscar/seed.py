@@ -14,7 +14,7 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
 django.setup()
 
-from catalogue import COLOURS, Article, articles, leaves, pictures  # noqa: E402 (models need Django set up)
+from catalogue import COLOURS, Article, articles, images, leaves  # noqa: E402 (models need Django set up)
 from django.conf import settings  # noqa: E402
 from django.core.files.base import ContentFile  # noqa: E402
 from django.core.management import call_command  # noqa: E402
@@ -36,7 +36,7 @@ from oscar.apps.partner.strategy import Selector  # noqa: E402
 
 @transaction.atomic
 def seed() -> None:
-    """Put the catalogue into the database and the pictures beside it."""
+    """Put the catalogue into the database and the images beside it."""
     goods = ProductClass.objects.create(name="Goods", track_stock=True)
     for code in ("colour", "material"):
         ProductAttribute.objects.create(product_class=goods, name=code.title(), code=code, type="text")
@@ -47,7 +47,7 @@ def seed() -> None:
         product = _create(article, goods, partner)
         for path in filter(None, {article.category, article.also_in}):
             ProductCategory.objects.create(product=product, category=categories[path])
-        for position, (name, content) in enumerate(pictures(article)):
+        for position, (name, content) in enumerate(images(article)):
             ProductImage.objects.create(
                 product=product, original=ContentFile(content, name=name), display_order=position
             )
@@ -114,7 +114,7 @@ def _told(product: Product) -> dict[str, Any]:
         "price": str(price.incl_tax) if price.exists else None,
         "currency": price.currency if price.exists else None,
         "breadcrumb": [one.name for one in product.get_categories().first().get_ancestors_and_self()],
-        "pictures": [hashlib.sha256(image.original.read()).hexdigest() for image in product.get_all_images()],
+        "images": [hashlib.sha256(image.original.read()).hexdigest() for image in product.get_all_images()],
     }
 
 

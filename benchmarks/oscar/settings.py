@@ -10,7 +10,7 @@ from pathlib import Path
 import oscar
 from oscar.defaults import *  # noqa: F403 (Oscar's guide asks for it)
 
-FOLDER = Path(os.environ["OSCAR_FOLDER"])  # database, pictures and search index
+FOLDER = Path(os.environ["OSCAR_FOLDER"])  # database, images and search index
 
 DEBUG = False
 SECRET_KEY = "a shop on loopback, for the time of a benchmark"

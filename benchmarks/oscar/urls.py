@@ -1,4 +1,4 @@
-"""Oscar's own URLs, its pictures and its style sheets."""
+"""Oscar's own URLs, its images and its style sheets."""
 
 from django.apps import apps
 from django.conf import settings

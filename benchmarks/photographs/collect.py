@@ -32,7 +32,7 @@ def figures_of_pipeline(project: Path) -> dict[str, Any]:
     """What does not depend on the seed: the sizes of the splits, and what the close-up filter discarded."""
     split, zoom = metrics_of(project, "split"), metrics_of(project, "zoom")
     return {
-        "images": split["pictures"],
+        "images": split["images_per_split"],
         "products": split["products"],
         "dropped": split["dropped"],
         "leaks": split["leaks"],
@@ -51,7 +51,7 @@ def figures_of_seed(project: Path) -> dict[str, Any]:
         "val": {key: found["val"][key] for key in ("micro_f1", "macro_f1", "ece")},
         "epochs": {name: train[name]["epochs"] for name in ("categorizer", "baseline")},
         "best_epoch": {name: train[name]["best_epoch"] for name in ("categorizer", "baseline")},
-        "tuned_epoch_over_forward": epoch_over_forward(timings, trained["epochs"], trained["pictures"]),
+        "tuned_epoch_over_forward": epoch_over_forward(timings, trained["epochs"], trained["images"]),
     }
 
 
@@ -63,7 +63,7 @@ def figures_of_files(project: Path) -> dict[str, Any]:
         "macro_f1": found["test"]["macro_f1"],
         "interval": found["test"]["intervals"]["micro_f1"],
         "classifier": found["baseline"]["test"]["micro_f1"],
-        "images": split["pictures"],
+        "images": split["images_per_split"],
         "dropped": split["dropped"],
     }
 

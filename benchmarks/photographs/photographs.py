@@ -24,7 +24,7 @@ from atlas_model.core.files import replacing_folder, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLE = "ATLAS_PHOTOGRAPHS"  # environment variable that names another file
-USUAL = ROOT.parent / "shared/pictures/myntra.parquet"
+USUAL = ROOT.parent / "shared/images/myntra.parquet"
 HOST = "photographs.test"
 LEVELS = ("category", "sub_category", "article_type")
 COLUMNS = {"id": pa.types.is_integer, "jpeg": pa.types.is_binary} | dict.fromkeys(

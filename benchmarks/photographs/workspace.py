@@ -35,9 +35,9 @@ SAVED_EVERY_S = 10.0
 LAUNCH = """
 import runpy, sys
 from atlas_model.core.processes import die_with_parent
-from flows.dvc.stale_locks import forget_the_dead
+from flows.dvc.stale_locks import remove_stale_locks
 die_with_parent()
-forget_the_dead()
+remove_stale_locks()
 del sys.argv[0]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """

@@ -37,7 +37,7 @@ def ranked(sources: Sequence[Source]) -> list[Source]:
     return sorted(sources, key=lambda source: (-len(source.taxonomy), source.site, source.taxonomy, source.url))
 
 
-class Settlement:
+class ProductAggregator:
     """Settles what ``journal`` has; the counts are complete when `rows` has come to its end.
 
     Args:
@@ -116,6 +116,6 @@ class Settlement:
             product and product.row(found.site, ()), found.dropped, unreadable=product.unreadable if product else 0
         )
         if product is not None and not found.dropped:
-            self._journal.meet(product.page_url)
+            self._journal.add_known_url(product.page_url)
             self._shapes.setdefault(found.site, set()).update(map(shape, (found.url, product.page_url)))
         return product

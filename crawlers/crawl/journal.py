@@ -108,11 +108,11 @@ class Journal:
             self._db.execute("DELETE FROM pages WHERE crawl < ?", (self.crawl,))
             self._db.execute("UPDATE state SET finished = 1")
 
-    def doubt(self, is_doubted: Callable[[str], bool]) -> None:
-        """Have those of the crawl's pages that gave nothing, and whose URL ``is_doubted``, asked for again."""
-        self._db.create_function("is_doubted", 1, is_doubted, deterministic=True)
+    def invalidate(self, is_invalid: Callable[[str], bool]) -> None:
+        """Have those of the crawl's pages that gave nothing, and whose URL ``is_invalid``, asked for again."""
+        self._db.create_function("is_invalid", 1, is_invalid, deterministic=True)
         self._db.execute(
-            "UPDATE pages SET crawl = crawl - 1 WHERE crawl = ? AND dropped IS NOT NULL AND is_doubted(url)",
+            "UPDATE pages SET crawl = crawl - 1 WHERE crawl = ? AND dropped IS NOT NULL AND is_invalid(url)",
             (self.crawl,),
         )
 
@@ -216,7 +216,7 @@ class Journal:
         ):
             yield said
 
-    def meet(self, url: str) -> None:
+    def add_known_url(self, url: str) -> None:
         """Note the canonical URL of a product."""
         self._db.execute("INSERT OR IGNORE INTO met VALUES (?)", (url,))
 

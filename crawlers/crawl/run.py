@@ -21,7 +21,7 @@ from atlas_model.core.errors import AtlasError, RetryError
 from atlas_model.core.files import locked, write_json
 from atlas_model.core.progress import say
 from atlas_model.data.schemas import PRODUCTS, write_rows
-from crawlers.crawl.aggregate import Row, Settlement, ranked
+from crawlers.crawl.aggregate import ProductAggregator, Row, ranked
 from crawlers.crawl.health import Health, falls
 from crawlers.crawl.job import TRANSIENT, CrawlJob, CrawlReport
 from crawlers.crawl.journal import LISTING, PRODUCT, Journal
@@ -127,29 +127,29 @@ def crawl(
             say(f"crawl: category page {url}: {explained(reason)}")
         with Journal(job.journal) as journal:
             _check_complete(report, journal, folder)
-            settlement = Settlement(journal, sources)
-            for site, tally in settlement.shops.items():
+            aggregator = ProductAggregator(journal, sources)
+            for site, tally in aggregator.shops.items():
                 tally.listing_pages, tally.items = report.listed[site]["pages"], report.listed[site]["items"]
                 tally.asked = _asked(site, sources, max_pages_per_category)
             accepted = folder / HEALTH
             before = _health_in(accepted) or baseline or {}
-            rows = _accepted(settlement, journal, before, max_coverage_drop, report=report, log=job.log)
+            rows = _accepted(aggregator, journal, before, max_coverage_drop, report=report, log=job.log)
             products = write_rows(output, rows, PRODUCTS)
-            never_met = settlement.never_met()
+            never_met = aggregator.never_met()
             journal.finish()
-        health = {site: tally.to_json() for site, tally in settlement.shops.items()}
+        health = {site: tally.to_json() for site, tally in aggregator.shops.items()}
         write_json(accepted, health)
-    if settlement.dropped["duplicate"] > products:
+    if aggregator.dropped["duplicate"] > products:
         say(
-            f"crawl: {settlement.dropped['duplicate']} pages count as duplicates of {products} products; is the number "
+            f"crawl: {aggregator.dropped['duplicate']} pages count as duplicates of {products} products; is the number "
             "that is read as the article's one of the shop? `atlas crawl try URL` shows it"
         )
-    if settlement.shared_numbers:
+    if aggregator.shared_numbers:
         say(
-            f"crawl: {settlement.shared_numbers} numbers that were read as the article's are shared by several "
+            f"crawl: {aggregator.shared_numbers} numbers that were read as the article's are shared by several "
             "products, which are named by their URLs instead"
         )
-    for site, found in settlement.contradicted.items():
+    for site, found in aggregator.contradicted.items():
         say(
             f"crawl: {site}: the breadcrumbs of {found.count} of {health[site]['products']} products name another "
             f"category than the one that led to them, such as {found.urls}; `atlas crawl try` shows what is read on a "
@@ -165,10 +165,10 @@ def crawl(
         reused_pages={name: counts.get(name, 0) for name in ("not_modified", "same_content")},
         products=products,
         by_site={site: shop["products"] for site, shop in health.items() if shop["products"]},
-        dropped={reason: count for reason, count in sorted(settlement.dropped.items()) if count},
+        dropped={reason: count for reason, count in sorted(aggregator.dropped.items()) if count},
         variants=counts.get("variants", 0),
-        two_categories=settlement.two_categories,
-        shared_numbers=settlement.shared_numbers,
+        two_categories=aggregator.two_categories,
+        shared_numbers=aggregator.shared_numbers,
         category_faults=_counted(reason for _, reason in report.category_faults),
         walk_ends=report.walk_ends,
         never_met={site: len(urls) for site, urls in never_met.items()},
@@ -231,17 +231,17 @@ def _check_complete(report: CrawlReport, journal: Journal, folder: Path) -> None
 
 
 def _accepted(
-    settlement: Settlement, journal: Journal, before: Health, max_drop: float, *, report: CrawlReport, log: Path
+    aggregator: ProductAggregator, journal: Journal, before: Health, max_drop: float, *, report: CrawlReport, log: Path
 ) -> Iterator[Row]:
     """The rows; an error at their end, before they take the place of the last ones, if they are none to accept."""
-    yield from settlement.rows()
-    now = {site: tally.to_json() for site, tally in settlement.shops.items()}
+    yield from aggregator.rows()
+    now = {site: tally.to_json() for site, tally in aggregator.shops.items()}
     if not any(shop["products"] for shop in now.values()):
-        journal.doubt(lambda url: True)
-        raise AtlasError(_nothing_found(settlement.dropped, report, log))
+        journal.invalidate(lambda url: True)
+        raise AtlasError(_nothing_found(aggregator.dropped, report, log))
     worse = {site: sentences for site in now if (sentences := list(falls(before, {site: now[site]}, max_drop)))}
     if worse:
-        journal.doubt(lambda url: any(on_site(url, site) for site in worse))
+        journal.invalidate(lambda url: any(on_site(url, site) for site in worse))
         detail = "".join(f"\n  - {sentence}" for sentences in worse.values() for sentence in sentences)
         raise AtlasError(
             f"shops were read worse than in the last accepted crawl, by more than crawl.max_coverage_drop:{detail}\n"

@@ -1,4 +1,4 @@
-"""What changed between two crawls: products added, removed, and changed in price, title, pictures, availability, ...
+"""What changed between two crawls: products added, removed, and changed in price, title, images, availability, ...
 
 A report beside the data, never a column in it. Knows nothing of where the two tables come from.
 """
@@ -17,7 +17,7 @@ from atlas_model.core.files import replacing
 from atlas_model.data.schemas import write_rows
 
 PLAIN = ("availability", "brand", "gtin", "mpn")  # columns whose values are compared as they are
-KINDS = ("added", "removed", "price", "title", "pictures", *PLAIN)  # of changes, as people count them
+KINDS = ("added", "removed", "price", "title", "images", *PLAIN)  # of changes, as people count them
 COLUMNS = (  # of products.parquet, that are compared
     "product_id", "site", "title", "price", "currency", "image_urls", *PLAIN
 )  # fmt: skip
@@ -26,8 +26,8 @@ SCHEMA = pa.schema(
         pa.field("site", pa.string(), nullable=False),
         pa.field("product_id", pa.string(), nullable=False),
         pa.field("change", pa.string(), nullable=False),  # added, removed, changed
-        pa.field("field", pa.string(), nullable=False),  # title, price, pictures, ...; title where added or removed
-        pa.field("old", pa.string()),  # a price with its currency; pictures' URLs, one a line
+        pa.field("field", pa.string(), nullable=False),  # title, price, images, ...; title where added or removed
+        pa.field("old", pa.string()),  # a price with its currency; images' URLs, one a line
         pa.field("new", pa.string()),
     ]
 )
@@ -106,7 +106,7 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any], plain: Sequenc
     texts = (
         ("title", _title),
         ("price", _price),
-        ("pictures", _pictures),
+        ("images", _images),
         *((name, itemgetter(name)) for name in plain),
     )
     for field, text in texts:
@@ -122,7 +122,7 @@ def _price(row: Mapping[str, Any]) -> str | None:
     return None if row["price"] is None else f"{row['price']} {row['currency'] or ''}".strip()
 
 
-def _pictures(row: Mapping[str, Any]) -> str:
+def _images(row: Mapping[str, Any]) -> str:
     return "\n".join(row["image_urls"])
 
 

@@ -11,12 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from atlas_model.core.errors import PictureError
+from atlas_model.core.errors import ImageError
 from atlas_model.core.progress import Progress
 from crawlers.fetch.check import check
 from crawlers.fetch.client.client import Client
 from crawlers.fetch.client.download import download
-from crawlers.fetch.client.outcome import Outcome, Wanted
+from crawlers.fetch.client.outcome import ImageRequest, Outcome
 from crawlers.fetch.spool import FLUSH_S, Spool
 from crawlers.http.address_guard import ConnectMap
 
@@ -24,7 +24,7 @@ LOOKUPS = 64  # of names, at once
 
 
 @dataclass(frozen=True)
-class Manners:
+class FetchConfig:
     """How to ask; the fields are those of `Client` and `download`, and ``max_pixels`` of `check`."""
 
     connect_map: ConnectMap
@@ -44,7 +44,7 @@ class Counts(NamedTuple):
     """Of one or more calls of `ask`."""
 
     asked: int = 0  # URLs
-    unchanged: int = 0  # of them: the server says that it is still the picture that we have
+    unchanged: int = 0  # of them: the server says that it is still the image that we have
     retries: int = 0
 
     def plus(self, other: "Counts") -> "Counts":
@@ -52,13 +52,13 @@ class Counts(NamedTuple):
         return Counts(*map(sum, zip(self, other, strict=True)))
 
 
-def ask(spool: Spool, total: int, manners: Manners) -> Counts:
+def ask(spool: Spool, total: int, config: FetchConfig) -> Counts:
     """Ask for each URL in the queue of ``spool``, of which there are ``total``."""
 
     def take(data: bytes) -> Outcome:
         try:
-            info = check(data, manners.max_pixels)
-        except PictureError as error:
+            info = check(data, config.max_pixels)
+        except ImageError as error:
             return Outcome(error.status, lasting=True)
         image_id = hashlib.sha256(data).hexdigest()
         spool.store(image_id, data, info)
@@ -67,16 +67,16 @@ def ask(spool: Spool, total: int, manners: Manners) -> Counts:
     client = Client(
         take,
         spool.folder,
-        connect_map=manners.connect_map,
-        user_agent=manners.user_agent,
-        concurrency=manners.concurrency,
-        timeout_s=manners.timeout_s,
-        max_bytes=manners.max_bytes,
-        obey_robots=manners.obey_robots,
-        robots_tags=manners.robots_tags,
+        connect_map=config.connect_map,
+        user_agent=config.user_agent,
+        concurrency=config.concurrency,
+        timeout_s=config.timeout_s,
+        max_bytes=config.max_bytes,
+        obey_robots=config.obey_robots,
+        robots_tags=config.robots_tags,
     )
     tally = _Tally(spool)
-    asyncio.run(tally.fill(client, total, manners))
+    asyncio.run(tally.fill(client, total, config))
     return Counts(total, tally.unchanged, tally.retries)
 
 
@@ -87,24 +87,24 @@ class _Tally:
         self._spool = spool
         self._ok = self.unchanged = self.retries = 0
 
-    async def fill(self, client: Client, total: int, manners: Manners) -> None:
+    async def fill(self, client: Client, total: int, config: FetchConfig) -> None:
         """`download` all that the spool has in its queue; whatever ends it, what has come is kept."""
         # Names are looked up in threads, and a slow one must not keep the others waiting.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(LOOKUPS, "lookup"))
-        with Progress("fetch", total, "pictures") as progress:
+        with Progress("fetch", total, "images") as progress:
 
-            def keep(wanted: Wanted, outcome: Outcome, attempts: int) -> None:
-                self._spool.keep(wanted, outcome)
+            def keep(request: ImageRequest, outcome: Outcome, attempts: int) -> None:
+                self._spool.keep(request, outcome)
                 self._ok += outcome.status == "ok"
                 self.unchanged += outcome.unchanged
                 self.retries += max(0, attempts - 1)
                 progress.advance(1, ok=self._ok, retries=self.retries)
 
-            limits = {"concurrency_per_host": manners.concurrency_per_host, "max_attempts": manners.max_attempts}
+            limits = {"concurrency_per_host": config.concurrency_per_host, "max_attempts": config.max_attempts}
             flushing = asyncio.create_task(self._flush_regularly())
             try:
                 async with client:
-                    await download(self._spool, client, keep, **limits, backoff_s=manners.backoff_s)
+                    await download(self._spool, client, keep, **limits, backoff_s=config.backoff_s)
             finally:
                 flushing.cancel()
                 with suppress(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""Bytes one after the other in files of bounded size, in a folder: no file per picture, nothing ever rewritten.
+"""Bytes one after the other in files of bounded size, in a folder: no file per image, nothing ever rewritten.
 
 A place (file, offset, size) finds them again; who remembers the places is another's matter (`index`).
 """

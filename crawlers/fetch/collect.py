@@ -1,6 +1,6 @@
 """The last pass: from the spool to sorted outputs, the same whatever order things arrived in.
 
-Knows nothing of how they arrived, and holds no more than a shard of pictures and a batch of products.
+Knows nothing of how they arrived, and holds no more than a shard of images and a batch of products.
 """
 
 from collections.abc import Iterator
@@ -18,26 +18,26 @@ PRODUCTS_AT_ONCE = 4_096
 COLUMNS = pa.schema([PRODUCTS.field("product_id"), PRODUCTS.field("image_urls")])
 
 
-def picture_urls(products: Path) -> Iterator[str]:
-    """The URLs of all pictures of all products in a file of `records.PRODUCTS`; they may repeat."""
+def image_urls(products: Path) -> Iterator[str]:
+    """The URLs of all images of all products in a file of `records.PRODUCTS`; they may repeat."""
     for batch in iterate_shards(products, COLUMNS, "crawl", PRODUCTS_AT_ONCE):
         yield from batch["image_urls"].flatten().to_pylist()
 
 
 def write_images(folder: Path, spool: Spool, shard_rows: int) -> None:
-    """Write every distinct picture to ``folder``, sorted by image_id, ``shard_rows`` per shard.
+    """Write every distinct image to ``folder``, sorted by image_id, ``shard_rows`` per shard.
 
     Raises:
         RetryError: bytes were damaged on disk.
     """
     total, _ = spool.totals()
     with ShardWriter(folder, IMAGES, shard_rows) as writer:
-        for row in track(spool.pictures(), "collect", total, "pictures"):
+        for row in track(spool.images(), "collect", total, "images"):
             writer.append(row)
 
 
 def write_refs(path: Path, products: Path, spool: Spool) -> None:
-    """Write what became of each picture of each product, sorted by (product_id, position).
+    """Write what became of each image of each product, sorted by (product_id, position).
 
     Raises:
         InputError: the products are not sorted.

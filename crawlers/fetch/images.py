@@ -1,4 +1,4 @@
-"""From URLs to a spool that holds their pictures, with a count of everything.
+"""From URLs to a spool that holds their images, with a count of everything.
 
 Knows nothing of products; `collect` makes the outputs.
 """
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from atlas_model.core.errors import RetryError
-from crawlers.fetch.asking import Manners, ask
+from crawlers.fetch.asking import FetchConfig, ask
 from crawlers.fetch.index import Plan, Reuse
 from crawlers.fetch.parts import Spread, ask_in_parts, take_in_parts
 from crawlers.fetch.spool import Spool
@@ -24,20 +24,20 @@ class Report:
 
     urls: int
     spooled: int  # URLs that needed no asking: an earlier run had their answer
-    unchanged: int  # URLs whose server said that the picture of an earlier snapshot has not changed
-    pictures: int  # distinct ones
+    unchanged: int  # URLs whose server said that the image of an earlier snapshot has not changed
+    images: int  # distinct ones
     statuses: dict[str, int]
     bytes: int  # of all URLs with status ok
     retries: int
     seconds: float  # downloads of this run, the collecting left out
-    pictures_per_s: float | None  # URLs asked for in this run by its seconds
+    images_per_s: float | None  # URLs asked for in this run by its seconds
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
 
 
-def fetch_pictures(
+def fetch_images(
     urls: Iterable[str],
     spool: Spool,
     *,
@@ -60,14 +60,14 @@ def fetch_pictures(
     """Ask for every URL whose answer ``spool`` does not have, and keep what comes there.
 
     ``urls`` may repeat. What was asked for in ``snapshot`` is not asked for again, unless it failed in a way that
-    may pass; ``reuse`` says what to do with the pictures of other snapshots (what gave none there is asked for
+    may pass; ``reuse`` says what to do with the images of other snapshots (what gave none there is asked for
     again). The other keywords are those of `Client` and `download`; ``max_failed_share`` says how much of the URLs
     may fail in a way that may pass before that is an error. With ``spread`` others do the asking (see `parts`).
 
     Raises:
-        RetryError: no URL gave a picture, or more than ``max_failed_share`` failed in a way that may pass.
+        RetryError: no URL gave an image, or more than ``max_failed_share`` failed in a way that may pass.
     """
-    manners = Manners(
+    config = FetchConfig(
         connect_map=connect_map,
         user_agent=user_agent,
         concurrency=concurrency,
@@ -85,22 +85,22 @@ def fetch_pictures(
     wanted, missing = spool.begin(urls, plan)
 
     started = time.monotonic()
-    counts = ask(spool, missing, manners) if spread is None else ask_in_parts(spool, plan, manners, spread)
+    counts = ask(spool, missing, config) if spread is None else ask_in_parts(spool, plan, config, spread)
     seconds = time.monotonic() - started
 
     statuses = spool.statuses()
     _check_enough(spool, wanted, statuses, max_failed_share)
-    pictures, size = spool.totals()
+    images, size = spool.totals()
     return Report(
         urls=wanted,
         spooled=wanted - missing,
         unchanged=counts.unchanged,
-        pictures=pictures,
+        images=images,
         statuses=statuses,
         bytes=size,
         retries=counts.retries,
         seconds=round(seconds, 3),
-        pictures_per_s=round(missing / seconds, 1) if missing else None,
+        images_per_s=round(missing / seconds, 1) if missing else None,
     )
 
 
@@ -108,10 +108,10 @@ def _check_enough(spool: Spool, wanted: int, statuses: dict[str, int], max_faile
     counts = ", ".join(f"{status} {count}" for status, count in sorted(statuses.items(), key=lambda item: -item[1]))
     if wanted and "ok" not in statuses:
         remedy = ". A host in a network of your own has to be named in crawl.connect" if "blocked" in statuses else ""
-        raise RetryError(f"none of {wanted} picture URLs gave a picture: {counts}{remedy}")
-    failed = spool.passing()
+        raise RetryError(f"none of {wanted} image URLs gave an image: {counts}{remedy}")
+    failed = spool.transient_failures()
     if failed > max_failed_share * wanted:
         raise RetryError(
-            f"{failed} of {wanted} picture URLs failed in a way that may pass ({counts}). Run again later: what "
+            f"{failed} of {wanted} image URLs failed in a way that may pass ({counts}). Run again later: what "
             "has come is kept and not asked for twice. To go on without them, raise fetch.max_failed_share."
         )

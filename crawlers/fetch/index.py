@@ -1,4 +1,4 @@
-"""Which URLs there are, what became of each, and where the bytes of each picture are: one SQLite file.
+"""Which URLs there are, what became of each, and where the bytes of each image are: one SQLite file.
 
 Memory stays flat however many there are. Knows nothing of HTTP, and of the bytes only their places.
 """
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from atlas_model.data.images import PictureInfo
+from atlas_model.data.images import ImageInfo
 from crawlers.fetch.blobs import Place
-from crawlers.fetch.client.outcome import Outcome, Wanted
+from crawlers.fetch.client.outcome import ImageRequest, Outcome
 
 Reuse = Literal["never", "validate", "always"]
-"""What to do with a picture that an earlier snapshot has: ask again; ask whether it has changed; trust it."""
+"""What to do with an image that an earlier snapshot has: ask again; ask whether it has changed; trust it."""
 
-VERSION = 1  # of the tables; another one's index is not read
+VERSION = 2  # of the tables; an index of an unknown version is not read
 ROWS_AT_ONCE = 64  # of a host's queue
 
 TABLES = f"""
@@ -29,17 +29,17 @@ CREATE TABLE IF NOT EXISTS urls (
     wanted INTEGER NOT NULL,  -- by this run
     status TEXT,              -- as in `outcome.Outcome`; null: never asked for
     settled INTEGER,          -- whether it need not be asked for again in its snapshot
-    than INTEGER,             -- where status is too_large or too_many_pixels: the limit
-    image_id TEXT,            -- the last picture that it gave
+    limit_value INTEGER,             -- where status is too_large or too_many_pixels: the limit
+    image_id TEXT,            -- the last image that it gave
     final_url TEXT,
     etag TEXT,
     last_modified TEXT,
     snapshot TEXT,            -- in which it was last asked for
     file INTEGER              -- the blob that was written to then
 );
-CREATE INDEX IF NOT EXISTS urls_by_picture ON urls (image_id);
+CREATE INDEX IF NOT EXISTS urls_by_image ON urls (image_id);
 CREATE INDEX IF NOT EXISTS urls_by_file ON urls (file, status);
-CREATE TABLE IF NOT EXISTS pictures (
+CREATE TABLE IF NOT EXISTS images (
     image_id TEXT PRIMARY KEY,
     file INTEGER NOT NULL, offset INTEGER NOT NULL, size INTEGER NOT NULL,
     width INTEGER NOT NULL, height INTEGER NOT NULL, format TEXT NOT NULL, mode TEXT NOT NULL,
@@ -50,34 +50,36 @@ CREATE TABLE queue (host TEXT, turn INTEGER, id INTEGER, PRIMARY KEY (host, turn
 PRAGMA user_version = {VERSION};
 """
 
-# A URL need not be asked for if its answer came in this snapshot (or is a picture, and those are trusted) and would
+FROM_VERSION_1 = "ALTER TABLE pictures RENAME TO images; ALTER TABLE urls RENAME COLUMN than TO limit_value;"
+
+# A URL need not be asked for if its answer came in this snapshot (or is an image, and those are trusted) and would
 # be the same under the limits of this run.
 ENQUEUE = """
-INSERT INTO queue SELECT host, random(), id FROM urls LEFT JOIN pictures USING (image_id)
+INSERT INTO queue SELECT host, random(), id FROM urls LEFT JOIN images USING (image_id)
 WHERE wanted AND NOT coalesce(
     settled AND (snapshot = :snapshot OR :reuse = 'always' AND status = 'ok') AND CASE status
         WHEN 'ok' THEN size <= :max_bytes AND width * height <= :max_pixels
-        WHEN 'too_large' THEN than >= :max_bytes
-        WHEN 'too_many_pixels' THEN than >= :max_pixels
+        WHEN 'too_large' THEN limit_value >= :max_bytes
+        WHEN 'too_many_pixels' THEN limit_value >= :max_pixels
         ELSE TRUE
     END, FALSE)
 """
-# Validators are sent only if an unchanged picture would be one that we have and may have.
+# Validators are sent only if an unchanged image would be one that we have and may have.
 PENDING = """
 SELECT turn, id, url,
     iif(usable, image_id, NULL), iif(usable, final_url, NULL), iif(usable, etag, NULL), iif(usable, last_modified, NULL)
 FROM (
     SELECT turn, id, url, urls.image_id, final_url, etag, last_modified,
         coalesce(size <= :max_bytes AND width * height <= :max_pixels AND :reuse <> 'never', FALSE) AS usable
-    FROM queue JOIN urls USING (id) LEFT JOIN pictures USING (image_id)
+    FROM queue JOIN urls USING (id) LEFT JOIN images USING (image_id)
     WHERE queue.host = :host AND (turn, id) > (:turn, :id) ORDER BY turn, id LIMIT :rows
 )
 """
 LASTING = """
-UPDATE urls SET status = ?, settled = ?, than = ?, snapshot = ?, file = ?,
+UPDATE urls SET status = ?, settled = ?, limit_value = ?, snapshot = ?, file = ?,
     image_id = ?, final_url = ?, etag = ?, last_modified = ? WHERE id = ?
 """
-PASSING = "UPDATE urls SET status = ?, settled = ?, than = ?, snapshot = ?, file = ? WHERE id = ?"
+PASSING = "UPDATE urls SET status = ?, settled = ?, limit_value = ?, snapshot = ?, file = ? WHERE id = ?"
 RESTORE = """
 INSERT INTO urls (url, host, wanted, status, settled, image_id, final_url, snapshot) VALUES (?, ?, 1, 'ok', 1, ?, ?, ?)
 ON CONFLICT (url) DO UPDATE SET
@@ -86,12 +88,12 @@ ON CONFLICT (url) DO UPDATE SET
     status = 'ok', settled = 1, image_id = excluded.image_id, final_url = excluded.final_url,
     snapshot = excluded.snapshot
 """
-# To another index: what is in the queue, and that its pictures are kept, though elsewhere: in no file, which is file 0.
+# To another index: what is in the queue, and that its images are kept, though elsewhere: in no file, which is file 0.
 HAND_OUT = """
-INSERT INTO part.urls SELECT id, url, urls.host, 1, status, settled, than, image_id, final_url, etag, last_modified,
-    snapshot, NULL FROM queue JOIN urls USING (id) WHERE queue.host = ?;
-INSERT OR IGNORE INTO part.pictures SELECT image_id, 0, 0, size, width, height, format, mode, orientation,
-    n_frames FROM pictures WHERE image_id IN (SELECT image_id FROM part.urls WHERE host = ?);
+INSERT INTO part.urls SELECT id, url, urls.host, 1, status, settled, limit_value, image_id, final_url, etag,
+    last_modified, snapshot, NULL FROM queue JOIN urls USING (id) WHERE queue.host = ?;
+INSERT OR IGNORE INTO part.images SELECT image_id, 0, 0, size, width, height, format, mode, orientation,
+    n_frames FROM images WHERE image_id IN (SELECT image_id FROM part.urls WHERE host = ?);
 """
 # The same of all URLs of a run, in the order of their names.
 WANTED = """
@@ -100,19 +102,21 @@ SELECT id, url,
 FROM (
     SELECT id, url, urls.image_id, final_url, etag, last_modified,
         coalesce(status = 'ok' AND size <= :max_bytes AND width * height <= :max_pixels, FALSE) AS usable
-    FROM urls LEFT JOIN pictures USING (image_id)
+    FROM urls LEFT JOIN images USING (image_id)
     WHERE wanted AND url > :url ORDER BY url LIMIT :rows
 )
 """
-ASKED = "SELECT status, settled, than, snapshot, ?, image_id, final_url, etag, last_modified, url FROM urls WHERE file"
+ASKED = """
+SELECT status, settled, limit_value, snapshot, ?, image_id, final_url, etag, last_modified, url FROM urls WHERE file
+"""
 TAKE_IN = LASTING.replace("WHERE id", "WHERE url")
-WANTED_PICTURES = """
-SELECT * FROM pictures
-WHERE EXISTS (SELECT 1 FROM urls WHERE urls.image_id = pictures.image_id AND wanted AND status = 'ok')
+WANTED_IMAGES = """
+SELECT * FROM images
+WHERE EXISTS (SELECT 1 FROM urls WHERE urls.image_id = images.image_id AND wanted AND status = 'ok')
 ORDER BY image_id
 """
 TOTALS = """
-SELECT count(DISTINCT image_id), coalesce(sum(size), 0) FROM urls JOIN pictures USING (image_id)
+SELECT count(DISTINCT image_id), coalesce(sum(size), 0) FROM urls JOIN images USING (image_id)
 WHERE wanted AND status = 'ok'
 """
 
@@ -125,12 +129,12 @@ class Fetched(NamedTuple):
     final_url: str | None
 
 
-class Picture(NamedTuple):
-    """A picture that is kept."""
+class StoredImage(NamedTuple):
+    """An image that is kept."""
 
     image_id: str
     place: Place
-    info: PictureInfo
+    info: ImageInfo
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class Index:
     """The index at ``path``, made if needed; a second process is refused with `sqlite3.OperationalError`."""
 
     def __init__(self, path: Path) -> None:
-        # Worker threads ask whether a picture is there; SQLite itself lets one at a time in.
+        # Worker threads ask whether an image is there; SQLite itself lets one at a time in.
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
         try:
             self._open()
@@ -163,7 +167,9 @@ class Index:
         if fault != "ok":
             raise sqlite3.DatabaseError(fault.splitlines()[-1])
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, VERSION):
+        if version == 1:
+            self._db.executescript(f"BEGIN; {FROM_VERSION_1} PRAGMA user_version = {VERSION}; COMMIT;")
+        elif version not in (0, VERSION):
             raise sqlite3.DatabaseError(f"version {version}")
         self._db.executescript(TABLES)
 
@@ -200,20 +206,20 @@ class Index:
             yield host
             (host,) = self._db.execute(find, (host,)).fetchone()
 
-    def pending(self, host: str) -> Iterator[Wanted]:
+    def pending(self, host: str) -> Iterator[ImageRequest]:
         """The queue of ``host``, shuffled."""
         turn, last = -(2**63), 0
         while rows := self._db.execute(
             PENDING, {**self._plan, "host": host, "turn": turn, "id": last, "rows": ROWS_AT_ONCE}
         ).fetchall():
-            yield from (Wanted(*row[1:]) for row in rows)
+            yield from (ImageRequest(*row[1:]) for row in rows)
             turn, last = rows[-1][:2]
 
-    def wanted(self) -> Iterator[Wanted]:
+    def wanted(self) -> Iterator[ImageRequest]:
         """All URLs of this run by name, whether they are in the queue or not."""
         last = ""
         while rows := self._db.execute(WANTED, {**self._plan, "url": last, "rows": ROWS_AT_ONCE}).fetchall():
-            yield from (Wanted(*row) for row in rows)
+            yield from (ImageRequest(*row) for row in rows)
             last = rows[-1][1]
 
     def queue_sizes(self) -> dict[str, int]:
@@ -239,31 +245,33 @@ class Index:
 
     # What came
 
-    def has_picture(self, image_id: str) -> bool:
+    def has_image(self, image_id: str) -> bool:
         """Whether the bytes of ``image_id`` are kept."""
-        return self._db.execute("SELECT 1 FROM pictures WHERE image_id = ?", (image_id,)).fetchone() is not None
+        return self._db.execute("SELECT 1 FROM images WHERE image_id = ?", (image_id,)).fetchone() is not None
 
-    def record(self, pictures: Iterable[Picture], outcomes: Iterable[tuple[Wanted, Outcome]], file: int) -> None:
-        """Keep ``pictures``, whose bytes are written, and what became of URLs while ``file`` was written to.
+    def record(
+        self, images: Iterable[StoredImage], outcomes: Iterable[tuple[ImageRequest, Outcome]], file: int
+    ) -> None:
+        """Keep ``images``, whose bytes are written, and what became of URLs while ``file`` was written to.
 
-        What fails in a passing way stays beside an earlier picture: the next run may find that it is unchanged.
+        What fails in a passing way stays beside an earlier image: the next run may find that it is unchanged.
         """
         plan = self._plan
         limits = {"too_large": plan["max_bytes"], "too_many_pixels": plan["max_pixels"]}
         lasting, passing = [], []
-        for wanted, found in outcomes:
+        for request, found in outcomes:
             common = (found.status, found.settled, limits.get(found.status), plan["snapshot"], file)
             if found.settled:
-                lasting.append((*common, found.image_id, found.final_url, found.etag, found.last_modified, wanted.id))
+                lasting.append((*common, found.image_id, found.final_url, found.etag, found.last_modified, request.id))
             else:
-                passing.append((*common, wanted.id))
+                passing.append((*common, request.id))
         with self._transaction():
-            self._add_pictures(pictures)
+            self._add_images(images)
             self._db.executemany(LASTING, lasting)
             self._db.executemany(PASSING, passing)
 
     def restore(self, found: Iterable[tuple[str, Fetched]], snapshot: str) -> None:
-        """Take for settled in ``snapshot`` which picture each URL gave, and for unsettled what gave none."""
+        """Take for settled in ``snapshot`` which image each URL gave, and for unsettled what gave none."""
         with self._transaction():
             self._db.execute("UPDATE urls SET settled = 0 WHERE status <> 'ok'")
             self._db.executemany(
@@ -271,10 +279,10 @@ class Index:
                 ((url, _host(url), one.image_id, one.final_url, snapshot) for url, one in found if one.status == "ok"),
             )
 
-    def add_pictures(self, pictures: Iterable[Picture]) -> None:
-        """Keep ``pictures``, whose bytes are written."""
+    def add_images(self, images: Iterable[StoredImage]) -> None:
+        """Keep ``images``, whose bytes are written."""
         with self._transaction():
-            self._add_pictures(pictures)
+            self._add_images(images)
 
     # What there is
 
@@ -285,15 +293,15 @@ class Index:
             return None
         return Fetched(*row) if row[0] == "ok" else Fetched(row[0], None, None)
 
-    def wanted_pictures(self) -> Iterator[Picture]:
-        """The distinct pictures that this run's URLs gave, by image_id."""
-        return self._pictures(WANTED_PICTURES)
+    def wanted_images(self) -> Iterator[StoredImage]:
+        """The distinct images that this run's URLs gave, by image_id."""
+        return self._images(WANTED_IMAGES)
 
     def statuses(self) -> dict[str, int]:
         """How many of this run's URLs have each status."""
         return self._counts("SELECT status, count(*) FROM urls WHERE wanted GROUP BY status ORDER BY status")
 
-    def passing(self) -> int:
+    def transient_failures(self) -> int:
         """How many of this run's URLs failed in a way that may pass; those that we may not ask for do not count."""
         return self._count(
             "SELECT count(*) FROM urls WHERE wanted AND NOT settled "
@@ -301,58 +309,58 @@ class Index:
         )
 
     def totals(self) -> tuple[int, int]:
-        """Of this run's URLs: distinct pictures, and the bytes of all that gave one."""
-        pictures, size = self._db.execute(TOTALS).fetchone()
-        return pictures, size
+        """Of this run's URLs: distinct images, and the bytes of all that gave one."""
+        images, size = self._db.execute(TOTALS).fetchone()
+        return images, size
 
     def statuses_of_file(self, file: int) -> dict[str, int]:
         """How many URLs have each status, of those last asked for while blob ``file`` was written to."""
         return self._counts("SELECT status, count(*) FROM urls WHERE file = ? GROUP BY status ORDER BY status", (file,))
 
     def ends_of_files(self) -> dict[int, int]:
-        """Blob -> where the last picture in it ends."""
-        return self._counts("SELECT file, max(offset + size) FROM pictures WHERE file > 0 GROUP BY file")
+        """Blob -> where the last image in it ends."""
+        return self._counts("SELECT file, max(offset + size) FROM images WHERE file > 0 GROUP BY file")
 
     def sizes_of_files(self) -> dict[int, int]:
-        """Blob -> the bytes of the pictures in it."""
-        return self._counts("SELECT file, sum(size) FROM pictures GROUP BY file")
+        """Blob -> the bytes of the images in it."""
+        return self._counts("SELECT file, sum(size) FROM images GROUP BY file")
 
-    def own_pictures(self) -> Iterator[Picture]:
+    def own_images(self) -> Iterator[StoredImage]:
         """All whose bytes are kept here."""
-        return self._pictures("SELECT * FROM pictures WHERE file > 0 ORDER BY file, offset")
+        return self._images("SELECT * FROM images WHERE file > 0 ORDER BY file, offset")
 
-    def pictures_of_file(self, file: int) -> Iterator[Picture]:
+    def images_of_file(self, file: int) -> Iterator[StoredImage]:
         """What is in a blob, in its order."""
-        return self._pictures("SELECT * FROM pictures WHERE file = ? ORDER BY offset", (file,))
+        return self._images("SELECT * FROM images WHERE file = ? ORDER BY offset", (file,))
 
     # Forgetting
 
-    def forget_pictures(self, image_ids: Iterable[str]) -> None:
-        """Pictures whose bytes are damaged: their URLs are asked for again."""
+    def forget_images(self, image_ids: Iterable[str]) -> None:
+        """Images whose bytes are damaged: their URLs are asked for again."""
         with self._transaction():
-            self._db.executemany("DELETE FROM pictures WHERE image_id = ?", ((image_id,) for image_id in image_ids))
+            self._db.executemany("DELETE FROM images WHERE image_id = ?", ((image_id,) for image_id in image_ids))
 
     def forget_beyond(self, file: int, end: int) -> int:
-        """Forget the pictures of blob ``file`` that do not end at ``end`` or before; how many they were."""
-        return self._db.execute("DELETE FROM pictures WHERE file = ? AND offset + size > ?", (file, end)).rowcount
+        """Forget the images of blob ``file`` that do not end at ``end`` or before; how many they were."""
+        return self._db.execute("DELETE FROM images WHERE file = ? AND offset + size > ?", (file, end)).rowcount
 
     def forget_unwanted(self) -> None:
-        """Forget all URLs that are not of this run, and the pictures that no URL gives any more."""
+        """Forget all URLs that are not of this run, and the images that no URL gives any more."""
         with self._transaction():
             self._db.execute("DELETE FROM urls WHERE NOT wanted")
             self._db.execute(
-                "DELETE FROM pictures WHERE NOT EXISTS (SELECT 1 FROM urls WHERE urls.image_id = pictures.image_id)"
+                "DELETE FROM images WHERE NOT EXISTS (SELECT 1 FROM urls WHERE urls.image_id = images.image_id)"
             )
 
-    def _add_pictures(self, pictures: Iterable[Picture]) -> None:
+    def _add_images(self, images: Iterable[StoredImage]) -> None:
         self._db.executemany(
-            "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            ((image_id, *place, *vars(info).values()) for image_id, place, info in pictures),
+            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            ((image_id, *place, *vars(info).values()) for image_id, place, info in images),
         )
 
-    def _pictures(self, query: str, values: tuple[int, ...] = ()) -> Iterator[Picture]:
+    def _images(self, query: str, values: tuple[int, ...] = ()) -> Iterator[StoredImage]:
         for row in self._db.execute(query, values):
-            yield Picture(row[0], Place(*row[1:4]), PictureInfo(*row[4:]))
+            yield StoredImage(row[0], Place(*row[1:4]), ImageInfo(*row[4:]))
 
     def _count(self, query: str) -> int:
         (count,) = self._db.execute(query).fetchone()

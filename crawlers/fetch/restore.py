@@ -1,13 +1,13 @@
 """From outputs back to a spool: what was fetched once need not be fetched again because the spool is gone.
 
-Knows nothing of how pictures are fetched.
+Knows nothing of how images are fetched.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from atlas_model.core.progress import track
-from atlas_model.data.images import PictureInfo
+from atlas_model.data.images import ImageInfo
 from atlas_model.data.schemas import IMAGES, REFS, iterate_shards
 from crawlers.fetch.index import Fetched
 from crawlers.fetch.spool import Spool
@@ -17,9 +17,9 @@ INFO = [name for name in IMAGES.names if name not in ("image_id", "bytes")]
 
 
 def restore(spool: Spool, shards: Path, refs: Path, snapshot: str) -> None:
-    """Take the pictures in ``shards`` and ``refs`` for the answers of ``snapshot``, and nothing else for settled.
+    """Take the images in ``shards`` and ``refs`` for the answers of ``snapshot``, and nothing else for settled.
 
-    So the next run asks again for each URL that gave no picture, whatever the reason, and for no other.
+    So the next run asks again for each URL that gave no image, whatever the reason, and for no other.
 
     Raises:
         MissingError: there are no outputs.
@@ -28,11 +28,11 @@ def restore(spool: Spool, shards: Path, refs: Path, snapshot: str) -> None:
     spool.settle(_refs(refs), snapshot)
 
 
-def _missing(spool: Spool, shards: Path) -> Iterator[tuple[str, bytes, PictureInfo]]:
+def _missing(spool: Spool, shards: Path) -> Iterator[tuple[str, bytes, ImageInfo]]:
     for batch in track(iterate_shards(shards, IMAGES, "fetch", ROWS_AT_ONCE), "restore", None, "batches"):
         for row, image_id in enumerate(batch["image_id"].to_pylist()):
             if spool.lacks(image_id):
-                info = PictureInfo(**{name: batch[name][row].as_py() for name in INFO})
+                info = ImageInfo(**{name: batch[name][row].as_py() for name in INFO})
                 yield image_id, batch["bytes"][row].as_py(), info
 
 

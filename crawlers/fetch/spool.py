@@ -1,4 +1,4 @@
-"""What has come of downloads, kept over kills and over runs: an index and the bytes of each distinct picture once.
+"""What has come of downloads, kept over kills and over runs: an index and the bytes of each distinct image once.
 
 Bytes are written before the index tells of them, so that a kill loses what came since the last flush (FLUSH_ROWS or
 FLUSH_S of it) and nothing else. Beside each file of bytes, ``<number>.json`` counts the statuses of the URLs that
@@ -16,10 +16,10 @@ from typing import Any, Self
 from atlas_model.core.errors import AtlasError, RetryError
 from atlas_model.core.files import write_json
 from atlas_model.core.progress import say
-from atlas_model.data.images import PictureInfo
+from atlas_model.data.images import ImageInfo
 from crawlers.fetch.blobs import DISK_FAULTS, Blobs
-from crawlers.fetch.client.outcome import Outcome, Wanted
-from crawlers.fetch.index import Fetched, Index, Picture, Plan
+from crawlers.fetch.client.outcome import ImageRequest, Outcome
+from crawlers.fetch.index import Fetched, Index, Plan, StoredImage
 
 FLUSH_ROWS = 256
 FLUSH_S = 2.0
@@ -32,9 +32,9 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = threading.Lock()  # pictures are stored by worker threads
-        self._new: dict[str, Picture] = {}  # bytes are written, the index does not know them yet; so the next
-        self._outcomes: list[tuple[Wanted, Outcome]] = []
+        self._lock = threading.Lock()  # images are stored by worker threads
+        self._new: dict[str, StoredImage] = {}  # bytes are written, the index does not know them yet; so the next
+        self._outcomes: list[tuple[ImageRequest, Outcome]] = []
 
     def __enter__(self) -> Self:
         try:
@@ -53,10 +53,7 @@ class Spool:
         for file, end in self._index.ends_of_files().items():
             if end > sizes.get(file, 0):
                 lost = self._index.forget_beyond(file, sizes.get(file, 0))
-                say(f"{self.folder}: file {file} is damaged, {lost} pictures are fetched again")
-        self.hosts, self.pending, self.wanted = self._index.hosts, self._index.pending, self._index.wanted
-        self.queue_sizes = self._index.queue_sizes
-        self.statuses, self.passing, self.totals = self._index.statuses, self._index.passing, self._index.totals
+                say(f"{self.folder}: file {file} is damaged, {lost} images are fetched again")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -75,6 +72,36 @@ class Spool:
         """As `begin`, for the URLs that were handed out to this spool."""
         return self._index.enqueue(plan)
 
+    # The queue, and what came of it: see `Index`.
+
+    def hosts(self) -> Iterator[str]:
+        """The hosts in the queue."""
+        return self._index.hosts()
+
+    def pending(self, host: str) -> Iterator[ImageRequest]:
+        """The queue of ``host``, shuffled."""
+        return self._index.pending(host)
+
+    def wanted(self) -> Iterator[ImageRequest]:
+        """All URLs of this run by name, whether they are in the queue or not."""
+        return self._index.wanted()
+
+    def queue_sizes(self) -> dict[str, int]:
+        """Host -> its URLs in the queue."""
+        return self._index.queue_sizes()
+
+    def statuses(self) -> dict[str, int]:
+        """How many of this run's URLs have each status."""
+        return self._index.statuses()
+
+    def transient_failures(self) -> int:
+        """How many of this run's URLs failed in a way that may pass."""
+        return self._index.transient_failures()
+
+    def totals(self) -> tuple[int, int]:
+        """Of this run's URLs: distinct images, and the bytes of all that gave one."""
+        return self._index.totals()
+
     def hand_out(self, folder: Path, hosts: Sequence[str]) -> None:
         """Make a spool in ``folder`` for what is to be asked of ``hosts``."""
         folder.mkdir(parents=True)
@@ -82,20 +109,20 @@ class Spool:
 
     def take_in(self, part: "Spool") -> None:
         """Keep what has come to a spool that was handed out."""
-        self.restore((one.image_id, part._blobs.read(one.place), one.info) for one in part._index.own_pictures())
+        self.restore((one.image_id, part._blobs.read(one.place), one.info) for one in part._index.own_images())
         self._index.take_in(part._index, self._file)
         self.flush()
         self.write_status()
 
-    def store(self, image_id: str, data: bytes, info: PictureInfo) -> None:
-        """Keep a picture's bytes, unless they are kept already; from any thread."""
+    def store(self, image_id: str, data: bytes, info: ImageInfo) -> None:
+        """Keep an image's bytes, unless they are kept already; from any thread."""
         with self._lock:
-            if image_id not in self._new and not self._index.has_picture(image_id):
-                self._new[image_id] = Picture(image_id, self._blobs.append(data), info)
+            if image_id not in self._new and not self._index.has_image(image_id):
+                self._new[image_id] = StoredImage(image_id, self._blobs.append(data), info)
 
-    def keep(self, wanted: Wanted, outcome: Outcome) -> None:
-        """Keep what became of a URL; its picture is stored."""
-        self._outcomes.append((wanted, outcome))
+    def keep(self, request: ImageRequest, outcome: Outcome) -> None:
+        """Keep what became of a URL; its image is stored."""
+        self._outcomes.append((request, outcome))
         if len(self._outcomes) >= FLUSH_ROWS:
             self.flush()
 
@@ -114,21 +141,21 @@ class Spool:
         statuses = self._index.statuses_of_file(self._file)
         write_json(self.folder / f"{self._file:06d}.json", {"urls": sum(statuses.values()), "statuses": statuses})
 
-    def restore(self, pictures: Iterable[tuple[str, bytes, PictureInfo]]) -> None:
-        """Keep pictures that come from elsewhere."""
-        for image_id, data, info in pictures:
+    def restore(self, images: Iterable[tuple[str, bytes, ImageInfo]]) -> None:
+        """Keep images that come from elsewhere."""
+        for image_id, data, info in images:
             self.store(image_id, data, info)
             if len(self._new) >= FLUSH_ROWS:
                 self._take_in()
         self._take_in()
 
     def settle(self, found: Iterable[tuple[str, Fetched]], snapshot: str) -> None:
-        """Take for settled in ``snapshot`` which picture each URL gave, and for unsettled what gave none."""
+        """Take for settled in ``snapshot`` which image each URL gave, and for unsettled what gave none."""
         self._index.restore(found, snapshot)
 
     def lacks(self, image_id: str) -> bool:
-        """Whether a picture's bytes are not here."""
-        return image_id not in self._new and not self._index.has_picture(image_id)
+        """Whether an image's bytes are not here."""
+        return image_id not in self._new and not self._index.has_image(image_id)
 
     def lookup(self, url: str) -> Fetched:
         """What became of a URL of this run."""
@@ -136,29 +163,29 @@ class Spool:
         assert found is not None  # each is asked for
         return found
 
-    def pictures(self) -> Iterator[dict[str, Any]]:
-        """Every distinct picture of this run once, as rows of `records.IMAGES` by image_id.
+    def images(self) -> Iterator[dict[str, Any]]:
+        """Every distinct image of this run once, as rows of `records.IMAGES` by image_id.
 
         Raises:
             RetryError: after the last one, if bytes were damaged on disk; their URLs will be asked for again.
         """
         damaged = []
-        for picture in self._index.wanted_pictures():
-            data = self._blobs.read(picture.place)
-            if hashlib.sha256(data).hexdigest() == picture.image_id:
-                yield {"image_id": picture.image_id, "bytes": data, **vars(picture.info)}
+        for image in self._index.wanted_images():
+            data = self._blobs.read(image.place)
+            if hashlib.sha256(data).hexdigest() == image.image_id:
+                yield {"image_id": image.image_id, "bytes": data, **vars(image.info)}
             else:
-                damaged.append(picture.image_id)
+                damaged.append(image.image_id)
         if damaged:
-            self._index.forget_pictures(damaged)
+            self._index.forget_images(damaged)
             raise RetryError(
-                f"{self.folder}: {len(damaged)} pictures are damaged on disk, such as {damaged[0]}. "
+                f"{self.folder}: {len(damaged)} images are damaged on disk, such as {damaged[0]}. "
                 "Run again: those alone are fetched again"
             )
 
-    def infos(self) -> Iterator[tuple[str, PictureInfo]]:
-        """What every distinct picture of this run is, by image_id."""
-        return ((picture.image_id, picture.info) for picture in self._index.wanted_pictures())
+    def infos(self) -> Iterator[tuple[str, ImageInfo]]:
+        """What every distinct image of this run is, by image_id."""
+        return ((image.image_id, image.info) for image in self._index.wanted_images())
 
     def drop_unwanted(self) -> None:
         """Forget what this run did not want, and remove the files that hold little else."""
@@ -167,15 +194,15 @@ class Spool:
         for file, size in self._blobs.sizes().items():
             if file == self._blobs.current or kept.get(file, 0) > size / 2:
                 continue
-            moved = list(self._index.pictures_of_file(file))
-            self._index.add_pictures(
-                picture._replace(place=self._blobs.append(self._blobs.read(picture.place))) for picture in moved
+            moved = list(self._index.images_of_file(file))
+            self._index.add_images(
+                image._replace(place=self._blobs.append(self._blobs.read(image.place))) for image in moved
             )
             self._blobs.remove(file)
             (self.folder / f"{file:06d}.json").unlink(missing_ok=True)
 
     def _take_in(self) -> None:
-        self._index.add_pictures(self._new.values())
+        self._index.add_images(self._new.values())
         self._new = {}
 
     def _open_index(self) -> Index:

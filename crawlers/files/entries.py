@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas_model.core.errors import InputError
-from atlas_model.data.image_files import picture_files, told_left_out
+from atlas_model.data.image_files import image_files, told_left_out
 from atlas_model.split.names import split_named
 from atlas_model.taxonomy.files import split_path
 from atlas_model.taxonomy.names import LEVEL, clean_name
@@ -127,13 +127,13 @@ def entries_of_folder(folder: Path, left_out: Counter[str]) -> Iterator[Entry]:
 
     Args:
         folder: which.
-        left_out: counts the other files, as of `picture_files`.
+        left_out: counts the other files, as of `image_files`.
 
     Raises:
         InputError: a folder cannot be listed, or none of them holds an image file.
     """
     met = False
-    for path in picture_files(folder, left_out):
+    for path in image_files(folder, left_out):
         met = True
         relative = path.relative_to(folder)
         name = relative.as_posix()

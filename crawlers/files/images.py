@@ -18,11 +18,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas_model.core.errors import InputError, PictureError
+from atlas_model.core.errors import ImageError, InputError
 from atlas_model.core.progress import Progress, say
 from atlas_model.data.schemas import PRODUCTS, REFS, iterate_shards, write_rows
 from crawlers.fetch.check import check
-from crawlers.fetch.client.outcome import Outcome, Wanted
+from crawlers.fetch.client.outcome import ImageRequest, Outcome
 from crawlers.fetch.images import Report
 from crawlers.fetch.index import Fetched, Plan
 from crawlers.fetch.spool import Spool
@@ -75,18 +75,18 @@ def read_all(
     statuses, told = count(products, spool)
     if max_failed_share is not None:
         _check_enough(table, statuses, told, max_failed_share)
-    pictures, size = spool.totals()
+    n_images, size = spool.totals()
     seconds = time.monotonic() - started
     return Report(
         urls=statuses.total(),
         spooled=0,
         unchanged=unchanged,
-        pictures=pictures,
+        images=n_images,
         statuses=dict(sorted(statuses.items())),
         bytes=size,
         retries=0,
         seconds=round(seconds, 3),
-        pictures_per_s=round(wanted / seconds, 1) if wanted else None,
+        images_per_s=round(wanted / seconds, 1) if wanted else None,
     )
 
 
@@ -122,7 +122,7 @@ Read = tuple[bytes | None, Outcome]
 """The bytes of an image, and the outcome if that is what they are; or none, and the outcome as it is."""
 
 
-def _source(wanted: Wanted, folder: Folder, rows: "_Rows", max_bytes: int) -> Callable[[], Read]:
+def _source(wanted: ImageRequest, folder: Folder, rows: "_Rows", max_bytes: int) -> Callable[[], Read]:
     """What reads it."""
     number = row_in(wanted.url)
     if number is None:
@@ -135,7 +135,7 @@ def _source(wanted: Wanted, folder: Folder, rows: "_Rows", max_bytes: int) -> Ca
     return partial(_from_row, value, wanted, max_bytes)
 
 
-def _from_file(name: str, folder: Folder, wanted: Wanted, max_bytes: int) -> Read:
+def _from_file(name: str, folder: Folder, wanted: ImageRequest, max_bytes: int) -> Read:
     try:
         with os.fdopen(folder.open(name), "rb") as file:
             state = os.fstat(file.fileno())
@@ -154,7 +154,7 @@ def _from_file(name: str, folder: Folder, wanted: Wanted, max_bytes: int) -> Rea
         return None, Outcome("unreadable", lasting=True)
 
 
-def _from_row(value: bytes | None, wanted: Wanted, max_bytes: int) -> Read:
+def _from_row(value: bytes | None, wanted: ImageRequest, max_bytes: int) -> Read:
     if value is None:
         return None, Outcome("no_image", lasting=True)
     if len(value) > max_bytes:
@@ -171,7 +171,7 @@ def _take(source: Callable[[], Read], spool: Spool, max_pixels: int) -> Outcome:
         return outcome
     try:
         info = check(data, max_pixels)
-    except PictureError as error:
+    except ImageError as error:
         return Outcome(error.status, lasting=True)
     image_id = hashlib.sha256(data).hexdigest()
     spool.store(image_id, data, info)

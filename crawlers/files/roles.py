@@ -22,7 +22,7 @@ SEPARATORS = (" > ", "->", ">", " | ", "|", " / ", "/", " :: ", "::", "\\", " - 
 ROLES = ("image", "category", "product", "title", "price", "split")
 
 # Words in names of columns, the surest first. Names are compared in lower case, in words.
-IMAGE_WORDS = ("image", "img", "photo", "picture", "file", "filename", "path", "jpeg", "jpg")
+IMAGE_WORDS = ("image", "img", "photo", "image", "file", "filename", "path", "jpeg", "jpg")
 PRODUCT_NAMES = ("product_id", "productid", "sku", "item_id", "style_id", "article_id", "handle", "product", "id")
 TITLE_NAMES = ("title", "product_title", "product_name", "product_display_name", "display_name", "name", "caption")
 TITLE_NAMES += ("description", "text")

@@ -1,10 +1,10 @@
 """Where to connect: the connect map, and the guard that keeps crawls out of private networks.
 
-A page or a picture URL comes from strangers, so its host may point at this machine or its network. All clients
+A page or an image URL comes from strangers, so its host may point at this machine or its network. All clients
 therefore connect to public addresses only, except for the hosts of their connect map, which are looked up there and
 nowhere else. URLs and data never show the mapped address or port.
 
-Knows no HTTP client: `connect_aiohttp` is the one for pages and pictures.
+Knows no HTTP client: `connect_aiohttp` is the one for pages and images.
 """
 
 import ipaddress

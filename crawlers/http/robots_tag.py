@@ -1,4 +1,4 @@
-"""What a page or picture asks of robots about itself: the header X-Robots-Tag, and ``<meta name="robots">``.
+"""What a page or image asks of robots about itself: the header X-Robots-Tag, and ``<meta name="robots">``.
 
 Knows no client, and not what follows from it: the caller says which directives it heeds.
 """

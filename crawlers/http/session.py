@@ -1,4 +1,4 @@
-"""The one guarded HTTP client: an aiohttp session for pages and pictures that connects only where it may.
+"""The one guarded HTTP client: an aiohttp session for pages and images that connects only where it may.
 
 It refuses addresses that are not public, certificates that do not fit, headers without end, and answers that are no
 HTTP (`http.heads`); it has no cookies, no proxies, and decompresses nothing. Redirects, sizes of bodies and deadlines

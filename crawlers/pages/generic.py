@@ -213,7 +213,7 @@ class ProductPage(_Joining, WebPage[Product]):
 
     @field
     def images(self) -> Any:
-        """URLs of pictures."""
+        """URLs of images."""
         return self.reading.images("images")
 
     async def to_item(self) -> Product:

@@ -10,13 +10,13 @@ from itertools import chain, islice
 from typing import Any
 
 from crawlers.pages.fields.images import (
+    images_of,
     is_decoration,
     is_file,
     is_placeholder,
     link_around,
-    pictures_of,
     pixels_of,
-    same_picture,
+    same_image,
 )
 from crawlers.pages.fields.labelled import Labelled
 from crawlers.pages.fields.prices import Prices
@@ -171,18 +171,18 @@ class Heuristics:
         return [image for image in self._page.tagged("img")[:MAX_FOUND] if self._is_own(image)]
 
     def _shown(self, images: list[Element]) -> list[str]:
-        """The largest version of each picture that ``images`` name, in their order."""
-        chosen: dict[str, tuple[float, int, str]] = {}  # the picture, whatever its size -> its best version
+        """The largest version of each image that ``images`` name, in their order."""
+        chosen: dict[str, tuple[float, int, str]] = {}  # the image, whatever its size -> its best version
         for image in images:
-            for rank, url in pictures_of(image):
+            for rank, url in images_of(image):
                 version = (-pixels_of(url), rank, url)
-                key = same_picture(self._page.urljoin(url))
+                key = same_image(self._page.urljoin(url))
                 if key not in chosen or version[:2] < chosen[key][:2]:
                     chosen[key] = version
         return [url for _, _, url in chosen.values()]
 
     def _is_own(self, image: Element) -> bool:
-        urls = [url for _, url in pictures_of(image)]
+        urls = [url for _, url in images_of(image)]
         if not urls or any(is_decoration(url) or is_placeholder(url) for url in urls) or self._page.is_aside(image):
             return False
         link = link_around(image)

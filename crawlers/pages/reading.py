@@ -216,7 +216,7 @@ class Reading:
 
     @cached_property
     def is_surely_product(self) -> bool:
-        """Whether the page is a product's beyond doubt."""
+        """Whether the page is a product's without a doubt."""
         if self.document.root is None:
             return False
         if (known := self._is_called_product) is not None:
@@ -262,19 +262,19 @@ class Reading:
         return [url for url in links_below(self.document) if rewritten(url, rules) not in without]
 
     def images(self, field: str) -> list[str]:
-        """Pictures of the product: as a profile says, else from what is said and shown together."""
-        known, source = _first(field, self.picture_urls, self._profiles)
+        """Images of the product: as a profile says, else from what is said and shown together."""
+        known, source = _first(field, self.image_urls, self._profiles)
         if known:
             return self._noted(field, known, source)
-        said = [Found(one.source(field), self.picture_urls(one.read(field))) for one in self._syntaxes]
+        said = [Found(one.source(field), self.image_urls(one.read(field))) for one in self._syntaxes]
         guessed = self._guesses.source(field)
-        urls, sources = merged(said, Found(guessed, self.picture_urls(self._guesses.gallery)))
+        urls, sources = merged(said, Found(guessed, self.image_urls(self._guesses.gallery)))
         if not urls:
-            urls, sources = self.picture_urls(self._guesses.read(field)), [guessed]
+            urls, sources = self.image_urls(self._guesses.read(field)), [guessed]
         return self._noted(field, urls, "+".join(sources))
 
-    def picture_urls(self, values: Iterable[Any] | None) -> list[str]:
-        """Pictures of a product, each once and as large as the profiles know them; no placeholders."""
+    def image_urls(self, values: Iterable[Any] | None) -> list[str]:
+        """Images of a product, each once and as large as the profiles know them; no placeholders."""
         urls = [rewritten(url, self._rules("rewrite_image_urls")) for url in http_urls(values or (), self.document)]
         return [url for url in dict.fromkeys(urls) if not is_placeholder(url) and "{" not in url and "%7B" not in url]
 

@@ -10,7 +10,7 @@ import jmespath
 from lxml import etree, html
 from parsel.csstranslator import HTMLTranslator
 
-from crawlers.pages.fields.images import pictures_of
+from crawlers.pages.fields.images import images_of
 from crawlers.pages.html.document import Document
 from crawlers.pages.html.elements import Element, HtmlParser, text_of
 from crawlers.pages.listings.pager import with_number
@@ -136,9 +136,9 @@ def _looked_up(expression: str, data: Any) -> list[Any]:
 
 
 def _as_values(field: str, found: list[Any]) -> Any:
-    """What ``field`` takes from what was found: links, pictures, pairs of texts and links, or one text."""
+    """What ``field`` takes from what was found: links, images, pairs of texts and links, or one text."""
     if field == "images":
-        return [url for value in found for url in _picture_urls(value)]
+        return [url for value in found for url in _image_urls(value)]
     if field in ("items", "next_page"):
         links = [link for value in found if (link := _link(value))]
         return links if field == "items" else next(iter(links), None)
@@ -147,8 +147,8 @@ def _as_values(field: str, found: list[Any]) -> Any:
     return next((text for value in found if (text := _plain(value).strip())), None)
 
 
-def _picture_urls(value: Any) -> list[Any]:
-    return [url for _, url in pictures_of(value)] if isinstance(value, Element) else [value]
+def _image_urls(value: Any) -> list[Any]:
+    return [url for _, url in images_of(value)] if isinstance(value, Element) else [value]
 
 
 def _link(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Pages that only a browser can read: Chromium, driven by scrapy-playwright, behind our guarding proxy.
 
-Each page is a visit of its own, without cookies or a cache of earlier ones, and without pictures, films and fonts. It
+Each page is a visit of its own, without cookies or a cache of earlier ones, and without images, films and fonts. It
 is bounded in time and bytes. All connections go through `GuardingProxy`, since the browser can make no others. Where
 the browser ends up somewhere else than it was sent, Scrapy is told so as a redirect, and decides whether to follow.
 

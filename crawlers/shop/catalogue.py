@@ -6,12 +6,12 @@ The addresses of the three shops (``shop-a.demo.test`` and so on, port 80, where
     category    /c/shirts               /kategorie/shirts.html         /category/shirts/
     page 2      /c/shirts?p=2           /kategorie/shirts.html?page=2  /category/shirts/page/2/
     product     /p/slim-shirt-10023     /artikel/10023-slim-shirt.html /product/slim-shirt-10023/
-    picture     /media/10023-1.jpg      /img/10023/1.jpg               /uploads/10023-1.jpg
+    image     /media/10023-1.jpg      /img/10023/1.jpg               /uploads/10023-1.jpg
 
 Every path below ``/internal/`` is forbidden by robots.txt, and each category's first page links to a product
 there, as good as any other: it must never stand in the data.
 
-Some products hold what a crawl meets in the world: a picture that is gone (404), the very picture of another
+Some products hold what a crawl meets in the world: an image that is gone (404), the very image of another
 shop's offer (an exact duplicate, under another URL), the same compressed harder (a near-duplicate). 30 % have a
 second view of the garment. 15 % show a close-up of its fabric: `zoomed_urls` is the truth that only the ``zoom``
 stage's metric may look at.
@@ -32,7 +32,7 @@ from jaxtyping import UInt8
 
 from atlas_model.core.errors import MissingError
 from atlas_model.data.schemas import read_table
-from crawlers.shop.images import QUALITY, SOURCE_SIDE, CloseUp, WholeView, find_close_up
+from crawlers.shop.drawing import QUALITY, SOURCE_SIDE, CloseUp, WholeView, find_close_up
 from crawlers.shop.wording import BRANDS, CARE, COLOURS, KINDS, MATERIALS, STYLES, Kind
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data/sample.parquet"
@@ -52,7 +52,7 @@ SECOND_VIEW_SHARE = 0.3
 DEAD_EVERY = 300  # products
 OFFERED_TWICE = (QUALITY, 60) * 4  # per kind, garments that two shops sell: the second one's JPEG quality
 FORBIDDEN = "/internal"  # paths below it, by robots.txt
-THUMBNAIL = "?w=56"  # after a picture's path: a small one, which no crawl should want
+THUMBNAIL = "?w=56"  # after an image's path: a small one, which no crawl should want
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Shop:
     category_path: str
     next_path: str  # page 2 and on
     product_path: str
-    picture_path: str
+    image_path: str
     does_not_sell: tuple[str, ...] = ()  # slugs
 
 
@@ -79,7 +79,7 @@ SHOPS = (
         category_path="/c/{slug}",
         next_path="/c/{slug}?p={page}",
         product_path="/p/{name}-{number}",
-        picture_path="/media/{number}-{position}.jpg",
+        image_path="/media/{number}-{position}.jpg",
     ),
     Shop(
         host="shop-b.demo.test",
@@ -89,7 +89,7 @@ SHOPS = (
         category_path="/kategorie/{slug}.html",
         next_path="/kategorie/{slug}.html?page={page}",
         product_path="/artikel/{number}-{name}.html",
-        picture_path="/img/{number}/{position}.jpg",
+        image_path="/img/{number}/{position}.jpg",
         does_not_sell=("sandals", "coats"),
     ),
     Shop(
@@ -100,15 +100,15 @@ SHOPS = (
         category_path="/category/{slug}/",
         next_path="/category/{slug}/page/{page}/",
         product_path="/product/{name}-{number}/",
-        picture_path="/uploads/{number}-{position}.jpg",
+        image_path="/uploads/{number}-{position}.jpg",
         does_not_sell=("dresses", "bags"),
     ),
 )
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What stands under a picture's URL."""
+class ShopImage:
+    """What stands under an image's URL."""
 
     source: int  # row of the sample
     view: WholeView | CloseUp
@@ -127,7 +127,7 @@ class Product:
     brand: str
     price: Decimal
     details: dict[str, str]
-    pictures: dict[str, Picture | None]  # path -> picture, in the page's order; None: gone
+    images: dict[str, ShopImage | None]  # path -> image, in the page's order; None: gone
 
     @property
     def category_path(self) -> str:
@@ -135,9 +135,9 @@ class Product:
         return self.shop.category_path.format(slug=self.kind.slug)
 
     @property
-    def picture_urls(self) -> list[str]:
+    def image_urls(self) -> list[str]:
         """Absolute, in the page's order."""
-        return [f"http://{self.shop.host}{path}" for path in self.pictures]
+        return [f"http://{self.shop.host}{path}" for path in self.images]
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Catalogue:
     """Everything the three shops sell."""
 
     categories: list[Category]
-    pixels: UInt8[np.ndarray, "pictures 28 28"]
+    pixels: UInt8[np.ndarray, "images 28 28"]
 
     def products(self) -> Iterator[Product]:
         """All offers that a polite crawl finds."""
@@ -201,13 +201,13 @@ def zoomed_urls() -> frozenset[str]:
     return frozenset(
         f"http://{product.shop.host}{path}"
         for product in load_catalogue().products()
-        for path, picture in product.pictures.items()
-        if picture is not None and isinstance(picture.view, CloseUp)
+        for path, image in product.images.items()
+        if image is not None and isinstance(image.view, CloseUp)
     )
 
 
 def build_catalogue(sample: Path) -> Catalogue:
-    """Put the pictures of ``sample`` on offer."""
+    """Put the images of ``sample`` on offer."""
     if not sample.is_file():
         raise MissingError(f"{sample}: the sample is not there. It is in git; tools/build_sample.py makes it again.")
     table = read_table(sample, SAMPLE_SCHEMA, made_by="tools/build_sample.py")
@@ -222,8 +222,8 @@ def build_catalogue(sample: Path) -> Catalogue:
     return Catalogue(categories, pixels)
 
 
-def _categories(kind: Kind, sources: list[int], pixels: UInt8[np.ndarray, "pictures 28 28"]) -> list[Category]:
-    """Hand the pictures of one kind to the shops that sell it, in turn."""
+def _categories(kind: Kind, sources: list[int], pixels: UInt8[np.ndarray, "images 28 28"]) -> list[Category]:
+    """Hand the images of one kind to the shops that sell it, in turn."""
     close_ups = _close_ups(kind, sources, pixels)
     shops = [shop for shop in SHOPS if kind.slug not in shop.does_not_sell]
     categories = []
@@ -232,15 +232,15 @@ def _categories(kind: Kind, sources: list[int], pixels: UInt8[np.ndarray, "pictu
         products = [_product(shop, kind, source, _gallery(source, close_ups.get(source))) for source in own]
         if place == 0:  # it sells some of the next shop's garments as well
             products += [
-                _product(shop, kind, source, [Picture(source, WholeView(), quality)])
+                _product(shop, kind, source, [ShopImage(source, WholeView(), quality)])
                 for source, quality in zip(sources[1 :: len(shops)], OFFERED_TWICE, strict=False)
             ]
-        preview = _product(shop, kind, own[0], [Picture(own[0], WholeView())], FORBIDDEN)
+        preview = _product(shop, kind, own[0], [ShopImage(own[0], WholeView())], FORBIDDEN)
         categories.append(Category(shop, kind, products, preview))
     return categories
 
 
-def _close_ups(kind: Kind, sources: list[int], pixels: UInt8[np.ndarray, "pictures 28 28"]) -> dict[int, CloseUp]:
+def _close_ups(kind: Kind, sources: list[int], pixels: UInt8[np.ndarray, "images 28 28"]) -> dict[int, CloseUp]:
     """Close-ups of `ZOOMED_SHARE` of ``sources`` (of fewer, where too few garments are broad enough)."""
     random = Random(f"close-ups {kind.slug}")
     found: dict[int, CloseUp] = {}
@@ -253,22 +253,22 @@ def _close_ups(kind: Kind, sources: list[int], pixels: UInt8[np.ndarray, "pictur
     return found
 
 
-def _gallery(source: int, close_up: CloseUp | None) -> list[Picture | None]:
-    """The pictures of a product, the whole garment first."""
+def _gallery(source: int, close_up: CloseUp | None) -> list[ShopImage | None]:
+    """The images of a product, the whole garment first."""
     random = Random(f"gallery {source}")
-    pictures: list[Picture | None] = [Picture(source, WholeView())]
+    images: list[ShopImage | None] = [ShopImage(source, WholeView())]
     if random.random() < SECOND_VIEW_SHARE:
         moved = WholeView(mirrored=True, right=random.choice((-1, 1)), down=random.choice((-1, 0, 1)))
-        pictures.append(Picture(source, moved))
+        images.append(ShopImage(source, moved))
     if close_up is not None:
-        pictures.insert(random.randint(1, len(pictures)), Picture(source, close_up))
+        images.insert(random.randint(1, len(images)), ShopImage(source, close_up))
     if source % DEAD_EVERY == 0:
-        pictures.append(None)
-    return pictures
+        images.append(None)
+    return images
 
 
-def _product(shop: Shop, kind: Kind, source: int, pictures: list[Picture | None], prefix: str = "") -> Product:
-    """An offer: its words and its price follow from the shop and the picture."""
+def _product(shop: Shop, kind: Kind, source: int, images: list[ShopImage | None], prefix: str = "") -> Product:
+    """An offer: its words and its price follow from the shop and the image."""
     random = Random(f"{shop.host} {source}{prefix}")
     number = shop.number_base + source
     brand, style, noun = random.choice(BRANDS), random.choice(STYLES), random.choice(kind.nouns)
@@ -291,9 +291,9 @@ def _product(shop: Shop, kind: Kind, source: int, pictures: list[Picture | None]
             "Colour": random.choice(COLOURS),
             "Care": random.choice(CARE),
         },
-        pictures={
-            prefix + shop.picture_path.format(number=number, position=position): picture
-            for position, picture in enumerate(pictures, start=1)
+        images={
+            prefix + shop.image_path.format(number=number, position=position): image
+            for position, image in enumerate(images, start=1)
         },
     )
 

@@ -7,8 +7,8 @@ from html import escape
 
 from aiohttp import ETag, web
 
-from crawlers.shop.catalogue import THUMBNAIL, Catalogue, Picture, Product
-from crawlers.shop.images import draw, encode_jpeg
+from crawlers.shop.catalogue import THUMBNAIL, Catalogue, Product, ShopImage
+from crawlers.shop.drawing import draw, encode_jpeg
 from crawlers.shop.templates import ROBOTS, listing_page, product_page
 
 THUMBNAIL_SIDE = 56  # px
@@ -30,7 +30,7 @@ class _Shops:
     def __init__(self, catalogue: Catalogue) -> None:
         self._pixels = catalogue.pixels
         self._pages: dict[str, dict[str, Page]] = {}
-        self._pictures: dict[str, dict[str, Picture]] = {}
+        self._images: dict[str, dict[str, ShopImage]] = {}
         for category in catalogue.categories:
             shop = _name(category.shop.host)
             pages = self._pages.setdefault(shop, {"/": partial(self._home, catalogue, shop)})
@@ -38,14 +38,14 @@ class _Shops:
                 pages[category.path(page)] = partial(listing_page, category, page)
             for product in (*category.products, category.forbidden):
                 pages[product.path] = partial(product_page, product)
-                self._add_pictures(shop, product)
+                self._add_images(shop, product)
 
-    def _add_pictures(self, shop: str, product: Product) -> None:
-        there = {path: picture for path, picture in product.pictures.items() if picture is not None}
-        self._pictures.setdefault(shop, {}).update(there)
+    def _add_images(self, shop: str, product: Product) -> None:
+        there = {path: image for path, image in product.images.items() if image is not None}
+        self._images.setdefault(shop, {}).update(there)
 
     async def answer(self, request: web.Request) -> web.Response:
-        """The page or picture that ``request`` names, or 404."""
+        """The page or image that ``request`` names, or 404."""
         shop = _name(request.host)
         if shop not in self._pages:
             names = ", ".join(self._pages)
@@ -57,16 +57,16 @@ class _Shops:
         page = self._pages[shop].get(request.path_qs)
         if page is not None:
             return web.Response(text=page(), content_type="text/html")
-        picture = self._pictures[shop].get(request.path)
-        if picture is not None:
-            return self._picture(request, picture)
+        image = self._images[shop].get(request.path)
+        if image is not None:
+            return self._image(request, image)
         return web.Response(status=404, text="Not found\n")
 
-    def _picture(self, request: web.Request, picture: Picture) -> web.Response:
-        image = draw(self._pixels[picture.source], picture.view)
+    def _image(self, request: web.Request, image: ShopImage) -> web.Response:
+        drawn = draw(self._pixels[image.source], image.view)
         if request.path_qs.endswith(THUMBNAIL):
-            image = image.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        content = encode_jpeg(image, picture.quality)
+            drawn = drawn.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        content = encode_jpeg(drawn, image.quality)
         tag = hashlib.sha256(content).hexdigest()[:16]
         known = any(etag.value == tag for etag in request.if_none_match or ())
         response = web.Response(status=304) if known else web.Response(body=content, content_type="image/jpeg")

@@ -12,9 +12,9 @@ shop-b (microdata)
     product   ``itemtype="https://schema.org/Product"`` with ``itemprop`` name, sku, image (relative URLs), brand,
               offers (price in ``content``, priceCurrency); ``BreadcrumbList``; details in ``dl.specs`` (dt, dd)
 shop-c (nothing but CSS)
-    listing   ``div.item a.item-title``, whose title is cut short, beside a small picture; next page: ``a.older``
+    listing   ``div.item a.item-title``, whose title is cut short, beside a small image; next page: ``a.older``
     product   ``h1.product_title``; ``span.price``, as in "Rs. 1,299.00" with a no-break space; ``div.crumbs a``,
-              the first of which is "Home"; pictures: ``div.gallery a[href]`` (the ``img`` in it is a thumbnail);
+              the first of which is "Home"; images: ``div.gallery a[href]`` (the ``img`` in it is a thumbnail);
               details: ``ul.attributes li``, "Material: Linen"; no article number but in the URL
 
 Every page also links to ``/cart``, and the first page of a category to a product below ``/internal/``, both of
@@ -81,7 +81,7 @@ def _a_product(product: Product) -> str:
             "sku": str(product.number),
             "url": url,
             "brand": {"@type": "Brand", "name": product.brand},
-            "image": product.picture_urls,
+            "image": product.image_urls,
             "offers": {
                 "@type": "Offer",
                 "price": str(product.price),
@@ -92,11 +92,11 @@ def _a_product(product: Product) -> str:
     ]
     data = json.dumps({"@context": "https://schema.org", "@graph": graph}, ensure_ascii=False).replace("<", "\\u003c")
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in product.details.items())
-    pictures = "".join(f'<img src="{path}" alt="">' for path in product.pictures)
+    images = "".join(f'<img src="{path}" alt="">' for path in product.images)
     return _document(
         product.shop,
         product.title,
-        f'<h1>{escape(product.title)}</h1>\n<p class="price">{product.price} €</p>\n<div>{pictures}</div>\n'
+        f'<h1>{escape(product.title)}</h1>\n<p class="price">{product.price} €</p>\n<div>{images}</div>\n'
         f'<table class="details">{rows}</table>',
         f'<link rel="canonical" href="{url}">\n<script type="application/ld+json">{data}</script>',
     )
@@ -119,7 +119,7 @@ def _b_product(product: Product) -> str:
         f'<meta itemprop="position" content="{place}"></li>'
         for place, name in enumerate(product.kind.breadcrumb, start=1)
     )
-    pictures = "".join(f'<img itemprop="image" src="{path}" alt="">' for path in product.pictures)
+    images = "".join(f'<img itemprop="image" src="{path}" alt="">' for path in product.images)
     specs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in product.details.items())
     return _document(
         product.shop,
@@ -127,7 +127,7 @@ def _b_product(product: Product) -> str:
         f'<ol itemscope itemtype="https://schema.org/BreadcrumbList">{crumbs}</ol>\n'
         '<div itemscope itemtype="https://schema.org/Product">\n'
         f'<h1 itemprop="name">{escape(product.title)}</h1> <span itemprop="sku">{product.number}</span>\n'
-        f'<span itemprop="brand">{escape(product.brand)}</span>\n{pictures}\n'
+        f'<span itemprop="brand">{escape(product.brand)}</span>\n{images}\n'
         '<div itemprop="offers" itemscope itemtype="https://schema.org/Offer">'
         f'<meta itemprop="priceCurrency" content="{product.shop.currency}">'
         '<link itemprop="availability" href="https://schema.org/InStock">'
@@ -138,7 +138,7 @@ def _b_product(product: Product) -> str:
 
 def _c_listing(category: Category, products: list[Product], next_path: str | None) -> str:
     tiles = "\n".join(
-        f'<div class="item"><img src="{next(iter(product.pictures))}{THUMBNAIL}" alt="">'
+        f'<div class="item"><img src="{next(iter(product.images))}{THUMBNAIL}" alt="">'
         f'<a class="item-title" href="{product.path}">{escape(_cut(product.title))}</a>'
         f'<span class="price">{_rupees(product.price)}</span></div>'
         for product in products
@@ -152,14 +152,14 @@ def _c_product(product: Product) -> str:
         f'<a href="{path}">{escape(name)}</a>'
         for name, path in [("Home", "/"), *((name, product.category_path) for name in product.kind.breadcrumb)]
     )
-    pictures = "".join(f'<a href="{path}"><img src="{path}{THUMBNAIL}" alt=""></a>' for path in product.pictures)
+    images = "".join(f'<a href="{path}"><img src="{path}{THUMBNAIL}" alt=""></a>' for path in product.images)
     details = {"Brand": product.brand, **product.details}
     lines = "".join(f"<li>{escape(name)}: {escape(text)}</li>" for name, text in details.items())
     return _document(
         product.shop,
         product.title,
         f'<div class="crumbs">{crumbs}</div>\n<h1 class="product_title">{escape(product.title)}</h1>\n'
-        f'<span class="price">{_rupees(product.price)}</span>\n<div class="gallery">{pictures}</div>\n'
+        f'<span class="price">{_rupees(product.price)}</span>\n<div class="gallery">{images}</div>\n'
         f'<ul class="attributes">{lines}</ul>',
     )
 

@@ -1,14 +1,14 @@
-"""The two manifests of the original project: JSON lists of pictures that somebody else has already found.
+"""The two manifests of the original project: JSON lists of images that somebody else has already found.
 
 - Of products, for `crawl.source: manifest`: ``{"images": [{filename, title, sentences: [{tokens}], image_url,
   split}]}``; the tokens of the first sentence are the category path.
-- Of labelled pictures, for ``atlas import-manifest``: ``[{filename, image_url, label: zoomed|normal, title}]``.
+- Of labelled images, for ``atlas import-manifest``: ``[{filename, image_url, label: zoomed|normal, title}]``.
 
 ``filename`` is a name to remember, never a path to write. A file's faults are reported together; a URL that cannot
-be fetched is none of them: it gets its status when the pictures are fetched, so that its row is still counted. Only
+be fetched is none of them: it gets its status when the images are fetched, so that its row is still counted. Only
 ``file:`` URLs of products are refused at once, because there is another source for them (`crawl.source: files`).
 
-Knows nothing of how pictures are fetched.
+Knows nothing of how images are fetched.
 """
 
 from collections import defaultdict
@@ -37,7 +37,7 @@ Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
-class LabelledPicture:
+class LabelledImage:
     """A row of the zoomed/normal manifest."""
 
     filename: str
@@ -50,8 +50,8 @@ def read_manifest_products(path: Path) -> pa.Table:
     """Read a manifest of products: one product per row.
 
     Its id is ``manifest:<filename>``. Where a filename stands more than once, the later rows are products of
-    their own, ``manifest:<filename>#2`` and so on: whether they show the same picture, and under which label, is
-    decided where pictures are compared.
+    their own, ``manifest:<filename>#2`` and so on: whether they show the same image, and under which label, is
+    decided where images are compared.
 
     Returns:
         A table of `records.PRODUCTS`, sorted by product_id.
@@ -70,14 +70,14 @@ def read_manifest_products(path: Path) -> pa.Table:
     return table.set_column(column, PRODUCTS.field(column), pa.array(numbered)).sort_by("product_id")
 
 
-def read_labelled_manifest(path: Path) -> list[LabelledPicture]:
-    """Read a manifest of zoomed and normal pictures, in the file's order.
+def read_labelled_manifest(path: Path) -> list[LabelledImage]:
+    """Read a manifest of zoomed and normal images, in the file's order.
 
     Raises:
         MissingError: no such file.
         InputError: it is not JSON of this form; the text counts all faults and shows the first ones.
     """
-    return list(_rows(path, _labelled_in(path), _labelled_picture))
+    return list(_rows(path, _labelled_in(path), _labelled_image))
 
 
 def _products_in(path: Path) -> Iterator[Any]:
@@ -86,7 +86,7 @@ def _products_in(path: Path) -> Iterator[Any]:
         first = stream.peek()
         if first == "[" and any(isinstance(entry, dict) and "label" in entry for entry in stream.array()):
             raise InputError(
-                f"{path}: expected {FORM_OF_PRODUCTS}, got a manifest of zoomed and normal pictures. "
+                f"{path}: expected {FORM_OF_PRODUCTS}, got a manifest of zoomed and normal images. "
                 f"That one is for: atlas import-manifest {path}"
             )
         if first == "{":
@@ -165,15 +165,15 @@ def _rows(path: Path, entries: Iterable[Any], read: Callable[[Any, list[str]], R
         if row is None:
             faulty += 1
             if faulty <= MAX_FAULTS_SHOWN:
-                shown.append(f"picture {index}: {'; '.join(faults)}")
+                shown.append(f"image {index}: {'; '.join(faults)}")
         else:
             yield row
     if not entry_count:
-        raise InputError(f"{path}: expected at least one picture, got an empty list")
+        raise InputError(f"{path}: expected at least one image, got an empty list")
     if faulty > MAX_FAULTS_SHOWN:
         shown.append(f"... and {faulty - MAX_FAULTS_SHOWN} more")
     if faulty:
-        raise InputError("\n  - ".join([f"{path}: {faulty} of {entry_count} pictures are faulty", *shown]))
+        raise InputError("\n  - ".join([f"{path}: {faulty} of {entry_count} images are faulty", *shown]))
 
 
 def _product(entry: Any, faults: list[str]) -> dict[str, Any] | None:
@@ -202,11 +202,11 @@ def _product(entry: Any, faults: list[str]) -> dict[str, Any] | None:
     }
 
 
-def _labelled_picture(entry: Any, faults: list[str]) -> LabelledPicture | None:
+def _labelled_image(entry: Any, faults: list[str]) -> LabelledImage | None:
     texts = _texts(entry, ("filename", "image_url", "label", "title"), faults)
     if texts.get("label", LABELS[0]) not in LABELS:
         faults.append(f"label: expected {' or '.join(LABELS)}, got {_brief(texts['label'])}")
-    return None if faults else LabelledPicture(**texts)
+    return None if faults else LabelledImage(**texts)
 
 
 def _texts(entry: Any, keys: Iterable[str], faults: list[str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ def fetch(*, retry_failed: bool) -> int:
     """Bring data/images up to date and print the counts of the stage.
 
     Args:
-        retry_failed: ask again for each URL that gave no picture. What gave one is taken from data/images where the
+        retry_failed: ask again for each URL that gave no image. What gave one is taken from data/images where the
             spool does not have it (any more), so that nothing is fetched twice.
 
     Raises:

@@ -1,7 +1,7 @@
-"""``atlas import-manifest``: labelled pictures for the stage zoom_train, from a manifest of their URLs.
+"""``atlas import-manifest``: labelled images for the stage zoom_train, from a manifest of their URLs.
 
 They are fetched as the stage fetch does it: each distinct URL once, checked, and continued after a kill. A URL or
-a picture that has both labels is dropped and counted; of exact duplicates the manifest's first row stays.
+an image that has both labels is dropped and counted; of exact duplicates the manifest's first row stays.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from atlas_model.core.errors import InputError
 from atlas_model.data.schemas import LABELLED, LABELS, ShardWriter
-from crawlers.fetch.images import Report, fetch_pictures
+from crawlers.fetch.images import Report, fetch_images
 from crawlers.fetch.index import Fetched
 from crawlers.fetch.spool import Spool
-from crawlers.sources.manifest import LabelledPicture, read_labelled_manifest
+from crawlers.sources.manifest import LabelledImage, read_labelled_manifest
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class ImportReport:
     rows: int
     kept: dict[str, int]  # by label
     dropped: dict[str, int]  # by reason: label_conflict, duplicate, or the status of the fetch
-    label_conflicts: int  # URLs and pictures with both labels, however many rows those are
+    label_conflicts: int  # URLs and images with both labels, however many rows those are
     fetch: Report
 
     def to_json(self) -> dict[str, Any]:
@@ -37,18 +37,18 @@ class ImportReport:
 
 
 def import_manifest(manifest: Path, output: Path, work: Path, *, shard_rows: int, **fetch_options: Any) -> ImportReport:
-    """Fill ``output`` with the pictures of ``manifest``, replacing what is there as a whole.
+    """Fill ``output`` with the images of ``manifest``, replacing what is there as a whole.
 
     Args:
         manifest: JSON, see `crawlers.sources.manifest.read_labelled_manifest`.
         output: folder for shards of `records.LABELLED`, sorted by image_id.
         work: folder for the spool of all manifests; untracked.
-        shard_rows: pictures per shard.
-        **fetch_options: as `crawlers.fetch.images.fetch_pictures` takes them.
+        shard_rows: images per shard.
+        **fetch_options: as `crawlers.fetch.images.fetch_images` takes them.
 
     Raises:
         InputError: the manifest is not one, or ``output`` holds something else than Parquet files.
-        RetryError: no URL gave a picture.
+        RetryError: no URL gave an image.
     """
     _check_replaceable(output)
     rows = read_labelled_manifest(manifest)
@@ -57,7 +57,7 @@ def import_manifest(manifest: Path, output: Path, work: Path, *, shard_rows: int
     with manifest.open("rb") as file:
         snapshot = hashlib.file_digest(file, "sha256").hexdigest()
     with Spool(work) as spool:
-        report = fetch_pictures((row.image_url for row in usable), spool, snapshot=snapshot, **fetch_options)
+        report = fetch_images((row.image_url for row in usable), spool, snapshot=snapshot, **fetch_options)
         fetched = [spool.lookup(row.image_url) for row in usable]
         conflicting = _with_both_labels(
             (found.image_id, row.label) for row, found in zip(usable, fetched, strict=True)
@@ -65,9 +65,9 @@ def import_manifest(manifest: Path, output: Path, work: Path, *, shard_rows: int
         kept, dropped = _decide(zip(usable, fetched, strict=True), conflicting)
         dropped["label_conflict"] += len(rows) - len(usable)
         with ShardWriter(output, LABELLED, shard_rows) as writer:
-            for picture in spool.pictures():
-                if picture["image_id"] in kept:
-                    writer.append(_labelled_row(picture, kept[picture["image_id"]]))
+            for image in spool.images():
+                if image["image_id"] in kept:
+                    writer.append(_labelled_row(image, kept[image["image_id"]]))
         spool.drop_unwanted()
     labels = Counter(row.label for row in kept.values())
     return ImportReport(
@@ -94,10 +94,10 @@ def _with_both_labels(labelled: Iterable[tuple[T, str]]) -> set[T]:
 
 
 def _decide(
-    rows: Iterable[tuple[LabelledPicture, Fetched]], conflicting: Set[str | None]
-) -> tuple[dict[str, LabelledPicture], Counter[str]]:
+    rows: Iterable[tuple[LabelledImage, Fetched]], conflicting: Set[str | None]
+) -> tuple[dict[str, LabelledImage], Counter[str]]:
     """The row that stays for each image_id, and the other rows counted by reason."""
-    kept: dict[str, LabelledPicture] = {}
+    kept: dict[str, LabelledImage] = {}
     dropped: Counter[str] = Counter()
     for row, found in rows:
         if found.image_id is None:
@@ -111,12 +111,12 @@ def _decide(
     return kept, dropped
 
 
-def _labelled_row(picture: Mapping[str, Any], row: LabelledPicture) -> dict[str, Any]:
-    image_id = picture["image_id"]
-    # A manifest does not say which pictures are cut from one original: each is its own source.
+def _labelled_row(image: Mapping[str, Any], row: LabelledImage) -> dict[str, Any]:
+    image_id = image["image_id"]
+    # A manifest does not say which images are cut from one original: each is its own source.
     return {
         "image_id": image_id,
-        "bytes": picture["bytes"],
+        "bytes": image["bytes"],
         "label": row.label,
         "source_id": image_id,
         "title": row.title,

@@ -27,7 +27,7 @@ crawl.connect in params.yaml) are connected to. Each field is printed with its s
   json-ld, microdata, opengraph   what the page says to machines
   heuristic   a guess
 
-Exit code 0: of use (a product has a title and a picture, a listing has products); 1: of no use; 2: bad input.
+Exit code 0: of use (a product has a title and an image, a listing has products); 1: of no use; 2: bad input.
 """
 LARGEST = 1_000_000  # number that an option takes: more is a slip
 BROKEN_PIPE = 141  # as a shell reports a program that wrote to a reader who had gone
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="atlas", description="Product pictures, categorised in one taxonomy.")
+    parser = argparse.ArgumentParser(prog="atlas", description="Product images, categorised in one taxonomy.")
     parser.add_argument("--version", action="version", version=f"atlas {version('atlas')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -64,15 +64,15 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", choices=("onnx", "openvino"), default="onnx", dest="form", help="default: onnx")
     export.set_defaults(command=_export)
 
-    fetch = commands.add_parser("fetch", help="bring the pictures up to date: the stage fetch alone")
+    fetch = commands.add_parser("fetch", help="bring the images up to date: the stage fetch alone")
     fetch.add_argument(
-        "--retry-failed", action="store_true", help="ask again for every URL that gave no picture, whatever the reason"
+        "--retry-failed", action="store_true", help="ask again for every URL that gave no image, whatever the reason"
     )
     fetch.set_defaults(command=_fetch)
 
     crawl = commands.add_parser("crawl", help="look at what a crawl does").add_subparsers(metavar="WHAT", required=True)
     changes = crawl.add_parser("changes", help="what changed in the shops between two crawls")
-    drift = crawl.add_parser("drift", help="how far two crawls are apart: categories, prices, titles, pictures")
+    drift = crawl.add_parser("drift", help="how far two crawls are apart: categories, prices, titles, images")
     for comparison in (changes, drift):
         comparison.add_argument("old", metavar="OLD", help="crawl.snapshot of the earlier crawl")
         comparison.add_argument("new", metavar="NEW", help="of the later one")
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("--json", action="store_true", dest="as_json", help="one JSON object")
     results.set_defaults(command=_results)
 
-    importing = commands.add_parser("import-manifest", help="fetch labelled pictures for the stage zoom_train")
+    importing = commands.add_parser("import-manifest", help="fetch labelled images for the stage zoom_train")
     importing.add_argument("manifest", type=Path, metavar="FILE", help="[{filename, image_url, label, title}]")
     importing.add_argument("--output", type=Path, metavar="DIR", help="default: zoom_train.labelled of params.yaml")
     importing.set_defaults(command=_import_manifest)
@@ -140,9 +140,9 @@ def _add_project_commands(commands: Any) -> None:
 
 
 def _add_predict_command(commands: Any) -> None:
-    predict = commands.add_parser("predict", help="the category of pictures")
+    predict = commands.add_parser("predict", help="the category of images")
     predict.add_argument(
-        "pictures", nargs="*", metavar="PICTURE", help="files and folders; - or none: their paths on stdin, one a line"
+        "images", nargs="*", metavar="IMAGE", help="files and folders; - or none: their paths on stdin, one a line"
     )
     predict.add_argument(
         "--model",
@@ -150,16 +150,16 @@ def _add_predict_command(commands: Any) -> None:
         help="pretrained: the shipped one; default: the champion, else the last trained one, else the shipped one",
     )
     predict.add_argument("--beam", type=_positive, default=5, metavar="K", help="width of the search (default 5)")
-    predict.add_argument("--top", type=_positive, default=1, metavar="N", help="paths per picture (default 1)")
-    predict.add_argument("--attention", type=Path, metavar="OUT.png", help="draw where the model looked (one picture)")
-    predict.add_argument("--json", action="store_true", dest="as_json", help="one JSON object per picture")
+    predict.add_argument("--top", type=_positive, default=1, metavar="N", help="paths per image (default 1)")
+    predict.add_argument("--attention", type=Path, metavar="OUT.png", help="draw where the model looked (one image)")
+    predict.add_argument("--json", action="store_true", dest="as_json", help="one JSON object per image")
     predict.add_argument(
-        "--product", action="store_true", help="all pictures together are one product, and get one answer"
+        "--product", action="store_true", help="all images together are one product, and get one answer"
     )
     predict.add_argument(
         "--title",
         metavar="TEXT",
-        help="of the product that the pictures show, for a model that reads titles; without pictures, all it answers "
+        help="of the product that the images show, for a model that reads titles; without images, all it answers "
         "from (with --input, titles are read from the column title)",
     )
     predict.add_argument(
@@ -179,14 +179,14 @@ def _add_predict_command(commands: Any) -> None:
         "--engine",
         choices=("auto", "torch", "onnxruntime", "onnxruntime-int8", "openvino"),
         default="auto",
-        help="what runs the encoder; default: the fastest that is installed, once there are many pictures",
+        help="what runs the encoder; default: the fastest that is installed, once there are many images",
     )
     predict.add_argument(
         "--input",
         type=Path,
         metavar="FROM",
         dest="given",
-        help="many pictures: a folder, or Parquet with the columns image_id and bytes, or image, and title where the "
+        help="many images: a folder, or Parquet with the columns image_id and bytes, or image, and title where the "
         "model reads titles; needs --output",
     )
     predict.add_argument(
@@ -196,10 +196,10 @@ def _add_predict_command(commands: Any) -> None:
         "--products",
         type=Path,
         metavar="OUT.parquet",
-        help="for answers of products, with --input: its column product_id says whose each picture is, or its folders",
+        help="for answers of products, with --input: its column product_id says whose each image is, or its folders",
     )
     predict.add_argument(
-        "--batch-size", type=_positive, default=64, metavar="N", help="pictures at once, of --input (default 64)"
+        "--batch-size", type=_positive, default=64, metavar="N", help="images at once, of --input (default 64)"
     )
     predict.set_defaults(command=_predict)
 

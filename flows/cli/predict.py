@@ -1,6 +1,6 @@
-"""``atlas predict``: pictures from files, folders or stdin to category paths on stdout, or to one path of a product.
+"""``atlas predict``: images from files, folders or stdin to category paths on stdout, or to one path of a product.
 
-A picture that cannot be read gets one line on stderr, and the others go on.
+An image that cannot be read gets one line on stderr, and the others go on.
 """
 
 import json
@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from atlas_model.confidence.products import Pool
-from atlas_model.core.errors import InputError, PictureError
+from atlas_model.core.errors import ImageError, InputError
 from atlas_model.core.progress import say
-from atlas_model.data.image_files import picture_files, read_picture, told_left_out
+from atlas_model.data.image_files import image_files, read_image, told_left_out
 from atlas_model.data.titles import words_of
 from atlas_model.inference.predictor import BATCH, Prediction, Predictor, ProductPrediction, Sureness
 from atlas_model.taxonomy.tree import SEPARATOR
@@ -35,7 +35,7 @@ NOT_SURE = "not sure"
 
 
 def predict(
-    pictures: Sequence[str],
+    images: Sequence[str],
     *,
     model: str | None,
     beam: int,
@@ -48,21 +48,21 @@ def predict(
     product: bool,
     title: str | None,
 ) -> int:
-    """Print the ``top`` paths of each picture, or of all together as one product; 2 if one could not be read, else 0.
+    """Print the ``top`` paths of each image, or of all together as one product; 2 if one could not be read, else 0.
 
-    With a title and no pictures the answer is about the title alone.
+    With a title and no images the answer is about the title alone.
 
     Raises:
-        InputError: no picture, or options that exclude each other, or a product without a picture that can be read, or
+        InputError: no image, or options that exclude each other, or a product without an image that can be read, or
             a title for a model that reads none.
     """
     check_confidence(top, min_confidence, accuracy)
     if product and attention is not None:
-        raise InputError("--attention draws one picture: expected no --product")
+        raise InputError("--attention draws one image: expected no --product")
     folder = model_folder(model)
     say(f"model: {folder}")
     predictor = Predictor.load(folder)
-    given = _given(predictor, title, pictures)
+    given = _given(predictor, title, images)
     sure = sureness(folder, min_confidence, accuracy, of="products" if product else "images", given=given)
     if given == "title":
         (predictions,) = predictor.answer(None, beam, top, sure, [title])
@@ -70,7 +70,7 @@ def predict(
         return 0
     if engine != "auto":
         predictor.accelerate(engine, engine_cache())
-    paths = _picture_paths(pictures)
+    paths = _image_paths(images)
     pool = predictor.pool() if product else None
     readable: list[Path] = []  # of the product
     seen = unreadable = 0
@@ -79,35 +79,35 @@ def predict(
             predictor.accelerate(engine, engine_cache())
         seen += len(batch)
         if attention is not None and seen > 1:
-            raise InputError("--attention draws one picture: expected one path, got more")
+            raise InputError("--attention draws one image: expected one path, got more")
         decoded = list(_decoded(batch, predictor))
         unreadable += len(batch) - len(decoded)
         if pool is not None:
-            _add_to(pool, predictor, [picture for _, picture in decoded], title)
+            _add_to(pool, predictor, [image for _, image in decoded], title)
             readable += [path for path, _ in decoded]
             continue
-        found = predictor.predict([picture for _, picture in decoded], beam, top, sure, [title] * len(decoded))
-        for (path, picture), predictions in zip(decoded, found, strict=True):
+        found = predictor.predict([image for _, image in decoded], beam, top, sure, [title] * len(decoded))
+        for (path, image), predictions in zip(decoded, found, strict=True):
             name = str(path)
-            sys.stdout.write(_as_json({"picture": name}, predictions) if as_json else _as_lines(name, predictions))
+            sys.stdout.write(_as_json({"image": name}, predictions) if as_json else _as_lines(name, predictions))
             if attention is not None:
-                _write_attention(attention, predictor.attention_overlay(picture, predictions[0]))
+                _write_attention(attention, predictor.attention_overlay(image, predictions[0]))
         sys.stdout.flush()  # who reads a pipe need not wait for the other batches
     if not seen:
-        raise InputError("expected pictures, got none: name files or folders, or write their paths to stdin")
+        raise InputError("expected images, got none: name files or folders, or write their paths to stdin")
     if pool is not None:
         if not readable:
-            raise InputError(f"expected a picture of the product that can be read, got none of {seen}")
+            raise InputError(f"expected an image of the product that can be read, got none of {seen}")
         found = predictor.conclude(pool, top, sure)
         sys.stdout.write(_product_as_json(readable, found) if as_json else _product_as_lines(found))
     return InputError.exit_code if unreadable else 0
 
 
-def _given(predictor: Predictor, title: str | None, pictures: Sequence[str]) -> "Given":
+def _given(predictor: Predictor, title: str | None, images: Sequence[str]) -> "Given":
     """What answers are made of.
 
     Raises:
-        InputError: the model reads no titles, or the title has no word and there is no picture.
+        InputError: the model reads no titles, or the title has no word and there is no image.
     """
     if title is None:
         return "image"
@@ -117,17 +117,17 @@ def _given(predictor: Predictor, title: str | None, pictures: Sequence[str]) -> 
             "or train one (train.title: ngrams)"
         )
     if words_of(title):
-        return "image_and_title" if pictures else "title"
-    if not pictures:
-        raise InputError("--title: expected a title with a word in it, or pictures; got neither")
-    say("--title: no word in it, so the answers are about the pictures alone")
+        return "image_and_title" if images else "title"
+    if not images:
+        raise InputError("--title: expected a title with a word in it, or images; got neither")
+    say("--title: no word in it, so the answers are about the images alone")
     return "image"
 
 
-def _add_to(pool: Pool, predictor: Predictor, pictures: Sequence[Image.Image], title: str | None) -> None:
-    if pictures:
-        pixels = np.stack([predictor.prepare(picture) for picture in pictures])
-        pool.add(predictor.distribution(pixels, [title] * len(pictures)))
+def _add_to(pool: Pool, predictor: Predictor, images: Sequence[Image.Image], title: str | None) -> None:
+    if images:
+        pixels = np.stack([predictor.prepare(image) for image in images])
+        pool.add(predictor.distribution(pixels, [title] * len(images)))
 
 
 def check_confidence(top: int, min_confidence: float | None, accuracy: float | None) -> None:
@@ -140,7 +140,7 @@ def check_confidence(top: int, min_confidence: float | None, accuracy: float | N
         raise InputError("--min-confidence and --accuracy both say how deep an answer goes: expected one of them")
     option = "--accuracy" if min_confidence is None else "--min-confidence"
     if top > 1 and (min_confidence is not None or accuracy is not None):
-        raise InputError(f"{option} gives one answer per picture: expected no --top, got --top {top}")
+        raise InputError(f"{option} gives one answer per image: expected no --top, got --top {top}")
 
 
 def sureness(
@@ -178,11 +178,11 @@ def engine_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atlas/engines"
 
 
-def _picture_paths(arguments: Sequence[str]) -> Iterator[Path]:
+def _image_paths(arguments: Sequence[str]) -> Iterator[Path]:
     left_out: Counter[str] = Counter()  # of folders
     for path in _named_paths(arguments):
         if _is_folder(path):
-            yield from picture_files(path, left_out)
+            yield from image_files(path, left_out)
         else:
             yield path
     if left_out:
@@ -209,11 +209,11 @@ def _named_paths(arguments: Sequence[str]) -> Iterator[Path]:
 
 
 def _decoded(paths: Iterable[Path], predictor: Predictor) -> Iterator[tuple[Path, Image.Image]]:
-    """As small as the model takes them: in memory is one picture as it was."""
+    """As small as the model takes them: in memory is one image as it was."""
     for path in paths:
         try:
-            yield path, predictor.read(read_picture(path))
-        except (OSError, ValueError, PictureError) as error:  # ValueError: a NUL in the path
+            yield path, predictor.read(read_image(path))
+        except (OSError, ValueError, ImageError) as error:  # ValueError: a NUL in the path
             reason = error.strerror if isinstance(error, OSError) else error
             say(f"error: {printable(str(path))}: {reason}")
 
@@ -231,7 +231,7 @@ def _cells(prediction: Prediction) -> list[str]:
 
 
 def _product_as_lines(found: ProductPrediction) -> str:
-    name = f"product of {found.images} {'picture' if found.images == 1 else 'pictures'}"
+    name = f"product of {found.images} {'image' if found.images == 1 else 'images'}"
     return _as_lines(name, found.predictions, *["disagree"] * found.disagree)
 
 
@@ -246,11 +246,11 @@ def _as_json(about: dict[str, Any], predictions: Sequence[Prediction]) -> str:
 
 
 def _product_as_json(paths: Sequence[Path], found: ProductPrediction) -> str:
-    return _as_json({"pictures": [str(path) for path in paths], "disagree": found.disagree}, found.predictions)
+    return _as_json({"images": [str(path) for path in paths], "disagree": found.disagree}, found.predictions)
 
 
-def _write_attention(path: Path, picture: Image.Image) -> None:
+def _write_attention(path: Path, image: Image.Image) -> None:
     try:
-        picture.save(path, "PNG")
+        image.save(path, "PNG")
     except OSError as error:
         raise InputError(f"--attention {printable(str(path))}: cannot be written: {error.strerror}") from error

@@ -1,6 +1,6 @@
-"""``atlas predict --input PARQUET_OR_FOLDER --output OUT.parquet``: any number of pictures, resumable.
+"""``atlas predict --input PARQUET_OR_FOLDER --output OUT.parquet``: any number of images, resumable.
 
-With ``--products PRODUCTS.parquet`` the pictures of each product get one answer together, in a file of their own.
+With ``--products PRODUCTS.parquet`` the images of each product get one answer together, in a file of their own.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from atlas_model.core.errors import InputError
 from atlas_model.core.progress import say
 from atlas_model.data.dataset import content_key
 from atlas_model.data.image_files import told_left_out
-from atlas_model.data.image_sources import PictureSource, open_source
+from atlas_model.data.image_sources import ImageSource, open_source
 from atlas_model.data.titles import Given
 from atlas_model.inference.batch import predict_all
 from atlas_model.inference.batch_products import ProductOutput
@@ -32,7 +32,7 @@ def predict_file(
     *,
     products: Path | None,
     batch_size: int,
-    pictures: Sequence[str],
+    images: Sequence[str],
     model: str | None,
     beam: int,
     top: int,
@@ -44,19 +44,19 @@ def predict_file(
     product: bool,
     title: str | None,
 ) -> int:
-    """Write the ``top`` paths of each picture in ``given`` to ``output``; 2 if one could not be read, else 0.
+    """Write the ``top`` paths of each image in ``given`` to ``output``; 2 if one could not be read, else 0.
 
-    The best path of each product, from all its pictures, goes to ``products``, if that is given.
+    The best path of each product, from all its images, goes to ``products``, if that is given.
 
     Raises:
-        InputError: options that exclude each other, no pictures in ``given``, or no place for ``output``.
-        AtlasError: the pictures changed meanwhile, or another process is writing ``output``.
+        InputError: options that exclude each other, no images in ``given``, or no place for ``output``.
+        AtlasError: the images changed meanwhile, or another process is writing ``output``.
     """
     if given is None or output is None:
         raise InputError("--input and --output go together: expected both, got one")
-    if pictures or attention or as_json or product:
+    if images or attention or as_json or product:
         raise InputError(
-            "--input takes the place of named pictures, and gives neither --attention nor --json nor --product; "
+            "--input takes the place of named images, and gives neither --attention nor --json nor --product; "
             "--products FILE is for the answers of products"
         )
     if title is not None:
@@ -84,7 +84,7 @@ def predict_file(
     predictor = Predictor.load(folder)
     if predictor.reads_titles:
         source = open_source(given, products=products is not None, titles=True)
-        say(f"titles: {source.titled} of {source.count} pictures have one, in the column title")
+        say(f"titles: {source.titled} of {source.count} images have one, in the column title")
     sure = _sureness(folder, min_confidence, accuracy, source)
     of_products = None if products is None else _sureness_of_products(folder, min_confidence, accuracy, source)
     options = {"beam": beam, "top": top, "min_confidence": sure}
@@ -117,15 +117,15 @@ def predict_file(
     return InputError.exit_code if report.unreadable else 0
 
 
-def _tell_left_out(given: Path, source: PictureSource) -> None:
+def _tell_left_out(given: Path, source: ImageSource) -> None:
     if source.left_out:
         say(f"{given}: {told_left_out(source.left_out)}")
 
 
 def _sureness(
-    folder: Path, min_confidence: float | None, accuracy: float | None, source: PictureSource
+    folder: Path, min_confidence: float | None, accuracy: float | None, source: ImageSource
 ) -> Sureness | SurenessOf | None:
-    """Of pictures: what is promised of those with a title is another thing than of those without."""
+    """Of images: what is promised of those with a title is another thing than of those without."""
     if accuracy is None or not source.titled:
         return sureness(folder, min_confidence, accuracy)
     kinds: list[Given] = ["image_and_title"] if source.titled == source.count else ["image", "image_and_title"]
@@ -133,12 +133,12 @@ def _sureness(
 
 
 def _sureness_of_products(
-    folder: Path, min_confidence: float | None, accuracy: float | None, source: PictureSource
+    folder: Path, min_confidence: float | None, accuracy: float | None, source: ImageSource
 ) -> Sureness | None:
     if accuracy is not None and 0 < source.titled < source.count:
         raise InputError(
             "--accuracy with --products: what is promised of products with titles is another thing than of those "
-            f"without; expected titles for all pictures or for none, got {source.titled} for {source.count}"
+            f"without; expected titles for all images or for none, got {source.titled} for {source.count}"
         )
     given: Given = "image_and_title" if source.titled else "image"
     return sureness(folder, min_confidence, accuracy, of="products", given=given)

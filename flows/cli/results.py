@@ -116,7 +116,7 @@ def _trained(train: dict[str, Any]) -> dict[str, Any]:
 def _split(split: dict[str, Any]) -> dict[str, Any]:
     if not split:
         return {}
-    images, dropped = split.get("pictures") or {}, split.get("dropped") or {}
+    images, dropped = split.get("images_per_split") or {}, split.get("dropped") or {}
     if not isinstance(dropped, dict):  # the headline, in a fresh clone
         return {"images": {}, "dropped": {}, "kept": split.get("images", 0), "left_out": dropped}
     reasons = dict(sorted(dropped.items(), key=lambda item: -item[1]))
@@ -124,7 +124,7 @@ def _split(split: dict[str, Any]) -> dict[str, Any]:
 
 
 def _zoom(zoom: dict[str, Any]) -> dict[str, Any]:
-    counts = zoom.get("pictures")
+    counts = zoom.get("images_per_reason")
     if counts:
         total, dropped = sum(counts.values()), counts.get("zoomed", 0)
     elif "dropped" in zoom:

@@ -18,7 +18,7 @@ from atlas_model.core.processes import Process
 FOLDER = Path(".dvc/tmp")
 
 
-def forget_the_dead() -> None:
+def remove_stale_locks() -> None:
     """Cross out who has ended; a note that a killed process left half written is none."""
     path = FOLDER / "rwlock"
     if not path.is_file():

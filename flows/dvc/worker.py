@@ -29,7 +29,7 @@ from atlas_model.core.processes import ANCESTOR, die_with_parent
 from atlas_model.core.progress import say
 from flows.dvc import repo
 from flows.dvc.repo import DvcBusyError
-from flows.dvc.stale_locks import forget_the_dead
+from flows.dvc.stale_locks import remove_stale_locks
 
 Answer = dict[str, Any]
 ERRORS = {error.__name__: error for error in (AtlasError, InputError, DvcBusyError)}
@@ -172,7 +172,7 @@ def _found(question: Answer) -> Answer:
     try:
         if question["do"] == "status":
             return {"found": not repo.is_up_to_date(question["stage"])}
-        forget_the_dead()
+        remove_stale_locks()
         return {"found": {"needs": repo.stages(), "changed": repo.out_of_date()}}
     except AtlasError as error:
         return {"error": type(error).__name__, "text": str(error)}

@@ -20,7 +20,7 @@ from atlas_model.core.errors import InputError, MissingError, ParamsError
 from atlas_model.core.files import replacing, write_json
 from atlas_model.core.params import Params, load_params
 from atlas_model.core.yaml_files import parse_yaml, replace_values
-from atlas_model.data.image_files import picture_files
+from atlas_model.data.image_files import image_files
 from atlas_model.data.image_survey import survey
 from atlas_model.data.schemas import PRODUCTS, read_table
 from atlas_model.taxonomy.tree import CategoryPath
@@ -158,7 +158,7 @@ def _look(params: Params, folder: Folder, table: Path, guess: Guess) -> Found:
             raise InputError(
                 f"{table}: expected images that can be read, got none: {told} (docs/files.md explains each)"
             )
-        samples = (row["bytes"] for row in islice(spool.pictures(), COLOUR_SAMPLE))
+        samples = (row["bytes"] for row in islice(spool.images(), COLOUR_SAMPLE))
         statistics = survey((info for _, info in spool.infos()), samples)
         named = list(image_reading.outcomes(PRODUCTS_FILE, spool))
     read = read_table(PRODUCTS_FILE, PRODUCTS, "crawl", ["product_id", "taxonomy", "split_hint"]).to_pydict()
@@ -188,7 +188,7 @@ def _look(params: Params, folder: Folder, table: Path, guess: Guess) -> Found:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    return (path.relative_to(folder).as_posix() for path in picture_files(folder))
+    return (path.relative_to(folder).as_posix() for path in image_files(folder))
 
 
 def _choices(found: Found, images: Path, table: Path | None, guess: Guess) -> list[Choice]:

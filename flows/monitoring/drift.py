@@ -2,7 +2,7 @@
 
 A crawl's profile is made when its data are on disk and kept in `PROFILES`. Where it is not there any more (`make
 clean`, a new clone), git's history and DVC's cache still have the crawl's products, but to fetch a whole crawl's
-pictures for a report would be too much: what concerns them is then left out, with a line that says so.
+images for a report would be too much: what concerns them is then left out, with a line that says so.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from flows.registry.model_folders import CHAMPION, shipped_model
 PROFILES = WORK / "profiles"  # <snapshot>.json
 REPORTS = Path("reports/drift")
 FORMAT = 1  # of the profiles: raise it when an older one can no longer be compared
-BATCH = 100  # pictures read at once
+BATCH = 100  # images read at once
 MOST_KEPT = 100  # crawls: a quarter of a year, if there is one a night
 
 
@@ -71,7 +71,7 @@ def compare_crawls(old: str, new: str, params: Params) -> DriftReport:
 def remember(params: Params) -> None:
     """Keep the profile of the crawl that the data are of, for comparisons with later ones.
 
-    To be called when a run has come to its end, after a promotion: pictures are compared as the champion of the next
+    To be called when a run has come to its end, after a promotion: images are compared as the champion of the next
     run sees them, which is the one of this run's end. Costs milliseconds where nothing has changed since the last call.
     Of the crawls, and of the copies of their products, the last `MOST_KEPT` stay: git and DVC have those of versions.
     """
@@ -156,19 +156,19 @@ def _present(model: Path, sample: int) -> Profile:
     from atlas_model.drift.embedding import embed
 
     sizes = read_table(SHARDS, IMAGES, "fetch", ("width", "height"))
-    # The shards are sorted by the pictures' own hashes: the first are as good as drawn by lot, and as far as both
+    # The shards are sorted by the images' own hashes: the first are as good as drawn by lot, and as far as both
     # crawls have them they are the same in both.
     batches = iterate_shards(SHARDS, IMAGES, "fetch", BATCH)
-    pictures = chain.from_iterable(batch["bytes"].to_pylist() for batch in batches)
+    images = chain.from_iterable(batch["bytes"].to_pylist() for batch in batches)
     encoder = embeddings = None
     try:
-        embeddings = embed(model, islice(pictures, sample))
+        embeddings = embed(model, islice(images, sample))
         encoder = content_key([model / DESCRIPTION, model / WEIGHTS])
     except CheckpointError as error:  # what to do about it is the promotion's to say
-        say(f"warning: drift: no model has seen the pictures: {error}")
+        say(f"warning: drift: no model has seen the images: {error}")
     return Profile.of(
         read_table(PRODUCTS, SCHEMA, "crawl", PRODUCT_COLUMNS),
-        picture_sizes=sizes["width"].to_numpy().astype("int64") * sizes["height"].to_numpy(),
+        image_sizes=sizes["width"].to_numpy().astype("int64") * sizes["height"].to_numpy(),
         encoder=encoder,
         embeddings=embeddings,
     )

@@ -14,7 +14,7 @@ from flows.text import in_markdown
 MOST_CATEGORIES = 15  # that are listed: those whose share changed most
 BAR = 20  # characters that a distance of 1 is long
 BLOCKS = "▁▂▃▄▅▆▇█"
-BINS = 24  # of a picture of a distribution, from the hundredth to the ninety-ninth of a hundred values
+BINS = 24  # of an image of a distribution, from the hundredth to the ninety-ninth of a hundred values
 QUANTILES = (0.1, 0.5, 0.9)
 
 Crawl = tuple[str, Profile]  # with its snapshot
@@ -32,7 +32,7 @@ def as_markdown(old: Crawl, new: Crawl, figures: Sequence[Figure]) -> str:
         [
             "Distances run from 0, alike, to 1: for categories and currencies the share of the products that moved "
             "(total variation), for numbers the largest difference between cumulative shares (Kolmogorov-Smirnov), for "
-            "embeddings the energy distance of what the model's encoder makes of a sample of the pictures. Chance is "
+            "embeddings the energy distance of what the model's encoder makes of a sample of the images. Chance is "
             "what two samples of that size from one shop exceed once in a hundred times: below it, a distance says "
             "nothing.",
         ],
@@ -67,8 +67,8 @@ def _verdict(figure: Figure) -> str:
 def _distributions(old: Profile, new: Profile) -> list[str]:
     pairs = [(f"price in {name}", old.prices[name], new.prices[name]) for name in old.prices if name in new.prices]
     pairs.append(("title length, characters", old.title_lengths, new.title_lengths))
-    if old.picture_sizes is not None and new.picture_sizes is not None:
-        pairs.append(("picture size, pixels", old.picture_sizes, new.picture_sizes))
+    if old.image_sizes is not None and new.image_sizes is not None:
+        pairs.append(("image size, pixels", old.image_sizes, new.image_sizes))
     rows = [["what", "", "lowest tenth", "median", "highest tenth", "shape", "values"]]
     for name, then, now in pairs:
         if not (then.n and now.n):
@@ -83,12 +83,12 @@ def _distributions(old: Profile, new: Profile) -> list[str]:
 def _sparklines(*both: Numbers) -> list[str]:
     """A histogram of each, over the same range, in one line of characters."""
     low, high = np.quantile(np.concatenate([numbers.values for numbers in both]), (0.01, 0.99))
-    pictures = []
+    images = []
     for numbers in both:
         counts, _ = np.histogram(numbers.values.clip(low, high), bins=BINS, range=(low, high))
         heights = np.ceil(counts / counts.max() * (len(BLOCKS) - 1)).astype(int)
-        pictures.append("".join(BLOCKS[height] for height in heights))
-    return pictures
+        images.append("".join(BLOCKS[height] for height in heights))
+    return images
 
 
 def _categories(old: Profile, new: Profile) -> Iterator[str]:

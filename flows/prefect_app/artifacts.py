@@ -1,9 +1,9 @@
-"""What a stage has made, as Prefect's UI shows it: a table of its metrics, pictures, the report on the evaluation.
+"""What a stage has made, as Prefect's UI shows it: a table of its metrics, images, the report on the evaluation.
 
 Figures stand beside those of the last accepted run. Where no run was accepted yet, they stand beside the last commit's,
 and are called so. Of those, git has the headline, and DVC's cache the details, if it still has them.
 
-Titles, categories and shops are strangers' words: they are shown, never obeyed. Pictures are ``data:`` URLs of bounded
+Titles, categories and shops are strangers' words: they are shown, never obeyed. Images are ``data:`` URLs of bounded
 size, because they live in Prefect's database. Knows nothing of Prefect: `pipeline` posts what is found here.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MOST_ROWS = 200  # of a table
-MOST_BYTES = 400_000  # of a picture, as PNG
+MOST_BYTES = 400_000  # of an image, as PNG
 LONGEST_SIDE = 1000  # px
 WEAKEST = 10  # categories that the report names
 HEADLINES = {
@@ -69,10 +69,10 @@ def stage_artifacts(stage: str, params: Params) -> Iterator[Artifact]:
         yield Artifact("table", key_of(f"{stage}-metrics"), description, _metric_rows(stage, found, before))
     if stage == "evaluate" and found:
         yield Artifact("markdown", "evaluation", "The evaluation", evaluation_report(params))
-    from flows.prefect_app.figures import pictures_of
+    from flows.prefect_app.figures import images_of
 
-    for key, description, picture in pictures_of(stage):
-        yield Artifact("image", key_of(key), description, data_url(picture))
+    for key, description, image in images_of(stage):
+        yield Artifact("image", key_of(key), description, data_url(image))
 
 
 def _metric_rows(stage: str, found: dict[str, Any], before: Before) -> list[dict[str, str]]:
@@ -132,7 +132,7 @@ def evaluation_report(params: Params) -> str:
             "",
             "The weakest categories of the test split:",
             "",
-            "| category | F | precision | recall | pictures |",
+            "| category | F | precision | recall | images |",
         ]
         lines += ["|---|--:|--:|--:|--:|"]
     for row in weakest:
@@ -174,13 +174,13 @@ def _cell(text: str) -> str:
     return printable(text).translate(LOOKALIKES).replace("://", ":∕∕")
 
 
-def data_url(picture: "Image.Image") -> str:
-    """``picture`` as a URL that holds it, made smaller until it is of bounded size."""
-    picture = picture.copy()
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+def data_url(image: "Image.Image") -> str:
+    """``image`` as a URL that holds it, made smaller until it is of bounded size."""
+    image = image.copy()
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     while True:
         buffer = BytesIO()
-        picture.save(buffer, "PNG", optimize=True)
+        image.save(buffer, "PNG", optimize=True)
         if buffer.tell() <= MOST_BYTES:
             return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
-        picture = picture.resize((max(1, picture.width * 3 // 4), max(1, picture.height * 3 // 4)))
+        image = image.resize((max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)))

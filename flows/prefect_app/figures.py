@@ -1,4 +1,4 @@
-"""The pictures of a stage's results: its loss curves, the evaluation's drawings, some of what the zoom filter dropped.
+"""The images of a stage's results: its loss curves, the evaluation's drawings, some of what the zoom filter dropped.
 
 Knows nothing of where they are shown.
 """
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Curves: TypeAlias = dict[str, dict[str, list[tuple[float, float]]]]  # panel -> line -> points
-Named: TypeAlias = tuple[str, str, "Image.Image"]  # key, description, picture
+Named: TypeAlias = tuple[str, str, "Image.Image"]  # key, description, image
 
-ATTENTION = 6  # pictures shown, of those that were drawn
+ATTENTION = 6  # images shown, of those that were drawn
 DROPPED = 24
 TILE = 96  # px
 
 
-def pictures_of(stage: str) -> Iterator[Named]:
-    """The pictures that there are of ``stage``, drawn now."""
+def images_of(stage: str) -> Iterator[Named]:
+    """The images that there are of ``stage``, drawn now."""
     curves = read_curves(PLOTS / stage)
     if curves:
         yield f"{stage}-curves", f"How {stage} went, epoch by epoch", draw_curves(curves)
@@ -32,7 +32,7 @@ def pictures_of(stage: str) -> Iterator[Named]:
     if stage == "zoom":
         dropped = list(_dropped()) if SCORES.is_file() and SHARDS.is_dir() else []
         if dropped:
-            yield "zoom-dropped", "Pictures that were surest to be zoomed, and dropped", montage(dropped, 8, TILE)
+            yield "zoom-dropped", "Images that were surest to be zoomed, and dropped", montage(dropped, 8, TILE)
 
 
 def read_curves(folder: Path) -> Curves:
@@ -86,19 +86,19 @@ def _evaluation() -> Iterator[Named]:
     ):
         path = EVALUATION / f"{name}.png"
         if path.is_file():
-            with Image.open(path) as picture:
-                yield f"evaluate-{name}", description, picture.convert("RGB")
+            with Image.open(path) as image:
+                yield f"evaluate-{name}", description, image.convert("RGB")
     drawn = []
     for path in islice(sorted((EVALUATION / "attention").glob("*.png")), ATTENTION):
-        with Image.open(path) as picture:
-            drawn.append(picture.convert("RGB"))
+        with Image.open(path) as image:
+            drawn.append(image.convert("RGB"))
     if drawn:
-        widest = max(picture.width for picture in drawn)
+        widest = max(image.width for image in drawn)
         yield "evaluate-attention", "Where the model looked, name by name", montage(drawn, 1, widest)
 
 
 def _dropped() -> Iterator["Image.Image"]:
-    """Some of the pictures that were dropped as zoomed, the surest first."""
+    """Some of the images that were dropped as zoomed, the surest first."""
     from atlas_model.data.schemas import SCORES as SCHEMA
     from atlas_model.data.schemas import read_table
     from atlas_model.zoom.contact_sheet import surest_zoomed
@@ -108,11 +108,11 @@ def _dropped() -> Iterator["Image.Image"]:
         yield image
 
 
-def montage(pictures: Iterable["Image.Image"], columns: int, tile_px: int) -> "Image.Image":
-    """``pictures`` side by side in rows of ``columns``, each made as wide as a tile, or as high if it is upright."""
+def montage(images: Iterable["Image.Image"], columns: int, tile_px: int) -> "Image.Image":
+    """``images`` side by side in rows of ``columns``, each made as wide as a tile, or as high if it is upright."""
     from PIL import Image, ImageOps
 
-    tiles = [ImageOps.contain(picture.convert("RGB"), (tile_px, tile_px)) for picture in pictures]
+    tiles = [ImageOps.contain(image.convert("RGB"), (tile_px, tile_px)) for image in images]
     height = max(tile.height for tile in tiles)
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGB", (min(columns, len(tiles)) * tile_px, rows * height), "white")

@@ -1,7 +1,7 @@
 """The Prefect flow "atlas": the stages of dvc.yaml as one run, one task per stage, and the steps around them.
 
 DVC says which stages there are, in which order, and which have nothing to do; Prefect adds retries, logs and the
-picture of the run. The work of each task is a plain function (`dvc_child`, `steps`), and so is what it shows
+image of the run. The work of each task is a plain function (`dvc_child`, `steps`), and so is what it shows
 (`artifacts`). Without a Prefect server (no ``PREFECT_API_URL``) one lives as long as the run does.
 
 ``python -m flows.prefect_app.flow`` ends with exit code 0 (done), 1 (a step failed) or 2 (bad input).
@@ -220,7 +220,7 @@ def patiently(ask: Callable[[], T]) -> T:
 
 
 def show(find: Callable[[], Iterable[Artifact]]) -> None:
-    """Post the artifacts that ``find`` gives; a picture that cannot be drawn is no reason for a stage to fail."""
+    """Post the artifacts that ``find`` gives; an image that cannot be drawn is no reason for a stage to fail."""
     try:
         for artifact in find():
             shared = {"key": artifact.key, "description": artifact.description}

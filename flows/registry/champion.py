@@ -42,7 +42,7 @@ class Event(BaseModel):
     model: str  # DVC's hash of the folder
     at: str  # ISO 8601, UTC
     reason: str  # one line
-    figures: dict[str, float]  # on the validation pictures of then; none where there was nothing to compare with
+    figures: dict[str, float]  # on the validation images of then; none where there was nothing to compare with
     replaced: int | None  # the version that was champion before
     rollback: bool  # the place was given back by hand
     split: dict[str, Any]  # parameters that decide which products are for validation, when it was trained

@@ -1,6 +1,6 @@
 """Whether the model that was trained last, the challenger, becomes the champion, and the change itself.
 
-The two answer today's validation pictures as `atlas predict` would, and `atlas_model.evaluate.promotion` judges. A
+The two answer today's validation images as `atlas predict` would, and `atlas_model.evaluate.promotion` judges. A
 product stays in its split from crawl to crawl (but for the few whose look-alikes get a new first member), so the
 champion has not learnt from what it is judged on, as long as the parameters of the split stay what they were; where
 they have not, the reason says so. Why a model was or was not promoted is written to
@@ -70,12 +70,12 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answers on the validation pictures."""
+    """What a model answers on the validation images."""
 
-    pictures: list[str]  # the label of each
+    images: list[str]  # the label of each
     with_titles: list[str]  # the same where their titles are given, too; of a model that reads none, the same
     reads_titles: bool
-    products: dict[str, str]  # of each product, from all its pictures
+    products: dict[str, str]  # of each product, from all its images
     knows: set[str]  # all labels that it might have given
 
 
@@ -143,7 +143,7 @@ def _judge(params: Params, history: list[Event], challenger: str, *, force: bool
         "split": _split_rule(params),
         "promote": params.promote.model_dump(),
         "beam": params.evaluate.beam,
-        "levels": "pictures, with titles, and products",  # what was compared before without them is compared again
+        "levels": "images, with titles, and products",  # what was compared before without them is compared again
     }
     report = _report(current, challenger)
     with suppress(OSError, ValueError, KeyError, TypeError):
@@ -170,7 +170,7 @@ def _compare(params: Params, current: Event) -> Judgement:
     both = [product for product in of_products[0] if product in of_products[1]]
     verdict = judge(
         actual,
-        *(each.pictures for each in found),
+        *(each.images for each in found),
         split.product_ids,
         of_products=ProductAnswers(
             [right[each] for each in both], *([of[each] for each in both] for of in of_products)
@@ -183,7 +183,7 @@ def _compare(params: Params, current: Event) -> Judgement:
     if current.split != _split_rule(params):
         reason += (
             f". The parameters of the split have changed since version {current.version}: it may have learnt from "
-            "some of these pictures, which flatters it"
+            "some of these images, which flatters it"
         )
     figures = {c.figure: c.challenger for c in verdict.comparisons[:1]}
     return Judgement(verdict.accepted, reason, _table(verdict), figures)
@@ -192,7 +192,7 @@ def _compare(params: Params, current: Event) -> Judgement:
 def _table(verdict: "Verdict") -> str:
     """The comparisons in markdown."""
     rows = [
-        "| figure | pictures or products | champion | challenger | difference | 95 % interval | margin | |",
+        "| figure | images or products | champion | challenger | difference | 95 % interval | margin | |",
         "|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     for c in verdict.comparisons:
@@ -206,8 +206,8 @@ def _table(verdict: "Verdict") -> str:
 def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params) -> Answers:
     """What the model in ``folder`` answers.
 
-    Products of several pictures are answered from all of them, searched exactly; as many as ``evaluate.exact_nodes``
-    allows, chosen by ``evaluate.seed``. The answer of a product of one picture is that picture's.
+    Products of several images are answered from all of them, searched exactly; as many as ``evaluate.exact_nodes``
+    allows, chosen by ``evaluate.seed``. The answer of a product of one image is that image's.
     """
     import numpy as np
 
@@ -224,28 +224,26 @@ def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params)
     pooled = np.zeros(len(split), dtype=np.bool_)
     pooled[several] = whole_products(ids, given.exact_nodes // predictor.nodes, given.seed)
     pools = {split.product_ids[row]: predictor.pool() for row in np.flatnonzero(pooled)}
-    pictures: list[str] = []
+    images: list[str] = []
     with_titles: list[str] = []
-    with Progress(f"promote: {folder.name} answers", len(split), "pictures") as progress:
+    with Progress(f"promote: {folder.name} answers", len(split), "images") as progress:
         for start in range(0, len(split), given.batch_size):
             rows = slice(start, start + given.batch_size)
             batch = np.array(pixels[rows])  # torch wants no read-only map
-            pictures += [SEPARATOR.join(best.path) for (best,) in predictor.answer(batch, given.beam)]
+            images += [SEPARATOR.join(best.path) for (best,) in predictor.answer(batch, given.beam)]
             if predictor.reads_titles:
                 found = predictor.answer(batch, given.beam, titles=split.titles[rows])
                 with_titles += [SEPARATOR.join(best.path) for (best,) in found]
             if pooled[rows].any():
                 log_p = predictor.distribution(batch[pooled[rows]])
-                for row, of_picture in zip(np.flatnonzero(pooled[rows]), log_p, strict=True):
-                    pools[split.product_ids[start + row]].add(of_picture[None])
+                for row, of_image in zip(np.flatnonzero(pooled[rows]), log_p, strict=True):
+                    pools[split.product_ids[start + row]].add(of_image[None])
             progress.advance(len(batch))
-    products = {
-        product: label for product, label in zip(split.product_ids, pictures, strict=True) if times[product] == 1
-    }
+    products = {product: label for product, label in zip(split.product_ids, images, strict=True) if times[product] == 1}
     for product, pool in pools.items():
         products[product] = model.taxonomy.labels[pool.path]
     reads = predictor.reads_titles
-    return Answers(pictures, with_titles if reads else pictures, reads, products, set(model.taxonomy.labels))
+    return Answers(images, with_titles if reads else images, reads, products, set(model.taxonomy.labels))
 
 
 def _load(folder: Path, params: Params) -> tuple["Categorizer", "Preprocessing", "torch.device"]:
@@ -265,9 +263,9 @@ def _load(folder: Path, params: Params) -> tuple["Categorizer", "Preprocessing",
 
 
 def _pixels(split: "Split", preprocessing: "Preprocessing", taxonomy: "Taxonomy") -> "np.ndarray":
-    """The pictures of ``split`` as a model of ``preprocessing`` takes them.
+    """The images of ``split`` as a model of ``preprocessing`` takes them.
 
-    A champion may have learnt from pictures of another size than today's, which are the ones stored. To blow those up
+    A champion may have learnt from images of another size than today's, which are the ones stored. To blow those up
     would be unfair to it, so they are prepared again from what the shops served.
     """
     if preprocessing == split.preprocessing:

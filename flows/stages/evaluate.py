@@ -1,4 +1,4 @@
-"""Stage `evaluate`: the models on train (a sample), val and test; figures, predictions, pictures.
+"""Stage `evaluate`: the models on train (a sample), val and test; figures, predictions, images.
 
 Writes reports/evaluate/: predictions.parquet and predictions.csv (the original project's columns), products.parquet
 (the answers of products, each from all its images), categories.csv (precision, recall, F per category), and of the
@@ -223,20 +223,20 @@ def _write_overlays(
     if not len(rows):
         return
     with torch.inference_mode():
-        found = model.search(split.pictures(rows, device), beam=beam)
+        found = model.search(split.images(rows, device), beam=beam)
     for row, path, attention in track(
         zip(rows, found.path[:, 0].tolist(), found.attention[:, 0].cpu().numpy(), strict=True),
         "evaluate attention",
         len(rows),
-        "pictures",
+        "images",
     ):
         names = model.taxonomy.paths[path]
         right = path == split.paths[row]
         title = "right" if right else f"wrong: is {model.taxonomy.labels[split.paths[row]]}"
         pixels = split.pixels[row]
-        picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-        image = overlay(picture, names, attention, title=title)
-        image.save(folder / f"{split.image_ids[row][:16]}.png")
+        image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+        overlaid = overlay(image, names, attention, title=title)
+        overlaid.save(folder / f"{split.image_ids[row][:16]}.png")
 
 
 def _write_csv(path: Path, columns: list[str], rows: Iterable[dict[str, Any]]) -> None:

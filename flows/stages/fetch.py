@@ -5,8 +5,8 @@ from pathlib import Path
 
 from atlas_model.core.errors import InputError
 from atlas_model.core.params import CrawlParams, Params
-from crawlers.fetch.collect import picture_urls, write_images, write_refs
-from crawlers.fetch.images import Report, fetch_pictures
+from crawlers.fetch.collect import image_urls, write_images, write_refs
+from crawlers.fetch.images import Report, fetch_images
 from crawlers.fetch.spool import Spool
 from crawlers.files import images as files
 from crawlers.http.user_agent import user_agent
@@ -15,7 +15,7 @@ from flows.parallel import spreading
 from flows.stages.connections import connections
 from flows.stages.entry import main, write_metrics
 
-TIMED = ("seconds", "pictures_per_s")
+TIMED = ("seconds", "images_per_s")
 
 
 def spool_folder(given: CrawlParams) -> Path:
@@ -25,8 +25,8 @@ def spool_folder(given: CrawlParams) -> Path:
 
 def run(params: Params) -> None:
     """Fetch, then write the image shards and the refs."""
-    if not any(True for _ in picture_urls(paths.PRODUCTS)):
-        raise InputError(f"{paths.PRODUCTS}: expected products with picture URLs, got none")
+    if not any(True for _ in image_urls(paths.PRODUCTS)):
+        raise InputError(f"{paths.PRODUCTS}: expected products with image URLs, got none")
     runner, workers = params.pipeline.runner, params.pipeline.workers
     spread = spreading(runner, workers, "fetch") if runner != "threads" else None  # downloads wait, not compute
     folder = spool_folder(params.crawl)
@@ -35,8 +35,8 @@ def run(params: Params) -> None:
         return
     with Spool(folder) as spool:
         with connections(params.crawl) as connect_map:
-            report = fetch_pictures(
-                picture_urls(paths.PRODUCTS),
+            report = fetch_images(
+                image_urls(paths.PRODUCTS),
                 spool,
                 snapshot=params.crawl.snapshot,
                 connect_map=connect_map,
@@ -77,7 +77,7 @@ def _report(params: Params, report: Report) -> None:
     found = report.to_json()
     write_metrics(
         "fetch",
-        {"images": report.pictures, "dropped": sum(report.statuses.values()) - report.statuses.get("ok", 0)},
+        {"images": report.images, "dropped": sum(report.statuses.values()) - report.statuses.get("ok", 0)},
         {"snapshot": params.crawl.snapshot} | {key: value for key, value in found.items() if key not in TIMED},
         {key: found[key] for key in TIMED},
     )

@@ -1,4 +1,4 @@
-"""Stage split: products, pictures and scores to train, val and test, without leaks and with every loss counted."""
+"""Stage split: products, images and scores to train, val and test, without leaks and with every loss counted."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +41,7 @@ MEANING = {
 
 
 def run(params: Params) -> None:
-    """Decide on every picture, write those that stay, and report on what was written."""
+    """Decide on every image, write those that stay, and report on what was written."""
     options = params.split
     products, titles = _read_products()
     refs = _read_refs()
@@ -133,7 +133,7 @@ def _check_complete(refs: Sequence[Ref], products: Mapping[str, Product], scores
         raise InputError(f"{paths.REFS}: {len(lost)} products are not in {paths.PRODUCTS}. Run: dvc repro fetch")
     unscored = {ref.image_id for ref in refs if ref.image_id is not None} - scores.keys()
     if unscored:
-        raise InputError(f"{paths.SCORES}: {len(unscored)} pictures of {paths.REFS} are missing. Run: dvc repro zoom")
+        raise InputError(f"{paths.SCORES}: {len(unscored)} images of {paths.REFS} are missing. Run: dvc repro zoom")
 
 
 def _taxonomy(options: SplitParams, products: Iterable[Product]) -> Taxonomy:
@@ -181,18 +181,18 @@ def _remedy(counts: Mapping[str, Any]) -> str:
         kind = "near_duplicate" if reason.startswith("near_duplicate") else reason
         kinds[kind if kind in REMEDIES else "not_fetched"] += count
     kind, count = max(kinds.items(), key=lambda item: item[1], default=("", 0))
-    if count < sum(counts["pictures"].values()):
+    if count < sum(counts["images_per_split"].values()):
         return "More products, other shares or another split.seed would help"
     return f"The largest reason is {kind} ({count}): {REMEDIES[kind]}"
 
 
 def _check_none_empty(counts: Mapping[str, Any]) -> None:
-    empty = [split for split in SPLITS if not counts["pictures"][split]]
+    empty = [split for split in SPLITS if not counts["images_per_split"][split]]
     if empty:
         dropped = ", ".join(f"{reason} {count}" for reason, count in counts["dropped"].items()) or "none"
-        kept = ", ".join(f"{split} {count}" for split, count in counts["pictures"].items())
+        kept = ", ".join(f"{split} {count}" for split, count in counts["images_per_split"].items())
         raise InputError(
-            f"split: expected pictures in every split, got none in {' and '.join(empty)} ({kept}). "
+            f"split: expected images in every split, got none in {' and '.join(empty)} ({kept}). "
             f"Left out of {counts['refs']}: {dropped}. {_remedy(counts)}"
         )
 
@@ -230,7 +230,7 @@ def _report(counts: dict[str, Any], scores: Mapping[str, Score], options: SplitP
     write_text(CATEGORIES, categories_csv(categories))
     write_metrics(
         "split",
-        {"images": sum(counts["pictures"].values()), "dropped": sum(counts["dropped"].values())},
+        {"images": sum(counts["images_per_split"].values()), "dropped": sum(counts["dropped"].values())},
         counts
         | {
             "share_deviation": {"max": max(deviations.values()), "per_category": deviations},

@@ -122,7 +122,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             CATEGORIZER,
             live,
         )
-        seen = len(records)  # epochs: the baseline sees as many pictures, no more and no fewer
+        seen = len(records)  # epochs: the baseline sees as many images, no more and no fewer
         baseline, baseline_records = learn(
             lambda: Classifier(
                 architecture, taxonomy, weights=given.weights, label_smoothing=given.label_smoothing, priors=priors
@@ -241,7 +241,7 @@ def _summary(model: Model, best: EpochRecord, epochs: int, train: Split) -> dict
         "best_epoch": best.epoch,
         "temperature": model.temperature,
         "epochs": epochs,
-        "pictures": len(train),
+        "images": len(train),
     }
     if best.val_accuracy_of_title is not None:
         summary["val_accuracy_of_title"] = best.val_accuracy_of_title
@@ -252,7 +252,7 @@ def _timing(records: list[EpochRecord], train: Split) -> dict[str, float]:
     seconds = sum(record.seconds for record in records)
     return {
         "seconds": round(seconds, 1),
-        "pictures_per_s": round(len(records) * len(train) / seconds, 1),
+        "images_per_s": round(len(records) * len(train) / seconds, 1),
         "data_share": round(sum(record.data_share for record in records) / len(records), 4),
     }
 

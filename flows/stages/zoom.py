@@ -1,4 +1,4 @@
-"""zoom: a score, a verdict and a fingerprint for every picture."""
+"""zoom: a score, a verdict and a fingerprint for every image."""
 
 import time
 from collections import Counter
@@ -32,7 +32,7 @@ REMEDIES = (
 
 
 def run(params: Params) -> None:
-    """Score every picture of the shards, several shards at once."""
+    """Score every image of the shards, several shards at once."""
     options = params.zoom
     started = time.perf_counter()
     spread = spreading(params.pipeline.runner, params.pipeline.workers, "zoom")
@@ -49,7 +49,7 @@ def run(params: Params) -> None:
         batch_size=options.batch_size,
     )
     total, tables = count_rows(SHARDS, made_by="fetch"), []
-    with Progress("zoom", total, "pictures") as progress, one_thread_each():
+    with Progress("zoom", total, "images") as progress, one_thread_each():
         for scored in spread(score, shard_paths(SHARDS, made_by="fetch")):
             tables.append(scored)
             progress.advance(scored.num_rows)
@@ -67,17 +67,17 @@ def run(params: Params) -> None:
         {"images": kept, "dropped": total - kept, "f1_zoomed": shop and shop["f1_zoomed"]},
         {
             "filter": options.filter if options.enabled else None,
-            "pictures": {reason: reasons[reason] for reason in REASONS},
+            "images_per_reason": {reason: reasons[reason] for reason in REASONS},
             "discarded_share": round(discarded_share(table), 4),
             "threshold": threshold if options.enabled else None,
             "shop": shop,
         },
-        {"seconds": round(seconds, 1), "pictures_per_second": round(total / seconds, 1)},
+        {"seconds": round(seconds, 1), "images_per_second": round(total / seconds, 1)},
     )
 
 
 def _filter_folder(params: Params) -> Path | None:
-    """Where the model is; None where every picture is kept."""
+    """Where the model is; None where every image is kept."""
     if not params.zoom.enabled:
         return None
     return PHOTO_FILTER if params.zoom.filter == "photographs" else ZOOM_MODEL
@@ -107,7 +107,7 @@ def _check_share(table: pa.Table, model: ZoomModel, max_share: float) -> None:
 
 
 def _zoomed_in_shop() -> set[str]:
-    """The pictures that the demo shop knows to be close-ups; only this metric asks for them."""
+    """The images that the demo shop knows to be close-ups; only this metric asks for them."""
     refs = read_table(REFS_FILE, REFS, made_by="fetch", columns=["image_url", "image_id"])
     urls = zoomed_urls()
     return {image_id for url, image_id in zip(*refs.to_pydict().values(), strict=True) if url in urls and image_id}

@@ -1,4 +1,4 @@
-"""zoom_train: labelled zoomed and normal pictures to the model that tells them apart."""
+"""zoom_train: labelled zoomed and normal images to the model that tells them apart."""
 
 import time
 from dataclasses import astuple, fields
@@ -31,7 +31,7 @@ def run(params: Params) -> None:
     options = params.zoom_train
     if not any(options.labelled.glob("*.parquet")):
         raise MissingError(
-            f"{options.labelled}: expected labelled pictures (*.parquet), found none. "
+            f"{options.labelled}: expected labelled images (*.parquet), found none. "
             "The sample's are in git; atlas import-manifest makes them from a zoomed/normal manifest. "
             "Without any: zoom.filter: photographs, or zoom.enabled: false"
         )

@@ -84,7 +84,7 @@ ERRORS = [each for each in vars(errors).values() if isinstance(each, type) and i
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_errors_can_be_sent_between_processes(kind: type[AtlasError]) -> None:
-    error = kind("status", "text") if kind is errors.PictureError else kind("text")
+    error = kind("status", "text") if kind is errors.ImageError else kind("text")
     sent = copy.copy(error)  # in the same way as to another process
     assert type(sent) is kind and str(sent) == "text" and vars(sent) == vars(error)
 
@@ -105,7 +105,7 @@ def project_params(runner: str = "threads", connect: dict[str, str] | None = Non
 
 def make_inputs(server: Server) -> None:
     """What the three stages read, in the current folder."""
-    urls = [url(f"/pictures/{number}", host) for number in range(10) for host in server.connect_map]
+    urls = [url(f"/images/{number}", host) for number in range(10) for host in server.connect_map]
     write_products(paths.PRODUCTS, {"p": [*urls, url("/gone")]})
     torch.manual_seed(1)
     ZoomModel(ZoomNet(16), Preprocessing(16, "RGB", "squash"), 0.5, {}).save(paths.ZOOM_MODEL)
@@ -165,7 +165,7 @@ def test_the_same_bytes_from_a_dask_cluster(
                 Path("program.py").write_text(ON_A_CLUSTER)
                 done = run_program("program.py", prefect_server)
                 assert done.returncode == 0, done.stderr
-                assert "fetch: 21/21 pictures" in done.stderr and "evaluate test: 70/70 pictures" in done.stderr
+                assert "fetch: 21/21 images" in done.stderr and "evaluate test: 70/70 images" in done.stderr
             found.append(outputs())
     assert len(found[0]) > 15 and found[0] == found[1]
     runs = prefect_server.ask("/flow_runs/filter", {"flows": {"name": {"any_": ["fan-out"]}}})
@@ -174,19 +174,19 @@ def test_the_same_bytes_from_a_dask_cluster(
 
 FAILING = """
 import os
-from atlas_model.core.errors import PictureError
+from atlas_model.core.errors import ImageError
 from atlas_model.core.progress import say
 
 def half(number):
     say("from a worker")
     if number == 3:
-        raise PictureError("odd", "three is odd")
+        raise ImageError("odd", "three is odd")
     return number / 2, os.getpid()
 """
 
 CALLER = """
 import os, sys
-from atlas_model.core.errors import AtlasError, PictureError
+from atlas_model.core.errors import AtlasError, ImageError
 from flows.parallel import spreading
 from own import half
 
@@ -195,7 +195,7 @@ if __name__ == "__main__":
     assert [next(results)[0], next(results)[0]] == [0, 1]
     try:
         next(results)
-    except PictureError as error:
+    except ImageError as error:
         print(error.status, error)
 
     from flows.prefect_app.cluster import _do_part

@@ -9,14 +9,14 @@ PRICES = Prices(vcpu_hour=1.0, gpu_hour=10.0, gb_month=0.0, disk_gb_month=0.0)
 
 
 def test_by_hand() -> None:
-    size = Size(pictures=3600e3, hosts=2, vcpus=10, gpus=2)
+    size = Size(images=3600e3, hosts=2, vcpus=10, gpus=2)
     assert hours(Stage("x", 10.0), size) == pytest.approx(1.0)  # 36,000 s on 10 vCPUs
     assert dollars(Stage("x", 10.0), size, PRICES) == pytest.approx(10.0)
     assert hours(Stage("x", 10.0, share=0.5, most_vcpus=1), size) == pytest.approx(5.0)
-    assert hours(Stage("x", 10.0, per_host=True), size) == pytest.approx(1000 / 64)  # 64 pictures a second
+    assert hours(Stage("x", 10.0, per_host=True), size) == pytest.approx(1000 / 64)  # 64 images a second
     assert hours(Stage("x", 10.0, gpu_per_s=500.0), size) == pytest.approx(1.0)
     assert dollars(Stage("x", 10.0, gpu_per_s=500.0), size, PRICES) == pytest.approx(20.0)
-    without = Size(pictures=3600e3, hosts=2, vcpus=10, gpus=0)
+    without = Size(images=3600e3, hosts=2, vcpus=10, gpus=0)
     assert hours(Stage("x", 10.0, gpu_per_s=500.0), without) == pytest.approx(1.0)
     assert terabytes(size, ("as served",)) == pytest.approx(3600e3 * 126e3 / 1e12)
 
@@ -29,8 +29,8 @@ def test_the_page_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_numbers_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--pictures", "1e6", "--hosts", "20", "--vcpus", "32", "--gpus", "0", "--vcpu-hour", "0.02"])
-    assert "1,000,000 pictures" in capsys.readouterr().out
+    main(["--images", "1e6", "--hosts", "20", "--vcpus", "32", "--gpus", "0", "--vcpu-hour", "0.02"])
+    assert "1,000,000 images" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        main(["--pictures", "5"])
+        main(["--images", "5"])
     assert "go together" in capsys.readouterr().err

@@ -31,13 +31,13 @@ FOLDER = ROOT / "benchmarks/fashion_mnist"
 PUBLISHED = ROOT / "models/fashion_mnist"
 STAGES: dict[str, Any] = yaml.safe_load((FOLDER / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 PARAMS = load_params(FOLDER / "params.yaml")
-Parts = dict[Any, tuple[np.ndarray, np.ndarray]]  # train, test -> pictures, labels
+Parts = dict[Any, tuple[np.ndarray, np.ndarray]]  # train, test -> images, labels
 
 
-def write_part(folder: Path, part: fashion_mnist.Part, pictures: np.ndarray, labels: np.ndarray) -> None:
+def write_part(folder: Path, part: fashion_mnist.Part, images: np.ndarray, labels: np.ndarray) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in (
-        (fashion_mnist.IMAGES[part], struct.pack(">IIII", 0x803, *pictures.shape) + pictures.tobytes()),
+        (fashion_mnist.IMAGES[part], struct.pack(">IIII", 0x803, *images.shape) + images.tobytes()),
         (fashion_mnist.LABELS[part], struct.pack(">II", 0x801, len(labels)) + labels.tobytes()),
     ):
         (folder / name).write_bytes(gzip.compress(content, compresslevel=1))
@@ -48,11 +48,11 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parts:
     """Tiny official files where the Debian package would have them; the current folder is an empty one."""
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "debian")
     pixels = np.random.default_rng(1).integers(0, 256, (260, 28, 28), dtype=np.uint8)
-    pixels[240] = pixels[0]  # the first test picture is a training picture, too
+    pixels[240] = pixels[0]  # the first test image is a training image, too
     labels = np.arange(260, dtype=np.uint8) % 10
     parts: Parts = {"train": (pixels[:240], labels[:240]), "test": (pixels[240:], labels[240:])}
-    for part, (pictures, labels) in parts.items():
-        write_part(tmp_path / "debian", part, pictures, labels)
+    for part, (images, labels) in parts.items():
+        write_part(tmp_path / "debian", part, images, labels)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return parts
@@ -63,11 +63,11 @@ def test_the_official_parts_become_splits(source: Parts) -> None:
     taxonomy = load_taxonomy_json(paths.TAXONOMY)
     loaded = {name: load_split(paths.SPLITS, name, taxonomy, paths.WORK) for name in ("train", "val", "test")}
     for name, split in loaded.items():
-        for product_id, picture, path in zip(split.product_ids, split.pixels, split.paths, strict=True):
+        for product_id, image, path in zip(split.product_ids, split.pixels, split.paths, strict=True):
             _, part, index = product_id.split("/")
-            pictures, labels = source[part]
+            images, labels = source[part]
             assert (part == "test") is (name == "test")
-            assert np.array_equal(picture[0], pictures[int(index)])
+            assert np.array_equal(image[0], images[int(index)])
             assert taxonomy.paths[path] == KINDS[labels[int(index)]].taxonomy
     metrics = read_metrics("prepare")
     assert metrics == {"train": 217, "val": 23, "test": 20, "val_also_in_train": 0, "test_also_in_train": 1}
@@ -96,9 +96,9 @@ def test_without_the_package_torchvision_downloads_and_without_a_network_both_ar
     assert read_metrics("prepare")["test"] == 20
 
 
-def test_labels_that_do_not_fit_the_pictures_are_refused(tmp_path: Path) -> None:
+def test_labels_that_do_not_fit_the_images_are_refused(tmp_path: Path) -> None:
     write_part(tmp_path, "train", np.zeros((3, 28, 28), np.uint8), np.zeros(2, np.uint8))
-    with pytest.raises(InputError, match="2 labels for 3 pictures of train"):
+    with pytest.raises(InputError, match="2 labels for 3 images of train"):
         fashion_mnist.read_part(tmp_path, "train")
 
 
@@ -165,10 +165,10 @@ def test_the_shipped_model_is_the_one_whose_figures_are_published() -> None:
             assert any(word.strip("|,;:()").startswith(f"{figure:.4f}".lstrip("0")) for word in words), (text, figure)
 
 
-def test_the_published_model_knows_the_pictures_that_it_was_trained_on() -> None:
+def test_the_published_model_knows_the_images_that_it_was_trained_on() -> None:
     model, preprocessing = load_categorizer(PUBLISHED, torch.device("cpu"))
     assert model.taxonomy.paths == tuple(kind.taxonomy for kind in KINDS)
     sample = read_table(SAMPLE, SAMPLE_SCHEMA, "").slice(0, 200).to_pydict()
-    pictures = [Image.frombytes("L", (28, 28), pixels) for pixels in sample["pixels"]]
-    batch = torch.from_numpy(np.stack([to_array(preprocessing.apply(picture)) for picture in pictures]))
+    images = [Image.frombytes("L", (28, 28), pixels) for pixels in sample["pixels"]]
+    batch = torch.from_numpy(np.stack([to_array(preprocessing.apply(image)) for image in images]))
     assert (model.best_path(batch).numpy() == np.array(sample["label"])).mean() >= 0.93

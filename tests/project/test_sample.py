@@ -16,7 +16,7 @@ from atlas_model.data.images import decode
 from atlas_model.data.schemas import LABELLED, read_table
 from atlas_model.taxonomy.files import load_taxonomy, split_path
 from crawlers.shop.catalogue import SAMPLE, SAMPLE_SCHEMA
-from crawlers.shop.images import GARMENT, WholeView, draw, find_close_up
+from crawlers.shop.drawing import GARMENT, WholeView, draw, find_close_up
 from tools import build_sample, fashion_mnist
 
 DATA = SAMPLE.parent
@@ -41,7 +41,7 @@ def test_it_is_large_enough_and_small_enough(sample: dict[str, list]) -> None:
     assert sum(path.stat().st_size for path in kept) <= 8_000_000
 
 
-def test_labelled_pictures_come_from_none_that_is_served(sample: dict[str, list], labelled: list[dict]) -> None:
+def test_labelled_images_come_from_none_that_is_served(sample: dict[str, list], labelled: list[dict]) -> None:
     unserved = {
         f"fashion-mnist/train/{index}"
         for index, served in zip(sample["index"], sample["served"], strict=True)
@@ -101,7 +101,7 @@ def test_taxonomy_and_sources_agree() -> None:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory, sample: dict[str, list]) -> Path:
-    """A small data set in Fashion-MNIST's format; its first picture stands in it twice."""
+    """A small data set in Fashion-MNIST's format; its first image stands in it twice."""
     by_label: dict[int, list[bytes]] = {}
     for label, content in zip(sample["label"], sample["pixels"], strict=True):
         if len(by_label.setdefault(label, [])) < 15:
@@ -109,8 +109,8 @@ def source(tmp_path_factory: pytest.TempPathFactory, sample: dict[str, list]) ->
     pairs = [(label, content) for label, contents in by_label.items() for content in [*contents, contents[0]]]
     folder = tmp_path_factory.mktemp("fashion-mnist")
     header = struct.pack(">IIII", 0x803, len(pairs), 28, 28)
-    pictures, labels = fashion_mnist.IMAGES["train"], fashion_mnist.LABELS["train"]
-    (folder / pictures).write_bytes(gzip.compress(header + b"".join(content for _, content in pairs)))
+    images, labels = fashion_mnist.IMAGES["train"], fashion_mnist.LABELS["train"]
+    (folder / images).write_bytes(gzip.compress(header + b"".join(content for _, content in pairs)))
     content = struct.pack(">II", 0x801, len(pairs)) + bytes(label for label, _ in pairs)
     (folder / labels).write_bytes(gzip.compress(content))
     return folder

@@ -1,4 +1,4 @@
-"""A shop of 20,000 products in a process of its own, and processes that crawl it and fetch its pictures.
+"""A shop of 20,000 products in a process of its own, and processes that crawl it and fetch its images.
 
 ``python -m tests.support.big_shop shop`` prints its port; the other words are functions of a folder and that port. All
 are processes so that a test can kill them, and so that the shop does not take the test's time.
@@ -16,8 +16,8 @@ from aiohttp import web
 
 from atlas_model.core.processes import die_with_parent
 from crawlers.crawl.run import crawl
-from crawlers.fetch.collect import picture_urls
-from crawlers.fetch.images import fetch_pictures
+from crawlers.fetch.collect import image_urls
+from crawlers.fetch.images import fetch_images
 from crawlers.fetch.spool import Spool
 from crawlers.http.host_limits import HostProfile
 from crawlers.sources.csv_sources import Source
@@ -26,13 +26,13 @@ from tests.support.servers import HOST
 PRODUCTS = 20_000
 CATEGORIES = 10
 PER_PAGE = 100
-PICTURES = 3  # per product: two that it shares with others, one of its own
+IMAGES = 3  # per product: two that it shares with others, one of its own
 PAGES = PRODUCTS // CATEGORIES // PER_PAGE
 AGENT = "Atlas/0 (+https://example.org)"
 FAST = HostProfile(delay_s=0, concurrency=16, autothrottle=False)
 
 
-def picture_urls_of(number: int) -> list[str]:
+def image_urls_of(number: int) -> list[str]:
     return [f"http://{HOST}/i/{name}.png" for name in (f"own-{number}", f"a-{number % 50}", f"b-{number % 70}")]
 
 
@@ -45,12 +45,12 @@ def listing(category: int, page: int) -> str:
 
 
 def product(number: int) -> str:
-    data = {"@type": "Product", "name": f"Product {number}", "sku": f"A{number}", "image": picture_urls_of(number)}
+    data = {"@type": "Product", "name": f"Product {number}", "sku": f"A{number}", "image": image_urls_of(number)}
     data["offers"] = {"price": f"{number / 100:.2f}", "priceCurrency": "EUR"}
     return f'<html><head><script type="application/ld+json">{json.dumps(data)}</script></head></html>'
 
 
-def picture(name: str) -> bytes:
+def image(name: str) -> bytes:
     """A PNG of one pixel, and a comment that makes it another one than the others."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -77,7 +77,7 @@ def shop() -> None:
         if kind == "c":
             return web.Response(text=listing(int(name), int(request.query.get("page", 0))), content_type="text/html")
         if kind == "i":
-            return web.Response(body=picture(name), content_type="image/png")
+            return web.Response(body=image(name), content_type="image/png")
         return web.Response(status=404)
 
     async def serve() -> None:
@@ -110,8 +110,8 @@ def crawl_it(folder: Path, port: int) -> None:
 
 def fetch_it(folder: Path, port: int) -> None:
     with Spool(folder / "fetch") as spool:
-        report = fetch_pictures(
-            picture_urls(folder / "products.parquet"),
+        report = fetch_images(
+            image_urls(folder / "products.parquet"),
             spool,
             snapshot="one",
             reuse="never",
@@ -127,7 +127,7 @@ def fetch_it(folder: Path, port: int) -> None:
             obey_robots=False,
             robots_tags=(),
         )
-    print(json.dumps({"pictures": report.pictures, "statuses": report.statuses}))
+    print(json.dumps({"images": report.images, "statuses": report.statuses}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A server of pictures that does everything right or, where a test says so, wrong; and fetching from it."""
+"""A server of images that does everything right or, where a test says so, wrong; and fetching from it."""
 
 import asyncio
 import io
@@ -16,11 +16,11 @@ from aiohttp import web
 from PIL import Image
 
 from atlas_model.data.schemas import PRODUCTS, write_table
-from crawlers.fetch.images import Report, fetch_pictures
+from crawlers.fetch.images import Report, fetch_images
 from crawlers.fetch.index import Fetched
 from crawlers.fetch.spool import Spool
 
-HOST = "pictures.test"
+HOST = "images.test"
 MAX_BYTES = 100_000
 MAX_PIXELS = 1_000_000
 
@@ -36,7 +36,7 @@ Answer = Callable[["Server", web.Request], Awaitable[web.StreamResponse]]
 
 
 class Server:
-    """Counts what it is asked for; ``/pictures/<name>`` is a picture, other paths do as `ODD` says."""
+    """Counts what it is asked for; ``/images/<name>`` is an image, other paths do as `ODD` says."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()  # by path
@@ -108,7 +108,7 @@ def url(path: str, host: str = HOST) -> str:
     return f"http://{host}{path}"
 
 
-class Pictures(NamedTuple):
+class Images(NamedTuple):
     report: Report
     fetched: dict[str, Fetched]  # by URL, sorted
 
@@ -136,15 +136,15 @@ def options(server: Server, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def get(server: Server, urls: list[str], folder: Path, **changes: Any) -> Pictures:
+def get(server: Server, urls: list[str], folder: Path, **changes: Any) -> Images:
     """Fetch ``urls`` into a spool in ``folder``, which is closed again."""
     with Spool(folder / "spool") as spool:
-        report = fetch_pictures(urls, spool, **options(server, **changes))
-        return Pictures(report, {url: spool.lookup(url) for url in sorted(set(urls))})
+        report = fetch_images(urls, spool, **options(server, **changes))
+        return Images(report, {url: spool.lookup(url) for url in sorted(set(urls))})
 
 
 def write_products(path: Path, urls: dict[str, list[str]]) -> Path:
-    """A table of products and the URLs of their pictures."""
+    """A table of products and the URLs of their images."""
     rows = [
         {
             "product_id": name,

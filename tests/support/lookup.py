@@ -1,4 +1,4 @@
-"""Models that are told what they see: pictures that are numbers, and an encoder that looks their cells up."""
+"""Models that are told what they see: images that are numbers, and an encoder that looks their cells up."""
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +12,19 @@ from tests.support.slow_search import make_decoder
 
 
 class Lookup(nn.Module):
-    """In the encoder's place: a picture's first two pixels say which cells are meant."""
+    """In the encoder's place: an image's first two pixels say which cells are meant."""
 
     def __init__(self, cells: Tensor) -> None:
         super().__init__()
         self.cells = cells
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        first, second = pictures[:, 0, 0, :2].long().unbind(1)
+    def forward(self, images: Tensor) -> Tensor:
+        first, second = images[:, 0, 0, :2].long().unbind(1)
         return self.cells[256 * first + second]
 
 
 def numbered(count: int) -> Tensor:
-    """Pictures that `Lookup` numbers from 0."""
+    """Images that `Lookup` numbers from 0."""
     numbers = torch.arange(count)
     return torch.stack([numbers // 256, numbers % 256], dim=1).byte()[:, None, None]
 

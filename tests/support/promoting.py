@@ -1,4 +1,4 @@
-"""A DVC project with validation pictures, and models of one answer, so that which is better is known beforehand."""
+"""A DVC project with validation images, and models of one answer, so that which is better is known beforehand."""
 
 import shutil
 import subprocess
@@ -17,12 +17,12 @@ from flows import paths
 from tests.support.paths import ROOT
 
 TAXONOMY = Taxonomy([("Bags",), ("Jeans",), ("Shirts",)])
-SHARE = {"Shirts": 40, "Jeans": 20, "Bags": 10}  # validation pictures
+SHARE = {"Shirts": 40, "Jeans": 20, "Bags": 10}  # validation images
 STORED = Preprocessing(16, "L", "squash")
 
 
 def make_project(folder: Path, git_env: dict[str, str]) -> None:
-    """Make ``folder`` a project of git and DVC with validation pictures, and no model yet."""
+    """Make ``folder`` a project of git and DVC with validation images, and no model yet."""
     (folder / ".dvc").mkdir(parents=True)
     for name in (".dvc/config", ".dvcignore", ".gitignore", "params.yaml"):
         shutil.copy2(ROOT / name, folder / name)
@@ -31,8 +31,8 @@ def make_project(folder: Path, git_env: dict[str, str]) -> None:
         subprocess.run(["git", *arguments], cwd=folder, env=git_env, check=True)
 
 
-def write_validation(folder: Path, taxonomy: Taxonomy, pictures: int = 1) -> None:
-    """The validation pictures, of which there are `SHARE` of each category, ``pictures`` a product; the taxonomy."""
+def write_validation(folder: Path, taxonomy: Taxonomy, images: int = 1) -> None:
+    """The validation images, of which there are `SHARE` of each category, ``images`` a product; the taxonomy."""
     (folder / paths.SPLITS).mkdir(parents=True, exist_ok=True)
     taxonomy.save(folder / paths.TAXONOMY)
     labels = [label for label, count in SHARE.items() for _ in range(count)]
@@ -41,7 +41,7 @@ def write_validation(folder: Path, taxonomy: Taxonomy, pictures: int = 1) -> Non
             image_id = f"{number:03d}"
             png = encode_png(Image.new("L", (16, 16), number))
             row = {"image": {"bytes": png, "path": f"{image_id}.png"}, "image_id": image_id}
-            row["product_id"] = f"{number // pictures:03d}"
+            row["product_id"] = f"{number // images:03d}"
             writer.append(row | {"title": "", "taxonomy": [label], "label": label, "split": "val"})
 
 
@@ -52,7 +52,7 @@ def train(answer: str, *, sure: float = 5.0, taxonomy: Taxonomy = TAXONOMY, prep
         answer: a category.
         sure: how strongly it says so, which tells equally good ones apart.
         taxonomy: that it knows.
-        prepared: how it wants its pictures.
+        prepared: how it wants its images.
     """
     model = Categorizer(Architecture("small", 1, "native", 4, 4, 4, 0.0), taxonomy)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What the searches are held against: one path of one picture at a time, plain lists, the decoder walked from START."""
+"""What the searches are held against: one path of one image at a time, plain lists, the decoder walked from START."""
 
 import math
 from collections.abc import Iterable
@@ -67,7 +67,7 @@ def followers(sequences: Iterable[list[int]], prefix: list[int]) -> list[int]:
 def log_probabilities(
     decoder: AttentionDecoder, cells: torch.Tensor, prefix: list[int], allowed: list[int], normalize: Normalize
 ) -> dict[int, float]:
-    """log p of each allowed token after ``prefix``, for one picture."""
+    """log p of each allowed token after ``prefix``, for one image."""
     memory, state = decoder.start(cells[None])
     for token in [START, *prefix]:
         state, attention = decoder.step(memory, state, torch.tensor([[token]]))
@@ -132,7 +132,7 @@ def equal_scores(got: list[float], expected: list[float]) -> bool:
 
 
 def watch_steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """A list that gets pictures and hypotheses of each step that a decoder takes from now on."""
+    """A list that gets images and hypotheses of each step that a decoder takes from now on."""
     decoded: list[tuple[int, int]] = []
     step = AttentionDecoder.step
 

@@ -99,7 +99,7 @@ def test_what_was_crawled_is_what_the_shop_sells(project: Project) -> None:
     assert all(re.match(r"http://shop-[abc]\.demo\.test/", url) for url in urls), "no port, no address in the data"
 
 
-def test_every_picture_has_a_status_and_dead_ones_do_not_stop_the_others(project: Project) -> None:
+def test_every_image_has_a_status_and_dead_ones_do_not_stop_the_others(project: Project) -> None:
     refs = project.table("data/images/refs.parquet")
     assert len(refs) == sum(len(product["image_urls"]) for product in project.table("data/raw/products.parquet"))
     assert {ref["status"] for ref in refs} <= {"ok", "http_404"}
@@ -228,7 +228,7 @@ def test_a_lost_shard_comes_back_from_the_cache_or_from_the_shop(project: Projec
 
 
 def test_a_manifest_goes_the_same_way(project: Project) -> None:
-    """The pictures of the crawl again, as a list of URLs; two of them lead nowhere, one filename is an attack."""
+    """The images of the crawl again, as a list of URLs; two of them lead nowhere, one filename is an attack."""
     products = project.table("data/raw/products.parquet")
     images = [
         {
@@ -241,7 +241,7 @@ def test_a_manifest_goes_the_same_way(project: Project) -> None:
     ]
     images[0]["filename"] = "../../outside.jpg"
     images[1]["image_url"] = "ftp://shop-a.demo.test/1.jpg"
-    images[2]["image_url"] = "http://shop-a.demo.test/no-such-picture.jpg"
+    images[2]["image_url"] = "http://shop-a.demo.test/no-such-image.jpg"
     (project.root / "mine.json").write_text(json.dumps({"images": images}))
     with running_shop() as connect_map:
         connect = {host: f"{address}:{port}" for host, (address, port) in connect_map.items()}
@@ -253,6 +253,10 @@ def test_a_manifest_goes_the_same_way(project: Project) -> None:
     assert statuses[images[2]["image_url"]] == "http_404"
     assert project.metrics("crawl")["products"] == len(images)
     assert project.metrics("zoom")["shop"] is None, "nobody knows the truth"
-    assert project.metrics("zoom")["pictures"]["zoomed"] == 0 < project.metrics("zoom")["pictures"]["not_filtered"]
+    assert (
+        project.metrics("zoom")["images_per_reason"]["zoomed"]
+        == 0
+        < project.metrics("zoom")["images_per_reason"]["not_filtered"]
+    )
     assert project.metrics("evaluate")["test"]["invalid_paths"] == 0
     assert not list(project.root.parent.rglob("outside.jpg"))

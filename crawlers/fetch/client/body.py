@@ -1,6 +1,6 @@
 """The body of an answer, bounded: in bytes, also after decompression, and in the memory that it takes.
 
-We ask for no compression (pictures are compressed), yet some servers do it. Knows nothing of what is in a body.
+We ask for no compression (images are compressed), yet some servers do it. Knows nothing of what is in a body.
 """
 
 from collections.abc import AsyncIterator

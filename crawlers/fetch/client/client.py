@@ -1,6 +1,6 @@
-"""One attempt at one picture: robots.txt, a request, its redirects, a bounded body, and what is made of its bytes.
+"""One attempt at one image: robots.txt, a request, its redirects, a bounded body, and what is made of its bytes.
 
-Knows nothing of retries, of other downloads or of where pictures are kept.
+Knows nothing of retries, of other downloads or of where images are kept.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from yarl import URL
 
 from crawlers.fetch.blobs import DISK_FAULTS
 from crawlers.fetch.client.body import Body, decoded
-from crawlers.fetch.client.outcome import Outcome, RefusedError, Wanted
+from crawlers.fetch.client.outcome import ImageRequest, Outcome, RefusedError
 from crawlers.fetch.client.robots import Robots
 from crawlers.http import urls
 from crawlers.http.address_guard import ConnectMap
@@ -29,14 +29,14 @@ PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504, *range(520, 531)}  # the 
 # A robots.txt that may forbid us all the same.
 UNREADABLE = {"bad_encoding", "bad_http", "decompression_bomb", "headers_too_large"}
 MAX_VALIDATOR = 256  # characters of an ETag or a Last-Modified worth keeping
-CHECKERS = 2  # threads; more of them would not decode more large pictures at once (see `check`)
+CHECKERS = 2  # threads; more of them would not decode more large images at once (see `check`)
 
 Take = Callable[[bytes], Outcome]
-"""What is made of a picture's bytes; called in a worker thread."""
+"""What is made of an image's bytes; called in a worker thread."""
 
 
 class Client(AbstractAsyncContextManager["Client"]):
-    """An HTTP client for pictures: no cookies, no passwords, no proxies, public addresses only.
+    """An HTTP client for images: no cookies, no passwords, no proxies, public addresses only.
 
     Args:
         take: decides about the bytes.
@@ -82,21 +82,21 @@ class Client(AbstractAsyncContextManager["Client"]):
         await self._session.close()
         self._checkers.shutdown(cancel_futures=True)
 
-    async def get(self, wanted: Wanted) -> Outcome:
+    async def get(self, request: ImageRequest) -> Outcome:
         """Ask for it once; with the validators of an earlier answer, if there are any.
 
         Raises:
             OSError: there is no room on the disk.
         """
         try:
-            target = _usable(lambda: urls.sent(wanted.url), "bad_url")
+            target = _usable(lambda: urls.sent(request.url), "bad_url")
             if self._robots is not None:
                 await self._robots.wait_for_turn(URL(target, encoded=True))
         except RefusedError as refused:
             return refused.outcome
-        async with self._slots:  # also while the picture is checked: it bounds the bodies in memory
+        async with self._slots:  # also while the image is checked: it bounds the bodies in memory
             with Body(self._folder) as body:
-                answer = await self._answer(target, wanted, body)
+                answer = await self._answer(target, request, body)
                 if answer.status != "ok" or answer.unchanged:
                     return answer
                 taken = await asyncio.get_running_loop().run_in_executor(
@@ -104,21 +104,21 @@ class Client(AbstractAsyncContextManager["Client"]):
                 )
         return answer._replace(image_id=taken.image_id) if taken.status == "ok" else taken
 
-    async def _answer(self, target: str, wanted: Wanted, body: Body) -> Outcome:
+    async def _answer(self, target: str, request: ImageRequest, body: Body) -> Outcome:
         """As `_download`, whatever goes wrong."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._download(target, wanted, body)
+                return await self._download(target, request, body)
         except RefusedError as refused:
             return refused.outcome
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return _outcome_of(error)
 
-    async def _download(self, target: str, wanted: Wanted, body: Body) -> Outcome:
-        """The body, and the outcome if it is a picture; without a body if it is the one that we have."""
-        async with self._asking(target, wanted) as (response, final_url):
-            if response.status == 304 and _validators(wanted, final_url):
-                return Outcome("ok", True, None, *wanted[2:], unchanged=True)
+    async def _download(self, target: str, request: ImageRequest, body: Body) -> Outcome:
+        """The body, and the outcome if it is an image; without a body if it is the one that we have."""
+        async with self._asking(target, request) as (response, final_url):
+            if response.status == 304 and _validators(request, final_url):
+                return Outcome("ok", True, None, *request[2:], unchanged=True)
             if response.status != 200:
                 raise _refused(response)
             if forbidden(response.headers.getall("X-Robots-Tag", ()), self._robot, self._robots_tags):
@@ -129,12 +129,12 @@ class Client(AbstractAsyncContextManager["Client"]):
 
     @asynccontextmanager
     async def _asking(
-        self, target: str, wanted: Wanted | None
+        self, target: str, request: ImageRequest | None
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, str | None]]:
-        """The answer behind all redirects, and where they led; for robots.txt itself nothing is ``wanted``."""
+        """The answer behind all redirects, and where they led; for robots.txt itself ``request`` is None."""
         final_url = None
         for _ in range(urls.MAX_IMAGE_REDIRECTS + 1):
-            validators = _validators(wanted, final_url)
+            validators = _validators(request, final_url)
             async with self._session.get(asking_for(target), headers=validators, allow_redirects=False) as response:
                 locations = raw_values(response, b"location") if response.status in urls.REDIRECTS else []
                 if not locations:
@@ -142,7 +142,7 @@ class Client(AbstractAsyncContextManager["Client"]):
                     return
                 target = _usable(partial(urls.location, target, locations[0]), "bad_redirect")
             final_url = target
-            if self._robots is not None and wanted is not None:
+            if self._robots is not None and request is not None:
                 await self._robots.check(URL(target, encoded=True))
         raise RefusedError("bad_redirect")
 
@@ -176,11 +176,11 @@ def _usable(url: Callable[[], str], status: str) -> str:
         raise RefusedError(status) from None
 
 
-def _validators(wanted: Wanted | None, final_url: str | None) -> dict[str, str]:
-    """The headers that ask whether the picture at ``final_url`` is still the one that came from there."""
-    if wanted is None or wanted.final_url != final_url:
+def _validators(request: ImageRequest | None, final_url: str | None) -> dict[str, str]:
+    """The headers that ask whether the image at ``final_url`` is still the one that came from there."""
+    if request is None or request.final_url != final_url:
         return {}
-    named = {"If-None-Match": wanted.etag, "If-Modified-Since": wanted.last_modified}
+    named = {"If-None-Match": request.etag, "If-Modified-Since": request.last_modified}
     return {name: value for name, value in named.items() if value is not None}
 
 

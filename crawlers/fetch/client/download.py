@@ -9,7 +9,7 @@ from typing import Protocol
 
 from crawlers.fetch.client.client import Client
 from crawlers.fetch.client.hosts import Host
-from crawlers.fetch.client.outcome import Outcome, Wanted
+from crawlers.fetch.client.outcome import ImageRequest, Outcome
 
 MAX_HOSTS = 256  # asked at once; some wait between two attempts, so it is more than the downloads at once
 
@@ -20,11 +20,11 @@ class Queue(Protocol):
     def hosts(self) -> Iterator[str]:
         """Each host once."""
 
-    def pending(self, host: str) -> Iterator[Wanted]:
-        """Its URLs, shuffled: a folder of dead pictures must not look like a dead host."""
+    def pending(self, host: str) -> Iterator[ImageRequest]:
+        """Its URLs, shuffled: a folder of dead images must not look like a dead host."""
 
 
-Keep = Callable[[Wanted, Outcome, int], None]
+Keep = Callable[[ImageRequest, Outcome, int], None]
 """Called once per URL with what became of it and the number of attempts that took."""
 
 
@@ -47,20 +47,20 @@ async def download(
     """
     places = asyncio.Semaphore(MAX_HOSTS)
 
-    async def work_off(urls: Iterator[Wanted], host: Host) -> None:
-        for wanted in urls:
+    async def work_off(urls: Iterator[ImageRequest], host: Host) -> None:
+        for request in urls:
             attempts = 0
             outcome = Outcome("given_up", lasting=False)
             while attempts < max_attempts and not outcome.lasting and not host.given_up:
                 if attempts:
                     await host.back_off(attempts)
                 await host.wait()
-                outcome = await client.get(wanted)
+                outcome = await client.get(request)
                 host.answered(outcome.retry_after_s)
                 attempts += 1
             if attempts:
                 host.finished(lasting=outcome.lasting)
-            keep(wanted, outcome, attempts)
+            keep(request, outcome, attempts)
 
     async def ask(name: str) -> None:
         urls, host = queue.pending(name), Host(backoff_s)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 UNSETTLED = {"blocked", "robots", "robots_tag"}  # asking again now gives the same; later we may be allowed
 
 
-class Wanted(NamedTuple):
+class ImageRequest(NamedTuple):
     """A URL to ask for, with what an earlier answer said of it; all null where there was none, or it is not kept."""
 
     id: int  # in the index
@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     ``robots_tag`` (its robots.txt, its X-Robots-Tag keep us out); ``robots_unreachable`` (it is not known whether
     they do); ``certificate`` (it is not the host's); ``headers_too_large``; ``bad_http`` (the answer is no valid HTTP);
     ``timeout``; ``unreachable`` (no answer); ``truncated``, ``too_large``, ``bad_encoding``, ``decompression_bomb``,
-    ``empty``, ``not_an_image``, ``too_many_pixels``, ``unknown_range`` (what came is no picture that we take); or
+    ``empty``, ``not_an_image``, ``too_many_pixels``, ``unknown_range`` (what came is no image that we take); or
     ``given_up`` (see `download`).
     """
 
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
     final_url: str | None = None  # where redirects led; null where there were none
     etag: str | None = None
     last_modified: str | None = None
-    unchanged: bool = False  # the server says that it is still the picture that we have
+    unchanged: bool = False  # the server says that it is still the image that we have
 
     @property
     def settled(self) -> bool:

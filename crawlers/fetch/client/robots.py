@@ -1,6 +1,6 @@
-"""robots.txt of the hosts that pictures come from: whether we may ask, and how often (RFC 9309).
+"""robots.txt of the hosts that images come from: whether we may ask, and how often (RFC 9309).
 
-One request per origin, whose answer is remembered. Knows nothing of pictures.
+One request per origin, whose answer is remembered. Knows nothing of images.
 """
 
 import asyncio

@@ -6,7 +6,7 @@ Each view once, the largest version of it that any source names, in the gallery'
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from crawlers.pages.fields.images import is_decoration, is_placeholder, pixels_of, same_picture
+from crawlers.pages.fields.images import is_decoration, is_placeholder, pixels_of, same_image
 
 OPEN_GRAPH = "opengraph"
 
@@ -58,7 +58,7 @@ def _views(urls: Iterable[str]) -> dict[str, str]:
     for url in urls:
         if is_placeholder(url) or is_decoration(url):
             continue
-        key = same_picture(url)
+        key = same_image(url)
         if key not in views or pixels_of(url) > pixels_of(views[key]):
             views[key] = url
     return views

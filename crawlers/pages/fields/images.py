@@ -1,4 +1,4 @@
-"""From a picture's element to the URL of its largest version. Knows neither shops nor where a gallery is."""
+"""From an image's element to the URL of its largest version. Knows neither shops nor where a gallery is."""
 
 import re
 from functools import lru_cache
@@ -25,7 +25,7 @@ DECORATION = re.compile(
     r"/(themes?|skins?|templates?)/[^/]+/(img|images?|assets|icons?|css)/",
     re.IGNORECASE,
 )
-SIZE = re.compile(  # what the versions of one picture differ in
+SIZE = re.compile(  # what the versions of one image differ in
     r"[_-]?\d{2,4}x\d{2,4}|[_-]\d{2,4}x|[_-](thumb(nail)?|small|medium|large|big|zoom|full|grande|master|home|cart)"
     r"(_default)?(?=[./_-])|/(thumbs?|thumbnails?|small|medium|large|big|zoom|full|originals?|resized?|scaled|cache/\w+)"
     r"(?=/)|(?<=/)(thumb(nail)?|small|medium|large|big|mini)[_-]|\.\d{2,4}\.\d{2,4}(?=\.\w{3,4}$)|\._[A-Z0-9,_]+_(?=\.\w{3,4}$)|/[wh]_?\d{2,4}(,[a-z]+_[^/]*)?(?=/)",
@@ -47,37 +47,37 @@ DESCRIPTORS = re.compile(r"(?:[^,(]|\([^)]*\)?)*,?")  # what stands behind it; c
 DESCRIPTOR = re.compile(r"(?<!\S)(\d{1,9}(?:\.\d{1,9})?(?:e\d)?)[wx](?![^\s,])", re.IGNORECASE)
 WIDTH = re.compile(r"\d{2,4}")
 MAX_SRCSET = 20_000  # characters
-SMALL_PX = 60  # a smaller picture without a larger version is an icon
+SMALL_PX = 60  # a smaller image without a larger version is an icon
 
 
-@lru_cache(maxsize=4096)  # asked several times of one picture
+@lru_cache(maxsize=4096)  # asked several times of one image
 def is_placeholder(url: str) -> bool:
-    """Whether ``url`` is called what shops call the picture of a product that has none."""
+    """Whether ``url`` is called what shops call the image of a product that has none."""
     return PLACEHOLDER.search(unquote(url_path(url))) is not None
 
 
-@lru_cache(maxsize=4096)  # asked several times of one picture
+@lru_cache(maxsize=4096)  # asked several times of one image
 def is_decoration(url: str) -> bool:
     """Whether ``url`` is called like an icon or a logo."""
     return DECORATION.search(unquote(url_path(url))) is not None
 
 
 def full_size(url: str) -> str:
-    """The picture that ``url`` was made of, where its name says so: shirt.jpg of shirt.jpg.440x400_q85.jpg."""
+    """The image that ``url`` was made of, where its name says so: shirt.jpg of shirt.jpg.440x400_q85.jpg."""
     return MADE_OF.sub(r"\1", url)
 
 
-@lru_cache(maxsize=4096)  # asked several times of one picture
-def same_picture(url: str) -> str:
-    """What all sizes of the picture at ``url`` have in common; the query counts where the path names no picture."""
+@lru_cache(maxsize=4096)  # asked several times of one image
+def same_image(url: str) -> str:
+    """What all sizes of the image at ``url`` have in common; the query counts where the path names no image."""
     path, _, query = url.partition("?")
     own = [] if FILE.search(path) else [part for part in query.split("&") if not SIZE_PARAMETER.match(part)]
     return SIZE.sub("", unquote("?".join([path.partition("://")[2] or path, *own])))
 
 
-@lru_cache(maxsize=4096)  # asked several times of one picture
+@lru_cache(maxsize=4096)  # asked several times of one image
 def pixels_of(url: str) -> float:
-    """The width that ``url`` says the picture has, a guess where it says a word, else `UNKNOWN`."""
+    """The width that ``url`` says the image has, a guess where it says a word, else `UNKNOWN`."""
     path = unquote(url_path(url))
     said = [int(number) for found in PIXELS.finditer(path) for number in found.groups() if number]
     said += [int(found[1]) for found in PIXEL_PARAMETER.finditer(url[:MAX_URL])]
@@ -86,11 +86,11 @@ def pixels_of(url: str) -> float:
     return SMALL_VERSION_PX if SMALL.search(path) else MEDIUM_VERSION_PX if MEDIUM.search(path) else UNKNOWN
 
 
-def pictures_of(element: Element) -> list[tuple[int, str]]:
-    """The best URL of each picture in ``element`` (itself, where it is one), with its rank: 0 is full size.
+def images_of(element: Element) -> list[tuple[int, str]]:
+    """The best URL of each image in ``element`` (itself, where it is one), with its rank: 0 is full size.
 
-    Full size is what a zoom shows (``data-zoom-image``, ``data-large_image``, ...) or what the picture links to; then
-    the largest candidate of ``srcset``; then ``src`` or what stands for it until a script loads the picture.
+    Full size is what a zoom shows (``data-zoom-image``, ``data-large_image``, ...) or what the image links to; then
+    the largest candidate of ``srcset``; then ``src`` or what stands for it until a script loads the image.
     """
     images = [element] if element.tag in ("img", "source") else element.xpath(".//img")
     found = [best for best in (_best(image) for image in images) if best]
@@ -166,7 +166,7 @@ def candidates(srcset: str) -> list[tuple[str, float]]:
 
 
 def is_file(value: str) -> bool:
-    """Whether an attribute's ``value`` is the address of a picture, rather than a number, a flag or a page."""
+    """Whether an attribute's ``value`` is the address of an image, rather than a number, a flag or a page."""
     value = value.strip() if len(value) <= MAX_URL else ""
     return " " not in value and "{" not in value and FILE.search(url_path(value)) is not None
 

@@ -2,7 +2,7 @@
 
 A short listing may stand beside many promotion boxes whose tiles look the same, so the number of tiles is one signal
 among others: nearness to the page's heading and to its pager, the number of products that the page says it shows,
-prices and pictures, link patterns that the tiles share with each other and with the page's own URL, and what the
+prices and images, link patterns that the tiles share with each other and with the page's own URL, and what the
 parts of the page around the group are called. The weights are ours, set by hand; the tests say what they must tell
 apart. Knows no shop and not how tiles are found.
 """
@@ -43,7 +43,7 @@ MIN_SCORE = 4.0
 
 # Points of the signals.
 PER_DOUBLING, MOST_DOUBLINGS = 1.0, 4.0  # of the number of products
-PRICED, PICTURED, TITLED = 2.5, 2.0, 1.0
+PRICED, IMAGED, TITLED = 2.5, 2.0, 1.0
 ALIKE_URLS, LIKE_THE_PAGE = 1.0, 2.0
 NEAR_HEADING, NEAR_PAGER = 2.5, 2.0
 LEAVING, STEP = 1.0, 0.75  # what it costs to leave the part that holds heading and tiles, and each element farther away
@@ -61,7 +61,7 @@ class Group:
     tiles: list[Element]
     urls: list[str]  # of their products, each once
     priced: float  # share of those looked at
-    pictured: float
+    imaged: float
     titled: float  # that say anything in letters
     score: float = 0.0
     is_box: bool = False  # called a promotion by its heading
@@ -118,7 +118,7 @@ class Scores:
         """The points of ``group``; notes some of what they are for."""
         count = len(group.urls)
         score = PER_DOUBLING * min(math.log2(1 + count), MOST_DOUBLINGS)
-        score += PRICED * group.priced + PICTURED * group.pictured + TITLED * group.titled
+        score += PRICED * group.priced + IMAGED * group.imaged + TITLED * group.titled
         score += self._by_urls(group) + self._by_heading(group) + self._by_pager(group)
         return score + self._by_names(group)
 
@@ -214,7 +214,7 @@ class Scores:
 
 
 def _is_fit(group: Group) -> bool:
-    """Whether it may be a listing at all: banners say nothing, and a single picture without a price is one."""
+    """Whether it may be a listing at all: banners say nothing, and a single image without a price is one."""
     if len(group.urls) == 1:
         return group.priced > 0 and group.titled > 0
     return group.priced > 0 or group.titled >= 0.5
@@ -242,7 +242,7 @@ def _with_sections(best: Group, groups: Sequence[Group]) -> Group:
         return best
     tiles = sorted((tile for group in same for tile in group.tiles), key=_place)
     order = {url: None for group in sorted(same, key=lambda group: _place(group.tiles[0])) for url in group.urls}
-    return Group(holder, tiles, list(order), best.priced, best.pictured, best.titled, best.score)
+    return Group(holder, tiles, list(order), best.priced, best.imaged, best.titled, best.score)
 
 
 def _place(element: Element) -> list[int]:

@@ -1,8 +1,8 @@
 """A listing without any mark-up for machines: tiles that repeat, and which group of them is the category's own.
 
-A tile is an element that shows one product: a link, a picture, mostly a price. Tiles that are children of one element
+A tile is an element that shows one product: a link, an image, mostly a price. Tiles that are children of one element
 (or of its rows) and look alike are a group; which group is the listing is `crawlers.pages.listings.groups`' to say.
-Menus, filters and pagers repeat as well, but show neither pictures nor prices. Knows no shop.
+Menus, filters and pagers repeat as well, but show neither images nor prices. Knows no shop.
 """
 
 import re
@@ -137,7 +137,7 @@ class Tiles:
             tiles=tiles,
             urls=list(dict.fromkeys(urls.values())) if any(fit) else [],
             priced=_share(_is_priced(tile, text) for tile, text in zip(sample, texts, strict=True)),
-            pictured=_share(tile in self._images for tile in sample),
+            imaged=_share(tile in self._images for tile in sample),
             titled=_share(any(map(str.isalpha, text)) for text in texts),
         )
 
@@ -152,15 +152,15 @@ class Tiles:
         return others if priced >= ALIKE else tiles
 
     def _shows_one(self, element: Element) -> bool:
-        """Whether it shows one product: of several, each has a picture, and mostly a title."""
+        """Whether it shows one product: of several, each has an image, and mostly a title."""
         links = self._inside[element]
         if len({self._links[link] for link in links}) == 1:
             return True
-        pictured = {self._links[link] for link in links if link in self._images}
-        named = {self._links[link] for link in links if self._links[link] in pictured and _says(link)}
-        if not pictured:
+        imaged = {self._links[link] for link in links if link in self._images}
+        named = {self._links[link] for link in links if self._links[link] in imaged and _says(link)}
+        if not imaged:
             return self._images[element] < 2 or len(links) < 2
-        return len(named or pictured) == 1
+        return len(named or imaged) == 1
 
     def _is_priced_alone(self, element: Element) -> bool:
         return element.tag != "a" and is_small(element, MAX_PARTS) and _is_priced(element, text_of(element))
@@ -302,7 +302,7 @@ def _says(link: Element) -> bool:
 
 
 def _main_url(own: list[Element], links: dict[Element, str], images: Counter[Element]) -> str:
-    """Which of a tile's links shows the product: the one most of them name, above all from picture and title."""
+    """Which of a tile's links shows the product: the one most of them name, above all from image and title."""
     votes: Counter[str] = Counter()
     for link in own:
         in_title = any(parent.tag in TITLES for parent in (link, *above(link, MAX_HEIGHT)))

@@ -214,7 +214,7 @@ def machine_amount(value: Any, currency: Any) -> Decimal | None:
 
 
 def currency_code(value: Any) -> str | None:
-    """The ISO 4217 code that ``value`` (a code, a symbol, or a whole price) names without doubt."""
+    """The ISO 4217 code that ``value`` (a code, a symbol, or a whole price) names unambiguously."""
     text = clean_text(value) or ""
     symbol = (text if CODE.fullmatch(text.upper()) else _normal_price(text).currency or "").upper()
     return CODE_OF_SYMBOL.get(symbol) or (symbol if CODE.fullmatch(symbol) else None)

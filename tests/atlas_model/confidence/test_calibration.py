@@ -93,7 +93,7 @@ def path_log_p(model: Categorizer, cells: Tensor, temperature: float) -> Tensor:
 
 
 def drawn(log_p: Tensor) -> np.ndarray:
-    """For each picture one class, drawn as probably as the model says."""
+    """For each image one class, drawn as probably as the model says."""
     return torch.multinomial(log_p.exp(), 1, generator=torch.Generator().manual_seed(1)).squeeze(1).numpy()
 
 
@@ -189,7 +189,7 @@ def test_a_weight_is_how_often_an_answer_counts() -> None:
 
 
 @pytest.fixture
-def two_pictures() -> Callable[[float], dict[str, float | None]]:
+def two_images() -> Callable[[float], dict[str, float | None]]:
     """The row of the curve for a threshold: a sure Boots that is one, an unsure Shoes that are Bags."""
     sure = {("Bags",): 0.1, ("Shoes",): 0.1, ("Shoes", "Boots"): 0.8}
     unsure = {("Bags",): 0.4, ("Shoes",): 0.5, ("Shoes", "Boots"): 0.1}
@@ -214,7 +214,7 @@ def two_pictures() -> Callable[[float], dict[str, float | None]]:
     ],
 )
 def test_abstention_by_hand(
-    two_pictures: Callable[[float], dict[str, float | None]],
+    two_images: Callable[[float], dict[str, float | None]],
     threshold: float,
     answered: float,
     complete: float,
@@ -222,7 +222,7 @@ def test_abstention_by_hand(
     mean_depth: float,
     coverage_2: float,
 ) -> None:
-    assert two_pictures(threshold) == {
+    assert two_images(threshold) == {
         "min_confidence": threshold,
         "answered": answered,
         "complete": complete,

@@ -259,7 +259,7 @@ def test_a_product_has_its_own_promise(model: Categorizer, here: Path, capsys: p
     ("arguments", "words"),
     [
         (["--accuracy", "0.9", "--min-confidence", "0.9"], "expected one of them"),
-        (["--accuracy", "0.9", "--top", "2"], "--accuracy gives one answer per picture"),
+        (["--accuracy", "0.9", "--top", "2"], "--accuracy gives one answer per image"),
         (["--accuracy", "0.99"], "for images, which is at most 0.9"),
         (["--accuracy", "0.99", "--product"], "for products, which is at most 0.9"),
         (["--input", "in", "--output", "o.parquet", "--accuracy", "0.99"], "which is at most 0.9"),

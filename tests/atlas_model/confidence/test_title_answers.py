@@ -148,13 +148,13 @@ def test_the_command_takes_a_title_with_and_without_images(
     predictor = Predictor.load(folder, "cpu")
     (both,), (alone,) = predictor.predict(images(1), titles=["Blue top"]), predictor.answer(None, titles=["Blue top"])
     found = answered(capsys, "0.png", "1.png", "--title", "Blue top", "--model", folder)
-    assert [line["picture"] for line in found] == ["0.png", "1.png"]
+    assert [line["image"] for line in found] == ["0.png", "1.png"]
     assert found[0]["predictions"][0]["probability"] == pytest.approx(both[0].probability, rel=1e-4)
     (line,) = answered(capsys, "--title", "Blue top", "--model", folder)
     assert line["title"] == "Blue top"
     assert line["predictions"][0]["path"] == list(alone[0].path)
     (of_product,) = answered(capsys, "0.png", "1.png", "--product", "--title", "Blue top", "--model", folder)
-    assert of_product["pictures"] == ["0.png", "1.png"]
+    assert of_product["images"] == ["0.png", "1.png"]
     assert answered(capsys, "0.png", "--title", "..", "--model", folder) == answered(capsys, "0.png", "--model", folder)
     assert main(["predict", "--title", "Blue top", "--model", str(folder)]) == 0
     assert capsys.readouterr().out.startswith("title\t")
@@ -219,7 +219,7 @@ def test_many_images_are_answered_with_the_titles_beside_them(
         return pq.read_table("out.parquet").to_pylist()
 
     rows = written("titled.parquet", folder, "--products", "products.parquet")
-    assert "titles: 3 of 6 pictures have one, in the column title" in capsys.readouterr().err
+    assert "titles: 3 of 6 images have one, in the column title" in capsys.readouterr().err
     for row, (answer,) in zip(rows, predictor.predict(images(6), titles=TITLES), strict=True):
         assert row["path"] == list(answer.path)
         assert row["probability"] == pytest.approx(answer.probability, rel=1e-3)
@@ -253,7 +253,7 @@ def test_products_with_and_without_titles_have_no_promise_in_common(
     write_parquet(here / "titled.parquet", pa.array(TITLES))
     arguments = ["--input", "titled.parquet", "--output", "out.parquet", "--products", "products.parquet"]
     assert main(["predict", *arguments, "--accuracy", "0.9", "--model", str(folder)]) == 2
-    assert "expected titles for all pictures or for none, got 3 for 6" in capsys.readouterr().err
+    assert "expected titles for all images or for none, got 3 for 6" in capsys.readouterr().err
 
 
 def test_an_evaluation_asks_in_every_way(folder: Path) -> None:

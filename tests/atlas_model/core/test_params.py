@@ -196,6 +196,11 @@ def test_other_encodings_and_missing_files(tmp_path: Path) -> None:
         load_params(path)
 
 
+def test_a_renamed_key_is_named(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["drift"]["picture_sizes"] = content["drift"].pop("image_sizes")
+    assert "drift.picture_sizes: was renamed to image_sizes" in faults_of(tmp_path, content)
+
+
 def test_sections_cannot_be_changed(content: dict[str, Any], tmp_path: Path) -> None:
     params = load(tmp_path, content)
     with pytest.raises(ValueError, match="frozen"):

@@ -34,10 +34,10 @@ def test_plain_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_epochs_are_parts_of_one_job(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress("train", 8, "pictures", epoch=(2, 4)) as job:
+    with Progress("train", 8, "images", epoch=(2, 4)) as job:
         job.advance(8)
-    assert capsys.readouterr().err == "train epoch 2/4: 8/8 pictures, done\n"
-    assert Step("train", 4, 8, "pictures", {}, finished=False, epoch=(2, 4)).share == (1 + 0.5) / 4
+    assert capsys.readouterr().err == "train epoch 2/4: 8/8 images, done\n"
+    assert Step("train", 4, 8, "images", {}, finished=False, epoch=(2, 4)).share == (1 + 0.5) / 4
 
 
 def test_the_share_that_is_done() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atlas_model.core.errors import PictureError
+from atlas_model.core.errors import ImageError
 from atlas_model.data.images import decode, probe
 from atlas_model.data.png_metadata import SIGNATURE, without_metadata
 
@@ -39,7 +39,7 @@ def png(before: bytes = b"", after: bytes = b"") -> bytes:
 def status(read: object, data: bytes) -> str:
     try:
         read(data)
-    except PictureError as error:
+    except ImageError as error:
         return error.status
     return "ok"
 

@@ -1,4 +1,4 @@
-"""Pictures of every kind, by their known pixels: from bytes through `images.decode` to what a model is given."""
+"""Images of every kind, by their known pixels: from bytes through `images.decode` to what a model is given."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atlas_model.core.errors import PictureError
+from atlas_model.core.errors import ImageError
 from atlas_model.data.images import decode, probe
 
 RED, BLUE, WHITE, BLACK = (255, 0, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -63,7 +63,7 @@ def sixteen(*values: int) -> bytes:
 
 @pytest.mark.parametrize("kind", LOSSLESS)
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_each_orientation_shows_the_picture_upright(kind: str, orientation: int) -> None:
+def test_each_orientation_shows_the_image_upright(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = Image.fromarray(GREYS) if kind == "TIFF" else Image.fromarray(GREYS).convert("RGB")
@@ -136,6 +136,6 @@ def test_a_transparent_animation_lies_over_white() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_samples_whose_white_nobody_knows_are_refused(read: object, dtype: type) -> None:
     data = encoded(Image.fromarray(np.array([[0, 1]], dtype=dtype)), "TIFF")
-    with pytest.raises(PictureError, match="expected 8 or 16 bits a sample") as caught:
+    with pytest.raises(ImageError, match="expected 8 or 16 bits a sample") as caught:
         read(data)
     assert caught.value.status == "unknown_range"

@@ -1,4 +1,4 @@
-"""Folders and Parquet as sources of pictures: which, in which order, from any place on."""
+"""Folders and Parquet as sources of images: which, in which order, from any place on."""
 
 import os
 from pathlib import Path
@@ -8,25 +8,25 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from atlas_model.core.errors import InputError, PictureError
+from atlas_model.core.errors import ImageError, InputError
 from atlas_model.data.image_files import SUFFIXES_OF
-from atlas_model.data.image_sources import PictureSource, open_source
+from atlas_model.data.image_sources import ImageSource, open_source
 from atlas_model.data.images import FORMATS
 from atlas_model.data.schemas import IMAGES, SPLIT
 
-PICTURE = {"width": 1, "height": 1, "format": "PNG", "mode": "L", "orientation": 1, "n_frames": 1}
+IMAGE = {"width": 1, "height": 1, "format": "PNG", "mode": "L", "orientation": 1, "n_frames": 1}
 
 
 def images(numbers: range) -> pa.Table:
-    rows = [{"image_id": f"id{number:03d}", "bytes": b"%d" % number, **PICTURE} for number in numbers]
+    rows = [{"image_id": f"id{number:03d}", "bytes": b"%d" % number, **IMAGE} for number in numbers]
     return pa.Table.from_pylist(rows, schema=IMAGES)
 
 
-def read(source: PictureSource, first: int = 0) -> list[tuple[str, bytes]]:
-    return [(picture.name, picture.read()) for picture in source.start_at(first)]
+def read(source: ImageSource, first: int = 0) -> list[tuple[str, bytes]]:
+    return [(image.name, image.read()) for image in source.start_at(first)]
 
 
-def test_a_folder_gives_its_picture_files_by_path(tmp_path: Path) -> None:
+def test_a_folder_gives_its_image_files_by_path(tmp_path: Path) -> None:
     for name in ("b.png", "a/z.JPG", "a/y.webp", "a-b/x.gif", "a/deep/er/w.avif", "notes.txt", "c.jpg/inside.tiff"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -68,7 +68,7 @@ def test_every_suffix_of_a_format_that_is_read_counts_and_others_are_counted(tmp
 
 def test_a_folder_without_images_says_what_is_in_it(tmp_path: Path) -> None:
     (tmp_path / "a.psd").write_bytes(b"1")
-    with pytest.raises(InputError, match=r"expected pictures, got none \(1 file left out, .*: \.psd 1\)"):
+    with pytest.raises(InputError, match=r"expected images, got none \(1 file left out, .*: \.psd 1\)"):
         open_source(tmp_path)
 
 
@@ -83,16 +83,16 @@ def test_images_without_a_path_are_named_by_their_rows(tmp_path: Path) -> None:
     expected = [f"b.parquet#{row}" if row % 2 else f"{row}.jpg" for row in range(150)] + ["c.parquet#0", "c.parquet#1"]
     source = open_source(tmp_path)
     for first in (0, 1, 39, 40, 41, 95, 149, 150, 151):
-        assert [picture.name for picture in source.start_at(first)] == expected[first:]
+        assert [image.name for image in source.start_at(first)] == expected[first:]
 
 
 def test_images_that_are_not_in_the_file_are_said_to_be(tmp_path: Path) -> None:
     cells = [{"bytes": None, "path": "a.jpg"}, None, {"bytes": b"", "path": "c.jpg"}]
     pq.write_table(pa.table({"image": pa.array(cells, STRUCT)}), tmp_path / "in.parquet")
     first, second, third = open_source(tmp_path / "in.parquet").start_at(0)
-    for picture, name in ((first, "a.jpg"), (second, "in.parquet#1")):
-        with pytest.raises(PictureError, match=f"the image is not in the file: .* '{name}'") as caught:
-            picture.read()
+    for image, name in ((first, "a.jpg"), (second, "in.parquet#1")):
+        with pytest.raises(ImageError, match=f"the image is not in the file: .* '{name}'") as caught:
+            image.read()
         assert caught.value.status == "not_in_file"
     assert third.read() == b""
 
@@ -103,27 +103,27 @@ def test_links_that_lead_nowhere_are_their_readers_concern(tmp_path: Path) -> No
     (tmp_path / "long.png").symlink_to("x" * 300)
     source = open_source(tmp_path)
     assert source.count == 3
-    for picture in source.start_at(0):
+    for image in source.start_at(0):
         with pytest.raises(OSError):
-            picture.read()
+            image.read()
 
 
-def test_a_file_beyond_any_picture_is_not_read(tmp_path: Path) -> None:
+def test_a_file_beyond_any_image_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "vast.png").open("wb") as file:
         file.truncate(2**40)  # a hole, which takes no room
-    (picture,) = open_source(tmp_path).start_at(0)
-    with pytest.raises(PictureError, match="expected at most 500000000 bytes, got 1099511627776"):
-        picture.read()
+    (image,) = open_source(tmp_path).start_at(0)
+    with pytest.raises(ImageError, match="expected at most 500000000 bytes, got 1099511627776"):
+        image.read()
 
 
 def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path) -> None:
     folders = [tmp_path / "/".join("d" * depth) for depth in range(1, 1100)]
     for folder in folders:
         folder.mkdir()
-    picture = folders[-1] / "a.png"
-    picture.write_bytes(b"1")
+    image = folders[-1] / "a.png"
+    image.write_bytes(b"1")
     assert open_source(tmp_path).count == 1
-    picture.unlink()
+    image.unlink()
     for folder in reversed(folders):  # `shutil.rmtree`, with which pytest tidies up, recurses
         folder.rmdir()
 
@@ -175,7 +175,7 @@ def test_what_changes_has_another_key(tmp_path: Path) -> None:
 def test_what_is_no_source_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="got nothing of that name"):
         open_source(tmp_path / "missing")
-    with pytest.raises(InputError, match="expected pictures, got none"):
+    with pytest.raises(InputError, match="expected images, got none"):
         open_source(tmp_path)
     file = tmp_path / "a.parquet"
     file.write_text("a,b")
@@ -189,7 +189,7 @@ def test_what_is_no_source_says_what_was_expected(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"bytes \(binary\).* got image_id \(string\), bytes"):
             open_source(tmp_path)
     pq.write_table(images(range(0)), file)
-    with pytest.raises(InputError, match="expected pictures, got none"):
+    with pytest.raises(InputError, match="expected images, got none"):
         open_source(file)
 
 
@@ -204,14 +204,14 @@ def test_damage_inside_a_file_is_told(tmp_path: Path) -> None:
         list(open_source(file).start_at(400))
 
 
-def test_a_folder_or_a_column_says_whose_picture_it_is(tmp_path: Path) -> None:
+def test_a_folder_or_a_column_says_whose_image_it_is(tmp_path: Path) -> None:
     for name in ("a/1.png", "a/deep/2.png", "a/3.png", "b.png"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).touch()
-    found = [(picture.name, picture.product_id) for picture in open_source(tmp_path / "in", products=True).start_at(0)]
+    found = [(image.name, image.product_id) for image in open_source(tmp_path / "in", products=True).start_at(0)]
     assert found == [("a/1.png", "a"), ("a/3.png", "a"), ("a/deep/2.png", "a/deep"), ("b.png", "b.png")]
     table = images(range(5)).append_column("product_id", pa.array(["x", "y", "x", "", "y"]))
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=2)
-    pictures = list(open_source(tmp_path / "in.parquet", products=True).start_at(1))
-    assert [picture.product_id for picture in pictures] == ["y", "x", "", "y"]
-    assert {picture.product_id for picture in open_source(tmp_path / "in.parquet").start_at(0)} == {None}
+    later = list(open_source(tmp_path / "in.parquet", products=True).start_at(1))
+    assert [image.product_id for image in later] == ["y", "x", "", "y"]
+    assert {image.product_id for image in open_source(tmp_path / "in.parquet").start_at(0)} == {None}

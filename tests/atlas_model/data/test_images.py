@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from atlas_model.core.errors import PictureError
+from atlas_model.core.errors import ImageError
 from atlas_model.data.images import Preprocessing, decode, encode_png, perceptual_hash, probe, to_array
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -106,7 +106,7 @@ def test_exif_orientation_is_applied(format: str) -> None:
     assert np.allclose(bottom, BLUE, atol=40)
 
 
-def test_exif_orientation_of_a_transparent_picture() -> None:
+def test_exif_orientation_of_a_transparent_image() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(halves("RGBA", (255, 0, 0, 255), (0, 0, 0, 0), size=(32, 16)), "PNG", exif=exif)
@@ -126,7 +126,7 @@ def test_what_probe_says(format: str) -> None:
 @pytest.mark.parametrize("share", [0.3, 0.8])
 def test_truncated(format: str, function: object, share: float) -> None:
     data = encoded(noise(2, 200, 150), format)
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         function(data[: int(len(data) * share)])
     # A WEBP says its length first, so that Pillow does not even open it.
     assert caught.value.status == ("not_an_image" if format == "WEBP" else "truncated")
@@ -152,15 +152,15 @@ def png_header(width: int, height: int) -> bytes:
         (png_header(60_000, 60_000), "too_many_pixels"),
     ],
 )
-def test_what_is_no_picture_has_a_status(function: object, data: bytes, status: str) -> None:
-    with pytest.raises(PictureError) as caught:
+def test_what_is_no_image_has_a_status(function: object, data: bytes, status: str) -> None:
+    with pytest.raises(ImageError) as caught:
         function(data)
     assert caught.value.status == status
     assert "expected" in str(caught.value)
 
 
 def tiff_with_a_tile(side: int) -> bytes:
-    """A picture of 16 x 16, cut from one tile of ``side`` x ``side``."""
+    """An image of 16 x 16, cut from one tile of ``side`` x ``side``."""
     tile = zlib.compress(bytes(side * side), 9)
     values = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: len(tile)}
     tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
@@ -190,7 +190,7 @@ def tiff_pages(count: int) -> bytes:
     ],
 )
 def test_few_bytes_that_would_take_much_time_or_memory_are_refused(data: bytes, status: str) -> None:
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         probe(data)
     assert caught.value.status == status
 
@@ -205,19 +205,19 @@ def test_honest_parts_are_no_bombs() -> None:
 def test_the_limit_is_the_callers() -> None:
     data = encoded(noise(3, 40, 30), "PNG")
     assert probe(data, max_pixels=1200).width == 40
-    with pytest.raises(PictureError, match="at most 1199 pixels, got 40 x 30"):
+    with pytest.raises(ImageError, match="at most 1199 pixels, got 40 x 30"):
         probe(data, max_pixels=1199)
 
 
 @given(st.binary(max_size=300), st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"]), st.data())
-def test_damaged_pictures_are_pictures_or_have_a_status(junk: bytes, format: str, data: st.DataObject) -> None:
+def test_damaged_images_are_images_or_have_a_status(junk: bytes, format: str, data: st.DataObject) -> None:
     whole = encoded(noise(4), format)
     at = data.draw(st.integers(0, len(whole)))
     damaged = whole[:at] + junk + whole[at + len(junk) :]
     for function in (probe, decode):
         try:
             function(damaged, max_pixels=100_000)
-        except PictureError as error:
+        except ImageError as error:
             assert error.status in {
                 "empty",
                 "not_an_image",
@@ -237,7 +237,7 @@ def test_perceptual_hash_is_that_of_imagehash(seed: int) -> None:
 
 
 @pytest.mark.parametrize("shade", [0, 77, 255])
-def test_perceptual_hash_of_a_plain_picture_is_no_rounding_noise(shade: int) -> None:
+def test_perceptual_hash_of_a_plain_image_is_no_rounding_noise(shade: int) -> None:
     assert int(perceptual_hash(Image.new("L", (50, 40), shade))) == (2**63 if shade else 0)
 
 
@@ -292,14 +292,14 @@ def test_png_keeps_every_pixel() -> None:
     assert np.array_equal(np.asarray(decode(data)), np.asarray(image))
 
 
-def test_broken_bytes_are_a_picture_error_or_a_picture_never_something_else() -> None:
+def test_broken_bytes_are_an_image_error_or_an_image_never_something_else() -> None:
     """Truncations and flipped bytes of every kind of file, through both ways in."""
-    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (24, 20, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (24, 20, 3), dtype=np.uint8))
     files = []
     for name in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"):
         buffer = io.BytesIO()
-        animated = {"save_all": True, "append_images": [picture.rotate(90)]} if name in ("GIF", "TIFF", "WEBP") else {}
-        picture.save(buffer, name, **animated, **({"exif": b"Exif\0\0garbage"} if name in ("PNG", "WEBP") else {}))
+        animated = {"save_all": True, "append_images": [image.rotate(90)]} if name in ("GIF", "TIFF", "WEBP") else {}
+        image.save(buffer, name, **animated, **({"exif": b"Exif\0\0garbage"} if name in ("PNG", "WEBP") else {}))
         files.append(buffer.getvalue())
     generator = np.random.default_rng(2)
     for data in files:
@@ -311,11 +311,11 @@ def test_broken_bytes_are_a_picture_error_or_a_picture_never_something_else() ->
             flips.append(bytes(flipped))
         for broken in [data, *cuts, *flips]:
             for read in (probe, decode):
-                with suppress(PictureError):
+                with suppress(ImageError):
                     read(broken, max_pixels=1_000_000)
 
 
-def test_a_picture_with_unreadable_exif_is_shown_as_it_is() -> None:
+def test_an_image_with_unreadable_exif_is_shown_as_it_is() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 4), "red").save(buffer, "PNG", exif=b"Exif\0\0garbage")
     assert probe(buffer.getvalue()).orientation == 1

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atlas_model.core.errors import PictureError
+from atlas_model.core.errors import ImageError
 from atlas_model.data import images
 from atlas_model.data.images import LARGE_PIXELS, Preprocessing, decode, perceptual_hash, probe
 from atlas_model.data.schemas import IMAGES, ShardWriter
@@ -101,7 +101,7 @@ def test_a_damaged_large_image_is_refused_whatever_is_wanted() -> None:
     for data in (photograph(), photograph("PNG", compress_level=1)):
         broken = data[: len(data) // 2]
         for read in (probe, decode, lambda some: decode(some, side=64)):
-            with pytest.raises(PictureError) as caught:
+            with pytest.raises(ImageError) as caught:
                 read(broken)
             assert caught.value.status == "truncated"
 

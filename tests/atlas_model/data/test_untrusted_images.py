@@ -1,4 +1,4 @@
-"""Servers of pictures that mean harm: each attack ends soon, with a status, and hurts nothing else in the run."""
+"""Servers of images that mean harm: each attack ends soon, with a status, and hurts nothing else in the run."""
 
 import gzip
 import io
@@ -28,7 +28,7 @@ import json, sys, time
 from pathlib import Path
 from aiohttp.resolver import DefaultResolver
 from crawlers.fetch.collect import write_images
-from crawlers.fetch.images import fetch_pictures
+from crawlers.fetch.images import fetch_images
 from crawlers.fetch.spool import Spool
 from tests.support.memory import peak_mb
 
@@ -41,7 +41,7 @@ options = json.load(sys.stdin)
 folder, urls = Path(options.pop("folder")), options.pop("urls")
 started = time.monotonic()
 with Spool(folder / "spool") as spool:
-    fetch_pictures(urls, spool, **options)
+    fetch_images(urls, spool, **options)
     seconds = time.monotonic() - started
     write_images(folder / "shards", spool, 1000)
     found = {url: spool.lookup(url) for url in urls}
@@ -87,7 +87,7 @@ def rotated() -> bytes:
 OK_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n"
 BIG_JPEG = encoded(shade(7, side=400), "JPEG", quality=90)
 ATTACKS: dict[str, tuple[Answer, str]] = {
-    # what is no picture of ours
+    # what is no image of ours
     "/bomb-144-megapixels": (response(encoded(Image.new("1", (12_000, 12_000)), "PNG")), "too_many_pixels"),
     "/claims-4-gigapixels": (response(png_that_claims(65_000, 65_000)), "too_many_pixels"),
     "/claims-more-than-it-has": (response(png_that_claims(6_000, 6_000)), "truncated"),
@@ -227,12 +227,12 @@ def test_the_others_are_unharmed_and_rightly_described(result: dict[str, Any], p
     body, described = GOOD[path]
     status, image_id, _ = result["found"][f"http://{HOST}{path}"]
     assert status == "ok"
-    (row,) = [row for row in pictures(result) if row["image_id"] == image_id]
+    (row,) = [row for row in images(result) if row["image_id"] == image_id]
     assert row["bytes"] == body
     assert {name: row[name] for name in described} == described
 
 
-def pictures(result: dict[str, Any]) -> list[dict[str, Any]]:
+def images(result: dict[str, Any]) -> list[dict[str, Any]]:
     if "rows" not in result:
         result["rows"] = read_table(result["shards"], IMAGES, "fetch").to_pylist()
     return result["rows"]

@@ -22,7 +22,7 @@ from atlas_model.drift.distances import (
 from atlas_model.drift.profile import MOST_CURRENCIES, NO_CURRENCY, NO_PRICE, POINTS, Numbers, Profile
 
 THRESHOLDS: dict[str, Any] = {
-    "categories": 0.1, "prices": 0.2, "title_lengths": 0.2, "picture_sizes": 0.2, "embeddings": 0.1, "seed": 1
+    "categories": 0.1, "prices": 0.2, "title_lengths": 0.2, "image_sizes": 0.2, "embeddings": 0.1, "seed": 1
 }  # fmt: skip
 
 
@@ -132,8 +132,8 @@ def test_a_profile_counts() -> None:
     assert profile.currencies == {"EUR": 6, NO_PRICE: 1, NO_CURRENCY: 1, "CHF": 1}
     assert {name: numbers.n for name, numbers in profile.prices.items()} == {"CHF": 1, "EUR": 6, NO_CURRENCY: 1}
     assert profile.title_lengths.values.tolist() == [1, 2, 3, 4, 5, 5, 5, 5, 6]
-    assert profile.picture_sizes is not None
-    assert profile.picture_sizes.values.tolist() == [100, 100, 400]
+    assert profile.image_sizes is not None
+    assert profile.image_sizes.values.tolist() == [100, 100, 400]
 
 
 def test_a_profile_comes_back_from_json() -> None:
@@ -180,13 +180,13 @@ def test_made_up_crawls_are_as_far_apart_as_they_were_made() -> None:
     found = figures(crawl(1, 0, 20), crawl(2, 400, 30))
     assert found["categories"].distance == pytest.approx(0.4)
     assert found["title lengths"].distance == pytest.approx(0.5)
-    assert found["picture sizes"].distance == 1
+    assert found["image sizes"].distance == 1
     assert found["prices in EUR"].distance == pytest.approx(stats.ks_2samp(prices, 2 * prices).statistic)
     assert found["currencies"].distance == 0
     assert {name for name, figure in found.items() if figure.drifted} == {*found} - {"currencies"}
     same = figures(crawl(1, 100, 20), crawl(1, 100, 20))
     assert list(same) == [
-        "categories", "currencies", "prices in EUR", "title lengths", "picture sizes", "embeddings",
+        "categories", "currencies", "prices in EUR", "title lengths", "image sizes", "embeddings",
     ]  # fmt: skip
     assert not any(figure.drifted for figure in same.values())
 
@@ -216,9 +216,9 @@ def test_a_shop_that_changes_its_currency_has_other_prices() -> None:
 def test_what_is_not_there_is_said_not_guessed() -> None:
     manifest = table(*(row(number, price=None, currency=None) for number in range(20)))
     without = figures(Profile.of(manifest), profiled())
-    assert without["picture sizes"].note == without["embeddings"].note != ""
+    assert without["image sizes"].note == without["embeddings"].note != ""
     nobody = figures(Profile.of(manifest), Profile.of(manifest))
-    assert list(nobody) == ["categories", "title lengths", "picture sizes", "embeddings"], "a manifest has no prices"
+    assert list(nobody) == ["categories", "title lengths", "image sizes", "embeddings"], "a manifest has no prices"
     cloud = np.zeros((5, 2))
     models = [Profile.of(manifest, np.array([1]), name, cloud) for name in ("one", "other")]
     assert "different models" in figures(*models)["embeddings"].note

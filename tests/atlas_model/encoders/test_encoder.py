@@ -36,7 +36,7 @@ def test_grid_and_features(name, size, grid, cells, channels) -> None:
     assert encoder.channels == channels
 
 
-def test_a_grey_picture_is_repeated_for_a_resnet() -> None:
+def test_a_grey_image_is_repeated_for_a_resnet() -> None:
     encoder = build_encoder("resnet18", in_channels=1, grid="native").eval()
     grey = torch.randint(0, 256, (1, 1, 64, 64), dtype=torch.uint8)
     with torch.no_grad():

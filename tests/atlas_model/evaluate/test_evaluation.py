@@ -50,8 +50,8 @@ def measure(model: Categorizer, split: Split, **changes: Any) -> Evaluation:
 def test_what_it_says_is_what_the_model_does(split: Split, normalize: Normalize) -> None:
     model = make_model(normalize, temperature=2.0)
     evaluation = measure(model, split, beam=1)
-    pictures = split.pictures(np.arange(COUNT), CPU)
-    found, (exact, log_p) = model.search(pictures, beam=1), model.exact(pictures)
+    images = split.images(np.arange(COUNT), CPU)
+    found, (exact, log_p) = model.search(images, beam=1), model.exact(images)
     assert evaluation.predicted.tolist() == found.path[:, 0].tolist()
     assert np.allclose(evaluation.log_probability, found.log_probability[:, 0], atol=1e-5)
     right = log_p[torch.arange(COUNT), TAXONOMY.trie.routes.max(axis=1)[split.paths]]
@@ -83,8 +83,8 @@ def test_what_the_constraint_does(split: Split, length_normalization: float) -> 
         model.decoder.output.bias[:END] -= 50  # never
         model.decoder.output.bias[END] -= 5
     figures = measure(model, split, length_normalization=length_normalization).figures
-    pictures = split.pictures(np.arange(COUNT), CPU)
-    found = model.search(pictures, beam=5, constrained=False, length_normalization=length_normalization)
+    images = split.images(np.arange(COUNT), CPU)
+    found = model.search(images, beam=5, constrained=False, length_normalization=length_normalization)
     free = found.tokens[:, 0]
     targets = torch.from_numpy(nearly_anything_goes.targets)
     written = [(targets == tokens).all(dim=1).nonzero().flatten().tolist() for tokens in free]
@@ -125,7 +125,7 @@ def test_products_are_answered_from_all_their_images(split: Split, normalize: No
     model = make_model(normalize, temperature=2.0)
     rows = np.arange(COUNT)[::-1].copy()
     evaluation = evaluate(model, of_products, rows, beam=5, length_normalization=0.0, exact_nodes=1000, **HOW)["image"]
-    _, log_p = model.exact(split.pictures(np.arange(COUNT), CPU))
+    _, log_p = model.exact(split.images(np.arange(COUNT), CPU))
     ends = log_p.exp()[:, TAXONOMY.trie.routes.max(axis=1)].double().numpy()
     table = {row["product_id"]: row for row in evaluation.product_table(TAXONOMY).to_pylist()}
     assert set(table) == set(products)

@@ -14,13 +14,13 @@ RULE: dict[str, Any] = {"margin": 0.02, "category_margin": 0.1, "large_category"
 
 
 def verdict(actual: list[str], champion: list[str], challenger: list[str], **changes: Any) -> Verdict:
-    """Of pictures that are each a product of its own."""
+    """Of images that are each a product of its own."""
     given = {"known": CATEGORIES, "products": [str(number) for number in range(len(actual))], **RULE, **changes}
     return judge(actual, champion, challenger, **given)
 
 
 def answers(right: dict[str, float], actual: list[str], instead: str = "Bags") -> list[str]:
-    """For each category the first so large share of its pictures is right, and the others are called ``instead``."""
+    """For each category the first so large share of its images is right, and the others are called ``instead``."""
     found = []
     for category in CATEGORIES:
         count = actual.count(category)
@@ -32,7 +32,7 @@ def answers(right: dict[str, float], actual: list[str], instead: str = "Bags") -
 ACTUAL = ["Shirts"] * 200 + ["Jeans"] * 200 + ["Bags"] * 20  # in the order of CATEGORIES
 
 
-def test_figures_and_intervals_are_those_of_the_drawn_pictures() -> None:
+def test_figures_and_intervals_are_those_of_the_drawn_images() -> None:
     generator = np.random.default_rng(3)
     actual, champion, challenger = (generator.choice(CATEGORIES, 90).tolist() for _ in range(3))
     products = [str(number // 2) for number in range(90)]
@@ -69,12 +69,12 @@ def test_a_better_model_passes_and_the_way_back_does_not() -> None:
     assert verdict(ACTUAL, worse, better).accepted
     refused = verdict(ACTUAL, better, worse)
     assert not refused.accepted
-    assert "may be worse by more than the margin on 420 validation pictures: micro F" in refused.reason
+    assert "may be worse by more than the margin on 420 validation images: micro F" in refused.reason
     assert "F of Shirts" in refused.reason
     assert "F of Jeans" not in refused.reason, "it is as good as before"
 
 
-def test_few_pictures_are_no_excuse() -> None:
+def test_few_images_are_no_excuse() -> None:
     """As many are wrong in twenty as in two thousand, and only the latter show that it is not more."""
     for count, accepted in ((20, False), (2000, True)):
         actual = ["Shirts"] * count
@@ -93,12 +93,12 @@ def test_one_large_category_is_enough_to_refuse_and_a_small_one_is_not() -> None
     refused = verdict(actual, champion, worse_jeans)
     assert refused.comparisons[0].passed, "the whole got better"
     assert not refused.accepted
-    assert refused.reason.startswith("may be worse by more than the margin on 1000 validation pictures: F of Jeans")
+    assert refused.reason.startswith("may be worse by more than the margin on 1000 validation images: F of Jeans")
     assert verdict(actual, champion, worse_bags).accepted
 
 
 def test_a_category_that_swallows_others_does_not_pass_as_better() -> None:
-    """All its own pictures are right then: recall says 1, F does not."""
+    """All its own images are right then: recall says 1, F does not."""
     actual = ["Shirts"] * 500 + ["Jeans"] * 300 + ["Bags"] * 200
     champion, challenger = actual, ["Shirts"] * 500 + ["Jeans"] * 300 + ["Shirts"] * 200
     shirts = next(c for c in verdict(actual, champion, challenger).comparisons if c.figure == "F of Shirts")
@@ -106,7 +106,7 @@ def test_a_category_that_swallows_others_does_not_pass_as_better() -> None:
     assert not shirts.passed
 
 
-def test_pictures_of_a_product_are_no_independent_witnesses() -> None:
+def test_images_of_a_product_are_no_independent_witnesses() -> None:
     actual = ["Shirts"] * 400
     champion = ["Shirts" if number // 4 % 2 else "Bags" for number in range(400)]
     challenger = ["Shirts"] * 400
@@ -114,22 +114,22 @@ def test_pictures_of_a_product_are_no_independent_witnesses() -> None:
     for products in ([str(number) for number in range(400)], [str(number // 4) for number in range(400)]):
         low, high = verdict(actual, champion, challenger, products=products).comparisons[0].interval
         widths.append(high - low)
-    assert widths[1] == pytest.approx(2 * widths[0], rel=0.3), "four pictures say as much as one: twice as wide"
+    assert widths[1] == pytest.approx(2 * widths[0], rel=0.3), "four images say as much as one: twice as wide"
 
 
 def test_only_what_both_know_is_compared() -> None:
     champion, challenger = ["Shirts"] * 420, ACTUAL
     found = verdict(ACTUAL, champion, challenger, known={"Shirts"})
-    assert (found.pictures, found.left_out) == (200, 220)
+    assert (found.images, found.left_out) == (200, 220)
     assert found.accepted
-    assert "220 pictures left out" in found.reason
+    assert "220 images left out" in found.reason
     nothing = verdict(ACTUAL, champion, challenger, known=set())
     assert not nothing.accepted
     assert nothing.comparisons == ()
-    assert nothing.reason == "nothing to compare on: of 420 validation pictures none has a category that both know"
+    assert nothing.reason == "nothing to compare on: of 420 validation images none has a category that both know"
 
 
-def test_products_are_compared_beside_pictures() -> None:
+def test_products_are_compared_beside_images() -> None:
     generator = np.random.default_rng(5)
     right = generator.choice(CATEGORIES, 60)
     old, new = (np.where(generator.random(60) < share, right, "Bags") for share in (0.6, 0.8))
@@ -147,12 +147,12 @@ def test_products_are_compared_beside_pictures() -> None:
     assert products.margin == RULE["margin"]
 
 
-@pytest.mark.parametrize("level", ["pictures", "products"])
+@pytest.mark.parametrize("level", ["images", "products"])
 def test_a_model_that_is_worse_at_one_level_is_refused(level: str) -> None:
     worse = answers({"Shirts": 0.7}, ACTUAL)
     products = ProductAnswers(ACTUAL, ACTUAL, worse if level == "products" else ACTUAL)
-    found = verdict(ACTUAL, ACTUAL, worse if level == "pictures" else ACTUAL, of_products=products, category_margin=1.0)
-    assert [c.figure for c in found.comparisons if not c.passed] == [HEADLINE if level == "pictures" else OF_PRODUCTS]
+    found = verdict(ACTUAL, ACTUAL, worse if level == "images" else ACTUAL, of_products=products, category_margin=1.0)
+    assert [c.figure for c in found.comparisons if not c.passed] == [HEADLINE if level == "images" else OF_PRODUCTS]
     assert not found.accepted
     assert verdict(ACTUAL, ACTUAL, ACTUAL, of_products=ProductAnswers(ACTUAL, ACTUAL, ACTUAL)).accepted
 

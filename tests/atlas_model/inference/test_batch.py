@@ -1,4 +1,4 @@
-"""Many pictures to one file: complete and in order, whatever interrupts it, however many there are."""
+"""Many images to one file: complete and in order, whatever interrupts it, however many there are."""
 
 import signal
 import subprocess
@@ -16,7 +16,7 @@ from PIL import Image
 
 from atlas_model.core.errors import AtlasError
 from atlas_model.core.files import locked
-from atlas_model.data.image_sources import Picture, PictureSource, open_source
+from atlas_model.data.image_sources import ImageSource, SourceImage, open_source
 from atlas_model.data.images import encode_png, to_array
 from atlas_model.data.schemas import PREDICTED
 from atlas_model.inference import batch
@@ -33,7 +33,7 @@ def shade(number: int) -> bytes:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Pictures of one shade each."""
+    """Images of one shade each."""
     for number in range(COUNT):
         (tmp_path / "in").mkdir(exist_ok=True)
         (tmp_path / f"in/{number:03d}.png").write_bytes(shade(number))
@@ -53,7 +53,7 @@ class Model:
 
 
 def run(
-    source: PictureSource,
+    source: ImageSource,
     output: Path,
     answer: Callable[[np.ndarray], Sequence[Sequence[Prediction]]],
     model_key: str = "model",
@@ -71,7 +71,7 @@ def run(
     )
 
 
-def test_every_picture_has_its_row_in_order(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_image_has_its_row_in_order(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "007.png").write_bytes(b"")
     (folder / "008.png").write_bytes(encode_png(Image.effect_noise((50, 50), 99))[:400])
     for number in (12, 13, 14, 15):  # a whole batch
@@ -81,11 +81,11 @@ def test_every_picture_has_its_row_in_order(folder: Path, tmp_path: Path, capsys
     table = pq.read_table(tmp_path / "new/out.parquet")
     assert table.schema.equals(PREDICTED)
     rows = table.to_pylist()
-    assert [row["picture"] for row in rows] == [f"{number:03d}.png" for number in range(COUNT)]
+    assert [row["image"] for row in rows] == [f"{number:03d}.png" for number in range(COUNT)]
     good = [row for row in rows if row["status"] == "ok"]
-    assert [row["path"] for row in good] == [["shade", str(int(row["picture"][:3]))] for row in good]
+    assert [row["path"] for row in good] == [["shade", str(int(row["image"][:3]))] for row in good]
     assert good[0] == {
-        "picture": "000.png",
+        "image": "000.png",
         "rank": 1,
         "path": ["shade", "0"],
         "label": "shade > 0",
@@ -94,14 +94,14 @@ def test_every_picture_has_its_row_in_order(folder: Path, tmp_path: Path, capsys
         "status": "ok",
         "reason": None,
     }
-    bad = {row["picture"]: row["status"] for row in rows if row["status"] != "ok"}
+    bad = {row["image"]: row["status"] for row in rows if row["status"] != "ok"}
     assert bad == {"007.png": "empty", "008.png": "truncated", **{f"0{n}.png": "not_an_image" for n in range(12, 16)}}
-    assert all(row["reason"] and row["path"] == [] and row["label"] is None for row in rows if row["picture"] in bad)
+    assert all(row["reason"] and row["path"] == [] and row["label"] is None for row in rows if row["image"] in bad)
     assert report.statuses == {"ok": COUNT - 6, "empty": 1, "truncated": 1, "not_an_image": 4}
-    assert (report.unreadable, report.pictures) == (6, COUNT)
+    assert (report.unreadable, report.images) == (6, COUNT)
     assert [len(batch) for batch in model.batches] == [4, 3, 3, *[4] * 8, 2], "none for the batch without any"
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["out.parquet"], "parts are gone"
-    assert f"predict: {COUNT}/{COUNT} pictures, done" in capsys.readouterr().err
+    assert f"predict: {COUNT}/{COUNT} images, done" in capsys.readouterr().err
 
 
 def test_several_answers_and_none(folder: Path, tmp_path: Path) -> None:
@@ -113,13 +113,13 @@ def test_several_answers_and_none(folder: Path, tmp_path: Path) -> None:
 
     report = run(open_source(folder), tmp_path / "out.parquet", answer)
     rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
-    assert [(row["picture"], row["rank"], row["label"], row["status"]) for row in rows[:3]] == [
+    assert [(row["image"], row["rank"], row["label"], row["status"]) for row in rows[:3]] == [
         ("000.png", 1, "A", "ok"),
         ("000.png", 2, "B > C", "ok"),
         ("001.png", 1, None, "not_sure"),
     ]
     assert rows[2]["path"] == [] and rows[2]["probability"] is None and rows[2]["reason"] is None
-    assert report.statuses == {"ok": COUNT / 2, "not_sure": COUNT / 2}, "of pictures, not of rows"
+    assert report.statuses == {"ok": COUNT / 2, "not_sure": COUNT / 2}, "of images, not of rows"
     assert report.unreadable == 0
 
 
@@ -130,7 +130,7 @@ from atlas_model.inference import batch
 from atlas_model.data.image_sources import open_source
 from tests.atlas_model.inference.test_batch import Model, run
 
-batch.PART_PICTURES = 8
+batch.PART_IMAGES = 8
 model = Model()
 
 def answer(pixels):
@@ -153,10 +153,10 @@ def test_a_killed_run_goes_on_where_it_was(folder: Path, tmp_path: Path, capsys:
     report = run(open_source(folder), output, model.answer)
     assert list(chain(*model.batches)) == list(range(24, COUNT)), "what was done is not done again"
     assert output.read_bytes() == whole.read_bytes()
-    assert report.pictures == COUNT - 24
+    assert report.images == COUNT - 24
     assert report.unreadable == 1, "that of the first run"
     assert not (tmp_path / "out.parquet.parts").exists()
-    assert "24 pictures were done before" in capsys.readouterr().err
+    assert "24 images were done before" in capsys.readouterr().err
 
 
 def interrupted(folder: Path, output: Path) -> None:
@@ -174,11 +174,11 @@ def interrupted(folder: Path, output: Path) -> None:
     assert not output.exists()
 
 
-@pytest.mark.parametrize("change", ["nothing", "model", "batch", "picture", "more", "fewer"])
+@pytest.mark.parametrize("change", ["nothing", "model", "batch", "image", "more", "fewer"])
 def test_it_starts_anew_when_something_has_changed(folder: Path, tmp_path: Path, change: str) -> None:
     output, model = tmp_path / "out.parquet", Model()
     interrupted(folder, output)
-    if change == "picture":
+    if change == "image":
         (folder / "049.png").write_bytes(shade(200))
     elif change == "more":
         (folder / "050.png").write_bytes(shade(50))
@@ -195,7 +195,7 @@ def test_row_groups_do_not_depend_on_parts(folder: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(batch, "ROW_GROUP", 15)
     written = []
     for part in (1, 8, 1000):
-        monkeypatch.setattr(batch, "PART_PICTURES", part)
+        monkeypatch.setattr(batch, "PART_IMAGES", part)
         run(open_source(folder), tmp_path / "out.parquet", Model().answer)
         written.append((tmp_path / "out.parquet").read_bytes())
     assert written[0] == written[1] == written[2]
@@ -203,7 +203,7 @@ def test_row_groups_do_not_depend_on_parts(folder: Path, tmp_path: Path, monkeyp
     assert [metadata.row_group(group).num_rows for group in range(4)] == [15, 15, 15, 5]
 
 
-def test_pictures_are_read_while_the_model_is_at_work(tmp_path: Path) -> None:
+def test_images_are_read_while_the_model_is_at_work(tmp_path: Path) -> None:
     read = [threading.Event() for _ in range(30)]
 
     def reading(number: int) -> Callable[[], bytes]:
@@ -213,8 +213,8 @@ def test_pictures_are_read_while_the_model_is_at_work(tmp_path: Path) -> None:
 
         return one
 
-    def start_at(first: int) -> Iterator[Picture]:
-        return (Picture(str(number), reading(number)) for number in range(first, 30))
+    def start_at(first: int) -> Iterator[SourceImage]:
+        return (SourceImage(str(number), reading(number)) for number in range(first, 30))
 
     class Waiting(Model):
         def answer(self, pixels: np.ndarray) -> list[list[Prediction]]:
@@ -223,17 +223,17 @@ def test_pictures_are_read_while_the_model_is_at_work(tmp_path: Path) -> None:
             return super().answer(pixels)
 
     model = Waiting()
-    run(PictureSource(30, "key", start_at), tmp_path / "out.parquet", model.answer)
+    run(ImageSource(30, "key", start_at), tmp_path / "out.parquet", model.answer)
     assert list(chain(*model.batches)) == list(range(30))
 
 
 @pytest.mark.parametrize("count", [29, 31])
-def test_pictures_that_change_meanwhile_are_no_answer(tmp_path: Path, count: int) -> None:
-    def start_at(first: int) -> Iterator[Picture]:
-        return (Picture(str(number), lambda: shade(1)) for number in range(first, 30))
+def test_images_that_change_meanwhile_are_no_answer(tmp_path: Path, count: int) -> None:
+    def start_at(first: int) -> Iterator[SourceImage]:
+        return (SourceImage(str(number), lambda: shade(1)) for number in range(first, 30))
 
-    with pytest.raises(AtlasError, match=f"expected {count} pictures, got 30"):
-        run(PictureSource(count, "key", start_at), tmp_path / "out.parquet", Model().answer)
+    with pytest.raises(AtlasError, match=f"expected {count} images, got 30"):
+        run(ImageSource(count, "key", start_at), tmp_path / "out.parquet", Model().answer)
     assert not list(tmp_path.iterdir()), "nor is there anything to go on from"
 
 
@@ -257,7 +257,7 @@ print(few, peak_mb())
 """
 
 
-def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (300, 300), dtype=np.uint8)
     buffer = tmp_path / "noise.bmp"
     Image.fromarray(noise).save(buffer)

@@ -97,7 +97,7 @@ def test_each_product_gets_one_answer_from_all_its_images(
     assert to_files("in", model) == 0
     found = products()
     assert set(found) == {*FOLDERS, "single.png", "another.png"}
-    answers = {row["picture"]: row for row in pq.read_table("out.parquet").to_pylist()}
+    answers = {row["image"]: row for row in pq.read_table("out.parquet").to_pylist()}
     assert len(answers) == 22
     for product_id, row in found.items():
         files = [name for name in answers if name == product_id or Path(name).parent == Path(product_id)]
@@ -254,7 +254,7 @@ def test_answers_without_products_are_not_gone_on_from_with_them(here: Path, mod
             batch_size=2,
         )
     assert list(here.rglob("*-*.parquet")), "a part was done"
-    assert pooled(here / "in", model, here / "out.parquet").pictures == 22
+    assert pooled(here / "in", model, here / "out.parquet").images == 22
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> str:
@@ -267,13 +267,13 @@ def test_named_images_are_one_product(here: Path, model: Path, capsys: pytest.Ca
     assert atlas("in/hat", "--product", "--model", model) == 0
     line = printed(capsys)
     name, probability, label, *flag = line.rstrip("\n").split("\t")
-    assert name == f"product of {len(files)} pictures"
+    assert name == f"product of {len(files)} images"
     assert (float(probability), label) == (round(reference["probability"], 3), " > ".join(reference["path"]))  # type: ignore[call-overload, arg-type]
     assert flag == ["disagree"] * bool(reference["disagree"])
 
     assert atlas("in/hat", "--product", "--model", model, "--json", "--top", "3") == 0
     answer = json.loads(printed(capsys))
-    assert answer["pictures"] == [f"in/hat/{file}" for file in files]
+    assert answer["images"] == [f"in/hat/{file}" for file in files]
     assert answer["disagree"] == reference["disagree"] and answer["status"] == "ok"
     assert answer["predictions"][0]["path"] == reference["path"]
     assert [len(answer["predictions"])] == [3]
@@ -282,7 +282,7 @@ def test_named_images_are_one_product(here: Path, model: Path, capsys: pytest.Ca
 
     assert atlas("in/hat/" + files[0], "in/hat/" + files[0], "--product", "--model", model) == 0
     line = printed(capsys)
-    assert line.startswith("product of 2 pictures\t") and "disagree" not in line, "an image agrees with itself"
+    assert line.startswith("product of 2 images\t") and "disagree" not in line, "an image agrees with itself"
 
 
 def test_a_product_is_answered_from_the_images_that_can_be_read(
@@ -291,11 +291,11 @@ def test_a_product_is_answered_from_the_images_that_can_be_read(
     (here / "in/hat/a02.png").write_bytes(b"")
     assert atlas("in/hat", "--product", "--model", model) == 2
     captured = capsys.readouterr()
-    assert captured.out.startswith("product of 5 pictures\t") and "a02.png" in captured.err
+    assert captured.out.startswith("product of 5 images\t") and "a02.png" in captured.err
     assert atlas("in/hat/a02.png", "gone.png", "--product", "--model", model) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.splitlines()[-1].endswith("expected a picture of the product that can be read, got none of 2")
+    assert captured.err.splitlines()[-1].endswith("expected an image of the product that can be read, got none of 2")
 
 
 @pytest.mark.parametrize(

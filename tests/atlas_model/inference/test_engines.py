@@ -60,7 +60,7 @@ def categorizer() -> Categorizer:
     return model
 
 
-def pictures(count: int, channels: int = 1, size: int = 28) -> torch.Tensor:
+def images(count: int, channels: int = 1, size: int = 28) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8, generator=generator)
 
@@ -77,7 +77,7 @@ def test_folding_changes_no_cell_and_leaves_no_batch_norm(name: EncoderName) -> 
     before = {key: tensor.clone() for key, tensor in encoder.state_dict().items()}
     faster = folded(encoder)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in faster.modules())
-    seen = pictures(2, channels=3, size=32)
+    seen = images(2, channels=3, size=32)
     with torch.no_grad():
         right = encoder(seen)
         torch.testing.assert_close(faster(seen), right, rtol=0, atol=1e-5 * float(right.abs().max()))
@@ -85,7 +85,7 @@ def test_folding_changes_no_cell_and_leaves_no_batch_norm(name: EncoderName) -> 
 
 
 def test_torch_answers_as_before() -> None:
-    seen, model = pictures(5), categorizer()
+    seen, model = images(5), categorizer()
     before = model.search(seen, beam=3, top=3)
     assert accelerate(model, "torch", pixels=PIXELS, cache=None) == "torch"
     after = model.search(seen, beam=3, top=3)
@@ -99,9 +99,9 @@ def test_the_baseline_is_accelerated_too() -> None:
     model = Classifier(ARCHITECTURE, TAXONOMY).eval()
     trained(model.encoder)
     with torch.no_grad():
-        before = model(pictures(3))
+        before = model(images(3))
         accelerate(model, "torch", pixels=PIXELS, cache=None)
-        torch.testing.assert_close(model(pictures(3)), before, rtol=0, atol=1e-5)
+        torch.testing.assert_close(model(images(3)), before, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("engine", INSTALLED)
@@ -109,21 +109,21 @@ def test_the_baseline_is_accelerated_too() -> None:
 def test_other_engines_give_the_same_cells(engine: str, count: int, cache: Path) -> None:
     model = categorizer()
     with torch.no_grad():
-        right = model.encoder(pictures(count))
+        right = model.encoder(images(count))
     assert accelerate(model, engine, pixels=PIXELS, cache=cache) == engine
-    torch.testing.assert_close(model.encoder(pictures(count)), right, rtol=0, atol=1e-4)
+    torch.testing.assert_close(model.encoder(images(count)), right, rtol=0, atol=1e-4)
     assert len(list(cache.glob("*.onnx"))) == 1  # the same encoder is exported once, whoever runs it
-    assert model.search(pictures(count), beam=3).path.equal(categorizer().search(pictures(count), beam=3).path)
+    assert model.search(images(count), beam=3).path.equal(categorizer().search(images(count), beam=3).path)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(extras.missing("onnx")), reason="needs pip install atlas[onnx]")
 def test_8_bits_are_near_once_they_have_seen_enough(cache: Path) -> None:
-    model, again, seen = categorizer(), categorizer(), pictures(engines.CALIBRATION + 1)
+    model, again, seen = categorizer(), categorizer(), images(engines.CALIBRATION + 1)
     with torch.no_grad():
         right = model.encoder(seen)
     assert accelerate(model, "onnxruntime-int8", pixels=PIXELS, cache=cache) == "onnxruntime-int8"
-    with pytest.raises(InputError, match=r"expected at least 32 pictures at once .* got 31"):
+    with pytest.raises(InputError, match=r"expected at least 32 images at once .* got 31"):
         model.encoder(seen[:31])
     found = model.encoder(seen)
     assert 0 < float((found - right).norm() / right.norm()) < 0.05
@@ -169,7 +169,7 @@ def test_a_measurement_that_cannot_be_read_is_taken_again(
 def test_a_graph_that_cannot_be_read_is_made_anew(
     engine: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, seen = [], pictures(engines.CALIBRATION)
+    found, seen = [], images(engines.CALIBRATION)
     accelerate(categorizer(), "onnxruntime", pixels=PIXELS, cache=cache)
     (exported,) = cache.glob("*.onnx")
     monkeypatch.setattr(engines._Trained, "_export", lambda _, file: shutil.copy(exported, file))  # which takes less
@@ -253,7 +253,7 @@ def test_what_a_gpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda module: module)
     encoder = categorizer().encoder
     with torch.no_grad():
-        right, found = encoder(pictures(2)), engines._OnGpu(encoder)(pictures(2))
+        right, found = encoder(images(2)), engines._OnGpu(encoder)(images(2))
     assert found.dtype == torch.float32
     assert not found.equal(right)
     torch.testing.assert_close(found, right, rtol=0, atol=0.03 * float(right.abs().max()))

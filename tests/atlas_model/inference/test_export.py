@@ -1,4 +1,4 @@
-"""Exported graphs: what they compute is what torch computes, for any number of pictures and hypotheses."""
+"""Exported graphs: what they compute is what torch computes, for any number of images and hypotheses."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ def make() -> Categorizer:
     torch.manual_seed(0)
     model = Categorizer(Architecture("small", 1, "native", 8, 6, 10, 0.5, normalize="children"), TAXONOMY).eval()
     decoder = model.decoder
-    with torch.no_grad():  # pictures and tokens make a difference
+    with torch.no_grad():  # images and tokens make a difference
         for layer, factor in ((decoder.first_hidden, 30), (decoder.embedding, 8), (decoder.output, 8)):
             layer.weight.mul_(factor)
     model.temperature = 1.5
@@ -90,14 +90,14 @@ def test_graphs_compute_what_torch_does(
 ) -> None:
     model, folder = make(), exported(form)
     look, start, step = (run(folder, name) for name in ("encoder", "decoder_start", "decoder_step"))
-    for pictures, hypotheses in ((1, 1), (3, 1), (2, 5)):
-        seen = torch.randint(0, 256, (pictures, 1, SIZE, SIZE), dtype=torch.uint8)
+    for images, hypotheses in ((1, 1), (3, 1), (2, 5)):
+        seen = torch.randint(0, 256, (images, 1, SIZE, SIZE), dtype=torch.uint8)
         cells = model.encoder(seen)
         memory, first = model.decoder.start(cells)
         state = State(first.hidden.repeat(1, hypotheses, 1), first.cell.repeat(1, hypotheses, 1))
-        tokens = torch.randint(0, len(TAXONOMY.tokens), (pictures, hypotheses))
+        tokens = torch.randint(0, len(TAXONOMY.tokens), (images, hypotheses))
         after, attention = model.decoder.step(memory, state, tokens)
-        _same(look(pictures=seen.numpy()), [cells])
+        _same(look(images=seen.numpy()), [cells])
         _same(start(cells=cells.numpy()), [memory.projected, first.hidden, first.cell])
         _same(
             step(
@@ -128,13 +128,13 @@ def test_a_resnet_pooled_to_14_cells_too(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx")
     for count in (1, 3):
         seen = torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8)
-        _same(session.run(None, {"pictures": seen.numpy()}), [encoder(seen)])
+        _same(session.run(None, {"images": seen.numpy()}), [encoder(seen)])
 
 
 @pytest.mark.slow
 @needs("onnx")
 def test_the_files_are_enough_to_search(exported: Callable[[str], Path]) -> None:
-    """Greedily, one picture at a time, without a line of ours."""
+    """Greedily, one image at a time, without a line of ours."""
     folder = exported("onnx")
     about = json.loads((folder / "export.json").read_text())
     assert about["preprocessing"] == {
@@ -152,10 +152,10 @@ def test_the_files_are_enough_to_search(exported: Callable[[str], Path]) -> None
     for path in map(tuple, about["taxonomy"]["paths"]):
         if path in children:
             children[path].add(about["tokens"][about["end"]])
-    pictures = np.arange(0, 240, 12, dtype=np.uint8)[:, None, None, None].repeat(SIZE, 2).repeat(SIZE, 3)
+    images = np.arange(0, 240, 12, dtype=np.uint8)[:, None, None, None].repeat(SIZE, 2).repeat(SIZE, 3)
     answers = []
-    for picture in pictures:
-        (cells,) = look(pictures=picture[None])
+    for image in images:
+        (cells,) = look(images=image[None])
         projected, hidden, cell = start(cells=cells)
         last, begun, log_p = about["start"], (), 0.0
         while begun in children and last != about["end"]:
@@ -167,7 +167,7 @@ def test_the_files_are_enough_to_search(exported: Callable[[str], Path]) -> None
             log_p += float(scores.max() - np.log(np.exp(scores).sum()))
             begun = begun if last == about["end"] else (*begun, about["tokens"][last])
         answers.append((begun, log_p))
-    found = make().search(torch.from_numpy(pictures), beam=1)
+    found = make().search(torch.from_numpy(images), beam=1)
     assert len({path for path, _ in answers}) > 1  # not the same answer for all
     assert [path for path, _ in answers] == [TAXONOMY.paths[index] for index in found.path[:, 0]]
     np.testing.assert_allclose([log_p for _, log_p in answers], found.log_probability[:, 0], atol=1e-3)

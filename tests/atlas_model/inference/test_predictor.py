@@ -1,4 +1,4 @@
-"""From a model folder and a decoded picture to paths and a picture of where the model looked."""
+"""From a model folder and a decoded image to paths and an image of where the model looked."""
 
 import itertools
 import json
@@ -32,13 +32,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def pictures(count: int) -> list[Image.Image]:
+def images(count: int) -> list[Image.Image]:
     generator = np.random.default_rng(1)
     return [Image.fromarray(generator.integers(0, 256, (40, 30 + row % 5, 3), dtype=np.uint8)) for row in range(count)]
 
 
 def test_top_paths_are_valid_distinct_and_in_order(folder: Path) -> None:
-    answers = Predictor.load(folder, "cpu").predict(pictures(3), beam=5, top=4)
+    answers = Predictor.load(folder, "cpu").predict(images(3), beam=5, top=4)
     assert len(answers) == 3
     for answer in answers:
         assert len({prediction.path for prediction in answer}) == 4
@@ -49,23 +49,23 @@ def test_top_paths_are_valid_distinct_and_in_order(folder: Path) -> None:
 
 
 def test_more_paths_than_the_taxonomy_has_are_all_of_them(folder: Path) -> None:
-    (answer,) = Predictor.load(folder, "cpu").predict(pictures(1), beam=2, top=50)
+    (answer,) = Predictor.load(folder, "cpu").predict(images(1), beam=2, top=50)
     assert {prediction.path for prediction in answer} == set(TAXONOMY.paths)
 
 
-def test_a_picture_that_was_read_small_has_the_answer_of_the_whole(folder: Path) -> None:
+def test_an_image_that_was_read_small_has_the_answer_of_the_whole(folder: Path) -> None:
     predictor = Predictor.load(folder, "cpu")
-    (small,) = [predictor.read(encode_png(picture)) for picture in pictures(1)]
+    (small,) = [predictor.read(encode_png(image)) for image in images(1)]
     assert small.size == (predictor.side, predictor.side) == (28, 28)
-    assert np.array_equal(predictor.prepare(small), predictor.prepare(pictures(1)[0]))
-    assert predictor.predict([small]) == predictor.predict(pictures(1))
+    assert np.array_equal(predictor.prepare(small), predictor.prepare(images(1)[0]))
+    assert predictor.predict([small]) == predictor.predict(images(1))
 
 
 def test_batches_do_not_change_answers(folder: Path) -> None:
     predictor = Predictor.load(folder, "cpu")
-    many = pictures(BATCH + 3)
+    many = images(BATCH + 3)
     together = predictor.predict(many)
-    alone = [predictor.predict([picture])[0] for picture in (many[0], many[-1])]
+    alone = [predictor.predict([image])[0] for image in (many[0], many[-1])]
     for one, other in zip(alone, (together[0], together[-1]), strict=True):
         assert one[0].path == other[0].path
         assert one[0].probability == pytest.approx(other[0].probability, rel=1e-4)
@@ -93,9 +93,9 @@ def test_cuda_without_a_gpu_says_so() -> None:
 
 def test_the_overlay_lights_up_where_the_attention_is(folder: Path) -> None:
     predictor = Predictor.load(folder, "cpu")
-    (picture,) = pictures(1)
-    ((answer,),) = predictor.predict([picture])
-    strip = predictor.attention_overlay(picture, answer)
+    (image,) = images(1)
+    ((answer,),) = predictor.predict([image])
+    strip = predictor.attention_overlay(image, answer)
     assert strip.width > strip.height
     attention = np.zeros((1, 4))
     attention[0, 1] = 1.0  # top right
@@ -112,17 +112,17 @@ def test_the_overlay_shows_the_answer_alone(folder: Path, monkeypatch: pytest.Mo
         "atlas_model.viz.attention.overlay",
         lambda seen, names, attention, title: drawn.append((names, attention, title)) or seen,
     )
-    predictor, (picture,) = Predictor.load(folder, "cpu"), pictures(1)
+    predictor, (image,) = Predictor.load(folder, "cpu"), images(1)
     path = ("Men", "Tops", "Long")
     model = load_categorizer(folder, torch.device("cpu"))[0]
-    found = model.search(torch.from_numpy(predictor.prepare(picture)[None]), beam=9, top=9)
+    found = model.search(torch.from_numpy(predictor.prepare(image)[None]), beam=9, top=9)
     attention = found.attention[0, found.path[0].tolist().index(TAXONOMY.index(path))].detach()
     for answer, says in (
         (Prediction(path, 0.5, (0.8, 0.7, 0.5)), "Men > Tops > Long   (50%)"),
         (Prediction(path[:2], 0.7, (0.8, 0.7)), "Men > Tops   (70%)"),
         (NOT_SURE, "not sure"),
     ):
-        predictor.attention_overlay(picture, answer)
+        predictor.attention_overlay(image, answer)
         names, looked, title = drawn.pop()
         assert (names, title) == (answer.path, says)
         np.testing.assert_allclose(looked[: len(names)], attention[: len(names)], atol=1e-5)
@@ -136,11 +136,11 @@ def test_weights_that_are_no_numbers_are_an_error_not_a_missing_answer(
     model.decoder.output.weight.data.fill_(float("nan"))
     save(model, tmp_path / "nan", preprocessing, params={}, metrics={})
     with pytest.raises(CheckpointError, match="weights are damaged"):
-        Predictor.load(tmp_path / "nan", "cpu").predict(pictures(1), min_confidence=min_confidence)
+        Predictor.load(tmp_path / "nan", "cpu").predict(images(1), min_confidence=min_confidence)
 
 
 def test_more_paths_than_memory_could_hold_are_no_more_than_there_are(folder: Path) -> None:
-    (answer,) = Predictor.load(folder, "cpu").predict(pictures(1), top=10**12)
+    (answer,) = Predictor.load(folder, "cpu").predict(images(1), top=10**12)
     assert len(answer) == len(TAXONOMY)
 
 
@@ -172,4 +172,4 @@ def test_a_description_that_cannot_be_run_is_refused_before_it_is(
     description[part].update(change)
     file.write_text(json.dumps(description))
     with pytest.raises(CheckpointError, match="its description is not one of a categorizer"):
-        Predictor.load(tmp_path / "bad", "cpu").predict(pictures(1))
+        Predictor.load(tmp_path / "bad", "cpu").predict(images(1))

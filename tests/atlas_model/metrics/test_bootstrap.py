@@ -23,7 +23,7 @@ def make_answers(taxonomy: Taxonomy, seed: int, count: int) -> tuple[np.ndarray,
 
 @settings(max_examples=40)
 @given(taxonomy=taxonomies, seed=st.integers(0, 10_000))
-def test_the_headlines_of_a_draw_are_the_figures_of_its_pictures(taxonomy: Taxonomy, seed: int) -> None:
+def test_the_headlines_of_a_draw_are_the_figures_of_its_images(taxonomy: Taxonomy, seed: int) -> None:
     actual, predicted, confidence = make_answers(taxonomy, seed, 30)
     weight = np.random.default_rng(seed).integers(0, 3, size=30)
     weight[0] = 1
@@ -43,7 +43,7 @@ def test_the_width_is_that_of_a_share() -> None:
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(share * (1 - share) / 2000), rel=0.15)
 
 
-def test_pictures_of_a_product_come_and_go_together() -> None:
+def test_images_of_a_product_come_and_go_together() -> None:
     answers = Answers.of(*make_answers(TAXONOMY, 0, 40), TAXONOMY)
     found = intervals(answers, ["one product"] * 40, resamples=20, seed=1)
     assert all(low == pytest.approx(high) for low, high in found.values()), "every draw is the same"

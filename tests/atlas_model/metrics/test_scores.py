@@ -36,7 +36,7 @@ def test_a_level_counts_only_where_the_path_reaches_it_and_all_above_is_right() 
     assert level_accuracy(actual, predicted, TAXONOMY) == [2 / 4, 0 / 3]
 
 
-def test_no_pictures_no_figures() -> None:
+def test_no_images_no_figures() -> None:
     empty = np.array([], dtype=np.int64)
     scores = path_scores(empty, empty, TAXONOMY)
     assert (scores.pop("level_accuracy"), scores.pop("n")) == ([], 0)

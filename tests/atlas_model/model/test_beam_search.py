@@ -44,12 +44,12 @@ def run(
     return beam_search(decoder, cells, trie, beam=beam, top=top, normalize=normalize, length_normalization=alpha)
 
 
-def answers(found: Found, picture: int) -> tuple[list[int], list[float]]:
+def answers(found: Found, image: int) -> tuple[list[int], list[float]]:
     """Paths and scores of the ranks that are filled."""
-    filled = found.path[picture] >= 0
-    assert torch.equal(filled, found.log_probability[picture] > -torch.inf)
+    filled = found.path[image] >= 0
+    assert torch.equal(filled, found.log_probability[image] > -torch.inf)
     assert torch.equal(filled, filled.sort(descending=True, stable=True).values), "nothing comes last"
-    return found.path[picture][filled].tolist(), found.log_probability[picture][filled].tolist()
+    return found.path[image][filled].tolist(), found.log_probability[image][filled].tolist()
 
 
 @settings(max_examples=50)
@@ -80,13 +80,13 @@ def test_agrees_with_the_slow_beam(
         found = run(decoder, cells, taxonomy, beam=beam, top=top, normalize=normalize, alpha=alpha)
     assert found.path.shape == (2, top)
     sequences = written(taxonomy)
-    for picture in range(2):
-        expected = slow_beam(decoder, cells[picture], sequences, beam=beam, normalize=normalize, alpha=alpha)[:top]
-        paths, scores = answers(found, picture)
+    for image in range(2):
+        expected = slow_beam(decoder, cells[image], sequences, beam=beam, normalize=normalize, alpha=alpha)[:top]
+        paths, scores = answers(found, image)
         assert paths == [sequences.index(tokens) for _, tokens in expected]
         assert equal_scores(scores, [score for score, _ in expected])
         for rank, (_, tokens) in enumerate(expected):
-            assert [token for token in found.tokens[picture, rank].tolist() if token != PAD] == tokens
+            assert [token for token in found.tokens[image, rank].tolist() if token != PAD] == tokens
 
 
 @settings(max_examples=20)
@@ -176,15 +176,15 @@ def test_attention_is_that_of_the_written_path() -> None:
     decoder = make_decoder(len(taxonomy.tokens), seed=5)
     cells = torch.randn(4, 9, 6)
     found = run(decoder, cells, taxonomy, beam=10, top=len(taxonomy))
-    for picture, rank in itertools.product(range(4), range(len(taxonomy))):
-        tokens = torch.tensor(written(taxonomy)[found.path[picture, rank].item()])
+    for image, rank in itertools.product(range(4), range(len(taxonomy))):
+        tokens = torch.tensor(written(taxonomy)[found.path[image, rank].item()])
         steps = len(tokens)
         forced = torch.cat([torch.tensor([START]), tokens[:-1]])[None]
         with torch.no_grad():
-            _, attention = decoder(cells[picture, None], forced)
-        torch.testing.assert_close(found.attention[picture, rank, :steps], attention[0], atol=1e-5, rtol=1e-4)
-        assert not found.attention[picture, rank, steps:].any()
-        assert found.tokens[picture, rank, :steps].tolist() == tokens.tolist()
+            _, attention = decoder(cells[image, None], forced)
+        torch.testing.assert_close(found.attention[image, rank, :steps], attention[0], atol=1e-5, rtol=1e-4)
+        assert not found.attention[image, rank, steps:].any()
+        assert found.tokens[image, rank, :steps].tolist() == tokens.tolist()
 
 
 @pytest.mark.parametrize("normalize", ["vocabulary", "children"])
@@ -195,8 +195,8 @@ def test_ties_go_to_the_shallower_then_the_earlier(beam: int, normalize: Normali
     sequences = written(taxonomy)
     found = run(decoder, torch.randn(3, 4, 6), taxonomy, beam=beam, top=7, normalize=normalize)
     expected = slow_beam(decoder, torch.randn(4, 6), sequences, beam=beam, normalize=normalize)
-    for picture in range(3):
-        assert answers(found, picture)[0] == [sequences.index(tokens) for _, tokens in expected]
+    for image in range(3):
+        assert answers(found, image)[0] == [sequences.index(tokens) for _, tokens in expected]
     assert found.path[0, :2].tolist() == [1, 0], "C before D, both before what is deeper"
 
 

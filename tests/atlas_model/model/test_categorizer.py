@@ -38,23 +38,23 @@ def test_the_loss_over_children_counts_choices_alone(
     few_tokens: int, smoothing: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoder_module, "FEW_TOKENS", few_tokens)
-    model, pictures = make(OVER_CHILDREN, label_smoothing=smoothing)
+    model, images = make(OVER_CHILDREN, label_smoothing=smoothing)
     paths = torch.arange(12) % len(TAXONOMY)
     sequences, choices = written(TAXONOMY), []
     with torch.no_grad():
-        cells = model.encoder(pictures)
-    for picture, path in enumerate(paths.tolist()):
+        cells = model.encoder(images)
+    for image, path in enumerate(paths.tolist()):
         tokens = sequences[path]
         for step, token in enumerate(tokens):
             allowed = followers(sequences, tokens[:step])
-            log_p = log_probabilities(model.decoder, cells[picture], tokens[:step], allowed, "children")
+            log_p = log_probabilities(model.decoder, cells[image], tokens[:step], allowed, "children")
             if len(allowed) > 1:
                 even = sum(float(log_p[name]) for name in allowed) / len(allowed)
                 choices.append((1 - smoothing) * log_p[token] + smoothing * even)
             else:
                 assert log_p[token] == 0
     assert len(choices) == 2 * (1 + 2 + 2 + 2 + 1 + 1)
-    assert model.loss(pictures, paths).item() == pytest.approx(-sum(choices) / len(choices), rel=1e-5)
+    assert model.loss(images, paths).item() == pytest.approx(-sum(choices) / len(choices), rel=1e-5)
 
 
 def test_smoothed_labels_ask_a_share_of_all_tokens_or_paths() -> None:
@@ -62,27 +62,27 @@ def test_smoothed_labels_ask_a_share_of_all_tokens_or_paths() -> None:
     for build in (Categorizer, Classifier):
         torch.manual_seed(1)
         model = build(SMALL, TAXONOMY).eval()
-        pictures = torch.randint(0, 256, (12, 1, 16, 16), dtype=torch.uint8)
+        images = torch.randint(0, 256, (12, 1, 16, 16), dtype=torch.uint8)
         with torch.no_grad():
-            sharp = model.loss(pictures, paths)
+            sharp = model.loss(images, paths)
             model.label_smoothing = 1.0
             if isinstance(model, Categorizer):
                 targets = model.targets[paths]
                 before = torch.cat([torch.full_like(targets[:, :1], START), targets[:, :-1]], dim=1)
-                logits = model.decoder.logits(model.decoder(model.encoder(pictures), before)[0])[targets != PAD]
+                logits = model.decoder.logits(model.decoder(model.encoder(images), before)[0])[targets != PAD]
             else:
-                logits = model(pictures)
+                logits = model(images)
             even = -logits.log_softmax(dim=-1).mean()
-            torch.testing.assert_close(model.loss(pictures, paths), even)
+            torch.testing.assert_close(model.loss(images, paths), even)
             model.label_smoothing = 0.25
-            torch.testing.assert_close(model.loss(pictures, paths), 0.75 * sharp + 0.25 * even)
+            torch.testing.assert_close(model.loss(images, paths), 0.75 * sharp + 0.25 * even)
 
 
 def test_the_loss_over_children_is_minus_the_exact_log_probability() -> None:
-    model, pictures = make(OVER_CHILDREN)
-    _, log_p = model.exact(pictures)
+    model, images = make(OVER_CHILDREN)
+    _, log_p = model.exact(images)
     for index, route in enumerate(TAXONOMY.trie.routes):
-        forced = model.loss(pictures, torch.full((12,), index)).item()
+        forced = model.loss(images, torch.full((12,), index)).item()
         choices = sum(len(followers(written(TAXONOMY), written(TAXONOMY)[index][:step])) > 1 for step in range(4))
         assert -log_p[:, route.max()].mean().item() == pytest.approx(forced * choices, rel=1e-4)
 
@@ -98,7 +98,7 @@ def test_a_taxonomy_without_a_choice_costs_nothing() -> None:
 @pytest.mark.parametrize("normalize", ["vocabulary", "children"])
 def test_the_attention_term_counts_the_steps_of_the_path(normalize: str) -> None:
     architecture = replace(SMALL, normalize=normalize)
-    plain, pictures = make(architecture)
+    plain, images = make(architecture)
     paths = torch.arange(12) % len(TAXONOMY)
     depths = torch.tensor([len(tokens) for tokens in written(TAXONOMY)])
     if normalize == "vocabulary":
@@ -106,24 +106,24 @@ def test_the_attention_term_counts_the_steps_of_the_path(normalize: str) -> None
     for target, alpha_target in ((depths[paths] / 16, "share"), (torch.ones(12), "one")):
         model, _ = make(architecture, alpha_c=1e4, alpha_target=alpha_target)
         with torch.no_grad():
-            cells = model.encoder(pictures)
+            cells = model.encoder(images)
             terms = []
-            for picture, path in enumerate(paths.tolist()):
+            for image, path in enumerate(paths.tolist()):
                 tokens = torch.cat([torch.tensor([1]), model.targets[path]])[: depths[path]]
-                _, attention = model.decoder(cells[picture, None], tokens[None])
-                terms.append((target[picture] - attention[0].sum(0)).square().mean())
-        more = model.loss(pictures, paths) - plain.loss(pictures, paths)
+                _, attention = model.decoder(cells[image, None], tokens[None])
+                terms.append((target[image] - attention[0].sum(0)).square().mean())
+        more = model.loss(images, paths) - plain.loss(images, paths)
         assert more.item() == pytest.approx(1e4 * float(torch.stack(terms).mean()), rel=1e-3)
 
 
 @pytest.mark.parametrize("architecture", [SMALL, OVER_CHILDREN])
 def test_a_wide_beam_finds_what_exact_finds(architecture: Architecture) -> None:
-    model, pictures = make(architecture)
-    found, log_p = model.exact(pictures, top=len(TAXONOMY))
-    beamed = model.search(pictures, beam=20, top=len(TAXONOMY))
+    model, images = make(architecture)
+    found, log_p = model.exact(images, top=len(TAXONOMY))
+    beamed = model.search(images, beam=20, top=len(TAXONOMY))
     assert torch.equal(found.path, beamed.path)
     torch.testing.assert_close(found.attention, beamed.attention)
-    assert torch.equal(model.best_path(pictures), model.search(pictures, beam=1).path[:, 0])
+    assert torch.equal(model.best_path(images), model.search(images, beam=1).path[:, 0])
     assert log_p.shape == (12, len(TAXONOMY.trie.path))
     total = found.log_probability.exp().sum(1)
     assert torch.allclose(total, torch.ones(12)) == (architecture.normalize == "children")
@@ -135,27 +135,25 @@ def test_learns_over_children() -> None:
     model = Categorizer(OVER_CHILDREN, taxonomy, alpha_c=1.0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     paths = torch.arange(48) % 3
-    pictures = torch.randint(0, 40, (48, 1, 16, 16))
-    pictures[paths < 2] += 120
+    images = torch.randint(0, 40, (48, 1, 16, 16))
+    images[paths < 2] += 120
     for path, half in ((0, slice(0, 8)), (1, slice(8, 16))):
-        pictures[paths == path, :, :, half] += 80
-    pictures = pictures.to(torch.uint8)
+        images[paths == path, :, :, half] += 80
+    images = images.to(torch.uint8)
     for _ in range(15):
         optimizer.zero_grad()
-        model.loss(pictures, paths).backward()
+        model.loss(images, paths).backward()
         optimizer.step()
-    assert torch.equal(model.eval().best_path(pictures), paths)
+    assert torch.equal(model.eval().best_path(images), paths)
 
 
 def test_what_is_saved_says_how_it_is_normalised(tmp_path: Path) -> None:
     for architecture in (SMALL, OVER_CHILDREN):
-        model, pictures = make(architecture)
+        model, images = make(architecture)
         save(model, tmp_path / "model", PREPROCESSING, params={}, metrics={})
         loaded, _ = load_categorizer(tmp_path / "model", torch.device("cpu"))
         assert loaded.architecture == architecture
-        assert torch.equal(
-            loaded.search(pictures, beam=3).log_probability, model.search(pictures, beam=3).log_probability
-        )
+        assert torch.equal(loaded.search(images, beam=3).log_probability, model.search(images, beam=3).log_probability)
     description = tmp_path / "model" / "model.json"
     content = json.loads(description.read_text())
     del content["architecture"]["normalize"]
@@ -169,9 +167,9 @@ def test_what_is_saved_says_how_it_is_normalised(tmp_path: Path) -> None:
 
 
 def test_no_figure_depends_on_the_batch() -> None:
-    model, pictures = make(OVER_CHILDREN)
-    together, log_p = model.exact(pictures, top=3)
-    for index, picture in itertools.islice(enumerate(pictures.split(1)), 3):
-        alone, alone_log_p = model.exact(picture, top=3)
+    model, images = make(OVER_CHILDREN)
+    together, log_p = model.exact(images, top=3)
+    for index, image in itertools.islice(enumerate(images.split(1)), 3):
+        alone, alone_log_p = model.exact(image, top=3)
         assert torch.equal(alone.path[0], together.path[index])
         torch.testing.assert_close(alone_log_p[0], log_p[index], atol=1e-5, rtol=1e-4)

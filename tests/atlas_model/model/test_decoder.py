@@ -1,4 +1,4 @@
-"""The attention decoder against the paper's formulas, written out for one hypothesis of one picture."""
+"""The attention decoder against the paper's formulas, written out for one hypothesis of one image."""
 
 import pytest
 import torch

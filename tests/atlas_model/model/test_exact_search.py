@@ -44,7 +44,7 @@ def test_agrees_with_one_path_at_a_time(
     cells = torch.randn(2, 4, 6)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoder_module, "FEW_TOKENS", few_tokens)
-        patch.setattr(exact_module, "FLOATS_AT_ONCE", floats)  # 1: one node of one picture at a time
+        patch.setattr(exact_module, "FLOATS_AT_ONCE", floats)  # 1: one node of one image at a time
         found, log_p = exact_search(
             decoder,
             cells,
@@ -54,26 +54,26 @@ def test_agrees_with_one_path_at_a_time(
             length_normalization=alpha,
         )
     sequences = written(taxonomy)
-    for picture in range(2):
-        scores = all_scores(decoder, cells[picture], sequences, normalize)
+    for image in range(2):
+        scores = all_scores(decoder, cells[image], sequences, normalize)
         every = [(scores[tuple(tokens)], tokens) for tokens in sequences]
         expected = ranked(every, alpha)[:top]
-        assert [path for path in found.path[picture].tolist() if path >= 0] == [
+        assert [path for path in found.path[image].tolist() if path >= 0] == [
             sequences.index(tokens) for _, tokens in expected
         ]
         count = len(expected)
-        assert equal_scores(found.log_probability[picture, :count].tolist(), [score for score, _ in expected])
-        assert (found.log_probability[picture, count:] == -torch.inf).all()
+        assert equal_scores(found.log_probability[image, :count].tolist(), [score for score, _ in expected])
+        assert (found.log_probability[image, count:] == -torch.inf).all()
         for rank, (_, tokens) in enumerate(expected):
             so_far = [scores[tuple(tokens[:step])] for step in range(1, len(tokens) + 1)]
-            assert equal_scores(found.reached[picture, rank, : len(tokens)].tolist(), so_far)
-            assert not found.reached[picture, rank, len(tokens) :].any()
+            assert equal_scores(found.reached[image, rank, : len(tokens)].tolist(), so_far)
+            assert not found.reached[image, rank, len(tokens) :].any()
         of_nodes = {
             int(node): scores[tuple(sequences[index][:step])]
             for index, route in enumerate(taxonomy.trie.routes)
             for step, node in enumerate(route[route >= 0])
         }
-        assert equal_scores(log_p[picture].tolist(), [score for _, score in sorted(of_nodes.items())])
+        assert equal_scores(log_p[image].tolist(), [score for _, score in sorted(of_nodes.items())])
 
 
 @settings(max_examples=40)
@@ -108,7 +108,7 @@ def test_each_node_that_goes_on_is_decoded_once(monkeypatch: pytest.MonkeyPatch)
     found, _ = exact_search(
         decoder, torch.randn(2, 4, 6), DeviceTrie.of(taxonomy.trie, CPU), top=40, normalize="children"
     )
-    assert sum(pictures * nodes for pictures, nodes in decoded) == 2 * (1 + 3 + 9)
+    assert sum(images * nodes for images, nodes in decoded) == 2 * (1 + 3 + 9)
     assert len(decoded) > 6, "in several parts"
     assert sorted(found.path[1].tolist()) == [-1, -1, -1, *range(37)]
 

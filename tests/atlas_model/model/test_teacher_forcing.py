@@ -10,7 +10,7 @@ from atlas_model.model import teacher_forcing
 from atlas_model.model.teacher_forcing import TeacherForcing
 from tests.support.slow_search import make_decoder
 
-B, N, D, A, H, T = 3, 5, 4, 6, 2, 3  # pictures, cells, features, attention, hidden, steps
+B, N, D, A, H, T = 3, 5, 4, 6, 2, 3  # images, cells, features, attention, hidden, steps
 
 
 @pytest.mark.parametrize("cached_floats", [1, 70, 2**18])

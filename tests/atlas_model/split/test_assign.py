@@ -30,10 +30,10 @@ class Catalogue:
         self.refs: list[Ref] = []
         self.scores: dict[str, Score] = {}
 
-    def add(self, product_id: str, *pictures: str | Ref, category: tuple[str, ...] = SHIRT, hint: str | None = None):
+    def add(self, product_id: str, *images: str | Ref, category: tuple[str, ...] = SHIRT, hint: str | None = None):
         self.products[product_id] = Product(product_id, category, hint)
-        for picture in pictures:
-            ref = picture if isinstance(picture, Ref) else Ref(product_id, picture, "ok")
+        for image in images:
+            ref = image if isinstance(image, Ref) else Ref(product_id, image, "ok")
             self.refs.append(ref)
             if ref.image_id is not None:
                 self.scores.setdefault(ref.image_id, Score(True, "normal", far(len(self.scores))))
@@ -91,7 +91,7 @@ def test_a_growing_test_share_only_adds_to_the_test_split() -> None:
     assert all(large[key] == "test" for key, outcome in small.items() if outcome == "test")
 
 
-def test_products_that_share_a_picture_stay_together_and_the_picture_is_stored_once() -> None:
+def test_products_that_share_an_image_stay_together_and_the_image_is_stored_once() -> None:
     catalogue = Catalogue().fill(50)
     for number in range(49):
         catalogue.add(f"Shirt-{number:05d}", "shared.jpg")
@@ -127,7 +127,7 @@ def test_products_count_whatever_their_category_and_an_image_of_several_is_a_con
     assert outcomes["Shirt-00000", "both.jpg"] == outcomes["Shoe-0", "both.jpg"] == "label_conflict"
 
 
-def test_near_duplicates_follow_the_key_picture() -> None:
+def test_near_duplicates_follow_the_key_image() -> None:
     test, train = product_in("test", start="a"), product_in("train", start="b")
     catalogue = Catalogue().add(test, "x").add(train, "y").score("x", phash=0b0).score("y", phash=0b11)
     assert set(catalogue.split().values()) == {"test"}
@@ -137,7 +137,7 @@ def test_near_duplicates_follow_the_key_picture() -> None:
 @pytest.mark.parametrize(("guarded", "lesser"), [("test", "train"), ("test", "val"), ("val", "train")])
 def test_what_is_still_near_a_more_guarded_split_is_left_out(guarded: str, lesser: str) -> None:
     one, other = product_in(guarded, start="a"), product_in(lesser, start="b")
-    # The key pictures are far apart: only the second ones are alike.
+    # The key images are far apart: only the second ones are alike.
     catalogue = Catalogue().add(one, "a1", "a2").add(other, "b1", "b2").score("a2", phash=7).score("b2", phash=6)
     outcomes = catalogue.split()
     assert outcomes[one, "a2"] == guarded
@@ -159,7 +159,7 @@ def test_reasons() -> None:
     }
 
 
-def test_a_picture_with_two_labels_goes_and_connects_nobody() -> None:
+def test_an_image_with_two_labels_goes_and_connects_nobody() -> None:
     shirt, shoe = product_in("test", start="a"), product_in("train", start="b")
     catalogue = Catalogue().add(shirt, "placeholder", "a").add(shoe, "placeholder", "b", category=SHOE)
     outcomes = catalogue.split()
@@ -180,7 +180,7 @@ def test_rare_categories_are_dropped_or_trained_on() -> None:
     assert {outcome for (product, _), outcome in trained.items() if product.startswith("Shoe")} == {"train"}
 
 
-def test_a_category_is_rare_by_the_products_that_have_a_picture_left() -> None:
+def test_a_category_is_rare_by_the_products_that_have_an_image_left() -> None:
     catalogue = Catalogue().fill(10)
     for number in range(10, 20):
         catalogue.add(f"Shirt-{number}", Ref(f"Shirt-{number}", None, "timeout"))
@@ -220,7 +220,7 @@ def test_other_names_of_splits_are_refused_where_splits_are_respected() -> None:
 
 products = st.lists(
     st.tuples(
-        st.lists(st.integers(0, 30), min_size=1, max_size=3),  # pictures
+        st.lists(st.integers(0, 30), min_size=1, max_size=3),  # images
         st.sampled_from([SHIRT, SHOE, BAG]),
     ),
     max_size=40,
@@ -234,8 +234,8 @@ def test_whatever_the_catalogue_nothing_leaks_and_every_ref_has_an_outcome(
     products: list[tuple[list[int], tuple[str, ...]]], hashes: list[int], distance: int, rare: str, seed: int
 ) -> None:
     catalogue = Catalogue()
-    for number, (pictures, category) in enumerate(products):
-        catalogue.add(f"p{number:02d}", *dict.fromkeys(map(str, pictures)), category=category)
+    for number, (images, category) in enumerate(products):
+        catalogue.add(f"p{number:02d}", *dict.fromkeys(map(str, images)), category=category)
     for number, phash in enumerate(hashes):
         catalogue.score(str(number), phash=phash)
     outcomes = catalogue.split(

@@ -44,8 +44,8 @@ def test_near_any_is_what_comparing_with_each_marked_one_says(values: list[tuple
 
 
 def slow_groups(refs: list[tuple[int, int]], hashes: list[int], distance: int) -> dict[int, int]:
-    """Merge sets until nothing shares a picture; then join leaders one by one, as the docstring says it."""
-    components = [({product}, {picture}) for product, picture in refs]
+    """Merge sets until nothing shares an image; then join leaders one by one, as the docstring says it."""
+    components = [({product}, {image}) for product, image in refs]
     merged = True
     while merged:
         merged = False
@@ -58,17 +58,17 @@ def slow_groups(refs: list[tuple[int, int]], hashes: list[int], distance: int) -
                     break
             if merged:
                 break
-    leaders: list[tuple[int, int]] = []  # product, hash of its first picture
+    leaders: list[tuple[int, int]] = []  # product, hash of its first image
     groups = {}
-    for products, pictures in sorted(components, key=lambda component: min(component[0])):
+    for products, images in sorted(components, key=lambda component: min(component[0])):
         key = min(products)
         near = [
             product
             for product, key_hash in leaders
-            if any(bits(key_hash, hashes[picture]) <= distance for picture in pictures)
+            if any(bits(key_hash, hashes[image]) <= distance for image in images)
         ]
         if not near:
-            leaders.append((key, hashes[next(picture for product, picture in refs if product == key)]))
+            leaders.append((key, hashes[next(image for product, image in refs if product == key)]))
         groups |= dict.fromkeys(products, near[0] if near else key)
     return groups
 
@@ -81,8 +81,8 @@ def slow_groups(refs: list[tuple[int, int]], hashes: list[int], distance: int) -
 )
 def test_groups_are_those_of_the_slow_way(hashes: list[int], refs: list[tuple[int, int]], distance: int) -> None:
     refs = sorted(refs, key=lambda ref: ref[0])
-    product, picture = (np.array(column, dtype=np.int64) for column in zip(*refs, strict=True))
-    assert group_products(product, picture, np.array(hashes, dtype=np.uint64), distance) == slow_groups(
+    product, image = (np.array(column, dtype=np.int64) for column in zip(*refs, strict=True))
+    assert group_products(product, image, np.array(hashes, dtype=np.uint64), distance) == slow_groups(
         refs, hashes, distance
     )
 
@@ -96,14 +96,14 @@ def test_a_chain_of_near_duplicates_is_not_one_group() -> None:
     assert groups_of([0b0, 0b11, 0b1111, 0b111111], 2) == [0, 0, 2, 2]
 
 
-def test_products_that_share_a_picture_are_one_group_through_others_too() -> None:
-    product, picture = np.array([0, 1, 1, 2, 3]), np.array([0, 0, 1, 1, 2])
+def test_products_that_share_an_image_are_one_group_through_others_too() -> None:
+    product, image = np.array([0, 1, 1, 2, 3]), np.array([0, 0, 1, 1, 2])
     far_apart = np.array([0, 2**32 - 1, 2**64 - 1], dtype=np.uint64)
-    assert group_products(product, picture, far_apart, 2) == {0: 0, 1: 0, 2: 0, 3: 3}
+    assert group_products(product, image, far_apart, 2) == {0: 0, 1: 0, 2: 0, 3: 3}
 
 
 @pytest.mark.parametrize("distance", [0, 2, 4])
-def test_a_hundred_thousand_blank_and_ordinary_pictures_take_moments(distance: int) -> None:
+def test_a_hundred_thousand_blank_and_ordinary_images_take_moments(distance: int) -> None:
     random = np.random.default_rng(1)
     hashes = np.concatenate([np.zeros(50_000, np.uint64), random.integers(0, 2**64, 50_000, dtype=np.uint64)])
     index = np.arange(len(hashes))

@@ -87,7 +87,7 @@ def test_with_a_frozen_encoder_two_processes_are_one(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_with_batch_norms_of_its_own_each_two_processes_are_nearly_one(folder: Path) -> None:
-    """Same pictures, same augmentation; but half a batch is normalised by itself."""
+    """Same images, same augmentation; but half a batch is normalised by itself."""
     losses = []
     for processes in (1, 2):
         metrics, _ = train(folder, {"batch_size": 24, "epochs": 3}, processes=processes)

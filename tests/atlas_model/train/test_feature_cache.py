@@ -75,7 +75,7 @@ def load(encoder: Encoder, split: Split, cache: Path) -> Activations:
 def expected(encoder: Counting, split: Split) -> torch.Tensor:
     encoder.dies_after = None
     with torch.no_grad():
-        return encoder.activations(split.pictures(np.arange(ROWS), CPU))
+        return encoder.activations(split.images(np.arange(ROWS), CPU))
 
 
 def test_holds_what_the_encoder_says_and_is_read_again(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_views_are_the_image_its_mirror_image_and_others(tmp_path: Path) -> None
     options = {"views": 4, "augmentation": augmentation, "seed": 5, "device": CPU}
     found = load_activations(encoder, split, tmp_path, **options)
     rows = np.array([2, 17])
-    images = split.pictures(rows, CPU)
+    images = split.images(rows, CPU)
     seen = [found.of(rows, CPU, np.full(2, number)) for number in range(4)]
     with torch.no_grad():
         for number, expected_images in ((0, images), (1, images.flip(3))):

@@ -53,7 +53,7 @@ SMALL = Architecture(
 
 
 def make_split(name: str, count: int, *, seed: int, size: int = 16, channels: int = 1) -> Split:
-    """Pictures whose category can be seen: overall brightness, and which half is brighter."""
+    """Images whose category can be seen: overall brightness, and which half is brighter."""
     generator = np.random.default_rng(seed)
     paths = generator.integers(0, 4, count)
     pixels = generator.integers(0, 30, (count, channels, size, size))
@@ -90,10 +90,10 @@ def test_learns_what_can_be_seen_and_round_trips(tmp_path: Path) -> None:
     loaded, preprocessing = load_categorizer(tmp_path / "model", CPU)
     assert preprocessing == val.preprocessing
     assert loaded.taxonomy == TAXONOMY
-    pictures = val.pictures(np.arange(48), CPU)
+    images = val.images(np.arange(48), CPU)
     with torch.no_grad():
         torch.testing.assert_close(
-            loaded.search(pictures, beam=3).log_probability, model.search(pictures, beam=3).log_probability
+            loaded.search(images, beam=3).log_probability, model.search(images, beam=3).log_probability
         )
 
 
@@ -182,7 +182,7 @@ def test_stops_when_validation_no_longer_gets_better(tmp_path: Path, monkeypatch
 
 
 def still(model: Categorizer) -> Categorizer:
-    """Without what depends on how pictures are put together: the encoder frozen, no dropout."""
+    """Without what depends on how images are put together: the encoder frozen, no dropout."""
     model.decoder.dropout.p = 0.0
     return model
 
@@ -367,7 +367,7 @@ def test_the_constraints_effect_is_measured_at_each_epoch(tmp_path: Path) -> Non
     model, records = train(tmp_path, replace(RECIPE, epochs=1))
     (record,) = records
     val = make_split("val", 48, seed=2)
-    found = model.search(val.pictures(np.arange(48), CPU), beam=1, constrained=False).tokens[:, 0].numpy()
+    found = model.search(val.images(np.arange(48), CPU), beam=1, constrained=False).tokens[:, 0].numpy()
     assert record.constrained_accuracy == record.val_accuracy, "the sample is all of so few"
     assert record.free_invalid == invalid_paths(found, TAXONOMY) / 48
     assert record.free_accuracy == (found == TAXONOMY.targets[val.paths]).all(axis=1).mean()
@@ -413,9 +413,9 @@ def test_resnet101_trains_a_step_and_round_trips(tmp_path: Path) -> None:
     assert not model.decoder.output.weight.equal(before)
     save(model, tmp_path / "model", Preprocessing(64, "RGB", "squash"), params={}, metrics={})
     loaded, _ = load_categorizer(tmp_path / "model", CPU)
-    pictures = split.pictures(np.arange(4), CPU)
+    images = split.images(np.arange(4), CPU)
     with torch.no_grad():
-        torch.testing.assert_close(loaded.encoder(pictures), model.encoder(pictures))
+        torch.testing.assert_close(loaded.encoder(images), model.encoder(images))
 
 
 def test_a_last_batch_of_one_is_left_out() -> None:
@@ -445,28 +445,28 @@ def test_the_baseline_round_trips_and_kinds_are_told_apart(tmp_path: Path) -> No
     model, _ = train(tmp_path, replace(RECIPE, epochs=1), model=Classifier(SMALL, TAXONOMY))
     save(model, tmp_path / "baseline", Preprocessing(16, "L", "squash"), params={}, metrics={})
     loaded, _ = load_classifier(tmp_path / "baseline", CPU)
-    pictures = make_split("val", 8, seed=2).pictures(np.arange(8), CPU)
-    assert loaded.best_path(pictures).equal(model.best_path(pictures))
+    images = make_split("val", 8, seed=2).images(np.arange(8), CPU)
+    assert loaded.best_path(images).equal(model.best_path(images))
     with pytest.raises(CheckpointError, match="expected a model of kind 'categorizer'"):
         load_categorizer(tmp_path / "baseline", CPU)
 
 
 def test_augmentation_mirrors_and_moves_but_invents_nothing() -> None:
-    pictures = torch.arange(2 * 1 * 4 * 6, dtype=torch.uint8).view(2, 1, 4, 6)
-    still = augment(pictures, torch.Generator().manual_seed(1), Augmentation())
-    assert still.equal(pictures)
-    mirrored = augment(pictures.repeat(50, 1, 1, 1), torch.Generator().manual_seed(1), Augmentation(flip=True))
-    unchanged = sum(row.equal(pictures[0]) for row in mirrored[::2])
-    assert all(row.equal(pictures[0]) or row.equal(pictures[0].flip(-1)) for row in mirrored[::2])
+    images = torch.arange(2 * 1 * 4 * 6, dtype=torch.uint8).view(2, 1, 4, 6)
+    still = augment(images, torch.Generator().manual_seed(1), Augmentation())
+    assert still.equal(images)
+    mirrored = augment(images.repeat(50, 1, 1, 1), torch.Generator().manual_seed(1), Augmentation(flip=True))
+    unchanged = sum(row.equal(images[0]) for row in mirrored[::2])
+    assert all(row.equal(images[0]) or row.equal(images[0].flip(-1)) for row in mirrored[::2])
     assert 10 < unchanged < 40
-    moved = augment(pictures.repeat(50, 1, 1, 1), torch.Generator().manual_seed(1), Augmentation(shift=2))
-    assert any(row[:, 1:, 1:].equal(pictures[0, :, :-1, :-1]) for row in moved[::2])
+    moved = augment(images.repeat(50, 1, 1, 1), torch.Generator().manual_seed(1), Augmentation(shift=2))
+    assert any(row[:, 1:, 1:].equal(images[0, :, :-1, :-1]) for row in moved[::2])
 
 
-def test_erasing_paints_a_part_of_some_pictures_in_one_grey() -> None:
-    pictures = torch.randint(0, 256, (200, 3, 28, 36), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    erased = augment(pictures, torch.Generator().manual_seed(2), Augmentation(erase=0.5))
-    changed = (erased != pictures).any(dim=1)  # (b, h, w)
+def test_erasing_paints_a_part_of_some_images_in_one_grey() -> None:
+    images = torch.randint(0, 256, (200, 3, 28, 36), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    erased = augment(images, torch.Generator().manual_seed(2), Augmentation(erase=0.5))
+    changed = (erased != images).any(dim=1)  # (b, h, w)
     assert 70 < changed.any(dim=(1, 2)).sum() < 130
     for after, where in zip(erased, changed, strict=True):
         rows, columns = where.any(dim=1).nonzero().flatten(), where.any(dim=0).nonzero().flatten()
@@ -475,7 +475,7 @@ def test_erasing_paints_a_part_of_some_pictures_in_one_grey() -> None:
             assert after[:, where].unique().numel() == 1
             inside = after[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
             assert inside.unique().numel() == 1, "a whole rectangle"
-    again = augment(pictures, torch.Generator().manual_seed(2), Augmentation(erase=0.5))
+    again = augment(images, torch.Generator().manual_seed(2), Augmentation(erase=0.5))
     assert again.equal(erased)
 
 
@@ -505,12 +505,12 @@ def test_attention_term_is_zero_for_even_attention_with_target_share() -> None:
     model = Categorizer(SMALL, TAXONOMY, alpha_c=1.0).eval()
     with torch.no_grad():  # scores that do not depend on the cell: every cell gets the same attention
         model.decoder.score.weight.zero_()
-    pictures, paths = make_split("x", 8, seed=3).pictures(np.arange(8), CPU), torch.arange(8) % 4
+    images, paths = make_split("x", 8, seed=3).images(np.arange(8), CPU), torch.arange(8) % 4
     with torch.no_grad():
-        with_term = model.loss(pictures, paths)
+        with_term = model.loss(images, paths)
         model.alpha_c = 0.0
-        without = model.loss(pictures, paths)
+        without = model.loss(images, paths)
         model.alpha_c, model.alpha_target = 1.0, "one"
-        paper = model.loss(pictures, paths)
+        paper = model.loss(images, paths)
     torch.testing.assert_close(with_term, without)
     assert paper > without

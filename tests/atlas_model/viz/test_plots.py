@@ -1,4 +1,4 @@
-"""The pictures are drawn whatever the figures are; what is looked at is their choice and that something is there."""
+"""The images are drawn whatever the figures are; what is looked at is their choice and that something is there."""
 
 import numpy as np
 import pytest

@@ -29,7 +29,7 @@ from atlas_model.zoom import scoring
 from atlas_model.zoom.contact_sheet import SHOWN, write_sheet
 from atlas_model.zoom.linear import HALVED, ZoomLinear
 from atlas_model.zoom.model import ZoomModel, ZoomNet, scores
-from atlas_model.zoom.scoring import discarded_share, measure, score_pictures
+from atlas_model.zoom.scoring import discarded_share, measure, score_images
 from atlas_model.zoom.training import (
     PARTS,
     Labelled,
@@ -72,7 +72,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def picture(label: str, number: int) -> bytes:
+def image(label: str, number: int) -> bytes:
     """Normal: something bright on black. Zoomed: bright to all edges."""
     random = np.random.default_rng([number, label == "zoomed"])
     pixels = random.integers(120, 255, (24, 24, 3), dtype=np.uint8)
@@ -84,7 +84,7 @@ def picture(label: str, number: int) -> bytes:
 def row(label: str, number: int, source: str | None = None, content: bytes | None = None) -> dict[str, Any]:
     return {
         "image_id": f"{label}-{number:03}",
-        "bytes": picture(label, number) if content is None else content,
+        "bytes": image(label, number) if content is None else content,
         "label": label,
         "source_id": source or f"source-{number}",
         "title": "",
@@ -202,16 +202,16 @@ def test_parts_never_share_a_source_and_do_not_move() -> None:
 
 
 def test_what_cannot_be_learnt_from_is_counted() -> None:
-    both = picture("normal", 1)
+    both = image("normal", 1)
     rows = [
         row("normal", 0),
         row("zoomed", 0),
-        {**row("zoomed", 0), "source_id": "elsewhere"},  # the same picture again
+        {**row("zoomed", 0), "source_id": "elsewhere"},  # the same image again
         {**row("normal", 1, content=both), "image_id": "both"},
         {**row("zoomed", 1, content=both), "image_id": "both"},
         row("normal", 2, content=b""),
-        row("normal", 3, content=b"no picture"),
-        row("normal", 4, content=picture("normal", 4)[:-40]),
+        row("normal", 3, content=b"no image"),
+        row("normal", 4, content=image("normal", 4)[:-40]),
     ]
     found = read_labelled(table_of(rows), SMALL)
     assert found.zoomed.tolist() == [0, 1]
@@ -263,49 +263,49 @@ def image_row(image_id: str, content: bytes) -> dict[str, Any]:
     }
 
 
-PICTURES = [
-    image_row("d", picture("zoomed", 1001)),
-    image_row("b", b"no picture"),
-    image_row("c", picture("normal", 1002)),
-    image_row("a", picture("zoomed", 1003)),
+IMAGE_ROWS = [
+    image_row("d", image("zoomed", 1001)),
+    image_row("b", b"no image"),
+    image_row("c", image("normal", 1002)),
+    image_row("a", image("zoomed", 1003)),
 ]
 
 
-def test_every_picture_gets_a_row_and_a_reason(trained: tuple[ZoomModel, list[ZoomEpoch]]) -> None:
-    batches = pa.Table.from_pylist(PICTURES, schema=IMAGES).to_batches(max_chunksize=3)
-    table = score_pictures(batches, trained[0], trained[0].threshold)
+def test_every_image_gets_a_row_and_a_reason(trained: tuple[ZoomModel, list[ZoomEpoch]]) -> None:
+    batches = pa.Table.from_pylist(IMAGE_ROWS, schema=IMAGES).to_batches(max_chunksize=3)
+    table = score_images(batches, trained[0], trained[0].threshold)
     assert table.schema == SCORES
     rows = table.to_pylist()
     assert [found["image_id"] for found in rows] == ["a", "b", "c", "d"]
     assert [found["reason"] for found in rows] == ["zoomed", "unreadable", "normal", "zoomed"]
     assert [found["keep"] for found in rows] == [False, False, True, False]
     assert rows[1]["p_zoomed"] is None and rows[1]["phash"] is None
-    with Image.open(io.BytesIO(PICTURES[3]["bytes"])) as image:
+    with Image.open(io.BytesIO(IMAGE_ROWS[3]["bytes"])) as image:
         assert rows[0]["phash"] == perceptual_hash(image)
     found = measure(table, zoomed_ids={"a", "c", "b"})
     assert (found["precision_zoomed"], found["recall_zoomed"], found["n"]) == (0.5, 0.5, 3)
-    strict = score_pictures(batches, trained[0], threshold=0.0)
+    strict = score_images(batches, trained[0], threshold=0.0)
     assert strict["reason"].to_pylist() == ["zoomed", "unreadable", "zoomed", "zoomed"]
 
 
-def test_no_pictures_give_an_empty_table(trained: tuple[ZoomModel, list[ZoomEpoch]]) -> None:
-    table = score_pictures([], trained[0], 0.5)
+def test_no_images_give_an_empty_table(trained: tuple[ZoomModel, list[ZoomEpoch]]) -> None:
+    table = score_images([], trained[0], 0.5)
     assert (table.num_rows, table.schema) == (0, SCORES)
     assert measure(table, {"a"})["f1_zoomed"] is None
 
 
-def test_without_a_filter_every_readable_picture_is_kept() -> None:
-    table = score_pictures(pa.Table.from_pylist(PICTURES, schema=IMAGES).to_batches(), None, 0.0)
+def test_without_a_filter_every_readable_image_is_kept() -> None:
+    table = score_images(pa.Table.from_pylist(IMAGE_ROWS, schema=IMAGES).to_batches(), None, 0.0)
     assert table.schema == SCORES
     assert table["reason"].to_pylist() == ["not_filtered", "unreadable", "not_filtered", "not_filtered"]
     assert table["keep"].to_pylist() == [True, False, True, True]
     assert table["p_zoomed"].to_pylist() == [None] * 4
-    with Image.open(io.BytesIO(PICTURES[3]["bytes"])) as image:
+    with Image.open(io.BytesIO(IMAGE_ROWS[3]["bytes"])) as image:
         assert table["phash"].to_pylist()[0] == perceptual_hash(image)
     assert discarded_share(table) == 0.0
 
 
-def test_one_decoded_picture_is_in_memory_at_a_time(
+def test_one_decoded_image_is_in_memory_at_a_time(
     trained: tuple[ZoomModel, list[ZoomEpoch]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive: list[weakref.ref[Image.Image]] = []
@@ -319,8 +319,8 @@ def test_one_decoded_picture_is_in_memory_at_a_time(
         return image
 
     monkeypatch.setattr(scoring, "decode", decode_and_count)
-    pictures = [image_row(str(number), picture("normal", number)) for number in range(20)]
-    score_pictures(pa.Table.from_pylist(pictures, schema=IMAGES).to_batches(), trained[0], 0.5)
+    images = [image_row(str(number), image("normal", number)) for number in range(20)]
+    score_images(pa.Table.from_pylist(images, schema=IMAGES).to_batches(), trained[0], 0.5)
     assert len(alive) == 20
     assert most <= 2, "the last one and the next"
 
@@ -406,8 +406,8 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def write_inputs() -> None:
     """What the stage zoom reads, beside its model."""
     with ShardWriter(Path("data/images/shards"), IMAGES, rows_per_shard=3) as writer:
-        for picture_row in PICTURES:
-            writer.append(picture_row)
+        for row in IMAGE_ROWS:
+            writer.append(row)
     urls = {"a": next(iter(zoom_stage.zoomed_urls())), "c": "http://shop-a.demo.test/media/1.jpg"}
     refs = [
         {"product_id": "p", "image_url": url, "position": 0, "image_id": image_id, "status": "ok"}
@@ -437,7 +437,7 @@ def test_the_two_stages(params: Any) -> None:
     write_inputs()
     zoom_stage.run(params)
     found = read_metrics("zoom")
-    assert found["pictures"] == {"normal": 1, "zoomed": 2, "unreadable": 1, "not_filtered": 0}
+    assert found["images_per_reason"] == {"normal": 1, "zoomed": 2, "unreadable": 1, "not_filtered": 0}
     assert found["discarded_share"] == round(2 / 3, 4)
     headline = json.loads(Path("metrics/zoom.json").read_text())
     assert headline == {"images": 1, "dropped": 3, "f1_zoomed": float(f"{found['shop']['f1_zoomed']:.4g}")}
@@ -448,7 +448,7 @@ def test_the_two_stages(params: Any) -> None:
     params.zoom.threshold = 0.0
     zoom_stage.run(params)
     found = read_metrics("zoom")
-    assert found["shop"] is None and found["threshold"] == 0.0 and found["pictures"]["zoomed"] == 3
+    assert found["shop"] is None and found["threshold"] == 0.0 and found["images_per_reason"]["zoomed"] == 3
     assert set(json.loads(Path("metrics/zoom.json").read_text())) == {"images", "dropped"}, "nobody knows the truth"
 
 
@@ -490,7 +490,7 @@ def test_a_filter_that_is_off_trains_nothing_and_keeps_everything(params: Any) -
     assert Path("plots/zoom_train/history.csv").is_file()
     write_inputs()
     zoom_stage.run(params)
-    assert read_metrics("zoom")["pictures"] == {"normal": 0, "zoomed": 0, "unreadable": 1, "not_filtered": 3}
+    assert read_metrics("zoom")["images_per_reason"] == {"normal": 0, "zoomed": 0, "unreadable": 1, "not_filtered": 3}
     assert written_scores()["keep"].to_pylist() == [True, False, True, True]
 
 
@@ -554,7 +554,7 @@ def test_the_demos_filter_is_refused_for_another_catalogue(
         zoom_stage.run(params)
 
 
-def test_the_fingerprint_goes_by_pictures_and_labels_not_by_their_order() -> None:
+def test_the_fingerprint_goes_by_images_and_labels_not_by_their_order() -> None:
     rows = [row("normal", 0), row("zoomed", 1)]
     assert fingerprint(table_of(rows)) == fingerprint(table_of(rows[::-1]))
     assert fingerprint(table_of(rows)) != fingerprint(table_of([{**rows[0], "label": "zoomed"}, rows[1]]))
@@ -585,7 +585,7 @@ def test_the_bundled_filter_needs_no_training(params: Any, monkeypatch: pytest.M
     write_inputs()
     zoom_stage.run(params)
     found = read_metrics("zoom")
-    assert found["filter"] == "photographs" and found["pictures"]["not_filtered"] == 0
+    assert found["filter"] == "photographs" and found["images_per_reason"]["not_filtered"] == 0
 
 
 def test_the_bundled_filter_tells_fabric_from_products() -> None:
@@ -612,7 +612,7 @@ def test_the_bundled_filter_tells_fabric_from_products() -> None:
 
 @pytest.mark.slow
 def test_hardly_any_photograph_is_discarded() -> None:
-    path = ROOT / "../shared/pictures/myntra.parquet"
+    path = ROOT / "../shared/images/myntra.parquet"
     if not path.is_file():
         pytest.skip("the photographs are not there")
     model = bundled()

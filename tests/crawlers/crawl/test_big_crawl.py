@@ -1,4 +1,4 @@
-"""A shop of 20,000 products, crawled by processes that are killed: in the end exactly its products and pictures."""
+"""A shop of 20,000 products, crawled by processes that are killed: in the end exactly its products and images."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.crawlers.crawl.test_recrawl import is_free, wait_until
-from tests.support.big_shop import CATEGORIES, PAGES, PRODUCTS, picture, picture_urls_of
+from tests.support.big_shop import CATEGORIES, PAGES, PRODUCTS, image, image_urls_of
 from tests.support.paths import ROOT
 from tests.support.servers import HOST
 
@@ -96,7 +96,7 @@ def test_20000_products_survive_five_kills(tmp_path: Path, port: int) -> None:
         f"{HOST}:A{number}": {
             "title": f"Product {number}",
             "taxonomy": ["Things", f"C{number // per_category}"],
-            "image_urls": picture_urls_of(number),
+            "image_urls": image_urls_of(number),
         }
         for number in range(PRODUCTS)
     }
@@ -107,10 +107,10 @@ def test_20000_products_survive_five_kills(tmp_path: Path, port: int) -> None:
     assert len(asked) == PRODUCTS + CATEGORIES * PAGES
     assert asked.total() - len(asked) <= KILLS * AT_WORK, "pages that were asked for twice"
 
-    pictures = ask(port, "total") + 5000
-    run_and_kill("fetch", tmp_path, port, lambda: ask(port, "total") > pictures)
-    names = {Path(url).name for number in range(PRODUCTS) for url in picture_urls_of(number)}
-    assert run_to_its_end("fetch", tmp_path, port) == {"pictures": len(names), "statuses": {"ok": len(names)}}
+    images = ask(port, "total") + 5000
+    run_and_kill("fetch", tmp_path, port, lambda: ask(port, "total") > images)
+    names = {Path(url).name for number in range(PRODUCTS) for url in image_urls_of(number)}
+    assert run_to_its_end("fetch", tmp_path, port) == {"images": len(names), "statuses": {"ok": len(names)}}
     with closing(sqlite3.connect(tmp_path / "fetch/index.sqlite")) as connection:
-        kept = {image_id for (image_id,) in connection.execute("SELECT image_id FROM pictures")}
-    assert kept == {hashlib.sha256(picture(name)).hexdigest() for name in names}
+        kept = {image_id for (image_id,) in connection.execute("SELECT image_id FROM images")}
+    assert kept == {hashlib.sha256(image(name)).hexdigest() for name in names}

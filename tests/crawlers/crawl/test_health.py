@@ -23,7 +23,7 @@ def test_shares_are_of_the_pages_that_could_be_read() -> None:
     shirt = row(title="Shirt", price=0, image_urls=["u"], field_sources=[("title", "json-ld"), ("price", "css")])
     tally.add_page(shirt, None)
     tally.add_product(shirt)
-    tally.add_page(row(title="No picture", availability="InStock"), "no_image", unreadable=3)
+    tally.add_page(row(title="No image", availability="InStock"), "no_image", unreadable=3)
     tally.add_page(None, "http_404")
     tally.add_page(None, "robots")
     assert tally.to_json() == {

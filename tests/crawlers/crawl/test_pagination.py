@@ -174,7 +174,7 @@ def test_a_link_to_a_port_that_cannot_be_harms_nobody(tmp_path: Path, port: str)
         assert run(shop, [source("/c")], tmp_path).products == 1
 
 
-def test_pages_that_differ_in_their_pictures_are_all_read_whatever_their_canonical_url(tmp_path: Path) -> None:
+def test_pages_that_differ_in_their_images_are_all_read_whatever_their_canonical_url(tmp_path: Path) -> None:
     items = [f"/v?colour={n}" for n in range(200, 0, -1)]  # more than are asked for at once, the first in order last
 
     def answer(path: str, query: dict[str, str]) -> Reply:

@@ -106,11 +106,11 @@ def test_only_what_may_pass_is_asked_for_again(tmp_path: Path) -> None:
     shop = Shop(
         {
             "/shirts": listing("/p/1", "/p/busy", "/p/gone", next_page="/shirts?2"),
-            "/shirts?2": listing("/p/2", "/p/no-picture"),
+            "/shirts?2": listing("/p/2", "/p/no-image"),
             "/p/1": product("One", "1"),
             "/p/2": product("Two", "2"),
             "/p/busy": Reply("", 503),
-            "/p/no-picture": product("No picture", image=None),
+            "/p/no-image": product("No image", image=None),
         }
     )
     with serving(shop):

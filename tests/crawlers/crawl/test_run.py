@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from atlas_model.core.errors import AtlasError, RetryError
-from crawlers.crawl.aggregate import Settlement, ranked
+from crawlers.crawl.aggregate import ProductAggregator, ranked
 from crawlers.crawl.job import CrawlJob, CrawlReport
 from crawlers.crawl.journal import PRODUCT, Journal, Page
 from crawlers.http.host_limits import HostProfile
@@ -205,10 +205,10 @@ def test_labels_of_one_product_under_several_urls_are_settled_together(tmp_path:
             journal.link([url], [source.taxonomy for source in sources].index(tuple(taxonomy)), "a")
         journal.link(["http://a/1"], 1, "a")
         journal.put(PRODUCT, "http://a/no-longer-linked", Page("{}", reader="r"))
-        settlement = Settlement(journal, sources)
-        found = list(settlement.rows())
+        aggregator = ProductAggregator(journal, sources)
+        found = list(aggregator.rows())
     assert [(row["product_id"], row["taxonomy"]) for row in found] == [("a:1", ["B", "C"]), ("a:2", ["A"])]
-    assert (settlement.dropped, settlement.two_categories) == ({"duplicate": 1}, 1)
+    assert (aggregator.dropped, aggregator.two_categories) == ({"duplicate": 1}, 1)
 
 
 @pytest.mark.parametrize("field", ["sku", "mpn"])
@@ -263,7 +263,7 @@ def test_the_demo_shop_is_read_as_it_is_written(tmp_path: Path) -> None:
         profiles = dict.fromkeys(connect_map, QUICK)
         result = run(Shop(), sources, tmp_path, connect_map=connect_map, profiles=profiles)
     expected = {
-        f"{item.shop.host}:{item.number}": (item.title, item.price, item.shop.currency, item.picture_urls)
+        f"{item.shop.host}:{item.number}": (item.title, item.price, item.shop.currency, item.image_urls)
         for item in load_catalogue().products()
         if item.kind.taxonomy[-1] == "Sandal"
     }

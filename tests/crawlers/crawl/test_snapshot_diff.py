@@ -55,7 +55,7 @@ def test_what_is_added_removed_and_changed() -> None:
         ("a.test", "a.test:10", "added", "title", None, "Shirt 10"),
         ("a.test", "a.test:2", "changed", "title", "Shirt 2", "Blouse 2"),
         ("a.test", "a.test:2", "changed", "price", "9.99 EUR", "9.99 CHF"),
-        ("a.test", "a.test:3", "changed", "pictures", "http://a/1.jpg", "http://a/2.jpg\nhttp://a/1.jpg"),
+        ("a.test", "a.test:3", "changed", "images", "http://a/1.jpg", "http://a/2.jpg\nhttp://a/1.jpg"),
         ("a.test", "a.test:4", "changed", "price", "9.99 EUR", None),
     ]
     assert list(changes(AFTER, AFTER)) == []
@@ -93,9 +93,9 @@ def test_both_files_say_the_same_and_a_table_counts(tmp_path: Path) -> None:
             {name: value or "" for name, value in change.items()} for change in stored.to_pylist()
         ]
     assert as_table(counts) == [
-        "site    added  removed  price  title  pictures  availability  brand  gtin  mpn",
-        "a.test  1      1        3      1      1         0             0      0     0",
-        "all     1      1        3      1      1         0             0      0     0",
+        "site    added  removed  price  title  images  availability  brand  gtin  mpn",
+        "a.test  1      1        3      1      1       0             0      0     0",
+        "all     1      1        3      1      1       0             0      0     0",
     ]
 
 
@@ -129,7 +129,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_command_writes_a_file_and_prints_a_table(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["crawl", "changes", OLD, NEW]) == 0
     said = capsys.readouterr()
-    assert said.out.splitlines()[-1] == "all     1      1        3      1      1         0             0      0     0"
+    assert said.out.splitlines()[-1] == "all     1      1        3      1      1       0             0      0     0"
     assert said.err == f"written: reports/changes/{OLD}..{NEW}.csv\n"
     assert (kept / f"reports/changes/{OLD}..{NEW}.csv").is_file()
     assert main(["crawl", "changes", OLD, NEW, "--output", "c.parquet"]) == 0

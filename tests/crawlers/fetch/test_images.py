@@ -102,7 +102,7 @@ ODD: dict[str, tuple[Answer, str]] = {
     "/to-nonsense": (moved("http://[half"), "bad_redirect"),
     "/to-this-machine": (moved("http://127.0.0.1:1/x"), "blocked"),
     "/to-metadata": (moved("http://169.254.169.254/latest"), "blocked"),
-    "/elsewhere": (moved("//other.test/pictures/moved"), "ok"),
+    "/elsewhere": (moved("//other.test/images/moved"), "ok"),
     "/recovers": (fails_first(1), "ok"),
     "/html-but-named-so": (with_body(jpeg("mislabelled"), "text/html"), "ok"),
     "/gzip": (compressed("gzip", gzip.compress(jpeg("gzip"))), "ok"),
@@ -124,24 +124,24 @@ def test_every_url_has_a_status_and_is_asked_for_no_more_than_needed(server: Ser
     server.odd = {path: answer for path, (answer, _) in ODD.items()}
     expected = {url(path): status for path, (_, status) in ODD.items()} | dict.fromkeys(BAD_URLS, "bad_url")
     expected |= {
-        url("/pictures/1"): "ok",
+        url("/images/1"): "ok",
         "http://localhost:1/x": "blocked",
         f"http://127.0.0.1:{server.port}/x": "blocked",
     }
     expected[url("/x", "closed.test")] = "unreachable"
-    everybody = list(expected) * 2  # products share pictures
+    everybody = list(expected) * 2  # products share images
     open_map = server.connect_map | {"closed.test": ("127.0.0.1", 1)}
-    pictures = get(server, everybody, tmp_path, connect_map=open_map, timeout_s=1.0, concurrency_per_host=60)
+    images = get(server, everybody, tmp_path, connect_map=open_map, timeout_s=1.0, concurrency_per_host=60)
 
-    assert pictures.statuses == dict(sorted(expected.items()))
-    assert pictures.report.seconds < 5  # the deadline is one for the whole attempt
-    assert Counter(pictures.report.statuses) == Counter(expected.values())
-    assert pictures.report.urls == len(expected)
+    assert images.statuses == dict(sorted(expected.items()))
+    assert images.report.seconds < 5  # the deadline is one for the whole attempt
+    assert Counter(images.report.statuses) == Counter(expected.values())
+    assert images.report.urls == len(expected)
     tried_again = {"/broken-server", "/breaks-off", "/sleeps", "/drips", "/recovers"}
     odd = {path: count for path, count in server.asked.items() if path in ODD}
     assert odd == {path: 2 if path in tried_again else 11 if path == "/to-itself" else 1 for path in ODD}
-    assert pictures.report.retries == len(tried_again) + 1  # and the closed port
-    assert server.asked["/pictures/1"] == server.asked["/pictures/moved"] == 1
+    assert images.report.retries == len(tried_again) + 1  # and the closed port
+    assert server.asked["/images/1"] == server.asked["/images/moved"] == 1
 
 
 def test_requests_say_who_asks_and_carry_no_cookies(server: Server, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_requests_say_who_asks_and_carry_no_cookies(server: Server, tmp_path: Pa
         return web.Response(body=jpeg(1), headers={"Set-Cookie": "id=1; Path=/"})
 
     server.odd = {"/cookie": sets_cookie}
-    urls = [url("/cookie"), *(url(f"/pictures/{number}") for number in range(3))]
+    urls = [url("/cookie"), *(url(f"/images/{number}") for number in range(3))]
     get(server, urls, tmp_path, concurrency=1, user_agent=user_agent("https://example.org/who"))
     assert len(server.headers) == 4
     for headers in server.headers:
@@ -168,7 +168,7 @@ def test_concurrency_is_bounded_in_all_and_per_host_and_used(server: Server, tmp
         return web.Response(body=jpeg(request.raw_path), content_type="image/jpeg")
 
     server.delay_s = 0.02  # for one too many to be seen
-    server.odd = {f"/pictures/{number}": held for number in range(20)}
+    server.odd = {f"/images/{number}": held for number in range(20)}
     urls = [url(path, host) for path in server.odd for host in (HOST, "other.test")]
     get(server, urls, tmp_path, concurrency=5, concurrency_per_host=3)
     assert server.most_in_flight == {HOST: 3, "other.test": 3, "all": 5}
@@ -176,9 +176,9 @@ def test_concurrency_is_bounded_in_all_and_per_host_and_used(server: Server, tmp
 
 def test_retry_after_is_waited_for_by_the_whole_host(server: Server, tmp_path: Path) -> None:
     server.odd = {"/busy": fails_first(1, 429, **{"Retry-After": "1"})}
-    urls = [url("/busy"), *(url(f"/pictures/{number}") for number in range(5))]
-    pictures = get(server, urls, tmp_path, concurrency_per_host=1)
-    assert set(pictures.statuses.values()) == {"ok"}
+    urls = [url("/busy"), *(url(f"/images/{number}") for number in range(5))]
+    images = get(server, urls, tmp_path, concurrency_per_host=1)
+    assert set(images.statuses.values()) == {"ok"}
     times = sorted(at for times in server.times.values() for at in times)
     refused = server.times["/busy"][0]
     later = [at for at in times if at > refused]
@@ -192,7 +192,7 @@ def test_a_host_that_always_fails_is_given_up_and_asked_again_next_time(
     monkeypatch.setattr(hosts, "GIVE_UP_AFTER", 3)
     down = {f"/down/{number}": with_status(503) for number in range(20)}
     server.odd = dict(down)
-    urls = [*map(url, down), url("/pictures/1", "other.test")]
+    urls = [*map(url, down), url("/images/1", "other.test")]
     first = get(server, urls, tmp_path, concurrency_per_host=1)
     assert first.report.statuses == {"given_up": 17, "http_503": 3, "ok": 1}
     assert server.asked.total() == 3 * 2 + 1
@@ -206,8 +206,8 @@ def test_too_many_passing_failures_are_an_error_and_a_rerun_asks_for_those_alone
     server: Server, tmp_path: Path
 ) -> None:
     server.odd = {f"/busy-{number}": fails_first(2, 503) for number in range(2)}
-    urls = [url(f"/pictures/{number}") for number in range(8)] + [url(path) for path in server.odd]
-    with pytest.raises(RetryError, match=r"2 of 10 picture URLs failed .*raise fetch\.max_failed_share"):
+    urls = [url(f"/images/{number}") for number in range(8)] + [url(path) for path in server.odd]
+    with pytest.raises(RetryError, match=r"2 of 10 image URLs failed .*raise fetch\.max_failed_share"):
         get(server, urls, tmp_path, max_failed_share=0.1)
     server.asked.clear()
     server.odd = {}
@@ -216,40 +216,40 @@ def test_too_many_passing_failures_are_an_error_and_a_rerun_asks_for_those_alone
 
 
 def test_a_blocked_host_is_asked_once_it_is_allowed(server: Server, tmp_path: Path) -> None:
-    private = f"http://127.0.0.1:{server.port}/pictures/1"
+    private = f"http://127.0.0.1:{server.port}/images/1"
     with pytest.raises(RetryError, match=r"blocked 1\. A host in a network of your own has to be named in crawl\.con"):
         get(server, [private], tmp_path, connect_map={})
     allowed = get(server, [private], tmp_path, connect_map={"127.0.0.1": ("127.0.0.1", server.port)})
     assert allowed.statuses == {private: "ok"}
 
 
-def test_no_picture_at_all_is_an_error_with_counts(server: Server, tmp_path: Path) -> None:
+def test_no_image_at_all_is_an_error_with_counts(server: Server, tmp_path: Path) -> None:
     server.odd = {"/gone": with_status(404), "/html": with_body(b"<html>")}
-    with pytest.raises(RetryError, match="none of 2 picture URLs gave a picture: http_404 1, not_an_image 1"):
+    with pytest.raises(RetryError, match="none of 2 image URLs gave an image: http_404 1, not_an_image 1"):
         get(server, [url("/gone"), url("/html")], tmp_path)
 
 
 def test_redirects_are_recorded(server: Server, tmp_path: Path) -> None:
-    server.odd = {"/old": moved("/older"), "/older": moved("//other.test/pictures/1#part")}
-    found = get(server, [url("/old"), url("/pictures/2")], tmp_path).fetched
-    assert found[url("/old")].final_url == "http://other.test/pictures/1"
-    assert found[url("/pictures/2")].final_url is None
+    server.odd = {"/old": moved("/older"), "/older": moved("//other.test/images/1#part")}
+    found = get(server, [url("/old"), url("/images/2")], tmp_path).fetched
+    assert found[url("/old")].final_url == "http://other.test/images/1"
+    assert found[url("/images/2")].final_url is None
 
 
 def test_nothing_that_a_url_knows_of_a_user_goes_anywhere(server: Server, tmp_path: Path) -> None:
-    server.odd = {"/moved": moved("//me:secret@other.test/pictures/1")}
+    server.odd = {"/moved": moved("//me:secret@other.test/images/1")}
     secret = f"http://me:secret@{HOST}/moved"
-    assert get(server, [secret], tmp_path).fetched[secret].final_url == "http://other.test/pictures/1"
+    assert get(server, [secret], tmp_path).fetched[secret].final_url == "http://other.test/images/1"
     assert len(server.headers) == 2
     assert not any("Authorization" in headers or "Referer" in headers for headers in server.headers)
 
 
 def test_a_long_retry_after_ends_the_run_for_that_host_alone(server: Server, tmp_path: Path) -> None:
     server.odd = {"/busy": with_status(429, **{"Retry-After": "3600"})}
-    urls = [url("/busy"), url("/pictures/1", "other.test")]
-    pictures = get(server, urls, tmp_path)
-    assert pictures.statuses == {url("/busy"): "http_429", url("/pictures/1", "other.test"): "ok"}
-    assert pictures.report.seconds < 5
+    urls = [url("/busy"), url("/images/1", "other.test")]
+    images = get(server, urls, tmp_path)
+    assert images.statuses == {url("/busy"): "http_429", url("/images/1", "other.test"): "ok"}
+    assert images.report.seconds < 5
     assert server.asked["/busy"] == 1
 
 
@@ -257,10 +257,10 @@ def test_more_hosts_than_are_asked_at_once(server: Server, tmp_path: Path, monke
     monkeypatch.setattr(download, "MAX_HOSTS", 3)
     server.delay_s = 0.01
     names = [f"{number}.test" for number in range(20)]
-    urls = [url(f"/pictures/{number}", host) for host in names for number in range(2)]
+    urls = [url(f"/images/{number}", host) for host in names for number in range(2)]
     everywhere = dict.fromkeys(names, ("127.0.0.1", server.port))
-    pictures = get(server, urls, tmp_path, connect_map=everywhere)
-    assert pictures.report.statuses == {"ok": 40}
+    images = get(server, urls, tmp_path, connect_map=everywhere)
+    assert images.report.statuses == {"ok": 40}
     assert server.most_in_flight["all"] <= 6
 
 
@@ -273,9 +273,9 @@ def test_robots_txt_is_asked_for_once_and_obeyed_on_every_hop(server: Server, tm
         "/robots.txt": with_body(rules, "text/plain"),
         "/out": moved("http://other.test/private/2"),
     }
-    urls = [url("/private/1"), url("/out"), *(url(f"/pictures/{number}") for number in range(10))]
-    pictures = get(server, urls, tmp_path, obey_robots=True)
-    assert pictures.report.statuses == {"ok": 10, "robots": 2}
+    urls = [url("/private/1"), url("/out"), *(url(f"/images/{number}") for number in range(10))]
+    images = get(server, urls, tmp_path, obey_robots=True)
+    assert images.report.statuses == {"ok": 10, "robots": 2}
     assert server.asked["/robots.txt"] == 2  # one per host
     assert server.asked["/private/1"] == server.asked["/private/2"] == 0
     server.odd = {}
@@ -287,12 +287,12 @@ def test_robots_txt_is_asked_for_once_and_obeyed_on_every_hop(server: Server, tm
 @pytest.mark.parametrize("answer", [with_status(404), with_status(403), moved("ftp://x/"), moved("/robots.txt")])
 def test_where_there_is_no_robots_txt_all_is_allowed(server: Server, tmp_path: Path, answer: Answer) -> None:
     server.odd = {"/robots.txt": answer}
-    assert get(server, [url("/pictures/1")], tmp_path, obey_robots=True).report.statuses == {"ok": 1}
+    assert get(server, [url("/images/1")], tmp_path, obey_robots=True).report.statuses == {"ok": 1}
 
 
 def test_where_robots_txt_cannot_be_had_nothing_is_asked_for_now(server: Server, tmp_path: Path) -> None:
     server.odd = {"/robots.txt": with_status(503)}
-    urls = [url("/pictures/1"), "http://closed.test/x", url("/pictures/2", "other.test")]
+    urls = [url("/images/1"), "http://closed.test/x", url("/images/2", "other.test")]
     hosts = {HOST: ("127.0.0.1", server.port), "closed.test": ("127.0.0.1", 1), "other.test": ("127.0.0.1", 1)}
     with pytest.raises(RetryError, match=r"none of 3 .*: robots_unreachable 3"):
         get(server, urls, tmp_path, connect_map=hosts, obey_robots=True)
@@ -307,14 +307,14 @@ def test_where_robots_txt_cannot_be_had_nothing_is_asked_for_now(server: Server,
 def test_a_robots_txt_that_cannot_be_read_is_no_free_pass(server: Server, tmp_path: Path, answer: Answer) -> None:
     server.odd = {"/robots.txt": answer}
     with pytest.raises(RetryError, match="robots_unreachable 1"):
-        get(server, [url("/pictures/1")], tmp_path, obey_robots=True)
+        get(server, [url("/images/1")], tmp_path, obey_robots=True)
     assert server.asked == {"/robots.txt": 2}
 
 
 def test_crawl_delay_is_kept(server: Server, tmp_path: Path) -> None:
     server.odd = {"/robots.txt": with_body(b"User-agent: *\nCrawl-delay: 0.2", "text/plain")}
-    pictures = get(server, [url(f"/pictures/{number}") for number in range(4)], tmp_path, obey_robots=True)
-    assert pictures.report.seconds >= 3 * 0.2
+    images = get(server, [url(f"/images/{number}") for number in range(4)], tmp_path, obey_robots=True)
+    assert images.report.seconds >= 3 * 0.2
 
 
 def test_a_full_disk_is_said_and_is_no_fault_of_the_server(
@@ -325,4 +325,4 @@ def test_a_full_disk_is_said_and_is_no_fault_of_the_server(
 
     monkeypatch.setattr("crawlers.fetch.blobs.os.write", full)
     with pytest.raises(AtlasError, match=r"cannot be written: .*No space left on device. What has come is kept"):
-        get(server, [url("/pictures/1")], tmp_path)
+        get(server, [url("/images/1")], tmp_path)

@@ -1,4 +1,4 @@
-"""Several processes that ask for pictures: the same outputs, and no host is asked by two of them."""
+"""Several processes that ask for images: the same outputs, and no host is asked by two of them."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -10,14 +10,14 @@ from aiohttp import web
 
 from crawlers.fetch.asking import Counts
 from crawlers.fetch.collect import write_images, write_refs
-from crawlers.fetch.images import Report, fetch_pictures
+from crawlers.fetch.images import Report, fetch_images
 from crawlers.fetch.parts import MOST_PARTS, _shared_out
 from crawlers.fetch.spool import Spool
 from tests.support.fetching import Server, jpeg, options, serving, url, with_body, with_status, write_products
 
 HOSTS = [f"host-{number}.test" for number in range(5)]
 URLS = [
-    *(url(f"/pictures/{number}", host) for number in range(6) for host in HOSTS),
+    *(url(f"/images/{number}", host) for number in range(6) for host in HOSTS),
     *(url(path, host) for path in ("/gone", "/busy") for host in HOSTS[:3]),
     "x:/",
 ]
@@ -34,7 +34,7 @@ class ManyHosts(Server):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with serving(ManyHosts()) as running:
-        running.odd = {"/gone": with_status(404), "/busy": with_status(503), "/pictures/5": with_body(jpeg("same"))}
+        running.odd = {"/gone": with_status(404), "/busy": with_status(503), "/images/5": with_body(jpeg("same"))}
         yield running
 
 
@@ -47,7 +47,7 @@ def fetch(server: Server, folder: Path, **changes: object) -> tuple[Report, dict
     """What is reported, and what is written."""
     products = write_products(folder / "products.parquet", {"p": URLS})
     with Spool(folder / "spool") as spool:
-        report = fetch_pictures(URLS, spool, **options(server, **changes))
+        report = fetch_images(URLS, spool, **options(server, **changes))
         write_images(folder / "shards", spool, shard_rows=4)
         write_refs(folder / "refs.parquet", products, spool)
         spool.drop_unwanted()
@@ -61,14 +61,14 @@ def test_the_same_outputs_and_reports(server: Server, tmp_path: Path) -> None:
     together, also_written = fetch(server, tmp_path / "together", spread=in_threads)
     assert also_written == written
     assert server.asked == requests + requests
-    same = {name: value for name, value in together.to_json().items() if name not in ("seconds", "pictures_per_s")}
+    same = {name: value for name, value in together.to_json().items() if name not in ("seconds", "images_per_s")}
     assert same.items() <= alone.to_json().items()
     assert together.statuses == {"bad_url": 1, "http_404": 3, "http_503": 3, "ok": 30}
     assert not list((tmp_path / "together/spool/parts").iterdir())
 
 
 def test_either_goes_on_with_what_the_other_has(server: Server, tmp_path: Path) -> None:
-    tagged = {f"/pictures/{number}": with_status(200, jpeg(number), ETag=f'"{number}"') for number in range(6)}
+    tagged = {f"/images/{number}": with_status(200, jpeg(number), ETag=f'"{number}"') for number in range(6)}
     server.odd |= tagged
     _, written = fetch(server, tmp_path)
     server.asked.clear()
@@ -77,7 +77,7 @@ def test_either_goes_on_with_what_the_other_has(server: Server, tmp_path: Path) 
     assert set(server.asked) == {"/busy"}
     server.odd |= dict.fromkeys(tagged, with_status(304))
     report, again = fetch(server, tmp_path, spread=in_threads, snapshot="two")
-    assert (report.unchanged, again) == (30, written), "the parts know which picture there was"
+    assert (report.unchanged, again) == (30, written), "the parts know which image there was"
     server.asked.clear()
     report, again = fetch(server, tmp_path, snapshot="two")
     assert (report.spooled, again) == (34, written)
@@ -93,7 +93,7 @@ def test_a_host_is_asked_by_one_alone(server: Server, tmp_path: Path) -> None:
         return web.Response(body=jpeg(request.raw_path), content_type="image/jpeg")
 
     server.delay_s = 0.05  # for one too many to be seen
-    server.odd |= {f"/pictures/{number}": held for number in range(5)}
+    server.odd |= {f"/images/{number}": held for number in range(5)}
     fetch(server, tmp_path, spread=in_threads, concurrency_per_host=2)
     most = {host: server.most_in_flight[host] for host in HOSTS}
     assert set(most.values()) == {2}

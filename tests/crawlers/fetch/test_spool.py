@@ -18,8 +18,8 @@ from aiohttp import web
 from atlas_model.core.errors import AtlasError, RetryError
 from atlas_model.data.schemas import IMAGES, read_table
 from crawlers.fetch import blobs
-from crawlers.fetch.collect import picture_urls, write_images, write_refs
-from crawlers.fetch.images import fetch_pictures
+from crawlers.fetch.collect import image_urls, write_images, write_refs
+from crawlers.fetch.images import fetch_images
 from crawlers.fetch.spool import INDEX, Spool
 from tests.support.fetching import (
     HOST,
@@ -48,7 +48,7 @@ def outputs(server: Server, folder: Path, catalogue: dict[str, list[str]], **cha
     """What a whole run writes, by file name."""
     products = write_products(folder / "products.parquet", catalogue)
     with Spool(folder / "spool") as spool:
-        fetch_pictures(picture_urls(products), spool, **options(server, **changes))
+        fetch_images(image_urls(products), spool, **options(server, **changes))
         write_images(folder / "shards", spool, shard_rows=150)
         write_refs(folder / "refs.parquet", products, spool)
         spool.drop_unwanted()
@@ -62,12 +62,12 @@ def size_of(folder: Path) -> int:
 
 def test_a_rerun_asks_only_for_what_did_not_last(server: Server, tmp_path: Path) -> None:
     server.odd = {"/gone": with_status(404), "/down": with_status(500), "/html": with_body(b"<html>")}
-    urls = [url("/pictures/1"), *map(url, server.odd)]
+    urls = [url("/images/1"), *map(url, server.odd)]
     first = get(server, urls, tmp_path, max_attempts=1)
     second = get(server, urls, tmp_path, max_attempts=1)
     assert first.statuses == second.statuses
-    assert server.asked == {"/pictures/1": 1, "/gone": 1, "/html": 1, "/down": 2}
-    assert (second.report.spooled, second.report.pictures) == (3, 1)
+    assert server.asked == {"/images/1": 1, "/gone": 1, "/html": 1, "/down": 2}
+    assert (second.report.spooled, second.report.images) == (3, 1)
 
 
 def test_other_limits_ask_again_only_where_they_matter(server: Server, tmp_path: Path) -> None:
@@ -95,10 +95,10 @@ def damage(spool: Path) -> None:
 
 
 def test_bytes_that_changed_on_disk_never_get_into_the_outputs(server: Server, tmp_path: Path) -> None:
-    catalogue = {"p": [url(f"/pictures/{number}") for number in range(3)]}
+    catalogue = {"p": [url(f"/images/{number}") for number in range(3)]}
     whole = outputs(server, tmp_path, catalogue)
     damage(tmp_path / "spool")
-    with pytest.raises(RetryError, match="1 pictures are damaged on disk"):
+    with pytest.raises(RetryError, match="1 images are damaged on disk"):
         outputs(server, tmp_path, catalogue)
     assert (tmp_path / "shards/part-00000.parquet").read_bytes() == whole["part-00000.parquet"]
     server.asked.clear()
@@ -108,7 +108,7 @@ def test_bytes_that_changed_on_disk_never_get_into_the_outputs(server: Server, t
 
 @pytest.mark.parametrize("left", [0, 50, None])
 def test_bytes_that_are_gone_are_fetched_again(server: Server, tmp_path: Path, left: int | None) -> None:
-    urls = [url(f"/pictures/{number}") for number in range(3)]
+    urls = [url(f"/images/{number}") for number in range(3)]
     get(server, urls, tmp_path)
     (blob,) = (tmp_path / "spool").glob("*.blob")
     if left is None:
@@ -120,7 +120,7 @@ def test_bytes_that_are_gone_are_fetched_again(server: Server, tmp_path: Path, l
 
 
 def test_what_a_kill_tore_is_cut_off(server: Server, tmp_path: Path) -> None:
-    urls = [url(f"/pictures/{number}") for number in range(3)]
+    urls = [url(f"/images/{number}") for number in range(3)]
     get(server, urls, tmp_path)
     (blob,) = (tmp_path / "spool").glob("*.blob")
     whole = blob.read_bytes()
@@ -133,7 +133,7 @@ def test_what_a_kill_tore_is_cut_off(server: Server, tmp_path: Path) -> None:
 
 
 def test_an_index_that_is_none_is_replaced(server: Server, tmp_path: Path) -> None:
-    urls = [url("/pictures/1")]
+    urls = [url("/images/1")]
     for content in (b"no database" * 1000, b""):
         get(server, urls, tmp_path)
         (tmp_path / "spool" / INDEX).write_bytes(content)
@@ -144,8 +144,20 @@ def test_an_index_that_is_none_is_replaced(server: Server, tmp_path: Path) -> No
     assert get(server, urls, tmp_path).report.spooled == 0
 
 
+def test_an_index_of_version_1_is_upgraded(server: Server, tmp_path: Path) -> None:
+    urls = [url(f"/images/{number}") for number in range(3)]
+    get(server, urls, tmp_path)
+    with closing(sqlite3.connect(tmp_path / "spool" / INDEX)) as database:
+        database.executescript(
+            "ALTER TABLE images RENAME TO pictures; ALTER TABLE urls RENAME COLUMN limit_value TO than;"
+            "PRAGMA user_version = 1;"
+        )
+    assert get(server, urls, tmp_path).report.spooled == 3, "nothing is fetched again"
+    assert server.asked.total() == 3
+
+
 def test_an_index_that_is_damaged_in_the_middle_is_replaced(server: Server, tmp_path: Path) -> None:
-    urls = [url(f"/pictures/{number}") for number in range(300)]
+    urls = [url(f"/images/{number}") for number in range(300)]
     get(server, urls, tmp_path)
     path = tmp_path / "spool" / INDEX
     whole = path.read_bytes()
@@ -167,7 +179,7 @@ def test_a_spool_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
 
 def test_one_process_at_a_time(server: Server, tmp_path: Path) -> None:
     with Spool(tmp_path / "spool"), pytest.raises(RetryError, match="another process is fetching into it"):
-        get(server, [url("/pictures/1")], tmp_path)
+        get(server, [url("/images/1")], tmp_path)
 
 
 def test_each_file_of_bytes_has_its_counts_beside_it(
@@ -176,7 +188,7 @@ def test_each_file_of_bytes_has_its_counts_beside_it(
     monkeypatch.setattr(blobs, "FILE_BYTES", 5_000)
     monkeypatch.setattr("crawlers.fetch.spool.FLUSH_ROWS", 4)
     server.odd = {"/gone": with_status(404)}
-    urls = [url("/gone"), *(url(f"/pictures/{number}") for number in range(40))]
+    urls = [url("/gone"), *(url(f"/images/{number}") for number in range(40))]
     get(server, urls, tmp_path)
     counts = [json.loads(path.read_text()) for path in sorted((tmp_path / "spool").glob("*.json"))]
     assert len(counts) == len(list((tmp_path / "spool").glob("*.blob"))) > 3
@@ -188,7 +200,7 @@ def test_each_file_of_bytes_has_its_counts_beside_it(
 
 
 def tagged(body: bytes) -> Answer:
-    """A picture with an ETag, which is not sent again to those who have it."""
+    """An image with an ETag, which is not sent again to those who have it."""
 
     async def answer(server: Server, request: web.Request) -> web.StreamResponse:
         tag = f'"{hash(body)}"'
@@ -230,7 +242,7 @@ def test_the_next_snapshot_asks_what_changed(
     assert kept["refs.parquet"] != before["refs.parquet"]
 
 
-def test_a_redirect_that_leads_elsewhere_is_not_asked_about_the_old_picture(server: Server, tmp_path: Path) -> None:
+def test_a_redirect_that_leads_elsewhere_is_not_asked_about_the_old_image(server: Server, tmp_path: Path) -> None:
     async def easily_satisfied(server: Server, request: web.Request) -> web.StreamResponse:
         return web.Response(status=304) if "If-None-Match" in request.headers else web.Response(body=jpeg("new"))
 
@@ -242,9 +254,9 @@ def test_a_redirect_that_leads_elsewhere_is_not_asked_about_the_old_picture(serv
     assert new.fetched[url("/moved")].image_id != old.fetched[url("/moved")].image_id
 
 
-def test_a_picture_that_could_not_be_asked_for_is_validated_later(server: Server, tmp_path: Path) -> None:
+def test_an_image_that_could_not_be_asked_for_is_validated_later(server: Server, tmp_path: Path) -> None:
     server.odd = {"/same": tagged(jpeg("same"))}
-    urls = [url("/same"), url("/pictures/1")]
+    urls = [url("/same"), url("/images/1")]
     get(server, urls, tmp_path, snapshot="one")
     server.odd["/same"] = with_status(503)
     assert get(server, urls, tmp_path, snapshot="two").fetched[url("/same")] == ("http_503", None, None)
@@ -254,11 +266,11 @@ def test_a_picture_that_could_not_be_asked_for_is_validated_later(server: Server
     assert third.report.unchanged == 1
 
 
-def test_the_same_picture_is_stored_once_whatever_its_url(server: Server, tmp_path: Path) -> None:
+def test_the_same_image_is_stored_once_whatever_its_url(server: Server, tmp_path: Path) -> None:
     server.odd = {f"/copy-{number}": with_body(jpeg("one")) for number in range(20)}
-    pictures = get(server, [*map(url, server.odd)], tmp_path)
-    assert pictures.report.pictures == 1
-    assert pictures.report.bytes == 20 * len(jpeg("one"))
+    images = get(server, [*map(url, server.odd)], tmp_path)
+    assert images.report.images == 1
+    assert images.report.bytes == 20 * len(jpeg("one"))
     assert size_of(tmp_path / "spool") == len(jpeg("one"))
 
 
@@ -268,7 +280,7 @@ def test_what_no_snapshot_wants_any_more_is_dropped(
     monkeypatch.setattr(blobs, "FILE_BYTES", 3_000)
     survivors: list[str] = []
     for snapshot in range(6):  # a fifth of each snapshot stays
-        names = [*survivors, *(f"/pictures/{snapshot * 20 + number}" for number in range(20))]
+        names = [*survivors, *(f"/images/{snapshot * 20 + number}" for number in range(20))]
         whole = outputs(server, tmp_path, {"p": [*map(url, names)]}, snapshot=str(snapshot), reuse="always")
         needed = sum(len(jpeg(name)) for name in names)
         assert size_of(tmp_path / "spool") <= 2 * needed + 2 * 3_000
@@ -284,11 +296,11 @@ CHILD = """
 import json, sys
 from pathlib import Path
 from crawlers.fetch import spool
-from crawlers.fetch.images import fetch_pictures
+from crawlers.fetch.images import fetch_images
 spool.FLUSH_ROWS = 40
 options = json.load(sys.stdin)
 with spool.Spool(Path(options.pop("folder"))) as opened:
-    fetch_pictures(options.pop("urls"), opened, **options)
+    fetch_images(options.pop("urls"), opened, **options)
 """
 
 
@@ -310,7 +322,7 @@ def known_to(spool: Path) -> set[str]:
 
 def test_a_run_killed_in_the_middle_continues_and_ends_with_the_same_bytes(server: Server, tmp_path: Path) -> None:
     server.odd = {"/gone": with_status(404)}
-    urls = [*(url(f"/pictures/{number}") for number in range(400)), url("/gone")]
+    urls = [*(url(f"/images/{number}") for number in range(400)), url("/gone")]
     catalogue = {f"p{number:03d}": urls[number:][:2] for number in range(len(urls))}
     whole = outputs(server, tmp_path / "whole", catalogue)
     server.asked.clear()

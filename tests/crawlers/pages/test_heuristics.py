@@ -106,7 +106,7 @@ def test_breadcrumb_of_a_title_that_ends_like_a_separator() -> None:
         ('<img src="http://[broken" srcset=", ,  w"><img src="/a.jpg">', ["/a.jpg"]),
     ],
 )
-def test_pictures_are_the_largest_of_the_gallery(html: str, images: list[str]) -> None:
+def test_images_are_the_largest_of_the_gallery(html: str, images: list[str]) -> None:
     item = read(
         '<header><a href="/"><img src="/header.jpg"></a></header><main><h1>Shirt</h1>'
         f'<div class="product-gallery">{html}</div><p><img src="/in-the-text.jpg"></p></main>'
@@ -115,7 +115,7 @@ def test_pictures_are_the_largest_of_the_gallery(html: str, images: list[str]) -
     assert item["images"] == [f"https://shop.example{path}" for path in images]
 
 
-def test_without_a_gallery_the_pictures_beside_the_heading_count() -> None:
+def test_without_a_gallery_the_images_beside_the_heading_count() -> None:
     item = read('<img src="/top.jpg"><div><section><h1>Shirt</h1><img src="/a.jpg"></section><img src="/c.jpg"></div>')
     assert item["images"] == ["https://shop.example/a.jpg"]
 
@@ -178,7 +178,7 @@ def test_products_are_the_tiles_that_repeat() -> None:
     assert item["field_sources"]["items"] == "heuristic"
 
 
-def test_a_tile_shows_the_product_that_its_picture_links_to() -> None:
+def test_a_tile_shows_the_product_that_its_image_links_to() -> None:
     tile = '<li><a href="/b/acme">Acme</a><a href="/p/{0}"><img src="/{0}.jpg"></a><a href="/b/acme">more</a> 5 €</li>'
     item = listing(f"<ul>{tile.format(1)}{tile.format(2)}</ul>")
     assert item["items"] == ["https://shop.example/p/1", "https://shop.example/p/2"]

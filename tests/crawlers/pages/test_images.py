@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from web_poet import HttpResponse
 
-from crawlers.pages.fields.images import candidates, pixels_of, same_picture
+from crawlers.pages.fields.images import candidates, pixels_of, same_image
 from crawlers.pages.saved import read_page
 from crawlers.pages.shops import GENERIC
 
@@ -56,7 +56,7 @@ def test_every_legal_spelling_of_a_srcset_is_read(srcset: str, found: list[tuple
     ],
 )
 def test_versions_of_an_image_are_one_view_and_differ_in_size(small: str, large: str) -> None:
-    assert same_picture(small) == same_picture(large)
+    assert same_image(small) == same_image(large)
     assert pixels_of(small) < pixels_of(large)
 
 

@@ -24,8 +24,8 @@ def item(number: int, category: int = 1) -> str:
 
 def tile(number: int, category: int = 1, tag: str = "div", names: str = "cell") -> str:
     url = item(number, category)
-    picture = f'<a href="{url}"><img src="/img/{number}.jpg"></a>'
-    return f'<{tag} class="{names}">{picture}<h4><a href="{url}">Item {number}</a></h4><p>$ {number}.50</p></{tag}>'
+    image = f'<a href="{url}"><img src="/img/{number}.jpg"></a>'
+    return f'<{tag} class="{names}">{image}<h4><a href="{url}">Item {number}</a></h4><p>$ {number}.50</p></{tag}>'
 
 
 def tiles(numbers: Iterable[int], category: int = 1, **how: str) -> str:
@@ -191,8 +191,8 @@ def test_a_tile_may_link_to_its_colours_and_its_brand() -> None:
             f'<a href="/p/{number}?colour={colour}"><img src="/{colour}.png"></a>' for colour in ("red", "blue")
         )
         brand = '<a href="/brands/acme">Acme</a>'
-        picture = f'<a href="/p/{number}"><img src="/{number}.jpg"></a>'
-        return f'<li>{picture}{brand}<a href="/p/{number}">Item {number}</a> {number} € <div>{swatches}</div></li>'
+        image = f'<a href="/p/{number}"><img src="/{number}.jpg"></a>'
+        return f'<li>{image}{brand}<a href="/p/{number}">Item {number}</a> {number} € <div>{swatches}</div></li>'
 
     body = f"<h1>Mice</h1><ul>{''.join(map(coloured, (1, 2, 3)))}</ul>"
     assert listing(body)["items"] == [f"{SHOP}/p/{n}" for n in (1, 2, 3)]

@@ -38,7 +38,7 @@ def test_the_longest_trail_counts() -> None:
     assert read(trail("Sale"), trail("Men", "Shirts"), trail("New"))["breadcrumbs"] == ["Men", "Shirts"]
 
 
-def test_a_placeholder_is_no_picture_whoever_names_it() -> None:
+def test_a_placeholder_is_no_image_whoever_names_it() -> None:
     item = read(
         product(name="A", image="/media/no-image-2048.png"), body="<h1>A</h1><div class=gallery><img src=/1.jpg>"
     )

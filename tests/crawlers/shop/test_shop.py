@@ -1,4 +1,4 @@
-"""The demo shop over real HTTP: three kinds of mark-up, its pictures, its traps, and its life as a child process."""
+"""The demo shop over real HTTP: three kinds of mark-up, its images, its traps, and its life as a child process."""
 
 import io
 import json
@@ -32,7 +32,7 @@ from crawlers.shop.catalogue import (
     load_catalogue,
     zoomed_urls,
 )
-from crawlers.shop.images import CloseUp
+from crawlers.shop.drawing import CloseUp
 from crawlers.shop.process import running_shop
 
 HOSTS = [shop.host for shop in SHOPS]
@@ -79,9 +79,9 @@ def category_of(catalogue: Catalogue, host: str, slug: str = "shirts") -> Catego
 
 
 def awkward_product(catalogue: Catalogue, host: str) -> Product:
-    """One whose title has to be escaped, with several pictures."""
+    """One whose title has to be escaped, with several images."""
     wanted = (p for p in catalogue.products() if p.shop.host == host and "<" in p.title and '"' in p.title)
-    return next(product for product in wanted if len(product.pictures) > 1)
+    return next(product for product in wanted if len(product.images) > 1)
 
 
 LINKS = {
@@ -120,7 +120,7 @@ def test_robots_forbids_what_is_internal_and_nothing_else(web: Web, catalogue: C
         assert not robots.can_fetch("anybody", url_of(category.forbidden))
         assert not robots.can_fetch("anybody", f"http://{host}/cart")
         assert web.get(url_of(category.forbidden)).status_code == 200  # a crawler that ignores robots is caught
-        urls = [f"http://{host}{category.path(2)}", url_of(category.products[0]), *category.products[0].picture_urls]
+        urls = [f"http://{host}{category.path(2)}", url_of(category.products[0]), *category.products[0].image_urls]
         assert all(robots.can_fetch("anybody", url) for url in urls)
     assert not any("/internal/" in url_of(product) for product in catalogue.products())
 
@@ -131,7 +131,7 @@ def test_shop_a_describes_products_in_json_ld(web: Web, catalogue: Catalogue) ->
     graph = json.loads(page.css('script[type="application/ld+json"]::text').get())["@graph"]
     found = {item["@type"]: item for item in graph}
     assert found["Product"]["name"] == product.title
-    assert found["Product"]["image"] == product.picture_urls
+    assert found["Product"]["image"] == product.image_urls
     assert found["Product"]["offers"] == {
         "@type": "Offer",
         "price": str(product.price),
@@ -151,7 +151,7 @@ def test_shop_b_describes_products_in_microdata(web: Web, catalogue: Catalogue) 
     item = page.css('[itemtype="https://schema.org/Product"]')
     assert item.css('h1[itemprop="name"]::text').get() == product.title
     assert item.css('[itemprop="sku"]::text').get() == str(product.number)
-    assert item.css('img[itemprop="image"]::attr(src)').getall() == list(product.pictures)
+    assert item.css('img[itemprop="image"]::attr(src)').getall() == list(product.images)
     assert item.css('[itemprop="price"]::attr(content)').get() == str(product.price)
     crumbs = page.css('[itemtype="https://schema.org/BreadcrumbList"] [itemprop="name"]::text').getall()
     assert crumbs == list(product.kind.breadcrumb)
@@ -166,7 +166,7 @@ def test_shop_c_has_no_structured_data_and_cuts_titles_in_listings(web: Web, cat
     page = web.page(url_of(product))
     assert page.css("h1.product_title::text").get() == product.title
     assert page.css("span.price::text").get() == f"Rs.\u00a0{product.price:,}"
-    assert page.css("div.gallery a::attr(href)").getall() == list(product.pictures)
+    assert page.css("div.gallery a::attr(href)").getall() == list(product.images)
     assert page.css("div.crumbs a::text").getall() == ["Home", *product.kind.breadcrumb]
     lines = [f"{name}: {text}" for name, text in product.details.items()]
     assert page.css("ul.attributes li::text").getall() == [f"Brand: {product.brand}", *lines]
@@ -177,9 +177,9 @@ def test_shop_c_has_no_structured_data_and_cuts_titles_in_listings(web: Web, cat
         assert title == listed.title or (title.endswith("…") and listed.title.startswith(title[:-1]))
 
 
-def test_pictures_are_jpegs_with_an_etag(web: Web, catalogue: Catalogue) -> None:
-    product = next(p for p in catalogue.products() if f"http://{p.shop.host}{list(p.pictures)[-1]}" in zoomed_urls())
-    normal, *_, zoomed = product.picture_urls
+def test_images_are_jpegs_with_an_etag(web: Web, catalogue: Catalogue) -> None:
+    product = next(p for p in catalogue.products() if f"http://{p.shop.host}{list(p.images)[-1]}" in zoomed_urls())
+    normal, *_, zoomed = product.image_urls
     contents = []
     for url in (normal, zoomed):
         response = web.get(url)
@@ -193,12 +193,12 @@ def test_pictures_are_jpegs_with_an_etag(web: Web, catalogue: Catalogue) -> None
     assert Image.open(io.BytesIO(web.get(f"{normal}?w=56").content)).size == (56, 56)
 
 
-def test_some_pictures_are_gone(web: Web, catalogue: Catalogue) -> None:
+def test_some_images_are_gone(web: Web, catalogue: Catalogue) -> None:
     gone = [
         f"http://{product.shop.host}{path}"
         for product in catalogue.products()
-        for path, picture in product.pictures.items()
-        if picture is None
+        for path, image in product.images.items()
+        if image is None
     ]
     assert 10 <= len(gone) <= 100
     assert web.get(gone[0]).status_code == 404
@@ -207,12 +207,12 @@ def test_some_pictures_are_gone(web: Web, catalogue: Catalogue) -> None:
 def test_some_garments_are_offered_twice(web: Web, catalogue: Catalogue) -> None:
     offers: dict[int, list[Product]] = {}
     for product in catalogue.products():
-        offers.setdefault(next(iter(product.pictures.values())).source, []).append(product)
+        offers.setdefault(next(iter(product.images.values())).source, []).append(product)
     twice = [products for products in offers.values() if len(products) > 1]
     exact = near = 0
     for first, second in twice:
         assert first.kind == second.kind and first.shop != second.shop
-        a, b = (web.get(product.picture_urls[0]).content for product in (first, second))
+        a, b = (web.get(product.image_urls[0]).content for product in (first, second))
         exact += a == b
         distance = int(perceptual_hash(decode(a)) ^ perceptual_hash(decode(b))).bit_count()
         near += a != b and distance <= 2
@@ -227,13 +227,13 @@ def test_unknown_shops_and_pages_are_404(web: Web) -> None:
 
 def test_the_catalogue_is_large_enough_and_always_the_same(catalogue: Catalogue) -> None:
     products = list(catalogue.products())
-    urls = [url for product in products for url in product.picture_urls]
+    urls = [url for product in products for url in product.image_urls]
     assert len(products) >= 8000
     assert len(urls) == len(set(urls)) <= 20_000
     assert len({(product.shop.host, product.path) for product in products}) == len(products)
     assert len(zoomed_urls()) == pytest.approx(0.15 * len(products), rel=0.05)
     assert zoomed_urls() < set(urls)
-    assert not any(isinstance(next(iter(product.pictures.values())).view, CloseUp) for product in products)
+    assert not any(isinstance(next(iter(product.images.values())).view, CloseUp) for product in products)
     assert list(build_catalogue(SAMPLE).products()) == products
     assert [products[place].title for place in (0, 9000)] == ["Blåtind Classic Tee", "O'Hara 50/50 Trainers"]
 

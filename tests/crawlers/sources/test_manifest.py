@@ -93,15 +93,15 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_manifest_products(write(tmp_path, {"images": rows}))
     text = str(caught.value)
-    assert "7 of 8 pictures are faulty" in text
+    assert "7 of 8 images are faulty" in text
     for part in (
-        "picture 1: missing: title, image_url; sentences: expected",
-        "picture 2: sentences: expected",
-        "picture 3: sentences: expected",
-        "picture 4: image_url: expected text, got None",
-        "picture 5: split: expected text or null, got 3",
-        "picture 6: expected an object, got 'text'",
-        "picture 7: title: expected text, got '\\ud83d'",
+        "image 1: missing: title, image_url; sentences: expected",
+        "image 2: sentences: expected",
+        "image 3: sentences: expected",
+        "image 4: image_url: expected text, got None",
+        "image 5: split: expected text or null, got 3",
+        "image 6: expected an object, got 'text'",
+        "image 7: title: expected text, got '\\ud83d'",
     ):
         assert part in text
 
@@ -110,10 +110,10 @@ def test_many_faults_are_counted_and_the_first_shown(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_labelled_manifest(write(tmp_path, [labelled(label="blurred")] * 1000))
     text = str(caught.value)
-    assert "1000 of 1000 pictures are faulty" in text
-    assert f"picture {MAX_FAULTS_SHOWN - 1}: label: expected normal or zoomed, got 'blurred'" in text
+    assert "1000 of 1000 images are faulty" in text
+    assert f"image {MAX_FAULTS_SHOWN - 1}: label: expected normal or zoomed, got 'blurred'" in text
     assert f"and {1000 - MAX_FAULTS_SHOWN} more" in text
-    assert f"picture {MAX_FAULTS_SHOWN}:" not in text
+    assert f"image {MAX_FAULTS_SHOWN}:" not in text
 
 
 @pytest.mark.parametrize("content", ["", "<html>", "[" * 100_000, "3", '{"images": {}}', '{"images": []}', "{}"])
@@ -123,9 +123,9 @@ def test_other_content_is_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_bytes_that_are_no_text_and_missing_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "picture.json").write_bytes(b"\x89PNG\xff")
+    (tmp_path / "image.json").write_bytes(b"\x89PNG\xff")
     with pytest.raises(InputError, match="expected a manifest"):
-        read_labelled_manifest(tmp_path / "picture.json")
+        read_labelled_manifest(tmp_path / "image.json")
     with pytest.raises(MissingError, match="no such file"):
         read_labelled_manifest(tmp_path / "none.json")
 

@@ -77,7 +77,7 @@ def test_json_ld_that_cannot_be_read_is_said(shop: Shop, capsys: pytest.CaptureF
 
 
 def test_what_it_is_can_be_said(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    assert attempt("/c", "--as", "product") == 1  # no picture of its own
+    assert attempt("/c", "--as", "product") == 1  # no image of its own
     assert "missing: price, currency, availability, sku, breadcrumb, image_urls, details" in capsys.readouterr().out
 
 

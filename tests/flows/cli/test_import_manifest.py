@@ -1,4 +1,4 @@
-"""``atlas import-manifest``: labelled pictures from a manifest of their URLs."""
+"""``atlas import-manifest``: labelled images from a manifest of their URLs."""
 
 import json
 from collections.abc import Iterator
@@ -42,18 +42,18 @@ def manifest(folder: Path, rows: list[tuple[str, str]]) -> Path:
 def test_import_drops_conflicts_and_repeats_with_a_reason(server: Server, tmp_path: Path) -> None:
     server.odd = {
         "/gone": with_status(404),
-        "/same": with_body(jpeg("/pictures/1")),
-        "/twin": with_body(jpeg("/pictures/2")),
+        "/same": with_body(jpeg("/images/1")),
+        "/twin": with_body(jpeg("/images/2")),
     }
     rows = [
-        (url("/pictures/1"), "normal"),
-        (url("/pictures/2"), "zoomed"),
-        (url("/pictures/3"), "zoomed"),
+        (url("/images/1"), "normal"),
+        (url("/images/2"), "zoomed"),
+        (url("/images/3"), "zoomed"),
         (url("/both"), "zoomed"),
         (url("/both"), "normal"),
-        (url("/twin"), "normal"),  # the picture of row 1 with the other label
-        (url("/same"), "normal"),  # the picture of row 0 again
-        (url("/pictures/3"), "zoomed"),
+        (url("/twin"), "normal"),  # the image of row 1 with the other label
+        (url("/same"), "normal"),  # the image of row 0 again
+        (url("/images/3"), "zoomed"),
         (url("/gone"), "normal"),
         ("nonsense", "normal"),
     ]
@@ -69,7 +69,7 @@ def test_import_drops_conflicts_and_repeats_with_a_reason(server: Server, tmp_pa
     assert [path.name for path in output.iterdir()] == ["part-00000.parquet"]
     found = {row["title"]: row for row in read_table(output, LABELLED, "import").to_pylist()}
     assert {title: row["label"] for title, row in found.items()} == {"Title 0": "normal", "Title 2": "zoomed"}
-    assert found["Title 0"]["bytes"] == jpeg("/pictures/1")
+    assert found["Title 0"]["bytes"] == jpeg("/images/1")
     assert found["Title 0"]["source_id"] == found["Title 0"]["image_id"]
 
 
@@ -84,13 +84,13 @@ def test_an_import_that_gives_nothing_leaves_what_was_there(server: Server, tmp_
 
 
 def test_a_changed_manifest_asks_only_for_what_is_new(server: Server, tmp_path: Path) -> None:
-    rows = [(url("/pictures/1"), "normal"), (url("/pictures/2"), "zoomed")]
+    rows = [(url("/images/1"), "normal"), (url("/images/2"), "zoomed")]
     given = import_options(server, reuse="always")
     import_manifest(manifest(tmp_path, rows), tmp_path / "labelled", tmp_path / "work", **given)
-    rows.append((url("/pictures/3"), "normal"))
+    rows.append((url("/images/3"), "normal"))
     report = import_manifest(manifest(tmp_path, rows), tmp_path / "labelled", tmp_path / "work", **given)
     assert report.kept == {"normal": 2, "zoomed": 1}
-    assert server.asked == {"/pictures/1": 1, "/pictures/2": 1, "/pictures/3": 1}
+    assert server.asked == {"/images/1": 1, "/images/2": 1, "/images/3": 1}
 
 
 @pytest.mark.slow

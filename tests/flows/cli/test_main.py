@@ -53,7 +53,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def picture(path: Path, seed: int = 1) -> Path:
+def image(path: Path, seed: int = 1) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (30, 20), dtype=np.uint8)).save(path)
     return path
@@ -67,9 +67,9 @@ def run(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProce
 
 
 def test_files_and_folders(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    single = picture(here / "b.png")
-    inside = [picture(here / "folder" / name, seed) for seed, name in enumerate(["z.JPG", "deep/a.png"])]
-    (here / "folder/notes.txt").write_text("no picture, and not called one")
+    single = image(here / "b.png")
+    inside = [image(here / "folder" / name, seed) for seed, name in enumerate(["z.JPG", "deep/a.png"])]
+    (here / "folder/notes.txt").write_text("no image, and not called one")
     assert main(["predict", str(single), str(here / "folder"), "--model", str(model), "--top", "2"]) == 0
     out, err = capsys.readouterr()
     rows = [line.split("\t") for line in out.splitlines()]
@@ -80,22 +80,22 @@ def test_files_and_folders(here: Path, model: Path, capsys: pytest.CaptureFixtur
     assert err == f"model: {model}\n1 file left out, not named as images that can be read are: .txt 1\n"
 
 
-def test_json_is_one_object_per_picture(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    paths = [picture(here / f"{name}.png", seed) for seed, name in enumerate("ab")]
+def test_json_is_one_object_per_image(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [image(here / f"{name}.png", seed) for seed, name in enumerate("ab")]
     assert main(["predict", *map(str, paths), "--model", str(model), "--top", "9", "--beam", "1", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["picture"] for row in rows] == [str(path) for path in paths]
+    assert [row["image"] for row in rows] == [str(path) for path in paths]
     for row in rows:
         assert sorted(tuple(found["path"]) for found in row["predictions"]) == [("A", "B"), ("A", "C"), ("D",)]
         assert 0 < sum(found["probability"] for found in row["predictions"]) <= 1
 
 
-def test_what_is_no_picture_gets_a_line_and_the_others_go_on(
+def test_what_is_no_image_gets_a_line_and_the_others_go_on(
     here: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "page.jpg").write_text("<html>")
     (here / "empty.png").touch()
-    good = picture(here / "good.png")
+    good = image(here / "good.png")
     names = ["page.jpg", "missing.png", "good.png", "good.png", "empty.png", "nul\0.png"]
     assert main(["predict", *names, "--model", str(model)]) == 2
     out, err = capsys.readouterr()
@@ -107,13 +107,13 @@ def test_what_is_no_picture_gets_a_line_and_the_others_go_on(
         "empty.png",
         "nul\N{REPLACEMENT CHARACTER}.png",
     ]
-    assert "expected a picture" in errors[0]
+    assert "expected an image" in errors[0]
     assert "No such file" in errors[1]
     assert "0 bytes" in errors[2]
 
 
-def test_attention_is_drawn_for_one_picture(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = picture(here / "a.png"), picture(here / "b.png")
+def test_attention_is_drawn_for_one_image(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = image(here / "a.png"), image(here / "b.png")
     out = here / "seen.png"
     assert main(["predict", str(first), "--model", str(model), "--attention", str(out)]) == 0
     with Image.open(out) as drawn:
@@ -125,7 +125,7 @@ def test_attention_is_drawn_for_one_picture(here: Path, model: Path, capsys: pyt
         assert drawn.width < whole, "not sure of any level: none is drawn"
     capsys.readouterr()
     assert main(["predict", str(first), str(second), "--model", str(model), "--attention", str(out)]) == 2
-    assert "one picture" in capsys.readouterr().err
+    assert "one image" in capsys.readouterr().err
     assert main(["predict", str(first), "--model", str(model), "--attention", str(here / "no/where.png")]) == 2
     assert "cannot be written" in capsys.readouterr().err
 
@@ -133,7 +133,7 @@ def test_attention_is_drawn_for_one_picture(here: Path, model: Path, capsys: pyt
 def test_the_default_model_is_the_champion_then_the_trained_then_the_shipped_one(
     here: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = str(picture(here / "a.png"))
+    path = str(image(here / "a.png"))
     assert main(["predict", path]) == 0
     assert capsys.readouterr().err == f"model: {shipped_model()}\n"
     for name in ("categorizer", "champion"):
@@ -148,13 +148,13 @@ def test_what_a_stranger_calls_things_does_not_steer_the_terminal(
     shutil.copytree(model, here / "strange")
     weights = load_file(model / "model.safetensors")
     save_file({**weights, "\x1b]0;owned\x07": torch.zeros(1)}, here / "strange/model.safetensors")
-    assert main(["predict", str(picture(here / "a.png")), "--model", "strange"]) == 2
+    assert main(["predict", str(image(here / "a.png")), "--model", "strange"]) == 2
     error = capsys.readouterr().err
     assert "owned" in error and "\x1b" not in error
 
 
 def test_a_folder_that_is_no_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["predict", str(picture(here / "a.png")), "--model", str(here)]) == 2
+    assert main(["predict", str(image(here / "a.png")), "--model", str(here)]) == 2
     assert capsys.readouterr().err.count("error: ") == 1
 
 
@@ -168,8 +168,8 @@ def test_arguments_are_checked(arguments: list[str], capsys: pytest.CaptureFixtu
 
 def test_paths_on_stdin_whatever_bytes_they_are(here: Path, model: Path) -> None:
     strange = os.fsencode(here) + b"/\xff \x1b[31m.png"
-    picture(here / "a.png").rename(os.fsdecode(strange))
-    picture(here / "b.png")
+    image(here / "a.png").rename(os.fsdecode(strange))
+    image(here / "b.png")
     done = run("predict", "--model", model, stdin=strange + b"\n\n" + os.fsencode(here / "b.png") + b"\r\n")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.decode().splitlines()
@@ -179,7 +179,7 @@ def test_paths_on_stdin_whatever_bytes_they_are(here: Path, model: Path) -> None
     closed = ["sh", "-c", 'exec "$0" "$@" <&-', ATLAS, "predict", "--model", model]
     for nothing in (run("predict", "--model", model), subprocess.run(closed, capture_output=True, check=False)):
         assert nothing.returncode == 2
-        assert b"error: expected pictures, got none" in nothing.stderr
+        assert b"error: expected images, got none" in nothing.stderr
 
 
 def test_printable() -> None:
@@ -258,7 +258,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
 
 
 def test_a_reader_who_goes_away_is_no_error(here: Path, model: Path) -> None:
-    names = "".join(f"{picture(here / f'{number}.png', number)}\n" for number in range(3)).encode()
+    names = "".join(f"{image(here / f'{number}.png', number)}\n" for number in range(3)).encode()
     command = f"'{ATLAS}' predict --model '{model}' --top 3; echo $? >&2"
     reader, writer = os.pipe()
     os.close(reader)

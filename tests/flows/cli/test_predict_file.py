@@ -1,4 +1,4 @@
-"""`atlas predict --input ... --output ...`, and what it has in common with single pictures."""
+"""`atlas predict --input ... --output ...`, and what it has in common with single images."""
 
 import itertools
 import json
@@ -78,17 +78,17 @@ def test_a_file_says_what_the_terminal_says(here: Path, model: Path, capsys: pyt
     assert capsys.readouterr().err.splitlines() == [
         f"model: {model}",
         "engine: torch",
-        "predict: 70/70 pictures, done",
+        "predict: 70/70 images, done",
         "out.parquet: 70 ok",
     ]
     assert main(["predict", "in", "--model", str(model), "--top", "3", "--json", "--engine", "torch"]) == 0
     lines = printed(capsys)
-    assert [line["picture"] for line in lines] == [f"in/{name}" for name in names]
+    assert [line["image"] for line in lines] == [f"in/{name}" for name in names]
     rows = written()
     assert len(rows) == 3 * 70
-    said = [(line["picture"], rank, answer) for line in lines for rank, answer in enumerate(line["predictions"], 1)]
-    for row, (picture, rank, answer) in zip(rows, said, strict=True):
-        assert (f"in/{row['picture']}", row["rank"], row["path"]) == (picture, rank, answer["path"])
+    said = [(line["image"], rank, answer) for line in lines for rank, answer in enumerate(line["predictions"], 1)]
+    for row, (image, rank, answer) in zip(rows, said, strict=True):
+        assert (f"in/{row['image']}", row["rank"], row["path"]) == (image, rank, answer["path"])
         assert row["label"] == " > ".join(answer["path"])
         assert row["probability"] == pytest.approx(answer["probability"], rel=1e-4)
         assert row["level_probabilities"] == pytest.approx(answer["levels"], rel=1e-4)
@@ -99,13 +99,13 @@ def test_a_file_says_what_the_terminal_says(here: Path, model: Path, capsys: pyt
 
 def test_shards_and_splits(here: Path, model: Path) -> None:
     names = save_many(here / "in", 5)
-    pictures = [(here / "in" / name).read_bytes() for name in names]
+    images = [(here / "in" / name).read_bytes() for name in names]
     common = {"width": 28, "height": 28, "format": "PNG", "mode": "L", "orientation": 1, "n_frames": 1}
-    shard = [{"image_id": name, "bytes": data, **common} for name, data in zip(names, pictures, strict=True)]
+    shard = [{"image_id": name, "bytes": data, **common} for name, data in zip(names, images, strict=True)]
     product = {"product_id": "", "title": "", "taxonomy": ["another"], "label": "another", "split": "test"}
     split = [
         {"image": {"bytes": data, "path": "x"}, "image_id": name, **product}
-        for name, data in zip(names, pictures, strict=True)
+        for name, data in zip(names, images, strict=True)
     ]
     (here / "shards").mkdir()
     pq.write_table(pa.Table.from_pylist(shard[:2], schema=IMAGES), "shards/part-00000.parquet")
@@ -118,7 +118,7 @@ def test_shards_and_splits(here: Path, model: Path) -> None:
         assert to_file("--input", given, "--model", model) == 0
         answers.append(written())
     assert answers[0] == answers[1] == answers[2]
-    assert [row["picture"] for row in answers[0]] == names
+    assert [row["image"] for row in answers[0]] == names
 
 
 def test_answers_of_one_engine_or_device_are_not_gone_on_from_with_another(
@@ -151,7 +151,7 @@ def test_what_cannot_be_read_has_a_row_and_an_exit_code(
     (here / "in/03.gif").symlink_to("03.gif")
     (here / "in/04.jpg").write_text("<html>")
     assert to_file("--input", "in", "--model", model) == 2
-    assert [(row["picture"], row["status"]) for row in written()] == [
+    assert [(row["image"], row["status"]) for row in written()] == [
         ("00.png", "ok"),
         ("01.png", "truncated"),
         ("02.png", "ok"),
@@ -247,7 +247,7 @@ KINDS: dict[str, Saver] = {
 }
 
 
-def test_one_picture_in_every_kind_of_file_has_one_answer(
+def test_one_image_in_every_kind_of_file_has_one_answer(
     here: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "in").mkdir()
@@ -256,9 +256,9 @@ def test_one_picture_in_every_kind_of_file_has_one_answer(
         save_as(shades(), here / "in" / name)
     shades(2).save(here / "in/zzz.png")
     assert main(["predict", "in", "--model", str(model), "--json"]) == 0
-    answers = {Path(line["picture"]).name: line["predictions"][0] for line in printed(capsys)}
+    answers = {Path(line["image"]).name: line["predictions"][0] for line in printed(capsys)}
     assert to_file("--input", "in", "--model", model) == 0
-    rows = {row["picture"]: row for row in written()}
+    rows = {row["image"]: row for row in written()}
     plain, other = answers.pop(".plain.png"), answers.pop("zzz.png")
     assert abs(plain["probability"] - other["probability"]) > 0.01, "it would be noticed"
     assert answers.keys() == KINDS.keys()
@@ -273,7 +273,7 @@ def test_one_picture_in_every_kind_of_file_has_one_answer(
     [
         (["--input", "in"], "expected both"),
         (["--output", "out.parquet"], "expected both"),
-        (["a.png", "--input", "in", "--output", "out.parquet"], "takes the place of named pictures"),
+        (["a.png", "--input", "in", "--output", "out.parquet"], "takes the place of named images"),
         (["--input", "in", "--output", "out.parquet", "--json"], "neither --attention nor --json"),
         (["--input", "in", "--output", "out.parquet", "--attention", "a.png"], "neither --attention nor --json"),
         (["--input", "in", "--output", "out.parquet", "--top", "2", "--min-confidence", "0.5"], "one answer"),

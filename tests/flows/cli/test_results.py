@@ -66,8 +66,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     paths.SPLITS.mkdir(parents=True)
     dropped = {"http_404": 3, "zoomed": 20, "near_duplicate_of_test": 5}
     sizes = {"train": 3000, "val": 400, "test": 400}
-    write_metrics("split", {"images": 3800, "dropped": 28}, {"pictures": sizes, "dropped": dropped})
-    write_metrics("zoom", {"images": 3980, "dropped": 20}, {"pictures": {"normal": 3980, "zoomed": 20}})
+    write_metrics("split", {"images": 3800, "dropped": 28}, {"images_per_split": sizes, "dropped": dropped})
+    write_metrics("zoom", {"images": 3980, "dropped": 20}, {"images_per_reason": {"normal": 3980, "zoomed": 20}})
     write_metrics("train", {"val_accuracy": 0.9}, {"categorizer": {"epochs": 12, "best_epoch": 11}})
     return tmp_path
 
@@ -139,7 +139,7 @@ def test_figures_that_mean_little_are_called_so(
 
 def test_most_images_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     evaluate()
-    write_metrics("split", {}, {"pictures": {"train": 9, "val": 2, "test": 1}, "dropped": {"zoomed": 288}})
+    write_metrics("split", {}, {"images_per_split": {"train": 9, "val": 2, "test": 1}, "dropped": {"zoomed": 288}})
     assert "warning: 288 of 300 images were left out, for the reasons below" in shown(capsys)
 
 

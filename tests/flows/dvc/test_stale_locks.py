@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.dvc.stale_locks import FOLDER, forget_the_dead
+from flows.dvc.stale_locks import FOLDER, remove_stale_locks
 
 NOTES = FOLDER / "rwlock"
 WE: dict[str, Any] = {"pid": os.getpid(), "cmd": "repro"}
@@ -22,7 +22,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def after(**noted: Any) -> Any:
     NOTES.write_text(json.dumps(noted))
-    forget_the_dead()
+    remove_stale_locks()
     return json.loads(NOTES.read_text())
 
 
@@ -39,14 +39,14 @@ def test_who_has_ended_and_was_not_fetched_is_forgotten() -> None:
 def test_a_later_process_of_the_number_is_somebody_else() -> None:
     NOTES.write_text(json.dumps({"write": {"/a": WE}}))
     os.utime(NOTES, (1, 1))
-    forget_the_dead()
+    remove_stale_locks()
     assert json.loads(NOTES.read_text()) == {"write": {}, "read": {}}
 
 
 def test_half_a_note_is_none() -> None:
     NOTES.write_text('{"wri')
-    forget_the_dead()
+    remove_stale_locks()
     assert json.loads(NOTES.read_text()) == {"write": {}, "read": {}}
     NOTES.unlink()
-    forget_the_dead()
+    remove_stale_locks()
     assert not NOTES.exists()

@@ -9,7 +9,7 @@ from PIL import Image
 from atlas_model.core.errors import InputError
 from atlas_model.core.params import Params, load_params
 from atlas_model.data.image_survey import ImageStatistics, survey
-from atlas_model.data.images import PictureInfo
+from atlas_model.data.images import ImageInfo
 from flows.init.choices import Choice, choose_min_products, choose_split, choose_title, choose_training
 from tests.support.paths import ROOT
 
@@ -30,14 +30,14 @@ def encoded(pixels: np.ndarray, kind: str = "JPEG") -> bytes:
 
 
 def test_sizes_and_shapes_are_those_that_people_see() -> None:
-    infos = [PictureInfo(40, 20, "JPEG", "RGB", 6, 1), PictureInfo(30, 60, "JPEG", "RGB", 1, 1)]
-    found = survey([*infos, PictureInfo(50, 100, "PNG", "L", 1, 1)], [])
+    infos = [ImageInfo(40, 20, "JPEG", "RGB", 6, 1), ImageInfo(30, 60, "JPEG", "RGB", 1, 1)]
+    found = survey([*infos, ImageInfo(50, 100, "PNG", "L", 1, 1)], [])
     assert (found.count, found.median_side, found.small) == (3, 60, 0)
     assert found.aspects == pytest.approx((0.5, 0.5, 0.5))
 
 
 def test_grey_images_are_seen_whatever_their_mode() -> None:
-    info = [PictureInfo(20, 20, "JPEG", "RGB", 1, 1)]
+    info = [ImageInfo(20, 20, "JPEG", "RGB", 1, 1)]
     grey = np.random.default_rng(1).integers(0, 256, (40, 40), dtype=np.uint8)
     as_rgb = encoded(np.stack([grey] * 3, axis=2))
     coloured = encoded(np.full((40, 40, 3), (200, 20, 20), np.uint8))

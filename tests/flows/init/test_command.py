@@ -241,7 +241,7 @@ def test_data_that_would_stop_the_next_command_are_told_first(here: Path, capsys
         (None, ["--table", "products.csv", "--column", "category=kind"], "the table has no such column; there are"),
         ({"image": "x"}, ["--table", "products.csv"], "products.csv: expected a column that names files in the folder"),
         ({"category": "Shirts"}, ["--table", "products.csv", "--column", "category=category"], "two categories with 3"),
-        (None, ["--params", "none.yaml"], "none.yaml: cannot be read"),
+        (None, ["--params", "none.yaml"], "none.yaml: No such file"),
     ],
 )
 def test_data_that_cannot_be_used_change_nothing(

@@ -31,15 +31,15 @@ from flows.text import in_markdown
 from tests.support.paths import ROOT
 
 HOSTILE = "<img src=x onerror=alert(1)> | [x](javascript:alert(1)) `y` *z* \\ &lt; \x1b[31m\n# End"
-PICTURES = 120
+N_IMAGES = 120
 NIGHT = datetime(2026, 11, 22, 3, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
 def garments() -> list[Image.Image]:
-    """Pictures of the sample, in an order without meaning."""
+    """Images of the sample, in an order without meaning."""
     pixels = pq.read_table(ROOT / "data/sample.parquet", columns=["pixels"])["pixels"]
-    chosen = np.random.default_rng(0).permutation(len(pixels))[: 2 * PICTURES]
+    chosen = np.random.default_rng(0).permutation(len(pixels))[: 2 * N_IMAGES]
     return [Image.frombytes("L", (28, 28), pixels[int(index)].as_py()) for index in chosen]
 
 
@@ -49,17 +49,17 @@ def crawled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", "params.yaml")
 
-    def crawl(snapshot: str, pictures: Sequence[Image.Image], products: int = 50, **values: Any) -> Params:
+    def crawl(snapshot: str, images: Sequence[Image.Image], products: int = 50, **values: Any) -> Params:
         set_snapshot(snapshot)
         row = {"site": "a.test", "title": "Shirt", "price": Decimal(10), "currency": "EUR", "taxonomy": ["A", "B"]}
         row |= {"breadcrumb": [], "details": [], "image_urls": [], **values}
         rows = [{**dict.fromkeys(PRODUCTS.names), **row, "product_id": f"a:{number:03}"} for number in range(products)]
         write_table(paths.PRODUCTS, pa.Table.from_pylist(rows, schema=PRODUCTS), PRODUCTS)
-        image = {"format": "PNG", "mode": "L", "orientation": 1, "n_frames": 1}
+        common = {"format": "PNG", "mode": "L", "orientation": 1, "n_frames": 1}
         with ShardWriter(paths.SHARDS, IMAGES, 100) as shards:
-            for number, picture in enumerate(pictures):
-                size = {"width": picture.width, "height": picture.height}
-                shards.append({"image_id": f"{number:064}", "bytes": encode_png(picture), **size, **image})
+            for number, image in enumerate(images):
+                size = {"width": image.width, "height": image.height}
+                shards.append({"image_id": f"{number:064}", "bytes": encode_png(image), **size, **common})
         stage = {"cmd": "true", "params": {"params.yaml": {"crawl": {"snapshot": snapshot}}}}
         Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"crawl": stage}}))
         return load_params()
@@ -76,35 +76,35 @@ def figures_in(report: drift.DriftReport) -> dict[str, dict[str, Any]]:
     return {figure["name"]: figure for figure in content["figures"]}
 
 
-def test_other_pictures_drift_and_the_other_half_of_the_same_does_not(
+def test_other_images_drift_and_the_other_half_of_the_same_does_not(
     crawled: Callable[..., Params], garments: list[Image.Image]
 ) -> None:
     shutil.copytree(ROOT / "models/fashion_mnist", CHAMPION)
-    drift.remember(crawled("one", garments[:PICTURES]))
-    report = drift.report_drift("one", "two", crawled("two", garments[PICTURES:]))
+    drift.remember(crawled("one", garments[:N_IMAGES]))
+    report = drift.report_drift("one", "two", crawled("two", garments[N_IMAGES:]))
     assert report is not None
     assert report.drifted == []
     assert 0 < figures_in(report)["embeddings"]["distance"] < 0.12
-    inverted = [ImageOps.invert(picture) for picture in garments[PICTURES:]]
+    inverted = [ImageOps.invert(image) for image in garments[N_IMAGES:]]
     report = drift.report_drift("one", "three", crawled("three", inverted))
     assert report is not None
     assert report.drifted == ["embeddings"]
     assert figures_in(report)["embeddings"]["distance"] > 0.35
-    assert figures_in(report)["embeddings"]["n"] == [PICTURES, PICTURES]
+    assert figures_in(report)["embeddings"]["n"] == [N_IMAGES, N_IMAGES]
 
 
 def test_the_report_says_what_changed(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
     few = garments[:4]
     drift.remember(crawled("one", few))
-    large = [picture.resize((56, 56)) for picture in few]
+    large = [image.resize((56, 56)) for image in few]
     report = drift.report_drift("one", "two", crawled("two", large, products=60, taxonomy=["A", "C"], title="x" * 40))
     assert report is not None
     assert report.path == Path("reports/drift/one..two.md")
     assert report.path.read_text() == report.markdown
-    assert report.drifted == ["categories", "title lengths"], "four pictures say nothing of their sizes"
+    assert report.drifted == ["categories", "title lengths"], "four images say nothing of their sizes"
     lines = report.markdown.splitlines()
     assert "**Beyond their thresholds: categories, title lengths.** 50 products then, 60 now." in lines
-    assert any(line.startswith("| picture sizes | 1.000 |") and "could be chance" in line for line in lines)
+    assert any(line.startswith("| image sizes | 1.000 |") and "could be chance" in line for line in lines)
     assert "| A > B | 50 | 0 | 100.00% | 0.00% | -100.00 points | went |" in lines
     assert "| A > C | 0 | 60 | 0.00% | 100.00% | +100.00 points | came |" in lines
     content = json.loads(report.path.with_suffix(".json").read_text())
@@ -135,7 +135,7 @@ def test_what_has_not_changed_is_not_looked_at_again(
     params = crawled("one", garments[:6])
     drift.remember(params)
     assert profile_of("one").stat().st_ino != kept
-    assert json.loads(profile_of("one").read_text())["profile"]["picture_sizes"]["n"] == 6
+    assert json.loads(profile_of("one").read_text())["profile"]["image_sizes"]["n"] == 6
 
 
 def test_the_last_remembered_is_that_of_the_last_run(
@@ -192,7 +192,7 @@ def test_a_crawl_is_remembered_before_another_takes_its_place(
     report = drift.report_drift("one", "two", crawled("two", garments[:20]))
     assert report is not None
     assert figures_in(report)["embeddings"]["distance"] == pytest.approx(0, abs=1e-6)
-    assert figures_in(report)["picture sizes"]["distance"] == 0
+    assert figures_in(report)["image sizes"]["distance"] == 0
 
     crawled("two", garments[:20])
     profile_of("two").unlink()
@@ -234,9 +234,9 @@ def test_a_damaged_champion_fails_no_report(
     (CHAMPION / "model.safetensors").unlink()
     report = drift.report_drift("one", "two", crawled("two", garments[:3]))
     assert report is not None
-    assert "no model has seen the pictures of one crawl" in report.markdown
-    assert figures_in(report)["picture sizes"]["distance"] == 0
-    assert "warning: drift: no model has seen the pictures: models/champion" in capsys.readouterr().err
+    assert "no model has seen the images of one crawl" in report.markdown
+    assert figures_in(report)["image sizes"]["distance"] == 0
+    assert "warning: drift: no model has seen the images: models/champion" in capsys.readouterr().err
 
 
 def test_of_a_crawl_that_was_not_remembered_the_products_are_compared(
@@ -251,7 +251,7 @@ def test_of_a_crawl_that_was_not_remembered_the_products_are_compared(
     report = drift.report_drift("one", "two", params)
     assert report is not None
     assert report.drifted == ["prices in EUR"]
-    assert report.markdown.count("the pictures of one crawl are not known any more") == 2
+    assert report.markdown.count("the images of one crawl are not known any more") == 2
     assert drift.report_drift("nought", "two", params) is None
     assert "drift: nothing to compare with: no crawl of the name 'nought' is known" in capsys.readouterr().err
     with pytest.raises(InputError, match="known are: one"):
@@ -272,17 +272,17 @@ def test_the_command_prints_the_report(
     assert "no crawl of the name '../one' is known" in capsys.readouterr().err
 
 
-def test_broken_pictures_are_left_out(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
+def test_broken_images_are_left_out(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
     params = crawled("one", garments[:4])
     rows = pq.read_table(paths.SHARDS / "part-00000.parquet").to_pylist()
     rows[1]["bytes"] = io.BytesIO(rows[1]["bytes"]).read(60)
     pq.write_table(pa.Table.from_pylist(rows, schema=IMAGES), paths.SHARDS / "part-00000.parquet")
     drift.remember(params)
     profile = json.loads(profile_of("one").read_text())["profile"]
-    assert (profile["picture_sizes"]["n"], profile["embeddings"]["shape"]) == (4, [3, 64])
+    assert (profile["image_sizes"]["n"], profile["embeddings"]["shape"]) == (4, [3, 64])
 
 
-def test_no_more_pictures_than_asked_for_are_seen(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
+def test_no_more_images_than_asked_for_are_seen(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
     text = (Path("params.yaml")).read_text()
     Path("params.yaml").write_text(text.replace("sample: 1000 ", "sample: 7 "))
     drift.remember(crawled("one", garments[:20]))

@@ -149,14 +149,12 @@ def test_curves_are_read_from_both_forms_and_drawn(params: Params) -> None:
     assert opened(by_key("zoom_train", params)["zoom-train-curves"]).width > 300
 
 
-def test_the_surest_of_the_dropped_pictures_are_shown(params: Params) -> None:
-    def picture(shade: int) -> bytes:
+def test_the_surest_of_the_dropped_images_are_shown(params: Params) -> None:
+    def image(shade: int) -> bytes:
         return encode_png(Image.new("L", (8, 8), shade))
 
     shades = {"a": 10, "b": 20, "c": 30}
-    images = [
-        dict.fromkeys(IMAGES.names) | {"image_id": name, "bytes": picture(shade)} for name, shade in shades.items()
-    ]
+    images = [dict.fromkeys(IMAGES.names) | {"image_id": name, "bytes": image(shade)} for name, shade in shades.items()]
     bare = pa.schema([field.with_nullable(True) for field in IMAGES])
     Path("data/images/shards").mkdir(parents=True)
     pa.parquet.write_table(pa.Table.from_pylist(images, bare), "data/images/shards/0.parquet")
@@ -188,7 +186,7 @@ def test_a_montage_keeps_proportions() -> None:
     assert [sheet[row, 60, 0] for row in (5, 20, 35)] == [255, 0, 255]
 
 
-def test_pictures_are_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (300, 3000, 3), dtype=np.uint8))
     url = data_url(noise)
     assert len(url) < artifacts.MOST_BYTES * 1.5
@@ -196,4 +194,4 @@ def test_pictures_are_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
         assert shown.width <= artifacts.LONGEST_SIDE
     monkeypatch.setattr(artifacts, "MOST_BYTES", 20_000)
     assert len(data_url(noise)) < 20_000 * 1.5
-    assert noise.size == (3000, 300), "the picture itself stays"
+    assert noise.size == (3000, 300), "the image itself stays"

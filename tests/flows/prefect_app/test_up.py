@@ -106,21 +106,20 @@ def forget(up: Up, old: str) -> SimpleNamespace:
     before = up.rows(old)
     up.age(old)
     wait_for("the oldest run to be forgotten", lambda: not up.rows(old))
-    pictures, sizes = 5, []
-    of_pictures = "FROM events WHERE event LIKE 'prefect.artifact-collection.%'"
+    images, sizes = 5, []
+    of_images = "FROM events WHERE event LIKE 'prefect.artifact-collection.%'"
     for _ in range(3):
         run = up.server.ask("/flow_runs/", {"flow_id": up.flow, "state": {"type": "COMPLETED"}})["id"]
-        for number in range(pictures):
+        for number in range(images):
             large = {"type": "markdown", "key": f"large-{number}", "data": "x" * 400_000, "flow_run_id": run}
             up.server.ask("/artifacts/", large)
         up.age(run)
         wait_for("a large run to be forgotten", lambda run=run: not up.rows(run))
-        wait_for("its events", lambda: up.count(f"{of_pictures} AND length(payload) > 400000") >= pictures)
+        wait_for("its events", lambda: up.count(f"{of_images} AND length(payload) > 400000") >= images)
         up.change(
-            f"UPDATE events SET occurred = datetime('now', '-2 hours') || '.000000' "
-            f"WHERE id IN (SELECT id {of_pictures})"
+            f"UPDATE events SET occurred = datetime('now', '-2 hours') || '.000000' WHERE id IN (SELECT id {of_images})"
         )
-        wait_for("its events to be forgotten", lambda: not up.count(of_pictures))
+        wait_for("its events to be forgotten", lambda: not up.count(of_images))
         sizes.append(up.pages())
     return SimpleNamespace(before=before, sizes=sizes)
 
@@ -211,15 +210,15 @@ def pages(story: SimpleNamespace) -> Iterator[SimpleNamespace]:
         page.goto(f"{story.up.url}/artifacts/artifact/{shown['table']}")
         page.get_by_text("accuracy").first.wait_for()
         page.goto(f"{story.up.url}/artifacts/artifact/{shown['image']}")
-        picture = page.locator("img[src^='data:image/png']").first
-        picture.wait_for()
-        width = picture.evaluate("picture => picture.decode().then(() => picture.naturalWidth)")
+        image = page.locator("img[src^='data:image/png']").first
+        image.wait_for()
+        width = image.evaluate("image => image.decode().then(() => image.naturalWidth)")
         yield SimpleNamespace(faults=faults, width=width)
         browser.close()
 
 
 @needs_chromium
-def test_the_pages_show_the_stages_a_table_and_a_picture(pages: SimpleNamespace) -> None:
+def test_the_pages_show_the_stages_a_table_and_an_image(pages: SimpleNamespace) -> None:
     assert pages.width > 100
     assert not pages.faults
 

@@ -66,7 +66,7 @@ def repro(wanted: str) -> None:
 
 
 def answer(capsys: pytest.CaptureFixture[str]) -> tuple[str, list[str]]:
-    """The category of the picture, which says who answered; and what stands on stderr."""
+    """The category of the image, which says who answered; and what stands on stderr."""
     assert main(["predict", "a.png"]) == 0
     out, err = capsys.readouterr()
     return out.split("\t")[-1].strip(), err.splitlines()

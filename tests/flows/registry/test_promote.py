@@ -35,7 +35,7 @@ from tests.support.promoting import SHARE, STORED, TAXONOMY, make_project, train
 
 @pytest.fixture
 def params(tmp_path: Path, git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Params:
-    """Of a project, now the current folder, in which a category of 20 pictures is large."""
+    """Of a project, now the current folder, in which a category of 20 images is large."""
     make_project(tmp_path / "project", git_env)
     monkeypatch.chdir(tmp_path / "project")
     text = Path("params.yaml").read_text().replace("large_category: 200", "large_category: 20")
@@ -79,11 +79,11 @@ def test_the_first_is_champion_a_worse_one_is_not_and_an_equal_one_is(params: Pa
     assert (decision.promoted, decision.changed, decision.accepted, decision.version) == (False, True, False, 1)
     assert decision.reason.startswith(
         "not promoted: version 1 stays: against version 1 may be worse by more than the margin on 70 validation "
-        "pictures: micro F 0.2857, -0.2857 (95 % interval "
+        "images: micro F 0.2857, -0.2857 (95 % interval "
     )
     assert "F of Shirts 0.0000" in decision.reason
     assert "| micro F | 70 | 0.5714 | 0.2857 | -0.2857 |" in decision.markdown
-    assert "F of Bags" not in decision.markdown, "10 pictures are no large category"
+    assert "F of Bags" not in decision.markdown, "10 images are no large category"
     first, report = sorted(REPORTS.glob("*..*.md"), key=lambda path: path.stat().st_mtime_ns)
     assert first.name.startswith("none..")
     assert report.read_text() == decision.markdown
@@ -114,7 +114,7 @@ def test_an_answer_is_not_worked_out_twice(params: Params, monkeypatch: pytest.M
 
 
 def test_products_are_compared_too(params: Params) -> None:
-    write_validation(Path(), TAXONOMY, pictures=5)
+    write_validation(Path(), TAXONOMY, images=5)
     train("Shirts")
     promote(params)
     train("Shirts", sure=6.0)
@@ -124,8 +124,8 @@ def test_products_are_compared_too(params: Params) -> None:
     assert "| micro F | 70 | 0.5714 | 0.5714 |" in decision.markdown
 
 
-def test_a_product_of_several_pictures_is_answered_from_all_of_them(params: Params) -> None:
-    write_validation(Path(), TAXONOMY, pictures=3)
+def test_a_product_of_several_images_is_answered_from_all_of_them(params: Params) -> None:
+    write_validation(Path(), TAXONOMY, images=3)
     torch.manual_seed(8)
     model = Categorizer(Architecture("small", 1, "native", 4, 4, 4, 0.0, "children"), TAXONOMY).eval()
     with torch.no_grad():
@@ -139,10 +139,10 @@ def test_a_product_of_several_pictures_is_answered_from_all_of_them(params: Para
         pool = predictor.pool()
         pool.add(predictor.distribution(np.array(split.pixels[rows])))
         assert answers.products[product] == TAXONOMY.labels[pool.path]
-    assert len(answers.products) == 24, "the last one has a single picture"
-    assert len(set(answers.pictures)) == len(set(answers.products.values())) == 2, "else this would prove little"
+    assert len(answers.products) == 24, "the last one has a single image"
+    assert len(set(answers.images)) == len(set(answers.products.values())) == 2, "else this would prove little"
     few = changed(params, evaluate={"exact_nodes": 6 * len(TAXONOMY.trie.path)})
-    assert len(_answers(paths.CATEGORIZER, split, TAXONOMY, few).products) == 3, "two of three pictures, and the last"
+    assert len(_answers(paths.CATEGORIZER, split, TAXONOMY, few).products) == 3, "two of three images, and the last"
 
 
 def test_the_margins_are_those_of_the_parameters(params: Params) -> None:
@@ -159,20 +159,18 @@ def test_models_of_different_categories_are_compared_on_what_both_know(params: P
     train("Jeans")
     decision = promote(params)
     assert not decision.promoted
-    assert "on 60 validation pictures" in decision.reason
-    assert "10 pictures left out" in decision.reason
+    assert "on 60 validation images" in decision.reason
+    assert "10 images left out" in decision.reason
     roll_forward = Taxonomy([("Hats",), ("Coats",)])
     train("Hats", taxonomy=roll_forward)
     decision = promote(params)
-    assert decision.reason.endswith(
-        "nothing to compare on: of 70 validation pictures none has a category that both know"
-    )
+    assert decision.reason.endswith("nothing to compare on: of 70 validation images none has a category that both know")
     assert not decision.promoted
     assert promote(params, force=True).promoted
 
 
-def test_a_champion_of_another_size_sees_the_pictures_as_it_knows_them(params: Params) -> None:
-    """Both sizes of the same pictures; those served are what the champion's are made of."""
+def test_a_champion_of_another_size_sees_the_images_as_it_knows_them(params: Params) -> None:
+    """Both sizes of the same images; those served are what the champion's are made of."""
     shards = [
         {"image_id": f"{n:03d}", "bytes": encode_png(Image.new("L", (50, 40), n)), "width": 50, "height": 40}
         | {"format": "PNG", "mode": "L", "orientation": 1, "n_frames": 1}
@@ -195,7 +193,7 @@ def test_a_split_by_other_rules_is_told(params: Params, rule: dict[str, int]) ->
     train("Shirts", sure=6.0)
     decision = promote(changed(params, split=rule))
     assert decision.promoted
-    assert "may have learnt from some of these pictures" in decision.reason
+    assert "may have learnt from some of these images" in decision.reason
 
 
 def test_back_to_the_one_before_and_no_further(params: Params) -> None:

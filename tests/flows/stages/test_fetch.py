@@ -13,8 +13,8 @@ import yaml
 from atlas_model.core.errors import InputError, MissingError
 from atlas_model.core.params import Params, load_params
 from atlas_model.data.schemas import IMAGES, PRODUCTS, REFS, read_table, write_table
-from crawlers.fetch.collect import picture_urls, write_images, write_refs
-from crawlers.fetch.images import fetch_pictures
+from crawlers.fetch.collect import image_urls, write_images, write_refs
+from crawlers.fetch.images import fetch_images
 from crawlers.fetch.restore import restore
 from crawlers.fetch.spool import Spool
 from crawlers.shop.catalogue import load_catalogue
@@ -35,16 +35,16 @@ def server() -> Iterator[Server]:
 
 
 def test_shards_and_refs(server: Server, tmp_path: Path) -> None:
-    server.odd = {"/gone": with_status(404), "/same": with_body(jpeg("/pictures/1"))}
-    server.odd["/moved"] = moved("/pictures/2")
+    server.odd = {"/gone": with_status(404), "/same": with_body(jpeg("/images/1"))}
+    server.odd["/moved"] = moved("/images/2")
     catalogue = {
-        "b": [url("/moved"), url("/pictures/1"), url("/gone")],
-        "a": [url("/pictures/2"), url("/pictures/1"), url("/same"), "x:/"],
+        "b": [url("/moved"), url("/images/1"), url("/gone")],
+        "a": [url("/images/2"), url("/images/1"), url("/same"), "x:/"],
         "c": [],
     }
     products = write_products(tmp_path / "products.parquet", catalogue)
     with Spool(tmp_path / "spool") as spool:
-        assert fetch_pictures(picture_urls(products), spool, **options(server)).pictures == 2
+        assert fetch_images(image_urls(products), spool, **options(server)).images == 2
         write_images(tmp_path / "shards", spool, shard_rows=1)
         write_refs(tmp_path / "refs.parquet", products, spool)
 
@@ -54,7 +54,7 @@ def test_shards_and_refs(server: Server, tmp_path: Path) -> None:
     ]
     images = {row["image_id"]: row for row in read_table(tmp_path / "shards", IMAGES, "fetch").to_pylist()}
     assert list(images) == sorted(images)
-    assert {row["bytes"] for row in images.values()} == {jpeg("/pictures/1"), jpeg("/pictures/2")}
+    assert {row["bytes"] for row in images.values()} == {jpeg("/images/1"), jpeg("/images/2")}
     refs = read_table(tmp_path / "refs.parquet", REFS, "fetch").to_pylist()
     assert [(ref["product_id"], ref["position"], ref["status"]) for ref in refs] == [
         ("a", 0, "ok"),
@@ -66,8 +66,8 @@ def test_shards_and_refs(server: Server, tmp_path: Path) -> None:
         ("b", 2, "http_404"),
     ]
     assert refs[1]["image_id"] == refs[2]["image_id"] == refs[5]["image_id"]
-    assert [ref["final_url"] for ref in refs] == [*[None] * 4, url("/pictures/2"), None, None]
-    assert images[refs[1]["image_id"]]["bytes"] == jpeg("/pictures/1")
+    assert [ref["final_url"] for ref in refs] == [*[None] * 4, url("/images/2"), None, None]
+    assert images[refs[1]["image_id"]]["bytes"] == jpeg("/images/1")
     assert refs[3]["image_id"] is None
 
 
@@ -75,7 +75,7 @@ def test_products_out_of_order_are_refused(server: Server, tmp_path: Path) -> No
     table = read_table(write_products(tmp_path / "sorted.parquet", {"a": [url("/1")], "b": []}), PRODUCTS, "crawl")
     write_table(tmp_path / "products.parquet", table.sort_by([("product_id", "descending")]), PRODUCTS)
     with Spool(tmp_path / "spool") as spool:
-        fetch_pictures([url("/1")], spool, **options(server))
+        fetch_images([url("/1")], spool, **options(server))
         with pytest.raises(InputError, match="sorted by product_id"):
             write_refs(tmp_path / "refs.parquet", tmp_path / "products.parquet", spool)
 
@@ -85,7 +85,7 @@ def test_shards_end_where_they_should_whatever_their_size(
 ) -> None:
     monkeypatch.setattr("atlas_model.data.schemas.ROW_GROUP_BYTES", 2_000)
     with Spool(tmp_path / "spool") as spool:
-        fetch_pictures([url(f"/pictures/{number}") for number in range(10)], spool, **options(server))
+        fetch_images([url(f"/images/{number}") for number in range(10)], spool, **options(server))
         write_images(tmp_path / "shards", spool, shard_rows=4)
     shards = [pq.ParquetFile(path) for path in sorted((tmp_path / "shards").iterdir())]
     assert [shard.metadata.num_rows for shard in shards] == [4, 4, 2]
@@ -112,7 +112,7 @@ def test_the_stage_keeps_its_spool_for_the_next_snapshot(
             "filename": name,
             "title": name,
             "sentences": [{"tokens": ["A"]}],
-            "image_url": url(f"/pictures/{number}"),
+            "image_url": url(f"/images/{number}"),
             "split": None,
         }
         for number, name in enumerate(names)
@@ -142,10 +142,10 @@ def test_the_stage_keeps_its_spool_for_the_next_snapshot(
     }
 
 
-def test_products_without_pictures_are_refused(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_without_images_are_refused(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_products(paths.PRODUCTS, {"a": []})
-    with pytest.raises(InputError, match="expected products with picture URLs, got none"):
+    with pytest.raises(InputError, match="expected products with image URLs, got none"):
         fetch.run(stage_params(server))
 
 
@@ -153,8 +153,8 @@ def test_products_without_pictures_are_refused(server: Server, tmp_path: Path, m
 
 
 def test_a_spool_comes_back_from_the_outputs(server: Server, tmp_path: Path) -> None:
-    server.odd = {"/gone": with_status(404), "/moved": moved("/pictures/0")}
-    urls = [url("/gone"), url("/moved"), *(url(f"/pictures/{number}") for number in range(5))]
+    server.odd = {"/gone": with_status(404), "/moved": moved("/images/0")}
+    urls = [url("/gone"), url("/moved"), *(url(f"/images/{number}") for number in range(5))]
     products = write_products(tmp_path / "products.parquet", {"p": urls})
 
     def outputs(folder: Path) -> dict[str, bytes]:
@@ -163,13 +163,13 @@ def test_a_spool_comes_back_from_the_outputs(server: Server, tmp_path: Path) -> 
         return {path.name: path.read_bytes() for path in folder.rglob("*.parquet")}
 
     with Spool(tmp_path / "first") as spool:
-        fetch_pictures(urls, spool, **options(server))
+        fetch_images(urls, spool, **options(server))
         whole = outputs(tmp_path / "data")
     server.asked.clear()
     for name in ("first", "gone"):
         with Spool(tmp_path / name) as spool:
             restore(spool, tmp_path / "data/shards", tmp_path / "data/refs.parquet", "one")
-            report = fetch_pictures(urls, spool, **options(server))
+            report = fetch_images(urls, spool, **options(server))
             assert report.spooled == 6
             assert outputs(tmp_path / name / "data") == whole
     assert server.asked == {"/gone": 2}
@@ -196,7 +196,7 @@ def test_what_failed_is_retried_through_dvc_in_a_clone_without_a_spool(
     Path("dvc.yaml").write_text(MINI)
     Path("params.yaml").write_text(yaml.safe_dump(stage_params(server).model_dump(mode="json")))
     server.odd = {"/gone": with_status(404), "/html": with_body(b"<html>"), "/never": with_status(410)}
-    urls = [*map(url, server.odd), *(url(f"/pictures/{number}") for number in range(5))]
+    urls = [*map(url, server.odd), *(url(f"/images/{number}") for number in range(5))]
     write_products(paths.PRODUCTS, {"p": urls})
     assert main(["fetch"]) == 0
     assert json.loads(capsys.readouterr().out)["statuses"] == {
@@ -222,28 +222,28 @@ def test_what_failed_is_retried_through_dvc_in_a_clone_without_a_spool(
 
     server.asked.clear()
     params = yaml.safe_load(Path("params.yaml").read_text())
-    params["crawl"]["snapshot"] = "later"  # crawled, not fetched yet: its pictures may be others
+    params["crawl"]["snapshot"] = "later"  # crawled, not fetched yet: its images may be others
     Path("params.yaml").write_text(yaml.safe_dump(params))
     assert main(["fetch", "--retry-failed"]) == 0
-    assert all(server.asked[f"/pictures/{number}"] == 1 for number in range(5))
+    assert all(server.asked[f"/images/{number}"] == 1 for number in range(5))
 
 
 @pytest.mark.slow
 def test_the_stage_fetches_from_the_demo_shop_and_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     catalogue = list(load_catalogue().products())[:40]
-    rows = {f"{product.shop.host}/{product.number}": product.picture_urls for product in catalogue}
+    rows = {f"{product.shop.host}/{product.number}": product.image_urls for product in catalogue}
     write_products(paths.PRODUCTS, {name: list(urls) for name, urls in rows.items()})
     fetch.run(load_params(ROOT / "params.yaml"))
 
     metrics = read_metrics("fetch")
     headline = json.loads((paths.METRICS / "fetch.json").read_text())
-    assert headline == {"images": metrics["pictures"], "dropped": metrics["urls"] - metrics["statuses"]["ok"]}
-    assert metrics.keys().isdisjoint({"seconds", "pictures_per_s"}), "timings would change a hash"
+    assert headline == {"images": metrics["images"], "dropped": metrics["urls"] - metrics["statuses"]["ok"]}
+    assert metrics.keys().isdisjoint({"seconds", "images_per_s"}), "timings would change a hash"
     assert metrics["urls"] == sum(map(len, rows.values()))
     assert metrics["statuses"]["ok"] >= 40
     assert set(metrics["statuses"]) <= {"ok", "http_404"}
     images = read_table(paths.SHARDS, IMAGES, "fetch")
-    assert images.num_rows == metrics["pictures"]
+    assert images.num_rows == metrics["images"]
     assert read_table(paths.REFS, REFS, "fetch").num_rows == metrics["urls"]
     assert list((paths.WORK / "fetch").iterdir()) == []

@@ -1,4 +1,4 @@
-"""The stage split on files: what it writes opens as pictures, what it reports is true, what it lacks it names."""
+"""The stage split on files: what it writes opens as images, what it reports is true, what it lacks it names."""
 
 import csv
 import io
@@ -28,14 +28,14 @@ from tests.support.paths import ROOT
 CATEGORIES = [["Clothing", "Shirt"], ["Footwear", "Shoe"]]
 
 
-def picture(seed: int) -> bytes:
+def image(seed: int) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 6, 3), dtype=np.uint8)
     return encode_png(Image.fromarray(pixels).resize((30, 40)))
 
 
 @pytest.fixture
 def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Files of 120 products with a picture each, the last without one; the number of products."""
+    """Files of 120 products with an image each, the last without one; the number of products."""
     monkeypatch.chdir(tmp_path)
     count = 120
     names = [f"p{number:03d}" for number in range(count)]
@@ -55,7 +55,7 @@ def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     info = {"width": 30, "height": 40, "format": "PNG", "mode": "RGB", "orientation": 1, "n_frames": 1}
     with ShardWriter(paths.SHARDS, IMAGES, 50) as writer:
         for number, name in enumerate(names[:-1]):
-            writer.append({"image_id": f"i{name}", "bytes": picture(number), **info})
+            writer.append({"image_id": f"i{name}", "bytes": image(number), **info})
     refs = [
         {
             "product_id": name,
@@ -100,7 +100,7 @@ def metrics() -> dict[str, Any]:
     return json.loads((paths.REPORTS / "split/metrics.json").read_text())
 
 
-def test_the_files_open_as_pictures_with_hugging_face(
+def test_the_files_open_as_images_with_hugging_face(
     run: Callable[..., None], catalogue: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()
@@ -110,24 +110,24 @@ def test_the_files_open_as_pictures_with_hugging_face(
 
     files = {name: str(paths.SPLITS / f"{name}-*.parquet") for name in SPLITS}
     data = load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"))
-    assert data.num_rows == metrics()["pictures"]
+    assert data.num_rows == metrics()["images_per_split"]
     assert isinstance(data["train"].features["image"], ImageFeature)
     assert data["train"].features["taxonomy"] == List(Value("string"))
     row = data["val"][0]
     assert (row["image"].size, row["image"].mode) == ((16, 16), "RGB")
     assert row["label"] == " > ".join(row["taxonomy"])
     assert row["split"] == "val"
-    stored = Image.open(io.BytesIO(picture(int(row["product_id"][1:]))))
+    stored = Image.open(io.BytesIO(image(int(row["product_id"][1:]))))
     expected = Preprocessing(16, "RGB", "squash").apply(stored)
     assert np.array_equal(np.asarray(row["image"]), np.asarray(expected))
 
 
-def test_metrics_count_every_ref_and_the_plot_every_picture(run: Callable[..., None], catalogue: int) -> None:
+def test_metrics_count_every_ref_and_the_plot_every_image(run: Callable[..., None], catalogue: int) -> None:
     run()
     found = metrics()
     assert found["refs"] == catalogue
     assert found["dropped"] == {"timeout": 1, "zoomed": 1}
-    assert sum(found["pictures"].values()) == catalogue - 2
+    assert sum(found["images_per_split"].values()) == catalogue - 2
     assert found["leaks"] == {"product": 0, "near_duplicate": 0}
     assert found["share_deviation"]["max"] == max(found["share_deviation"]["per_category"].values())
     with split.CATEGORIES.open() as handle:
@@ -136,7 +136,7 @@ def test_metrics_count_every_ref_and_the_plot_every_picture(run: Callable[..., N
     assert sum(int(row["n"]) for row in rows) == catalogue - 2
 
 
-def test_the_metadata_says_how_pictures_were_prepared(run: Callable[..., None]) -> None:
+def test_the_metadata_says_how_images_were_prepared(run: Callable[..., None]) -> None:
     run(resize="pad")
     metadata = pq.read_schema(next(paths.SPLITS.glob("train-*.parquet"))).metadata
     assert json.loads(metadata[b"atlas"])["preprocessing"] == {
@@ -226,11 +226,11 @@ def test_a_split_of_the_smaller_part_is_a_warning(
 
 def test_files_that_do_not_belong_together_are_named(run: Callable[..., None], catalogue: int) -> None:
     write_scores(["p000"])
-    with pytest.raises(InputError, match=r"118 pictures .* are missing. Run: dvc repro zoom"):
+    with pytest.raises(InputError, match=r"118 images .* are missing. Run: dvc repro zoom"):
         run()
     write_scores([f"p{number:03d}" for number in range(catalogue - 1)])
     (paths.SHARDS / "part-00001.parquet").unlink()
-    with pytest.raises(InputError, match="50 pictures are missing, ip050 first"):
+    with pytest.raises(InputError, match="50 images are missing, ip050 first"):
         run()
 
 

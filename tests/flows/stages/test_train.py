@@ -48,8 +48,8 @@ def write_split(name: str, count: int) -> None:
         path = TAXONOMY.paths[number % 3]
         pixels = generator.integers(0, 40, (16, 16)) + (120 if path[0] == "Bright" else 0)
         pixels[:, :8] += 80 * (path[1] == "Left")
-        picture = encode_png(Image.fromarray(pixels.astype(np.uint8)))
-        row = {"image": {"bytes": picture, "path": None}, "image_id": f"{name}{number}", "product_id": f"{number}"}
+        image = encode_png(Image.fromarray(pixels.astype(np.uint8)))
+        row = {"image": {"bytes": image, "path": None}, "image_id": f"{name}{number}", "product_id": f"{number}"}
         rows.append(row | {"title": "", "taxonomy": list(path), "label": " > ".join(path), "split": name})
     metadata = {"atlas": json.dumps({"preprocessing": Preprocessing(16, "L", "squash").to_json()})}
     table = pa.Table.from_pylist(rows, schema=SPLIT).replace_schema_metadata(metadata)
@@ -97,8 +97,8 @@ def test_what_they_write(params: Callable[..., Params]) -> None:
     assert headline == {"val_accuracy": pytest.approx(figures["categorizer"]["val_accuracy"], abs=1e-4)}
     assert "seconds" not in figures["categorizer"], "timings would change a hash"
     timings = json.loads((paths.TIMINGS / "train.json").read_text())
-    assert timings["baseline"].keys() == {"seconds", "pictures_per_s", "data_share"}
-    assert figures["categorizer"]["epochs"] == figures["baseline"]["epochs"], "the same number of pictures seen"
+    assert timings["baseline"].keys() == {"seconds", "images_per_s", "data_share"}
+    assert figures["categorizer"]["epochs"] == figures["baseline"]["epochs"], "the same number of images seen"
     for folder, name in ((paths.CATEGORIZER, "categorizer"), (paths.BASELINE, "baseline")):
         saved = json.loads((folder / "model.json").read_text())["temperature"]
         assert saved == figures[name]["temperature"] != 1.0, "fitted"
@@ -121,7 +121,7 @@ def test_what_they_write(params: Callable[..., Params]) -> None:
     assert products.schema.equals(PRODUCT_PREDICTIONS)
     of_splits = [row["split_value"] for row in products.to_pylist()]
     assert [of_splits.count(name) for name in ("train", "val", "test")] == [10, 12, 12]
-    assert metrics["test"]["products"]["micro_f1"] == metrics["test"]["micro_f1"], "each has one picture"
+    assert metrics["test"]["products"]["micro_f1"] == metrics["test"]["micro_f1"], "each has one image"
     right = sum(row["actual_category"] == row["predicted_category"] for row in predictions.to_pylist()[-12:])
     assert metrics["test"]["micro_f1"] == right / 12
     for name in ("confusion", "confusion_level_1"):
@@ -206,7 +206,7 @@ def test_pixels_are_decoded_once_and_only_those_of_the_present_split_are_kept() 
 def test_no_room_for_pixels_is_an_error_that_says_so(request: pytest.FixtureRequest) -> None:
     write_split("train", 48)
     request.getfixturevalue("little_room")
-    with pytest.raises(AtlasError, match=r"pixels of 48 pictures could not be put there.*Make room"):
+    with pytest.raises(AtlasError, match=r"pixels of 48 images could not be put there.*Make room"):
         load_split(paths.SPLITS, "train", TAXONOMY, paths.WORK)
     assert not list(paths.WORK.iterdir())
 

@@ -1,6 +1,6 @@
-"""What pictures of the size that shops serve take of a CPU in fetch, zoom and split; docs/scale.md reckons with it.
+"""What images of the size that shops serve take of a CPU in fetch, zoom and split; docs/scale.md reckons with it.
 
-The pictures are JPEG of 800 x 600: on white an ellipse of noise, whose spectrum falls as that of photographs does.
+The images are JPEG of 800 x 600: on white an ellipse of noise, whose spectrum falls as that of photographs does.
 Milliseconds are of CPU, of all threads. There is no baseline: this is a price list. Random weights: the work does not
 depend on them.
 """
@@ -22,29 +22,29 @@ from atlas_model.zoom.model import ZoomModel, ZoomNet
 from atlas_model.zoom.scoring import score_shard
 from benchmarks.report import report
 
-PICTURES, SIZE, QUALITY = 256, (600, 800), 85
-PRODUCT = 0.8  # of the height and width of a picture
+N_IMAGES, SIZE, QUALITY = 256, (600, 800), 85
+PRODUCT = 0.8  # of the height and width of an image
 ZOOM_SIZE, SPLIT = 150, Preprocessing(256, "RGB", "squash")
 
 
 def main() -> None:
-    """Measure the same pictures in each stage."""
+    """Measure the same images in each stage."""
     rng = np.random.default_rng(1)
-    jpegs = [_jpeg(_picture(rng)) for _ in range(PICTURES)]
+    jpegs = [_jpeg(_image(rng)) for _ in range(N_IMAGES)]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        with ShardWriter(folder / "shards", IMAGES, PICTURES) as writer:
+        with ShardWriter(folder / "shards", IMAGES, N_IMAGES) as writer:
             for number, data in enumerate(jpegs):
                 writer.append({"image_id": f"{number:064d}", "bytes": data, **vars(probe(data))})
         ZoomModel(ZoomNet(ZOOM_SIZE), Preprocessing(ZOOM_SIZE, "RGB", "squash"), 0.5, {}).save(folder / "zoom")
         (shard,) = shard_paths(folder / "shards", made_by="fetch")
         row = {"product_id": "p", "title": "", "label": "a", "taxonomy": ["a"], "split": "train"}
-        rows = [{**row, "image_id": f"{number:064d}"} for number in range(PICTURES)]
+        rows = [{**row, "image_id": f"{number:064d}"} for number in range(N_IMAGES)]
         (folder / "splits").mkdir()
         torch.set_num_threads(1)
         check_ms, _ = _cpu_and_wall_ms(lambda: list(map(probe, jpegs)))
         zoom_ms, _ = _cpu_and_wall_ms(
-            lambda: score_shard(shard, model=folder / "zoom", device="cpu", threshold=0.5, batch_size=PICTURES)
+            lambda: score_shard(shard, model=folder / "zoom", device="cpu", threshold=0.5, batch_size=N_IMAGES)
         )
         split_ms, split_wall_ms = _cpu_and_wall_ms(
             lambda: write_split_files(folder / "splits", folder / "shards", rows, SPLIT)
@@ -55,21 +55,21 @@ def main() -> None:
         "zoom_ms": zoom_ms,
         "split_ms": split_ms,
         "split_wall_ms": split_wall_ms,
-        "jpeg_kb": sum(map(len, jpegs)) / PICTURES / 1000,
-        "png_kb": sum(stored) / PICTURES / 1000,
+        "jpeg_kb": sum(map(len, jpegs)) / N_IMAGES / 1000,
+        "png_kb": sum(stored) / N_IMAGES / 1000,
     }
-    report("pictures", [(name, value, "a picture") for name, value in figures.items()], figures)
+    report("images", [(name, value, "an image") for name, value in figures.items()], figures)
 
 
 def _cpu_and_wall_ms(work: Callable[[], object]) -> tuple[float, float]:
-    """Of one picture, when everything has been imported."""
+    """Of one image, when everything has been imported."""
     work()
     cpu, wall = time.process_time(), time.perf_counter()
     work()
-    return 1000 * (time.process_time() - cpu) / PICTURES, 1000 * (time.perf_counter() - wall) / PICTURES
+    return 1000 * (time.process_time() - cpu) / N_IMAGES, 1000 * (time.perf_counter() - wall) / N_IMAGES
 
 
-def _picture(rng: np.random.Generator) -> np.ndarray:
+def _image(rng: np.random.Generator) -> np.ndarray:
     """RGB on white: noise whose amplitudes fall with the frequency, and whose channels are much alike."""
     frequency = np.hypot(*np.meshgrid(*(np.fft.fftfreq(side) for side in reversed(SIZE))))
     frequency[0, 0] = np.inf

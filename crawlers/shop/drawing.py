@@ -1,4 +1,4 @@
-"""Draws shop pictures from the 28 x 28 pixels of Fashion-MNIST: the whole garment, or a close-up of its fabric.
+"""Draws shop images from the 28 x 28 pixels of Fashion-MNIST: the whole garment, or a close-up of its fabric.
 
 Shared by the shop and by the script that builds the sample. Knows nothing of products or labels.
 """
@@ -12,10 +12,10 @@ from jaxtyping import UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
-SOURCE_SIDE = 28  # px of a source picture
-SIDE = 112  # px of a shop picture
+SOURCE_SIDE = 28  # px of a source image
+SIDE = 112  # px of a shop image
 QUALITY = 80  # JPEG
-CLOSE_UP_SIDES = range(8, 13)  # px of the source picture that a close-up shows
+CLOSE_UP_SIDES = range(8, 13)  # px of the source image that a close-up shows
 GARMENT = 40  # a pixel this bright is garment, darker ones are the black ground
 FILLED = 0.97  # share of a close-up's pixels that must be garment
 
@@ -24,7 +24,7 @@ Pixels = UInt8[np.ndarray, "28 28"]
 
 @dataclass(frozen=True)
 class CloseUp:
-    """A square of the source picture."""
+    """A square of the source image."""
 
     left: int  # px
     top: int
@@ -33,10 +33,10 @@ class CloseUp:
 
 @dataclass(frozen=True)
 class WholeView:
-    """The whole picture; the first view is the plain one, others are mirrored and moved a little."""
+    """The whole image; the first view is the plain one, others are mirrored and moved a little."""
 
     mirrored: bool = False
-    right: int = 0  # px of the source picture
+    right: int = 0  # px of the source image
     down: int = 0
 
 
@@ -54,7 +54,7 @@ def find_close_up(pixels: Pixels, random: Random) -> CloseUp | None:
 
 
 def draw(pixels: Pixels, view: WholeView | CloseUp) -> Image.Image:
-    """The picture that a shop would show: grey, `SIDE` px square, enlarged smoothly."""
+    """The image that a shop would show: grey, `SIDE` px square, enlarged smoothly."""
     image = Image.fromarray(pixels)
     if isinstance(view, CloseUp):
         image = image.crop((view.left, view.top, view.left + view.side, view.top + view.side))
@@ -67,12 +67,12 @@ def draw(pixels: Pixels, view: WholeView | CloseUp) -> Image.Image:
 
 
 def draw_through_bottleneck(pixels: Pixels, side: int) -> Image.Image:
-    """The whole picture, as blurred as a close-up of ``side`` px is: shrunk to ``side`` px, then enlarged."""
+    """The whole image, as blurred as a close-up of ``side`` px is: shrunk to ``side`` px, then enlarged."""
     return _enlarged(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def encode_jpeg(image: Image.Image, quality: int = QUALITY) -> bytes:
-    """JPEG bytes; the same picture gives the same bytes."""
+    """JPEG bytes; the same image gives the same bytes."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
