@@ -1,7 +1,7 @@
-"""What a catalogue of a given size costs: hours, disk and money, from figures per image and assumed prices.
+"""Costs of a catalogue of a given size: hours, disk and dollars, from measured seconds per image and assumed prices.
 
-``python -m tools.costs`` prints the table of docs/scale.md; its options put your own numbers in. It multiplies and
-divides, no more, and knows nothing of Atlas but the figures below.
+``python -m tools.costs`` prints the table of docs/scale.md; options replace its sizes and prices. It only multiplies
+and divides, and knows nothing about Atlas but the constants below.
 """
 
 import argparse
@@ -10,29 +10,29 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SECONDS, HOURS = 3600, 730  # of an hour; of a month
+SECONDS, HOURS = 3600, 730  # per hour; per month
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Assumed in November 2026, round, in US dollars: rented by the hour, nothing reserved."""
+    """Assumed, rounded, in US dollars, November 2026: machines rented by the hour, without reservation."""
 
     vcpu_hour: float = 0.04
     gpu_hour: float = 2.5
     gb_month: float = 0.023  # in object storage
-    disk_gb_month: float = 0.08  # while it runs
+    disk_gb_month: float = 0.08  # during the run
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage takes for an image; where from, docs/scale.md says."""
+    """What a stage costs per image; docs/scale.md has the sources."""
 
     name: str
-    cpu_ms: float  # of one vCPU
+    cpu_ms: float  # of one vCPU, per image
     share: float = 1.0  # of the images
-    gpu_per_s: float = 0.0  # images that a GPU does instead
-    most_vcpus: float = math.inf  # that it can use, however many there are
-    per_host: bool = False  # shops are asked, at IMAGES_PER_HOST
+    gpu_per_s: float = 0.0  # images per second on a GPU, if the stage can use one
+    most_vcpus: float = math.inf  # more than these do not help
+    per_host: bool = False  # limited by IMAGES_PER_HOST requests
 
 
 STAGES = (
@@ -40,41 +40,41 @@ STAGES = (
     Stage("fetch", 3.0, per_host=True),
     Stage("zoom", 24.4),
     Stage("split", 12.9, most_vcpus=12),
-    Stage("train", 740.0, share=0.63 * 12, gpu_per_s=800.0),  # 70 % of the 90 % that are not zoomed; 12 epochs
+    Stage("train", 740.0, share=0.63 * 12, gpu_per_s=800.0),  # 70 % of the 90 % that are no close-ups; 12 epochs
     Stage("evaluate", 250.0, share=0.27, gpu_per_s=2400.0),
     Stage("predict", 250.0, gpu_per_s=2400.0),
 )
-IMAGES_PER_HOST = 32.0  # a second: 8 at once, each after 0.25 s
-KB = {"as served": 126.0, "split, 256 px": 77.7, "spool": 126.0, "pixels": 177.0}  # an image; the last two: .atlas
+IMAGES_PER_HOST = 32.0  # per second: 8 at a time, each in 0.25 s
+KB = {"as served": 126.0, "split, 256 px": 77.7, "spool": 126.0, "pixels": 177.0}  # per image; the last two: .atlas
 STORED = ("as served", "split, 256 px")  # in DVC's remote
 
 
 @dataclass(frozen=True)
 class Size:
-    """A catalogue, and the machines for it."""
+    """A catalogue, and its machines."""
 
     images: float
     hosts: int
     vcpus: int
     gpus: int
-    engine: str = "yours"  # `pipeline.runner`
-    all_spread: bool = False  # every stage uses all vCPUs, also those that cannot yet
+    runner: str = "yours"  # `pipeline.runner`
+    all_parallel: bool = False  # as if every stage could use all vCPUs
 
 
 SIZES = (
     Size(184e3, 6, 16, 1, "threads"),
     Size(10e6, 200, 128, 4, "dask for fetch, else threads"),
-    Size(1e9, 5000, 2048, 32, "dask or ray", all_spread=True),
+    Size(1e9, 5000, 2048, 32, "dask or ray", all_parallel=True),
 )
 
 
 def hours(stage: Stage, size: Size) -> float:
-    """How long ``stage`` takes."""
+    """Duration of ``stage``."""
     images = size.images * stage.share
     if stage.gpu_per_s and size.gpus:
         seconds = images / (stage.gpu_per_s * size.gpus)
     else:
-        vcpus = size.vcpus if size.all_spread else min(size.vcpus, stage.most_vcpus)
+        vcpus = size.vcpus if size.all_parallel else min(size.vcpus, stage.most_vcpus)
         seconds = images * stage.cpu_ms / 1000 / vcpus
     if stage.per_host:
         seconds = max(seconds, images / (IMAGES_PER_HOST * size.hosts))
@@ -82,7 +82,7 @@ def hours(stage: Stage, size: Size) -> float:
 
 
 def dollars(stage: Stage, size: Size, prices: Prices) -> float:
-    """What is paid for the time that ``stage`` computes; machines that wait are given back."""
+    """Price of the machine time in which ``stage`` computes; idle machines are returned."""
     images = size.images * stage.share
     if stage.gpu_per_s and size.gpus:
         return images / stage.gpu_per_s / SECONDS * prices.gpu_hour
@@ -90,17 +90,17 @@ def dollars(stage: Stage, size: Size, prices: Prices) -> float:
 
 
 def terabytes(size: Size, parts: Sequence[str]) -> float:
-    """What ``parts`` of an image's bytes take."""
+    """Size of ``parts`` of all images."""
     return size.images * sum(KB[part] for part in parts) / 1e9
 
 
 def table(sizes: Sequence[Size], prices: Prices) -> str:
-    """All of it, in Markdown."""
+    """The table in Markdown."""
     lines = [
-        ["", *(f"{size.images:,.0f} images{', all stages spread' * size.all_spread}" for size in sizes)],
+        ["", *(f"{size.images:,.0f} images{', all stages parallel' * size.all_parallel}" for size in sizes)],
         ["---"] * (len(sizes) + 1),
         ["hosts; vCPUs; GPUs", *(f"{size.hosts:,}; {size.vcpus:,}; {size.gpus}" for size in sizes)],
-        ["engine", *(size.engine for size in sizes)],
+        ["runner", *(size.runner for size in sizes)],
         ["shards of 1,024", *(f"{-(-size.images // 1024):,.0f}" for size in sizes)],
     ]
     for stage in STAGES:
@@ -111,25 +111,27 @@ def table(sizes: Sequence[Size], prices: Prices) -> str:
     rented = [1000 * tb * prices.disk_gb_month / HOURS * time for tb, (time, _) in zip(disks, totals, strict=True)]
     kept = [1000 * terabytes(size, STORED) * prices.gb_month for size in sizes]
     lines.append(["**all stages**", *(f"**{time:,.1f} h, ${money:,.2f}**" for time, money in totals)])
-    lines.append(["disk meanwhile", *(f"{tb:,.2f} TB, ${money:,.2f}" for tb, money in zip(disks, rented, strict=True))])
-    lines.append(["kept in a remote, a month", *(f"${money:,.2f}" for money in kept)])
+    lines.append(
+        ["disk during the run", *(f"{tb:,.2f} TB, ${money:,.2f}" for tb, money in zip(disks, rented, strict=True))]
+    )
+    lines.append(["DVC remote, per month", *(f"${money:,.2f}" for money in kept)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table for the sizes of docs/scale.md, or for one of yours."""
+    """Print the table for the sizes of docs/scale.md, or for one given catalogue."""
     parser = argparse.ArgumentParser(prog="python -m tools.costs", description=str(__doc__).partition("\n")[0])
     numbers = {name: kind for name, kind in Size.__annotations__.items() if kind in (int, float)}
     for name, kind in numbers.items():
-        parser.add_argument(f"--{name}", type=kind, help="of one catalogue; all four or none")
+        parser.add_argument(f"--{name}", type=kind, help="of your catalogue; give all four or none")
     for name, default in vars(Prices()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=default, metavar="$")
-    parser.add_argument("--all-spread", action="store_true", help="as if crawl and split used all vCPUs, too")
+    parser.add_argument("--all-parallel", action="store_true", help="as if crawl and split could use all vCPUs")
     given = vars(parser.parse_args(arguments))
     own = [given[name] for name in numbers]
     if any(number is not None for number in own) and None in own:
         parser.error("--images, --hosts, --vcpus and --gpus go together")
-    sizes = SIZES if None in own else (Size(*own, all_spread=given["all_spread"]),)
+    sizes = SIZES if None in own else (Size(*own, all_parallel=given["all_parallel"]),)
     print(table(sizes, Prices(**{name: given[name] for name in vars(Prices())})))
 
 
