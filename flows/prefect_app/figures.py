@@ -81,8 +81,8 @@ def _evaluation() -> Iterator[Named]:
 
     for name, description in (
         ("confusion", "Confusion matrix of the test split"),
-        ("reliability", "How honest the probabilities are"),
-        ("abstention", "Answering only when sure"),
+        ("reliability", "Reliability diagram"),
+        ("abstention", "Accuracy and coverage by confidence threshold"),
     ):
         path = EVALUATION / f"{name}.png"
         if path.is_file():

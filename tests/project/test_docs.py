@@ -26,6 +26,7 @@ FILES = [*PAGES, *(ROOT / name for name in ("params.yaml", "dvc.yaml", "prefect.
 README_LINES = 120
 
 CODE_FILE = re.compile(r"(?<![\w/.*<>{}-])((?:[\w.-]+/)+[\w-]+\.(?:py|yaml|toml|lock))(?![\w*<])")
+MODULE_FILE = re.compile(r"`(\w+\.py)`")
 DOTTED_NAME = re.compile(r"(?<![\w/.-])((?:atlas_model|crawlers|flows|tools|benchmarks|tests)(?:\.\w+)+)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
@@ -47,6 +48,18 @@ def test_code_files_named_exist(page: Path) -> None:
         if name.partition("/")[0] in {path.name for path in ROOT.iterdir()} and not (ROOT / name).is_file()
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", FILES, ids=name_of)
+def test_modules_named_without_folder_exist(page: Path) -> None:
+    names = MODULE_FILE.findall(page.read_text(encoding="utf-8"))
+    assert [name for name in names if name not in _module_files()] == []
+
+
+@cache
+def _module_files() -> frozenset[str]:
+    folders = ("atlas_model", "crawlers", "flows", "benchmarks", "tools", "tests")
+    return frozenset(path.name for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 
 @pytest.mark.parametrize("page", FILES, ids=name_of)
@@ -148,6 +161,15 @@ def _subcommands() -> Iterator[str]:
     for action in actions:
         assert action.choices is not None
         yield from map(str, action.choices)
+
+
+@pytest.mark.parametrize("package", ["atlas_model", "crawlers", "flows"])
+def test_every_sub_package_is_in_the_code_layout(package: str) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    layout = text.partition("## Code layout")[2].partition("```")[2].partition("```")[0]
+    section = re.split(r"^(?=\S)", layout.partition(f"{package}/")[2], flags=re.MULTILINE)[0]
+    there = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+    assert set(re.findall(r"(\w+)/(?= )", section)) == there
 
 
 def test_readme_is_short_and_links_to_every_page() -> None:
