@@ -19,10 +19,15 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "data/README.md",
+    ROOT / "tests/crawlers/pages/saved/README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "models").glob("*/README.md")),
 ]
-FILES = [*PAGES, *(ROOT / name for name in ("params.yaml", "dvc.yaml", "prefect.yaml", "Makefile"))]
+FILES = [
+    *PAGES,
+    *(ROOT / name for name in ("params.yaml", "dvc.yaml", "prefect.yaml", "Makefile")),
+    *sorted((ROOT / "benchmarks").glob("*/params.yaml")),
+]
 README_LINES = 120
 
 CODE_FILE = re.compile(r"(?<![\w/.*<>{}-])((?:[\w.-]+/)+[\w-]+\.(?:py|yaml|toml|lock))(?![\w*<])")
