@@ -33,7 +33,7 @@ README_LINES = 120
 CODE_FILE = re.compile(r"(?<![\w/.*<>{}-])((?:[\w.-]+/)+[\w-]+\.(?:py|yaml|toml|lock))(?![\w*<])")
 MODULE_FILE = re.compile(r"`(\w+\.py)`")
 DOTTED_NAME = re.compile(r"(?<![\w/.-])((?:atlas_model|crawlers|flows|tools|benchmarks|tests)(?:\.\w+)+)")
-LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"(?:\[[^\]]*\]\(|<img src=\")([^)\s\"]+)")
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 PARAMETER = re.compile(r"`(\w+(?:\.\w+)+)(?:: [^`]*)?`")
