@@ -109,6 +109,27 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         pass
 
 
+ONE_ROW = """
+import torch
+
+from atlas_model.train.distributed import add_up_gradients, joined, share
+
+with joined(torch.device("cpu")):
+    weight = torch.ones(2, requires_grad=True)
+    for row in share([3.0]):
+        (weight * row).sum().backward()
+    add_up_gradients([weight])
+    assert weight.grad.tolist() == [3.0, 3.0]
+"""
+
+
+@pytest.mark.slow
+def test_a_process_without_rows_adds_zeros(tmp_path: Path) -> None:
+    (tmp_path / "one_row.py").write_text(ONE_ROW)
+    done = torchrun(tmp_path, "one_row.py")
+    assert done.returncode == 0, done.stderr
+
+
 DYING = """
 import sys
 
