@@ -93,11 +93,10 @@ def test_lines_say_for_each_python_what_was_resolved_for_it() -> None:
         assert pins("".join(written), python) == wanted[python]
 
 
-def wheel(folder: Path, name: str, version: str, *requires: str, python: str = "", tag: str = "py3-none-any") -> None:
+def wheel(folder: Path, name: str, version: str, *requires: str, tag: str = "py3-none-any") -> None:
     """A package that pip can resolve and install."""
-    metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
+    metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nProvides-Extra: new\nProvides-Extra: more"]
     metadata += [f"Requires-Dist: {requirement}" for requirement in requires]
-    metadata += [f"Requires-Python: {python}"] if python else []
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(folder / f"{name}-{version}-{tag}.whl", "w") as file:
         file.writestr(f"{info}/METADATA", "\n".join(metadata) + "\n")
@@ -121,9 +120,9 @@ def test_other_pythons_get_the_same_versions_where_they_can(offline: Path, monke
     for name in ("thing", "unused", "same"):
         wheel(offline, name, "1.0")
     wheel(offline, "same", "2.0")
-    wheel(offline, "moved", "1.0", python="<3.14")
-    wheel(offline, "moved", "2.0", python=">=3.12")
-    wheel(offline, "backport", "1.0", python="<3.14")
+    wheel(offline, "moved", "1.0", tag="cp311-none-any")
+    wheel(offline, "moved", "2.0", tag="cp314-none-any")
+    wheel(offline, "backport", "1.0", tag="cp311-none-any")
     monkeypatch.setattr(lock, "DEV", ["demo[new]", "unused"])
     work = offline / "work"
     work.mkdir()
@@ -140,7 +139,7 @@ def test_other_pythons_get_the_same_versions_where_they_can(offline: Path, monke
 
 @pytest.mark.slow
 def test_what_no_python_can_have_is_an_error_that_names_it(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wheel(offline, "demo", "1.0", python="<3.12")
+    wheel(offline, "demo", "1.0", tag="cp311-none-any")
     monkeypatch.setattr(lock, "DEV", ["demo"])
     with pytest.raises(lock.LockError, match=r"Python 3\.12: (.|\n)*No matching distribution found for demo"):
         lock.resolve_alike("3.12", {}, offline)

@@ -89,8 +89,8 @@ def test_shims_that_lead_nowhere_are_passed_over(machine: Machine) -> None:
 
 
 def test_a_python_that_has_only_the_plain_name_is_found(machine: Machine) -> None:
-    assert machine.chosen() if machine.python("python3", NEWEST) else ""
-    assert machine.chosen() == str(machine.path / "python3")
+    plain = machine.python("python3", NEWEST)
+    assert machine.chosen() == str(plain)
 
 
 def test_without_a_supported_python_one_line_says_what_was_found(machine: Machine) -> None:

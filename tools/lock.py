@@ -99,12 +99,15 @@ def resolve(*options: str, python: str | None = None) -> Resolved:
     pip = [sys.executable, "-c", PIP, python] if python else [sys.executable, "-m", "pip"]
     if python:
         options += ("--python-version", python, "--only-binary", ":all:", "--target", "nowhere")
-    command = [*pip, "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
+    command = [*pip, "install", "--dry-run", "--ignore-installed", "--progress-bar", "off"]
     wanted = [requirement.replace("atlas", str(ROOT)) for requirement in DEV]
-    done = subprocess.run([*command, *options, *wanted], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LockError(done.stderr)
-    report = json.loads(done.stdout)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "report.json")
+        command += ["--report", str(file), *options, *wanted]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        if done.returncode:
+            raise LockError(done.stdout[-4000:])
+        report = json.loads(file.read_text(encoding="utf-8"))
     return Resolved(
         report["environment"], {canonicalize_name(item["metadata"]["name"]): item for item in report["install"]}
     )
