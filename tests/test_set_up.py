@@ -169,7 +169,7 @@ def test_progress_is_read_from_what_pip_prints(
         "  package 1 of about 40: torch, 53 of 527 MB (527 MB to download so far)"
     )
     progress.read("Installing collected packages: torch, numpy, atlas\n")
-    assert "writing 3 packages to disk" in capsys.readouterr().err
+    assert "written to disk: 0 of 3 packages" in capsys.readouterr().err
 
 
 @pytest.fixture

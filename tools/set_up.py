@@ -10,9 +10,12 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Self
 
 VENV = Path(".venv")
 LOCKS = {"run": Path("requirements.lock"), "dev": Path("requirements-dev.lock")}
@@ -23,6 +26,7 @@ SIZES = {"run": (0.6, 1.7), "dev": (0.3, 1.1)}
 CUDA = (2.3, 4.6)
 MINUTES = {"run": "3 to 10 minutes", "dev": "1 to 4 minutes"}
 TERMINAL_S, LOG_S = 0.2, 15.0  # between two lines of progress
+TICK_S = 1.0
 OFFLINE = re.compile(r"Retrying \(Retry|NewConnectionError|Max retries exceeded|Name or service not known")
 
 
@@ -35,26 +39,37 @@ class SetUpError(Exception):
 
 
 class Progress:
-    """One line that says how far pip is, from what it prints; on a terminal it is written over."""
+    """One line that says how far pip is, from what it prints; on a terminal it is written over.
+
+    pip says nothing while it writes packages to disk, so that a thread asks for the line in the meantime.
+    """
 
     def __init__(self, packages: int) -> None:
         self._packages, self._seen = packages, 0
         self._name, self._of_name, self._mb = "", "", 0.0
-        self._installing = self._said_s = 0.0
+        self._installing, self._before, self._said_s = False, 0, 0.0
         self._terminal = sys.stderr.isatty()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._tick, daemon=True)
 
     def read(self, line: str) -> None:
         """Take a line of pip's output in."""
         if found := re.match(r"(?:Collecting|Processing|Requirement already satisfied:) (\S+)", line):
             self._seen += 1
-            self._name, self._of_name = found[1].rsplit("/", 1)[-1].split("==")[0], ""
+            file = found[1].rsplit("/", 1)[-1]
+            self._name, self._of_name = re.split(r"[=<>!~\[]|-\d", file)[0], ""
         elif found := re.match(r"\s+Downloading \S+ \(([\d.]+) ([kMG]B)\)", line):
             self._mb += float(found[1]) * {"kB": 0.001, "MB": 1.0, "GB": 1000.0}[found[2]]
         elif found := re.match(r"Progress (\d+) of (\d+)", line):
             self._of_name = f", {int(found[1]) / 1e6:.0f} of {int(found[2]) / 1e6:.0f} MB"
         elif line.startswith("Installing collected packages"):
-            self._packages, self._installing = line.count(",") + 1, time.monotonic()
+            self._packages, self._installing = line.count(",") + 1, True
+            self._before = _written()
         self.say()
+
+    def _tick(self) -> None:
+        while not self._ended.wait(TICK_S):
+            self.say()
 
     def say(self) -> None:
         """Write the line, unless the last one is fresh."""
@@ -63,17 +78,28 @@ class Progress:
             return
         self._said_s = now
         if self._installing:
-            text = f"  writing {self._packages} packages to disk: {now - self._installing:.0f} s"
+            text = f"  written to disk: {_written() - self._before} of {self._packages} packages"
         else:
-            text = f"  package {self._seen} of about {self._packages}: {self._name}{self._of_name}"
+            text = (
+                f"  package {self._seen} of about {self._packages}: {self._name or 'asking the index'}{self._of_name}"
+            )
             text += f" ({self._mb:.0f} MB to download so far)" if self._mb else ""
         sys.stderr.write(f"\r\033[K{text[:100]}" if self._terminal else f"{text}\n")
         sys.stderr.flush()
 
-    def close(self) -> None:
-        """Leave the line."""
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
         if self._terminal:
             sys.stderr.write("\r\033[K")
+
+
+def _written() -> int:
+    return sum(1 for _ in VENV.glob("lib/python*/site-packages/*.dist-info"))
 
 
 def say(text: str) -> None:
@@ -96,17 +122,18 @@ def pip(*arguments: str, progress: Progress | None = None) -> None:
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONUNBUFFERED": "1"}
     command = [str(VENV / "bin/python"), "-m", "pip", *arguments]
     last: deque[str] = deque(maxlen=200)
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
-    ) as child:
+    with (
+        progress or nullcontext(),
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
+        ) as child,
+    ):
         assert child.stdout
         for line in child.stdout:
             if not line.startswith("Progress "):
                 last.append(line)
             if progress:
                 progress.read(line)
-    if progress:
-        progress.close()
     if child.returncode:
         raise fault("".join(last))
 
