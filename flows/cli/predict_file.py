@@ -63,6 +63,8 @@ def predict_file(
         raise InputError("--input has titles of its own, in the column title: expected no --title")
     check_confidence(top, min_confidence, accuracy)
     try:
+        if given.is_symlink() and not given.exists():
+            raise InputError(f"--input {given}: expected a file or a folder, got a link that leads nowhere")
         for option, file in (("--output", output), ("--products", products)):
             if file is not None and (file.is_dir() or given.resolve() in (file.resolve(), file.resolve().parent)):
                 raise InputError(
@@ -76,7 +78,7 @@ def predict_file(
             except OSError as error:
                 raise InputError(f"--products {products}: expected a file in a folder: {error}") from error
         source = open_source(given, products=products is not None)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle before Python 3.13
         raise InputError(f"--input {given} --output {output}: expected two places in reach: {error}") from error
     _tell_left_out(given, source)
     folder = model_folder(model)
