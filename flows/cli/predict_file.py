@@ -3,6 +3,7 @@
 With ``--products PRODUCTS.parquet`` the images of each product get one answer together, in a file of their own.
 """
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -62,11 +63,10 @@ def predict_file(
     if title is not None:
         raise InputError("--input has titles of its own, in the column title: expected no --title")
     check_confidence(top, min_confidence, accuracy)
+    real = Path(os.path.realpath(given))  # a circle of links is left as it is, where resolve() depends on the Python
     try:
-        if given.is_symlink() and not given.exists():
-            raise InputError(f"--input {given}: expected a file or a folder, got a link that leads nowhere")
         for option, file in (("--output", output), ("--products", products)):
-            if file is not None and (file.is_dir() or given.resolve() in (file.resolve(), file.resolve().parent)):
+            if file is not None and (file.is_dir() or real in (file.resolve(), file.resolve().parent)):
                 raise InputError(
                     f"{option} {file}: expected a file that is neither the input nor in its folder, got that"
                 )
