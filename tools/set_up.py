@@ -22,8 +22,8 @@ LOCKS = {"run": Path("requirements.lock"), "dev": Path("requirements-dev.lock")}
 STAMPS = {"run": VENV / ".installed", "dev": VENV / ".installed-dev"}
 PARTS = {"run": "what a run needs", "dev": "what the tests need on top"}
 # GB to download and on disk, measured on Linux x86-64; torch's CUDA build and its libraries apart.
-SIZES = {"run": (0.6, 1.7), "dev": (0.3, 1.1)}
-CUDA = (2.3, 4.6)
+SIZES = {"run": (0.5, 2.0), "dev": (0.3, 1.0)}
+CUDA = (2.5, 3.9)
 MINUTES = {"run": "3 to 10 minutes", "dev": "1 to 4 minutes"}
 TERMINAL_S, LOG_S = 0.2, 15.0  # between two lines of progress
 TICK_S = 1.0
