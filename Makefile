@@ -1,8 +1,9 @@
-# Everything runs from .venv. The first target that needs it creates it from requirements.lock.
-PYTHON ?= $(shell command -v python3.11 || echo python3)
+# Everything runs from .venv. The first target that needs it creates it from requirements.lock; the tests and tools add
+# requirements-dev.lock. PYTHON=/path/to/python3 chooses the Python; without it, the newest supported one in PATH.
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 # pytest workers: more than the number of cores, because many tests wait for servers, schedules and child processes.
 WORKERS ?= 3
 CODE := $(wildcard atlas_model crawlers flows tests benchmarks tools)
@@ -10,7 +11,7 @@ CODE := $(wildcard atlas_model crawlers flows tests benchmarks tools)
 # DVC runs the `cmd` of a stage in $SHELL, which may not be a POSIX shell.
 export SHELL := /bin/sh
 
-.PHONY: run flow up down test fast lint format deps lock benchmark benchmark-fashion-mnist clean help
+.PHONY: FORCE run flow up down test fast lint format deps lock benchmark benchmark-fashion-mnist clean help
 
 run: $(STAMP)  ## run every stage that is not up to date: crawl, fetch, zoom, split, train, evaluate
 	@$(BIN)/atlas check
@@ -30,26 +31,26 @@ test: lint  ## lint, types, import contracts, all tests, coverage (ARGS="-k sear
 	$(BIN)/coverage erase
 	$(BIN)/python -m pytest -m "slow or not slow" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
-fast: $(STAMP)  ## run the fast tests only
+fast: $(DEV)  ## run the fast tests only
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(STAMP)  ## run ruff, mypy and import-linter
+lint: $(DEV)  ## run ruff, mypy and import-linter
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(STAMP)  ## apply the fixes and the format of ruff
+format: $(DEV)  ## apply the fixes and the format of ruff
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-deps: $(STAMP)  ## list missing and unnecessary deps of each stage in dvc.yaml
+deps: $(DEV)  ## list missing and unnecessary deps of each stage in dvc.yaml
 	@$(BIN)/python -m tools.stage_imports
 
-lock: $(STAMP)  ## resolve pyproject.toml into requirements.lock
-	$(BIN)/python tools/lock.py
+lock: $(DEV)  ## resolve pyproject.toml into the lock files (UPGRADE=1: to the newest versions)
+	$(BIN)/python -m tools.lock $(if $(UPGRADE),--upgrade)
 
-benchmark: $(STAMP)  ## run a benchmark: make benchmark NAME=search
+benchmark: $(DEV)  ## run a benchmark: make benchmark NAME=search
 	$(BIN)/python -m benchmarks.$(NAME)
 
 benchmark-fashion-mnist: $(STAMP)  ## train on Fashion-MNIST, report on its official test set (two hours on 2 cores)
@@ -61,11 +62,11 @@ clean:  ## delete work in progress (spools, checkpoints); keeps data and models
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' Makefile | expand -t 26
 
-# Installed once; again only when the lock or the declared dependencies change.
-$(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-		{ echo 'Atlas needs Python 3.11: make PYTHON=/path/to/python3.11 ...'; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
+# Installed once; again only when a lock file or the declared dependencies change, or for another PYTHON.
+$(STAMP): requirements.lock pyproject.toml $(if $(PYTHON),FORCE)
+	@python=$$(PYTHON='$(PYTHON)' sh tools/python.sh) && "$$python" tools/set_up.py run
+
+$(DEV): requirements-dev.lock $(STAMP)
+	@$(BIN)/python tools/set_up.py dev
+
+FORCE:

@@ -53,10 +53,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         AtlasError: ``path`` is a link that leads to itself.
     """
     if path.is_symlink():
-        try:
-            path = path.resolve()
-        except (OSError, RuntimeError) as error:
-            raise AtlasError(f"{path}: expected a folder or a link to one, got a link that leads nowhere") from error
+        real = Path(os.path.realpath(path))  # a circle is left as it is, where Path.resolve depends on the Python
+        if real.is_symlink():
+            raise AtlasError(f"{path}: expected a folder or a link to one, got a link that leads nowhere")
+        path = real
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")

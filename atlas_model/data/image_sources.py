@@ -67,7 +67,8 @@ def open_source(path: Path, *, products: bool = False, titles: bool = False) -> 
     elif path.exists():
         source = _parquet_source(path, [PRODUCT_ID] * products + [TITLE] * titles)
     else:
-        raise InputError(f"{path}: expected a folder of images or a Parquet file, got nothing of that name")
+        got = "a link that leads nowhere" if path.is_symlink() else "nothing of that name"
+        raise InputError(f"{path}: expected a folder of images or a Parquet file, got {got}")
     if not source.count:
         told = f" ({told_left_out(source.left_out)})" if source.left_out else ""
         raise InputError(f"{path}: expected images, got none{told}")

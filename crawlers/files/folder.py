@@ -60,10 +60,10 @@ class Folder:
             raise RefusedError("outside_folder")
         try:
             real = (self._root / path).resolve(strict=True)  # all links followed, nothing opened
-        except (ValueError, RuntimeError) as error:  # a NUL; links in a circle
+        except (ValueError, RuntimeError) as error:  # a NUL; links in a circle before Python 3.13
             raise RefusedError("not_found") from error
         except OSError as error:
-            raise _refused(error) from error
+            raise (RefusedError("not_found") if error.errno == errno.ELOOP else _refused(error)) from error
         if not real.is_relative_to(self._root):
             raise RefusedError("outside_folder")
         return self._open_without_links(real.relative_to(self._root))

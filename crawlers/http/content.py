@@ -5,12 +5,17 @@ none, as in browsers. Deflate may come without zlib's header. What is compressed
 not the list. Knows no client.
 """
 
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import brotli
-from backports import zstd
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 ACCEPTED = "gzip, deflate, br, zstd"  # for pages; images are compressed already
 MAX_ENCODINGS = 2  # one on top of the other

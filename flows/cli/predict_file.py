@@ -3,6 +3,7 @@
 With ``--products PRODUCTS.parquet`` the images of each product get one answer together, in a file of their own.
 """
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -62,9 +63,10 @@ def predict_file(
     if title is not None:
         raise InputError("--input has titles of its own, in the column title: expected no --title")
     check_confidence(top, min_confidence, accuracy)
+    real = Path(os.path.realpath(given))  # a circle of links is left as it is, where resolve() depends on the Python
     try:
         for option, file in (("--output", output), ("--products", products)):
-            if file is not None and (file.is_dir() or given.resolve() in (file.resolve(), file.resolve().parent)):
+            if file is not None and (file.is_dir() or real in (file.resolve(), file.resolve().parent)):
                 raise InputError(
                     f"{option} {file}: expected a file that is neither the input nor in its folder, got that"
                 )
@@ -76,7 +78,7 @@ def predict_file(
             except OSError as error:
                 raise InputError(f"--products {products}: expected a file in a folder: {error}") from error
         source = open_source(given, products=products is not None)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle before Python 3.13
         raise InputError(f"--input {given} --output {output}: expected two places in reach: {error}") from error
     _tell_left_out(given, source)
     folder = model_folder(model)

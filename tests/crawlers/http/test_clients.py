@@ -5,7 +5,9 @@ Each answer stands once in a table: what comes, and what must become of it, whoe
 
 import gzip
 import hashlib
+import importlib
 import io
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,6 @@ from typing import Any
 
 import brotli
 import pytest
-from backports import zstd
 from PIL import Image
 
 from atlas_model.core.errors import AtlasError
@@ -23,6 +24,8 @@ from crawlers.http.robots_txt import for_us
 from tests.support.crawling import listing, product, rows, run, source
 from tests.support.fetching import get, jpeg
 from tests.support.servers import HOST, RawServer, raw_serving, response
+
+zstd = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 
 ROBOTS = b"User-agent: *\rDisallow: /page/private\rDisallow: /image/private\r"  # lines end in CR alone
 

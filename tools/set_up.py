@@ -1,0 +1,253 @@
+"""Install Atlas into .venv: ``python tools/set_up.py run`` what a run needs, ``dev`` what the tests need on top.
+
+Runs on the Python that .venv is made from (``tools/python.sh`` chooses it), with the standard library alone. An
+installation that was interrupted goes on with what is there.
+"""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Self
+
+VENV = Path(".venv")
+LOCKS = {"run": Path("requirements.lock"), "dev": Path("requirements-dev.lock")}
+STAMPS = {"run": VENV / ".installed", "dev": VENV / ".installed-dev"}
+PARTS = {"run": "what a run needs", "dev": "what the tests need on top"}
+# GB to download and on disk, measured on Linux x86-64; torch's CUDA build and its libraries apart.
+SIZES = {"run": (0.5, 2.0), "dev": (0.3, 1.0)}
+CUDA = (2.5, 3.9)
+MINUTES = {"run": "3 to 10 minutes", "dev": "1 to 4 minutes"}
+TERMINAL_S, LOG_S = 0.2, 15.0  # between two lines of progress
+TICK_S = 1.0
+OFFLINE = re.compile(r"Retrying \(Retry|NewConnectionError|Max retries exceeded|Name or service not known")
+
+
+class SetUpError(Exception):
+    """The installation did not come to its end; the text says why and what to do."""
+
+    def __init__(self, text: str, code: int = 1) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Progress:
+    """One line that says how far pip is, from what it prints; on a terminal it is written over.
+
+    pip says nothing while it writes packages to disk, so that a thread asks for the line in the meantime.
+    """
+
+    def __init__(self, packages: int) -> None:
+        self._packages, self._seen = packages, 0
+        self._name, self._of_name, self._mb = "", "", 0.0
+        self._installing, self._before, self._said_s = False, 0, 0.0
+        self._terminal = sys.stderr.isatty()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._tick, daemon=True)
+
+    def read(self, line: str) -> None:
+        """Take a line of pip's output in."""
+        if found := re.match(r"(?:Collecting|Processing|Requirement already satisfied:) (\S+)", line):
+            self._seen += 1
+            file = found[1].rsplit("/", 1)[-1]
+            self._name, self._of_name = re.split(r"[=<>!~\[]|-\d", file)[0], ""
+        elif found := re.match(r"\s+Downloading \S+ \(([\d.]+) ([kMG]B)\)", line):
+            self._mb += float(found[1]) * {"kB": 0.001, "MB": 1.0, "GB": 1000.0}[found[2]]
+        elif found := re.match(r"Progress (\d+) of (\d+)", line):
+            self._of_name = f", {int(found[1]) / 1e6:.0f} of {int(found[2]) / 1e6:.0f} MB"
+        elif line.startswith("Installing collected packages"):
+            self._packages, self._installing = line.count(",") + 1, True
+            self._before = _written()
+        self.say()
+
+    def _tick(self) -> None:
+        while not self._ended.wait(TICK_S):
+            self.say()
+
+    def say(self) -> None:
+        """Write the line, unless the last one is fresh."""
+        now = time.monotonic()
+        if now - self._said_s < (TERMINAL_S if self._terminal else LOG_S):
+            return
+        self._said_s = now
+        if self._installing:
+            text = f"  written to disk: {_written() - self._before} of {self._packages} packages"
+        else:
+            text = (
+                f"  package {self._seen} of about {self._packages}: {self._name or 'asking the index'}{self._of_name}"
+            )
+            text += f" ({self._mb:.0f} MB to download so far)" if self._mb else ""
+        sys.stderr.write(f"\r\033[K{text[:100]}" if self._terminal else f"{text}\n")
+        sys.stderr.flush()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self._terminal:
+            sys.stderr.write("\r\033[K")
+
+
+def _written() -> int:
+    return sum(1 for _ in VENV.glob("lib/python*/site-packages/*.dist-info"))
+
+
+def say(text: str) -> None:
+    """A line for the reader."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def pins(lock: Path) -> dict[str, str]:
+    """Versions by name, whatever the markers say."""
+    found = re.findall(r"^([\w.-]+)==([^;\s]+)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(found)
+
+
+def pip(*arguments: str, progress: Progress | None = None) -> None:
+    """Run the pip of .venv.
+
+    Raises:
+        SetUpError: in one line where a package has no wheel for this Python or the index cannot be reached.
+    """
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONUNBUFFERED": "1"}
+    command = [str(VENV / "bin/python"), "-m", "pip", *arguments]
+    last: deque[str] = deque(maxlen=200)
+    with (
+        progress or nullcontext(),
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
+        ) as child,
+    ):
+        assert child.stdout
+        for line in child.stdout:
+            if not line.startswith("Progress "):
+                last.append(line)
+            if progress:
+                progress.read(line)
+    if child.returncode:
+        raise fault("".join(last))
+
+
+def fault(output: str) -> SetUpError:
+    """What to tell of a pip that failed.
+
+    Args:
+        output: the end of what it printed.
+    """
+    this = f"Python {platform.python_version()} on {platform.system()} {platform.machine()} {platform.libc_ver()[0]}"
+    if OFFLINE.search(output):
+        return SetUpError(
+            "the package index cannot be reached: see to the network or to pip's settings, and run it again"
+        )
+    if found := re.search(r"No matching distribution found for (\S+)", output):
+        return SetUpError(
+            f"{found[1]} has no wheel for {this.strip()}: take another one, make PYTHON=/path/to/python3 ...", code=2
+        )
+    if "No space left on device" in output:
+        return SetUpError("the disk is full: make room, and run it again")
+    errors = [line for line in output.splitlines() if "error" in line.lower()] or output.splitlines()
+    return SetUpError("pip failed:\n" + "\n".join(errors[-20:]))
+
+
+def make_venv() -> bool:
+    """Make .venv with the Python that runs this, unless it has one of that version.
+
+    Returns:
+        Whether one was made.
+
+    Raises:
+        SetUpError: the module venv fails.
+    """
+    python = VENV / "bin/python"
+    version = platform.python_version()
+    probe = [str(python), "-c", "import pip, platform; print(platform.python_version())"]
+    there = subprocess.run(probe, capture_output=True, text=True, check=False).stdout.strip() if python.exists() else ""
+    if there == version:
+        return False
+    if VENV.exists():
+        say(f".venv has {f'Python {there}' if there else 'no Python that works'}; it is made again with {version}")
+    base = str(Path(sys.executable).resolve()) if sys.prefix != sys.base_prefix else sys.executable
+    done = subprocess.run(
+        [base, "-m", "venv", "--clear", str(VENV)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SetUpError(f"{sys.executable} cannot make a venv:\n{done.stdout.strip()}", code=2)
+    return True
+
+
+def announce(part: str, packages: int) -> None:
+    """Say what comes, how large it is and how long it takes.
+
+    Raises:
+        SetUpError: the disk has no room for it.
+    """
+    where = f"Python {platform.python_version()} ({sys.executable})"
+    download, disk = SIZES[part]
+    say(f"Installing {PARTS[part]} into {VENV} with {where}: {packages} packages, about {MINUTES[part]}.")
+    size = f"  {download} GB to download, {disk} GB on disk"
+    if part == "run" and sys.platform == "linux":
+        size += (
+            f"; {download + CUDA[0]:.1f} and {disk + CUDA[1]:.1f} GB with torch's CUDA build, which pip takes unless it"
+            " is given the CPU builds (CONTRIBUTING.md, Set-up)"
+        )
+    say(size + ".")
+    free = shutil.disk_usage(VENV).free / 1e9
+    if free < disk:
+        raise SetUpError(f"needs {disk} GB on disk, and {free:.1f} GB are free: make room", code=2)
+
+
+def set_up(part: str) -> None:
+    """Install a part.
+
+    Raises:
+        SetUpError: see `pip`.
+    """
+    lock, stamp = LOCKS[part], STAMPS[part]
+    made = make_venv()
+    changed = max(path.stat().st_mtime for path in (lock, Path("pyproject.toml")))
+    if not made and stamp.exists() and stamp.stat().st_mtime >= changed:
+        stamp.touch()  # of `dev`: newer than that of `run`, for make
+        return
+    locked = pins(lock)
+    begun = time.monotonic()
+    announce(part, len(locked))
+    bar = ["--progress-bar", "off"]
+    if "pip" in pins(LOCKS["run"]):
+        pip("install", f"pip=={pins(LOCKS['run'])['pip']}")
+        bar = ["--progress-bar", "raw"]  # lines that can be read, which older ones have not
+    pip("install", *bar, "--requirement", str(lock), progress=Progress(len(locked)))
+    if part == "run":
+        pip("install", "--no-deps", "--no-build-isolation", "--editable", ".")
+    stamp.touch()
+    say(f"Installed in {time.monotonic() - begun:.0f} s.")
+
+
+def main(part: str) -> int:
+    """Install a part; gives the exit code."""
+    try:
+        set_up(part)
+    except SetUpError as error:
+        say(f"Atlas: {error}")
+        return error.code
+    except KeyboardInterrupt:
+        say("Interrupted; the next make goes on.")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
