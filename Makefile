@@ -33,11 +33,13 @@ test: lint  ## lint, types, import contracts, all tests, coverage (ARGS="-k sear
 fast: $(STAMP)  ## run the fast tests only
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(STAMP)  ## run ruff, mypy and import-linter
+lint: $(STAMP)  ## run ruff, mypy, import-linter and deptry
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry atlas_model crawlers flows
+	$(BIN)/deptry benchmarks tests tools --ignore DEP002,DEP004
 
 format: $(STAMP)  ## apply the fixes and the format of ruff
 	$(BIN)/ruff check --fix $(CODE)
