@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from atlas_model.core.errors import InputError
 from atlas_model.core.params import Params
 from flows.dvc import repo
+from flows.git import content_at
 from flows.paths import EVALUATION, METRICS, REPORTS, TIMINGS
 from flows.prefect_app.reporter import key_of
-from flows.registry.versions import compared_with, content_at
+from flows.registry.versions import compared_with
 from flows.stages.entry import read_metrics
 from flows.text import in_markdown, printable
 
