@@ -119,7 +119,7 @@ def _compared(before: pa.Table, after: pa.Table, fields: Sequence[str]) -> "pd.D
 def _texts(table: pa.Table) -> "pd.DataFrame":
     """What is compared of each product, as the report shows it."""
     price = pc.binary_join_element_wise(pc.cast(table["price"], pa.string()), pc.fill_null(table["currency"], ""), " ")
-    texts = table.drop_columns(["currency", "image_urls"]).to_pandas(ignore_metadata=True)
+    texts: pd.DataFrame = table.drop_columns(["currency", "image_urls"]).to_pandas(ignore_metadata=True)
     return texts.assign(
         price=pc.utf8_trim_whitespace(price).to_pandas(), images=pc.binary_join(table["image_urls"], "\n").to_pandas()
     )
