@@ -34,11 +34,13 @@ test: lint  ## lint, types, import contracts, all tests, coverage (ARGS="-k sear
 fast: $(DEV)  ## run the fast tests only
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(DEV)  ## run ruff, mypy and import-linter
+lint: $(DEV)  ## run ruff, mypy, import-linter and deptry
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry atlas_model crawlers flows
+	$(BIN)/deptry benchmarks tests tools --ignore DEP002,DEP004
 
 format: $(DEV)  ## apply the fixes and the format of ruff
 	$(BIN)/ruff check --fix $(CODE)

@@ -20,7 +20,7 @@ import flows  # noqa: F401 - before torch: it says how torch's threads wait
 from atlas_model.data.image_sources import open_source
 from atlas_model.data.images import decode, encode_png
 from atlas_model.data.schemas import IMAGES, write_rows
-from atlas_model.inference.batch import Report, predict_all
+from atlas_model.inference.batch import BatchReport, predict_all
 from atlas_model.inference.predictor import Predictor
 from benchmarks.report import paired_medians, report
 from flows.registry.model_folders import shipped_model
@@ -47,7 +47,7 @@ def main() -> None:
         predictor = Predictor.load(shipped_model(), "cpu")
         predictor.accelerate("torch", None)
         prepared = np.stack([predictor.prepare(decode(each)) for each in images])
-        reports: list[Report] = []
+        reports: list[BatchReport] = []
         seconds = paired_medians(
             RUNS,
             model=lambda: [predictor.answer(prepared[start : start + BATCH]) for start in range(0, N_IMAGES, BATCH)],
@@ -72,7 +72,7 @@ def _first_line(command: Sequence[str | Path]) -> float:
         return perf_counter() - started
 
 
-def _predict(predictor: Predictor, folder: Path) -> Report:
+def _predict(predictor: Predictor, folder: Path) -> BatchReport:
     return predict_all(
         open_source(folder / "in.parquet"),
         folder / "out.parquet",

@@ -27,7 +27,7 @@ from atlas_model.core.progress import say, track
 from atlas_model.data.images import Preprocessing, decode, to_array
 from atlas_model.zoom.linear import ZoomLinear
 from atlas_model.zoom.model import ZoomModel
-from atlas_model.zoom.training import Labelled, draw_parts, encode, fit_head, train_zoom
+from atlas_model.zoom.training import LabelledImages, draw_parts, encode, fit_head, train_zoom
 from tools.photo_filter_images import Photograph, close_up, find_product, normal, photographed
 
 OUTPUT = Path("models/zoom_photographs")
@@ -129,7 +129,7 @@ def compare(features: np.ndarray, drawn: Drawn, preprocessing: Preprocessing, ep
     """
     part = draw_parts(drawn.products.tolist(), val_share=VAL_SHARE, test_share=TEST_SHARE, seed=SEED)
     shares = {"val_share": VAL_SHARE, "test_share": TEST_SHARE}
-    labelled = Labelled(drawn.pixels, drawn.zoomed, drawn.products.tolist(), {})
+    labelled = LabelledImages(drawn.pixels, drawn.zoomed, drawn.products.tolist(), {})
     cnn, _ = train_zoom(
         labelled,
         preprocessing,

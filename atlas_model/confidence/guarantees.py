@@ -172,8 +172,8 @@ def guarantee_figures(
         seed: of the resplits.
 
     Returns:
-        For images and products, for each of `MEASURED`: ``test``, what became of the test part (`Outcome`) with the
-        model's own thresholds, None where it does not promise that much; ``resplits``, how often the promise would
+        For images and products, for each of `MEASURED`: ``test``, what became of the test part (`AnsweredShares`) with
+        the model's own thresholds, None where it does not promise that much; ``resplits``, how often the promise would
         have held if other products of the two parts had been held out (`risk_control.resplits`).
     """
     figures: dict[str, Any] = {}

@@ -95,7 +95,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AnsweredShares:
     """What became of items that were answered with some thresholds; shares of all, None where of none."""
 
     accepted: float  # share that got a whole path
@@ -123,21 +123,21 @@ def thresholds_for(held_out: HeldOut, accuracy: float, risk: float = RISK) -> Th
         risk: probability that the promise may fail with.
     """
     every = np.ones((1, len(held_out)))
-    for row in _Row.both(held_out, accuracy):
+    for row in _ThresholdRow.both(held_out, accuracy):
         (place,) = row.walk(row.counts(every), len(held_out), risk)
         if place is not None:
             return row.thresholds(place)
     return None
 
 
-def outcome(held_out: HeldOut, thresholds: Thresholds) -> Outcome:
+def outcome(held_out: HeldOut, thresholds: Thresholds) -> AnsweredShares:
     """What becomes of items that are answered with ``thresholds``."""
     whole = _end(held_out) >= thresholds.of_levels[0]
     above_end = np.arange(1, held_out.probability.shape[1] + 1) < held_out.depth[:, None]
     shorter = ((held_out.probability >= thresholds.shorter) & above_end).sum(axis=1)
     level = np.where(whole, held_out.depth, shorter)
     right, answered = held_out.right >= level, level > 0
-    return Outcome(
+    return AnsweredShares(
         float(whole.mean()) if len(whole) else 0.0,
         float(right[whole].mean()) if whole.any() else None,
         float(answered.mean()) if len(answered) else 0.0,
@@ -171,8 +171,8 @@ def resplits(
     weight = np.zeros((times, n))
     for draw in weight:
         draw[generator.permutation(n)[:calibration]] = 1
-    outcomes: list[Outcome | None] = [None] * times
-    for row in _Row.both(held_out, accuracy):
+    outcomes: list[AnsweredShares | None] = [None] * times
+    for row in _ThresholdRow.both(held_out, accuracy):
         others = row.counts(1 - weight)
         for index, place in enumerate(row.walk(row.counts(weight), calibration, risk)):
             if outcomes[index] is None and place is not None:
@@ -204,11 +204,11 @@ class _Counts:
     answered: Float[np.ndarray, "m j"]
     right: Float[np.ndarray, "m j"]
 
-    def outcome(self, part: int, place: int, items: int) -> Outcome:
+    def outcome(self, part: int, place: int, items: int) -> AnsweredShares:
         """With one threshold."""
         counts = (self.whole, self.whole_right, self.answered, self.right)
         whole, whole_right, answered, right = (float(each[part, place]) for each in counts)
-        return Outcome(
+        return AnsweredShares(
             whole / items if items else 0.0,
             whole_right / whole if whole else None,
             answered / items if items else 0.0,
@@ -217,7 +217,7 @@ class _Counts:
 
 
 @dataclass(frozen=True)
-class _Row:
+class _ThresholdRow:
     """A row of thresholds, and from which of them on each item gets what; the row's length stands for never."""
 
     accepting: bool  # whether whole paths are given
@@ -228,7 +228,7 @@ class _Row:
     whole_right: Bool[np.ndarray, "n"]  # and whether that is right
 
     @classmethod
-    def both(cls, items: HeldOut, accuracy: float) -> "tuple[_Row, _Row]":
+    def both(cls, items: HeldOut, accuracy: float) -> "tuple[_ThresholdRow, _ThresholdRow]":
         """The row with whole paths, and the one without."""
         n, every = len(items), np.arange(len(items))
         whole_right = items.right >= items.depth

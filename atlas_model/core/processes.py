@@ -5,32 +5,40 @@ A killed parent (``kill -9``, out of memory) cannot stop its children: they have
 
 import ctypes
 import os
-import re
 import signal
 import sys
-from pathlib import Path
-from typing import NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import psutil  # imported where it is used: most stages and commands need none of it
 
 INTERRUPTED = 130  # exit code that shells report after Ctrl-C
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-PROC = Path("/proc")  # Linux only
 ANCESTOR = "ATLAS_WORKS_FOR"  # environment variable: the process without which this one has nothing to do
 
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when the thread that started it ends; only Linux can, elsewhere no-op."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # psutil has no call for it
         ancestor = os.environ.get(ANCESTOR)
-        if ancestor and not (PROC / ancestor).exists():  # it ended before the kernel was asked
-            os.kill(os.getpid(), signal.SIGKILL)
+        if ancestor:
+            import psutil
+
+            if not psutil.pid_exists(int(ancestor)):  # it ended before the kernel was asked
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Process(NamedTuple):
-    """A process, told from a later one of the same number by when it was born; without /proc by the number alone."""
+    """A process, told from a later one of the same number by when it was born.
+
+    The birth counts from the start of the system, so that setting the clock makes nobody another process (elsewhere
+    than on Linux it does).
+    """
 
     pid: int
-    birth: str
+    birth: str  # seconds
 
     @classmethod
     def current(cls) -> "Process":
@@ -42,39 +50,41 @@ class Process(NamedTuple):
     @classmethod
     def of(cls, pid: int) -> "Process | None":
         """The process ``pid``; None where there is none, or one that has ended and only waits to be fetched."""
-        if not PROC.exists():
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                return None
-            except PermissionError:
-                pass  # somebody else's
-            return cls(pid, "")
-        state, birth, _ = _stat(pid)
-        return None if state in "ZX" else cls(pid, birth)
+        import psutil
+
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            if process.status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}:
+                return cls(pid, f"{process.create_time() - psutil.boot_time():.2f}")
+        return None
 
     @property
     def command(self) -> str:
         """What was started; empty where that cannot be known."""
-        return _read(self.pid, "cmdline").replace("\0", " ").strip()
+        import psutil
+
+        with suppress(psutil.Error):
+            command = " ".join(psutil.Process(self.pid).cmdline()).strip()
+            return command.encode(errors="replace").decode()  # bytes that are no UTF-8 cannot be printed
+        return ""
 
 
 def ancestor_without(variable: str) -> Process | None:
-    """The nearest ancestor that was started without ``variable`` in its environment; without /proc the parent."""
-    pid = os.getppid()
-    while re.search(rf"(?:^|\0){variable}=", _read(pid, "environ")):
-        pid = int(_stat(pid)[2])
-    return Process.of(pid)
+    """The nearest ancestor that was started without ``variable`` in its environment."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):  # one on the way has just ended
+        ancestor = psutil.Process().parent()
+        while ancestor is not None and variable in _environment(ancestor):
+            ancestor = ancestor.parent()
+        return Process.of(ancestor.pid) if ancestor is not None else None
+    return None
 
 
-def _stat(pid: int) -> tuple[str, str, str]:
-    """The state of a process (X: there is none), its birth in ticks since the start of the system, its parent."""
-    fields = _read(pid, "stat").rpartition(")")[2].split()  # proc(5), from the state on
-    return (fields[0], fields[19], fields[1]) if fields else ("X", "", "0")
+def _environment(process: "psutil.Process") -> dict[str, str]:
+    """What ``process`` was started with; empty where that cannot be known: it is somebody else's."""
+    import psutil
 
-
-def _read(pid: int, name: str) -> str:
-    try:
-        return (PROC / str(pid) / name).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    with suppress(psutil.Error):
+        return process.environ()
+    return {}

@@ -38,7 +38,7 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class Profile:
+class CrawlProfile:
     """What is kept of a crawl."""
 
     products: int

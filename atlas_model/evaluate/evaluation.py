@@ -50,7 +50,7 @@ from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.classifier import Classifier
 from atlas_model.taxonomy.tree import Taxonomy
 
-Found = dict[Way, Searched]
+BestPaths = dict[Way, Searched]
 
 THRESHOLDS = (*(step / 50 for step in range(50)), 0.99)  # least confidences of the abstention curve
 HEADLINE_THRESHOLD = 0.9  # the one of them that is among the figures
@@ -129,7 +129,7 @@ def evaluate(
     seed: int,
     batch_size: int,
     device: torch.device,
-    spread: Callable[[Callable[[Chunk], Found], Sequence[Chunk]], Iterable[Found]] = map,
+    spread: Callable[[Callable[[Chunk], BestPaths], Sequence[Chunk]], Iterable[BestPaths]] = map,
     stored: Stored | None = None,
     ways: tuple[Way, ...] = ("image",),
 ) -> dict[Way, Evaluation]:
@@ -164,7 +164,7 @@ def evaluate(
     titles = [split.titles[row] for row in rows] if ways != ("image",) else []
     starts = range(0, len(rows), CHUNK_BATCHES * batch_size)
     parts = [slice(start, start + CHUNK_BATCHES * batch_size) for start in starts]
-    searched: list[Found] = []
+    searched: list[BestPaths] = []
     with Progress(f"evaluate {split.name}", len(rows), "images") as progress, one_thread_each():
         for found in spread(work, [Chunk(rows[part], actual[part], sample[part], titles[part]) for part in parts]):
             searched.append(found)

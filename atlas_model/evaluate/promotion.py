@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from atlas_model.metrics.bootstrap import PERCENTILES, Interval, draws
+from atlas_model.metrics.scores import weighted_f1
 
 HEADLINE = "micro F"
 OF_PRODUCTS = "micro F of products"
@@ -184,10 +185,8 @@ def _figures(
     large: Int[np.ndarray, "k"],
 ) -> Float[np.ndarray, "k+1"]:
     """Micro F, then the F of each large category, if each answer counted ``weight`` times."""
-    size = int(max(actual.max(), answered.max())) + 1
-    hits = np.bincount(actual, weights=weight * (actual == answered), minlength=size)
-    both = sum(np.bincount(each, weights=weight, minlength=size) for each in (actual, answered))
-    return np.concatenate([[hits.sum() / weight.sum()], (2 * hits / np.maximum(both, 1))[large]])
+    micro = weight @ (actual == answered) / weight.sum()
+    return np.concatenate([[micro], weighted_f1(actual, answered, weight)[0][large]])
 
 
 def _told(comparison: Comparison) -> str:

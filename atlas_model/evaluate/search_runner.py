@@ -24,7 +24,7 @@ from atlas_model.data.dataset import to_device
 from atlas_model.data.titles import LabelWords
 from atlas_model.encoders.encoder import encode
 from atlas_model.inference.engines import accelerate
-from atlas_model.model.beam_search import Found
+from atlas_model.model.beam_search import BestPaths
 from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.evidence import Evidence
 from atlas_model.model.saved_models import load_categorizer
@@ -47,7 +47,7 @@ class Best:
     tokens: Int[np.ndarray, "n t"]
 
     @classmethod
-    def of(cls, found: Found) -> "Best":
+    def of(cls, found: BestPaths) -> "Best":
         """The first of those found."""
         return cls(*(each[:, 0].cpu().numpy() for each in (found.path, found.log_probability, found.tokens)))
 
@@ -70,7 +70,7 @@ class Exact:
 
     @classmethod
     def of(
-        cls, found: Found, log_p: Float[Tensor, "n nodes"], actual: Int[np.ndarray, "n"], taxonomy: Taxonomy
+        cls, found: BestPaths, log_p: Float[Tensor, "n nodes"], actual: Int[np.ndarray, "n"], taxonomy: Taxonomy
     ) -> "Exact":
         """Of the search's results and the right paths."""
         ends = torch.from_numpy(taxonomy.trie.routes[actual].max(axis=1)).to(log_p.device)

@@ -50,7 +50,7 @@ Answer = Callable[..., Sequence[Sequence[Prediction]]]  # of pixels (b c h w), a
 
 
 @dataclass(frozen=True)
-class Report:
+class BatchReport:
     """What the output says, and what this run did for it."""
 
     statuses: Counter[str]  # of all images
@@ -117,7 +117,7 @@ def predict_all(
     side: int | None = None,
     products: ProductOutput | None = None,
     bands: bool = False,
-) -> Report:
+) -> BatchReport:
     """Write what the model makes of each image to ``output`` (`records.PREDICTED`), in the order of the images.
 
     Args:
@@ -164,7 +164,7 @@ def predict_all(
         statuses = parts.join(output)
         of_products = Counter[str]() if products is None else write_products(parts.distributions(), products, folder)
         shutil.rmtree(folder)
-    return Report(statuses, parts.done - first, time.perf_counter() - started, model_seconds, of_products)
+    return BatchReport(statuses, parts.done - first, time.perf_counter() - started, model_seconds, of_products)
 
 
 class Parts:

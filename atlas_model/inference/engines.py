@@ -285,7 +285,7 @@ def _key(*what: object) -> str:
 
 
 def _cpu() -> str:
-    """The processor's name, as far as the system tells."""
+    """The processor's name, as far as the system tells; psutil does not know it, nor does `platform` on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

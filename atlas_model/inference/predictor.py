@@ -21,7 +21,7 @@ from atlas_model.core.errors import CheckpointError
 from atlas_model.data.images import Preprocessing, to_array
 from atlas_model.data.titles import Given, titled_apart, words_of
 from atlas_model.encoders.encoder import encode
-from atlas_model.model.beam_search import Found
+from atlas_model.model.beam_search import BestPaths
 from atlas_model.model.categorizer import Categorizer, reads_titles
 from atlas_model.model.evidence import Evidence
 from atlas_model.model.saved_models import load_categorizer
@@ -276,7 +276,7 @@ class Predictor:
         assert log_p is not None
         return [[answer] for answer in self._sure(log_p, sure)]
 
-    def _paths(self, found: Found) -> Iterator[list[Prediction]]:
+    def _paths(self, found: BestPaths) -> Iterator[list[Prediction]]:
         _check_probabilities(found.path[:, 0] >= 0)
         columns = (found.path.tolist(), found.log_probability.exp().tolist(), found.reached.exp().tolist())
         for row in zip(*columns, strict=True):

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from atlas_model.confidence.calibration import expected_calibration_error
-from atlas_model.metrics.scores import common_levels
+from atlas_model.metrics.scores import common_levels, weighted_f1
 from atlas_model.taxonomy.tree import Taxonomy
 
 HEADLINES = ("micro_f1", "macro_f1", "hierarchical_f1", "ece")
@@ -57,13 +57,10 @@ class Answers:
     def headlines(self, weight: Int[np.ndarray, "n"]) -> Float[np.ndarray, "figures"]:
         """The `HEADLINES` if each answer counted ``weight`` times; defined as in `metrics` and `calibration`."""
         total = weight.sum()
-        hits = np.bincount(self.actual, weights=weight * self.right)
-        of_actual = np.bincount(self.actual, weights=weight)
-        of_predicted = np.bincount(self.predicted, weights=weight, minlength=len(of_actual))[: len(of_actual)]
-        f1 = 2 * hits / np.maximum(of_actual + of_predicted, 1)
+        f1, of_actual = weighted_f1(self.actual, self.predicted, weight)
         return np.array(
             [
-                hits.sum() / total,
+                weight @ self.right / total,
                 f1[of_actual > 0].mean(),
                 2 * (weight @ self.shared) / (weight @ self.levels),
                 expected_calibration_error(self.confidence, self.right, weight),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from atlas_model.taxonomy.tree import END, CategoryPath, Taxonomy
@@ -39,6 +39,22 @@ def path_scores(actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], t
 def macro_f1(actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"]) -> float:
     """The mean F of the categories that occur in ``actual``."""
     return float(f1_score(actual, predicted, labels=np.unique(actual), average="macro", zero_division=0))
+
+
+def weighted_f1(
+    actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], weight: Int[np.ndarray, "n"]
+) -> tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]]:
+    """The F of each category, and how often it occurs in ``actual``, if each answer counted ``weight`` times.
+
+    Categories are numbered from 0; the F of one that occurs on neither side is 0. The bootstrap asks for it thousands
+    of times, so it is three counts, which take a hundredth of the time that scikit-learn takes.
+    """
+    size = int(max(actual.max(), predicted.max())) + 1
+    hits, of_actual, of_predicted = (
+        np.bincount(categories, weights=weights, minlength=size)
+        for categories, weights in ((actual, weight * (actual == predicted)), (actual, weight), (predicted, weight))
+    )
+    return 2 * hits / np.maximum(of_actual + of_predicted, 1), of_actual
 
 
 def hierarchical_scores(

@@ -35,7 +35,7 @@ Normalize = Literal["vocabulary", "children"]  # over which tokens the probabili
 
 
 @dataclass(frozen=True)
-class Found:
+class BestPaths:
     """The ``n`` best paths of each image, best first. A rank that no path fills has path -1, probability 0."""
 
     path: Int[Tensor, "b n"]
@@ -134,7 +134,7 @@ def beam_search(
     temperature: Float[Tensor, "b"] | float = 1.0,
     length_normalization: float = 0.0,
     bias: Float[Tensor, "b edges"] | None = None,
-) -> Found:
+) -> BestPaths:
     """The ``top`` most probable paths of ``trie`` that a beam finds for each image.
 
     Args:
@@ -220,7 +220,7 @@ def _of_hypotheses(temperature: Float[Tensor, "b"] | float, count: int) -> Float
     return temperature
 
 
-def follow_back(levels: Sequence[Level], ends: Ends, steps: int) -> Found:
+def follow_back(levels: Sequence[Level], ends: Ends, steps: int) -> BestPaths:
     """What each of ``ends`` wrote on its way, how probable that was, and where it looked."""
     b, n = ends.path.shape
     cells = levels[0].attention.shape[-1]
@@ -238,7 +238,7 @@ def follow_back(levels: Sequence[Level], ends: Ends, steps: int) -> Found:
             above.gather(1, at).where(on, now)
             for above, now in ((level.token, token), (level.parent, slot), (level.score, score))
         )
-    return Found(ends.path, ends.log_probability, tokens, reached, attention)
+    return BestPaths(ends.path, ends.log_probability, tokens, reached, attention)
 
 
 def best(scores: Float[Tensor, "b m"], count: int) -> tuple[Float[Tensor, "b n"], Int[Tensor, "b n"]]:

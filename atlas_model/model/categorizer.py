@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from atlas_model.data.titles import TitleHead, words_of
 from atlas_model.encoders.encoder import build_encoder
 from atlas_model.model.architecture import Architecture
-from atlas_model.model.beam_search import DeviceTrie, Found, beam_search
+from atlas_model.model.beam_search import BestPaths, DeviceTrie, beam_search
 from atlas_model.model.classifier import Classifier
 from atlas_model.model.decoder import AttentionDecoder
 from atlas_model.model.evidence import Evidence, TitleWeights, Weights
@@ -171,7 +171,7 @@ class Categorizer(nn.Module):
         top: int = 1,
         constrained: bool = True,
         length_normalization: float = 0.0,
-    ) -> Found:
+    ) -> BestPaths:
         """See `search_cells`."""
         return self.search_cells(
             self.encoder(images),
@@ -189,7 +189,7 @@ class Categorizer(nn.Module):
         top: int = 1,
         constrained: bool = True,
         length_normalization: float = 0.0,
-    ) -> Found:
+    ) -> BestPaths:
         """The best paths for each image, or other evidence; unconstrained, any tokens until END, for comparison.
 
         A model that is normalised over children has not learnt what no taxonomy allows: free, it writes anything.
@@ -254,7 +254,7 @@ class Categorizer(nn.Module):
 
     def exact(
         self, images: UInt8[Tensor, "b c h w"], *, top: int = 1, length_normalization: float = 0.0
-    ) -> tuple[Found, Float[Tensor, "b nodes"]]:
+    ) -> tuple[BestPaths, Float[Tensor, "b nodes"]]:
         """See `exact_cells`."""
         return self.exact_cells(self.encoder(images), top=top, length_normalization=length_normalization)
 
@@ -264,7 +264,7 @@ class Categorizer(nn.Module):
         *,
         top: int = 1,
         length_normalization: float = 0.0,
-    ) -> tuple[Found, Float[Tensor, "b nodes"]]:
+    ) -> tuple[BestPaths, Float[Tensor, "b nodes"]]:
         """The best of all paths for each image, or other evidence; log p of every node of the taxonomy's trie."""
         evidence = cells if isinstance(cells, Evidence) else self.evidence(cells)
         return exact_search(

@@ -11,7 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from atlas_model.model.beam_search import DeviceTrie, Ends, Found, Level, Normalize, follow_back, next_log_probability
+from atlas_model.model.beam_search import (
+    BestPaths,
+    DeviceTrie,
+    Ends,
+    Level,
+    Normalize,
+    follow_back,
+    next_log_probability,
+)
 from atlas_model.model.decoder import AttentionDecoder, Memory, State
 from atlas_model.taxonomy.tree import START
 
@@ -29,7 +37,7 @@ def exact_search(
     temperature: Float[Tensor, "b"] | float = 1.0,
     length_normalization: float = 0.0,
     bias: Float[Tensor, "b edges"] | None = None,
-) -> tuple[Found, Float[Tensor, "b nodes"]]:
+) -> tuple[BestPaths, Float[Tensor, "b nodes"]]:
     """The ``top`` most probable of all paths, and log p of each of the trie's nodes: that the path leads through it.
 
     With ``normalize="children"`` the children of a node share its probability without rest, so those of all paths
@@ -53,8 +61,8 @@ def exact_search(
         for part in torch.split(torch.arange(len(cells)), max(1, 4 * FLOATS_AT_ONCE // kept))
     ]
     found, log_probability = zip(*parts, strict=True)
-    fields = ([getattr(each, name) for each in found] for name in Found.__dataclass_fields__)
-    return Found(*map(torch.cat, fields)), torch.cat(log_probability)
+    fields = ([getattr(each, name) for each in found] for name in BestPaths.__dataclass_fields__)
+    return BestPaths(*map(torch.cat, fields)), torch.cat(log_probability)
 
 
 def _search(
@@ -67,7 +75,7 @@ def _search(
     temperature: Float[Tensor, "b 1 1"] | float,
     length_normalization: float,
     bias: Float[Tensor, "b edges"] | None,
-) -> tuple[Found, Float[Tensor, "b nodes"]]:
+) -> tuple[BestPaths, Float[Tensor, "b nodes"]]:
     memory, state = decoder.start(cells)
     b, device = len(cells), cells.device
     log_p = cells.new_zeros(b, len(trie.first) - 1)

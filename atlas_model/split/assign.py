@@ -35,7 +35,7 @@ MAX_TOLD = 5  # names in a message
 
 
 @dataclass(frozen=True)
-class Product:
+class LabelledProduct:
     """What splitting needs to know of a product."""
 
     product_id: str
@@ -63,7 +63,7 @@ class Score:
 
 def split_refs(
     refs: Sequence[Ref],
-    products: Mapping[str, Product],
+    products: Mapping[str, LabelledProduct],
     scores: Mapping[str, Score],
     *,
     allowed: Container[CategoryPath],
@@ -110,7 +110,7 @@ def split_refs(
                 outcomes[index] = "rare_category"
 
     key_of = _group(refs, scores, outcomes, near_duplicate_distance)
-    members: defaultdict[str, list[Product]] = defaultdict(list)
+    members: defaultdict[str, list[LabelledProduct]] = defaultdict(list)
     for product_id, key in key_of.items():
         members[key].append(products[product_id])
     split_of = {}
@@ -128,7 +128,7 @@ def split_refs(
     return [str(outcome) for outcome in outcomes]
 
 
-def _hints(products: Iterable[Product]) -> dict[str, str]:
+def _hints(products: Iterable[LabelledProduct]) -> dict[str, str]:
     """The splits that products name, by product_id; an empty text names none."""
     hinted = [(product.product_id, product.split_hint or "") for product in products]
     named = {product_id: split_named(hint) for product_id, hint in hinted if hint.strip()}
@@ -153,7 +153,7 @@ def assign(key: str, *, val_share: float, test_share: float, seed: int) -> str:
 
 
 def _unusable(
-    ref: Ref, products: Mapping[str, Product], scores: Mapping[str, Score], allowed: Container[CategoryPath]
+    ref: Ref, products: Mapping[str, LabelledProduct], scores: Mapping[str, Score], allowed: Container[CategoryPath]
 ) -> str | None:
     if ref.image_id is None:
         return ref.status
@@ -166,7 +166,9 @@ def _undecided(outcomes: Sequence[str | None]) -> list[int]:
     return [index for index, outcome in enumerate(outcomes) if outcome is None]
 
 
-def _leave_out_conflicts(refs: Sequence[Ref], products: Mapping[str, Product], outcomes: list[str | None]) -> None:
+def _leave_out_conflicts(
+    refs: Sequence[Ref], products: Mapping[str, LabelledProduct], outcomes: list[str | None]
+) -> None:
     categories: defaultdict[str | None, set[CategoryPath]] = defaultdict(set)
     for index in _undecided(outcomes):
         categories[refs[index].image_id].add(products[refs[index].product_id].category)
@@ -203,7 +205,7 @@ def _leave_out_repeats(refs: Sequence[Ref], outcomes: list[str | None]) -> None:
 
 
 def _rare_categories(
-    refs: Sequence[Ref], products: Mapping[str, Product], outcomes: Sequence[str | None], min_products: int
+    refs: Sequence[Ref], products: Mapping[str, LabelledProduct], outcomes: Sequence[str | None], min_products: int
 ) -> set[CategoryPath]:
     with_image = {refs[index].product_id for index in _undecided(outcomes)}
     counts = Counter(products[product_id].category for product_id in with_image)

@@ -32,7 +32,7 @@ INVERSE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the L2 penalty on the li
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledImages:
     """Images that are all readable, different, and labelled in one way."""
 
     pixels: UInt8[np.ndarray, "n 3 size size"]
@@ -51,7 +51,7 @@ class ZoomEpoch:
     val_f1_zoomed: float  # at the threshold .5
 
 
-def read_labelled(table: pa.Table, preprocessing: Preprocessing) -> Labelled:
+def read_labelled(table: pa.Table, preprocessing: Preprocessing) -> LabelledImages:
     """Decode ``table`` (`records.LABELLED`), leaving out what cannot be learnt from and counting it by reason.
 
     The reasons: ``label_conflict`` (one image with both labels: all of its rows), ``duplicate`` (with the same
@@ -83,7 +83,7 @@ def read_labelled(table: pa.Table, preprocessing: Preprocessing) -> Labelled:
         source_ids.append(row["source_id"])
     size = preprocessing.size
     stacked = np.stack(pixels) if pixels else np.empty((0, 3, size, size), dtype=np.uint8)
-    return Labelled(stacked, np.array(zoomed, dtype=np.int64), source_ids, dict(sorted(dropped.items())))
+    return LabelledImages(stacked, np.array(zoomed, dtype=np.int64), source_ids, dict(sorted(dropped.items())))
 
 
 def fingerprint(table: pa.Table) -> str:
@@ -109,7 +109,7 @@ def draw_parts(source_ids: list[str], *, val_share: float, test_share: float, se
 
 
 def train_zoom(
-    labelled: Labelled,
+    labelled: LabelledImages,
     preprocessing: Preprocessing,
     *,
     batch_size: int,
@@ -182,7 +182,13 @@ def train_zoom(
 
 
 def train_linear(
-    labelled: Labelled, preprocessing: Preprocessing, *, batch_size: int, val_share: float, test_share: float, seed: int
+    labelled: LabelledImages,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    val_share: float,
+    test_share: float,
+    seed: int,
 ) -> ZoomModel:
     """Fit a linear layer on the features of a pretrained encoder; the same parts as `train_zoom` draws.
 

@@ -120,6 +120,8 @@ def atlas(port: int, count: int, folder: Path, prefix: str = "") -> None:
 
 def atlas_small(port: int, count: int, folder: Path) -> None:
     """The same for many small images; prints ``<images> <resident MB>`` twice a second while it downloads."""
+    import psutil
+
     from crawlers.fetch import spool as module
 
     kept = [0]
@@ -131,8 +133,7 @@ def atlas_small(port: int, count: int, folder: Path) -> None:
 
     def watch() -> None:
         while not ended.wait(0.5) and kept[0] < count:
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            print(kept[0], pages * 4096 / 1e6, flush=True)
+            print(kept[0], psutil.Process().memory_info().rss / 1e6, flush=True)
 
     module.Spool.keep = counting
     ended = threading.Event()

@@ -3,18 +3,22 @@
 A report beside the data, never a column in it. Knows nothing of where the two tables come from.
 """
 
-import csv
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from atlas_model.core.errors import InputError
 from atlas_model.core.files import replacing
-from atlas_model.data.schemas import write_rows
+from atlas_model.data.schemas import COMPRESSION
+
+if TYPE_CHECKING:
+    import pandas as pd  # imported where it is used: it takes tenths of a second
 
 PLAIN = ("availability", "brand", "gtin", "mpn")  # columns whose values are compared as they are
 KINDS = ("added", "removed", "price", "title", "images", *PLAIN)  # of changes, as people count them
@@ -31,112 +35,109 @@ SCHEMA = pa.schema(
         pa.field("new", pa.string()),
     ]
 )
+BLOCK = 10_000  # products of each crawl that are compared at a time: the memory stays that of the two tables
 # A spreadsheet takes a cell that begins so for a formula: https://owasp.org/www-community/attacks/CSV_Injection
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-class Change(NamedTuple):
-    """A row of the report."""
-
-    site: str
-    product_id: str
-    change: str
-    field: str
-    old: str | None
-    new: str | None
-
-
-def changes(old: pa.Table, new: pa.Table) -> Iterator[Change]:
-    """What turns ``old`` into ``new`` (both with `COLUMNS`), sorted by product.
+def changes(old: pa.Table, new: pa.Table) -> Iterator["pd.DataFrame"]:
+    """What turns ``old`` into ``new`` (both with `COLUMNS`), sorted by product: tables with the columns of `SCHEMA`.
 
     A column that no product of one of them has was not read by that crawl, and is not compared.
     """
     plain = [name for name in PLAIN if all(table[name].null_count < table.num_rows for table in (old, new))]
-    befores, afters = _products(old), _products(new)
-    before, after = next(befores, None), next(afters, None)
-    while before or after:
-        if after is None or (before is not None and before["product_id"] < after["product_id"]):
-            yield Change(before["site"], before["product_id"], "removed", "title", before["title"], None)
-            before = next(befores, None)
-        elif before is None or after["product_id"] < before["product_id"]:
-            yield Change(after["site"], after["product_id"], "added", "title", None, after["title"])
-            after = next(afters, None)
-        else:
-            yield from _changed(before, after, plain)
-            before, after = next(befores, None), next(afters, None)
+    tables = [table.select(COLUMNS).sort_by("product_id") for table in (old, new)]
+    firsts = {table["product_id"][row].as_py() for table in tables for row in range(0, table.num_rows, BLOCK)}
+    for first, end in pairwise([*sorted(firsts), None]):
+        before, after = (_between(table, first, end) for table in tables)
+        yield _compared(before, after, ("title", "price", "images", *plain))
 
 
-def write_changes(path: Path, found: Iterable[Change]) -> dict[str, Counter[str]]:
-    """Write ``found`` to ``path``, as its ending says, whole; per site, the products of each of `KINDS`.
+def write_changes(path: Path, found: Iterable["pd.DataFrame"]) -> "pd.DataFrame":
+    """Write ``found`` to ``path``, as its ending says, whole; per site (row), the products of each of `KINDS` (column).
 
     In CSV, a text that a spreadsheet would take for a formula gets an apostrophe in front.
 
     Raises:
         InputError: the path ends neither in .csv nor in .parquet.
     """
-    counts: dict[str, Counter[str]] = {}
-    counted = _counted(found, counts)
-    if path.suffix == ".parquet":
-        write_rows(path, (change._asdict() for change in counted), SCHEMA)
-    elif path.suffix == ".csv":
-        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(SCHEMA.names)
-            writer.writerows([_harmless(value) for value in change] for change in counted)
-    else:
+    import pandas as pd
+
+    if path.suffix not in {".csv", ".parquet"}:
         raise InputError(f"{path}: expected a name that ends in .csv or .parquet")
-    return counts
+    counts = pd.DataFrame(columns=list(KINDS), dtype=int)
+    with replacing(path) as temporary:
+        write = _write_csv if path.suffix == ".csv" else _write_parquet
+        for block in write(temporary, found):
+            kinds = block["field"].where(block["change"] == "changed", block["change"])
+            counts = counts.add(pd.crosstab(block["site"], kinds), fill_value=0)
+    return counts.reindex(columns=list(KINDS)).fillna(0).astype(int)
 
 
-def as_table(counts: Mapping[str, Counter[str]]) -> list[str]:
+def as_table(counts: "pd.DataFrame") -> list[str]:
     """``counts`` for people: a line per site, and one for all."""
-    total = sum(counts.values(), Counter())
-    lines = [("site", *KINDS), *((site, *_cells(counts[site])) for site in sorted(counts)), ("all", *_cells(total))]
+    import pandas as pd
+
+    every = pd.concat([counts, counts.sum().to_frame("all").T]).reset_index(names="site")
+    lines = [every.columns.tolist(), *every.astype(str).to_numpy().tolist()]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
-def _products(table: pa.Table) -> Iterator[dict[str, Any]]:
-    ordered = table.select(COLUMNS).sort_by("product_id")
-    for batch in ordered.to_batches(max_chunksize=10_000):
-        yield from batch.to_pylist()
+def _between(table: pa.Table, first: str, end: str | None) -> pa.Table:
+    """The products from ``first`` on, up to ``end``."""
+    ids = table["product_id"]
+    rows = [
+        table.num_rows if edge is None else bisect_left(range(table.num_rows), edge, key=lambda row: ids[row].as_py())
+        for edge in (first, end)
+    ]
+    return table.slice(rows[0], rows[1] - rows[0])
 
 
-def _changed(before: Mapping[str, Any], after: Mapping[str, Any], plain: Sequence[str]) -> Iterator[Change]:
-    texts = (
-        ("title", _title),
-        ("price", _price),
-        ("images", _images),
-        *((name, itemgetter(name)) for name in plain),
+def _compared(before: pa.Table, after: pa.Table, fields: Sequence[str]) -> "pd.DataFrame":
+    import pandas as pd
+
+    both = _texts(before).merge(_texts(after), how="outer", on="product_id", suffixes=("_old", "_new"), indicator=True)
+    change = both["_merge"].astype(str).map({"left_only": "removed", "right_only": "added", "both": "changed"})
+    site = both["site_new"].fillna(both["site_old"])
+    found = []
+    for field in fields:
+        old, new = both[f"{field}_old"], both[f"{field}_new"]
+        told = (old != new) & (old.notna() | new.notna()) & ((change == "changed") | (field == "title"))
+        columns = {
+            "site": site,
+            "product_id": both["product_id"],
+            "change": change,
+            "field": field,
+            "old": old,
+            "new": new,
+        }
+        found.append(pd.DataFrame(columns)[told])
+    return pd.concat(found).sort_index(kind="stable")
+
+
+def _texts(table: pa.Table) -> "pd.DataFrame":
+    """What is compared of each product, as the report shows it."""
+    price = pc.binary_join_element_wise(pc.cast(table["price"], pa.string()), pc.fill_null(table["currency"], ""), " ")
+    texts: pd.DataFrame = table.drop_columns(["currency", "image_urls"]).to_pandas(ignore_metadata=True)
+    return texts.assign(
+        price=pc.utf8_trim_whitespace(price).to_pandas(), images=pc.binary_join(table["image_urls"], "\n").to_pandas()
     )
-    for field, text in texts:
-        if text(before) != text(after):
-            yield Change(after["site"], after["product_id"], "changed", field, text(before), text(after))
 
 
-def _title(row: Mapping[str, Any]) -> str | None:
-    return row["title"]
+def _write_csv(path: Path, found: Iterable["pd.DataFrame"]) -> Iterator["pd.DataFrame"]:
+    """Each of ``found``, written."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        file.write(",".join(SCHEMA.names) + "\r\n")
+        for block in found:
+            harmless = block.apply(lambda texts: texts.mask(texts.str.startswith(FORMULA, na=False), "'" + texts))
+            harmless.to_csv(file, index=False, header=False, lineterminator="\r\n")
+            yield block
 
 
-def _price(row: Mapping[str, Any]) -> str | None:
-    return None if row["price"] is None else f"{row['price']} {row['currency'] or ''}".strip()
-
-
-def _images(row: Mapping[str, Any]) -> str:
-    return "\n".join(row["image_urls"])
-
-
-def _counted(found: Iterable[Change], counts: dict[str, Counter[str]]) -> Iterator[Change]:
-    for change in found:
-        kind = change.field if change.change == "changed" else change.change
-        counts.setdefault(change.site, Counter())[kind] += 1
-        yield change
-
-
-def _cells(counts: Counter[str]) -> Sequence[str]:
-    return [str(counts[kind]) for kind in KINDS]
-
-
-def _harmless(value: str | None) -> str:
-    text = value or ""
-    return f"'{text}" if text.startswith(FORMULA) else text
+def _write_parquet(path: Path, found: Iterable["pd.DataFrame"]) -> Iterator["pd.DataFrame"]:
+    """Each of ``found``, written."""
+    with pq.ParquetWriter(path, SCHEMA, compression=COMPRESSION) as writer:
+        for block in found:
+            writer.write_table(pa.Table.from_pandas(block, SCHEMA, preserve_index=False))
+            yield block

@@ -4,7 +4,6 @@ Everything is read from files: metrics/ and reports/ (what the stages measured),
 reports/promote/. What is not there is said, never guessed. Categories are untrusted text.
 """
 
-import csv
 import json
 import sys
 import textwrap
@@ -12,16 +11,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atlas_model.core.errors import MissingError
 from atlas_model.taxonomy.tree import SEPARATOR
+from flows.evaluation_tables import read_categories, read_predictions, weakest_categories
 from flows.paths import CATEGORIZER, EVALUATION, METRICS, REPORTS, TAXONOMY
 from flows.registry import champion
 from flows.registry.model_folders import locked_model
 from flows.registry.promote import REPORTS as COMPARISONS
 from flows.stages.entry import read_metrics
 from flows.text import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WIDTH = 100  # columns
 LABEL = 26  # of them, for what a figure is
@@ -55,7 +58,7 @@ def collect() -> dict[str, Any]:
         raise MissingError(
             f"no results here: expected {METRICS}/<stage>.json of a run, found none. Run the stages: dvc repro"
         )
-    categories = _rows(EVALUATION / "categories.csv")
+    categories = read_categories()
     found = {
         "test": _figures(evaluate, "test"),
         "val": _figures(evaluate, "val"),
@@ -65,8 +68,8 @@ def collect() -> dict[str, Any]:
         "split": _split(split),
         "zoom": _zoom(zoom),
         "champion": _champion(),
-        "weakest": _weakest(categories),
-        "confused": _confused(_rows(EVALUATION / "predictions.csv")),
+        "weakest": weakest_categories(categories, SHOWN)[["category", "f1", "n"]].to_dict("records"),
+        "confused": _confused(read_predictions()),
         "reports": [str(path) for path in _reports() if path.exists()],
     }
     return {"warnings": [*_missing(evaluate, categories), *_warnings(found, categories)], **found}
@@ -155,27 +158,18 @@ def _champion() -> dict[str, Any]:
     return {"version": current.version, "is_last_model": last == current.model, "text": text}
 
 
-def _weakest(categories: list[dict[str, str]]) -> list[dict[str, Any]]:
-    met = [row for row in categories if row["split"] == "test" and row["f1"] and int(row["n"])]
-    weakest = sorted(met, key=lambda row: (float(row["f1"]), -int(row["n"])))[:SHOWN]
-    return [{"category": row["category"], "f1": float(row["f1"]), "n": int(row["n"])} for row in weakest]
-
-
-def _confused(predictions: list[dict[str, str]]) -> list[dict[str, Any]]:
+def _confused(predictions: "pd.DataFrame") -> list[dict[str, Any]]:
     """The pairs of the test split that are most often taken for each other, by their last names where these differ."""
-    pairs = Counter(
-        (row["actual_category"], row["predicted_category"])
-        for row in predictions
-        if row["split_value"] == "test" and row["actual_category"] != row["predicted_category"]
-    )
-    top = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
-    last = Counter(label.split(SEPARATOR)[-1] for label in {label for pair, _ in top for label in pair})
+    wrong = predictions[predictions["actual_category"] != predictions["predicted_category"]]
+    pairs = wrong[wrong["split_value"] == "test"].groupby(["actual_category", "predicted_category"]).size()
+    top = pairs.sort_values(ascending=False, kind="stable").head(SHOWN).reset_index().to_numpy().tolist()
+    last = Counter(label.split(SEPARATOR)[-1] for label in {label for *pair, _ in top for label in pair})
 
     def short(label: str) -> str:
         name = label.rsplit(SEPARATOR, maxsplit=1)[-1]
         return name if last[name] == 1 else label
 
-    return [{"actual": short(actual), "predicted": short(predicted), "n": n} for (actual, predicted), n in top]
+    return [{"actual": short(actual), "predicted": short(predicted), "n": n} for actual, predicted, n in top]
 
 
 def _reports() -> list[Path]:
@@ -183,22 +177,15 @@ def _reports() -> list[Path]:
     return [*(EVALUATION / name for name in names), REPORTS / "zoom/contact_sheet.png", EVALUATION / "metrics.json"]
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as handle:
-        return list(csv.DictReader(handle))
-
-
 # --- what is wrong with it
 
 
-def _missing(evaluate: dict[str, Any], categories: list[dict[str, str]]) -> Iterator[str]:
+def _missing(evaluate: dict[str, Any], categories: "pd.DataFrame") -> Iterator[str]:
     """What has not run, or is of another run."""
     if not evaluate:
         yield "not evaluated yet: dvc repro"
         return
-    if not categories:
+    if categories.empty:
         yield f"{METRICS}/ is of the run that was committed, whose reports/ are not here: dvc pull, or dvc repro"
     elif not CATEGORIZER.is_dir():
         yield f"figures of the last complete run: {CATEGORIZER} is being trained, or a training was stopped"
@@ -206,12 +193,13 @@ def _missing(evaluate: dict[str, Any], categories: list[dict[str, str]]) -> Iter
         yield "the figures are of another model than the last one: dvc repro"
 
 
-def _warnings(found: dict[str, Any], categories: list[dict[str, str]]) -> Iterator[str]:
+def _warnings(found: dict[str, Any], categories: "pd.DataFrame") -> Iterator[str]:
     """Why the figures may mean nothing."""
-    test, met = found["test"], {row["category"]: int(row["n"]) for row in categories if row["split"] == "test"}
-    images = sum(met.values())
+    test = found["test"]
+    met = categories[categories["split"] == "test"].set_index("category")["n"]
+    images = int(met.sum())
     if test.get("micro_f1") is not None and images:
-        most_frequent = max(met, key=lambda category: met[category])
+        most_frequent = str(met.idxmax())
         chance, (low, _) = met[most_frequent] / images, _interval(test, "micro_f1")
         if chance == 1:
             yield f"all test images are of one category, {most_frequent}: the figures mean nothing"
@@ -226,7 +214,7 @@ def _warnings(found: dict[str, Any], categories: list[dict[str, str]]) -> Iterat
             yield f"{name} has {size} images, fewer than {FEWEST}: its figures are uncertain"
     if TAXONOMY.is_file() and images:
         known = len(json.loads(TAXONOMY.read_text(encoding="utf-8"))["paths"])
-        tested = sum(1 for count in met.values() if count)
+        tested = int((met > 0).sum())
         if tested < known:
             yield f"{known - tested} of {known} categories have no test image: nothing is known of them"
     sizes = found["split"]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from atlas_model.core.errors import AtlasError, InputError, RetryError
 from atlas_model.core.processes import die_with_parent
 from atlas_model.core.yaml_files import parse_text
+from flows.git import content_at, try_git
 from flows.text import printable_lines
 
 if TYPE_CHECKING:
@@ -263,17 +264,21 @@ def locked_snapshot() -> str | None:
 
 def committed_snapshot() -> str | None:
     """The crawl of git's last commit."""
-    return _snapshot_in(_git("show", "HEAD:./dvc.lock"))
+    return _snapshot_at("HEAD")
 
 
 def snapshots_in_history() -> dict[str, str]:
     """The crawls that git remembers: snapshot -> the last commit whose dvc.lock is of that crawl."""
     found: dict[str, str] = {}
-    for commit in _git("log", "--format=%H", "--", "dvc.lock").split():
-        snapshot = _snapshot_in(_git("show", f"{commit}:./dvc.lock"))
+    for commit in (try_git("log", "--format=%H", "--", "dvc.lock") or "").split():
+        snapshot = _snapshot_at(commit)
         if snapshot is not None:
             found.setdefault(snapshot, commit)
     return found
+
+
+def _snapshot_at(revision: str) -> str | None:
+    return _snapshot_in((content_at(revision, Path("dvc.lock")) or b"").decode(errors="replace"))
 
 
 def _snapshot_in(lock: str) -> str | None:
@@ -300,12 +305,6 @@ def read_output(path: Path, commit: str) -> bytes:
             f"{path} as of commit {commit[:8]}: expected it in DVC's cache or remote, got: {error}. "
             "Fetch it with `dvc fetch --all-commits` from a remote that has it"
         ) from error
-
-
-def _git(*arguments: str) -> str:
-    """What git prints; nothing where it cannot: no repository, no such file in that commit."""
-    done = subprocess.run(["git", *arguments], capture_output=True, encoding="utf-8", errors="replace", check=False)
-    return done.stdout if done.returncode == 0 else ""
 
 
 def _run_dvc(on_line: Callable[[str], None], *arguments: str) -> tuple[int, str]:

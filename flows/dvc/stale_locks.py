@@ -8,12 +8,9 @@ Knows nothing else of DVC.
 
 import fcntl
 import json
-import os
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from atlas_model.core.processes import Process
 
 FOLDER = Path(".dvc/tmp")
 
@@ -41,8 +38,9 @@ def remove_stale_locks() -> None:
 
 def _is_at_work(who: dict[str, Any], written_s: float) -> bool:
     """Whether ``who`` has the number of a living process that was there when the note was written."""
-    process = Process.of(who["pid"])
-    if process is None or not process.birth:
-        return process is not None
-    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - int(process.birth) / os.sysconf("SC_CLK_TCK")
-    return time.time() - age_s <= written_s
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(who["pid"])
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= written_s
+    return False

@@ -28,6 +28,7 @@ from atlas_model.core.params import PARAMS_FILE, Params
 from atlas_model.core.processes import ANCESTOR
 from atlas_model.core.yaml_files import check, parse_yaml
 from flows.dvc import repo
+from flows.git import run_git
 from flows.paths import METRICS, REPORTS, WORK
 
 WORKSPACES = WORK / "sweep"
@@ -112,15 +113,15 @@ def last_commit() -> str:
         InputError: this is no git repository with a commit, or files differ from the last one: nobody can go back to
             what points of it have in common.
     """
-    changed = _git("status", "--porcelain", "--untracked-files=no").splitlines()
+    changed = run_git("status", "--porcelain", "--untracked-files=no").splitlines()
     if changed:
         raise InputError.of("a sweep runs the last commit: commit, or undo, first", [line.strip() for line in changed])
-    return _git("rev-parse", "--verify", "HEAD").strip()
+    return run_git("rev-parse", "--verify", "HEAD")
 
 
 def commit_of(point: Point) -> str | None:
     """The commit of the point's experiment, if it was run."""
-    return _git("for-each-ref", "--format=%(objectname)", point.reference).strip() or None
+    return run_git("for-each-ref", "--format=%(objectname)", point.reference) or None
 
 
 def figures(commit: str, stage: str) -> dict[str, float | None]:
@@ -128,7 +129,7 @@ def figures(commit: str, stage: str) -> dict[str, float | None]:
     try:
         content: str | bytes = repo.read_output(REPORTS / stage / "metrics.json", commit)
     except InputError:  # DVC's cache lost it: git has the headline at least
-        content = _git("show", f"{commit}:./{METRICS}/{stage}.json")
+        content = run_git("show", f"{commit}:./{METRICS}/{stage}.json")
     metrics = json.loads(content)
     return {name: _inside(metrics, name) for name in FIGURES[stage]}
 
@@ -151,9 +152,9 @@ def run(point: Point, on_line: Callable[[str], None], threads: int, environment:
     dvc = partial(_dvc, on_line=on_line, environment={"OMP_NUM_THREADS": str(threads), **settled})
     with locked(folder, "sweep"):
         workspace = folder / "project"
-        inside = workspace / _git("rev-parse", "--show-prefix").strip()
+        inside = workspace / run_git("rev-parse", "--show-prefix")
         if _head(workspace) == point.base:
-            _git("reset", "--quiet", "--hard", at=workspace)  # what stages have done is in DVC's cache, or in .atlas
+            run_git("reset", "--quiet", "--hard", at=workspace)  # what stages have done is in DVC's cache, or in .atlas
         else:
             _make(workspace, inside, point.base)
             dvc(inside, "checkout", "--quiet", "--allow-missing")
@@ -166,7 +167,7 @@ def run(point: Point, on_line: Callable[[str], None], threads: int, environment:
             raise type(error)(f"{said}\nThe same command goes on where it was; its files are in {inside}")
         with _collecting:
             found = f"+{point.reference}:{point.reference}"
-            _git("fetch", "--quiet", "--no-write-fetch-head", str(workspace.absolute()), found)
+            run_git("fetch", "--quiet", "--no-write-fetch-head", str(workspace.absolute()), found)
         shutil.rmtree(workspace)
 
 
@@ -214,14 +215,14 @@ def _inside(metrics: Any, name: str) -> float | None:
 
 def _head(workspace: Path) -> str | None:
     """The commit of a workspace; None where none was made to its end."""
-    return _git("rev-parse", "HEAD", at=workspace).strip() if (workspace / MADE).exists() else None
+    return run_git("rev-parse", "HEAD", at=workspace) if (workspace / MADE).exists() else None
 
 
 def _make(workspace: Path, inside: Path, base: str) -> None:
     shutil.rmtree(workspace, ignore_errors=True)
-    source = _git("rev-parse", "--show-toplevel").strip()
-    _git("clone", "--quiet", "--shared", "--no-checkout", source, str(workspace))
-    _git("checkout", "--quiet", "--detach", base, at=workspace)
+    source = run_git("rev-parse", "--show-toplevel")
+    run_git("clone", "--quiet", "--shared", "--no-checkout", source, str(workspace))
+    run_git("checkout", "--quiet", "--detach", base, at=workspace)
     settings = f"[cache]\n    dir = {repo.cache_folder()}\n    type = {LINKS}\n"
     (inside / ".dvc/config.local").write_text(settings, encoding="utf-8")
 
@@ -252,16 +253,3 @@ def _dvc(
     if _stopped.is_set():
         raise AtlasError("stopped")
     return process.returncode, "\n".join(lines)
-
-
-def _git(*arguments: str, at: Path = Path()) -> str:
-    """What git prints.
-
-    Raises:
-        InputError: it fails; the text is what it says.
-    """
-    command = ["git", "-C", str(at), *arguments]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
-    if done.returncode:
-        raise InputError(f"{' '.join(['git', *arguments[:2]])}: {done.stderr.strip()}")
-    return done.stdout

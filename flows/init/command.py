@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -33,8 +32,9 @@ from crawlers.files.references import path_in
 from crawlers.files.roles import Guess, guess_columns, sample_rows
 from crawlers.files.table import PARQUET, holds_images, read_rows
 from flows import paths
+from flows.git import run_git
 from flows.init.choices import Choice, choose_min_products, choose_split, choose_title, choose_training
-from flows.init.report import Found, report, too_many_fail
+from flows.init.report import DataSurvey, report, too_many_fail
 from flows.text import printable
 
 PRODUCTS_FILE = paths.WORK / "init/products.parquet"
@@ -93,10 +93,9 @@ def _check_not_edited(path: Path, force: bool) -> None:
     if force or (WRITTEN.is_file() and json.loads(WRITTEN.read_text())["sha256"] == _digest(path.read_bytes())):
         return
     try:
-        asked = ["git", "status", "--porcelain", "--", path.name]
-        said = subprocess.run(asked, cwd=path.parent, capture_output=True, text=True, check=False).stdout
-    except OSError:  # no git: nobody knows
-        said = ""
+        said = run_git("status", "--porcelain", "--", path.name, at=path.parent)
+    except InputError:  # no git: nobody knows
+        return
     if said and not said.startswith("??"):
         raise InputError(
             f"{path}: it has changes that are not committed. Commit them, or write over them with --force (what is "
@@ -137,7 +136,7 @@ def _guess(table: Path, folder: Folder, given: Sequence[str]) -> Guess:
         raise InputError(f"{table}: {error}") from error
 
 
-def _look(params: Params, folder: Folder, table: Path, guess: Guess) -> Found:
+def _look(params: Params, folder: Folder, table: Path, guess: Guess) -> DataSurvey:
     counts = write_products(
         PRODUCTS_FILE, table=table, images=folder.path, separator=guess.separator, columns=guess.columns
     )
@@ -172,7 +171,7 @@ def _look(params: Params, folder: Folder, table: Path, guess: Guess) -> Found:
             names.setdefault(fetched.image_id, name.partition(":")[2])
             with_image.add(product_id)
     listed = {path_in(name) for _, name, _, _ in named}
-    return Found(
+    return DataSurvey(
         counts=counts,
         statuses=statuses,
         examples=examples,
@@ -191,7 +190,7 @@ def _files(folder: Path) -> Iterator[str]:
     return (path.relative_to(folder).as_posix() for path in image_files(folder))
 
 
-def _choices(found: Found, images: Path, table: Path | None, guess: Guess) -> list[Choice]:
+def _choices(found: DataSurvey, images: Path, table: Path | None, guess: Guess) -> list[Choice]:
     encoder = _encoder_with_weights()
     least = choose_min_products(found.products)
     used = sum(found.images_in[path] for path, count in found.products.items() if count >= least.value)

@@ -19,7 +19,7 @@ FEW_TESTED = 200
 
 
 @dataclass(frozen=True)
-class Found:
+class DataSurvey:
     """What is in the data."""
 
     counts: Counts
@@ -35,7 +35,7 @@ class Found:
     test_share: float  # of params.yaml
 
 
-def too_many_fail(found: Found, max_failed_share: float) -> list[str]:
+def too_many_fail(found: DataSurvey, max_failed_share: float) -> list[str]:
     """That the stage fetch would stop, if it would."""
     total, failed = found.statuses.total(), found.statuses.total() - found.statuses["ok"]
     if failed <= max_failed_share * total:
@@ -46,7 +46,7 @@ def too_many_fail(found: Found, max_failed_share: float) -> list[str]:
     ]
 
 
-def report(found: Found, images: Path, table: Path, choices: Sequence[Choice], words: Sequence[str]) -> list[str]:
+def report(found: DataSurvey, images: Path, table: Path, choices: Sequence[Choice], words: Sequence[str]) -> list[str]:
     """What is in the data, what was chosen and why, and what somebody should know of the data, in lines.
 
     Args:
@@ -80,7 +80,7 @@ def _shown(choice: Choice) -> str:
     return f"{choice.key}: {value.splitlines()[0]}"
 
 
-def _problems(found: Found, choices: Sequence[Choice]) -> list[str]:
+def _problems(found: DataSurvey, choices: Sequence[Choice]) -> list[str]:
     values = {choice.key: choice.value for choice in choices}
     told = [
         f"{count} images are {status} ({_some(found.examples[status], count)}): docs/files.md explains it"

@@ -7,22 +7,22 @@ Titles, categories and shops are strangers' words: they are shown, never obeyed.
 size, because they live in Prefect's database. Knows nothing of Prefect: `pipeline` posts what is found here.
 """
 
-import csv
 import json
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from atlas_model.core.errors import InputError
 from atlas_model.core.params import Params
 from flows.dvc import repo
-from flows.paths import EVALUATION, METRICS, REPORTS, TIMINGS
+from flows.evaluation_tables import read_categories, weakest_categories
+from flows.git import content_at
+from flows.paths import METRICS, REPORTS, TIMINGS
 from flows.prefect_app.reporter import key_of
-from flows.registry.versions import compared_with, content_at
+from flows.registry.versions import compared_with
 from flows.stages.entry import read_metrics
 from flows.text import in_markdown, printable
 
@@ -126,7 +126,7 @@ def evaluation_report(params: Params) -> str:
                 )
     plain, old = (_get(each, "baseline", "test", "micro_f1") or each.get("classifier_f1") for each in (now, before))
     lines.append(f"| plain classifier: micro F, test | {_share(plain)} | | {_share(old)} | {_change(plain, old)} |")
-    weakest = _weakest_categories(EVALUATION / "categories.csv")
+    weakest = weakest_categories(read_categories(), WEAKEST).to_dict("records")
     if weakest:
         lines += [
             "",
@@ -137,16 +137,8 @@ def evaluation_report(params: Params) -> str:
         lines += ["|---|--:|--:|--:|--:|"]
     for row in weakest:
         figures = " | ".join(_share(float(row[key])) for key in ("f1", "precision", "recall"))
-        lines.append(f"| {in_markdown(row['category'])} | {figures} | {in_markdown(row['n'])} |")
+        lines.append(f"| {in_markdown(row['category'])} | {figures} | {in_markdown(str(row['n']))} |")
     return "\n".join(lines) + "\n"
-
-
-def _weakest_categories(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as handle:
-        rows = [row for row in csv.DictReader(handle) if row["split"] == "test" and row["f1"]]
-    return sorted(rows, key=lambda row: float(row["f1"]))[:WEAKEST]
 
 
 def _get(value: Any, *keys: str) -> Any:

@@ -3,7 +3,6 @@
 Knows nothing of where they are shown.
 """
 
-import csv
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -39,24 +38,23 @@ def read_curves(folder: Path) -> Curves:
     """The series in ``folder``: dvclive's (``plots/metrics/<line>/<panel>.tsv``), and those of ``history.csv``."""
     found: Curves = {}
     for path in sorted(folder.glob("plots/metrics/*/*.tsv")):
-        found.setdefault(path.stem, {})[path.parent.name] = list(_points(path))
+        found.setdefault(path.stem, {})[path.parent.name] = next(_series(path, "\t"))[1]
     history = folder / "history.csv"
     if history.is_file():
-        with history.open(newline="", encoding="utf-8") as handle:
-            for row in csv.DictReader(handle):
-                first, *names = row
-                for name in names:
-                    line, _, panel = name.partition("_")
-                    found.setdefault(panel, {}).setdefault(line, []).append((float(row[first]), float(row[name])))
+        for name, points in _series(history, ","):
+            line, _, panel = name.partition("_")
+            found.setdefault(panel, {})[line] = points
     return found
 
 
-def _points(path: Path) -> Iterator[tuple[float, float]]:
-    with path.open(newline="", encoding="utf-8") as handle:
-        rows = csv.reader(handle, delimiter="\t")
-        next(rows, None)  # the names
-        for row in rows:
-            yield float(row[0]), float(row[1])
+def _series(path: Path, separator: str) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+    """The columns after the first, each with its points over the first."""
+    import pandas as pd
+
+    rows = pd.read_csv(path, sep=separator)
+    first, *names = rows.columns
+    for name in names:
+        yield name, list(zip(rows[first].astype(float), rows[name].astype(float), strict=True))
 
 
 def draw_curves(curves: Curves) -> "Image.Image":

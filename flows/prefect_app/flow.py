@@ -37,7 +37,7 @@ from flows.prefect_app.artifacts import Artifact, stage_artifacts
 from flows.prefect_app.log_relay import Lines, relay_to
 from flows.prefect_app.missed_schedules import stand_in_for_missed_times
 from flows.prefect_app.reporter import API_URL, FLOW_RUN, TASK_RUN
-from flows.prefect_app.steps import Outcome
+from flows.prefect_app.steps import StepResult
 
 if TYPE_CHECKING:
     from prefect.server.api.server import SubprocessASGIServer
@@ -154,7 +154,7 @@ def tell(text: str, params: Params) -> None:
         run_step("notify", lambda: steps.notify(text, params))
 
 
-def run_step(name: str, step: Callable[[], Outcome], after: Iterable[State] = ()) -> Outcome:
+def run_step(name: str, step: Callable[[], StepResult], after: Iterable[State] = ()) -> StepResult:
     """Run ``step`` as a task: what it says are logs, its report an artifact."""
     outcomes = []
 

@@ -71,7 +71,7 @@ class BusyError(OSError):
     """The server is there, but has failed at what it was asked (its database is locked, say): later it may not."""
 
 
-class RefusedError(Exception):
+class PrefectApiError(Exception):
     """The server has answered, but will not have it: to ask again is no use."""
 
 
@@ -96,7 +96,7 @@ class Api:
         Raises:
             OSError: it cannot be reached, or does not answer as a server does, or not in time.
             BusyError: it answers that it has failed.
-            RefusedError: it answers that something is wrong with what it was asked.
+            PrefectApiError: it answers that something is wrong with what it was asked.
         """
         if self._is_dropped():
             self._connection.close()  # the request opens another
@@ -112,7 +112,7 @@ class Api:
         text = f"status {status} to {method} {path}"
         if status >= 500:
             raise BusyError(text)
-        raise RefusedError(f"{text}: {answer[:200].decode(errors='replace')}")
+        raise PrefectApiError(f"{text}: {answer[:200].decode(errors='replace')}")
 
     def _is_dropped(self) -> bool:
         """Whether the server has closed the connection, as servers do after seconds without a request."""
@@ -227,7 +227,7 @@ class Poster:
         while self._wait_for_news():
             try:
                 self._send_all()
-            except RefusedError as error:  # of the opening: there are no runs to add to
+            except PrefectApiError as error:  # of the opening: there are no runs to add to
                 self._failed = True
                 self._complain(f"{error}: the stage goes on, and is not shown there")
                 return
@@ -263,7 +263,7 @@ class Poster:
     def _unless_refused(self, send: Callable[[], None]) -> None:
         try:
             send()
-        except RefusedError as error:
+        except PrefectApiError as error:
             self._complain(str(error))
 
     def _send_progress(self, step: Step) -> None:

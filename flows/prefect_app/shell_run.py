@@ -36,7 +36,7 @@ from flows.prefect_app.reporter import (
     Api,
     LogLine,
     Poster,
-    RefusedError,
+    PrefectApiError,
     send_lines,
     set_state,
 )
@@ -155,7 +155,7 @@ def close(dvc: Process) -> None:
         try:
             _say_last_word(api, _flow_run(api, dvc), folder)
             break
-        except RefusedError:
+        except PrefectApiError:
             break
         except OSError:
             time.sleep(POLL_S)

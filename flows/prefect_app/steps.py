@@ -18,7 +18,7 @@ CHAMPIONS = Path("models/champions.json")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepResult:
     """What a step did."""
 
     message: str  # a line
@@ -28,18 +28,18 @@ class Outcome:
     news: str = ""  # for people elsewhere, if somebody should be told
 
 
-NOTHING = Outcome("nothing to do", done=False)
+NOTHING = StepResult("nothing to do", done=False)
 
 
-def recrawl() -> Outcome:
+def recrawl() -> StepResult:
     """Name a new crawl in params.yaml; the stages do the rest."""
     from flows.monitoring.recrawl import start_new_crawl
 
     old, new = start_new_crawl(datetime.now(UTC))
-    return Outcome(f"{new}, after {old}")
+    return StepResult(f"{new}, after {old}")
 
 
-def drift(params: Params) -> Outcome:
+def drift(params: Params) -> StepResult:
     """Report how far the crawl is from that of the last run that came to its end."""
     from flows.monitoring.drift import last_remembered, report_drift
 
@@ -47,34 +47,34 @@ def drift(params: Params) -> Outcome:
     report = report_drift(old, new, params) if old not in (None, new) else None
     if report is None:
         return NOTHING
-    return Outcome(f"beyond the thresholds: {', '.join(report.drifted) or 'nothing'}", report.markdown)
+    return StepResult(f"beyond the thresholds: {', '.join(report.drifted) or 'nothing'}", report.markdown)
 
 
-def promote(params: Params) -> Outcome:
+def promote(params: Params) -> StepResult:
     """Decide whether the run's model becomes the champion."""
     from flows.registry.promote import promote
 
     decision = promote(params)
     news = f"atlas: {decision.reason}" if decision.promoted and params.notify.on_promotion else ""
-    return Outcome(decision.reason, decision.markdown, decision.changed, decision.accepted, news)
+    return StepResult(decision.reason, decision.markdown, decision.changed, decision.accepted, news)
 
 
-def commit(params: Params) -> Outcome:
+def commit(params: Params) -> StepResult:
     """Make an accepted run a commit with a tag."""
     from flows.registry.versions import commit_run
 
     version = commit_run(params, f"Accepted run of crawl {params.crawl.snapshot}")
     if version is None:
         return NOTHING
-    return Outcome(f"{version.tag}: commit {version.commit[:8]} on {version.branch}")
+    return StepResult(f"{version.tag}: commit {version.commit[:8]} on {version.branch}")
 
 
-def notify(text: str, params: Params) -> Outcome:
+def notify(text: str, params: Params) -> StepResult:
     """Tell people elsewhere; that they could not be reached is a warning in the log."""
     from flows.monitoring.notify import notify
 
     notify(text, params)
-    return Outcome(text)
+    return StepResult(text)
 
 
 def is_judged() -> bool:

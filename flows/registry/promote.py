@@ -69,7 +69,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Answers:
+class ModelAnswers:
     """What a model answers on the validation images."""
 
     images: list[str]  # the label of each
@@ -203,7 +203,7 @@ def _table(verdict: "Verdict") -> str:
     return "\n".join([*rows, ""])
 
 
-def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params) -> Answers:
+def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params) -> ModelAnswers:
     """What the model in ``folder`` answers.
 
     Products of several images are answered from all of them, searched exactly; as many as ``evaluate.exact_nodes``
@@ -243,7 +243,7 @@ def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params)
     for product, pool in pools.items():
         products[product] = model.taxonomy.labels[pool.path]
     reads = predictor.reads_titles
-    return Answers(images, with_titles if reads else images, reads, products, set(model.taxonomy.labels))
+    return ModelAnswers(images, with_titles if reads else images, reads, products, set(model.taxonomy.labels))
 
 
 def _load(folder: Path, params: Params) -> tuple["Categorizer", "Preprocessing", "torch.device"]:

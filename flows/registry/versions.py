@@ -10,12 +10,9 @@ not at all. No hooks run. Only where the branch is the one that is checked out, 
 would have them. Commits are not pushed: git's remotes, and who may write there, are the user's matter.
 """
 
-import os
 import re
-import subprocess
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +20,9 @@ from atlas_model.core.errors import InputError, RetryError
 from atlas_model.core.params import PARAMS_FILE, Params
 from atlas_model.core.progress import say
 from flows.dvc import repo
+from flows.git import run_git, try_git
 from flows.paths import METRICS, PLOTS
 from flows.registry import champion
-from flows.text import printable
 
 FILES = (PARAMS_FILE, Path("dvc.lock"), METRICS, PLOTS, champion.POINTER, champion.HISTORY)
 UNFINISHED = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")  # in .git
@@ -55,24 +52,28 @@ def commit_run(params: Params, message: str) -> Version | None:
         RetryError: somebody else wrote to the branch meanwhile.
     """
     branch = f"refs/heads/{params.pipeline.branch}"
-    _git("check-ref-format", "--branch", params.pipeline.branch, need="pipeline.branch: expected the name of a branch")
-    head = _git("rev-parse", "--verify", "HEAD^{commit}", need="pipeline.commit needs a git repository with a commit")
-    _git("var", "GIT_COMMITTER_IDENT", need="pipeline.commit needs a user of git (git config user.name, user.email)")
-    checked_out = _try("symbolic-ref", "--quiet", "HEAD") == branch
+    run_git(
+        "check-ref-format", "--branch", params.pipeline.branch, need="pipeline.branch: expected the name of a branch"
+    )
+    head = run_git(
+        "rev-parse", "--verify", "HEAD^{commit}", need="pipeline.commit needs a git repository with a commit"
+    )
+    run_git("var", "GIT_COMMITTER_IDENT", need="pipeline.commit needs a user of git (git config user.name, user.email)")
+    checked_out = try_git("symbolic-ref", "--quiet", "HEAD") == branch
     _check_branch(branch, checked_out=checked_out)
     tip = _tip(branch)
     before = tip or _tip(f"refs/remotes/origin/{params.pipeline.branch}")
     tree = _tree(head)
-    if before is not None and tree == _git("rev-parse", f"{before}^{{tree}}"):
+    if before is not None and tree == run_git("rev-parse", f"{before}^{{tree}}"):
         return None
     _check_reproducible(head)
     _push()
     if checked_out:
-        _git("add", "--all", "--", *_present())
+        run_git("add", "--all", "--", *_present())
     parents = [before or head]
-    if before is not None and _try("merge-base", "--is-ancestor", head, before) is None:
+    if before is not None and try_git("merge-base", "--is-ancestor", head, before) is None:
         parents.append(head)
-    commit = _git("commit-tree", tree, *(word for parent in parents for word in ("-p", parent)), given=message)
+    commit = run_git("commit-tree", tree, *(word for parent in parents for word in ("-p", parent)), given=message)
     tag = _next_tag(params.pipeline.branch)
     _write_refs(branch, tip, [tag, *_champion_tags()], commit, message)
     say(f"git: {tag} is commit {commit[:8]} on branch {params.pipeline.branch}")
@@ -89,22 +90,16 @@ def compared_with(params: Params) -> tuple[str, str]:
     return (f"{params.pipeline.branch}-{last}", "last accepted run") if last else ("HEAD", "last commit")
 
 
-def content_at(revision: str, path: Path) -> bytes | None:
-    """The file ``path``, relative to the current folder, in a revision of git; None where that has none."""
-    done = subprocess.run(["git", "show", f"{revision}:./{path.as_posix()}"], capture_output=True, check=False)
-    return done.stdout if done.returncode == 0 else None
-
-
 def _check_branch(branch: str, *, checked_out: bool) -> None:
     """Fail where a commit to ``branch`` would get in somebody's way."""
     if checked_out:
-        unfinished = [name for name in UNFINISHED if Path(_git("rev-parse", "--git-path", name)).exists()]
+        unfinished = [name for name in UNFINISHED if Path(run_git("rev-parse", "--git-path", name)).exists()]
         if unfinished:
             raise InputError(
                 f"pipeline.branch: expected nothing unfinished on the branch that is checked out, got {unfinished[0]}. "
                 "Finish it or abort it (`git status` says how), then run again"
             )
-    elif elsewhere := _git("for-each-ref", "--format=%(worktreepath)", branch):
+    elif elsewhere := run_git("for-each-ref", "--format=%(worktreepath)", branch):
         raise InputError(
             f"pipeline.branch: expected a branch that no other worktree has checked out, got {branch}, which "
             f"{elsewhere} has. Name another one, or switch that worktree to another"
@@ -115,14 +110,14 @@ def _tree(head: str) -> str:
     """The tree of ``head`` with `FILES` as they are now."""
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        _git("read-tree", head, env=index)
-        _git("add", "--all", "--", *_present(), env=index)
-        return _git("write-tree", env=index)
+        run_git("read-tree", head, env=index)
+        run_git("add", "--all", "--", *_present(), env=index)
+        return run_git("write-tree", env=index)
 
 
 def _present() -> list[str]:
     """Those of `FILES` that are there, or were in HEAD."""
-    return [str(path) for path in FILES if path.exists() or _git("ls-tree", "--name-only", "HEAD", str(path))]
+    return [str(path) for path in FILES if path.exists() or run_git("ls-tree", "--name-only", "HEAD", str(path))]
 
 
 def _check_reproducible(head: str) -> None:
@@ -159,15 +154,15 @@ def _push() -> None:
 
 def _write_refs(branch: str, tip: str | None, tags: Sequence[str], commit: str, message: str) -> None:
     """Move ``branch`` from ``tip`` to ``commit`` and make the ``tags``, all or nothing."""
-    who = _git("var", "GIT_COMMITTER_IDENT")
+    who = run_git("var", "GIT_COMMITTER_IDENT")
     lines = ["start", f"update {branch} {commit} {tip}" if tip else f"create {branch} {commit}"]
     for tag in tags:
         text = f"object {commit}\ntype commit\ntag {tag}\ntagger {who}\n\n{message}\n"
-        lines.append(f"create refs/tags/{tag} {_git('mktag', given=text)}")
+        lines.append(f"create refs/tags/{tag} {run_git('mktag', given=text)}")
     try:
-        _git("update-ref", "--stdin", given="\n".join([*lines, "prepare", "commit", ""]))
+        run_git("update-ref", "--stdin", given="\n".join([*lines, "prepare", "commit", ""]))
     except InputError as error:
-        if _tip(branch) == tip and not set(tags) & set(_git("tag", "--list").split("\n")):
+        if _tip(branch) == tip and not set(tags) & set(run_git("tag", "--list").split("\n")):
             raise  # nobody was quicker: git cannot have such a branch or tag
         raise RetryError(
             f"the run is no version yet: its branch or tag changed meanwhile. Run again. {error}"
@@ -175,7 +170,7 @@ def _write_refs(branch: str, tip: str | None, tags: Sequence[str], commit: str, 
 
 
 def _tip(reference: str) -> str | None:
-    return _try("rev-parse", "--verify", "--quiet", reference)
+    return try_git("rev-parse", "--verify", "--quiet", reference)
 
 
 def _next_tag(branch: str) -> str:
@@ -185,7 +180,7 @@ def _next_tag(branch: str) -> str:
 
 def _runs(branch: str) -> list[int]:
     """The numbers of the accepted runs on ``branch``; none without a git repository."""
-    tags = [re.fullmatch(rf"{re.escape(branch)}-(\d+)", tag) for tag in (_try("tag", "--list") or "").split("\n")]
+    tags = [re.fullmatch(rf"{re.escape(branch)}-(\d+)", tag) for tag in (try_git("tag", "--list") or "").split("\n")]
     return [int(match[1]) for match in tags if match]
 
 
@@ -193,42 +188,8 @@ def _champion_tags() -> list[str]:
     """The tag by which `dvc artifacts get` finds the champion, unless its version has it already."""
     history = champion.read_history()
     tag = f"champion@v{history[-1].version}.0.0" if history else ""
-    return [tag] if tag and not _git("tag", "--list", tag) else []
+    return [tag] if tag and not run_git("tag", "--list", tag) else []
 
 
 def _names(*arguments: str) -> set[str]:
-    return set(_git(*arguments).split("\0")) - {""}
-
-
-def _git(*arguments: str, given: str | None = None, env: dict[str, str] | None = None, need: str = "") -> str:
-    """What git prints, without the last line's end.
-
-    Args:
-        arguments: of git.
-        given: what it reads.
-        env: variables on top of the environment.
-        need: what it is asked for, for the error.
-
-    Raises:
-        InputError: it failed; with ``need`` and what it said.
-    """
-    done = subprocess.run(
-        ["git", "-c", "core.hooksPath=/dev/null", *arguments],
-        input=given,
-        capture_output=True,
-        encoding="utf-8",
-        errors="surrogateescape",
-        env={**os.environ, **(env or {})},
-        check=False,
-    )
-    if done.returncode:
-        what = need or f"git {arguments[0]} failed"
-        raise InputError(f"{what}: {printable(done.stderr.strip()) or 'it did not say why'}")
-    return done.stdout.rstrip("\n")
-
-
-def _try(*arguments: str) -> str | None:
-    """What git prints; None where it fails."""
-    with suppress(InputError):
-        return _git(*arguments)
-    return None
+    return set(run_git(*arguments).split("\0")) - {""}

@@ -3,7 +3,6 @@
 import csv
 import io
 import shutil
-import subprocess
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +18,7 @@ from crawlers.files.products import write_products
 from crawlers.http.user_agent import user_agent
 from crawlers.sources.csv_sources import read_sources
 from crawlers.sources.manifest import read_manifest_products
+from flows.git import content_at
 from flows.paths import PLOTS, PRODUCTS, SNAPSHOTS, WORK
 from flows.stages.connections import connections
 from flows.stages.entry import main, write_metrics
@@ -91,12 +91,13 @@ def _report(figures: dict[str, Any], shops: Health | None = None, timings: dict[
 
 def _committed_health() -> Health | None:
     """The shops' health as of git's HEAD: DVC removes what a stage wrote before it runs it."""
-    command = ["git", "show", f"HEAD:./{HEALTH.as_posix()}"]
+    committed = content_at("HEAD", HEALTH)
+    if committed is None:
+        return None
     try:
-        shown = subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout
-        return {row.pop("shop"): _health(row) for row in csv.DictReader(io.StringIO(shown))}
-    except (OSError, subprocess.CalledProcessError, ValueError, TypeError, KeyError):
-        return None  # no git, no such file yet, or one that is damaged
+        return {row.pop("shop"): _health(row) for row in csv.DictReader(io.StringIO(committed.decode()))}
+    except (ValueError, TypeError, KeyError):
+        return None  # it is damaged
 
 
 def _health(row: dict[str, str]) -> dict[str, Any]:

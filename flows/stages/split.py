@@ -13,7 +13,7 @@ from atlas_model.core.params import Params, SplitParams
 from atlas_model.core.progress import say
 from atlas_model.data.images import Preprocessing
 from atlas_model.data.schemas import IMAGES, PRODUCTS, REFS, SCORES, read_table
-from atlas_model.split.assign import SPLITS, Product, Ref, Score, split_refs
+from atlas_model.split.assign import SPLITS, LabelledProduct, Ref, Score, split_refs
 from atlas_model.split.files import read_columns, write_split_files
 from atlas_model.split.leaks import count_near_duplicate_leaks, count_product_leaks
 from atlas_model.split.report import (
@@ -98,11 +98,11 @@ def run(params: Params) -> None:
     _report(counts | {"categories_without": missing, "look_alikes": alike}, scores, options)
 
 
-def _read_products() -> tuple[dict[str, Product], dict[str, str]]:
+def _read_products() -> tuple[dict[str, LabelledProduct], dict[str, str]]:
     columns = ["product_id", "title", "taxonomy", "split_hint"]
     table = read_table(paths.PRODUCTS, PRODUCTS, "crawl", columns).to_pydict()
     paths_of = (tuple(map(clean_name, path)) for path in table["taxonomy"])
-    products = map(Product, table["product_id"], paths_of, table["split_hint"])
+    products = map(LabelledProduct, table["product_id"], paths_of, table["split_hint"])
     by_id = {product.product_id: product for product in products}
     return by_id, dict(zip(table["product_id"], table["title"], strict=True))
 
@@ -127,7 +127,7 @@ def _read_scores(min_side: int) -> dict[str, Score]:
     return scores
 
 
-def _check_complete(refs: Sequence[Ref], products: Mapping[str, Product], scores: Mapping[str, Score]) -> None:
+def _check_complete(refs: Sequence[Ref], products: Mapping[str, LabelledProduct], scores: Mapping[str, Score]) -> None:
     lost = {ref.product_id for ref in refs} - products.keys()
     if lost:
         raise InputError(f"{paths.REFS}: {len(lost)} products are not in {paths.PRODUCTS}. Run: dvc repro fetch")
@@ -136,14 +136,14 @@ def _check_complete(refs: Sequence[Ref], products: Mapping[str, Product], scores
         raise InputError(f"{paths.SCORES}: {len(unscored)} images of {paths.REFS} are missing. Run: dvc repro zoom")
 
 
-def _taxonomy(options: SplitParams, products: Iterable[Product]) -> Taxonomy:
+def _taxonomy(options: SplitParams, products: Iterable[LabelledProduct]) -> Taxonomy:
     """The listed paths, or all that were met."""
     if options.labels == "listed":
         return load_taxonomy(options.taxonomy)
     return Taxonomy(sorted({product.category for product in products if product.category}))
 
 
-def _look_alikes(taxonomy: Taxonomy, products: Iterable[Product]) -> list[tuple[str, ...]]:
+def _look_alikes(taxonomy: Taxonomy, products: Iterable[LabelledProduct]) -> list[tuple[str, ...]]:
     """Names of categories that people take for the same, of the taxonomy and of products; told, for they are two."""
     met = {name for product in products for name in product.category}
     found = look_alikes({*taxonomy.names, *met})

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.support.prefect_server import PrefectServer
 
 TIMEOUT_S = 180
@@ -113,13 +115,12 @@ def wait_until(true: Callable[[], Any], what: Callable[[], str] = str) -> Any:
 
 
 def processes_of(session: int) -> list[str]:
-    """Command lines of the processes in ``session``, from /proc (the program `ps` need not be installed)."""
+    """Command lines of the processes in ``session``."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] not in "ZX":
-                found.append((folder / "cmdline").read_text().replace("\0", " "))
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):  # it has ended meanwhile
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
     return found
 
 

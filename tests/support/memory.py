@@ -6,7 +6,10 @@ from pathlib import Path
 
 
 def peak_mb() -> float:
-    """The peak resident memory of this process; `resource` would count its parent's at the fork as well."""
+    """The peak resident memory of this process.
+
+    From /proc: psutil has no peak on Linux, and `resource` would count its parent's at the fork as well.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         return int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0]) / 1024

@@ -12,8 +12,8 @@ from atlas_model.confidence.risk_control import (
     ENOUGH,
     GRID,
     RISK,
+    AnsweredShares,
     HeldOut,
-    Outcome,
     Thresholds,
     least_held_out,
     one_per_product,
@@ -95,7 +95,7 @@ def test_thresholds_are_those_of_the_slow_reference(boast: float, skill: float, 
         assert found == expected
         if found is not None:
             accepted, accepted_right, answered, answered_right = slow_outcome(held_out, found)
-            assert outcome(held_out, found) == Outcome(
+            assert outcome(held_out, found) == AnsweredShares(
                 float(accepted / len(held_out)),
                 float(accepted_right / accepted) if accepted else None,
                 float(answered / len(held_out)),
@@ -148,7 +148,7 @@ def test_where_no_whole_path_is_promised_shorter_ones_may_be() -> None:
     held_out = HeldOut(np.tile([0.999, 0.5], (500, 1)), np.full(500, 2), right)
     found = thresholds_for(held_out, 0.95)
     assert found is not None and found.whole is None
-    assert outcome(held_out, found) == Outcome(0.0, None, 1.0, 1.0)
+    assert outcome(held_out, found) == AnsweredShares(0.0, None, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(("boast", "accuracy"), [(1.0, 0.9), (3.0, 0.9), (1.0, 0.95)])

@@ -21,7 +21,7 @@ from atlas_model.data.image_sources import open_source
 from atlas_model.data.images import Preprocessing
 from atlas_model.data.schemas import PREDICTED, PREDICTED_PRODUCTS, write_table
 from atlas_model.inference import batch
-from atlas_model.inference.batch import Report, predict_all
+from atlas_model.inference.batch import BatchReport, predict_all
 from atlas_model.inference.batch_products import DISTRIBUTIONS, ProductOutput
 from atlas_model.inference.predictor import Predictor
 from atlas_model.model.categorizer import Architecture, Categorizer
@@ -193,7 +193,7 @@ def pooled(
     output: Path,
     before_answer: Callable[[], None] = lambda: None,
     before_product: Callable[[], None] = lambda: None,
-) -> Report:
+) -> BatchReport:
     """Predict in batches of two, each a part of its own."""
     predictor = Predictor.load(model, "cpu")
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas_model.model import decoder as decoder_module
-from atlas_model.model.beam_search import DeviceTrie, Found, Normalize, beam_search, best
+from atlas_model.model.beam_search import BestPaths, DeviceTrie, Normalize, beam_search, best
 from atlas_model.model.decoder import AttentionDecoder
 from atlas_model.model.exact_search import exact_search
 from atlas_model.taxonomy.tree import END, PAD, START, Taxonomy
@@ -39,12 +39,12 @@ def run(
     top: int,
     normalize: Normalize = "vocabulary",
     alpha: float = 0.0,
-) -> Found:
+) -> BestPaths:
     trie = DeviceTrie.of(taxonomy.trie, CPU)
     return beam_search(decoder, cells, trie, beam=beam, top=top, normalize=normalize, length_normalization=alpha)
 
 
-def answers(found: Found, image: int) -> tuple[list[int], list[float]]:
+def answers(found: BestPaths, image: int) -> tuple[list[int], list[float]]:
     """Paths and scores of the ranks that are filled."""
     filled = found.path[image] >= 0
     assert torch.equal(filled, found.log_probability[image] > -torch.inf)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas_model.core.errors import InputError
-from atlas_model.split.assign import SPLITS, Product, Ref, Score, assign, split_refs
+from atlas_model.split.assign import SPLITS, LabelledProduct, Ref, Score, assign, split_refs
 from atlas_model.split.leaks import count_near_duplicate_leaks, count_product_leaks
 
 SHIRT, SHOE, BAG = ("Clothing", "Shirt"), ("Footwear", "Shoe"), ("Bags", "Bag")
@@ -26,12 +26,12 @@ class Catalogue:
     """Products added one by one, then split."""
 
     def __init__(self) -> None:
-        self.products: dict[str, Product] = {}
+        self.products: dict[str, LabelledProduct] = {}
         self.refs: list[Ref] = []
         self.scores: dict[str, Score] = {}
 
     def add(self, product_id: str, *images: str | Ref, category: tuple[str, ...] = SHIRT, hint: str | None = None):
-        self.products[product_id] = Product(product_id, category, hint)
+        self.products[product_id] = LabelledProduct(product_id, category, hint)
         for image in images:
             ref = image if isinstance(image, Ref) else Ref(product_id, image, "ok")
             self.refs.append(ref)

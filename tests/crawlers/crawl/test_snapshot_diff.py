@@ -47,9 +47,14 @@ AFTER = table(
 )
 
 
+def rows(old: pa.Table, new: pa.Table) -> list[tuple[Any, ...]]:
+    """The changes as plain values; None where there is none."""
+    blocks = (block.astype(object).where(block.notna(), None) for block in changes(old, new))
+    return [tuple(row) for block in blocks for row in block.to_numpy()]
+
+
 def test_what_is_added_removed_and_changed() -> None:
-    found = [tuple(change) for change in changes(BEFORE, AFTER)]
-    assert found == [
+    assert rows(BEFORE, AFTER) == [
         ("a.test", "a.test:0", "removed", "title", "Shirt 0", None),
         ("a.test", "a.test:1", "changed", "price", "9.99 EUR", "12.00 EUR"),
         ("a.test", "a.test:10", "added", "title", None, "Shirt 10"),
@@ -58,15 +63,32 @@ def test_what_is_added_removed_and_changed() -> None:
         ("a.test", "a.test:3", "changed", "images", "http://a/1.jpg", "http://a/2.jpg\nhttp://a/1.jpg"),
         ("a.test", "a.test:4", "changed", "price", "9.99 EUR", None),
     ]
-    assert list(changes(AFTER, AFTER)) == []
-    assert {change.change for change in changes(table(), AFTER)} == {"added"}
-    assert {change.change for change in changes(BEFORE, table())} == {"removed"}
+    assert rows(AFTER, AFTER) == rows(table(), table()) == []
+    assert {change for _, _, change, *_ in rows(table(), AFTER)} == {"added"}
+    assert {change for _, _, change, *_ in rows(BEFORE, table())} == {"removed"}
+
+
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_blocks_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_ways = [(BEFORE, AFTER), (AFTER, BEFORE), (table(), AFTER)]
+    whole = [rows(*tables) for tables in both_ways]
+    monkeypatch.setattr("crawlers.crawl.snapshot_diff.BLOCK", block)
+    assert [rows(*tables) for tables in both_ways] == whole
+
+
+def test_texts_that_pandas_takes_for_missing_are_texts(tmp_path: Path) -> None:
+    titles = ["NA", "nan", "None", "", "null"]
+    added = table(*(row(number, title=title) for number, title in enumerate(titles)))
+    assert [new for *_, new in rows(table(), added)] == titles
+    write_changes(tmp_path / "c.csv", changes(table(), added))
+    with (tmp_path / "c.csv").open(newline="", encoding="utf-8") as file:
+        assert [line["new"] for line in csv.DictReader(file)] == titles
 
 
 def test_stock_brand_and_numbers_are_compared_where_both_crawls_read_them() -> None:
     before = table(row(1, availability="InStock", brand="Acme"), row(2, availability="InStock", gtin="4006381333931"))
     after = table(row(1, availability="OutOfStock", brand="Acme"), row(2, availability=None, mpn="M-1"))
-    assert [tuple(change)[1:] for change in changes(before, after)] == [
+    assert [change[1:] for change in rows(before, after)] == [
         ("a.test:1", "changed", "availability", "InStock", "OutOfStock"),
         ("a.test:2", "changed", "availability", "InStock", None),
     ]
@@ -85,7 +107,12 @@ def test_products_of_version_0_1_0_are_read_with_nulls(tmp_path: Path) -> None:
 
 def test_both_files_say_the_same_and_a_table_counts(tmp_path: Path) -> None:
     counts = write_changes(tmp_path / "c.parquet", changes(BEFORE, AFTER))
-    assert write_changes(tmp_path / "deep/c.csv", changes(BEFORE, AFTER)) == counts
+    assert write_changes(tmp_path / "deep/c.csv", changes(BEFORE, AFTER)).equals(counts)
+    assert (
+        (tmp_path / "deep/c.csv")
+        .read_bytes()
+        .startswith(b"site,product_id,change,field,old,new\r\na.test,a.test:0,removed,title,Shirt 0,\r\n")
+    )
     stored = pq.read_table(tmp_path / "c.parquet")
     assert stored.schema.equals(SCHEMA)
     with (tmp_path / "deep/c.csv").open(newline="", encoding="utf-8") as file:
@@ -96,6 +123,10 @@ def test_both_files_say_the_same_and_a_table_counts(tmp_path: Path) -> None:
         "site    added  removed  price  title  images  availability  brand  gtin  mpn",
         "a.test  1      1        3      1      1       0             0      0     0",
         "all     1      1        3      1      1       0             0      0     0",
+    ]
+    assert as_table(write_changes(tmp_path / "same.csv", changes(AFTER, AFTER))) == [
+        "site  added  removed  price  title  images  availability  brand  gtin  mpn",
+        "all   0      0        0      0      0       0             0      0     0",
     ]
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from atlas_model.core.errors import RetryError
@@ -89,11 +90,26 @@ def test_a_process_is_not_a_later_one_of_its_number() -> None:
     assert Process(child.pid, "1").command == ""
 
 
-def test_a_process_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("atlas_model.core.processes.PROC", tmp_path / "none")
-    assert Process.current() == Process(os.getpid(), "")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere psutil counts from another start")
+def test_a_process_stays_the_same_when_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, started_s, booted_s = Process.current(), psutil.Process().create_time(), psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted_s + 3600)
+    assert psutil.Process().create_time() == pytest.approx(started_s + 3600), "which psutil tells by the clock"
+    assert Process.current() == before
+
+
+def test_processes_that_are_not_there() -> None:
     assert Process.of(2**22) is None
-    assert ancestor_without("ANY") == Process(os.getppid(), "")
+    assert Process(2**22, "1").command == ""
+    assert ancestor_without("NEVER_SET") == Process.of(os.getppid())
+
+
+def test_a_command_that_is_no_text_can_be_printed() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()", b"\xff"], stdin=subprocess.PIPE) as child:
+        process = Process.of(child.pid)
+        assert process is not None
+        assert process.command.endswith("input() ?")
+        child.kill()
 
 
 def test_dvc_is_found_behind_the_shell_that_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.prefect_server import PrefectServer
@@ -112,7 +113,7 @@ def test_a_killed_sweep_leaves_no_process(
         stage = stage_of(folder)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        while Path(f"/proc/{stage}").exists():
+        while psutil.pid_exists(stage):
             assert time.monotonic() < deadline
             time.sleep(0.1)
     finally:
@@ -122,14 +123,13 @@ def test_a_killed_sweep_leaves_no_process(
 
 def stage_of(folder: Path) -> int:
     """The process that runs the stage train in a workspace of ``folder``."""
-    for proc in Path("/proc").glob("[0-9]*"):
+    for process in psutil.process_iter():
         try:
-            arguments = (proc / "cmdline").read_bytes().split(b"\0")
-            here = (proc / "cwd").readlink().is_relative_to(folder / ".atlas/sweep")
-        except OSError:
+            arguments, here = process.cmdline(), Path(process.cwd()).is_relative_to(folder / ".atlas/sweep")
+        except psutil.Error:
             continue
-        if here and arguments[1:4] == [b"-m", b"stage", b"train"]:
-            return int(proc.name)
+        if here and arguments[1:4] == ["-m", "stage", "train"]:
+            return process.pid
     raise AssertionError("no such process")
 
 

@@ -2,17 +2,15 @@
 
 import json
 import logging
-import os
-import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from atlas_model.core.processes import Process
 from flows.prefect_app import shell_run
 from flows.prefect_app.reporter import Api
 from tests.support.flow_projects import STAGE, TIMEOUT_S, RunInUi, run_dvc, runs_of, started, wait_until
@@ -107,10 +105,10 @@ def end_closers(project: Path) -> None:
     """They would go on trying for a while."""
     for folder in (project / ".atlas/shell-runs").iterdir():
         pid, _, birth = folder.name.partition("-")
-        for path in Path("/proc").glob("[0-9]*"):
-            process = Process.of(int(path.name))
-            if process is not None and process.command.endswith(f"-m flows.prefect_app.shell_run {pid} {birth}"):
-                os.kill(process.pid, signal.SIGTERM)
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.cmdline()[1:] == ["-m", "flows.prefect_app.shell_run", pid, birth]:
+                    process.terminate()
 
 
 class RecordingApi(Api):

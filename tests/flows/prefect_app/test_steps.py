@@ -37,7 +37,7 @@ def test_drift_is_reported_between_two_crawls(params: Params, monkeypatch: pytes
         (None, NOTHING),
         (params.crawl.snapshot, NOTHING),
         ("forgotten", NOTHING),
-        ("older", steps.Outcome("beyond the thresholds: prices, categories", "# Report")),
+        ("older", steps.StepResult("beyond the thresholds: prices, categories", "# Report")),
     ):
         monkeypatch.setattr(drift, "last_remembered", lambda last=last: last)
         assert steps.drift(params) == expected
@@ -47,14 +47,14 @@ def test_drift_is_reported_between_two_crawls(params: Params, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("decision", "outcome"),
     [
-        (Decision(True, True, 2, "better", "**b**"), steps.Outcome("better", "**b**", True, True, "atlas: better")),
-        (Decision(False, True, 1, "worse", "**w**"), steps.Outcome("worse", "**w**", True, False)),
-        (Decision(False, False, 1, "the same", "s"), steps.Outcome("the same", "s", False, True)),
+        (Decision(True, True, 2, "better", "**b**"), steps.StepResult("better", "**b**", True, True, "atlas: better")),
+        (Decision(False, True, 1, "worse", "**w**"), steps.StepResult("worse", "**w**", True, False)),
+        (Decision(False, False, 1, "the same", "s"), steps.StepResult("the same", "s", False, True)),
     ],
     ids=["promoted", "refused", "champion"],
 )
 def test_only_a_champion_makes_an_accepted_run(
-    params: Params, monkeypatch: pytest.MonkeyPatch, decision: Decision, outcome: steps.Outcome
+    params: Params, monkeypatch: pytest.MonkeyPatch, decision: Decision, outcome: steps.StepResult
 ) -> None:
     monkeypatch.setattr(promote, "promote", lambda _params: decision)
     assert steps.promote(params) == outcome
@@ -86,18 +86,18 @@ import flows.prefect_app.flow as pipeline
 from pathlib import Path
 from atlas_model.core.errors import AtlasError
 from atlas_model.core.progress import say
-from flows.prefect_app.steps import Outcome
+from flows.prefect_app.steps import StepResult
 
 def promote(params):
     say("warning: comparing")
     if Path("refuse").exists():
         raise AtlasError("the champion's folder is damaged")
-    return Outcome("promoted to version 1", "# Promotion", accepted=True, news="atlas: promoted")
+    return StepResult("promoted to version 1", "# Promotion", accepted=True, news="atlas: promoted")
 
-pipeline.steps.drift = lambda params: Outcome("beyond the thresholds: prices", "# Drift")
+pipeline.steps.drift = lambda params: StepResult("beyond the thresholds: prices", "# Drift")
 pipeline.steps.promote = promote
-pipeline.steps.commit = lambda params: Outcome("run-1")
-pipeline.steps.notify = lambda text, params: Outcome(text)
+pipeline.steps.commit = lambda params: StepResult("run-1")
+pipeline.steps.notify = lambda text, params: StepResult(text)
 state = pipeline.atlas(recrawl="recrawl" in sys.argv, return_state=True)
 sys.exit(not state.is_completed())
 """

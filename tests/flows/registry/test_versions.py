@@ -12,8 +12,9 @@ import pytest
 from atlas_model.core.errors import AtlasError, InputError, RetryError
 from atlas_model.core.params import load_params
 from flows.dvc import repo
+from flows.git import content_at
 from flows.registry import champion, versions
-from flows.registry.versions import Version, commit_run, compared_with, content_at
+from flows.registry.versions import Version, commit_run, compared_with
 from tests.support.paths import ROOT
 
 Git = Callable[..., str]
