@@ -5,7 +5,7 @@ A report beside the data, never a column in it. Knows nothing of where the two t
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,13 +55,13 @@ def changes(old: pa.Table, new: pa.Table) -> Iterator[Change]:
     befores, afters = _products(old), _products(new)
     before, after = next(befores, None), next(afters, None)
     while before or after:
-        if after is None or (before is not None and before["product_id"] < after["product_id"]):
+        if before is not None and (after is None or before["product_id"] < after["product_id"]):
             yield Change(before["site"], before["product_id"], "removed", "title", before["title"], None)
             before = next(befores, None)
-        elif before is None or after["product_id"] < before["product_id"]:
+        elif after is not None and (before is None or after["product_id"] < before["product_id"]):
             yield Change(after["site"], after["product_id"], "added", "title", None, after["title"])
             after = next(afters, None)
-        else:
+        elif before is not None and after is not None:
             yield from _changed(before, after, plain)
             before, after = next(befores, None), next(afters, None)
 
@@ -103,8 +103,8 @@ def _products(table: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any], plain: Sequence[str]) -> Iterator[Change]:
-    texts = (
-        ("title", _title),
+    texts: tuple[tuple[str, Callable[[Mapping[str, Any]], str | None]], ...] = (
+        ("title", itemgetter("title")),
         ("price", _price),
         ("images", _images),
         *((name, itemgetter(name)) for name in plain),
@@ -112,10 +112,6 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any], plain: Sequenc
     for field, text in texts:
         if text(before) != text(after):
             yield Change(after["site"], after["product_id"], "changed", field, text(before), text(after))
-
-
-def _title(row: Mapping[str, Any]) -> str | None:
-    return row["title"]
 
 
 def _price(row: Mapping[str, Any]) -> str | None:
