@@ -36,7 +36,7 @@ def main() -> None:
         return model.encoder
 
     with TemporaryDirectory() as cache:
-        encoders = {"plain": plain, **{engine: encoder(engine) for engine in installed}}
+        encoders: dict[str, nn.Module] = {"plain": plain, **{engine: encoder(engine) for engine in installed}}
         if EIGHT_BITS in encoders:
             encoders[EIGHT_BITS](_images(CALIBRATION))  # which make its ranges
         model.encoder = plain

@@ -97,7 +97,8 @@ def _memory(images: Path) -> tuple[float, float]:
 
 def _ratio(ours: list[Cost], others: list[Cost], what: str) -> float:
     """The median over the rounds that both have."""
-    return median(getattr(our, what) / getattr(other, what) for our, other in zip(ours, others, strict=False))
+    ratios: list[float] = [getattr(our, what) / getattr(other, what) for our, other in zip(ours, others, strict=False)]
+    return median(ratios)
 
 
 def _rows(costs: dict[str, list[Cost]], where: str) -> list[tuple[str, float, str]]:

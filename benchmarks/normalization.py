@@ -115,7 +115,7 @@ def judge(variant: str, seed: int, parts: dict[str, Split]) -> tuple[Evaluation,
         found = evaluate_baseline(model, test, **options)
     else:
         every = np.arange(len(test))
-        found = evaluate(model, test, every, beam=5, length_normalization=0.0, exact_nodes=0, **options)
+        found = evaluate(model, test, every, beam=5, length_normalization=0.0, exact_nodes=0, **options)["image"]
     own = {key: found.figures[key] for key in FIGURES if found.figures.get(key) is not None}
     cpu_s = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["metrics"]["cpu_s"]
     return found, own | {"temperature": model.temperature, "cpu_s": cpu_s}

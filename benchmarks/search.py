@@ -71,7 +71,7 @@ def _one_by_one(model: Categorizer, *, size: int, batch: int, figures: dict[str,
     images = _images(batch, size)
 
     def one_by_one() -> None:
-        for image in images.split(1):
+        for image in torch.split(images, 1):
             model.search(image, beam=BEAM)
 
     seconds = paired_medians(

@@ -81,7 +81,9 @@ def _steps(name: str, taxonomies: dict[int, Taxonomy], normalize: Normalize) -> 
         state = state.at(torch.zeros(images, BEAM, dtype=torch.long))
         node = _inner_nodes(taxonomy.trie, images * BEAM)
 
-        def step(decoder=decoder, trie=trie, memory=memory, state=state, node=node) -> None:
+        def step(  # type: ignore[no-untyped-def]  # what the loop has, bound
+            decoder=decoder, trie=trie, memory=memory, state=state, node=node
+        ) -> None:
             edge, valid = trie.edges(node, FAN_OUT)
             token = trie.token[edge[:, 0]].view(-1, BEAM)
             new, attention = decoder.step(memory, state, token)

@@ -76,8 +76,8 @@ def bare_epoch(
 ) -> float:
     """Seconds of forward and backward alone, on inputs that lie ready."""
     started = perf_counter()
-    for part, right in zip(inputs.split(batch), paths.split(batch), strict=True):
-        loss(part, right).backward()
+    for part, right in zip(torch.split(inputs, batch), torch.split(paths, batch), strict=True):
+        torch.autograd.backward(loss(part, right))
     return perf_counter() - started
 
 
@@ -89,15 +89,16 @@ def main() -> None:
     train = random_split(IMAGES, 1, 28, len(taxonomy))
     val = random_split(2, 1, 28, len(taxonomy))
     images, paths = torch.from_numpy(train.pixels), torch.from_numpy(train.paths)
-    models = {
+    models: dict[str, Model] = {
         "decoder": Categorizer(architecture, taxonomy, alpha_c=1.0),
         "over children": Categorizer(replace(architecture, normalize="children"), taxonomy, alpha_c=1.0),
         "classifier": Classifier(architecture, taxonomy),
     }
-    bare_model = Categorizer(architecture, taxonomy, alpha_c=1.0).to(memory_format=torch.channels_last)
+    bare_model = Categorizer(architecture, taxonomy, alpha_c=1.0)
+    bare_model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs miss it
     seconds: dict[str, list[float]] = {name: [] for name in (*models, "bare")}
     cpu_seconds: dict[str, list[float]] = {name: [] for name in models}
-    data_share = []
+    data_share: list[float] = []
     for run in range(RUNS + 1):
         for name, model in models.items():
             started = process_time()
@@ -107,8 +108,8 @@ def main() -> None:
             data_share.append(record.data_share)
         seconds["bare"].append(bare_epoch(bare_model.loss, images, paths, BATCH))
         if not run:  # the first round warms up
-            for figures in (*seconds.values(), *cpu_seconds.values(), data_share):
-                figures.clear()
+            for measured in (*seconds.values(), *cpu_seconds.values(), data_share):
+                measured.clear()
     wall, cpu = ({name: median(values) for name, values in each.items()} for each in (seconds, cpu_seconds))
     rows = [(f"{name}: {IMAGES / s:.0f} images/s", 1000 * s / IMAGES, "ms/image") for name, s in wall.items()]
     figures = {

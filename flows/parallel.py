@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from atlas_model.core.extras import require
 
@@ -20,8 +20,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Runner = Literal["threads", "dask", "ray"]
-Spread = Callable[[Callable[[Item], Result], Sequence[Item]], Iterator[Result]]
-"""Like `map`: the results of a function for some items, in the order of the items."""
+
+
+class Spread(Protocol):
+    """Like `map`: the results of a function for some items, in the order of the items."""
+
+    def __call__(self, work: Callable[[Item], Result], items: Sequence[Item], /) -> Iterator[Result]:
+        """The result of ``work`` for each of ``items``."""
+        ...
 
 
 def spreading(runner: Runner, workers: int | None, what: str) -> Spread:

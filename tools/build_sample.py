@@ -85,7 +85,7 @@ def label_images(sample: pa.Table) -> pa.Table:
                     "title": KINDS[source["label"]].taxonomy[-1],
                 }
             )
-    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["image_id"]), schema=LABELLED)
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["image_id"])), schema=LABELLED)
 
 
 def write_files_example(sample: pa.Table, folder: Path) -> None:

@@ -6,7 +6,6 @@ and divides, and knows nothing about Atlas but the constants below.
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -131,9 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     own = [given[name] for name in numbers]
     if any(number is not None for number in own) and None in own:
         parser.error("--images, --hosts, --vcpus and --gpus go together")
-    sizes = SIZES if None in own else (Size(*own, all_parallel=given["all_parallel"]),)
+    sizes: Sequence[Size] = SIZES
+    if None not in own:
+        sizes = [Size(**{name: given[name] for name in numbers}, all_parallel=given["all_parallel"])]
     print(table(sizes, Prices(**{name: given[name] for name in vars(Prices())})))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

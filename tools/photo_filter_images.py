@@ -89,13 +89,17 @@ def _find_crop(photograph: Photograph, kind: str, side: int, random: Random) -> 
 def _window_means(values: np.ndarray, side: int) -> np.ndarray:
     """The mean of each square of ``side``; by its top left corner."""
     sums = np.pad(values.astype(np.float64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    return (sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]) / side**2
+    means: np.ndarray = (
+        sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    ) / side**2
+    return means
 
 
 def _is_skin(image: Image.Image) -> np.ndarray:
     """Roughly: the range of Chai and Ngan (1999) in YCbCr, where it is not as saturated as dyed fabric."""
     _, blue, red = np.asarray(image.convert("YCbCr")).transpose(2, 0, 1)
-    return (blue >= 85) & (blue <= 125) & (red >= 140) & (red <= 170)
+    skin: np.ndarray = (blue >= 85) & (blue <= 125) & (red >= 140) & (red <= 170)
+    return skin
 
 
 def _edges(image: Image.Image) -> np.ndarray:
@@ -140,7 +144,8 @@ def _tight(photograph: Photograph, random: Random) -> Image.Image:
     image = photograph.image
     if random.random() < 0.5:
         image = _on_ground(image, photograph.mask, random)
-    return image.crop(tuple(round(min(max(edge, 0), SIDE)) for edge in box))
+    left, top, right, bottom = (round(min(max(edge, 0), SIDE)) for edge in box)
+    return image.crop((left, top, right, bottom))
 
 
 def _placed(shown: list[Photograph], ground: Image.Image, random: Random) -> Image.Image:
@@ -212,7 +217,8 @@ def _noise(random: Random, stretch: tuple[int, int], steepness: float) -> np.nda
     radius[0, 0] = np.inf
     values = np.fft.ifft2((spectrum[0] + 1j * spectrum[1]) / radius**steepness).real
     low, high = np.quantile(values, (0.01, 0.99))
-    return np.clip((values - low) / (high - low), 0, 1)
+    noise: np.ndarray = np.clip((values - low) / (high - low), 0, 1)
+    return noise
 
 
 def _coloured(values: np.ndarray, random: Random, *, warm: bool = False) -> Image.Image:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import grimp
 import yaml
@@ -84,8 +85,9 @@ def imported_modules(module: str) -> set[str]:
 
 
 @cache
-def _dvc_yaml() -> dict:
-    return yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+def _dvc_yaml() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    return content
 
 
 @cache

@@ -53,8 +53,9 @@ EngineName = Literal["auto", "torch", "onnxruntime", "onnxruntime-int8", "openvi
 Pixels = tuple[int, int, int]  # channels, height, width
 Made = TypeVar("Made")
 
-EXACT = ("onnxruntime", "openvino")  # what `auto` measures beside torch
-EXTRA_OF = {"onnxruntime": "onnx", "onnxruntime-int8": "onnx", "openvino": "openvino"}  # what has to be installed
+EXACT: tuple[EngineName, ...] = ("onnxruntime", "openvino")  # what `auto` measures beside torch
+# What has to be installed.
+EXTRA_OF: dict[EngineName, str] = {"onnxruntime": "onnx", "onnxruntime-int8": "onnx", "openvino": "openvino"}
 CALIBRATION = 64  # images, or half as many where a batch has no more
 FEW_PARAMETERS = 2_000_000
 MEASURED = 4  # images at once in a measurement: engines rank as with many, in a fraction of the time
@@ -236,7 +237,7 @@ def _fastest(trained: _Trained) -> str:
     engines = ("torch", *installed)
 
     def measure(file: Path) -> None:
-        runners = {engine: _runner(engine, trained) for engine in engines}
+        runners: dict[str, nn.Module] = {engine: _runner(engine, trained) for engine in engines}
         found = _milliseconds(runners, torch.zeros(MEASURED, *trained.pixels, dtype=torch.uint8))
         say("engines: " + ", ".join(f"{engine} {each:.1f} ms" for engine, each in found.items()) + " an image")
         write_json(file, found)

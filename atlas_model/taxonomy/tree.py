@@ -99,8 +99,8 @@ class Taxonomy:
     def __hash__(self) -> int:
         return hash(self.paths)
 
-    def __contains__(self, path: Sequence[str]) -> bool:
-        return tuple(path) in self._index_of
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, Sequence) and tuple(path) in self._index_of
 
     @property
     def names(self) -> tuple[str, ...]:

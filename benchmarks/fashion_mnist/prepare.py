@@ -16,8 +16,9 @@ from atlas_model.core.files import replacing_folder
 from atlas_model.core.params import Params
 from atlas_model.core.progress import track
 from atlas_model.data.images import Preprocessing, encode_png
-from atlas_model.split.assign import SPLITS, assign
+from atlas_model.split.assign import assign
 from atlas_model.split.files import SplitWriter
+from atlas_model.split.names import SPLITS
 from atlas_model.taxonomy.tree import SEPARATOR, Taxonomy
 from crawlers.shop.wording import KINDS
 from flows import paths

@@ -6,9 +6,13 @@ Each asks for ``COUNT`` images and keeps their bytes in ``FOLDER``; img2dataset 
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crawlers.fetch.client.outcome import ImageRequest, Outcome
 
 CONCURRENCY = 64
 THREADS = 32
@@ -52,7 +56,7 @@ def scrapy_files(port: int, count: int, folder: Path) -> None:
     class Spider(scrapy.Spider):
         name = "images"
 
-        async def start(self):
+        async def start(self) -> AsyncIterator[dict[str, list[str]]]:
             for url in urls(port, count):  # an item of all of them would open a connection for each at once
                 yield {"file_urls": [url]}
 
@@ -127,15 +131,15 @@ def atlas_small(port: int, count: int, folder: Path) -> None:
     kept = [0]
     keep = module.Spool.keep
 
-    def counting(*arguments) -> None:
+    def counting(spool: module.Spool, request: "ImageRequest", outcome: "Outcome") -> None:
         kept[0] += 1
-        keep(*arguments)
+        keep(spool, request, outcome)
 
     def watch() -> None:
         while not ended.wait(0.5) and kept[0] < count:
             print(kept[0], psutil.Process().memory_info().rss / 1e6, flush=True)
 
-    module.Spool.keep = counting
+    module.Spool.keep = counting  # type: ignore[assignment, method-assign]  # to count
     ended = threading.Event()
     watcher = threading.Thread(target=watch)
     watcher.start()

@@ -84,7 +84,7 @@ def install_img2dataset(folder: Path) -> Path:
         print(f"installing img2dataset {IMG2DATASET} into {venv} ...", flush=True)
         shutil.rmtree(venv, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        pip = [venv / "bin/pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [str(venv / "bin/pip"), "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, f"img2dataset=={IMG2DATASET}"], check=True)
     return program
 

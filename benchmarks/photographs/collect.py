@@ -74,7 +74,7 @@ def summary(pipeline: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, 
     whole = pipeline["whole"]
     usages = [*pipeline["usage"].values(), *files["usage"].values()]
     first = pipeline["usage"][f"seed {next(iter(seeds))}"]
-    nested = {
+    nested: dict[str, dict[str, Any]] = {
         mode: {name: _median(seeds.values(), f"{mode}.{name}") for name in ("micro_f1", "macro_f1", "ece")}
         for mode in (*MODES, "classifier")
     }

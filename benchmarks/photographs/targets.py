@@ -76,8 +76,8 @@ def table(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
     rows = []
     for target in TARGETS:
         value = value_at(figures, target.name)
-        texts = [_text(number, target.digits) for number in (value, target.gate, target.aim)]
-        rows.append((target.what, *texts, "not measured" if value is None else target.verdict(value)))
+        said, gate, aim = (_text(number, target.digits) for number in (value, target.gate, target.aim))
+        rows.append((target.what, said, gate, aim, "not measured" if value is None else target.verdict(value)))
     return rows
 
 

@@ -63,13 +63,15 @@ class ProductAggregator:
         for product_id, group in groupby(self._journal.products(self._identify), key=lambda found: found.product_id):
             pages = [(found, self._read(found)) for found in group]
             if product_id is None:
-                self.dropped.update(found.dropped for found, _ in pages)
+                self.dropped.update(found.dropped or "unreadable" for found, _ in pages)
                 continue
             ranks = {rank for found, _ in pages for rank in found.ranks}
             best = self._sources[min(ranks)]
             self.two_categories += len({self._sources[rank].taxonomy for rank in ranks}) > 1
             self.dropped["duplicate"] += len(pages) - 1
-            row = pages[0][1].row(best.site, best.taxonomy) | {"product_id": product_id}
+            first = pages[0][1]
+            assert first is not None  # only what was read has a product_id
+            row = first.row(best.site, best.taxonomy) | {"product_id": product_id}
             self.shops[best.site].add_product(row)
             contradictions.add(min(ranks), row["breadcrumb"], row["page_url"])
             yield row
@@ -113,7 +115,9 @@ class ProductAggregator:
         """What the page says; and count it."""
         product = Product.from_json(json.loads(found.said)) if found.said else None
         self.shops[found.site].add_page(
-            product and product.row(found.site, ()), found.dropped, unreadable=product.unreadable if product else 0
+            None if product is None else product.row(found.site, ()),
+            found.dropped,
+            unreadable=product.unreadable if product else 0,
         )
         if product is not None and not found.dropped:
             self._journal.add_known_url(product.page_url)

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from crawlers.sources.csv_sources import Source
@@ -29,7 +28,8 @@ MIN_PRODUCTS = 4  # of a source, before what most of them have in common counts
 MOST = 0.5
 
 
-class Contradicted(NamedTuple):
+@dataclass(frozen=True)
+class Contradicted:
     """A shop's products whose breadcrumbs name another category."""
 
     count: int

@@ -223,6 +223,7 @@ def _check_complete(report: CrawlReport, journal: Journal, folder: Path) -> None
     listed = journal.found_by_site()
     failed: dict[str, Counter[str]] = {}
     for _, reason, site in journal.faults(PRODUCT):
+        assert site is not None  # a product page is asked for where this run was led to it
         failed.setdefault(site, Counter())[reason] += 1
     for site, reasons in failed.items():
         if reasons.total() > MAX_FAILED_SHARE * listed[site]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from atlas_model.data.images import ImageInfo
@@ -191,7 +191,7 @@ class Index:
 
     def enqueue(self, plan: Plan) -> int:
         """Put those that are not settled into the queue; how many they are."""
-        self._plan = {"snapshot": plan.snapshot, "reuse": plan.reuse}
+        self._plan: dict[str, str | int] = {"snapshot": plan.snapshot, "reuse": plan.reuse}
         self._plan |= {"max_bytes": plan.max_bytes, "max_pixels": plan.max_pixels}
         with self._transaction():
             self._db.execute("DELETE FROM queue")
@@ -366,7 +366,7 @@ class Index:
         (count,) = self._db.execute(query).fetchone()
         return int(count)
 
-    def _counts(self, query: str, values: tuple[int, ...] = ()) -> dict:
+    def _counts(self, query: str, values: tuple[int, ...] = ()) -> dict[Any, int]:
         return dict(self._db.execute(query, values).fetchall())
 
     @contextmanager

@@ -22,14 +22,18 @@ SEPARATORS = (" > ", "->", ">", " | ", "|", " / ", "/", " :: ", "::", "\\", " - 
 ROLES = ("image", "category", "product", "title", "price", "split")
 
 # Words in names of columns, the surest first. Names are compared in lower case, in words.
-IMAGE_WORDS = ("image", "img", "photo", "image", "file", "filename", "path", "jpeg", "jpg")
+IMAGE_WORDS = ("image", "img", "photo", "picture", "file", "filename", "path", "jpeg", "jpg")
 PRODUCT_NAMES = ("product_id", "productid", "sku", "item_id", "style_id", "article_id", "handle", "product", "id")
-TITLE_NAMES = ("title", "product_title", "product_name", "product_display_name", "display_name", "name", "caption")
-TITLE_NAMES += ("description", "text")
+TITLE_NAMES = (
+    *("title", "product_title", "product_name", "product_display_name", "display_name", "name", "caption"),
+    *("description", "text"),
+)
 PRICE_WORDS = ("price", "amount", "cost", "mrp")
 SPLIT_NAMES = ("split", "subset", "partition", "set", "fold", "part")
-CATEGORY_WORDS = ("taxonomy", "category", "categories", "breadcrumb", "class", "label", "labels", "type", "subcategory")
-CATEGORY_WORDS += ("department", "group", "kind", "level", "section", "cat", "tags")
+CATEGORY_WORDS = (
+    *("taxonomy", "category", "categories", "breadcrumb", "class", "label", "labels", "type", "subcategory"),
+    *("department", "group", "kind", "level", "section", "cat", "tags"),
+)
 OTHER_WORDS = (
     "colour",
     "color",
@@ -157,14 +161,15 @@ def _share_of_files(rows: Sequence[Mapping[str, Any]], name: str, is_image: Call
 def _no_images(rows: Sequence[Mapping[str, Any]], names: Sequence[str], is_image: Callable[[str], bool]) -> str:
     """What is wrong with the paths, as far as it can be told."""
     hints = []
+    changes: tuple[tuple[str, Callable[[str], str]], ...] = (
+        ("with .jpg behind it", lambda text: f"{text}.jpg"),
+        ("with .png behind it", lambda text: f"{text}.png"),
+        ("without the folders before the file's name", lambda text: re.split(r"[/\\]", text)[-1]),
+        ("without the first folder", lambda text: text.partition("/")[2]),
+    )
     for name in names:
         texts = _texts(rows, name)[:50]
-        for hint, change in (
-            ("with .jpg behind it", lambda text: f"{text}.jpg"),
-            ("with .png behind it", lambda text: f"{text}.png"),
-            ("without the folders before the file's name", lambda text: re.split(r"[/\\]", text)[-1]),
-            ("without the first folder", lambda text: text.partition("/")[2]),
-        ):
+        for hint, change in changes:
             if texts and sum(is_image(change(text)) for text in texts) >= len(texts) / 2:
                 hints.append(f"{name!r} does {hint}: write a column with that, such as {change(texts[0])}")
                 break

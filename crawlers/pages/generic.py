@@ -47,7 +47,7 @@ class _Joining:
         return self.reading.document.urljoin(url)
 
 
-class ListingPage(_Joining, WebPage[Listing]):
+class ListingPage(_Joining, WebPage[Listing]):  # type: ignore[misc]  # `urljoin` gives a str on purpose
     """A page of a category.
 
     Args:
@@ -112,7 +112,7 @@ class ListingPage(_Joining, WebPage[Listing]):
         return replace(item, field_sources=_sources(item, self.reading, LISTING_FIELDS))
 
 
-class ProductPage(_Joining, WebPage[Product]):
+class ProductPage(_Joining, WebPage[Product]):  # type: ignore[misc]  # `urljoin` gives a str on purpose
     """The page of one product; the arguments are those of `ListingPage`."""
 
     def __init__(

@@ -145,7 +145,8 @@ class Reading:
         code = self.first(field, currency_code)
         if code is not None:
             return code
-        for reader in (*self._profiles, *self._syntaxes, self._guesses):
+        readers: list[Reader] = [*self._profiles, *self._syntaxes, self._guesses]
+        for reader in readers:
             text = clean_text(reader.read(field))
             if text and (found := resolved(text, self.document)):
                 return self._noted(field, found[0], f"{reader.source(field)}+{found[1]}")

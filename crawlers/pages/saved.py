@@ -13,7 +13,6 @@ from web_poet import HttpResponse
 
 from atlas_model.core.errors import InputError
 from atlas_model.core.files import replacing, write_json
-from crawlers.pages.items import Product
 from crawlers.pages.registry import read_listing, read_product
 from crawlers.pages.shops import Shop
 
@@ -57,5 +56,6 @@ class SavedPage:
 
 def read_page(kind: Kind, shop: Shop, response: HttpResponse) -> dict[str, Any]:
     """The item on a page, as plain values."""
-    item = asyncio.run(read_listing(shop, response) if kind == "listing" else read_product(shop, response))
-    return item.to_json() if isinstance(item, Product) else asdict(item)
+    if kind == "listing":
+        return asdict(asyncio.run(read_listing(shop, response)))
+    return asyncio.run(read_product(shop, response)).to_json()

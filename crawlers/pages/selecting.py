@@ -97,7 +97,8 @@ def _found(selector: Selector, page: Document) -> list[Any]:
 def _fragments(text: str) -> list[Element]:
     """``text``, HTML that JSON holds, as one element; none where it cannot be parsed."""
     try:
-        return [html.fragment_fromstring(text, create_parent=True, parser=HtmlParser())]
+        # Any HTML parser will do, which the stubs do not say.
+        return [html.fragment_fromstring(text, create_parent=True, parser=HtmlParser())]  # type: ignore[arg-type]
     except (etree.LxmlError, ValueError, AssertionError):  # control characters, no element at all
         return []
 

@@ -168,7 +168,7 @@ class BrowserPages:
                 "playwright_page_goto_kwargs": {"wait_until": "domcontentloaded"},
             },
         )
-        response = await self._handler.download_request(inner)
+        response: Response = await self._handler.download_request(inner)
         went_on = "redirect_urls" in inner.meta or urlsplit(response.url).netloc != urlsplit(request.url).netloc
         if went_on:
             return Response(request.url, status=302, headers={"Location": response.url})
@@ -188,7 +188,7 @@ async def _show_all(page: "Page", profile: BrowserProfile) -> None:
     """Have the page show what it shows to people: wait, press "load more", go to its end."""
     if profile.wait_for:
         await page.wait_for_selector(profile.wait_for, state="attached")
-    more = profile.load_more
+    more = profile.load_more or ""
     for _ in range(profile.max_clicks if more else 0):
         button = page.locator(more).first
         if not await button.is_visible() or not await button.is_enabled():

@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, NotRequired, Self, TypedDict
 from urllib.parse import urlsplit
 
 import scrapy
@@ -40,6 +40,15 @@ from crawlers.sources.sitemaps import Base, is_named_sitemap
 LISTING_PRIORITY = 10  # category pages first: then the number of products is known early
 QUEUED = 128  # product pages of a site in Scrapy's queue, at most
 REFILL = 64  # it is filled again when so few are left
+
+
+class _Said(TypedDict):
+    """What the journal keeps of a category page or a sitemap (`page_reader`)."""
+
+    items: list[str]  # URLs of products
+    next_pages: list[str]  # of a sitemap: other sitemaps
+    sitemap: NotRequired[bool]
+    cut_off: NotRequired[bool]  # it may lack some
 
 
 class CatalogueSpider(scrapy.Spider):
@@ -175,7 +184,7 @@ class CatalogueSpider(scrapy.Spider):
             self.category_faults.append((url, "no_products"))
 
     @staticmethod
-    def _products(said: dict[str, Any], site: str) -> list[str]:
+    def _products(said: _Said, site: str) -> list[str]:
         pattern = shop_of(site).product_url if "sitemap" in said else None
         return [item for item in said["items"] if pattern.search(item)] if pattern else said["items"]
 
@@ -191,7 +200,8 @@ class CatalogueSpider(scrapy.Spider):
         )
 
     def _listing_failed(self, failure: Failure) -> None:
-        walk, url, why = failure.request.cb_kwargs["walk"], failure.request.cb_kwargs["url"], reason_of(failure.value)
+        given, why = _failed(failure)
+        walk, url = given["walk"], given["url"]
         if why not in TRANSIENT:
             self._journal.put(LISTING, url, Page(dropped=why, reader=self._reader(shop_of(walk.source.site))))
         self._end(walk, url, why)
@@ -225,7 +235,8 @@ class CatalogueSpider(scrapy.Spider):
         )
 
     def _product_failed(self, failure: Failure) -> Iterator[scrapy.Request]:
-        url, site, why = failure.request.cb_kwargs["url"], failure.request.cb_kwargs["site"], reason_of(failure.value)
+        given, why = _failed(failure)
+        url, site = given["url"], given["site"]
         if why in TRANSIENT:
             self._journal.fault(PRODUCT, url, why)
         else:
@@ -250,7 +261,8 @@ class CatalogueSpider(scrapy.Spider):
             self._checked = True
             for source in {source.site: source for source in self._job.sources}.values():
                 robots = self._journal.page(ROBOTS, source.site)
-                named = json.loads(robots.said) if robots and robots.crawl == self._journal.crawl else []
+                robots = robots if robots and robots.crawl == self._journal.crawl else None
+                named = json.loads(robots.said) if robots and robots.said else []
                 walk = Walk(source, 0, self._job.max_pages_per_category)
                 for request in self._look_through(walk, named or [joined(source.url, "/sitemap.xml")]):
                     self.crawler.engine.crawl(request)
@@ -280,8 +292,8 @@ class CatalogueSpider(scrapy.Spider):
 
     def _sitemap_failed(self, failure: Failure) -> None:
         """No fault: most shops have none."""
-        url = failure.request.cb_kwargs["url"]
-        self._journal.put(SITEMAP, url, Page(dropped=reason_of(failure.value), reader=self._reader(GENERIC)))
+        given, why = _failed(failure)
+        self._journal.put(SITEMAP, given["url"], Page(dropped=why, reader=self._reader(GENERIC)))
 
     # What all have in common
 
@@ -303,10 +315,18 @@ class CatalogueSpider(scrapy.Spider):
         return page is not None and page.crawl == self._journal.crawl
 
 
-def _said(page: Page) -> dict[str, Any]:
+def _said(page: Page) -> _Said:
     """What a category page or a sitemap says; one without content leads nowhere."""
-    return json.loads(page.said) if page.said else {"items": [], "next_pages": []}
+    said: _Said = json.loads(page.said) if page.said else {"items": [], "next_pages": []}
+    return said
 
 
 def _host(url: str) -> str:
     return urlsplit(url).hostname or ""
+
+
+def _failed(failure: Failure) -> tuple[dict[str, Any], str]:
+    """The ``cb_kwargs`` of the request that failed, and the reason why it did."""
+    request: scrapy.Request = failure.request  # type: ignore[attr-defined]  # Scrapy puts it there
+    assert failure.value is not None
+    return request.cb_kwargs, reason_of(failure.value)

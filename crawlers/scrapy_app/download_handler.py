@@ -10,7 +10,7 @@ import time
 from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
-from scrapy import Request
+from scrapy import Request, Spider
 from scrapy.core.downloader.handlers._aiohttp import AiohttpDownloadHandler, _ClientResponse
 from scrapy.crawler import Crawler
 from scrapy.downloadermiddlewares.redirect import RedirectMiddleware
@@ -159,8 +159,10 @@ class PageHandler(AiohttpDownloadHandler):
 class Redirects(RedirectMiddleware):
     """Scrapy's, that goes where the bytes of Location say."""
 
-    def process_response(self, request: Request, response: Response) -> Request | Response:
-        """Follow, or let ``response`` pass.
+    def process_response(
+        self, request: Request, response: Response, spider: Spider | None = None
+    ) -> Request | Response:
+        """Follow, or let ``response`` pass; Scrapy gives no spider any more.
 
         Raises:
             RefusedError: it leads nowhere that can be asked for.

@@ -6,7 +6,7 @@ Knows nothing of what follows from it.
 import hashlib
 import json
 import logging
-from typing import Any
+from typing import Any, TypedDict
 
 from scrapy.http import Response, TextResponse
 from web_poet import HttpResponse, HttpResponseHeaders
@@ -24,6 +24,11 @@ MAX_VALIDATOR = 500  # bytes; a longer ETag is not worth keeping
 NOT_MODIFIED = 304
 
 log = logging.getLogger(__name__)
+
+
+class _Validators(TypedDict):
+    etag: str | None
+    last_modified: str | None
 
 
 def conditions(known: Page | None) -> dict[str, bytes]:
@@ -98,7 +103,7 @@ def _breaks_off(response: Response) -> bool:
     return UNBOUNDED in response.flags and not ended and b"<body" in response.body.lower()
 
 
-def _validators(response: Response) -> dict[str, str | None]:
+def _validators(response: Response) -> _Validators:
     """What a later request may ask with, whether the page has changed."""
     return {
         "etag": _short(response.headers.get("ETag")),

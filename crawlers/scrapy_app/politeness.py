@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any, Self
 
-from scrapy import Request, signals
+from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.downloadermiddlewares.offsite import OffsiteMiddleware
 from scrapy.downloadermiddlewares.retry import RetryMiddleware
@@ -38,8 +38,8 @@ class LoudOffsite(OffsiteMiddleware):
     def request_scheduled(self, request: Request, spider: Any) -> None:
         """Nothing yet: `process_request` refuses."""
 
-    def process_request(self, request: Request) -> None:
-        """Let ``request`` pass, or raise."""
+    def process_request(self, request: Request, spider: Spider | None = None) -> None:
+        """Let ``request`` pass, or raise; Scrapy gives no spider any more."""
         try:
             super().process_request(request)
         except IgnoreRequest as error:
@@ -57,8 +57,8 @@ class StrictRobots(RobotsTxtMiddleware):
         self._faults: dict[str, tuple[str, str]] = {}  # netloc -> why it is unknown what is allowed: reason, text
         crawler.signals.connect(self._received, signal=signals.bytes_received)
 
-    async def process_request(self, request: Request) -> None:
-        """Let ``request`` pass, or raise."""
+    async def process_request(self, request: Request, spider: Spider | None = None) -> None:
+        """Let ``request`` pass, or raise; Scrapy gives no spider any more."""
         if request.meta.get("dont_obey_robotstxt"):  # it is robots.txt itself
             request.meta["download_maxsize"] = 0  # of a large one the start is read: `_received`
         await super().process_request(request)
@@ -135,7 +135,10 @@ class PatientRetry(RetryMiddleware):
         if self._failures[_host(request)] >= FAILURES_IN_A_ROW:
             raise RefusedError("host_down", f"{_host(request)} has failed {FAILURES_IN_A_ROW} times in a row")
 
-    async def process_response(self, request: Request, response: Response) -> Request | Response:
+    # Scrapy awaits what is a coroutine, which the types of its own methods do not say.
+    async def process_response(  # type: ignore[override]
+        self, request: Request, response: Response
+    ) -> Request | Response:
         """Wait before the request is tried again, if it is to be."""
         result = super().process_response(request, response)
         if isinstance(result, Request):
@@ -144,7 +147,9 @@ class PatientRetry(RetryMiddleware):
             self._count(request, failed=response.status in self.retry_http_codes)
         return result
 
-    async def process_exception(self, request: Request, exception: Exception) -> Request | Response | None:
+    async def process_exception(  # type: ignore[override]  # see above
+        self, request: Request, exception: Exception
+    ) -> Request | Response | None:
         """As `process_response`, where no response came."""
         result = super().process_exception(request, exception)
         if isinstance(result, Request):
@@ -155,7 +160,8 @@ class PatientRetry(RetryMiddleware):
 
     def _wait_s(self, request: Request) -> float:
         delay_s = self._profiles.get(_host(request), POLITE).delay_s
-        return min(delay_s * 2 ** request.meta.get("retry_times", 0), MAX_WAIT_S)
+        times: int = request.meta.get("retry_times", 0)
+        return min(delay_s * 2.0**times, MAX_WAIT_S)
 
     def _count(self, request: Request, *, failed: bool) -> None:
         host = _host(request)

@@ -98,8 +98,8 @@ def predict(
     if pool is not None:
         if not readable:
             raise InputError(f"expected an image of the product that can be read, got none of {seen}")
-        found = predictor.conclude(pool, top, sure)
-        sys.stdout.write(_product_as_json(readable, found) if as_json else _product_as_lines(found))
+        of_product = predictor.conclude(pool, top, sure)
+        sys.stdout.write(_product_as_json(readable, of_product) if as_json else _product_as_lines(of_product))
     return InputError.exit_code if unreadable else 0
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from atlas_model.core.checkpoint import DESCRIPTION, WEIGHTS
 from atlas_model.core.errors import InputError
@@ -25,6 +25,14 @@ from flows.registry.model_folders import model_folder
 
 if TYPE_CHECKING:
     from atlas_model.inference.engines import EngineName
+
+
+class _Options(TypedDict):
+    """Of each answer, as `Predictor.answer` takes them."""
+
+    beam: int
+    top: int
+    min_confidence: Sureness | SurenessOf | None
 
 
 def predict_file(
@@ -89,7 +97,7 @@ def predict_file(
         say(f"titles: {source.titled} of {source.count} images have one, in the column title")
     sure = _sureness(folder, min_confidence, accuracy, source)
     of_products = None if products is None else _sureness_of_products(folder, min_confidence, accuracy, source)
-    options = {"beam": beam, "top": top, "min_confidence": sure}
+    options: _Options = {"beam": beam, "top": top, "min_confidence": sure}
     try:
         chosen = predictor.accelerate(engine, engine_cache())
         say(f"engine: {chosen}")

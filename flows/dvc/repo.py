@@ -253,7 +253,9 @@ def _hashed(repo: "Repo", folder: Path, *, dry_run: bool, ignore: "DvcIgnoreFilt
 
     path = str(folder.absolute())
     staged, _, found = build(repo.cache.local, path, repo.fs, "md5", ignore=ignore, dry_run=dry_run)
-    return staged, found.hash_info.value
+    content = found.hash_info.value
+    assert content is not None  # `build` has just computed it
+    return staged, content
 
 
 def locked_snapshot() -> str | None:

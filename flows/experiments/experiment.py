@@ -84,7 +84,8 @@ def read_grid(arguments: Sequence[str], stage: str, base: str) -> list[Point]:
     """
     if stage not in FIGURES:
         raise InputError(f"--stage: expected one of {', '.join(FIGURES)}, got {stage!r}")
-    faults, axes = [], []
+    faults: list[str] = []
+    axes: list[tuple[str, list[str]]] = []
     for argument in arguments:
         key, _, values = argument.partition("=")
         if not re.fullmatch(rf"\w+\.\w+={VALUE}(,{VALUE})*", argument):
@@ -210,7 +211,7 @@ def _value(text: str) -> Any:
 def _inside(metrics: Any, name: str) -> float | None:
     for key in name.split("."):
         metrics = metrics.get(key) if isinstance(metrics, dict) else None
-    return metrics
+    return metrics if isinstance(metrics, int | float) else None
 
 
 def _head(workspace: Path) -> str | None:

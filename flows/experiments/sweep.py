@@ -22,7 +22,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.params import load_params
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         load_params()
         points = experiment.read_grid(given.grid, given.stage, experiment.last_commit())
         find_server()
-        runner = ThreadPoolTaskRunner(max_workers=given.jobs)
+        runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=given.jobs)
         threads = max(1, (os.cpu_count() or 1) // given.jobs)
         return sweep.with_options(task_runner=runner)(points, threads, return_state=True)
 

@@ -107,8 +107,9 @@ def _task_runner(runner: Cluster, workers: int) -> TaskRunner[Any]:
 
         # Of its own: else Ray takes whichever it finds on this machine.
         own = {"address": "local", "num_cpus": workers, "include_dashboard": False}
-        return RayTaskRunner(init_kwargs={} if "RAY_ADDRESS" in os.environ else own)
-    from prefect_dask import DaskTaskRunner
+        ray: TaskRunner[Any] = RayTaskRunner(init_kwargs={} if "RAY_ADDRESS" in os.environ else own)
+        return ray
+    from prefect_dask.task_runners import DaskTaskRunner
 
     if address := os.environ.get("DASK_SCHEDULER_ADDRESS"):
         return DaskTaskRunner(address=address)

@@ -10,13 +10,14 @@ import signal
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
@@ -168,7 +169,7 @@ def crash_without_heartbeat() -> AutomationCore:
 async def _crash_what_died_with_us(client: PrefectClient, deployment: UUID) -> None:
     """Runs end with the program that serves them: those that the database still shows at work were killed with it."""
     for run in await _runs(client, deployment, UNFINISHED):
-        state = Crashed(message="It was killed, together with the program that served it.")
+        state: State[Any] = Crashed(message="It was killed, together with the program that served it.")
         await client.set_flow_run_state(run.id, state, force=True)
 
 

@@ -9,11 +9,12 @@ Knows nothing of what a run does.
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled
 
@@ -57,6 +58,6 @@ def _cancel_overdue(deployment: UUID, own: UUID) -> int:
         )
         overdue = [run for run in found if run.id != own and is_overdue(run, now)]
         for run in overdue:
-            state = Cancelled(name=NAME, message=f"Another run stands in for it: {own}.")
+            state: State[Any] = Cancelled(name=NAME, message=f"Another run stands in for it: {own}.")
             client.set_flow_run_state(run.id, state, force=True)
     return len(overdue)

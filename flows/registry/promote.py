@@ -170,10 +170,13 @@ def _compare(params: Params, current: Event) -> Judgement:
     both = [product for product in of_products[0] if product in of_products[1]]
     verdict = judge(
         actual,
-        *(each.images for each in found),
+        found[0].images,
+        found[1].images,
         split.product_ids,
         of_products=ProductAnswers(
-            [right[each] for each in both], *([of[each] for each in both] for of in of_products)
+            [right[each] for each in both],
+            [of_products[0][each] for each in both],
+            [of_products[1][each] for each in both],
         ),
         with_titles=(found[0].with_titles, found[1].with_titles) if any(each.reads_titles for each in found) else None,
         known=known_to_both,

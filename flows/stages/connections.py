@@ -1,7 +1,7 @@
 """Where the hosts of a crawl are: the demo shop while it runs, and the hosts that the parameters place."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from atlas_model.core.params import CrawlParams
 from crawlers.http.address_guard import ConnectMap
@@ -15,5 +15,6 @@ def connections(given: CrawlParams) -> Iterator[ConnectMap]:
     Raises:
         RetryError: the demo shop did not start.
     """
-    with running_shop() if given.source == "demo" else nullcontext({}) as shop:
+    hosts: AbstractContextManager[ConnectMap] = running_shop() if given.source == "demo" else nullcontext({})
+    with hosts as shop:
         yield {**given.connect_map, **shop}

@@ -17,7 +17,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -58,6 +58,22 @@ TITLE_WAYS: dict[str, tuple[Way, ...]] = {  # that a model is asked in beside im
 CATEGORY_COLUMNS = ["split", "category", "precision", "recall", "f1", "n"]
 
 
+class _Common(TypedDict):
+    """What both evaluations are given."""
+
+    resamples: int
+    seed: int
+    batch_size: int
+    device: torch.device
+
+
+class _Searchers(TypedDict, total=False):
+    """Who searches, as `evaluate` takes it."""
+
+    spread: Spread
+    stored: Stored
+
+
 def run(params: Params) -> None:
     """Evaluate both models."""
     given = params.evaluate
@@ -71,7 +87,12 @@ def run(params: Params) -> None:
         _check_same_taxonomy(folder, trained.taxonomy, taxonomy)
         accelerate(trained, given.engine, pixels=splits["test"].pixels.shape[1:], cache=WORK / "engines")
     generator = np.random.default_rng(given.seed)
-    common = {"resamples": given.resamples, "seed": given.seed, "batch_size": given.batch_size, "device": device}
+    common: _Common = {
+        "resamples": given.resamples,
+        "seed": given.seed,
+        "batch_size": given.batch_size,
+        "device": device,
+    }
     evaluations: dict[str, Evaluation] = {}  # of images alone
     with_titles: dict[str, dict[Way, Evaluation]] = {}
     for name, split in splits.items():
@@ -149,12 +170,12 @@ def _modes(
         figures[way] = {**found.figures, "difference": more}
     both, description = "image_and_title", read_description(CATEGORIZER)
     promised = load_guarantees(CATEGORIZER, "image_and_title") if KEY in description else None
-    held_out = (with_titles[name]["image_and_title"].held_out for name in ("val", "test"))
-    figures[both]["guarantees"] = guarantee_figures(promised, *held_out, seed)
+    val, test = (with_titles[name]["image_and_title"].held_out for name in ("val", "test"))
+    figures[both]["guarantees"] = guarantee_figures(promised, val, test, seed)
     return figures
 
 
-def _searchers(params: Params, spread: Spread, split: Split, device: torch.device) -> dict[str, Any]:
+def _searchers(params: Params, spread: Spread, split: Split, device: torch.device) -> _Searchers:
     """Who searches ``split``, as `evaluate` takes it; this process alone where its engine or GPU needs no help."""
     threads = params.pipeline.runner == "threads"
     if params.evaluate.engine != "torch" or (threads and device.type != "cpu"):

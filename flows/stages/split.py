@@ -13,9 +13,10 @@ from atlas_model.core.params import Params, SplitParams
 from atlas_model.core.progress import say
 from atlas_model.data.images import Preprocessing
 from atlas_model.data.schemas import IMAGES, PRODUCTS, REFS, SCORES, read_table
-from atlas_model.split.assign import SPLITS, LabelledProduct, Ref, Score, split_refs
+from atlas_model.split.assign import LabelledProduct, Ref, Score, split_refs
 from atlas_model.split.files import read_columns, write_split_files
 from atlas_model.split.leaks import count_near_duplicate_leaks, count_product_leaks
+from atlas_model.split.names import SPLITS
 from atlas_model.split.report import (
     categories_csv,
     category_counts,

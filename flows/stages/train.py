@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from dvclive import Live
+from dvclive.live import Live
 
 import atlas_model
 from atlas_model.confidence.calibration import fit_temperature, fit_title_weights
@@ -86,7 +86,8 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             examples = [_seen(model, split, recipe, device) for split in (train, val)]
         records = fit(
             model,
-            *examples,
+            examples[0],
+            examples[1],
             recipe,
             device=device,
             state_file=work / f"{name}.safetensors",
@@ -228,9 +229,9 @@ def _plotter(live: Live | None, name: str) -> Callable[[EpochRecord], None]:
             return
         live.step = record.epoch
         for figure in ("train_loss", "val_accuracy", "val_accuracy_of_title", "lr", *CONSTRAINT):
-            if record.plain[figure] is not None:
-                live.log_metric(f"{name}/{figure}", record.plain[figure])
-        live.make_summary()
+            if (value := record.plain[figure]) is not None:
+                live.log_metric(f"{name}/{figure}", value)
+        live.make_summary()  # type: ignore[no-untyped-call]  # dvclive leaves it untyped
 
     return plot
 

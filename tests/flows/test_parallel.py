@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -112,7 +113,7 @@ def make_inputs(server: Server) -> None:
     for name, count in (("train", 60), ("val", 30), ("test", 70)):
         write_split(name, count)
     TAXONOMY.save(paths.TAXONOMY)
-    sizes = {"attention_size": 8, "embedding_size": 8, "hidden_size": 8, "dropout": 0.0}
+    sizes: dict[str, Any] = {"attention_size": 8, "embedding_size": 8, "hidden_size": 8, "dropout": 0.0}
     architecture = Architecture(
         encoder="small", grid="native", in_channels=1, normalize="children", deep_output=True, **sizes
     )

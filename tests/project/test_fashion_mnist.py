@@ -106,11 +106,12 @@ def test_figures_are_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(publish, "RESULT", tmp_path / "fashion-mnist.json")
     both = ("categorizer", "baseline")
-    for stage, figures in {
+    of_stages: dict[str, dict[str, Any]] = {
         "prepare": {"train": 3},
         "train": {name: {"epochs": 2} for name in both},
         "evaluate": {"test": {"micro_f1": 0.5}, "val": {"micro_f1": 0.6}, "baseline": {"test": {"micro_f1": 0.4}}},
-    }.items():
+    }
+    for stage, figures in of_stages.items():
         write_metrics(stage, {}, figures)
     publish.run(PARAMS)
     trained = {name: {"epochs": 2} for name in both}

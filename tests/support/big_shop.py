@@ -45,7 +45,12 @@ def listing(category: int, page: int) -> str:
 
 
 def product(number: int) -> str:
-    data = {"@type": "Product", "name": f"Product {number}", "sku": f"A{number}", "image": image_urls_of(number)}
+    data: dict[str, object] = {
+        "@type": "Product",
+        "name": f"Product {number}",
+        "sku": f"A{number}",
+        "image": image_urls_of(number),
+    }
     data["offers"] = {"price": f"{number / 100:.2f}", "priceCurrency": "EUR"}
     return f'<html><head><script type="application/ld+json">{json.dumps(data)}</script></head></html>'
 

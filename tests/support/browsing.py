@@ -13,7 +13,7 @@ from typing import Any
 
 import scrapy
 from scrapy.crawler import AsyncCrawlerProcess
-from scrapy.http import TextResponse
+from scrapy.http import Response, TextResponse
 from twisted.python.failure import Failure
 
 from atlas_model.core.processes import die_with_parent
@@ -63,13 +63,15 @@ class BrowsingSpider(scrapy.Spider):
             given = {"wait_for": None, "load_more": None, "max_clicks": 0, "scroll": False} | profile
             timeout_s = given.pop("timeout_s", self.visits.timeout_s)
             meta = request_meta(BrowserProfile(**given)) | {"download_timeout": timeout_s}
-            yield scrapy.Request(url, self.parse, errback=self.failed, meta=meta, cb_kwargs={"asked": url})
+            yield scrapy.Request(url, self.read, errback=self.failed, meta=meta, cb_kwargs={"asked": url})
 
-    def parse(self, response: TextResponse, asked: str) -> None:
+    def read(self, response: Response, asked: str) -> None:
+        assert isinstance(response, TextResponse)
         self.came[asked] = {"status": response.status, "url": response.url, "text": response.text}
 
     def failed(self, failure: Failure) -> None:
-        asked = failure.request.cb_kwargs["asked"]
+        asked = failure.request.cb_kwargs["asked"]  # type: ignore[attr-defined]  # Scrapy puts it there
+        assert failure.value is not None
         self.came[asked] = {"reason": reason_of(failure.value), "text": str(failure.value)}
 
 

@@ -161,7 +161,7 @@ def write_products(path: Path, urls: dict[str, list[str]]) -> Path:
     return path
 
 
-def with_status(status: int, body: bytes | None = None, **headers: str) -> Answer:
+def with_status(status: int, body: bytes | None = None, /, **headers: str) -> Answer:
     async def answer(server: Server, request: web.Request) -> web.StreamResponse:
         return web.Response(status=status, body=jpeg("not a word") if body is None else body, headers=headers)
 

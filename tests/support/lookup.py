@@ -39,5 +39,5 @@ def categorizer(taxonomy: Taxonomy, normalize: Normalize, seed: int) -> Categori
 def classifier(taxonomy: Taxonomy) -> Classifier:
     """Whose cells are its logits."""
     model = Classifier(Architecture("small", 1, "native", 5, 4, 7, 0.5), taxonomy).eval()
-    model.output = nn.Identity()  # type: ignore[assignment]
+    model.output = nn.Identity()  # type: ignore[assignment]  # a stand-in
     return model

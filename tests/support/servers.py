@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -39,7 +40,7 @@ class Reply:
 class Shop:
     """A shop on loopback: path -> reply, or a function of how often the path was asked for."""
 
-    pages: dict[str, Reply | Callable[[int], Reply]] = field(default_factory=dict)
+    pages: dict[str, Any] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
     asked_at_s: list[float] = field(default_factory=list)
     headers: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # of each request: path, headers

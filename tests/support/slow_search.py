@@ -83,7 +83,7 @@ def all_scores(
     decoder: AttentionDecoder, cells: torch.Tensor, sequences: list[list[int]], normalize: Normalize
 ) -> dict[tuple[int, ...], float]:
     """log p of every sequence and of all that they begin with."""
-    scores = {(): 0.0}
+    scores: dict[tuple[int, ...], float] = {(): 0.0}
     waiting: list[list[int]] = [[]]
     while waiting:
         prefix = waiting.pop()
@@ -137,7 +137,8 @@ def watch_steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     step = AttentionDecoder.step
 
     def watched(decoder: AttentionDecoder, memory: Memory, state: State, tokens: torch.Tensor):
-        decoded.append(tuple(tokens.shape))
+        images, hypotheses = tokens.shape
+        decoded.append((images, hypotheses))
         return step(decoder, memory, state, tokens)
 
     monkeypatch.setattr(AttentionDecoder, "step", watched)

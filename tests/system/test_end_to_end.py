@@ -20,7 +20,7 @@ from crawlers.shop.process import running_shop
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STAGES = ["crawl", "fetch", "zoom_train", "zoom", "split", "train", "evaluate"]
-SMALL = {  # two categories of each shop, one listing page each, few epochs
+SMALL: dict[str, dict[str, object]] = {  # two categories of each shop, one listing page each, few epochs
     "crawl": {"max_pages_per_category": 1},
     "zoom_train": {"epochs": 2, "image_size": 32},
     "split": {"min_products": 3},
@@ -245,7 +245,7 @@ def test_a_manifest_goes_the_same_way(project: Project) -> None:
     (project.root / "mine.json").write_text(json.dumps({"images": images}))
     with running_shop() as connect_map:
         connect = {host: f"{address}:{port}" for host, (address, port) in connect_map.items()}
-        crawl = {"source": "manifest", "manifest": "mine.json", "connect": connect}
+        crawl: dict[str, object] = {"source": "manifest", "manifest": "mine.json", "connect": connect}
         project.set({"crawl": crawl, "split": {"labels": "met"}, "zoom": {"enabled": False}})
         assert set(project.repro()) == set(STAGES)
     statuses = {ref["image_url"]: ref["status"] for ref in project.table("data/images/refs.parquet")}

@@ -20,7 +20,7 @@ class Body:
     """Bytes on their way; a context manager, after which they are gone."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = SpooledTemporaryFile(IN_MEMORY_BYTES, dir=folder)  # noqa: SIM115 (closed by __exit__)
+        self._file = SpooledTemporaryFile(IN_MEMORY_BYTES, dir=str(folder))  # noqa: SIM115 (closed by __exit__)
 
     def __enter__(self) -> "Body":
         return self

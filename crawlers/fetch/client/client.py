@@ -152,9 +152,10 @@ class Client(AbstractAsyncContextManager["Client"]):
             async with asyncio.timeout(self._timeout_s):
                 return await self._download_robots(target)
         except RefusedError as refused:
-            return _none_unless_passing(refused.outcome)
+            _none_unless_passing(refused.outcome)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return _none_unless_passing(_outcome_of(error))
+            _none_unless_passing(_outcome_of(error))
+        return None
 
     async def _download_robots(self, target: URL) -> bytes:
         async with self._asking(str(target), None) as (response, _):

@@ -94,8 +94,8 @@ def images_of(element: Element) -> list[tuple[int, str]]:
     """
     images = [element] if element.tag in ("img", "source") else element.xpath(".//img")
     found = [best for best in (_best(image) for image in images) if best]
-    if not found and element.tag == "a" and is_file(element.get("href", "")):
-        found = [(0, element.get("href"))]
+    if not found and element.tag == "a" and is_file(href := element.get("href", "")):
+        found = [(0, href)]
     return found
 
 
@@ -110,8 +110,8 @@ def _best(image: Element) -> tuple[int, str] | None:
         for name, value in holder.attrib.items():
             if name != "href" and name.startswith("data-") and FULL.search(name) and is_file(value):
                 return 0, value
-    if link is not None and is_file(link.get("href", "")):
-        return 0, link.get("href")
+    if link is not None and is_file(href := link.get("href", "")):
+        return 0, href
     largest = _largest(image)
     if largest:
         return 1, largest

@@ -61,7 +61,7 @@ class Document:
     @cached_property
     def _base_url(self) -> str:
         """What its links are relative to: its own URL, or as the first ``base`` says."""
-        stated = next((base.get("href") for base in self.tagged("base") if base.get("href")), "")
+        stated = next((href for base in self.tagged("base") if (href := base.get("href"))), "")
         try:
             found = joined(self.url, stated)
         except ValueError:
@@ -129,7 +129,8 @@ class Document:
 
     def mentions(self, text: bytes) -> bool:
         """Whether ``text`` stands anywhere in the source: cheaper than looking for an element."""
-        return text in self._page.response.body
+        body: bytes = self._page.response.body
+        return text in body
 
     def holds(self, pattern: bytes) -> bool:
         """Whether the source holds ``pattern``, a regular expression."""

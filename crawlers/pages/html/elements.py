@@ -37,7 +37,8 @@ class HtmlParser(etree.HTMLParser):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(remove_comments=True, remove_pis=True, **options)
+        # The stubs know the arguments of `__new__` alone.
+        super().__init__(remove_comments=True, remove_pis=True, **options)  # type: ignore[call-arg]
 
 
 def is_small(element: Element, parts: int) -> bool:

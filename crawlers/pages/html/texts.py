@@ -39,8 +39,8 @@ def _each_in(part: Element) -> Iterator[tuple[Element, str]]:
             and element is not part
             and len(text) < MAX_SHORT
             and (plain := " ".join(text.split()))
+            and (holder := element.getparent()) is not None
         ):
-            holder = element.getparent()
             if len(element):
                 after.append((_behind(element, part), holder, plain))
             else:

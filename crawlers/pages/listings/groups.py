@@ -196,7 +196,8 @@ class Scores:
         """Pagers, choices of an order, and texts that count the products; and what they count."""
         anchors: list[Element] = []
         counts: set[int] = set()
-        for text in _COUNTS(self._page.root)[: MAX_GROUPS * 5]:
+        root = self._page.root
+        for text in [] if root is None else _COUNTS(root)[: MAX_GROUPS * 5]:
             holder = text.getparent()
             if holder is None or not (count := _count_in(" ".join(text.split()))) or self._page.is_aside(holder):
                 continue
@@ -247,7 +248,8 @@ def _with_sections(best: Group, groups: Sequence[Group]) -> Group:
 
 def _place(element: Element) -> list[int]:
     """Where ``element`` stands in its document."""
-    return [node.getparent().index(node) for node in (element, *above(element)) if node.getparent() is not None][::-1]
+    nodes = ((node, node.getparent()) for node in (element, *above(element)))
+    return [parent.index(node) for node, parent in nodes if parent is not None][::-1]
 
 
 def steps_up(chain: dict[Element, int], element: Element) -> int:

@@ -216,7 +216,7 @@ def _is_below(url: str, of: str) -> bool:
 
 def _alike(tiles: list[Element]) -> Iterator[list[Element]]:
     """The tiles of one parent, by their tag, and by the class that most of them share."""
-    by_tag: dict[str, list[Element]] = {}
+    by_tag: dict[object, list[Element]] = {}
     for tile in tiles:
         by_tag.setdefault(tile.tag, []).append(tile)
     for found in by_tag.values():

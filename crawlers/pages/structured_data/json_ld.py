@@ -67,7 +67,7 @@ def parsed(text: str) -> list[Any] | None:
         except (ValueError, RecursionError):
             return None
         found.append(value)
-        position = BETWEEN.match(kinder, position).end()  # type: ignore[union-attr]
+        position = BETWEEN.match(kinder, position).end()  # type: ignore[union-attr]  # as above
     return found
 
 

@@ -54,7 +54,9 @@ def open_graph(page: Document) -> list[Node]:
 
     A title that holds the page's heading says no more than that, but often the shop's name as well: left out.
     """
-    metas = [(meta.get("property") or meta.get("name", ""), meta.get("content", "")) for meta in page.tagged("meta")]
+    metas = [
+        (meta.get("property", "") or meta.get("name", ""), meta.get("content", "")) for meta in page.tagged("meta")
+    ]
     pairs = [(name.lower(), value) for name, value in metas if name.lower().startswith(("og:", "product:"))]
     if not pairs:
         return []

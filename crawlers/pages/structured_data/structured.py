@@ -180,5 +180,5 @@ def _words(text: Any) -> set[str]:
 def _is_entry(entry: Node) -> bool:
     """Whether an entry of a list is, or points to, a product."""
     item = entry.get("item")
-    of_item = isinstance(item, dict) and "@type" in item
-    return is_a(item if of_item else entry, *ENTRY_TYPES) or not entry.get("@type")
+    said = item if isinstance(item, dict) and "@type" in item else entry
+    return is_a(said, *ENTRY_TYPES) or not entry.get("@type")

@@ -46,7 +46,7 @@ ONE = Guarantee(700, {0.5: Thresholds(0.0, 0.5), 0.8: Thresholds(0.5, 0.8), 0.9:
 @pytest.fixture(scope="module")
 def model() -> Categorizer:
     found = categorizer(TAXONOMY, "children", seed=9)
-    found.encoder = Lookup(2 * torch.randn(COUNT, 4, 6, generator=torch.Generator().manual_seed(0)))  # type: ignore[assignment]
+    found.encoder = Lookup(2 * torch.randn(COUNT, 4, 6, generator=torch.Generator().manual_seed(0)))  # type: ignore[assignment]  # a stand-in
     with torch.no_grad():
         found.decoder.output.weight.mul_(3)
     return found

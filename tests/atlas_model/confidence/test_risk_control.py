@@ -173,7 +173,7 @@ def test_resplits_count_what_each_draw_gives(boast: float, accuracy: float) -> N
         "held": pytest.approx(held / 20),
         "accepted": pytest.approx(np.mean(accepted)),
         "answered": pytest.approx(np.mean(answered)),
-        "right": pytest.approx(np.mean(right)),
+        "right": pytest.approx(np.mean(np.array(right))),
     }
 
 

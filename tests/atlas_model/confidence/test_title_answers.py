@@ -24,7 +24,7 @@ from atlas_model.evaluate.promotion import OF_PRODUCTS, judge
 from atlas_model.evaluate.promotion import WITH_TITLES as COMPARED_WITH_TITLES
 from atlas_model.evaluate.search_runner import Way
 from atlas_model.inference.predictor import Prediction, Predictor
-from atlas_model.model.architecture import Architecture
+from atlas_model.model.architecture import Architecture, TitleName
 from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.evidence import TitleWeights, Weights
 from atlas_model.model.saved_models import load_categorizer, save
@@ -43,7 +43,7 @@ TITLES = ["Blue top", None, "women's jeans", "", "🎒 bag", "-"]
 STORED = Preprocessing(16, "L", "squash")
 
 
-def build(title: str = "ngrams") -> Categorizer:
+def build(title: TitleName = "ngrams") -> Categorizer:
     """An untrained model of strong opinions: other pixels or titles, other probabilities."""
     torch.manual_seed(1)
     architecture = Architecture(
@@ -97,7 +97,7 @@ def images(count: int) -> list[Image.Image]:
 def close(one: list[Prediction], other: list[Prediction]) -> bool:
     """To single precision: a batch of another size may round otherwise."""
     return [each.path for each in one] == [each.path for each in other] and np.allclose(
-        [each.probability for each in one], [each.probability for each in other], rtol=1e-4
+        [each.probability or 0.0 for each in one], [each.probability or 0.0 for each in other], rtol=1e-4
     )
 
 
@@ -265,7 +265,7 @@ def test_an_evaluation_asks_in_every_way(folder: Path) -> None:
     actual = generator.integers(len(TAXONOMY), size=20)
     split = Split("test", pixels, actual, ids, ids, STORED, titles)
     ways: tuple[Way, ...] = ("image", "title", "image_and_title", "stripped_title", "image_and_stripped_title")
-    how = {"beam": 5, "length_normalization": 0.0, "resamples": 5, "seed": 1, "device": CPU}
+    how: dict[str, Any] = {"beam": 5, "length_normalization": 0.0, "resamples": 5, "seed": 1, "device": CPU}
     found = evaluate(model, split, np.arange(20), exact_nodes=120, batch_size=3, ways=ways, **how)
     assert tuple(found) == ways
     words = LabelWords(TAXONOMY.names)
@@ -275,8 +275,8 @@ def test_an_evaluation_asks_in_every_way(folder: Path) -> None:
     for way, said in (("image", [None] * 20), ("image_and_title", titles), ("image_and_stripped_title", stripped)):
         answers = [answer for (answer,) in predictor.answer(pixels, titles=said)]
         assert [TAXONOMY.paths[path] for path in found[way].predicted] == [answer.path for answer in answers]
-        probabilities = [answer.probability for answer in answers]
-        np.testing.assert_allclose(np.exp(found[way].log_probability), probabilities, rtol=1e-3)
+        probabilities = [answer.probability or 0.0 for answer in answers]
+        np.testing.assert_allclose(np.exp(found[way].log_probability), np.array(probabilities), rtol=1e-3)
         _, log_p = predictor.answer_and_distribution(pixels, titles=said)
         pooled = found[way].pooled
         for product, of_product in zip(pooled.product_ids, pooled.log_p, strict=True):
@@ -337,7 +337,9 @@ def write_splits(say: Callable[[int], str]) -> None:
                 pixels = np.random.default_rng(number).integers(0, 40, (16, 16))
                 pixels[:, :8] += 80 * (path[1] == "Left")
                 image_id = f"{name}{number}"
-                row = {"image": {"bytes": encode_png(Image.fromarray(pixels.astype(np.uint8))), "path": image_id}}
+                row: dict[str, object] = {
+                    "image": {"bytes": encode_png(Image.fromarray(pixels.astype(np.uint8))), "path": image_id}
+                }
                 row |= {"image_id": image_id, "product_id": f"{name}{number // 2}", "title": say(number % 3)}
                 writer.append(row | {"taxonomy": list(path), "label": " > ".join(path), "split": name})
     taxonomy.save(paths.TAXONOMY)

@@ -106,7 +106,7 @@ def test_inks(kind: str) -> None:
     for cmyk, rgb in inks.items():
         data = encoded(Image.new("CMYK", (8, 8), cmyk), kind)
         assert probe(data).mode == "CMYK"
-        assert np.allclose(decode(data).getpixel((4, 4)), rgb, atol=0 if kind == "TIFF" else 3)
+        assert np.allclose(np.asarray(decode(data))[4, 4], rgb, atol=0 if kind == "TIFF" else 3)
 
 
 def test_a_palette_whose_colours_are_half_transparent() -> None:

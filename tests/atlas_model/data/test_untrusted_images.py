@@ -3,9 +3,11 @@
 import gzip
 import io
 import json
+import socket
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -84,6 +86,10 @@ def rotated() -> bytes:
     return encoded(Image.new("RGB", (40, 20), "red"), "JPEG", exif=exif)
 
 
+def silent(client: socket.socket, ended: threading.Event) -> None:
+    ended.wait()
+
+
 OK_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n"
 BIG_JPEG = encoded(shade(7, side=400), "JPEG", quality=90)
 ATTACKS: dict[str, tuple[Answer, str]] = {
@@ -117,7 +123,7 @@ ATTACKS: dict[str, tuple[Answer, str]] = {
     ),
     "/one-byte-at-a-time": (dripping(OK_HEAD + b"\r\n"), "timeout"),
     "/one-byte-of-a-header-at-a-time": (dripping(b"HTTP/1.1 200 OK\r\nX-Slow: "), "timeout"),
-    "/silent": (lambda client, ended: ended.wait() and None, "timeout"),
+    "/silent": (silent, "timeout"),
     # headers
     "/2-MB-of-headers": (response(jpeg(1), *(f"X-{n}: {'y' * 4000}" for n in range(500))), "headers_too_large"),
     "/one-long-header": (response(jpeg(1), f"X-Long: {'y' * 2_000_000}"), "headers_too_large"),

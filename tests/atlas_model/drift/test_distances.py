@@ -107,7 +107,8 @@ def test_energy_distance_of_the_same_of_one_cloud_and_of_two() -> None:
     generator = np.random.default_rng(0)
     cloud = generator.normal(size=(400, 8))
     assert energy_distance(cloud, cloud, seed=1)[0] == pytest.approx(0, abs=1e-6)
-    within = [energy_distance(*np.split(generator.normal(size=(200, 8)), [120]), seed=1) for _ in range(20)]
+    pairs = (np.split(generator.normal(size=(200, 8)), [120]) for _ in range(20))
+    within = [energy_distance(one, other, seed=1) for one, other in pairs]
     assert sum(distance > chance for distance, chance in within) <= 1
     distance, chance = energy_distance(cloud[:200], cloud[200:] + 1, seed=1)
     assert distance > 3 * chance

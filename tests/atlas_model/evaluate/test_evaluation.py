@@ -36,7 +36,7 @@ def make_model(
 ) -> Categorizer:
     cells = 2 * torch.randn(COUNT, 4, 6, generator=torch.Generator().manual_seed(0))
     model = categorizer(taxonomy, normalize, seed=9)
-    model.encoder = Lookup(cells)  # type: ignore[assignment]
+    model.encoder = Lookup(cells)  # type: ignore[assignment]  # a stand-in
     model.temperature = temperature
     return model
 
@@ -172,7 +172,7 @@ def test_where_each_product_has_one_image_products_are_images(split: Split) -> N
 def test_the_baseline(split: Split) -> None:
     logits = torch.randn(COUNT, len(TAXONOMY), generator=torch.Generator().manual_seed(0))
     model = classifier(TAXONOMY)
-    model.encoder = Lookup(logits.unsqueeze(1))  # type: ignore[assignment]
+    model.encoder = Lookup(logits.unsqueeze(1))  # type: ignore[assignment]  # a stand-in
     model.temperature = 0.5
     evaluation = evaluate_baseline(model, split, **HOW)
     log_p = (logits / 0.5).log_softmax(dim=1)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +24,9 @@ from atlas_model.data.schemas import PREDICTED, PREDICTED_PRODUCTS, write_table
 from atlas_model.inference import batch
 from atlas_model.inference.batch import BatchReport, predict_all
 from atlas_model.inference.batch_products import DISTRIBUTIONS, ProductOutput
-from atlas_model.inference.predictor import Predictor
-from atlas_model.model.categorizer import Architecture, Categorizer
+from atlas_model.inference.predictor import Prediction, Predictor
+from atlas_model.model.architecture import Architecture
+from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.saved_models import save
 from atlas_model.taxonomy.tree import Taxonomy
 from flows.cli.main import main
@@ -67,11 +69,11 @@ def atlas(*arguments: str | Path) -> int:
 
 
 def to_files(given: str, model: Path, *more: str) -> int:
-    options = ["--model", model, "--output", "out.parquet", "--products", "products.parquet", "--batch-size", "6"]
+    options = ["--model", str(model), "--output", "out.parquet", "--products", "products.parquet", "--batch-size", "6"]
     return atlas("--input", given, *options, *more)
 
 
-def products() -> dict[str, dict[str, object]]:
+def products() -> dict[str, dict[str, Any]]:
     table = pq.read_table("products.parquet")
     assert table.schema.equals(PREDICTED_PRODUCTS)
     rows = table.to_pylist()
@@ -79,7 +81,7 @@ def products() -> dict[str, dict[str, object]]:
     return {row["product_id"]: row for row in rows}
 
 
-def expected(model: Path, folder: Path, files: list[str], min_confidence: float | None = None) -> dict[str, object]:
+def expected(model: Path, folder: Path, files: list[str], min_confidence: float | None = None) -> dict[str, Any]:
     """Asking the model directly, and taking the mean over the paths."""
     predictor = Predictor.load(model, "cpu")
     pool = predictor.pool()
@@ -197,7 +199,7 @@ def pooled(
     """Predict in batches of two, each a part of its own."""
     predictor = Predictor.load(model, "cpu")
 
-    def answer(pixels: np.ndarray) -> object:
+    def answer(pixels: np.ndarray) -> tuple[list[list[Prediction]], np.ndarray]:
         before_answer()
         return predictor.answer_and_distribution(pixels)
 
@@ -214,7 +216,7 @@ def pooled(
             answer=predictor.answer,
             model_key="model",
             batch_size=2,
-            products=ProductOutput(output.with_name("products.parquet"), answer, pool, predictor.conclude),  # type: ignore[arg-type]
+            products=ProductOutput(output.with_name("products.parquet"), answer, pool, predictor.conclude),
         )
 
 
@@ -239,7 +241,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(here: Path, model: Pa
 def test_answers_without_products_are_not_gone_on_from_with_them(here: Path, model: Path) -> None:
     """They lack what products are made of."""
 
-    def stop() -> None:
+    def stop() -> NoReturn:
         raise KeyboardInterrupt
 
     predictor = Predictor.load(model, "cpu")
@@ -249,7 +251,7 @@ def test_answers_without_products_are_not_gone_on_from_with_them(here: Path, mod
             open_source(here / "in"),
             here / "out.parquet",
             prepare=predictor.prepare,
-            answer=lambda pixels: predictor.answer(pixels) if not list(here.rglob("*-*.parquet")) else stop(),  # type: ignore[func-returns-value]
+            answer=lambda pixels: predictor.answer(pixels) if not list(here.rglob("*-*.parquet")) else stop(),
             model_key="model",
             batch_size=2,
         )
@@ -268,7 +270,7 @@ def test_named_images_are_one_product(here: Path, model: Path, capsys: pytest.Ca
     line = printed(capsys)
     name, probability, label, *flag = line.rstrip("\n").split("\t")
     assert name == f"product of {len(files)} images"
-    assert (float(probability), label) == (round(reference["probability"], 3), " > ".join(reference["path"]))  # type: ignore[call-overload, arg-type]
+    assert (float(probability), label) == (round(reference["probability"], 3), " > ".join(reference["path"]))
     assert flag == ["disagree"] * bool(reference["disagree"])
 
     assert atlas("in/hat", "--product", "--model", model, "--json", "--top", "3") == 0
@@ -360,7 +362,7 @@ def test_memory_does_not_grow_with_the_products(tmp_path: Path) -> None:
         product_ids = [f"{image * 7919 % images:04d}-{part // 2}" for image in range(images)]
         table = pa.table({"product_id": product_ids, **lists})
         write_table(tmp_path / f"{part}.parquet", table, DISTRIBUTIONS)
-    command = [sys.executable, "-c", MEMORY, tmp_path, str(few), str(many)]
+    command = [sys.executable, "-c", MEMORY, str(tmp_path), str(few), str(many)]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     before, after = map(float, done.stdout.split())
     assert after - before < 40, f"{before:.0f} -> {after:.0f} MB for 176 MB more"

@@ -15,14 +15,15 @@ from torch import nn
 from atlas_model.core import extras
 from atlas_model.core.encoder_names import EncoderName
 from atlas_model.core.errors import InputError
+from atlas_model.encoders import encoder as encoder_module
 from atlas_model.encoders.encoder import Encoder, build_encoder, folded
-from atlas_model.inference import engines
-from atlas_model.inference.engines import accelerate
+from atlas_model.inference import engines, export, quantization
+from atlas_model.inference.engines import EngineName, accelerate
 from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.classifier import Classifier
 from atlas_model.taxonomy.tree import Taxonomy
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("untraced_onnx")
 
@@ -48,6 +49,7 @@ def trained(encoder: Encoder) -> Encoder:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.0)
             nn.init.uniform_(module.bias, -0.5, 0.5)
+            assert module.running_mean is not None and module.running_var is not None
             nn.init.uniform_(module.running_mean, -0.5, 0.5)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
     return encoder.eval()
@@ -106,7 +108,7 @@ def test_the_baseline_is_accelerated_too() -> None:
 
 @pytest.mark.parametrize("engine", INSTALLED)
 @pytest.mark.parametrize("count", [1, 3])
-def test_other_engines_give_the_same_cells(engine: str, count: int, cache: Path) -> None:
+def test_other_engines_give_the_same_cells(engine: EngineName, count: int, cache: Path) -> None:
     model = categorizer()
     with torch.no_grad():
         right = model.encoder(images(count))
@@ -167,7 +169,7 @@ def test_a_measurement_that_cannot_be_read_is_taken_again(
 
 @pytest.mark.parametrize("engine", [*INSTALLED, pytest.param("onnxruntime-int8", marks=INSTALLED[0].marks)])
 def test_a_graph_that_cannot_be_read_is_made_anew(
-    engine: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: EngineName, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, seen = [], images(engines.CALIBRATION)
     accelerate(categorizer(), "onnxruntime", pixels=PIXELS, cache=cache)
@@ -189,7 +191,7 @@ def test_other_code_or_another_version_never_reads_an_old_graph_of_8_bits(monkey
     names = {trained.rounded_file}
     monkeypatch.setattr(engines, "version", lambda package: "0")
     names.add(trained.rounded_file)
-    monkeypatch.setattr(engines.quantization_module, "__file__", __file__)
+    monkeypatch.setattr(quantization, "__file__", __file__)
     names.add(trained.rounded_file)
     monkeypatch.setattr(engines, "CALIBRATION", 32)
     names.add(trained.rounded_file)
@@ -218,7 +220,7 @@ def test_extras_are_those_of_pyproject() -> None:
 
 
 @pytest.mark.parametrize("engine", INSTALLED)
-def test_a_cache_that_cannot_be_written_is_named(engine: str, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_named(engine: EngineName, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=r"file: expected a folder to keep exported graphs in"):
         accelerate(categorizer(), engine, pixels=PIXELS, cache=tmp_path / "file")
@@ -236,7 +238,7 @@ def test_other_weights_sizes_or_code_never_read_an_old_graph(tmp_path: Path, mon
     keys.append(key(encoder))
     encoder.trunk[1][0].weight[0, 0, 0, 0] += 0.001
     keys.append(key(encoder))
-    for module in (engines.encoder_module, engines.export_module):
+    for module in (encoder_module, export):
         monkeypatch.setattr(module, "__file__", __file__)
         keys.append(key(encoder))
     assert len(set(keys)) == len(keys)

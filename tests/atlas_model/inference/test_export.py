@@ -157,7 +157,8 @@ def test_the_files_are_enough_to_search(exported: Callable[[str], Path]) -> None
     for image in images:
         (cells,) = look(images=image[None])
         projected, hidden, cell = start(cells=cells)
-        last, begun, log_p = about["start"], (), 0.0
+        begun: tuple[str, ...] = ()
+        last, log_p = about["start"], 0.0
         while begun in children and last != about["end"]:
             token = np.array([[last]])
             hidden, cell, logits, _ = step(cells=cells, projected=projected, hidden=hidden, cell=cell, tokens=token)

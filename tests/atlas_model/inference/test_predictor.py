@@ -43,7 +43,7 @@ def test_top_paths_are_valid_distinct_and_in_order(folder: Path) -> None:
     for answer in answers:
         assert len({prediction.path for prediction in answer}) == 4
         assert all(prediction.path in TAXONOMY for prediction in answer)
-        probabilities = [prediction.probability for prediction in answer]
+        probabilities = [prediction.probability or 0.0 for prediction in answer]
         assert probabilities == sorted(probabilities, reverse=True)
         assert 0 < sum(probabilities) <= 1
 

@@ -47,7 +47,8 @@ def test_images_of_a_product_come_and_go_together() -> None:
     answers = Answers.of(*make_answers(TAXONOMY, 0, 40), TAXONOMY)
     found = intervals(answers, ["one product"] * 40, resamples=20, seed=1)
     assert all(low == pytest.approx(high) for low, high in found.values()), "every draw is the same"
-    same_twice = Answers.of(*(np.repeat(each, 2) for each in make_answers(TAXONOMY, 0, 40)), TAXONOMY)
+    actual, predicted, confidence = (np.repeat(each, 2) for each in make_answers(TAXONOMY, 0, 40))
+    same_twice = Answers.of(actual, predicted, confidence, TAXONOMY)
     once = intervals(answers, [str(row) for row in range(40)], resamples=20, seed=1)
     twice = intervals(same_twice, [str(row // 2) for row in range(80)], resamples=20, seed=1)
     assert {name: pytest.approx(interval) for name, interval in twice.items()} == once, "a copy tells nothing new"

@@ -72,7 +72,7 @@ def test_hierarchical_figures_are_those_of_sets_of_ancestors(taxonomy: Taxonomy,
 def test_paths_of_one_depth_have_one_hierarchical_figure() -> None:
     taxonomy = Taxonomy(TAXONOMY.paths[:3])
     actual, predicted = np.array([0, 0, 1, 2]), np.array([0, 1, 2, 2])
-    by_level = np.mean(level_accuracy(actual, predicted, taxonomy))
+    by_level = np.mean(np.array(level_accuracy(actual, predicted, taxonomy)))
     assert list(hierarchical_scores(actual, predicted, taxonomy).values()) == pytest.approx([by_level] * 3)
 
 

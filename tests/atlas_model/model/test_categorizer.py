@@ -12,6 +12,7 @@ from atlas_model.core.errors import CheckpointError
 from atlas_model.data.images import Preprocessing
 from atlas_model.model import decoder as decoder_module
 from atlas_model.model.architecture import Architecture
+from atlas_model.model.beam_search import Normalize
 from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.classifier import Classifier
 from atlas_model.model.saved_models import load_categorizer, save
@@ -96,7 +97,7 @@ def test_a_taxonomy_without_a_choice_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize("normalize", ["vocabulary", "children"])
-def test_the_attention_term_counts_the_steps_of_the_path(normalize: str) -> None:
+def test_the_attention_term_counts_the_steps_of_the_path(normalize: Normalize) -> None:
     architecture = replace(SMALL, normalize=normalize)
     plain, images = make(architecture)
     paths = torch.arange(12) % len(TAXONOMY)

@@ -1,5 +1,7 @@
 """The attention decoder against the paper's formulas, written out for one hypothesis of one image."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -109,7 +111,13 @@ def test_a_deep_output_sees_what_was_attended_beside_the_hidden_state() -> None:
 
 def test_feature_dropout_leaves_out_whole_features_in_training_alone() -> None:
     torch.manual_seed(1)
-    sizes = {"cell_features": 64, "attention_size": 5, "embedding_size": 4, "hidden_size": 7, "dropout": 0.0}
+    sizes: dict[str, Any] = {
+        "cell_features": 64,
+        "attention_size": 5,
+        "embedding_size": 4,
+        "hidden_size": 7,
+        "dropout": 0.0,
+    }
     decoder = AttentionDecoder(9, **sizes, deep_output=True, feature_dropout=0.5)
     with torch.no_grad():
         decoder.read_attended.weight.copy_(torch.eye(7, 64))

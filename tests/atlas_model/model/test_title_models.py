@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from atlas_model.taxonomy.tree import END, START, Taxonomy
 from atlas_model.train import loop
 from atlas_model.train.feature_cache import load_activations
 from atlas_model.train.loop import Recipe, fit
-from atlas_model.train.validation import evidence, path_accuracies
+from atlas_model.train.validation import Examples, evidence, path_accuracies
 from tests.support.slow_search import log_probabilities, written
 
 CPU = torch.device("cpu")
@@ -52,7 +53,7 @@ RECIPE = Recipe(
 )
 
 
-def make(**changes: object) -> tuple[Categorizer, torch.Tensor]:
+def make(**changes: Any) -> tuple[Categorizer, torch.Tensor]:
     torch.manual_seed(1)
     model = Categorizer(replace(ARCHITECTURE, **changes), TAXONOMY).eval()
     with torch.no_grad():
@@ -77,12 +78,15 @@ def make_split(name: str, count: int, *, seed: int) -> Split:
 def train(folder: Path, recipe: Recipe = RECIPE, on_epoch=lambda record: None, **more):
     torch.manual_seed(recipe.seed)
     model = Categorizer(ARCHITECTURE, HALVES, alpha_c=1.0)
-    examples = [make_split("train", 96, seed=1), make_split("val", 48, seed=2)]
+    splits = [make_split("train", 96, seed=1), make_split("val", 48, seed=2)]
+    examples: list[Examples] = [*splits]
     if recipe.fine_tune_from != "all":
         model.encoder.freeze_before(recipe.fine_tune_from)
-        examples = [load_activations(model.encoder, split, folder / "activations", device=CPU) for split in examples]
+        examples = [load_activations(model.encoder, split, folder / "activations", device=CPU) for split in splits]
     state = folder / "state.safetensors"
-    records = fit(model, *examples, recipe, device=CPU, state_file=state, job="test", on_epoch=on_epoch, **more)
+    records = fit(
+        model, examples[0], examples[1], recipe, device=CPU, state_file=state, job="test", on_epoch=on_epoch, **more
+    )
     return model, records
 
 

@@ -101,6 +101,7 @@ def test_the_same_name_in_two_branches_is_one_token() -> None:
     assert taxonomy.index(["Women", "Shoes"]) == 1
     assert ("Shoes",) in taxonomy
     assert ("Men",) not in taxonomy
+    assert 3 not in taxonomy
 
 
 def test_an_inner_node_may_be_an_end() -> None:

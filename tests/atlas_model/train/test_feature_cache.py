@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ def make_encoder(seed: int = 1, dies_after: int | None = None) -> Counting:
     torch.manual_seed(seed)
     encoder = build_encoder("small", in_channels=1, grid="native").eval()
     encoder.__class__ = Counting
+    assert isinstance(encoder, Counting)
     encoder.counts, encoder.dies_after = Counts(seen=0), dies_after
     encoder.freeze_before("none")
     return encoder
@@ -94,7 +96,7 @@ def test_tells_what_the_forward_pass_took_also_when_it_is_read_again(
 ) -> None:
     assert forward_seconds(tmp_path, "train") is None
     clock = iter(range(100))
-    monkeypatch.setattr(feature_cache.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
     load(make_encoder(), make_split(), tmp_path)
     assert forward_seconds(tmp_path, "train") == 4 / ROWS, "a second for each of four batches"
     load(make_encoder(dies_after=0), make_split(), tmp_path)
@@ -132,7 +134,7 @@ def test_anything_changed_is_computed_anew_and_the_old_removed(tmp_path: Path, m
         assert len(list(tmp_path.glob("train-*"))) == 2, "its timing beside it"
         names.add(path.name)
     assert len(names) == 7
-    monkeypatch.setattr(feature_cache.encoder_module, "__file__", __file__)
+    monkeypatch.setattr("atlas_model.encoders.encoder.__file__", __file__)
     load(make_encoder(), split, tmp_path)
     assert not names & {path.name for path in tmp_path.iterdir()}, "other code may make other cells of the same"
     assert len(list(tmp_path.glob("val-*.npy"))) == 1, "the other split keeps its own"
@@ -171,7 +173,7 @@ def test_numbers_too_large_for_half_precision_are_an_error(tmp_path: Path) -> No
 def test_views_are_the_image_its_mirror_image_and_others(tmp_path: Path) -> None:
     augmentation = Augmentation(flip=True, shift=3)
     encoder, split = make_encoder(), make_split()
-    options = {"views": 4, "augmentation": augmentation, "seed": 5, "device": CPU}
+    options: dict[str, Any] = {"views": 4, "augmentation": augmentation, "seed": 5, "device": CPU}
     found = load_activations(encoder, split, tmp_path, **options)
     rows = np.array([2, 17])
     images = split.images(rows, CPU)

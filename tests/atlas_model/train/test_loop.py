@@ -2,10 +2,11 @@
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from atlas_model.train import distributed, loop
 from atlas_model.train.feature_cache import load_activations
 from atlas_model.train.loop import Recipe, best_record, fit, learning_rate_factor
 from atlas_model.train.moving_average import MovingAverage
-from atlas_model.train.validation import Constraint, constraint_effect, path_accuracies
+from atlas_model.train.validation import Constraint, Examples, constraint_effect, path_accuracies
 
 CPU = torch.device("cpu")
 TAXONOMY = Taxonomy([("Bright", "Left"), ("Bright", "Right"), ("Dark", "Left"), ("Dark",)])
@@ -190,7 +191,8 @@ def still(model: Categorizer) -> Categorizer:
 def test_accumulated_batches_make_the_step_of_a_large_one(tmp_path: Path) -> None:
     recipe = replace(RECIPE, fine_tune_from="none", shift=0, epochs=2)
     runs = {}
-    for name, sizes in (("large", {"batch_size": 36}), ("small", {"batch_size": 12, "accumulate": 3})):
+    sizes_of: dict[str, dict[str, Any]] = {"large": {"batch_size": 36}, "small": {"batch_size": 12, "accumulate": 3}}
+    for name, sizes in sizes_of.items():
         torch.manual_seed(1)
         model = still(Categorizer(SMALL, TAXONOMY, alpha_c=1.0, alpha_target="one"))
         runs[name] = train(tmp_path / name, replace(recipe, **sizes), model=model)
@@ -210,13 +212,14 @@ def test_training_on_activations_is_training_with_the_blocks_frozen(kind: type, 
         torch.manual_seed(1)
         model = kind(SMALL, TAXONOMY)
         model.encoder.freeze_before(block)
-        examples = splits
+        examples: Sequence[Examples] = splits
         if name == "activations":
             examples = [load_activations(model.encoder, each, tmp_path, device=CPU) for each in splits]
             model.encoder.activations = None  # nothing calls it
         records = fit(
             model,
-            *examples,
+            examples[0],
+            examples[1],
             recipe,
             device=CPU,
             state_file=tmp_path / f"{name}.safetensors",
@@ -255,7 +258,8 @@ def test_views_are_drawn_anew_in_each_epoch_and_resumed_exactly(tmp_path: Path) 
                 raise Killed
 
         state = tmp_path / f"{name}.safetensors"
-        return model, fit(model, *examples, recipe, device=CPU, state_file=state, job=name, on_epoch=stop)
+        train_on, judge_by = examples
+        return model, fit(model, train_on, judge_by, recipe, device=CPU, state_file=state, job=name, on_epoch=stop)
 
     whole, whole_records = run("whole")
     with pytest.raises(Killed):
@@ -318,8 +322,10 @@ def test_few_images_get_more_epochs() -> None:
 
 
 def test_the_epoch_is_chosen_by_the_score_that_was_asked_for() -> None:
-    record = SimpleNamespace(val_accuracy=0.8, val_macro_f1=0.5, val_accuracy_of_title=None, val_macro_f1_of_title=None)
-    scores = [loop.EpochRecord.score(record, select) for select in ("micro", "macro", "both")]
+    of_titles = {"val_accuracy_of_title": None, "val_macro_f1_of_title": None}
+    record: Any = SimpleNamespace(val_accuracy=0.8, val_macro_f1=0.5, **of_titles)
+    kinds: tuple[Literal["micro", "macro", "both"], ...] = ("micro", "macro", "both")
+    scores = [loop.EpochRecord.score(record, select) for select in kinds]
     assert scores == [0.8, 0.5, pytest.approx(0.65)]
 
 

@@ -43,7 +43,7 @@ from atlas_model.zoom.training import (
     train_linear,
     train_zoom,
 )
-from crawlers.shop.catalogue import LABELLED_FINGERPRINT
+from crawlers.shop.catalogue import LABELLED_FINGERPRINT, zoomed_urls
 from flows.stages import zoom as zoom_stage
 from flows.stages import zoom_train as zoom_train_stage
 from flows.stages.entry import read_metrics
@@ -408,7 +408,7 @@ def write_inputs() -> None:
     with ShardWriter(Path("data/images/shards"), IMAGES, rows_per_shard=3) as writer:
         for row in IMAGE_ROWS:
             writer.append(row)
-    urls = {"a": next(iter(zoom_stage.zoomed_urls())), "c": "http://shop-a.demo.test/media/1.jpg"}
+    urls = {"a": next(iter(zoomed_urls())), "c": "http://shop-a.demo.test/media/1.jpg"}
     refs = [
         {"product_id": "p", "image_url": url, "position": 0, "image_id": image_id, "status": "ok"}
         for image_id, url in urls.items()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from atlas_model.core.errors import AtlasError
-from crawlers.crawl.journal import LISTING, PRODUCT, SITEMAP, Identity, Journal, Page
+from crawlers.crawl.journal import LISTING, PRODUCT, SITEMAP, Journal, Page
+from crawlers.crawl.product_grouping import Identity
 from tests.support.paths import ROOT
 
 URL = "http://a.test/p/1"

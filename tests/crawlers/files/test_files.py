@@ -63,7 +63,7 @@ def write_jsonl(*rows: object) -> Path:
 
 
 def products_of(table: Path, separator: str | None = ">", **columns: Any) -> list[dict[str, Any]]:
-    options = {"table": table, "images": Path("photos"), "separator": separator}
+    options: dict[str, Any] = {"table": table, "images": Path("photos"), "separator": separator}
     write_products(paths.PRODUCTS, columns=Columns(**COLUMNS | columns), **options)
     written = read_table(paths.PRODUCTS, PRODUCTS, "crawl")
     ids = written["product_id"].to_pylist()
@@ -275,7 +275,7 @@ def test_single_titles_prices_and_splits_of_another_type_are_left_out_and_told(
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are(here: Path) -> None:
     expected = r"no column 'label', 'name'; there are: 'image', 'category', 'title'"
-    columns = {"category": ["label"], "title": "name"}
+    columns: dict[str, Any] = {"category": ["label"], "title": "name"}
     row = {"image": "a.jpg", "category": "A", "title": "x"}
     pq.write_table(pa.Table.from_pylist([row]), "table.parquet")
     for table in (write_csv("a.jpg,A,x"), write_jsonl(row, row), Path("table.parquet")):
@@ -377,7 +377,13 @@ def test_nothing_outside_the_folder_is_read(here: Path) -> None:
     put("in/a.jpg")
     (here.parent / "photos-2").mkdir()
     (here.parent / "photos-2/b.jpg").write_bytes(jpeg("secret"))
-    links = {"link.jpg": secret, "up": here.parent, "far": "/", "near": "in", "relative.jpg": "../../secret.jpg"}
+    links: dict[str, str | Path] = {
+        "link.jpg": secret,
+        "up": here.parent,
+        "far": "/",
+        "near": "in",
+        "relative.jpg": "../../secret.jpg",
+    }
     for name, target in links.items():
         Path("photos", name).symlink_to(target)
     Path("photos/broken.jpg").symlink_to("nowhere.jpg")
@@ -483,7 +489,7 @@ def test_unchanged_files_are_not_read_again_and_changed_ones_are(here: Path, mon
     checked: list[bytes] = []
     from crawlers.files import images
 
-    check = images.check
+    check = vars(images)["check"]
     monkeypatch.setattr(images, "check", lambda data, most: (checked.append(data), check(data, most))[1])
     run(table)
     assert checked == []

@@ -46,6 +46,13 @@ def test_a_shops_export_as_data_sets_have_it() -> None:
     assert set(found.reasons) == {"image", "category", "product", "title"}
 
 
+@pytest.mark.parametrize("name", ["image", "img", "photo", "picture", "filename", "path"])
+def test_of_two_columns_of_files_the_one_that_is_called_so_has_the_images(name: str) -> None:
+    table = rows(aaa=lambda n: f"{n}.jpg", label=lambda n: ("Shoes", "Bags")[n % 2])
+    table = [row | {name: row["aaa"]} for row in table]
+    assert guess(table).columns.image == name
+
+
 @pytest.mark.parametrize("separator", [" > ", ">", "->", "/", " / ", "|", "::", "\\"])
 def test_a_path_column_and_its_separator(separator: str) -> None:
     table = rows(

@@ -236,7 +236,11 @@ def image_id(data: bytes) -> str:
 
 
 def attempt(server: RawServer, name: str) -> bytes:
-    how = {"connect_map": connect_map(server), "user_agent": "Atlas/0 (+https://example.org)", "timeout_s": 20.0}
+    how: dict[str, Any] = {
+        "connect_map": connect_map(server),
+        "user_agent": "Atlas/0 (+https://example.org)",
+        "timeout_s": 20.0,
+    }
     return bytes(ask(urls_of("page")[name], robots_tags=(), **how).body)
 
 

@@ -122,7 +122,7 @@ def test_counting_pages_alters_nothing_else() -> None:
     assert with_number(f"{AT}/c?q=a%2Cb+c&page=2&x=a%20b&y", "page", 3) == f"{AT}/c?q=a%2Cb+c&x=a%20b&y&page=3"
 
 
-def said(response: Response) -> tuple[dict[str, Any] | None, str | None]:
+def said(response: Response) -> tuple[str | None, str | None]:
     found = asyncio.run(read(LISTING, GENERIC, "reader", response.url, response))
     return found.said, found.dropped
 

@@ -78,7 +78,7 @@ def test_every_field_is_expected_and_every_shop_with_code_has_its_pages() -> Non
     ],
     ids=range(11),
 )
-def test_a_page_without_anything_useful_reads_as_nothing(host: str, kind: str, html: bytes) -> None:
+def test_a_page_without_anything_useful_reads_as_nothing(host: str, kind: Kind, html: bytes) -> None:
     item = read(html, f"http://{host}/x", kind)
     assert not any(value for field, value in item.items() if field not in ("url", "unreadable"))
     assert item["unreadable"] == (b'{"@graph":' in html)

@@ -117,7 +117,7 @@ def crawled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
         raw_serving(unknown),
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process,
     ):
-        servers = {EVIL: evil, TRUSTED: secure, WRONG_NAME: secure, UNKNOWN: unknown, HOST: shop}
+        servers: dict[str, Any] = {EVIL: evil, TRUSTED: secure, WRONG_NAME: secure, UNKNOWN: unknown, HOST: shop}
         connect_map = {host: ("127.0.0.1", server.port) for host, server in servers.items()}
         started = time.monotonic()
         result, peak_mb = process.submit(_crawl, connect_map, authority, [source("/good")], folder).result()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
@@ -108,7 +109,7 @@ def browsed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
                 "/gone": Reply("gone", 404),
             }
         )
-        profiles = {
+        profiles: dict[str, dict[str, Any]] = {
             "/by-script": {"wait_for": ".product", "load_more": "#more", "max_clicks": 10},
             "/two-clicks": {"wait_for": ".product", "load_more": "#more", "max_clicks": 2},
             "/on-scroll": {"scroll": True},

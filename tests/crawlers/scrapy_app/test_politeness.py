@@ -143,8 +143,8 @@ def test_pages_that_want_no_robots_are_dropped(tmp_path: Path) -> None:
         {
             "/shirts": listing("/p/1", "/p/2", "/p/3", "/p/4", **{"X-Robots-Tag": "noindex"}),  # read for its links
             "/p/1": product("One", "1"),
-            "/p/2": product("Two", "2", **{"X-Robots-Tag": "noindex"}),
-            "/p/3": product("Three", "3", **{"X-Robots-Tag": "otherbot: noindex"}),
+            "/p/2": product("Two", "2", **{"X-Robots-Tag": "noindex"}),  # type: ignore[arg-type]  # a header
+            "/p/3": product("Three", "3", **{"X-Robots-Tag": "otherbot: noindex"}),  # type: ignore[arg-type]  # a header
             "/p/4": Reply('<meta name="robots" content="noai">'),
         }
     )

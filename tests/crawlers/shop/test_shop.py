@@ -128,7 +128,7 @@ def test_robots_forbids_what_is_internal_and_nothing_else(web: Web, catalogue: C
 def test_shop_a_describes_products_in_json_ld(web: Web, catalogue: Catalogue) -> None:
     product = awkward_product(catalogue, "shop-a.demo.test")
     page = web.page(url_of(product))
-    graph = json.loads(page.css('script[type="application/ld+json"]::text').get())["@graph"]
+    graph = json.loads(page.css('script[type="application/ld+json"]::text').get(""))["@graph"]
     found = {item["@type"]: item for item in graph}
     assert found["Product"]["name"] == product.title
     assert found["Product"]["image"] == product.image_urls

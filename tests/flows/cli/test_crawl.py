@@ -224,7 +224,7 @@ def redirect(target: str) -> Reply:
         (Reply("busy", 503), 1, "try again later"),
         (Reply("a" * (MAX_PAGE_BYTES + 1)), 2, "larger than"),
         (Reply(PRODUCT.body, 200, {"X-Robots-Tag": "noai"}), 2, "leave it alone"),
-        (Reply(f"<meta name=robots content=noindex>{PRODUCT.body}"), 2, "leave it alone"),
+        (Reply(f"<meta name=robots content=noindex>{PRODUCT.body!s}"), 2, "leave it alone"),
         (Reply(gzip.compress(str(PRODUCT.body).encode()), 200, {"Content-Encoding": "gzip"}), 0, ""),
         (Reply(gzip.compress(bytes(8_000_000)), 200, {"Content-Encoding": "gzip"}), 2, ""),
     ],

@@ -176,7 +176,7 @@ def test_paths_on_stdin_whatever_bytes_they_are(here: Path, model: Path) -> None
     assert len(lines) == 2
     assert "\x1b" not in lines[0], "no escape sequence reaches the terminal"
     assert run("predict", "-", "--model", model, stdin=b"missing\n").returncode == 2
-    closed = ["sh", "-c", 'exec "$0" "$@" <&-', ATLAS, "predict", "--model", model]
+    closed = ["sh", "-c", 'exec "$0" "$@" <&-', str(ATLAS), "predict", "--model", str(model)]
     for nothing in (run("predict", "--model", model), subprocess.run(closed, capture_output=True, check=False)):
         assert nothing.returncode == 2
         assert b"error: expected images, got none" in nothing.stderr
@@ -275,7 +275,7 @@ def test_a_reader_who_goes_away_is_no_error(here: Path, model: Path) -> None:
 
 
 def test_ctrl_c_ends_without_a_traceback(here: Path, model: Path) -> None:
-    command = [ATLAS, "predict", "--model", model]
+    command = [str(ATLAS), "predict", "--model", str(model)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stderr is not None
         assert process.stderr.readline().startswith(b"model: ")

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -68,7 +69,7 @@ def written() -> list[dict[str, object]]:
     return pq.read_table("out.parquet").to_pylist()
 
 
-def printed(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+def printed(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -138,7 +139,9 @@ def test_answers_of_one_engine_or_device_are_not_gone_on_from_with_another(
         assert to_file("--input", "in", "--model", model) == 0
     assert keys[0] != keys[1] == keys[2]
     real_init = Predictor.__init__
-    monkeypatch.setattr(Predictor, "__init__", lambda self, *given: real_init(self, *given[:2], torch.device("cuda")))
+    monkeypatch.setattr(
+        Predictor, "__init__", lambda *given: real_init(given[0], given[1], given[2], torch.device("cuda"))
+    )
     assert to_file("--input", "in", "--model", model) == 0
     assert keys[3] != keys[2]
 
@@ -200,8 +203,8 @@ def grey_inks(image: Image.Image) -> Image.Image:
 def stored(image: Image.Image, orientation: int) -> Image.Image:
     """How a camera held so would have stored what people see as ``image``."""
     turns = Image.Transpose
-    undo = (turns.FLIP_LEFT_RIGHT, turns.ROTATE_180, turns.FLIP_TOP_BOTTOM)
-    undo += (turns.TRANSPOSE, turns.ROTATE_90, turns.TRANSVERSE, turns.ROTATE_270)
+    undo = [turns.FLIP_LEFT_RIGHT, turns.ROTATE_180, turns.FLIP_TOP_BOTTOM]
+    undo += [turns.TRANSPOSE, turns.ROTATE_90, turns.TRANSVERSE, turns.ROTATE_270]
     return image if orientation == 1 else image.transpose(undo[orientation - 2])
 
 
@@ -224,7 +227,7 @@ def sixteen(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.asarray(image, dtype=np.uint16) * 257)
 
 
-def film(image: Image.Image, path: Path, **options: object) -> None:
+def film(image: Image.Image, path: Path, **options: Any) -> None:
     image.save(path, save_all=True, append_images=[Image.new(image.mode, image.size)], **options)
 
 

@@ -1,6 +1,7 @@
 """What is chosen for which data."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from flows.init.choices import Choice, choose_min_products, choose_split, choose
 from tests.support.paths import ROOT
 
 
-def statistics(**changes: object) -> ImageStatistics:
-    fields = {"count": 300, "median_side": 800, "small": 0, "aspects": (1.0, 1.0, 1.0), "grey": False}
+def statistics(**changes: Any) -> ImageStatistics:
+    fields: dict[str, Any] = {"count": 300, "median_side": 800, "small": 0, "aspects": (1.0, 1.0, 1.0), "grey": False}
     return ImageStatistics(**fields | changes)
 
 
@@ -83,7 +84,8 @@ def test_grey_images_are_kept_grey() -> None:
 
 
 def test_two_categories_at_least() -> None:
-    for counts in ({("A",): 300}, {("A",): 300, ("B",): 2}, {}):
+    tried: list[dict[tuple[str, ...], int]] = [{("A",): 300}, {("A",): 300, ("B",): 2}, {}]
+    for counts in tried:
         with pytest.raises(InputError, match="at least two categories with 3 products"):
             choose_min_products(counts)
 

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -39,7 +40,7 @@ def test_a_run_that_begins_stands_in_for_the_times_that_have_passed(
         prefect_server.ask(f"/deployments/{deployment}/schedule", {**hours, "min_runs": 1, "max_runs": 100})
     by_hand = prefect_server.ask(f"/deployments/{mine}/create_flow_run", {})["id"]
     with temporary_settings({PREFECT_API_URL: prefect_server.url}), get_client(sync_client=True) as client:
-        runs = [client.read_flow_run(run) for run in states(prefect_server, mine) if run != by_hand]
+        runs = [client.read_flow_run(UUID(run)) for run in states(prefect_server, mine) if run != by_hand]
         begun = min(runs, key=lambda run: run.expected_start_time or now)
         context: Any = SimpleNamespace(get=lambda: SimpleNamespace(flow_run=begun))
         monkeypatch.setattr(missed_schedules, "FlowRunContext", context)

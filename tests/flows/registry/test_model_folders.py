@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ import yaml
 from PIL import Image
 
 from atlas_model.data.images import Preprocessing
-from atlas_model.model.categorizer import Architecture, Categorizer
+from atlas_model.model.architecture import Architecture
+from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.saved_models import save
 from atlas_model.taxonomy.tree import Taxonomy
 from flows.cli.main import main
@@ -47,7 +49,7 @@ def project(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("dvc.yaml").write_text(DVC_YAML)
     Path("stage.py").write_text(STAGE)
     Image.new("L", (16, 16)).save("a.png")
-    sizes = {"attention_size": 8, "embedding_size": 8, "hidden_size": 8, "dropout": 0.0}
+    sizes: dict[str, Any] = {"attention_size": 8, "embedding_size": 8, "hidden_size": 8, "dropout": 0.0}
     architecture = Architecture(
         encoder="small", grid="native", in_channels=1, normalize="children", deep_output=True, **sizes
     )

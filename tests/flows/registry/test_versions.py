@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,7 +124,13 @@ def remote(
 
 def crown(version: int, folder: Path) -> None:
     """Make what is in ``folder`` the champion; nothing here asks whether it is a model."""
-    event = {"at": champion.now(), "reason": "told to", "figures": {}, "replaced": version - 1 or None, "split": {}}
+    event: dict[str, Any] = {
+        "at": champion.now(),
+        "reason": "told to",
+        "figures": {},
+        "replaced": version - 1 or None,
+        "split": {},
+    }
     model = repo.keep(folder)
     champion.crown(champion.read_history(), champion.Event(version=version, model=model, rollback=False, **event))
 
@@ -242,7 +249,7 @@ def test_a_clone_goes_on_where_its_origin_is(
 
 
 @pytest.fixture
-def with_inputs(mini: Path, git: Git) -> Iterator[Path]:
+def with_inputs(mini: Path, git: Git) -> Path:
     """Its stage crawl reads a folder and a file, which are in git, and runs again."""
     (mini / "code").mkdir()
     for name in ("code/one.py", "code/two.py", "input.csv"):

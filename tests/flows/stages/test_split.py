@@ -18,8 +18,8 @@ from atlas_model.core.params import Params, load_params
 from atlas_model.data.images import Preprocessing, encode_png
 from atlas_model.data.schemas import IMAGES, PRODUCTS, REFS, SCORES, ShardWriter, read_table, write_table
 from atlas_model.split import files as split_files
-from atlas_model.split.assign import SPLITS
 from atlas_model.split.files import SplitWriter, read_columns
+from atlas_model.split.names import SPLITS
 from atlas_model.taxonomy.tree import Taxonomy
 from flows import paths
 from flows.stages import split

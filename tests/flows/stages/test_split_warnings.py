@@ -60,7 +60,7 @@ def write(shown: Sequence[Shown], sizes: dict[str, tuple[int, int]]) -> None:
         for position, image in enumerate(images)
     ]
     write_table(paths.REFS, pa.Table.from_pylist(refs, schema=REFS), REFS)
-    names = sorted({ref["image_id"] for ref in refs})
+    names = sorted({str(ref["image_id"]) for ref in refs})
     with ShardWriter(paths.SHARDS, IMAGES, 50) as writer:
         for number, name in enumerate(names):
             width, height = sizes.get(name, (30, 40))
