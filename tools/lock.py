@@ -20,6 +20,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -62,7 +63,7 @@ class Resolved:
     """What pip would install into an empty environment of one Python."""
 
     environment: dict[str, str]
-    packages: dict[str, dict]  # the items of pip's report, by normalized name
+    packages: dict[str, dict[str, Any]]  # the items of pip's report, by normalized name
 
     def versions(self) -> dict[str, str]:
         """The versions, without their local part."""
