@@ -23,7 +23,7 @@ from atlas_model.core.progress import say
 from atlas_model.data.schemas import PRODUCTS, write_rows
 from crawlers.crawl.aggregate import ProductAggregator, Row, ranked
 from crawlers.crawl.health import Health, falls
-from crawlers.crawl.job import TRANSIENT, CrawlJob, CrawlReport
+from crawlers.crawl.job import CrawlJob, CrawlReport
 from crawlers.crawl.journal import LISTING, PRODUCT, Journal
 from crawlers.crawl.pagination import on_site
 from crawlers.crawl.reader_digests import readers
@@ -31,6 +31,7 @@ from crawlers.crawl.reasons import explained
 from crawlers.http.address_guard import ConnectMap
 from crawlers.http.chromium import find_browser
 from crawlers.http.host_limits import PROFILES, HostProfile
+from crawlers.http.policy import is_asked_again
 from crawlers.pages.shops import shop_of
 from crawlers.sources.csv_sources import Source
 
@@ -216,7 +217,7 @@ def _check_complete(report: CrawlReport, journal: Journal, folder: Path) -> None
     again = f"What came is kept in {folder}: the same command goes on from there."
     if not report.finished:
         raise RetryError(f"the crawl was interrupted. {again}")
-    unasked = [(url, reason) for url, reason in report.category_faults if reason in TRANSIENT]
+    unasked = [(url, reason) for url, reason in report.category_faults if is_asked_again(reason)]
     if unasked:
         shown = "".join(f"\n  - {url}: {reason}" for url, reason in unasked[:SHOWN])
         raise RetryError(f"{len(unasked)} category pages could not be read, such as{shown}\n{again}")

@@ -22,9 +22,10 @@ from scrapy.http import Response
 from twisted.python.failure import Failure
 
 from atlas_model.core.progress import Progress
-from crawlers.crawl.job import TRANSIENT, CrawlJob
+from crawlers.crawl.job import CrawlJob
 from crawlers.crawl.journal import LISTING, PRODUCT, ROBOTS, SITEMAP, Journal, Page
 from crawlers.crawl.pagination import GOOD_ENDS, Walk, domain, on_site
+from crawlers.http.policy import is_asked_again
 from crawlers.http.urls import joined, sent
 from crawlers.pages.items import Product
 from crawlers.pages.shops import GENERIC, Shop, shop_of
@@ -192,7 +193,7 @@ class CatalogueSpider(scrapy.Spider):
 
     def _listing_failed(self, failure: Failure) -> None:
         walk, url, why = failure.request.cb_kwargs["walk"], failure.request.cb_kwargs["url"], reason_of(failure.value)
-        if why not in TRANSIENT:
+        if not is_asked_again(why):
             self._journal.put(LISTING, url, Page(dropped=why, reader=self._reader(shop_of(walk.source.site))))
         self._end(walk, url, why)
 
@@ -226,7 +227,7 @@ class CatalogueSpider(scrapy.Spider):
 
     def _product_failed(self, failure: Failure) -> Iterator[scrapy.Request]:
         url, site, why = failure.request.cb_kwargs["url"], failure.request.cb_kwargs["site"], reason_of(failure.value)
-        if why in TRANSIENT:
+        if is_asked_again(why):
             self._journal.fault(PRODUCT, url, why)
         else:
             self.counts[PRODUCT] += 1
