@@ -144,14 +144,14 @@ class BrowserPages:
 
         profile: BrowserProfile = request.meta[BROWSER]
         sessions: list[CDPSession] = []
-        statuses: list[int] = []  # of the page and of the redirects to it
+        answers: list[BrowserResponse] = []  # the page, and the redirects to it
 
         def came(answer: "BrowserResponse") -> None:
             if answer.request.is_navigation_request() and answer.frame.parent_frame is None:
-                statuses.append(answer.status)
+                answers.append(answer)
 
         def is_error() -> bool:
-            return statuses[-1:] >= [400]
+            return bool(answers) and answers[-1].status >= 400
 
         async def opened(page: "Page", _: Request) -> None:
             page.on("popup", _close)
@@ -189,9 +189,8 @@ class BrowserPages:
         except Error:
             if not is_error():
                 raise
-            return Response(
-                request.url, status=statuses[-1]
-            )  # without a body, for which Chromium has a page of its own
+            # It has no body, for which Chromium shows a page of its own.
+            return Response(request.url, status=answers[-1].status, headers=answers[-1].headers)
         followed = len(inner.meta.get("redirect_urls", ()))
         if followed or urlsplit(response.url).netloc != urlsplit(request.url).netloc:
             # The browser has followed them at once; `policy.MAX_REDIRECTS` counts each.
