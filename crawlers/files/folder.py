@@ -16,7 +16,7 @@ from crawlers.files.table import PARQUET
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
-class FileRefusedError(Exception):
+class RefusedError(Exception):
     """There is no such file to be read; ``status`` is why."""
 
     def __init__(self, status: str) -> None:
@@ -45,34 +45,34 @@ class Folder:
         """A descriptor of the file called ``name``, a path relative to the folder; the caller closes it.
 
         Raises:
-            FileRefusedError: ``no_image`` (the name is empty), ``url_not_path``, ``outside_folder`` (it is absolute,
-                has ``..`` in it, or a link on its way leads out), ``not_found`` (also a link that leads nowhere),
+            RefusedError: ``no_image`` (the name is empty), ``url_not_path``, ``outside_folder`` (it is absolute, has
+                ``..`` in it, or a link on its way leads out), ``not_found`` (also a link that leads nowhere),
                 ``not_a_file``, ``unreadable``.
         """
         if not name:
-            raise FileRefusedError("no_image")
+            raise RefusedError("no_image")
         if URL.match(name):
-            raise FileRefusedError("url_not_path")
+            raise RefusedError("url_not_path")
         if self.is_table:
-            raise FileRefusedError("not_found")
+            raise RefusedError("not_found")
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
-            raise FileRefusedError("outside_folder")
+            raise RefusedError("outside_folder")
         try:
             real = (self._root / path).resolve(strict=True)  # all links followed, nothing opened
         except (ValueError, RuntimeError) as error:  # a NUL; links in a circle
-            raise FileRefusedError("not_found") from error
+            raise RefusedError("not_found") from error
         except OSError as error:
             raise _refused(error) from error
         if not real.is_relative_to(self._root):
-            raise FileRefusedError("outside_folder")
+            raise RefusedError("outside_folder")
         return self._open_without_links(real.relative_to(self._root))
 
     def has(self, name: str) -> bool:
         """Whether `open` would find a file called ``name``."""
         try:
             os.close(self.open(str(PurePosixPath(name)) if name else name))
-        except FileRefusedError:
+        except RefusedError:
             return False
         return True
 
@@ -86,7 +86,7 @@ class Folder:
                 os.close(at)
                 at = below
             if not stat.S_ISREG(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
-                raise FileRefusedError("not_a_file")
+                raise RefusedError("not_a_file")
             return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)  # a pipe would make it wait
         except OSError as error:
             raise _refused(error) from error
@@ -95,8 +95,8 @@ class Folder:
                 os.close(at)
 
 
-def _refused(error: OSError) -> FileRefusedError:
+def _refused(error: OSError) -> RefusedError:
     if error.errno == errno.ELOOP:  # of O_NOFOLLOW
-        return FileRefusedError("outside_folder")
+        return RefusedError("outside_folder")
     missing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
-    return FileRefusedError("not_found" if missing else "unreadable")
+    return RefusedError("not_found" if missing else "unreadable")

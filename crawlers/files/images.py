@@ -26,7 +26,7 @@ from crawlers.fetch.client.outcome import FetchOutcome, ImageRequest
 from crawlers.fetch.images import FetchReport
 from crawlers.fetch.index import Fetched, Plan
 from crawlers.fetch.spool import Spool
-from crawlers.files.folder import FileRefusedError, Folder
+from crawlers.files.folder import Folder, RefusedError
 from crawlers.files.references import FAULT, path_in, row_in
 from crawlers.files.table import named, read_images
 
@@ -141,14 +141,14 @@ def _from_file(name: str, folder: Folder, wanted: ImageRequest, max_bytes: int) 
             state = os.fstat(file.fileno())
             etag = f"{state.st_ino}-{state.st_mtime_ns}-{state.st_size}"
             if not stat.S_ISREG(state.st_mode):  # it was, a moment ago
-                raise FileRefusedError("not_a_file")
+                raise RefusedError("not_a_file")
             if wanted.image_id is not None and wanted.etag == etag:
                 return None, FetchOutcome("ok", True, None, wanted.image_id, etag=etag, unchanged=True)
             data = file.read(max_bytes + 1) if state.st_size <= max_bytes else b""
             if state.st_size > max_bytes or len(data) > max_bytes:  # it may be growing
-                raise FileRefusedError("too_large")
+                raise RefusedError("too_large")
             return data, FetchOutcome("ok", True, etag=etag)
-    except FileRefusedError as refused:
+    except RefusedError as refused:
         return None, FetchOutcome(refused.status, permanent=True)
     except OSError:
         return None, FetchOutcome("unreadable", permanent=True)

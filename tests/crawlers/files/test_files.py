@@ -20,7 +20,7 @@ from atlas_model.core.params import Params, load_params
 from atlas_model.data.schemas import IMAGES, PRODUCTS, REFS, read_table
 from crawlers.files import table as table_module
 from crawlers.files.entries import Columns
-from crawlers.files.folder import FileRefusedError, Folder
+from crawlers.files.folder import Folder, RefusedError
 from crawlers.files.products import check_table, write_products
 from crawlers.files.table import read_rows
 from flows import paths
@@ -420,7 +420,7 @@ def test_a_link_that_is_put_there_while_it_is_opened_is_not_followed(
         return real
 
     monkeypatch.setattr(Path, "resolve", resolve_then_swap)
-    with pytest.raises(FileRefusedError) as caught:
+    with pytest.raises(RefusedError) as caught:
         folder.open("in/a.jpg")
     assert caught.value.status in ("outside_folder", "not_found")  # a folder's link: as systems will have it
 
