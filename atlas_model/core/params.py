@@ -83,6 +83,7 @@ class CrawlParams(ParamsSection):
     max_attempts: PositiveInt  # per page, the first one included
     timeout_s: PositiveFloat  # per page
     sitemaps: Literal["check", "ignore"]  # check: count the products in a shop's sitemaps to which no category led
+    max_failed_share: Probability  # of a shop's product pages; with more time-outs, 5xx and the like the crawl fails
     max_coverage_drop: Probability  # a shop read worse than last time by more fails the crawl (0.2: 80 % to 63 %)
 
     @property

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from crawlers.fetch.client.outcome import ImageRequest, Outcome
+    from crawlers.fetch.client.outcome import FetchOutcome, ImageRequest
 
 CONCURRENCY = 64
 THREADS = 32
@@ -131,7 +131,7 @@ def atlas_small(port: int, count: int, folder: Path) -> None:
     kept = [0]
     keep = module.Spool.keep
 
-    def counting(spool: module.Spool, request: "ImageRequest", outcome: "Outcome") -> None:
+    def counting(spool: module.Spool, request: "ImageRequest", outcome: "FetchOutcome") -> None:
         kept[0] += 1
         keep(spool, request, outcome)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from crawlers.crawl.contradictions import Contradicted, Contradictions
 from crawlers.crawl.health import ShopTally
-from crawlers.crawl.journal import Found, Journal
+from crawlers.crawl.journal import FoundPage, Journal
 from crawlers.crawl.pagination import on_site
 from crawlers.crawl.product_grouping import Identity
 from crawlers.pages.fields.product_urls import names, stable_name, without_session
@@ -111,7 +111,7 @@ class ProductAggregator:
             same=json.dumps([*same, product.additional_properties]),
         )
 
-    def _read(self, found: Found) -> Product | None:
+    def _read(self, found: FoundPage) -> Product | None:
         """What the page says; and count it."""
         product = Product.from_json(json.loads(found.said)) if found.said else None
         self.shops[found.site].add_page(

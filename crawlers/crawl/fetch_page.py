@@ -13,23 +13,22 @@ from yarl import URL
 
 from atlas_model.core.errors import AtlasError, InputError, RetryError
 from crawlers.fetch.client.body import decoded
-from crawlers.fetch.client.outcome import RefusedError
+from crawlers.fetch.client.outcome import FetchRefusedError
 from crawlers.fetch.client.robots import Robots
-from crawlers.http import content, urls
+from crawlers.http import content, policy, urls
 from crawlers.http.address_guard import ConnectMap
+from crawlers.http.policy import MAX_PAGE_BYTES
 from crawlers.http.robots_tag import forbidden, meta_values
 from crawlers.http.robots_txt import MAX_BYTES as MAX_ROBOTS_BYTES
 from crawlers.http.session import asking_for, open_session, raw_values, refusal
 from crawlers.http.user_agent import robot_name
 
-MAX_PAGE_BYTES = 5_000_000  # as in a crawl
-BUSY = {408, 425, 429}  # and all of 5xx: the same request may succeed later
 WHY = {
     "robots": "its robots.txt forbids it to us",
     "robots_tag": "it asks robots such as ours to leave it alone (crawl.robots_tags of params.yaml)",
     "robots_unreachable": "its robots.txt cannot be had, so nobody knows what is allowed; try again later",
     "no_such_host": "its host does not exist, or its name cannot be looked up from here",
-    "no_connection": "its server cannot be connected to; try again later",
+    "unreachable": "its server cannot be connected to; try again later",
     "blocked": "its host has no public address; name it in crawl.connect of params.yaml if it is in your network",
     "bad_http": "its server's answer is no valid HTTP; trying again is no use",
     "bad_encoding": "it is not compressed as its Content-Encoding says",
@@ -38,7 +37,6 @@ WHY = {
     "bad_url": "expected http://... or https://...",
     "bad_redirect": "it redirects to what is no URL: expected http://... or https://...",
 }
-LATER = {"robots_unreachable", "no_connection"}  # the same request may succeed later
 
 
 def ask(
@@ -60,9 +58,10 @@ def ask(
     """
     try:
         return asyncio.run(_ask(url, connect_map, user_agent, robots_tags, timeout_s))
-    except RefusedError as refused:
+    except FetchRefusedError as refused:
         status = refused.outcome.status
-        kind = RetryError if status in LATER else InputError
+        # A host that does not exist is more likely misspelt here than missing for a moment.
+        kind = RetryError if policy.is_transient(status) and status != "no_such_host" else InputError
         raise kind(f"{url}: {WHY.get(status, status)}") from None
     except TimeoutError:
         raise RetryError(f"{url}: no whole answer within {timeout_s:g} s") from None
@@ -86,21 +85,21 @@ async def _ask(
                 response = await _get(session, str(target), MAX_ROBOTS_BYTES, None)
             except AtlasError as error:  # an answer, but no file: RFC 9309 tells the two apart
                 if isinstance(error, RetryError):
-                    raise RefusedError("robots_unreachable", lasting=False) from error
+                    raise FetchRefusedError("robots_unreachable") from error
                 return None
-            except RefusedError as refused:
+            except FetchRefusedError as refused:
                 if refused.outcome.status == "bad_redirect":  # there is none (RFC 9309, 2.3.1.2)
                     return None
-                raise RefusedError("robots_unreachable", lasting=False) from refused
+                raise FetchRefusedError("robots_unreachable") from refused
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise RefusedError(refusal(error) or _unconnected(error), lasting=False) from error
+                raise FetchRefusedError(refusal(error) or _unconnected(error)) from error
             return response.body
 
         robots = Robots(robots_txt, robot)
         response = await _get(session, _checked(url), MAX_PAGE_BYTES, robots)
         said = [*response.headers.getall("X-Robots-Tag", []), *meta_values(response.body, robot)]
         if forbidden(said, robot, robots_tags):
-            raise RefusedError("robots_tag")
+            raise FetchRefusedError("robots_tag")
         return response
 
 
@@ -108,44 +107,46 @@ def _unconnected(error: Exception) -> str:
     """Why robots.txt did not come: there may be no such host, or nobody who answers there."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "no_such_host"
-    return "no_connection" if isinstance(error, aiohttp.ClientConnectorError) else "robots_unreachable"
+    return "unreachable" if isinstance(error, aiohttp.ClientConnectorError) else "robots_unreachable"
 
 
 async def _get(session: aiohttp.ClientSession, target: str, max_bytes: int, robots: Robots | None) -> HttpResponse:
-    for _ in range(urls.MAX_REDIRECTS + 1):
+    for _ in range(policy.MAX_REDIRECTS + 1):
         if robots is not None:
             await robots.check(URL(target, encoded=True))
         async with session.get(asking_for(target), allow_redirects=False) as answer:
             locations = raw_values(answer, b"location")
-            if answer.status in urls.REDIRECTS and locations:
+            if answer.status in policy.REDIRECT_STATUSES and locations:
                 target = _redirected(target, locations[0])
                 continue
-            if answer.status in BUSY or answer.status >= 500:
-                raise RetryError(f"{target}: HTTP {answer.status}: the shop is busy or broken; try again later")
+            if policy.is_transient_status(answer.status):
+                wait_s = policy.retry_after_s(answer.headers.get("Retry-After"))
+                later = "later" if wait_s is None else f"in {wait_s:.0f} s"
+                raise RetryError(f"{target}: HTTP {answer.status}: the shop is busy or broken; try again {later}")
             if answer.status != 200:
                 raise AtlasError(f"{target}: expected a page, got HTTP {answer.status}")
             body = bytearray()
             async for chunk in decoded(answer):
                 body += chunk
                 if len(body) > max_bytes and robots is not None:
-                    raise RefusedError("too_large")
+                    raise FetchRefusedError("too_large")
                 if len(body) > max_bytes:
                     break  # what lies behind the first half megabyte of a robots.txt is not read
             headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.raw_headers]
             headers = [(name, value) for name, value in headers if name.lower() != "content-encoding"]
             return HttpResponse(target, body=bytes(body), status=answer.status, headers=headers)
-    raise AtlasError(f"{target}: more than {urls.MAX_REDIRECTS} redirects")
+    raise AtlasError(f"{target}: more than {policy.MAX_REDIRECTS} redirects")
 
 
 def _checked(url: str) -> str:
     try:
         return urls.sent(url)
     except ValueError:
-        raise RefusedError("bad_url") from None
+        raise FetchRefusedError("bad_url") from None
 
 
 def _redirected(target: str, location: bytes) -> str:
     try:
         return urls.location(target, location)
     except ValueError:
-        raise RefusedError("bad_redirect") from None
+        raise FetchRefusedError("bad_redirect") from None

@@ -13,12 +13,6 @@ from crawlers.http.address_guard import ConnectMap
 from crawlers.http.host_limits import HostProfile
 from crawlers.sources.csv_sources import Source
 
-# Reasons that may be gone on the next try, or once crawl.connect names a host: such a page is asked for again when
-# the crawl is resumed.
-TRANSIENT = {"robots_unreachable", "host_down", "timeout", "no_such_host", "refused", "connection", "truncated"}
-TRANSIENT |= {"blocked", "certificate"}
-TRANSIENT |= {f"http_{status}" for status in (408, 429, 500, 502, 503, 504, 522, 524)}
-
 
 @dataclass(frozen=True)
 class CrawlJob:

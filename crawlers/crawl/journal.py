@@ -55,7 +55,7 @@ class Page(NamedTuple):
     crawl: int = 0  # the last one that asked for it
 
 
-class Found(NamedTuple):
+class FoundPage(NamedTuple):
     """A product page that the crawl at work was led to."""
 
     product_id: str | None  # None: it is none
@@ -189,7 +189,7 @@ class Journal:
         """Product pages that this run was led to."""
         return dict(self._db.execute("SELECT site, count(*) FROM found GROUP BY site ORDER BY site"))
 
-    def products(self, identify: Callable[[str, int], Identity]) -> Iterator[Found]:
+    def products(self, identify: Callable[[str, int], Identity]) -> Iterator[FoundPage]:
         """What this run was led to, sorted by product, then by URL; what is none comes first.
 
         See `crawlers.crawl.product_grouping` for which pages are one product.
@@ -202,7 +202,7 @@ class Journal:
             self._shared = group(self._db, ((number, identify(said, rank)) for number, said, rank in pages))
         rows = self._db.execute(_PRODUCTS, (self.crawl,))
         for product_id, url, site, said, dropped, ranks in rows:
-            yield Found(product_id, url, site, said, dropped, sorted(map(int, ranks.split(","))))
+            yield FoundPage(product_id, url, site, said, dropped, sorted(map(int, ranks.split(","))))
 
     def shared_numbers(self) -> int:
         """How many numbers `products` found to be of several products."""

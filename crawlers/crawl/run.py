@@ -23,7 +23,7 @@ from atlas_model.core.progress import say
 from atlas_model.data.schemas import PRODUCTS, write_rows
 from crawlers.crawl.aggregate import ProductAggregator, Row, ranked
 from crawlers.crawl.health import Health, falls
-from crawlers.crawl.job import TRANSIENT, CrawlJob, CrawlReport
+from crawlers.crawl.job import CrawlJob, CrawlReport
 from crawlers.crawl.journal import LISTING, PRODUCT, Journal
 from crawlers.crawl.pagination import on_site
 from crawlers.crawl.reader_digests import readers
@@ -31,11 +31,11 @@ from crawlers.crawl.reasons import explained
 from crawlers.http.address_guard import ConnectMap
 from crawlers.http.chromium import find_browser
 from crawlers.http.host_limits import PROFILES, HostProfile
+from crawlers.http.policy import is_asked_again
 from crawlers.pages.shops import shop_of
 from crawlers.sources.csv_sources import Source
 
 HEALTH = "health.json"  # in the folder: that of the last accepted crawl
-MAX_FAILED_SHARE = 0.1  # of a site's products; above it the catalogue is too incomplete to be one
 SHOWN = 5  # URLs in an error or a log
 
 
@@ -77,6 +77,7 @@ def crawl(
     browser: str | None = None,
     baseline: Health | None = None,
     max_coverage_drop: float = 1.0,
+    max_failed_share: float = 0.0,
 ) -> CrawlResult:
     """Crawl ``sources`` and write the products to ``output``.
 
@@ -97,10 +98,12 @@ def crawl(
         baseline: the shops' health in an earlier crawl, for when the folder has none.
         max_coverage_drop: how much of itself a share of a shop's health, or the number of its products, may lose
             since the last accepted crawl; 1: all.
+        max_failed_share: how much of a shop's product pages may be missing for transient reasons.
 
     Raises:
         InputError: a shop needs a browser, and there is none.
-        RetryError: a category page, or many products of a shop, could not be asked for. What came is kept.
+        RetryError: a category page, or too many product pages of a shop, failed for transient reasons. What came is
+            kept.
         AtlasError: no product was found, a shop was read worse than before, another crawl is at work in ``folder``,
             or the process that crawls failed.
     """
@@ -126,7 +129,7 @@ def crawl(
         for url, reason in report.category_faults:
             say(f"crawl: category page {url}: {explained(reason)}")
         with Journal(job.journal) as journal:
-            _check_complete(report, journal, folder)
+            _check_complete(report, journal, folder, max_failed_share)
             aggregator = ProductAggregator(journal, sources)
             for site, tally in aggregator.shops.items():
                 tally.listing_pages, tally.items = report.listed[site]["pages"], report.listed[site]["items"]
@@ -211,24 +214,28 @@ def _run(job: CrawlJob, lock: int) -> CrawlReport:
     return report
 
 
-def _check_complete(report: CrawlReport, journal: Journal, folder: Path) -> None:
+def _check_complete(report: CrawlReport, journal: Journal, folder: Path, max_failed_share: float) -> None:
     """Refuse what is only a part of what the shops have."""
     again = f"What came is kept in {folder}: the same command goes on from there."
     if not report.finished:
         raise RetryError(f"the crawl was interrupted. {again}")
-    unasked = [(url, reason) for url, reason in report.category_faults if reason in TRANSIENT]
+    unasked = [(url, reason) for url, reason in report.category_faults if is_asked_again(reason)]
     if unasked:
         shown = "".join(f"\n  - {url}: {reason}" for url, reason in unasked[:SHOWN])
         raise RetryError(f"{len(unasked)} category pages could not be read, such as{shown}\n{again}")
     listed = journal.found_by_site()
     failed: dict[str, Counter[str]] = {}
-    for _, reason, site in journal.faults(PRODUCT):
+    examples: dict[str, str] = {}
+    for url, reason, site in journal.faults(PRODUCT):
         assert site is not None  # a product page is asked for where this run was led to it
         failed.setdefault(site, Counter())[reason] += 1
+        examples.setdefault(site, url)
     for site, reasons in failed.items():
-        if reasons.total() > MAX_FAILED_SHARE * listed[site]:
-            count = f"{reasons.total()} of {listed[site]} product pages failed ({', '.join(sorted(reasons))})"
-            raise RetryError(f"{site}: {count}. {again}")
+        count = f"{reasons.total()} of {listed[site]} product pages failed ({', '.join(sorted(reasons))})"
+        count = f"{site}: {count}, such as {examples[site]}"
+        if reasons.total() > max_failed_share * listed[site]:
+            raise RetryError(f"{count}. {again} To go on without them, raise crawl.max_failed_share.")
+        say(f"warning: crawl: {count}; their products are missing from this crawl")
 
 
 def _accepted(

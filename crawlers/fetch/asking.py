@@ -16,7 +16,7 @@ from atlas_model.core.progress import Progress
 from crawlers.fetch.check import check
 from crawlers.fetch.client.client import Client
 from crawlers.fetch.client.download import download
-from crawlers.fetch.client.outcome import ImageRequest, Outcome
+from crawlers.fetch.client.outcome import FetchOutcome, ImageRequest
 from crawlers.fetch.spool import FLUSH_S, Spool
 from crawlers.http.address_guard import ConnectMap
 
@@ -55,14 +55,14 @@ class Counts(NamedTuple):
 def ask(spool: Spool, total: int, config: FetchConfig) -> Counts:
     """Ask for each URL in the queue of ``spool``, of which there are ``total``."""
 
-    def take(data: bytes) -> Outcome:
+    def take(data: bytes) -> FetchOutcome:
         try:
             info = check(data, config.max_pixels)
         except ImageError as error:
-            return Outcome(error.status, lasting=True)
+            return FetchOutcome(error.status, permanent=True)
         image_id = hashlib.sha256(data).hexdigest()
         spool.store(image_id, data, info)
-        return Outcome("ok", lasting=True, image_id=image_id)
+        return FetchOutcome("ok", permanent=True, image_id=image_id)
 
     client = Client(
         take,
@@ -93,7 +93,7 @@ class _Tally:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(LOOKUPS, "lookup"))
         with Progress("fetch", total, "images") as progress:
 
-            def keep(request: ImageRequest, outcome: Outcome, attempts: int) -> None:
+            def keep(request: ImageRequest, outcome: FetchOutcome, attempts: int) -> None:
                 self._spool.keep(request, outcome)
                 self._ok += outcome.status == "ok"
                 self.unchanged += outcome.unchanged

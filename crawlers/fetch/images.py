@@ -14,12 +14,11 @@ from crawlers.fetch.index import Plan, Reuse
 from crawlers.fetch.parts import Spread, ask_in_parts, take_in_parts
 from crawlers.fetch.spool import Spool
 from crawlers.http.address_guard import ConnectMap
-
-BACKOFF_S = 0.5  # longest wait before a second attempt
+from crawlers.http.policy import IMAGE_BACKOFF_S
 
 
 @dataclass(frozen=True)
-class Report:
+class FetchReport:
     """Counts of a run; each distinct URL counts once."""
 
     urls: int
@@ -54,9 +53,9 @@ def fetch_images(
     max_failed_share: float,
     obey_robots: bool,
     robots_tags: Collection[str],
-    backoff_s: float = BACKOFF_S,
+    backoff_s: float = IMAGE_BACKOFF_S,
     spread: Spread | None = None,
-) -> Report:
+) -> FetchReport:
     """Ask for every URL whose answer ``spool`` does not have, and keep what comes there.
 
     ``urls`` may repeat. What was asked for in ``snapshot`` is not asked for again, unless it failed in a way that
@@ -91,7 +90,7 @@ def fetch_images(
     statuses = spool.statuses()
     _check_enough(spool, wanted, statuses, max_failed_share)
     images, size = spool.totals()
-    return Report(
+    return FetchReport(
         urls=wanted,
         spooled=wanted - missing,
         unchanged=counts.unchanged,

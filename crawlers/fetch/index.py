@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from atlas_model.data.images import ImageInfo
 from crawlers.fetch.blobs import Place
-from crawlers.fetch.client.outcome import ImageRequest, Outcome
+from crawlers.fetch.client.outcome import UNSETTLED, FetchOutcome, ImageRequest
 
 Reuse = Literal["never", "validate", "always"]
 """What to do with an image that an earlier snapshot has: ask again; ask whether it has changed; trust it."""
@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS urls (
     url TEXT NOT NULL UNIQUE,
     host TEXT NOT NULL,
     wanted INTEGER NOT NULL,  -- by this run
-    status TEXT,              -- as in `outcome.Outcome`; null: never asked for
+    status TEXT,              -- as in `outcome.FetchOutcome`; null: never asked for
     settled INTEGER,          -- whether it need not be asked for again in its snapshot
     limit_value INTEGER,             -- where status is too_large or too_many_pixels: the limit
     image_id TEXT,            -- the last image that it gave
@@ -75,11 +75,11 @@ FROM (
     WHERE queue.host = :host AND (turn, id) > (:turn, :id) ORDER BY turn, id LIMIT :rows
 )
 """
-LASTING = """
+SETTLED = """
 UPDATE urls SET status = ?, settled = ?, limit_value = ?, snapshot = ?, file = ?,
     image_id = ?, final_url = ?, etag = ?, last_modified = ? WHERE id = ?
 """
-PASSING = "UPDATE urls SET status = ?, settled = ?, limit_value = ?, snapshot = ?, file = ? WHERE id = ?"
+FAILED = "UPDATE urls SET status = ?, settled = ?, limit_value = ?, snapshot = ?, file = ? WHERE id = ?"
 RESTORE = """
 INSERT INTO urls (url, host, wanted, status, settled, image_id, final_url, snapshot) VALUES (?, ?, 1, 'ok', 1, ?, ?, ?)
 ON CONFLICT (url) DO UPDATE SET
@@ -109,7 +109,7 @@ FROM (
 ASKED = """
 SELECT status, settled, limit_value, snapshot, ?, image_id, final_url, etag, last_modified, url FROM urls WHERE file
 """
-TAKE_IN = LASTING.replace("WHERE id", "WHERE url")
+TAKE_IN = SETTLED.replace("WHERE id", "WHERE url")
 WANTED_IMAGES = """
 SELECT * FROM images
 WHERE EXISTS (SELECT 1 FROM urls WHERE urls.image_id = images.image_id AND wanted AND status = 'ok')
@@ -124,7 +124,7 @@ WHERE wanted AND status = 'ok'
 class Fetched(NamedTuple):
     """What became of a URL."""
 
-    status: str  # as in `outcome.Outcome`
+    status: str  # as in `outcome.FetchOutcome`
     image_id: str | None  # only where status is ok, as the next
     final_url: str | None
 
@@ -250,25 +250,25 @@ class Index:
         return self._db.execute("SELECT 1 FROM images WHERE image_id = ?", (image_id,)).fetchone() is not None
 
     def record(
-        self, images: Iterable[StoredImage], outcomes: Iterable[tuple[ImageRequest, Outcome]], file: int
+        self, images: Iterable[StoredImage], outcomes: Iterable[tuple[ImageRequest, FetchOutcome]], file: int
     ) -> None:
         """Keep ``images``, whose bytes are written, and what became of URLs while ``file`` was written to.
 
-        What fails in a passing way stays beside an earlier image: the next run may find that it is unchanged.
+        What is not settled stays beside an earlier image: the next run may find that it is unchanged.
         """
         plan = self._plan
         limits = {"too_large": plan["max_bytes"], "too_many_pixels": plan["max_pixels"]}
-        lasting, passing = [], []
+        settled, failed = [], []
         for request, found in outcomes:
             common = (found.status, found.settled, limits.get(found.status), plan["snapshot"], file)
             if found.settled:
-                lasting.append((*common, found.image_id, found.final_url, found.etag, found.last_modified, request.id))
+                settled.append((*common, found.image_id, found.final_url, found.etag, found.last_modified, request.id))
             else:
-                passing.append((*common, request.id))
+                failed.append((*common, request.id))
         with self._transaction():
             self._add_images(images)
-            self._db.executemany(LASTING, lasting)
-            self._db.executemany(PASSING, passing)
+            self._db.executemany(SETTLED, settled)
+            self._db.executemany(FAILED, failed)
 
     def restore(self, found: Iterable[tuple[str, Fetched]], snapshot: str) -> None:
         """Take for settled in ``snapshot`` which image each URL gave, and for unsettled what gave none."""
@@ -302,11 +302,9 @@ class Index:
         return self._counts("SELECT status, count(*) FROM urls WHERE wanted GROUP BY status ORDER BY status")
 
     def transient_failures(self) -> int:
-        """How many of this run's URLs failed in a way that may pass; those that we may not ask for do not count."""
-        return self._count(
-            "SELECT count(*) FROM urls WHERE wanted AND NOT settled "
-            "AND status NOT IN ('blocked', 'robots', 'robots_tag')"
-        )
+        """How many of this run's URLs had a transient failure."""
+        query = "SELECT status, count(*) FROM urls WHERE wanted AND NOT settled GROUP BY status"
+        return sum(count for status, count in self._counts(query).items() if status not in UNSETTLED)
 
     def totals(self) -> tuple[int, int]:
         """Of this run's URLs: distinct images, and the bytes of all that gave one."""

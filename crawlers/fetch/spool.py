@@ -18,7 +18,7 @@ from atlas_model.core.files import write_json
 from atlas_model.core.progress import say
 from atlas_model.data.images import ImageInfo
 from crawlers.fetch.blobs import DISK_FAULTS, Blobs
-from crawlers.fetch.client.outcome import ImageRequest, Outcome
+from crawlers.fetch.client.outcome import FetchOutcome, ImageRequest
 from crawlers.fetch.index import Fetched, Index, Plan, StoredImage
 
 FLUSH_ROWS = 256
@@ -34,7 +34,7 @@ class Spool:
         self.folder = folder
         self._lock = threading.Lock()  # images are stored by worker threads
         self._new: dict[str, StoredImage] = {}  # bytes are written, the index does not know them yet; so the next
-        self._outcomes: list[tuple[ImageRequest, Outcome]] = []
+        self._outcomes: list[tuple[ImageRequest, FetchOutcome]] = []
 
     def __enter__(self) -> Self:
         try:
@@ -120,7 +120,7 @@ class Spool:
             if image_id not in self._new and not self._index.has_image(image_id):
                 self._new[image_id] = StoredImage(image_id, self._blobs.append(data), info)
 
-    def keep(self, request: ImageRequest, outcome: Outcome) -> None:
+    def keep(self, request: ImageRequest, outcome: FetchOutcome) -> None:
         """Keep what became of a URL; its image is stored."""
         self._outcomes.append((request, outcome))
         if len(self._outcomes) >= FLUSH_ROWS:

@@ -22,8 +22,8 @@ from atlas_model.core.errors import ImageError, InputError
 from atlas_model.core.progress import Progress, say
 from atlas_model.data.schemas import PRODUCTS, REFS, iterate_shards, write_rows
 from crawlers.fetch.check import check
-from crawlers.fetch.client.outcome import ImageRequest, Outcome
-from crawlers.fetch.images import Report
+from crawlers.fetch.client.outcome import FetchOutcome, ImageRequest
+from crawlers.fetch.images import FetchReport
 from crawlers.fetch.index import Fetched, Plan
 from crawlers.fetch.spool import Spool
 from crawlers.files.folder import Folder, RefusedError
@@ -47,7 +47,7 @@ def read_all(
     max_bytes: int,
     max_pixels: int,
     max_failed_share: float | None,
-) -> Report:
+) -> FetchReport:
     """Bring to ``spool`` the images that ``products`` name.
 
     Args:
@@ -77,7 +77,7 @@ def read_all(
         _check_enough(table, statuses, told, max_failed_share)
     n_images, size = spool.totals()
     seconds = time.monotonic() - started
-    return Report(
+    return FetchReport(
         urls=statuses.total(),
         spooled=0,
         unchanged=unchanged,
@@ -118,7 +118,7 @@ def _fill(spool: Spool, total: int, folder: Folder, rows: "_Rows", *, max_bytes:
     return unchanged
 
 
-Read = tuple[bytes | None, Outcome]
+Read = tuple[bytes | None, FetchOutcome]
 """The bytes of an image, and the outcome if that is what they are; or none, and the outcome as it is."""
 
 
@@ -143,28 +143,28 @@ def _from_file(name: str, folder: Folder, wanted: ImageRequest, max_bytes: int) 
             if not stat.S_ISREG(state.st_mode):  # it was, a moment ago
                 raise RefusedError("not_a_file")
             if wanted.image_id is not None and wanted.etag == etag:
-                return None, Outcome("ok", True, None, wanted.image_id, etag=etag, unchanged=True)
+                return None, FetchOutcome("ok", True, None, wanted.image_id, etag=etag, unchanged=True)
             data = file.read(max_bytes + 1) if state.st_size <= max_bytes else b""
             if state.st_size > max_bytes or len(data) > max_bytes:  # it may be growing
                 raise RefusedError("too_large")
-            return data, Outcome("ok", True, etag=etag)
+            return data, FetchOutcome("ok", True, etag=etag)
     except RefusedError as refused:
-        return None, Outcome(refused.status, lasting=True)
+        return None, FetchOutcome(refused.status, permanent=True)
     except OSError:
-        return None, Outcome("unreadable", lasting=True)
+        return None, FetchOutcome("unreadable", permanent=True)
 
 
 def _from_row(value: bytes | None, wanted: ImageRequest, max_bytes: int) -> Read:
     if value is None:
-        return None, Outcome("no_image", lasting=True)
+        return None, FetchOutcome("no_image", permanent=True)
     if len(value) > max_bytes:
-        return None, Outcome("too_large", lasting=True)
+        return None, FetchOutcome("too_large", permanent=True)
     if wanted.image_id is not None and hashlib.sha256(value).hexdigest() == wanted.image_id:
-        return None, Outcome("ok", True, None, wanted.image_id, unchanged=True)
-    return value, Outcome("ok", lasting=True)
+        return None, FetchOutcome("ok", True, None, wanted.image_id, unchanged=True)
+    return value, FetchOutcome("ok", permanent=True)
 
 
-def _take(source: Callable[[], Read], spool: Spool, max_pixels: int) -> Outcome:
+def _take(source: Callable[[], Read], spool: Spool, max_pixels: int) -> FetchOutcome:
     """Read it, check it, and keep its bytes; in a worker thread."""
     data, outcome = source()
     if data is None:
@@ -172,7 +172,7 @@ def _take(source: Callable[[], Read], spool: Spool, max_pixels: int) -> Outcome:
     try:
         info = check(data, max_pixels)
     except ImageError as error:
-        return Outcome(error.status, lasting=True)
+        return FetchOutcome(error.status, permanent=True)
     image_id = hashlib.sha256(data).hexdigest()
     spool.store(image_id, data, info)
     return outcome._replace(image_id=image_id)

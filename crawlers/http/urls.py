@@ -12,10 +12,6 @@ from urllib.parse import urljoin, urlsplit
 
 from yarl import URL
 
-MAX_REDIRECTS = 5  # of pages; images may be sent on more often, by hosts that serve many shops
-MAX_IMAGE_REDIRECTS = 10
-REDIRECTS = {301, 302, 303, 307, 308}
-
 EDGES = "".join(map(chr, range(33)))  # control characters and the space: no part of a URL at its ends
 _DROPPED = str.maketrans("", "", "\t\n\r")  # no part of it anywhere
 _WHOLE = re.compile(r"(https?)://([^/?#\\]*)([^?#]*)(\?[^#]*)?", re.IGNORECASE)

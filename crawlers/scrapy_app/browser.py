@@ -21,12 +21,13 @@ from scrapy.http import Response
 
 from crawlers.http.address_guard import ConnectMap
 from crawlers.http.host_limits import BrowserProfile
-from crawlers.scrapy_app.errors import RefusedError
+from crawlers.scrapy_app.errors import PageRefusedError
 from crawlers.scrapy_app.proxy import GuardingProxy, Visit
 
 if TYPE_CHECKING:
     from playwright.async_api import CDPSession, Page
     from playwright.async_api import Request as BrowserRequest
+    from playwright.async_api import Response as BrowserResponse
 
 BROWSER = "browser"  # in Request.meta: the BrowserProfile
 PAGES_AT_ONCE = 2  # a page is 100-300 MB of memory
@@ -35,7 +36,11 @@ GROWTH_S = 3.0  # how long a page may take to show more after a click, or at its
 MAX_SCROLLS = 50
 CLOSE_S = 5.0
 UNWANTED = {"image", "media", "font", "texttrack", "manifest", "ping"}  # types of requests
-REFUSALS = {"net::ERR_CERT": "certificate", "BrowserType.launch": "no_browser"}  # what an error says -> reason
+REFUSALS = {  # what an error says -> reason
+    "net::ERR_CERT": "certificate",
+    "net::ERR_TOO_MANY_REDIRECTS": "redirects",
+    "BrowserType.launch": "no_browser",
+}
 
 ARGUMENTS = (
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",  # names are the proxy's matter
@@ -90,7 +95,7 @@ class BrowserPages:
         """The page at ``request`` as its scripts have made it.
 
         Raises:
-            RefusedError: by the guard, or it is too large.
+            PageRefusedError: by the guard, or it is too large.
             scrapy.exceptions.DownloadTimeoutError: or another of Scrapy's, which it may retry.
         """
         from playwright.async_api import Error
@@ -113,7 +118,7 @@ class BrowserPages:
                 finally:
                     await self._leave(user)
                 if fault := _fault(request, visit):
-                    raise RefusedError(fault, request.url)
+                    raise PageRefusedError(fault, request.url)
                 return response
 
     async def _start(self) -> None:
@@ -134,22 +139,33 @@ class BrowserPages:
             self._started = True
 
     async def _visit(self, request: Request, visit: Visit, proxy: dict[str, str]) -> Response:
+        from playwright.async_api import Error
         from scrapy_playwright.page import PageMethod
 
         profile: BrowserProfile = request.meta[BROWSER]
         sessions: list[CDPSession] = []
+        answers: list[BrowserResponse] = []  # the page, and the redirects to it
+
+        def came(answer: "BrowserResponse") -> None:
+            if answer.request.is_navigation_request() and answer.frame.parent_frame is None:
+                answers.append(answer)
+
+        def is_error() -> bool:
+            return bool(answers) and answers[-1].status >= 400
 
         async def opened(page: "Page", _: Request) -> None:
             page.on("popup", _close)
+            page.on("response", came)
             sessions.append(await page.context.new_cdp_session(page))
             sessions[0].on("Network.dataReceived", lambda event: visit.received(event["dataLength"]))
             await sessions[0].send("Network.enable")
 
         async def ready(page: "Page") -> None:
-            await _show_all(page, profile)
+            if not is_error():  # on whose page nothing that is waited for will come
+                await _show_all(page, profile)
             size = await _frozen_size(sessions[0])
             if size > self._max_page_bytes:
-                raise RefusedError("too_large", f"{request.url}: {size} characters")
+                raise PageRefusedError("too_large", f"{request.url}: {size} characters")
 
         inner = Request(
             request.url,
@@ -168,9 +184,17 @@ class BrowserPages:
                 "playwright_page_goto_kwargs": {"wait_until": "domcontentloaded"},
             },
         )
-        response: Response = await self._handler.download_request(inner)
-        went_on = "redirect_urls" in inner.meta or urlsplit(response.url).netloc != urlsplit(request.url).netloc
-        if went_on:
+        try:
+            response: Response = await self._handler.download_request(inner)
+        except Error:
+            if not is_error():
+                raise
+            # It has no body, for which Chromium shows a page of its own.
+            return Response(request.url, status=answers[-1].status, headers=answers[-1].headers)
+        followed = len(inner.meta.get("redirect_urls", ()))
+        if followed or urlsplit(response.url).netloc != urlsplit(request.url).netloc:
+            # The browser has followed them at once; `policy.MAX_REDIRECTS` counts each.
+            request.meta["redirect_times"] = request.meta.get("redirect_times", 0) + max(0, followed - 1)
             return Response(request.url, status=302, headers={"Location": response.url})
         response.request = request
         return response
@@ -244,5 +268,5 @@ def _fault(request: Request, visit: Visit) -> str | None:
 def _scrapy_error(error: Exception, request: Request, visit: Visit) -> Exception:
     text = f"{request.url}: {str(error) or 'not ready in time'}"
     if fault := _fault(request, visit) or next((REFUSALS[said] for said in REFUSALS if said in text), None):
-        return RefusedError(fault, text)
+        return PageRefusedError(fault, text)
     return (DownloadTimeoutError if "Timeout" in type(error).__name__ else DownloadFailedError)(text)

@@ -22,9 +22,10 @@ from scrapy.http import Response
 from twisted.python.failure import Failure
 
 from atlas_model.core.progress import Progress
-from crawlers.crawl.job import TRANSIENT, CrawlJob
+from crawlers.crawl.job import CrawlJob
 from crawlers.crawl.journal import LISTING, PRODUCT, ROBOTS, SITEMAP, Journal, Page
 from crawlers.crawl.pagination import GOOD_ENDS, Walk, domain, on_site
+from crawlers.http.policy import is_asked_again
 from crawlers.http.urls import joined, sent
 from crawlers.pages.items import Product
 from crawlers.pages.shops import GENERIC, Shop, shop_of
@@ -202,7 +203,7 @@ class CatalogueSpider(scrapy.Spider):
     def _listing_failed(self, failure: Failure) -> None:
         given, why = _failed(failure)
         walk, url = given["walk"], given["url"]
-        if why not in TRANSIENT:
+        if not is_asked_again(why):
             self._journal.put(LISTING, url, Page(dropped=why, reader=self._reader(shop_of(walk.source.site))))
         self._end(walk, url, why)
 
@@ -237,7 +238,7 @@ class CatalogueSpider(scrapy.Spider):
     def _product_failed(self, failure: Failure) -> Iterator[scrapy.Request]:
         given, why = _failed(failure)
         url, site = given["url"], given["site"]
-        if why in TRANSIENT:
+        if is_asked_again(why):
             self._journal.fault(PRODUCT, url, why)
         else:
             self.counts[PRODUCT] += 1

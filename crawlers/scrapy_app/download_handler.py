@@ -20,15 +20,13 @@ from scrapy.responsetypes import responsetypes
 from scrapy.utils.httpobj import urlparse_cached
 from scrapy.utils.ssl import _make_ssl_context
 
-from crawlers.http import content, retry_after, robots_txt, urls
+from crawlers.http import content, policy, robots_txt, urls
 from crawlers.http.session import ExactRequest, GuardedResponse, asking_for, open_session, refusal
 from crawlers.scrapy_app.browser import BROWSER, BrowserPages
-from crawlers.scrapy_app.errors import RefusedError
+from crawlers.scrapy_app.errors import PageRefusedError
 
 CONNECT_MAP = "ATLAS_CONNECT_MAP"  # the Scrapy setting that holds the map
 CHROMIUM = "ATLAS_CHROMIUM"  # the Scrapy setting that holds its path, if a shop needs a browser
-MAX_WAIT_S = 60.0  # a host that asks for more counts as down
-BUSY = {429, 503}
 VERBATIM = "verbatim_url"  # in Request.meta: Scrapy's and aiohttp's own encoding stays out of the URL
 UNBOUNDED = "unbounded"  # in Response.flags: no header says where the body ends, so it may be a part of the page
 
@@ -74,7 +72,7 @@ class PageHandler(AiohttpDownloadHandler):
         """Ask for one page; redirects are requests of their own.
 
         Raises:
-            RefusedError: by the guard.
+            PageRefusedError: by the guard.
             scrapy.exceptions.DownloadFailedError: or another of Scrapy's, which it may retry.
         """
         host = urlparse_cached(request).hostname or ""
@@ -83,9 +81,9 @@ class PageHandler(AiohttpDownloadHandler):
             response = await self._download(request)
         except Exception as error:
             if reason := refusal(error):
-                raise RefusedError(reason, str(error)) from error
+                raise PageRefusedError(reason, str(error)) from error
             raise
-        if response.status in BUSY:
+        if policy.is_transient_status(response.status):
             resume_at = time.monotonic() + (_retry_after_s(response) or 0)
             self._resume_at[host] = max(resume_at, self._resume_at.get(host, 0.0))  # others may have been told more
         return response
@@ -110,7 +108,7 @@ class PageHandler(AiohttpDownloadHandler):
         """``response`` without its Content-Encoding.
 
         Raises:
-            RefusedError: what came is not fit to be read.
+            PageRefusedError: what came is not fit to be read.
             scrapy.exceptions.ResponseDataLossError: it is not the whole page.
         """
         if "Content-Length" not in response.headers and "Transfer-Encoding" not in response.headers:
@@ -129,7 +127,7 @@ class PageHandler(AiohttpDownloadHandler):
             raise ResponseDataLossError(f"{request.url}: {encodings}: the body does not end where it should")
         if fault is not None:
             reason = "too_large" if fault == "decompression_bomb" else fault
-            raise RefusedError(reason, f"{request.url}: {encodings}: {len(response.body)} bytes became {len(body)}")
+            raise PageRefusedError(reason, f"{request.url}: {encodings}: {len(response.body)} bytes became {len(body)}")
         headers = response.headers.copy()
         del headers["Content-Encoding"]
         kind = responsetypes.from_args(headers=headers, url=response.url, body=body)
@@ -151,8 +149,8 @@ class PageHandler(AiohttpDownloadHandler):
     async def _wait(self, host: str) -> None:
         """Until ``host`` may be asked; who waits holds one of its places, so that nobody else asks."""
         while (wait_s := self._resume_at.get(host, 0.0) - time.monotonic()) > 0:
-            if wait_s > MAX_WAIT_S:
-                raise RefusedError("host_down", f"{host} asks to be left alone for {wait_s:.0f} s")
+            if wait_s > policy.MAX_RETRY_AFTER_S:
+                raise PageRefusedError("host_down", f"{host} asks to be left alone for {wait_s:.0f} s")
             await asyncio.sleep(wait_s)
 
 
@@ -165,22 +163,27 @@ class Redirects(RedirectMiddleware):
         """Follow, or let ``response`` pass; Scrapy gives no spider any more.
 
         Raises:
-            RefusedError: it leads nowhere that can be asked for.
+            PageRefusedError: it leads nowhere that can be asked for, or comes after too many others.
         """
         headers = response.headers.getlist("Location")
-        if not headers or response.status not in urls.REDIRECTS or request.meta.get("dont_redirect"):
+        if not headers or response.status not in policy.REDIRECT_STATUSES or request.meta.get("dont_redirect"):
             return response
         try:
             target = urls.location(request.url, headers[0])
         except ValueError as error:
-            if request.meta.get("dont_obey_robotstxt"):
-                return response  # of robots.txt: there is none (RFC 9309, 2.3.1.2)
-            raise RefusedError("bad_redirect", f"{request.url}: {error}") from None
+            return self._refused(request, response, "bad_redirect", str(error))
+        if request.meta.get("redirect_times", 0) >= policy.MAX_REDIRECTS:
+            return self._refused(request, response, "redirects", f"more than {policy.MAX_REDIRECTS}")
         meta = {**request.meta, VERBATIM: True}
         redirected = self._build_redirect_request(request, response, url=target, meta=meta)
         return self._redirect(redirected, request, response.status)
 
+    @staticmethod
+    def _refused(request: Request, response: Response, reason: str, text: str) -> Response:
+        if request.meta.get("dont_obey_robotstxt"):
+            return response  # of robots.txt: there is none (RFC 9309, 2.3.1.2)
+        raise PageRefusedError(reason, f"{request.url}: {text}")
+
 
 def _retry_after_s(response: Response) -> float | None:
-    header = response.headers.get("Retry-After")
-    return retry_after.seconds(header.decode("latin-1")) if header else None
+    return policy.retry_after_s((response.headers.get("Retry-After") or b"").decode("latin-1"))

@@ -24,7 +24,7 @@ REASON_OF_ERROR = {  # the first that matches
 }
 
 
-class RefusedError(IgnoreRequest):
+class PageRefusedError(IgnoreRequest):
     """A page that is not taken, or not asked for; nothing is retried.
 
     ``reason`` is ``robots`` (robots.txt forbids it), ``robots_unreachable`` (nobody knows what that says),
@@ -32,7 +32,7 @@ class RefusedError(IgnoreRequest):
     host does not answer, or asks to be left alone for long), ``blocked`` (no public address), ``certificate`` (TLS
     does not say that it is the host), ``headers_too_large``, ``bad_http`` (the answer is no valid HTTP), ``too_large``
     and ``bad_encoding`` (what came is not fit to be read), ``bad_redirect`` (to what is no URL of http),
-    ``no_browser`` (Chromium does not start; the log says why).
+    ``redirects`` (too many), ``no_browser`` (Chromium does not start; the log says why).
     """
 
     def __init__(self, reason: str, text: str) -> None:
@@ -42,7 +42,7 @@ class RefusedError(IgnoreRequest):
 
 def reason_of(error: BaseException) -> str:
     """The reason why a request ended in ``error``."""
-    if isinstance(error, RefusedError):
+    if isinstance(error, PageRefusedError):
         return error.reason
     if isinstance(error, HttpError):
         return f"http_{error.response.status}"

@@ -12,6 +12,7 @@ from scrapy.http import Response, TextResponse
 from web_poet import HttpResponse, HttpResponseHeaders
 
 from crawlers.crawl.journal import LISTING, PRODUCT, SITEMAP, Page
+from crawlers.http import policy
 from crawlers.http.urls import sent
 from crawlers.pages.registry import read_listing, read_product
 from crawlers.pages.shops import Shop
@@ -20,7 +21,6 @@ from crawlers.sources.sitemaps import read_sitemap
 
 JSON = ("application/json", "text/json", "application/ld+json")
 TAIL = 2000  # bytes at the end of a page, in which its last tags stand
-MAX_VALIDATOR = 500  # bytes; a longer ETag is not worth keeping
 NOT_MODIFIED = 304
 
 log = logging.getLogger(__name__)
@@ -106,10 +106,6 @@ def _breaks_off(response: Response) -> bool:
 def _validators(response: Response) -> _Validators:
     """What a later request may ask with, whether the page has changed."""
     return {
-        "etag": _short(response.headers.get("ETag")),
-        "last_modified": _short(response.headers.get("Last-Modified")),
+        "etag": policy.validator((response.headers.get("ETag") or b"").decode("latin-1")),
+        "last_modified": policy.validator((response.headers.get("Last-Modified") or b"").decode("latin-1")),
     }
-
-
-def _short(value: bytes | None) -> str | None:
-    return value.decode("latin-1") if value and len(value) <= MAX_VALIDATOR else None

@@ -19,17 +19,16 @@ from scrapy.http import Response, TextResponse
 from scrapy.settings import BaseSettings
 from scrapy.utils.httpobj import urlparse_cached
 
-from crawlers.http import robots_tag, robots_txt
+from crawlers.http import policy, robots_tag, robots_txt
 from crawlers.http.host_limits import POLITE, HostProfile
 from crawlers.http.user_agent import robot_name
-from crawlers.scrapy_app.errors import RefusedError
+from crawlers.scrapy_app.errors import PageRefusedError
 
 PROFILES = "ATLAS_PROFILES"  # the Scrapy setting that holds a HostProfile per host
+ROBOTS_TXT = "dont_obey_robotstxt"  # in Request.meta, by Scrapy: it is robots.txt itself
 ROBOTS_BYTES = "robots_bytes"  # in Request.meta: of robots.txt, so far
 ROBOTS_TAGS = "ATLAS_ROBOTS_TAGS"  # the Scrapy setting that holds the directives that keep us out of a page
 LINKS_ONLY = "links_only"  # in Request.meta of pages that are read for their links: lists of products, sitemaps
-MAX_WAIT_S = 60.0  # before a retry, or between two requests, whatever robots.txt asks for
-FAILURES_IN_A_ROW = 10  # pages given up, after which a host counts as down
 
 
 class LoudOffsite(OffsiteMiddleware):
@@ -40,10 +39,12 @@ class LoudOffsite(OffsiteMiddleware):
 
     def process_request(self, request: Request, spider: Spider | None = None) -> None:
         """Let ``request`` pass, or raise; Scrapy gives no spider any more."""
+        if request.meta.get(ROBOTS_TXT):  # it counts for this host also where another one serves it (RFC 9309, 2.3.1.2)
+            return
         try:
             super().process_request(request)
         except IgnoreRequest as error:
-            raise RefusedError("offsite", str(error)) from None
+            raise PageRefusedError("offsite", str(error)) from None
 
 
 class StrictRobots(RobotsTxtMiddleware):
@@ -59,7 +60,7 @@ class StrictRobots(RobotsTxtMiddleware):
 
     async def process_request(self, request: Request, spider: Spider | None = None) -> None:
         """Let ``request`` pass, or raise; Scrapy gives no spider any more."""
-        if request.meta.get("dont_obey_robotstxt"):  # it is robots.txt itself
+        if request.meta.get(ROBOTS_TXT):  # it is robots.txt itself
             request.meta["download_maxsize"] = 0  # of a large one the start is read: `_received`
         await super().process_request(request)
 
@@ -69,21 +70,23 @@ class StrictRobots(RobotsTxtMiddleware):
             return await super().robot_parser(request)
 
     def _received(self, data: bytes, request: Request) -> None:
-        if request.meta.get("dont_obey_robotstxt"):
+        if request.meta.get(ROBOTS_TXT):
             request.meta.pop("download_maxsize", None)  # from here on it would be that of decompression
             request.meta[ROBOTS_BYTES] = request.meta.get(ROBOTS_BYTES, 0) + len(data)
             if request.meta[ROBOTS_BYTES] > robots_txt.MAX_BYTES:
                 raise StopDownload(fail=False)
 
     async def _parse_robots(self, response: Response, netloc: str, request: Request) -> None:
-        if response.status >= 500 or response.status == 429:
+        if policy.is_transient_status(response.status):
             self._faults[netloc] = "robots_unreachable", f"{netloc}/robots.txt: HTTP {response.status}"
         said = response.body if response.status == 200 else b""  # "not found" in so many words is no rule
         response = response.replace(body=robots_txt.for_us(said, self._robot).encode())
         await super()._parse_robots(response, netloc, request)
 
     def _robots_error(self, exc: Exception, netloc: str) -> None:
-        reason = exc.reason if isinstance(exc, RefusedError) else "host_down"
+        reason = "host_down"
+        if isinstance(exc, PageRefusedError):  # one that cannot be read may forbid us all the same
+            reason = exc.reason if policy.is_asked_again(exc.reason) else "robots_unreachable"
         self._faults[netloc] = reason, f"{netloc}/robots.txt: {exc}"
         super()._robots_error(exc, netloc)
 
@@ -91,11 +94,11 @@ class StrictRobots(RobotsTxtMiddleware):
         """Let ``request`` pass, or raise."""
         netloc = urlparse_cached(request).netloc
         if netloc in self._faults:
-            raise RefusedError(*self._faults[netloc])
+            raise PageRefusedError(*self._faults[netloc])
         try:
             super().process_request_2(rp, request)
         except IgnoreRequest as error:
-            raise RefusedError("robots", f"{request.url}: {error}") from None
+            raise PageRefusedError("robots", f"{request.url}: {error}") from None
 
 
 class RobotsTags:
@@ -112,13 +115,15 @@ class RobotsTags:
 
     def process_response(self, request: Request, response: Response) -> Response:
         """Let ``response`` pass, or raise."""
+        if response.status >= 400 or request.meta.get(ROBOTS_TXT):
+            return response  # error pages often say "noindex", and mean themselves
         # Lists of products and sitemaps are often kept out of indexes, and are in none of ours.
         unwanted = self._unwanted - {"noindex"} if request.meta.get(LINKS_ONLY) else self._unwanted
         values = [value.decode("latin-1") for value in response.headers.getlist("X-Robots-Tag")]
         if unwanted and isinstance(response, TextResponse):
             values += robots_tag.meta_values(response.body, self._robot)
         if found := robots_tag.forbidden(values, self._robot, unwanted):
-            raise RefusedError("robots_tag", f"{response.url}: {found}")
+            raise PageRefusedError("robots_tag", f"{response.url}: {found}")
         return response
 
 
@@ -132,8 +137,10 @@ class PatientRetry(RetryMiddleware):
 
     def process_request(self, request: Request) -> None:
         """Refuse what would only fail again."""
-        if self._failures[_host(request)] >= FAILURES_IN_A_ROW:
-            raise RefusedError("host_down", f"{_host(request)} has failed {FAILURES_IN_A_ROW} times in a row")
+        if self._failures[_host(request)] >= policy.MAX_PAGE_FAILURES:
+            raise PageRefusedError(
+                "host_down", f"{_host(request)} has failed {policy.MAX_PAGE_FAILURES} times in a row"
+            )
 
     # Scrapy awaits what is a coroutine, which the types of its own methods do not say.
     async def process_response(  # type: ignore[override]
@@ -144,7 +151,7 @@ class PatientRetry(RetryMiddleware):
         if isinstance(result, Request):
             await asyncio.sleep(self._wait_s(request))
         else:
-            self._count(request, failed=response.status in self.retry_http_codes)
+            self._count(request, failed=policy.is_transient_status(response.status))
         return result
 
     async def process_exception(  # type: ignore[override]  # see above
@@ -160,8 +167,7 @@ class PatientRetry(RetryMiddleware):
 
     def _wait_s(self, request: Request) -> float:
         delay_s = self._profiles.get(_host(request), POLITE).delay_s
-        times: int = request.meta.get("retry_times", 0)
-        return min(delay_s * 2.0**times, MAX_WAIT_S)
+        return policy.backoff_s(delay_s, request.meta.get("retry_times", 0) + 1)
 
     def _count(self, request: Request, *, failed: bool) -> None:
         host = _host(request)
@@ -182,7 +188,7 @@ class HostThrottle(AutoThrottle):
         if delay_s is None:
             return
         host, downloader = _host(request), self.crawler.engine.downloader
-        self._crawl_delay_s[host] = delay_s = max(0.0, min(delay_s, MAX_WAIT_S))
+        self._crawl_delay_s[host] = delay_s = max(0.0, min(delay_s, policy.MAX_CRAWL_DELAY_S))
         future = downloader.per_slot_settings.setdefault(host, {})  # for when the slot is made anew
         future["delay"] = max(future.get("delay", downloader._delay), delay_s)
         if host in downloader.slots:

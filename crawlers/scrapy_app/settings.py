@@ -12,7 +12,7 @@ from scrapy.extensions.throttle import AutoThrottle
 
 from crawlers.http.address_guard import ConnectMap
 from crawlers.http.host_limits import POLITE, HostProfile
-from crawlers.http.urls import MAX_REDIRECTS
+from crawlers.http.policy import MAX_PAGE_BYTES, MAX_REDIRECTS, TRANSIENT_STATUSES
 from crawlers.scrapy_app.download_handler import CHROMIUM, CONNECT_MAP, PageHandler, Redirects
 from crawlers.scrapy_app.politeness import (
     PROFILES,
@@ -23,8 +23,6 @@ from crawlers.scrapy_app.politeness import (
     RobotsTags,
     StrictRobots,
 )
-
-MAX_PAGE_BYTES = 5_000_000  # also after decompression
 
 
 def scrapy_settings(
@@ -57,6 +55,7 @@ def scrapy_settings(
         "ROBOTSTXT_OBEY": True,
         "USER_AGENT": user_agent,
         "RETRY_TIMES": max_attempts - 1,
+        "RETRY_HTTP_CODES": sorted(TRANSIENT_STATUSES),
         "DOWNLOAD_TIMEOUT": timeout_s,
         "DOWNLOAD_MAXSIZE": MAX_PAGE_BYTES,
         "DOWNLOAD_WARNSIZE": 0,

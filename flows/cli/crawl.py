@@ -16,9 +16,10 @@ from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.params import load_params
 from atlas_model.core.progress import say
 from atlas_model.core.yaml_files import read_yaml
-from crawlers.crawl.fetch_page import MAX_PAGE_BYTES, WHY, ask
+from crawlers.crawl.fetch_page import WHY, ask
 from crawlers.crawl.reasons import explained
 from crawlers.http.content import GZIP, ContentError, decoded
+from crawlers.http.policy import MAX_PAGE_BYTES
 from crawlers.http.user_agent import user_agent
 from crawlers.pages.html.bodies import not_a_page
 from crawlers.pages.items import COLUMNS, Listing

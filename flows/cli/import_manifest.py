@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from atlas_model.core.errors import InputError
 from atlas_model.data.schemas import LABELLED, LABELS, ShardWriter
-from crawlers.fetch.images import Report, fetch_images
+from crawlers.fetch.images import FetchReport, fetch_images
 from crawlers.fetch.index import Fetched
 from crawlers.fetch.spool import Spool
 from crawlers.sources.manifest import LabelledImage, read_labelled_manifest
@@ -29,7 +29,7 @@ class ImportReport:
     kept: dict[str, int]  # by label
     dropped: dict[str, int]  # by reason: label_conflict, duplicate, or the status of the fetch
     label_conflicts: int  # URLs and images with both labels, however many rows those are
-    fetch: Report
+    fetch: FetchReport
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

@@ -11,17 +11,16 @@ import atexit
 import json
 import os
 import re
-import select
 import threading
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from datetime import UTC, datetime
 from functools import cache
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from itertools import islice
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+
+import requests
 
 from atlas_model.core.progress import Step, describe, say
 from flows.text import in_markdown
@@ -29,6 +28,7 @@ from flows.text import in_markdown
 API_URL = "PREFECT_API_URL"
 FLOW_RUN = "ATLAS_FLOW_RUN_ID"
 TASK_RUN = "ATLAS_TASK_RUN_ID"
+CERTIFICATES = ("PREFECT_API_SSL_CERT_FILE", "SSL_CERT_FILE")  # as Prefect's own client looks for them
 TIMEOUT_S = 5.0  # of one request
 RETRY_S = 30.0  # after a failure the server is left in peace for so long
 FLUSH_S = 1.0  # for what is still to be sent at the end
@@ -79,16 +79,15 @@ class Api:
     """Requests to a Prefect API, one after another over one connection."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
         self.url = url
-        self._root = parts.path.rstrip("/")
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        self._connection = kind(parts.hostname or "localhost", parts.port, timeout=TIMEOUT_S)
-        self._headers = {"Content-Type": "application/json"}
+        self._session = requests.Session()  # opens a connection again that the server has closed meanwhile
+        self._session.trust_env = False  # no proxies, and no passwords of ~/.netrc
+        self._session.verify = next(filter(None, map(os.environ.get, CERTIFICATES)), True)
+        self._session.headers["Content-Type"] = "application/json"
         if auth := os.environ.get("PREFECT_API_AUTH_STRING"):
-            self._headers["Authorization"] = f"Basic {b64encode(auth.encode()).decode()}"
+            self._session.headers["Authorization"] = f"Basic {b64encode(auth.encode()).decode()}"
         elif key := os.environ.get("PREFECT_API_KEY"):
-            self._headers["Authorization"] = f"Bearer {key}"
+            self._session.headers["Authorization"] = f"Bearer {key}"
 
     def ask(self, method: str, path: str, body: Any) -> Any:
         """The JSON that the server answers.
@@ -98,33 +97,24 @@ class Api:
             BusyError: it answers that it has failed.
             PrefectApiError: it answers that something is wrong with what it was asked.
         """
-        if self._is_dropped():
-            self._connection.close()  # the request opens another
+        url = self.url.rstrip("/") + path
+        how: dict[str, Any] = {"timeout": TIMEOUT_S, "allow_redirects": False}
         try:
-            self._connection.request(method, self._root + path, json.dumps(body), self._headers)
-            with self._connection.getresponse() as response:
-                status, answer = response.status, response.read()
+            response = self._session.request(method, url, data=json.dumps(body), **how)
+            status, answer = response.status_code, response.content
             if status < 400:
                 return json.loads(answer or b"null")
-        except (OSError, HTTPException, ValueError) as error:
-            self._connection.close()  # the next request opens another
-            raise OSError(str(error) or type(error).__name__) from error
+        except (requests.RequestException, ValueError) as error:
+            cause = getattr(error.args[0] if error.args else None, "reason", None) or error  # within urllib3's
+            raise OSError(str(cause) or type(error).__name__) from error
         text = f"status {status} to {method} {path}"
         if status >= 500:
             raise BusyError(text)
         raise PrefectApiError(f"{text}: {answer[:200].decode(errors='replace')}")
 
-    def _is_dropped(self) -> bool:
-        """Whether the server has closed the connection, as servers do after seconds without a request."""
-        if self._connection.sock is None:
-            return False
-        waiting = select.poll()
-        waiting.register(self._connection.sock, select.POLLIN)
-        return bool(waiting.poll(0))  # every answer was read: what comes now is the end
-
     def close(self) -> None:
         """Close the connection; a later request opens another."""
-        self._connection.close()
+        self._session.close()
 
 
 class LogLine(NamedTuple):

@@ -18,13 +18,14 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Self
+
+import requests
 
 from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.processes import die_with_parent
@@ -207,9 +208,10 @@ def database_url(folder: Path, given: str | None) -> str:
 
 def is_healthy(url: str, timeout_s: float) -> bool:
     """Whether a Prefect server answers at ``url``; a socket that is listening is waited for."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with suppress(OSError, ValueError), direct.open(url + HEALTH, timeout=timeout_s) as reply:
-        return json.loads(reply.read()) is True
+    with suppress(requests.RequestException), requests.Session() as session:
+        session.trust_env = False  # a server of this machine is behind no proxy
+        reply = session.get(url + HEALTH, timeout=timeout_s)
+        return reply.ok and reply.json() is True
     return False
 
 

@@ -70,6 +70,7 @@ def _crawl(params: CrawlParams) -> None:
             browser=params.browser,
             baseline=_committed_health(),
             max_coverage_drop=params.max_coverage_drop,
+            max_failed_share=params.max_failed_share,
         )
     figures = asdict(result)
     _report(figures, result.shops, {"seconds": figures.pop("seconds")})

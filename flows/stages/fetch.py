@@ -6,7 +6,7 @@ from pathlib import Path
 from atlas_model.core.errors import InputError
 from atlas_model.core.params import CrawlParams, Params
 from crawlers.fetch.collect import image_urls, write_images, write_refs
-from crawlers.fetch.images import Report, fetch_images
+from crawlers.fetch.images import FetchReport, fetch_images
 from crawlers.fetch.spool import Spool
 from crawlers.files import images as files
 from crawlers.http.user_agent import user_agent
@@ -73,7 +73,7 @@ def _read_files(params: Params, folder: Path) -> None:
     _report(params, report)
 
 
-def _report(params: Params, report: Report) -> None:
+def _report(params: Params, report: FetchReport) -> None:
     found = report.to_json()
     write_metrics(
         "fetch",

@@ -34,6 +34,7 @@ class Visits:
     log: str
     timeout_s: float = 30
     allowed: str = "shop.test"
+    max_attempts: int = 1
 
     @property
     def command(self) -> list[str]:
@@ -83,7 +84,7 @@ def main() -> None:
         profiles=dict.fromkeys(visits.connect_map, QUICK),
         connect_map=visits.connect_map,
         user_agent="Atlas/0 (+https://example.org)",
-        max_attempts=1,
+        max_attempts=visits.max_attempts,
         timeout_s=visits.timeout_s,
         robots_tags=["noai"],
         browser=find_browser(None),

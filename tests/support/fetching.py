@@ -16,7 +16,7 @@ from aiohttp import web
 from PIL import Image
 
 from atlas_model.data.schemas import PRODUCTS, write_table
-from crawlers.fetch.images import Report, fetch_images
+from crawlers.fetch.images import FetchReport, fetch_images
 from crawlers.fetch.index import Fetched
 from crawlers.fetch.spool import Spool
 
@@ -109,7 +109,7 @@ def url(path: str, host: str = HOST) -> str:
 
 
 class Images(NamedTuple):
-    report: Report
+    report: FetchReport
     fetched: dict[str, Fetched]  # by URL, sorted
 
     @property

@@ -9,7 +9,7 @@ from tempfile import SpooledTemporaryFile
 
 import aiohttp
 
-from crawlers.fetch.client.outcome import RefusedError
+from crawlers.fetch.client.outcome import FetchRefusedError
 from crawlers.http.content import ContentError, Decoder
 from crawlers.http.session import encodings
 
@@ -32,15 +32,15 @@ class Body:
         """Take the body of ``response``.
 
         Raises:
-            RefusedError: it is larger than ``max_bytes``, or wrongly or outrageously compressed.
+            FetchRefusedError: it is larger than ``max_bytes``, or wrongly or outrageously compressed.
         """
         if (response.content_length or 0) > max_bytes:
-            raise RefusedError("too_large")
+            raise FetchRefusedError("too_large")
         size = 0
         async for chunk in decoded(response):
             size += len(chunk)
             if size > max_bytes:
-                raise RefusedError("too_large")
+                raise FetchRefusedError("too_large")
             self._file.write(chunk)
 
     def read(self) -> bytes:
@@ -53,7 +53,7 @@ async def decoded(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """The body as it comes, its Content-Encoding undone; a deadline, and how much is taken, are the caller's matter.
 
     Raises:
-        RefusedError: it is not compressed as it says, or as nothing honest is.
+        FetchRefusedError: it is not compressed as it says, or as nothing honest is.
     """
     try:
         decoder = Decoder(encodings(response))
@@ -64,4 +64,4 @@ async def decoded(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
                 return  # what may follow is nobody's
         decoder.end()
     except ContentError as error:
-        raise RefusedError(error.reason) from None
+        raise FetchRefusedError(error.reason) from None

@@ -15,23 +15,20 @@ from yarl import URL
 
 from crawlers.fetch.blobs import DISK_FAULTS
 from crawlers.fetch.client.body import Body, decoded
-from crawlers.fetch.client.outcome import ImageRequest, Outcome, RefusedError
+from crawlers.fetch.client.outcome import FetchOutcome, FetchRefusedError, ImageRequest
 from crawlers.fetch.client.robots import Robots
-from crawlers.http import urls
+from crawlers.http import policy, urls
 from crawlers.http.address_guard import ConnectMap
-from crawlers.http.retry_after import seconds
 from crawlers.http.robots_tag import forbidden
 from crawlers.http.robots_txt import MAX_BYTES as MAX_ROBOTS_BYTES
 from crawlers.http.session import asking_for, open_session, raw_values, refusal
 from crawlers.http.user_agent import robot_name
 
-PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504, *range(520, 531)}  # the last ones: of a CDN, about its origin
 # A robots.txt that may forbid us all the same.
 UNREADABLE = {"bad_encoding", "bad_http", "decompression_bomb", "headers_too_large"}
-MAX_VALIDATOR = 256  # characters of an ETag or a Last-Modified worth keeping
 CHECKERS = 2  # threads; more of them would not decode more large images at once (see `check`)
 
-Take = Callable[[bytes], Outcome]
+Take = Callable[[bytes], FetchOutcome]
 """What is made of an image's bytes; called in a worker thread."""
 
 
@@ -82,7 +79,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         await self._session.close()
         self._checkers.shutdown(cancel_futures=True)
 
-    async def get(self, request: ImageRequest) -> Outcome:
+    async def get(self, request: ImageRequest) -> FetchOutcome:
         """Ask for it once; with the validators of an earlier answer, if there are any.
 
         Raises:
@@ -92,7 +89,7 @@ class Client(AbstractAsyncContextManager["Client"]):
             target = _usable(lambda: urls.sent(request.url), "bad_url")
             if self._robots is not None:
                 await self._robots.wait_for_turn(URL(target, encoded=True))
-        except RefusedError as refused:
+        except FetchRefusedError as refused:
             return refused.outcome
         async with self._slots:  # also while the image is checked: it bounds the bodies in memory
             with Body(self._folder) as body:
@@ -104,28 +101,28 @@ class Client(AbstractAsyncContextManager["Client"]):
                 )
         return answer._replace(image_id=taken.image_id) if taken.status == "ok" else taken
 
-    async def _answer(self, target: str, request: ImageRequest, body: Body) -> Outcome:
+    async def _answer(self, target: str, request: ImageRequest, body: Body) -> FetchOutcome:
         """As `_download`, whatever goes wrong."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._download(target, request, body)
-        except RefusedError as refused:
+        except FetchRefusedError as refused:
             return refused.outcome
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return _outcome_of(error)
 
-    async def _download(self, target: str, request: ImageRequest, body: Body) -> Outcome:
+    async def _download(self, target: str, request: ImageRequest, body: Body) -> FetchOutcome:
         """The body, and the outcome if it is an image; without a body if it is the one that we have."""
         async with self._asking(target, request) as (response, final_url):
             if response.status == 304 and _validators(request, final_url):
-                return Outcome("ok", True, None, *request[2:], unchanged=True)
+                return FetchOutcome("ok", True, None, *request[2:], unchanged=True)
             if response.status != 200:
                 raise _refused(response)
             if forbidden(response.headers.getall("X-Robots-Tag", ()), self._robot, self._robots_tags):
-                raise RefusedError("robots_tag")
+                raise FetchRefusedError("robots_tag")
             await body.fill(response, self._max_bytes)
-            etag, last_modified = (_validator(response, name) for name in ("ETag", "Last-Modified"))
-            return Outcome("ok", True, None, None, final_url, etag, last_modified)
+            etag, last_modified = (policy.validator(response.headers.get(name)) for name in ("ETag", "Last-Modified"))
+            return FetchOutcome("ok", True, None, None, final_url, etag, last_modified)
 
     @asynccontextmanager
     async def _asking(
@@ -133,10 +130,10 @@ class Client(AbstractAsyncContextManager["Client"]):
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, str | None]]:
         """The answer behind all redirects, and where they led; for robots.txt itself ``request`` is None."""
         final_url = None
-        for _ in range(urls.MAX_IMAGE_REDIRECTS + 1):
+        for _ in range(policy.MAX_REDIRECTS + 1):
             validators = _validators(request, final_url)
             async with self._session.get(asking_for(target), headers=validators, allow_redirects=False) as response:
-                locations = raw_values(response, b"location") if response.status in urls.REDIRECTS else []
+                locations = raw_values(response, b"location") if response.status in policy.REDIRECT_STATUSES else []
                 if not locations:
                     yield response, final_url
                     return
@@ -144,17 +141,17 @@ class Client(AbstractAsyncContextManager["Client"]):
             final_url = target
             if self._robots is not None and request is not None:
                 await self._robots.check(URL(target, encoded=True))
-        raise RefusedError("bad_redirect")
+        raise FetchRefusedError("bad_redirect")
 
     async def _get_robots(self, target: URL) -> bytes | None:
         """As `robots.AskFor` says."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._download_robots(target)
-        except RefusedError as refused:
-            _none_unless_passing(refused.outcome)
+        except FetchRefusedError as refused:
+            _none_unless_transient(refused.outcome)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            _none_unless_passing(_outcome_of(error))
+            _none_unless_transient(_outcome_of(error))
         return None
 
     async def _download_robots(self, target: URL) -> bytes:
@@ -174,7 +171,7 @@ def _usable(url: Callable[[], str], status: str) -> str:
     try:
         return url()
     except ValueError:
-        raise RefusedError(status) from None
+        raise FetchRefusedError(status) from None
 
 
 def _validators(request: ImageRequest | None, final_url: str | None) -> dict[str, str]:
@@ -185,36 +182,29 @@ def _validators(request: ImageRequest | None, final_url: str | None) -> dict[str
     return {name: value for name, value in named.items() if value is not None}
 
 
-def _validator(response: aiohttp.ClientResponse, name: str) -> str | None:
-    """A header that can be kept and sent back."""
-    value = response.headers.get(name, "")
-    return value if value.isascii() and value.isprintable() and 0 < len(value) <= MAX_VALIDATOR else None
+def _refused(response: aiohttp.ClientResponse) -> FetchRefusedError:
+    transient = policy.is_transient_status(response.status)
+    retry_after_s = policy.retry_after_s(response.headers.get("Retry-After")) if transient else None
+    return FetchRefusedError(f"http_{response.status}", retry_after_s=retry_after_s)
 
 
-def _refused(response: aiohttp.ClientResponse) -> RefusedError:
-    passing = response.status in PASSING_STATUSES
-    retry_after_s = seconds(response.headers.get("Retry-After")) if passing else None
-    return RefusedError(f"http_{response.status}", lasting=not passing, retry_after_s=retry_after_s)
-
-
-def _none_unless_passing(outcome: Outcome) -> None:
+def _none_unless_transient(outcome: FetchOutcome) -> None:
     """There is no robots.txt (or none of use); or, with an error, that is not known, or not what it says."""
-    if not outcome.lasting or outcome.status in UNREADABLE or outcome.status.startswith("http_5"):
-        raise RefusedError("robots_unreachable", lasting=False, retry_after_s=outcome.retry_after_s)
+    if not outcome.permanent or outcome.status in UNREADABLE:
+        raise FetchRefusedError("robots_unreachable", retry_after_s=outcome.retry_after_s)
 
 
-def _outcome_of(error: Exception) -> Outcome:
+def _outcome_of(error: Exception) -> FetchOutcome:
     if isinstance(error, OSError) and error.errno in DISK_FAULTS:
         raise error
-    refused = refusal(error)
-    if refused is not None:
-        return Outcome(refused, lasting=True)
+    if refused := refusal(error):
+        return FetchOutcome.failed(refused)
     if isinstance(error, TimeoutError):
-        return Outcome("timeout", lasting=False)
+        return FetchOutcome.failed("timeout")
     if isinstance(error, aiohttp.ClientPayloadError):
-        return Outcome("truncated", lasting=False)
+        return FetchOutcome.failed("truncated")
     if isinstance(error, (aiohttp.ClientConnectionError, aiohttp.ClientResponseError)):
-        return Outcome("unreachable", lasting=False)
+        return FetchOutcome.failed("unreachable")
     if isinstance(error, ValueError):  # of URLs and of host names that cannot be encoded
-        return Outcome("bad_url", lasting=True)
-    return Outcome("unreachable", lasting=False)
+        return FetchOutcome.failed("bad_url")
+    return FetchOutcome.failed("unreachable")

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from crawlers.fetch.client.client import Client
 from crawlers.fetch.client.hosts import Host
-from crawlers.fetch.client.outcome import ImageRequest, Outcome
+from crawlers.fetch.client.outcome import FetchOutcome, ImageRequest
 
 MAX_HOSTS = 256  # asked at once; some wait between two attempts, so it is more than the downloads at once
 
@@ -24,7 +24,7 @@ class Queue(Protocol):
         """Its URLs, shuffled: a folder of dead images must not look like a dead host."""
 
 
-Keep = Callable[[ImageRequest, Outcome, int], None]
+Keep = Callable[[ImageRequest, FetchOutcome, int], None]
 """Called once per URL with what became of it and the number of attempts that took."""
 
 
@@ -33,9 +33,8 @@ async def download(
 ) -> None:
     """Ask for every URL and hand each outcome to ``keep``.
 
-    What may pass (429, 5xx, time-outs, connection errors) is tried again, up to ``max_attempts``. A host that
-    fails too often in a row, or asks for a long break, is given up: its other URLs get the status ``given_up``
-    without being asked.
+    What is transient (`crawlers.http.policy`) is tried again, up to ``max_attempts``. A host that fails too often in a
+    row, or asks for a long break, is given up: its other URLs get the status ``given_up`` without being asked.
 
     Args:
         queue: a URL counts for the host that it names, wherever that redirects to.
@@ -50,8 +49,8 @@ async def download(
     async def work_off(urls: Iterator[ImageRequest], host: Host) -> None:
         for request in urls:
             attempts = 0
-            outcome = Outcome("given_up", lasting=False)
-            while attempts < max_attempts and not outcome.lasting and not host.given_up:
+            outcome = FetchOutcome.failed("given_up")
+            while attempts < max_attempts and not outcome.permanent and not host.given_up:
                 if attempts:
                     await host.back_off(attempts)
                 await host.wait()
@@ -59,7 +58,7 @@ async def download(
                 host.answered(outcome.retry_after_s)
                 attempts += 1
             if attempts:
-                host.finished(lasting=outcome.lasting)
+                host.finished(permanent=outcome.permanent)
             keep(request, outcome, attempts)
 
     async def ask(name: str) -> None:

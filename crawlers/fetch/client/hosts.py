@@ -4,11 +4,9 @@ Knows no HTTP.
 """
 
 import asyncio
-import random
 import time
 
-GIVE_UP_AFTER = 32  # URLs in a row that failed in a passing way at each attempt: the host is down or keeps us out
-MAX_DELAY_S = 60.0
+from crawlers.http import policy
 
 
 class Host:
@@ -22,12 +20,12 @@ class Host:
     @property
     def given_up(self) -> bool:
         """Whether its other URLs are left for the next run."""
-        return self._failures >= GIVE_UP_AFTER
+        return self._failures >= policy.MAX_IMAGE_FAILURES
 
-    def finished(self, *, lasting: bool) -> None:
-        """A URL is done: with an answer that lasts, or after the last failed attempt."""
+    def finished(self, *, permanent: bool) -> None:
+        """A URL is done: with a permanent answer, or after the last failed attempt."""
         if not self.given_up:
-            self._failures = 0 if lasting else self._failures + 1
+            self._failures = 0 if permanent else self._failures + 1
 
     async def wait(self) -> None:
         """Until the time that the host asked us to wait for."""
@@ -37,15 +35,14 @@ class Host:
     def answered(self, retry_after_s: float | None) -> None:
         """Heed what a failed attempt's answer asked for; it holds for all of the host's URLs.
 
-        A host that asks for more than MAX_DELAY_S is given up.
+        A host that asks for more than `policy.MAX_RETRY_AFTER_S` is given up.
         """
         if retry_after_s is None:
             return
-        if retry_after_s > MAX_DELAY_S:
-            self._failures = GIVE_UP_AFTER
-        self._resume_at = max(self._resume_at, time.monotonic() + min(retry_after_s, MAX_DELAY_S))
+        if retry_after_s > policy.MAX_RETRY_AFTER_S:
+            self._failures = policy.MAX_IMAGE_FAILURES
+        self._resume_at = max(self._resume_at, time.monotonic() + min(retry_after_s, policy.MAX_RETRY_AFTER_S))
 
     async def back_off(self, attempt: int) -> None:
         """Sleep after the failed ``attempt`` (1, 2, ...): exponentially longer, jittered."""
-        longest = min(self._backoff_s * 2 ** (attempt - 1), MAX_DELAY_S)
-        await asyncio.sleep(random.uniform(longest / 2, longest))
+        await asyncio.sleep(policy.backoff_s(self._backoff_s, attempt))

@@ -1,8 +1,10 @@
 """The words that the modules of this package speak to each other: a URL to ask for, and what became of it."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-UNSETTLED = {"blocked", "robots", "robots_tag"}  # asking again now gives the same; later we may be allowed
+from crawlers.http.policy import FIXABLE_FAULTS, is_transient
+
+UNSETTLED = FIXABLE_FAULTS | {"robots", "robots_tag"}  # permanent in this run; in a later one we may be allowed
 
 
 class ImageRequest(NamedTuple):
@@ -16,7 +18,7 @@ class ImageRequest(NamedTuple):
     last_modified: str | None = None
 
 
-class Outcome(NamedTuple):
+class FetchOutcome(NamedTuple):
     """What became of a URL.
 
     ``status`` is ``ok``; ``http_<code>``; ``bad_url`` (not http or https, or no URL at all); ``bad_redirect`` (a
@@ -29,7 +31,7 @@ class Outcome(NamedTuple):
     """
 
     status: str
-    lasting: bool  # asking again at once would give the same
+    permanent: bool  # asking again at once would give the same
     retry_after_s: float | None = None  # as the server asked
     image_id: str | None = None  # sha256 of the bytes as served, hex; this and what is below: only where status is ok
     final_url: str | None = None  # where redirects led; null where there were none
@@ -37,15 +39,20 @@ class Outcome(NamedTuple):
     last_modified: str | None = None
     unchanged: bool = False  # the server says that it is still the image that we have
 
+    @classmethod
+    def failed(cls, status: str, retry_after_s: float | None = None) -> Self:
+        """No image came, for a reason of HTTP: transient or permanent as `crawlers.http.policy` says."""
+        return cls(status, not is_transient(status), retry_after_s)
+
     @property
     def settled(self) -> bool:
         """Whether the next run need not ask again."""
-        return self.lasting and self.status not in UNSETTLED
+        return self.permanent and self.status not in UNSETTLED
 
 
-class RefusedError(Exception):
+class FetchRefusedError(Exception):
     """An attempt ends here, with this outcome."""
 
-    def __init__(self, status: str, *, lasting: bool = True, retry_after_s: float | None = None) -> None:
+    def __init__(self, status: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(status)
-        self.outcome = Outcome(status, lasting, retry_after_s)
+        self.outcome = FetchOutcome.failed(status, retry_after_s)

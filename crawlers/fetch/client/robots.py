@@ -10,16 +10,16 @@ from collections.abc import Awaitable, Callable
 from protego import Protego
 from yarl import URL
 
-from crawlers.fetch.client.outcome import RefusedError
+from crawlers.fetch.client.outcome import FetchRefusedError
+from crawlers.http.policy import MAX_CRAWL_DELAY_S
 from crawlers.http.robots_txt import for_us
 
 MAX_ORIGINS = 1_024  # remembered at once
-MAX_DELAY_S = 60.0  # between two requests, whatever Crawl-delay says
 
 AskFor = Callable[[URL], Awaitable[bytes | None]]
 """Gets a robots.txt: as much of it as is read, or None where there is none.
 
-Raises `RefusedError` with a passing outcome where it is not known whether there is one.
+Raises `FetchRefusedError` with a transient outcome where it is not known whether there is one.
 """
 
 
@@ -34,7 +34,7 @@ class Robots:
         """Return if ``target`` may be asked for.
 
         Raises:
-            RefusedError: it may not, or that is not known.
+            FetchRefusedError: it may not, or that is not known.
         """
         await self._allowing(target)
 
@@ -57,12 +57,12 @@ class Robots:
             await asyncio.wait([known])  # others wait for it as well, with deadlines of their own
         try:
             rules = known.result()
-        except RefusedError:
+        except FetchRefusedError:
             if self._rules.get(origin) is known:
                 del self._rules[origin]  # the next attempt asks again
             raise
         if not rules.allow(target):
-            raise RefusedError("robots")
+            raise FetchRefusedError("robots")
         return rules
 
     async def _load(self, origin: URL) -> "_Rules":
@@ -77,7 +77,7 @@ class _Rules:
         self._parsed = Protego.parse(for_us(content, robot)) if content else None
         self.delay_s = 0.0
         if self._parsed is not None:
-            self.delay_s = min(self._parsed.crawl_delay(robot) or 0.0, MAX_DELAY_S)
+            self.delay_s = min(self._parsed.crawl_delay(robot) or 0.0, MAX_CRAWL_DELAY_S)
         self.next_at = 0.0  # time.monotonic()
 
     def allow(self, target: URL) -> bool:

@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import requests
 
 from tests.crawlers.crawl.test_recrawl import is_free, wait_until
 from tests.support.big_shop import CATEGORIES, PAGES, PRODUCTS, image, image_urls_of
@@ -58,8 +58,7 @@ def count(database: Path, query: str) -> int:
 
 
 def ask(port: int, what: str) -> Any:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{what}") as answer:
-        return json.load(answer)
+    return requests.get(f"http://127.0.0.1:{port}/{what}", timeout=60).json()
 
 
 def run_and_kill(what: str, folder: Path, port: int, is_time: Callable[[], bool]) -> None:

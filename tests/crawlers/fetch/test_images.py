@@ -13,7 +13,8 @@ from aiohttp import web
 from PIL import Image
 
 from atlas_model.core.errors import AtlasError, RetryError
-from crawlers.fetch.client import download, hosts
+from crawlers.fetch.client import download
+from crawlers.http import policy
 from crawlers.http.user_agent import user_agent
 from tests.support.fetching import (
     HOST,
@@ -137,7 +138,7 @@ def test_every_url_has_a_status_and_is_asked_for_no_more_than_needed(server: Ser
     assert images.report.seconds < 5  # the deadline is one for the whole attempt
     assert Counter(images.report.statuses) == Counter(expected.values())
     assert images.report.urls == len(expected)
-    tried_again = {"/broken-server", "/breaks-off", "/sleeps", "/drips", "/recovers"}
+    tried_again = {"/broken-server", "/not-implemented", "/breaks-off", "/half-gzip", "/sleeps", "/drips", "/recovers"}
     odd = {path: count for path, count in server.asked.items() if path in ODD}
     assert odd == {path: 2 if path in tried_again else 11 if path == "/to-itself" else 1 for path in ODD}
     assert images.report.retries == len(tried_again) + 1  # and the closed port
@@ -189,7 +190,7 @@ def test_retry_after_is_waited_for_by_the_whole_host(server: Server, tmp_path: P
 def test_a_host_that_always_fails_is_given_up_and_asked_again_next_time(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "GIVE_UP_AFTER", 3)
+    monkeypatch.setattr(policy, "MAX_IMAGE_FAILURES", 3)
     down = {f"/down/{number}": with_status(503) for number in range(20)}
     server.odd = dict(down)
     urls = [*map(url, down), url("/images/1", "other.test")]

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from crawlers.fetch.asking import Counts
 from crawlers.fetch.collect import write_images, write_refs
-from crawlers.fetch.images import Report, fetch_images
+from crawlers.fetch.images import FetchReport, fetch_images
 from crawlers.fetch.parts import MOST_PARTS, _shared_out
 from crawlers.fetch.spool import Spool
 from tests.support.fetching import Server, jpeg, options, serving, url, with_body, with_status, write_products
@@ -43,7 +43,7 @@ def in_threads(work: Work, parts: Sequence[Path]) -> Iterator[Counts]:
         yield from pool.map(work, parts)
 
 
-def fetch(server: Server, folder: Path, **changes: object) -> tuple[Report, dict[str, bytes]]:
+def fetch(server: Server, folder: Path, **changes: object) -> tuple[FetchReport, dict[str, bytes]]:
     """What is reported, and what is written."""
     products = write_products(folder / "products.parquet", {"p": URLS})
     with Spool(folder / "spool") as spool:

@@ -10,7 +10,7 @@ import pytest
 from protego import Protego
 
 from atlas_model.core.errors import RetryError
-from crawlers.http import retry_after
+from crawlers.http import policy
 from crawlers.http.host_limits import POLITE, UNLIMITED, HostProfile
 from crawlers.http.robots_tag import forbidden, meta_values
 from crawlers.http.robots_txt import MAX_BYTES, for_us
@@ -37,12 +37,12 @@ from tests.support.servers import HOST, Reply, Shop, serving
     ],
 )
 def test_retry_after(header: str | None, expected_s: float | None) -> None:
-    assert retry_after.seconds(header) == expected_s
+    assert policy.retry_after_s(header) == expected_s
 
 
 def test_retry_after_a_date() -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    assert 90 < (retry_after.seconds(date) or 0) <= 100
+    assert 90 < (policy.retry_after_s(date) or 0) <= 100
 
 
 @pytest.mark.parametrize("as_date", [False, True])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crawlers.crawl.fetch_page import MAX_PAGE_BYTES
+from crawlers.http.policy import MAX_PAGE_BYTES
 from crawlers.pages.saved import SavedPage, read_page
 from crawlers.pages.shops import GENERIC
 from flows.cli.main import main

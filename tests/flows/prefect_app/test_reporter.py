@@ -2,7 +2,6 @@
 
 import json
 import logging
-import select
 import socket
 import threading
 import time
@@ -174,20 +173,24 @@ def test_a_deaf_server_costs_one_line_and_little_time(capsys: pytest.CaptureFixt
 
 def test_a_connection_that_the_server_has_closed_is_opened_again() -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull"
+    closed = threading.Semaphore(0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
             for _ in range(2):
                 connection, _ = listener.accept()
-                with connection:
-                    connection.recv(65536)
+                with connection, connection.makefile("rb") as request:
+                    while request.readline().strip():
+                        pass
+                    request.read(len("{}"))
                     connection.sendall(answer)
+                closed.release()
 
         thread = threading.Thread(target=serve)
         thread.start()
         with closing(Api(f"http://127.0.0.1:{listener.getsockname()[1]}/api")) as api:
             api.ask("POST", "/one", {})
-            assert select.select([api._connection.sock], [], [], 30)[0], "its end has come"
+            assert closed.acquire(timeout=30)
             api.ask("POST", "/two", {})
         thread.join()
 
