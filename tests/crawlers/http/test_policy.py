@@ -399,7 +399,11 @@ def fetch(cases: Cases, asked: set[str], folder: Path, **changes: Any) -> dict[s
 
 def attempt(cases: Cases, host: str) -> AtlasError | None:
     """The error of `atlas crawl try`; None: the page came."""
-    how: dict[str, Any] = {"connect_map": cases.connect_map, "user_agent": "Atlas/0 (+https://example.org)", "timeout_s": 30.0}
+    how: dict[str, Any] = {
+        "connect_map": cases.connect_map,
+        "user_agent": "Atlas/0 (+https://example.org)",
+        "timeout_s": 30.0,
+    }
     try:
         page = ask(f"http://{host}/page", robots_tags=["noindex"], **how)
     except AtlasError as error:
