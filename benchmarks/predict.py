@@ -20,7 +20,7 @@ import flows  # noqa: F401 - before torch: it says how torch's threads wait
 from atlas_model.data.image_sources import open_source
 from atlas_model.data.images import decode, encode_png
 from atlas_model.data.schemas import IMAGES, write_rows
-from atlas_model.inference.batch import Report, predict_all
+from atlas_model.inference.batch import BatchReport, predict_all
 from atlas_model.inference.predictor import Predictor
 from benchmarks.report import paired_medians, report
 from flows.registry.model_folders import shipped_model
@@ -47,10 +47,12 @@ def main() -> None:
         predictor = Predictor.load(shipped_model(), "cpu")
         predictor.accelerate("torch", None)
         prepared = np.stack([predictor.prepare(decode(each)) for each in images])
-        reports: list[Report] = []
+        reports: list[BatchReport] = []
         seconds = paired_medians(
             RUNS,
-            model=lambda: [predictor.answer(prepared[start : start + BATCH]) for start in range(0, N_IMAGES, BATCH)],
+            model=lambda: [
+                predictor.predict_prepared(prepared[start : start + BATCH]) for start in range(0, N_IMAGES, BATCH)
+            ],
             file=lambda: reports.append(_predict(predictor, folder)),
         )
     figures = {
@@ -72,13 +74,13 @@ def _first_line(command: Sequence[str | Path]) -> float:
         return perf_counter() - started
 
 
-def _predict(predictor: Predictor, folder: Path) -> Report:
+def _predict(predictor: Predictor, folder: Path) -> BatchReport:
     return predict_all(
         open_source(folder / "in.parquet"),
         folder / "out.parquet",
         prepare=predictor.prepare,
         side=predictor.side,
-        answer=predictor.answer,
+        predict=predictor.predict_prepared,
         model_key="",
         batch_size=BATCH,
     )

@@ -16,12 +16,15 @@ from torch import Tensor, nn
 
 from atlas_model.model.beam_search import DeviceTrie, next_log_probability
 from atlas_model.model.categorizer import Categorizer, Model
-from atlas_model.model.evidence import TitleWeights, Weights
+from atlas_model.model.evidence import LogitWeights, TitleWeights
 from atlas_model.taxonomy.tree import END, START, CategoryPath, Taxonomy, Trie
 
 BINS = 15  # of equal width over [0, 1], as in the paper
-FEWEST_NAMED = 30  # titles with a label's word in them that weights are fitted on; with fewer there is one kind
-COLDEST, HOTTEST = 0.1, 10.0  # temperatures that are tried; where all of validation is right, none is too cold
+MIN_NAMED_TITLES = 30  # titles with a label's word in them that weights are fitted on; with fewer there is one kind
+MIN_TEMPERATURE, MAX_TEMPERATURE = (
+    0.1,
+    10.0,
+)  # temperatures that are tried; where all of validation is right, none is too cold
 DIGITS = 3  # of a temperature: more than validation can tell, and few enough to be the same in every run
 
 
@@ -57,7 +60,7 @@ def fit_temperature(model: Model, cells: Iterable[Float[Tensor, "_ cells d"]], p
     def loss(log_temperature: float) -> float:
         return sum(float(of_batch(math.exp(-log_temperature))) for of_batch in losses) / len(paths)
 
-    bounds = (math.log(COLDEST), math.log(HOTTEST))
+    bounds = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.1**DIGITS / 4})
     return round(math.exp(found.x), DIGITS)
 
@@ -81,23 +84,25 @@ def fit_title_weights(
     assert head is not None, "a model that reads titles"
     if len(model.taxonomy) == 1:
         return TitleWeights()
-    named = np.array([head.words.in_title(title) for title in titles], dtype=np.bool_)
-    stripped = [head.words.stripped(title) for title in titles]
+    named = np.array([head.words.occur_in(title) for title in titles], dtype=np.bool_)
+    stripped = [head.words.remove_from(title) for title in titles]
     kinds = {"named": (titles, named), "other": (stripped, np.array(list(map(bool, stripped)), dtype=np.bool_))}
     both: dict[str, list[_Loss]] = {kind: [] for kind in kinds}
     alone: dict[str, list[_Loss]] = {kind: [] for kind in kinds}
     start = 0
     for batch in cells:
-        for kind, (said, chosen) in kinds.items():
+        for kind, (kind_titles, chosen) in kinds.items():
             rows = np.flatnonzero(chosen[start : start + len(batch)]) + start
             if len(rows):
                 right = torch.from_numpy(paths[rows]).to(batch.device)
-                scores = head([said[row] for row in rows.tolist()])
+                scores = head([kind_titles[row] for row in rows.tolist()])
                 both[kind].append(_categorizer_loss(model, batch[torch.from_numpy(rows - start)], right, scores))
                 alone[kind].append(_scores_loss(scores, right))
         start += len(batch)
     other = _fitted_weights(both["other"], alone["other"])
-    return TitleWeights(_fitted_weights(both["named"], alone["named"]) if named.sum() >= FEWEST_NAMED else other, other)
+    return TitleWeights(
+        _fitted_weights(both["named"], alone["named"]) if named.sum() >= MIN_NAMED_TITLES else other, other
+    )
 
 
 def expected_calibration_error(
@@ -157,8 +162,8 @@ class Descent:
             shorter: else least probability of the deepest node above its end; the same by default.
         """
         shorter = whole if shorter is None else shorter
-        sure = ((self.probability >= shorter) & (self.node >= 0)).sum(axis=1)
-        count: np.ndarray = np.where(self.end_probability >= whole, self.depth, np.minimum(sure, self.depth - 1))
+        prefix = ((self.probability >= shorter) & (self.node >= 0)).sum(axis=1)
+        count: np.ndarray = np.where(self.end_probability >= whole, self.depth, np.minimum(prefix, self.depth - 1))
         return count
 
     def names(self, taxonomy: Taxonomy, row: int, level: int) -> CategoryPath:
@@ -178,10 +183,10 @@ def descend(trie: Trie, log_p: Float[Tensor, "n nodes"]) -> Descent:
         edge, valid = tree.edges(node, width)  # (n, f)
         child = tree.child[edge]
         best, choice = log_p.gather(1, child).masked_fill(~valid, -torch.inf).max(dim=1)  # (n,)
-        going_on = valid[:, 0] & (node >= 0)
-        node = child.gather(1, choice.unsqueeze(1)).squeeze(1).where(going_on, -1)
+        has_children = valid[:, 0] & (node >= 0)
+        node = child.gather(1, choice.unsqueeze(1)).squeeze(1).where(has_children, -1)
         nodes.append(node)
-        probabilities.append(best.exp().where(going_on, 0.0))
+        probabilities.append(best.exp().where(has_children, 0.0))
     return Descent(torch.stack(nodes, dim=1).cpu().numpy(), torch.stack(probabilities, dim=1).cpu().numpy())
 
 
@@ -252,7 +257,7 @@ def abstention_curve(
 _Loss = Callable[..., Tensor]  # of weights: the sum of -log p of the right paths
 
 
-def _fitted_weights(both: Sequence[_Loss], alone: Sequence[_Loss]) -> Weights:
+def _fitted_weights(both: Sequence[_Loss], alone: Sequence[_Loss]) -> LogitWeights:
     """The best ones for some rows; as they are where there are no rows."""
     from scipy.optimize import minimize
 
@@ -263,13 +268,13 @@ def _fitted_weights(both: Sequence[_Loss], alone: Sequence[_Loss]) -> Weights:
             lambda logs: sum(float(loss(*np.exp(logs))) for loss in losses),
             np.zeros(count),
             method="Nelder-Mead",
-            bounds=[(math.log(1 / HOTTEST), math.log(1 / COLDEST))] * count,
+            bounds=[(math.log(1 / MAX_TEMPERATURE), math.log(1 / MIN_TEMPERATURE))] * count,
             options={"initial_simplex": np.eye(count + 1, count) / 2, "xatol": 0.1**DIGITS, "fatol": 0.01},
         )
         return [round(math.exp(log), DIGITS) for log in found.x]
 
     image, title = fitted(both, 2)
-    return Weights(image, title, *fitted(alone, 1))
+    return LogitWeights(image, title, *fitted(alone, 1))
 
 
 def _categorizer_loss(

@@ -14,29 +14,29 @@ import torch
 from jaxtyping import Int
 
 from atlas_model.confidence.calibration import descend
-from atlas_model.confidence.products import Pool, rows_of_products, whole_products
+from atlas_model.confidence.products import ProductPool, rows_of_products, whole_products
 from atlas_model.confidence.risk_control import (
     ACCURACIES,
     RISK,
     SEED,
-    HeldOut,
+    HeldOutItems,
     Subject,
     Thresholds,
-    least_held_out,
-    one_per_product,
-    outcome,
-    resplits,
-    thresholds_for,
+    apply_thresholds,
+    find_thresholds,
+    min_held_out,
+    sample_one_per_product,
+    simulate_resplits,
 )
 from atlas_model.core.checkpoint import read_description
 from atlas_model.core.errors import CheckpointError, InputError
-from atlas_model.data.titles import Given
+from atlas_model.data.titles import Modality
 from atlas_model.model.categorizer import Categorizer
-from atlas_model.model.evidence import Evidence
+from atlas_model.model.evidence import ModelEvidence
 from atlas_model.taxonomy.tree import Taxonomy
 
 KEY = "guarantees"  # of a model's description
-MEASURED = (0.9, 0.95, 0.99)  # accuracies that figures are about
+MEASURED_ACCURACIES = (0.9, 0.95, 0.99)  # accuracies that figures are about
 RESPLITS = 100
 WITH_TITLES = "with_titles"  # key of what is promised where titles are given
 NODES = 100_000_000  # images x nodes of the taxonomy that are searched for it, at most
@@ -50,9 +50,9 @@ class Guarantee:
     thresholds: dict[float, Thresholds]  # by the accuracy that they promise, ascending
 
     @classmethod
-    def of(cls, held_out: HeldOut) -> "Guarantee":
+    def of(cls, held_out: HeldOutItems) -> "Guarantee":
         """For all of `risk_control.ACCURACIES` that can be promised."""
-        found = {accuracy: thresholds_for(held_out, accuracy) for accuracy in ACCURACIES}
+        found = {accuracy: find_thresholds(held_out, accuracy) for accuracy in ACCURACIES}
         return cls(len(held_out), {accuracy: each for accuracy, each in found.items() if each is not None})
 
     def at(self, accuracy: float, what: str) -> tuple[float, Thresholds]:
@@ -65,7 +65,7 @@ class Guarantee:
         if found:
             return found[0], self.thresholds[found[0]]
         why = f"it was found on {self.held_out} held-out products"
-        least = least_held_out(accuracy)
+        least = min_held_out(accuracy)
         if least > self.held_out:
             why += f", and {accuracy:g} takes at least {least}"
         most = f"at most {max(self.thresholds):g}" if self.thresholds else "no accuracy at all"
@@ -107,7 +107,7 @@ class Guarantees:
     images: Guarantee
     products: Guarantee
 
-    def of(self, subject: Subject) -> Guarantee:
+    def for_subject(self, subject: Subject) -> Guarantee:
         """Of one of the two."""
         return self.images if subject == "images" else self.products
 
@@ -126,7 +126,7 @@ def rows_for_guarantees(product_ids: Sequence[str], taxonomy: Taxonomy) -> Int[n
 @torch.inference_mode()
 def find_guarantees(
     model: Categorizer,
-    evidence: Iterable[Evidence],
+    evidence: Iterable[ModelEvidence],
     paths: Int[np.ndarray, "n"],
     product_ids: Sequence[str],
 ) -> Guarantees:
@@ -140,28 +140,28 @@ def find_guarantees(
     """
     model.eval()
     trie = model.taxonomy.trie
-    found: list[HeldOut] = []  # images
-    products: list[HeldOut] = []
-    pool, start = Pool(model.taxonomy), 0
+    found: list[HeldOutItems] = []  # images
+    products: list[HeldOutItems] = []
+    pool, start = ProductPool(model.taxonomy), 0
     for batch in evidence:
         _, log_p = model.exact_cells(batch)
         end = start + len(batch)
-        found.append(HeldOut.of(model.taxonomy, descend(trie, log_p), paths[start:end]))
+        found.append(HeldOutItems.of(model.taxonomy, descend(trie, log_p), paths[start:end]))
         for row, of_image in enumerate(log_p.cpu().numpy(), start=start):
             pool.add(of_image[None])
             if row + 1 == len(paths) or product_ids[row + 1] != product_ids[row]:
                 of_product = descend(trie, torch.from_numpy(pool.log_p[None]))
-                products.append(HeldOut.of(model.taxonomy, of_product, paths[row + 1 - pool.images :][:1]))
-                pool = Pool(model.taxonomy)
+                products.append(HeldOutItems.of(model.taxonomy, of_product, paths[row + 1 - pool.images :][:1]))
+                pool = ProductPool(model.taxonomy)
         start = end
     if not found:
         return Guarantees(Guarantee(0, {}), Guarantee(0, {}))
-    images = HeldOut.concatenated(found).at(one_per_product(product_ids))
-    return Guarantees(Guarantee.of(images), Guarantee.of(HeldOut.concatenated(products)))
+    images = HeldOutItems.concatenated(found).at(sample_one_per_product(product_ids))
+    return Guarantees(Guarantee.of(images), Guarantee.of(HeldOutItems.concatenated(products)))
 
 
 def guarantee_figures(
-    guarantees: Guarantees | None, val: Mapping[Subject, HeldOut], test: Mapping[Subject, HeldOut], seed: int
+    guarantees: Guarantees | None, val: Mapping[Subject, HeldOutItems], test: Mapping[Subject, HeldOutItems], seed: int
 ) -> dict[str, Any]:
     """Whether the promises hold.
 
@@ -172,24 +172,24 @@ def guarantee_figures(
         seed: of the resplits.
 
     Returns:
-        For images and products, for each of `MEASURED`: ``test``, what became of the test part (`Outcome`) with the
+        For images and products, for each of `MEASURED_ACCURACIES`: ``test``, what became of the test part (`Outcome`) with the
         model's own thresholds, None where it does not promise that much; ``resplits``, how often the promise would
-        have held if other products of the two parts had been held out (`risk_control.resplits`).
+        have held if other products of the two parts had been held out (`risk_control.simulate_resplits`).
     """
     figures: dict[str, Any] = {}
     for subject in val:
         figures[subject] = {}
-        both = HeldOut.concatenated([val[subject], test[subject]])
-        for accuracy in MEASURED:
-            own = None if guarantees is None else guarantees.of(subject).thresholds.get(accuracy)
+        both = HeldOutItems.concatenated([val[subject], test[subject]])
+        for accuracy in MEASURED_ACCURACIES:
+            own = None if guarantees is None else guarantees.for_subject(subject).thresholds.get(accuracy)
             figures[subject][f"{accuracy:g}"] = {
-                "test": None if own is None else asdict(outcome(test[subject], own)),
-                "resplits": resplits(both, len(val[subject]), accuracy, times=RESPLITS, seed=seed),
+                "test": None if own is None else asdict(apply_thresholds(test[subject], own)),
+                "resplits": simulate_resplits(both, len(val[subject]), accuracy, times=RESPLITS, seed=seed),
             }
     return figures
 
 
-def load_guarantees(folder: Path, given: Given = "image") -> Guarantees:
+def load_guarantees(folder: Path, given: Modality = "image") -> Guarantees:
     """What the model in ``folder`` promises where this is ``given``.
 
     Raises:

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from atlas_model.taxonomy.tree import Taxonomy
 
 
-class Pool:
+class ProductPool:
     """The images of one product, added as they come.
 
     Args:
@@ -66,7 +66,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Pooled:
+class PooledProducts:
     """Products, in the order in which their first images came."""
 
     product_ids: list[str]
@@ -75,31 +75,31 @@ class Pooled:
     log_p: Float[np.ndarray, "p nodes"]
     path: Int[np.ndarray, "p"]  # the most probable one
     log_probability: Float[np.ndarray, "p"]  # of that path
-    disagree: Bool[np.ndarray, "p"]  # as of `Pool.disagree`
+    disagree: Bool[np.ndarray, "p"]  # as of `ProductPool.disagree`
 
 
-def pool(
+def pool_products(
     taxonomy: Taxonomy,
     log_p: Float[np.ndarray, "n nodes"],
     product_ids: Sequence[str],
     length_normalization: float = 0.0,
-) -> Pooled:
+) -> PooledProducts:
     """One distribution for each product.
 
     Args:
         taxonomy: of the distributions.
         log_p: of every node of its trie, for each of at least one image.
         product_ids: of each image.
-        length_normalization: as of the `Pool`.
+        length_normalization: as of the `ProductPool`.
     """
     names, first, rows = rows_of_products(product_ids)
     pools = []
     for of_product in rows:
-        pools.append(Pool(taxonomy, length_normalization))
+        pools.append(ProductPool(taxonomy, length_normalization))
         pools[-1].add(log_p[of_product])
     path = np.array([each.path for each in pools])
     pooled = np.stack([each.log_p for each in pools])
-    return Pooled(
+    return PooledProducts(
         product_ids=names,
         first=first,
         images=np.array([each.images for each in pools]),

@@ -48,7 +48,9 @@ Subject = Literal["images", "products"]  # what is promised something of
 RISK = 0.1  # probability that a promise does not hold, of as many items as were held out
 ACCURACIES = (*(percent / 100 for percent in range(50, 100)), 0.995, 0.999)  # that are looked for
 GRID = np.round(1 - np.logspace(-6, 0, 121), 8)  # thresholds, from strict (.999999) to lax (0)
-ENOUGH = 3  # times as many answers as pass if all are right: so many that one or two wrong ones do not end the row
+START_FACTOR = (
+    3  # times as many answers as pass if all are right: so many that one or two wrong ones do not end the row
+)
 SEED = 1  # of the image that stands for its product
 
 
@@ -66,7 +68,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutItems:
     """The ways down the taxonomy (`calibration.Descent`) of items that are independent, and how far they are right."""
 
     probability: Float[np.ndarray, "n levels"]
@@ -74,7 +76,7 @@ class HeldOut:
     right: Int[np.ndarray, "n"]  # levels of it that are those of the right path
 
     @classmethod
-    def of(cls, taxonomy: Taxonomy, descent: Descent, actual: Int[np.ndarray, "n"]) -> "HeldOut":
+    def of(cls, taxonomy: Taxonomy, descent: Descent, actual: Int[np.ndarray, "n"]) -> "HeldOutItems":
         """Of ways, and the right paths."""
         same = descent.node == taxonomy.trie.routes[actual, 1 : descent.node.shape[1] + 1]
         right = np.logical_and.accumulate(same & (descent.node >= 0), axis=1).sum(axis=1)
@@ -83,19 +85,19 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.depth)
 
-    def at(self, rows: Int[np.ndarray, "m"]) -> "HeldOut":
+    def at(self, rows: Int[np.ndarray, "m"]) -> "HeldOutItems":
         """Those of ``rows``."""
-        return HeldOut(self.probability[rows], self.depth[rows], self.right[rows])
+        return HeldOutItems(self.probability[rows], self.depth[rows], self.right[rows])
 
     @classmethod
-    def concatenated(cls, parts: "Sequence[HeldOut]") -> "HeldOut":
+    def concatenated(cls, parts: "Sequence[HeldOutItems]") -> "HeldOutItems":
         """One after the other; at least one."""
         columns = ([getattr(part, name) for part in parts] for name in ("probability", "depth", "right"))
         return cls(*map(np.concatenate, columns))
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ThresholdOutcome:
     """What became of items that were answered with some thresholds; shares of all, None where of none."""
 
     accepted: float  # share that got a whole path
@@ -108,13 +110,13 @@ class Outcome:
         return all(share is None or share >= accuracy for share in (self.accepted_right, self.answered_right))
 
 
-def one_per_product(product_ids: Sequence[str], seed: int = SEED) -> Int[np.ndarray, "p"]:
+def sample_one_per_product(product_ids: Sequence[str], seed: int = SEED) -> Int[np.ndarray, "p"]:
     """For each product one of its rows, drawn at random."""
     generator = np.random.default_rng(seed)
     return np.array([generator.choice(rows) for rows in rows_of_products(product_ids)[2]], dtype=np.int64)
 
 
-def thresholds_for(held_out: HeldOut, accuracy: float, risk: float = RISK) -> Thresholds | None:
+def find_thresholds(held_out: HeldOutItems, accuracy: float, risk: float = RISK) -> Thresholds | None:
     """The laxest thresholds with which ``accuracy`` is promised; None where the held-out part can promise it with none.
 
     Args:
@@ -123,21 +125,21 @@ def thresholds_for(held_out: HeldOut, accuracy: float, risk: float = RISK) -> Th
         risk: probability that the promise may fail with.
     """
     every = np.ones((1, len(held_out)))
-    for row in _Row.both(held_out, accuracy):
+    for row in _ThresholdSequence.both(held_out, accuracy):
         (place,) = row.walk(row.counts(every), len(held_out), risk)
         if place is not None:
             return row.thresholds(place)
     return None
 
 
-def outcome(held_out: HeldOut, thresholds: Thresholds) -> Outcome:
+def apply_thresholds(held_out: HeldOutItems, thresholds: Thresholds) -> ThresholdOutcome:
     """What becomes of items that are answered with ``thresholds``."""
-    whole = _end(held_out) >= thresholds.of_levels[0]
+    whole = _end_probability(held_out) >= thresholds.of_levels[0]
     above_end = np.arange(1, held_out.probability.shape[1] + 1) < held_out.depth[:, None]
     shorter = ((held_out.probability >= thresholds.shorter) & above_end).sum(axis=1)
     level = np.where(whole, held_out.depth, shorter)
     right, answered = held_out.right >= level, level > 0
-    return Outcome(
+    return ThresholdOutcome(
         float(whole.mean()) if len(whole) else 0.0,
         float(right[whole].mean()) if whole.any() else None,
         float(answered.mean()) if len(answered) else 0.0,
@@ -145,8 +147,8 @@ def outcome(held_out: HeldOut, thresholds: Thresholds) -> Outcome:
     )
 
 
-def resplits(
-    held_out: HeldOut, calibration: int, accuracy: float, *, times: int, seed: int, risk: float = RISK
+def simulate_resplits(
+    held_out: HeldOutItems, calibration: int, accuracy: float, *, times: int, seed: int, risk: float = RISK
 ) -> dict[str, float | None]:
     """How often the promise holds if other items had been held out.
 
@@ -159,7 +161,7 @@ def resplits(
         accuracy: share of the answers that shall be right.
         times: how often.
         seed: of the draws.
-        risk: as of `thresholds_for`.
+        risk: as of `find_thresholds`.
 
     Returns:
         ``promised``: share of the draws with which anything is promised; ``held``: share in which at least ``accuracy``
@@ -171,8 +173,8 @@ def resplits(
     weight = np.zeros((times, n))
     for draw in weight:
         draw[generator.permutation(n)[:calibration]] = 1
-    outcomes: list[Outcome | None] = [None] * times
-    for row in _Row.both(held_out, accuracy):
+    outcomes: list[ThresholdOutcome | None] = [None] * times
+    for row in _ThresholdSequence.both(held_out, accuracy):
         others = row.counts(1 - weight)
         for index, place in enumerate(row.walk(row.counts(weight), calibration, risk)):
             if outcomes[index] is None and place is not None:
@@ -190,7 +192,7 @@ def resplits(
     }
 
 
-def least_held_out(accuracy: float, risk: float = RISK) -> int:
+def min_held_out(accuracy: float, risk: float = RISK) -> int:
     """With fewer held-out items ``accuracy`` cannot be promised, even if all answers are right."""
     return math.ceil(math.log(risk / 4) / math.log(accuracy))
 
@@ -204,11 +206,11 @@ class _Counts:
     answered: Float[np.ndarray, "m j"]
     right: Float[np.ndarray, "m j"]
 
-    def outcome(self, part: int, place: int, items: int) -> Outcome:
+    def outcome(self, part: int, place: int, items: int) -> ThresholdOutcome:
         """With one threshold."""
         counts = (self.whole, self.whole_right, self.answered, self.right)
         whole, whole_right, answered, right = (float(each[part, place]) for each in counts)
-        return Outcome(
+        return ThresholdOutcome(
             whole / items if items else 0.0,
             whole_right / whole if whole else None,
             answered / items if items else 0.0,
@@ -217,7 +219,7 @@ class _Counts:
 
 
 @dataclass(frozen=True)
-class _Row:
+class _ThresholdSequence:
     """A row of thresholds, and from which of them on each item gets what; the row's length stands for never."""
 
     accepting: bool  # whether whole paths are given
@@ -228,19 +230,19 @@ class _Row:
     whole_right: Bool[np.ndarray, "n"]  # and whether that is right
 
     @classmethod
-    def both(cls, items: HeldOut, accuracy: float) -> "tuple[_Row, _Row]":
+    def both(cls, items: HeldOutItems, accuracy: float) -> "tuple[_ThresholdSequence, _ThresholdSequence]":
         """The row with whole paths, and the one without."""
         n, every = len(items), np.arange(len(items))
         whole_right = items.right >= items.depth
-        first, end = items.probability[:, 0], _end(items)
+        first, end = items.probability[:, 0], _end_probability(items)
         beyond = np.minimum(items.right, items.depth - 1)  # the level after the last that is right; else the last one
         after = items.probability[every, beyond]
         never = np.full(n, len(GRID))
-        shorter = np.where(items.depth > 1, _place(first), never)
-        wrong = np.where(items.right + 1 < items.depth, _place(after), never)
+        shorter = np.where(items.depth > 1, _threshold_index(first), never)
+        wrong = np.where(items.right + 1 < items.depth, _threshold_index(after), never)
         capped = (np.where(first >= accuracy, shorter, never), np.where(after >= accuracy, wrong, never))
         return (
-            cls(True, accuracy, *capped, _place(end), whole_right),
+            cls(True, accuracy, *capped, _threshold_index(end), whole_right),
             cls(False, accuracy, shorter, wrong, never, whole_right),
         )
 
@@ -267,7 +269,7 @@ class _Row:
     def walk(self, counts: _Counts, items: int, risk: float) -> list[int | None]:
         """For each part, of ``items`` each, the last threshold before the first that does not pass."""
         given = counts.whole if self.accepting else counts.answered
-        enough = given >= _enough(self.accuracy, risk, items)
+        enough = given >= _min_answers(self.accuracy, risk, items)
         p_value = _p_value(counts.right, counts.answered, self.accuracy)
         if self.accepting:
             p_value = np.maximum(p_value, _p_value(counts.whole_right, counts.whole, self.accuracy))
@@ -275,10 +277,10 @@ class _Row:
         return [int(np.flatnonzero(of_part)[-1]) if of_part.any() else None for of_part in passed]
 
 
-def _enough(accuracy: float, risk: float, items: int) -> int:
+def _min_answers(accuracy: float, risk: float, items: int) -> int:
     """Answers with which a row begins."""
-    least = least_held_out(accuracy, risk)
-    return min(ENOUGH * least, max(least, -(-items // 2)))
+    least = min_held_out(accuracy, risk)
+    return min(START_FACTOR * least, max(least, -(-items // 2)))
 
 
 def _p_value(
@@ -292,13 +294,13 @@ def _p_value(
     return tail
 
 
-def _place(probability: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+def _threshold_index(probability: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
     """The first threshold of the grid that each probability reaches."""
     place: np.ndarray = len(GRID) - np.searchsorted(GRID[::-1], probability, side="right")
     return place
 
 
-def _end(items: HeldOut) -> Float[np.ndarray, "n"]:
+def _end_probability(items: HeldOutItems) -> Float[np.ndarray, "n"]:
     """Probability of each whole way."""
     end: np.ndarray = items.probability[np.arange(len(items)), items.depth - 1]
     return end

@@ -18,7 +18,9 @@ from atlas_model.core.files import replacing, replacing_folder, write_json
 FORMAT = 1  # raise it when an older description can no longer be read
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
-UNREAD = "Weights in other forms (.pt, .pth, .ckpt, .bin) are never read: to read them can run what they hold"
+UNSUPPORTED_FORMATS = (
+    "Weights in other forms (.pt, .pth, .ckpt, .bin) are never read: to read them can run what they hold"
+)
 
 
 def save_model(folder: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
@@ -52,7 +54,7 @@ def load_model(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         CheckpointError: no such folder, a file of it is missing or broken, or it holds another kind or format.
     """
     if folder.is_file():
-        raise _bad(folder, f"a folder with {DESCRIPTION} and {WEIGHTS}", f"a file. {UNREAD}")
+        raise _bad(folder, f"a folder with {DESCRIPTION} and {WEIGHTS}", f"a file. {UNSUPPORTED_FORMATS}")
     description = read_description(folder)
     found = (description.get("kind"), description.get("format"))
     if found != (kind, FORMAT):
@@ -64,7 +66,7 @@ def load_model(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     try:
         return load_file(folder / WEIGHTS), description
     except (OSError, SafetensorError) as error:
-        raise _bad(folder / WEIGHTS, "weights in the safetensors format", f"{error}. {UNREAD}") from error
+        raise _bad(folder / WEIGHTS, "weights in the safetensors format", f"{error}. {UNSUPPORTED_FORMATS}") from error
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -77,13 +79,13 @@ def read_description(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # the last: brackets in brackets in brackets ...
-        raise _bad(path, "a model's description in JSON", f"{error}. {UNREAD}") from error
+        raise _bad(path, "a model's description in JSON", f"{error}. {UNSUPPORTED_FORMATS}") from error
     if not isinstance(description, dict):
         raise _bad(path, "a model's description in JSON", f"a {type(description).__name__}")
     return description
 
 
-def fill(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
+def load_weights(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
     """Put loaded ``tensors`` into ``module``; ``folder`` is named in the error.
 
     Raises:

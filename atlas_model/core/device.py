@@ -25,7 +25,7 @@ def choose_device(name: str) -> torch.device:
 
 
 @contextmanager
-def one_thread_each() -> Iterator[None]:
+def single_threaded_torch() -> Iterator[None]:
     """Have torch compute with one thread, for work of which several parts are done at once.
 
     Sums of many numbers depend on how many threads add them up: with one, on every machine, they do not depend on who

@@ -32,7 +32,7 @@ class InputError(AtlasError):
     exit_code = 2
 
     @classmethod
-    def of(cls, what: str, faults: Sequence[str]) -> "InputError":
+    def from_faults(cls, what: str, faults: Sequence[str]) -> "InputError":
         """One error for all ``faults`` found in ``what``: one line for one, else a line each."""
         if len(faults) == 1:
             return cls(f"{what}: {faults[0]}")

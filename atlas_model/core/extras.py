@@ -18,7 +18,7 @@ EXTRAS = {  # the import names; pyproject.toml says what each is for
 }
 
 
-def missing(extra: str) -> list[str]:
+def missing_packages(extra: str) -> list[str]:
     """The packages of ``extra`` that are not installed; none is imported."""
     return [package for package in EXTRAS[extra] if not importlib.util.find_spec(package)]
 
@@ -29,5 +29,5 @@ def require(extra: str, what: str) -> None:
     Raises:
         InputError: with the command that installs it.
     """
-    if names := missing(extra):
+    if names := missing_packages(extra):
         raise InputError(f"{what}: needs {', '.join(names)}, which are not installed: pip install atlas[{extra}]")

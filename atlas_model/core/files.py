@@ -77,12 +77,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path, whose: str) -> Iterator[int]:
+def locked(folder: Path, holder: str) -> Iterator[int]:
     """Keep other processes out of ``folder``; yields the lock's descriptor, for a child that shares the lock.
 
     Args:
         folder: made if it is not there.
-        whose: what the one is that works there, for the error.
+        holder: what the one is that works there, for the error.
 
     Raises:
         AtlasError: another one is at work there.
@@ -92,7 +92,7 @@ def locked(folder: Path, whose: str) -> Iterator[int]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise AtlasError(f"{folder}: another {whose} is at work there. Wait for its end, or stop it") from None
+            raise AtlasError(f"{folder}: another {holder} is at work there. Wait for its end, or stop it") from None
         yield lock.fileno()
 
 

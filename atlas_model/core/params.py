@@ -29,19 +29,19 @@ from atlas_model.core.param_types import (
     Share,
     Timezone,
 )
-from atlas_model.core.yaml_files import check, parse_with_faults, parse_yaml, replace_text
+from atlas_model.core.yaml_files import parse_with_duplicates, parse_yaml, replace_text, validate
 
 PARAMS_FILE = Path("params.yaml")
 RENAMED = {("drift", "picture_sizes"): "image_sizes"}  # keys of earlier versions, and what they are called now
 
 
-class Section(BaseModel):
+class ParamsSection(BaseModel):
     """A section of params.yaml: frozen, strict types, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class FileColumns(Section):
+class FileColumns(ParamsSection):
     """What the columns of a table of images are called; see docs/files.md for the types that they may have."""
 
     image: ColumnName  # paths relative to crawl.files.images; in Parquet also the bytes, or a struct of bytes and path
@@ -52,7 +52,7 @@ class FileColumns(Section):
     split: ColumnName | None  # train, val or test; counts where split.respect_hint says so
 
 
-class FilesParams(Section):
+class FilesParams(ParamsSection):
     """A table and a folder of images, read when crawl.source is "files"."""
 
     table: FilePath  # .csv, .tsv, .jsonl or .parquet; or the folder of images: its folders are the category paths
@@ -67,7 +67,7 @@ class FilesParams(Section):
         return self
 
 
-class CrawlParams(Section):
+class CrawlParams(ParamsSection):
     """From categories of shops, a manifest, or a table of local images, to products."""
 
     source: Literal["demo", "shops", "manifest", "files"]
@@ -92,7 +92,7 @@ class CrawlParams(Section):
         return {host: (address.strip("[]"), int(port)) for host, (address, _, port) in parts.items()}
 
 
-class FetchParams(Section):
+class FetchParams(ParamsSection):
     """From image URLs to images."""
 
     concurrency: PositiveInt  # downloads at once
@@ -109,7 +109,7 @@ class FetchParams(Section):
     shard_rows: PositiveInt  # images per Parquet shard
 
 
-class ZoomTrainParams(Section):
+class ZoomTrainParams(ParamsSection):
     """Training the zoomed/normal classifier."""
 
     labelled: FilePath  # folder of Parquet: records.LABELLED
@@ -130,7 +130,7 @@ class ZoomTrainParams(Section):
         return self
 
 
-class ZoomParams(Section):
+class ZoomParams(ParamsSection):
     """Scoring every image as zoomed or normal."""
 
     enabled: bool  # false: nothing is trained nor scored, and every readable image is kept
@@ -141,7 +141,7 @@ class ZoomParams(Section):
     device: Device
 
 
-class SplitParams(Section):
+class SplitParams(ParamsSection):
     """From products and images to train, val and test."""
 
     taxonomy: FilePath  # category paths, as CSV or text
@@ -166,7 +166,7 @@ class SplitParams(Section):
         return self
 
 
-class TrainParams(Section):
+class TrainParams(ParamsSection):
     """Training the encoder with its attention decoder, and the plain classifier beside it."""
 
     encoder: Encoder  # encoder_names.EncoderName, or timm/<name>
@@ -252,7 +252,7 @@ class TrainParams(Section):
         return self
 
 
-class EvaluateParams(Section):
+class EvaluateParams(ParamsSection):
     """Measuring the trained models."""
 
     beam: PositiveInt
@@ -267,7 +267,7 @@ class EvaluateParams(Section):
     engine: Literal["torch", "onnxruntime", "onnxruntime-int8", "openvino"]  # runs the encoders; see engines.py
 
 
-class PipelineParams(Section):
+class PipelineParams(ParamsSection):
     """When the pipeline runs by itself, and what becomes of its runs."""
 
     cron: Cron | None  # when to crawl again and bring all up to date; null: never
@@ -279,7 +279,7 @@ class PipelineParams(Section):
     workers: PositiveInt | None  # threads, or processes of Dask or Ray; null: one per processor
 
 
-class DriftParams(Section):
+class DriftParams(ParamsSection):
     """How much two crawls may differ before somebody should look; beyond it nothing fails."""
 
     categories: Probability  # total variation distance between the shares of the categories
@@ -291,7 +291,7 @@ class DriftParams(Section):
     seed: Seed  # of the draws that say what chance alone makes of samples so small
 
 
-class PromoteParams(Section):
+class PromoteParams(ParamsSection):
     """When the model of a run, the challenger, takes the champion's place."""
 
     margin: Probability  # micro F, of images and of products, that it may be worse by, at the 95 % interval's lower end
@@ -301,7 +301,7 @@ class PromoteParams(Section):
     seed: Seed
 
 
-class NotifyParams(Section):
+class NotifyParams(ParamsSection):
     """Who is told of failures and promotions."""
 
     webhook: Annotated[str, Field(min_length=1)] | None  # URL, or $NAME of the environment variable that holds it
@@ -309,7 +309,7 @@ class NotifyParams(Section):
     on_promotion: bool
 
 
-class Params(Section):
+class Params(ParamsSection):
     """All of params.yaml."""
 
     crawl: CrawlParams
@@ -345,7 +345,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     """
     if not path.exists():
         raise ParamsError(f"{path}: No such file. Run this in a project's folder, which holds params.yaml")
-    content, faults = parse_with_faults(path, ParamsError)
+    content, faults = parse_with_duplicates(path, ParamsError)
     if isinstance(content, dict) and "base" in content:
         base = parse_yaml(path.parent / str(content.pop("base")), ParamsError)
         content = {**base, **content} if isinstance(base, dict) else content
@@ -354,7 +354,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         for (section, key), new in RENAMED.items()
         if key in _section(content, section) and new not in _section(content, section)
     ]
-    return check(content, Params, path, ParamsError, faults)
+    return validate(content, Params, path, ParamsError, faults)
 
 
 def _section(content: Any, name: str) -> Collection[str]:

@@ -60,7 +60,7 @@ class Progress:
         self.done = 0
         self.figures: dict[str, float | int | str] = {}
         self._watch = _watcher()
-        self._spoke_at = time.monotonic()
+        self._reported_at = time.monotonic()
         self._bar: tqdm[NoReturn] | None = None
 
     def __enter__(self) -> Self:
@@ -78,8 +78,8 @@ class Progress:
             self._bar.update(count)
             if figures:
                 self._bar.set_postfix(self.figures)
-        if time.monotonic() - self._spoke_at >= LINE_INTERVAL_S:
-            self._speak(finished=False)
+        if time.monotonic() - self._reported_at >= LINE_INTERVAL_S:
+            self._report(finished=False)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -87,10 +87,10 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         if kind is None:
-            self._speak(finished=True)
+            self._report(finished=True)
 
-    def _speak(self, *, finished: bool) -> None:
-        self._spoke_at = time.monotonic()
+    def _report(self, *, finished: bool) -> None:
+        self._reported_at = time.monotonic()
         step = Step(self.job, self.done, self.total, self.unit, dict(self.figures), finished, self.epoch)
         if self._bar is None:
             say(describe(step))

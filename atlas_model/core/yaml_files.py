@@ -58,9 +58,9 @@ def read_yaml(path: Path, model: type[Model], error: type[InputError] = InputErr
     """The content of ``path`` as a ``model``.
 
     Raises:
-        InputError: (as ``error``) as `parse_yaml` and `check` do.
+        InputError: (as ``error``) as `parse_yaml` and `validate` do.
     """
-    return check(parse_yaml(path, error), model, path, error)
+    return validate(parse_yaml(path, error), model, path, error)
 
 
 def parse_yaml(path: Path, error: type[InputError] = InputError) -> Any:
@@ -69,13 +69,13 @@ def parse_yaml(path: Path, error: type[InputError] = InputError) -> Any:
     Raises:
         InputError: (as ``error``) the file is missing or not YAML, or a key stands twice in it.
     """
-    content, doubled = parse_with_faults(path, error)
-    if doubled:
-        raise error.of(str(path), doubled)
+    content, duplicates = parse_with_duplicates(path, error)
+    if duplicates:
+        raise error.from_faults(str(path), duplicates)
     return content
 
 
-def parse_with_faults(path: Path, error: type[InputError] = InputError) -> tuple[Any, list[str]]:
+def parse_with_duplicates(path: Path, error: type[InputError] = InputError) -> tuple[Any, list[str]]:
     """What ``path`` says, unchecked, and a text for each key that stands twice, of which the last one counts.
 
     Raises:
@@ -104,13 +104,13 @@ def _parsed(text: str) -> tuple[Any, list[str]]:
         root = loader.get_single_node()
         if root is None:
             return None, []
-        doubled = list(_doubled_keys(root))  # before constructing, which puts merged keys into the nodes
-        return loader.construct_document(root), doubled
+        duplicates = list(_duplicate_keys(root))  # before constructing, which puts merged keys into the nodes
+        return loader.construct_document(root), duplicates
     finally:
         loader.dispose()
 
 
-def _doubled_keys(root: yaml.Node) -> Iterator[str]:
+def _duplicate_keys(root: yaml.Node) -> Iterator[str]:
     waiting: list[tuple[tuple[str, ...], yaml.Node]] = [((), root)]
     seen: set[int] = set()  # an alias is the same node in two places
     while waiting:
@@ -134,7 +134,7 @@ def _doubled_keys(root: yaml.Node) -> Iterator[str]:
         waiting += reversed(below)
 
 
-def check(
+def validate(
     content: Any,
     model: type[Model],
     path: Path,
@@ -160,10 +160,10 @@ def check(
         faults: dict[str, list[str]] = {}  # by place: the members of a union complain one by one
         for fault in invalid.errors():
             faults.setdefault(_place(fault["loc"]), []).append(_text(dict(fault)))
-        told = [f"{place}: {' or: '.join(dict.fromkeys(texts))}" for place, texts in faults.items()]
-        raise error.of(str(path), [*known, *told]) from invalid
+        texts_by_place = [f"{place}: {' or: '.join(dict.fromkeys(texts))}" for place, texts in faults.items()]
+        raise error.from_faults(str(path), [*known, *texts_by_place]) from invalid
     if known:
-        raise error.of(str(path), known)
+        raise error.from_faults(str(path), known)
     return checked
 
 

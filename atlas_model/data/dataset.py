@@ -87,7 +87,7 @@ def load_split(folder: Path, name: str, taxonomy: Taxonomy, cache: Path) -> Spli
     )
 
 
-def forget_pages(array: np.ndarray) -> None:
+def release_page_cache(array: np.ndarray) -> None:
     """Let go of what was read of a mapped ``array``: its pages count as memory of this process until then."""
     base: Any = array
     while isinstance(base, np.ndarray):  # views of views
@@ -102,7 +102,7 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def ahead(items: Iterator[Item], device: torch.device) -> Iterator[Item]:
+def prefetch(items: Iterator[Item], device: torch.device) -> Iterator[Item]:
     """Yield ``items``; where a GPU does the work meanwhile, a thread is two of them ahead."""
     if device.type != "cuda":  # the thread would take its time from the work
         yield from items

@@ -21,12 +21,12 @@ SUFFIXES_OF = {  # what counts as an image inside a folder: for each of `images.
 }
 SUFFIXES = frozenset(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes)
 APPLE_DOUBLE = "._"  # begins the name of a file beside a file, with what macOS knows of that one
-MAX_TOLD = 8  # kinds of files in a message
+MAX_LISTED = 8  # kinds of files in a message
 
 MAX_BYTES = 500_000_000  # of a file: more than any image within `images.MAX_PIXELS` takes, however it is stored
 
 
-def image_files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[Path]:
+def image_files(folder: Path, skipped: Counter[str] | None = None) -> Iterator[Path]:
     """The files in ``folder`` and below it that are called images, in the order of their paths.
 
     Links to folders are not followed; other links count as files, wherever they lead, but for pipes and devices,
@@ -34,28 +34,28 @@ def image_files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[
 
     Args:
         folder: which.
-        left_out: counts the others, by their suffixes or by what they are.
+        skipped: counts the others, by their suffixes or by what they are.
 
     Raises:
         InputError: a folder cannot be listed.
     """
-    waiting = _listed(folder)  # last what comes first; no recursion, because folders may be deeper than Python's limit
+    waiting = _scan(folder)  # last what comes first; no recursion, because folders may be deeper than Python's limit
     while waiting:
         entry = waiting.pop()
         if entry.is_dir(follow_symlinks=False):
-            waiting += _listed(Path(entry.path))
-        elif reason := _no_image(entry):
-            if left_out is not None:
-                left_out[reason] += 1
+            waiting += _scan(Path(entry.path))
+        elif reason := _skip_reason(entry):
+            if skipped is not None:
+                skipped[reason] += 1
         else:
             yield Path(entry.path)
 
 
-def told_left_out(left_out: Counter[str]) -> str:
+def describe_skipped(skipped: Counter[str]) -> str:
     """What `image_files` has counted, in words; there is something."""
-    kinds = ", ".join(f"{kind} {count}" for kind, count in left_out.most_common(MAX_TOLD))
-    more = ", ..." if len(left_out) > MAX_TOLD else ""
-    files = f"{left_out.total()} {'file' if left_out.total() == 1 else 'files'}"
+    kinds = ", ".join(f"{kind} {count}" for kind, count in skipped.most_common(MAX_LISTED))
+    more = ", ..." if len(skipped) > MAX_LISTED else ""
+    files = f"{skipped.total()} {'file' if skipped.total() == 1 else 'files'}"
     return f"{files} left out, not named as images that can be read are: {kinds}{more}"
 
 
@@ -73,7 +73,7 @@ def read_image(path: Path) -> bytes:
         return file.read()
 
 
-def _listed(folder: Path) -> list[os.DirEntry[str]]:
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             return sorted(found, key=lambda entry: entry.name, reverse=True)
@@ -81,7 +81,7 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
         raise InputError(f"{folder}: expected a folder that can be listed: {error.strerror}") from error
 
 
-def _no_image(entry: os.DirEntry[str]) -> str:
+def _skip_reason(entry: os.DirEntry[str]) -> str:
     """Why it is none; empty if it may be one."""
     if entry.name.startswith(APPLE_DOUBLE):
         return "AppleDouble"

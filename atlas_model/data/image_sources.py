@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from atlas_model.core.errors import ImageError, InputError
-from atlas_model.data.image_files import image_files, read_image, told_left_out
+from atlas_model.data.image_files import describe_skipped, image_files, read_image
 from atlas_model.data.schemas import open_parquet, shard_paths
-from atlas_model.data.titles import words_of
+from atlas_model.data.titles import split_words
 
 BATCH_ROWS = 64  # of a Parquet file, in memory at once
 PRODUCT_ID = "product_id"  # column
@@ -44,7 +44,7 @@ class ImageSource:
     key: str  # another one if the files have other names, sizes or times
     start_at: Callable[[int], Iterator[SourceImage]]  # all from that number on
     titled: int = 0  # images with a title
-    left_out: Counter[str] = field(default_factory=Counter)  # files that are called no images, by suffix
+    skipped: Counter[str] = field(default_factory=Counter)  # files that are called no images, by suffix
 
 
 def open_source(path: Path, *, products: bool = False, titles: bool = False) -> ImageSource:
@@ -69,8 +69,8 @@ def open_source(path: Path, *, products: bool = False, titles: bool = False) -> 
     else:
         raise InputError(f"{path}: expected a folder of images or a Parquet file, got nothing of that name")
     if not source.count:
-        told = f" ({told_left_out(source.left_out)})" if source.left_out else ""
-        raise InputError(f"{path}: expected images, got none{told}")
+        skipped = f" ({describe_skipped(source.skipped)})" if source.skipped else ""
+        raise InputError(f"{path}: expected images, got none{skipped}")
     return source
 
 
@@ -80,9 +80,9 @@ def _folder_source(folder: Path) -> ImageSource:
             name = file.relative_to(folder)
             yield SourceImage(_text(name), partial(read_image, file), _text(name.parent if name.parent.name else name))
 
-    left_out: Counter[str] = Counter()
-    count, key = _key(image_files(folder, left_out))
-    return ImageSource(count, key, start_at, left_out=left_out)
+    skipped: Counter[str] = Counter()
+    count, key = _key(image_files(folder, skipped))
+    return ImageSource(count, key, start_at, skipped=skipped)
 
 
 def _parquet_source(path: Path, more: Sequence[str]) -> ImageSource:
@@ -178,7 +178,7 @@ def _count_titles(file: Path, opened: pq.ParquetFile) -> int:
     _check_texts(file, opened, TITLE)
     try:
         batches = opened.iter_batches(columns=[TITLE])
-        return sum(bool(words_of(title or "")) for batch in batches for title in batch[TITLE].to_pylist())
+        return sum(bool(split_words(title or "")) for batch in batches for title in batch[TITLE].to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{file}: expected a whole Parquet file, got a damaged one: {error}") from error
 

@@ -11,7 +11,7 @@ from atlas_model.core.errors import ImageError
 from atlas_model.data.images import ImageInfo, decode
 
 GREY_DIFFERENCE = 3.0  # of 255, between channels on average: JPEG's rounding makes some of grey images
-TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+SWAPPED_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 SMALL_SIDE = 32  # px
 
 
@@ -47,7 +47,7 @@ def survey(infos: Iterable[ImageInfo], samples: Iterable[bytes]) -> ImageStatist
 
 
 def _size(info: ImageInfo) -> tuple[int, int]:
-    return (info.height, info.width) if info.orientation in TURNED else (info.width, info.height)
+    return (info.height, info.width) if info.orientation in SWAPPED_ORIENTATIONS else (info.width, info.height)
 
 
 def _is_grey(data: bytes) -> bool:

@@ -36,7 +36,7 @@ MAX_COMPONENTS = 4  # of a JPEG 2000: each takes as much memory as a grey image
 MAX_PAGES = 100  # of a TIFF: finding the next one takes the longer the more there were
 EXIF_ORIENTATION = 0x0112
 BITS_PER_SAMPLE, PHOTOMETRIC, TILE_WIDTH, TILE_LENGTH = 258, 262, 322, 323  # TIFF tags
-TURNS = {  # EXIF orientation -> what shows the image upright
+TRANSPOSES = {  # EXIF orientation -> what shows the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -156,13 +156,13 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, side: int | None = None) -
         elif image.format in ("JPEG", "MPO") and not image.info.get("progressive"):
             flat = _drafted(image, factor)
         else:  # there is no way to decode it smaller; a progressive JPEG needs more memory than its pixels
-            with _one_large:
+            with _large_image_lock:
                 flat = _drafted(image, factor) if image.format in ("JPEG", "MPO") else _reduced(image, factor, tags)
-        turn = TURNS.get(_orientation(image))
+        turn = TRANSPOSES.get(_orientation(image))
         return flat if turn is None else flat.transpose(turn)
 
 
-_one_large = threading.Lock()
+_large_image_lock = threading.Lock()
 
 
 def _factor(size: tuple[int, int], least: int) -> int:
@@ -252,7 +252,7 @@ def perceptual_hash(image: Image.Image) -> np.uint64:
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise ImageError("empty", "expected an image, got 0 bytes")
-    if _has_endless_parts(data):
+    if _exceeds_jpeg_limits(data):
         limits = f"{MAX_SCANS} scans and {MAX_SEGMENTS} segments"
         raise ImageError("decompression_bomb", f"expected a JPEG of at most {limits}, got more")
     try:
@@ -270,7 +270,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # of a JPEG's segment; a scan's data have none of these
 
 
-def _has_endless_parts(data: bytes) -> bool:
+def _exceeds_jpeg_limits(data: bytes) -> bool:
     """Whether it is a JPEG of more scans or segments than any honest one, up to its end."""
     scans = segments = 0
     at = 2 if data.startswith(b"\xff\xd8") else len(data)

@@ -24,19 +24,19 @@ SHORTEST, LONGEST = 2, 5  # characters of an n-gram, boundary marks included
 JOINED = 3  # adjacent words of a title that are looked up as one, at most
 CACHED_WORDS = 2**14
 
-Given = Literal["image", "title", "image_and_title"]  # what a model that reads titles answers from
+Modality = Literal["image", "title", "image_and_title"]  # what a model that reads titles answers from
 
 _PLURALS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""))  # English: ending, and in the singular
 
 
-def words_of(title: str) -> list[str]:
+def split_words(title: str) -> list[str]:
     """The words of ``title`` as they are read: NFC, case folded, without punctuation; of the first `MAX_CHARACTERS`.
 
     Letters, marks, digits and symbols (which include emoji) make words. All else separates them, hyphens and
     apostrophes too, so "T-shirt" is two words; and so does what is no text: control characters and lone surrogates.
     """
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", title[:MAX_CHARACTERS]).casefold())
-    return "".join(character if _is_of_a_word(character) else " " for character in folded).split()
+    return "".join(character if _is_word_character(character) else " " for character in folded).split()
 
 
 @lru_cache(CACHED_WORDS)
@@ -65,17 +65,17 @@ class LabelWords:
     def __init__(self, names: Iterable[str]) -> None:
         self._words: set[str] = set()
         for name in names:
-            words = words_of(name)
+            words = split_words(name)
             for word in (*words, "".join(words), *(one + other for one, other in pairwise(words))):
                 self._words |= _singulars(word)
 
-    def in_title(self, title: str) -> bool:
+    def occur_in(self, title: str) -> bool:
         """Whether there is anything in ``title`` to be taken out."""
-        return self.stripped(title) != " ".join(words_of(title))
+        return self.remove_from(title) != " ".join(split_words(title))
 
-    def stripped(self, title: str) -> str:
+    def remove_from(self, title: str) -> str:
         """The words of ``title`` that are left, as they are read; the same for a title without any of a label's."""
-        words = words_of(title)
+        words = split_words(title)
         taken: set[int] = set()
         for length in range(1, JOINED + 1):
             for start in range(len(words) - length + 1):
@@ -119,23 +119,23 @@ class TitleHead(nn.Module):
         return torch.where((counts > 0).to(device).unsqueeze(1), scores, 0)
 
     def _ids(self, title: str) -> Int[np.ndarray, "n"]:
-        ids = [ngram_ids(word, self.buckets) for word in words_of(title)]
+        ids = [ngram_ids(word, self.buckets) for word in split_words(title)]
         if not ids:
             return np.empty(0, dtype=np.int64)
-        shift = self.buckets // 2 if self.words.in_title(title) else 0
+        shift = self.buckets // 2 if self.words.occur_in(title) else 0
         return (np.concatenate(ids) + shift) % self.buckets
 
 
-def titled_apart(titles: Sequence[str | None]) -> Iterator[tuple[Given, Int[np.ndarray, "n"]]]:
+def rows_by_modality(titles: Sequence[str | None]) -> Iterator[tuple[Modality, Int[np.ndarray, "n"]]]:
     """The rows without a title, then those with one, where there are any; an image without is answered by itself."""
-    titled = np.array([bool(title and words_of(title)) for title in titles], dtype=np.bool_)
-    kinds: tuple[tuple[Given, Bool[np.ndarray, "n"]], ...] = (("image", ~titled), ("image_and_title", titled))
+    titled = np.array([bool(title and split_words(title)) for title in titles], dtype=np.bool_)
+    kinds: tuple[tuple[Modality, Bool[np.ndarray, "n"]], ...] = (("image", ~titled), ("image_and_title", titled))
     for given, chosen in kinds:
         if chosen.any():
             yield given, np.flatnonzero(chosen)
 
 
-def augmented(
+def augment_titles(
     titles: Sequence[str], words: LabelWords, generator: torch.Generator, *, strip: float, drop: float
 ) -> list[str]:
     """Titles as they may stand elsewhere: what a model learns from must not hang on one word.
@@ -150,13 +150,13 @@ def augmented(
     changed = []
     stripped = torch.rand(len(titles), generator=generator) < strip
     for title, without in zip(titles, stripped.tolist(), strict=True):
-        left = (words.stripped(title) if without else " ".join(words_of(title))).split()
+        left = (words.remove_from(title) if without else " ".join(split_words(title))).split()
         kept = torch.rand(len(left), generator=generator) >= drop
         changed.append(" ".join(word for word, keep in zip(left, kept.tolist(), strict=True) if keep))
     return changed
 
 
-def _is_of_a_word(character: str) -> bool:
+def _is_word_character(character: str) -> bool:
     return unicodedata.category(character)[0] in "LMNS" and character not in "<>"
 
 

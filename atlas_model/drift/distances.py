@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from atlas_model.drift.profile import NO_PRICE, Numbers, Profile
+from atlas_model.drift.profile import NO_PRICE, CrawlProfile, Distribution
 
 CHANCE = 0.99  # of all pairs of samples from one population are closer than that
 KOLMOGOROV = 1.6276  # quantile `CHANCE` of Kolmogorov's distribution
@@ -42,8 +42,8 @@ class Figure:
 
 
 def compare(
-    old: Profile,
-    new: Profile,
+    old: CrawlProfile,
+    new: CrawlProfile,
     *,
     categories: float,
     prices: float,
@@ -135,7 +135,7 @@ def _shares(name: str, old: Mapping[str, int], new: Mapping[str, int], threshold
     return Figure(name, float(total_variation(*counts)), chance, threshold, n)
 
 
-def _numbers(name: str, old: Numbers, new: Numbers, threshold: float) -> Figure:
+def _numbers(name: str, old: Distribution, new: Distribution, threshold: float) -> Figure:
     n = (old.n, new.n)
     if not all(n):
         return Figure(name, None, None, threshold, n, "nothing to compare")
@@ -143,13 +143,13 @@ def _numbers(name: str, old: Numbers, new: Numbers, threshold: float) -> Figure:
     return Figure(name, distance, kolmogorov_smirnov_by_chance(*n), threshold, n)
 
 
-def _image_sizes(old: Profile, new: Profile, threshold: float) -> Figure:
+def _image_sizes(old: CrawlProfile, new: CrawlProfile, threshold: float) -> Figure:
     if old.image_sizes is None or new.image_sizes is None:
         return Figure("image sizes", None, None, threshold, (0, 0), IMAGES_GONE)
     return _numbers("image sizes", old.image_sizes, new.image_sizes, threshold)
 
 
-def _embeddings(old: Profile, new: Profile, threshold: float, seed: int) -> Figure:
+def _embeddings(old: CrawlProfile, new: CrawlProfile, threshold: float, seed: int) -> Figure:
     n = (len(old.embeddings), len(new.embeddings))
     if old.encoder is None or new.encoder is None:
         are_gone = old.image_sizes is None or new.image_sizes is None

@@ -22,7 +22,7 @@ PRODUCT_COLUMNS = ("title", "price", "currency", "taxonomy")  # of products.parq
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Distribution:
     """A distribution."""
 
     n: int  # values that it is of
@@ -38,15 +38,15 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class Profile:
+class CrawlProfile:
     """What is kept of a crawl."""
 
     products: int
     categories: dict[str, int]  # "A > B > C" -> products
     currencies: dict[str, int]  # currency, `NO_PRICE` or `NO_CURRENCY` -> products
-    prices: dict[str, Numbers]  # by currency
-    title_lengths: Numbers  # characters
-    image_sizes: Numbers | None  # pixels of each distinct image; None: the images are gone
+    prices: dict[str, Distribution]  # by currency
+    title_lengths: Distribution  # characters
+    image_sizes: Distribution | None  # pixels of each distinct image; None: the images are gone
     encoder: str | None  # which model saw the images; the embeddings of two cannot be compared
     embeddings: Float[np.ndarray, "n d"]  # of a sample of the images; half precision is kept
 
@@ -69,9 +69,9 @@ class Profile:
             products=products.num_rows,
             categories=_counted(pc.binary_join(products["taxonomy"], SEPARATOR)),
             currencies=currencies,
-            prices={name: Numbers.of(prices.filter(pc.equal(currency, name)).to_numpy()) for name in sorted(most)},
-            title_lengths=Numbers.of(lengths),
-            image_sizes=None if image_sizes is None else Numbers.of(image_sizes),
+            prices={name: Distribution.of(prices.filter(pc.equal(currency, name)).to_numpy()) for name in sorted(most)},
+            title_lengths=Distribution.of(lengths),
+            image_sizes=None if image_sizes is None else Distribution.of(image_sizes),
             encoder=encoder,
             embeddings=np.zeros((0, 0)) if embeddings is None else embeddings,
         )
@@ -121,9 +121,9 @@ def _counts(names: pa.ChunkedArray) -> Iterator[tuple[str, int]]:
         yield row["values"], row["counts"]
 
 
-def _numbers_to_json(numbers: Numbers) -> dict[str, Any]:
+def _numbers_to_json(numbers: Distribution) -> dict[str, Any]:
     return {"n": numbers.n, "values": numbers.values.tolist()}
 
 
-def _numbers_from_json(value: dict[str, Any]) -> Numbers:
-    return Numbers(value["n"], np.array(value["values"], dtype=np.float64))
+def _numbers_from_json(value: dict[str, Any]) -> Distribution:
+    return Distribution(value["n"], np.array(value["values"], dtype=np.float64))

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from atlas_model.core.checkpoint import UNREAD
+from atlas_model.core.checkpoint import UNSUPPORTED_FORMATS
 from atlas_model.core.encoder_names import TIMM, EncoderName
 from atlas_model.core.errors import InputError, RetryError
 from atlas_model.core.progress import say
@@ -208,7 +208,7 @@ def build_encoder(name: str, *, in_channels: int, grid: int | Literal["native"],
     return Encoder(trunk, in_channels=3, channels=channels, mean=IMAGENET_MEAN, std=IMAGENET_STD, grid=grid)
 
 
-def folded(encoder: Encoder) -> Encoder:
+def fold_batch_norms(encoder: Encoder) -> Encoder:
     """A copy of ``encoder`` without batch norms, in channels-last layout: equal but for rounding.
 
     A batch norm belongs to the convolution that its module registers right before it, as in all our trunks.
@@ -323,6 +323,6 @@ def _file_state(path: Path, name: str) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"train.weights: {path}: expected a safetensors file with the state of {name}, or imagenet, package or "
-            f"auto; got: {error}. {UNREAD}. Where you trust the file, write its state with "
+            f"auto; got: {error}. {UNSUPPORTED_FORMATS}. Where you trust the file, write its state with "
             "safetensors.torch.save_file, and name what that writes."
         ) from error

@@ -50,7 +50,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class ProductAnswers:
+class ProductPredictions:
     """What two models answered for the same products, each from all its images."""
 
     actual: Sequence[str]  # the right category of each product
@@ -59,12 +59,12 @@ class ProductAnswers:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PromotionDecision:
     """Whether the challenger may take the place, and why."""
 
     comparisons: tuple[Comparison, ...]  # headline, products, titles, categories; none: there was nothing to compare
     images: int  # that were compared
-    left_out: int  # whose right answer one of the two does not know
+    skipped: int  # whose right answer one of the two does not know
 
     @property
     def accepted(self) -> bool:
@@ -75,24 +75,24 @@ class Verdict:
     def reason(self) -> str:
         """The verdict in one line."""
         if not self.comparisons:
-            return f"nothing to compare on: of {self.left_out} validation images none has a category that both know"
+            return f"nothing to compare on: of {self.skipped} validation images none has a category that both know"
         shown = [c for c in self.comparisons if c.passed == self.accepted]
         of_all = [c for c in self.comparisons if c.figure in (HEADLINE, OF_PRODUCTS, WITH_TITLES)]
-        told = "; ".join(_told(c) for c in (of_all if self.accepted else shown))
+        figures = "; ".join(_describe(c) for c in (of_all if self.accepted else shown))
         large = len(self.comparisons) - len(of_all)
         categories = f"; nor is the F of any of {large} large categories" * (self.accepted and large > 0)
-        left_out = f"; {self.left_out} images left out, of categories that one does not know" * bool(self.left_out)
+        skipped = f"; {self.skipped} images left out, of categories that one does not know" * bool(self.skipped)
         verdict = "not worse by more than the margin" if self.accepted else "may be worse by more than the margin"
-        return f"{verdict} on {self.images} validation images: {told}{categories}{left_out}"
+        return f"{verdict} on {self.images} validation images: {figures}{categories}{skipped}"
 
 
-def judge(
+def compare_models(
     actual: Sequence[str],
     champion: Sequence[str],
     challenger: Sequence[str],
     products: Sequence[str],
     *,
-    of_products: ProductAnswers | None = None,
+    of_products: ProductPredictions | None = None,
     with_titles: tuple[Sequence[str], Sequence[str]] | None = None,
     known: Container[str],
     margin: float,
@@ -100,7 +100,7 @@ def judge(
     large_category: int,
     resamples: int,
     seed: int,
-) -> Verdict:
+) -> PromotionDecision:
     """Compare what two models answered.
 
     Args:
@@ -119,9 +119,9 @@ def judge(
         seed: likewise.
     """
     kept = [index for index, category in enumerate(actual) if category in known]
-    left_out = len(actual) - len(kept)
+    skipped = len(actual) - len(kept)
     if not kept:
-        return Verdict((), 0, left_out)
+        return PromotionDecision((), 0, skipped)
     names = sorted({answers[index] for answers in (actual, champion, challenger) for index in kept})
     number = {name: place for place, name in enumerate(names)}
     right, old, new = (
@@ -152,11 +152,11 @@ def judge(
         hits = np.array([[answers[index] == actual[index] for answers in with_titles] for index in kept])
         groups = [products[index] for index in kept]
         more.append(_compare_hits(WITH_TITLES, hits, groups, margin, resamples, seed))
-    return Verdict((headline, *more, *categories), len(kept), left_out)
+    return PromotionDecision((headline, *more, *categories), len(kept), skipped)
 
 
 def _compare_products(
-    given: ProductAnswers, known: Container[str], margin: float, resamples: int, seed: int
+    given: ProductPredictions, known: Container[str], margin: float, resamples: int, seed: int
 ) -> list[Comparison]:
     """One comparison, or none where no product has a category that both know."""
     columns = zip(given.actual, given.champion, given.challenger, strict=True)
@@ -190,7 +190,7 @@ def _figures(
     return np.concatenate([[hits.sum() / weight.sum()], (2 * hits / np.maximum(both, 1))[large]])
 
 
-def _told(comparison: Comparison) -> str:
+def _describe(comparison: Comparison) -> str:
     c = comparison
     return (
         f"{c.figure} {c.challenger:.4f}, {c.challenger - c.champion:+.4f} "

@@ -1,4 +1,4 @@
-"""Searching images of a split in four ways: a chunk of them, whoever does it, from files alone if need be.
+"""Searching images of a split in four input_variants: a chunk of them, whoever does it, from files alone if need be.
 
 Every image is encoded once and searched as in prediction; at temperature 1, for what calibration does; free of any
 mask, for what the taxonomy does; and exactly, for what the beam loses and how probable each node of the tree is.
@@ -19,27 +19,27 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from atlas_model.confidence.calibration import descend
-from atlas_model.core.device import choose_device, one_thread_each
+from atlas_model.core.device import choose_device, single_threaded_torch
 from atlas_model.data.dataset import to_device
 from atlas_model.data.titles import LabelWords
 from atlas_model.encoders.encoder import encode
 from atlas_model.inference.engines import accelerate
-from atlas_model.model.beam_search import Found
+from atlas_model.model.beam_search import SearchResult
 from atlas_model.model.categorizer import Categorizer
-from atlas_model.model.evidence import Evidence
+from atlas_model.model.evidence import ModelEvidence
 from atlas_model.model.saved_models import load_categorizer
 from atlas_model.taxonomy.tree import Taxonomy
 
 CHUNK_BATCHES = 4  # batches that the same one searches: it may have to load the model for them
 
 # What a model that reads titles is given. A stripped title has lost the words of all labels (`titles.LabelWords`).
-Way = Literal["image", "title", "image_and_title", "stripped_title", "image_and_stripped_title"]
+InputVariant = Literal["image", "title", "image_and_title", "stripped_title", "image_and_stripped_title"]
 
-Arrays = TypeVar("Arrays", "Best", "Exact")
+Arrays = TypeVar("Arrays", "BestPaths", "ExactResult")
 
 
 @dataclass(frozen=True)
-class Best:
+class BestPaths:
     """The best path of each image."""
 
     path: Int[np.ndarray, "n"]
@@ -47,19 +47,19 @@ class Best:
     tokens: Int[np.ndarray, "n t"]
 
     @classmethod
-    def of(cls, found: Found) -> "Best":
+    def of(cls, found: SearchResult) -> "BestPaths":
         """The first of those found."""
         return cls(*(each[:, 0].cpu().numpy() for each in (found.path, found.log_probability, found.tokens)))
 
     @classmethod
-    def of_paths(cls, log_p: Float[Tensor, "b paths"]) -> "Best":
+    def of_paths(cls, log_p: Float[Tensor, "b paths"]) -> "BestPaths":
         """The most probable path, which nobody wrote."""
         best, path = log_p.max(dim=1)
         return cls(path.cpu().numpy(), best.cpu().numpy(), np.empty((len(log_p), 0), dtype=np.int64))
 
 
 @dataclass(frozen=True)
-class Exact:
+class ExactResult:
     """What only exact search can say of each image."""
 
     path: Int[np.ndarray, "n"]
@@ -70,8 +70,8 @@ class Exact:
 
     @classmethod
     def of(
-        cls, found: Found, log_p: Float[Tensor, "n nodes"], actual: Int[np.ndarray, "n"], taxonomy: Taxonomy
-    ) -> "Exact":
+        cls, found: SearchResult, log_p: Float[Tensor, "n nodes"], actual: Int[np.ndarray, "n"], taxonomy: Taxonomy
+    ) -> "ExactResult":
         """Of the search's results and the right paths."""
         ends = torch.from_numpy(taxonomy.trie.routes[actual].max(axis=1)).to(log_p.device)
         right = log_p.gather(1, ends.unsqueeze(1)).squeeze(1)
@@ -96,17 +96,17 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Searches:
+class SearchSettings:
     """How images are searched; the fields as of `evaluate`."""
 
     beam: int
     length_normalization: float
     batch_size: int
-    ways: tuple[Way, ...] = ("image",)
+    input_variants: tuple[InputVariant, ...] = ("image",)
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredModel:
     """Where a process finds a model and its images that has neither."""
 
     model: Path  # folder
@@ -115,73 +115,84 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchOutputs:
     """What the searches found for a chunk."""
 
-    answers: Best
-    uncalibrated: Best
-    free: Best | None  # None where the search without constraint says nothing
-    exact: Exact | None  # of those in the sample; None where there are none
+    answers: BestPaths
+    uncalibrated: BestPaths
+    free: BestPaths | None  # None where the search without constraint says nothing
+    exact: ExactResult | None  # of those in the sample; None where there are none
 
 
-def search_stored(chunk: Chunk, *, stored: Stored, how: Searches) -> dict[Way, Searched]:
+def search_stored(chunk: Chunk, *, stored: StoredModel, settings: SearchSettings) -> dict[InputVariant, SearchOutputs]:
     """As `search`, whoever does it: all that it needs are files."""
     device = choose_device(stored.device)
     pixels = np.load(stored.pixels, mmap_mode="r", allow_pickle=False)
-    with one_thread_each():
+    with single_threaded_torch():
         model, _ = load_categorizer(stored.model, device)
         accelerate(model, "torch", pixels=pixels.shape[1:], cache=None)
-        return search(chunk, model=model, pixels=pixels, how=how, device=device)
+        return search(chunk, model=model, pixels=pixels, settings=settings, device=device)
 
 
 @torch.inference_mode()
 def search(
-    chunk: Chunk, *, model: Categorizer, pixels: UInt8[np.ndarray, "n c h w"], how: Searches, device: torch.device
-) -> dict[Way, Searched]:
+    chunk: Chunk,
+    *,
+    model: Categorizer,
+    pixels: UInt8[np.ndarray, "n c h w"],
+    settings: SearchSettings,
+    device: torch.device,
+) -> dict[InputVariant, SearchOutputs]:
     """Search the images of ``chunk`` in all ways of ``how``, a batch at a time; encoded once, whatever is given."""
-    found: dict[Way, list[Searched]] = {way: [] for way in how.ways}
-    words = LabelWords(model.taxonomy.names) if {*how.ways} & {"stripped_title", "image_and_stripped_title"} else None
-    for start in range(0, len(chunk.rows), how.batch_size):
-        part = chunk.at(slice(start, start + how.batch_size))
-        stripped = [words.stripped(title) for title in part.titles] if words else part.titles
+    found: dict[InputVariant, list[SearchOutputs]] = {variant: [] for variant in settings.input_variants}
+    words = (
+        LabelWords(model.taxonomy.names)
+        if {*settings.input_variants} & {"stripped_title", "image_and_stripped_title"}
+        else None
+    )
+    for start in range(0, len(chunk.rows), settings.batch_size):
+        part = chunk.at(slice(start, start + settings.batch_size))
+        stripped = [words.remove_from(title) for title in part.titles] if words else part.titles
         cells = encode(model.encoder, to_device(pixels[part.rows], device))
-        for way in how.ways:
-            said = None if way == "image" else stripped if "stripped" in way else part.titles
-            of = (cells if "image" in way else None, said)
+        for variant in settings.input_variants:
+            titles = None if variant == "image" else stripped if "stripped" in variant else part.titles
+            of = (cells if "image" in variant else None, titles)
             evidence, uncalibrated = (model.evidence(*of, calibrated=each) for each in (True, False))
-            found[way].append(_searched(model, how, evidence, uncalibrated, part))
-    return {way: joined_searches(parts) for way, parts in found.items()}
+            found[variant].append(_searched(model, settings, evidence, uncalibrated, part))
+    return {variant: concatenate_searches(parts) for variant, parts in found.items()}
 
 
-def _searched(model: Categorizer, how: Searches, evidence: Evidence, uncalibrated: Evidence, chunk: Chunk) -> Searched:
+def _searched(
+    model: Categorizer, settings: SearchSettings, evidence: ModelEvidence, uncalibrated: ModelEvidence, chunk: Chunk
+) -> SearchOutputs:
     """All searches of a batch, of which ``chunk`` says the right paths and which rows are searched exactly."""
-    beam = partial(model.search_cells, beam=how.beam, length_normalization=how.length_normalization)
+    beam = partial(model.search_cells, beam=settings.beam, length_normalization=settings.length_normalization)
     exact = None
     if chunk.sample.any():
         chosen = evidence.at(torch.from_numpy(chunk.sample).to(evidence.cells.device))
-        of_chosen = model.exact_cells(chosen, length_normalization=how.length_normalization)
-        exact = Exact.of(*of_chosen, chunk.actual[chunk.sample], model.taxonomy)
-    return Searched(
-        Best.of(beam(evidence)),
-        Best.of(beam(uncalibrated)),
+        of_chosen = model.exact_cells(chosen, length_normalization=settings.length_normalization)
+        exact = ExactResult.of(*of_chosen, chunk.actual[chunk.sample], model.taxonomy)
+    return SearchOutputs(
+        BestPaths.of(beam(evidence)),
+        BestPaths.of(beam(uncalibrated)),
         # Without the taxonomy, a model that is normalised over children knows nothing of what nowhere can follow.
-        Best.of(beam(evidence, constrained=False)) if model.architecture.normalize == "vocabulary" else None,
+        BestPaths.of(beam(evidence, constrained=False)) if model.architecture.normalize == "vocabulary" else None,
         exact,
     )
 
 
-def joined_searches(parts: Sequence[Searched]) -> Searched:
+def concatenate_searches(parts: Sequence[SearchOutputs]) -> SearchOutputs:
     """Of images one after the other."""
     free, exact = ([found for part in parts if (found := getattr(part, name))] for name in ("free", "exact"))
-    return Searched(
-        joined([part.answers for part in parts]),
-        joined([part.uncalibrated for part in parts]),
-        joined(free) if free else None,
-        joined(exact) if exact else None,
+    return SearchOutputs(
+        concatenate([part.answers for part in parts]),
+        concatenate([part.uncalibrated for part in parts]),
+        concatenate(free) if free else None,
+        concatenate(exact) if exact else None,
     )
 
 
-def joined(parts: Sequence[Arrays]) -> Arrays:
+def concatenate(parts: Sequence[Arrays]) -> Arrays:
     """Batches of arrays, one after the other."""
     names = [field.name for field in fields(parts[0])]
     return type(parts[0])(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

@@ -46,11 +46,13 @@ PART_NODES = 4_000_000  # or, where products are asked for, with so many numbers
 
 Pixels = UInt8[np.ndarray, "c h w"]
 Prepare = Callable[[Image.Image], Pixels]
-Answer = Callable[..., Sequence[Sequence[Prediction]]]  # of pixels (b c h w), and of titles=, where there are any
+PredictFunction = Callable[
+    ..., Sequence[Sequence[Prediction]]
+]  # of pixels (b c h w), and of titles=, where there are any
 
 
 @dataclass(frozen=True)
-class Report:
+class BatchReport:
     """What the output says, and what this run did for it."""
 
     statuses: Counter[str]  # of all images
@@ -66,7 +68,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Fault:
+class UnreadableImage:
     """Why an image cannot be read."""
 
     status: str
@@ -78,30 +80,30 @@ class Batch:
     """Images that the model gets together; at least one."""
 
     images: Sequence[SourceImage]
-    found: list[Pixels | Fault]
+    found: list[Pixels | UnreadableImage]
 
     def pixels(self) -> list[Pixels]:
         """Of those that could be read."""
-        return [found for found in self.found if not isinstance(found, Fault)]
+        return [found for found in self.found if not isinstance(found, UnreadableImage)]
 
     def titles(self) -> list[str | None]:
         """Of those that could be read."""
         pairs = zip(self.images, self.found, strict=True)
-        return [image.title for image, found in pairs if not isinstance(found, Fault)]
+        return [image.title for image, found in pairs if not isinstance(found, UnreadableImage)]
 
-    def rows(self, answers: Sequence[Sequence[Prediction]]) -> list[dict[str, Any]]:
+    def rows(self, predictions: Sequence[Sequence[Prediction]]) -> list[dict[str, Any]]:
         """Rows of `records.PREDICTED`, given what the model makes of `pixels`."""
-        rows, waiting = [], iter(answers)
+        rows, waiting = [], iter(predictions)
         for image, found in zip(self.images, self.found, strict=True):
-            if isinstance(found, Fault):
+            if isinstance(found, UnreadableImage):
                 rows.append(_row(image.name, 1, (), status=found.status, reason=found.reason))
             else:
-                rows += [_answered(image.name, rank, answer) for rank, answer in enumerate(next(waiting), start=1)]
+                rows += [_predicted_row(image.name, rank, each) for rank, each in enumerate(next(waiting), start=1)]
         return rows
 
     def distribution_rows(self, log_p: Float[np.ndarray, "b nodes"] | None) -> list[dict[str, Any]]:
         """Rows of `batch_products.DISTRIBUTIONS`, given what the model makes of `pixels`."""
-        readable = [not isinstance(found, Fault) for found in self.found]
+        readable = [not isinstance(found, UnreadableImage) for found in self.found]
         return distribution_rows([image.product_id for image in self.images], readable, log_p)
 
 
@@ -110,14 +112,14 @@ def predict_all(
     output: Path,
     *,
     prepare: Prepare,
-    answer: Answer,
+    predict: PredictFunction,
     model_key: str,
     batch_size: int,
     threads: int | None = None,
     side: int | None = None,
     products: ProductOutput | None = None,
     bands: bool = False,
-) -> Report:
+) -> BatchReport:
     """Write what the model makes of each image to ``output`` (`records.PREDICTED`), in the order of the images.
 
     Args:
@@ -142,8 +144,8 @@ def predict_all(
     folder = output.with_name(f"{output.name}.parts")
     with locked(folder, "prediction"):
         schema, kept = PREDICTED_WITH_BAND if bands else PREDICTED, [] if products is None else [str(DISTRIBUTIONS)]
-        what = [source.key, model_key, str(batch_size), str(schema), f"{source.titled} titles"]
-        parts = Parts(folder, _key(*what, *kept), schema)
+        key_parts = [source.key, model_key, str(batch_size), str(schema), f"{source.titled} titles"]
+        parts = OutputParts(folder, _key(*key_parts, *kept), schema)
         first = parts.done
         if first:
             say(f"predict: {first} images were done before")
@@ -153,21 +155,23 @@ def predict_all(
             for batch in batches:
                 pixels, asked_at = batch.pixels(), time.perf_counter()
                 titles = {"titles": batch.titles()} if source.titled else {}
-                answers, log_p = _answers(pixels, titles, answer, products)
+                predictions, log_p = _predict(pixels, titles, predict, products)
                 model_seconds += time.perf_counter() - asked_at
                 distributions = [] if products is None else batch.distribution_rows(log_p)
-                parts.add(len(batch.images), batch.rows(answers), distributions)
+                parts.add(len(batch.images), batch.rows(predictions), distributions)
                 progress.advance(len(batch.images))
         if parts.done != source.count:
             shutil.rmtree(folder)  # of other images than the key speaks of: not to go on from
             raise AtlasError(f"expected {source.count} images, got {parts.done}: they changed meanwhile. Run it again")
         statuses = parts.join(output)
-        of_products = Counter[str]() if products is None else write_products(parts.distributions(), products, folder)
+        product_statuses = (
+            Counter[str]() if products is None else write_products(parts.distributions(), products, folder)
+        )
         shutil.rmtree(folder)
-    return Report(statuses, parts.done - first, time.perf_counter() - started, model_seconds, of_products)
+    return BatchReport(statuses, parts.done - first, time.perf_counter() - started, model_seconds, product_statuses)
 
 
-class Parts:
+class OutputParts:
     """Answers on disk, ``<first image>-<first image of the next part>.parquet``.
 
     Where products are asked for, a file of the same name below ``distributions`` has what these are made of. It is
@@ -209,7 +213,7 @@ class Parts:
             replacing(output) as temporary,
             pq.ParquetWriter(temporary, self._schema, compression=COMPRESSION) as writer,
         ):
-            for table in _regrouped(self._paths(), self._schema):
+            for table in _row_groups(self._paths(), self._schema):
                 writer.write_table(table)
                 statuses.update(table.filter(pa.compute.equal(table["rank"], 1))["status"].to_pylist())
         return statuses
@@ -234,17 +238,17 @@ class Parts:
         return path.parent / "distributions" / path.name
 
 
-def _answers(
-    pixels: Sequence[Pixels], titles: dict[str, Any], answer: Answer, products: ProductOutput | None
+def _predict(
+    pixels: Sequence[Pixels], titles: dict[str, Any], predict: PredictFunction, products: ProductOutput | None
 ) -> tuple[Sequence[Sequence[Prediction]], Float[np.ndarray, "b nodes"] | None]:
     if not pixels:
         return [], None
     if products is None:
-        return answer(np.stack(pixels), **titles), None
-    return products.answer(np.stack(pixels), **titles)
+        return predict(np.stack(pixels), **titles), None
+    return products.predict(np.stack(pixels), **titles)
 
 
-def _regrouped(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+def _row_groups(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of all files, as many at a time as there are in a row group."""
     waiting = schema.empty_table()
     for path in paths:
@@ -276,27 +280,27 @@ def _read(images: Sequence[SourceImage], prepare: Prepare, side: int | None) -> 
     return Batch(images, [_pixels(image, prepare, side) for image in images])
 
 
-def _pixels(image: SourceImage, prepare: Prepare, side: int | None) -> Pixels | Fault:
+def _pixels(image: SourceImage, prepare: Prepare, side: int | None) -> Pixels | UnreadableImage:
     try:
         return prepare(decode(image.read(), side=side))
     except ImageError as error:
-        return Fault(error.status, str(error))
+        return UnreadableImage(error.status, str(error))
     except OSError as error:
-        return Fault("unreadable", str(error.strerror))
+        return UnreadableImage("unreadable", str(error.strerror))
 
 
-def _answered(name: str, rank: int, answer: Prediction) -> dict[str, Any]:
-    if not answer.path:
-        return _row(name, rank, (), status="not_sure", band=answer.band)
+def _predicted_row(name: str, rank: int, prediction: Prediction) -> dict[str, Any]:
+    if not prediction.path:
+        return _row(name, rank, (), status="not_sure", band=prediction.band)
     return _row(
         name,
         rank,
-        answer.path,
+        prediction.path,
         status="ok",
-        label=SEPARATOR.join(answer.path),
-        probability=answer.probability,
-        level_probabilities=answer.levels,
-        band=answer.band,
+        label=SEPARATOR.join(prediction.path),
+        probability=prediction.probability,
+        level_probabilities=prediction.levels,
+        band=prediction.band,
     )
 
 
@@ -304,5 +308,5 @@ def _row(name: str, rank: int, path: Sequence[str], **others: Any) -> dict[str, 
     return {"image": name, "rank": rank, "path": path, **others}
 
 
-def _key(*what: str) -> str:
-    return hashlib.sha256("\0".join(what).encode()).hexdigest()[:32]
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from atlas_model.confidence.products import Pool
+from atlas_model.confidence.products import ProductPool
 from atlas_model.core.progress import track
 from atlas_model.data.schemas import PREDICTED_PRODUCTS, open_parquet, write_rows
 from atlas_model.inference.predictor import Prediction, ProductPrediction
 from atlas_model.taxonomy.tree import SEPARATOR
 
-LEAST_LOG_P = float(np.log(1e-7))  # less probable nodes are left out: single precision knows no more of a mean
+MIN_LOG_P = float(np.log(1e-7))  # less probable nodes are left out: single precision knows no more of a mean
 BATCH_ROWS = 256  # images whose distributions are read at once
 DISTRIBUTIONS = pa.schema(
     [
@@ -43,9 +43,9 @@ class ProductOutput:
 
     path: Path  # `records.PREDICTED_PRODUCTS`, by product_id
     # Of images (b c h w) and, where there are any, of titles=, as without products; and log p of every node.
-    answer: Callable[..., tuple[Sequence[Sequence[Prediction]], Float[np.ndarray, "b nodes"]]]
-    pool: Callable[[], Pool]  # an empty one
-    conclude: Callable[[Pool], ProductPrediction]
+    predict: Callable[..., tuple[Sequence[Sequence[Prediction]], Float[np.ndarray, "b nodes"]]]
+    pool: Callable[[], ProductPool]  # an empty one
+    predict_product: Callable[[ProductPool], ProductPrediction]
 
 
 def distribution_rows(
@@ -53,12 +53,12 @@ def distribution_rows(
 ) -> list[dict[str, Any]]:
     """Rows of `DISTRIBUTIONS`: of each image, given log p of every node of those that could be read."""
     rows, waiting = [], iter(() if log_p is None else log_p)
-    for product_id, could_be_read in zip(product_ids, readable, strict=True):
+    for product_id, is_readable in zip(product_ids, readable, strict=True):
         assert product_id is not None, "the source was asked whose image each is"
         row: dict[str, Any] = {"product_id": product_id, "node": None, "log_p": None}
-        if could_be_read:
+        if is_readable:
             of_image = next(waiting)
-            node = np.flatnonzero(of_image >= LEAST_LOG_P).astype(np.int32)
+            node = np.flatnonzero(of_image >= MIN_LOG_P).astype(np.int32)
             row |= {"node": node, "log_p": of_image[node]}
         rows.append(row)
     return rows
@@ -126,7 +126,7 @@ def _row(product_id: str, images: Iterable[tuple[bytes, bytes]], output: Product
     row = {"product_id": product_id, "path": (), "images": pool.images, "unreadable_images": unreadable}
     if not pool.images:
         return {**row, "status": "unreadable"}
-    found = output.conclude(pool)
+    found = output.predict_product(pool)
     best = found.predictions[0]
     row |= {"disagree": found.disagree, "band": best.band}
     if not best.path:

@@ -37,11 +37,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from atlas_model.core.errors import InputError
-from atlas_model.core.extras import EXTRAS, missing, require
+from atlas_model.core.extras import EXTRAS, missing_packages, require
 from atlas_model.core.files import write_json
 from atlas_model.core.progress import say
 from atlas_model.encoders import encoder as encoder_module
-from atlas_model.encoders.encoder import Encoder, folded
+from atlas_model.encoders.encoder import Encoder, fold_batch_norms
 from atlas_model.inference import export as export_module
 from atlas_model.inference import quantization as quantization_module
 from atlas_model.inference.export import IMAGES, export_encoder
@@ -50,20 +50,20 @@ from atlas_model.model.categorizer import Model
 
 EngineName = Literal["auto", "torch", "onnxruntime", "onnxruntime-int8", "openvino"]
 
-Pixels = tuple[int, int, int]  # channels, height, width
+ImageShape = tuple[int, int, int]  # channels, height, width
 Made = TypeVar("Made")
 
 EXACT = ("onnxruntime", "openvino")  # what `auto` measures beside torch
 EXTRA_OF = {"onnxruntime": "onnx", "onnxruntime-int8": "onnx", "openvino": "openvino"}  # what has to be installed
 CALIBRATION = 64  # images, or half as many where a batch has no more
 FEW_PARAMETERS = 2_000_000
-MEASURED = 4  # images at once in a measurement: engines rank as with many, in a fraction of the time
+MEASURED_BATCH = 4  # images at once in a measurement: engines rank as with many, in a fraction of the time
 ROUNDS = 3  # runs of each engine that are measured, after one that warms it up; the best counts
-ENOUGH_S = 4.0  # after which no further round begins
+MAX_MEASURE_S = 4.0  # after which no further round begins
 
 
 @torch.no_grad()
-def accelerate(model: Model, name: EngineName, *, pixels: Pixels, cache: Path | None) -> str:
+def accelerate(model: Model, name: EngineName, *, pixels: ImageShape, cache: Path | None) -> str:
     """Replace ``model.encoder`` by what the engine ``name`` runs, for prediction only: it can no longer be trained.
 
     Args:
@@ -82,7 +82,7 @@ def accelerate(model: Model, name: EngineName, *, pixels: Pixels, cache: Path | 
         require(EXTRA_OF[name], f"engine {name}")
     with nullcontext(cache) if cache else TemporaryDirectory() as folder:
         assert cache or name != "onnxruntime-int8", "its graph is made later"
-        trained = _Trained(model.encoder, pixels, Path(folder))
+        trained = _TrainedEncoder(model.encoder, pixels, Path(folder))
         if name in EXTRA_OF and not trained.on_cpu:
             raise InputError(f"engine {name}: runs on the CPU, but the model is on a GPU: expected torch or auto")
         try:
@@ -100,7 +100,7 @@ class _OnGpu(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.channels = encoder.channels
-        self._run = torch.compile(folded(encoder))
+        self._run = torch.compile(fold_batch_norms(encoder))
 
     def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
         with torch.autocast(images.device.type, torch.bfloat16):
@@ -130,7 +130,7 @@ class _OnnxRuntime(nn.Module):
 class _EightBit(nn.Module):
     """The exported encoder in ONNX Runtime with 8-bit weights and activations, made when the first images come."""
 
-    def __init__(self, trained: "_Trained") -> None:
+    def __init__(self, trained: "_TrainedEncoder") -> None:
         super().__init__()
         self.channels = trained.encoder.channels
         self._trained = trained
@@ -138,15 +138,15 @@ class _EightBit(nn.Module):
 
     def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
         if self._run is None:
-            self._run = _kept(
-                self._trained.rounded_file,
-                make=lambda file: self._round(file, images),
+            self._run = _load_or_make(
+                self._trained.int8_file,
+                make=lambda file: self._quantize(file, images),
                 read=lambda file: _OnnxRuntime(file, self.channels),
             )
         cells: Tensor = self._run(images)
         return cells
 
-    def _round(self, target: Path, images: UInt8[Tensor, "b c h w"]) -> None:
+    def _quantize(self, target: Path, images: UInt8[Tensor, "b c h w"]) -> None:
         if len(images) < CALIBRATION // 2:
             raise InputError(
                 f"engine onnxruntime-int8: expected at least {CALIBRATION // 2} images at once to read the "
@@ -177,11 +177,11 @@ class _OpenVino(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Trained:
+class _TrainedEncoder:
     """An encoder that is to be run, and where files made of it are kept."""
 
     encoder: Encoder
-    pixels: Pixels
+    pixels: ImageShape
     folder: Path
 
     @property
@@ -199,21 +199,21 @@ class _Trained:
         return digest.hexdigest()[:32]
 
     @property
-    def rounded_file(self) -> Path:
+    def int8_file(self) -> Path:
         """Of its graph with 8 bits."""
         made_by = (_source(quantization_module), version("onnxruntime"), CALIBRATION)
         return self.folder / f"{_key(self.key, made_by)}.int8"
 
     def graph(self, read: Callable[[Path], Made]) -> Made:
         """What ``read`` makes of its file in ONNX, which is exported unless it is there."""
-        return _kept(self.folder / f"{self.key}.onnx", make=self._export, read=read)
+        return _load_or_make(self.folder / f"{self.key}.onnx", make=self._export, read=read)
 
     def _export(self, file: Path) -> None:
         say("engines: exports the encoder, once")
         export_encoder(self.encoder, file, pixels=self.pixels)
 
 
-def _runner(engine: str, trained: _Trained) -> nn.Module:
+def _runner(engine: str, trained: _TrainedEncoder) -> nn.Module:
     channels = trained.encoder.channels
     if engine == "onnxruntime":
         return trained.graph(lambda file: _OnnxRuntime(file, channels))
@@ -222,12 +222,12 @@ def _runner(engine: str, trained: _Trained) -> nn.Module:
     if engine == "onnxruntime-int8":
         trained.graph(Path.stat)  # exported now, where a folder that cannot be written has its error
         return _EightBit(trained)
-    return folded(trained.encoder) if trained.on_cpu else _OnGpu(trained.encoder)
+    return fold_batch_norms(trained.encoder) if trained.on_cpu else _OnGpu(trained.encoder)
 
 
-def _fastest(trained: _Trained) -> str:
+def _fastest(trained: _TrainedEncoder) -> str:
     """The engine that takes the least time, as measured now or, with this machine and these versions, before."""
-    installed = [engine for engine in EXACT if not missing(EXTRA_OF[engine])]
+    installed = [engine for engine in EXACT if not missing_packages(EXTRA_OF[engine])]
     parameters = sum(parameter.numel() for parameter in trained.encoder.parameters())
     if not installed or parameters < FEW_PARAMETERS or not trained.on_cpu:
         return "torch"
@@ -237,7 +237,7 @@ def _fastest(trained: _Trained) -> str:
 
     def measure(file: Path) -> None:
         runners = {engine: _runner(engine, trained) for engine in engines}
-        found = _milliseconds(runners, torch.zeros(MEASURED, *trained.pixels, dtype=torch.uint8))
+        found = _milliseconds(runners, torch.zeros(MEASURED_BATCH, *trained.pixels, dtype=torch.uint8))
         say("engines: " + ", ".join(f"{engine} {each:.1f} ms" for engine, each in found.items()) + " an image")
         write_json(file, found)
 
@@ -246,7 +246,7 @@ def _fastest(trained: _Trained) -> str:
         return min(engines, key=lambda engine: float(milliseconds[engine]))
 
     file = trained.folder / f"{_key(trained.key, machine, installed, versions)}.json"
-    return _kept(file, make=measure, read=fastest)
+    return _load_or_make(file, make=measure, read=fastest)
 
 
 def _milliseconds(runners: dict[str, nn.Module], images: UInt8[Tensor, "b c h w"]) -> dict[str, float]:
@@ -254,7 +254,7 @@ def _milliseconds(runners: dict[str, nn.Module], images: UInt8[Tensor, "b c h w"
     seconds: dict[str, list[float]] = {engine: [] for engine in runners}
     began = perf_counter()
     for round_ in range(1 + ROUNDS):
-        if round_ > 1 and perf_counter() - began > ENOUGH_S:
+        if round_ > 1 and perf_counter() - began > MAX_MEASURE_S:
             break
         for engine, run in runners.items():
             started = perf_counter()
@@ -263,7 +263,7 @@ def _milliseconds(runners: dict[str, nn.Module], images: UInt8[Tensor, "b c h w"
     return {engine: 1000 * min(found[1:]) / len(images) for engine, found in seconds.items()}
 
 
-def _kept(file: Path, *, make: Callable[[Path], None], read: Callable[[Path], Made]) -> Made:
+def _load_or_make(file: Path, *, make: Callable[[Path], None], read: Callable[[Path], Made]) -> Made:
     """What ``read`` makes of ``file``, which ``make`` writes where there is none or a damaged one."""
     if file.exists():
         try:
@@ -280,8 +280,8 @@ def _source(module: ModuleType) -> str:
     return Path(str(module.__file__)).read_text(encoding="utf-8")
 
 
-def _key(*what: object) -> str:
-    return hashlib.sha256(repr(what).encode()).hexdigest()[:32]
+def _key(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def _cpu() -> str:

@@ -22,7 +22,7 @@ from atlas_model.core.files import replacing, replacing_folder, write_json
 from atlas_model.data.images import Preprocessing
 from atlas_model.encoders.encoder import Encoder
 from atlas_model.model.categorizer import Categorizer
-from atlas_model.model.decoder import AttentionDecoder, Memory, State
+from atlas_model.model.decoder import AttentionDecoder, DecoderMemory, DecoderState
 from atlas_model.taxonomy.tree import END, PAD, START
 
 Format = Literal["onnx", "openvino"]
@@ -94,7 +94,7 @@ class _Step(nn.Module):
         cell: Float[Tensor, "b k h"],
         tokens: Int[Tensor, "b k"],
     ) -> tuple[Float[Tensor, "b k h"], Float[Tensor, "b k h"], Float[Tensor, "b k v"], Float[Tensor, "b k cells"]]:
-        state, attention = self.decoder.step(Memory(cells, projected), State(hidden, cell), tokens)
+        state, attention = self.decoder.step(DecoderMemory(cells, projected), DecoderState(hidden, cell), tokens)
         return (
             state.hidden,
             state.cell,

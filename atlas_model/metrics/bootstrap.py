@@ -26,7 +26,7 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Answers:
+class ScoredPredictions:
     """What a model answered, reduced to what the headline figures need."""
 
     actual: Int[np.ndarray, "n"]  # categories, numbered without gaps
@@ -42,7 +42,7 @@ class Answers:
         predicted: Int[np.ndarray, "n"],
         confidence: Float[np.ndarray, "n"],
         taxonomy: Taxonomy,
-    ) -> "Answers":
+    ) -> "ScoredPredictions":
         """Of paths, and the probability of each predicted one."""
         shared, of_predicted, of_actual = common_levels(actual, predicted, taxonomy)
         _, index = np.unique(np.concatenate([actual, predicted]), return_inverse=True)
@@ -71,7 +71,7 @@ class Answers:
         )
 
 
-def intervals(answers: Answers, groups: Sequence[str], *, resamples: int, seed: int) -> dict[str, Interval]:
+def intervals(answers: ScoredPredictions, groups: Sequence[str], *, resamples: int, seed: int) -> dict[str, Interval]:
     """A 95 % interval for each of the `HEADLINES`.
 
     Args:
@@ -84,7 +84,7 @@ def intervals(answers: Answers, groups: Sequence[str], *, resamples: int, seed: 
 
 
 def differences(
-    one: Answers, other: Answers, groups: Sequence[str], *, resamples: int, seed: int
+    one: ScoredPredictions, other: ScoredPredictions, groups: Sequence[str], *, resamples: int, seed: int
 ) -> dict[str, dict[str, float | Interval]]:
     """How much more ``one`` has than ``other`` on the same images: of each headline ``value`` and ``interval``."""
     drawn = [one.headlines(weight) - other.headlines(weight) for weight in draws(groups, resamples, seed)]

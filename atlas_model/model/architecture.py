@@ -8,7 +8,7 @@ from atlas_model.data.images import MAX_PIXELS, Interpolation, Mode, Preprocessi
 from atlas_model.model.beam_search import Normalize
 
 TitleName = Literal["none", "ngrams"]
-MOST_TITLE_BUCKETS, MOST_TITLE_SIZE = 2**18, 2**8  # 256 MiB: what a stranger's model may take of memory
+MAX_TITLE_BUCKETS, MAX_TITLE_SIZE = 2**18, 2**8  # 256 MiB: what a stranger's model may take of memory
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ def check_architecture(architecture: Architecture) -> None:
     assert architecture.normalize in get_args(Normalize), architecture
     assert architecture.title in get_args(TitleName), architecture
     if architecture.title != "none":
-        assert 0 < architecture.title_buckets <= MOST_TITLE_BUCKETS, architecture
-        assert 0 < architecture.title_size <= MOST_TITLE_SIZE, architecture
+        assert 0 < architecture.title_buckets <= MAX_TITLE_BUCKETS, architecture
+        assert 0 < architecture.title_size <= MAX_TITLE_SIZE, architecture
 
 
 def check_images(architecture: Architecture, preprocessing: Preprocessing, in_channels: int) -> None:

@@ -35,13 +35,15 @@ Normalize = Literal["vocabulary", "children"]  # over which tokens the probabili
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The ``n`` best paths of each image, best first. A rank that no path fills has path -1, probability 0."""
 
     path: Int[Tensor, "b n"]
     log_probability: Float[Tensor, "b n"]
     tokens: Int[Tensor, "b n t"]  # what was written, PAD after the end
-    reached: Float[Tensor, "b n t"]  # log-probability of what was written up to each token; 0 after the end
+    prefix_log_probability: Float[
+        Tensor, "b n t"
+    ]  # log-probability of what was written up to each token; 0 after the end
     attention: Float[Tensor, "b n t cells"]  # where the decoder looked while writing it; 0 after the end
 
 
@@ -63,7 +65,7 @@ class DeviceTrie:
         return cls(first, token, child, path, trie.fan_out)
 
     @classmethod
-    def free(cls, vocabulary: int, steps: int, device: torch.device) -> "DeviceTrie":
+    def unconstrained(cls, vocabulary: int, steps: int, device: torch.device) -> "DeviceTrie":
         """The trie that forbids nothing: any token after any token, until END. Searching it is unconstrained."""
         path = torch.full((vocabulary,), -1, device=device)
         path[END] = 0
@@ -83,7 +85,7 @@ class DeviceTrie:
 
 
 @dataclass(frozen=True)
-class Level:
+class BeamLevel:
     """The hypotheses that stood at a level, to follow winners back."""
 
     token: Int[Tensor, "b k"]  # that each had just written
@@ -93,7 +95,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Ends:
+class FinishedPaths:
     """Ends of paths that a search has met."""
 
     log_probability: Float[Tensor, "b m"]  # -inf: nothing here
@@ -103,21 +105,21 @@ class Ends:
     token: Int[Tensor, "b m"]  # wrote this token at last
 
     @classmethod
-    def none(cls, b: int, top: int, device: torch.device) -> "Ends":
+    def empty(cls, b: int, top: int, device: torch.device) -> "FinishedPaths":
         """Nothing, ``top`` times."""
         zeros = torch.zeros(b, top, dtype=torch.long, device=device)
         return cls(torch.full((b, top), -torch.inf, device=device), zeros, zeros, zeros, zeros)
 
     @classmethod
-    def of(cls, parts: Sequence["Ends"]) -> "Ends":
+    def concatenate(cls, parts: Sequence["FinishedPaths"]) -> "FinishedPaths":
         """All of them together."""
         return cls(*(torch.cat([getattr(part, name) for part in parts], dim=1) for name in cls.__dataclass_fields__))
 
-    def best(self, top: int, length_normalization: float) -> "Ends":
+    def best(self, top: int, length_normalization: float) -> "FinishedPaths":
         """The ``top`` best, best first."""
         rank = self.log_probability / (self.level + 1) ** length_normalization
-        _, order = best(rank, top)
-        chosen = Ends(*(getattr(self, name).gather(1, order) for name in self.__dataclass_fields__))
+        _, order = stable_topk(rank, top)
+        chosen = FinishedPaths(*(getattr(self, name).gather(1, order) for name in self.__dataclass_fields__))
         nothing = chosen.log_probability == -torch.inf
         return replace(chosen, path=chosen.path.masked_fill(nothing, -1), level=chosen.level.masked_fill(nothing, -1))
 
@@ -134,7 +136,7 @@ def beam_search(
     temperature: Float[Tensor, "b"] | float = 1.0,
     length_normalization: float = 0.0,
     bias: Float[Tensor, "b edges"] | None = None,
-) -> Found:
+) -> SearchResult:
     """The ``top`` most probable paths of ``trie`` that a beam finds for each image.
 
     Args:
@@ -153,11 +155,11 @@ def beam_search(
     token = torch.full((b, 1), START, device=device)
     node = parent = torch.zeros_like(token)
     score = torch.zeros(b, 1, device=device)  # log-probability; -inf: no hypothesis here
-    levels: list[Level] = []
-    ends = Ends.none(b, top, device)
+    levels: list[BeamLevel] = []
+    ends = FinishedPaths.empty(b, top, device)
     for depth, width in enumerate(trie.fan_out):
         state, attention = decoder.step(memory, state, token)
-        levels.append(Level(token, parent, score, attention))
+        levels.append(BeamLevel(token, parent, score, attention))
         edge, valid = trie.edges(node.flatten(), width)  # (b * k, f)
         gain = next_log_probability(
             decoder,
@@ -165,17 +167,19 @@ def beam_search(
             trie.token[edge],
             valid,
             normalize=normalize,
-            temperature=_of_hypotheses(temperature, node.shape[1]),
+            temperature=_repeat_temperature(temperature, node.shape[1]),
             bias=None if bias is None else bias.gather(1, edge.view(b, -1)).view(1, *edge.shape),
         )
         total = (score.unsqueeze(-1) + gain.view(b, -1, width)).flatten(1)  # (b, k * f)
         edge = edge.view(b, -1)  # (b, k * f)
         ending = trie.path[edge] >= 0
-        ended, choice = best(total.masked_fill(~ending, -torch.inf), top)
+        ended, choice = stable_topk(total.masked_fill(~ending, -torch.inf), top)
         chosen = edge.gather(1, choice)
-        more = Ends(ended, trie.path[chosen], torch.full_like(choice, depth), choice // width, trie.token[chosen])
-        ends = Ends.of([ends, more])
-        score, choice = best(total.masked_fill(ending, -torch.inf), beam)
+        more = FinishedPaths(
+            ended, trie.path[chosen], torch.full_like(choice, depth), choice // width, trie.token[chosen]
+        )
+        ends = FinishedPaths.concatenate([ends, more])
+        score, choice = stable_topk(total.masked_fill(ending, -torch.inf), beam)
         if not length_normalization:
             enough = ends.log_probability.topk(top).values[:, -1:]
             score = score.masked_fill(score <= enough, -torch.inf)
@@ -186,7 +190,7 @@ def beam_search(
         parent = choice // width
         chosen = edge.gather(1, choice)
         token, node, state = trie.token[chosen], trie.child[chosen], state.at(parent)
-    return follow_back(levels, ends.best(top, length_normalization), len(trie.fan_out))
+    return backtrack(levels, ends.best(top, length_normalization), len(trie.fan_out))
 
 
 def next_log_probability(
@@ -214,34 +218,34 @@ def next_log_probability(
     return found.masked_fill(~valid, -torch.inf)  # also where nothing is valid, and the softmax has no number
 
 
-def _of_hypotheses(temperature: Float[Tensor, "b"] | float, count: int) -> Float[Tensor, "1 n 1"] | float:
+def _repeat_temperature(temperature: Float[Tensor, "b"] | float, count: int) -> Float[Tensor, "1 n 1"] | float:
     if isinstance(temperature, Tensor):
         return temperature.repeat_interleave(count).view(1, -1, 1)
     return temperature
 
 
-def follow_back(levels: Sequence[Level], ends: Ends, steps: int) -> Found:
+def backtrack(levels: Sequence[BeamLevel], ends: FinishedPaths, steps: int) -> SearchResult:
     """What each of ``ends`` wrote on its way, how probable that was, and where it looked."""
     b, n = ends.path.shape
     cells = levels[0].attention.shape[-1]
     tokens = torch.full((b, n, steps), PAD, device=ends.path.device)
     attention = levels[0].attention.new_zeros(b, n, steps, cells)
-    reached = ends.log_probability.new_zeros(b, n, steps)
+    prefix = ends.log_probability.new_zeros(b, n, steps)
     token, slot, score = ends.token, ends.slot, ends.log_probability
     for depth in reversed(range(len(levels))):
         level, on = levels[depth], ends.level >= depth
         tokens[:, :, depth] = token.where(on, PAD)
-        reached[:, :, depth] = score.where(on, 0.0)
+        prefix[:, :, depth] = score.where(on, 0.0)
         at = slot.where(on, 0)  # an end that is not on its way yet points into another level
         attention[:, :, depth] = level.attention.gather(1, at.unsqueeze(-1).expand(-1, -1, cells)) * on.unsqueeze(-1)
         token, slot, score = (
             above.gather(1, at).where(on, now)
             for above, now in ((level.token, token), (level.parent, slot), (level.score, score))
         )
-    return Found(ends.path, ends.log_probability, tokens, reached, attention)
+    return SearchResult(ends.path, ends.log_probability, tokens, prefix, attention)
 
 
-def best(scores: Float[Tensor, "b m"], count: int) -> tuple[Float[Tensor, "b n"], Int[Tensor, "b n"]]:
+def stable_topk(scores: Float[Tensor, "b m"], count: int) -> tuple[Float[Tensor, "b n"], Int[Tensor, "b n"]]:
     """The ``count`` largest, or all, best first, and where they stood; on ties the earlier (`topk` does not say).
 
     Args:

@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from atlas_model.data.titles import TitleHead, words_of
+from atlas_model.data.titles import TitleHead, split_words
 from atlas_model.encoders.encoder import build_encoder
 from atlas_model.model.architecture import Architecture
-from atlas_model.model.beam_search import DeviceTrie, Found, beam_search
+from atlas_model.model.beam_search import DeviceTrie, SearchResult, beam_search
 from atlas_model.model.classifier import Classifier
 from atlas_model.model.decoder import AttentionDecoder
-from atlas_model.model.evidence import Evidence, TitleWeights, Weights
+from atlas_model.model.evidence import LogitWeights, ModelEvidence, TitleWeights
 from atlas_model.model.exact_search import exact_search
 from atlas_model.model.path_head import PathEdges, PathHead
 from atlas_model.taxonomy.tree import PAD, START, Taxonomy
@@ -171,7 +171,7 @@ class Categorizer(nn.Module):
         top: int = 1,
         constrained: bool = True,
         length_normalization: float = 0.0,
-    ) -> Found:
+    ) -> SearchResult:
         """See `search_cells`."""
         return self.search_cells(
             self.encoder(images),
@@ -183,18 +183,18 @@ class Categorizer(nn.Module):
 
     def search_cells(
         self,
-        cells: Float[Tensor, "b cells d"] | Evidence,
+        cells: Float[Tensor, "b cells d"] | ModelEvidence,
         *,
         beam: int,
         top: int = 1,
         constrained: bool = True,
         length_normalization: float = 0.0,
-    ) -> Found:
+    ) -> SearchResult:
         """The best paths for each image, or other evidence; unconstrained, any tokens until END, for comparison.
 
         A model that is normalised over children has not learnt what no taxonomy allows: free, it writes anything.
         """
-        evidence = cells if isinstance(cells, Evidence) else self.evidence(cells)
+        evidence = cells if isinstance(cells, ModelEvidence) else self.evidence(cells)
         return beam_search(
             self.decoder,
             evidence.cells,
@@ -213,7 +213,7 @@ class Categorizer(nn.Module):
         titles: Sequence[str] | None = None,
         *,
         calibrated: bool = True,
-    ) -> Evidence:
+    ) -> ModelEvidence:
         """What searches take of images, titles, or both.
 
         Args:
@@ -225,7 +225,7 @@ class Categorizer(nn.Module):
             assert cells is not None, "an image or a title"
             temperature = cells.new_full((len(cells),), self.temperature if calibrated else 1.0)
             bias = None if self.path_head is None else self.path_head(cells) / temperature.unsqueeze(1)
-            return Evidence(cells, temperature, bias)
+            return ModelEvidence(cells, temperature, bias)
         assert self.title_head is not None, "this model reads no titles"
         kinds = [self._weights(title, calibrated=calibrated) for title in titles]
         device = self.title_head.output.weight.device
@@ -236,37 +236,37 @@ class Categorizer(nn.Module):
         scores = self.title_head(titles)  # (b, paths)
         if cells is None:
             nothing = scores.new_zeros(len(titles), 1, self.encoder.channels)
-            return Evidence(nothing, scores.new_full((len(titles),), torch.inf), self.edges(scores * alone))
-        worded = torch.tensor([bool(words_of(title)) for title in titles], device=device).unsqueeze(1)
+            return ModelEvidence(nothing, scores.new_full((len(titles),), torch.inf), self.edges(scores * alone))
+        worded = torch.tensor([bool(split_words(title)) for title in titles], device=device).unsqueeze(1)
         bias = torch.where(worded, self.edges(scores * title), 0)  # of no word, it would favour nodes with many paths
         if self.path_head is not None:
             bias = bias + self.path_head(cells) * image
-        return Evidence(cells, 1 / image.squeeze(1), bias)
+        return ModelEvidence(cells, 1 / image.squeeze(1), bias)
 
-    def _weights(self, title: str, *, calibrated: bool) -> Weights:
+    def _weights(self, title: str, *, calibrated: bool) -> LogitWeights:
         assert self.title_head is not None
-        if not words_of(title):
-            return Weights(image=1 / self.temperature if calibrated else 1.0)
+        if not split_words(title):
+            return LogitWeights(image=1 / self.temperature if calibrated else 1.0)
         if not calibrated:
-            return Weights()
+            return LogitWeights()
         weights = self.title_weights
-        return weights.named if self.title_head.words.in_title(title) else weights.other
+        return weights.named if self.title_head.words.occur_in(title) else weights.other
 
     def exact(
         self, images: UInt8[Tensor, "b c h w"], *, top: int = 1, length_normalization: float = 0.0
-    ) -> tuple[Found, Float[Tensor, "b nodes"]]:
+    ) -> tuple[SearchResult, Float[Tensor, "b nodes"]]:
         """See `exact_cells`."""
         return self.exact_cells(self.encoder(images), top=top, length_normalization=length_normalization)
 
     def exact_cells(
         self,
-        cells: Float[Tensor, "b cells d"] | Evidence,
+        cells: Float[Tensor, "b cells d"] | ModelEvidence,
         *,
         top: int = 1,
         length_normalization: float = 0.0,
-    ) -> tuple[Found, Float[Tensor, "b nodes"]]:
+    ) -> tuple[SearchResult, Float[Tensor, "b nodes"]]:
         """The best of all paths for each image, or other evidence; log p of every node of the taxonomy's trie."""
-        evidence = cells if isinstance(cells, Evidence) else self.evidence(cells)
+        evidence = cells if isinstance(cells, ModelEvidence) else self.evidence(cells)
         return exact_search(
             self.decoder,
             evidence.cells,
@@ -284,7 +284,7 @@ class Categorizer(nn.Module):
         return self.best_path_of_cells(self.encoder(images))
 
     @torch.no_grad()
-    def best_path_of_cells(self, cells: Float[Tensor, "b cells d"] | Evidence) -> Int[Tensor, "b"]:
+    def best_path_of_cells(self, cells: Float[Tensor, "b cells d"] | ModelEvidence) -> Int[Tensor, "b"]:
         """Index of the path that a beam of one finds: cheap, for model selection."""
         return self.search_cells(cells, beam=1).path[:, 0]
 
@@ -344,7 +344,7 @@ class Categorizer(nn.Module):
             self._tries[constrained, device] = (
                 DeviceTrie.of(taxonomy.trie, device)
                 if constrained
-                else DeviceTrie.free(len(taxonomy.tokens), taxonomy.depth + 1, device)
+                else DeviceTrie.unconstrained(len(taxonomy.tokens), taxonomy.depth + 1, device)
             )
         return self._tries[constrained, device]
 

@@ -20,7 +20,7 @@ CACHED_FLOATS = 2**18  # numbers of the attention's energies at once (1 MiB), so
 
 
 @dataclass(frozen=True)
-class Memory:
+class DecoderMemory:
     """What the decoder keeps of an image: its cells, and their projection, computed once."""
 
     cells: Float[Tensor, "b cells d"]
@@ -28,16 +28,16 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class State:
+class DecoderState:
     """The LSTM's state for ``k`` hypotheses an image."""
 
     hidden: Float[Tensor, "b k h"]
     cell: Float[Tensor, "b k h"]
 
-    def at(self, index: Int[Tensor, "b k2"]) -> "State":
+    def at(self, index: Int[Tensor, "b k2"]) -> "DecoderState":
         """The states of the hypotheses ``index``."""
         wide = index.unsqueeze(-1).expand(-1, -1, self.hidden.shape[-1])
-        return State(self.hidden.gather(1, wide), self.cell.gather(1, wide))
+        return DecoderState(self.hidden.gather(1, wide), self.cell.gather(1, wide))
 
 
 class AttentionDecoder(nn.Module):
@@ -84,14 +84,16 @@ class AttentionDecoder(nn.Module):
         self.output = nn.Linear(hidden_size, vocabulary)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
-    def start(self, cells: Float[Tensor, "b cells d"]) -> tuple[Memory, State]:
+    def start(self, cells: Float[Tensor, "b cells d"]) -> tuple[DecoderMemory, DecoderState]:
         """Read the images: memory for all steps, and the state of one hypothesis each."""
         mean = cells.mean(dim=1, keepdim=True)  # (b, 1, d)
-        return Memory(cells, self.project_cells(cells)), State(self.first_hidden(mean), self.first_cell(mean))
+        return DecoderMemory(cells, self.project_cells(cells)), DecoderState(
+            self.first_hidden(mean), self.first_cell(mean)
+        )
 
     def step(
-        self, memory: Memory, state: State, tokens: Int[Tensor, "b k"]
-    ) -> tuple[State, Float[Tensor, "b k cells"]]:
+        self, memory: DecoderMemory, state: DecoderState, tokens: Int[Tensor, "b k"]
+    ) -> tuple[DecoderState, Float[Tensor, "b k cells"]]:
         """One step: the new state, and the attention (sums to one over the cells)."""
         return self._step(memory, state, self.embedding(tokens))
 
@@ -163,15 +165,15 @@ class AttentionDecoder(nn.Module):
         return hidden, attention
 
     def _step(
-        self, memory: Memory, state: State, embedded: Float[Tensor, "b k e"]
-    ) -> tuple[State, Float[Tensor, "b k cells"]]:
+        self, memory: DecoderMemory, state: DecoderState, embedded: Float[Tensor, "b k e"]
+    ) -> tuple[DecoderState, Float[Tensor, "b k cells"]]:
         b, k, _ = embedded.shape
         query = self.project_hidden(state.hidden)  # (b, k, a)
         attention = self._energy(memory.projected, query).softmax(dim=-1)  # (b, k, cells), range [0, 1]
         gate = torch.sigmoid(self.gate(state.hidden))  # (b, k, d), range (0, 1)
         x = torch.cat([embedded, gate * (attention @ memory.cells)], dim=-1).flatten(0, 1)  # (b * k, e + d)
         hidden, cell = self.lstm(x, (state.hidden.flatten(0, 1), state.cell.flatten(0, 1)))
-        return State(hidden.view(b, k, -1), cell.view(b, k, -1)), attention
+        return DecoderState(hidden.view(b, k, -1), cell.view(b, k, -1)), attention
 
     def _energy(
         self, projected: Float[Tensor, "b cells a"], query: Float[Tensor, "b k a"]

@@ -12,11 +12,11 @@ from typing import Any, Self
 from jaxtyping import Float
 from torch import Tensor
 
-LARGEST = 100.0  # weight that is read from a model's description
+MAX_WEIGHT = 100.0  # weight that is read from a model's description
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ModelEvidence:
     """Of each row, what the decoder attends to, and how its logits become those of the answer."""
 
     cells: Float[Tensor, "b cells d"]
@@ -26,13 +26,13 @@ class Evidence:
     def __len__(self) -> int:
         return len(self.cells)
 
-    def at(self, rows: Tensor) -> "Evidence":
+    def at(self, rows: Tensor) -> "ModelEvidence":
         """Some of the rows, by index or mask."""
-        return Evidence(self.cells[rows], self.temperature[rows], None if self.bias is None else self.bias[rows])
+        return ModelEvidence(self.cells[rows], self.temperature[rows], None if self.bias is None else self.bias[rows])
 
 
 @dataclass(frozen=True)
-class Weights:
+class LogitWeights:
     """Of logits."""
 
     image: float = 1.0  # of an image, beside its title
@@ -44,8 +44,8 @@ class Weights:
 class TitleWeights:
     """Of titles with a label's word in them, and of others."""
 
-    named: Weights = Weights()
-    other: Weights = Weights()
+    named: LogitWeights = LogitWeights()
+    other: LogitWeights = LogitWeights()
 
     def to_json(self) -> dict[str, Any]:
         """For a model's description."""
@@ -59,10 +59,12 @@ class TitleWeights:
             KeyError, TypeError, ValueError, AssertionError: it has another form.
         """
         kinds = {
-            kind.name: Weights(**{field.name: float(value[kind.name][field.name]) for field in fields(Weights)})
+            kind.name: LogitWeights(
+                **{field.name: float(value[kind.name][field.name]) for field in fields(LogitWeights)}
+            )
             for kind in fields(cls)
         }
         for weights in kinds.values():
-            assert all(0 <= weight <= LARGEST for weight in vars(weights).values()), weights
+            assert all(0 <= weight <= MAX_WEIGHT for weight in vars(weights).values()), weights
             assert weights.alone > 0, weights
         return cls(**kinds)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from atlas_model.core.checkpoint import fill, load_model, save_model
+from atlas_model.core.checkpoint import load_model, load_weights, save_model
 from atlas_model.core.errors import CheckpointError, InputError
 from atlas_model.data.images import Preprocessing
 from atlas_model.model.architecture import Architecture, check_architecture, check_images
@@ -84,7 +84,7 @@ def _load(
         check_images(architecture, preprocessing, model.encoder.in_channels)
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, InputError) as error:
         raise CheckpointError(f"{folder}: its description is not one of a {model_class.kind}: {error}") from error
-    fill(model, tensors, folder)
+    load_weights(model, tensors, folder)
     return model.to(device).eval(), preprocessing
 
 

@@ -78,7 +78,7 @@ def group_products(
     Returns:
         For each product the smallest product of its group, its key.
     """
-    key_of = _sharing(product, image)
+    key_of = _smallest_connected(product, image)
     distinct, hash_of = np.unique(hashes, return_inverse=True)
     first_neighbour, neighbours = _neighbours(distinct, distance)
 
@@ -90,20 +90,20 @@ def group_products(
         key_hash.setdefault(key, its_hash)  # the key is the group's smallest product, so it comes first
         hashes_of.setdefault(key, set()).add(its_hash)
 
-    nobody = np.iinfo(np.int64).max
-    leader_with = np.full(len(distinct), nobody)  # by hash: the group that has it as key image and joined none
+    no_leader = np.iinfo(np.int64).max
+    leader_with = np.full(len(distinct), no_leader)  # by hash: the group that has it as key image and joined none
     leader_of: dict[int, int] = {}
     for key in sorted(hashes_of):
         near = [neighbours[first_neighbour[h] : first_neighbour[h + 1]] for h in hashes_of[key]]
         leader = int(leader_with[np.concatenate(near)].min())
-        if leader == nobody:
+        if leader == no_leader:
             leader = key
             leader_with[key_hash[key]] = key
         leader_of[key] = leader
     return {one_product: leader_of[key] for one_product, key in key_of.items()}
 
 
-def _sharing(product: Int[np.ndarray, "refs"], image: Int[np.ndarray, "refs"]) -> dict[int, int]:
+def _smallest_connected(product: Int[np.ndarray, "refs"], image: Int[np.ndarray, "refs"]) -> dict[int, int]:
     """For each product the smallest one that it shares images with, directly or through others (union-find)."""
     parent = {one_product: one_product for one_product in product.tolist()}
 

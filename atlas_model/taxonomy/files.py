@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 
 from atlas_model.core.errors import TaxonomyError
-from atlas_model.taxonomy.names import LEVEL, clean_name
+from atlas_model.taxonomy.names import LEVEL_SEPARATOR, clean_name
 from atlas_model.taxonomy.tree import CategoryPath, Taxonomy
 
 ARROWS = re.compile(r"\s*-?>\s*")
@@ -52,7 +52,7 @@ def load_taxonomy(path: Path) -> Taxonomy:
     if not lines and not faults:
         faults.append("it is empty: at least one category path is needed")
     if faults:
-        raise TaxonomyError.of(str(path), faults)
+        raise TaxonomyError.from_faults(str(path), faults)
     return Taxonomy(paths)
 
 
@@ -113,8 +113,10 @@ def _paths_of_nodes(text: str, faults: list[str]) -> list[tuple[int, CategoryPat
         if parent and parent not in nodes:
             faults.append(f"line {number}: parent_id {parent!r} is no row's id")
     for number, _, name in nodes.values():
-        if LEVEL in name:
-            faults.append(f"line {number}: {LEVEL} stands between levels and cannot be in a name; rename {name!r}")
+        if LEVEL_SEPARATOR in name:
+            faults.append(
+                f"line {number}: {LEVEL_SEPARATOR} stands between levels and cannot be in a name; rename {name!r}"
+            )
     on_cycle = _nodes_on_cycles(nodes)
     if on_cycle:
         lines = ", ".join(str(nodes[identity][0]) for identity in on_cycle)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
 
-LEVEL = ">"  # stands between levels wherever paths are written, so that no name can have it
+LEVEL_SEPARATOR = ">"  # stands between levels wherever paths are written, so that no name can have it
 JOINERS = "\u200c\u200d"
 VIRAMA = 9  # combining class
 # Nobody sees these either, though Unicode counts them among letters, marks and symbols.
@@ -42,14 +42,14 @@ def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
 def _visible(text: str) -> str:
     kept: list[str] = []
     characters = (" " if character.isspace() else character for character in text)
-    shown = [character for character in characters if character in JOINERS or _is_seen(character)]
-    for index, character in enumerate(shown):
-        if character not in JOINERS or _joins(kept[-1:], shown[index + 1 : index + 2]):
+    visible = [character for character in characters if character in JOINERS or _is_visible(character)]
+    for index, character in enumerate(visible):
+        if character not in JOINERS or _joins(kept[-1:], visible[index + 1 : index + 2]):
             kept.append(character)
     return "".join(kept)
 
 
-def _is_seen(character: str) -> bool:
+def _is_visible(character: str) -> bool:
     if character in BLANK or any(ord(character) in span for span in SELECTORS):
         return False
     return unicodedata.category(character) not in ("Cc", "Cf")

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from atlas_model.core.errors import TaxonomyError
 from atlas_model.core.files import write_json
-from atlas_model.taxonomy.names import LEVEL
+from atlas_model.taxonomy.names import LEVEL_SEPARATOR
 
 SEPARATOR = " > "
 
@@ -84,7 +84,7 @@ class Taxonomy:
         self.paths: tuple[CategoryPath, ...] = tuple(tuple(path) for path in paths)
         faults = _faults(self.paths)
         if faults:
-            raise TaxonomyError.of("taxonomy", faults)
+            raise TaxonomyError.from_faults("taxonomy", faults)
         names = sorted({name for path in self.paths for name in path})
         self.tokens: tuple[str, ...] = (*SPECIAL, *names)
         self._token_of = {name: index for index, name in enumerate(self.tokens) if index >= len(SPECIAL)}
@@ -178,9 +178,11 @@ def _faults(paths: tuple[CategoryPath, ...]) -> list[str]:
             faults.append(f"path {number} ({text!r}): a level is empty")
         if any(name in SPECIAL for name in path):
             faults.append(f"path {number} ({text!r}): {', '.join(SPECIAL)} are reserved names")
-        named = ", ".join(repr(name) for name in path if LEVEL in name and name not in SPECIAL)
+        named = ", ".join(repr(name) for name in path if LEVEL_SEPARATOR in name and name not in SPECIAL)
         if named:
-            faults.append(f"path {number}: {LEVEL} stands between levels and cannot be in a name; rename {named}")
+            faults.append(
+                f"path {number}: {LEVEL_SEPARATOR} stands between levels and cannot be in a name; rename {named}"
+            )
         if path in seen:
             faults.append(f"path {number} ({text!r}): stands twice")
         seen.add(path)
@@ -192,13 +194,13 @@ def _build_trie(targets: Int[np.ndarray, "paths steps"], vocabulary: int) -> Tri
     nodes = 1
     routes, parents, tokens = [node], [], []
     for token in targets.T[:-1]:  # the last column is no more than the END of leaves
-        goes_on = np.zeros(nodes + 1, dtype=np.bool_)  # node -1 does not
-        goes_on[node[(node >= 0) & (token > END)]] = True
-        writes = goes_on[node] & (token != PAD)  # so END is written only where something else could be
+        has_children = np.zeros(nodes + 1, dtype=np.bool_)  # node -1 does not
+        has_children[node[(node >= 0) & (token > END)]] = True
+        advances = has_children[node] & (token != PAD)  # so END is written only where something else could be
         # An edge as one number, node and token: sorting the edges puts the new nodes in their order.
-        edges, edge_of = np.unique(node[writes] * vocabulary + token[writes], return_inverse=True)
+        edges, edge_of = np.unique(node[advances] * vocabulary + token[advances], return_inverse=True)
         node = np.full(len(targets), -1)
-        node[writes] = nodes + edge_of
+        node[advances] = nodes + edge_of
         nodes += len(edges)
         routes.append(node)
         parents.append(edges // vocabulary)

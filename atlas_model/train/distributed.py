@@ -26,7 +26,7 @@ Batch = TypeVar("Batch", bound=Any)
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[None]:
+def process_group(device: torch.device) -> Iterator[None]:
     """Be one of the processes that torchrun started, if it did.
 
     Raises:
@@ -42,7 +42,7 @@ def joined(device: torch.device) -> Iterator[None]:
         torch.cuda.set_device(own)  # from now on, what "cuda" means
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        if is_first():
+        if is_main_process():
             yield
         else:
             os.environ.pop(WATCHER, None)
@@ -52,7 +52,7 @@ def joined(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def count() -> int:
+def world_size() -> int:
     """How many processes train."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -62,30 +62,30 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that validates, writes and speaks."""
     return rank() == 0
 
 
-def share(batch: Batch) -> Batch:
+def local_shard(batch: Batch) -> Batch:
     """This process's part of ``batch`` (a tensor, array or list): empty where there are more processes than rows."""
-    part: Batch = batch[rank() :: count()]
+    part: Batch = batch[rank() :: world_size()]
     return part
 
 
 @contextmanager
-def first_alone() -> Iterator[None]:
+def main_process_first() -> Iterator[None]:
     """The first process goes through the block before the others do."""
-    if count() > 1 and not is_first():
+    if world_size() > 1 and not is_main_process():
         dist.barrier()
     yield
-    if count() > 1 and is_first():
+    if world_size() > 1 and is_main_process():
         dist.barrier()
 
 
-def add_up(tensors: Sequence[Tensor]) -> None:
+def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
     """Replace each by its sum over the processes."""
-    if count() == 1 or not tensors:
+    if world_size() == 1 or not tensors:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)
@@ -93,27 +93,27 @@ def add_up(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(total.view_as(tensor))
 
 
-def average(tensors: Sequence[Tensor]) -> None:
+def all_reduce_mean(tensors: Sequence[Tensor]) -> None:
     """Replace each by its mean over the processes."""
-    add_up(tensors)
+    all_reduce_sum(tensors)
     for tensor in tensors:
-        tensor.div_(count())
+        tensor.div_(world_size())
 
 
-def add_up_gradients(weights: Sequence[Tensor]) -> None:
+def all_reduce_gradients(weights: Sequence[Tensor]) -> None:
     """Give all processes the sum of their gradients; one that saw no image adds nothing."""
-    if count() == 1:
+    if world_size() == 1:
         return
     for weight in weights:
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
-    add_up([weight.grad for weight in weights if weight.grad is not None])
+    all_reduce_sum([weight.grad for weight in weights if weight.grad is not None])
 
 
-def from_first(number: float) -> float:
+def broadcast_from_main(number: float) -> float:
     """What the first process says ``number`` is."""
-    if count() == 1:
+    if world_size() == 1:
         return number
-    said = torch.tensor(number, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.broadcast(said, src=0)
-    return float(said)
+    value = torch.tensor(number, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.broadcast(value, src=0)
+    return float(value)

@@ -30,10 +30,10 @@ from atlas_model.core.files import sync_directory, write_json
 from atlas_model.core.progress import Progress
 from atlas_model.data import augmentation as augmentation_module
 from atlas_model.data.augmentation import Augmentation, view
-from atlas_model.data.dataset import Split, forget_pages, npy_header, to_device
+from atlas_model.data.dataset import Split, npy_header, release_page_cache, to_device
 from atlas_model.encoders import efficientnet_lite as efficientnet_lite_module
 from atlas_model.encoders import encoder as encoder_module
-from atlas_model.encoders.encoder import Encoder, folded
+from atlas_model.encoders.encoder import Encoder, fold_batch_norms
 
 HALF = np.dtype(np.float16)
 ENCODED = 16  # views at once: a CPU's cache holds what a few make, and so is memory bounded
@@ -64,7 +64,7 @@ class Activations:
         """As of the `Split`."""
         return self.split.titles
 
-    def of(
+    def read(
         self, rows: Int[np.ndarray, "b"], device: torch.device, views: Int[np.ndarray, "b"] | None = None
     ) -> Float[Tensor, "b ..."]:
         """Of ``rows``, in single precision; of the first view, or of those that ``views`` names.
@@ -167,7 +167,7 @@ def _write(  # noqa: PLR0917 - of one caller
 ) -> None:
     """Bring ``part`` to its full length: the header, then one row an image."""
     row_bytes = HALF.itemsize * views * prod(shape)
-    frozen = folded(encoder).to(device)
+    frozen = fold_batch_norms(encoder).to(device)
     forward_s, forwarded = 0.0, 0
     with part.open("ab") as file, Progress(f"activations {split.name}", len(split), "images") as progress:
         done = (file.tell() - len(header)) // row_bytes
@@ -192,7 +192,7 @@ def _write(  # noqa: PLR0917 - of one caller
                     f"{split.name}). Train from an earlier block (train.fine_tune_from), or take other weights."
                 )
             file.write(found.contiguous().numpy().tobytes())
-            forget_pages(split.pixels)
+            release_page_cache(split.pixels)
             progress.advance(len(some))
         file.flush()
         os.fsync(file.fileno())
@@ -224,5 +224,5 @@ def _key(encoder: Encoder, split: Split, views: str) -> str:
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     for start in range(0, len(split), 256):
         digest.update(np.ascontiguousarray(split.pixels[start : start + 256]).data)
-        forget_pages(split.pixels)
+        release_page_cache(split.pixels)
     return digest.hexdigest()[:32]

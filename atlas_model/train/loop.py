@@ -2,7 +2,7 @@
 
 Randomness of an epoch (order, augmentation, dropout) is a function of the seed and the epoch alone, and the
 learning rate one of the step alone, so a resumed run takes the very steps that an uninterrupted one takes. Several
-processes (`distributed`) take them together: each batch is drawn and augmented as by one, then shared out, and the
+processes (`distributed`) take them step_batches: each batch is drawn and augmented as by one, then shared out, and the
 parts' gradients add up to the whole's, whatever the parts' sizes. Only batch norm sees a difference: it normalises
 each part by itself, and its running statistics are averaged after each epoch.
 
@@ -27,14 +27,14 @@ from torch import Tensor, nn
 from atlas_model.core.errors import AtlasError
 from atlas_model.core.progress import Progress, say
 from atlas_model.data.augmentation import Augmentation, augment
-from atlas_model.data.dataset import ahead
-from atlas_model.data.titles import LabelWords, augmented
+from atlas_model.data.dataset import prefetch
+from atlas_model.data.titles import LabelWords, augment_titles
 from atlas_model.model.categorizer import Categorizer, Model, reads_titles
 from atlas_model.train import distributed
 from atlas_model.train.feature_cache import Activations
 from atlas_model.train.moving_average import MovingAverage
 from atlas_model.train.state import TrainingState, load_state, save_state
-from atlas_model.train.validation import Constraint, Examples, constraint_effect, path_accuracies
+from atlas_model.train.validation import ConstraintEffect, Examples, constraint_effect, path_accuracies
 
 CHECK_STEPS = 100  # steps between two looks at whether the weights are numbers: a GPU has to be waited for
 
@@ -68,7 +68,7 @@ class Recipe:
     ema: float = 0.0  # decay of the average of weights that is validated and kept; 0: the weights themselves
     select: Literal["micro", "macro", "both"] = "micro"  # F on validation that chooses the epoch; both: their mean
     min_steps: int = 0  # of the optimizer: with fewer in ``epochs``, there are more epochs
-    title_strip: float = 0.0  # this and the next as of `titles.augmented`, for models that read titles
+    title_strip: float = 0.0  # this and the next as of `titles.augment_titles`, for models that read titles
     title_drop: float = 0.0
 
     @property
@@ -99,18 +99,18 @@ class EpochRecord:
     lr: float  # of the head, at the epoch's last step
     seconds: float
     data_share: float  # of the time, spent waiting for images, read and augmented
-    # What the taxonomy's constraint does at this stage of training, or None (see `validation.Constraint`).
+    # What the taxonomy's constraint does at this stage of training, or None (see `validation.ConstraintEffect`).
     constrained_accuracy: float | None
     free_accuracy: float | None
     free_invalid: float | None
 
     @classmethod
-    def of(cls, plain: dict[str, Any]) -> "EpochRecord":
+    def from_dict(cls, plain: dict[str, Any]) -> "EpochRecord":
         """Undo `plain`."""
         return cls(**plain)
 
     @property
-    def plain(self) -> dict[str, float | int | None]:
+    def as_dict(self) -> dict[str, float | int | None]:
         """As a dictionary."""
         return asdict(self)
 
@@ -141,7 +141,7 @@ def fit(
 
     Args:
         model: freshly built, or anything of the same shape when ``state_file`` is there.
-        train: what it learns from: images, or the activations of its encoder's frozen blocks.
+        train: what it trains_encoder from: images, or the activations of its encoder's frozen blocks.
         val: what selects the epoch.
         recipe: how.
         device: where.
@@ -159,7 +159,7 @@ def fit(
     state = load_state(state_file, model, optimizer) or TrainingState(records=[], best=_weights(model), average={})
     if average and state.average:
         average.load(state.average)
-    records = [EpochRecord.of(record) for record in state.records]
+    records = [EpochRecord.from_dict(record) for record in state.records]
     if records:
         say(f"{job}: resumes after epoch {len(records)} of {recipe.epochs}")
     for record in records:
@@ -180,9 +180,9 @@ def fit(
             with average.applied() if average else nullcontext():
                 state.best = _weights(model)
         records.append(record)
-        state.records = [old.plain for old in records]
+        state.records = [old.as_dict for old in records]
         state.average = average.average if average else {}
-        if distributed.is_first():
+        if distributed.is_main_process():
             save_state(state_file, model, optimizer, state)
         on_epoch(record)
     model.load_state_dict(state.best)
@@ -226,17 +226,17 @@ def _epoch(
     titles = _titles(model, train, batches, recipe, seed)
     model.train()
     with Progress(job, len(train), "images", epoch=(epoch, recipe.epochs)) as progress:
-        for index, together in enumerate(steps):
-            of = torch.from_numpy(train.paths[np.concatenate(together)]).to(device)
-            for rows in together:
-                asked = time.perf_counter()
-                part, of_part = next(inputs), next(titles)
-                waited += time.perf_counter() - asked
+        for index, step_batches in enumerate(steps):
+            of = torch.from_numpy(train.paths[np.concatenate(step_batches)]).to(device)
+            for rows in step_batches:
+                requested_at = time.perf_counter()
+                part, part_titles = next(inputs), next(titles)
+                waited += time.perf_counter() - requested_at
                 if len(part):
-                    paths = torch.from_numpy(train.paths[distributed.share(rows)]).to(device)
-                    learns = epoch > recipe.head_epochs
+                    paths = torch.from_numpy(train.paths[distributed.local_shard(rows)]).to(device)
+                    trains_encoder = epoch > recipe.head_epochs
                     losses[index] += _backward(
-                        model, part, of_part, paths, of, precision=recipe.precision, encoder_learns=learns
+                        model, part, part_titles, paths, of, precision=recipe.precision, trains_encoder=trains_encoder
                     )
             done = (epoch - 1) * len(steps) + index
             _step(model, optimizer, recipe, learning_rate_factor(done, len(steps) * recipe.epochs, recipe.warmup_share))
@@ -245,28 +245,28 @@ def _epoch(
             progress.advance(len(of))
             if index % CHECK_STEPS == 0 or index == len(steps) - 1:
                 _check_weights(model, job, epoch)
-        distributed.add_up([losses])
+        distributed.all_reduce_sum([losses])
         mean_loss = float(losses.mean())
-        distributed.average(_running_statistics(model))
+        distributed.all_reduce_mean(_running_statistics(model))
         seconds = time.perf_counter() - started
         validated, constraint = [0.0] * (4 if reads_titles(model) else 2), None
-        if distributed.is_first():
+        if distributed.is_main_process():
             with average.applied() if average else nullcontext():
                 validated = path_accuracies(model, val, recipe.batch_size, device)
                 constraint = constraint_effect(model, val, recipe.batch_size, device)
-        accuracy, macro_f1, *of_titles = map(distributed.from_first, validated)
+        accuracy, macro_f1, *title_figures = map(distributed.broadcast_from_main, validated)
         progress.advance(0, loss=mean_loss, val_accuracy=accuracy)
     return EpochRecord(
         epoch=epoch,
         train_loss=mean_loss,
         val_accuracy=accuracy,
         val_macro_f1=macro_f1,
-        val_accuracy_of_title=of_titles[0] if of_titles else None,
-        val_macro_f1_of_title=of_titles[1] if of_titles else None,
+        val_accuracy_of_title=title_figures[0] if title_figures else None,
+        val_macro_f1_of_title=title_figures[1] if title_figures else None,
         lr=optimizer.param_groups[-1]["lr"],
         seconds=seconds,
         data_share=waited / seconds,
-        **(asdict(constraint) if constraint else dict.fromkeys(Constraint.__dataclass_fields__)),
+        **(asdict(constraint) if constraint else dict.fromkeys(ConstraintEffect.__dataclass_fields__)),
     )
 
 
@@ -281,11 +281,14 @@ def _inputs(
     """This process's part of each batch: augmented images, or the activations of a view of each."""
     if isinstance(train, Activations):
         views = [torch.randint(train.views, (len(rows),), generator=generator).numpy() for rows in batches]
-        shares = ((distributed.share(rows), distributed.share(of)) for rows, of in zip(batches, views, strict=True))
-        yield from ahead((train.of(rows, device, of) for rows, of in shares), device)
+        shares = (
+            (distributed.local_shard(rows), distributed.local_shard(of))
+            for rows, of in zip(batches, views, strict=True)
+        )
+        yield from prefetch((train.read(rows, device, of) for rows, of in shares), device)
         return
-    for images in ahead((train.images(rows, device) for rows in batches), device):
-        yield distributed.share(augment(images, generator, recipe.augmentation))
+    for images in prefetch((train.images(rows, device) for rows in batches), device):
+        yield distributed.local_shard(augment(images, generator, recipe.augmentation))
 
 
 def _titles(
@@ -299,7 +302,9 @@ def _titles(
     words = LabelWords(model.taxonomy.names)
     for rows in batches:
         given = [train.titles[row] for row in rows]
-        yield distributed.share(augmented(given, words, generator, strip=recipe.title_strip, drop=recipe.title_drop))
+        yield distributed.local_shard(
+            augment_titles(given, words, generator, strip=recipe.title_strip, drop=recipe.title_drop)
+        )
 
 
 def _backward(
@@ -310,11 +315,11 @@ def _backward(
     of: Int[Tensor, "m"],
     *,
     precision: str,
-    encoder_learns: bool,
+    trains_encoder: bool,
 ) -> Float[Tensor, ""]:
     """Add the gradients of a part of the images ``of`` a step; its part of the loss."""
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        with torch.set_grad_enabled(encoder_learns):
+        with torch.set_grad_enabled(trains_encoder):
             cells = model.encoder.cells(inputs) if inputs.is_floating_point() else model.encoder(inputs)
         if isinstance(model, Categorizer):
             loss = model.loss_of_cells(cells, paths, of, titles)
@@ -326,7 +331,7 @@ def _backward(
 
 def _step(model: Model, optimizer: torch.optim.Optimizer, recipe: Recipe, lr_factor: float) -> None:
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    distributed.add_up_gradients(weights)
+    distributed.all_reduce_gradients(weights)
     nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * lr_factor

@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from atlas_model.data.dataset import Split
-from atlas_model.data.titles import Given
+from atlas_model.data.titles import Modality
 from atlas_model.encoders.encoder import encode
 from atlas_model.metrics.scores import macro_f1
 from atlas_model.model.categorizer import Categorizer, Model, reads_titles
-from atlas_model.model.evidence import Evidence
+from atlas_model.model.evidence import ModelEvidence
 from atlas_model.train.feature_cache import Activations
 
 SAMPLE = 1000  # images that are searched without the constraint, at most
@@ -26,7 +26,7 @@ Examples = Split | Activations
 
 
 @dataclass(frozen=True)
-class Constraint:
+class ConstraintEffect:
     """What the same weights find on the same images with and without the constraint."""
 
     constrained_accuracy: float  # share of exact paths with it
@@ -46,17 +46,19 @@ def path_accuracies(model: Model, examples: Examples, batch_size: int, device: t
 
 
 @torch.inference_mode()
-def constraint_effect(model: Model, examples: Examples, batch_size: int, device: torch.device) -> Constraint | None:
+def constraint_effect(
+    model: Model, examples: Examples, batch_size: int, device: torch.device
+) -> ConstraintEffect | None:
     """Of a sample, spread evenly; None of a model that has not learnt what the taxonomy does not allow."""
     if not isinstance(model, Categorizer) or model.architecture.normalize == "children":
         return None
     rows = np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(int)
     found = _best_paths(model, examples, rows, batch_size, device)[0]
-    cells = encoded(model, examples, rows, batch_size, device)
+    cells = encode_batches(model, examples, rows, batch_size, device)
     written = torch.cat([model.search_cells(each, beam=1, constrained=False).tokens[:, 0] for each in cells]).cpu()
     right = torch.from_numpy(model.taxonomy.targets[examples.paths[rows]])
     valid = set(map(tuple, model.taxonomy.targets.tolist()))
-    return Constraint(
+    return ConstraintEffect(
         constrained_accuracy=float((found == examples.paths[rows]).mean()),
         free_accuracy=float((written == right).all(dim=1).float().mean()),
         free_invalid=sum(tuple(tokens) not in valid for tokens in written.tolist()) / len(rows),
@@ -64,7 +66,7 @@ def constraint_effect(model: Model, examples: Examples, batch_size: int, device:
 
 
 @torch.inference_mode()
-def encoded(
+def encode_batches(
     model: Model, examples: Examples, rows: Int[np.ndarray, "n"], batch_size: int, device: torch.device
 ) -> Iterator[Float[Tensor, "b cells d"]]:
     """The cells of ``rows``, batch after batch: from kept activations, or from images."""
@@ -72,27 +74,29 @@ def encoded(
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         if isinstance(examples, Activations):
-            yield model.encoder.cells(examples.of(batch, device))
+            yield model.encoder.cells(examples.read(batch, device))
         else:
             yield encode(model.encoder, examples.images(batch, device))
 
 
 @torch.inference_mode()
-def evidence(
+def evidence_batches(
     model: Categorizer,
     examples: Examples,
     rows: Int[np.ndarray, "n"],
     *,
-    given: Given,
+    modality: Modality,
     batch_size: int,
     device: torch.device,
-) -> Iterator[Evidence]:
+) -> Iterator[ModelEvidence]:
     """What searches take where this is ``given`` of ``rows``, batch after batch."""
     model.eval()
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    images = itertools.repeat(None) if given == "title" else encoded(model, examples, rows, batch_size, device)
+    images = (
+        itertools.repeat(None) if modality == "title" else encode_batches(model, examples, rows, batch_size, device)
+    )
     for batch, cells in zip(batches, images, strict=False):
-        yield model.evidence(cells, None if given == "image" else [examples.titles[row] for row in batch])
+        yield model.evidence(cells, None if modality == "image" else [examples.titles[row] for row in batch])
 
 
 def _best_paths(
@@ -100,7 +104,7 @@ def _best_paths(
 ) -> list[Int[np.ndarray, "n"]]:
     """The best path of each image; and of a model that reads titles, of each title."""
     found: list[list[Tensor]] = [[], []]
-    for number, cells in enumerate(encoded(model, examples, rows, batch_size, device)):
+    for number, cells in enumerate(encode_batches(model, examples, rows, batch_size, device)):
         found[0].append(model.best_path_of_cells(cells))
         if isinstance(model, Categorizer) and reads_titles(model):
             batch = rows[number * batch_size : (number + 1) * batch_size]

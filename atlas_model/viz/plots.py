@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 LABELLED_CELLS = 30  # with more categories than this the numbers in the cells could not be read
-MOST_CATEGORIES = 40  # in a confusion matrix: with more it would be a poster
+MAX_CATEGORIES = 40  # in a confusion matrix: with more it would be a poster
 GREY = "#999999"
 
 

@@ -17,7 +17,9 @@ TILE = 112  # px
 CAPTION = 14  # px below each
 
 
-def surest_zoomed(scores: pa.Table, shards: Path, count: int, tile_px: int) -> Iterator[tuple[Image.Image, float]]:
+def most_confident_zoomed(
+    scores: pa.Table, shards: Path, count: int, tile_px: int
+) -> Iterator[tuple[Image.Image, float]]:
     """Up to ``count`` images that count as zoomed, the surest first, with p_zoomed.
 
     Args:
@@ -27,8 +29,8 @@ def surest_zoomed(scores: pa.Table, shards: Path, count: int, tile_px: int) -> I
         tile_px: the images are made to fit into a square of this side, one at a time.
     """
     zoomed = scores.filter(pc.equal(scores["reason"], "zoomed"))
-    surest = zoomed.sort_by([("p_zoomed", "descending"), ("image_id", "ascending")]).slice(0, count)
-    image_ids, p_zoomed = surest["image_id"].to_pylist(), surest["p_zoomed"].to_pylist()
+    chosen = zoomed.sort_by([("p_zoomed", "descending"), ("image_id", "ascending")]).slice(0, count)
+    image_ids, p_zoomed = chosen["image_id"].to_pylist(), chosen["p_zoomed"].to_pylist()
     found = ds.dataset(shards).to_table(["image_id", "bytes"], filter=pc.field("image_id").isin(image_ids))
     content = dict(zip(found["image_id"].to_pylist(), found["bytes"].to_pylist(), strict=True))
     for image_id, p in zip(image_ids, p_zoomed, strict=True):
@@ -41,10 +43,10 @@ def write_sheet(path: Path, scores: pa.Table, shards: Path) -> int:
 
     Args:
         path: of the file.
-        scores: as of `surest_zoomed`, with at least one zoomed image, as is ``shards``.
+        scores: as of `most_confident_zoomed`, with at least one zoomed image, as is ``shards``.
         shards: where the images are.
     """
-    tiles = list(surest_zoomed(scores, shards, SHOWN, TILE))
+    tiles = list(most_confident_zoomed(scores, shards, SHOWN, TILE))
     columns, rows = min(COLUMNS, len(tiles)), -(-len(tiles) // COLUMNS)
     sheet = Image.new("RGB", (max(1, columns) * TILE, max(1, rows) * (TILE + CAPTION)), "white")
     draw = ImageDraw.Draw(sheet)

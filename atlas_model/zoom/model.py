@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from atlas_model.core.checkpoint import fill, load_model, save_model, to_half
+from atlas_model.core.checkpoint import load_model, load_weights, save_model, to_half
 from atlas_model.core.errors import CheckpointError
 from atlas_model.data.images import Preprocessing, to_array
 from atlas_model.data.schemas import LABELS
@@ -127,7 +127,7 @@ class ZoomModel:
             net = _build(description.get("architecture", "cnn"), preprocessing.size)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder}: its description lacks or garbles {error}. Train it again.") from error
-        fill(net, tensors, folder)
+        load_weights(net, tensors, folder)
         return cls(net.to(device), preprocessing, threshold, metrics, data)
 
 
@@ -139,13 +139,13 @@ def _build(architecture: str, size: int) -> ZoomNet | ZoomLinear:
     raise ValueError(f"architecture {architecture!r}")
 
 
-def scores(predicted: Int[np.ndarray, "n"], actual: Int[np.ndarray, "n"]) -> dict[str, Any]:
+def binary_scores(predicted: Int[np.ndarray, "n"], actual: Int[np.ndarray, "n"]) -> dict[str, Any]:
     """Precision, recall and F1 of both labels, and how many images; None where there is nothing to divide by."""
     result: dict[str, Any] = {}
     for index, label in enumerate(LABELS):
-        said, true = predicted == index, actual == index
-        hits, n_said, n_true = int((said & true).sum()), int(said.sum()), int(true.sum())
-        result[f"precision_{label}"] = hits / n_said if n_said else None
+        predicted_here, true = predicted == index, actual == index
+        hits, n_predicted, n_true = int((predicted_here & true).sum()), int(predicted_here.sum()), int(true.sum())
+        result[f"precision_{label}"] = hits / n_predicted if n_predicted else None
         result[f"recall_{label}"] = hits / n_true if n_true else None
-        result[f"f1_{label}"] = 2 * hits / (n_said + n_true) if n_said + n_true else None
+        result[f"f1_{label}"] = 2 * hits / (n_predicted + n_true) if n_predicted + n_true else None
     return {**result, "n": len(actual)}

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_model.core.device import choose_device, one_thread_each
+from atlas_model.core.device import choose_device, single_threaded_torch
 from atlas_model.core.errors import ImageError
 from atlas_model.data.images import HASH_SIDE, decode, perceptual_hash
 from atlas_model.data.schemas import IMAGES, SCORES, iterate_shards
-from atlas_model.zoom.model import ZoomModel, scores
+from atlas_model.zoom.model import ZoomModel, binary_scores
 
 BATCH = 64  # images that a model sees at once, unless the caller says otherwise
 READ_ROWS = 8  # of a shard, whose bytes are in memory together
@@ -32,7 +32,7 @@ def score_shard(shard: Path, *, model: Path | None, device: str, threshold: floa
         threshold: as of `score_images`, as is what comes back.
         batch_size: images that the model sees at once.
     """
-    with one_thread_each():
+    with single_threaded_torch():
         trained = None if model is None else ZoomModel.load(model, choose_device(device))
         return score_images(iterate_shards(shard, IMAGES, "fetch", READ_ROWS), trained, threshold, batch_size)
 
@@ -60,10 +60,10 @@ def score_images(
         for image_id, content in zip(batch["image_id"], batch["bytes"], strict=True)
     )
     scored = (_score_batch(islice(images, batch_size), model, threshold) for _ in count())
-    return joined(takewhile(lambda table: table.num_rows, scored))
+    return concatenate_scores(takewhile(lambda table: table.num_rows, scored))
 
 
-def joined(tables: Iterable[pa.Table]) -> pa.Table:
+def concatenate_scores(tables: Iterable[pa.Table]) -> pa.Table:
     """The rows of all tables of `records.SCORES`, sorted by ``image_id``."""
     return pa.concat_tables([SCORES.empty_table(), *tables]).sort_by("image_id")
 
@@ -73,7 +73,7 @@ def measure(table: pa.Table, zoomed_ids: Collection[str]) -> dict[str, Any]:
     readable = table.filter(pc.is_valid(table["p_zoomed"]))
     actual = np.array([image_id in zoomed_ids for image_id in readable["image_id"].to_pylist()], dtype=np.int64)
     predicted = np.array(pc.equal(readable["reason"], "zoomed").to_pylist(), dtype=np.int64)
-    return scores(predicted, actual)
+    return binary_scores(predicted, actual)
 
 
 def discarded_share(table: pa.Table) -> float:

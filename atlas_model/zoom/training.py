@@ -24,15 +24,15 @@ from atlas_model.data.augmentation import Augmentation, augment
 from atlas_model.data.images import Preprocessing, to_array
 from atlas_model.data.schemas import LABELS
 from atlas_model.zoom.linear import ZoomLinear
-from atlas_model.zoom.model import ZoomModel, ZoomNet, scores
+from atlas_model.zoom.model import ZoomModel, ZoomNet, binary_scores
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 SHIFT_SHARE = 0.1  # of the image's side, at most, in training
 INVERSE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the L2 penalty on the linear layer; the validation part chooses
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledImages:
     """Images that are all readable, different, and labelled in one way."""
 
     pixels: UInt8[np.ndarray, "n 3 size size"]
@@ -51,7 +51,7 @@ class ZoomEpoch:
     val_f1_zoomed: float  # at the threshold .5
 
 
-def read_labelled(table: pa.Table, preprocessing: Preprocessing) -> Labelled:
+def read_labelled(table: pa.Table, preprocessing: Preprocessing) -> LabelledImages:
     """Decode ``table`` (`records.LABELLED`), leaving out what cannot be learnt from and counting it by reason.
 
     The reasons: ``label_conflict`` (one image with both labels: all of its rows), ``duplicate`` (with the same
@@ -83,7 +83,7 @@ def read_labelled(table: pa.Table, preprocessing: Preprocessing) -> Labelled:
         source_ids.append(row["source_id"])
     size = preprocessing.size
     stacked = np.stack(pixels) if pixels else np.empty((0, 3, size, size), dtype=np.uint8)
-    return Labelled(stacked, np.array(zoomed, dtype=np.int64), source_ids, dict(sorted(dropped.items())))
+    return LabelledImages(stacked, np.array(zoomed, dtype=np.int64), source_ids, dict(sorted(dropped.items())))
 
 
 def fingerprint(table: pa.Table) -> str:
@@ -101,15 +101,15 @@ def _drop_reason(image_id: str, labels_of: dict[str, set[str]], seen: set[str]) 
     return None
 
 
-def draw_parts(source_ids: list[str], *, val_share: float, test_share: float, seed: int) -> Int[np.ndarray, "n"]:
-    """For each image the index of its part in `PARTS`: a seeded hash of its source, so neighbours do not matter."""
+def draw_splits(source_ids: list[str], *, val_share: float, test_share: float, seed: int) -> Int[np.ndarray, "n"]:
+    """For each image the index of its part in `SPLITS`: a seeded hash of its source, so neighbours do not matter."""
     digests = [hashlib.sha256(f"{seed} {source_id}".encode()).digest() for source_id in source_ids]
     places = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])  # range [0, 1)
     return np.where(places < test_share, 2, np.where(places < test_share + val_share, 1, 0))
 
 
 def train_zoom(
-    labelled: Labelled,
+    labelled: LabelledImages,
     preprocessing: Preprocessing,
     *,
     batch_size: int,
@@ -142,14 +142,14 @@ def train_zoom(
         InputError: a part lacks one of the labels.
         AtlasError: the loss is no number any more.
     """
-    part = draw_parts(labelled.source_ids, val_share=val_share, test_share=test_share, seed=seed)
+    part = draw_splits(labelled.source_ids, val_share=val_share, test_share=test_share, seed=seed)
     _check_parts(part, labelled.zoomed)
     torch.manual_seed(seed)  # weights and dropout
     generator = torch.Generator().manual_seed(seed)
     net = ZoomNet(preprocessing.size).to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=lr)
     pixels, targets = torch.from_numpy(labelled.pixels), torch.from_numpy(labelled.zoomed).float()
-    train, val, test = (torch.from_numpy(np.flatnonzero(part == index)) for index in range(len(PARTS)))
+    train, val, test = (torch.from_numpy(np.flatnonzero(part == index)) for index in range(len(SPLITS)))
     zoomed_share = targets[train].mean()
     loss_of = nn.BCEWithLogitsLoss(pos_weight=(1 - zoomed_share) / zoomed_share).to(device)
 
@@ -182,7 +182,13 @@ def train_zoom(
 
 
 def train_linear(
-    labelled: Labelled, preprocessing: Preprocessing, *, batch_size: int, val_share: float, test_share: float, seed: int
+    labelled: LabelledImages,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    val_share: float,
+    test_share: float,
+    seed: int,
 ) -> ZoomModel:
     """Fit a linear layer on the features of a pretrained encoder; the same parts as `train_zoom` draws.
 
@@ -200,12 +206,12 @@ def train_linear(
     Raises:
         InputError: a part lacks one of the labels, or the encoder's weights are not installed.
     """
-    part = draw_parts(labelled.source_ids, val_share=val_share, test_share=test_share, seed=seed)
+    part = draw_splits(labelled.source_ids, val_share=val_share, test_share=test_share, seed=seed)
     _check_parts(part, labelled.zoomed)
     net = ZoomLinear()
     net.load_encoder()
-    features = encode(net, labelled.pixels, batch_size)
-    train, val, test = (part == index for index in range(len(PARTS)))
+    features = encode_features(net, labelled.pixels, batch_size)
+    train, val, test = (part == index for index in range(len(SPLITS)))
 
     def val_loss(inverse_strength: float) -> float:
         fit_head(net, features[train], labelled.zoomed[train], inverse_strength)
@@ -224,7 +230,9 @@ def train_linear(
 
 
 @torch.inference_mode()
-def encode(net: ZoomLinear, pixels: UInt8[np.ndarray, "n 3 size size"], batch_size: int) -> Float[np.ndarray, "n d"]:
+def encode_features(
+    net: ZoomLinear, pixels: UInt8[np.ndarray, "n 3 size size"], batch_size: int
+) -> Float[np.ndarray, "n d"]:
     """What the linear layer of ``net`` sees of each image."""
     net.eval()
     parts = []
@@ -242,7 +250,7 @@ def fit_head(
 
     Args:
         net: its layer is replaced.
-        features: from `encode`.
+        features: from `encode_features`.
         zoomed: 0 or 1, both at least once.
         inverse_strength: of the L2 penalty; the smaller, the smaller the weights.
     """
@@ -283,7 +291,7 @@ def _balanced_weights(zoomed: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
 
 
 def _check_parts(part: Int[np.ndarray, "n"], zoomed: Int[np.ndarray, "n"]) -> None:
-    for index, name in enumerate(PARTS):
+    for index, name in enumerate(SPLITS):
         counts = np.bincount(zoomed[part == index], minlength=len(LABELS))
         if not counts.all():
             found = ", ".join(f"{count} {label}" for count, label in zip(counts, LABELS, strict=True))
@@ -329,4 +337,4 @@ def _logits(net: ZoomNet, pixels: UInt8[Tensor, "n 3 size size"], batch_size: in
 
 def _scores(logits: Float[Tensor, "n"], targets: Float[Tensor, "n"], threshold: float) -> dict[str, Any]:
     predicted = (torch.sigmoid(logits) >= threshold).int().numpy()
-    return scores(predicted, targets.int().numpy())
+    return binary_scores(predicted, targets.int().numpy())

@@ -20,7 +20,7 @@ from atlas_model.core.progress import say
 from atlas_model.data.schemas import IMAGES, iterate_shards, read_table
 from atlas_model.data.schemas import PRODUCTS as SCHEMA
 from atlas_model.drift.distances import Figure, compare
-from atlas_model.drift.profile import PRODUCT_COLUMNS, Profile
+from atlas_model.drift.profile import PRODUCT_COLUMNS, CrawlProfile
 from flows.dvc import repo
 from flows.monitoring.drift_report import as_markdown
 from flows.monitoring.snapshots import products_of
@@ -105,7 +105,7 @@ def last_remembered() -> str | None:
     return max(kept, key=lambda name: kept[name].stat().st_mtime_ns) if kept else repo.committed_snapshot()
 
 
-def _report(old: tuple[str, Profile], new: tuple[str, Profile], params: Params) -> DriftReport:
+def _report(old: tuple[str, CrawlProfile], new: tuple[str, CrawlProfile], params: Params) -> DriftReport:
     figures = compare(old[1], new[1], **params.drift.model_dump(exclude={"sample"}))
     markdown = as_markdown(old, new, figures)
     path = REPORTS / f"{old[0]}..{new[0]}.md"
@@ -114,7 +114,7 @@ def _report(old: tuple[str, Profile], new: tuple[str, Profile], params: Params) 
     return DriftReport(markdown, [figure.name for figure in figures if figure.drifted], path)
 
 
-def _as_json(old: tuple[str, Profile], new: tuple[str, Profile], figures: list[Figure]) -> dict[str, Any]:
+def _as_json(old: tuple[str, CrawlProfile], new: tuple[str, CrawlProfile], figures: list[Figure]) -> dict[str, Any]:
     categories = sorted({*old[1].categories, *new[1].categories})
     return {
         "old": old[0],
@@ -124,20 +124,20 @@ def _as_json(old: tuple[str, Profile], new: tuple[str, Profile], figures: list[F
     }
 
 
-def _present_or_kept(snapshot: str, params: Params) -> Profile:
+def _present_or_kept(snapshot: str, params: Params) -> CrawlProfile:
     """The profile of ``snapshot``, from the data themselves where they are of it."""
     if snapshot == params.crawl.snapshot == repo.locked_snapshot() and PRODUCTS.is_file() and SHARDS.is_dir():
         return _remembered(params)
     return _profile_of(snapshot)
 
 
-def _profile_of(snapshot: str) -> Profile:
+def _profile_of(snapshot: str) -> CrawlProfile:
     path = _kept().get(snapshot)
     profile = path and _read(path)
-    return profile[1] if profile else Profile.of(products_of(snapshot, PRODUCT_COLUMNS))
+    return profile[1] if profile else CrawlProfile.of(products_of(snapshot, PRODUCT_COLUMNS))
 
 
-def _remembered(params: Params) -> Profile:
+def _remembered(params: Params) -> CrawlProfile:
     """The profile of what is on disk, from the file where that has not changed since."""
     model = _model()
     path, state = PROFILES / f"{params.crawl.snapshot}.json", _state(model, params)
@@ -150,7 +150,7 @@ def _remembered(params: Params) -> Profile:
     return profile
 
 
-def _present(model: Path, sample: int) -> Profile:
+def _present(model: Path, sample: int) -> CrawlProfile:
     from atlas_model.core.checkpoint import DESCRIPTION, WEIGHTS  # torch, which takes seconds
     from atlas_model.data.dataset import content_key
     from atlas_model.drift.embedding import embed
@@ -166,7 +166,7 @@ def _present(model: Path, sample: int) -> Profile:
         encoder = content_key([model / DESCRIPTION, model / WEIGHTS])
     except CheckpointError as error:  # what to do about it is the promotion's to say
         say(f"warning: drift: no model has seen the images: {error}")
-    return Profile.of(
+    return CrawlProfile.of(
         read_table(PRODUCTS, SCHEMA, "crawl", PRODUCT_COLUMNS),
         image_sizes=sizes["width"].to_numpy().astype("int64") * sizes["height"].to_numpy(),
         encoder=encoder,
@@ -189,12 +189,12 @@ def _kept() -> dict[str, Path]:
     return {path.stem: path for path in PROFILES.glob("*.json")}
 
 
-def _read(path: Path) -> tuple[str, Profile] | None:
+def _read(path: Path) -> tuple[str, CrawlProfile] | None:
     """The state and the profile in ``path``; nothing where it is missing, damaged or of another version."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             return None
-        return content["state"], Profile.from_json(content["profile"])
+        return content["state"], CrawlProfile.from_json(content["profile"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from atlas_model.drift.distances import Figure
-from atlas_model.drift.profile import Numbers, Profile
+from atlas_model.drift.profile import CrawlProfile, Distribution
 from flows.text import in_markdown
 
 MOST_CATEGORIES = 15  # that are listed: those whose share changed most
@@ -17,7 +17,7 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 BINS = 24  # of an image of a distribution, from the hundredth to the ninety-ninth of a hundred values
 QUANTILES = (0.1, 0.5, 0.9)
 
-Crawl = tuple[str, Profile]  # with its snapshot
+Crawl = tuple[str, CrawlProfile]  # with its snapshot
 
 
 def as_markdown(old: Crawl, new: Crawl, figures: Sequence[Figure]) -> str:
@@ -64,7 +64,7 @@ def _verdict(figure: Figure) -> str:
     return "could be chance" if figure.distance > figure.threshold else ""
 
 
-def _distributions(old: Profile, new: Profile) -> list[str]:
+def _distributions(old: CrawlProfile, new: CrawlProfile) -> list[str]:
     pairs = [(f"price in {name}", old.prices[name], new.prices[name]) for name in old.prices if name in new.prices]
     pairs.append(("title length, characters", old.title_lengths, new.title_lengths))
     if old.image_sizes is not None and new.image_sizes is not None:
@@ -80,7 +80,7 @@ def _distributions(old: Profile, new: Profile) -> list[str]:
     return _table(rows, ":--", ":--", "--:", "--:", "--:", ":--", "--:")
 
 
-def _sparklines(*both: Numbers) -> list[str]:
+def _sparklines(*both: Distribution) -> list[str]:
     """A histogram of each, over the same range, in one line of characters."""
     low, high = np.quantile(np.concatenate([numbers.values for numbers in both]), (0.01, 0.99))
     images = []
@@ -91,7 +91,7 @@ def _sparklines(*both: Numbers) -> list[str]:
     return images
 
 
-def _categories(old: Profile, new: Profile) -> Iterator[str]:
+def _categories(old: CrawlProfile, new: CrawlProfile) -> Iterator[str]:
     names = sorted({*old.categories, *new.categories})
     shares = {name: [_share(profile, name) for profile in (old, new)] for name in names}
     came = [name for name in names if name not in old.categories]
@@ -115,7 +115,7 @@ def _categories(old: Profile, new: Profile) -> Iterator[str]:
         yield f"And {len(changed) - len(listed)} more, which changed less: the JSON file beside this one has all."
 
 
-def _share(profile: Profile, category: str) -> float:
+def _share(profile: CrawlProfile, category: str) -> float:
     return profile.categories.get(category, 0) / max(profile.products, 1)
 
 

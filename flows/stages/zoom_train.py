@@ -15,7 +15,7 @@ from atlas_model.data.images import Preprocessing
 from atlas_model.data.schemas import LABELLED, LABELS, read_table
 from atlas_model.zoom.linear import has_encoder
 from atlas_model.zoom.model import ZoomModel
-from atlas_model.zoom.training import Labelled, ZoomEpoch, fingerprint, read_labelled, train_linear, train_zoom
+from atlas_model.zoom.training import LabelledImages, ZoomEpoch, fingerprint, read_labelled, train_linear, train_zoom
 from flows.paths import PLOTS, ZOOM_MODEL
 from flows.stages.entry import main, write_metrics
 
@@ -78,7 +78,7 @@ def _write_nothing(reason: str) -> None:
 
 
 def _train(
-    labelled: Labelled, preprocessing: Preprocessing, options: ZoomTrainParams
+    labelled: LabelledImages, preprocessing: Preprocessing, options: ZoomTrainParams
 ) -> tuple[dict[str, ZoomModel], list[ZoomEpoch]]:
     """Each network, by name, and the history of the first; the second only where its encoder's weights are."""
     shares = {"val_share": options.val_share, "test_share": options.test_share}
@@ -110,7 +110,7 @@ def _better(models: dict[str, ZoomModel]) -> str | None:
     return max(f1, key=lambda name: f1[name] or 0.0)
 
 
-def _describe(table: pa.Table, labelled: Labelled, options: ZoomTrainParams) -> dict[str, Any]:
+def _describe(table: pa.Table, labelled: LabelledImages, options: ZoomTrainParams) -> dict[str, Any]:
     counts = {label: int((labelled.zoomed == index).sum()) for index, label in enumerate(LABELS)}
     found = " and ".join(f"{count} {label}" for label, count in counts.items())
     return {

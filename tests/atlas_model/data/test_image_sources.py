@@ -56,7 +56,7 @@ def test_every_suffix_of_a_format_that_is_read_counts_and_others_are_counted(tmp
     os.mkfifo(tmp_path / "pipe.png")
     source = open_source(tmp_path)
     assert source.count == 2 * len(known)
-    assert source.left_out == {
+    assert source.skipped == {
         "AppleDouble": 2,
         ".txt": 2,
         "no suffix": 1,

@@ -19,7 +19,7 @@ from atlas_model.drift.distances import (
     kolmogorov_smirnov_by_chance,
     total_variation,
 )
-from atlas_model.drift.profile import MOST_CURRENCIES, NO_CURRENCY, NO_PRICE, POINTS, Numbers, Profile
+from atlas_model.drift.profile import MOST_CURRENCIES, NO_CURRENCY, NO_PRICE, POINTS, CrawlProfile, Distribution
 
 THRESHOLDS: dict[str, Any] = {
     "categories": 0.1, "prices": 0.2, "title_lengths": 0.2, "image_sizes": 0.2, "embeddings": 0.1, "seed": 1
@@ -36,7 +36,7 @@ def table(*rows: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=PRODUCTS)
 
 
-def figures(old: Profile, new: Profile) -> dict[str, Figure]:
+def figures(old: CrawlProfile, new: CrawlProfile) -> dict[str, Figure]:
     return {figure.name: figure for figure in compare(old, new, **THRESHOLDS)}
 
 
@@ -76,12 +76,12 @@ def test_five_prices_say_nothing() -> None:
 def test_quantiles_stand_for_many_values() -> None:
     generator = np.random.default_rng(0)
     old, new = generator.normal(size=20_000), generator.normal(size=30_000) + 0.3
-    few = [Numbers.of(values) for values in (old, new)]
+    few = [Distribution.of(values) for values in (old, new)]
     assert [len(numbers.values) for numbers in few] == [POINTS, POINTS]
     assert [numbers.n for numbers in few] == [20_000, 30_000]
     exact = stats.ks_2samp(old, new).statistic
     assert kolmogorov_smirnov(few[0].values, few[1].values) == pytest.approx(exact, abs=2 / POINTS)
-    assert Numbers.of(np.array([3, 1, 2])).values.tolist() == [1, 2, 3]
+    assert Distribution.of(np.array([3, 1, 2])).values.tolist() == [1, 2, 3]
 
 
 def slow_energy_distance(old: np.ndarray, new: np.ndarray) -> float:
@@ -119,10 +119,10 @@ def test_energy_distance_of_the_same_of_one_cloud_and_of_two() -> None:
 # --- profiles
 
 
-def profiled() -> Profile:
+def profiled() -> CrawlProfile:
     rows = [row(number, title="x" * (number % 7 + 1)) for number in range(6)]
     rows += [row(6, price=None, currency=None), row(7, currency=None), row(8, currency="CHF", taxonomy=[])]
-    return Profile.of(table(*rows), np.array([100, 400, 100]), "model", np.array([[1.0, 2.0], [3.0, 4.0]]))
+    return CrawlProfile.of(table(*rows), np.array([100, 400, 100]), "model", np.array([[1.0, 2.0], [3.0, 4.0]]))
 
 
 def test_a_profile_counts() -> None:
@@ -137,8 +137,8 @@ def test_a_profile_counts() -> None:
 
 
 def test_a_profile_comes_back_from_json() -> None:
-    for profile in (profiled(), Profile.of(table())):
-        again = Profile.from_json(json.loads(json.dumps(profile.to_json(), allow_nan=False)))
+    for profile in (profiled(), CrawlProfile.of(table())):
+        again = CrawlProfile.from_json(json.loads(json.dumps(profile.to_json(), allow_nan=False)))
         assert again.to_json() == profile.to_json()
         assert all(figure.distance in (0, None) for figure in figures(profile, again).values())
 
@@ -150,7 +150,7 @@ def test_a_profile_is_small_whatever_the_crawl() -> None:
         for number in range(4000)
     ]
     sizes = generator.integers(1, 10**7, size=50_000)
-    profile = Profile.of(table(*rows), sizes, "model", generator.normal(size=(1000, 64)))
+    profile = CrawlProfile.of(table(*rows), sizes, "model", generator.normal(size=(1000, 64)))
     assert len(profile.prices) == MOST_CURRENCIES
     assert sum(profile.currencies.values()) == 4000
     assert len(json.dumps(profile.to_json())) < 300_000
@@ -163,7 +163,7 @@ def test_made_up_crawls_are_as_far_apart_as_they_were_made() -> None:
     generator = np.random.default_rng(0)
     prices = generator.integers(100, 1000, size=1000)
 
-    def crawl(factor: int, bags: int, length: int) -> Profile:
+    def crawl(factor: int, bags: int, length: int) -> CrawlProfile:
         rows = [
             row(
                 number,
@@ -173,7 +173,7 @@ def test_made_up_crawls_are_as_far_apart_as_they_were_made() -> None:
             )
             for number, price in enumerate(prices)
         ]
-        return Profile.of(
+        return CrawlProfile.of(
             table(*rows), np.full(500, 64 * length), "model", generator.normal(size=(200, 3)) + bags / 400
         )
 
@@ -192,14 +192,14 @@ def test_made_up_crawls_are_as_far_apart_as_they_were_made() -> None:
 
 
 def test_few_products_do_not_drift_by_chance() -> None:
-    old = Profile.of(table(*(row(number, price=Decimal(5 + number)) for number in range(4))))
-    new = Profile.of(table(*(row(number, price=Decimal(7 + number)) for number in range(4))))
+    old = CrawlProfile.of(table(*(row(number, price=Decimal(5 + number)) for number in range(4))))
+    new = CrawlProfile.of(table(*(row(number, price=Decimal(7 + number)) for number in range(4))))
     price = figures(old, new)["prices in EUR"]
     assert price.n == (4, 4)
     assert price.distance == 0.5 > price.threshold
     assert not price.drifted
     halves = [
-        Profile.of(table(*(row(number, taxonomy=[name]) for number, name in enumerate(names))))
+        CrawlProfile.of(table(*(row(number, taxonomy=[name]) for number, name in enumerate(names))))
         for names in ("ABC", "AAB")
     ]
     categories = figures(*halves)["categories"]
@@ -207,20 +207,20 @@ def test_few_products_do_not_drift_by_chance() -> None:
 
 
 def test_a_shop_that_changes_its_currency_has_other_prices() -> None:
-    old = Profile.of(table(*(row(number) for number in range(300))))
-    found = figures(old, Profile.of(table(*(row(number, currency="CHF") for number in range(300)))))
+    old = CrawlProfile.of(table(*(row(number) for number in range(300))))
+    found = figures(old, CrawlProfile.of(table(*(row(number, currency="CHF") for number in range(300)))))
     assert (found["currencies"].distance, found["currencies"].drifted) == (1, True)
     assert not [name for name in found if name.startswith("prices")], "no currency is in both"
 
 
 def test_what_is_not_there_is_said_not_guessed() -> None:
     manifest = table(*(row(number, price=None, currency=None) for number in range(20)))
-    without = figures(Profile.of(manifest), profiled())
+    without = figures(CrawlProfile.of(manifest), profiled())
     assert without["image sizes"].note == without["embeddings"].note != ""
-    nobody = figures(Profile.of(manifest), Profile.of(manifest))
+    nobody = figures(CrawlProfile.of(manifest), CrawlProfile.of(manifest))
     assert list(nobody) == ["categories", "title lengths", "image sizes", "embeddings"], "a manifest has no prices"
     cloud = np.zeros((5, 2))
-    models = [Profile.of(manifest, np.array([1]), name, cloud) for name in ("one", "other")]
+    models = [CrawlProfile.of(manifest, np.array([1]), name, cloud) for name in ("one", "other")]
     assert "different models" in figures(*models)["embeddings"].note
-    empty = [Profile.of(table(), np.zeros(0, dtype=np.int64), "model") for _ in range(2)]
+    empty = [CrawlProfile.of(table(), np.zeros(0, dtype=np.int64), "model") for _ in range(2)]
     assert {figure.distance for figure in figures(*empty).values()} == {None}

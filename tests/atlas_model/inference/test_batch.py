@@ -20,7 +20,7 @@ from atlas_model.data.image_sources import ImageSource, SourceImage, open_source
 from atlas_model.data.images import encode_png, to_array
 from atlas_model.data.schemas import PREDICTED
 from atlas_model.inference import batch
-from atlas_model.inference.batch import Report, predict_all
+from atlas_model.inference.batch import BatchReport, predict_all
 from atlas_model.inference.predictor import NOT_SURE, Prediction
 from tests.support.paths import ROOT
 
@@ -59,12 +59,12 @@ def run(
     model_key: str = "model",
     batch_size: int = 4,
     threads: int = 2,
-) -> Report:
+) -> BatchReport:
     return predict_all(
         source,
         output,
         prepare=to_array,
-        answer=answer,
+        predict=answer,
         model_key=model_key,
         batch_size=batch_size,
         threads=threads,

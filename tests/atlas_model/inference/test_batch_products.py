@@ -16,12 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
-from atlas_model.confidence.products import Pool
+from atlas_model.confidence.products import ProductPool
 from atlas_model.data.image_sources import open_source
 from atlas_model.data.images import Preprocessing
 from atlas_model.data.schemas import PREDICTED, PREDICTED_PRODUCTS, write_table
 from atlas_model.inference import batch
-from atlas_model.inference.batch import Report, predict_all
+from atlas_model.inference.batch import BatchReport, predict_all
 from atlas_model.inference.batch_products import DISTRIBUTIONS, ProductOutput
 from atlas_model.inference.predictor import Predictor
 from atlas_model.model.categorizer import Architecture, Categorizer
@@ -86,7 +86,7 @@ def expected(model: Path, folder: Path, files: list[str], min_confidence: float 
     for file in files:
         with Image.open(folder / file) as image:
             pool.add(predictor.distribution(predictor.prepare(image)[None]))
-    found = predictor.conclude(pool, min_confidence=min_confidence)
+    found = predictor.predict_product(pool, min_confidence=min_confidence)
     (best,) = found.predictions
     return {"path": list(best.path), "probability": best.probability, "disagree": found.disagree, "images": len(files)}
 
@@ -193,15 +193,15 @@ def pooled(
     output: Path,
     before_answer: Callable[[], None] = lambda: None,
     before_product: Callable[[], None] = lambda: None,
-) -> Report:
+) -> BatchReport:
     """Predict in batches of two, each a part of its own."""
     predictor = Predictor.load(model, "cpu")
 
     def answer(pixels: np.ndarray) -> object:
         before_answer()
-        return predictor.answer_and_distribution(pixels)
+        return predictor.predict_with_distribution(pixels)
 
-    def pool() -> Pool:
+    def pool() -> ProductPool:
         before_product()
         return predictor.pool()
 
@@ -211,10 +211,10 @@ def pooled(
             open_source(folder, products=True),
             output,
             prepare=predictor.prepare,
-            answer=predictor.answer,
+            predict=predictor.predict_prepared,
             model_key="model",
             batch_size=2,
-            products=ProductOutput(output.with_name("products.parquet"), answer, pool, predictor.conclude),  # type: ignore[arg-type]
+            products=ProductOutput(output.with_name("products.parquet"), answer, pool, predictor.predict_product),  # type: ignore[arg-type]
         )
 
 
@@ -249,7 +249,9 @@ def test_answers_without_products_are_not_gone_on_from_with_them(here: Path, mod
             open_source(here / "in"),
             here / "out.parquet",
             prepare=predictor.prepare,
-            answer=lambda pixels: predictor.answer(pixels) if not list(here.rglob("*-*.parquet")) else stop(),  # type: ignore[func-returns-value]
+            predict=lambda pixels: (
+                predictor.predict_prepared(pixels) if not list(here.rglob("*-*.parquet")) else stop()
+            ),  # type: ignore[func-returns-value]
             model_key="model",
             batch_size=2,
         )

@@ -15,7 +15,7 @@ from torch import nn
 from atlas_model.core import extras
 from atlas_model.core.encoder_names import EncoderName
 from atlas_model.core.errors import InputError
-from atlas_model.encoders.encoder import Encoder, build_encoder, folded
+from atlas_model.encoders.encoder import Encoder, build_encoder, fold_batch_norms
 from atlas_model.inference import engines
 from atlas_model.inference.engines import accelerate
 from atlas_model.model.architecture import Architecture
@@ -34,7 +34,7 @@ INSTALLED = [
         engine,
         marks=[
             pytest.mark.slow,
-            pytest.mark.skipif(bool(extras.missing(extra)), reason=f"needs pip install atlas[{extra}]"),
+            pytest.mark.skipif(bool(extras.missing_packages(extra)), reason=f"needs pip install atlas[{extra}]"),
         ],
     )
     for engine, extra in ((engine, engines.EXTRA_OF[engine]) for engine in engines.EXACT)
@@ -75,7 +75,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_folding_changes_no_cell_and_leaves_no_batch_norm(name: EncoderName) -> None:
     encoder = trained(build_encoder(name, in_channels=3, grid="native"))
     before = {key: tensor.clone() for key, tensor in encoder.state_dict().items()}
-    faster = folded(encoder)
+    faster = fold_batch_norms(encoder)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in faster.modules())
     seen = images(2, channels=3, size=32)
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_other_engines_give_the_same_cells(engine: str, count: int, cache: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(extras.missing("onnx")), reason="needs pip install atlas[onnx]")
+@pytest.mark.skipif(bool(extras.missing_packages("onnx")), reason="needs pip install atlas[onnx]")
 def test_8_bits_are_near_once_they_have_seen_enough(cache: Path) -> None:
     model, again, seen = categorizer(), categorizer(), images(engines.CALIBRATION + 1)
     with torch.no_grad():
@@ -183,7 +183,7 @@ def test_a_graph_that_cannot_be_read_is_made_anew(
 
 
 @torch.no_grad()
-@pytest.mark.skipif(bool(extras.missing("onnx")), reason="needs pip install atlas[onnx]")
+@pytest.mark.skipif(bool(extras.missing_packages("onnx")), reason="needs pip install atlas[onnx]")
 def test_other_code_or_another_version_never_reads_an_old_graph_of_8_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     trained = engines._Trained(categorizer().encoder, PIXELS, Path())
     names = {trained.rounded_file}

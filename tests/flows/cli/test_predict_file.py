@@ -15,7 +15,7 @@ from PIL import Image
 
 from atlas_model.data.images import Preprocessing
 from atlas_model.data.schemas import IMAGES, SPLIT
-from atlas_model.inference.batch import Report
+from atlas_model.inference.batch import BatchReport
 from atlas_model.inference.predictor import Predictor
 from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer
@@ -127,9 +127,9 @@ def test_answers_of_one_engine_or_device_are_not_gone_on_from_with_another(
     """Which one `auto` is depends on the machine."""
     keys: list[str] = []
 
-    def remember(*_: object, model_key: str, **__: object) -> Report:
+    def remember(*_: object, model_key: str, **__: object) -> BatchReport:
         keys.append(model_key)
-        return Report(Counter(), 0, 0.0, 0.0)
+        return BatchReport(Counter(), 0, 0.0, 0.0)
 
     monkeypatch.setattr(predict_file, "predict_all", remember)
     save_many(here / "in", 1)
