@@ -76,7 +76,7 @@ def parse_yaml(path: Path, error: type[InputError] = InputError) -> Any:
 
 
 def parse_with_duplicates(path: Path, error: type[InputError] = InputError) -> tuple[Any, list[str]]:
-    """Read ``path`` without validation, and describe its duplicate keys, of which the last value counts.
+    """Read ``path`` without validation, and describe its duplicate keys (the last value counts).
 
     Raises:
         InputError: (as ``error``) the file is missing or not YAML.

@@ -248,7 +248,7 @@ def test_titles_that_are_no_texts_are_refused_by_a_model_that_would_read_them(
     write_parquet(here / "numbers.parquet", pa.array(range(6)))
     arguments = ["predict", "--input", "numbers.parquet", "--output", "out.parquet", "--model"]
     assert main([*arguments, str(folder)]) == 2
-    assert "expected texts in the column title, got int64" in capsys.readouterr().err
+    assert "expected strings in the column title, got int64" in capsys.readouterr().err
     assert main([*arguments, str(without)]) == 0
 
 
