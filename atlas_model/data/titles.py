@@ -24,7 +24,7 @@ CACHED_WORDS = 2**14
 
 Modality = Literal["image", "title", "image_and_title"]  # the input of a model that reads titles
 
-_PLURALS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""))  # English: ending of the plural, of the singular
+_PLURALS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""))  # English: endings
 
 
 def split_words(title: str) -> list[str]:

@@ -1,9 +1,9 @@
 """Imports torchvision beside a torch build that its compiled operators do not match.
 
 Beside a CPU-only torch, the standard torchvision wheel cannot load its shared library. Its import then fails, because
-it refers to two operators of that library (``operator torchvision::nms does not exist``). Atlas uses torchvision's model
-definitions, weights and transforms, but none of those operators, so declaring their schemas is enough. If the normal
-import works, nothing is changed.
+it refers to two operators of that library (``operator torchvision::nms does not exist``). Atlas uses torchvision's
+models, weights and transforms, but none of those operators, so declaring their schemas is enough. If the normal import
+works, nothing is changed.
 
 Usage: ``from atlas_model.data.torchvision_compat import models, transforms``.
 """

@@ -1,20 +1,20 @@
-"""What becomes of each image of each product: a place in train, val or test, or a reason why not.
+"""Assigns each image of each product to train, val or test, or discards it with a reason.
 
-The rules, in this order: an image is left out when
- 1. it was not fetched (the fetch's status), or the stage zoom does not keep it (that one's reason);
+An image is discarded, by the first rule that applies, if
+ 1. it was not fetched (reason: the fetch's status), or the stage zoom does not keep it (reason: that of the stage);
  2. its product's category is not in the taxonomy: ``not_in_taxonomy``;
  3. products of different categories show it: ``label_conflict``, for all of them;
- 4. too many products show it, or one that it nearly is: ``shared_image``. A size chart or a placeholder says nothing of
-    a product, and would tie a whole category together;
- 5. it stands at an earlier product or place already: ``duplicate``; every image is stored once;
- 6. its category has too few products and such ones are dropped: ``rare_category``.
-Products that `grouping` keeps together go to one split: to train where a category among them is rare and such
-ones are for train; else, if hints are respected, to the most guarded split that a hint among them names (test
-before val before train); else to the split that a seeded hash of the group's key gives. So a product stays where
-it is when the catalogue grows, unless a newcomer joins its group as the new key. At last
- 7. an image with a near-duplicate in a more guarded split is left out: ``near_duplicate_of_test`` (or ``_val``).
+ 4. too many products show it, or a near-duplicate of it: ``shared_image``. Size charts and placeholders carry no
+    information about a product, and would connect a whole category;
+ 5. an earlier product or position has it: ``duplicate``; each image is stored once;
+ 6. its category has too few products, and rare categories are dropped: ``rare_category``.
+All products of a group (`grouping`) go to one split. That is train if one of their categories is rare and rare
+categories are for train. Else, if hints are respected and there are any, it is the most protected split among them
+(test, then val, then train). Else a seeded hash of the group's key decides. So a product keeps its split when the
+catalogue grows, unless a new product becomes the key of its group. Finally, an image is discarded if
+ 7. it has a near-duplicate in a more protected split: ``near_duplicate_of_test`` (or ``_val``).
 
-Knows nothing of files, nor of images beyond their hashes. That nothing leaks is counted by `leaks`.
+Works on ids and perceptual hashes. `leaks` checks the result independently.
 """
 
 import hashlib
@@ -30,13 +30,13 @@ from atlas_model.split.grouping import group_products, near_any
 from atlas_model.split.names import SPLIT_NAMES, SPLITS, parse_split
 from atlas_model.taxonomy.tree import CategoryPath
 
-MAX_PRODUCTS = 10  # that show one image, unless the caller says otherwise
+MAX_PRODUCTS = 10  # default of max_products_per_image
 MAX_LISTED = 5  # names in a message
 
 
 @dataclass(frozen=True)
 class SplitProduct:
-    """What splitting needs to know of a product."""
+    """The properties of a product that determine its split."""
 
     product_id: str
     category: CategoryPath
@@ -54,7 +54,7 @@ class ImageRef:
 
 @dataclass(frozen=True)
 class ImageScore:
-    """The verdict of the stage zoom on an image."""
+    """The result of the stage zoom for an image."""
 
     keep: bool
     reason: str
@@ -76,27 +76,27 @@ def split_refs(
     seed: int,
     max_products_per_image: int = MAX_PRODUCTS,
 ) -> list[str]:
-    """Decide on every ref.
+    """Assign every ref to a split or discard it.
 
     Args:
         refs: sorted by (product_id, position).
-        products: by product_id; has all of the refs' products.
-        scores: by image_id; has all images that were fetched.
+        products: by product_id; contains the products of all refs.
+        scores: by image_id; contains all images that were fetched.
         allowed: the taxonomy's paths.
-        val_share: of the groups, on average.
+        val_share: expected share of the groups.
         test_share: likewise.
-        min_products: a category with fewer products that have an image left is rare.
-        rare: what becomes of those.
+        min_products: a category with fewer products that still have an image is rare.
+        rare: what to do with rare categories.
         near_duplicate_distance: in bits of the perceptual hash.
-        respect_hint: whether products' split hints are followed.
+        respect_hint: whether the products' split hints are used.
         seed: of the hash that assigns groups.
-        max_products_per_image: an image that more products show is left out.
+        max_products_per_image: images of more products are discarded.
 
     Returns:
-        For each ref one of SPLITS, or the reason why it is left out.
+        For each ref one of SPLITS, or the reason why it is discarded.
 
     Raises:
-        InputError: hints are respected, and one names no split.
+        InputError: hints are respected, and one is not the name of a split.
     """
     hint_of = _hints(products.values()) if respect_hint else {}
     outcomes: list[str | None] = [_unusable_reason(ref, products, scores, allowed) for ref in refs]
@@ -129,22 +129,23 @@ def split_refs(
 
 
 def _hints(products: Iterable[SplitProduct]) -> dict[str, str]:
-    """The splits that products name, by product_id; an empty text names none."""
+    """The split of each product that has a hint, by product_id; an empty string is no hint."""
     hinted = [(product.product_id, product.split_hint or "") for product in products]
     named = {product_id: parse_split(hint) for product_id, hint in hinted if hint.strip()}
     unknown = Counter(hint for product_id, hint in hinted if product_id in named and named[product_id] is None)
     if unknown:
         listed = ", ".join(f"{hint!r} ({count} products)" for hint, count in unknown.most_common(MAX_LISTED))
+        more = ", ..." * (len(unknown) > MAX_LISTED)
         usual = "; ".join(f"{split}: {', '.join(names)}" for split, names in SPLIT_NAMES.items())
         raise InputError(
-            f"split.respect_hint: expected names of splits ({usual}), got {listed}{', ...' * (len(unknown) > MAX_LISTED)}. "
-            "Rename them, leave them empty for products that may go anywhere, or say split.respect_hint: false"
+            f"split.respect_hint: expected names of splits ({usual}), got {listed}{more}. "
+            "Rename them, leave them empty for products without a hint, or set split.respect_hint: false"
         )
     return {product_id: split for product_id, split in named.items() if split is not None}
 
 
 def assign_split(key: str, *, val_share: float, test_share: float, seed: int) -> str:
-    """The split of the group named ``key``: a hash of it and of ``seed``, as a number in [0, 1), says so."""
+    """Choose the split of the group named ``key`` by a hash of it and of ``seed``, as a number in [0, 1)."""
     digest = hashlib.blake2b(key.encode(), digest_size=8, salt=seed.to_bytes(8, "big")).digest()
     drawn = int.from_bytes(digest, "big") / 2**64
     if drawn < test_share:
@@ -218,7 +219,7 @@ def _rare_categories(
 def _group(
     refs: Sequence[ImageRef], scores: Mapping[str, ImageScore], outcomes: Sequence[str | None], distance: int
 ) -> dict[str, str]:
-    """For each product that has or shares an image that is left: the product_id that is its group's key."""
+    """For each product with an image that is not discarded, or is a duplicate: the product_id of its group's key."""
     showing = [ref for ref, outcome in zip(refs, outcomes, strict=True) if outcome in (None, "duplicate")]
     product_ids = sorted({ref.product_id for ref in showing})
     image_ids = sorted({ref.image_id for ref in showing if ref.image_id is not None})

@@ -114,9 +114,7 @@ def _paths_of_nodes(text: str, faults: list[str]) -> list[tuple[int, CategoryPat
             faults.append(f"line {number}: parent_id {parent!r} is no row's id")
     for number, _, name in nodes.values():
         if LEVEL_SEPARATOR in name:
-            faults.append(
-                f"line {number}: {LEVEL_SEPARATOR} separates levels and cannot be in a name; rename {name!r}"
-            )
+            faults.append(f"line {number}: {LEVEL_SEPARATOR} separates levels and cannot be in a name; rename {name!r}")
     on_cycle = _nodes_on_cycles(nodes)
     if on_cycle:
         lines = ", ".join(str(nodes[identity][0]) for identity in on_cycle)

@@ -180,9 +180,7 @@ def _faults(paths: tuple[CategoryPath, ...]) -> list[str]:
             faults.append(f"path {number} ({text!r}): {', '.join(SPECIAL)} are reserved names")
         named = ", ".join(repr(name) for name in path if LEVEL_SEPARATOR in name and name not in SPECIAL)
         if named:
-            faults.append(
-                f"path {number}: {LEVEL_SEPARATOR} separates levels and cannot be in a name; rename {named}"
-            )
+            faults.append(f"path {number}: {LEVEL_SEPARATOR} separates levels and cannot be in a name; rename {named}")
         if path in seen:
             faults.append(f"path {number} ({text!r}): duplicate path")
         seen.add(path)

@@ -222,9 +222,9 @@ def test_what_cannot_be_learnt_from_is_counted() -> None:
 def test_unknown_labels_and_poor_parts_are_refused(labelled: LabelledImages) -> None:
     with pytest.raises(InputError, match="normal and zoomed, got blurred"):
         read_labelled(table_of([{**row("normal", 0), "label": "blurred"}]), SMALL)
-    with pytest.raises(InputError, match="both labels in the val part"):
+    with pytest.raises(InputError, match="both labels in the val split"):
         train_zoom(labelled, SMALL, **{**RECIPE, "val_share": 0.001})
-    with pytest.raises(InputError, match="both labels in the train part, got 0 normal, 0 zoomed"):
+    with pytest.raises(InputError, match="both labels in the train split, got 0 normal, 0 zoomed"):
         train_zoom(read_labelled(table_of([]), SMALL), SMALL, **RECIPE)
 
 
