@@ -1,10 +1,8 @@
-"""Exact search over a trie: the log-probability of every node of the tree, and the most probable paths of all.
+"""Exact search over a trie: the log-probability of every node, and the most probable paths.
 
-Level by level, each node decoded once an image, whatever the number of paths through it; leaves never. Paths
-compete as in `search`, but none is lost on the way. Ties go to the shallower path, then to the one that comes first
-in alphabetical order.
-
-Knows nothing of images or names.
+Proceeds level by level. Each inner node is decoded once per image, whatever the number of paths through it. Paths are
+compared as in `beam_search`, but none is pruned. Ties are broken in favour of the shallower path, then of the first in
+alphabetical order.
 """
 
 import torch
@@ -38,14 +36,14 @@ def exact_search(
     length_normalization: float = 0.0,
     bias: Float[Tensor, "b edges"] | None = None,
 ) -> tuple[SearchResult, Float[Tensor, "b nodes"]]:
-    """The ``top`` most probable of all paths, and log p of each of the trie's nodes: that the path leads through it.
+    """The ``top`` most probable of all paths, and log p of each node: that the path goes through it.
 
-    With ``normalize="children"`` the children of a node share its probability without rest, so those of all paths
-    sum to one. Arguments as in `search.beam_search`.
+    With ``normalize="children"`` the probabilities of a node's children sum to that of the node, so those of all paths
+    sum to one. Arguments as in `beam_search.beam_search`.
     """
     first = trie.first
     inner_nodes = (first[1:] > first[:-1]).nonzero().squeeze(1)  # nodes to decode
-    # What is kept of all of them: where they attentions, and the states of a level.
+    # Numbers in memory per image: attention of all inner nodes, states of a level.
     kept = len(inner_nodes) * (cells.shape[1] + 2 * decoder.lstm.hidden_size) + len(first)
     parts = [
         _search(
@@ -79,7 +77,7 @@ def _search(
     memory, state = decoder.start(cells)
     b, device = len(cells), cells.device
     log_p = cells.new_zeros(b, len(trie.first) - 1)
-    node = torch.zeros(1, dtype=torch.long, device=device)  # those of the level that go on
+    node = torch.zeros(1, dtype=torch.long, device=device)  # inner nodes of the level
     parent, token = node, node + START
     levels, ends = [], [FinishedPaths.empty(b, top, device)]
     for depth, width in enumerate(trie.fan_out):
@@ -108,7 +106,7 @@ def _search(
         )
         edge, valid = trie.edges(node, width)
         slot, _ = valid.nonzero(as_tuple=True)
-        edge = edge[valid]  # (e,), all of the level, in order
+        edge = edge[valid]  # (e,), all edges of the level, in order
         path = trie.path[edge]
         ending = path >= 0
         at = trie.child[edge[ending]]
