@@ -99,7 +99,7 @@ def test_an_accuracy_between_two_gets_the_higher_one(asked: float, promised: flo
 def test_what_cannot_be_promised_is_said_with_what_can() -> None:
     with pytest.raises(InputError, match=r"--accuracy 0.95: .* for products, which is at most 0.9: .* 700 held-out"):
         ONE.at(0.95, "products")
-    with pytest.raises(InputError, match=f"and 0.999 takes at least {min_held_out(0.999)}"):
+    with pytest.raises(InputError, match=f"and 0.999 needs at least {min_held_out(0.999)}"):
         ONE.at(0.999, "images")
     with pytest.raises(InputError, match="which is no accuracy at all"):
         Guarantee(20, {}).at(0.5, "images")
