@@ -1,6 +1,7 @@
-"""What an epoch's weights are worth: exact paths on validation, and what the taxonomy's constraint does for them.
+"""Validation after an epoch: share of exact paths, macro F1, and the effect of the taxonomy's constraint.
 
-Cheap on purpose: a beam of one, and the search without the constraint on a sample. `evaluation` is for the end.
+For speed it uses a beam of one, and searches without the constraint on a sample only. `evaluate.evaluation` measures
+the final model.
 """
 
 import itertools
@@ -20,24 +21,24 @@ from atlas_model.model.categorizer import Categorizer, Model, reads_titles
 from atlas_model.model.evidence import ModelEvidence
 from atlas_model.train.feature_cache import Activations
 
-SAMPLE = 1000  # images that are searched without the constraint, at most
+SAMPLE = 1000  # maximum number of images that are searched without the constraint
 
 Examples = Split | Activations
 
 
 @dataclass(frozen=True)
 class ConstraintEffect:
-    """What the same weights find on the same images with and without the constraint."""
+    """Results of the same weights on the same images with and without the constraint."""
 
     constrained_accuracy: float  # share of exact paths with it
     free_accuracy: float  # without it
-    free_invalid: float  # share of what is written without it that is no path
+    free_invalid: float  # share of the sequences found without it that are not a path
 
 
 def path_accuracies(model: Model, examples: Examples, batch_size: int, device: torch.device) -> list[float]:
-    """Share of images whose best path is exactly right, and the mean F of the categories that occur.
+    """Share of images whose best path is exactly right, and macro F1.
 
-    Of a model that reads titles, then the same two of the titles alone.
+    For a model with a title head, followed by the same two for titles alone.
     """
     figures: list[float] = []
     for found in _best_paths(model, examples, np.arange(len(examples)), batch_size, device):
@@ -49,7 +50,10 @@ def path_accuracies(model: Model, examples: Examples, batch_size: int, device: t
 def constraint_effect(
     model: Model, examples: Examples, batch_size: int, device: torch.device
 ) -> ConstraintEffect | None:
-    """Of a sample, spread evenly; None of a model that has not learnt what the taxonomy does not allow."""
+    """Measure an evenly spaced sample; None for models with probabilities over children.
+
+    Their training never ruled out tokens outside the taxonomy, so search without the constraint is meaningless.
+    """
     if not isinstance(model, Categorizer) or model.architecture.normalize == "children":
         return None
     rows = np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(int)
@@ -69,7 +73,7 @@ def constraint_effect(
 def encode_batches(
     model: Model, examples: Examples, rows: Int[np.ndarray, "n"], batch_size: int, device: torch.device
 ) -> Iterator[Float[Tensor, "b cells d"]]:
-    """The cells of ``rows``, batch after batch: from kept activations, or from images."""
+    """Yield the cells of ``rows`` in batches, computed from cached activations or from images."""
     model.eval()
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
@@ -89,7 +93,7 @@ def evidence_batches(
     batch_size: int,
     device: torch.device,
 ) -> Iterator[ModelEvidence]:
-    """What searches take where this is ``given`` of ``rows``, batch after batch."""
+    """Yield the search's input for ``rows`` in batches, from images, titles, or both."""
     model.eval()
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     images = (
@@ -102,7 +106,7 @@ def evidence_batches(
 def _best_paths(
     model: Model, examples: Examples, rows: Int[np.ndarray, "n"], batch_size: int, device: torch.device
 ) -> list[Int[np.ndarray, "n"]]:
-    """The best path of each image; and of a model that reads titles, of each title."""
+    """The best path of each image; for a model with a title head, also of each title."""
     found: list[list[Tensor]] = [[], []]
     for number, cells in enumerate(encode_batches(model, examples, rows, batch_size, device)):
         found[0].append(model.best_path_of_cells(cells))
