@@ -46,9 +46,7 @@ Subject = Literal["images", "products"]  # what a guarantee is for
 RISK = 0.1  # probability that a guarantee does not hold, on as many new items as were held out
 ACCURACIES = (*(percent / 100 for percent in range(50, 100)), 0.995, 0.999)  # that have thresholds
 GRID = np.round(1 - np.logspace(-6, 0, 121), 8)  # thresholds, from strict (.999999) to lax (0)
-START_FACTOR = (
-    3  # a sequence starts at this multiple of the minimum, to tolerate wrong predictions
-)
+START_FACTOR = 3  # a sequence starts at this multiple of the minimum, to tolerate wrong predictions
 SEED = 1  # for drawing one image per product
 
 

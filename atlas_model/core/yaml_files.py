@@ -76,7 +76,7 @@ def parse_yaml(path: Path, error: type[InputError] = InputError) -> Any:
 
 
 def parse_with_duplicates(path: Path, error: type[InputError] = InputError) -> tuple[Any, list[str]]:
-    """Read ``path`` without validation, and describe its duplicate keys (the last value counts).
+    """Read ``path`` without validation; also return a message for each duplicate key.
 
     Raises:
         InputError: (as ``error``) the file is missing or not YAML.
@@ -182,8 +182,8 @@ def replace_text(path: Path, place: Sequence[str], value: str, error: type[Input
     written = content[node.start_mark.index : node.end_mark.index] if isinstance(node, yaml.ScalarNode) else ""
     if node is None or written not in (node.value, f"'{node.value}'", f'"{node.value}"'):
         raise error(
-            f"{path}: {'.'.join(place)}: expected a string on one line, without an anchor or a tag, in order to replace "
-            f"it; got {written or 'none'!r}. Write it in that form"
+            f"{path}: {'.'.join(place)}: expected a string on one line, without anchor or tag, in order to replace it; "
+            f"got {written or 'none'!r}. Write it in that form"
         )
     quote = written[: written.index(node.value)]
     return (content[: node.start_mark.index] + quote + value + quote + content[node.end_mark.index :]).encode()

@@ -1,10 +1,8 @@
-"""Measuring trained models on a split: what they answer, how right and how honest that is, what the constraint does.
+"""Evaluates trained models on a split: predictions, metrics, calibration, and the effect of the taxonomy's constraint.
 
-The sequence model's images are searched in four ways (`searching`). The baseline is the plain classifier of the same
-encoder, trained on the same images in the same order for as many epochs: what is different is the decoder's merit,
-or its fault.
-
-Knows nothing of where the figures go.
+The sequence model is evaluated with four searches (`search_runner`). The baseline is the classifier with the same
+encoder, trained on the same images in the same order for the same number of epochs, so the difference is due to the
+decoder.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,13 +50,13 @@ from atlas_model.taxonomy.tree import Taxonomy
 
 SearchedByVariant = dict[InputVariant, SearchOutputs]
 
-THRESHOLDS = (*(step / 50 for step in range(50)), 0.99)  # least confidences of the abstention curve
-HEADLINE_THRESHOLD = 0.9  # the one of them that is among the figures
+THRESHOLDS = (*(step / 50 for step in range(50)), 0.99)  # minimum confidences of the abstention curve
+HEADLINE_THRESHOLD = 0.9  # the one that is in the figures
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model answered for the ``rows`` of a split."""
+    """Predictions and figures of a model for the ``rows`` of a split."""
 
     split: Split
     rows: Int[np.ndarray, "n"]
@@ -68,9 +66,9 @@ class Evaluation:
     figures: dict[str, Any]  # as in metrics/evaluate.json
     reliability: list[dict[str, float | int]]  # as in `calibration.reliability`
     uncalibrated_reliability: list[dict[str, float | int]]  # the same at temperature 1
-    abstention: list[dict[str, float | None]]  # as in `calibration.abstention_curve`; of a classifier empty
-    pooled: PooledProducts | None = None  # the products that were searched exactly, whole; of a classifier none
-    held_out: Mapping[Subject, HeldOutItems] = field(default_factory=dict)  # of these; of a classifier none
+    abstention: list[dict[str, float | None]]  # as in `calibration.abstention_curve`; empty for a classifier
+    pooled: PooledProducts | None = None  # of the exactly searched products; None for a classifier
+    held_out: Mapping[Subject, HeldOutItems] = field(default_factory=dict)  # of these; empty for a classifier
 
     @property
     def actual(self) -> Int[np.ndarray, "n"]:
@@ -84,7 +82,7 @@ class Evaluation:
         return [self.split.product_ids[row] for row in self.rows]
 
     def table(self, taxonomy: Taxonomy) -> pa.Table:
-        """One row an image: `records.PREDICTIONS`."""
+        """A table with one row per image: `schemas.PREDICTIONS`."""
         rows = self.rows.tolist()
         return pa.table(
             {
@@ -99,7 +97,7 @@ class Evaluation:
         )
 
     def product_table(self, taxonomy: Taxonomy) -> pa.Table:
-        """One row a product that was searched exactly: `records.PRODUCT_PREDICTIONS`."""
+        """A table with one row per exactly searched product: `schemas.PRODUCT_PREDICTIONS`."""
         pooled = self.pooled
         if pooled is None:
             return PRODUCT_PREDICTIONS.empty_table()
@@ -133,25 +131,23 @@ def evaluate(
     stored: StoredModel | None = None,
     input_variants: tuple[InputVariant, ...] = ("image",),
 ) -> dict[InputVariant, Evaluation]:
-    """The sequence model's answers for ``rows`` (at least one), and all that there is to say about them.
-
-    One evaluation for each of ``ways``; others than "image" are for models that read titles.
+    """Evaluate the sequence model on ``rows`` (at least one), once for each of ``input_variants``.
 
     Args:
         model: in evaluation mode.
-        split: where the images are.
-        rows: which of them.
+        split: of the images.
+        rows: of the split.
         beam: hypotheses of the search.
         length_normalization: of the search.
-        exact_nodes: images x nodes of the taxonomy that the exact search may cost; where it would cost more, a
-            sample of the products is searched exactly, each with all its images.
+        exact_nodes: limit of images x nodes of the taxonomy for exact search. Beyond it, a sample of the products is
+            searched exactly, each with all its images.
         resamples: of the bootstrap.
         seed: of the sample and of the bootstrap.
-        batch_size: images at once.
-        device: where the model is.
-        parallel_map: like `map`, which it is by default: has others search some of the chunks.
-        stored: the same model and split, for others that are not of this process.
-        input_variants: what the model is given of each image.
+        batch_size: images per batch.
+        device: of the model.
+        parallel_map: applied to the chunks like `map`, possibly in several threads or processes.
+        stored: the same model and split on disk, for other processes.
+        input_variants: the inputs of the model for each image; others than "image" need a model with a title head.
     """
     taxonomy, actual = model.taxonomy, split.paths[rows]
     groups = [split.product_ids[row] for row in rows]
@@ -197,10 +193,10 @@ def _summarize(
     resamples: int,
     seed: int,
 ) -> Evaluation:
-    """What there is to say of what was found for ``rows``, of which ``sample`` was searched exactly."""
+    """Compute the figures of the searches of ``rows``, of which ``sample`` was searched exactly."""
     actual, groups = split.paths[rows], [split.product_ids[row] for row in rows]
     answers, free, exactly = searched.answers, searched.free, searched.exact
-    assert exactly is not None, "at least one is searched exactly"
+    assert exactly is not None, "at least one image is searched exactly"
     evaluation = _evaluation(split, rows, answers, searched.uncalibrated, taxonomy, resamples=resamples, seed=seed)
     descent = Descent(exactly.node, exactly.node_probability)
     abstention = abstention_curve(taxonomy, actual[sample], descent, THRESHOLDS)
@@ -235,12 +231,12 @@ def _summarize(
 def product_figures(
     pooled: PooledProducts, actual: Int[np.ndarray, "p"], taxonomy: Taxonomy, *, resamples: int, seed: int
 ) -> dict[str, Any]:
-    """What can be said of the answers that products get, each from all its images.
+    """Figures of the predictions for products, each from all its images.
 
     Returns:
-        ``micro_f1``, ``macro_f1``, ``ece``, ``n`` as of images; ``intervals`` of the first three;
-        ``several_images``: share of the products that have more than one; ``disagree``: share of those whose images'
-        own best paths are not all the product's, None where there is no such product.
+        ``micro_f1``, ``macro_f1``, ``ece``, ``n`` as for images; ``intervals`` of the first three;
+        ``several_images``: share of the products with more than one image; ``disagree``: share of those for which the
+        best path of some image is not the product's, None if there are none.
     """
     confidence = np.exp(pooled.log_probability)
     answers = ScoredPredictions.of(actual, pooled.path, confidence, taxonomy)
@@ -261,7 +257,7 @@ def product_figures(
 def evaluate_baseline(
     model: Classifier, split: Split, *, resamples: int, seed: int, batch_size: int, device: torch.device
 ) -> Evaluation:
-    """The plain classifier's answers on the whole split; arguments as of `evaluate`."""
+    """Evaluate the classifier on the whole split; arguments as in `evaluate`."""
     answered, uncalibrated, right_log_p = [], [], []
     for rows in np.array_split(np.arange(len(split)), np.arange(batch_size, len(split), batch_size)):
         logits = model.logits_of_cells(encode(model.encoder, split.images(rows, device))).float()
@@ -291,7 +287,7 @@ def _evaluation(
     resamples: int,
     seed: int,
 ) -> Evaluation:
-    """What can be said of any model's answers."""
+    """The figures that exist for any model."""
     actual, confidence = split.paths[rows], np.exp(best.log_probability)
     right, confidence_before = actual == best.path, np.exp(uncalibrated.log_probability)
     right_before = actual == uncalibrated.path

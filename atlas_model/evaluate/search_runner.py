@@ -1,10 +1,11 @@
-"""Searching images of a split in four input_variants: a chunk of them, whoever does it, from files alone if need be.
+"""Runs four searches on a chunk of a split's images, in any process.
 
-Every image is encoded once and searched as in prediction; at temperature 1, for what calibration does; free of any
-mask, for what the taxonomy does; and exactly, for what the beam loses and how probable each node of the tree is.
+Each image is encoded once, then searched (1) as in prediction; (2) at temperature 1, to measure the effect of
+calibration; (3) without the constraint, to measure the effect of the taxonomy; (4) exactly, to measure the loss of the
+beam and to get the probability of each node.
 
-A chunk is whole batches, so that what an image is searched together with, and with it the last digit of every figure,
-does not depend on who does which. Knows nothing of figures.
+A chunk consists of whole batches. So the batch of an image, and with it the last digit of all figures, does not depend
+on which worker searches a chunk.
 """
 
 from collections.abc import Sequence
@@ -30,9 +31,9 @@ from atlas_model.model.evidence import ModelEvidence
 from atlas_model.model.saved_models import load_categorizer
 from atlas_model.taxonomy.tree import Taxonomy
 
-CHUNK_BATCHES = 4  # batches that the same one searches: it may have to load the model for them
+CHUNK_BATCHES = 4  # batches per chunk, for which another process has to load the model
 
-# What a model that reads titles is given. A stripped title has lost the words of all labels (`titles.LabelWords`).
+# The input of a model. A stripped title is without the words of all labels (`titles.LabelWords`).
 InputVariant = Literal["image", "title", "image_and_title", "stripped_title", "image_and_stripped_title"]
 
 Arrays = TypeVar("Arrays", "BestPaths", "ExactResult")
@@ -48,23 +49,23 @@ class BestPaths:
 
     @classmethod
     def of(cls, found: SearchResult) -> "BestPaths":
-        """The first of those found."""
+        """The first path of each image."""
         return cls(*(each[:, 0].cpu().numpy() for each in (found.path, found.log_probability, found.tokens)))
 
     @classmethod
     def of_paths(cls, log_p: Float[Tensor, "b paths"]) -> "BestPaths":
-        """The most probable path, which nobody wrote."""
+        """The most probable path, without tokens."""
         best, path = log_p.max(dim=1)
         return cls(path.cpu().numpy(), best.cpu().numpy(), np.empty((len(log_p), 0), dtype=np.int64))
 
 
 @dataclass(frozen=True)
 class ExactResult:
-    """What only exact search can say of each image."""
+    """Results of exact search for each image."""
 
     path: Int[np.ndarray, "n"]
     right_log_probability: Float[np.ndarray, "n"]  # of the right path
-    node: Int[np.ndarray, "n levels"]  # with the next as in `calibration.Descent`
+    node: Int[np.ndarray, "n levels"]  # this and the next as in `calibration.Descent`
     node_probability: Float[np.ndarray, "n levels"]
     log_p: Float[np.ndarray, "n nodes"]  # of every node of the trie
 
@@ -72,7 +73,7 @@ class ExactResult:
     def of(
         cls, found: SearchResult, log_p: Float[Tensor, "n nodes"], actual: Int[np.ndarray, "n"], taxonomy: Taxonomy
     ) -> "ExactResult":
-        """Of the search's results and the right paths."""
+        """Make it from the search's results and the right paths."""
         ends = torch.from_numpy(taxonomy.trie.routes[actual].max(axis=1)).to(log_p.device)
         right = log_p.gather(1, ends.unsqueeze(1)).squeeze(1)
         descent = descend(taxonomy.trie, log_p)
@@ -83,21 +84,21 @@ class ExactResult:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Images of a split that the same one searches, and for which of them exactly as well."""
+    """Images of a split that one worker searches."""
 
     rows: Int[np.ndarray, "n"]
     actual: Int[np.ndarray, "n"]  # indices of the right paths
-    sample: Bool[np.ndarray, "n"]
-    titles: Sequence[str] = ()  # of the images, where they are read
+    sample: Bool[np.ndarray, "n"]  # whether to search exactly, too
+    titles: Sequence[str] = ()  # of the images, if they are used
 
     def at(self, rows: slice) -> "Chunk":
-        """Some of them."""
+        """Select images."""
         return Chunk(self.rows[rows], self.actual[rows], self.sample[rows], self.titles[rows])
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How images are searched; the fields as of `evaluate`."""
+    """Parameters of the searches; the fields as in `evaluate`."""
 
     beam: int
     length_normalization: float
@@ -107,25 +108,25 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class StoredModel:
-    """Where a process finds a model and its images that has neither."""
+    """A model and a split's pixels on disk, for another process."""
 
     model: Path  # folder
-    pixels: Path  # what `dataset.Split.pixels` maps
-    device: str  # as of `choose_device`
+    pixels: Path  # file of `dataset.Split.pixels`
+    device: str  # as in `choose_device`
 
 
 @dataclass(frozen=True)
 class SearchOutputs:
-    """What the searches found for a chunk."""
+    """Results of the searches of a chunk."""
 
     answers: BestPaths
     uncalibrated: BestPaths
-    free: BestPaths | None  # None where the search without constraint says nothing
-    exact: ExactResult | None  # of those in the sample; None where there are none
+    free: BestPaths | None  # without the constraint; None for models for which this is meaningless
+    exact: ExactResult | None  # of the images in the sample; None if there are none
 
 
 def search_stored(chunk: Chunk, *, stored: StoredModel, settings: SearchSettings) -> dict[InputVariant, SearchOutputs]:
-    """As `search`, whoever does it: all that it needs are files."""
+    """As `search`, with the model and the pixels from files."""
     device = choose_device(stored.device)
     pixels = np.load(stored.pixels, mmap_mode="r", allow_pickle=False)
     with single_threaded_torch():
@@ -143,7 +144,7 @@ def search(
     settings: SearchSettings,
     device: torch.device,
 ) -> dict[InputVariant, SearchOutputs]:
-    """Search the images of ``chunk`` in all ways of ``how``, a batch at a time; encoded once, whatever is given."""
+    """Search the images of ``chunk`` with all input variants, batch by batch; each image is encoded once."""
     found: dict[InputVariant, list[SearchOutputs]] = {variant: [] for variant in settings.input_variants}
     words = (
         LabelWords(model.taxonomy.names)
@@ -165,7 +166,7 @@ def search(
 def _searched(
     model: Categorizer, settings: SearchSettings, evidence: ModelEvidence, uncalibrated: ModelEvidence, chunk: Chunk
 ) -> SearchOutputs:
-    """All searches of a batch, of which ``chunk`` says the right paths and which rows are searched exactly."""
+    """Run all searches of a batch; ``chunk`` has its right paths and the rows that are searched exactly."""
     beam = partial(model.search_cells, beam=settings.beam, length_normalization=settings.length_normalization)
     exact = None
     if chunk.sample.any():
@@ -175,14 +176,14 @@ def _searched(
     return SearchOutputs(
         BestPaths.of(beam(evidence)),
         BestPaths.of(beam(uncalibrated)),
-        # Without the taxonomy, a model that is normalised over children knows nothing of what nowhere can follow.
+        # With probabilities over children, training never ruled out tokens outside the taxonomy.
         BestPaths.of(beam(evidence, constrained=False)) if model.architecture.normalize == "vocabulary" else None,
         exact,
     )
 
 
 def concatenate_searches(parts: Sequence[SearchOutputs]) -> SearchOutputs:
-    """Of images one after the other."""
+    """Concatenate the results of ``parts``."""
     free, exact = ([found for part in parts if (found := getattr(part, name))] for name in ("free", "exact"))
     return SearchOutputs(
         concatenate([part.answers for part in parts]),
@@ -193,6 +194,6 @@ def concatenate_searches(parts: Sequence[SearchOutputs]) -> SearchOutputs:
 
 
 def concatenate(parts: Sequence[Arrays]) -> Arrays:
-    """Batches of arrays, one after the other."""
+    """Concatenate batches of arrays."""
     names = [field.name for field in fields(parts[0])]
     return type(parts[0])(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

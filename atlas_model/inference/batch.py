@@ -1,13 +1,13 @@
-"""Any number of images to one Parquet file of answers: in bounded memory, and on from where it was interrupted.
+"""Batch prediction: any number of images to one Parquet file, in bounded memory, with resume.
 
-Threads read and decode batches of images ahead of the model, so that neither waits for the other. Answers are kept
-as parts beside the output, whole batches each, named by the images that they are about; at the end the parts become
-the output. Whatever ends the work, it goes on after the last part, unless the images or the model have changed.
+Threads read and decode batches of images ahead of the model. Predictions are written to parts beside the output, each
+of whole batches and named by the range of its images. At the end the parts are merged into the output. An interrupted
+run resumes after the last part, unless the images or the model have changed.
 
-In memory are the answers of a part, and as many batches of images as there are threads, and two more; decoded is
-one image per thread.
+In memory are the predictions of one part, and two more batches of images than there are threads; each thread decodes
+one image at a time.
 
-Knows nothing of models (a function answers), nor of the command line.
+The model is a function, so any model can be used.
 """
 
 import hashlib
@@ -40,30 +40,29 @@ from atlas_model.inference.batch_products import DISTRIBUTIONS, ProductOutput, d
 from atlas_model.inference.predictor import Prediction
 from atlas_model.taxonomy.tree import SEPARATOR
 
-PART_IMAGES = 8192  # a part ends with the batch that fills it,
-PART_S = 10.0  # or that comes so long after the last one: what an interruption costs;
-PART_NODES = 4_000_000  # or, where products are asked for, with so many numbers of distributions (8 bytes each)
+# A part is written after the batch that reaches one of these limits. An interruption loses at most one part.
+PART_IMAGES = 8192
+PART_S = 10.0  # since the last part
+PART_NODES = 4_000_000  # numbers of distributions (8 bytes each), for predictions of products
 
 Pixels = UInt8[np.ndarray, "c h w"]
 Prepare = Callable[[Image.Image], Pixels]
-PredictFunction = Callable[
-    ..., Sequence[Sequence[Prediction]]
-]  # of pixels (b c h w), and of titles=, where there are any
+PredictFunction = Callable[..., Sequence[Sequence[Prediction]]]  # of pixels (b c h w), and titles= if there are any
 
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What the output says, and what this run did for it."""
+    """Counts of the output, and times of this run."""
 
     statuses: Counter[str]  # of all images
-    images: int  # of this run
-    seconds: float
-    model_seconds: float  # of those, in which the model was at work
-    products: Counter[str] = field(default_factory=Counter)  # statuses of all products, where they were asked for
+    images: int  # number of images in this run
+    seconds: float  # of this run
+    model_seconds: float  # time of the model in them
+    products: Counter[str] = field(default_factory=Counter)  # statuses of all products, if requested
 
     @property
     def unreadable(self) -> int:
-        """Images that could not be read."""
+        """Number of images that could not be read."""
         return self.statuses.total() - self.statuses["ok"] - self.statuses["not_sure"]
 
 
@@ -77,22 +76,22 @@ class UnreadableImage:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images that the model gets together; at least one."""
+    """The images of a batch; at least one."""
 
     images: Sequence[SourceImage]
     found: list[Pixels | UnreadableImage]
 
     def pixels(self) -> list[Pixels]:
-        """Of those that could be read."""
+        """Pixels of the readable images."""
         return [found for found in self.found if not isinstance(found, UnreadableImage)]
 
     def titles(self) -> list[str | None]:
-        """Of those that could be read."""
+        """Titles of the readable images."""
         pairs = zip(self.images, self.found, strict=True)
         return [image.title for image, found in pairs if not isinstance(found, UnreadableImage)]
 
     def rows(self, predictions: Sequence[Sequence[Prediction]]) -> list[dict[str, Any]]:
-        """Rows of `records.PREDICTED`, given what the model makes of `pixels`."""
+        """Rows of `schemas.PREDICTED`, given the predictions for `pixels`."""
         rows, waiting = [], iter(predictions)
         for image, found in zip(self.images, self.found, strict=True):
             if isinstance(found, UnreadableImage):
@@ -102,7 +101,7 @@ class Batch:
         return rows
 
     def distribution_rows(self, log_p: Float[np.ndarray, "b nodes"] | None) -> list[dict[str, Any]]:
-        """Rows of `batch_products.DISTRIBUTIONS`, given what the model makes of `pixels`."""
+        """Rows of `batch_products.DISTRIBUTIONS`, given log p of every node for `pixels`."""
         readable = [not isinstance(found, UnreadableImage) for found in self.found]
         return distribution_rows([image.product_id for image in self.images], readable, log_p)
 
@@ -120,25 +119,25 @@ def predict_all(
     products: ProductOutput | None = None,
     bands: bool = False,
 ) -> BatchReport:
-    """Write what the model makes of each image to ``output`` (`records.PREDICTED`), in the order of the images.
+    """Write the predictions for each image to ``output`` (`schemas.PREDICTED`), in the order of the images.
 
     Args:
-        source: of the images; one that cannot be read has a row that says why.
-        output: appears whole, at the end. Until then there is ``<output>.parts``.
-        prepare: a decoded image to what the model takes; called in threads.
-        answer: prepared images to the model's answers, best first; where the source has titles, it is called with
-            ``titles``, those of the images, as well.
-        model_key: changes with whatever changes answers, such as the model's weights.
-        batch_size: images per batch; fewer reach the model if some cannot be read.
+        source: of the images. An image that cannot be read gets a row with the reason.
+        output: written atomically at the end. Until then there is a folder ``<output>.parts``.
+        prepare: converts a decoded image to the model's input; called in threads.
+        predict: returns the predictions for prepared images, best first. If the source has titles, it is called with
+            ``titles`` of the images.
+        model_key: identifies everything that changes predictions, such as the model's weights.
+        batch_size: images per batch, including unreadable ones.
         threads: that read and decode; by default one per processor.
-        side: px of the square that ``prepare`` makes of an image, as of `images.decode`: large ones take less memory.
-        products: the answers of products as well, each from all its images; then this answers images, too. The
-            source must say whose image each is.
-        bands: whether the output has a column more, `records.BAND`.
+        side: px of the square that ``prepare`` returns, as in `images.decode`, which saves memory for large images.
+        products: for predictions of products too, each from all its images. Its ``predict`` is then used for images,
+            and the source must have product ids.
+        bands: whether to add the column `schemas.BAND`.
 
     Raises:
         InputError: the source is damaged.
-        AtlasError: it has changed meanwhile, or another process is writing this output.
+        AtlasError: the source has changed during the run, or another process is writing this output.
     """
     started, model_seconds = time.perf_counter(), 0.0
     folder = output.with_name(f"{output.name}.parts")
@@ -148,7 +147,7 @@ def predict_all(
         parts = OutputParts(folder, _key(*key_parts, *kept), schema)
         first = parts.done
         if first:
-            say(f"predict: {first} images were done before")
+            say(f"predict: resumes after {first} images")
         ahead = _read_ahead(source.start_at(first), partial(_read, prepare=prepare, side=side), batch_size, threads)
         with Progress("predict", source.count, "images") as progress, closing(ahead) as batches:
             progress.advance(first)
@@ -161,7 +160,7 @@ def predict_all(
                 parts.add(len(batch.images), batch.rows(predictions), distributions)
                 progress.advance(len(batch.images))
         if parts.done != source.count:
-            shutil.rmtree(folder)  # of other images than the key speaks of: not to go on from
+            shutil.rmtree(folder)  # of other images than the key says: not to resume from
             raise AtlasError(f"expected {source.count} images, got {parts.done}: they changed meanwhile. Run it again")
         statuses = parts.join(output)
         product_statuses = (
@@ -172,15 +171,15 @@ def predict_all(
 
 
 class OutputParts:
-    """Answers on disk, ``<first image>-<first image of the next part>.parquet``.
+    """Parts of the output on disk, ``<first image>-<first image of the next part>.parquet``.
 
-    Where products are asked for, a file of the same name below ``distributions`` has what these are made of. It is
-    written first, so that there is one for each part.
+    For predictions of products, the folder ``distributions`` has a file of the same name with the images'
+    distributions. It is written first, so that it exists for each part.
 
     Args:
-        folder: for the parts; those of another key in it are removed.
-        key: of what the answers depend on.
-        schema: of the answers.
+        folder: for the parts. Parts with another key in it are removed.
+        key: digest of everything that the predictions depend on.
+        schema: of the predictions.
     """
 
     def __init__(self, folder: Path, key: str, schema: pa.Schema) -> None:
@@ -191,11 +190,11 @@ class OutputParts:
         self._first = self.done = int(self._paths()[-1].stem.partition("-")[2]) if self._paths() else 0
         self._rows: list[dict[str, Any]] = []
         self._distributions: list[dict[str, Any]] = []
-        self._nodes = 0  # in these
+        self._nodes = 0  # in the distributions
         self._written_at = time.monotonic()
 
     def add(self, images: int, rows: list[dict[str, Any]], distributions: list[dict[str, Any]]) -> None:
-        """Rows about the next ``images``; ``distributions`` as of `batch_products`, none without products."""
+        """Add rows of the next ``images``, and their ``distributions`` (`batch_products`; empty without products)."""
         self._rows += rows
         self._distributions += distributions
         self._nodes += sum(len(row["node"]) for row in distributions if row["node"] is not None)
@@ -205,7 +204,7 @@ class OutputParts:
             self._write()
 
     def join(self, output: Path) -> Counter[str]:
-        """Make them one file, the same whatever the parts were; the images of each status."""
+        """Merge the parts into one file, which does not depend on their sizes; return the images by status."""
         if self._rows:
             self._write()
         statuses: Counter[str] = Counter()
@@ -219,7 +218,7 @@ class OutputParts:
         return statuses
 
     def distributions(self) -> list[Path]:
-        """The files that products are made of, in the order of the images."""
+        """The files of distributions, in the order of the images."""
         return [self._distribution(path) for path in self._paths()]
 
     def _write(self) -> None:
@@ -249,7 +248,7 @@ def _predict(
 
 
 def _row_groups(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of all files, as many at a time as there are in a row group."""
+    """Yield the rows of all files in tables of the size of a row group."""
     waiting = schema.empty_table()
     for path in paths:
         waiting = pa.concat_tables([waiting, pq.read_table(path)])

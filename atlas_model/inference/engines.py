@@ -1,20 +1,17 @@
-"""Engines: what runs a trained encoder when nothing is left to learn, faster than the module that was trained.
+"""Inference engines for a trained encoder, which are faster than the module that was trained.
 
-`torch` folds each batch norm into the convolution before it and keeps the weights in the layout (channels last) of
-the images; the normalisation of the input stays a step of its own, because it takes less than a hundredth of the
-time and the zeros that pad the first convolution are those of normalised images. `onnxruntime` and `openvino` run
-the same graph, exported once and kept as a file named by all that it is made of. `auto` is the fastest that is
-installed, found by running each for a moment, and remembered for this machine, model and versions; an encoder of
-fewer than `FEW_PARAMETERS` runs in torch unmeasured, because importing another engine takes longer than it saves.
-What was kept and cannot be read is made anew.
+- `torch` folds batch norms into the convolutions and uses the channels-last layout. The input normalisation is not
+  folded: it takes less than 1 % of the time, and the first convolution must pad normalised images with zeros.
+- `onnxruntime` and `openvino` run a graph that is exported once and cached under a digest of all that it depends on.
+- `auto` measures the installed engines briefly, chooses the fastest, and caches the result for this machine, model and
+  versions. An encoder with fewer than `FEW_PARAMETERS` runs in torch without measurement, because importing another
+  engine takes longer than it saves.
+- `onnxruntime-int8` computes with 8 bits: several times as fast if the CPU has instructions for it, but its outputs
+  differ, so `auto` never chooses it. The ranges of its activations are calibrated once per encoder, on the first
+  `CALIBRATION` images.
 
-These take images of bytes and give single-precision cells, equal to torch's within rounding. `onnxruntime-int8`
-computes with 8 bits: several times as fast where the CPU has instructions for it, and not the same, so only who names
-it gets it. It reads the ranges of its numbers from the first `CALIBRATION` images that come, once per encoder.
-
-A GPU has one engine: torch, compiled, in bfloat16.
-
-Knows nothing of decoders: what follows the encoder stays as it is.
+All but the last give the same single-precision cells as torch, up to rounding. A damaged cache file is made anew. On a
+GPU the only engine is torch, compiled, in bfloat16. The decoder is not changed.
 """
 
 import hashlib
@@ -53,27 +50,27 @@ EngineName = Literal["auto", "torch", "onnxruntime", "onnxruntime-int8", "openvi
 ImageShape = tuple[int, int, int]  # channels, height, width
 Made = TypeVar("Made")
 
-EXACT = ("onnxruntime", "openvino")  # what `auto` measures beside torch
-EXTRA_OF = {"onnxruntime": "onnx", "onnxruntime-int8": "onnx", "openvino": "openvino"}  # what has to be installed
-CALIBRATION = 64  # images, or half as many where a batch has no more
+EXACT = ("onnxruntime", "openvino")  # engines that `auto` compares with torch
+EXTRA_OF = {"onnxruntime": "onnx", "onnxruntime-int8": "onnx", "openvino": "openvino"}  # the extra to install
+CALIBRATION = 64  # images, or half as many for smaller batches
 FEW_PARAMETERS = 2_000_000
-MEASURED_BATCH = 4  # images at once in a measurement: engines rank as with many, in a fraction of the time
-ROUNDS = 3  # runs of each engine that are measured, after one that warms it up; the best counts
-MAX_MEASURE_S = 4.0  # after which no further round begins
+MEASURED_BATCH = 4  # images per batch in a measurement: the ranking is that of larger batches, in less time
+ROUNDS = 3  # runs of each engine, after a warm-up; the best counts
+MAX_MEASURE_S = 4.0  # no further round starts after this
 
 
 @torch.no_grad()
 def accelerate(model: Model, name: EngineName, *, pixels: ImageShape, cache: Path | None) -> str:
-    """Replace ``model.encoder`` by what the engine ``name`` runs, for prediction only: it can no longer be trained.
+    """Replace ``model.encoder`` by one that runs in the engine ``name``, for prediction only.
 
     Args:
-        model: in evaluation mode, on the device that it will run on.
+        model: in evaluation mode, on its final device.
         name: of the engine, or "auto".
-        pixels: channels, height and width of the images; how many come at once is free.
-        cache: folder for exported graphs and measurements; None forgets them, which 8 bits cannot do.
+        pixels: channels, height and width of the images; the batch size may vary.
+        cache: folder for exported graphs and measurements; None: a temporary one, not for ``onnxruntime-int8``.
 
     Returns:
-        The engine's name; the one chosen for "auto".
+        The name of the engine, for "auto" the chosen one.
 
     Raises:
         InputError: the engine is not installed, or does not run on the model's device.
@@ -90,7 +87,7 @@ def accelerate(model: Model, name: EngineName, *, pixels: ImageShape, cache: Pat
             runner = _runner(chosen, trained)
         except OSError as error:
             raise InputError(f"{folder}: expected a folder to keep exported graphs in; {error}") from error
-    model.encoder = runner  # type: ignore[assignment]  # from now on it need only answer as an encoder does
+    model.encoder = runner  # type: ignore[assignment]  # has only `forward` and `channels`
     return chosen
 
 
@@ -118,7 +115,7 @@ class _OnnxRuntime(nn.Module):
         self.channels = channels
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that wait for more work keep torch's from theirs, which is the decoder.
+        # Spinning threads would slow down torch's, which run the decoder.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
@@ -128,7 +125,7 @@ class _OnnxRuntime(nn.Module):
 
 
 class _EightBit(nn.Module):
-    """The exported encoder in ONNX Runtime with 8-bit weights and activations, made when the first images come."""
+    """The exported encoder in ONNX Runtime with 8-bit weights and activations, quantised on the first batch."""
 
     def __init__(self, trained: "_TrainedEncoder") -> None:
         super().__init__()
@@ -149,11 +146,10 @@ class _EightBit(nn.Module):
     def _quantize(self, target: Path, images: UInt8[Tensor, "b c h w"]) -> None:
         if len(images) < CALIBRATION // 2:
             raise InputError(
-                f"engine onnxruntime-int8: expected at least {CALIBRATION // 2} images at once to read the "
-                f"ranges of its numbers from, once; got {len(images)}. Give it more, or name the engine "
-                "onnxruntime."
+                f"engine onnxruntime-int8: expected at least {CALIBRATION // 2} images in the first batch, for "
+                f"calibration; got {len(images)}. Use more images, or the engine onnxruntime."
             )
-        say("engines: rounds the encoder to 8 bits, once")
+        say("engines: quantising the encoder to 8 bits, once")
         self._trained.graph(lambda file: quantize(file, target, images[:CALIBRATION].numpy(), name=IMAGES))
 
 
@@ -168,7 +164,7 @@ class _OpenVino(nn.Module):
         settings = {
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",  # all threads for the batch at hand
-            "INFERENCE_PRECISION_HINT": "f32",  # left alone, it takes bfloat16 where the CPU has it
+            "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 if the CPU has it
         }
         self._compiled = openvino.Core().compile_model(str(file), "CPU", settings)
 
@@ -178,7 +174,7 @@ class _OpenVino(nn.Module):
 
 @dataclass(frozen=True)
 class _TrainedEncoder:
-    """An encoder that is to be run, and where files made of it are kept."""
+    """A trained encoder, and the folder for files made from it."""
 
     encoder: Encoder
     pixels: ImageShape
@@ -190,7 +186,7 @@ class _TrainedEncoder:
 
     @cached_property
     def key(self) -> str:
-        """Of all that its graph is made of: code, sizes, weights."""
+        """Digest of all that its graph depends on: code, sizes, weights."""
         code = [_source(module) for module in (encoder_module, export_module)]
         digest = hashlib.sha256(repr((code, str(self.encoder), self.pixels, version("torch"))).encode())
         for name, tensor in (*self.encoder.named_parameters(), *self.encoder.named_buffers()):
@@ -200,16 +196,16 @@ class _TrainedEncoder:
 
     @property
     def int8_file(self) -> Path:
-        """Of its graph with 8 bits."""
+        """Path of its 8-bit graph."""
         made_by = (_source(quantization_module), version("onnxruntime"), CALIBRATION)
         return self.folder / f"{_key(self.key, made_by)}.int8"
 
     def graph(self, read: Callable[[Path], Made]) -> Made:
-        """What ``read`` makes of its file in ONNX, which is exported unless it is there."""
+        """Call ``read`` with its ONNX file, which is exported if it is missing."""
         return _load_or_make(self.folder / f"{self.key}.onnx", make=self._export, read=read)
 
     def _export(self, file: Path) -> None:
-        say("engines: exports the encoder, once")
+        say("engines: exporting the encoder, once")
         export_encoder(self.encoder, file, pixels=self.pixels)
 
 
@@ -220,13 +216,13 @@ def _runner(engine: str, trained: _TrainedEncoder) -> nn.Module:
     if engine == "openvino":
         return trained.graph(lambda file: _OpenVino(file, channels))
     if engine == "onnxruntime-int8":
-        trained.graph(Path.stat)  # exported now, where a folder that cannot be written has its error
+        trained.graph(Path.stat)  # export now, so that an error of the folder is raised here
         return _EightBit(trained)
     return fold_batch_norms(trained.encoder) if trained.on_cpu else _OnGpu(trained.encoder)
 
 
 def _fastest(trained: _TrainedEncoder) -> str:
-    """The engine that takes the least time, as measured now or, with this machine and these versions, before."""
+    """The fastest engine, as measured now, or earlier with this machine and these versions."""
     installed = [engine for engine in EXACT if not missing_packages(EXTRA_OF[engine])]
     parameters = sum(parameter.numel() for parameter in trained.encoder.parameters())
     if not installed or parameters < FEW_PARAMETERS or not trained.on_cpu:
@@ -250,7 +246,7 @@ def _fastest(trained: _TrainedEncoder) -> str:
 
 
 def _milliseconds(runners: dict[str, nn.Module], images: UInt8[Tensor, "b c h w"]) -> dict[str, float]:
-    """An image, in the best of a few runs; the engines take turns, so that a busy moment hits all of them."""
+    """Time per image in the best of a few runs; engines alternate, so that a busy moment affects all of them."""
     seconds: dict[str, list[float]] = {engine: [] for engine in runners}
     began = perf_counter()
     for round_ in range(1 + ROUNDS):
@@ -264,13 +260,13 @@ def _milliseconds(runners: dict[str, nn.Module], images: UInt8[Tensor, "b c h w"
 
 
 def _load_or_make(file: Path, *, make: Callable[[Path], None], read: Callable[[Path], Made]) -> Made:
-    """What ``read`` makes of ``file``, which ``make`` writes where there is none or a damaged one."""
+    """Return ``read(file)``; ``make`` writes the file if it is missing or damaged."""
     if file.exists():
         try:
             return read(file)
         except OSError:
             raise
-        except Exception:  # each library has its own for what it cannot read
+        except Exception:  # each library has its own error for a damaged file
             say(f"engines: {file}: damaged, so it is made anew")
     make(file)
     return read(file)
@@ -285,7 +281,7 @@ def _key(*parts: object) -> str:
 
 
 def _cpu() -> str:
-    """The processor's name, as far as the system tells."""
+    """Name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

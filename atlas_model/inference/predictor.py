@@ -1,7 +1,4 @@
-"""Images to category paths with a model folder: what the command line and a service are made of.
-
-Knows nothing of where images come from or where answers go.
-"""
+"""`Predictor`: category paths from images and titles with a saved model, for the command line and for services."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,24 +27,24 @@ from atlas_model.taxonomy.tree import SEPARATOR, START, CategoryPath, Taxonomy
 if TYPE_CHECKING:
     from atlas_model.inference.engines import EngineName
 
-BATCH = 64  # images at once, so that a folder of any size fits
+BATCH = 64  # images per batch in `Predictor.predict`, to bound memory
 
 
-# What may be done with an answer, where an accuracy was query for: accept, a whole path that is promised; review, a
-# beginning of a path that is promised, so that somebody has to complete it; no_answer, nothing is promised.
+# Use of a prediction, if an accuracy was requested: accept, a whole path with that accuracy; review, a prefix of a path
+# with that accuracy, to be completed by a person; no_answer, no prediction reaches the accuracy.
 Band = Literal["accept", "review", "no_answer"]
-ConfidenceRule = float | Thresholds  # the least probability of any answer, or that of whole paths and of shorter ones
-ConfidenceRules = Mapping[Modality, Thresholds]  # as promised of what an answer is made of
+ConfidenceRule = float | Thresholds  # one minimum probability, or those of whole and of shorter paths
+ConfidenceRules = Mapping[Modality, Thresholds]  # the thresholds for each modality
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A category path, or its beginning down to the deepest level that the model is sure of."""
+    """A category path, or its prefix down to the deepest confident level."""
 
-    path: CategoryPath  # no names: not sure of any
-    probability: float | None  # that it is right, range [0, 1]; None where there is nothing to be right
-    levels: tuple[float, ...]  # for each name, that the right path leads through it: never rising
-    band: Band | None = None  # where an accuracy was query for
+    path: CategoryPath  # empty: no level is confident
+    probability: float | None  # that it is right, range [0, 1]; None for an empty path
+    levels: tuple[float, ...]  # for each name, that the right path goes through it; not increasing
+    band: Band | None = None  # None if no accuracy was requested
 
 
 NOT_SURE = Prediction((), None, ())
@@ -55,62 +52,62 @@ NOT_SURE = Prediction((), None, ())
 
 @dataclass(frozen=True)
 class ProductPrediction:
-    """What all images of a product come to."""
+    """The prediction for a product from all its images."""
 
     predictions: list[Prediction]  # best first
-    images: int  # that it is made of
-    disagree: bool  # as of `products.ProductPool`: whatever the predictions' depth, it is about whole paths
+    images: int  # number of images
+    disagree: bool  # as in `products.ProductPool`; compares whole paths, whatever the predictions' depth
 
 
 @dataclass(frozen=True)
 class _Query:
-    """Images, titles, or both, that are answered together."""
+    """Rows of one modality, which are predicted together."""
 
     modality: Modality
-    rows: Int[np.ndarray, "n"]  # where they stand among all
+    rows: Int[np.ndarray, "n"]  # positions among all rows
     evidence: ModelEvidence
 
 
 class Predictor:
-    """A trained model, ready to answer."""
+    """A trained model for prediction."""
 
     def __init__(self, model: Categorizer, preprocessing: Preprocessing, device: torch.device) -> None:
         self._model, self._preprocessing, self.device = model, preprocessing, device
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The paths that it knows."""
+        """The taxonomy of the model."""
         return self._model.taxonomy
 
     @property
     def side(self) -> int:
-        """Of the square that it makes of an image, px."""
+        """Side of the model's square input, px."""
         return self._preprocessing.size
 
     @property
     def reads_titles(self) -> bool:
-        """Whether titles change its answers; a model that has not learnt from any takes none."""
+        """Whether the model can use titles."""
         return reads_titles(self._model)
 
     @property
     def nodes(self) -> int:
-        """Of the taxonomy's trie."""
+        """Number of nodes of the taxonomy's trie."""
         return len(self.taxonomy.trie.path)
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> Self:
-        """The model in ``folder``.
+        """Load the model in ``folder``.
 
         Raises:
-            CheckpointError: there is none.
-            InputError: no such device.
+            CheckpointError: the folder does not hold a model.
+            InputError: the device is not available.
         """
         chosen = choose_device(device)
         return cls(*load_categorizer(folder, chosen), chosen)
 
     def accelerate(self, engine: "EngineName", cache: Path | None) -> str:
-        """Answer with ``engine`` from now on; see `engines.accelerate`."""
-        from atlas_model.inference.engines import accelerate  # for a few images it is not worth its import
+        """Run the encoder in ``engine``; see `engines.accelerate`."""
+        from atlas_model.inference.engines import accelerate  # slow to import
 
         channels = 3 if self._preprocessing.mode == "RGB" else 1
         pixels = (channels, self._preprocessing.size, self._preprocessing.size)
@@ -124,7 +121,7 @@ class Predictor:
         min_confidence: ConfidenceRule | ConfidenceRules | None = None,
         titles: Sequence[str | None] | None = None,
     ) -> list[list[Prediction]]:
-        """The answers of each image (as `images.decode` gives it), best first; arguments as of `predict_prepared`."""
+        """Predict decoded images (`images.decode`), best path first; arguments as in `predict_prepared`."""
         found = []
         for start in range(0, len(images), BATCH):
             batch = slice(start, start + BATCH)
@@ -133,7 +130,7 @@ class Predictor:
         return found
 
     def read(self, data: bytes) -> Image.Image:
-        """The image in ``data``, small: what `predict` and `prepare` make of it is what they make of the whole.
+        """Decode ``data`` at the model's input size, for `predict` and `prepare`, which saves memory.
 
         Raises:
             ImageError: it cannot be decoded.
@@ -141,7 +138,7 @@ class Predictor:
         return self._preprocessing.read(data)
 
     def prepare(self, image: Image.Image) -> UInt8[np.ndarray, "c h w"]:
-        """What the model sees of ``image``. Any thread may ask."""
+        """Convert ``image`` to the model's input. Thread-safe."""
         return to_array(self._preprocessing.apply(image))
 
     def predict_prepared(
@@ -152,21 +149,21 @@ class Predictor:
         min_confidence: ConfidenceRule | ConfidenceRules | None = None,
         titles: Sequence[str | None] | None = None,
     ) -> list[list[Prediction]]:
-        """The answers of prepared images, all at once.
+        """Predict prepared images in one batch, best path first.
 
         Args:
-            pixels: of at least one image; None: answers are about titles alone.
+            pixels: of at least one image; None: predict from titles alone.
             beam: width of the search.
-            top: so many of the most probable paths, best first; all, where there are fewer.
-            min_confidence: one answer instead: the names down to the deepest level that is at least so probable
-                (`calibration.deepest_confident`), or as `risk_control.Thresholds` say, and then with its band. This
-                asks for every node of the taxonomy, so it takes the longer the larger that is, but no more memory
-                (`exact_search` splits its work). As `ConfidenceRules`, it may depend on what an answer is made of.
-            titles: of the images' products, where the model reads them; an image whose title is None, or has no
-                word, is answered from the image alone.
+            top: number of paths, or all if there are fewer.
+            min_confidence: return one prediction instead: the names down to the deepest level with at least this
+                probability (`calibration.deepest_confident`), or by `risk_control.Thresholds`, and then with a band.
+                This uses exact search, whose time grows with the taxonomy, but not its memory. `ConfidenceRules` have
+                thresholds for each modality.
+            titles: of the images' products, for a model that can use them. An image whose title is None or has no word
+                is predicted from the image alone.
 
         Raises:
-            CheckpointError: the model's weights give no probabilities.
+            CheckpointError: the model returns NaN.
         """
         return self._predict(pixels, titles, beam, top, min_confidence, every_node=False)[0]
 
@@ -178,7 +175,7 @@ class Predictor:
         min_confidence: ConfidenceRule | ConfidenceRules | None = None,
         titles: Sequence[str | None] | None = None,
     ) -> tuple[list[list[Prediction]], Float[np.ndarray, "b nodes"]]:
-        """As `predict_prepared`, and what a `products.ProductPool` takes: log p of every node of the taxonomy's trie."""
+        """As `predict_prepared`; also return log p of every node of the trie, for a `products.ProductPool`."""
         answers, log_p = self._predict(pixels, titles, beam, top, min_confidence, every_node=True)
         assert log_p is not None
         return answers, log_p
@@ -186,7 +183,7 @@ class Predictor:
     def distribution(
         self, pixels: UInt8[np.ndarray, "b c h w"], titles: Sequence[str | None] | None = None
     ) -> Float[np.ndarray, "b nodes"]:
-        """Log p of every node of the taxonomy's trie for prepared images: what a `products.ProductPool` takes."""
+        """Log p of every node of the taxonomy's trie for prepared images, for a `products.ProductPool`."""
         found = np.empty((len(pixels), self.nodes), dtype=np.float32)
         with torch.inference_mode():
             for query in self._queries(pixels, titles):
@@ -194,13 +191,13 @@ class Predictor:
         return found
 
     def pool(self) -> ProductPool:
-        """Of a product, to add its images' distributions to."""
+        """An empty pool, to which the distributions of a product's images are added."""
         return ProductPool(self.taxonomy)
 
     def predict_product(
         self, pool: ProductPool, top: int = 1, min_confidence: ConfidenceRule | None = None
     ) -> ProductPrediction:
-        """The answer of a product, searched exactly; ``top`` and ``min_confidence`` as of `predict_prepared`."""
+        """Predict a product by exact search; ``top`` and ``min_confidence`` as in `predict_prepared`."""
         log_p = pool.log_p
         if min_confidence is None:
             found = [self._whole(log_p, path) for path in ranked_paths(self.taxonomy, log_p, top).tolist()]
@@ -209,7 +206,7 @@ class Predictor:
         return ProductPrediction(found, pool.images, pool.disagree)
 
     def attention_overlay(self, image: Image.Image, answer: Prediction) -> Image.Image:
-        """A strip that shows where on the image the model looked for each level of its ``predict_prepared``, and no further."""
+        """Draw the attention on the image for each level of a prediction."""
         from atlas_model.viz.attention import overlay  # matplotlib is slow to import
 
         pixels = torch.from_numpy(np.stack([self.prepare(image)])).to(self.device)
@@ -223,7 +220,7 @@ class Predictor:
     def _queries(
         self, pixels: UInt8[np.ndarray, "b c h w"] | None, titles: Sequence[str | None] | None
     ) -> Iterator[_Query]:
-        """All of them, those with a title apart from those without: other things are promised of each."""
+        """Yield the rows by modality, because each has its own thresholds."""
         if pixels is None:
             texts = [str(title) for title in titles or ()]
             assert texts and all(map(split_words, texts)), "a title alone has a word"
@@ -245,7 +242,7 @@ class Predictor:
         *,
         every_node: bool,
     ) -> tuple[list[list[Prediction]], Float[np.ndarray, "b nodes"] | None]:
-        """As `predict_prepared`; and log p of every node of the trie, where that is query for."""
+        """As `predict_prepared`; also log p of every node of the trie, if ``every_node``."""
         count = len(titles or ()) if pixels is None else len(pixels)
         found: list[list[Prediction]] = [[]] * count
         nodes = np.empty((count, self.nodes), dtype=np.float32) if every_node else None
@@ -313,6 +310,6 @@ class Predictor:
 def _check_probabilities(sound: Bool[torch.Tensor, "..."]) -> None:
     if not sound.all():
         raise CheckpointError(
-            "the model: expected probabilities, got none: its weights are damaged, or grew beyond all numbers in "
-            "training. Train it again, or name another folder."
+            "the model: expected probabilities, got NaN: its weights are damaged, or its training diverged. Train it "
+            "again, or name another folder."
         )

@@ -39,9 +39,7 @@ class SearchResult:
     path: Int[Tensor, "b n"]
     log_probability: Float[Tensor, "b n"]
     tokens: Int[Tensor, "b n t"]  # of the path, PAD after its end
-    prefix_log_probability: Float[
-        Tensor, "b n t"
-    ]  # log-probability of the tokens up to each; 0 after the end
+    prefix_log_probability: Float[Tensor, "b n t"]  # log-probability of the tokens up to each; 0 after the end
     attention: Float[Tensor, "b n t cells"]  # of the decoder at each token; 0 after the end
 
 

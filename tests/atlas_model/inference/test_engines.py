@@ -123,7 +123,7 @@ def test_8_bits_are_near_once_they_have_seen_enough(cache: Path) -> None:
     with torch.no_grad():
         right = model.encoder(seen)
     assert accelerate(model, "onnxruntime-int8", pixels=PIXELS, cache=cache) == "onnxruntime-int8"
-    with pytest.raises(InputError, match=r"expected at least 32 images at once .* got 31"):
+    with pytest.raises(InputError, match=r"expected at least 32 images in the first batch.*got 31"):
         model.encoder(seen[:31])
     found = model.encoder(seen)
     assert 0 < float((found - right).norm() / right.norm()) < 0.05

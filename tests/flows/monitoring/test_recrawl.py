@@ -106,10 +106,10 @@ def test_a_name_that_stands_twice_is_refused(params: Path) -> None:
 def test_a_name_that_others_repeat_is_refused(params: Path) -> None:
     before = params.read_text()
     params.write_text(before.replace("source: demo", "source: &x demo").replace(LINE, "  snapshot: *x "))
-    with pytest.raises(ParamsError, match=r"crawl\.snapshot: expected a text on one line.*got '&x demo'"):
+    with pytest.raises(ParamsError, match=r"crawl\.snapshot: expected a string on one line.*got '&x demo'"):
         start_new_crawl(NIGHT)
     params.write_text(before.replace("crawl:\n", "crawl:\n  <<: {snapshot: sample-1}\n").replace(LINE, "  # "))
-    with pytest.raises(ParamsError, match=r"crawl\.snapshot: expected a text on one line.*got 'none'"):
+    with pytest.raises(ParamsError, match=r"crawl\.snapshot: expected a string on one line.*got 'none'"):
         start_new_crawl(NIGHT)
 
 
