@@ -7,8 +7,8 @@ category. Images of a product are not independent, and one of them may show only
 good ones, .60 of the products are right with either alternative, and .82 with the mean. The mean is underconfident when
 images agree (Ranjan and Gneiting 2010, "Combining probability forecasts", JRSS B 72(1)), which is the safe side.
 
-The mean is computed node by node, keeps the probability of a node the sum over its children, and gives a product of
-one image that image's distribution.
+The mean is computed node by node. In the result, the probability of a node is still the sum over its children. A
+product with one image has the distribution of that image.
 """
 
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ class PooledProducts:
     log_p: Float[np.ndarray, "p nodes"]
     path: Int[np.ndarray, "p"]  # the most probable one
     log_probability: Float[np.ndarray, "p"]  # of that path
-    disagree: Bool[np.ndarray, "p"]  # as of `ProductPool.disagree`
+    disagree: Bool[np.ndarray, "p"]  # as in `ProductPool.disagree`
 
 
 def pool_products(

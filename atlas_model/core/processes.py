@@ -27,7 +27,7 @@ def die_with_parent() -> None:
 
 
 class Process(NamedTuple):
-    """A process, told from a later one of the same number by when it was born; without /proc by the number alone."""
+    """A process, identified by pid and start time, because pids are reused; without /proc by pid alone."""
 
     pid: int
     birth: str

@@ -1,6 +1,6 @@
-"""Progress of long jobs: a bar on a terminal, lines in a log, and calls of a callback.
+"""Progress of long jobs, as a bar on a terminal or lines in a log, and through a callback.
 
-The callback is a function ``watch(step: Step) -> None`` that the environment variable ``ATLAS_WATCHER`` names as
+The callback is a function ``watch(step: Step) -> None``. The environment variable ``ATLAS_WATCHER`` names it as
 ``package.module:function``.
 """
 

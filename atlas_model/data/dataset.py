@@ -1,7 +1,6 @@
 """A split as training reads it: pixels in a memory-mapped array, labels as indices of paths.
 
-The images of a split are decoded once into an array on disk. Epochs read pixels from it, whatever the size of the
-catalogue.
+The images of a split are decoded once into an array on disk, from which each epoch reads.
 """
 
 import hashlib

@@ -43,8 +43,8 @@ def write_sheet(path: Path, scores: pa.Table, shards: Path) -> int:
 
     Args:
         path: of the file.
-        scores: as of `most_confident_zoomed`, with at least one zoomed image.
-        shards: as of `most_confident_zoomed`.
+        scores: as in `most_confident_zoomed`, with at least one zoomed image.
+        shards: as in `most_confident_zoomed`.
     """
     tiles = list(most_confident_zoomed(scores, shards, SHOWN, TILE))
     columns, rows = min(COLUMNS, len(tiles)), -(-len(tiles) // COLUMNS)

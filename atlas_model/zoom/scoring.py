@@ -28,8 +28,8 @@ def score_shard(shard: Path, *, model: Path | None, device: str, threshold: floa
     Args:
         shard: the file.
         model: folder of the model; None: every readable image is kept.
-        device: as of `choose_device`.
-        threshold: as of `score_images`.
+        device: as in `choose_device`.
+        threshold: as in `score_images`.
         batch_size: images per batch of the model.
 
     Returns:
