@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from atlas_model.confidence.calibration import descend
 from atlas_model.confidence.risk_control import (
-    ENOUGH,
+    START_FACTOR,
     GRID,
     RISK,
     HeldOutItems,
@@ -68,7 +68,7 @@ def slow_outcome(held_out: HeldOutItems, thresholds: Thresholds) -> tuple[int, i
 def slow_thresholds(held_out: HeldOutItems, accuracy: float) -> Thresholds | None:
     """Threshold by threshold, as the module's docstring tells it."""
     least = next(n for n in range(1, 100_000) if accuracy**n <= RISK / 4)
-    enough = min(ENOUGH * least, max(least, -(-len(held_out) // 2)))
+    enough = min(START_FACTOR * least, max(least, -(-len(held_out) // 2)))
     for accepting in (True, False):
         found = None
         for t in GRID:

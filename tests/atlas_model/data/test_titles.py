@@ -47,8 +47,8 @@ def test_any_text_is_read_and_again_the_same(title: str) -> None:
     words = split_words(title)
     assert all(word and not any(map(str.isspace, word)) for word in words)
     assert split_words(" ".join(words)) == words or len(" ".join(words)) > MAX_CHARACTERS
-    assert LabelWords(NAMES).stripped(title).split() == [
-        w for w in words if w in LabelWords(NAMES).stripped(title).split()
+    assert LabelWords(NAMES).remove_from(title).split() == [
+        w for w in words if w in LabelWords(NAMES).remove_from(title).split()
     ]
     for word in words[:3]:
         assert (ngram_ids(word, 100) < 100).all()
@@ -95,13 +95,13 @@ def test_ngrams_are_those_of_the_marked_word_and_their_buckets_never_change() ->
     ],
 )
 def test_the_words_of_labels_are_taken_out(title: str, left: str) -> None:
-    assert LabelWords(NAMES).stripped(title) == left
+    assert LabelWords(NAMES).remove_from(title) == left
 
 
 def test_a_singular_name_takes_out_the_plural_too() -> None:
     words = LabelWords(["Glove", "Knife Set", "Bra"])
     assert words.remove_from("gloves knives sets bras glove knife set bra left") == "left"
-    assert LabelWords([]).stripped("Any Title") == "any title"
+    assert LabelWords([]).remove_from("Any Title") == "any title"
 
 
 def test_a_title_is_scored_by_the_mean_of_its_ngrams() -> None:

@@ -172,7 +172,9 @@ def test_a_graph_that_cannot_be_read_is_made_anew(
     found, seen = [], images(engines.CALIBRATION)
     accelerate(categorizer(), "onnxruntime", pixels=PIXELS, cache=cache)
     (exported,) = cache.glob("*.onnx")
-    monkeypatch.setattr(engines._Trained, "_export", lambda _, file: shutil.copy(exported, file))  # which takes less
+    monkeypatch.setattr(
+        engines._TrainedEncoder, "_export", lambda _, file: shutil.copy(exported, file)
+    )  # which takes less
     for _ in range(3):
         model = categorizer()
         accelerate(model, engine, pixels=PIXELS, cache=tmp_path)
@@ -185,14 +187,14 @@ def test_a_graph_that_cannot_be_read_is_made_anew(
 @torch.no_grad()
 @pytest.mark.skipif(bool(extras.missing_packages("onnx")), reason="needs pip install atlas[onnx]")
 def test_other_code_or_another_version_never_reads_an_old_graph_of_8_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    trained = engines._Trained(categorizer().encoder, PIXELS, Path())
-    names = {trained.rounded_file}
+    trained = engines._TrainedEncoder(categorizer().encoder, PIXELS, Path())
+    names = {trained.int8_file}
     monkeypatch.setattr(engines, "version", lambda package: "0")
-    names.add(trained.rounded_file)
+    names.add(trained.int8_file)
     monkeypatch.setattr(engines.quantization_module, "__file__", __file__)
-    names.add(trained.rounded_file)
+    names.add(trained.int8_file)
     monkeypatch.setattr(engines, "CALIBRATION", 32)
-    names.add(trained.rounded_file)
+    names.add(trained.int8_file)
     assert len(names) == 4
 
 
@@ -227,7 +229,7 @@ def test_a_cache_that_cannot_be_written_is_named(engine: str, tmp_path: Path) ->
 @torch.no_grad()
 def test_other_weights_sizes_or_code_never_read_an_old_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def key(encoder: Encoder, pixels: tuple[int, int, int] = PIXELS) -> str:
-        return engines._Trained(encoder, pixels, tmp_path).key
+        return engines._TrainedEncoder(encoder, pixels, tmp_path).key
 
     encoder = categorizer().encoder
     keys = [key(encoder), key(encoder, (1, 32, 32)), key(trained(build_encoder("small", in_channels=1, grid=7)))]

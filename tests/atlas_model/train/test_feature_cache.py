@@ -80,7 +80,7 @@ def expected(encoder: Counting, split: Split) -> torch.Tensor:
 
 def test_holds_what_the_encoder_says_and_is_read_again(tmp_path: Path) -> None:
     encoder, split = make_encoder(), make_split()
-    found = load(encoder, split, tmp_path).of(np.array([3, 1, 19]), CPU)
+    found = load(encoder, split, tmp_path).read(np.array([3, 1, 19]), CPU)
     assert encoder.seen == ROWS + 1, "one to see the shape"
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected(encoder, split)[[3, 1, 19]], rtol=1e-3, atol=1e-3)
@@ -126,7 +126,7 @@ def test_anything_changed_is_computed_anew_and_the_old_removed(tmp_path: Path, m
         (shorter, split),
         (brighter, split),
     ]:
-        found = load(encoder, variant, tmp_path).of(np.arange(ROWS), CPU)
+        found = load(encoder, variant, tmp_path).read(np.arange(ROWS), CPU)
         torch.testing.assert_close(found, expected(encoder, variant), rtol=1e-3, atol=1e-3)
         (path,) = tmp_path.glob("train-*.npy")
         assert len(list(tmp_path.glob("train-*"))) == 2, "its timing beside it"

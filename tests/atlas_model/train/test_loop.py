@@ -351,7 +351,7 @@ def test_what_several_processes_average_leaves_a_frozen_encoder_as_it_is(
     fine_tune_from: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As three processes that agree would: a third of three times a number is not always the number."""
-    monkeypatch.setattr(distributed, "average", lambda tensors: [tensor.mul_(3).div_(3) for tensor in tensors])
+    monkeypatch.setattr(distributed, "all_reduce_mean", lambda tensors: [tensor.mul_(3).div_(3) for tensor in tensors])
     torch.manual_seed(1)
     model = Categorizer(SMALL, TAXONOMY)
     for name, buffer in model.encoder.named_buffers():
