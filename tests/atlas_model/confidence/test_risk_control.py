@@ -9,9 +9,9 @@ from scipy.stats import binom
 
 from atlas_model.confidence.calibration import descend
 from atlas_model.confidence.risk_control import (
-    START_FACTOR,
     GRID,
     RISK,
+    START_FACTOR,
     HeldOutItems,
     ThresholdOutcome,
     Thresholds,

@@ -172,9 +172,8 @@ def test_a_graph_that_cannot_be_read_is_made_anew(
     found, seen = [], images(engines.CALIBRATION)
     accelerate(categorizer(), "onnxruntime", pixels=PIXELS, cache=cache)
     (exported,) = cache.glob("*.onnx")
-    monkeypatch.setattr(
-        engines._TrainedEncoder, "_export", lambda _, file: shutil.copy(exported, file)
-    )  # which takes less
+    # A copy is faster than an export.
+    monkeypatch.setattr(engines._TrainedEncoder, "_export", lambda _, file: shutil.copy(exported, file))
     for _ in range(3):
         model = categorizer()
         accelerate(model, engine, pixels=PIXELS, cache=tmp_path)
