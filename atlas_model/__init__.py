@@ -1,1 +1,1 @@
-"""What every stage reuses: data contracts, images, taxonomy, models, search, metrics. No web, no orchestration."""
+"""Code that the stages share: table schemas, images, taxonomy, models, search, metrics. No web, no orchestration."""

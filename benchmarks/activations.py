@@ -39,7 +39,7 @@ def main() -> None:
             load_activations(model.encoder, replace(split, name=name), Path(folder), device=CPU)
             for name, split in (("train", train), ("val", val))
         )
-        cells, paths = model.encoder.cells(features.of(np.arange(IMAGES), CPU)), torch.from_numpy(train.paths)
+        cells, paths = model.encoder.cells(features.read(np.arange(IMAGES), CPU)), torch.from_numpy(train.paths)
 
         def loss(cells: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
             return model.loss_of_cells(cells, paths, paths)

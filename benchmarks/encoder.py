@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from atlas_model.core.extras import missing
+from atlas_model.core.extras import missing_packages
 from atlas_model.inference.engines import CALIBRATION, EXTRA_OF, EngineName, accelerate
 from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer
@@ -28,7 +28,10 @@ def main() -> None:
     torch.manual_seed(1)
     model = Categorizer(Architecture("resnet101", 3, "native", 512, 512, 512, 0.5), taxonomy52()).eval()
     plain = model.encoder
-    installed: list[EngineName] = ["torch", *(engine for engine, extra in EXTRA_OF.items() if not missing(extra))]
+    installed: list[EngineName] = [
+        "torch",
+        *(engine for engine, extra in EXTRA_OF.items() if not missing_packages(extra)),
+    ]
 
     def encoder(engine: EngineName) -> nn.Module:
         model.encoder = plain

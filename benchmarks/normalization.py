@@ -25,14 +25,14 @@ from atlas_model.core.device import keep_freed_memory
 from atlas_model.data.dataset import Split
 from atlas_model.data.images import Preprocessing
 from atlas_model.evaluate.evaluation import Evaluation, evaluate, evaluate_baseline
-from atlas_model.metrics.bootstrap import Answers, differences
+from atlas_model.metrics.bootstrap import ScoredPredictions, differences
 from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer, Model
 from atlas_model.model.classifier import Classifier
 from atlas_model.model.saved_models import load_categorizer, load_classifier, save
 from atlas_model.taxonomy.tree import Taxonomy
 from atlas_model.train.loop import fit
-from atlas_model.train.validation import encoded
+from atlas_model.train.validation import encode_batches
 from benchmarks.report import report
 from benchmarks.search import SMALL
 from benchmarks.training import CPU, RECIPE
@@ -109,7 +109,7 @@ def judge(variant: str, seed: int, parts: dict[str, Split]) -> tuple[Evaluation,
     model, _ = (load_classifier if variant == "classifier" else load_categorizer)(folder, CPU)
     assert model.taxonomy == TAXONOMY and model.architecture == VARIANTS[variant], folder
     val, test = parts["val"], parts["test"]
-    model.temperature = fit_temperature(model, encoded(model, val, np.arange(len(val)), BATCH, CPU), val.paths)
+    model.temperature = fit_temperature(model, encode_batches(model, val, np.arange(len(val)), BATCH, CPU), val.paths)
     options: dict[str, Any] = {"resamples": RESAMPLES, "seed": 1, "batch_size": BATCH, "device": CPU}
     if isinstance(model, Classifier):
         found = evaluate_baseline(model, test, **options)
@@ -165,12 +165,12 @@ def compare(ones: list[Evaluation], others: list[Evaluation]) -> dict[str, Any]:
     return {**found, "all": together["micro_f1"]}
 
 
-def _joined(evaluations: list[Evaluation]) -> Answers:
+def _joined(evaluations: list[Evaluation]) -> ScoredPredictions:
     actual, predicted, log_probability = (
         np.concatenate([getattr(each, name) for each in evaluations])
         for name in ("actual", "predicted", "log_probability")
     )
-    return Answers.of(actual, predicted, np.exp(log_probability), TAXONOMY)
+    return ScoredPredictions.of(actual, predicted, np.exp(log_probability), TAXONOMY)
 
 
 if __name__ == "__main__":

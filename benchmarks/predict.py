@@ -50,7 +50,9 @@ def main() -> None:
         reports: list[BatchReport] = []
         seconds = paired_medians(
             RUNS,
-            model=lambda: [predictor.answer(prepared[start : start + BATCH]) for start in range(0, N_IMAGES, BATCH)],
+            model=lambda: [
+                predictor.predict_prepared(prepared[start : start + BATCH]) for start in range(0, N_IMAGES, BATCH)
+            ],
             file=lambda: reports.append(_predict(predictor, folder)),
         )
     figures = {
@@ -78,7 +80,7 @@ def _predict(predictor: Predictor, folder: Path) -> BatchReport:
         folder / "out.parquet",
         prepare=predictor.prepare,
         side=predictor.side,
-        answer=predictor.answer,
+        predict=predictor.predict_prepared,
         model_key="",
         batch_size=BATCH,
     )

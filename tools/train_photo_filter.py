@@ -27,7 +27,7 @@ from atlas_model.core.progress import say, track
 from atlas_model.data.images import Preprocessing, decode, to_array
 from atlas_model.zoom.linear import ZoomLinear
 from atlas_model.zoom.model import ZoomModel
-from atlas_model.zoom.training import LabelledImages, draw_parts, encode, fit_head, train_zoom
+from atlas_model.zoom.training import LabelledImages, draw_splits, encode_features, fit_head, train_zoom
 from tools.photo_filter_images import Photograph, close_up, find_product, normal, photographed
 
 OUTPUT = Path("models/zoom_photographs")
@@ -127,7 +127,7 @@ def compare(features: np.ndarray, drawn: Drawn, preprocessing: Preprocessing, ep
 
     Each with the threshold at which it discards `MOST_HARD` of the difficult normal images that it did not see.
     """
-    part = draw_parts(drawn.products.tolist(), val_share=VAL_SHARE, test_share=TEST_SHARE, seed=SEED)
+    part = draw_splits(drawn.products.tolist(), val_share=VAL_SHARE, test_share=TEST_SHARE, seed=SEED)
     shares = {"val_share": VAL_SHARE, "test_share": TEST_SHARE}
     labelled = LabelledImages(drawn.pixels, drawn.zoomed, drawn.products.tolist(), {})
     cnn, _ = train_zoom(
@@ -163,7 +163,7 @@ def make(path: Path, output: Path, epochs: int, limit: int | None) -> dict[str, 
     drawn = draw(path, preprocessing, limit)
     net = ZoomLinear()
     net.load_encoder()
-    features = encode(net, drawn.pixels, BATCH)
+    features = encode_features(net, drawn.pixels, BATCH)
     p_zoomed = cross_validate(net, features, drawn)
     threshold = choose_threshold(p_zoomed, drawn)
     metrics = {"cross_validated": figures(p_zoomed, drawn, threshold)}

@@ -1,5 +1,6 @@
-"""How far a prediction can be trusted (docs/confidence.md).
+"""Calibration and selective prediction (docs/confidence.md).
 
-`calibration`: temperature scaling and calibration error. `products`: one prediction for all images of a product.
-`risk_control`, `guarantees`: thresholds that keep a requested accuracy.
+`calibration`: temperature scaling, calibration error, predictions cut off at a minimum confidence. `products`: one
+prediction from all images of a product. `risk_control`: thresholds that guarantee a requested accuracy. `guarantees`:
+the thresholds of a trained model.
 """

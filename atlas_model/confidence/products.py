@@ -1,15 +1,14 @@
-"""Pooling: the images of a product to one distribution over the taxonomy, and so to one category path.
+"""Pools the predictions for the images of a product into one distribution over the taxonomy, and one category path.
 
-The pooled probability of a node is the mean of what its images say (the linear opinion pool of Stone 1961, the sum
-rule of Kittler et al. 1998, "On Combining Classifiers", IEEE TPAMI 20(3)). Two others were measured beside it
-(docs/confidence.md): the normalised geometric mean, and the normalised product, which is right for images that are
-independent given the category. Images of one product are not independent, and one of them may show no more than fabric:
-with two good images beside such a one, .60 of the products are right with either, and .82 with the mean. The mean's
-price is that it is underconfident where images confirm each other (Ranjan and Gneiting 2010, "Combining probability
-forecasts", JRSS B 72(1)), which errs on the safe side. It needs sums at each node alone: a pooled node is the sum of
-those below it wherever the images' nodes are, and a product of one image has that image's distribution.
+The pooled probability of a node is the mean over the images (the linear opinion pool of Stone 1961, the sum rule of
+Kittler et al. 1998, "On Combining Classifiers", IEEE TPAMI 20(3)). Two alternatives were measured (docs/confidence.md):
+the normalised geometric mean, and the normalised product, which is right for images that are independent given the
+category. Images of a product are not independent, and one of them may show only fabric: with one such image and two
+good ones, .60 of the products are right with either alternative, and .82 with the mean. The mean is underconfident when
+images agree (Ranjan and Gneiting 2010, "Combining probability forecasts", JRSS B 72(1)), which is the safe side.
 
-Knows nothing of files, or of what made the distributions: an image, its title, or both.
+The mean is computed node by node. In the result, the probability of a node is still the sum over its children. A
+product with one image has the distribution of that image.
 """
 
 from collections.abc import Sequence
@@ -21,36 +20,36 @@ from jaxtyping import Bool, Float, Int
 from atlas_model.taxonomy.tree import Taxonomy
 
 
-class Pool:
-    """The images of one product, added as they come.
+class ProductPool:
+    """Accumulates the images of one product.
 
     Args:
         taxonomy: of the distributions.
-        length_normalization: how paths of different depth compete, as in `search.beam_search`.
+        length_normalization: for comparing paths of different depth, as in `beam_search.beam_search`.
     """
 
     def __init__(self, taxonomy: Taxonomy, length_normalization: float = 0.0) -> None:
         self._taxonomy, self._length_normalization = taxonomy, length_normalization
         self._sum = np.zeros(len(taxonomy.trie.path))
-        self._paths: set[int] = set()  # the best ones of the images
+        self._paths: set[int] = set()  # best path of each image
         self.images = 0
 
     @property
     def nodes(self) -> int:
-        """Of the taxonomy's trie."""
+        """Number of nodes of the taxonomy's trie."""
         return len(self._sum)
 
     def add(self, log_p: Float[np.ndarray, "n nodes"]) -> None:
-        """Add images, given log p of every node of the taxonomy's trie, as `Categorizer.exact` gives it."""
+        """Add images, given log p of every node of the taxonomy's trie, from `Categorizer.exact`."""
         self._sum += np.exp(log_p, dtype=np.float64).sum(axis=0)
         self._paths.update(best_paths(self._taxonomy, log_p, self._length_normalization).tolist())
         self.images += len(log_p)
 
     @property
     def log_p(self) -> Float[np.ndarray, "nodes"]:
-        """Of every node: log of the mean probability. There must be an image."""
+        """Log of the mean probability of every node. At least one image must have been added."""
         assert self.images, "a product without an image has no distribution"
-        with np.errstate(divide="ignore"):  # what no image holds possible
+        with np.errstate(divide="ignore"):  # nodes with probability 0
             mean: np.ndarray = np.log(self._sum / self.images).astype(np.float32)
         return mean
 
@@ -61,45 +60,45 @@ class Pool:
 
     @property
     def disagree(self) -> bool:
-        """Whether the images' own most probable paths are not all the product's."""
+        """Whether the most probable path of some image is not the product's."""
         return self._paths != {self.path}
 
 
 @dataclass(frozen=True)
-class Pooled:
-    """Products, in the order in which their first images came."""
+class PooledProducts:
+    """Products, in the order of their first images."""
 
     product_ids: list[str]
-    first: Int[np.ndarray, "p"]  # row of each one's first image
-    images: Int[np.ndarray, "p"]
+    first: Int[np.ndarray, "p"]  # row of the product's first image
+    images: Int[np.ndarray, "p"]  # number of images
     log_p: Float[np.ndarray, "p nodes"]
     path: Int[np.ndarray, "p"]  # the most probable one
     log_probability: Float[np.ndarray, "p"]  # of that path
-    disagree: Bool[np.ndarray, "p"]  # as of `Pool.disagree`
+    disagree: Bool[np.ndarray, "p"]  # as in `ProductPool.disagree`
 
 
-def pool(
+def pool_products(
     taxonomy: Taxonomy,
     log_p: Float[np.ndarray, "n nodes"],
     product_ids: Sequence[str],
     length_normalization: float = 0.0,
-) -> Pooled:
-    """One distribution for each product.
+) -> PooledProducts:
+    """Pool the images of each product.
 
     Args:
         taxonomy: of the distributions.
-        log_p: of every node of its trie, for each of at least one image.
+        log_p: of every node of its trie, for each image; at least one.
         product_ids: of each image.
-        length_normalization: as of the `Pool`.
+        length_normalization: as in `ProductPool`.
     """
     names, first, rows = rows_of_products(product_ids)
     pools = []
     for of_product in rows:
-        pools.append(Pool(taxonomy, length_normalization))
+        pools.append(ProductPool(taxonomy, length_normalization))
         pools[-1].add(log_p[of_product])
     path = np.array([each.path for each in pools])
     pooled = np.stack([each.log_p for each in pools])
-    return Pooled(
+    return PooledProducts(
         product_ids=names,
         first=first,
         images=np.array([each.images for each in pools]),
@@ -113,7 +112,7 @@ def pool(
 def rows_of_products(
     product_ids: Sequence[str],
 ) -> tuple[list[str], Int[np.ndarray, "p"], list[Int[np.ndarray, "_"]]]:
-    """The products in the order of their first rows, those first rows, and all rows of each, in order."""
+    """The products in the order of their first rows, their first rows, and all rows of each, in order."""
     names, first, product = np.unique(np.array(product_ids), return_index=True, return_inverse=True)
     rows = np.split(np.argsort(product, kind="stable"), np.cumsum(np.bincount(product))[:-1])
     order = np.argsort(first)
@@ -121,16 +120,16 @@ def rows_of_products(
 
 
 def whole_products(product_ids: Sequence[str], at_most: int, seed: np.random.Generator | int) -> Bool[np.ndarray, "n"]:
-    """Choose products at random, each with all its rows, until the next one would bring more than ``at_most`` rows.
+    """Sample products at random, each with all its rows, until the next one would exceed ``at_most`` rows.
 
-    At least one product is chosen where there is any. Where every row is a product of its own, it is the first
-    ``at_most`` of a permutation of the rows.
+    At least one product is chosen if there is any. If every row is a product of its own, the sample is the first
+    ``at_most`` rows of a permutation.
     """
     order = np.random.default_rng(seed).permutation(len(product_ids))
     _, _, rows = rows_of_products([product_ids[row] for row in order])
     chosen = np.zeros(len(product_ids), dtype=np.bool_)
     total = 0
-    for of_product in rows:  # in the order in which the permutation meets them
+    for of_product in rows:  # in the order of the permutation
         total += len(of_product)
         if total > at_most and chosen.any():
             break
@@ -141,7 +140,7 @@ def whole_products(product_ids: Sequence[str], at_most: int, seed: np.random.Gen
 def best_paths(
     taxonomy: Taxonomy, log_p: Float[np.ndarray, "n nodes"], length_normalization: float = 0.0
 ) -> Int[np.ndarray, "n"]:
-    """The most probable path of each row; ties as in `exact_search`: the shallower, then the earlier name."""
+    """The most probable path of each row; ties as in `exact_search`: the shallower, then the first by name."""
     ends, levels = _ends_in_order(taxonomy)
     ranks = log_p[:, ends] / levels**length_normalization
     paths: np.ndarray = taxonomy.trie.path[ends[ranks.argmax(axis=1)]]
@@ -149,7 +148,7 @@ def best_paths(
 
 
 def ranked_paths(taxonomy: Taxonomy, log_p: Float[np.ndarray, "nodes"], top: int) -> Int[np.ndarray, "_"]:
-    """The ``top`` most probable paths (or all, where there are fewer), best first; ties as in `best_paths`."""
+    """The ``top`` most probable paths (or all, if there are fewer), best first; ties as in `best_paths`."""
     ends, _ = _ends_in_order(taxonomy)
     paths: np.ndarray = taxonomy.trie.path[ends[np.argsort(-log_p[ends], kind="stable")[:top]]]
     return paths
@@ -162,6 +161,6 @@ def _ends(taxonomy: Taxonomy) -> Int[np.ndarray, "paths"]:
 
 
 def _ends_in_order(taxonomy: Taxonomy) -> tuple[Int[np.ndarray, "paths"], Int[np.ndarray, "paths"]]:
-    """The nodes that end paths, in the order of nodes, and the tokens that were written on the way to each."""
+    """The nodes that end paths, in the order of nodes, and the number of tokens from the root to each."""
     ends = np.flatnonzero(taxonomy.trie.is_end)
     return ends, np.searchsorted(np.array(taxonomy.trie.levels), ends, side="right") - 1

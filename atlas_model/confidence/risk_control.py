@@ -1,34 +1,32 @@
-"""Answers that are right as often as asked for: thresholds on probabilities, tested on a held-out part.
+"""Finds probability thresholds that guarantee a requested accuracy, by hypothesis tests on held-out items.
 
 The method is Learn then Test (Angelopoulos et al. 2021, arXiv 2110.01052) for selective prediction (Geifman and
-El-Yaniv 2017, "Selective Classification for Deep Neural Networks", arXiv 1705.08500). For an accuracy and a row of
-thresholds, fixed beforehand from strict to lax, each threshold is a hypothesis: "fewer answers than that are right". It
-is tested with the exact binomial tail of the held-out answers, and the last threshold is taken before the first that
-does not pass (fixed sequence testing). So the accuracy of the answers to new items is at least the one asked for, with
-a known probability over held-out parts.
+El-Yaniv 2017, "Selective Classification for Deep Neural Networks", arXiv 1705.08500). For an accuracy and a sequence of
+thresholds, fixed in advance from strict to lax, the null hypothesis of each threshold is "the accuracy is lower". It is
+tested with the exact binomial tail on the held-out predictions. The last threshold before the first that does not pass
+is chosen (fixed sequence testing). So the accuracy on new items is at least the requested one, with a known probability
+over the draw of the held-out items.
 
-An answer is a whole path where that is probable enough (it is accepted), else the deepest node above its end that is
-(it is for review), else nothing. Two rows of thresholds are walked:
+A prediction is the whole path if its probability reaches a threshold (it is accepted), else the path down to the
+deepest node that reaches another threshold (it is for review), else nothing. Two sequences are tested:
 
-1. Whole paths from t on, shorter answers from max(t, accuracy) on. A threshold passes only if both hold: so many of the
-   accepted answers are right, and so many of all answers. (The larger of the two p-values is one for "one of them does
-   not hold", so this costs no correction.)
-2. Only where the first row promises nothing: no whole paths, shorter answers from t on.
+1. Whole paths from t, shorter predictions from max(t, accuracy). A threshold passes only if the accuracy is reached by
+   both the accepted predictions and all predictions. (The larger of the two p-values is a p-value for "at least one is
+   not reached", so this needs no correction.)
+2. Only if the first sequence guarantees nothing: no whole paths, shorter predictions from t.
 
-The risk, `RISK`, that a promise does not hold is spent so: a quarter on each row, which bounds by `RISK` / 2 the
-probability that it does not hold of new items without end; the other half is for chance in the finite number of items
-that somebody checks it with. If these and the held-out ones are halves of one pool, so that what one has the other
-lacks, a row that is tested at .025 is below the accuracy in at most .083 of the draws (normal approximation).
+`RISK` is the probability that a guarantee does not hold. A quarter of it is spent on each sequence, so for infinitely
+many new items the probability is at most `RISK` / 2. The other half allows for chance in the finite number of items on
+which the guarantee is checked. If these and the held-out items are two halves of one pool, and so negatively
+correlated, a sequence tested at .025 misses the accuracy in at most .083 of the draws (normal approximation).
 
-A row begins where enough items are answered that it may pass, which is decided by how many are answered, not by how
-many are right. That leaves the guarantee exact where accuracy does not rise as the threshold is lowered; tests count,
-on scores of other kinds too, how often the promise holds.
+A sequence starts at the first threshold with enough predictions to pass. That depends on the number of predictions, not
+on how many are right, so the guarantee remains exact even if accuracy does not increase with the threshold. Tests
+measure, also for other kinds of scores, how often the guarantee holds.
 
-What is assumed: new items are exchangeable with the held-out ones (same shops, same mixture of categories, same number
-of images a product), and held-out items are independent. Images of one product are not, so each product counts once,
+Assumptions: new items are exchangeable with the held-out ones (same shops, same distribution of categories, same number
+of images per product), and held-out items are independent. Images of a product are not, so each product counts once,
 with an image drawn at random, or with all its images pooled.
-
-Knows nothing of files or models.
 """
 
 import math
@@ -43,39 +41,39 @@ from atlas_model.confidence.calibration import Descent
 from atlas_model.confidence.products import rows_of_products
 from atlas_model.taxonomy.tree import Taxonomy
 
-Subject = Literal["images", "products"]  # what is promised something of
+Subject = Literal["images", "products"]  # what a guarantee is for
 
-RISK = 0.1  # probability that a promise does not hold, of as many items as were held out
-ACCURACIES = (*(percent / 100 for percent in range(50, 100)), 0.995, 0.999)  # that are looked for
+RISK = 0.1  # probability that a guarantee does not hold, on as many new items as were held out
+ACCURACIES = (*(percent / 100 for percent in range(50, 100)), 0.995, 0.999)  # that have thresholds
 GRID = np.round(1 - np.logspace(-6, 0, 121), 8)  # thresholds, from strict (.999999) to lax (0)
-ENOUGH = 3  # times as many answers as pass if all are right: so many that one or two wrong ones do not end the row
-SEED = 1  # of the image that stands for its product
+START_FACTOR = 3  # a sequence starts at this multiple of the minimum, to tolerate wrong predictions
+SEED = 1  # for drawing one image per product
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The least probabilities of answers."""
+    """Minimum probabilities of predictions."""
 
-    whole: float | None  # of a whole path; None: no whole path is given
+    whole: float | None  # of a whole path; None: no whole paths are predicted
     shorter: float  # of a node above the end of its path
 
     @property
     def of_levels(self) -> tuple[float, float]:
-        """As `calibration.Descent.levels` takes them."""
+        """As arguments of `calibration.Descent.levels`."""
         return math.inf if self.whole is None else self.whole, self.shorter
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """The ways down the taxonomy (`calibration.Descent`) of items that are independent, and how far they are right."""
+class HeldOutItems:
+    """The greedy descents (`calibration.Descent`) of independent items, and how many of their levels are right."""
 
     probability: Float[np.ndarray, "n levels"]
-    depth: Int[np.ndarray, "n"]  # of each way
-    right: Int[np.ndarray, "n"]  # levels of it that are those of the right path
+    depth: Int[np.ndarray, "n"]  # of each descent
+    right: Int[np.ndarray, "n"]  # number of its levels that are on the right path
 
     @classmethod
-    def of(cls, taxonomy: Taxonomy, descent: Descent, actual: Int[np.ndarray, "n"]) -> "HeldOut":
-        """Of ways, and the right paths."""
+    def of(cls, taxonomy: Taxonomy, descent: Descent, actual: Int[np.ndarray, "n"]) -> "HeldOutItems":
+        """Compare descents with the right paths."""
         same = descent.node == taxonomy.trie.routes[actual, 1 : descent.node.shape[1] + 1]
         right = np.logical_and.accumulate(same & (descent.node >= 0), axis=1).sum(axis=1)
         return cls(descent.probability, descent.depth, right)
@@ -83,61 +81,61 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.depth)
 
-    def at(self, rows: Int[np.ndarray, "m"]) -> "HeldOut":
-        """Those of ``rows``."""
-        return HeldOut(self.probability[rows], self.depth[rows], self.right[rows])
+    def at(self, rows: Int[np.ndarray, "m"]) -> "HeldOutItems":
+        """Select ``rows``."""
+        return HeldOutItems(self.probability[rows], self.depth[rows], self.right[rows])
 
     @classmethod
-    def concatenated(cls, parts: "Sequence[HeldOut]") -> "HeldOut":
-        """One after the other; at least one."""
+    def concatenated(cls, parts: "Sequence[HeldOutItems]") -> "HeldOutItems":
+        """Concatenate ``parts``, at least one."""
         columns = ([getattr(part, name) for part in parts] for name in ("probability", "depth", "right"))
         return cls(*map(np.concatenate, columns))
 
 
 @dataclass(frozen=True)
-class AnsweredShares:
-    """What became of items that were answered with some thresholds; shares of all, None where of none."""
+class ThresholdOutcome:
+    """Predictions of items with some thresholds."""
 
-    accepted: float  # share that got a whole path
-    accepted_right: float | None  # share of those
-    answered: float  # share that got any answer
-    answered_right: float | None
+    accepted: float  # share of the items with a whole path predicted
+    accepted_right: float | None  # share of those that are right; None if there are none
+    answered: float  # share of the items with any prediction
+    answered_right: float | None  # likewise
 
     def holds(self, accuracy: float) -> bool:
-        """Whether as many answers are right, of the accepted ones and of all; where there is none, they are."""
+        """Whether both accepted and all predictions reach ``accuracy``; True if there are none."""
         return all(share is None or share >= accuracy for share in (self.accepted_right, self.answered_right))
 
 
-def one_per_product(product_ids: Sequence[str], seed: int = SEED) -> Int[np.ndarray, "p"]:
-    """For each product one of its rows, drawn at random."""
+def sample_one_per_product(product_ids: Sequence[str], seed: int = SEED) -> Int[np.ndarray, "p"]:
+    """Draw one row of each product at random."""
     generator = np.random.default_rng(seed)
     return np.array([generator.choice(rows) for rows in rows_of_products(product_ids)[2]], dtype=np.int64)
 
 
-def thresholds_for(held_out: HeldOut, accuracy: float, risk: float = RISK) -> Thresholds | None:
-    """The laxest thresholds with which ``accuracy`` is promised; None where the held-out part can promise it with none.
+def find_thresholds(held_out: HeldOutItems, accuracy: float, risk: float = RISK) -> Thresholds | None:
+    """The laxest thresholds that guarantee ``accuracy``; None if the held-out items guarantee it with none.
 
     Args:
         held_out: independent items.
-        accuracy: share of the answers that shall be right, range (0, 1).
-        risk: probability that the promise may fail with.
+        accuracy: share of the predictions that must be right, range (0, 1).
+        risk: accepted probability that the guarantee does not hold.
     """
     every = np.ones((1, len(held_out)))
-    for row in _ThresholdRow.both(held_out, accuracy):
-        (place,) = row.walk(row.counts(every), len(held_out), risk)
+    for sequence in _ThresholdSequence.both(held_out, accuracy):
+        (place,) = sequence.test(sequence.counts(every), len(held_out), risk)
         if place is not None:
-            return row.thresholds(place)
+            return sequence.thresholds(place)
     return None
 
 
-def outcome(held_out: HeldOut, thresholds: Thresholds) -> AnsweredShares:
-    """What becomes of items that are answered with ``thresholds``."""
-    whole = _end(held_out) >= thresholds.of_levels[0]
+def apply_thresholds(held_out: HeldOutItems, thresholds: Thresholds) -> ThresholdOutcome:
+    """Predict items with ``thresholds`` and compare with the right paths."""
+    whole = _end_probability(held_out) >= thresholds.of_levels[0]
     above_end = np.arange(1, held_out.probability.shape[1] + 1) < held_out.depth[:, None]
     shorter = ((held_out.probability >= thresholds.shorter) & above_end).sum(axis=1)
     level = np.where(whole, held_out.depth, shorter)
     right, answered = held_out.right >= level, level > 0
-    return AnsweredShares(
+    return ThresholdOutcome(
         float(whole.mean()) if len(whole) else 0.0,
         float(right[whole].mean()) if whole.any() else None,
         float(answered.mean()) if len(answered) else 0.0,
@@ -145,36 +143,36 @@ def outcome(held_out: HeldOut, thresholds: Thresholds) -> AnsweredShares:
     )
 
 
-def resplits(
-    held_out: HeldOut, calibration: int, accuracy: float, *, times: int, seed: int, risk: float = RISK
+def simulate_resplits(
+    held_out: HeldOutItems, calibration: int, accuracy: float, *, times: int, seed: int, risk: float = RISK
 ) -> dict[str, float | None]:
-    """How often the promise holds if other items had been held out.
+    """Estimate how often the guarantee holds, by repeatedly drawing other held-out items.
 
-    ``calibration`` of the items, drawn at random, give the thresholds, the others are answered with them. The others
-    are few as well: where the promise is just kept, chance alone brings their accuracy below it now and then.
+    In each draw, ``calibration`` items give the thresholds, which are applied to the other items. As these are few,
+    too, their accuracy may be lower by chance although the guarantee holds.
 
     Args:
-        held_out: independent items, of parts that may all be held out.
-        calibration: how many of them give the thresholds.
-        accuracy: share of the answers that shall be right.
-        times: how often.
+        held_out: independent items, of all splits that may be held out.
+        calibration: number of items that give the thresholds.
+        accuracy: share of the predictions that must be right.
+        times: number of draws.
         seed: of the draws.
-        risk: as of `thresholds_for`.
+        risk: as in `find_thresholds`.
 
     Returns:
-        ``promised``: share of the draws with which anything is promised; ``held``: share in which at least ``accuracy``
-        of the others' accepted answers, and of all their answers, are right, or nothing was promised; and of those with
-        a promise the means of ``accepted`` and ``answered`` (the others' share that got a whole path; an answer) and
-        ``right`` (of the answers). These are None where nothing is ever promised.
+        ``promised``: share of the draws with a guarantee. ``held``: share in which the other items reach ``accuracy``
+        with their accepted and with all predictions, or in which there is no guarantee. Over the draws with a
+        guarantee, the means of ``accepted`` and ``answered`` (share of the other items with a whole path; with any
+        prediction) and ``right`` (share of these predictions); None if there is no such draw.
     """
     generator, n = np.random.default_rng(seed), len(held_out)
     weight = np.zeros((times, n))
     for draw in weight:
         draw[generator.permutation(n)[:calibration]] = 1
-    outcomes: list[AnsweredShares | None] = [None] * times
-    for row in _ThresholdRow.both(held_out, accuracy):
-        others = row.counts(1 - weight)
-        for index, place in enumerate(row.walk(row.counts(weight), calibration, risk)):
+    outcomes: list[ThresholdOutcome | None] = [None] * times
+    for sequence in _ThresholdSequence.both(held_out, accuracy):
+        others = sequence.counts(1 - weight)
+        for index, place in enumerate(sequence.test(sequence.counts(weight), calibration, risk)):
             if outcomes[index] is None and place is not None:
                 outcomes[index] = others.outcome(index, place, n - calibration)
     found = [each for each in outcomes if each is not None]
@@ -190,25 +188,25 @@ def resplits(
     }
 
 
-def least_held_out(accuracy: float, risk: float = RISK) -> int:
-    """With fewer held-out items ``accuracy`` cannot be promised, even if all answers are right."""
+def min_held_out(accuracy: float, risk: float = RISK) -> int:
+    """Minimum number of held-out items to guarantee ``accuracy``, if all predictions are right."""
     return math.ceil(math.log(risk / 4) / math.log(accuracy))
 
 
 @dataclass(frozen=True)
 class _Counts:
-    """For each of ``m`` parts of the items and each threshold: answers, and right ones."""
+    """Numbers of predictions, and of right ones, for each of ``m`` subsets of the items and each threshold."""
 
     whole: Float[np.ndarray, "m j"]
     whole_right: Float[np.ndarray, "m j"]
     answered: Float[np.ndarray, "m j"]
     right: Float[np.ndarray, "m j"]
 
-    def outcome(self, part: int, place: int, items: int) -> AnsweredShares:
-        """With one threshold."""
+    def outcome(self, part: int, place: int, items: int) -> ThresholdOutcome:
+        """The outcome of one subset with the threshold ``place``."""
         counts = (self.whole, self.whole_right, self.answered, self.right)
         whole, whole_right, answered, right = (float(each[part, place]) for each in counts)
-        return AnsweredShares(
+        return ThresholdOutcome(
             whole / items if items else 0.0,
             whole_right / whole if whole else None,
             answered / items if items else 0.0,
@@ -217,45 +215,45 @@ class _Counts:
 
 
 @dataclass(frozen=True)
-class _ThresholdRow:
-    """A row of thresholds, and from which of them on each item gets what; the row's length stands for never."""
+class _ThresholdSequence:
+    """A sequence of thresholds; for each item, the index of the first threshold with some event, or its length."""
 
-    accepting: bool  # whether whole paths are given
+    accepting: bool  # whether whole paths are predicted
     accuracy: float
-    shorter: Int[np.ndarray, "n"]  # a shorter answer
-    wrong: Int[np.ndarray, "n"]  # one that is wrong: it only grows longer
-    whole: Int[np.ndarray, "n"]  # a whole path
-    whole_right: Bool[np.ndarray, "n"]  # and whether that is right
+    shorter: Int[np.ndarray, "n"]  # a shorter prediction is made
+    wrong: Int[np.ndarray, "n"]  # the shorter prediction is wrong, and remains so
+    whole: Int[np.ndarray, "n"]  # the whole path is predicted
+    whole_right: Bool[np.ndarray, "n"]  # whether the whole path is right
 
     @classmethod
-    def both(cls, items: HeldOut, accuracy: float) -> "tuple[_ThresholdRow, _ThresholdRow]":
-        """The row with whole paths, and the one without."""
+    def both(cls, items: HeldOutItems, accuracy: float) -> "tuple[_ThresholdSequence, _ThresholdSequence]":
+        """The sequence with whole paths, and the one without."""
         n, every = len(items), np.arange(len(items))
         whole_right = items.right >= items.depth
-        first, end = items.probability[:, 0], _end(items)
-        beyond = np.minimum(items.right, items.depth - 1)  # the level after the last that is right; else the last one
+        first, end = items.probability[:, 0], _end_probability(items)
+        beyond = np.minimum(items.right, items.depth - 1)  # index of the first wrong level; else of the last one
         after = items.probability[every, beyond]
         never = np.full(n, len(GRID))
-        shorter = np.where(items.depth > 1, _place(first), never)
-        wrong = np.where(items.right + 1 < items.depth, _place(after), never)
+        shorter = np.where(items.depth > 1, _threshold_index(first), never)
+        wrong = np.where(items.right + 1 < items.depth, _threshold_index(after), never)
         capped = (np.where(first >= accuracy, shorter, never), np.where(after >= accuracy, wrong, never))
         return (
-            cls(True, accuracy, *capped, _place(end), whole_right),
+            cls(True, accuracy, *capped, _threshold_index(end), whole_right),
             cls(False, accuracy, shorter, wrong, never, whole_right),
         )
 
     def thresholds(self, place: int) -> Thresholds:
-        """Those at ``place``."""
+        """The thresholds at ``place``."""
         t = float(GRID[place])
         return Thresholds(t, max(t, self.accuracy)) if self.accepting else Thresholds(None, t)
 
     def counts(self, weight: Float[np.ndarray, "m n"]) -> _Counts:
-        """Of parts of the items; each counts ``weight`` times."""
+        """Count predictions in weighted subsets of the items."""
         stopped = np.minimum(self.wrong, self.whole)
 
         def reached(place: Int[np.ndarray, "n"]) -> Float[np.ndarray, "m j"]:
             at = np.array([np.bincount(place, of_part, len(GRID) + 1)[:-1] for of_part in weight])
-            total: np.ndarray = at.cumsum(axis=1, dtype=np.float64)  # bincount of nothing is of integers
+            total: np.ndarray = at.cumsum(axis=1, dtype=np.float64)  # bincount of an empty array has integers
             return total
 
         whole, whole_right = reached(self.whole), reached(np.where(self.whole_right, self.whole, len(GRID)))
@@ -264,10 +262,10 @@ class _ThresholdRow:
         right = whole_right + shorter - reached(np.maximum(self.shorter, stopped))
         return _Counts(whole, whole_right, answered, right)
 
-    def walk(self, counts: _Counts, items: int, risk: float) -> list[int | None]:
-        """For each part, of ``items`` each, the last threshold before the first that does not pass."""
+    def test(self, counts: _Counts, items: int, risk: float) -> list[int | None]:
+        """For each subset, of ``items`` items, the last threshold before the first that does not pass."""
         given = counts.whole if self.accepting else counts.answered
-        enough = given >= _enough(self.accuracy, risk, items)
+        enough = given >= _min_predictions(self.accuracy, risk, items)
         p_value = _p_value(counts.right, counts.answered, self.accuracy)
         if self.accepting:
             p_value = np.maximum(p_value, _p_value(counts.whole_right, counts.whole, self.accuracy))
@@ -275,30 +273,30 @@ class _ThresholdRow:
         return [int(np.flatnonzero(of_part)[-1]) if of_part.any() else None for of_part in passed]
 
 
-def _enough(accuracy: float, risk: float, items: int) -> int:
-    """Answers with which a row begins."""
-    least = least_held_out(accuracy, risk)
-    return min(ENOUGH * least, max(least, -(-items // 2)))
+def _min_predictions(accuracy: float, risk: float, items: int) -> int:
+    """Number of predictions at which a sequence starts."""
+    least = min_held_out(accuracy, risk)
+    return min(START_FACTOR * least, max(least, -(-items // 2)))
 
 
 def _p_value(
     right: Float[np.ndarray, "m j"], given: Float[np.ndarray, "m j"], accuracy: float
 ) -> Float[np.ndarray, "m j"]:
-    """P(at least so many of ``given`` are right), if each is with probability ``accuracy``: a binomial tail."""
-    from scipy.special import betainc  # slow to import, and prediction does without
+    """P(at least ``right`` of ``given`` are right) if each is with probability ``accuracy``: a binomial tail."""
+    from scipy.special import betainc  # slow to import, and prediction does not need it
 
     some = np.maximum(right, 1).astype(np.float64)
     tail: np.ndarray = np.where(right > 0, betainc(some, np.maximum(given - some + 1, 1), accuracy), 1.0)
     return tail
 
 
-def _place(probability: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-    """The first threshold of the grid that each probability reaches."""
+def _threshold_index(probability: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    """Index of the first threshold of the grid that each probability reaches."""
     place: np.ndarray = len(GRID) - np.searchsorted(GRID[::-1], probability, side="right")
     return place
 
 
-def _end(items: HeldOut) -> Float[np.ndarray, "n"]:
-    """Probability of each whole way."""
+def _end_probability(items: HeldOutItems) -> Float[np.ndarray, "n"]:
+    """Probability of each whole path."""
     end: np.ndarray = items.probability[np.arange(len(items)), items.depth - 1]
     return end

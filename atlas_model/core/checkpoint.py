@@ -1,7 +1,6 @@
-"""A model on disk: a folder with its weights (safetensors) and its description (JSON), written together.
+"""Checkpoints: a folder with a model's weights (safetensors) and its description (JSON), written together.
 
-Knows nothing of what the models are. Nothing here is ever unpickled, so a folder from a stranger can be wrong,
-and says so, but cannot run code.
+Works for any model. Nothing is unpickled: an untrusted folder can cause an error, but cannot run code.
 """
 
 import json
@@ -15,44 +14,44 @@ from torch import Tensor, nn
 from atlas_model.core.errors import CheckpointError
 from atlas_model.core.files import replacing, replacing_folder, write_json
 
-FORMAT = 1  # raise it when an older description can no longer be read
+FORMAT = 1  # increment it when older descriptions can no longer be read
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
-UNREAD = "Weights in other forms (.pt, .pth, .ckpt, .bin) are never read: to read them can run what they hold"
+UNSUPPORTED_FORMATS = "Other formats (.pt, .pth, .ckpt, .bin) are not supported: reading them can execute code"
 
 
 def save_model(folder: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
-    """Write both files as ``folder``, whole or not at all; the same values give the same bytes.
+    """Write both files to ``folder`` atomically; the same values give the same bytes.
 
     Args:
-        folder: replaced if it is there.
+        folder: replaced if it exists.
         tensors: the weights, by name.
-        description: plain JSON values; ``"kind"`` says which model it is, for `load_model` to check.
+        description: JSON values; ``"kind"`` is the type of model, which `load_model` checks.
     """
-    assert isinstance(description.get("kind"), str), "a description names its kind"
+    assert isinstance(description.get("kind"), str), "a description has a kind"
     with replacing_folder(folder) as temporary:
         with replacing(temporary / WEIGHTS) as weights:
-            # Not `save_file`: it lets nobody but the owner read the file, whatever the umask says.
+            # Not `save_file`: it makes the file readable for its owner alone, whatever the umask.
             weights.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
         write_json(temporary / DESCRIPTION, {"format": FORMAT, **description})
 
 
 def to_half(tensors: dict[str, Tensor], *, dimensions: int) -> dict[str, Tensor]:
-    """Half precision for tensors of at least so many ``dimensions``: half the size on disk. The rest stays as it is.
+    """Convert tensors of at least ``dimensions`` dimensions to half precision, to halve their size on disk.
 
-    A model that loads them computes in its own precision.
+    Other tensors are not changed. A model that loads them computes in its own precision.
     """
     return {name: tensor.half() if tensor.dim() >= dimensions else tensor for name, tensor in tensors.items()}
 
 
 def load_model(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights (on the CPU) and the description that `save_model` wrote.
+    """Read the weights (onto the CPU) and the description that `save_model` wrote.
 
     Raises:
-        CheckpointError: no such folder, a file of it is missing or broken, or it holds another kind or format.
+        CheckpointError: the folder or a file in it is missing or damaged, or has another kind or format.
     """
     if folder.is_file():
-        raise _bad(folder, f"a folder with {DESCRIPTION} and {WEIGHTS}", f"a file. {UNREAD}")
+        raise _bad(folder, f"a folder with {DESCRIPTION} and {WEIGHTS}", f"a file. {UNSUPPORTED_FORMATS}")
     description = read_description(folder)
     found = (description.get("kind"), description.get("format"))
     if found != (kind, FORMAT):
@@ -64,36 +63,36 @@ def load_model(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     try:
         return load_file(folder / WEIGHTS), description
     except (OSError, SafetensorError) as error:
-        raise _bad(folder / WEIGHTS, "weights in the safetensors format", f"{error}. {UNREAD}") from error
+        raise _bad(folder / WEIGHTS, "weights in the safetensors format", f"{error}. {UNSUPPORTED_FORMATS}") from error
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """The description alone; what it says of the model is not checked.
+    """Read the description without checking its content.
 
     Raises:
-        CheckpointError: there is none, or it is broken.
+        CheckpointError: it is missing or damaged.
     """
     path = folder / DESCRIPTION
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # the last: brackets in brackets in brackets ...
-        raise _bad(path, "a model's description in JSON", f"{error}. {UNREAD}") from error
+    except (OSError, ValueError, RecursionError) as error:  # the last: JSON nested too deep
+        raise _bad(path, "a model's description in JSON", f"{error}. {UNSUPPORTED_FORMATS}") from error
     if not isinstance(description, dict):
         raise _bad(path, "a model's description in JSON", f"a {type(description).__name__}")
     return description
 
 
-def fill(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
-    """Put loaded ``tensors`` into ``module``; ``folder`` is named in the error.
+def load_weights(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Load ``tensors`` into ``module``; ``folder`` is for the error message.
 
     Raises:
-        CheckpointError: a tensor is missing, left over, or of another shape.
+        CheckpointError: a tensor is missing, unexpected, or of another shape.
     """
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
         raise _bad(
-            folder / WEIGHTS, "the weights that its description speaks of", " ".join(str(error).split())
+            folder / WEIGHTS, "the weights that its description declares", " ".join(str(error).split())
         ) from error
 
 

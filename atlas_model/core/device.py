@@ -1,4 +1,4 @@
-"""Which device a model runs on, with how many threads, and how a process keeps its memory."""
+"""Device selection, torch's threads, and the memory allocator's settings."""
 
 import ctypes
 from collections.abc import Iterator
@@ -12,24 +12,24 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called ``name``: "cpu", "cuda", or "auto" (CUDA where there is one).
+    """Return the device for ``name``: "cpu", "cuda", or "auto" (CUDA if available).
 
     Raises:
-        InputError: CUDA was asked for and there is none.
+        InputError: CUDA was requested and is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: cuda was asked for, but torch sees no GPU. Use auto or cpu, or mend the driver.")
+        raise InputError("device: cuda was requested, but torch finds no GPU. Use auto or cpu, or fix the driver.")
     return torch.device(name)
 
 
 @contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Have torch compute with one thread, for work of which several parts are done at once.
+def single_threaded_torch() -> Iterator[None]:
+    """Let torch compute with one thread, for work that several workers share.
 
-    Sums of many numbers depend on how many threads add them up: with one, on every machine, they do not depend on who
-    does which part. To be entered before threads of ours start, because theirs is the number that they find.
+    Floating-point sums depend on the number of threads. With one thread they are the same on every machine, whichever
+    worker computes a part. Enter this before starting threads: they inherit the setting.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -40,10 +40,10 @@ def one_thread_each() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep what it frees, rather than give it back and fetch it anew, zeroed, at every step.
+    """Let malloc keep freed memory instead of returning it to the system.
 
-    A step of training frees and needs the same hundreds of MiB over and over: kept, it takes a tenth less time. Only
-    where the C library is glibc; elsewhere nothing happens.
+    Each training step allocates and frees the same hundreds of MiB. Keeping them saves a tenth of its time. Has an
+    effect with glibc only.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

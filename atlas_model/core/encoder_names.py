@@ -1,4 +1,4 @@
-"""The names of the encoders, for those that build them and for those that only check a name."""
+"""The names of the encoders. Importing them does not import torch."""
 
 from typing import Literal
 
@@ -14,4 +14,4 @@ EncoderName = Literal[
     "efficientnet_lite2",
 ]
 OWN_ENCODERS = ("small", "medium")  # trained from scratch
-TIMM = "timm/"  # and any network of timm: timm/vit_small_patch16_224
+TIMM = "timm/"  # prefix of any network of timm: timm/vit_small_patch16_224

@@ -1,23 +1,23 @@
-"""The errors that Atlas raises on purpose, named by what the reader has to do.
+"""The exceptions that Atlas raises, named by what the user has to do.
 
-Knows nothing of exit codes' printing: the entry points (`flows.cli.main`, `flows.stages`) turn an `AtlasError` into
-one line on stderr and its ``exit_code``. Anything else that escapes is a bug of ours and keeps its traceback.
+The entry points (`flows.cli.main`, `flows.stages`) print an `AtlasError` as one line on stderr and exit with its
+``exit_code``. Any other exception is a bug and keeps its traceback.
 
     AtlasError               exit 1: the work failed
     |-- RetryError           exit 1: the network or a server failed; the same command may succeed later
-    `-- InputError           exit 2: something given to Atlas is wrong; the text says what and where
-        |-- ParamsError      mend params.yaml (all faults at once)
-        |-- TaxonomyError    mend the taxonomy or sources file (all faults at once, with line numbers)
-        |-- ImageError     this image cannot be read; the others go on
+    `-- InputError           exit 2: an input is invalid; the message says which and why
+        |-- ParamsError      fix params.yaml (all errors at once)
+        |-- TaxonomyError    fix the taxonomy or sources file (all errors at once, with line numbers)
+        |-- ImageError       this image cannot be read; the other images are processed
         |-- CheckpointError  this model folder cannot be used
-        `-- MissingError     a file is not there; the text names the stage that makes it
+        `-- MissingError     a file is missing; the message names the stage that makes it
 """
 
 from collections.abc import Sequence
 
 
 class AtlasError(Exception):
-    """The work failed, for a reason that the text explains."""
+    """The work failed; the message says why."""
 
     exit_code = 1
 
@@ -27,31 +27,31 @@ class RetryError(AtlasError):
 
 
 class InputError(AtlasError):
-    """Something given to Atlas is wrong; the text says what was expected, what came, and what to do."""
+    """An input is invalid; the message says what was expected, what was found, and what to do."""
 
     exit_code = 2
 
     @classmethod
-    def of(cls, what: str, faults: Sequence[str]) -> "InputError":
-        """One error for all ``faults`` found in ``what``: one line for one, else a line each."""
+    def from_faults(cls, what: str, faults: Sequence[str]) -> "InputError":
+        """Make one error of all ``faults`` in ``what``: on one line if there is one, else a line each."""
         if len(faults) == 1:
             return cls(f"{what}: {faults[0]}")
         return cls("\n  - ".join([f"{what}: {len(faults)} faults", *faults]))
 
 
 class ParamsError(InputError):
-    """The parameters do not say what they must."""
+    """The parameters are invalid."""
 
 
 class TaxonomyError(InputError):
-    """A taxonomy, or a file that names its paths, is not one."""
+    """A taxonomy, or a file that uses its paths, is invalid."""
 
 
 class ImageError(InputError):
-    """Bytes that should be an image are not; ``status`` is the short reason kept in the data."""
+    """Bytes are not an image that can be read; ``status`` is the short reason that the data files hold."""
 
     def __init__(self, status: str, text: str) -> None:
-        super().__init__(status, text)  # whatever makes it again in another process
+        super().__init__(status, text)  # both, so that it can be pickled to another process
         self.status = status
 
     def __str__(self) -> str:
@@ -59,8 +59,8 @@ class ImageError(InputError):
 
 
 class CheckpointError(InputError):
-    """A folder that should hold a model does not hold this one."""
+    """A folder does not hold the expected model."""
 
 
 class MissingError(InputError):
-    """A file that an earlier stage makes is not there."""
+    """A file that an earlier stage makes is missing."""

@@ -1,10 +1,10 @@
-"""Optional packages, by the extra of pyproject.toml that installs them. Knows nothing of what they are used for."""
+"""Optional packages, by the extra of pyproject.toml that installs them."""
 
 import importlib.util
 
 from atlas_model.core.errors import InputError
 
-EXTRAS = {  # the import names; pyproject.toml says what each is for
+EXTRAS = {  # import names; pyproject.toml describes each extra
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("onnx", "onnxscript", "openvino"),
     "lite": (
@@ -18,16 +18,16 @@ EXTRAS = {  # the import names; pyproject.toml says what each is for
 }
 
 
-def missing(extra: str) -> list[str]:
-    """The packages of ``extra`` that are not installed; none is imported."""
+def missing_packages(extra: str) -> list[str]:
+    """Return the packages of ``extra`` that are not installed, without importing any."""
     return [package for package in EXTRAS[extra] if not importlib.util.find_spec(package)]
 
 
 def require(extra: str, what: str) -> None:
-    """Refuse ``what`` where ``extra`` is not installed.
+    """Check that ``extra`` is installed, which ``what`` needs.
 
     Raises:
-        InputError: with the command that installs it.
+        InputError: it is not; the message has the command that installs it.
     """
-    if names := missing(extra):
+    if names := missing_packages(extra):
         raise InputError(f"{what}: needs {', '.join(names)}, which are not installed: pip install atlas[{extra}]")

@@ -1,7 +1,4 @@
-"""Writing files so that nothing already written is lost: a temporary name, fsync, rename.
-
-Knows nothing of what is in the files.
-"""
+"""Atomic writes of files and folders: a temporary name, fsync, rename. And locks on folders."""
 
 import fcntl
 import json
@@ -16,7 +13,7 @@ from atlas_model.core.errors import AtlasError
 
 
 def sync_directory(folder: Path) -> None:
-    """Make the names in ``folder`` durable (a rename is one only after this)."""
+    """Sync ``folder`` to disk; only then is a rename in it durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -31,7 +28,7 @@ def _sync_file(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it takes its name, on failure it is removed."""
+    """Yield a temporary path beside ``path``; rename it to ``path`` on success, remove it on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -45,17 +42,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder; on success it takes the name (and the place) of ``path``.
+    """Yield an empty temporary folder; on success it replaces ``path``.
 
-    Where ``path`` is a link to a folder it stays one, and that folder is replaced.
+    If ``path`` is a link to a folder, the folder is replaced and the link is kept.
 
     Raises:
-        AtlasError: ``path`` is a link that leads to itself.
+        AtlasError: ``path`` is a link to itself.
     """
     if path.is_symlink():
-        real = Path(os.path.realpath(path))  # a circle is left as it is, where Path.resolve depends on the Python
+        real = Path(os.path.realpath(path))  # Path.resolve treats loops differently by Python version
         if real.is_symlink():
-            raise AtlasError(f"{path}: expected a folder or a link to one, got a link that leads nowhere")
+            raise AtlasError(f"{path}: expected a folder or a link to one, got a link in a loop")
         path = real
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -68,7 +65,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             _sync_file(file)
         sync_directory(temporary)
         if path.exists():
-            path.replace(old)  # a folder cannot take the name of another: between these two lines neither has it
+            path.replace(old)  # a rename cannot replace a folder: between these two lines there is none
         temporary.replace(path)
         sync_directory(path.parent)
     finally:
@@ -77,31 +74,31 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path, whose: str) -> Iterator[int]:
-    """Keep other processes out of ``folder``; yields the lock's descriptor, for a child that shares the lock.
+def locked(folder: Path, holder: str) -> Iterator[int]:
+    """Hold an exclusive lock on ``folder``; yields its file descriptor, which a child process may inherit.
 
     Args:
-        folder: made if it is not there.
-        whose: what the one is that works there, for the error.
+        folder: made if it is missing.
+        holder: what holds the lock ("crawl"), for the error message.
 
     Raises:
-        AtlasError: another one is at work there.
+        AtlasError: another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise AtlasError(f"{folder}: another {whose} is at work there. Wait for its end, or stop it") from None
+            raise AtlasError(f"{folder}: another {holder} is running there. Wait until it ends, or stop it") from None
         yield lock.fileno()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` (UTF-8), whole or not at all."""
+    """Write ``text`` (UTF-8) atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON with a final newline; NaN is refused, because JSON has none."""
+    """Write ``value`` atomically as indented JSON with a final newline; NaN is an error, because JSON has none."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

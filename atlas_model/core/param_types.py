@@ -1,4 +1,4 @@
-"""The types of single values in params.yaml, each with what it allows. Knows nothing of sections."""
+"""Types of the values in params.yaml, with their limits. The sections are in `params`."""
 
 import ipaddress
 from datetime import UTC, datetime
@@ -39,11 +39,11 @@ def _check_cron(text: str) -> str:
 
     try:
         if len(text.split()) == CRON_FIELDS:
-            next(CronSim(text, datetime(2026, 1, 1, tzinfo=UTC)))  # the 30th of February never comes
+            next(CronSim(text, datetime(2026, 1, 1, tzinfo=UTC)))  # no date matches the 30th of February
             return text
     except (CronSimError, StopIteration, AssertionError, ValueError):
         pass
-    raise ValueError('expected five fields as in "0 3 * * *" of a time that comes, or null for never')
+    raise ValueError('expected five fields as in "0 3 * * *" that match some date, or null for never')
 
 
 def _check_timezone(name: str) -> str:

@@ -1,8 +1,8 @@
-"""The parameters: what params.yaml may say, checked as a whole.
+"""The schema of params.yaml, validated as a whole.
 
-The only module that opens params.yaml. One frozen model per section; a section is named as the stage that reads
-it. There are no defaults: the file says everything, so that DVC sees every change. Only `flows.stages` and the
-command line hold these objects; the code below them takes plain arguments.
+The only module that opens params.yaml. Each section is a frozen model, named after the stage that reads it. There
+are no defaults: every key is in the file, so that DVC sees every change. Only `flows.stages` and the command line use
+these objects; all other code takes plain arguments.
 """
 
 import shutil
@@ -29,34 +29,34 @@ from atlas_model.core.param_types import (
     Share,
     Timezone,
 )
-from atlas_model.core.yaml_files import check, parse_with_faults, parse_yaml, replace_text
+from atlas_model.core.yaml_files import parse_with_duplicates, parse_yaml, replace_text, validate
 
 PARAMS_FILE = Path("params.yaml")
-RENAMED = {("drift", "picture_sizes"): "image_sizes"}  # keys of earlier versions, and what they are called now
+RENAMED = {("drift", "picture_sizes"): "image_sizes"}  # keys of earlier versions -> new names
 
 
 class ParamsSection(BaseModel):
-    """A section of params.yaml: frozen, strict types, unknown keys refused."""
+    """A section of params.yaml: frozen, with strict types; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class FileColumns(ParamsSection):
-    """What the columns of a table of images are called; see docs/files.md for the types that they may have."""
+    """Names of the columns of a table of images; docs/files.md lists the types that they may have."""
 
     image: ColumnName  # paths relative to crawl.files.images; in Parquet also the bytes, or a struct of bytes and path
     category: Annotated[list[ColumnName], Field(min_length=1)]  # one that holds the whole path, or one per level
-    product: ColumnName | None  # rows with the same value are one product; null: each row is a product
+    product: ColumnName | None  # rows with the same value are one product; null: each row is one
     title: ColumnName | None
     price: ColumnName | None
-    split: ColumnName | None  # train, val or test; counts where split.respect_hint says so
+    split: ColumnName | None  # train, val or test; used if split.respect_hint is true
 
 
 class FilesParams(ParamsSection):
     """A table and a folder of images, read when crawl.source is "files"."""
 
     table: FilePath  # .csv, .tsv, .jsonl or .parquet; or the folder of images: its folders are the category paths
-    images: FilePath  # a folder; nothing outside it is read. Where the table holds the images, the table itself will do
+    images: FilePath  # a folder; nothing outside it is read. If the table holds the images, its path may be repeated
     separator: Annotated[str, Field(min_length=1)] | None  # between the levels in one category column; null: one level
     columns: FileColumns
 
@@ -75,16 +75,16 @@ class CrawlParams(ParamsSection):
     sources: FilePath  # CSV: a Taxonomy column (A->B->C) and a column of category URLs per shop
     manifest: FilePath  # JSON of image URLs, read when source is "manifest"
     files: FilesParams
-    contact: Annotated[str, Field(min_length=3)]  # address or URL at the end of the user agent
-    connect: dict[str, Address]  # host -> "address:port" in a network of yours; all else must have public addresses
-    robots_tags: list[Annotated[str, Field(pattern=r"^[a-z-]+$")]]  # directives of X-Robots-Tag that keep us out
-    browser: Annotated[str, Field(min_length=1)] | None  # path or name of Chromium; null: whichever is in PATH
+    contact: Annotated[str, Field(min_length=3)]  # address or URL, at the end of the user agent
+    connect: dict[str, Address]  # host -> "address:port" in a private network; other hosts must have public addresses
+    robots_tags: list[Annotated[str, Field(pattern=r"^[a-z-]+$")]]  # directives of X-Robots-Tag that exclude Atlas
+    browser: Annotated[str, Field(min_length=1)] | None  # path or name of Chromium; null: the one in PATH
     max_pages_per_category: PositiveInt  # listing pages
     max_attempts: PositiveInt  # per page, the first one included
     timeout_s: PositiveFloat  # per page
-    sitemaps: Literal["check", "ignore"]  # check: count the products in a shop's sitemaps to which no category led
-    max_failed_share: Probability  # of a shop's product pages; with more time-outs, 5xx and the like the crawl fails
-    max_coverage_drop: Probability  # a shop read worse than last time by more fails the crawl (0.2: 80 % to 63 %)
+    sitemaps: Literal["check", "ignore"]  # check: count products that are in a shop's sitemaps only
+    max_failed_share: Probability  # the crawl fails if more product pages of a shop have transient errors
+    max_coverage_drop: Probability  # the crawl fails if a shop's coverage drops by more (0.2: 80 % to 63 %)
 
     @property
     def connect_map(self) -> dict[str, tuple[str, int]]:
@@ -99,21 +99,21 @@ class FetchParams(ParamsSection):
     concurrency: PositiveInt  # downloads at once
     concurrency_per_host: PositiveInt
     max_attempts: PositiveInt  # per image, the first one included
-    timeout_s: PositiveFloat  # whole deadline of one attempt
-    max_bytes: PositiveInt  # a larger image is refused (status too_large)
+    timeout_s: PositiveFloat  # of one attempt, from the request to the last byte
+    max_bytes: PositiveInt  # larger images are discarded (status too_large)
     max_pixels: Annotated[int, Field(gt=0, le=40_000_000)]  # likewise; at most images.MAX_PIXELS
-    # Of all URLs; with more time-outs, 5xx and the like the stage fails, to be run again. With source "files": of all
-    # images of the table; with more that cannot be used the stage fails.
+    # Of all URLs: with more transient errors (timeouts, 5xx) the stage fails and can be run again. With source "files",
+    # of all images of the table: with more unusable ones the stage fails.
     max_failed_share: Probability
-    reuse: Literal["never", "validate", "always"]  # images of an earlier snapshot: ask again, ask if changed, trust
-    obey_robots: bool  # ask for robots.txt of the images' hosts, and heed it
+    reuse: Literal["never", "validate", "always"]  # images of an earlier snapshot: download, revalidate, or use them
+    obey_robots: bool  # fetch robots.txt of the images' hosts and obey it
     shard_rows: PositiveInt  # images per Parquet shard
 
 
 class ZoomTrainParams(ParamsSection):
     """Training the zoomed/normal classifier."""
 
-    labelled: FilePath  # folder of Parquet: records.LABELLED
+    labelled: FilePath  # folder of Parquet: schemas.LABELLED
     model: Literal["cnn", "linear"]  # the paper's network, or a linear layer on features of EfficientNet-Lite0
     image_size: Annotated[int, Field(ge=16, le=512)]  # px, square, for both; 150 in the paper
     batch_size: PositiveInt
@@ -134,10 +134,10 @@ class ZoomTrainParams(ParamsSection):
 class ZoomParams(ParamsSection):
     """Scoring every image as zoomed or normal."""
 
-    enabled: bool  # false: nothing is trained nor scored, and every readable image is kept
-    filter: Literal["trained", "photographs"]  # what zoom_train makes of zoom_train.labelled; or the bundled filter
-    max_share: Annotated[float, Field(gt=0, le=1)]  # a filter that would discard more of the images stops the stage
-    threshold: Probability | None  # p_zoomed at or above it is dropped; null: the one chosen on validation
+    enabled: bool  # false: no filter is trained or applied; every readable image is kept
+    filter: Literal["trained", "photographs"]  # the one that zoom_train trains; or the bundled one
+    max_share: Annotated[float, Field(gt=0, le=1)]  # the stage fails if the filter would discard more of the images
+    threshold: Probability | None  # images with at least this p_zoomed are discarded; null: chosen on validation
     batch_size: PositiveInt
     device: Device
 
@@ -146,19 +146,19 @@ class SplitParams(ParamsSection):
     """From products and images to train, val and test."""
 
     taxonomy: FilePath  # category paths, as CSV or text
-    labels: Literal["listed", "met"]  # listed: those of the taxonomy file; met: all that stay in the split
+    labels: Literal["listed", "met"]  # listed: those of the taxonomy file; met: all that occur in the split
     image_size: Annotated[int, Field(ge=16, le=1024)]  # px, square: images are stored at this size
     image_mode: Literal["L", "RGB"]
-    resize: Literal["squash", "pad", "crop"]  # ignore the aspect ratio (the paper); pad with black; crop at the middle
+    resize: Literal["squash", "pad", "crop"]  # ignore the aspect ratio (the paper); pad with black; crop at the center
     interpolation: Literal["bilinear", "bicubic", "lanczos"]  # bicubic for EfficientNet-Lite and most of timm
     val_share: Share
     test_share: Share
     min_products: PositiveInt  # a category with fewer products is rare
-    rare: Literal["drop", "train"]  # rare categories: leave out (and count), or give whole to train
-    min_side: PositiveInt  # px; an image whose shorter side is shorter is left out
-    max_products_per_image: PositiveInt  # an image that more products show is left out: a size chart, a placeholder
+    rare: Literal["drop", "train"]  # rare categories: discard (and count), or put all of it into train
+    min_side: PositiveInt  # px; images with a shorter side are discarded
+    max_products_per_image: PositiveInt  # images of more products are discarded: size charts, placeholders
     near_duplicate_distance: Annotated[int, Field(ge=0, le=16)]  # bits of the 64-bit perceptual hash
-    respect_hint: bool  # take a manifest's own split where it names one
+    respect_hint: bool  # use the split that a manifest or table gives
     seed: Seed
 
     @model_validator(mode="after")
@@ -168,53 +168,53 @@ class SplitParams(ParamsSection):
 
 
 class TrainParams(ParamsSection):
-    """Training the encoder with its attention decoder, and the plain classifier beside it."""
+    """Training the encoder with its attention decoder, and the baseline classifier."""
 
     encoder: Encoder  # encoder_names.EncoderName, or timm/<name>
     weights: str | None  # auto, package, imagenet, a safetensors file of such a network, or null: from scratch
-    fine_tune_from: str  # first trained block, as layer4 of a ResNet or block14 of an EfficientNet-Lite0; all; none
+    fine_tune_from: str  # first trained block (layer4 of a ResNet, block14 of an EfficientNet-Lite0), all or none
     grid: Literal["native"] | PositiveInt  # cells per side that the decoder attends to; 14 in the paper
     attention_size: PositiveInt  # 512 in the paper, as the next two
     embedding_size: PositiveInt
     hidden_size: PositiveInt
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    normalize: Literal["vocabulary", "children"]  # a step's probabilities: over all names (the paper), or those below
-    deep_output: bool  # the logits of a name also see the attended cells directly; in the paper they do not
-    path_head: bool  # a plain classifier on the mean of the cells adds to the decoder's logits (path_head.py)
-    feature_dropout: Annotated[float, Field(ge=0, lt=1)]  # share of the cells' features left out in training
-    title: Literal["none", "ngrams"]  # ngrams: the product's title as well, as hashed character n-grams (titles.py)
-    title_buckets: Annotated[int, Field(gt=0, le=2**18)]  # vectors that n-grams share; at most as in architecture.py
-    title_size: Annotated[int, Field(gt=0, le=2**8)]  # of such a vector; likewise
-    title_strip: Probability  # share of the training titles that the words of category names are taken out of
-    title_drop: Annotated[float, Field(ge=0, lt=1)]  # share of a training title's words that are left out
+    normalize: Literal["vocabulary", "children"]  # softmax of a step: over all names (the paper), or a node's children
+    deep_output: bool  # attended cells also go into the logits directly; not in the paper
+    path_head: bool  # a classifier on the pooled cells adds to the decoder's logits (path_head.py)
+    feature_dropout: Annotated[float, Field(ge=0, lt=1)]  # dropout of the cells' features
+    title: Literal["none", "ngrams"]  # ngrams: also use the product's title, as hashed character n-grams (titles.py)
+    title_buckets: Annotated[int, Field(gt=0, le=2**18)]  # number of vectors for n-grams; limit as in architecture.py
+    title_size: Annotated[int, Field(gt=0, le=2**8)]  # size of such a vector; likewise
+    title_strip: Probability  # share of the training titles from which the words of category names are removed
+    title_drop: Annotated[float, Field(ge=0, lt=1)]  # share of a training title's words that are removed at random
     alpha_c: Annotated[float, Field(ge=0)]  # weight of the doubly stochastic attention term
     alpha_target: Literal["share", "one"]  # what each cell's attention should sum to: steps/cells, or 1 (the paper)
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]  # share of the probability asked for evenly of all
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]  # share of the target probability spread over all candidates
     encoder_lr: PositiveFloat
     decoder_lr: PositiveFloat
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_share: Annotated[float, Field(ge=0, lt=1)]  # of all steps; cosine decay to zero follows
     clip_norm: PositiveFloat
-    batch_size: PositiveInt  # in all processes together, if torchrun starts several
+    batch_size: PositiveInt  # summed over the processes, if torchrun starts several
     accumulate: PositiveInt  # batches whose gradients make one step of the optimizer
     epochs: PositiveInt
     patience: PositiveInt  # epochs without a better validation path accuracy before it stops
-    min_steps: Annotated[int, Field(ge=0)]  # of the optimizer; where epochs give fewer, more epochs are run
-    select: Literal["micro", "macro", "both"]  # F on validation that chooses the epoch; both: the mean of the two
-    balance: Annotated[float, Field(ge=0, le=2)]  # logit adjustment for rare categories; 0: none, 1: as if even
-    ema: Annotated[float, Field(ge=0, lt=1)]  # decay of an average of the weights, which is kept; 0: none
+    min_steps: Annotated[int, Field(ge=0)]  # of the optimizer; if epochs has fewer, more epochs are run
+    select: Literal["micro", "macro", "both"]  # F1 on validation that selects the epoch; both: their mean
+    balance: Annotated[float, Field(ge=0, le=2)]  # logit adjustment for rare categories; 0: none, 1: full
+    ema: Annotated[float, Field(ge=0, lt=1)]  # decay of the moving average of the weights, which is kept; 0: none
     layer_decay: Annotated[float, Field(gt=0, le=1)]  # learning rate of a block over that of the next one
-    head_epochs: Annotated[int, Field(ge=0)]  # first epochs, in which the encoder does not learn
-    batch_norm: Literal["trained", "frozen"]  # frozen: batch norms keep the statistics of the weights
-    # Where blocks are frozen (fine_tune_from), what they make of an image is computed once, for so many views of it:
-    # the image itself, and others that the augmentation below draws.
+    head_epochs: Annotated[int, Field(ge=0)]  # epochs at the start with the encoder frozen
+    batch_norm: Literal["trained", "frozen"]  # frozen: batch norms keep the pretrained statistics
+    # If blocks are frozen (fine_tune_from), their activations are computed once, for this many views of each image:
+    # the image itself, and augmented ones.
     views: Annotated[int, Field(gt=0, le=64)]
     flip: bool  # mirror half of the training images
     shift: Annotated[int, Field(ge=0)]  # px, at most, in both directions
-    erase: Probability  # share of the training images that have a part painted over
-    crop: Annotated[float, Field(gt=0, le=1)]  # least share of the area that a random crop keeps; 1: no crops
+    erase: Probability  # share of the training images of which a part is erased
+    crop: Annotated[float, Field(gt=0, le=1)]  # minimum share of the area of a random crop; 1: no crops
     color: Probability  # brightness, contrast and saturation change by at most this share
-    randaugment: Annotated[int, Field(ge=0, le=8)]  # random operations an image (RandAugment)
+    randaugment: Annotated[int, Field(ge=0, le=8)]  # number of random operations per image (RandAugment)
     seed: Seed
     device: Device
     precision: Literal["float32", "bfloat16"]  # bfloat16 is slower on CPUs without bf16 units
@@ -232,7 +232,7 @@ class TrainParams(ParamsSection):
         augmented = self.flip or self.shift or self.erase or self.crop < 1 or self.color or self.randaugment
         if self.fine_tune_from != "all" and (self.views > 1) != bool(augmented):
             raise ValueError(
-                "where blocks are frozen (fine_tune_from), views of an image are computed once: expected views above 1 "
+                "if blocks are frozen (fine_tune_from), views of an image are computed once: expected views above 1 "
                 "together with augmentation (flip, shift, erase, crop, color, randaugment), or views 1 and none of it"
             )
         if self.fine_tune_from == "all" and self.views > 1:
@@ -245,11 +245,11 @@ class TrainParams(ParamsSection):
             raise ValueError("balance adjusts the probabilities of children: normalize must be children, or balance 0")
         if self.balance and self.label_smoothing:
             raise ValueError(
-                "balance and label_smoothing contradict each other: smoothing asks for an even share of the adjusted "
-                "probabilities, which puts categories without images first. One of them must be 0"
+                "balance and label_smoothing contradict each other: smoothing makes the adjusted probabilities even, "
+                "which ranks categories without images first. One of them must be 0"
             )
         if self.head_epochs >= self.epochs and self.head_epochs:
-            raise ValueError("head_epochs must be below epochs, so that the encoder learns in some")
+            raise ValueError("head_epochs must be below epochs, so that the encoder is trained in some")
         return self
 
 
@@ -257,53 +257,53 @@ class EvaluateParams(ParamsSection):
     """Measuring the trained models."""
 
     beam: PositiveInt
-    length_normalization: Annotated[float, Field(ge=0)]  # log p / levels ** this ranks paths; 0: log p alone
+    length_normalization: Annotated[float, Field(ge=0)]  # paths are ranked by log p / levels ** this; 0: by log p
     batch_size: PositiveInt
-    train_sample: PositiveInt  # training images that are evaluated as well
-    exact_nodes: PositiveInt  # images x taxonomy nodes that exact search may cost a split; beyond it, a sample
-    resamples: PositiveInt  # of the bootstrap behind the 95 % intervals
-    overlays: Annotated[int, Field(ge=0)]  # attention images
+    train_sample: PositiveInt  # number of training images that are evaluated
+    exact_nodes: PositiveInt  # limit of images x taxonomy nodes for exact search on a split; beyond it, a sample
+    resamples: PositiveInt  # of the bootstrap for the 95 % intervals
+    overlays: Annotated[int, Field(ge=0)]  # number of attention overlays
     seed: Seed
     device: Device
     engine: Literal["torch", "onnxruntime", "onnxruntime-int8", "openvino"]  # runs the encoders; see engines.py
 
 
 class PipelineParams(ParamsSection):
-    """When the pipeline runs by itself, and what becomes of its runs."""
+    """The schedule of the pipeline, and what is done with its runs."""
 
-    cron: Cron | None  # when to crawl again and bring all up to date; null: never
+    cron: Cron | None  # when to crawl and run the pipeline; null: never
     timezone: Timezone  # of cron, as in "Europe/Zurich"
-    retention_days: PositiveInt  # older runs, logs and artifacts leave Prefect's database
+    retention_days: PositiveInt  # older runs, logs and artifacts are deleted from Prefect's database
     commit: bool  # after an accepted run: `dvc push` where there is a remote, then a commit and a tag
     branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*$")]  # of those commits
-    runner: Literal["threads", "dask", "ray"]  # what fetch, zoom and evaluate spread their shards over
+    runner: Literal["threads", "dask", "ray"]  # where fetch, zoom and evaluate process their shards in parallel
     workers: PositiveInt | None  # threads, or processes of Dask or Ray; null: one per processor
 
 
 class DriftParams(ParamsSection):
-    """How much two crawls may differ before somebody should look; beyond it nothing fails."""
+    """Distances between two crawls above which drift is reported; nothing fails."""
 
     categories: Probability  # total variation distance between the shares of the categories
     prices: Probability  # Kolmogorov-Smirnov distance, as in the next two
     title_lengths: Probability  # in characters
     image_sizes: Probability  # in pixels
-    embeddings: Probability  # energy distance between what the champion's encoder makes of the images
-    sample: Annotated[int, Field(gt=0, le=2000)]  # images of each crawl that the encoder sees
-    seed: Seed  # of the draws that say what chance alone makes of samples so small
+    embeddings: Probability  # energy distance between embeddings of the images by the champion's encoder
+    sample: Annotated[int, Field(gt=0, le=2000)]  # number of images of each crawl that are embedded
+    seed: Seed  # of the draws that estimate the distance between two samples of one distribution
 
 
 class PromoteParams(ParamsSection):
-    """When the model of a run, the challenger, takes the champion's place."""
+    """When a new model, the challenger, replaces the champion."""
 
-    margin: Probability  # micro F, of images and of products, that it may be worse by, at the 95 % interval's lower end
-    category_margin: Probability  # likewise of each large category's F
+    margin: Probability  # non-inferiority margin of micro F1 (images and products), for the 95 % interval's lower end
+    category_margin: Probability  # likewise for the F1 of each large category
     large_category: PositiveInt  # validation images that make a category large
-    resamples: PositiveInt  # of the bootstrap behind the intervals
+    resamples: PositiveInt  # of the bootstrap for the intervals
     seed: Seed
 
 
 class NotifyParams(ParamsSection):
-    """Who is told of failures and promotions."""
+    """Notifications of failures and promotions."""
 
     webhook: Annotated[str, Field(min_length=1)] | None  # URL, or $NAME of the environment variable that holds it
     on_failure: bool
@@ -335,18 +335,18 @@ class Params(ParamsSection):
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
-    """Read and check the whole file.
+    """Read and validate the whole file.
 
-    A profile, which is the parameters file of a folder of its own, may leave sections out that its stages do not
-    read: it names the file, relative to that folder, that has them as its ``base``. Sections are never mixed.
+    A file may name another one, relative to its own folder, as its ``base``: sections that it lacks are read from
+    there. A section is never merged from two files.
 
     Raises:
-        ParamsError: the file is missing or not YAML, or says something else than the models allow; the text
-            lists every fault with its place in the file, what came, and what is allowed.
+        ParamsError: the file is missing, not YAML, or not valid; the message lists all errors, each with its key,
+            the value, and what is allowed.
     """
     if not path.exists():
-        raise ParamsError(f"{path}: No such file. Run this in a project's folder, which holds params.yaml")
-    content, faults = parse_with_faults(path, ParamsError)
+        raise ParamsError(f"{path}: No such file. Run this in the folder of a project, which holds params.yaml")
+    content, faults = parse_with_duplicates(path, ParamsError)
     if isinstance(content, dict) and "base" in content:
         base = parse_yaml(path.parent / str(content.pop("base")), ParamsError)
         content = {**base, **content} if isinstance(base, dict) else content
@@ -355,7 +355,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         for (section, key), new in RENAMED.items()
         if key in _section(content, section) and new not in _section(content, section)
     ]
-    return check(content, Params, path, ParamsError, faults)
+    return validate(content, Params, path, ParamsError, faults)
 
 
 def _section(content: Any, name: str) -> Collection[str]:
@@ -364,14 +364,14 @@ def _section(content: Any, name: str) -> Collection[str]:
 
 
 def set_snapshot(snapshot: str, path: Path = PARAMS_FILE) -> None:
-    """Write ``snapshot`` into the file as ``crawl.snapshot``; all else in it stays as it is, byte for byte.
+    """Set ``crawl.snapshot`` in the file; every other byte stays.
 
     Raises:
-        ParamsError: the file is not valid, or would not be with it, or says ``crawl.snapshot`` in a form that cannot
-            be replaced; it is as before.
+        ParamsError: the file is not valid, or would not be afterwards, or has ``crawl.snapshot`` in a form that cannot
+            be replaced. The file is not changed then.
     """
     load_params(path)
-    file = path.resolve()  # a link stays one
+    file = path.resolve()  # a link is kept
     expected = parse_yaml(file, ParamsError)
     with replacing(file) as temporary:
         temporary.write_bytes(replace_text(file, ("crawl", "snapshot"), snapshot, ParamsError))

@@ -1,6 +1,6 @@
-"""How processes end: children that do not outlive the one that started them, and Ctrl-C.
+"""Child processes that end with their parent, the identity of processes, and Ctrl-C.
 
-A killed parent (``kill -9``, out of memory) cannot stop its children: they have to ask for it themselves.
+A killed parent (``kill -9``, out of memory) cannot stop its children, so each child asks the kernel to stop it.
 """
 
 import ctypes
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # exit code that shells report after Ctrl-C
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-ANCESTOR = "ATLAS_WORKS_FOR"  # environment variable: the process without which this one has nothing to do
+ANCESTOR = "ATLAS_WORKS_FOR"  # environment variable: pid of the process that this one works for
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it ends; only Linux can, elsewhere no-op."""
+    """Let the kernel kill this process when the thread that started it ends; Linux only, elsewhere a no-op."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # psutil has no call for it
         ancestor = os.environ.get(ANCESTOR)
@@ -31,10 +31,9 @@ def die_with_parent() -> None:
 
 
 class Process(NamedTuple):
-    """A process, told from a later one of the same number by when it was born.
+    """A process, identified by pid and start time, because pids are reused.
 
-    The birth counts from the start of the system, so that setting the clock makes nobody another process (elsewhere
-    than on Linux it does).
+    The start time counts from the start of the system, so that setting the clock does not change it (on Linux).
     """
 
     pid: int

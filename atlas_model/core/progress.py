@@ -1,7 +1,7 @@
-"""Progress of long jobs: a bar on a terminal, plain lines in a log, structured steps for a watcher.
+"""Progress of long jobs, as a bar on a terminal or lines in a log, and through a callback.
 
-Knows nothing of who watches. A watcher is any callable ``watch(step: Step) -> None`` that the environment
-variable ``ATLAS_WATCHER`` names as ``package.module:function``; without it there is none.
+The callback is a function ``watch(step: Step) -> None``. The environment variable ``ATLAS_WATCHER`` names it as
+``package.module:function``.
 """
 
 import importlib
@@ -16,16 +16,16 @@ from typing import NoReturn, Self, TypeVar
 from tqdm import tqdm
 
 WATCHER = "ATLAS_WATCHER"
-LINE_INTERVAL_S = 5.0  # a log gets at most one line per job in this time
+LINE_INTERVAL_S = 5.0  # minimum time between two log lines of a job
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Step:
-    """How far a job is: ``done`` of ``total`` (None: unknown) ``unit``s, with figures worth a glance.
+    """Progress of a job: ``done`` of ``total`` (None: unknown) ``unit``s, with figures such as the loss.
 
-    A job may go through them several times: ``epoch`` is which time this is (from 1), and of how many at most.
+    ``epoch``, of a job that has several: the number of this one, from 1, and the maximum.
     """
 
     job: str
@@ -38,20 +38,20 @@ class Step:
 
     @property
     def share(self) -> float:
-        """What part of the job is done, in [0, 1]; 0 as long as nobody knows."""
+        """Share of the job that is done, range [0, 1]; 0 while unknown."""
         share = min(1.0, self.done / self.total) if self.total else float(self.finished)
         return share if self.epoch is None else (self.epoch[0] - 1 + share) / self.epoch[1]
 
 
 def say(line: str) -> None:
-    """One line for people, on stderr, so that stdout stays free for results."""
+    """Print a line on stderr; stdout is for results."""
     with tqdm.external_write_mode(file=sys.stderr):
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 
 
 class Progress:
-    """Counts one job. Use as a context manager; call `advance` as often as you like."""
+    """The progress of one job, as a context manager. `advance` may be called at any rate."""
 
     def __init__(
         self, job: str, total: int | None = None, unit: str = "items", epoch: tuple[int, int] | None = None
@@ -60,7 +60,7 @@ class Progress:
         self.done = 0
         self.figures: dict[str, float | int | str] = {}
         self._watch = _watcher()
-        self._spoke_at = time.monotonic()
+        self._reported_at = time.monotonic()
         self._bar: tqdm[NoReturn] | None = None
 
     def __enter__(self) -> Self:
@@ -71,15 +71,15 @@ class Progress:
         return self
 
     def advance(self, count: int = 1, **figures: float | int | str) -> None:
-        """``count`` more are done; ``figures`` (a loss, a rate) are shown beside the count."""
+        """Add ``count``; ``figures`` (a loss, a rate) are shown beside the count."""
         self.done += count
         self.figures.update(figures)
         if self._bar is not None:
             self._bar.update(count)
             if figures:
                 self._bar.set_postfix(self.figures)
-        if time.monotonic() - self._spoke_at >= LINE_INTERVAL_S:
-            self._speak(finished=False)
+        if time.monotonic() - self._reported_at >= LINE_INTERVAL_S:
+            self._report(finished=False)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -87,10 +87,10 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         if kind is None:
-            self._speak(finished=True)
+            self._report(finished=True)
 
-    def _speak(self, *, finished: bool) -> None:
-        self._spoke_at = time.monotonic()
+    def _report(self, *, finished: bool) -> None:
+        self._reported_at = time.monotonic()
         step = Step(self.job, self.done, self.total, self.unit, dict(self.figures), finished, self.epoch)
         if self._bar is None:
             say(describe(step))
@@ -98,7 +98,7 @@ class Progress:
 
 
 def track(items: Iterable[T], job: str, total: int | None = None, unit: str = "items") -> Iterator[T]:
-    """Yield ``items``, counting them as ``job``."""
+    """Yield ``items`` and show their progress as ``job``."""
     with Progress(job, total, unit) as progress:
         for item in items:
             yield item
@@ -106,7 +106,7 @@ def track(items: Iterable[T], job: str, total: int | None = None, unit: str = "i
 
 
 def describe(step: Step) -> str:
-    """``step`` as a line."""
+    """Format ``step`` as a line."""
     count = f"{step.done}" if step.total is None else f"{step.done}/{step.total}"
     figures = "".join(
         f", {name} {value:.4g}" if isinstance(value, float) else f", {name} {value}"

@@ -1,9 +1,9 @@
-"""Reading a YAML file that people write, checked as a whole against a pydantic model, and changing a text in one.
+"""Reads YAML files, validates them against a pydantic model, and replaces single values in them.
 
-Values are read as DVC reads and writes them, by YAML 1.2 (https://yaml.org/spec/1.2.2/, section 10.3): `1e-05` is a
-number, `010` is ten, `on` and `1:30` are texts. A key that stands twice is a fault, as it is to DVC.
+Values are read by YAML 1.2, as DVC reads and writes them (https://yaml.org/spec/1.2.2/, section 10.3): `1e-05` is a
+number, `010` is ten, `on` and `1:30` are strings. A duplicate key is an error, as in DVC.
 
-Knows no file and no model: `params` and the shop profiles of the crawlers bring theirs.
+Used by `params` and by the shop profiles of the crawlers, which define the models.
 """
 
 import re
@@ -19,7 +19,7 @@ from atlas_model.core.errors import InputError
 Model = TypeVar("Model", bound=BaseModel)
 
 BOOL, INT, FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
-PLAIN = {  # what a plain text is by YAML 1.2, with the characters that it may begin with
+PLAIN = {  # YAML 1.2: pattern of a plain scalar for each tag, and the characters that it may begin with
     BOOL: (r"true|True|TRUE|false|False|FALSE", "tTfF"),
     FLOAT: (
         r"[-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|"
@@ -31,7 +31,7 @@ PLAIN = {  # what a plain text is by YAML 1.2, with the characters that it may b
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's, which reads YAML 1.1, with the numbers and booleans of YAML 1.2."""
+    """PyYAML's loader, which reads YAML 1.1, with the numbers and booleans of YAML 1.2."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # of yaml.SafeLoader, which declares no type
         letter: [pair for pair in pairs if pair[0] not in PLAIN]
@@ -45,7 +45,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's, which also puts in quotes what would be no text by YAML 1.2."""
+    """PyYAML's dumper, which also quotes strings that YAML 1.2 would read as another type."""
 
 
 for _tag, (_pattern, _letters) in PLAIN.items():
@@ -55,28 +55,28 @@ _Loader.add_constructor(INT, _Loader.construct_whole_number)
 
 
 def read_yaml(path: Path, model: type[Model], error: type[InputError] = InputError) -> Model:
-    """The content of ``path`` as a ``model``.
+    """Read ``path`` and validate it as a ``model``.
 
     Raises:
-        InputError: (as ``error``) as `parse_yaml` and `check` do.
+        InputError: (as ``error``) for the reasons of `parse_yaml` and `validate`.
     """
-    return check(parse_yaml(path, error), model, path, error)
+    return validate(parse_yaml(path, error), model, path, error)
 
 
 def parse_yaml(path: Path, error: type[InputError] = InputError) -> Any:
-    """What ``path`` says, unchecked.
+    """Read ``path`` without validation.
 
     Raises:
-        InputError: (as ``error``) the file is missing or not YAML, or a key stands twice in it.
+        InputError: (as ``error``) the file is missing or not YAML, or has a duplicate key.
     """
-    content, doubled = parse_with_faults(path, error)
-    if doubled:
-        raise error.of(str(path), doubled)
+    content, duplicates = parse_with_duplicates(path, error)
+    if duplicates:
+        raise error.from_faults(str(path), duplicates)
     return content
 
 
-def parse_with_faults(path: Path, error: type[InputError] = InputError) -> tuple[Any, list[str]]:
-    """What ``path`` says, unchecked, and a text for each key that stands twice, of which the last one counts.
+def parse_with_duplicates(path: Path, error: type[InputError] = InputError) -> tuple[Any, list[str]]:
+    """Read ``path`` without validation; also return a message for each duplicate key.
 
     Raises:
         InputError: (as ``error``) the file is missing or not YAML.
@@ -85,15 +85,15 @@ def parse_with_faults(path: Path, error: type[InputError] = InputError) -> tuple
         return _parsed(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as unreadable:
         raise error(f"{path}: cannot be read as YAML: {unreadable}") from unreadable
-    except (ValueError, RecursionError) as unreadable:  # 2026-13-45, a number of 5,000 digits; nested without end
+    except (ValueError, RecursionError) as unreadable:  # 2026-13-45, a number of 5,000 digits; nested too deep
         raise error(f"{path}: cannot be read as YAML: {unreadable}") from unreadable
 
 
 def parse_text(text: str) -> Any:
-    """What a YAML text of a program, such as DVC, says.
+    """Parse a YAML text that a program, such as DVC, wrote.
 
     Raises:
-        yaml.YAMLError: it is none.
+        yaml.YAMLError: it is not YAML.
     """
     return _parsed(text)[0]
 
@@ -104,13 +104,13 @@ def _parsed(text: str) -> tuple[Any, list[str]]:
         root = loader.get_single_node()
         if root is None:
             return None, []
-        doubled = list(_doubled_keys(root))  # before constructing, which puts merged keys into the nodes
-        return loader.construct_document(root), doubled
+        duplicates = list(_duplicate_keys(root))  # before constructing, which puts merged keys into the nodes
+        return loader.construct_document(root), duplicates
     finally:
         loader.dispose()
 
 
-def _doubled_keys(root: yaml.Node) -> Iterator[str]:
+def _duplicate_keys(root: yaml.Node) -> Iterator[str]:
     waiting: list[tuple[tuple[str, ...], yaml.Node]] = [((), root)]
     seen: set[int] = set()  # an alias is the same node in two places
     while waiting:
@@ -129,49 +129,49 @@ def _doubled_keys(root: yaml.Node) -> Iterator[str]:
                 earlier = first.setdefault((key.tag, key.value), key)
                 if earlier is not key:
                     lines = f"{earlier.start_mark.line + 1} and {key.start_mark.line + 1}"
-                    yield f"{'.'.join(named)}: stands twice, on lines {lines}; remove one of them"
+                    yield f"{'.'.join(named)}: duplicate key, on lines {lines}; remove one of them"
             below.append((named, value))
         waiting += reversed(below)
 
 
-def check(
+def validate(
     content: Any,
     model: type[Model],
     path: Path,
     error: type[InputError] = InputError,
     known: Sequence[str] = (),
 ) -> Model:
-    """``content``, which ``path`` says, as a ``model``.
+    """Validate ``content``, which was read from ``path``, as a ``model``.
 
     Args:
         content: of ``path``.
-        model: what it should be.
-        path: for the text of the error.
-        error: its type.
-        known: faults that have been found in ``path`` before.
+        model: to validate against.
+        path: for the error message.
+        error: the type of the error.
+        known: faults that were found in ``path`` before.
 
     Raises:
-        InputError: (as ``error``) it is something else than the model allows; the text lists every fault with its
-            place in the file, what came, and what is allowed.
+        InputError: (as ``error``) the content is not valid; the message lists all errors, each with its key, the value,
+            and what is allowed.
     """
     try:
         checked = model.model_validate(content)
     except ValidationError as invalid:
-        faults: dict[str, list[str]] = {}  # by place: the members of a union complain one by one
+        faults: dict[str, list[str]] = {}  # by place: pydantic reports each member of a union
         for fault in invalid.errors():
             faults.setdefault(_place(fault["loc"]), []).append(_text(dict(fault)))
-        told = [f"{place}: {' or: '.join(dict.fromkeys(texts))}" for place, texts in faults.items()]
-        raise error.of(str(path), [*known, *told]) from invalid
+        texts_by_place = [f"{place}: {' or: '.join(dict.fromkeys(texts))}" for place, texts in faults.items()]
+        raise error.from_faults(str(path), [*known, *texts_by_place]) from invalid
     if known:
-        raise error.of(str(path), known)
+        raise error.from_faults(str(path), known)
     return checked
 
 
 def replace_text(path: Path, place: Sequence[str], value: str, error: type[InputError] = InputError) -> bytes:
-    """The bytes of ``path`` with ``value`` as the text at ``place`` (keys), and everything else as it is.
+    """Return the bytes of ``path`` with ``value`` as the string at ``place`` (keys); every other byte stays.
 
     Raises:
-        InputError: (as ``error``) there is no text on one line at ``place``; or the file is missing or not YAML.
+        InputError: (as ``error``) there is no string on one line at ``place``; or the file is missing or not YAML.
     """
     parse_yaml(path, error)
     content = path.read_bytes().decode()
@@ -182,19 +182,19 @@ def replace_text(path: Path, place: Sequence[str], value: str, error: type[Input
     written = content[node.start_mark.index : node.end_mark.index] if isinstance(node, yaml.ScalarNode) else ""
     if node is None or written not in (node.value, f"'{node.value}'", f'"{node.value}"'):
         raise error(
-            f"{path}: {'.'.join(place)}: expected a text on one line, without an anchor or a tag, in order to replace "
-            f"it; got {written or 'none'!r}. Write it so"
+            f"{path}: {'.'.join(place)}: expected a string on one line, without anchor or tag, in order to replace it; "
+            f"got {written or 'none'!r}. Write it in that form"
         )
     quote = written[: written.index(node.value)]
     return (content[: node.start_mark.index] + quote + value + quote + content[node.end_mark.index :]).encode()
 
 
 def replace_values(path: Path, values: Mapping[tuple[str, ...], Any], error: type[InputError] = InputError) -> bytes:
-    """The bytes of ``path`` with other values at some places (keys), and everything else, comments too, as it is.
+    """Return the bytes of ``path`` with new ``values`` by place (keys); every other byte stays, comments included.
 
     Raises:
         InputError: (as ``error``) the file is missing or not YAML, lacks a place, or has a value in a form that cannot
-            be replaced without changing more than that.
+            be replaced without changing other values.
     """
     expected = parse_yaml(path, error)
     content = path.read_bytes().decode()
@@ -207,18 +207,18 @@ def replace_values(path: Path, values: Mapping[tuple[str, ...], Any], error: typ
                 at = at[key]
             at[place[-1]] = value
         same = _parsed(content) == (expected, [])
-    except yaml.YAMLError:  # of an alias whose anchor is gone
+    except yaml.YAMLError:  # an alias has lost its anchor
         same = False
     if not same:
         raise error(
-            f"{path}: the values cannot be replaced without changing more than that. Write each on a line of its own, "
+            f"{path}: the values cannot be replaced without changing others. Write each on a line of its own, "
             "once, without anchors, aliases and merge keys"
         )
     return content.encode()
 
 
 def _with_value(content: str, place: tuple[str, ...], value: Any, path: Path, error: type[InputError]) -> str:
-    """``content`` with ``value`` at ``place``; the comment that follows it in its line keeps its column if it can."""
+    """Replace the value at ``place``; a comment after it keeps its column if there is room."""
     node = yaml.compose(content, Loader=_Loader)
     for key in place:
         values = node.value if isinstance(node, yaml.MappingNode) else []
@@ -230,9 +230,9 @@ def _with_value(content: str, place: tuple[str, ...], value: Any, path: Path, er
     if not flow or "\n" in content[start:end]:
         raise error(f"{path}: {'.'.join(place)}: expected a value on one line in order to replace it")
     written = _dumped(value, allow_unicode=True)
-    if len(written.splitlines()) != 1:  # it holds characters that break lines
+    if len(written.splitlines()) != 1:  # the value has characters that break lines
         written = _dumped(value, allow_unicode=False)
-    space = " " * (start == end and content[start - 1] == ":")  # a key with nothing behind it
+    space = " " * (start == end and content[start - 1] == ":")  # a key without a value
     rest = content[end:]
     gap = len(rest) - len(rest.lstrip(" "))
     if gap and rest.lstrip(" ").startswith("#"):
@@ -246,7 +246,7 @@ def _dumped(value: Any, allow_unicode: bool) -> str:
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    """The keys of ``location``; without the names of a union's members, which pydantic adds ("literal['native']")."""
+    """The keys of ``location``, without the names of a union's members that pydantic adds ("literal['native']")."""
     keys = [str(part) for part in location if part != "constrained-int" and "[" not in str(part)]
     return ".".join(keys) or "(the file)"
 

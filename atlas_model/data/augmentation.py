@@ -1,7 +1,7 @@
-"""Changes to training images that leave their label as it is.
+"""Augmentation of training images.
 
-Those of whole batches (mirroring, shifts, erasing) are a few tensor operations. Those of single images (crops,
-colours, RandAugment) are torchvision's transforms.
+Mirroring, shifts and erasing are tensor operations on a batch. Crops, colours and RandAugment are torchvision's
+transforms, applied image by image.
 """
 
 from dataclasses import dataclass
@@ -15,29 +15,29 @@ RATIOS = (3 / 4, 4 / 3)  # width to height of a crop, as in torchvision's Random
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may be done to an image."""
+    """The random changes to an image."""
 
     flip: bool = False  # mirror half of the images
     shift: int = 0  # px, at most, in both directions
-    erase: float = 0.0  # share of the images that have a part painted over
-    crop: float = 1.0  # least share of the image's area that a random crop keeps; 1: no crops
+    erase: float = 0.0  # share of the images of which a part is erased
+    crop: float = 1.0  # minimum share of the image's area in a random crop; 1: no crops
     color: float = 0.0  # brightness, contrast and saturation change by up to this share
-    randaugment: int = 0  # so many random operations (Cubuk et al. 2019, arXiv 1909.13719)
+    randaugment: int = 0  # number of random operations (Cubuk et al. 2019, arXiv 1909.13719)
 
     @property
     def changes_single_images(self) -> bool:
-        """Whether there is anything in it that is done image by image."""
+        """Whether it has transforms that are applied image by image."""
         return self.crop < 1 or self.color > 0 or self.randaugment > 0
 
 
 def augment(
     images: UInt8[Tensor, "b c h w"], generator: torch.Generator, augmentation: Augmentation
 ) -> UInt8[Tensor, "b c h w"]:
-    """Change each image of a batch at random.
+    """Augment each image of a batch at random.
 
-    Single images first; then mirror half of them and move each by up to ``shift`` px, the border's pixels repeated;
-    then paint over a part of some, in one grey (random erasing, Zhong et al. 2020, arXiv 1708.04896): a model that
-    cannot count on any one detail learns to look at all of them.
+    In this order: torchvision's transforms; mirroring of half of the images; a shift by up to ``shift`` px, which
+    repeats the border's pixels; a grey rectangle over some of them (random erasing, Zhong et al. 2020, arXiv
+    1708.04896).
     """
     if augmentation.changes_single_images:
         images = torch.stack([_transformed(image, augmentation, generator) for image in images])
@@ -48,7 +48,7 @@ def augment(
 def view(
     image: UInt8[Tensor, "c h w"], augmentation: Augmentation, generator: torch.Generator, *, mirrored: bool = False
 ) -> UInt8[Tensor, "c h w"]:
-    """One augmented view of ``image``, or its mirror image, whatever else the augmentation is."""
+    """Return one augmented view of ``image``; with ``mirrored`` its mirror image, without other changes."""
     if mirrored:
         return image.flip(2)
     return augment(image.unsqueeze(0), generator, augmentation)[0]
@@ -57,7 +57,7 @@ def view(
 def _transformed(
     image: UInt8[Tensor, "c h w"], augmentation: Augmentation, generator: torch.Generator
 ) -> UInt8[Tensor, "c h w"]:
-    from atlas_model.data.torchvision_compat import transforms  # slow to import, and most do without
+    from atlas_model.data.torchvision_compat import transforms  # slow to import and rarely needed
 
     changes = []
     if augmentation.crop < 1:
@@ -93,7 +93,7 @@ def _move(
 
 
 def _erase(images: UInt8[Tensor, "b c h w"], generator: torch.Generator, *, share: float) -> UInt8[Tensor, "b c h w"]:
-    """Paint a rectangle of up to a third of each side over ``share`` of the images; some reach over the border."""
+    """Draw a rectangle of up to a third of each side on ``share`` of the images; it may extend over the border."""
     b, _, h, w = images.shape
     inside = []
     for side in (h, w):

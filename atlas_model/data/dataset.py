@@ -1,7 +1,6 @@
-"""A split as training reads it: pixels in one memory-mapped array, labels as indices of paths.
+"""A split as training reads it: pixels in a memory-mapped array, labels as indices of paths.
 
-Images of a split are decoded once into an array on disk, so an epoch reads pixels and decodes nothing, whatever
-the size of the catalogue. Knows nothing of models.
+The images of a split are decoded once into an array on disk, from which each epoch reads.
 """
 
 import hashlib
@@ -44,29 +43,29 @@ class Split:
     image_ids: list[str]
     product_ids: list[str]
     preprocessing: Preprocessing
-    titles: Sequence[str] = ()  # of the products; "" where there is none; no titles at all where nobody reads them
+    titles: Sequence[str] = ()  # of the products; "" for none; an empty sequence if titles are not used
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def images(self, rows: Int[np.ndarray, "b"], device: torch.device) -> UInt8[Tensor, "b c h w"]:
-        """The pixels of ``rows``."""
+        """Pixels of ``rows``, on ``device``."""
         return to_device(self.pixels[rows], device)
 
 
 def load_split(folder: Path, name: str, taxonomy: Taxonomy, cache: Path) -> Split:
-    """Read split ``name`` of ``folder``.
+    """Read split ``name`` from ``folder``.
 
     Args:
-        folder: what the stage `split` wrote.
+        folder: output of the stage `split`.
         name: train, val or test.
-        taxonomy: to turn labels into indices.
-        cache: folder for the decoded pixels, keyed by the content of the split's files; older ones of the same split
-            are removed.
+        taxonomy: converts labels to indices.
+        cache: folder for the decoded pixels, keyed by the content of the split's files. Older entries of the same
+            split are removed.
 
     Raises:
-        AtlasError: there is no room for the pixels.
-        MissingError: no such split.
+        AtlasError: the disk has no space for the pixels.
+        MissingError: the split does not exist.
         TaxonomyError: a label is not in ``taxonomy``.
     """
     shards = sorted(folder.glob(f"{name}-*.parquet"))
@@ -87,8 +86,8 @@ def load_split(folder: Path, name: str, taxonomy: Taxonomy, cache: Path) -> Spli
     )
 
 
-def forget_pages(array: np.ndarray) -> None:
-    """Let go of what was read of a mapped ``array``: its pages count as memory of this process until then."""
+def release_page_cache(array: np.ndarray) -> None:
+    """Release the pages of a memory-mapped ``array``, which otherwise count as memory of this process."""
     base: Any = array
     while isinstance(base, np.ndarray):  # views of views
         base = base.base
@@ -97,14 +96,14 @@ def forget_pages(array: np.ndarray) -> None:
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """``array`` as a tensor there; on its way to a GPU while this goes on."""
+    """Copy ``array`` to ``device``; to a GPU asynchronously, from pinned memory."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def ahead(items: Iterator[Item], device: torch.device) -> Iterator[Item]:
-    """Yield ``items``; where a GPU does the work meanwhile, a thread is two of them ahead."""
-    if device.type != "cuda":  # the thread would take its time from the work
+def prefetch(items: Iterator[Item], device: torch.device) -> Iterator[Item]:
+    """Yield ``items``; with a GPU, a thread prefetches two of them."""
+    if device.type != "cuda":  # the thread would take CPU time from the model
         yield from items
         return
     with ThreadPoolExecutor(1) as thread:
@@ -115,19 +114,19 @@ def ahead(items: Iterator[Item], device: torch.device) -> Iterator[Item]:
 
 
 def load_taxonomy_json(path: Path) -> Taxonomy:
-    """The taxonomy that the stage `split` wrote.
+    """Read the taxonomy that the stage `split` wrote.
 
     Raises:
-        MissingError: it is not there.
-        TaxonomyError: it is not one.
+        MissingError: the file does not exist.
+        TaxonomyError: the file is not a taxonomy.
     """
     if not path.exists():
-        raise MissingError(f"{path}: not there. Run the stage that makes it: dvc repro split")
+        raise MissingError(f"{path}: no such file. Run the stage that makes it: dvc repro split")
     return Taxonomy.from_json(json.loads(path.read_text(encoding="utf-8")), source=str(path))
 
 
 def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
-    """What stands before the rows of an array of ``shape`` in numpy's own format."""
+    """The header of a .npy file (format 1.0) for an array of ``shape``."""
     header = io.BytesIO()
     what = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, what)
@@ -135,7 +134,7 @@ def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
 
 
 def content_key(paths: list[Path]) -> str:
-    """A short key of the bytes of files: equal content, equal key."""
+    """A short digest of the content of files."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as handle:
@@ -154,12 +153,12 @@ def _preprocessing_of(shard: Path) -> Preprocessing:
 def _pixels(name: str, shards: list[Path], rows: int, preprocessing: Preprocessing, cache: Path) -> np.ndarray:
     path = cache / f"{name}-{content_key(shards)}.npy"
     if not path.exists():
-        for old in [*cache.glob(f"{name}-*"), *cache.glob(f".{name}-*.tmp")]:  # the latter of killed runs
+        for old in [*cache.glob(f"{name}-*"), *cache.glob(f".{name}-*.tmp")]:  # the latter are left by killed runs
             old.unlink()
         channels = 3 if preprocessing.mode == "RGB" else 1
         shape = (channels, preprocessing.size, preprocessing.size)
         try:
-            # Written rather than mapped: a disk that is full ends who writes to a mapped file, without a word.
+            # Written, not mapped: writing to a mapped file kills the process (SIGBUS) when the disk is full.
             with replacing(path) as temporary, temporary.open("wb") as file:
                 file.write(npy_header(np.dtype(np.uint8), (rows, *shape)))
                 for data in track(_image_bytes(shards), "decode", rows, "images"):
@@ -167,7 +166,7 @@ def _pixels(name: str, shards: list[Path], rows: int, preprocessing: Preprocessi
                     file.write(to_array(image).reshape(shape).tobytes())
         except OSError as error:
             raise AtlasError(
-                f"{path}: the pixels of {rows} images could not be put there: {error}. Make room, or, if an image "
+                f"{path}: the pixels of {rows} images could not be written: {error}. Free disk space, or, if an image "
                 "cannot be read, make the split again: dvc repro split"
             ) from error
     pixels: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)

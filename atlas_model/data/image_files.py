@@ -1,4 +1,4 @@
-"""Image files in folders. Knows nothing of what is in them."""
+"""Finds image files in folders by their suffixes, and reads them. Does not decode them."""
 
 import os
 import stat
@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 from atlas_model.core.errors import ImageError, InputError
 
-SUFFIXES_OF = {  # what counts as an image inside a folder: for each of `images.FORMATS` what Pillow knows, and more
+SUFFIXES_OF = {  # suffixes of image files, for each of `images.FORMATS`: Pillow's, and some more
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo"),
     "PNG": (".png", ".apng"),
     "WEBP": (".webp",),
@@ -20,47 +20,46 @@ SUFFIXES_OF = {  # what counts as an image inside a folder: for each of `images.
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 }
 SUFFIXES = frozenset(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes)
-APPLE_DOUBLE = "._"  # begins the name of a file beside a file, with what macOS knows of that one
-MAX_TOLD = 8  # kinds of files in a message
+APPLE_DOUBLE = "._"  # prefix of the files in which macOS keeps metadata of other files
+MAX_LISTED = 8  # suffixes in a message
 
-MAX_BYTES = 500_000_000  # of a file: more than any image within `images.MAX_PIXELS` takes, however it is stored
+MAX_BYTES = 500_000_000  # of a file: more than any image of `images.MAX_PIXELS` needs, in any format
 
 
-def image_files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[Path]:
-    """The files in ``folder`` and below it that are called images, in the order of their paths.
+def image_files(folder: Path, skipped: Counter[str] | None = None) -> Iterator[Path]:
+    """Yield the files in ``folder`` and below it that have a suffix of an image, in the order of their paths.
 
-    Links to folders are not followed; other links count as files, wherever they lead, but for pipes and devices,
-    which may never end.
+    Links to folders are not followed. Other links are files, except links to pipes and devices, which may never end.
 
     Args:
-        folder: which.
-        left_out: counts the others, by their suffixes or by what they are.
+        folder: to search.
+        skipped: counts the other files, by suffix or kind.
 
     Raises:
         InputError: a folder cannot be listed.
     """
-    waiting = _listed(folder)  # last what comes first; no recursion, because folders may be deeper than Python's limit
+    waiting = _scan(folder)  # reversed; no recursion, because folders may be deeper than Python's limit
     while waiting:
         entry = waiting.pop()
         if entry.is_dir(follow_symlinks=False):
-            waiting += _listed(Path(entry.path))
-        elif reason := _no_image(entry):
-            if left_out is not None:
-                left_out[reason] += 1
+            waiting += _scan(Path(entry.path))
+        elif reason := _skip_reason(entry):
+            if skipped is not None:
+                skipped[reason] += 1
         else:
             yield Path(entry.path)
 
 
-def told_left_out(left_out: Counter[str]) -> str:
-    """What `image_files` has counted, in words; there is something."""
-    kinds = ", ".join(f"{kind} {count}" for kind, count in left_out.most_common(MAX_TOLD))
-    more = ", ..." if len(left_out) > MAX_TOLD else ""
-    files = f"{left_out.total()} {'file' if left_out.total() == 1 else 'files'}"
-    return f"{files} left out, not named as images that can be read are: {kinds}{more}"
+def describe_skipped(skipped: Counter[str]) -> str:
+    """Describe what `image_files` has skipped, which is at least one file."""
+    kinds = ", ".join(f"{kind} {count}" for kind, count in skipped.most_common(MAX_LISTED))
+    more = ", ..." if len(skipped) > MAX_LISTED else ""
+    files = f"{skipped.total()} {'file' if skipped.total() == 1 else 'files'}"
+    return f"{files} skipped, whose names have no suffix of a supported image format: {kinds}{more}"
 
 
 def read_image(path: Path) -> bytes:
-    """The bytes of the file at ``path``.
+    """Read the file at ``path``.
 
     Raises:
         OSError: it cannot be read.
@@ -73,7 +72,7 @@ def read_image(path: Path) -> bytes:
         return file.read()
 
 
-def _listed(folder: Path) -> list[os.DirEntry[str]]:
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             return sorted(found, key=lambda entry: entry.name, reverse=True)
@@ -81,8 +80,8 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
         raise InputError(f"{folder}: expected a folder that can be listed: {error.strerror}") from error
 
 
-def _no_image(entry: os.DirEntry[str]) -> str:
-    """Why it is none; empty if it may be one."""
+def _skip_reason(entry: os.DirEntry[str]) -> str:
+    """The reason to skip a file; empty if it may be an image."""
     if entry.name.startswith(APPLE_DOUBLE):
         return "AppleDouble"
     suffix = PurePath(entry.name).suffix.lower()
@@ -94,6 +93,6 @@ def _no_image(entry: os.DirEntry[str]) -> str:
 def _may_be_file(entry: os.DirEntry[str]) -> bool:
     try:
         mode = entry.stat().st_mode
-    except OSError:  # a link that leads nowhere: who reads it will say so
+    except OSError:  # a dangling link: reading it will report the error
         return entry.is_symlink()
     return stat.S_ISREG(mode) or (entry.is_symlink() and stat.S_ISDIR(mode))

@@ -1,6 +1,6 @@
-"""Where many images come from: files below a folder, or Parquet that holds them; in order, from any place on.
+"""Reads many images from a folder or from Parquet files, in a fixed order, starting at any position.
 
-Nothing is decoded here, and an image that cannot be read is its reader's concern. Knows nothing of models.
+Images are not decoded here; errors of single images are raised when they are read.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from atlas_model.core.errors import ImageError, InputError
-from atlas_model.data.image_files import image_files, read_image, told_left_out
+from atlas_model.data.image_files import describe_skipped, image_files, read_image
 from atlas_model.data.schemas import open_parquet, shard_paths
-from atlas_model.data.titles import words_of
+from atlas_model.data.titles import split_words
 
-BATCH_ROWS = 64  # of a Parquet file, in memory at once
+BATCH_ROWS = 64  # rows of a Parquet file in memory
 PRODUCT_ID = "product_id"  # column
 TITLE = "title"  # likewise
 
@@ -30,37 +30,36 @@ TITLE = "title"  # likewise
 class SourceImage:
     """An image that has not been read yet."""
 
-    name: str  # its image_id, or its path: in the struct, or relative to the folder; without one, <file>#<row from 0>
+    name: str  # image_id; or path, of the struct or relative to the folder; else <file>#<row from 0>
     read: Callable[[], bytes]  # raises OSError, ImageError
-    product_id: str | None = None  # whose image it is; None where nobody asked for that
-    title: str | None = None  # of its product; None where there is none, or nobody asked for it
+    product_id: str | None = None  # None if not requested
+    title: str | None = None  # of its product; None if it has none, or if not requested
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Images in an order that stays."""
+    """Images in a fixed order."""
 
     count: int
-    key: str  # another one if the files have other names, sizes or times
-    start_at: Callable[[int], Iterator[SourceImage]]  # all from that number on
+    key: str  # digest of the files' names, sizes and times
+    start_at: Callable[[int], Iterator[SourceImage]]  # the images from that position on
     titled: int = 0  # images with a title
-    left_out: Counter[str] = field(default_factory=Counter)  # files that are called no images, by suffix
+    skipped: Counter[str] = field(default_factory=Counter)  # files that are not images, by suffix
 
 
 def open_source(path: Path, *, products: bool = False, titles: bool = False) -> ImageSource:
-    """The images in ``path``.
+    """Open the images in ``path``.
 
     Args:
-        path: a Parquet file, or a folder of them in name order, with the columns ``image_id`` and ``bytes``
-            (`records.IMAGES`) or ``image``, a struct of ``bytes`` and ``path`` (`records.SPLIT`); or a folder without
-            any, for the image files in it and below it.
-        products: whether each image says whose image it is: in Parquet by the column ``product_id``, in a folder by
-            the folder that it lies in, named by its path. What lies in ``path`` itself is a product of its own.
-        titles: whether the column ``title`` of Parquet is read, where there is one.
+        path: a Parquet file, or a folder of them (in name order), with the columns ``image_id`` and ``bytes``
+            (`schemas.IMAGES`) or ``image``, a struct of ``bytes`` and ``path`` (`schemas.SPLIT`). Or a folder without
+            Parquet files: the image files in it and below it.
+        products: whether to read product ids: from the column ``product_id`` of Parquet; in a folder, the path of the
+            folder that holds the image, and an image in ``path`` itself is a product of its own.
+        titles: whether to read the column ``title`` of Parquet, if there is one.
 
     Raises:
-        InputError: it is none of these, or holds no image, or an image does not say whose image it is, or titles
-            are no texts.
+        InputError: ``path`` is none of these or has no images, a product id is missing, or titles are not strings.
     """
     if path.is_dir() and not any(path.glob("*.parquet")):
         source = _folder_source(path)
@@ -70,8 +69,8 @@ def open_source(path: Path, *, products: bool = False, titles: bool = False) -> 
         got = "a link that leads nowhere" if path.is_symlink() else "nothing of that name"
         raise InputError(f"{path}: expected a folder of images or a Parquet file, got {got}")
     if not source.count:
-        told = f" ({told_left_out(source.left_out)})" if source.left_out else ""
-        raise InputError(f"{path}: expected images, got none{told}")
+        skipped = f" ({describe_skipped(source.skipped)})" if source.skipped else ""
+        raise InputError(f"{path}: expected images, got none{skipped}")
     return source
 
 
@@ -81,9 +80,9 @@ def _folder_source(folder: Path) -> ImageSource:
             name = file.relative_to(folder)
             yield SourceImage(_text(name), partial(read_image, file), _text(name.parent if name.parent.name else name))
 
-    left_out: Counter[str] = Counter()
-    count, key = _key(image_files(folder, left_out))
-    return ImageSource(count, key, start_at, left_out=left_out)
+    skipped: Counter[str] = Counter()
+    count, key = _key(image_files(folder, skipped))
+    return ImageSource(count, key, start_at, skipped=skipped)
 
 
 def _parquet_source(path: Path, more: Sequence[str]) -> ImageSource:
@@ -110,7 +109,7 @@ def _parquet_source(path: Path, more: Sequence[str]) -> ImageSource:
 def _images(file: Path, first: int, more: Sequence[str]) -> Iterator[SourceImage]:
     with open_parquet(file) as opened:
         groups, row = list(range(opened.num_row_groups)), 0
-        while first >= (size := opened.metadata.row_group(groups[0]).num_rows):  # it need not be read
+        while first >= (size := opened.metadata.row_group(groups[0]).num_rows):  # skip this row group
             first -= size
             row += size
             del groups[0]
@@ -136,7 +135,7 @@ def _bytes(cell: pa.Scalar, name: str) -> bytes:
     found: bytes | None = cell.as_py()
     if found is None:
         raise ImageError(
-            "not_in_file", f"the image is not in the file: expected its bytes, got its name alone, {name!r}"
+            "not_in_file", f"the image is not in the file: expected its bytes, got only its name, {name!r}"
         )
     return found
 
@@ -154,11 +153,11 @@ def _check_columns(file: Path, schema: pa.Schema) -> None:
 
 
 def _check_product_ids(file: Path, opened: pq.ParquetFile) -> None:
-    """Fail unless each row says whose image it is: to learn that at the end would be late."""
+    """Raise unless each row has a product_id: before the work, not at its end."""
     if PRODUCT_ID not in opened.schema_arrow.names:
         raise InputError(
-            f"{file}: expected the column {PRODUCT_ID}, which says whose image each row is; got "
-            f"{', '.join(opened.schema_arrow.names)}. Add it, or ask for no answers of products"
+            f"{file}: expected the column {PRODUCT_ID}, the product of each image; got "
+            f"{', '.join(opened.schema_arrow.names)}. Add it, or do not request predictions for products"
         )
     _check_texts(file, opened, PRODUCT_ID)
     row = 0
@@ -173,13 +172,13 @@ def _check_product_ids(file: Path, opened: pq.ParquetFile) -> None:
 
 
 def _count_titles(file: Path, opened: pq.ParquetFile) -> int:
-    """Rows with a title that has a word in it."""
+    """Count the rows with a title that has a word."""
     if TITLE not in opened.schema_arrow.names:
         return 0
     _check_texts(file, opened, TITLE)
     try:
         batches = opened.iter_batches(columns=[TITLE])
-        return sum(bool(words_of(title or "")) for batch in batches for title in batch[TITLE].to_pylist())
+        return sum(bool(split_words(title or "")) for batch in batches for title in batch[TITLE].to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{file}: expected a whole Parquet file, got a damaged one: {error}") from error
 
@@ -187,7 +186,7 @@ def _count_titles(file: Path, opened: pq.ParquetFile) -> int:
 def _check_texts(file: Path, opened: pq.ParquetFile, column: str) -> None:
     kind = opened.schema_arrow.field(column).type
     if not any(is_text(kind) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
-        raise InputError(f"{file}: expected texts in the column {column}, got {kind}")
+        raise InputError(f"{file}: expected strings in the column {column}, got {kind}")
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -195,12 +194,12 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _key(files: Iterable[Path]) -> tuple[int, str]:
-    """How many, and what changes with them."""
+    """Number of files, and a digest of their names, sizes and times."""
     count, digest = 0, hashlib.sha256()
     for file in files:
         try:
             found = file.stat()
-        except OSError:  # a link that leads nowhere: who reads it will say so
+        except OSError:  # a dangling link: reading it will report the error
             found = file.lstat()
         digest.update(f"{_text(file)}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
         count += 1
@@ -208,4 +207,4 @@ def _key(files: Iterable[Path]) -> tuple[int, str]:
 
 
 def _text(path: Path) -> str:
-    return os.fsencode(path).decode(errors="replace")  # a file's name may be in no encoding
+    return os.fsencode(path).decode(errors="replace")  # a file name may be invalid UTF-8

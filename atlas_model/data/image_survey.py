@@ -1,4 +1,4 @@
-"""What the images of a data set are like: sizes, shapes, grey or coloured. Knows nothing of labels or of files."""
+"""Statistics of a data set's images: sizes, aspect ratios, grey or coloured."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,28 +10,28 @@ from PIL import Image
 from atlas_model.core.errors import ImageError
 from atlas_model.data.images import ImageInfo, decode
 
-GREY_DIFFERENCE = 3.0  # of 255, between channels on average: JPEG's rounding makes some of grey images
-TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+GREY_DIFFERENCE = 3.0  # of 255: mean difference between channels; JPEG's rounding makes some in grey images
+SWAPPED_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 SMALL_SIDE = 32  # px
 
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """Of distinct images, as people see them (EXIF orientation applied)."""
+    """Statistics of distinct images, with EXIF orientation applied."""
 
     count: int
     median_side: int  # px, of the longer sides
     small: int  # images whose longer side is below `SMALL_SIDE`
     aspects: tuple[float, float, float]  # width / height: 5 %, median, 95 %
-    grey: bool  # all that were looked at are
+    grey: bool  # whether all samples are grey
 
 
 def survey(infos: Iterable[ImageInfo], samples: Iterable[bytes]) -> ImageStatistics:
-    """Statistics of images.
+    """Compute the statistics of images.
 
     Args:
-        infos: of each image.
-        samples: the bytes of some of them, in which colours are looked for.
+        infos: of each image; at least one.
+        samples: the bytes of some of them, which are checked for colours.
     """
     sizes = np.array([_size(info) for info in infos], dtype=np.float64).reshape(-1, 2)  # (n, 2): width, height
     assert len(sizes)
@@ -47,7 +47,7 @@ def survey(infos: Iterable[ImageInfo], samples: Iterable[bytes]) -> ImageStatist
 
 
 def _size(info: ImageInfo) -> tuple[int, int]:
-    return (info.height, info.width) if info.orientation in TURNED else (info.width, info.height)
+    return (info.height, info.width) if info.orientation in SWAPPED_ORIENTATIONS else (info.width, info.height)
 
 
 def _is_grey(data: bytes) -> bool:
@@ -58,4 +58,4 @@ def _is_grey(data: bytes) -> bool:
         small = image.resize((SMALL_SIDE, SMALL_SIDE), Image.Resampling.BILINEAR)
         pixels = np.asarray(small, dtype=np.float64)  # (32, 32, 3)
         return bool((pixels.max(axis=2) - pixels.min(axis=2)).mean() < GREY_DIFFERENCE)
-    return True  # it says nothing
+    return True  # cannot be decoded: no evidence of colours

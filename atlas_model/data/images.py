@@ -1,7 +1,7 @@
-"""Images from strangers: checking, decoding, resizing, hashing.
+"""Untrusted images: validating, decoding, resizing, hashing.
 
-All images enter Atlas through `probe` (is it one, what kind) and `decode` (its pixels as people see them: EXIF
-orientation applied, first frame, transparency over white, 8 bits). Knows nothing of files, URLs or labels.
+All images enter Atlas through `probe` (validation and metadata) and `decode` (pixels, with EXIF orientation applied,
+the first frame, transparency over white, 8 bits per channel). Takes bytes; files and URLs are handled elsewhere.
 """
 
 import io
@@ -23,20 +23,20 @@ from PIL import Image, ImageOps
 from atlas_model.core.errors import ImageError
 from atlas_model.data.png_metadata import without_metadata
 
-# What Pillow opens as images, but for what runs other programs, holds images within images, is known by no mark in its
-# bytes, or takes minutes in Python. MPO comes as JPEG; Pillow knows no opener for it.
+# Pillow's formats, except those that run other programs, contain other images, have no signature, or take minutes to
+# decode in Python. MPO is opened as JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
-MAX_PIXELS = 40_000_000  # a larger image costs hundreds of MB to decode
-LARGE_PIXELS = 4_000_000  # a larger image is made smaller while it is decoded, if only a small one is wanted
-MAX_SCANS = 100  # of a JPEG: each costs as much as all pixels, however few bytes it has; progressive ones have some 10
-MAX_SEGMENTS = 1_000  # of a JPEG: Pillow keeps each
-HASH_SIDE = 32  # px of the image whose perceptual hash is taken; of its frequencies the lowest 8 x 8 are kept
-ROWS_AT_ONCE = 256  # of a large image
+MAX_PIXELS = 40_000_000  # larger images take hundreds of MB to decode
+LARGE_PIXELS = 4_000_000  # larger images are reduced while decoding, if a small one is requested
+MAX_SCANS = 100  # of a JPEG: a scan of a few bytes costs as much as all pixels; progressive files have some 10
+MAX_SEGMENTS = 1_000  # of a JPEG: Pillow keeps each in memory
+HASH_SIDE = 32  # px of the image that is hashed; its lowest 8 x 8 frequencies are used
+ROWS_AT_ONCE = 256  # rows of a large image that are reduced together
 MAX_COMPONENTS = 4  # of a JPEG 2000: each takes as much memory as a grey image
-MAX_PAGES = 100  # of a TIFF: finding the next one takes the longer the more there were
+MAX_PAGES = 100  # of a TIFF: the time to find a page grows with its number
 EXIF_ORIENTATION = 0x0112
 BITS_PER_SAMPLE, PHOTOMETRIC, TILE_WIDTH, TILE_LENGTH = 258, 262, 322, 323  # TIFF tags
-TURNS = {  # EXIF orientation -> what shows the image upright
+TRANSPOSES = {  # EXIF orientation -> transpose that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -46,10 +46,10 @@ TURNS = {  # EXIF orientation -> what shows the image upright
     8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow warns of odd metadata; here the pixels decide. Once and for all: images are decoded in threads, and
-# `warnings.catch_warnings` is for one.
+# Pillow warns of unusual metadata, which is irrelevant here. Set once for the process: images are decoded in threads,
+# and `warnings.catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-Image.MAX_IMAGE_PIXELS = None  # the cap is ours (`max_pixels`), read from the header before anything is decoded
+Image.MAX_IMAGE_PIXELS = None  # replaced by `max_pixels`, checked from the header before decoding
 
 Mode = Literal["L", "RGB"]
 Resize = Literal["squash", "pad", "crop"]
@@ -58,7 +58,7 @@ Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What an image's bytes say of themselves; names as in `records.IMAGES`."""
+    """Metadata of an image; names as in `schemas.IMAGES`."""
 
     width: int  # px, as stored
     height: int
@@ -70,17 +70,17 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a decoded image becomes a model's input; kept beside every model, so that prediction does the same."""
+    """How a decoded image becomes a model's input; saved with every model, so that prediction does the same."""
 
     size: int  # px, square
     mode: Mode
     resize: Resize
-    interpolation: Interpolation = "bicubic"  # models saved without a word on it mean this one
+    interpolation: Interpolation = "bicubic"  # the default is for models saved without this field
 
     def apply(self, image: Image.Image) -> Image.Image:
-        """``image`` in ``mode``, ``size`` x ``size``.
+        """Convert ``image`` to ``mode`` and ``size`` x ``size``.
 
-        Squashed; or padded with black, or cropped at the middle, so that it keeps its aspect ratio.
+        It is squashed; or, to keep its aspect ratio, padded with black or center-cropped.
         """
         image = image.convert(self.mode)
         target = (self.size, self.size)
@@ -94,7 +94,7 @@ class Preprocessing:
         return image.resize(target, method)
 
     def read(self, data: bytes) -> Image.Image:
-        """The image in ``data`` as `apply` makes it, in memory that does not grow with it.
+        """Decode ``data`` and `apply` this, in memory that does not grow with the image.
 
         Raises:
             ImageError: as `probe`.
@@ -102,26 +102,25 @@ class Preprocessing:
         return self.apply(decode(data, side=self.size))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Convert to JSON values."""
         return asdict(self)
 
 
 def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
-    """Check that ``data`` is a whole image, at the least cost that notices all that `decode` refuses.
+    """Check that ``data`` is a complete image; finds everything that `decode` would reject, at the least cost.
 
     JPEGs are decoded in grey at an eighth of their size, which reads all bytes; `Image.verify` misses truncation.
 
     Raises:
-        ImageError: with status ``empty``, ``not_an_image``, ``too_many_pixels``, ``decompression_bomb`` (it has
-            parts without end, which take time or memory but few bytes), ``unknown_range`` (nobody knows which of its
-            numbers is white) or ``truncated``.
+        ImageError: with status ``empty``, ``not_an_image``, ``too_many_pixels``, ``decompression_bomb`` (few bytes that
+            take much time or memory), ``unknown_range`` (the value of white is not defined) or ``truncated``.
     """
     image = _open(data, max_pixels)
     with _decoding():
         (width, height), mode = image.size, image.mode
         if image.format in ("JPEG", "MPO"):
             image.draft("L", (max(1, width // 8), max(1, height // 8)))
-        image.load()  # before the metadata: whatever asks for those loads as well, and may swallow what goes wrong
+        image.load()  # before reading metadata, which also loads and may hide errors
         _flattened(image.crop((0, 0, 1, 1)), getattr(image, "tag_v2", {}))
         return ImageInfo(
             width=width,
@@ -134,14 +133,14 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS, side: int | None = None) -> Image.Image:
-    """The image as people see it, mode L or RGB.
+    """Decode an image to mode L or RGB, upright.
 
     Args:
         data: of the image.
-        max_pixels: as stored, from the header.
-        side: px of the square that it will be made to fit. An image of more than `LARGE_PIXELS` then comes at a
-            half, a quarter or an eighth of its size, but with at least twice that side, so that memory does not grow
-            with it: JPEGs are decoded so, others one at a time.
+        max_pixels: limit of width x height, as stored.
+        side: px of the square that it will be resized to. Images of more than `LARGE_PIXELS` are then reduced to a
+            half, a quarter or an eighth of their size, but to no less than twice that side, so that memory does not
+            grow with them: JPEGs by their decoder, other formats one at a time.
 
     Raises:
         ImageError: as `probe`.
@@ -155,31 +154,31 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, side: int | None = None) -
             flat = _flattened(image, tags)
         elif image.format in ("JPEG", "MPO") and not image.info.get("progressive"):
             flat = _drafted(image, factor)
-        else:  # there is no way to decode it smaller; a progressive JPEG needs more memory than its pixels
-            with _one_large:
+        else:  # cannot be reduced by the decoder; a progressive JPEG needs more memory than its pixels
+            with _large_image_lock:
                 flat = _drafted(image, factor) if image.format in ("JPEG", "MPO") else _reduced(image, factor, tags)
-        turn = TURNS.get(_orientation(image))
+        turn = TRANSPOSES.get(_orientation(image))
         return flat if turn is None else flat.transpose(turn)
 
 
-_one_large = threading.Lock()
+_large_image_lock = threading.Lock()
 
 
 def _factor(size: tuple[int, int], least: int) -> int:
-    """By what an image of ``size`` (px) is made smaller: 1, 2, 4 or 8, so that no side falls below ``least``."""
+    """The factor to reduce an image of ``size`` (px) by: 1, 2, 4 or 8, so that no side falls below ``least``."""
     fitting = [factor for factor in (1, 2, 4, 8) if factor == 1 or min(size) // factor >= least]
     return next((factor for factor in fitting if math.prod(size) <= LARGE_PIXELS * factor**2), fitting[-1])
 
 
 def _drafted(image: Image.Image, factor: int) -> Image.Image:
-    """A JPEG decoded at a part of its size."""
+    """Decode a JPEG at a fraction of its size."""
     image.draft(None, (image.width // factor, image.height // factor))
     image.load()
     return _flattened(image, {})
 
 
 def _reduced(image: Image.Image, factor: int, tags: Mapping[int, Any]) -> Image.Image:
-    """As `_flattened`, and each ``factor`` x ``factor`` pixels made one, strip by strip."""
+    """As `_flattened`, but averages ``factor`` x ``factor`` pixels, strip by strip."""
     image.load()
     rows = max(1, ROWS_AT_ONCE // factor) * factor
     strips = (
@@ -195,7 +194,7 @@ def _reduced(image: Image.Image, factor: int, tags: Mapping[int, Any]) -> Image.
 
 
 def _flattened(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
-    """``image`` in L or RGB; ``tags`` are those of its file, if that is a TIFF."""
+    """Convert ``image`` to L or RGB; ``tags`` are those of a TIFF."""
     if image.mode.startswith("I"):
         return _eight_bits(image, tags)
     if image.has_transparency_data:
@@ -207,24 +206,24 @@ def _flattened(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
-    """The upper eight of up to sixteen bits of grey."""
+    """Convert up to sixteen bits of grey to eight."""
     pixels = np.asarray(image, dtype=np.int64)
     (bits,) = tags.get(BITS_PER_SAMPLE, (16,))
     grey = pixels * 255 // (2**bits - 1)
-    if tags.get(PHOTOMETRIC) == 0:  # 0 is white; Pillow sees to it up to 8 bits
+    if tags.get(PHOTOMETRIC) == 0:  # 0 is white; Pillow handles this up to 8 bits only
         grey = 255 - grey
     grey[pixels == image.info.get("transparency")] = 255  # over white
     return Image.fromarray(grey.astype(np.uint8))
 
 
 def to_array(image: Image.Image) -> UInt8[np.ndarray, "channels height width"]:
-    """Pixels, range [0, 255], channels first."""
+    """Convert to pixels, range [0, 255], channels first."""
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """Lossless bytes; the same pixels give the same bytes."""
+    """Encode as PNG; the same pixels give the same bytes."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
@@ -237,14 +236,14 @@ def _cosines() -> Float[np.ndarray, "8 32"]:
 
 
 def perceptual_hash(image: Image.Image) -> np.uint64:
-    """A 64-bit hash that near-duplicates nearly share: signs of the low DCT frequencies against their median.
+    """A 64-bit perceptual hash: whether each low DCT frequency is above their median.
 
-    The pHash of Zauner (2010), "Implementation and Benchmarking of Perceptual Image Hash Functions", as the
-    package ImageHash computes it.
+    Near-duplicates differ in few bits. This is the pHash of Zauner (2010), "Implementation and Benchmarking of
+    Perceptual Image Hash Functions", as the package ImageHash computes it.
     """
     grey = image.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS)
     low = _cosines() @ np.asarray(grey, dtype=np.float64) @ _cosines().T  # (8, 8)
-    low = low.round(6)  # what should be 0 in a plain image differs by machine below that
+    low = low.round(6)  # below that, zeros of a plain image differ by machine
     bits = np.packbits((low > np.median(low)).reshape(-1))  # (8,) bytes
     return np.uint64(int.from_bytes(bits.tobytes(), "big"))
 
@@ -252,13 +251,13 @@ def perceptual_hash(image: Image.Image) -> np.uint64:
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise ImageError("empty", "expected an image, got 0 bytes")
-    if _has_endless_parts(data):
+    if _exceeds_jpeg_limits(data):
         limits = f"{MAX_SCANS} scans and {MAX_SEGMENTS} segments"
         raise ImageError("decompression_bomb", f"expected a JPEG of at most {limits}, got more")
     try:
         image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
         width, height = max(image.size, _tile_size(image), _codestream_size(data), key=math.prod)
-    except Exception as error:  # decoders raise whatever their parser met: struct.error, SyntaxError, ...
+    except Exception as error:  # decoders raise errors of many types: struct.error, SyntaxError, ...
         raise ImageError("not_an_image", f"expected an image ({', '.join(FORMATS)}), got other bytes") from error
     if image.mode in ("I", "F"):
         raise ImageError("unknown_range", f"expected 8 or 16 bits a sample, got a {image.format} of mode {image.mode}")
@@ -267,16 +266,16 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # of a JPEG's segment; a scan's data have none of these
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # of a JPEG segment; does not occur in a scan's data
 
 
-def _has_endless_parts(data: bytes) -> bool:
-    """Whether it is a JPEG of more scans or segments than any honest one, up to its end."""
+def _exceeds_jpeg_limits(data: bytes) -> bool:
+    """Whether a JPEG has more than `MAX_SCANS` or `MAX_SEGMENTS`, up to its end marker."""
     scans = segments = 0
     at = 2 if data.startswith(b"\xff\xd8") else len(data)
     while (marker := _MARKER.search(data, at)) and marker[1] != b"\xd9":
         at = marker.end()
-        if marker[1] not in b"\x01\xd8":  # which have no content
+        if marker[1] not in b"\x01\xd8":  # these markers have no length
             at += int.from_bytes(data[at : at + 2], "big")
         scans += marker[1] == b"\xda"
         segments += 1
@@ -286,7 +285,7 @@ def _has_endless_parts(data: bytes) -> bool:
 
 
 def _tile_size(image: Image.Image) -> tuple[int, int]:
-    """Of a TIFF, whose tiles may be larger than itself and are decoded as a whole; px."""
+    """Tile size of a TIFF, px: a tile may be larger than the image and is decoded as a whole."""
     tags = getattr(image, "tag_v2", {})
     return int(tags.get(TILE_WIDTH, 0)), int(tags.get(TILE_LENGTH, 0))
 
@@ -295,7 +294,7 @@ _SIZE_OF_JPEG_2000 = re.compile(rb"\xff\x4f\xff\x51..(.{36})", re.DOTALL)  # the
 
 
 def _codestream_size(data: bytes) -> tuple[int, int]:
-    """Of a JPEG 2000, whose box may claim less than there is to decode; px (ISO/IEC 15444-1, A.5.1)."""
+    """Size of a JPEG 2000's codestream, px: the header box may state less (ISO/IEC 15444-1, A.5.1)."""
     size = (0, 0)
     is_one = data.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"))
     for found in _SIZE_OF_JPEG_2000.finditer(data) if is_one else ():
@@ -322,7 +321,7 @@ def _frame_count(image: Image.Image) -> int:
 
 @contextmanager
 def _decoding() -> Iterator[None]:
-    """Whatever a decoder raises on broken bytes is one kind of error here."""
+    """Convert any exception of a decoder to an `ImageError`."""
     try:
         yield
     except ImageError:
@@ -334,6 +333,6 @@ def _decoding() -> Iterator[None]:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # broken metadata does not make a broken image
+    except Exception:  # broken metadata does not matter
         return 1
     return value if value in range(1, 9) else 1

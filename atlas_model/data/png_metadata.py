@@ -1,24 +1,24 @@
-"""PNG files without the metadata that Pillow refuses or stumbles over: it must not decide whether an image is read.
+"""Removes metadata from PNG files, because Pillow rejects some images for their metadata alone.
 
-Pillow unpacks a colour profile or a text up to 1 MB and refuses the file beyond that, and a wrong checksum in metadata
-makes it refuse the file as well. None of it changes a pixel here. What may hold the EXIF orientation stays where it is
-sound and small. Specification: PNG (third edition), W3C, sections 4.7 and 11.3.
+Pillow rejects a file if a compressed profile or text in it is larger than 1 MB, or if the checksum of a metadata chunk
+is wrong. Neither affects the pixels. Chunks that may hold the EXIF orientation are kept if they are valid and small.
+Specification: PNG (third edition), W3C, sections 4.7 and 11.3.
 """
 
 import struct
 import zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-KEYWORDS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # of texts in which Pillow looks for the orientation
-PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")  # ancillary chunks that say what is seen
-MAX_UNPACKED = 1 << 20  # bytes: what Pillow takes (PngImagePlugin.MAX_TEXT_CHUNK)
-MAX_TEXT = 4 << 20  # bytes that are not packed; Pillow takes 64 MB in all
-MAX_KEPT = 8  # chunks of metadata
+KEYWORDS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # of text chunks that Pillow searches for the orientation
+PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")  # ancillary chunks that affect the pixels
+MAX_UNPACKED = 1 << 20  # bytes after decompression: Pillow's limit (PngImagePlugin.MAX_TEXT_CHUNK)
+MAX_TEXT = 4 << 20  # bytes of an uncompressed text; Pillow's limit is 64 MB in all
+MAX_KEPT = 8  # metadata chunks that are kept
 HEAD, CHECKSUM = 8, 4  # bytes around a chunk's content
 
 
 def without_metadata(data: bytes) -> bytes:
-    """``data`` without the metadata in it, if it is a PNG that has some; else ``data`` itself."""
+    """Remove the metadata of a PNG; other ``data`` is returned as it is."""
     if not data.startswith(SIGNATURE):
         return data
     view, start, at, kept = memoryview(data), 0, len(SIGNATURE), 0
@@ -39,7 +39,7 @@ def without_metadata(data: bytes) -> bytes:
 
 
 def _may_say_orientation(kind: bytes, content: bytes) -> bool:
-    """Whether a chunk, with its checksum at its end, is metadata that Pillow looks into, sound and small."""
+    """Whether a chunk (with its checksum) may hold the orientation, and is valid and small."""
     text, checksum = content[:-CHECKSUM], int.from_bytes(content[-CHECKSUM:], "big")
     if kind not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") or zlib.crc32(text, zlib.crc32(kind)) != checksum:
         return False
@@ -48,9 +48,9 @@ def _may_say_orientation(kind: bytes, content: bytes) -> bool:
     keyword, _, rest = text.partition(b"\0")
     if keyword not in KEYWORDS:
         return False
-    if kind == b"iTXt":  # a flag, the method, the language and the translated keyword stand before the text
+    if kind == b"iTXt":  # the text follows a flag, the method, the language and the translated keyword
         packed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
-    elif kind == b"zTXt":  # the method stands before it; there is but one
+    elif kind == b"zTXt":  # the text follows the method, which must be 0
         if rest[:1] != b"\0":
             return False
         packed, rest = True, rest[1:]

@@ -1,7 +1,7 @@
-"""The tables that stages hand to each other: their schemas, and reading and writing them whole.
+"""Schemas of the Parquet tables that stages exchange, and functions to read and write them.
 
-A schema here is a contract between stages; a stage that writes one casts to it and a stage that reads one checks
-it. Knows nothing of how the rows come about.
+A schema is a contract between stages: the stage that writes a table casts to its schema, and a stage that reads it
+checks the columns.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,10 +17,10 @@ from atlas_model.core.errors import InputError, MissingError
 from atlas_model.core.files import replacing, replacing_folder
 
 COMPRESSION = "zstd"
-ROW_GROUP = 10_000  # rows that `write_rows` holds
-ROW_GROUP_BYTES = 8_000_000  # of images that `ShardWriter` holds
-READ_BUFFER_BYTES = 1 << 20  # per column that is read
-LABELS = ("normal", "zoomed")  # of images; as 0 and 1 where numbers are needed
+ROW_GROUP = 10_000  # rows in memory in `write_rows`
+ROW_GROUP_BYTES = 8_000_000  # bytes of images in memory in `ShardWriter`
+READ_BUFFER_BYTES = 1 << 20  # per column
+LABELS = ("normal", "zoomed")  # of images; as numbers 0 and 1
 SHARD_PATTERN = "part-{:05d}.parquet"
 
 PRODUCTS = pa.schema(
@@ -34,19 +34,19 @@ PRODUCTS = pa.schema(
         pa.field("availability", pa.string()),  # InStock, OutOfStock, PreOrder, as schema.org names them
         pa.field("brand", pa.string()),
         pa.field("gtin", pa.string()),  # EAN, UPC or ISBN; digits
-        pa.field("mpn", pa.string()),  # the maker's number
-        pa.field("breadcrumb", pa.list_(pa.string()), nullable=False),  # the shop's own words
+        pa.field("mpn", pa.string()),  # manufacturer's part number
+        pa.field("breadcrumb", pa.list_(pa.string()), nullable=False),  # as the shop writes it
         pa.field("taxonomy", pa.list_(pa.string()), nullable=False),  # the label, from sources.csv, manifest or table
         pa.field("details", pa.map_(pa.string(), pa.string()), nullable=False),
         pa.field("image_urls", pa.list_(pa.string()), nullable=False),  # or file:<path>, row:<number>
-        pa.field("split_hint", pa.string()),  # a manifest's or a table's own split
+        pa.field("split_hint", pa.string()),  # split given by a manifest or table
         pa.field("field_sources", pa.map_(pa.string(), pa.string())),  # title, price, ...: json-ld, microdata, css, ...
     ]
 )
-LATER_COLUMNS = ("availability", "brand", "gtin", "mpn")  # of PRODUCTS: files of version 0.1.0 lack them
+LATER_COLUMNS = ("availability", "brand", "gtin", "mpn")  # of PRODUCTS; missing in files of version 0.1.0
 IMAGES = pa.schema(
     [
-        pa.field("image_id", pa.string(), nullable=False),  # sha256 of the bytes as served, hex
+        pa.field("image_id", pa.string(), nullable=False),  # SHA-256 of the bytes as served, hex
         pa.field("bytes", pa.binary(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),  # px, as stored (before EXIF orientation)
         pa.field("height", pa.int32(), nullable=False),
@@ -63,7 +63,7 @@ REFS = pa.schema(
         pa.field("position", pa.int32(), nullable=False),  # in the product's image_urls
         pa.field("image_id", pa.string()),  # null unless status is "ok"
         pa.field("status", pa.string(), nullable=False),  # ok, http_404, timeout, not_found, too_large, ...
-        pa.field("final_url", pa.string()),  # where redirects led; null where there were none
+        pa.field("final_url", pa.string()),  # after redirects; null if there were none
     ]
 )
 LABELLED = pa.schema(
@@ -71,16 +71,16 @@ LABELLED = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("bytes", pa.binary(), nullable=False),
         pa.field("label", pa.string(), nullable=False),  # zoomed, normal
-        pa.field("source_id", pa.string(), nullable=False),  # images cut from one original share it
+        pa.field("source_id", pa.string(), nullable=False),  # shared by images cut from one original
         pa.field("title", pa.string(), nullable=False),
     ]
 )
 SCORES = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
-        pa.field("p_zoomed", pa.float32()),  # null where the image could not be decoded, or no filter is on
+        pa.field("p_zoomed", pa.float32()),  # null if the image cannot be decoded or the filter is disabled
         pa.field("keep", pa.bool_(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),  # normal, zoomed, unreadable, not_filtered (no filter is on)
+        pa.field("reason", pa.string(), nullable=False),  # normal, zoomed, unreadable, not_filtered (filter disabled)
         pa.field("phash", pa.uint64()),  # 64-bit perceptual hash of the whole image
     ]
 )
@@ -109,10 +109,10 @@ PRODUCT_PREDICTIONS = pa.schema(
     [
         pa.field("product_id", pa.string(), nullable=False),
         pa.field("actual_category", pa.string(), nullable=False),
-        pa.field("predicted_category", pa.string(), nullable=False),  # of all its images together
+        pa.field("predicted_category", pa.string(), nullable=False),  # from all its images
         pa.field("log_probability", pa.float32(), nullable=False),
         pa.field("images", pa.int32(), nullable=False),
-        pa.field("disagree", pa.bool_(), nullable=False),  # its images' own best paths are not all that one
+        pa.field("disagree", pa.bool_(), nullable=False),  # whether the best path of some image is another one
         pa.field("split_value", pa.string(), nullable=False),
     ]
 )
@@ -120,41 +120,41 @@ PRODUCT_PREDICTIONS = pa.schema(
 PREDICTED = pa.schema(
     [
         pa.field("image", pa.string(), nullable=False),  # image_id, or path relative to the folder
-        pa.field("rank", pa.int32(), nullable=False),  # 1: the best answer; others if more were asked for
+        pa.field("rank", pa.int32(), nullable=False),  # 1: the best path; more if several were requested
         pa.field("path", pa.list_(pa.string()), nullable=False),  # empty unless status is "ok"
-        pa.field("label", pa.string()),  # "A > B > C"; null unless status is "ok", as all that follows
-        pa.field("probability", pa.float32()),  # that the path is right, or leads on to the right one
-        pa.field("level_probabilities", pa.list_(pa.float32())),  # for each name: that the right path leads through it
-        pa.field("status", pa.string(), nullable=False),  # ok, not_sure, or why it could not be read: truncated, ...
-        pa.field("reason", pa.string()),  # in words; null where it could be read
+        pa.field("label", pa.string()),  # "A > B > C"; null unless status is "ok", as are the next two
+        pa.field("probability", pa.float32()),  # that it is the right path, or a prefix of it
+        pa.field("level_probabilities", pa.list_(pa.float32())),  # for each name: that the right path goes through it
+        pa.field("status", pa.string(), nullable=False),  # ok, not_sure, or why it cannot be read: truncated, ...
+        pa.field("reason", pa.string()),  # message; null if the image can be read
     ]
 )
-BAND = pa.field("band", pa.string())  # accept, review, no_answer (`predict.Band`); null where it could not be read
-PREDICTED_WITH_BAND = PREDICTED.append(BAND)  # where an accuracy was asked for
+BAND = pa.field("band", pa.string())  # accept, review, no_answer (`predictor.Band`); null if unreadable
+PREDICTED_WITH_BAND = PREDICTED.append(BAND)  # if an accuracy was requested
 PREDICTED_PRODUCTS = pa.schema(
     [
         pa.field("product_id", pa.string(), nullable=False),
-        pa.field("path", pa.list_(pa.string()), nullable=False),  # this and the next three as of `PREDICTED`
+        pa.field("path", pa.list_(pa.string()), nullable=False),  # this and the next three as in `PREDICTED`
         pa.field("label", pa.string()),
         pa.field("probability", pa.float32()),
         pa.field("level_probabilities", pa.list_(pa.float32())),
         pa.field("status", pa.string(), nullable=False),  # ok, not_sure; unreadable: none of its images can be read
-        pa.field("images", pa.int32(), nullable=False),  # that the answer is made of
-        pa.field("unreadable_images", pa.int32(), nullable=False),  # that it has beside them
-        pa.field("disagree", pa.bool_()),  # its images' own best paths are not all the same; null where unreadable
-        pa.field("band", pa.string()),  # as of `BAND`; null where no accuracy was asked for, too
+        pa.field("images", pa.int32(), nullable=False),  # that the prediction is made from
+        pa.field("unreadable_images", pa.int32(), nullable=False),  # further images, which cannot be read
+        pa.field("disagree", pa.bool_()),  # whether its images have different best paths; null if unreadable
+        pa.field("band", pa.string()),  # as `BAND`; also null if no accuracy was requested
     ]
 )
 
 
 def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
-    """Write ``table`` as one Parquet file of ``schema``, whole or not at all."""
+    """Write ``table`` as one Parquet file of ``schema``, atomically."""
     with replacing(path) as temporary:
         pq.write_table(table.cast(schema), temporary, compression=COMPRESSION)
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, object]], schema: pa.Schema) -> int:
-    """Write ``rows`` as one Parquet file of ``schema``, whole or not at all, holding few of them; their number."""
+    """Write ``rows`` as one Parquet file of ``schema``, atomically, `ROW_GROUP` at a time; return their number."""
     count = 0
     waiting = iter(rows)
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression=COMPRESSION) as writer:
@@ -169,13 +169,13 @@ def read_table(path: Path, schema: pa.Schema, made_by: str, columns: Sequence[st
 
     Args:
         path: a file, or a folder of ``*.parquet``.
-        schema: the contract; columns beyond it are ignored, missing ones refused (`LATER_COLUMNS` are null instead).
-        made_by: the stage that writes it, named when it is missing.
-        columns: only these, in this order; all of the schema's by default.
+        schema: the expected columns. Others are ignored; missing ones are an error, but `LATER_COLUMNS` become null.
+        made_by: the stage that writes it, for the error message.
+        columns: only these, in this order; by default all of the schema's.
 
     Raises:
-        MissingError: nothing is there.
-        InputError: it is not Parquet, or lacks a column of the schema.
+        MissingError: there is no file.
+        InputError: a file is not Parquet, or lacks a column of the schema.
     """
     wanted = list(columns) if columns is not None else schema.names
     contract = pa.schema([schema.field(name) for name in wanted])
@@ -183,7 +183,7 @@ def read_table(path: Path, schema: pa.Schema, made_by: str, columns: Sequence[st
 
 
 def iterate_shards(path: Path, schema: pa.Schema, made_by: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a folder of shards in order, ``batch_rows`` at a time at most."""
+    """Yield the rows of a folder of shards in order, in batches of at most ``batch_rows``."""
     for shard in shard_paths(path, made_by):
         with open_parquet(shard) as file:
             _check_columns(shard, file.schema_arrow, schema.names)
@@ -191,7 +191,7 @@ def iterate_shards(path: Path, schema: pa.Schema, made_by: str, batch_rows: int)
 
 
 def count_rows(path: Path, made_by: str) -> int:
-    """How many rows `iterate_shards` will yield."""
+    """Count the rows that `iterate_shards` yields."""
     total = 0
     for shard in shard_paths(path, made_by):
         with open_parquet(shard) as file:
@@ -200,19 +200,19 @@ def count_rows(path: Path, made_by: str) -> int:
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """The Parquet file at ``path``; close it.
+    """Open the Parquet file at ``path``; the caller closes it.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not Parquet.
     """
-    try:  # by default it would hold all that it is going to read
+    try:  # without pre-buffering, which would load all of it into memory
         return pq.ParquetFile(path, buffer_size=READ_BUFFER_BYTES, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: expected a Parquet file, got something else ({error})") from error
 
 
 def shard_paths(path: Path, made_by: str) -> list[Path]:
-    """The Parquet files that ``path`` (a file or a folder) stands for, in name order."""
+    """List the Parquet files at ``path`` (a file or a folder), in name order."""
     found = [path] if path.is_file() else sorted(path.glob("*.parquet"))
     if not found:
         raise MissingError(f"{path}: no Parquet file there. Run the stage that makes it: dvc repro {made_by}")
@@ -220,15 +220,15 @@ def shard_paths(path: Path, made_by: str) -> list[Path]:
 
 
 class ShardWriter:
-    """Writes rows as ``part-00000.parquet``, ``part-00001.parquet``, ... with ``rows_per_shard`` rows each.
+    """Writes rows to ``part-00000.parquet``, ``part-00001.parquet``, ... with ``rows_per_shard`` rows each.
 
-    The folder appears under its name only when the ``with`` block ends well. Memory holds a row group at most.
+    The folder appears when the ``with`` block ends without an exception. Memory holds at most one row group.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema, rows_per_shard: int) -> None:
         self._replacing = replacing_folder(folder)
         self._schema, self._rows_per_shard = schema, rows_per_shard
-        # Images are compressed already: to try it again costs as much as all the rest of writing them.
+        # Images are already compressed: compressing them again would double the time of writing.
         self._binary = [field.name for field in schema if pa.types.is_binary(field.type)]
         self._rows: list[dict[str, object]] = []
         self._bytes = 0  # of the images in them
@@ -289,7 +289,7 @@ def _read_file(path: Path, contract: pa.Schema) -> pa.Table:
             for name in absent:
                 table = table.append_column(contract.field(name), pa.nulls(table.num_rows, contract.field(name).type))
             return table.select(contract.names).cast(contract)
-        except (pa.ArrowException, ValueError) as error:  # ValueError: a null where there must be none
+        except (pa.ArrowException, ValueError) as error:  # ValueError: a null in a column that allows none
             types = ", ".join(f"{field.name}: {field.type}" for field in contract)
             raise InputError(f"{path}: expected the columns {types}; {error}") from error
 

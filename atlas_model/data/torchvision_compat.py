@@ -1,11 +1,11 @@
-"""Lets torchvision be imported beside a torch build that its compiled operators were not made for.
+"""Imports torchvision beside a torch build that its compiled operators do not match.
 
-The ordinary torchvision wheel beside a CPU-only torch cannot load its shared library, and then fails on import
-when it describes two operators that the library would have declared (``operator torchvision::nms does not
-exist``). Atlas uses torchvision's model definitions and weights, none of those operators: declaring their
-schemas is enough. Where the plain import works this changes nothing.
+Beside a CPU-only torch, the standard torchvision wheel cannot load its shared library. Its import then fails, because
+it refers to two operators of that library (``operator torchvision::nms does not exist``). Atlas uses torchvision's
+models, weights and transforms, but none of those operators, so declaring their schemas is enough. If the normal import
+works, nothing is changed.
 
-Take torchvision from here: ``from atlas_model.data.torchvision_compat import models, transforms``.
+Usage: ``from atlas_model.data.torchvision_compat import models, transforms``.
 """
 
 import importlib
@@ -29,7 +29,7 @@ def _import_models() -> ModuleType:
         if "torchvision::nms" not in str(error):
             raise
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]  # half-imported
+            del sys.modules[name]  # partly imported
         for schema in OPERATORS:
             torch.library.define(f"torchvision::{schema.partition('(')[0]}", "(" + schema.partition("(")[2])
         return importlib.import_module("torchvision.models")

@@ -1,1 +1,1 @@
-"""Drift between two crawls: `profile` (what is kept of a crawl), `embedding` (images), `distances` (how far apart)."""
+"""Drift between two crawls: `profile` (summary of a crawl), `embedding` (of images), `distances` (between profiles)."""

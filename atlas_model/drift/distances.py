@@ -1,10 +1,8 @@
-"""How far two crawls are apart: distances from 0 (alike) to 1 between their profiles.
+"""Distances between the profiles of two crawls, range [0, 1], to detect drift.
 
-Small samples differ by chance. Beside each distance stands the one that two samples of these sizes, drawn from the
-same population, exceed once in a hundred times: what is below says nothing, and is not called drift. Two crawls of
-one shop are no independent samples, so that they are closer than chance as long as the shop is the same.
-
-Knows nothing of where profiles come from or what becomes of the figures.
+Small samples differ by chance. So each distance is compared with the one that two samples of these sizes from the same
+population exceed in 1 % of the cases; smaller distances are not drift. Two crawls of a shop are not independent
+samples, so they are closer than chance as long as the shop does not change.
 """
 
 from collections.abc import Mapping
@@ -13,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from atlas_model.drift.profile import NO_PRICE, CrawlProfile, Numbers
+from atlas_model.drift.profile import NO_PRICE, CrawlProfile, Distribution
 
-CHANCE = 0.99  # of all pairs of samples from one population are closer than that
+CHANCE = 0.99  # share of the pairs of samples from one population that are closer than the chance distance
 KOLMOGOROV = 1.6276  # quantile `CHANCE` of Kolmogorov's distribution
 IMAGES_GONE = "not comparable: the images of one crawl are not known any more"
 UNSEEN = "not comparable: no model has seen the images of one crawl"
-DRAWS = 500  # pairs of samples behind what is to be expected by chance, where no formula says it
+DRAWS = 500  # pairs of samples to estimate the chance distance, if there is no formula
 
 
 @dataclass(frozen=True)
@@ -27,10 +25,10 @@ class Figure:
     """One comparison."""
 
     name: str
-    distance: float | None  # range [0, 1]; None: nothing to compare, as ``note`` says
-    chance: float | None  # the distance that chance alone exceeds once in a hundred times
+    distance: float | None  # range [0, 1]; None: not comparable, see ``note``
+    chance: float | None  # exceeded in 1 % of the cases without drift
     threshold: float
-    n: tuple[int, int]  # what was counted in the earlier crawl, and in the later one
+    n: tuple[int, int]  # sample sizes of the earlier and the later crawl
     note: str = ""
 
     @property
@@ -52,7 +50,7 @@ def compare(
     embeddings: float,
     seed: int,
 ) -> list[Figure]:
-    """All figures that the two profiles allow; each keyword is a threshold, ``seed`` that of the draws."""
+    """Compute all figures that the two profiles allow; the keywords are thresholds, and ``seed`` is for the draws."""
     figures = [_shares("categories", old.categories, new.categories, categories, seed)]
     if {*old.currencies, *new.currencies} != {NO_PRICE}:
         figures.append(_shares("currencies", old.currencies, new.currencies, prices, seed))
@@ -67,7 +65,7 @@ def compare(
 
 
 def total_variation(old: Int[np.ndarray, "... k"], new: Int[np.ndarray, "... k"]) -> Float[np.ndarray, "..."]:
-    """Half the summed differences between the shares of ``k`` kinds: the share that would have to change its kind."""
+    """Total variation distance: half the sum of the absolute differences between the shares of ``k`` kinds."""
     shares = [counts / counts.sum(axis=-1, keepdims=True) for counts in (old, new)]
     return np.asarray(np.abs(shares[0] - shares[1]).sum(axis=-1) / 2)
 
@@ -80,7 +78,7 @@ def kolmogorov_smirnov(old: Float[np.ndarray, "n"], new: Float[np.ndarray, "m"])
 
 
 def kolmogorov_smirnov_by_chance(n: int, m: int) -> float:
-    """What two samples of these sizes stay below with probability `CHANCE`, or a little more often where values repeat.
+    """The chance distance: samples of these sizes are below it with probability `CHANCE` (more if values repeat).
 
     Stephens (1970), "Use of the Kolmogorov-Smirnov, Cramer-von Mises and Related Statistics Without Extensive Tables".
     """
@@ -89,7 +87,7 @@ def kolmogorov_smirnov_by_chance(n: int, m: int) -> float:
 
 
 def energy_distance(old: Float[np.ndarray, "n d"], new: Float[np.ndarray, "m d"], seed: int) -> tuple[float, float]:
-    """How different two clouds of points are, and what chance makes of them if they are one.
+    """Energy distance of two samples of points, and its quantile `CHANCE` for samples of one distribution.
 
     The root of Székely and Rizzo's coefficient of inhomogeneity (2013, "Energy statistics: A class of statistics based
     on distances"): with D(A, B) the mean distance between a point of A and one of B, the coefficient is
@@ -135,7 +133,7 @@ def _shares(name: str, old: Mapping[str, int], new: Mapping[str, int], threshold
     return Figure(name, float(total_variation(*counts)), chance, threshold, n)
 
 
-def _numbers(name: str, old: Numbers, new: Numbers, threshold: float) -> Figure:
+def _numbers(name: str, old: Distribution, new: Distribution, threshold: float) -> Figure:
     n = (old.n, new.n)
     if not all(n):
         return Figure(name, None, None, threshold, n, "nothing to compare")

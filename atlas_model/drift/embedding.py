@@ -1,7 +1,4 @@
-"""What a model's encoder makes of images, made small: points whose distances say how different images look.
-
-Knows nothing of where images come from or what the points are for.
-"""
+"""Embeddings of images by a model's encoder: points whose distances measure how different images look."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -18,21 +15,23 @@ from atlas_model.data.images import Preprocessing, to_array
 from atlas_model.encoders.encoder import encode
 from atlas_model.model.saved_models import load_categorizer
 
-SIZE = 64  # numbers an image, at most: more are projected at random, which keeps distances (Johnson-Lindenstrauss)
-BATCH = 128  # images at once
+SIZE = (
+    64  # maximum dimensions; larger embeddings are projected at random, which keeps distances (Johnson-Lindenstrauss)
+)
+BATCH = 128  # images per batch
 
 
 @torch.inference_mode()
 def embed(model: Path, images: Iterable[bytes], device: str = "auto") -> Float[np.ndarray, "n d"]:
-    """A point for each of the ``images`` that can be read, in half precision: the mean of the encoder's cells.
+    """Embed each readable image as the mean of the encoder's cells, in half precision.
 
     Args:
         model: folder of a categorizer.
-        images: as served.
-        device: where.
+        images: bytes as served.
+        device: as in `choose_device`.
 
     Raises:
-        CheckpointError: ``model`` is none.
+        CheckpointError: ``model`` does not hold a categorizer.
     """
     chosen = choose_device(device)
     categorizer, preprocessing = load_categorizer(model, chosen)

@@ -1,6 +1,6 @@
-"""What is left of a crawl to compare later ones with: counts, quantiles, and what an encoder made of some images.
+"""The profile of a crawl, to compare it with later ones: counts, quantiles, and embeddings of a sample of images.
 
-A profile takes some hundred kB whatever the size of the crawl. Knows nothing of files.
+A profile takes some hundred kB, whatever the size of the crawl.
 """
 
 import base64
@@ -15,22 +15,22 @@ from jaxtyping import Float, Int
 
 from atlas_model.taxonomy.tree import SEPARATOR
 
-POINTS = 1000  # quantiles that stand for more values than that: they tell shares apart that differ by a thousandth
-MOST_CURRENCIES = 8  # whose prices are kept: those of most products
+POINTS = 1000  # quantiles that replace a larger number of values: a resolution of .001 in shares
+MOST_CURRENCIES = 8  # currencies whose prices are kept: the most frequent ones
 NO_PRICE, NO_CURRENCY = "no price", "price without currency"
-PRODUCT_COLUMNS = ("title", "price", "currency", "taxonomy")  # of products.parquet, that a profile is made of
+PRODUCT_COLUMNS = ("title", "price", "currency", "taxonomy")  # columns of products.parquet for a profile
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """A distribution."""
+class Distribution:
+    """A distribution of numbers."""
 
-    n: int  # values that it is of
+    n: int  # number of values
     values: Float[np.ndarray, "k"]  # all of them, sorted; or `POINTS` quantiles
 
     @classmethod
     def of(cls, values: Float[np.ndarray, "n"] | Int[np.ndarray, "n"]) -> Self:
-        """Of ``values`` in any order."""
+        """Make it from ``values`` in any order."""
         ordered = np.sort(values).astype(np.float64)
         if len(ordered) > POINTS:
             ordered = np.quantile(ordered, (np.arange(POINTS) + 0.5) / POINTS, method="inverted_cdf")
@@ -39,16 +39,16 @@ class Numbers:
 
 @dataclass(frozen=True)
 class CrawlProfile:
-    """What is kept of a crawl."""
+    """The summary of a crawl."""
 
     products: int
     categories: dict[str, int]  # "A > B > C" -> products
     currencies: dict[str, int]  # currency, `NO_PRICE` or `NO_CURRENCY` -> products
-    prices: dict[str, Numbers]  # by currency
-    title_lengths: Numbers  # characters
-    image_sizes: Numbers | None  # pixels of each distinct image; None: the images are gone
-    encoder: str | None  # which model saw the images; the embeddings of two cannot be compared
-    embeddings: Float[np.ndarray, "n d"]  # of a sample of the images; half precision is kept
+    prices: dict[str, Distribution]  # by currency
+    title_lengths: Distribution  # characters
+    image_sizes: Distribution | None  # pixels of each distinct image; None: the images no longer exist
+    encoder: str | None  # the model of the embeddings; those of different models are not comparable
+    embeddings: Float[np.ndarray, "n d"]  # of a sample of the images; saved in half precision
 
     @classmethod
     def of(
@@ -58,7 +58,7 @@ class CrawlProfile:
         encoder: str | None = None,
         embeddings: Float[np.ndarray, "m d"] | None = None,
     ) -> Self:
-        """Of a table with `PRODUCT_COLUMNS`, and of what its images are, where they are known."""
+        """Make it from a table with `PRODUCT_COLUMNS`, and from its images if they are available."""
         lengths = pc.utf8_length(products["title"]).to_numpy()
         priced = pc.fill_null(products["currency"], NO_CURRENCY)
         currency = pc.if_else(pc.is_valid(products["price"]), priced, NO_PRICE)
@@ -69,15 +69,15 @@ class CrawlProfile:
             products=products.num_rows,
             categories=_counted(pc.binary_join(products["taxonomy"], SEPARATOR)),
             currencies=currencies,
-            prices={name: Numbers.of(prices.filter(pc.equal(currency, name)).to_numpy()) for name in sorted(most)},
-            title_lengths=Numbers.of(lengths),
-            image_sizes=None if image_sizes is None else Numbers.of(image_sizes),
+            prices={name: Distribution.of(prices.filter(pc.equal(currency, name)).to_numpy()) for name in sorted(most)},
+            title_lengths=Distribution.of(lengths),
+            image_sizes=None if image_sizes is None else Distribution.of(image_sizes),
             encoder=encoder,
             embeddings=np.zeros((0, 0)) if embeddings is None else embeddings,
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values; the embeddings in half precision."""
+        """Convert to JSON values; the embeddings in half precision."""
         return {
             "products": self.products,
             "categories": self.categories,
@@ -94,10 +94,10 @@ class CrawlProfile:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        """What `to_json` gave.
+        """Read what `to_json` returned.
 
         Raises:
-            KeyError, TypeError, ValueError: it is something else.
+            KeyError, TypeError, ValueError: the value has another form.
         """
         embeddings = np.frombuffer(base64.b64decode(value["embeddings"]["float16"]), dtype="<f2")
         return cls(
@@ -121,9 +121,9 @@ def _counts(names: pa.ChunkedArray) -> Iterator[tuple[str, int]]:
         yield row["values"], row["counts"]
 
 
-def _numbers_to_json(numbers: Numbers) -> dict[str, Any]:
+def _numbers_to_json(numbers: Distribution) -> dict[str, Any]:
     return {"n": numbers.n, "values": numbers.values.tolist()}
 
 
-def _numbers_from_json(value: dict[str, Any]) -> Numbers:
-    return Numbers(value["n"], np.array(value["values"], dtype=np.float64))
+def _numbers_from_json(value: dict[str, Any]) -> Distribution:
+    return Distribution(value["n"], np.array(value["values"], dtype=np.float64))

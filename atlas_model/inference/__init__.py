@@ -1,5 +1,5 @@
-"""Prediction.
+"""Prediction with a trained model.
 
-`predictor`: images to category paths. `batch`, `batch_products`: any number of images to Parquet. `engines`: the
-fastest runtime for an encoder. `export`: ONNX and TorchScript. `quantization`: int8.
+`predictor`: images and titles to category paths. `batch`, `batch_products`: any number of images to Parquet. `engines`:
+runtimes for the encoder. `export`: ONNX and OpenVINO. `quantization`: int8.
 """

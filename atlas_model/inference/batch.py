@@ -1,13 +1,13 @@
-"""Any number of images to one Parquet file of answers: in bounded memory, and on from where it was interrupted.
+"""Batch prediction: any number of images to one Parquet file, in bounded memory, with resume.
 
-Threads read and decode batches of images ahead of the model, so that neither waits for the other. Answers are kept
-as parts beside the output, whole batches each, named by the images that they are about; at the end the parts become
-the output. Whatever ends the work, it goes on after the last part, unless the images or the model have changed.
+Threads read and decode batches of images ahead of the model. Predictions are written to parts beside the output, each
+of whole batches and named by the range of its images. At the end the parts are merged into the output. An interrupted
+run resumes after the last part, unless the images or the model have changed.
 
-In memory are the answers of a part, and as many batches of images as there are threads, and two more; decoded is
-one image per thread.
+In memory are the predictions of one part, and two more batches of images than there are threads; each thread decodes
+one image at a time.
 
-Knows nothing of models (a function answers), nor of the command line.
+The model is a function, so any model can be used.
 """
 
 import hashlib
@@ -40,33 +40,34 @@ from atlas_model.inference.batch_products import DISTRIBUTIONS, ProductOutput, d
 from atlas_model.inference.predictor import Prediction
 from atlas_model.taxonomy.tree import SEPARATOR
 
-PART_IMAGES = 8192  # a part ends with the batch that fills it,
-PART_S = 10.0  # or that comes so long after the last one: what an interruption costs;
-PART_NODES = 4_000_000  # or, where products are asked for, with so many numbers of distributions (8 bytes each)
+# A part is written after the batch that reaches one of these limits. An interruption loses at most one part.
+PART_IMAGES = 8192
+PART_S = 10.0  # since the last part
+PART_NODES = 4_000_000  # numbers of distributions (8 bytes each), for predictions of products
 
 Pixels = UInt8[np.ndarray, "c h w"]
 Prepare = Callable[[Image.Image], Pixels]
-Answer = Callable[..., Sequence[Sequence[Prediction]]]  # of pixels (b c h w), and of titles=, where there are any
+PredictFunction = Callable[..., Sequence[Sequence[Prediction]]]  # of pixels (b c h w), and titles= if there are any
 
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What the output says, and what this run did for it."""
+    """Counts of the output, and times of this run."""
 
     statuses: Counter[str]  # of all images
-    images: int  # of this run
-    seconds: float
-    model_seconds: float  # of those, in which the model was at work
-    products: Counter[str] = field(default_factory=Counter)  # statuses of all products, where they were asked for
+    images: int  # number of images in this run
+    seconds: float  # of this run
+    model_seconds: float  # time of the model in them
+    products: Counter[str] = field(default_factory=Counter)  # statuses of all products, if requested
 
     @property
     def unreadable(self) -> int:
-        """Images that could not be read."""
+        """Number of images that could not be read."""
         return self.statuses.total() - self.statuses["ok"] - self.statuses["not_sure"]
 
 
 @dataclass(frozen=True)
-class Fault:
+class UnreadableImage:
     """Why an image cannot be read."""
 
     status: str
@@ -75,33 +76,33 @@ class Fault:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images that the model gets together; at least one."""
+    """The images of a batch; at least one."""
 
     images: Sequence[SourceImage]
-    found: list[Pixels | Fault]
+    found: list[Pixels | UnreadableImage]
 
     def pixels(self) -> list[Pixels]:
-        """Of those that could be read."""
-        return [found for found in self.found if not isinstance(found, Fault)]
+        """Pixels of the readable images."""
+        return [found for found in self.found if not isinstance(found, UnreadableImage)]
 
     def titles(self) -> list[str | None]:
-        """Of those that could be read."""
+        """Titles of the readable images."""
         pairs = zip(self.images, self.found, strict=True)
-        return [image.title for image, found in pairs if not isinstance(found, Fault)]
+        return [image.title for image, found in pairs if not isinstance(found, UnreadableImage)]
 
-    def rows(self, answers: Sequence[Sequence[Prediction]]) -> list[dict[str, Any]]:
-        """Rows of `records.PREDICTED`, given what the model makes of `pixels`."""
-        rows, waiting = [], iter(answers)
+    def rows(self, predictions: Sequence[Sequence[Prediction]]) -> list[dict[str, Any]]:
+        """Rows of `schemas.PREDICTED`, given the predictions for `pixels`."""
+        rows, waiting = [], iter(predictions)
         for image, found in zip(self.images, self.found, strict=True):
-            if isinstance(found, Fault):
+            if isinstance(found, UnreadableImage):
                 rows.append(_row(image.name, 1, (), status=found.status, reason=found.reason))
             else:
-                rows += [_answered(image.name, rank, answer) for rank, answer in enumerate(next(waiting), start=1)]
+                rows += [_predicted_row(image.name, rank, each) for rank, each in enumerate(next(waiting), start=1)]
         return rows
 
     def distribution_rows(self, log_p: Float[np.ndarray, "b nodes"] | None) -> list[dict[str, Any]]:
-        """Rows of `batch_products.DISTRIBUTIONS`, given what the model makes of `pixels`."""
-        readable = [not isinstance(found, Fault) for found in self.found]
+        """Rows of `batch_products.DISTRIBUTIONS`, given log p of every node for `pixels`."""
+        readable = [not isinstance(found, UnreadableImage) for found in self.found]
         return distribution_rows([image.product_id for image in self.images], readable, log_p)
 
 
@@ -110,7 +111,7 @@ def predict_all(
     output: Path,
     *,
     prepare: Prepare,
-    answer: Answer,
+    predict: PredictFunction,
     model_key: str,
     batch_size: int,
     threads: int | None = None,
@@ -118,65 +119,67 @@ def predict_all(
     products: ProductOutput | None = None,
     bands: bool = False,
 ) -> BatchReport:
-    """Write what the model makes of each image to ``output`` (`records.PREDICTED`), in the order of the images.
+    """Write the predictions for each image to ``output`` (`schemas.PREDICTED`), in the order of the images.
 
     Args:
-        source: of the images; one that cannot be read has a row that says why.
-        output: appears whole, at the end. Until then there is ``<output>.parts``.
-        prepare: a decoded image to what the model takes; called in threads.
-        answer: prepared images to the model's answers, best first; where the source has titles, it is called with
-            ``titles``, those of the images, as well.
-        model_key: changes with whatever changes answers, such as the model's weights.
-        batch_size: images per batch; fewer reach the model if some cannot be read.
+        source: of the images. An image that cannot be read gets a row with the reason.
+        output: written atomically at the end. Until then there is a folder ``<output>.parts``.
+        prepare: converts a decoded image to the model's input; called in threads.
+        predict: returns the predictions for prepared images, best first. If the source has titles, it is called with
+            ``titles`` of the images.
+        model_key: identifies everything that changes predictions, such as the model's weights.
+        batch_size: images per batch, including unreadable ones.
         threads: that read and decode; by default one per processor.
-        side: px of the square that ``prepare`` makes of an image, as of `images.decode`: large ones take less memory.
-        products: the answers of products as well, each from all its images; then this answers images, too. The
-            source must say whose image each is.
-        bands: whether the output has a column more, `records.BAND`.
+        side: px of the square that ``prepare`` returns, as in `images.decode`, which saves memory for large images.
+        products: for predictions of products too, each from all its images. Its ``predict`` is then used for images,
+            and the source must have product ids.
+        bands: whether to add the column `schemas.BAND`.
 
     Raises:
         InputError: the source is damaged.
-        AtlasError: it has changed meanwhile, or another process is writing this output.
+        AtlasError: the source has changed during the run, or another process is writing this output.
     """
     started, model_seconds = time.perf_counter(), 0.0
     folder = output.with_name(f"{output.name}.parts")
     with locked(folder, "prediction"):
         schema, kept = PREDICTED_WITH_BAND if bands else PREDICTED, [] if products is None else [str(DISTRIBUTIONS)]
-        what = [source.key, model_key, str(batch_size), str(schema), f"{source.titled} titles"]
-        parts = Parts(folder, _key(*what, *kept), schema)
+        key_parts = [source.key, model_key, str(batch_size), str(schema), f"{source.titled} titles"]
+        parts = OutputParts(folder, _key(*key_parts, *kept), schema)
         first = parts.done
         if first:
-            say(f"predict: {first} images were done before")
+            say(f"predict: resumes after {first} images")
         ahead = _read_ahead(source.start_at(first), partial(_read, prepare=prepare, side=side), batch_size, threads)
         with Progress("predict", source.count, "images") as progress, closing(ahead) as batches:
             progress.advance(first)
             for batch in batches:
                 pixels, asked_at = batch.pixels(), time.perf_counter()
                 titles = {"titles": batch.titles()} if source.titled else {}
-                answers, log_p = _answers(pixels, titles, answer, products)
+                predictions, log_p = _predict(pixels, titles, predict, products)
                 model_seconds += time.perf_counter() - asked_at
                 distributions = [] if products is None else batch.distribution_rows(log_p)
-                parts.add(len(batch.images), batch.rows(answers), distributions)
+                parts.add(len(batch.images), batch.rows(predictions), distributions)
                 progress.advance(len(batch.images))
         if parts.done != source.count:
-            shutil.rmtree(folder)  # of other images than the key speaks of: not to go on from
+            shutil.rmtree(folder)  # of other images than the key says: not to resume from
             raise AtlasError(f"expected {source.count} images, got {parts.done}: they changed meanwhile. Run it again")
         statuses = parts.join(output)
-        of_products = Counter[str]() if products is None else write_products(parts.distributions(), products, folder)
+        product_statuses = (
+            Counter[str]() if products is None else write_products(parts.distributions(), products, folder)
+        )
         shutil.rmtree(folder)
-    return BatchReport(statuses, parts.done - first, time.perf_counter() - started, model_seconds, of_products)
+    return BatchReport(statuses, parts.done - first, time.perf_counter() - started, model_seconds, product_statuses)
 
 
-class Parts:
-    """Answers on disk, ``<first image>-<first image of the next part>.parquet``.
+class OutputParts:
+    """Parts of the output on disk, ``<first image>-<first image of the next part>.parquet``.
 
-    Where products are asked for, a file of the same name below ``distributions`` has what these are made of. It is
-    written first, so that there is one for each part.
+    For predictions of products, the folder ``distributions`` has a file of the same name with the images'
+    distributions. It is written first, so that it exists for each part.
 
     Args:
-        folder: for the parts; those of another key in it are removed.
-        key: of what the answers depend on.
-        schema: of the answers.
+        folder: for the parts. Parts with another key in it are removed.
+        key: digest of everything that the predictions depend on.
+        schema: of the predictions.
     """
 
     def __init__(self, folder: Path, key: str, schema: pa.Schema) -> None:
@@ -187,11 +190,11 @@ class Parts:
         self._first = self.done = int(self._paths()[-1].stem.partition("-")[2]) if self._paths() else 0
         self._rows: list[dict[str, Any]] = []
         self._distributions: list[dict[str, Any]] = []
-        self._nodes = 0  # in these
+        self._nodes = 0  # in the distributions
         self._written_at = time.monotonic()
 
     def add(self, images: int, rows: list[dict[str, Any]], distributions: list[dict[str, Any]]) -> None:
-        """Rows about the next ``images``; ``distributions`` as of `batch_products`, none without products."""
+        """Add rows of the next ``images``, and their ``distributions`` (`batch_products`; empty without products)."""
         self._rows += rows
         self._distributions += distributions
         self._nodes += sum(len(row["node"]) for row in distributions if row["node"] is not None)
@@ -201,7 +204,7 @@ class Parts:
             self._write()
 
     def join(self, output: Path) -> Counter[str]:
-        """Make them one file, the same whatever the parts were; the images of each status."""
+        """Merge the parts into one file, which does not depend on their sizes; return the images by status."""
         if self._rows:
             self._write()
         statuses: Counter[str] = Counter()
@@ -209,13 +212,13 @@ class Parts:
             replacing(output) as temporary,
             pq.ParquetWriter(temporary, self._schema, compression=COMPRESSION) as writer,
         ):
-            for table in _regrouped(self._paths(), self._schema):
+            for table in _row_groups(self._paths(), self._schema):
                 writer.write_table(table)
                 statuses.update(table.filter(pa.compute.equal(table["rank"], 1))["status"].to_pylist())
         return statuses
 
     def distributions(self) -> list[Path]:
-        """The files that products are made of, in the order of the images."""
+        """The files of distributions, in the order of the images."""
         return [self._distribution(path) for path in self._paths()]
 
     def _write(self) -> None:
@@ -234,18 +237,18 @@ class Parts:
         return path.parent / "distributions" / path.name
 
 
-def _answers(
-    pixels: Sequence[Pixels], titles: dict[str, Any], answer: Answer, products: ProductOutput | None
+def _predict(
+    pixels: Sequence[Pixels], titles: dict[str, Any], predict: PredictFunction, products: ProductOutput | None
 ) -> tuple[Sequence[Sequence[Prediction]], Float[np.ndarray, "b nodes"] | None]:
     if not pixels:
         return [], None
     if products is None:
-        return answer(np.stack(pixels), **titles), None
-    return products.answer(np.stack(pixels), **titles)
+        return predict(np.stack(pixels), **titles), None
+    return products.predict(np.stack(pixels), **titles)
 
 
-def _regrouped(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of all files, as many at a time as there are in a row group."""
+def _row_groups(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows of all files in tables of the size of a row group."""
     waiting = schema.empty_table()
     for path in paths:
         waiting = pa.concat_tables([waiting, pq.read_table(path)])
@@ -276,27 +279,27 @@ def _read(images: Sequence[SourceImage], prepare: Prepare, side: int | None) -> 
     return Batch(images, [_pixels(image, prepare, side) for image in images])
 
 
-def _pixels(image: SourceImage, prepare: Prepare, side: int | None) -> Pixels | Fault:
+def _pixels(image: SourceImage, prepare: Prepare, side: int | None) -> Pixels | UnreadableImage:
     try:
         return prepare(decode(image.read(), side=side))
     except ImageError as error:
-        return Fault(error.status, str(error))
+        return UnreadableImage(error.status, str(error))
     except OSError as error:
-        return Fault("unreadable", str(error.strerror))
+        return UnreadableImage("unreadable", str(error.strerror))
 
 
-def _answered(name: str, rank: int, answer: Prediction) -> dict[str, Any]:
-    if not answer.path:
-        return _row(name, rank, (), status="not_sure", band=answer.band)
+def _predicted_row(name: str, rank: int, prediction: Prediction) -> dict[str, Any]:
+    if not prediction.path:
+        return _row(name, rank, (), status="not_sure", band=prediction.band)
     return _row(
         name,
         rank,
-        answer.path,
+        prediction.path,
         status="ok",
-        label=SEPARATOR.join(answer.path),
-        probability=answer.probability,
-        level_probabilities=answer.levels,
-        band=answer.band,
+        label=SEPARATOR.join(prediction.path),
+        probability=prediction.probability,
+        level_probabilities=prediction.levels,
+        band=prediction.band,
     )
 
 
@@ -304,5 +307,5 @@ def _row(name: str, rank: int, path: Sequence[str], **others: Any) -> dict[str, 
     return {"image": name, "rank": rank, "path": path, **others}
 
 
-def _key(*what: str) -> str:
-    return hashlib.sha256("\0".join(what).encode()).hexdigest()[:32]
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

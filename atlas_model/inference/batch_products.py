@@ -1,10 +1,10 @@
-"""The answers of products, for any number of images in any order: in bounded memory, from parts on disk.
+"""Batch prediction for products: pools any number of images in any order, in bounded memory.
 
-What the model says of an image is kept beside its answer, as the nodes of the taxonomy that are not next to impossible.
-When all images are done, a database on disk sorts them by product, and one product after the other is pooled: in memory
-are one product's distribution and one row group of answers. Its file is removed at the end, and made anew after a kill.
+The distribution of each image is stored beside its predictions, without very improbable nodes. When all images are
+done, a temporary SQLite database sorts them by product, and products are pooled one after the other. In memory are the
+distribution of one product and one row group of predictions. After a kill the database is made anew.
 
-Knows nothing of models (functions answer), nor of the command line.
+The model is given as functions, so any model can be used.
 """
 
 import sqlite3
@@ -20,14 +20,14 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from atlas_model.confidence.products import Pool
+from atlas_model.confidence.products import ProductPool
 from atlas_model.core.progress import track
 from atlas_model.data.schemas import PREDICTED_PRODUCTS, open_parquet, write_rows
 from atlas_model.inference.predictor import Prediction, ProductPrediction
 from atlas_model.taxonomy.tree import SEPARATOR
 
-LEAST_LOG_P = float(np.log(1e-7))  # less probable nodes are left out: single precision knows no more of a mean
-BATCH_ROWS = 256  # images whose distributions are read at once
+MIN_LOG_P = float(np.log(1e-7))  # less probable nodes are omitted: below the resolution of a mean in single precision
+BATCH_ROWS = 256  # distributions that are read at once
 DISTRIBUTIONS = pa.schema(
     [
         pa.field("product_id", pa.string(), nullable=False),
@@ -39,37 +39,37 @@ DISTRIBUTIONS = pa.schema(
 
 @dataclass(frozen=True)
 class ProductOutput:
-    """Where the answers of products go, and who gives them."""
+    """The output file for products, and the functions that predict them."""
 
-    path: Path  # `records.PREDICTED_PRODUCTS`, by product_id
-    # Of images (b c h w) and, where there are any, of titles=, as without products; and log p of every node.
-    answer: Callable[..., tuple[Sequence[Sequence[Prediction]], Float[np.ndarray, "b nodes"]]]
-    pool: Callable[[], Pool]  # an empty one
-    conclude: Callable[[Pool], ProductPrediction]
+    path: Path  # `schemas.PREDICTED_PRODUCTS`, by product_id
+    # As `batch.PredictFunction`, but also returns log p of every node.
+    predict: Callable[..., tuple[Sequence[Sequence[Prediction]], Float[np.ndarray, "b nodes"]]]
+    pool: Callable[[], ProductPool]  # returns an empty pool
+    predict_product: Callable[[ProductPool], ProductPrediction]
 
 
 def distribution_rows(
     product_ids: Sequence[str | None], readable: Sequence[bool], log_p: Float[np.ndarray, "b nodes"] | None
 ) -> list[dict[str, Any]]:
-    """Rows of `DISTRIBUTIONS`: of each image, given log p of every node of those that could be read."""
+    """Rows of `DISTRIBUTIONS` for all images, given log p of every node for the readable ones."""
     rows, waiting = [], iter(() if log_p is None else log_p)
-    for product_id, could_be_read in zip(product_ids, readable, strict=True):
-        assert product_id is not None, "the source was asked whose image each is"
+    for product_id, is_readable in zip(product_ids, readable, strict=True):
+        assert product_id is not None, "the source was opened with product ids"
         row: dict[str, Any] = {"product_id": product_id, "node": None, "log_p": None}
-        if could_be_read:
+        if is_readable:
             of_image = next(waiting)
-            node = np.flatnonzero(of_image >= LEAST_LOG_P).astype(np.int32)
+            node = np.flatnonzero(of_image >= MIN_LOG_P).astype(np.int32)
             row |= {"node": node, "log_p": of_image[node]}
         rows.append(row)
     return rows
 
 
 def write_products(parts: Sequence[Path], output: ProductOutput, work: Path) -> Counter[str]:
-    """Pool the images of ``parts`` (files of `DISTRIBUTIONS`) by product; the number of products of each status.
+    """Pool the images of ``parts`` (files of `DISTRIBUTIONS`) by product; return the number of products by status.
 
     Args:
         parts: in the order of the images.
-        output: whose file appears whole, at the end.
+        output: its file is written atomically.
         work: folder for the database.
     """
     statuses: Counter[str] = Counter()
@@ -84,7 +84,7 @@ def write_products(parts: Sequence[Path], output: ProductOutput, work: Path) -> 
 
 
 def _fill(connection: sqlite3.Connection, parts: Sequence[Path]) -> None:
-    connection.execute("PRAGMA journal_mode=OFF")  # what is killed is made anew
+    connection.execute("PRAGMA journal_mode=OFF")  # no recovery needed: made anew after a kill
     connection.execute("PRAGMA synchronous=OFF")
     connection.execute(
         "CREATE TABLE image (product TEXT, number INTEGER, node BLOB, log_p BLOB, PRIMARY KEY (product, number)) "
@@ -104,7 +104,7 @@ def _fill(connection: sqlite3.Connection, parts: Sequence[Path]) -> None:
 
 
 def _bytes(numbers: pa.ListScalar) -> bytes:
-    """Of a row's numbers, as they lie in memory: as Python objects, those of a batch would take ten times as much."""
+    """The bytes of a row's numbers: Python objects of a batch would take ten times the memory."""
     return b"" if numbers.values is None else numbers.values.to_numpy().tobytes()
 
 
@@ -126,7 +126,7 @@ def _row(product_id: str, images: Iterable[tuple[bytes, bytes]], output: Product
     row = {"product_id": product_id, "path": (), "images": pool.images, "unreadable_images": unreadable}
     if not pool.images:
         return {**row, "status": "unreadable"}
-    found = output.conclude(pool)
+    found = output.predict_product(pool)
     best = found.predictions[0]
     row |= {"disagree": found.disagree, "band": best.band}
     if not best.path:

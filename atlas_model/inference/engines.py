@@ -1,20 +1,17 @@
-"""Engines: what runs a trained encoder when nothing is left to learn, faster than the module that was trained.
+"""Inference engines for a trained encoder, which are faster than the module that was trained.
 
-`torch` folds each batch norm into the convolution before it and keeps the weights in the layout (channels last) of
-the images; the normalisation of the input stays a step of its own, because it takes less than a hundredth of the
-time and the zeros that pad the first convolution are those of normalised images. `onnxruntime` and `openvino` run
-the same graph, exported once and kept as a file named by all that it is made of. `auto` is the fastest that is
-installed, found by running each for a moment, and remembered for this machine, model and versions; an encoder of
-fewer than `FEW_PARAMETERS` runs in torch unmeasured, because importing another engine takes longer than it saves.
-What was kept and cannot be read is made anew.
+- `torch` folds batch norms into the convolutions and uses the channels-last layout. The input normalisation is not
+  folded: it takes less than 1 % of the time, and the first convolution must pad normalised images with zeros.
+- `onnxruntime` and `openvino` run a graph that is exported once and cached under a digest of all that it depends on.
+- `auto` measures the installed engines briefly, chooses the fastest, and caches the result for this machine, model and
+  versions. An encoder with fewer than `FEW_PARAMETERS` runs in torch without measurement, because importing another
+  engine takes longer than it saves.
+- `onnxruntime-int8` computes with 8 bits: several times as fast if the CPU has instructions for it, but its outputs
+  differ, so `auto` never chooses it. The ranges of its activations are calibrated once per encoder, on the first
+  `CALIBRATION` images.
 
-These take images of bytes and give single-precision cells, equal to torch's within rounding. `onnxruntime-int8`
-computes with 8 bits: several times as fast where the CPU has instructions for it, and not the same, so only who names
-it gets it. It reads the ranges of its numbers from the first `CALIBRATION` images that come, once per encoder.
-
-A GPU has one engine: torch, compiled, in bfloat16.
-
-Knows nothing of decoders: what follows the encoder stays as it is.
+All but the last give the same single-precision cells as torch, up to rounding. A damaged cache file is made anew. On a
+GPU the only engine is torch, compiled, in bfloat16. The decoder is not changed.
 """
 
 import hashlib
@@ -37,11 +34,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from atlas_model.core.errors import InputError
-from atlas_model.core.extras import EXTRAS, missing, require
+from atlas_model.core.extras import EXTRAS, missing_packages, require
 from atlas_model.core.files import write_json
 from atlas_model.core.progress import say
 from atlas_model.encoders import encoder as encoder_module
-from atlas_model.encoders.encoder import Encoder, folded
+from atlas_model.encoders.encoder import Encoder, fold_batch_norms
 from atlas_model.inference import export as export_module
 from atlas_model.inference import quantization as quantization_module
 from atlas_model.inference.export import IMAGES, export_encoder
@@ -50,31 +47,31 @@ from atlas_model.model.categorizer import Model
 
 EngineName = Literal["auto", "torch", "onnxruntime", "onnxruntime-int8", "openvino"]
 
-Pixels = tuple[int, int, int]  # channels, height, width
+ImageShape = tuple[int, int, int]  # channels, height, width
 Made = TypeVar("Made")
 
-EXACT: tuple[EngineName, ...] = ("onnxruntime", "openvino")  # what `auto` measures beside torch
-# What has to be installed.
+EXACT: tuple[EngineName, ...] = ("onnxruntime", "openvino")  # engines that `auto` compares with torch
+# The extra to install.
 EXTRA_OF: dict[EngineName, str] = {"onnxruntime": "onnx", "onnxruntime-int8": "onnx", "openvino": "openvino"}
-CALIBRATION = 64  # images, or half as many where a batch has no more
+CALIBRATION = 64  # images, or half as many for smaller batches
 FEW_PARAMETERS = 2_000_000
-MEASURED = 4  # images at once in a measurement: engines rank as with many, in a fraction of the time
-ROUNDS = 3  # runs of each engine that are measured, after one that warms it up; the best counts
-ENOUGH_S = 4.0  # after which no further round begins
+MEASURED_BATCH = 4  # images per batch in a measurement: the ranking is that of larger batches, in less time
+ROUNDS = 3  # runs of each engine, after a warm-up; the best counts
+MAX_MEASURE_S = 4.0  # no further round starts after this
 
 
 @torch.no_grad()
-def accelerate(model: Model, name: EngineName, *, pixels: Pixels, cache: Path | None) -> str:
-    """Replace ``model.encoder`` by what the engine ``name`` runs, for prediction only: it can no longer be trained.
+def accelerate(model: Model, name: EngineName, *, pixels: ImageShape, cache: Path | None) -> str:
+    """Replace ``model.encoder`` by one that runs in the engine ``name``, for prediction only.
 
     Args:
-        model: in evaluation mode, on the device that it will run on.
+        model: in evaluation mode, on its final device.
         name: of the engine, or "auto".
-        pixels: channels, height and width of the images; how many come at once is free.
-        cache: folder for exported graphs and measurements; None forgets them, which 8 bits cannot do.
+        pixels: channels, height and width of the images; the batch size may vary.
+        cache: folder for exported graphs and measurements; None: a temporary one, not for ``onnxruntime-int8``.
 
     Returns:
-        The engine's name; the one chosen for "auto".
+        The name of the engine, for "auto" the chosen one.
 
     Raises:
         InputError: the engine is not installed, or does not run on the model's device.
@@ -83,7 +80,7 @@ def accelerate(model: Model, name: EngineName, *, pixels: Pixels, cache: Path | 
         require(EXTRA_OF[name], f"engine {name}")
     with nullcontext(cache) if cache else TemporaryDirectory() as folder:
         assert cache or name != "onnxruntime-int8", "its graph is made later"
-        trained = _Trained(model.encoder, pixels, Path(folder))
+        trained = _TrainedEncoder(model.encoder, pixels, Path(folder))
         if name in EXTRA_OF and not trained.on_cpu:
             raise InputError(f"engine {name}: runs on the CPU, but the model is on a GPU: expected torch or auto")
         try:
@@ -91,7 +88,7 @@ def accelerate(model: Model, name: EngineName, *, pixels: Pixels, cache: Path | 
             runner = _runner(chosen, trained)
         except OSError as error:
             raise InputError(f"{folder}: expected a folder to keep exported graphs in; {error}") from error
-    model.encoder = runner  # type: ignore[assignment]  # from now on it need only answer as an encoder does
+    model.encoder = runner  # type: ignore[assignment]  # has only `forward` and `channels`
     return chosen
 
 
@@ -101,7 +98,7 @@ class _OnGpu(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.channels = encoder.channels
-        self._run = torch.compile(folded(encoder))
+        self._run = torch.compile(fold_batch_norms(encoder))
 
     def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
         with torch.autocast(images.device.type, torch.bfloat16):
@@ -119,7 +116,7 @@ class _OnnxRuntime(nn.Module):
         self.channels = channels
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that wait for more work keep torch's from theirs, which is the decoder.
+        # Spinning threads would slow down torch's, which run the decoder.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
@@ -129,9 +126,9 @@ class _OnnxRuntime(nn.Module):
 
 
 class _EightBit(nn.Module):
-    """The exported encoder in ONNX Runtime with 8-bit weights and activations, made when the first images come."""
+    """The exported encoder in ONNX Runtime with 8-bit weights and activations, quantised on the first batch."""
 
-    def __init__(self, trained: "_Trained") -> None:
+    def __init__(self, trained: "_TrainedEncoder") -> None:
         super().__init__()
         self.channels = trained.encoder.channels
         self._trained = trained
@@ -139,22 +136,21 @@ class _EightBit(nn.Module):
 
     def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b cells d"]:
         if self._run is None:
-            self._run = _kept(
-                self._trained.rounded_file,
-                make=lambda file: self._round(file, images),
+            self._run = _load_or_make(
+                self._trained.int8_file,
+                make=lambda file: self._quantize(file, images),
                 read=lambda file: _OnnxRuntime(file, self.channels),
             )
         cells: Tensor = self._run(images)
         return cells
 
-    def _round(self, target: Path, images: UInt8[Tensor, "b c h w"]) -> None:
+    def _quantize(self, target: Path, images: UInt8[Tensor, "b c h w"]) -> None:
         if len(images) < CALIBRATION // 2:
             raise InputError(
-                f"engine onnxruntime-int8: expected at least {CALIBRATION // 2} images at once to read the "
-                f"ranges of its numbers from, once; got {len(images)}. Give it more, or name the engine "
-                "onnxruntime."
+                f"engine onnxruntime-int8: expected at least {CALIBRATION // 2} images in the first batch, for "
+                f"calibration; got {len(images)}. Use more images, or the engine onnxruntime."
             )
-        say("engines: rounds the encoder to 8 bits, once")
+        say("engines: quantising the encoder to 8 bits, once")
         self._trained.graph(lambda file: quantize(file, target, images[:CALIBRATION].numpy(), name=IMAGES))
 
 
@@ -169,7 +165,7 @@ class _OpenVino(nn.Module):
         settings = {
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",  # all threads for the batch at hand
-            "INFERENCE_PRECISION_HINT": "f32",  # left alone, it takes bfloat16 where the CPU has it
+            "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 if the CPU has it
         }
         self._compiled = openvino.Core().compile_model(str(file), "CPU", settings)
 
@@ -178,11 +174,11 @@ class _OpenVino(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Trained:
-    """An encoder that is to be run, and where files made of it are kept."""
+class _TrainedEncoder:
+    """A trained encoder, and the folder for files made from it."""
 
     encoder: Encoder
-    pixels: Pixels
+    pixels: ImageShape
     folder: Path
 
     @property
@@ -191,7 +187,7 @@ class _Trained:
 
     @cached_property
     def key(self) -> str:
-        """Of all that its graph is made of: code, sizes, weights."""
+        """Digest of all that its graph depends on: code, sizes, weights."""
         code = [_source(module) for module in (encoder_module, export_module)]
         digest = hashlib.sha256(repr((code, str(self.encoder), self.pixels, version("torch"))).encode())
         for name, tensor in (*self.encoder.named_parameters(), *self.encoder.named_buffers()):
@@ -200,35 +196,35 @@ class _Trained:
         return digest.hexdigest()[:32]
 
     @property
-    def rounded_file(self) -> Path:
-        """Of its graph with 8 bits."""
+    def int8_file(self) -> Path:
+        """Path of its 8-bit graph."""
         made_by = (_source(quantization_module), version("onnxruntime"), CALIBRATION)
         return self.folder / f"{_key(self.key, made_by)}.int8"
 
     def graph(self, read: Callable[[Path], Made]) -> Made:
-        """What ``read`` makes of its file in ONNX, which is exported unless it is there."""
-        return _kept(self.folder / f"{self.key}.onnx", make=self._export, read=read)
+        """Call ``read`` with its ONNX file, which is exported if it is missing."""
+        return _load_or_make(self.folder / f"{self.key}.onnx", make=self._export, read=read)
 
     def _export(self, file: Path) -> None:
-        say("engines: exports the encoder, once")
+        say("engines: exporting the encoder, once")
         export_encoder(self.encoder, file, pixels=self.pixels)
 
 
-def _runner(engine: str, trained: _Trained) -> nn.Module:
+def _runner(engine: str, trained: _TrainedEncoder) -> nn.Module:
     channels = trained.encoder.channels
     if engine == "onnxruntime":
         return trained.graph(lambda file: _OnnxRuntime(file, channels))
     if engine == "openvino":
         return trained.graph(lambda file: _OpenVino(file, channels))
     if engine == "onnxruntime-int8":
-        trained.graph(Path.stat)  # exported now, where a folder that cannot be written has its error
+        trained.graph(Path.stat)  # export now, so that an error of the folder is raised here
         return _EightBit(trained)
-    return folded(trained.encoder) if trained.on_cpu else _OnGpu(trained.encoder)
+    return fold_batch_norms(trained.encoder) if trained.on_cpu else _OnGpu(trained.encoder)
 
 
-def _fastest(trained: _Trained) -> str:
-    """The engine that takes the least time, as measured now or, with this machine and these versions, before."""
-    installed = [engine for engine in EXACT if not missing(EXTRA_OF[engine])]
+def _fastest(trained: _TrainedEncoder) -> str:
+    """The fastest engine, as measured now, or earlier with this machine and these versions."""
+    installed = [engine for engine in EXACT if not missing_packages(EXTRA_OF[engine])]
     parameters = sum(parameter.numel() for parameter in trained.encoder.parameters())
     if not installed or parameters < FEW_PARAMETERS or not trained.on_cpu:
         return "torch"
@@ -238,7 +234,7 @@ def _fastest(trained: _Trained) -> str:
 
     def measure(file: Path) -> None:
         runners: dict[str, nn.Module] = {engine: _runner(engine, trained) for engine in engines}
-        found = _milliseconds(runners, torch.zeros(MEASURED, *trained.pixels, dtype=torch.uint8))
+        found = _milliseconds(runners, torch.zeros(MEASURED_BATCH, *trained.pixels, dtype=torch.uint8))
         say("engines: " + ", ".join(f"{engine} {each:.1f} ms" for engine, each in found.items()) + " an image")
         write_json(file, found)
 
@@ -247,15 +243,15 @@ def _fastest(trained: _Trained) -> str:
         return min(engines, key=lambda engine: float(milliseconds[engine]))
 
     file = trained.folder / f"{_key(trained.key, machine, installed, versions)}.json"
-    return _kept(file, make=measure, read=fastest)
+    return _load_or_make(file, make=measure, read=fastest)
 
 
 def _milliseconds(runners: dict[str, nn.Module], images: UInt8[Tensor, "b c h w"]) -> dict[str, float]:
-    """An image, in the best of a few runs; the engines take turns, so that a busy moment hits all of them."""
+    """Time per image in the best of a few runs; engines alternate, so that a busy moment affects all of them."""
     seconds: dict[str, list[float]] = {engine: [] for engine in runners}
     began = perf_counter()
     for round_ in range(1 + ROUNDS):
-        if round_ > 1 and perf_counter() - began > ENOUGH_S:
+        if round_ > 1 and perf_counter() - began > MAX_MEASURE_S:
             break
         for engine, run in runners.items():
             started = perf_counter()
@@ -264,14 +260,14 @@ def _milliseconds(runners: dict[str, nn.Module], images: UInt8[Tensor, "b c h w"
     return {engine: 1000 * min(found[1:]) / len(images) for engine, found in seconds.items()}
 
 
-def _kept(file: Path, *, make: Callable[[Path], None], read: Callable[[Path], Made]) -> Made:
-    """What ``read`` makes of ``file``, which ``make`` writes where there is none or a damaged one."""
+def _load_or_make(file: Path, *, make: Callable[[Path], None], read: Callable[[Path], Made]) -> Made:
+    """Return ``read(file)``; ``make`` writes the file if it is missing or damaged."""
     if file.exists():
         try:
             return read(file)
         except OSError:
             raise
-        except Exception:  # each library has its own for what it cannot read
+        except Exception:  # each library has its own error for a damaged file
             say(f"engines: {file}: damaged, so it is made anew")
     make(file)
     return read(file)
@@ -281,12 +277,12 @@ def _source(module: ModuleType) -> str:
     return Path(str(module.__file__)).read_text(encoding="utf-8")
 
 
-def _key(*what: object) -> str:
-    return hashlib.sha256(repr(what).encode()).hexdigest()[:32]
+def _key(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def _cpu() -> str:
-    """The processor's name, as far as the system tells; psutil does not know it, nor does `platform` on Linux."""
+    """Name of the processor; psutil does not know it, nor does `platform` on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,11 +1,9 @@
-"""Trained models as graphs that run without torch or any of our code: ONNX, or OpenVINO's own format.
+"""Exports trained models as graphs that run without torch and Atlas: ONNX, or OpenVINO's format.
 
-A model becomes three graphs and a description. `encoder`: images to cells. `decoder_start`: cells to the first
-state. `decoder_step`: state and last tokens to the next state, logits and attention. Any number of images fits, and
-any number of hypotheses an image; the search, which is a loop over steps, stays with who runs them, and the
-description has what it needs: tokens, paths, how probabilities are normalised, how images are prepared.
-
-Knows nothing of what runs the graphs.
+A model becomes three graphs and a description. `encoder`: images to cells. `decoder_start`: cells to the initial state.
+`decoder_step`: state and last tokens to the next state, logits and attention. The numbers of images and of hypotheses
+per image may vary. The search, a loop over steps, must be implemented by the application. The description has what it
+needs: tokens, paths, the normalisation of probabilities, the preprocessing of images.
 """
 
 import warnings
@@ -22,14 +20,14 @@ from atlas_model.core.files import replacing, replacing_folder, write_json
 from atlas_model.data.images import Preprocessing
 from atlas_model.encoders.encoder import Encoder
 from atlas_model.model.categorizer import Categorizer
-from atlas_model.model.decoder import AttentionDecoder, Memory, State
+from atlas_model.model.decoder import AttentionDecoder, DecoderMemory, DecoderState
 from atlas_model.taxonomy.tree import END, PAD, START
 
 Format = Literal["onnx", "openvino"]
 
-FORMAT = 1  # of the description; raise it when a reader of an older one would go wrong
+FORMAT = 1  # of the description; increment it for incompatible changes
 DESCRIPTION = "export.json"
-IMAGES, CELLS = "images", "cells"  # what the encoder's graph takes and gives
+IMAGES, CELLS = "images", "cells"  # input and output of the encoder's graph
 
 
 def export(model: Categorizer, preprocessing: Preprocessing, folder: Path, *, form: Format) -> None:
@@ -38,11 +36,11 @@ def export(model: Categorizer, preprocessing: Preprocessing, folder: Path, *, fo
     Args:
         model: in evaluation mode, on the CPU.
         preprocessing: of its images.
-        folder: replaced if it is there.
-        form: "onnx", or "openvino" (an .xml and a .bin file a graph).
+        folder: replaced if it exists.
+        form: "onnx", or "openvino" (an .xml and a .bin file per graph).
 
     Raises:
-        InputError: the packages for it are not installed.
+        InputError: the packages for ``form`` are not installed.
     """
     require(form, f"export to {form}")
     size = preprocessing.size
@@ -59,7 +57,7 @@ def export(model: Categorizer, preprocessing: Preprocessing, folder: Path, *, fo
 
 
 def export_encoder(encoder: Encoder, file: Path, *, pixels: tuple[int, int, int]) -> None:
-    """Write ``encoder`` as an ONNX graph from images of bytes, any number at once, to cells.
+    """Write ``encoder`` as an ONNX graph from images of bytes to cells, with a variable batch size.
 
     Args:
         encoder: in evaluation mode, on the CPU.
@@ -94,7 +92,7 @@ class _Step(nn.Module):
         cell: Float[Tensor, "b k h"],
         tokens: Int[Tensor, "b k"],
     ) -> tuple[Float[Tensor, "b k h"], Float[Tensor, "b k h"], Float[Tensor, "b k v"], Float[Tensor, "b k cells"]]:
-        state, attention = self.decoder.step(Memory(cells, projected), State(hidden, cell), tokens)
+        state, attention = self.decoder.step(DecoderMemory(cells, projected), DecoderState(hidden, cell), tokens)
         return (
             state.hidden,
             state.cell,
@@ -104,7 +102,7 @@ class _Step(nn.Module):
 
 
 def _parts(model: Categorizer, images: Tensor) -> list[tuple[str, nn.Module, dict[str, Tensor], list[str]]]:
-    """Name of each graph, what computes it, examples of its inputs by name, names of its outputs."""
+    """Name of each graph, its module, example inputs by name, names of its outputs."""
     start, hypotheses = _Start(model.decoder), 3
     with torch.no_grad():
         cells = model.encoder(images)
@@ -117,7 +115,7 @@ def _parts(model: Categorizer, images: Tensor) -> list[tuple[str, nn.Module, dic
         ("decoder_start", start, {CELLS: cells}, ["projected", *state]),
         ("decoder_step", _Step(model.decoder), step_inputs, ["next_hidden", "next_cell", "logits", "attention"]),
     ]
-    if model.path_head is not None:  # what to add to the logit of each edge of the description
+    if model.path_head is not None:  # added to the logits of the description's edges
         parts.append(("path_head", model.path_head, {CELLS: cells}, ["edge_logits"]))
     return parts
 
@@ -137,7 +135,7 @@ def _description(model: Categorizer, preprocessing: Preprocessing) -> dict[str, 
 
 
 def _edges(model: Categorizer) -> dict[str, list[int]]:
-    """Of each edge of the tree, in the order of the path head's output: the node that it leaves, and its token.
+    """Parent node and token of each edge of the trie, in the order of the path head's output.
 
     Edge e leads to node e + 1; node 0 is the root.
     """
@@ -147,14 +145,14 @@ def _edges(model: Categorizer) -> dict[str, list[int]]:
 
 
 def _write_graph(module: nn.Module, file: Path, *, inputs: dict[str, Tensor], outputs: list[str]) -> None:
-    free = {"hidden": "k", "cell": "k", "tokens": "k"}  # second axes of any length; the first is, in all
+    free = {"hidden": "k", "cell": "k", "tokens": "k"}  # second axes of variable length; all first axes are
     shapes = [{0: "b", 1: free[name]} if name in free else {0: "b"} for name in inputs]
     with (
         replacing(file) as temporary,
         warnings.catch_warnings(),
         torch.enable_grad(),
-    ):  # no_grad has loops over images
-        warnings.simplefilter("ignore")  # of what torch's exporter finds in torch
+    ):  # under no_grad the graph would have loops over images
+        warnings.simplefilter("ignore")  # warnings of torch's exporter about torch
         torch.onnx.export(
             module,
             tuple(inputs.values()),

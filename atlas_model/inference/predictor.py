@@ -1,7 +1,4 @@
-"""Images to category paths with a model folder: what the command line and a service are made of.
-
-Knows nothing of where images come from or where answers go.
-"""
+"""`Predictor`: category paths from images and titles with a saved model, for the command line and for services."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,40 +11,40 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
 from atlas_model.confidence.calibration import descend
-from atlas_model.confidence.products import Pool, ranked_paths
+from atlas_model.confidence.products import ProductPool, ranked_paths
 from atlas_model.confidence.risk_control import Thresholds
 from atlas_model.core.device import choose_device
 from atlas_model.core.errors import CheckpointError
 from atlas_model.data.images import Preprocessing, to_array
-from atlas_model.data.titles import Given, titled_apart, words_of
+from atlas_model.data.titles import Modality, rows_by_modality, split_words
 from atlas_model.encoders.encoder import encode
-from atlas_model.model.beam_search import BestPaths
+from atlas_model.model.beam_search import SearchResult
 from atlas_model.model.categorizer import Categorizer, reads_titles
-from atlas_model.model.evidence import Evidence
+from atlas_model.model.evidence import ModelEvidence
 from atlas_model.model.saved_models import load_categorizer
 from atlas_model.taxonomy.tree import SEPARATOR, START, CategoryPath, Taxonomy
 
 if TYPE_CHECKING:
     from atlas_model.inference.engines import EngineName
 
-BATCH = 64  # images at once, so that a folder of any size fits
+BATCH = 64  # images per batch in `Predictor.predict`, to bound memory
 
 
-# What may be done with an answer, where an accuracy was asked for: accept, a whole path that is promised; review, a
-# beginning of a path that is promised, so that somebody has to complete it; no_answer, nothing is promised.
+# Use of a prediction, if an accuracy was requested: accept, a whole path with that accuracy; review, a prefix of a path
+# with that accuracy, to be completed by a person; no_answer, no prediction reaches the accuracy.
 Band = Literal["accept", "review", "no_answer"]
-Sureness = float | Thresholds  # the least probability of any answer, or that of whole paths and of shorter ones
-SurenessOf = Mapping[Given, Thresholds]  # as promised of what an answer is made of
+ConfidenceRule = float | Thresholds  # one minimum probability, or those of whole and of shorter paths
+ConfidenceRules = Mapping[Modality, Thresholds]  # the thresholds for each modality
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A category path, or its beginning down to the deepest level that the model is sure of."""
+    """A category path, or its prefix down to the deepest confident level."""
 
-    path: CategoryPath  # no names: not sure of any
-    probability: float | None  # that it is right, range [0, 1]; None where there is nothing to be right
-    levels: tuple[float, ...]  # for each name, that the right path leads through it: never rising
-    band: Band | None = None  # where an accuracy was asked for
+    path: CategoryPath  # empty: no level is confident
+    probability: float | None  # that it is right, range [0, 1]; None for an empty path
+    levels: tuple[float, ...]  # for each name, that the right path goes through it; not increasing
+    band: Band | None = None  # None if no accuracy was requested
 
 
 NOT_SURE = Prediction((), None, ())
@@ -55,62 +52,62 @@ NOT_SURE = Prediction((), None, ())
 
 @dataclass(frozen=True)
 class ProductPrediction:
-    """What all images of a product come to."""
+    """The prediction for a product from all its images."""
 
     predictions: list[Prediction]  # best first
-    images: int  # that it is made of
-    disagree: bool  # as of `products.Pool`: whatever the predictions' depth, it is about whole paths
+    images: int  # number of images
+    disagree: bool  # as in `products.ProductPool`; compares whole paths, whatever the predictions' depth
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """Images, titles, or both, that are answered together."""
+class _Query:
+    """Rows of one modality, which are predicted together."""
 
-    given: Given
-    rows: Int[np.ndarray, "n"]  # where they stand among all
-    evidence: Evidence
+    modality: Modality
+    rows: Int[np.ndarray, "n"]  # positions among all rows
+    evidence: ModelEvidence
 
 
 class Predictor:
-    """A trained model, ready to answer."""
+    """A trained model for prediction."""
 
     def __init__(self, model: Categorizer, preprocessing: Preprocessing, device: torch.device) -> None:
         self._model, self._preprocessing, self.device = model, preprocessing, device
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The paths that it knows."""
+        """The taxonomy of the model."""
         return self._model.taxonomy
 
     @property
     def side(self) -> int:
-        """Of the square that it makes of an image, px."""
+        """Side of the model's square input, px."""
         return self._preprocessing.size
 
     @property
     def reads_titles(self) -> bool:
-        """Whether titles change its answers; a model that has not learnt from any takes none."""
+        """Whether the model can use titles."""
         return reads_titles(self._model)
 
     @property
     def nodes(self) -> int:
-        """Of the taxonomy's trie."""
+        """Number of nodes of the taxonomy's trie."""
         return len(self.taxonomy.trie.path)
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> Self:
-        """The model in ``folder``.
+        """Load the model in ``folder``.
 
         Raises:
-            CheckpointError: there is none.
-            InputError: no such device.
+            CheckpointError: the folder does not hold a model.
+            InputError: the device is not available.
         """
         chosen = choose_device(device)
         return cls(*load_categorizer(folder, chosen), chosen)
 
     def accelerate(self, engine: "EngineName", cache: Path | None) -> str:
-        """Answer with ``engine`` from now on; see `engines.accelerate`."""
-        from atlas_model.inference.engines import accelerate  # for a few images it is not worth its import
+        """Run the encoder in ``engine``; see `engines.accelerate`."""
+        from atlas_model.inference.engines import accelerate  # slow to import
 
         channels = 3 if self._preprocessing.mode == "RGB" else 1
         pixels = (channels, self._preprocessing.size, self._preprocessing.size)
@@ -121,19 +118,19 @@ class Predictor:
         images: Sequence[Image.Image],
         beam: int = 5,
         top: int = 1,
-        min_confidence: Sureness | SurenessOf | None = None,
+        min_confidence: ConfidenceRule | ConfidenceRules | None = None,
         titles: Sequence[str | None] | None = None,
     ) -> list[list[Prediction]]:
-        """The answers of each image (as `images.decode` gives it), best first; arguments as of `answer`."""
+        """Predict decoded images (`images.decode`), best path first; arguments as in `predict_prepared`."""
         found = []
         for start in range(0, len(images), BATCH):
             batch = slice(start, start + BATCH)
             pixels = np.stack([self.prepare(image) for image in images[batch]])
-            found += self.answer(pixels, beam, top, min_confidence, titles[batch] if titles else None)
+            found += self.predict_prepared(pixels, beam, top, min_confidence, titles[batch] if titles else None)
         return found
 
     def read(self, data: bytes) -> Image.Image:
-        """The image in ``data``, small: what `predict` and `prepare` make of it is what they make of the whole.
+        """Decode ``data`` at the model's input size, for `predict` and `prepare`, which saves memory.
 
         Raises:
             ImageError: it cannot be decoded.
@@ -141,73 +138,75 @@ class Predictor:
         return self._preprocessing.read(data)
 
     def prepare(self, image: Image.Image) -> UInt8[np.ndarray, "c h w"]:
-        """What the model sees of ``image``. Any thread may ask."""
+        """Convert ``image`` to the model's input. Thread-safe."""
         return to_array(self._preprocessing.apply(image))
 
-    def answer(
+    def predict_prepared(
         self,
         pixels: UInt8[np.ndarray, "b c h w"] | None,
         beam: int = 5,
         top: int = 1,
-        min_confidence: Sureness | SurenessOf | None = None,
+        min_confidence: ConfidenceRule | ConfidenceRules | None = None,
         titles: Sequence[str | None] | None = None,
     ) -> list[list[Prediction]]:
-        """The answers of prepared images, all at once.
+        """Predict prepared images in one batch, best path first.
 
         Args:
-            pixels: of at least one image; None: answers are about titles alone.
+            pixels: of at least one image; None: predict from titles alone.
             beam: width of the search.
-            top: so many of the most probable paths, best first; all, where there are fewer.
-            min_confidence: one answer instead: the names down to the deepest level that is at least so probable
-                (`calibration.deepest_confident`), or as `risk_control.Thresholds` say, and then with its band. This
-                asks for every node of the taxonomy, so it takes the longer the larger that is, but no more memory
-                (`exact_search` splits its work). As `SurenessOf`, it may depend on what an answer is made of.
-            titles: of the images' products, where the model reads them; an image whose title is None, or has no
-                word, is answered from the image alone.
+            top: number of paths, or all if there are fewer.
+            min_confidence: return one prediction instead: the names down to the deepest level with at least this
+                probability (`calibration.deepest_confident`), or by `risk_control.Thresholds`, and then with a band.
+                This uses exact search, whose time grows with the taxonomy, but not its memory. `ConfidenceRules` have
+                thresholds for each modality.
+            titles: of the images' products, for a model that can use them. An image whose title is None or has no word
+                is predicted from the image alone.
 
         Raises:
-            CheckpointError: the model's weights give no probabilities.
+            CheckpointError: the model returns NaN.
         """
-        return self._answer(pixels, titles, beam, top, min_confidence, every_node=False)[0]
+        return self._predict(pixels, titles, beam, top, min_confidence, every_node=False)[0]
 
-    def answer_and_distribution(
+    def predict_with_distribution(
         self,
         pixels: UInt8[np.ndarray, "b c h w"] | None,
         beam: int = 5,
         top: int = 1,
-        min_confidence: Sureness | SurenessOf | None = None,
+        min_confidence: ConfidenceRule | ConfidenceRules | None = None,
         titles: Sequence[str | None] | None = None,
     ) -> tuple[list[list[Prediction]], Float[np.ndarray, "b nodes"]]:
-        """As `answer`, and what a `products.Pool` takes: log p of every node of the taxonomy's trie."""
-        answers, log_p = self._answer(pixels, titles, beam, top, min_confidence, every_node=True)
+        """As `predict_prepared`; also return log p of every node of the trie, for a `products.ProductPool`."""
+        answers, log_p = self._predict(pixels, titles, beam, top, min_confidence, every_node=True)
         assert log_p is not None
         return answers, log_p
 
     def distribution(
         self, pixels: UInt8[np.ndarray, "b c h w"], titles: Sequence[str | None] | None = None
     ) -> Float[np.ndarray, "b nodes"]:
-        """Log p of every node of the taxonomy's trie for prepared images: what a `products.Pool` takes."""
+        """Log p of every node of the taxonomy's trie for prepared images, for a `products.ProductPool`."""
         found = np.empty((len(pixels), self.nodes), dtype=np.float32)
         with torch.inference_mode():
-            for asked in self._asked(pixels, titles):
-                found[asked.rows] = self._exact(asked).cpu().numpy()
+            for query in self._queries(pixels, titles):
+                found[query.rows] = self._exact(query).cpu().numpy()
         return found
 
-    def pool(self) -> Pool:
-        """Of a product, to add its images' distributions to."""
-        return Pool(self.taxonomy)
+    def pool(self) -> ProductPool:
+        """An empty pool, to which the distributions of a product's images are added."""
+        return ProductPool(self.taxonomy)
 
-    def conclude(self, pool: Pool, top: int = 1, min_confidence: Sureness | None = None) -> ProductPrediction:
-        """The answer of a product, searched exactly; ``top`` and ``min_confidence`` as of `answer`."""
+    def predict_product(
+        self, pool: ProductPool, top: int = 1, min_confidence: ConfidenceRule | None = None
+    ) -> ProductPrediction:
+        """Predict a product by exact search; ``top`` and ``min_confidence`` as in `predict_prepared`."""
         log_p = pool.log_p
         if min_confidence is None:
             found = [self._whole(log_p, path) for path in ranked_paths(self.taxonomy, log_p, top).tolist()]
         else:
-            found = list(self._sure(torch.from_numpy(log_p[None]), min_confidence))
+            found = list(self._confident(torch.from_numpy(log_p[None]), min_confidence))
         return ProductPrediction(found, pool.images, pool.disagree)
 
     def attention_overlay(self, image: Image.Image, answer: Prediction) -> Image.Image:
-        """A strip that shows where on the image the model looked for each level of its ``answer``, and no further."""
+        """Draw the attention on the image for each level of a prediction."""
         from atlas_model.viz.attention import overlay  # matplotlib is slow to import
 
         pixels = torch.from_numpy(np.stack([self.prepare(image)])).to(self.device)
@@ -218,73 +217,77 @@ class Predictor:
         heading = (SEPARATOR.join(answer.path) or "not sure") + probability
         return overlay(self._preprocessing.apply(image), answer.path, attention[0].cpu().numpy(), title=heading)
 
-    def _asked(
+    def _queries(
         self, pixels: UInt8[np.ndarray, "b c h w"] | None, titles: Sequence[str | None] | None
-    ) -> Iterator[_Asked]:
-        """All of them, those with a title apart from those without: other things are promised of each."""
+    ) -> Iterator[_Query]:
+        """Yield the rows by modality, because each has its own thresholds."""
         if pixels is None:
-            given = [str(title) for title in titles or ()]
-            assert given and all(map(words_of, given)), "a title alone has a word"
-            yield _Asked("title", np.arange(len(given)), self._model.evidence(None, given))
+            texts = [str(title) for title in titles or ()]
+            assert texts and all(map(split_words, texts)), "a title alone has a word"
+            yield _Query("title", np.arange(len(texts)), self._model.evidence(None, texts))
             return
         cells = encode(self._model.encoder, torch.from_numpy(pixels).to(self.device))
-        for kind, rows in titled_apart(titles or [None] * len(pixels)):
-            of_rows = cells if len(rows) == len(pixels) else cells[torch.from_numpy(rows).to(self.device)]
-            said = [str(titles[row]) for row in rows.tolist()] if kind == "image_and_title" and titles else None
-            yield _Asked(kind, rows, self._model.evidence(of_rows, said))
+        for kind, rows in rows_by_modality(titles or [None] * len(pixels)):
+            row_cells = cells if len(rows) == len(pixels) else cells[torch.from_numpy(rows).to(self.device)]
+            row_titles = [str(titles[row]) for row in rows.tolist()] if kind == "image_and_title" and titles else None
+            yield _Query(kind, rows, self._model.evidence(row_cells, row_titles))
 
-    def _answer(
+    def _predict(
         self,
         pixels: UInt8[np.ndarray, "b c h w"] | None,
         titles: Sequence[str | None] | None,
         beam: int,
         top: int,
-        min_confidence: Sureness | SurenessOf | None,
+        min_confidence: ConfidenceRule | ConfidenceRules | None,
         *,
         every_node: bool,
     ) -> tuple[list[list[Prediction]], Float[np.ndarray, "b nodes"] | None]:
-        """As `answer`; and log p of every node of the trie, where that is asked for."""
+        """As `predict_prepared`; also log p of every node of the trie, if ``every_node``."""
         count = len(titles or ()) if pixels is None else len(pixels)
         found: list[list[Prediction]] = [[]] * count
         nodes = np.empty((count, self.nodes), dtype=np.float32) if every_node else None
         with torch.inference_mode():
-            for asked in self._asked(pixels, titles):
-                sure = min_confidence[asked.given] if isinstance(min_confidence, Mapping) else min_confidence
-                log_p = self._exact(asked) if every_node or sure is not None else None
+            for query in self._queries(pixels, titles):
+                rule = min_confidence[query.modality] if isinstance(min_confidence, Mapping) else min_confidence
+                log_p = self._exact(query) if every_node or rule is not None else None
                 if nodes is not None and log_p is not None:
-                    nodes[asked.rows] = log_p.cpu().numpy()
-                for row, answers in zip(asked.rows.tolist(), self._answers(asked, log_p, beam, top, sure), strict=True):
+                    nodes[query.rows] = log_p.cpu().numpy()
+                for row, answers in zip(
+                    query.rows.tolist(), self._predict_query(query, log_p, beam, top, rule), strict=True
+                ):
                     found[row] = answers
         return found, nodes
 
-    def _exact(self, asked: _Asked) -> Float[torch.Tensor, "n nodes"]:
-        _, log_p = self._model.exact_cells(asked.evidence)
+    def _exact(self, query: _Query) -> Float[torch.Tensor, "n nodes"]:
+        _, log_p = self._model.exact_cells(query.evidence)
         _check_probabilities(~log_p.isnan())
         return log_p
 
-    def _answers(
+    def _predict_query(
         self,
-        asked: _Asked,
+        query: _Query,
         log_p: Float[torch.Tensor, "n nodes"] | None,
         beam: int,
         top: int,
-        sure: Sureness | None,
+        rule: ConfidenceRule | None,
     ) -> list[list[Prediction]]:
-        if sure is None:
+        if rule is None:
             top = min(top, len(self.taxonomy))
-            return list(self._paths(self._model.search_cells(asked.evidence, beam=max(beam, top), top=top)))
+            return list(self._paths(self._model.search_cells(query.evidence, beam=max(beam, top), top=top)))
         assert log_p is not None
-        return [[answer] for answer in self._sure(log_p, sure)]
+        return [[answer] for answer in self._confident(log_p, rule)]
 
-    def _paths(self, found: BestPaths) -> Iterator[list[Prediction]]:
+    def _paths(self, found: SearchResult) -> Iterator[list[Prediction]]:
         _check_probabilities(found.path[:, 0] >= 0)
-        columns = (found.path.tolist(), found.log_probability.exp().tolist(), found.reached.exp().tolist())
+        columns = (
+            each.tolist() for each in (found.path, found.log_probability.exp(), found.prefix_log_probability.exp())
+        )
         for row in zip(*columns, strict=True):
             answers = []
-            for index, probability, reached in zip(*row, strict=True):
+            for index, probability, prefixes in zip(*row, strict=True):
                 if index >= 0:
                     path = self._model.taxonomy.paths[index]
-                    answers.append(Prediction(path, probability, tuple(reached[: len(path)])))
+                    answers.append(Prediction(path, probability, tuple(prefixes[: len(path)])))
             yield answers
 
     def _whole(self, log_p: Float[np.ndarray, "nodes"], path: int) -> Prediction:
@@ -292,21 +295,21 @@ class Predictor:
         levels = np.exp(log_p[route[1 : len(names) + 1]]).tolist()
         return Prediction(names, float(np.exp(log_p[route.max()])), tuple(levels))
 
-    def _sure(self, log_p: Float[torch.Tensor, "b nodes"], min_confidence: Sureness) -> Iterator[Prediction]:
+    def _confident(self, log_p: Float[torch.Tensor, "b nodes"], min_confidence: ConfidenceRule) -> Iterator[Prediction]:
         descent = descend(self.taxonomy.trie, log_p)
-        given = min_confidence
-        promised = isinstance(given, Thresholds)
-        levels = descent.levels(*given.of_levels) if isinstance(given, Thresholds) else descent.levels(given)
+        has_band = isinstance(min_confidence, Thresholds)
+        least = min_confidence.of_levels if isinstance(min_confidence, Thresholds) else (min_confidence,)
+        levels = descent.levels(*least)
         for row, level in enumerate(levels.tolist()):
             path, probabilities = descent.names(self.taxonomy, row, level), descent.probability[row].tolist()
             band: Band = "accept" if level == descent.depth[row] else "review" if level else "no_answer"
             answer = Prediction(path, probabilities[level - 1], tuple(probabilities[: len(path)])) if path else NOT_SURE
-            yield replace(answer, band=band) if promised else answer
+            yield replace(answer, band=band) if has_band else answer
 
 
 def _check_probabilities(sound: Bool[torch.Tensor, "..."]) -> None:
     if not sound.all():
         raise CheckpointError(
-            "the model: expected probabilities, got none: its weights are damaged, or grew beyond all numbers in "
-            "training. Train it again, or name another folder."
+            "the model: expected probabilities, got NaN: its weights are damaged, or its training diverged. Train it "
+            "again, or name another folder."
         )

@@ -1,7 +1,4 @@
-"""8-bit graphs: weights and activations rounded after training, by ONNX Runtime's own tool.
-
-Knows nothing of models: graph and images in, graph out.
-"""
+"""Post-training quantisation of ONNX graphs to 8 bits, with ONNX Runtime's tool."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +9,16 @@ from jaxtyping import UInt8
 
 from atlas_model.core.files import replacing
 
-AT_ONCE = 8  # images: more take more memory
+AT_ONCE = 8  # images per calibration batch, to bound memory
 
 
 def quantize(graph: Path, file: Path, images: UInt8[np.ndarray, "n c h w"], *, name: str) -> None:
-    """Write the ONNX ``graph`` with 8-bit weights (a scale a channel) and activations to ``file``.
+    """Write the ONNX ``graph`` with 8-bit weights (one scale per channel) and activations to ``file``.
 
     Args:
         graph: in single precision.
         file: to write.
-        images: whose smallest and largest activations become the ranges.
+        images: for calibration: the activations' minima and maxima become the ranges.
         name: of the graph's input.
     """
     from onnxruntime import quantization
@@ -43,7 +40,7 @@ def quantize(graph: Path, file: Path, images: UInt8[np.ndarray, "n c h w"], *, n
             temporary,
             Reader(),
             per_channel=True,
-            reduce_range=True,  # 7 bits for weights: without VNNI the sums of CPUs overflow with 8
+            reduce_range=True,  # 7 bits for weights: with 8, sums overflow on CPUs without VNNI
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
         )

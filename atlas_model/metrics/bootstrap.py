@@ -1,12 +1,10 @@
-"""How far the headline figures can be trusted: bootstrap intervals (Efron 1979), of differences too.
+"""Bootstrap intervals (Efron 1979) of the headline figures, and of differences between two models.
 
-Products are drawn with replacement, each with all its images, because the images of one product are no
-independent witnesses; an interval runs from the 2.5th to the 97.5th percentile of what the figures come to. Two
-models on the same images are compared on the same draws, so that what is hard for both cancels out. The calibration
-error is a sum of absolute values, so chance only adds to it: its draws lie higher than the figure itself, and the upper
-end of its interval is the one to go by.
-
-Knows nothing of models: answers in, plain numbers out.
+Products are drawn with replacement, each with all its images, because the images of a product are not independent. An
+interval is from the 2.5th to the 97.5th percentile of the resampled figures. Two models are compared on the same draws
+(paired bootstrap), so that what is hard for both cancels out. The calibration error is a sum of absolute values, so
+chance can only increase it: its resamples are higher than the figure itself, and the upper end of its interval is the
+relevant one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,14 +24,14 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model answered, reduced to what the headline figures need."""
+class ScoredPredictions:
+    """Predictions of a model, with what the headline figures are computed from."""
 
     actual: Int[np.ndarray, "n"]  # categories, numbered without gaps
     predicted: Int[np.ndarray, "n"]  # likewise
     confidence: Float[np.ndarray, "n"]
-    shared: Int[np.ndarray, "n"]  # levels that are right
-    levels: Int[np.ndarray, "n"]  # of the predicted path and the right one together
+    shared: Int[np.ndarray, "n"]  # number of right levels
+    levels: Int[np.ndarray, "n"]  # number of levels of the predicted and the right path together
 
     @classmethod
     def of(
@@ -42,20 +40,20 @@ class Answers:
         predicted: Int[np.ndarray, "n"],
         confidence: Float[np.ndarray, "n"],
         taxonomy: Taxonomy,
-    ) -> "Answers":
-        """Of paths, and the probability of each predicted one."""
+    ) -> "ScoredPredictions":
+        """Make it from paths and the probability of each predicted one."""
         shared, of_predicted, of_actual = common_levels(actual, predicted, taxonomy)
         _, index = np.unique(np.concatenate([actual, predicted]), return_inverse=True)
         return cls(index[: len(actual)], index[len(actual) :], confidence, shared, of_predicted + of_actual)
 
     @property
     def right(self) -> Bool[np.ndarray, "n"]:
-        """Which are the exact path."""
+        """Whether each prediction is the exact path."""
         exact: np.ndarray = self.actual == self.predicted
         return exact
 
     def headlines(self, weight: Int[np.ndarray, "n"]) -> Float[np.ndarray, "figures"]:
-        """The `HEADLINES` if each answer counted ``weight`` times; defined as in `metrics` and `calibration`."""
+        """The `HEADLINES` with a ``weight`` for each prediction; defined as in `scores` and `calibration`."""
         total = weight.sum()
         f1, of_actual = weighted_f1(self.actual, self.predicted, weight)
         return np.array(
@@ -68,12 +66,12 @@ class Answers:
         )
 
 
-def intervals(answers: Answers, groups: Sequence[str], *, resamples: int, seed: int) -> dict[str, Interval]:
+def intervals(answers: ScoredPredictions, groups: Sequence[str], *, resamples: int, seed: int) -> dict[str, Interval]:
     """A 95 % interval for each of the `HEADLINES`.
 
     Args:
         answers: at least one.
-        groups: of each answer; those of the same group are drawn together.
+        groups: of each prediction; those of a group are drawn together.
         resamples: number of draws.
         seed: of the draws.
     """
@@ -81,9 +79,9 @@ def intervals(answers: Answers, groups: Sequence[str], *, resamples: int, seed: 
 
 
 def differences(
-    one: Answers, other: Answers, groups: Sequence[str], *, resamples: int, seed: int
+    one: ScoredPredictions, other: ScoredPredictions, groups: Sequence[str], *, resamples: int, seed: int
 ) -> dict[str, dict[str, float | Interval]]:
-    """How much more ``one`` has than ``other`` on the same images: of each headline ``value`` and ``interval``."""
+    """Differences ``one`` - ``other`` on the same images: ``value`` and ``interval`` of each headline."""
     drawn = [one.headlines(weight) - other.headlines(weight) for weight in draws(groups, resamples, seed)]
     once = np.ones(len(groups), dtype=np.int64)
     values = one.headlines(once) - other.headlines(once)
@@ -94,7 +92,7 @@ def differences(
 
 
 def draws(groups: Sequence[str], resamples: int, seed: int) -> Iterator[Int[np.ndarray, "n"]]:
-    """How often each answer counts, draw after draw."""
+    """Yield the number of times that each prediction is drawn, for each resample."""
     names, group = np.unique(np.array(groups), return_inverse=True)
     generator = np.random.default_rng(seed)
     for _ in range(resamples):

@@ -1,7 +1,7 @@
-"""Figures of merit of predicted category paths.
+"""Metrics of predicted category paths.
 
-Every image has one path and gets one, so the micro-averaged F score is the share of exact paths. Knows nothing
-of models or splits: indices of paths in, plain numbers out.
+Every image has one path and one prediction, so the micro-averaged F1 is the share of exact paths. The input is indices
+of paths, whatever predicted them.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ HIERARCHICAL = ("hierarchical_precision", "hierarchical_recall", "hierarchical_f
 
 
 def path_scores(actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy) -> dict[str, Any]:
-    """Headline figures; each None where there is no image.
+    """Headline figures; None if there are no images.
 
     Returns:
         ``micro_f1`` (= share of exact paths), ``macro_f1`` (mean over the categories that occur in ``actual``),
@@ -37,7 +37,7 @@ def path_scores(actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], t
 
 
 def macro_f1(actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"]) -> float:
-    """The mean F of the categories that occur in ``actual``."""
+    """The mean F1 of the categories that occur in ``actual``."""
     return float(f1_score(actual, predicted, labels=np.unique(actual), average="macro", zero_division=0))
 
 
@@ -60,15 +60,15 @@ def weighted_f1(
 def hierarchical_scores(
     actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
 ) -> dict[str, float]:
-    """Precision, recall and F over levels: an answer that is wrong only at the end counts for what was right before.
+    """Precision, recall and F1 over levels: a prediction that is wrong only at the end is partly right.
 
-    A category stands for the set of itself and its ancestors, the root (which all share) left out. With P_i the
-    predicted set of image i and A_i the right one, precision is sum_i |P_i & A_i| / sum_i |P_i|, recall
-    sum_i |P_i & A_i| / sum_i |A_i|, F their harmonic mean. These are hP, hR and hF of Kiritchenko et al. 2006
-    ("Learning and Evaluation in the Presence of Class Hierarchies"), which Kosmopoulos et al. 2015 ("Evaluation
-    measures for hierarchical classification", arXiv 1306.6802) take up as the set-based measures that add all
-    ancestors; it is not their own LCaF, which adds those below the lowest common ancestor only. Where all paths are
-    equally deep, the three are one: the mean of the levels' accuracies.
+    A category is represented by the set of itself and its ancestors without the root. With P_i the predicted set of
+    image i and A_i the right one, precision is sum_i |P_i & A_i| / sum_i |P_i|, recall sum_i |P_i & A_i| / sum_i |A_i|,
+    and F1 their harmonic mean. These are hP, hR and hF of Kiritchenko et al. 2006 ("Learning and Evaluation in the
+    Presence of Class Hierarchies"), the set-based measures with all ancestors in Kosmopoulos et al. 2015 ("Evaluation
+    measures for hierarchical classification", arXiv 1306.6802). Their LCaF is another measure: it adds only ancestors
+    below the lowest common one. If all paths have the same depth, the three are equal: the mean of the levels'
+    accuracies.
     """
     shared, of_predicted, of_actual = (float(each.sum()) for each in common_levels(actual, predicted, taxonomy))
     f1 = 2 * shared / (of_predicted + of_actual)
@@ -78,7 +78,7 @@ def hierarchical_scores(
 def common_levels(
     actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
 ) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
-    """How many names both paths of each image begin with, and how many the predicted and the right one have."""
+    """Length of the common prefix of both paths of each image, and of the predicted and the right path."""
     right, reached = _levels(actual, predicted, taxonomy)
     levels = (taxonomy.targets > END).sum(axis=1)  # of each path
     return (right & reached).sum(axis=1), levels[predicted], levels[actual]
@@ -87,7 +87,7 @@ def common_levels(
 def level_accuracy(
     actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
 ) -> list[float | None]:
-    """For each level, among images whose path reaches it: the share that is right down to it."""
+    """For each level, among images whose right path reaches it: the share predicted right down to it."""
     right, reached = _levels(actual, predicted, taxonomy)
     return [
         float(right[reached[:, level], level].mean()) if reached[:, level].any() else None
@@ -98,7 +98,7 @@ def level_accuracy(
 def category_scores(
     actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
 ) -> list[dict[str, str | float | int]]:
-    """Precision, recall, F and count of each category that is met on either side, in the taxonomy's order."""
+    """Precision, recall, F1 and count of each category that occurs or is predicted, in the taxonomy's order."""
     met = np.union1d(actual, predicted)
     columns = precision_recall_fscore_support(actual, predicted, labels=met, zero_division=0)
     return [
@@ -116,17 +116,17 @@ def category_scores(
 def confusion(
     actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], at_most: int
 ) -> tuple[Int[np.ndarray, "k"], Int[np.ndarray, "k k"], Int[np.ndarray, "k"]]:
-    """What is taken for what, among so many categories as an image can show.
+    """The confusion matrix of the most confused categories, for a plot of limited size.
 
     Args:
         actual: categories.
         predicted: likewise.
-        at_most: of the categories that are met on either side those are kept that are most often taken for others,
-            or others for them; of equals the first.
+        at_most: number of categories. Those with the most errors, as the right or as the predicted category, are kept;
+            ties go to the first.
 
     Returns:
-        Those categories in their order, how often each (row) was called each (column), and how often each was right,
-        whatever it was called.
+        These categories in order, the confusion matrix (rows: right, columns: predicted), and the number of images of
+        each category.
     """
     met, index = np.unique(np.concatenate([actual, predicted]), return_inverse=True)
     row, column = index[: len(actual)], index[len(actual) :]
@@ -141,9 +141,9 @@ def confusion(
 
 
 def categories_of_level(taxonomy: Taxonomy, level: int) -> tuple[list[CategoryPath], Int[np.ndarray, "paths"]]:
-    """What the paths cut down to ``level`` names (from 1) are, and to which of these each path comes.
+    """The distinct prefixes of ``level`` names (from 1) of all paths, and the index of the prefix of each path.
 
-    A path that has fewer names stays as it is.
+    A path with fewer names is its own prefix.
     """
     found: dict[CategoryPath, int] = {}
     of_path = [found.setdefault(path[:level], len(found)) for path in taxonomy.paths]
@@ -151,17 +151,17 @@ def categories_of_level(taxonomy: Taxonomy, level: int) -> tuple[list[CategoryPa
 
 
 def invalid_paths(tokens: Int[np.ndarray, "n t"], taxonomy: Taxonomy) -> int:
-    """How many of the written sequences are no path of the taxonomy.
+    """Count the token sequences that are not a path of the taxonomy.
 
-    Judged by the names alone, without the trie that the search walked. What stands after END does not count; a
-    sequence that never ends is a path if its names are one.
+    Compares names, without the trie that constrains the search. Tokens after END are ignored; a sequence without END is
+    a path if its names are one.
     """
     valid = set(taxonomy.paths)
     return sum(_names(row, taxonomy.tokens) not in valid for row in tokens)
 
 
 def exact_paths(tokens: Int[np.ndarray, "n t"], actual: Int[np.ndarray, "n"], taxonomy: Taxonomy) -> int:
-    """How many of the written sequences are the right path; judged as `invalid_paths` judges."""
+    """Count the token sequences that are the right path, compared as in `invalid_paths`."""
     return sum(_names(row, taxonomy.tokens) == taxonomy.paths[path] for row, path in zip(tokens, actual, strict=True))
 
 

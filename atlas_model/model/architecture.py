@@ -1,4 +1,4 @@
-"""What has to be known of a model to build it again: plain values, saved beside its weights."""
+"""Architecture of a model: the values from which it is built, saved beside its weights."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -8,12 +8,12 @@ from atlas_model.data.images import MAX_PIXELS, Interpolation, Mode, Preprocessi
 from atlas_model.model.beam_search import Normalize
 
 TitleName = Literal["none", "ngrams"]
-MOST_TITLE_BUCKETS, MOST_TITLE_SIZE = 2**18, 2**8  # 256 MiB: what a stranger's model may take of memory
+MAX_TITLE_BUCKETS, MAX_TITLE_SIZE = 2**18, 2**8  # 256 MiB: limit for untrusted models
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What has to be known to build a model again; the paper's values in brackets."""
+    """The values from which a model is built; the paper's in brackets."""
 
     encoder: str  # an `EncoderName` or timm/<name> (resnet101)
     in_channels: int  # of the images
@@ -22,38 +22,38 @@ class Architecture:
     embedding_size: int  # (512)
     hidden_size: int  # (512)
     dropout: float  # (.5)
-    # Over which tokens a step's probabilities sum to one: all (the paper's, and what a model saved without a word
-    # on it means), or the names that can follow in the taxonomy, so that those of all paths sum to one.
+    # The tokens over which a step's probabilities sum to one: all (as in the paper; the default is for models saved
+    # without this field), or the children in the taxonomy, so that the probabilities of all paths sum to one.
     normalize: Normalize = "vocabulary"
-    deep_output: bool = False  # as of the `AttentionDecoder`, as the next one
+    deep_output: bool = False  # this and the next as in `AttentionDecoder`
     feature_dropout: float = 0.0
     path_head: bool = False  # whether a `path_head.PathHead` adds to the decoder's logits
-    title: TitleName = "none"  # whether it reads products' titles, as in `titles`, as the next two
+    title: TitleName = "none"  # whether it uses titles; this and the next two as in `titles`
     title_buckets: int = 0
     title_size: int = 0
 
 
 def check_architecture(architecture: Architecture) -> None:
-    """Fail with an AssertionError unless these are values that a model can be built from."""
+    """Raise an AssertionError unless a model can be built from these values."""
     assert architecture.normalize in get_args(Normalize), architecture
     assert architecture.title in get_args(TitleName), architecture
     if architecture.title != "none":
-        assert 0 < architecture.title_buckets <= MOST_TITLE_BUCKETS, architecture
-        assert 0 < architecture.title_size <= MOST_TITLE_SIZE, architecture
+        assert 0 < architecture.title_buckets <= MAX_TITLE_BUCKETS, architecture
+        assert 0 < architecture.title_size <= MAX_TITLE_SIZE, architecture
 
 
 def check_images(architecture: Architecture, preprocessing: Preprocessing, in_channels: int) -> None:
-    """Fail with an AssertionError unless the model takes what ``preprocessing`` makes, in bounded memory.
+    """Raise an AssertionError unless the model can take images of ``preprocessing``, in bounded memory.
 
     Args:
         architecture: of the model.
-        preprocessing: of images.
-        in_channels: that its encoder takes.
+        preprocessing: of its images.
+        in_channels: of its encoder.
     """
     size, grid = preprocessing.size, architecture.grid
     assert preprocessing.mode in get_args(Mode) and preprocessing.resize in get_args(Resize), preprocessing
     assert preprocessing.interpolation in get_args(Interpolation), preprocessing
     assert isinstance(size, int) and 0 < size * size <= MAX_PIXELS, preprocessing
     assert preprocessing.mode == "L" or in_channels == 3, (architecture, preprocessing)
-    assert architecture.encoder not in OWN_ENCODERS or size % 2 == 0, preprocessing  # they halve images first
+    assert architecture.encoder not in OWN_ENCODERS or size % 2 == 0, preprocessing  # they halve the size first
     assert grid == "native" or (isinstance(grid, int) and 0 < grid <= size), (architecture, preprocessing)

@@ -1,11 +1,10 @@
-"""The two models that Atlas trains: the sequence model (encoder + attention decoder) and the plain classifier.
+"""The categorizer, which predicts category paths: an encoder and an attention decoder.
 
-Each is built from a description of plain values, `Architecture`, that is saved beside its weights, and answers the
-same three questions, which is all that training needs to know of it: its loss on a batch, its best path for a
-image, its parameter groups. Knows nothing of files of images or of how long to train.
+It is built from an `Architecture`, which is saved beside its weights. It shares an interface with the baseline
+(`classifier`), which is all that training uses: the loss on a batch, the best path of an image, and the head.
 
-The sequence model may have two classifiers inside (`path_head`, `titles`), whose logits are added to the decoder's.
-Each is trained by itself: parts that are trained on their sum alone lean on each other.
+It may contain two classifiers (`path_head`, `titles`), whose logits are added to the decoder's. Each has a loss of its
+own: trained on the sum of the logits alone, the parts would come to depend on each other.
 """
 
 from collections.abc import Sequence
@@ -16,40 +15,40 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from atlas_model.data.titles import TitleHead, words_of
+from atlas_model.data.titles import TitleHead, split_words
 from atlas_model.encoders.encoder import build_encoder
 from atlas_model.model.architecture import Architecture
-from atlas_model.model.beam_search import BestPaths, DeviceTrie, beam_search
+from atlas_model.model.beam_search import DeviceTrie, SearchResult, beam_search
 from atlas_model.model.classifier import Classifier
 from atlas_model.model.decoder import AttentionDecoder
-from atlas_model.model.evidence import Evidence, TitleWeights, Weights
+from atlas_model.model.evidence import LogitWeights, ModelEvidence, TitleWeights
 from atlas_model.model.exact_search import exact_search
 from atlas_model.model.path_head import PathEdges, PathHead
 from atlas_model.taxonomy.tree import PAD, START, Taxonomy
 
 
 class Categorizer(nn.Module):
-    """The sequence model: writes the category path level by level.
+    """The sequence model: predicts the category path level by level.
 
     Args:
         architecture: sizes.
-        taxonomy: the paths it may write.
-        weights: for the encoder, see `build_encoder`.
+        taxonomy: the paths that it can predict.
+        weights: of the encoder, see `build_encoder`.
         alpha_c: weight of the doubly stochastic attention term (Xu et al. 2015, 4.2.1).
-        alpha_target: what the attention of a cell should sum to over the steps. "one" is the paper's; with few
-            steps over many cells no attention comes near it, so the term is nearly constant, and "share"
-            (steps / cells, which an even attention reaches) makes more sense.
-        label_smoothing: share of the probability that the loss asks for evenly of all candidates of a step, rather
-            than of the right one (Szegedy et al. 2016, arXiv 1512.00567).
-        priors: how often each path stands in training, to the power of `train.balance`; None leaves frequencies as
-            they are. The loss adds the logarithm of a candidate's prior to its logit, so that the logits themselves,
-            which prediction takes, favour frequent categories less (Menon et al. 2021, "Long-tail learning via logit
-            adjustment", arXiv 2007.07314, eq. 10). Only for probabilities over children.
+        alpha_target: target of a cell's attention, summed over the steps. "one" is the paper's. With few steps and
+            many cells it is out of reach, which makes the term nearly constant; "share" is steps / cells, which uniform
+            attention reaches.
+        label_smoothing: share of the target probability that is spread evenly over all candidates of a step (Szegedy
+            et al. 2016, arXiv 1512.00567).
+        priors: frequency of each path in training, to the power of `train.balance`; None: no adjustment. The loss adds
+            the logarithm of a candidate's prior to its logit, so that the logits, which prediction uses, favour
+            frequent categories less (Menon et al. 2021, "Long-tail learning via logit adjustment", arXiv 2007.07314,
+            eq. 10). Only for probabilities over children.
     """
 
     kind = "categorizer"
-    temperature: float  # that logits are divided by in prediction, for honest probabilities; training knows none
-    title_weights: TitleWeights  # what becomes of logits where a title is given
+    temperature: float  # in prediction logits are divided by it, for calibrated probabilities; not used in training
+    title_weights: TitleWeights  # of the logits of images and titles
     targets: Tensor
     routes: Tensor
     counted: Tensor
@@ -101,8 +100,8 @@ class Categorizer(nn.Module):
         self._tries: dict[tuple[bool, torch.device], DeviceTrie] = {}
         self.register_buffer("targets", torch.from_numpy(taxonomy.targets), persistent=False)
         self.register_buffer("routes", torch.from_numpy(taxonomy.trie.routes), persistent=False)
-        self.register_buffer("counted", self._counted(), persistent=False)  # tokens of each path, in the loss's mean
-        # None: all 0. What a node's children have in common changes nothing.
+        self.register_buffer("counted", self._counted(), persistent=False)  # tokens of each path in the mean
+        # None: all 0. A constant added for all children of a node has no effect.
         log_priors = edge_log_priors = None
         if priors is not None:
             log_priors, edge_log_priors = (
@@ -124,14 +123,14 @@ class Categorizer(nn.Module):
     ) -> Float[Tensor, ""]:
         """Cross-entropy of the next token (mean over tokens), plus the attention term.
 
-        Normalised over children, tokens that had no alternative cost nothing and do not count in the mean. The loss of
-        each classifier inside is added: its cross-entropy over the paths (mean over images).
+        With probabilities over children, tokens without an alternative have no loss and are not in the mean. The
+        cross-entropy of each inner classifier over the paths (mean over images) is added.
 
         Args:
             cells: the encoder's output.
             paths: the right ones.
-            of: the right paths of all images that the means are over. Where these are a part of them, what comes
-                back is their part of the sum, so that the losses of all parts add up to that of the whole.
+            of: the right paths of all images that the means are over. If ``paths`` is a part of them, the result is
+                its part of the sum: the losses of all parts add up to the loss of the whole.
             titles: of the images.
         """
         loss = self._decoder_loss(cells, paths, of)
@@ -142,7 +141,7 @@ class Categorizer(nn.Module):
         return loss
 
     def _path_loss(self, scores: Float[Tensor, "b paths"], paths: Int[Tensor, "b"]) -> Float[Tensor, ""]:
-        """Summed over the rows."""
+        """Cross-entropy over the paths, summed over the rows."""
         if self.log_priors is not None:
             scores = scores + self.log_priors
         loss: Tensor = nn.functional.cross_entropy(scores, paths, reduction="sum", label_smoothing=self.label_smoothing)
@@ -171,7 +170,7 @@ class Categorizer(nn.Module):
         top: int = 1,
         constrained: bool = True,
         length_normalization: float = 0.0,
-    ) -> BestPaths:
+    ) -> SearchResult:
         """See `search_cells`."""
         return self.search_cells(
             self.encoder(images),
@@ -183,18 +182,18 @@ class Categorizer(nn.Module):
 
     def search_cells(
         self,
-        cells: Float[Tensor, "b cells d"] | Evidence,
+        cells: Float[Tensor, "b cells d"] | ModelEvidence,
         *,
         beam: int,
         top: int = 1,
         constrained: bool = True,
         length_normalization: float = 0.0,
-    ) -> BestPaths:
-        """The best paths for each image, or other evidence; unconstrained, any tokens until END, for comparison.
+    ) -> SearchResult:
+        """Beam search for each image, or other evidence; unconstrained: any tokens until END, for comparison.
 
-        A model that is normalised over children has not learnt what no taxonomy allows: free, it writes anything.
+        With probabilities over children, unconstrained search is meaningless: training never ruled out other tokens.
         """
-        evidence = cells if isinstance(cells, Evidence) else self.evidence(cells)
+        evidence = cells if isinstance(cells, ModelEvidence) else self.evidence(cells)
         return beam_search(
             self.decoder,
             evidence.cells,
@@ -213,19 +212,19 @@ class Categorizer(nn.Module):
         titles: Sequence[str] | None = None,
         *,
         calibrated: bool = True,
-    ) -> Evidence:
-        """What searches take of images, titles, or both.
+    ) -> ModelEvidence:
+        """The input of a search, from images, titles, or both.
 
         Args:
-            cells: of images; None: there are none.
-            titles: one for each image; None, or one without a word: there is none.
-            calibrated: with temperature and weights; else all logits count as they are.
+            cells: of images; None: titles alone.
+            titles: one for each image; None: images alone. A title without a word is ignored.
+            calibrated: whether to apply the temperature and the title weights.
         """
         if titles is None:
             assert cells is not None, "an image or a title"
             temperature = cells.new_full((len(cells),), self.temperature if calibrated else 1.0)
             bias = None if self.path_head is None else self.path_head(cells) / temperature.unsqueeze(1)
-            return Evidence(cells, temperature, bias)
+            return ModelEvidence(cells, temperature, bias)
         assert self.title_head is not None, "this model reads no titles"
         kinds = [self._weights(title, calibrated=calibrated) for title in titles]
         device = self.title_head.output.weight.device
@@ -236,37 +235,37 @@ class Categorizer(nn.Module):
         scores = self.title_head(titles)  # (b, paths)
         if cells is None:
             nothing = scores.new_zeros(len(titles), 1, self.encoder.channels)
-            return Evidence(nothing, scores.new_full((len(titles),), torch.inf), self.edges(scores * alone))
-        worded = torch.tensor([bool(words_of(title)) for title in titles], device=device).unsqueeze(1)
-        bias = torch.where(worded, self.edges(scores * title), 0)  # of no word, it would favour nodes with many paths
+            return ModelEvidence(nothing, scores.new_full((len(titles),), torch.inf), self.edges(scores * alone))
+        worded = torch.tensor([bool(split_words(title)) for title in titles], device=device).unsqueeze(1)
+        bias = torch.where(worded, self.edges(scores * title), 0)  # no word: else nodes with many paths gain
         if self.path_head is not None:
             bias = bias + self.path_head(cells) * image
-        return Evidence(cells, 1 / image.squeeze(1), bias)
+        return ModelEvidence(cells, 1 / image.squeeze(1), bias)
 
-    def _weights(self, title: str, *, calibrated: bool) -> Weights:
+    def _weights(self, title: str, *, calibrated: bool) -> LogitWeights:
         assert self.title_head is not None
-        if not words_of(title):
-            return Weights(image=1 / self.temperature if calibrated else 1.0)
+        if not split_words(title):
+            return LogitWeights(image=1 / self.temperature if calibrated else 1.0)
         if not calibrated:
-            return Weights()
+            return LogitWeights()
         weights = self.title_weights
-        return weights.named if self.title_head.words.in_title(title) else weights.other
+        return weights.named if self.title_head.words.occur_in(title) else weights.other
 
     def exact(
         self, images: UInt8[Tensor, "b c h w"], *, top: int = 1, length_normalization: float = 0.0
-    ) -> tuple[BestPaths, Float[Tensor, "b nodes"]]:
+    ) -> tuple[SearchResult, Float[Tensor, "b nodes"]]:
         """See `exact_cells`."""
         return self.exact_cells(self.encoder(images), top=top, length_normalization=length_normalization)
 
     def exact_cells(
         self,
-        cells: Float[Tensor, "b cells d"] | Evidence,
+        cells: Float[Tensor, "b cells d"] | ModelEvidence,
         *,
         top: int = 1,
         length_normalization: float = 0.0,
-    ) -> tuple[BestPaths, Float[Tensor, "b nodes"]]:
-        """The best of all paths for each image, or other evidence; log p of every node of the taxonomy's trie."""
-        evidence = cells if isinstance(cells, Evidence) else self.evidence(cells)
+    ) -> tuple[SearchResult, Float[Tensor, "b nodes"]]:
+        """Exact search for each image, or other evidence; also returns log p of every node of the taxonomy's trie."""
+        evidence = cells if isinstance(cells, ModelEvidence) else self.evidence(cells)
         return exact_search(
             self.decoder,
             evidence.cells,
@@ -284,19 +283,19 @@ class Categorizer(nn.Module):
         return self.best_path_of_cells(self.encoder(images))
 
     @torch.no_grad()
-    def best_path_of_cells(self, cells: Float[Tensor, "b cells d"] | Evidence) -> Int[Tensor, "b"]:
-        """Index of the path that a beam of one finds: cheap, for model selection."""
+    def best_path_of_cells(self, cells: Float[Tensor, "b cells d"] | ModelEvidence) -> Int[Tensor, "b"]:
+        """Index of the path that a beam of one finds, which is fast enough for model selection."""
         return self.search_cells(cells, beam=1).path[:, 0]
 
     def head(self) -> nn.Module:
-        """What is trained beside the encoder."""
+        """The trained modules other than the encoder."""
         parts = [part for part in (self.decoder, self.path_head, self.title_head) if part is not None]
         return parts[0] if len(parts) == 1 else nn.ModuleList(parts)
 
     def _vocabulary_loss(
         self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "b t cells"], Bool[Tensor, "b t"]]:
-        """Loss, summed over tokens; attention of each step; which steps the path has."""
+        """Loss, summed over tokens; attention of each step; mask of the steps that the path has."""
         targets = self.targets[paths]  # (b, t)
         readout, attention = self.decoder(cells, _inputs(targets))
         logits = self.decoder.logits(readout)  # (b, t, v): one product for all steps
@@ -312,7 +311,7 @@ class Categorizer(nn.Module):
     def _children_loss(
         self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "b t cells"], Bool[Tensor, "b t"]]:
-        """As `_vocabulary_loss`; without the END of leaves, so with a step less."""
+        """As `_vocabulary_loss`, but without the END of leaves, so with one step less."""
         routes, trie = self.routes[paths], self._trie(cells.device, constrained=True)
         node, child = routes[:, :-1], routes[:, 1:]  # (b, t)
         readout, attention = self.decoder(cells, _inputs(self.targets[paths][:, :-1]))
@@ -323,9 +322,9 @@ class Categorizer(nn.Module):
         (logits,) = self.decoder.logits_of(readout[choosing][None], trie.token[edge], valid)  # (n, f)
         if self.edge_log_priors is not None:
             logits = logits + self.edge_log_priors[edge]
-        right = child - 1 - trie.first[node]  # which of its node's edges leads to the child
+        right = child - 1 - trie.first[node]  # index of the child among its node's edges
         loss = nn.functional.cross_entropy(logits.float(), right, reduction="sum")
-        if self.label_smoothing:  # torch's own would spread over places that are no candidates, too
+        if self.label_smoothing:  # torch's would include invalid candidates
             log_p = logits.float().log_softmax(dim=1).masked_fill(~valid, 0)
             even = -(log_p.sum(dim=1) / valid.sum(dim=1)).sum()
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
@@ -344,7 +343,7 @@ class Categorizer(nn.Module):
             self._tries[constrained, device] = (
                 DeviceTrie.of(taxonomy.trie, device)
                 if constrained
-                else DeviceTrie.free(len(taxonomy.tokens), taxonomy.depth + 1, device)
+                else DeviceTrie.unconstrained(len(taxonomy.tokens), taxonomy.depth + 1, device)
             )
         return self._tries[constrained, device]
 
@@ -353,10 +352,10 @@ Model = Categorizer | Classifier
 
 
 def reads_titles(model: Model) -> bool:
-    """Whether ``model`` answers from titles, too."""
+    """Whether ``model`` can use titles."""
     return isinstance(model, Categorizer) and model.title_head is not None
 
 
 def _inputs(targets: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
-    """What stands before each of ``targets``."""
+    """The token before each of ``targets``."""
     return torch.cat([torch.full_like(targets[:, :1], START), targets[:, :-1]], dim=1)

@@ -1,6 +1,6 @@
-"""The plain classifier: the baseline beside the sequence model.
+"""The classifier, the baseline for the sequence model.
 
-It answers the same questions as the `categorizer`: its loss on a batch, its best path for an image, its head.
+It has the interface of the `categorizer` that training uses: the loss on a batch, the best path of an image, the head.
 """
 
 import numpy as np
@@ -18,14 +18,14 @@ class Classifier(nn.Module):
 
     Args:
         architecture: sizes.
-        taxonomy: the paths that it may choose.
-        weights: for the encoder, see `build_encoder`.
-        label_smoothing: as of the `Categorizer`, over all paths.
-        priors: as of the `Categorizer`.
+        taxonomy: the paths that it can predict.
+        weights: of the encoder, see `build_encoder`.
+        label_smoothing: as in `Categorizer`, over all paths.
+        priors: as in `Categorizer`.
     """
 
     kind = "classifier"
-    temperature: float  # as of the `Categorizer`
+    temperature: float  # as in `Categorizer`
     log_priors: Tensor | None
 
     def __init__(
@@ -64,7 +64,7 @@ class Classifier(nn.Module):
     def loss_of_cells(
         self, cells: Float[Tensor, "b cells d"], paths: Int[Tensor, "b"], of: Int[Tensor, "m"]
     ) -> Float[Tensor, ""]:
-        """Cross-entropy (mean over images); arguments as of the `Categorizer`."""
+        """Cross-entropy (mean over images); arguments as in `Categorizer`."""
         logits = self.logits_of_cells(cells).float()
         if self.log_priors is not None:
             logits = logits + self.log_priors
@@ -82,5 +82,5 @@ class Classifier(nn.Module):
         return self.logits_of_cells(cells).argmax(dim=1)
 
     def head(self) -> nn.Module:
-        """What is trained beside the encoder."""
+        """The trained modules other than the encoder."""
         return self.output

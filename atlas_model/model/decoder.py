@@ -1,10 +1,10 @@
-"""The attention decoder: feature cells and the tokens so far to what the next token depends on, and its logits.
+"""The attention decoder: feature cells and previous tokens to the logits of the next token.
 
 "Show, Attend and Tell" (Xu et al. 2015, arXiv 1502.03044) as the Atlas paper uses it: soft attention over the
-cells (4.2), the gate beta (4.2.1), an LSTM cell over [embedding, attended]. What is attended may also reach the
-logits directly, beside what the LSTM made of it (the deep output layer, eq. 7): the model then learns in fewer epochs.
+cells (4.2), the gate beta (4.2.1), an LSTM cell over [embedding, attended]. Optionally, the attended cells also go
+directly into the logits (the deep output layer, eq. 7), which takes fewer epochs to train.
 
-Knows nothing of taxonomies: which tokens make sense where is the search's concern.
+The decoder does not use the taxonomy; the search selects valid tokens.
 """
 
 from dataclasses import dataclass
@@ -15,35 +15,35 @@ from torch import Tensor, nn
 
 from atlas_model.model.teacher_forcing import TeacherForcing
 
-FEW_TOKENS = 1024  # up to so many, the logits of all cost less than picking the rows of some
-CACHED_FLOATS = 2**18  # numbers of the attention's energies at once (1 MiB), so that they never leave the CPU's cache
+FEW_TOKENS = 1024  # up to so many, computing all logits is faster than selecting rows
+CACHED_FLOATS = 2**18  # size of a block of attention energies (1 MiB), which fits into the CPU's cache
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What the decoder keeps of an image: its cells, and their projection, computed once."""
+class DecoderMemory:
+    """The cells of an image and their projection, which is the same for all steps."""
 
     cells: Float[Tensor, "b cells d"]
     projected: Float[Tensor, "b cells a"]
 
 
 @dataclass(frozen=True)
-class State:
-    """The LSTM's state for ``k`` hypotheses an image."""
+class DecoderState:
+    """State of the LSTM for ``k`` hypotheses per image."""
 
     hidden: Float[Tensor, "b k h"]
     cell: Float[Tensor, "b k h"]
 
-    def at(self, index: Int[Tensor, "b k2"]) -> "State":
-        """The states of the hypotheses ``index``."""
+    def at(self, index: Int[Tensor, "b k2"]) -> "DecoderState":
+        """Select the states of the hypotheses ``index``."""
         wide = index.unsqueeze(-1).expand(-1, -1, self.hidden.shape[-1])
-        return State(self.hidden.gather(1, wide), self.cell.gather(1, wide))
+        return DecoderState(self.hidden.gather(1, wide), self.cell.gather(1, wide))
 
 
 class AttentionDecoder(nn.Module):
-    """Writes a category path, one level name a step.
+    """Predicts a category path, one level name per step.
 
-    Shape legend: b images, k hypotheses an image, t steps, v tokens, d features a cell, a attention size,
+    Shape legend: b images, k hypotheses per image, t steps, v tokens, d features per cell, a attention size,
     h hidden size, f candidates for the next token.
 
     Args:
@@ -52,9 +52,9 @@ class AttentionDecoder(nn.Module):
         attention_size: a (512 in the paper).
         embedding_size: of a token (512 in the paper).
         hidden_size: h (512 in the paper).
-        dropout: before the output layer, share of features (.5 in the paper).
-        deep_output: whether logits see the attended cells beside the hidden state (the Atlas paper's do not).
-        feature_dropout: share of the cells' features that are left out in training, the same in all cells of an image.
+        dropout: before the output layer (.5 in the paper).
+        deep_output: whether the attended cells go into the logits directly (not in the Atlas paper).
+        feature_dropout: dropout of the cells' features, the same in all cells of an image.
     """
 
     def __init__(
@@ -84,21 +84,23 @@ class AttentionDecoder(nn.Module):
         self.output = nn.Linear(hidden_size, vocabulary)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
-    def start(self, cells: Float[Tensor, "b cells d"]) -> tuple[Memory, State]:
-        """Read the images: memory for all steps, and the state of one hypothesis each."""
+    def start(self, cells: Float[Tensor, "b cells d"]) -> tuple[DecoderMemory, DecoderState]:
+        """Compute the memory for all steps, and the initial state of one hypothesis per image."""
         mean = cells.mean(dim=1, keepdim=True)  # (b, 1, d)
-        return Memory(cells, self.project_cells(cells)), State(self.first_hidden(mean), self.first_cell(mean))
+        return DecoderMemory(cells, self.project_cells(cells)), DecoderState(
+            self.first_hidden(mean), self.first_cell(mean)
+        )
 
     def step(
-        self, memory: Memory, state: State, tokens: Int[Tensor, "b k"]
-    ) -> tuple[State, Float[Tensor, "b k cells"]]:
-        """One step: the new state, and the attention (sums to one over the cells)."""
+        self, memory: DecoderMemory, state: DecoderState, tokens: Int[Tensor, "b k"]
+    ) -> tuple[DecoderState, Float[Tensor, "b k cells"]]:
+        """Compute one step: the new state, and the attention (sums to one over the cells)."""
         return self._step(memory, state, self.embedding(tokens))
 
     def forward(
         self, cells: Float[Tensor, "b cells d"], tokens: Int[Tensor, "b t"]
     ) -> tuple[Float[Tensor, "b t h"], Float[Tensor, "b t cells"]]:
-        """Teacher forcing: `readout` and attention of each step, given the ``tokens`` that come before it."""
+        """Teacher forcing: `readout` and attention of each step, given the previous ``tokens``."""
         if self.training and self.feature_dropout.p:
             cells = self.feature_dropout(cells.transpose(1, 2)).transpose(1, 2)
         embedded = self.embedding(tokens)  # (b, t, e)
@@ -117,25 +119,25 @@ class AttentionDecoder(nn.Module):
     def readout(
         self, cells: Float[Tensor, "b cells d"], hidden: Float[Tensor, "b k h"], attention: Float[Tensor, "b k cells"]
     ) -> Float[Tensor, "b k h"]:
-        """What the next token's logits are computed from, given the hidden state and the attention of a step."""
+        """The input of the output layer, from the hidden state and the attention of a step."""
         if self.read_attended is None:
             return hidden
         readout: Tensor = hidden + self.read_attended(attention @ cells)
         return readout
 
     def logits(self, readout: Float[Tensor, "b n h"]) -> Float[Tensor, "b n v"]:
-        """Of every token, as the next one."""
+        """Logits of all tokens as the next one."""
         logits: Tensor = self.output(self.dropout(readout))
         return logits
 
     def logits_of(
         self, readout: Float[Tensor, "b n h"], tokens: Int[Tensor, "n f"], valid: Bool[Tensor, "n f"]
     ) -> Float[Tensor, "b n f"]:
-        """Of the ``tokens`` alone; -inf where not ``valid``. What it costs depends on these, not on the vocabulary."""
+        """Logits of ``tokens`` only; -inf if not ``valid``. The cost depends on their number, not on the vocabulary."""
         if self.output.out_features <= FEW_TOKENS:
             logits = self.logits(readout)  # (b, n, v)
             return logits.gather(2, tokens.expand(len(readout), -1, -1)).masked_fill(~valid, -torch.inf)
-        row, column = valid.nonzero(as_tuple=True)  # (e,): few of the places are real where one node is very wide
+        row, column = valid.nonzero(as_tuple=True)  # (e,): few are valid if one node is very wide
         token = tokens[row, column]
         weight = nn.functional.embedding(token, self.output.weight)  # (e, h)
         found = (self.dropout(readout)[:, row] * weight).sum(dim=-1) + self.output.bias[token]  # (b, e)
@@ -163,15 +165,15 @@ class AttentionDecoder(nn.Module):
         return hidden, attention
 
     def _step(
-        self, memory: Memory, state: State, embedded: Float[Tensor, "b k e"]
-    ) -> tuple[State, Float[Tensor, "b k cells"]]:
+        self, memory: DecoderMemory, state: DecoderState, embedded: Float[Tensor, "b k e"]
+    ) -> tuple[DecoderState, Float[Tensor, "b k cells"]]:
         b, k, _ = embedded.shape
         query = self.project_hidden(state.hidden)  # (b, k, a)
         attention = self._energy(memory.projected, query).softmax(dim=-1)  # (b, k, cells), range [0, 1]
         gate = torch.sigmoid(self.gate(state.hidden))  # (b, k, d), range (0, 1)
         x = torch.cat([embedded, gate * (attention @ memory.cells)], dim=-1).flatten(0, 1)  # (b * k, e + d)
         hidden, cell = self.lstm(x, (state.hidden.flatten(0, 1), state.cell.flatten(0, 1)))
-        return State(hidden.view(b, k, -1), cell.view(b, k, -1)), attention
+        return DecoderState(hidden.view(b, k, -1), cell.view(b, k, -1)), attention
 
     def _energy(
         self, projected: Float[Tensor, "b cells a"], query: Float[Tensor, "b k a"]
@@ -179,7 +181,7 @@ class AttentionDecoder(nn.Module):
         if torch.is_grad_enabled() or projected.device.type != "cpu":
             energy: Tensor = self.score(torch.relu_(projected.unsqueeze(1) + query.unsqueeze(2))).squeeze(-1)
             return energy
-        # The same but for what is equal in all cells, which the softmax takes away: relu(p + q) = max(p, -q) + q.
+        # Up to a constant over the cells, which the softmax removes: relu(p + q) = max(p, -q) + q.
         b, k, _ = query.shape
         energy = projected.new_empty(b, k, projected.shape[1])
         images = max(1, CACHED_FLOATS // (k * projected[0].numel()))

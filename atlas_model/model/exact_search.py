@@ -1,10 +1,8 @@
-"""Exact search over a trie: the log-probability of every node of the tree, and the most probable paths of all.
+"""Exact search over a trie: the log-probability of every node, and the most probable paths.
 
-Level by level, each node decoded once an image, whatever the number of paths through it; leaves never. Paths
-compete as in `search`, but none is lost on the way. Ties go to the shallower path, then to the one that comes first
-in alphabetical order.
-
-Knows nothing of images or names.
+Proceeds level by level. Each inner node is decoded once per image, whatever the number of paths through it. Paths are
+compared as in `beam_search`, but none is pruned. Ties are broken in favour of the shallower path, then of the first in
+alphabetical order.
 """
 
 import torch
@@ -12,15 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atlas_model.model.beam_search import (
-    BestPaths,
+    BeamLevel,
     DeviceTrie,
-    Ends,
-    Level,
+    FinishedPaths,
     Normalize,
-    follow_back,
+    SearchResult,
+    backtrack,
     next_log_probability,
 )
-from atlas_model.model.decoder import AttentionDecoder, Memory, State
+from atlas_model.model.decoder import AttentionDecoder, DecoderMemory, DecoderState
 from atlas_model.taxonomy.tree import START
 
 FLOATS_AT_ONCE = 2**24  # numbers of one intermediate tensor: 64 MiB
@@ -37,16 +35,16 @@ def exact_search(
     temperature: Float[Tensor, "b"] | float = 1.0,
     length_normalization: float = 0.0,
     bias: Float[Tensor, "b edges"] | None = None,
-) -> tuple[BestPaths, Float[Tensor, "b nodes"]]:
-    """The ``top`` most probable of all paths, and log p of each of the trie's nodes: that the path leads through it.
+) -> tuple[SearchResult, Float[Tensor, "b nodes"]]:
+    """The ``top`` most probable of all paths, and log p of each node: that the path goes through it.
 
-    With ``normalize="children"`` the children of a node share its probability without rest, so those of all paths
-    sum to one. Arguments as in `search.beam_search`.
+    With ``normalize="children"`` the probabilities of a node's children sum to that of the node, so those of all paths
+    sum to one. Arguments as in `beam_search.beam_search`.
     """
     first = trie.first
-    going_on = (first[1:] > first[:-1]).nonzero().squeeze(1)  # nodes to decode
-    # What is kept of all of them: where they looked, and the states of a level.
-    kept = len(going_on) * (cells.shape[1] + 2 * decoder.lstm.hidden_size) + len(first)
+    inner_nodes = (first[1:] > first[:-1]).nonzero().squeeze(1)  # nodes to decode
+    # Numbers in memory per image: attention of all inner nodes, states of a level.
+    kept = len(inner_nodes) * (cells.shape[1] + 2 * decoder.lstm.hidden_size) + len(first)
     parts = [
         _search(
             decoder,
@@ -61,8 +59,8 @@ def exact_search(
         for part in torch.split(torch.arange(len(cells)), max(1, 4 * FLOATS_AT_ONCE // kept))
     ]
     found, log_probability = zip(*parts, strict=True)
-    fields = ([getattr(each, name) for each in found] for name in BestPaths.__dataclass_fields__)
-    return BestPaths(*map(torch.cat, fields)), torch.cat(log_probability)
+    fields = ([getattr(each, name) for each in found] for name in SearchResult.__dataclass_fields__)
+    return SearchResult(*map(torch.cat, fields)), torch.cat(log_probability)
 
 
 def _search(
@@ -75,19 +73,19 @@ def _search(
     temperature: Float[Tensor, "b 1 1"] | float,
     length_normalization: float,
     bias: Float[Tensor, "b edges"] | None,
-) -> tuple[BestPaths, Float[Tensor, "b nodes"]]:
+) -> tuple[SearchResult, Float[Tensor, "b nodes"]]:
     memory, state = decoder.start(cells)
     b, device = len(cells), cells.device
     log_p = cells.new_zeros(b, len(trie.first) - 1)
-    node = torch.zeros(1, dtype=torch.long, device=device)  # those of the level that go on
+    node = torch.zeros(1, dtype=torch.long, device=device)  # inner nodes of the level
     parent, token = node, node + START
-    levels, ends = [], [Ends.none(b, top, device)]
+    levels, ends = [], [FinishedPaths.empty(b, top, device)]
     for depth, width in enumerate(trie.fan_out):
-        states, looked = [], []
+        states, attentions = [], []
         for part in torch.split(torch.arange(len(node), device=device), _nodes_at_once(decoder, memory, normalize)):
             new, attention = decoder.step(memory, state.at(parent[part].expand(b, -1)), token[part].expand(b, -1))
             states.append(new)
-            looked.append(attention)
+            attentions.append(attention)
             edge, valid = trie.edges(node[part], width)  # (c, f)
             readout = decoder.readout(cells, new.hidden, attention)
             gain = next_log_probability(
@@ -100,26 +98,30 @@ def _search(
                 bias=None if bias is None else bias[:, edge],
             )  # (b, c, f)
             log_p[:, trie.child[edge[valid]]] = (log_p[:, node[part], None] + gain)[:, valid]
-        levels.append(Level(token.expand(b, -1), parent.expand(b, -1), log_p[:, node], torch.cat(looked, dim=1)))
-        state = State(torch.cat([new.hidden for new in states], dim=1), torch.cat([new.cell for new in states], dim=1))
+        levels.append(
+            BeamLevel(token.expand(b, -1), parent.expand(b, -1), log_p[:, node], torch.cat(attentions, dim=1))
+        )
+        state = DecoderState(
+            torch.cat([new.hidden for new in states], dim=1), torch.cat([new.cell for new in states], dim=1)
+        )
         edge, valid = trie.edges(node, width)
         slot, _ = valid.nonzero(as_tuple=True)
-        edge = edge[valid]  # (e,), all of the level, in order
+        edge = edge[valid]  # (e,), all edges of the level, in order
         path = trie.path[edge]
         ending = path >= 0
         at = trie.child[edge[ending]]
         ends.append(
-            Ends(
+            FinishedPaths(
                 log_p[:, at],
                 *(each[ending].expand(b, -1) for each in (path, torch.full_like(path, depth), slot, trie.token[edge])),
             )
         )
         node, parent, token = (each[~ending] for each in (trie.child[edge], slot, trie.token[edge]))
-    found = follow_back(levels, Ends.of(ends).best(top, length_normalization), len(trie.fan_out))
+    found = backtrack(levels, FinishedPaths.concatenate(ends).best(top, length_normalization), len(trie.fan_out))
     return found, log_p
 
 
-def _nodes_at_once(decoder: AttentionDecoder, memory: Memory, normalize: Normalize) -> int:
+def _nodes_at_once(decoder: AttentionDecoder, memory: DecoderMemory, normalize: Normalize) -> int:
     b, cells, a = memory.projected.shape
     widest = max(cells * a, decoder.output.out_features if normalize == "vocabulary" else 0)
     return max(1, FLOATS_AT_ONCE // (b * widest))

@@ -1,11 +1,9 @@
-"""Classifiers inside the sequence model: scores of whole paths, added to the decoder's logits.
+"""A classifier of whole paths inside the sequence model, whose logits are added to the decoder's.
 
-Scores of paths become scores of the tree's edges (the logarithm of the sum over the paths below), and these are added
-to the decoder's logits. A decoder that adds nothing makes the model that classifier, to the last digit: the
-probabilities of children, normalised step by step, multiply to its softmax over paths. So the decoder learns what the
-classifier lacks ("Wide & Deep Learning", Cheng et al. 2016, arXiv 1606.07792).
-
-Knows nothing of decoders.
+Logits of paths are converted to logits of the trie's edges: the log-sum-exp over the paths below. With a decoder whose
+logits are all zero, the model equals this classifier: the probabilities of children, normalised step by step, multiply
+to the softmax over paths. So the decoder learns a correction ("Wide & Deep Learning", Cheng et al. 2016, arXiv
+1606.07792).
 """
 
 import torch
@@ -16,7 +14,7 @@ from atlas_model.taxonomy.tree import Trie
 
 
 class PathEdges(nn.Module):
-    """Scores of paths to scores of the edges of a trie; edge e leads to node e + 1.
+    """Converts logits of paths to logits of the edges of a trie; edge e leads to node e + 1.
 
     Args:
         trie: of the taxonomy.
@@ -36,11 +34,11 @@ class PathEdges(nn.Module):
         self.register_buffer("path_of_end", path[path >= 0], persistent=False)
 
     def forward(self, scores: Float[Tensor, "b paths"]) -> Float[Tensor, "b edges"]:
-        """The logarithm of the sum of ``exp(scores)`` over the paths below each edge."""
+        """The log-sum-exp of ``scores`` over the paths below each edge."""
         nodes = scores.new_full((scores.shape[0], len(self.parent) + 1), -torch.inf)
         nodes[:, self.end] = scores[:, self.path_of_end]
         for above, start, stop in reversed(list(zip(self._levels, self._levels[1:], self._levels[2:], strict=False))):
-            parent = self.parent[start - 1 : stop - 1] - above  # of the nodes of this level, within theirs
+            parent = self.parent[start - 1 : stop - 1] - above  # parent of each node, as an index into its level
             below = nodes[:, start:stop]
             index = parent.expand(scores.shape[0], -1)
             width = start - above
@@ -58,14 +56,14 @@ class PathEdges(nn.Module):
 
 
 class PathHead(nn.Module):
-    """What one linear layer on the mean and the maximum of an image's cells thinks of each path.
+    """One linear layer on the mean and the maximum of an image's cells.
 
-    The mean tells what most of the image shows, the maximum what is small in it.
+    The mean represents what most of the image shows, the maximum also small details.
 
     Args:
-        features: of a cell.
+        features: number of features of a cell.
         trie: of the taxonomy.
-        dropout: share of the features that are left out in training.
+        dropout: of the pooled features.
     """
 
     def __init__(self, features: int, trie: Trie, dropout: float) -> None:
@@ -75,13 +73,13 @@ class PathHead(nn.Module):
         self.output = nn.Linear(2 * features, len(self.edges.end))
 
     def forward(self, cells: Float[Tensor, "b cells d"]) -> Float[Tensor, "b edges"]:
-        """What to add to the logit of each edge."""
+        """Logits of the edges, to be added to the decoder's."""
         edges: Tensor = self.edges(self.scores(cells))
         return edges
 
     def scores(self, cells: Float[Tensor, "b cells d"]) -> Float[Tensor, "b paths"]:
         """Logits of the paths."""
-        # Features of pretrained encoders are small: of size one, they learn as fast as the decoder's.
+        # Features of pretrained encoders are small: normalised, they are learnt as fast as the decoder's.
         pooled = torch.cat(
             [nn.functional.layer_norm(each, each.shape[1:]) for each in (cells.mean(dim=1), cells.amax(dim=1))], dim=1
         )  # (b, 2 d)

@@ -1,4 +1,4 @@
-"""The two models that Atlas trains, in folders: weights, and all that is needed to build the model again."""
+"""Saves and loads categorizers and classifiers: a folder with weights and description."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from atlas_model.core.checkpoint import fill, load_model, save_model
+from atlas_model.core.checkpoint import load_model, load_weights, save_model
 from atlas_model.core.errors import CheckpointError, InputError
 from atlas_model.data.images import Preprocessing
 from atlas_model.model.architecture import Architecture, check_architecture, check_images
@@ -25,15 +25,15 @@ def save(
     metrics: dict[str, Any],
     guarantees: dict[str, Any] | None = None,
 ) -> None:
-    """Write weights and description to ``folder``, whole or not at all.
+    """Write weights and description to ``folder`` atomically.
 
     Args:
-        model: what was trained.
-        folder: replaced if it is there.
+        model: the trained model.
+        folder: replaced if it exists.
         preprocessing: of the images that it was trained on.
-        params: how it was trained, for people; not needed to load it.
-        metrics: what it reached, likewise.
-        guarantees: which accuracies it can promise, as of `guarantees.Guarantees`; None where nobody has looked.
+        params: parameters of the training, for information.
+        metrics: likewise.
+        guarantees: of `guarantees.Guarantees`, the accuracies that it guarantees; None if not computed.
     """
     description = {
         "kind": model.kind,
@@ -51,10 +51,10 @@ def save(
 
 
 def load_categorizer(folder: Path, device: torch.device) -> tuple[Categorizer, Preprocessing]:
-    """The sequence model in ``folder``, in evaluation mode.
+    """Load the sequence model in ``folder``, in evaluation mode.
 
     Raises:
-        CheckpointError: it is not one, or its weights do not fit its description.
+        CheckpointError: the folder does not hold one, or its weights do not fit its description.
     """
     model, preprocessing = _load(Categorizer, folder, device)
     assert isinstance(model, Categorizer)
@@ -62,7 +62,7 @@ def load_categorizer(folder: Path, device: torch.device) -> tuple[Categorizer, P
 
 
 def load_classifier(folder: Path, device: torch.device) -> tuple[Classifier, Preprocessing]:
-    """The baseline in ``folder``, in evaluation mode; raises as `load_categorizer`."""
+    """Load the baseline in ``folder``, in evaluation mode; raises as `load_categorizer`."""
     model, preprocessing = _load(Classifier, folder, device)
     assert isinstance(model, Classifier)
     return model, preprocessing
@@ -84,7 +84,7 @@ def _load(
         check_images(architecture, preprocessing, model.encoder.in_channels)
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, InputError) as error:
         raise CheckpointError(f"{folder}: its description is not one of a {model_class.kind}: {error}") from error
-    fill(model, tensors, folder)
+    load_weights(model, tensors, folder)
     return model.to(device).eval(), preprocessing
 
 

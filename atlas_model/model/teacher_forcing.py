@@ -1,10 +1,8 @@
-"""The decoder's pass along known paths, in training on a CPU: one function with a backward pass of its own.
+"""Teacher forcing of the decoder on a CPU: an autograd function with a backward pass of its own.
 
-The formulas are those of `decoder`, whose plain loop over steps is the reference. What is gained: gradients that the
-steps share (the weights', the cells') are one product for all steps; and the attention's energies, by far the
-largest tensors, are computed again rather than kept, and never leave the processor's cache.
-
-Knows nothing of modules or tokens: tensors in, tensors out.
+The formulas are those of `decoder`, whose loop over steps is the reference. It is faster for two reasons: gradients
+that the steps share (of the weights and the cells) are one matrix product for all steps, and the attention energies, by
+far the largest tensors, are recomputed in blocks that fit into the processor's cache.
 """
 
 from collections.abc import Iterator
@@ -14,15 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-CACHED_FLOATS = 2**18  # numbers of the attention's energies at once: 1 MiB
+CACHED_FLOATS = 2**18  # size of a block of attention energies: 1 MiB
 
 
 class TeacherForcing(torch.autograd.Function):
-    """Hidden state and attention of each step, given the tokens before it.
+    """Hidden state and attention of each step, given the previous tokens.
 
-    Shape legend: b images, n cells, d features a cell, a attention size, t steps, h hidden size, g = 4 h (an LSTM's
-    gates in torch's order), m = a + d + g (what is made of a hidden state: the attention's query, the gate beta, the
-    LSTM's gates). Tensors of all steps have the steps first; d_x is the gradient of x.
+    Shape legend: b images, n cells, d features per cell, a attention size, t steps, h hidden size, g = 4 h (an LSTM's
+    gates in torch's order), m = a + d + g (the projections of a hidden state: the attention's query, the gate beta, the
+    LSTM's gates). Tensors of all steps have the steps as their first axis; d_x is the gradient of x.
     """
 
     @staticmethod
@@ -38,12 +36,12 @@ class TeacherForcing(torch.autograd.Function):
         of_attended: Float[Tensor, "g d"],  # its part of the LSTM's gates
         score: Float[Tensor, "a"],
     ) -> tuple[Float[Tensor, "b t h"], Float[Tensor, "b t n"]]:
-        """One step after the other."""
+        """Compute all steps, one after the other."""
         (b, n, d), (_, t, g) = cells.shape, tokens.shape
         projected = cells @ of_cell.T  # (b, n, a)
         mixed = cells.new_empty(t, b, len(of_hidden))
         hidden, memory = cells.new_empty(2, t + 1, b, g // 4)
-        # The mean of the cells, of which the first state is made, is what an even attention sees.
+        # The first state is made from the mean of the cells, which is uniform attention.
         looks, sees = cells.new_full((t + 1, b, n), 1 / n), cells.new_empty(t + 1, b, d)
         torch.mean(cells, dim=1, out=sees[0])
         hidden[0], memory[0] = torch.addmm(of_mean_bias, sees[0], of_mean.T).chunk(2, dim=1)
@@ -66,14 +64,14 @@ class TeacherForcing(torch.autograd.Function):
     def backward(
         ctx: Any, d_hiddens: Float[Tensor, "b t h"], d_attention: Float[Tensor, "b t n"]
     ) -> tuple[Tensor | None, ...]:
-        """Gradients of all arguments, from the last step to the first."""
+        """Compute the gradients of all arguments, from the last step to the first."""
         cells, of_cell, of_mean, of_hidden, of_attended, score, projected, *steps = ctx.saved_tensors
         mixed, hidden, memory, looks, sees = steps
         t, h = len(mixed), hidden.shape[-1]
         sizes = (len(score), sees.shape[-1], 4 * h)
         d_mixed, d_sees = torch.empty_like(mixed), torch.empty_like(sees)
         d_hidden, d_memory, d_score = (torch.zeros_like(like) for like in (hidden[0], memory[0], score))
-        d_projected = torch.zeros_like(projected)  # but for the factor `score`, as d_query at first
+        d_projected = torch.zeros_like(projected)  # without the factor `score`, as d_query at first
         for step in reversed(range(t)):
             query, beta, gates = mixed[step].split_with_sizes(sizes, dim=1)
             d_query, d_beta, d_gates = d_mixed[step].split_with_sizes(sizes, dim=1)
@@ -84,7 +82,7 @@ class TeacherForcing(torch.autograd.Function):
             d_gated = d_gates @ of_attended  # (b, d)
             torch.mul(d_gated * sees[step + 1], beta * (1 - beta), out=d_beta)
             torch.mul(d_gated, beta, out=d_sees[step + 1])
-            # A row times the cells: the cells times a column are the same and take eight times as long.
+            # A row times the cells: the cells times a column would be the same and take eight times as long.
             d_looks = torch.bmm(d_sees[step + 1].unsqueeze(1), cells.transpose(1, 2)).squeeze(1)  # (b, n)
             d_looks += d_attention[:, step]
             d_energy = looks[step + 1] * (d_looks - (looks[step + 1] * d_looks).sum(dim=1, keepdim=True))
@@ -95,7 +93,7 @@ class TeacherForcing(torch.autograd.Function):
         d_first = torch.cat([d_hidden, d_memory], dim=1)  # (b, 2 h)
         torch.mm(d_first, of_mean, out=d_sees[0])
         d_cells = None
-        if ctx.needs_input_grad[0]:  # those of a frozen encoder need none
+        if ctx.needs_input_grad[0]:  # not for a frozen encoder
             d_cells = torch.bmm(looks.permute(1, 2, 0), d_sees.transpose(0, 1))  # (b, n, d)
             d_cells.flatten(0, 1).addmm_(d_projected.flatten(0, 1), score.unsqueeze(1) * of_cell)
         d_of_cell = d_projected.flatten(0, 1).T @ cells.flatten(0, 1)  # (a, d)
@@ -118,7 +116,7 @@ class TeacherForcing(torch.autograd.Function):
 def _energy(
     projected: Float[Tensor, "b n a"], query: Float[Tensor, "b a"], score: Float[Tensor, "a"]
 ) -> Float[Tensor, "b n"]:
-    """Sum of score * relu(p + q), but for what is equal in all cells: relu(p + q) = max(p, -q) + q."""
+    """Sum of score * relu(p + q), up to a constant over the cells: relu(p + q) = max(p, -q) + q."""
     energy = projected.new_empty(projected.shape[:2])
     for block in _blocks(projected):
         energy[block] = torch.maximum(projected[block], -query[block].unsqueeze(1)) @ score
@@ -132,7 +130,7 @@ def _energy_backward(
     d_projected: Float[Tensor, "b n a"],
     d_query: Float[Tensor, "b a"],
 ) -> None:
-    """Add to ``d_projected`` and fill ``d_query``, but for the factor `score`."""
+    """Add to ``d_projected`` and fill ``d_query``, both without the factor `score`."""
     for block in _blocks(projected):
         on = (projected[block] + query[block].unsqueeze(1)).gt_(0)  # (., n, a), 0 or 1
         d_projected[block].addcmul_(d_energy[block].unsqueeze(2), on)
@@ -148,7 +146,7 @@ def _lstm_backward(
     d_after: Float[Tensor, "b h"],
     d_gates: Float[Tensor, "b g"],
 ) -> Float[Tensor, "b h"]:
-    """Fill ``d_gates`` (of the gates before their nonlinearities); the gradient of the memory ``before`` the step."""
+    """Fill ``d_gates`` (before the nonlinearities); return the gradient of the LSTM's cell ``before`` the step."""
     enter, forget, new, leave = gates.chunk(4, dim=1)
     d_enter, d_forget, d_new, d_leave = d_gates.chunk(4, dim=1)
     seen = after.tanh()

@@ -1,6 +1,6 @@
 """Train, validation and test split.
 
-`grouping`: which images must stay together. `assign`: which group goes to which split. `leaks`: proof that no two
-splits share a product or near-duplicates. `files`: Parquet files. `report`: counts per category. `names`: names of
-splits.
+`grouping`: groups products that share images. `assign`: assigns groups to splits and discards images. `leaks`: counts
+products and near-duplicates that two splits share. `files`: writes the Parquet files. `report`: counts per category.
+`names`: names of splits.
 """

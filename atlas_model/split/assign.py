@@ -1,20 +1,20 @@
-"""What becomes of each image of each product: a place in train, val or test, or a reason why not.
+"""Assigns each image of each product to train, val or test, or discards it with a reason.
 
-The rules, in this order: an image is left out when
- 1. it was not fetched (the fetch's status), or the stage zoom does not keep it (that one's reason);
+An image is discarded, by the first rule that applies, if
+ 1. it was not fetched (reason: the fetch's status), or the stage zoom does not keep it (reason: that of the stage);
  2. its product's category is not in the taxonomy: ``not_in_taxonomy``;
  3. products of different categories show it: ``label_conflict``, for all of them;
- 4. too many products show it, or one that it nearly is: ``shared_image``. A size chart or a placeholder says nothing of
-    a product, and would tie a whole category together;
- 5. it stands at an earlier product or place already: ``duplicate``; every image is stored once;
- 6. its category has too few products and such ones are dropped: ``rare_category``.
-Products that `grouping` keeps together go to one split: to train where a category among them is rare and such
-ones are for train; else, if hints are respected, to the most guarded split that a hint among them names (test
-before val before train); else to the split that a seeded hash of the group's key gives. So a product stays where
-it is when the catalogue grows, unless a newcomer joins its group as the new key. At last
- 7. an image with a near-duplicate in a more guarded split is left out: ``near_duplicate_of_test`` (or ``_val``).
+ 4. too many products show it, or a near-duplicate of it: ``shared_image``. Size charts and placeholders carry no
+    information about a product, and would connect a whole category;
+ 5. an earlier product or position has it: ``duplicate``; each image is stored once;
+ 6. its category has too few products, and rare categories are dropped: ``rare_category``.
+All products of a group (`grouping`) go to one split. That is train if one of their categories is rare and rare
+categories are for train. Else, if hints are respected and there are any, it is the most protected split among them
+(test, then val, then train). Else a seeded hash of the group's key decides. So a product keeps its split when the
+catalogue grows, unless a new product becomes the key of its group. Finally, an image is discarded if
+ 7. it has a near-duplicate in a more protected split: ``near_duplicate_of_test`` (or ``_val``).
 
-Knows nothing of files, nor of images beyond their hashes. That nothing leaks is counted by `leaks`.
+Works on ids and perceptual hashes. `leaks` checks the result independently.
 """
 
 import hashlib
@@ -27,16 +27,16 @@ import numpy as np
 
 from atlas_model.core.errors import InputError
 from atlas_model.split.grouping import group_products, near_any
-from atlas_model.split.names import NAMES, SPLITS, split_named
+from atlas_model.split.names import SPLIT_NAMES, SPLITS, parse_split
 from atlas_model.taxonomy.tree import CategoryPath
 
-MAX_PRODUCTS = 10  # that show one image, unless the caller says otherwise
-MAX_TOLD = 5  # names in a message
+MAX_PRODUCTS = 10  # default of max_products_per_image
+MAX_LISTED = 5  # names in a message
 
 
 @dataclass(frozen=True)
-class LabelledProduct:
-    """What splitting needs to know of a product."""
+class SplitProduct:
+    """The properties of a product that determine its split."""
 
     product_id: str
     category: CategoryPath
@@ -44,7 +44,7 @@ class LabelledProduct:
 
 
 @dataclass(frozen=True)
-class Ref:
+class ImageRef:
     """An image of a product; sort by (product_id, position)."""
 
     product_id: str
@@ -53,8 +53,8 @@ class Ref:
 
 
 @dataclass(frozen=True)
-class Score:
-    """The verdict of the stage zoom on an image."""
+class ImageScore:
+    """The result of the stage zoom for an image."""
 
     keep: bool
     reason: str
@@ -62,9 +62,9 @@ class Score:
 
 
 def split_refs(
-    refs: Sequence[Ref],
-    products: Mapping[str, LabelledProduct],
-    scores: Mapping[str, Score],
+    refs: Sequence[ImageRef],
+    products: Mapping[str, SplitProduct],
+    scores: Mapping[str, ImageScore],
     *,
     allowed: Container[CategoryPath],
     val_share: float,
@@ -76,33 +76,33 @@ def split_refs(
     seed: int,
     max_products_per_image: int = MAX_PRODUCTS,
 ) -> list[str]:
-    """Decide on every ref.
+    """Assign every ref to a split or discard it.
 
     Args:
         refs: sorted by (product_id, position).
-        products: by product_id; has all of the refs' products.
-        scores: by image_id; has all images that were fetched.
+        products: by product_id; contains the products of all refs.
+        scores: by image_id; contains all images that were fetched.
         allowed: the taxonomy's paths.
-        val_share: of the groups, on average.
+        val_share: expected share of the groups.
         test_share: likewise.
-        min_products: a category with fewer products that have an image left is rare.
-        rare: what becomes of those.
+        min_products: a category with fewer products that still have an image is rare.
+        rare: what to do with rare categories.
         near_duplicate_distance: in bits of the perceptual hash.
-        respect_hint: whether products' split hints are followed.
+        respect_hint: whether the products' split hints are used.
         seed: of the hash that assigns groups.
-        max_products_per_image: an image that more products show is left out.
+        max_products_per_image: images of more products are discarded.
 
     Returns:
-        For each ref one of SPLITS, or the reason why it is left out.
+        For each ref one of SPLITS, or the reason why it is discarded.
 
     Raises:
-        InputError: hints are respected, and one names no split.
+        InputError: hints are respected, and one is not the name of a split.
     """
     hint_of = _hints(products.values()) if respect_hint else {}
-    outcomes: list[str | None] = [_unusable(ref, products, scores, allowed) for ref in refs]
-    _leave_out_conflicts(refs, products, outcomes)
-    _leave_out_shared(refs, scores, outcomes, max_products_per_image, near_duplicate_distance)
-    _leave_out_repeats(refs, outcomes)
+    outcomes: list[str | None] = [_unusable_reason(ref, products, scores, allowed) for ref in refs]
+    _discard_conflicts(refs, products, outcomes)
+    _discard_shared(refs, scores, outcomes, max_products_per_image, near_duplicate_distance)
+    _discard_repeats(refs, outcomes)
     rare_categories = _rare_categories(refs, products, outcomes, min_products)
     if rare == "drop":
         for index, ref in enumerate(refs):
@@ -110,7 +110,7 @@ def split_refs(
                 outcomes[index] = "rare_category"
 
     key_of = _group(refs, scores, outcomes, near_duplicate_distance)
-    members: defaultdict[str, list[LabelledProduct]] = defaultdict(list)
+    members: defaultdict[str, list[SplitProduct]] = defaultdict(list)
     for product_id, key in key_of.items():
         members[key].append(products[product_id])
     split_of = {}
@@ -121,30 +121,31 @@ def split_refs(
         elif hints:
             split_of[key] = max(hints, key=SPLITS.index)
         else:
-            split_of[key] = assign(key, val_share=val_share, test_share=test_share, seed=seed)
-    for index in _undecided(outcomes):
+            split_of[key] = assign_split(key, val_share=val_share, test_share=test_share, seed=seed)
+    for index in _remaining(outcomes):
         outcomes[index] = split_of[key_of[refs[index].product_id]]
-    _leave_out_near_duplicates(refs, scores, outcomes, near_duplicate_distance)
+    _discard_near_duplicates(refs, scores, outcomes, near_duplicate_distance)
     return [str(outcome) for outcome in outcomes]
 
 
-def _hints(products: Iterable[LabelledProduct]) -> dict[str, str]:
-    """The splits that products name, by product_id; an empty text names none."""
+def _hints(products: Iterable[SplitProduct]) -> dict[str, str]:
+    """The split of each product that has a hint, by product_id; an empty string is no hint."""
     hinted = [(product.product_id, product.split_hint or "") for product in products]
-    named = {product_id: split_named(hint) for product_id, hint in hinted if hint.strip()}
+    named = {product_id: parse_split(hint) for product_id, hint in hinted if hint.strip()}
     unknown = Counter(hint for product_id, hint in hinted if product_id in named and named[product_id] is None)
     if unknown:
-        told = ", ".join(f"{hint!r} ({count} products)" for hint, count in unknown.most_common(MAX_TOLD))
-        usual = "; ".join(f"{split}: {', '.join(names)}" for split, names in NAMES.items())
+        listed = ", ".join(f"{hint!r} ({count} products)" for hint, count in unknown.most_common(MAX_LISTED))
+        more = ", ..." * (len(unknown) > MAX_LISTED)
+        usual = "; ".join(f"{split}: {', '.join(names)}" for split, names in SPLIT_NAMES.items())
         raise InputError(
-            f"split.respect_hint: expected names of splits ({usual}), got {told}{', ...' * (len(unknown) > MAX_TOLD)}. "
-            "Rename them, leave them empty for products that may go anywhere, or say split.respect_hint: false"
+            f"split.respect_hint: expected names of splits ({usual}), got {listed}{more}. "
+            "Rename them, leave them empty for products without a hint, or set split.respect_hint: false"
         )
     return {product_id: split for product_id, split in named.items() if split is not None}
 
 
-def assign(key: str, *, val_share: float, test_share: float, seed: int) -> str:
-    """The split of the group named ``key``: a hash of it and of ``seed``, as a number in [0, 1), says so."""
+def assign_split(key: str, *, val_share: float, test_share: float, seed: int) -> str:
+    """Choose the split of the group named ``key`` by a hash of it and of ``seed``, as a number in [0, 1)."""
     digest = hashlib.blake2b(key.encode(), digest_size=8, salt=seed.to_bytes(8, "big")).digest()
     drawn = int.from_bytes(digest, "big") / 2**64
     if drawn < test_share:
@@ -152,8 +153,11 @@ def assign(key: str, *, val_share: float, test_share: float, seed: int) -> str:
     return "val" if drawn < test_share + val_share else "train"
 
 
-def _unusable(
-    ref: Ref, products: Mapping[str, LabelledProduct], scores: Mapping[str, Score], allowed: Container[CategoryPath]
+def _unusable_reason(
+    ref: ImageRef,
+    products: Mapping[str, SplitProduct],
+    scores: Mapping[str, ImageScore],
+    allowed: Container[CategoryPath],
 ) -> str | None:
     if ref.image_id is None:
         return ref.status
@@ -162,23 +166,23 @@ def _unusable(
     return None if products[ref.product_id].category in allowed else "not_in_taxonomy"
 
 
-def _undecided(outcomes: Sequence[str | None]) -> list[int]:
+def _remaining(outcomes: Sequence[str | None]) -> list[int]:
     return [index for index, outcome in enumerate(outcomes) if outcome is None]
 
 
-def _leave_out_conflicts(
-    refs: Sequence[Ref], products: Mapping[str, LabelledProduct], outcomes: list[str | None]
+def _discard_conflicts(
+    refs: Sequence[ImageRef], products: Mapping[str, SplitProduct], outcomes: list[str | None]
 ) -> None:
     categories: defaultdict[str | None, set[CategoryPath]] = defaultdict(set)
-    for index in _undecided(outcomes):
+    for index in _remaining(outcomes):
         categories[refs[index].image_id].add(products[refs[index].product_id].category)
-    for index in _undecided(outcomes):
+    for index in _remaining(outcomes):
         if len(categories[refs[index].image_id]) > 1:
             outcomes[index] = "label_conflict"
 
 
-def _leave_out_shared(
-    refs: Sequence[Ref], scores: Mapping[str, Score], outcomes: list[str | None], most: int, distance: int
+def _discard_shared(
+    refs: Sequence[ImageRef], scores: Mapping[str, ImageScore], outcomes: list[str | None], most: int, distance: int
 ) -> None:
     shown_by: defaultdict[str, set[str]] = defaultdict(set)
     for ref in refs:
@@ -190,32 +194,32 @@ def _leave_out_shared(
     image_ids = sorted(shown_by)
     marked = np.array([image_id in shared for image_id in image_ids], dtype=bool)
     near = near_any(_hashes(image_ids, scores), marked, distance)
-    left_out = {image_id for image_id, is_near in zip(image_ids, near.tolist(), strict=True) if is_near}
-    for index in _undecided(outcomes):
-        if refs[index].image_id in left_out:
+    discarded = {image_id for image_id, is_near in zip(image_ids, near.tolist(), strict=True) if is_near}
+    for index in _remaining(outcomes):
+        if refs[index].image_id in discarded:
             outcomes[index] = "shared_image"
 
 
-def _leave_out_repeats(refs: Sequence[Ref], outcomes: list[str | None]) -> None:
+def _discard_repeats(refs: Sequence[ImageRef], outcomes: list[str | None]) -> None:
     met: set[str | None] = set()
-    for index in _undecided(outcomes):
+    for index in _remaining(outcomes):
         if refs[index].image_id in met:
             outcomes[index] = "duplicate"
         met.add(refs[index].image_id)
 
 
 def _rare_categories(
-    refs: Sequence[Ref], products: Mapping[str, LabelledProduct], outcomes: Sequence[str | None], min_products: int
+    refs: Sequence[ImageRef], products: Mapping[str, SplitProduct], outcomes: Sequence[str | None], min_products: int
 ) -> set[CategoryPath]:
-    with_image = {refs[index].product_id for index in _undecided(outcomes)}
+    with_image = {refs[index].product_id for index in _remaining(outcomes)}
     counts = Counter(products[product_id].category for product_id in with_image)
     return {category for category, count in counts.items() if count < min_products}
 
 
 def _group(
-    refs: Sequence[Ref], scores: Mapping[str, Score], outcomes: Sequence[str | None], distance: int
+    refs: Sequence[ImageRef], scores: Mapping[str, ImageScore], outcomes: Sequence[str | None], distance: int
 ) -> dict[str, str]:
-    """For each product that has or shares an image that is left: the product_id that is its group's key."""
+    """For each product with an image that is not discarded, or is a duplicate: the product_id of its group's key."""
     showing = [ref for ref, outcome in zip(refs, outcomes, strict=True) if outcome in (None, "duplicate")]
     product_ids = sorted({ref.product_id for ref in showing})
     image_ids = sorted({ref.image_id for ref in showing if ref.image_id is not None})
@@ -230,8 +234,8 @@ def _group(
     return {product_ids[product]: product_ids[key] for product, key in group_of.items()}
 
 
-def _leave_out_near_duplicates(
-    refs: Sequence[Ref], scores: Mapping[str, Score], outcomes: list[str | None], distance: int
+def _discard_near_duplicates(
+    refs: Sequence[ImageRef], scores: Mapping[str, ImageScore], outcomes: list[str | None], distance: int
 ) -> None:
     for guarded in ("test", "val"):
         lesser = SPLITS[: SPLITS.index(guarded)]
@@ -243,5 +247,5 @@ def _leave_out_near_duplicates(
             outcomes[index] = f"near_duplicate_of_{guarded}"
 
 
-def _hashes(image_ids: Iterable[str], scores: Mapping[str, Score]) -> np.ndarray:
+def _hashes(image_ids: Iterable[str], scores: Mapping[str, ImageScore]) -> np.ndarray:
     return np.array([scores[image_id].phash for image_id in image_ids], dtype=np.uint64)

@@ -1,7 +1,7 @@
-"""The files of a split: Parquet that ``datasets.load_dataset("parquet", ...)`` opens as images.
+"""Writes the files of a split: Parquet that ``datasets.load_dataset("parquet", ...)`` opens as images.
 
-Names, the struct of bytes and path, and the feature metadata are Hugging Face's conventions; how the images were
-prepared stands beside those, for training and prediction. Knows nothing of how rows are chosen.
+File names, the struct of bytes and path, and the feature metadata follow Hugging Face's conventions. The schema's
+metadata also hold the images' preprocessing, for training and prediction.
 """
 
 import json
@@ -23,18 +23,18 @@ from atlas_model.data.images import Preprocessing, encode_png
 from atlas_model.data.schemas import COMPRESSION, IMAGES, SPLIT, iterate_shards
 
 ROWS_PER_FILE = 8192
-ROWS_PER_GROUP = 256  # in memory at once, when it is written and when it is read
-READ_ROWS = 32  # of the shards, whose bytes are in memory together
+ROWS_PER_GROUP = 256  # in memory at once, when writing and when reading
+READ_ROWS = 32  # rows of the shards in memory at once
 
 
 def split_schema(preprocessing: Preprocessing) -> pa.Schema:
-    """`records.SPLIT` with the metadata ``huggingface`` and ``atlas``: ``{"preprocessing": {...}}``."""
+    """`schemas.SPLIT` with the metadata ``huggingface`` and ``atlas``: ``{"preprocessing": {...}}``."""
     features = {field.name: _feature(field) for field in SPLIT}
     metadata = {
         "huggingface": json.dumps({"info": {"features": features}}),
         "atlas": json.dumps({"preprocessing": preprocessing.to_json()}),
     }
-    # That library takes a field as an image only if it may be null.
+    # datasets decodes a field as an image only if it is nullable.
     return pa.schema([field.with_nullable(True) for field in SPLIT], metadata)
 
 
@@ -42,9 +42,9 @@ class SplitWriter:
     """Writes one split as ``<name>-00000-of-00002.parquet``, ...; use as a context manager.
 
     Args:
-        folder: where; exists.
+        folder: must exist.
         name: train, val, test.
-        rows: that will be appended, in all; the files' names tell their number.
+        rows: total number of rows that will be appended, which determines the number of files.
         preprocessing: of the images.
     """
 
@@ -61,7 +61,7 @@ class SplitWriter:
         return self
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a row of `records.SPLIT`."""
+        """Add a row of `schemas.SPLIT`."""
         if not self._room:
             self._next_file()
         self._rows.append(row)
@@ -91,16 +91,16 @@ class SplitWriter:
 def write_split_files(
     folder: Path, shards: Path, rows: Sequence[Mapping[str, Any]], preprocessing: Preprocessing
 ) -> None:
-    """Write all splits to ``folder``, each sorted by image_id; one batch of images is in memory at a time.
+    """Write all splits to ``folder``, each sorted by image_id, with one batch of images in memory.
 
     Args:
-        folder: exists.
-        shards: of `records.IMAGES`, sorted by image_id.
-        rows: of `records.SPLIT` without ``image``; each image_id once.
-        preprocessing: how images are stored, as PNG.
+        folder: must exist.
+        shards: of `schemas.IMAGES`, sorted by image_id.
+        rows: of `schemas.SPLIT` without ``image``; each image_id once.
+        preprocessing: applied to the images, which are stored as PNG.
 
     Raises:
-        InputError: ``shards`` lack an image.
+        InputError: an image is not in ``shards``.
     """
     row_of = {row["image_id"]: row for row in rows}
     sizes = Counter(row["split"] for row in rows)
@@ -117,7 +117,7 @@ def write_split_files(
 
 
 def read_columns(folder: Path, names: Iterable[str], columns: list[str]) -> pa.Table:
-    """``columns`` of the splits ``names`` as written to ``folder``."""
+    """Read ``columns`` of the splits ``names`` in ``folder``."""
     files = [path for name in names for path in sorted(folder.glob(f"{name}-*.parquet"))]
     return pa.concat_tables(pq.read_table(path, columns=columns) for path in files)
 
@@ -126,7 +126,7 @@ def _prepared_images(shards: Path, wanted: Container[str], preprocessing: Prepro
     def prepare(image: Mapping[str, Any]) -> tuple[str, bytes]:
         return image["image_id"], encode_png(preprocessing.read(image["bytes"]))
 
-    with ThreadPoolExecutor() as threads:  # Pillow decodes outside the interpreter's lock
+    with ThreadPoolExecutor() as threads:  # Pillow releases the GIL while decoding
         for batch in iterate_shards(shards, IMAGES, "fetch", READ_ROWS):
             yield from threads.map(prepare, [row for row in batch.to_pylist() if row["image_id"] in wanted])
 

@@ -1,7 +1,7 @@
-"""What a split must not do, counted on its outcome: the same product, or nearly the same image, in two splits.
+"""Counts leaks between splits: products, and near-duplicate images, that are in two of them.
 
-Slow and obvious on purpose, and without the code that makes the splits: every image is compared with every one
-of another split.
+A simple check that shares no code with `assign` and `grouping`: it compares every image with every image of the other
+splits.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ PAIRS_AT_ONCE = 4_000_000  # 32 MB of differences
 
 
 def count_product_leaks(product_ids: Sequence[str], splits: Sequence[str]) -> int:
-    """Products that stand in more than one split."""
+    """Count the products that are in more than one split."""
     splits_of: defaultdict[str, set[str]] = defaultdict(set)
     for product_id, split in zip(product_ids, splits, strict=True):
         splits_of[product_id].add(split)
@@ -23,7 +23,7 @@ def count_product_leaks(product_ids: Sequence[str], splits: Sequence[str]) -> in
 
 
 def count_near_duplicate_leaks(hashes: UInt64[np.ndarray, "n"], splits: Sequence[str], distance: int) -> int:
-    """Pairs of images in different splits whose hashes differ in at most ``distance`` bits."""
+    """Count the pairs of images in different splits whose hashes differ in at most ``distance`` bits."""
     split = np.array(splits)
     return sum(
         _count_near(hashes[split == one], hashes[split == other], distance)

@@ -1,14 +1,14 @@
-"""What splits are called: here, and in other people's data sets. Knows nothing of how products are split."""
+"""Names of splits, in Atlas and in other data sets."""
 
-SPLITS = ("train", "val", "test")  # from the least guarded to the most
-NAMES = {  # of splits, as data sets call them
-    "train": ("train", "training", "trn", "restval"),  # restval: what COCO's validation leaves to train on
+SPLITS = ("train", "val", "test")  # from the least protected to the most
+SPLIT_NAMES = {  # of splits, as data sets call them
+    "train": ("train", "training", "trn", "restval"),  # restval: COCO's validation images for training
     "val": ("val", "valid", "validation", "dev", "devel", "development"),
     "test": ("test", "testing", "tst"),
 }
-SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
+SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 
 
-def split_named(text: str) -> str | None:
-    """The split that ``text`` names, in whatever capitals; None if it names none that is usual."""
+def parse_split(text: str) -> str | None:
+    """Return the split that ``text`` names, case-insensitively; None for an unknown name."""
     return SPLIT_OF.get(text.strip().lower())

@@ -1,4 +1,4 @@
-"""How a split turned out, for people and metrics. Knows nothing of how it was made."""
+"""Statistics of a split, for reports and metrics."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ def category_counts(labels: Sequence[str], splits: Sequence[str]) -> "pd.DataFra
 
 
 def share_deviations(counts: "pd.DataFrame", asked: Mapping[str, float]) -> dict[str, float]:
-    """For each category how far its share of images in a split is from the asked one, in the worst split.
+    """For each category the largest difference, over the splits, between its share of images and the requested one.
 
     Args:
         counts: as `category_counts` returns.
@@ -34,12 +34,12 @@ def share_deviations(counts: "pd.DataFrame", asked: Mapping[str, float]) -> dict
 def missing_categories(
     labels: Iterable[str], outcomes: Sequence[tuple[CategoryPath, str, str]], *, only_trained: int
 ) -> dict[str, list[str]]:
-    """For each split the labels of which it has no image; for val and test those that have some elsewhere.
+    """For each split the labels without an image in it; for val and test only those with images in another split.
 
     Args:
-        labels: of the taxonomy. Others that products have count as well, unless they were left out for being rare.
-        outcomes: of each ref: its product's category and id, and what became of it.
-        only_trained: categories with fewer products in the split are for train alone, on purpose.
+        labels: of the taxonomy. Other labels of products are included, unless they were discarded as rare.
+        outcomes: of each ref: its product's category and id, and its split or the reason why it was discarded.
+        only_trained: categories with fewer products are in train only, by design.
     """
     found: defaultdict[str, set[str]] = defaultdict(set)  # label -> splits
     products: defaultdict[str, set[str]] = defaultdict(set)
@@ -63,7 +63,7 @@ def missing_categories(
 
 
 def count_outcomes(outcomes: Sequence[str], product_ids: Sequence[str]) -> dict[str, Any]:
-    """Refs by what became of them: images and products of each split, and what was left out by reason."""
+    """Count images and products of each split, and discarded images by reason."""
     counts = Counter(outcomes)
     products = {
         split: len({product for product, outcome in zip(product_ids, outcomes, strict=True) if outcome == split})

@@ -1,4 +1,1 @@
-"""Category paths.
-
-Their names in one form (`names`), the tree and its trie (`tree`), reading them from files (`files`).
-"""
+"""Category paths: normalised names (`names`), the taxonomy and its trie (`tree`), reading from files (`files`)."""

@@ -1,15 +1,15 @@
-"""Reading taxonomies that people write: text, CSV of paths, CSV of nodes. All faults at once, with line numbers.
+"""Reads taxonomies from text, CSV of paths, or CSV of nodes. Reports all errors at once, with line numbers.
 
-Three forms are told apart by the first line:
+The first line decides which of three formats a file has:
 
 - plain text, one path a line (Google's product taxonomy): ``Animals > Live Animals``; ``#`` starts a comment;
 - CSV with a column ``taxonomy`` (any capitals); other columns are ignored;
-- CSV with the columns ``id, parent_id, name``: a node a row; every node without children is a path.
+- CSV with the columns ``id, parent_id, name``: one node per row; every node without children is a path.
 
-Levels are separated by ``->`` or ``>`` or, where neither occurs in the file, ``/``. Names have the form that
-`category_names.clean_name` gives them.
+Levels are separated by ``->`` or ``>``, or by ``/`` in a file that has neither. Names are normalised by
+`names.clean_name`.
 
-In a plain text or CSV of paths, each line is a valid end, so an inner node that has a line of its own is one too.
+In plain text and CSV of paths each line is a path, so an inner node with a line of its own is a path too.
 """
 
 import csv
@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 
 from atlas_model.core.errors import TaxonomyError
-from atlas_model.taxonomy.names import LEVEL, clean_name
+from atlas_model.taxonomy.names import LEVEL_SEPARATOR, clean_name
 from atlas_model.taxonomy.tree import CategoryPath, Taxonomy
 
 ARROWS = re.compile(r"\s*-?>\s*")
@@ -26,7 +26,7 @@ NODE_COLUMNS = {"id", "parent_id", "name"}
 
 
 def split_path(text: str, *, slashes: bool = False) -> CategoryPath:
-    """``"A->B > C"`` as ``("A", "B", "C")``; empty levels are kept, for the caller to refuse."""
+    """Split ``"A->B > C"`` into ``("A", "B", "C")``; empty levels are kept, for the caller to reject."""
     parts = text.split("/") if slashes else ARROWS.split(text)
     return tuple(map(clean_name, parts))
 
@@ -35,7 +35,7 @@ def load_taxonomy(path: Path) -> Taxonomy:
     """Read the taxonomy at ``path``.
 
     Raises:
-        TaxonomyError: unreadable, not UTF-8, empty, or with faulty lines; the text lists all of them.
+        TaxonomyError: the file is unreadable, not UTF-8, empty, or has invalid lines; the message lists all of them.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -52,7 +52,7 @@ def load_taxonomy(path: Path) -> Taxonomy:
     if not lines and not faults:
         faults.append("it is empty: at least one category path is needed")
     if faults:
-        raise TaxonomyError.of(str(path), faults)
+        raise TaxonomyError.from_faults(str(path), faults)
     return Taxonomy(paths)
 
 
@@ -90,7 +90,7 @@ def _without_faults(lines: list[tuple[int, CategoryPath]], faults: list[str]) ->
         if not all(path):
             faults.append(f"line {number}: a level is empty in {' > '.join(path)!r}")
         elif path in first_line:
-            faults.append(f"line {number}: {' > '.join(path)!r} stands on line {first_line[path]} already")
+            faults.append(f"line {number}: {' > '.join(path)!r} is on line {first_line[path]} already")
         else:
             first_line[path] = number
     return list(first_line)
@@ -105,7 +105,7 @@ def _paths_of_nodes(text: str, faults: list[str]) -> list[tuple[int, CategoryPat
         if not identity:
             faults.append(f"line {reader.line_num}: id is empty")
         elif identity in nodes:
-            faults.append(f"line {reader.line_num}: id {identity!r} stands on line {nodes[identity][0]} already")
+            faults.append(f"line {reader.line_num}: id {identity!r} is on line {nodes[identity][0]} already")
         else:
             nodes[identity] = (reader.line_num, (row["parent_id"] or "").strip(), clean_name(row["name"] or ""))
     parents = {parent for _, parent, _ in nodes.values()}
@@ -113,8 +113,8 @@ def _paths_of_nodes(text: str, faults: list[str]) -> list[tuple[int, CategoryPat
         if parent and parent not in nodes:
             faults.append(f"line {number}: parent_id {parent!r} is no row's id")
     for number, _, name in nodes.values():
-        if LEVEL in name:
-            faults.append(f"line {number}: {LEVEL} stands between levels and cannot be in a name; rename {name!r}")
+        if LEVEL_SEPARATOR in name:
+            faults.append(f"line {number}: {LEVEL_SEPARATOR} separates levels and cannot be in a name; rename {name!r}")
     on_cycle = _nodes_on_cycles(nodes)
     if on_cycle:
         lines = ", ".join(str(nodes[identity][0]) for identity in on_cycle)

@@ -1,9 +1,9 @@
-"""A taxonomy: category paths, their tokens, and the trie that the search walks.
+"""The taxonomy: category paths, their tokens, and the trie that constrains the search.
 
-One token per level *name*, as in the paper: the same name in two branches is one token, and the trie tells the
-branches apart. Paths may have any depth, and an inner node may itself be a valid end.
+There is one token per level *name*, as in the paper: the same name in two branches is one token, and the trie
+distinguishes the branches. Paths may have any depth, and a path may end at an inner node.
 
-Knows nothing of images or models. Reading a taxonomy from files people write is in `taxonomy_files`.
+`files` reads taxonomies from CSV and text.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,11 +17,11 @@ from jaxtyping import Bool, Float, Int
 
 from atlas_model.core.errors import TaxonomyError
 from atlas_model.core.files import write_json
-from atlas_model.taxonomy.names import LEVEL
+from atlas_model.taxonomy.names import LEVEL_SEPARATOR
 
 SEPARATOR = " > "
 
-PAD, START, END = 0, 1, 2  # tokens that are no level name
+PAD, START, END = 0, 1, 2  # tokens that are not names
 SPECIAL = ("<pad>", "<start>", "<end>")
 
 CategoryPath = tuple[str, ...]
@@ -29,22 +29,22 @@ CategoryPath = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Trie:
-    """All paths as a tree in compressed sparse rows (arXiv 2602.22647): node 0 is the root.
+    """All paths as a trie in compressed sparse rows (arXiv 2602.22647): node 0 is the root.
 
-    Nodes are numbered level by level, the children of one node side by side in token order. So the children of
-    node n are the edges ``first[n]:first[n + 1]``, edge e leads to node e + 1, and each level is a range of nodes.
-    A node that is a valid end and has children has an edge with the token END, which leads to a node of its own; a
-    node without children is a valid end by itself. So every path is exactly one childless node, whatever its depth.
+    Nodes are numbered level by level; the children of a node are adjacent, in token order. So node n has the edges
+    ``first[n]:first[n + 1]``, edge e leads to node e + 1, and each level is a range of nodes. If a path ends at a
+    node with children, the node has an edge with the token END to a leaf of its own. So every path ends at exactly one
+    leaf, whatever its depth.
     """
 
-    path: Int[np.ndarray, "nodes"]  # index of the path that ends at the node; -1: it goes on
+    path: Int[np.ndarray, "nodes"]  # index of the path that ends at the node; -1 for inner nodes
     first: Int[np.ndarray, "nodes+1"]
-    token: Int[np.ndarray, "edges"]  # token that the edge writes
-    routes: Int[np.ndarray, "paths levels"]  # the nodes of each path from the root on, -1 after its end
+    token: Int[np.ndarray, "edges"]  # token of the edge
+    routes: Int[np.ndarray, "paths levels"]  # nodes of each path from the root to its end, then -1
 
     @cached_property
     def is_end(self) -> Bool[np.ndarray, "nodes"]:
-        """Which nodes end a path."""
+        """Whether a path ends at each node."""
         return self.path >= 0
 
     @cached_property
@@ -56,7 +56,7 @@ class Trie:
         return tuple(starts)
 
     def mass(self, of_paths: Float[np.ndarray, "paths"]) -> Float[np.ndarray, "nodes"]:
-        """What each node comes to: the sum over the paths that lead through it."""
+        """Sum ``of_paths`` for each node over the paths through it."""
         mass = np.zeros(len(self.path))
         on = self.routes >= 0
         np.add.at(mass, self.routes[on], np.broadcast_to(of_paths[:, None], self.routes.shape)[on])
@@ -64,7 +64,7 @@ class Trie:
 
     @cached_property
     def fan_out(self) -> tuple[int, ...]:
-        """Edges of the widest node of each level, down to the last that has any."""
+        """Maximum number of edges per node, for each level that has edges."""
         spans = zip(self.levels, self.levels[1:], strict=False)
         widest = [int(np.diff(self.first[start : end + 1]).max()) for start, end in spans]
         return tuple(widest[:-1])
@@ -77,14 +77,14 @@ class Taxonomy:
         paths: at least one; each a non-empty sequence of non-empty level names without ``>``; no path twice.
 
     Raises:
-        TaxonomyError: with all faults at once.
+        TaxonomyError: with all errors at once.
     """
 
     def __init__(self, paths: Iterable[Sequence[str]]) -> None:
         self.paths: tuple[CategoryPath, ...] = tuple(tuple(path) for path in paths)
         faults = _faults(self.paths)
         if faults:
-            raise TaxonomyError.of("taxonomy", faults)
+            raise TaxonomyError.from_faults("taxonomy", faults)
         names = sorted({name for path in self.paths for name in path})
         self.tokens: tuple[str, ...] = (*SPECIAL, *names)
         self._token_of = {name: index for index, name in enumerate(self.tokens) if index >= len(SPECIAL)}
@@ -104,21 +104,21 @@ class Taxonomy:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all categories on all levels, each once, in alphabetical order."""
+        """Names of all categories on all levels, unique, in alphabetical order."""
         return self.tokens[len(SPECIAL) :]
 
     @cached_property
     def depth(self) -> int:
-        """Levels of the deepest path."""
+        """Number of levels of the deepest path."""
         return max(len(path) for path in self.paths)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The paths as texts, ``A > B > C``, in order."""
+        """The paths as strings ``A > B > C``, in order."""
         return tuple(SEPARATOR.join(path) for path in self.paths)
 
     def index(self, path: Sequence[str]) -> int:
-        """The position of ``path``.
+        """Return the index of ``path``.
 
         Raises:
             TaxonomyError: it is not in the taxonomy.
@@ -126,11 +126,11 @@ class Taxonomy:
         try:
             return self._index_of[tuple(path)]
         except KeyError:
-            raise TaxonomyError(f"{SEPARATOR.join(path)!r} is none of the taxonomy's {len(self)} paths") from None
+            raise TaxonomyError(f"{SEPARATOR.join(path)!r} is not one of the taxonomy's {len(self)} paths") from None
 
     @cached_property
     def targets(self) -> Int[np.ndarray, "paths steps"]:
-        """What the decoder has to write for each path, in depth + 1 steps: its tokens, END, then PAD."""
+        """The decoder's targets for each path, in depth + 1 steps: its tokens, END, then PAD."""
         rows = np.full((len(self), self.depth + 1), PAD, dtype=np.int64)
         for row, path in zip(rows, self.paths, strict=True):
             row[: len(path)] = [self._token_of[name] for name in path]
@@ -139,19 +139,19 @@ class Taxonomy:
 
     @cached_property
     def trie(self) -> Trie:
-        """The tree of all paths."""
+        """The trie of all paths."""
         return _build_trie(self.targets, len(self.tokens))
 
     def to_json(self) -> dict[str, Any]:
-        """The paths, in the form that `from_json` takes."""
+        """Convert to JSON values."""
         return {"paths": [list(path) for path in self.paths]}
 
     @classmethod
     def from_json(cls, value: Any, source: str = "taxonomy.json") -> "Taxonomy":
-        """Undo `to_json`; ``source`` is named in errors.
+        """Read what `to_json` returned; ``source`` is for error messages.
 
         Raises:
-            TaxonomyError: it has another form, or its paths are not a taxonomy.
+            TaxonomyError: the value has another form, or its paths are not a taxonomy.
         """
         paths = value.get("paths") if isinstance(value, dict) else None
         well_formed = isinstance(paths, list) and all(
@@ -178,27 +178,27 @@ def _faults(paths: tuple[CategoryPath, ...]) -> list[str]:
             faults.append(f"path {number} ({text!r}): a level is empty")
         if any(name in SPECIAL for name in path):
             faults.append(f"path {number} ({text!r}): {', '.join(SPECIAL)} are reserved names")
-        named = ", ".join(repr(name) for name in path if LEVEL in name and name not in SPECIAL)
+        named = ", ".join(repr(name) for name in path if LEVEL_SEPARATOR in name and name not in SPECIAL)
         if named:
-            faults.append(f"path {number}: {LEVEL} stands between levels and cannot be in a name; rename {named}")
+            faults.append(f"path {number}: {LEVEL_SEPARATOR} separates levels and cannot be in a name; rename {named}")
         if path in seen:
-            faults.append(f"path {number} ({text!r}): stands twice")
+            faults.append(f"path {number} ({text!r}): duplicate path")
         seen.add(path)
     return faults
 
 
 def _build_trie(targets: Int[np.ndarray, "paths steps"], vocabulary: int) -> Trie:
-    node = np.zeros(len(targets), dtype=np.int64)  # that each path has reached; -1: it has ended
+    node = np.zeros(len(targets), dtype=np.int64)  # node that each path has reached; -1: it has ended
     nodes = 1
     routes, parents, tokens = [node], [], []
-    for token in targets.T[:-1]:  # the last column is no more than the END of leaves
-        goes_on = np.zeros(nodes + 1, dtype=np.bool_)  # node -1 does not
-        goes_on[node[(node >= 0) & (token > END)]] = True
-        writes = goes_on[node] & (token != PAD)  # so END is written only where something else could be
-        # An edge as one number, node and token: sorting the edges puts the new nodes in their order.
-        edges, edge_of = np.unique(node[writes] * vocabulary + token[writes], return_inverse=True)
+    for token in targets.T[:-1]:  # the last column has only the END of leaves
+        has_children = np.zeros(nodes + 1, dtype=np.bool_)  # node -1 has none
+        has_children[node[(node >= 0) & (token > END)]] = True
+        advances = has_children[node] & (token != PAD)  # so END has an edge only where there are others
+        # An edge as one number of node and token: sorting the edges sorts the new nodes.
+        edges, edge_of = np.unique(node[advances] * vocabulary + token[advances], return_inverse=True)
         node = np.full(len(targets), -1)
-        node[writes] = nodes + edge_of
+        node[advances] = nodes + edge_of
         nodes += len(edges)
         routes.append(node)
         parents.append(edges // vocabulary)

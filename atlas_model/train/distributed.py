@@ -1,9 +1,9 @@
-"""Several processes train one model, each on its share of every batch; a single one needs none of this.
+"""Data-parallel training in several processes, each with a part of every batch.
 
-`torchrun --nproc_per_node N -m flows.stages.train` starts them on one machine, and ends all where one dies. Each
-adds its part of a step's gradients to those of the others; the first alone validates, writes and speaks.
+`torchrun --nproc_per_node N -m flows.stages.train` starts them on one machine, and stops all if one fails. The
+gradients of a step are summed over the processes. Only the main process (rank 0) validates, writes files and logs.
 
-Knows nothing of models. Without torchrun everything here does nothing.
+Without torchrun all functions are no-ops for a single process.
 """
 
 import os
@@ -20,14 +20,14 @@ from torch import distributed as dist
 from atlas_model.core.errors import InputError
 from atlas_model.core.progress import WATCHER
 
-PATIENCE = timedelta(days=7)  # for the first one, who may work alone for hours; torchrun sees to those who die
+PATIENCE = timedelta(days=7)  # timeout: the main process may work alone for hours; torchrun handles failed processes
 
 Batch = TypeVar("Batch", bound=Any)
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[None]:
-    """Be one of the processes that torchrun started, if it did.
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the process group, if torchrun started this process.
 
     Raises:
         InputError: there are fewer GPUs than processes.
@@ -39,10 +39,10 @@ def joined(device: torch.device) -> Iterator[None]:
         own, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if own >= gpus:
             raise InputError(f"torchrun: expected at most {gpus} processes, a GPU for each; got number {own + 1}")
-        torch.cuda.set_device(own)  # from now on, what "cuda" means
+        torch.cuda.set_device(own)  # "cuda" is this GPU from now on
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        if is_first():
+        if is_main_process():
             yield
         else:
             os.environ.pop(WATCHER, None)
@@ -52,40 +52,40 @@ def joined(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def count() -> int:
-    """How many processes train."""
+def world_size() -> int:
+    """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """The number of this one, from 0."""
+    """Rank of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def is_first() -> bool:
-    """Whether this process is the one that validates, writes and speaks."""
+def is_main_process() -> bool:
+    """Whether this process validates, writes files and logs."""
     return rank() == 0
 
 
-def share(batch: Batch) -> Batch:
-    """This process's part of ``batch`` (a tensor, array or list): empty where there are more processes than rows."""
-    part: Batch = batch[rank() :: count()]
+def local_shard(batch: Batch) -> Batch:
+    """This process's part of ``batch`` (a tensor, array or list); empty if there are fewer rows than processes."""
+    part: Batch = batch[rank() :: world_size()]
     return part
 
 
 @contextmanager
-def first_alone() -> Iterator[None]:
-    """The first process goes through the block before the others do."""
-    if count() > 1 and not is_first():
+def main_process_first() -> Iterator[None]:
+    """The main process runs the block before the others do."""
+    if world_size() > 1 and not is_main_process():
         dist.barrier()
     yield
-    if count() > 1 and is_first():
+    if world_size() > 1 and is_main_process():
         dist.barrier()
 
 
-def add_up(tensors: Sequence[Tensor]) -> None:
-    """Replace each by its sum over the processes."""
-    if count() == 1 or not tensors:
+def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its sum over the processes."""
+    if world_size() == 1 or not tensors:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)
@@ -93,27 +93,27 @@ def add_up(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(total.view_as(tensor))
 
 
-def average(tensors: Sequence[Tensor]) -> None:
-    """Replace each by its mean over the processes."""
-    add_up(tensors)
+def all_reduce_mean(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its mean over the processes."""
+    all_reduce_sum(tensors)
     for tensor in tensors:
-        tensor.div_(count())
+        tensor.div_(world_size())
 
 
-def add_up_gradients(weights: Sequence[Tensor]) -> None:
-    """Give all processes the sum of their gradients; one that saw no image adds nothing."""
-    if count() == 1:
+def all_reduce_gradients(weights: Sequence[Tensor]) -> None:
+    """Replace the gradients by their sum over the processes; a process without images adds 0."""
+    if world_size() == 1:
         return
     for weight in weights:
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
-    add_up([weight.grad for weight in weights if weight.grad is not None])
+    all_reduce_sum([weight.grad for weight in weights if weight.grad is not None])
 
 
-def from_first(number: float) -> float:
-    """What the first process says ``number`` is."""
-    if count() == 1:
+def broadcast_from_main(number: float) -> float:
+    """Broadcast the main process's ``number``."""
+    if world_size() == 1:
         return number
-    said = torch.tensor(number, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.broadcast(said, src=0)
-    return float(said)
+    value = torch.tensor(number, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.broadcast(value, src=0)
+    return float(value)

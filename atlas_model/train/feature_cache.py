@@ -1,14 +1,12 @@
-"""What the frozen blocks of an encoder make of a split's images: computed once, kept on disk, read instead of images.
+"""A disk cache of activations: the outputs of an encoder's frozen blocks for a split, read instead of its images.
 
-Each image may have several views: the image itself, then augmented ones, drawn once. An epoch takes one of them at
-random for each image, so that it costs the trained blocks alone.
+Each image may have several views: the image itself and augmented ones. They are drawn once, and an epoch reads one of
+them at random for each image, so that only the trained blocks are computed.
 
-A cache is one array in half precision, named after all that it depends on: the code and weights of the frozen blocks,
-the preprocessing, the pixels, the augmentation and its seed; so a changed split or weight file never reads an old one.
-It grows row by row under another name: a run that was killed resumes after its last whole row. A split has one cache:
-making a new one removes the old.
-
-Knows nothing of what the activations are for.
+A cache is one array in half precision. Its file name is a digest of all that it depends on: the code and weights of the
+frozen blocks, the preprocessing, the pixels, the augmentation and its seed. So a changed split or weight file never
+reads an old cache. It is written row by row under a temporary name, and a killed run resumes after the last complete
+row. A split has one cache: making a new one removes the old.
 """
 
 import hashlib
@@ -30,23 +28,23 @@ from atlas_model.core.files import sync_directory, write_json
 from atlas_model.core.progress import Progress
 from atlas_model.data import augmentation as augmentation_module
 from atlas_model.data.augmentation import Augmentation, view
-from atlas_model.data.dataset import Split, forget_pages, npy_header, to_device
+from atlas_model.data.dataset import Split, npy_header, release_page_cache, to_device
 from atlas_model.encoders import efficientnet_lite as efficientnet_lite_module
 from atlas_model.encoders import encoder as encoder_module
-from atlas_model.encoders.encoder import Encoder, folded
+from atlas_model.encoders.encoder import Encoder, fold_batch_norms
 
 HALF = np.dtype(np.float16)
-ENCODED = 16  # views at once: a CPU's cache holds what a few make, and so is memory bounded
+ENCODED = 16  # views per batch: few, so that their activations fit into the CPU's cache
 ENCODED_ON_GPU = 256
 CODE = (augmentation_module, efficientnet_lite_module, encoder_module)
 
 
 @dataclass(frozen=True)
 class Activations:
-    """A split as the frozen blocks of an encoder see it."""
+    """A split as activations of the frozen blocks of an encoder."""
 
     split: Split
-    file: Path  # rows of views of `shape`, half precision, after a header of numpy's
+    file: Path  # .npy: rows of views of `shape`, half precision
     header_bytes: int
     views: int  # of each image; the first is the image as it is
     shape: tuple[int, ...]  # of one view's activations
@@ -61,15 +59,15 @@ class Activations:
 
     @property
     def titles(self) -> Sequence[str]:
-        """As of the `Split`."""
+        """As in `Split`."""
         return self.split.titles
 
-    def of(
+    def read(
         self, rows: Int[np.ndarray, "b"], device: torch.device, views: Int[np.ndarray, "b"] | None = None
     ) -> Float[Tensor, "b ..."]:
-        """Of ``rows``, in single precision; of the first view, or of those that ``views`` names.
+        """Read the activations of ``rows``, in single precision: of the first view, or of ``views``.
 
-        The file is read, not mapped: mapped pages would count as memory of this process.
+        The file is not mapped: mapped pages would count as memory of this process.
         """
         size = HALF.itemsize * prod(self.shape)
         places = rows * self.views + (0 if views is None else views)
@@ -93,19 +91,19 @@ def load_activations(
     augmentation: Augmentation | None = None,
     seed: int = 0,
 ) -> Activations:
-    """The activations of ``split``, from ``cache`` as far as they are there.
+    """Open the activations of ``split`` in ``cache``; compute those that are missing.
 
     Args:
         encoder: its frozen blocks (`Encoder.freeze_before`) are run.
         split: the images.
-        cache: folder; its caches of the same split (by name) with another encoder or other images are removed.
-        device: where.
+        cache: folder. Caches of the same split (by name) with another encoder or other images are removed.
+        device: to compute on.
         views: of each image; more than one needs an ``augmentation``.
-        augmentation: what the views after the first are drawn from.
-        seed: of these draws.
+        augmentation: for the views after the first.
+        seed: of the augmentation.
 
     Raises:
-        AtlasError: there is no room for them, or a number is too large for half precision.
+        AtlasError: the disk is full, or a number is too large for half precision.
     """
     key = _key(encoder, split, repr((views, seed, augmentation) if views > 1 else 1))
     path = cache / f"{split.name}-{key}.npy"
@@ -123,7 +121,7 @@ def load_activations(
             _write(encoder, split, part, header, shape, views, augmentation, seed, rows=rows, device=device)
         except OSError as error:
             raise AtlasError(
-                f"{part}: the activations of {len(split)} images could not be written: {error}. Make room there "
+                f"{part}: the activations of {len(split)} images could not be written: {error}. Free disk space "
                 f"({len(split) * views * prod(shape) * HALF.itemsize / 1e9:.1f} GB in all) and run it again (it "
                 "resumes where it stopped), or lower train.views."
             ) from error
@@ -134,16 +132,16 @@ def load_activations(
 
 
 def forward_seconds(cache: Path, split: str) -> float | None:
-    """Wall time that the frozen blocks took for one view of one image when the cache of a split was made.
+    """Wall time of the frozen blocks for one view of one image, measured when the cache of a split was made.
 
-    It leaves out augmentation, reading and writing.
+    Augmentation, reading and writing are not included.
 
     Args:
-        cache: folder, as of `load_activations`.
+        cache: folder, as in `load_activations`.
         split: its name.
 
     Returns:
-        Seconds; None where there is no cache, or its timing is not known.
+        Seconds; None if there is no cache, or its time is unknown.
     """
     for path in cache.glob(f"{split}-*.json"):
         seconds: float = json.loads(path.read_text(encoding="utf-8"))["forward_seconds"]
@@ -165,9 +163,9 @@ def _write(  # noqa: PLR0917 - of one caller
     rows: int,
     device: torch.device,
 ) -> None:
-    """Bring ``part`` to its full length: the header, then one row an image."""
+    """Write the missing rows of ``part``: the header, then one row per image."""
     row_bytes = HALF.itemsize * views * prod(shape)
-    frozen = folded(encoder).to(device)
+    frozen = fold_batch_norms(encoder).to(device)
     forward_s, forwarded = 0.0, 0
     with part.open("ab") as file, Progress(f"activations {split.name}", len(split), "images") as progress:
         done = (file.tell() - len(header)) // row_bytes
@@ -188,15 +186,15 @@ def _write(  # noqa: PLR0917 - of one caller
             forward_s, forwarded = forward_s + time.perf_counter() - started, forwarded + len(seen)
             if not found.isfinite().all():
                 raise AtlasError(
-                    f"activations: the encoder's numbers do not fit half precision (rows {some[0]}-{some[-1]} of "
-                    f"{split.name}). Train from an earlier block (train.fine_tune_from), or take other weights."
+                    f"activations: the encoder's outputs overflow half precision (rows {some[0]}-{some[-1]} of "
+                    f"{split.name}). Train from an earlier block (train.fine_tune_from), or use other weights."
                 )
             file.write(found.contiguous().numpy().tobytes())
-            forget_pages(split.pixels)
+            release_page_cache(split.pixels)
             progress.advance(len(some))
         file.flush()
         os.fsync(file.fileno())
-    if forwarded:  # else all rows were there, of a run that was killed just before it could say so
+    if forwarded:  # else a killed run had written all rows
         write_json(part.with_suffix(".json"), {"forward_seconds": forward_s / forwarded})
 
 
@@ -217,12 +215,12 @@ def _key(encoder: Encoder, split: Split, views: str) -> str:
     )
     tensors = {"mean": encoder.mean, "std": encoder.std}
     for index, block in enumerate(blocks):
-        for name, tensor in (dict(block.named_buffers()) | block.state_dict()).items():  # not all buffers are saved
+        for name, tensor in (dict(block.named_buffers()) | block.state_dict()).items():  # state_dict lacks some buffers
             tensors[f"{index}.{name}"] = tensor
     for name, tensor in tensors.items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     for start in range(0, len(split), 256):
         digest.update(np.ascontiguousarray(split.pixels[start : start + 256]).data)
-        forget_pages(split.pixels)
+        release_page_cache(split.pixels)
     return digest.hexdigest()[:32]

@@ -1,7 +1,7 @@
-"""An exponential moving average of a model's weights: smoother than the weights themselves, and often better.
+"""An exponential moving average of a model's weights, which is often better than the weights themselves.
 
-Polyak and Juditsky 1992, "Acceleration of Stochastic Approximation by Averaging". The decay grows with the steps
-taken, so that the first average is not one of random weights. Only trained weights are averaged.
+Polyak and Juditsky 1992, "Acceleration of Stochastic Approximation by Averaging". The decay increases with the steps,
+so that the random initial weights are soon forgotten. Only trained weights are averaged.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,8 +15,8 @@ class MovingAverage:
     """The average of the trained weights of ``model``.
 
     Args:
-        model: on its device, frozen as it will be trained.
-        decay: share of the average that a step leaves, once many have been taken.
+        model: on its device, with its frozen blocks frozen.
+        decay: share of the average that a step keeps, after many steps.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -26,20 +26,20 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after ``step`` steps (from 1)."""
+        """Include the weights after ``step`` steps (from 1)."""
         decay = min(self._decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(
             list(self.average.values()), [weight.detach() for weight in self._weights.values()], 1 - decay
         )
 
     def load(self, average: Mapping[str, Tensor]) -> None:
-        """Resume from an ``average`` that was kept."""
+        """Resume from a saved ``average``."""
         for name, tensor in self.average.items():
             tensor.copy_(average[name])
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model has the average's weights inside the block."""
+        """Give the model the averaged weights inside the block."""
         self._swap()
         try:
             yield

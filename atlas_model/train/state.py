@@ -1,6 +1,6 @@
-"""Work in progress of a training run in one safetensors file: weights, best weights, optimizer, records.
+"""The checkpoint of a training run in progress, one safetensors file: weights, best weights, optimizer, records.
 
-Written whole after each epoch, so that a kill costs one epoch at most. Knows nothing of the loop.
+It is written atomically after each epoch, so that a killed run loses at most one epoch.
 """
 
 import json
@@ -20,18 +20,18 @@ from atlas_model.core.progress import say
 
 @dataclass
 class TrainingState:
-    """What has to survive beside the model and its optimizer."""
+    """State of a run other than the model and its optimizer."""
 
     records: list[dict[str, float | int | None]]  # one per finished epoch
     best: dict[str, Tensor]  # weights of the best epoch
-    average: dict[str, Tensor]  # of the weights, as of `moving_average`; empty where there is none
+    average: dict[str, Tensor]  # of the weights, from `moving_average`; empty if there is none
 
 
 def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
-    """Write everything to ``path``, whole or not at all.
+    """Write everything to ``path`` atomically.
 
     Raises:
-        AtlasError: there is no room for it.
+        AtlasError: the disk is full.
     """
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
@@ -44,17 +44,17 @@ def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
             save_file(cpu, temporary, metadata={"records": json.dumps(state.records)})
     except (OSError, SafetensorError) as error:
         raise AtlasError(
-            f"{path}: the state of training could not be written: {error}. Make room there and run it again (it goes "
-            "on after the last epoch that was)."
+            f"{path}: the state of training could not be written: {error}. Free disk space and run it again (it "
+            "resumes after the last epoch that was written)."
         ) from error
 
 
 def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState | None:
-    """Put what `save_state` wrote into ``model`` and ``optimizer``.
+    """Load what `save_state` wrote into ``model`` and ``optimizer``.
 
     Returns:
-        The rest; None where there is no such file, or none of this model: training then starts anew, and ``model`` and
-        ``optimizer`` are as they were.
+        The other state; None if there is no such file, or it is not of this model. Training then starts anew; ``model``
+        and ``optimizer`` are not changed.
     """
     if not path.exists():
         return None
@@ -77,7 +77,7 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
     optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
     for weight, kept in optimizer.state.items():
         for key, tensor in kept.items():
-            if tensor.shape == weight.shape:  # a fused step takes for granted that they lie in memory alike
+            if tensor.shape == weight.shape:  # a fused step requires the same memory layout
                 kept[key] = torch.empty_like(weight).copy_(tensor)
     return TrainingState(records=records, best=best, average=_below("average/", tensors))
 

@@ -1,7 +1,4 @@
-"""Images of where the decoder looked: one panel for the image, one for each level that it wrote.
-
-Knows nothing of models: an image, names and weights in, an image out.
-"""
+"""Attention overlays: the image, and the image with the decoder's attention for each predicted level."""
 
 import math
 from collections.abc import Sequence
@@ -24,13 +21,13 @@ def overlay(
     *,
     title: str,
 ) -> Image.Image:
-    """A strip of panels, the first plain, the others lit where the decoder looked to write their level.
+    """Draw a row of panels: the image, and for each level the image with a heat map of the attention.
 
     Args:
-        image: as the model saw it or larger, square cells are stretched over it.
+        image: the model's input or larger; the grid of cells is stretched over it.
         names: of the levels.
-        attention: of at least as many steps as there are names, over a square grid of cells.
-        title: above the strip; shown as it is, never interpreted.
+        attention: at least one row per name, over a square grid of cells.
+        title: above the panels; drawn literally, without math markup.
     """
     side = math.isqrt(attention.shape[1])
     assert side * side == attention.shape[1], "attention comes from a square grid"

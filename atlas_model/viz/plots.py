@@ -1,4 +1,4 @@
-"""Plots that people look at, as images. Knows nothing of where the figures come from."""
+"""Plots of an evaluation as images: confusion matrix, reliability diagram, coverage."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -11,20 +11,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-LABELLED_CELLS = 30  # with more categories than this the numbers in the cells could not be read
-MOST_CATEGORIES = 40  # in a confusion matrix: with more it would be a poster
+LABELLED_CELLS = 30  # with more categories the cells have no numbers, which would be too small to read
+MAX_CATEGORIES = 40  # of a confusion matrix
 GREY = "#999999"
 
 
 def render(figure: Figure) -> Image.Image:
-    """``figure`` as an image; drawn without a display."""
+    """Draw ``figure`` as an image, without a display."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]  # matplotlib leaves it untyped
     return Image.open(buffer).convert("RGB")
 
 
 def confusion_plot(names: Sequence[str], counts: Int[np.ndarray, "m m"], totals: Int[np.ndarray, "m"]) -> Image.Image:
-    """A confusion matrix: rows are right, columns are predicted, shades are shares of the ``totals`` of rows."""
+    """A confusion matrix: rows are right, columns predicted, shades the shares of the rows' ``totals``."""
     shares = counts / np.maximum(totals, 1)[:, None]
     size = 3.0 + 0.5 * len(names)
     figure = Figure(figsize=(size, size), dpi=100, layout="constrained")
@@ -42,9 +42,9 @@ def confusion_plot(names: Sequence[str], counts: Int[np.ndarray, "m m"], totals:
 
 
 def reliability_plot(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Image.Image:
-    """Accuracy against confidence for each named curve of `calibration.reliability`; how many answers, below.
+    """Reliability diagrams of `calibration.reliability` by name, with the numbers of predictions below.
 
-    An honest model is on the diagonal; below it, it promises too much. The larger a point, the more answers speak.
+    A calibrated model is on the diagonal; an overconfident one is below it. Larger points have more predictions.
     """
     figure = Figure(figsize=(5.4, 6.4), dpi=100, layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -66,7 +66,7 @@ def reliability_plot(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Ima
 
 
 def abstention_plot(rows: Sequence[Mapping[str, float | None]]) -> Image.Image:
-    """What a least confidence costs and brings: rows of `calibration.abstention_curve`."""
+    """Coverage and accuracy against the minimum confidence, from rows of `calibration.abstention_curve`."""
     figure = Figure(figsize=(5.4, 4.6), dpi=100, layout="constrained")
     axes = figure.subplots()
     thresholds = [_number(row["min_confidence"]) for row in rows]
@@ -84,7 +84,7 @@ def abstention_plot(rows: Sequence[Mapping[str, float | None]]) -> Image.Image:
 
 
 def _number(value: float | None) -> float:
-    return float("nan") if value is None else value  # which leaves a gap in the line
+    return float("nan") if value is None else value  # leaves a gap in the line
 
 
 def _plain(axes: Any) -> None:

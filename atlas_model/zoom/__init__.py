@@ -1,5 +1,5 @@
-"""Zoomed or normal: the filter for close-ups (docs/zoom.md).
+"""The zoom filter, which finds close-ups: is an image zoomed or normal (docs/zoom.md)?
 
-`model`: the 3-layer CNN. `linear`: a linear layer on an encoder's features. `training`, `scoring`: fitting and applying
-either. `contact_sheet`: an image of what is discarded.
+`model`: the 3-layer CNN, and a filter on disk. `linear`: a linear layer on an encoder's features. `training`,
+`scoring`: training and applying either. `contact_sheet`: a sheet of images that the filter discards.
 """

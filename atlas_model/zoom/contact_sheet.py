@@ -1,4 +1,4 @@
-"""The images that are surest to be zoomed, for people: do they deserve it? Knows nothing of where they are shown."""
+"""A contact sheet of the images with the highest probability to be zoomed, to inspect what the filter discards."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,24 +11,26 @@ from PIL import Image, ImageDraw, ImageOps
 from atlas_model.core.files import replacing
 from atlas_model.data.images import decode
 
-SHOWN = 60  # images on a sheet
+SHOWN = 60  # maximum number of images on a sheet
 COLUMNS = 10
 TILE = 112  # px
 CAPTION = 14  # px below each
 
 
-def surest_zoomed(scores: pa.Table, shards: Path, count: int, tile_px: int) -> Iterator[tuple[Image.Image, float]]:
-    """Up to ``count`` images that count as zoomed, the surest first, with p_zoomed.
+def most_confident_zoomed(
+    scores: pa.Table, shards: Path, count: int, tile_px: int
+) -> Iterator[tuple[Image.Image, float]]:
+    """Yield up to ``count`` images that were discarded as zoomed, with p_zoomed, highest first.
 
     Args:
-        scores: of `records.SCORES`.
-        shards: of `records.IMAGES`.
-        count: at most.
-        tile_px: the images are made to fit into a square of this side, one at a time.
+        scores: of `schemas.SCORES`.
+        shards: of `schemas.IMAGES`.
+        count: maximum number of images.
+        tile_px: side of the square that each image is resized to fit into.
     """
     zoomed = scores.filter(pc.equal(scores["reason"], "zoomed"))
-    surest = zoomed.sort_by([("p_zoomed", "descending"), ("image_id", "ascending")]).slice(0, count)
-    image_ids, p_zoomed = surest["image_id"].to_pylist(), surest["p_zoomed"].to_pylist()
+    chosen = zoomed.sort_by([("p_zoomed", "descending"), ("image_id", "ascending")]).slice(0, count)
+    image_ids, p_zoomed = chosen["image_id"].to_pylist(), chosen["p_zoomed"].to_pylist()
     found = ds.dataset(shards).to_table(["image_id", "bytes"], filter=pc.field("image_id").isin(image_ids))
     content = dict(zip(found["image_id"].to_pylist(), found["bytes"].to_pylist(), strict=True))
     for image_id, p in zip(image_ids, p_zoomed, strict=True):
@@ -37,14 +39,14 @@ def surest_zoomed(scores: pa.Table, shards: Path, count: int, tile_px: int) -> I
 
 
 def write_sheet(path: Path, scores: pa.Table, shards: Path) -> int:
-    """Draw the surest `SHOWN` images that count as zoomed, with p_zoomed below each, as PNG; how many there are on it.
+    """Draw up to `SHOWN` images that were discarded as zoomed, with p_zoomed below each, as PNG; return their number.
 
     Args:
         path: of the file.
-        scores: as of `surest_zoomed`, with at least one zoomed image, as is ``shards``.
-        shards: where the images are.
+        scores: as in `most_confident_zoomed`, with at least one zoomed image.
+        shards: as in `most_confident_zoomed`.
     """
-    tiles = list(surest_zoomed(scores, shards, SHOWN, TILE))
+    tiles = list(most_confident_zoomed(scores, shards, SHOWN, TILE))
     columns, rows = min(COLUMNS, len(tiles)), -(-len(tiles) // COLUMNS)
     sheet = Image.new("RGB", (max(1, columns) * TILE, max(1, rows) * (TILE + CAPTION)), "white")
     draw = ImageDraw.Draw(sheet)

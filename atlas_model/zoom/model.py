@@ -1,8 +1,8 @@
-"""Zoomed or normal: the small network that tells close-ups of a fabric from images of a product.
+"""The zoom filter: a small CNN that classifies images as zoomed (a close-up of the fabric) or normal.
 
-Shops show both; a close-up of denim says little of its category, so the pipeline leaves close-ups out. The network
-is the original project's; `zoom_linear` holds another that can stand in its place. How both are trained is in
-`zoom_training`. Knows nothing of products or files of images.
+Shops show both. A close-up of denim says little about the category, so the pipeline discards close-ups. `ZoomNet` is
+the original project's network; `linear` has an alternative; `training` trains both. `ZoomModel` saves and loads a
+trained filter.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from atlas_model.core.checkpoint import fill, load_model, save_model, to_half
+from atlas_model.core.checkpoint import load_model, load_weights, save_model, to_half
 from atlas_model.core.errors import CheckpointError
 from atlas_model.data.images import Preprocessing, to_array
 from atlas_model.data.schemas import LABELS
@@ -29,9 +29,9 @@ MIN_SIZE = 16  # px
 
 
 class ZoomNet(nn.Module):
-    """Three times 3x3 convolution, ReLU, 2x2 max-pool; dense layer, dropout; one logit.
+    """Three blocks of 3x3 convolution, ReLU, 2x2 max-pooling; a dense layer with dropout; one logit.
 
-    Unlike the original the convolutions are padded, so that small images keep a few cells.
+    Unlike in the original, the convolutions are padded, so that small images keep a few cells.
 
     Args:
         size: px of the square RGB images; at least 16, 150 in the original.
@@ -55,7 +55,7 @@ class ZoomNet(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     def forward(self, images: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b"]:
@@ -68,37 +68,37 @@ class ZoomNet(nn.Module):
 
 @dataclass(frozen=True)
 class ZoomModel:
-    """A trained network with all that is needed to use it."""
+    """A trained network with its preprocessing and threshold."""
 
     net: ZoomNet | ZoomLinear
     preprocessing: Preprocessing
-    threshold: float  # p_zoomed from which on an image counts as zoomed
+    threshold: float  # an image with at least this p_zoomed is zoomed
     metrics: dict[str, Any]
-    data: dict[str, Any] = field(default_factory=dict)  # what it was trained on: "description", ...
+    data: dict[str, Any] = field(default_factory=dict)  # about the training data: "description", ...
 
     @property
     def architecture(self) -> Architecture:
-        """Which of the two networks it is."""
+        """The type of network."""
         return "linear" if isinstance(self.net, ZoomLinear) else "cnn"
 
     @property
     def trained_on(self) -> str:
-        """What it was trained on, for people."""
-        return str(self.data.get("description", "images of which its model.json says nothing"))
+        """Description of the training data."""
+        return str(self.data.get("description", "images that its model.json does not describe"))
 
     def pixels(self, image: Image.Image) -> UInt8[np.ndarray, "3 size size"]:
-        """A decoded image as the network takes it."""
+        """Convert a decoded image to the network's input."""
         return to_array(self.preprocessing.apply(image))
 
     @torch.inference_mode()
     def probabilities(self, pixels: UInt8[np.ndarray, "n 3 size size"]) -> Float[np.ndarray, "n"]:
-        """p_zoomed of images, each as `pixels` makes it; range [0, 1]."""
+        """p_zoomed of images that `pixels` converted; range [0, 1]."""
         self.net.eval()
         p_zoomed: np.ndarray = torch.sigmoid(self.net(torch.from_numpy(pixels).to(self.net.device))).cpu().numpy()
         return p_zoomed
 
     def save(self, folder: Path) -> None:
-        """Write it as ``folder``."""
+        """Write the model to ``folder``."""
         state = self.net.state_dict()
         description = {
             "kind": KIND,
@@ -112,10 +112,10 @@ class ZoomModel:
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
-        """Undo `save`.
+        """Read what `save` wrote.
 
         Raises:
-            CheckpointError: the folder holds something else.
+            CheckpointError: the folder does not hold a zoom model.
         """
         tensors, description = load_model(folder, KIND)
         try:
@@ -126,8 +126,10 @@ class ZoomModel:
                 raise ValueError(f"preprocessing {preprocessing.to_json()}")
             net = _build(description.get("architecture", "cnn"), preprocessing.size)
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{folder}: its description lacks or garbles {error}. Train it again.") from error
-        fill(net, tensors, folder)
+            raise CheckpointError(
+                f"{folder}: its description lacks a value or has an invalid one: {error}. Train it again."
+            ) from error
+        load_weights(net, tensors, folder)
         return cls(net.to(device), preprocessing, threshold, metrics, data)
 
 
@@ -139,13 +141,13 @@ def _build(architecture: str, size: int) -> ZoomNet | ZoomLinear:
     raise ValueError(f"architecture {architecture!r}")
 
 
-def scores(predicted: Int[np.ndarray, "n"], actual: Int[np.ndarray, "n"]) -> dict[str, Any]:
-    """Precision, recall and F1 of both labels, and how many images; None where there is nothing to divide by."""
+def binary_scores(predicted: Int[np.ndarray, "n"], actual: Int[np.ndarray, "n"]) -> dict[str, Any]:
+    """Precision, recall and F1 of both labels, and the number of images; None where the denominator is 0."""
     result: dict[str, Any] = {}
     for index, label in enumerate(LABELS):
-        said, true = predicted == index, actual == index
-        hits, n_said, n_true = int((said & true).sum()), int(said.sum()), int(true.sum())
-        result[f"precision_{label}"] = hits / n_said if n_said else None
+        predicted_here, true = predicted == index, actual == index
+        hits, n_predicted, n_true = int((predicted_here & true).sum()), int(predicted_here.sum()), int(true.sum())
+        result[f"precision_{label}"] = hits / n_predicted if n_predicted else None
         result[f"recall_{label}"] = hits / n_true if n_true else None
-        result[f"f1_{label}"] = 2 * hits / (n_said + n_true) if n_said + n_true else None
+        result[f"f1_{label}"] = 2 * hits / (n_predicted + n_true) if n_predicted + n_true else None
     return {**result, "n": len(actual)}

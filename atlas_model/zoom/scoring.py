@@ -1,6 +1,6 @@
-"""Scoring every image as zoomed or normal, and fingerprinting it on the way, since it is decoded here anyway.
+"""Applies a zoom filter to every image, and computes its perceptual hash, because both need the decoded image.
 
-Nothing is deleted: each image keeps its row, with the reason why it is kept or not. Knows nothing of products.
+Each image gets a row that says whether it is kept and why.
 """
 
 from collections.abc import Collection, Iterable
@@ -12,27 +12,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas_model.core.device import choose_device, one_thread_each
+from atlas_model.core.device import choose_device, single_threaded_torch
 from atlas_model.core.errors import ImageError
 from atlas_model.data.images import HASH_SIDE, decode, perceptual_hash
 from atlas_model.data.schemas import IMAGES, SCORES, iterate_shards
-from atlas_model.zoom.model import ZoomModel, scores
+from atlas_model.zoom.model import ZoomModel, binary_scores
 
-BATCH = 64  # images that a model sees at once, unless the caller says otherwise
-READ_ROWS = 8  # of a shard, whose bytes are in memory together
+BATCH = 64  # default of batch_size
+READ_ROWS = 8  # rows of a shard in memory at once
 
 
 def score_shard(shard: Path, *, model: Path | None, device: str, threshold: float, batch_size: int) -> pa.Table:
-    """Score the images of one file of `records.IMAGES`, whoever does it: all that it needs are files.
+    """Score the images of one file of `schemas.IMAGES`; reads files only, so that any process can do it.
 
     Args:
         shard: the file.
-        model: folder of the model; None: nothing is scored, and every readable image is kept.
-        device: where the model runs, as of `choose_device`.
-        threshold: as of `score_images`, as is what comes back.
-        batch_size: images that the model sees at once.
+        model: folder of the model; None: every readable image is kept.
+        device: as in `choose_device`.
+        threshold: as in `score_images`.
+        batch_size: images per batch of the model.
+
+    Returns:
+        As `score_images`.
     """
-    with one_thread_each():
+    with single_threaded_torch():
         trained = None if model is None else ZoomModel.load(model, choose_device(device))
         return score_images(iterate_shards(shard, IMAGES, "fetch", READ_ROWS), trained, threshold, batch_size)
 
@@ -40,19 +43,18 @@ def score_shard(shard: Path, *, model: Path | None, device: str, threshold: floa
 def score_images(
     batches: Iterable[pa.RecordBatch], model: ZoomModel | None, threshold: float, batch_size: int = BATCH
 ) -> pa.Table:
-    """Score images (`records.IMAGES`), whatever batches they come in.
+    """Score images (`schemas.IMAGES`).
 
-    Memory has the bytes of the batch that is read, one decoded image, and the few pixels that the model sees of each
-    of ``batch_size`` others.
+    In memory are the bytes of one of ``batches``, one decoded image, and the model's input for ``batch_size`` images.
 
     Args:
         batches: rows with ``image_id`` and ``bytes``.
-        model: that scores them; None: nothing does, and every readable image is kept.
-        threshold: an image whose p_zoomed reaches it is not kept.
-        batch_size: images that the model sees at once.
+        model: the filter; None: every readable image is kept.
+        threshold: images with at least this p_zoomed are not kept.
+        batch_size: images per batch of the model.
 
     Returns:
-        A row of `records.SCORES` per image, sorted by ``image_id``.
+        A row of `schemas.SCORES` per image, sorted by ``image_id``.
     """
     images = (
         (image_id.as_py(), content.as_py())
@@ -60,24 +62,24 @@ def score_images(
         for image_id, content in zip(batch["image_id"], batch["bytes"], strict=True)
     )
     scored = (_score_batch(islice(images, batch_size), model, threshold) for _ in count())
-    return joined(takewhile(lambda table: table.num_rows, scored))
+    return concatenate_scores(takewhile(lambda table: table.num_rows, scored))
 
 
-def joined(tables: Iterable[pa.Table]) -> pa.Table:
-    """The rows of all tables of `records.SCORES`, sorted by ``image_id``."""
+def concatenate_scores(tables: Iterable[pa.Table]) -> pa.Table:
+    """Concatenate tables of `schemas.SCORES`, sorted by ``image_id``."""
     return pa.concat_tables([SCORES.empty_table(), *tables]).sort_by("image_id")
 
 
 def measure(table: pa.Table, zoomed_ids: Collection[str]) -> dict[str, Any]:
-    """Precision, recall and F1 of the readable images in ``table``, where ``zoomed_ids`` is the truth."""
+    """Precision, recall and F1 on the readable images in ``table``; ``zoomed_ids`` is the ground truth."""
     readable = table.filter(pc.is_valid(table["p_zoomed"]))
     actual = np.array([image_id in zoomed_ids for image_id in readable["image_id"].to_pylist()], dtype=np.int64)
     predicted = np.array(pc.equal(readable["reason"], "zoomed").to_pylist(), dtype=np.int64)
-    return scores(predicted, actual)
+    return binary_scores(predicted, actual)
 
 
 def discarded_share(table: pa.Table) -> float:
-    """Of the readable images in ``table``, those that count as zoomed; 0 where there are none."""
+    """Share of the readable images in ``table`` that are discarded as zoomed; 0 if there are none."""
     zoomed = pc.sum(pc.equal(table["reason"], "zoomed"), min_count=0).as_py()
     readable = pc.sum(pc.not_equal(table["reason"], "unreadable"), min_count=0).as_py()
     return zoomed / readable if readable else 0.0

@@ -1,8 +1,7 @@
-"""Training `zoom.ZoomNet` and `zoom_linear.ZoomLinear` on labelled images, and measuring them on some unseen ones.
+"""Trains `model.ZoomNet` and `linear.ZoomLinear` on labelled images, and measures them on held-out ones.
 
-The parts (train, val, test) are drawn by source: images cut from one original stay together. Both networks are
-measured on the same parts. On the CPU the same seed gives the same weights. Knows nothing of where the labelled
-images come from.
+Images are split (train, val, test) by source: those cut from one original stay together. Both networks use the same
+splits. On the CPU the same seed gives the same weights.
 """
 
 import hashlib
@@ -24,16 +23,16 @@ from atlas_model.data.augmentation import Augmentation, augment
 from atlas_model.data.images import Preprocessing, to_array
 from atlas_model.data.schemas import LABELS
 from atlas_model.zoom.linear import ZoomLinear
-from atlas_model.zoom.model import ZoomModel, ZoomNet, scores
+from atlas_model.zoom.model import ZoomModel, ZoomNet, binary_scores
 
-PARTS = ("train", "val", "test")
-SHIFT_SHARE = 0.1  # of the image's side, at most, in training
-INVERSE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the L2 penalty on the linear layer; the validation part chooses
+SPLITS = ("train", "val", "test")
+SHIFT_SHARE = 0.1  # maximum shift in training, as a share of the image's side
+INVERSE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the L2 penalty on the linear layer; chosen on validation
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images that are all readable, different, and labelled in one way."""
+    """Labelled images, all readable, without duplicates and contradictions."""
 
     pixels: UInt8[np.ndarray, "n 3 size size"]
     zoomed: Int[np.ndarray, "n"]  # 0 or 1
@@ -43,7 +42,7 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class ZoomEpoch:
-    """What an epoch came to."""
+    """Figures of an epoch."""
 
     epoch: int  # from 1
     train_loss: float
@@ -52,9 +51,9 @@ class ZoomEpoch:
 
 
 def read_labelled(table: pa.Table, preprocessing: Preprocessing) -> LabelledImages:
-    """Decode ``table`` (`records.LABELLED`), leaving out what cannot be learnt from and counting it by reason.
+    """Decode ``table`` (`schemas.LABELLED`); unusable rows are discarded and counted by reason.
 
-    The reasons: ``label_conflict`` (one image with both labels: all of its rows), ``duplicate`` (with the same
+    The reasons: ``label_conflict`` (an image with both labels: all of its rows), ``duplicate`` (with the same
     label), and the statuses of `ImageError`.
 
     Raises:
@@ -87,7 +86,7 @@ def read_labelled(table: pa.Table, preprocessing: Preprocessing) -> LabelledImag
 
 
 def fingerprint(table: pa.Table) -> str:
-    """A SHA-256 of which images ``table`` (`records.LABELLED`) has, and of their labels; in whatever order."""
+    """SHA-256 of the image ids and labels in ``table`` (`schemas.LABELLED`), independent of their order."""
     lines = sorted(map(" ".join, zip(table["image_id"].to_pylist(), table["label"].to_pylist(), strict=True)))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -101,8 +100,8 @@ def _drop_reason(image_id: str, labels_of: dict[str, set[str]], seen: set[str]) 
     return None
 
 
-def draw_parts(source_ids: list[str], *, val_share: float, test_share: float, seed: int) -> Int[np.ndarray, "n"]:
-    """For each image the index of its part in `PARTS`: a seeded hash of its source, so neighbours do not matter."""
+def draw_splits(source_ids: list[str], *, val_share: float, test_share: float, seed: int) -> Int[np.ndarray, "n"]:
+    """For each image the index of its split in `SPLITS`, from a seeded hash of its source alone."""
     digests = [hashlib.sha256(f"{seed} {source_id}".encode()).digest() for source_id in source_ids]
     places = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])  # range [0, 1)
     return np.where(places < test_share, 2, np.where(places < test_share + val_share, 1, 0))
@@ -121,35 +120,35 @@ def train_zoom(
     seed: int,
     device: torch.device,
 ) -> tuple[ZoomModel, list[ZoomEpoch]]:
-    """Train until the validation loss stops falling; keep the best epoch, choose the threshold, measure.
+    """Train with early stopping on the validation loss; choose the threshold and measure the best epoch.
 
     Args:
         labelled: from `read_labelled`, with the same ``preprocessing``.
         preprocessing: RGB; its size is the network's.
         batch_size: images per step.
-        epochs: at most.
+        epochs: maximum.
         patience: epochs without a lower validation loss before it stops.
         lr: of Adam.
-        val_share: of the sources; chooses the epoch and the threshold.
-        test_share: of the sources; only measured.
-        seed: of the parts, the weights, the order, the augmentation and the dropout.
-        device: where.
+        val_share: of the sources; selects the epoch and the threshold.
+        test_share: of the sources; for the final measurement only.
+        seed: of the splits, the weights, the order, the augmentation and the dropout.
+        device: to train on.
 
     Returns:
         The model, whose ``metrics`` hold precision, recall and F1 of both labels on val and test; and the history.
 
     Raises:
-        InputError: a part lacks one of the labels.
-        AtlasError: the loss is no number any more.
+        InputError: a split has no image of one of the labels.
+        AtlasError: the loss is NaN or infinite.
     """
-    part = draw_parts(labelled.source_ids, val_share=val_share, test_share=test_share, seed=seed)
+    part = draw_splits(labelled.source_ids, val_share=val_share, test_share=test_share, seed=seed)
     _check_parts(part, labelled.zoomed)
     torch.manual_seed(seed)  # weights and dropout
     generator = torch.Generator().manual_seed(seed)
     net = ZoomNet(preprocessing.size).to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=lr)
     pixels, targets = torch.from_numpy(labelled.pixels), torch.from_numpy(labelled.zoomed).float()
-    train, val, test = (torch.from_numpy(np.flatnonzero(part == index)) for index in range(len(PARTS)))
+    train, val, test = (torch.from_numpy(np.flatnonzero(part == index)) for index in range(len(SPLITS)))
     zoomed_share = targets[train].mean()
     loss_of = nn.BCEWithLogitsLoss(pos_weight=(1 - zoomed_share) / zoomed_share).to(device)
 
@@ -165,7 +164,7 @@ def train_zoom(
             logits = _logits(net, pixels[val], batch_size)
             val_loss = float(loss_of(logits.to(device), targets[val].to(device)))
             if not math.isfinite(train_loss + val_loss):
-                raise AtlasError("zoom_train: the loss is no number any more. Lower zoom_train.lr.")
+                raise AtlasError("zoom_train: training diverged: the loss is NaN or infinite. Lower zoom_train.lr.")
             f1_zoomed = _scores(logits, targets[val], 0.5)["f1_zoomed"]
             history.append(ZoomEpoch(len(history) + 1, train_loss, val_loss, f1_zoomed))
             if _best(history) is history[-1]:
@@ -190,28 +189,28 @@ def train_linear(
     test_share: float,
     seed: int,
 ) -> ZoomModel:
-    """Fit a linear layer on the features of a pretrained encoder; the same parts as `train_zoom` draws.
+    """Fit a linear layer on the features of a pretrained encoder, with the same splits as `train_zoom`.
 
     Args:
         labelled: from `read_labelled`, with the same ``preprocessing``.
         preprocessing: RGB.
-        batch_size: images that the encoder takes at once; it runs on the CPU.
-        val_share: as of `train_zoom`; chooses the strength of the penalty and the threshold.
-        test_share: as of `train_zoom`, as is ``seed``.
-        seed: of the parts.
+        batch_size: images per batch of the encoder, which runs on the CPU.
+        val_share: as in `train_zoom`; selects the strength of the penalty and the threshold.
+        test_share: as in `train_zoom`.
+        seed: of the splits.
 
     Returns:
-        The model; ``metrics`` as of `train_zoom`.
+        The model; ``metrics`` as in `train_zoom`.
 
     Raises:
-        InputError: a part lacks one of the labels, or the encoder's weights are not installed.
+        InputError: a split has no image of one of the labels, or the encoder's weights are not installed.
     """
-    part = draw_parts(labelled.source_ids, val_share=val_share, test_share=test_share, seed=seed)
+    part = draw_splits(labelled.source_ids, val_share=val_share, test_share=test_share, seed=seed)
     _check_parts(part, labelled.zoomed)
     net = ZoomLinear()
     net.load_encoder()
-    features = encode(net, labelled.pixels, batch_size)
-    train, val, test = (part == index for index in range(len(PARTS)))
+    features = encode_features(net, labelled.pixels, batch_size)
+    train, val, test = (part == index for index in range(len(SPLITS)))
 
     def val_loss(inverse_strength: float) -> float:
         fit_head(net, features[train], labelled.zoomed[train], inverse_strength)
@@ -230,8 +229,10 @@ def train_linear(
 
 
 @torch.inference_mode()
-def encode(net: ZoomLinear, pixels: UInt8[np.ndarray, "n 3 size size"], batch_size: int) -> Float[np.ndarray, "n d"]:
-    """What the linear layer of ``net`` sees of each image."""
+def encode_features(
+    net: ZoomLinear, pixels: UInt8[np.ndarray, "n 3 size size"], batch_size: int
+) -> Float[np.ndarray, "n d"]:
+    """Compute the input of the linear layer of ``net`` for each image."""
     net.eval()
     parts = []
     with Progress("encode labelled", len(pixels), "images") as progress:
@@ -244,13 +245,13 @@ def encode(net: ZoomLinear, pixels: UInt8[np.ndarray, "n 3 size size"], batch_si
 def fit_head(
     net: ZoomLinear, features: Float[np.ndarray, "n d"], zoomed: Int[np.ndarray, "n"], inverse_strength: float
 ) -> None:
-    """Fit the linear layer of ``net``: logistic regression on standardised features, both labels weighing the same.
+    """Fit the linear layer of ``net`` by logistic regression on standardised features, with balanced labels.
 
     Args:
         net: its layer is replaced.
-        features: from `encode`.
+        features: from `encode_features`.
         zoomed: 0 or 1, both at least once.
-        inverse_strength: of the L2 penalty; the smaller, the smaller the weights.
+        inverse_strength: of the L2 penalty; smaller values give smaller weights.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -265,13 +266,13 @@ def fit_head(
 
 
 def choose_threshold(p_zoomed: Float[np.ndarray, "n"], zoomed: Int[np.ndarray, "n"]) -> float:
-    """The threshold with the best F1 of "zoomed"; of all best ones the middle of the widest gap between scores."""
+    """The threshold with the best F1 of "zoomed"; of several, the middle of the widest gap between scores."""
     order = np.argsort(-p_zoomed, kind="stable")
     hits = np.cumsum(zoomed[order])  # among the first 1, 2, ... images
     f1 = 2 * hits / (np.arange(1, len(order) + 1) + zoomed.sum())
     bounds = np.append(p_zoomed[order].astype(np.float64), 0.0)
     gaps = bounds[:-1] - bounds[1:]
-    f1[:-1][gaps[:-1] == 0] = -1.0  # no threshold parts equal scores
+    f1[:-1][gaps[:-1] == 0] = -1.0  # no threshold separates equal scores
     place = int(np.where(f1 == f1.max(), gaps, -1.0).argmax())
     return float(bounds[place] + bounds[place + 1]) / 2
 
@@ -289,13 +290,13 @@ def _balanced_weights(zoomed: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
 
 
 def _check_parts(part: Int[np.ndarray, "n"], zoomed: Int[np.ndarray, "n"]) -> None:
-    for index, name in enumerate(PARTS):
+    for index, name in enumerate(SPLITS):
         counts = np.bincount(zoomed[part == index], minlength=len(LABELS))
         if not counts.all():
             found = ", ".join(f"{count} {label}" for count, label in zip(counts, LABELS, strict=True))
             raise InputError(
-                f"labelled images: expected both labels in the {name} part, got {found}. "
-                "Give more images, a larger share to the part (zoom_train), or another seed."
+                f"labelled images: expected both labels in the {name} split, got {found}. "
+                "Add images, enlarge the split's share (zoom_train), or change the seed."
             )
 
 
@@ -313,7 +314,7 @@ def _train_epoch(
     batches: Sequence[Int[Tensor, "_"]],
     generator: torch.Generator,
 ) -> float:
-    """One pass over ``batches`` of rows; the mean loss."""
+    """Train on ``batches`` of rows; return the mean loss."""
     net.train()
     shift = round(SHIFT_SHARE * pixels.shape[-1])
     losses = []
@@ -335,4 +336,4 @@ def _logits(net: ZoomNet, pixels: UInt8[Tensor, "n 3 size size"], batch_size: in
 
 def _scores(logits: Float[Tensor, "n"], targets: Float[Tensor, "n"], threshold: float) -> dict[str, Any]:
     predicted = (torch.sigmoid(logits) >= threshold).int().numpy()
-    return scores(predicted, targets.int().numpy())
+    return binary_scores(predicted, targets.int().numpy())

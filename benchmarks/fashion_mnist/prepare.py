@@ -16,7 +16,7 @@ from atlas_model.core.files import replacing_folder
 from atlas_model.core.params import Params
 from atlas_model.core.progress import track
 from atlas_model.data.images import Preprocessing, encode_png
-from atlas_model.split.assign import assign
+from atlas_model.split.assign import assign_split
 from atlas_model.split.files import SplitWriter
 from atlas_model.split.names import SPLITS
 from atlas_model.taxonomy.tree import SEPARATOR, Taxonomy
@@ -62,7 +62,9 @@ def read_rows(source: Path, part: Part) -> Iterator[dict[str, Any]]:
             "title": kind.taxonomy[-1],
             "taxonomy": list(kind.taxonomy),
             "label": SEPARATOR.join(kind.taxonomy),
-            "split": "test" if part == "test" else assign(product_id, val_share=VAL_SHARE, test_share=0.0, seed=SEED),
+            "split": "test"
+            if part == "test"
+            else assign_split(product_id, val_share=VAL_SHARE, test_share=0.0, seed=SEED),
         }
 
 

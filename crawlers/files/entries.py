@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from atlas_model.core.errors import InputError
-from atlas_model.data.image_files import image_files, told_left_out
-from atlas_model.split.names import split_named
+from atlas_model.data.image_files import describe_skipped, image_files
+from atlas_model.split.names import parse_split
 from atlas_model.taxonomy.files import split_path
-from atlas_model.taxonomy.names import LEVEL, clean_name
+from atlas_model.taxonomy.names import LEVEL_SEPARATOR, clean_name
 from atlas_model.taxonomy.tree import CategoryPath
 from crawlers.files.references import of_path, of_row
 from crawlers.files.table import PARQUET, brief, holds_images, named, read_rows
@@ -88,7 +88,7 @@ class Discarded:
             for column in useless
         ]
         if faults:
-            raise InputError.of(str(path), faults)
+            raise InputError.from_faults(str(path), faults)
 
 
 def entries_of_table(path: Path, columns: Columns, separator: str | None, discarded: Discarded) -> Iterator[Entry]:
@@ -144,7 +144,7 @@ def entries_of_folder(folder: Path, left_out: Counter[str]) -> Iterator[Entry]:
         category = tuple(map(clean_name, relative.parts[:-1]))
         yield Entry(f"file {name}", name, True, of_path(name), category, _fault_of(category))
     if not met:
-        told = f" ({told_left_out(left_out)})" if left_out else ""
+        told = f" ({describe_skipped(left_out)})" if left_out else ""
         raise InputError(f"{folder}: expected image files in folders that are named after categories, found none{told}")
 
 
@@ -193,12 +193,12 @@ def _category(values: Sequence[Any], separator: str | None) -> tuple[CategoryPat
 
 def _levels(text: str, separator: str) -> list[str]:
     """The levels in one field; an arrow is read whichever of the two it is."""
-    return list(split_path(text) if separator in (LEVEL, f"-{LEVEL}") else text.split(separator))
+    return list(split_path(text) if separator in (LEVEL_SEPARATOR, f"-{LEVEL_SEPARATOR}") else text.split(separator))
 
 
 def _fault_of(category: CategoryPath) -> str:
     """What is wrong with a whole path."""
-    if any(LEVEL in name for name in category):
+    if any(LEVEL_SEPARATOR in name for name in category):
         return SEPARATOR_IN_NAME
     return "" if category and all(category) else BAD_CATEGORY if category else NO_CATEGORY
 
@@ -232,7 +232,7 @@ class _Optional:
 
     def split(self) -> str | None:
         value = self._given(self._columns.split)
-        split = split_named(value) if isinstance(value, str) else None
+        split = parse_split(value) if isinstance(value, str) else None
         self._count(self._columns.split, value, split is not None, "train, val or test")
         # Another name stays: where splits are respected, who draws them has to know that there is one.
         return split if split is not None or value is None else named(str(value))

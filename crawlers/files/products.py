@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_model.core.errors import InputError
-from atlas_model.data.image_files import told_left_out
+from atlas_model.data.image_files import describe_skipped
 from atlas_model.data.schemas import PRODUCTS, write_rows
 from atlas_model.split.names import SPLITS
 from atlas_model.taxonomy.tree import SEPARATOR
@@ -98,7 +98,7 @@ def write_products(output: Path, *, table: Path, images: Path, separator: str | 
             f"{len(conflicts)} images stand there with two categories, such as {told}: split uses none of them"
         )
     if left_out:
-        warnings.append(f"{images}: {told_left_out(left_out)}")
+        warnings.append(f"{images}: {describe_skipped(left_out)}")
     return Counts(
         products=products,
         rows=read.num_rows,

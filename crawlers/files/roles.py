@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from atlas_model.core.errors import InputError
-from atlas_model.split.names import split_named
+from atlas_model.split.names import parse_split
 from crawlers.files.entries import Columns
 from crawlers.files.table import Row, brief
 from crawlers.pages.text.values import parse_amount
@@ -136,7 +136,7 @@ def _check_given(given: Mapping[str, Sequence[str]], names: Sequence[str]) -> No
         if role != "category" and len(columns) > 1
     ]
     if faults:
-        raise InputError.of("--column", faults)
+        raise InputError.from_faults("--column", faults)
 
 
 def _image(
@@ -193,7 +193,7 @@ def _by_values(
 
 
 def _is_split(value: Any) -> bool:
-    return isinstance(value, str) and split_named(value) is not None
+    return isinstance(value, str) and parse_split(value) is not None
 
 
 def _title(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[str, str] | None:

@@ -54,7 +54,7 @@ def read_sources(path: Path) -> list[Source]:
     if not line_of and not faults:
         faults.append("expected at least one category URL, got none")
     if faults:
-        raise TaxonomyError.of(str(path), faults)
+        raise TaxonomyError.from_faults(str(path), faults)
     return list(line_of)
 
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from atlas_model.core.errors import InputError, MissingError
 from atlas_model.data.schemas import LABELS, PRODUCTS
-from atlas_model.taxonomy.names import LEVEL, clean_name
+from atlas_model.taxonomy.names import LEVEL_SEPARATOR, clean_name
 from crawlers.sources.json_stream import JsonStream
 
 SITE = "manifest"
@@ -183,8 +183,10 @@ def _product(entry: Any, faults: list[str]) -> dict[str, Any] | None:
     tokens = _tokens(entry.get("sentences"))
     if tokens is None:
         faults.append("sentences: expected [{tokens: [names of levels, none empty]}, ...]")
-    elif any(LEVEL in token for token in tokens):
-        faults.append(f"sentences: {LEVEL} stands between levels and cannot be in a token, got {_brief(tokens)}")
+    elif any(LEVEL_SEPARATOR in token for token in tokens):
+        faults.append(
+            f"sentences: {LEVEL_SEPARATOR} stands between levels and cannot be in a token, got {_brief(tokens)}"
+        )
     split = entry.get("split")
     if split is not None and not _is_text(split):
         faults.append(f"split: expected text or null, got {_brief(split)}")

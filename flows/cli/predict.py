@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from atlas_model.confidence.products import Pool
+from atlas_model.confidence.products import ProductPool
 from atlas_model.core.errors import ImageError, InputError
 from atlas_model.core.progress import say
-from atlas_model.data.image_files import image_files, read_image, told_left_out
-from atlas_model.data.titles import words_of
-from atlas_model.inference.predictor import BATCH, Prediction, Predictor, ProductPrediction, Sureness
+from atlas_model.data.image_files import describe_skipped, image_files, read_image
+from atlas_model.data.titles import split_words
+from atlas_model.inference.predictor import BATCH, ConfidenceRule, Prediction, Predictor, ProductPrediction
 from atlas_model.taxonomy.tree import SEPARATOR
 from flows.registry.model_folders import model_folder
 from flows.text import printable
 
 if TYPE_CHECKING:
     from atlas_model.confidence.risk_control import Subject, Thresholds
-    from atlas_model.data.titles import Given
+    from atlas_model.data.titles import Modality
     from atlas_model.inference.engines import EngineName
 
 NOT_SURE = "not sure"
@@ -65,7 +65,7 @@ def predict(
     given = _given(predictor, title, images)
     sure = sureness(folder, min_confidence, accuracy, of="products" if product else "images", given=given)
     if given == "title":
-        (predictions,) = predictor.answer(None, beam, top, sure, [title])
+        (predictions,) = predictor.predict_prepared(None, beam, top, sure, [title])
         sys.stdout.write(_as_json({"title": title}, predictions) if as_json else _as_lines("title", predictions))
         return 0
     if engine != "auto":
@@ -98,12 +98,12 @@ def predict(
     if pool is not None:
         if not readable:
             raise InputError(f"expected an image of the product that can be read, got none of {seen}")
-        of_product = predictor.conclude(pool, top, sure)
+        of_product = predictor.predict_product(pool, top, sure)
         sys.stdout.write(_product_as_json(readable, of_product) if as_json else _product_as_lines(of_product))
     return InputError.exit_code if unreadable else 0
 
 
-def _given(predictor: Predictor, title: str | None, images: Sequence[str]) -> "Given":
+def _given(predictor: Predictor, title: str | None, images: Sequence[str]) -> "Modality":
     """What answers are made of.
 
     Raises:
@@ -116,7 +116,7 @@ def _given(predictor: Predictor, title: str | None, images: Sequence[str]) -> "G
             "--title: expected a model that reads titles, got one that learnt from images alone. Leave the title out, "
             "or train one (train.title: ngrams)"
         )
-    if words_of(title):
+    if split_words(title):
         return "image_and_title" if images else "title"
     if not images:
         raise InputError("--title: expected a title with a word in it, or images; got neither")
@@ -124,7 +124,7 @@ def _given(predictor: Predictor, title: str | None, images: Sequence[str]) -> "G
     return "image"
 
 
-def _add_to(pool: Pool, predictor: Predictor, images: Sequence[Image.Image], title: str | None) -> None:
+def _add_to(pool: ProductPool, predictor: Predictor, images: Sequence[Image.Image], title: str | None) -> None:
     if images:
         pixels = np.stack([predictor.prepare(image) for image in images])
         pool.add(predictor.distribution(pixels, [title] * len(images)))
@@ -148,8 +148,8 @@ def sureness(
     min_confidence: float | None,
     accuracy: float | None,
     of: "Subject" = "images",
-    given: "Given" = "image",
-) -> Sureness | None:
+    given: "Modality" = "image",
+) -> ConfidenceRule | None:
     """How sure the model in ``folder`` has to be of its answers, given this.
 
     Raises:
@@ -158,7 +158,7 @@ def sureness(
     return min_confidence if accuracy is None else thresholds(folder, accuracy, of, given)
 
 
-def thresholds(folder: Path, accuracy: float, of: "Subject" = "images", given: "Given" = "image") -> "Thresholds":
+def thresholds(folder: Path, accuracy: float, of: "Subject" = "images", given: "Modality" = "image") -> "Thresholds":
     """The thresholds with which the model in ``folder`` promises ``accuracy``, given this.
 
     Raises:
@@ -167,7 +167,7 @@ def thresholds(folder: Path, accuracy: float, of: "Subject" = "images", given: "
     from atlas_model.confidence.guarantees import load_guarantees
 
     what = of if given == "image" else "titles" if given == "title" else f"{of} with titles"
-    promised, found = load_guarantees(folder, given).of(of).at(accuracy, what)
+    promised, found = load_guarantees(folder, given).for_subject(of).at(accuracy, what)
     whole = "no whole paths" if found.whole is None else f"whole paths from {found.whole:.4g} on"
     say(f"accuracy {promised:g} of {what}: {whole}, shorter ones from {found.shorter:.4g} on")
     return found
@@ -186,7 +186,7 @@ def _image_paths(arguments: Sequence[str]) -> Iterator[Path]:
         else:
             yield path
     if left_out:
-        say(told_left_out(left_out))
+        say(describe_skipped(left_out))
 
 
 def _is_folder(path: Path) -> bool:

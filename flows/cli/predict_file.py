@@ -14,12 +14,12 @@ from atlas_model.core.checkpoint import DESCRIPTION, WEIGHTS
 from atlas_model.core.errors import InputError
 from atlas_model.core.progress import say
 from atlas_model.data.dataset import content_key
-from atlas_model.data.image_files import told_left_out
+from atlas_model.data.image_files import describe_skipped
 from atlas_model.data.image_sources import ImageSource, open_source
-from atlas_model.data.titles import Given
+from atlas_model.data.titles import Modality
 from atlas_model.inference.batch import predict_all
 from atlas_model.inference.batch_products import ProductOutput
-from atlas_model.inference.predictor import Predictor, Sureness, SurenessOf
+from atlas_model.inference.predictor import ConfidenceRule, ConfidenceRules, Predictor
 from flows.cli.predict import check_confidence, engine_cache, sureness, thresholds
 from flows.registry.model_folders import model_folder
 
@@ -32,7 +32,7 @@ class _Options(TypedDict):
 
     beam: int
     top: int
-    min_confidence: Sureness | SurenessOf | None
+    min_confidence: ConfidenceRule | ConfidenceRules | None
 
 
 def predict_file(
@@ -106,16 +106,16 @@ def predict_file(
             output,
             prepare=predictor.prepare,
             side=predictor.side,
-            answer=partial(predictor.answer, **options),
+            predict=partial(predictor.predict_prepared, **options),
             model_key=f"{content_key([folder / DESCRIPTION, folder / WEIGHTS])} {options} {chosen} {predictor.device}",
             batch_size=batch_size,
             products=None
             if products is None
             else ProductOutput(
                 products,
-                answer=partial(predictor.answer_and_distribution, **options),
+                predict=partial(predictor.predict_with_distribution, **options),
                 pool=predictor.pool,
-                conclude=partial(predictor.conclude, min_confidence=of_products),
+                predict_product=partial(predictor.predict_product, min_confidence=of_products),
             ),
             bands=accuracy is not None,
         )
@@ -128,29 +128,29 @@ def predict_file(
 
 
 def _tell_left_out(given: Path, source: ImageSource) -> None:
-    if source.left_out:
-        say(f"{given}: {told_left_out(source.left_out)}")
+    if source.skipped:
+        say(f"{given}: {describe_skipped(source.skipped)}")
 
 
 def _sureness(
     folder: Path, min_confidence: float | None, accuracy: float | None, source: ImageSource
-) -> Sureness | SurenessOf | None:
+) -> ConfidenceRule | ConfidenceRules | None:
     """Of images: what is promised of those with a title is another thing than of those without."""
     if accuracy is None or not source.titled:
         return sureness(folder, min_confidence, accuracy)
-    kinds: list[Given] = ["image_and_title"] if source.titled == source.count else ["image", "image_and_title"]
+    kinds: list[Modality] = ["image_and_title"] if source.titled == source.count else ["image", "image_and_title"]
     return {given: thresholds(folder, accuracy, given=given) for given in kinds}
 
 
 def _sureness_of_products(
     folder: Path, min_confidence: float | None, accuracy: float | None, source: ImageSource
-) -> Sureness | None:
+) -> ConfidenceRule | None:
     if accuracy is not None and 0 < source.titled < source.count:
         raise InputError(
             "--accuracy with --products: what is promised of products with titles is another thing than of those "
             f"without; expected titles for all images or for none, got {source.titled} for {source.count}"
         )
-    given: Given = "image_and_title" if source.titled else "image"
+    given: Modality = "image_and_title" if source.titled else "image"
     return sureness(folder, min_confidence, accuracy, of="products", given=given)
 
 

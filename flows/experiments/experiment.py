@@ -26,7 +26,7 @@ from atlas_model.core.errors import AtlasError, InputError, ParamsError
 from atlas_model.core.files import locked
 from atlas_model.core.params import PARAMS_FILE, Params
 from atlas_model.core.processes import ANCESTOR
-from atlas_model.core.yaml_files import check, parse_yaml
+from atlas_model.core.yaml_files import parse_yaml, validate
 from flows.dvc import repo
 from flows.git import run_git
 from flows.paths import METRICS, REPORTS, WORK
@@ -103,7 +103,7 @@ def read_grid(arguments: Sequence[str], stage: str, base: str) -> list[Point]:
     if not faults:
         faults = _faults(points)
     if faults:
-        raise InputError.of("the grid", faults)
+        raise InputError.from_faults("the grid", faults)
     return points
 
 
@@ -116,7 +116,9 @@ def last_commit() -> str:
     """
     changed = run_git("status", "--porcelain", "--untracked-files=no").splitlines()
     if changed:
-        raise InputError.of("a sweep runs the last commit: commit, or undo, first", [line.strip() for line in changed])
+        raise InputError.from_faults(
+            "a sweep runs the last commit: commit, or undo, first", [line.strip() for line in changed]
+        )
     return run_git("rev-parse", "--verify", "HEAD")
 
 
@@ -189,7 +191,7 @@ def _faults(points: Sequence[Point]) -> list[str]:
             section, _, name = key.partition(".")
             changed[section][name] = _value(value)
         try:
-            check(changed, Params, Path(point.title), ParamsError)
+            validate(changed, Params, Path(point.title), ParamsError)
         except ParamsError as error:
             titles.setdefault(str(error).removeprefix(point.title), point.title)
     return [f"{title}{fault}" for fault, title in titles.items()]

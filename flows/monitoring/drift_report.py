@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from atlas_model.drift.distances import Figure
-from atlas_model.drift.profile import CrawlProfile, Numbers
+from atlas_model.drift.profile import CrawlProfile, Distribution
 from flows.text import in_markdown
 
 MOST_CATEGORIES = 15  # that are listed: those whose share changed most
@@ -80,7 +80,7 @@ def _distributions(old: CrawlProfile, new: CrawlProfile) -> list[str]:
     return _table(rows, ":--", ":--", "--:", "--:", "--:", ":--", "--:")
 
 
-def _sparklines(*both: Numbers) -> list[str]:
+def _sparklines(*both: Distribution) -> list[str]:
     """A histogram of each, over the same range, in one line of characters."""
     low, high = np.quantile(np.concatenate([numbers.values for numbers in both]), (0.01, 0.99))
     images = []

@@ -59,7 +59,7 @@ def schedule_of(cron: str | None, timezone: str) -> Schedule | None:
     except ValueError:
         faults.append(f'pipeline.cron: expected five fields as in "0 3 * * *", or null for never; got {cron!r}')
     if faults:
-        raise ParamsError.of("params.yaml", faults)
+        raise ParamsError.from_faults("params.yaml", faults)
     return schedule
 
 

@@ -99,10 +99,10 @@ def _dropped() -> Iterator["Image.Image"]:
     """Some of the images that were dropped as zoomed, the surest first."""
     from atlas_model.data.schemas import SCORES as SCHEMA
     from atlas_model.data.schemas import read_table
-    from atlas_model.zoom.contact_sheet import surest_zoomed
+    from atlas_model.zoom.contact_sheet import most_confident_zoomed
 
     scores = read_table(SCORES, SCHEMA, "zoom", ["image_id", "p_zoomed", "reason"])
-    for image, _ in surest_zoomed(scores, SHARDS, DROPPED, TILE):
+    for image, _ in most_confident_zoomed(scores, SHARDS, DROPPED, TILE):
         yield image
 
 

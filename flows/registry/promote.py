@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from atlas_model.data.dataset import Split
     from atlas_model.data.images import Preprocessing
-    from atlas_model.evaluate.promotion import Verdict
+    from atlas_model.evaluate.promotion import PromotionDecision
     from atlas_model.model.categorizer import Categorizer
     from atlas_model.taxonomy.tree import Taxonomy
 
@@ -158,7 +158,7 @@ def _judge(params: Params, history: list[Event], challenger: str, *, force: bool
 def _compare(params: Params, current: Event) -> Judgement:
     """What the figures say; the two models answer one after the other."""
     from atlas_model.data.dataset import load_split, load_taxonomy_json
-    from atlas_model.evaluate.promotion import ProductAnswers, judge
+    from atlas_model.evaluate.promotion import ProductPredictions, compare_models
 
     taxonomy = load_taxonomy_json(TAXONOMY)
     split = load_split(SPLITS, "val", taxonomy, WORK / "pixels")
@@ -168,12 +168,12 @@ def _compare(params: Params, current: Event) -> Judgement:
     actual = [taxonomy.labels[path] for path in split.paths]
     right = dict(zip(split.product_ids, actual, strict=True))
     both = [product for product in of_products[0] if product in of_products[1]]
-    verdict = judge(
+    verdict = compare_models(
         actual,
         found[0].images,
         found[1].images,
         split.product_ids,
-        of_products=ProductAnswers(
+        of_products=ProductPredictions(
             [right[each] for each in both],
             [of_products[0][each] for each in both],
             [of_products[1][each] for each in both],
@@ -192,7 +192,7 @@ def _compare(params: Params, current: Event) -> Judgement:
     return Judgement(verdict.accepted, reason, _table(verdict), figures)
 
 
-def _table(verdict: "Verdict") -> str:
+def _table(verdict: "PromotionDecision") -> str:
     """The comparisons in markdown."""
     rows = [
         "| figure | images or products | champion | challenger | difference | 95 % interval | margin | |",
@@ -233,9 +233,9 @@ def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params)
         for start in range(0, len(split), given.batch_size):
             rows = slice(start, start + given.batch_size)
             batch = np.array(pixels[rows])  # torch wants no read-only map
-            images += [SEPARATOR.join(best.path) for (best,) in predictor.answer(batch, given.beam)]
+            images += [SEPARATOR.join(best.path) for (best,) in predictor.predict_prepared(batch, given.beam)]
             if predictor.reads_titles:
-                found = predictor.answer(batch, given.beam, titles=split.titles[rows])
+                found = predictor.predict_prepared(batch, given.beam, titles=split.titles[rows])
                 with_titles += [SEPARATOR.join(best.path) for (best,) in found]
             if pooled[rows].any():
                 log_p = predictor.distribution(batch[pooled[rows]])

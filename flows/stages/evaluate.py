@@ -36,7 +36,7 @@ from atlas_model.core.progress import track
 from atlas_model.data.dataset import Split, load_split, load_taxonomy_json
 from atlas_model.data.schemas import PREDICTIONS, PRODUCT_PREDICTIONS, write_table
 from atlas_model.evaluate.evaluation import Evaluation, evaluate, evaluate_baseline
-from atlas_model.evaluate.search_runner import Stored, Way
+from atlas_model.evaluate.search_runner import InputVariant, StoredModel
 from atlas_model.inference.engines import accelerate
 from atlas_model.metrics.bootstrap import differences
 from atlas_model.metrics.scores import categories_of_level, category_scores, confusion
@@ -44,13 +44,14 @@ from atlas_model.model.categorizer import Categorizer, reads_titles
 from atlas_model.model.saved_models import load_categorizer, load_classifier
 from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath, Taxonomy
 from atlas_model.viz.attention import overlay
-from atlas_model.viz.plots import MOST_CATEGORIES, abstention_plot, confusion_plot, reliability_plot
+from atlas_model.viz.plots import MAX_CATEGORIES, abstention_plot, confusion_plot, reliability_plot
 from flows.parallel import Spread, spreading
 from flows.paths import BASELINE, CATEGORIZER, EVALUATION, PLOTS, SPLITS, TAXONOMY, WORK
 from flows.stages.entry import main, write_metrics
 
 CSV_COLUMNS = ["actual_category", "file_name", "predicted_category", "split_value"]  # the original project's
-TITLE_WAYS: dict[str, tuple[Way, ...]] = {  # that a model is asked in beside images alone, where it reads titles
+# What a model that reads titles is given beside images alone.
+TITLE_VARIANTS: dict[str, tuple[InputVariant, ...]] = {
     "train": (),
     "val": ("image_and_title",),
     "test": ("title", "image_and_title", "stripped_title", "image_and_stripped_title"),
@@ -70,8 +71,8 @@ class _Common(TypedDict):
 class _Searchers(TypedDict, total=False):
     """Who searches, as `evaluate` takes it."""
 
-    spread: Spread
-    stored: Stored
+    parallel_map: Spread
+    stored: StoredModel
 
 
 def run(params: Params) -> None:
@@ -94,7 +95,7 @@ def run(params: Params) -> None:
         "device": device,
     }
     evaluations: dict[str, Evaluation] = {}  # of images alone
-    with_titles: dict[str, dict[Way, Evaluation]] = {}
+    with_titles: dict[str, dict[InputVariant, Evaluation]] = {}
     for name, split in splits.items():
         rows = np.arange(len(split))
         if name == "train":
@@ -106,7 +107,7 @@ def run(params: Params) -> None:
             beam=given.beam,
             length_normalization=given.length_normalization,
             exact_nodes=given.exact_nodes,
-            ways=("image", *(TITLE_WAYS[name] if reads_titles(model) else ())),
+            input_variants=("image", *(TITLE_VARIANTS[name] if reads_titles(model) else ())),
             **_searchers(params, spread, split, device),
             **common,
         )
@@ -157,7 +158,7 @@ def run(params: Params) -> None:
 
 
 def _modes(
-    image: Evaluation, with_titles: dict[str, dict[Way, Evaluation]], *, resamples: int, seed: int
+    image: Evaluation, with_titles: dict[str, dict[InputVariant, Evaluation]], *, resamples: int, seed: int
 ) -> dict[str, dict[str, Any]]:
     """Test figures of each of what a model that reads titles may be given.
 
@@ -181,9 +182,12 @@ def _searchers(params: Params, spread: Spread, split: Split, device: torch.devic
     if params.evaluate.engine != "torch" or (threads and device.type != "cpu"):
         return {}
     if threads:
-        return {"spread": spread}
+        return {"parallel_map": spread}
     assert isinstance(split.pixels, np.memmap) and split.pixels.filename
-    return {"spread": spread, "stored": Stored(CATEGORIZER, Path(split.pixels.filename), params.evaluate.device)}
+    return {
+        "parallel_map": spread,
+        "stored": StoredModel(CATEGORIZER, Path(split.pixels.filename), params.evaluate.device),
+    }
 
 
 def _check_same_taxonomy(folder: Path, model: Taxonomy, data: Taxonomy) -> None:
@@ -205,7 +209,7 @@ def _check_same_taxonomy(folder: Path, model: Taxonomy, data: Taxonomy) -> None:
 
 def _confusion_plot(evaluation: Evaluation, taxonomy: Taxonomy, level: int) -> Image.Image:
     categories, of_path = categories_of_level(taxonomy, level)
-    shown, counts, totals = confusion(of_path[evaluation.actual], of_path[evaluation.predicted], MOST_CATEGORIES)
+    shown, counts, totals = confusion(of_path[evaluation.actual], of_path[evaluation.predicted], MAX_CATEGORIES)
     return confusion_plot(_short_names([categories[index] for index in shown]), counts, totals)
 
 

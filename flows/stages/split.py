@@ -13,7 +13,7 @@ from atlas_model.core.params import Params, SplitParams
 from atlas_model.core.progress import say
 from atlas_model.data.images import Preprocessing
 from atlas_model.data.schemas import IMAGES, PRODUCTS, REFS, SCORES, read_table
-from atlas_model.split.assign import LabelledProduct, Ref, Score, split_refs
+from atlas_model.split.assign import ImageRef, ImageScore, SplitProduct, split_refs
 from atlas_model.split.files import read_columns, write_split_files
 from atlas_model.split.leaks import count_near_duplicate_leaks, count_product_leaks
 from atlas_model.split.names import SPLITS
@@ -99,28 +99,28 @@ def run(params: Params) -> None:
     _report(counts | {"categories_without": missing, "look_alikes": alike}, scores, options)
 
 
-def _read_products() -> tuple[dict[str, LabelledProduct], dict[str, str]]:
+def _read_products() -> tuple[dict[str, SplitProduct], dict[str, str]]:
     columns = ["product_id", "title", "taxonomy", "split_hint"]
     table = read_table(paths.PRODUCTS, PRODUCTS, "crawl", columns).to_pydict()
     paths_of = (tuple(map(clean_name, path)) for path in table["taxonomy"])
-    products = map(LabelledProduct, table["product_id"], paths_of, table["split_hint"])
+    products = map(SplitProduct, table["product_id"], paths_of, table["split_hint"])
     by_id = {product.product_id: product for product in products}
     return by_id, dict(zip(table["product_id"], table["title"], strict=True))
 
 
-def _read_refs() -> list[Ref]:
+def _read_refs() -> list[ImageRef]:
     columns = ["product_id", "position", "image_id", "status"]
     table = read_table(paths.REFS, REFS, "fetch", columns).sort_by(
         [("product_id", "ascending"), ("position", "ascending")]
     )
-    return list(map(Ref, *table.select(["product_id", "image_id", "status"]).to_pydict().values()))
+    return list(map(ImageRef, *table.select(["product_id", "image_id", "status"]).to_pydict().values()))
 
 
-def _read_scores(min_side: int) -> dict[str, Score]:
+def _read_scores(min_side: int) -> dict[str, ImageScore]:
     """By image_id; images with a shorter side below ``min_side`` (px) are not kept."""
     table = read_table(paths.SCORES, SCORES, "zoom", ["image_id", "keep", "reason", "phash"]).to_pydict()
     image_ids = table.pop("image_id")
-    scores = dict(zip(image_ids, map(Score, *table.values()), strict=True))
+    scores = dict(zip(image_ids, map(ImageScore, *table.values()), strict=True))
     sizes = read_table(paths.SHARDS, IMAGES, "fetch", ["image_id", "width", "height"])
     for image_id, width, height in zip(*sizes.to_pydict().values(), strict=True):
         if min(width, height) < min_side and image_id in scores and scores[image_id].keep:
@@ -128,7 +128,9 @@ def _read_scores(min_side: int) -> dict[str, Score]:
     return scores
 
 
-def _check_complete(refs: Sequence[Ref], products: Mapping[str, LabelledProduct], scores: Mapping[str, Score]) -> None:
+def _check_complete(
+    refs: Sequence[ImageRef], products: Mapping[str, SplitProduct], scores: Mapping[str, ImageScore]
+) -> None:
     lost = {ref.product_id for ref in refs} - products.keys()
     if lost:
         raise InputError(f"{paths.REFS}: {len(lost)} products are not in {paths.PRODUCTS}. Run: dvc repro fetch")
@@ -137,14 +139,14 @@ def _check_complete(refs: Sequence[Ref], products: Mapping[str, LabelledProduct]
         raise InputError(f"{paths.SCORES}: {len(unscored)} images of {paths.REFS} are missing. Run: dvc repro zoom")
 
 
-def _taxonomy(options: SplitParams, products: Iterable[LabelledProduct]) -> Taxonomy:
+def _taxonomy(options: SplitParams, products: Iterable[SplitProduct]) -> Taxonomy:
     """The listed paths, or all that were met."""
     if options.labels == "listed":
         return load_taxonomy(options.taxonomy)
     return Taxonomy(sorted({product.category for product in products if product.category}))
 
 
-def _look_alikes(taxonomy: Taxonomy, products: Iterable[LabelledProduct]) -> list[tuple[str, ...]]:
+def _look_alikes(taxonomy: Taxonomy, products: Iterable[SplitProduct]) -> list[tuple[str, ...]]:
     """Names of categories that people take for the same, of the taxonomy and of products; told, for they are two."""
     met = {name for product in products for name in product.category}
     found = look_alikes({*taxonomy.names, *met})
@@ -220,7 +222,7 @@ def _warn_of_missing(missing: Mapping[str, Sequence[str]]) -> None:
             )
 
 
-def _report(counts: dict[str, Any], scores: Mapping[str, Score], options: SplitParams) -> None:
+def _report(counts: dict[str, Any], scores: Mapping[str, ImageScore], options: SplitParams) -> None:
     """Metrics and plot, from the files as they lie there."""
     written = read_columns(paths.SPLITS, SPLITS, ["image_id", "product_id", "label", "split"]).to_pydict()
     hashes = np.array([scores[image_id].phash for image_id in written["image_id"]], dtype=np.uint64)

@@ -27,27 +27,27 @@ from atlas_model.core.errors import InputError
 from atlas_model.core.params import Params, TrainParams
 from atlas_model.core.progress import say
 from atlas_model.data.dataset import Split, content_key, load_split, load_taxonomy_json
-from atlas_model.data.titles import Given, words_of
+from atlas_model.data.titles import Modality, split_words
 from atlas_model.encoders.efficientnet_lite import has_package_weights
 from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer, Model, reads_titles
 from atlas_model.model.classifier import Classifier
 from atlas_model.model.saved_models import save
-from atlas_model.train.distributed import first_alone, is_first, joined
+from atlas_model.train.distributed import is_main_process, main_process_first, process_group
 from atlas_model.train.feature_cache import forward_seconds, load_activations
 from atlas_model.train.loop import EpochRecord, Recipe, best_record, fit
-from atlas_model.train.validation import Constraint, Examples, encoded, evidence
+from atlas_model.train.validation import ConstraintEffect, Examples, encode_batches, evidence_batches
 from flows.paths import BASELINE, CATEGORIZER, PLOTS, SPLITS, TAXONOMY, WORK
 from flows.stages.entry import main, write_metrics
 
-CONSTRAINT = tuple(Constraint.__dataclass_fields__)
+CONSTRAINT = tuple(ConstraintEffect.__dataclass_fields__)
 
 
 def run(params: Params) -> None:
     """Train both models."""
     device = choose_device(params.train.device)
     keep_freed_memory()
-    with joined(device):
+    with process_group(device):
         _train_both(params.train, device)
 
 
@@ -59,7 +59,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             "the whole encoder (fine_tune_from: all)"
         )
     taxonomy = load_taxonomy_json(TAXONOMY)
-    with first_alone():
+    with main_process_first():
         train, val = (load_split(SPLITS, name, taxonomy, WORK / "pixels") for name in ("train", "val"))
     if given.title != "none":
         _check_titles(train, val)
@@ -80,7 +80,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
     ) -> tuple[Model, list[EpochRecord]]:
         name = folder.name
         torch.manual_seed(given.seed)
-        with first_alone():  # what is downloaded or computed now, the others find in its cache
+        with main_process_first():  # what is downloaded or computed now, the others find in its cache
             model = build()
             model.encoder.freeze_before(recipe.fine_tune_from)
             examples = [_seen(model, split, recipe, device) for split in (train, val)]
@@ -94,7 +94,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             job=f"train {name}",
             on_epoch=_plotter(live, name),
         )
-        if is_first():
+        if is_main_process():
             _calibrate(model, examples[1], recipe.batch_size, device)
             best = best_record(records, recipe.select)
             chosen = {"epoch": best.epoch, "val_accuracy": best.val_accuracy}
@@ -132,7 +132,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             BASELINE,
             live,
         )
-    if is_first():
+    if is_main_process():
         shutil.rmtree(WORK / "train")
         summaries = {
             "categorizer": _summary(model, best_record(records, given.select), len(records), train),
@@ -162,10 +162,10 @@ def _guarantees(
         return None
     rows = rows_for_guarantees(val.product_ids, model.taxonomy)
     product_ids = [val.product_ids[row] for row in rows]
-    found: dict[Given, dict[str, Any]] = {}
-    ways: tuple[Given, ...] = ("image", "title", "image_and_title") if reads_titles(model) else ("image",)
+    found: dict[Modality, dict[str, Any]] = {}
+    ways: tuple[Modality, ...] = ("image", "title", "image_and_title") if reads_titles(model) else ("image",)
     for given in ways:
-        seen = evidence(model, examples, rows, given=given, batch_size=batch_size, device=device)
+        seen = evidence_batches(model, examples, rows, modality=given, batch_size=batch_size, device=device)
         found[given] = find_guarantees(model, seen, val.paths[rows], product_ids).to_json()
     of_image = found.pop("image")
     return {**of_image, WITH_TITLES: found} if found else of_image
@@ -188,7 +188,7 @@ def _seen(model: Model, split: Split, recipe: Recipe, device: torch.device) -> E
 def _check_titles(*splits: Split) -> None:
     """Fail where there is nothing to learn from, and say how many images have no title."""
     for split in splits:
-        titled = sum(map(bool, map(words_of, split.titles)))
+        titled = sum(map(bool, map(split_words, split.titles)))
         if not titled:
             raise InputError(
                 f"train.title: ngrams: expected products with titles, got none among the {len(split)} images of "
@@ -201,9 +201,9 @@ def _check_titles(*splits: Split) -> None:
 def _calibrate(model: Model, val: Examples, batch_size: int, device: torch.device) -> None:
     """Fit the temperature, and the weights of titles."""
     rows = np.arange(len(val))
-    model.temperature = fit_temperature(model, encoded(model, val, rows, batch_size, device), val.paths)
+    model.temperature = fit_temperature(model, encode_batches(model, val, rows, batch_size, device), val.paths)
     if isinstance(model, Categorizer) and reads_titles(model):
-        cells = encoded(model, val, rows, batch_size, device)
+        cells = encode_batches(model, val, rows, batch_size, device)
         model.title_weights = fit_title_weights(model, cells, val.titles, val.paths)
 
 
@@ -220,7 +220,7 @@ def _key(given: TrainParams) -> str:
 
 
 def _live() -> AbstractContextManager[Live | None]:
-    return Live(dir=str(PLOTS / "train"), dvcyaml=None, save_dvc_exp=False) if is_first() else nullcontext()
+    return Live(dir=str(PLOTS / "train"), dvcyaml=None, save_dvc_exp=False) if is_main_process() else nullcontext()
 
 
 def _plotter(live: Live | None, name: str) -> Callable[[EpochRecord], None]:
@@ -229,7 +229,7 @@ def _plotter(live: Live | None, name: str) -> Callable[[EpochRecord], None]:
             return
         live.step = record.epoch
         for figure in ("train_loss", "val_accuracy", "val_accuracy_of_title", "lr", *CONSTRAINT):
-            if (value := record.plain[figure]) is not None:
+            if (value := record.as_dict[figure]) is not None:
                 live.log_metric(f"{name}/{figure}", value)
         live.make_summary()  # type: ignore[no-untyped-call]  # dvclive leaves it untyped
 
@@ -274,7 +274,7 @@ def _warn_at_chance(name: str, accuracy: float, train: Split, val: Split) -> Non
 def _constraint(records: list[EpochRecord], select: str) -> dict[str, dict[str, float | int | None]]:
     """Its effect early and late: what it is worth depends on how well the model has learnt by itself."""
     stages = {"first_epoch": records[0], "best_epoch": best_record(records, select)}
-    return {stage: {figure: record.plain[figure] for figure in CONSTRAINT} for stage, record in stages.items()}
+    return {stage: {figure: record.as_dict[figure] for figure in CONSTRAINT} for stage, record in stages.items()}
 
 
 if __name__ == "__main__":

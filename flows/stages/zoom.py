@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from atlas_model.core.device import choose_device, one_thread_each
+from atlas_model.core.device import choose_device, single_threaded_torch
 from atlas_model.core.errors import InputError
 from atlas_model.core.params import Params
 from atlas_model.core.progress import Progress
 from atlas_model.data.schemas import REFS, SCORES, count_rows, read_table, shard_paths, write_table
 from atlas_model.zoom.contact_sheet import write_sheet
 from atlas_model.zoom.model import ZoomModel
-from atlas_model.zoom.scoring import discarded_share, joined, measure, score_shard
+from atlas_model.zoom.scoring import concatenate_scores, discarded_share, measure, score_shard
 from crawlers.shop.catalogue import LABELLED_FINGERPRINT, zoomed_urls
 from flows.parallel import spreading
 from flows.paths import REFS as REFS_FILE
@@ -49,11 +49,11 @@ def run(params: Params) -> None:
         batch_size=options.batch_size,
     )
     total, tables = count_rows(SHARDS, made_by="fetch"), []
-    with Progress("zoom", total, "images") as progress, one_thread_each():
+    with Progress("zoom", total, "images") as progress, single_threaded_torch():
         for scored in spread(score, shard_paths(SHARDS, made_by="fetch")):
             tables.append(scored)
             progress.advance(scored.num_rows)
-    table = joined(tables)
+    table = concatenate_scores(tables)
     if model is not None:
         _check_share(table, model, options.max_share)
     SHEET.unlink(missing_ok=True)  # of an earlier run, which discarded too many

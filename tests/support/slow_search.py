@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 
 from atlas_model.model.beam_search import Normalize
-from atlas_model.model.decoder import AttentionDecoder, Memory, State
+from atlas_model.model.decoder import AttentionDecoder, DecoderMemory, DecoderState
 from atlas_model.taxonomy.tree import END, START, Taxonomy
 
 names = st.sampled_from(["Men", "Women", "Tops", "Shirts", "Bags", "Shoes"])
@@ -136,7 +136,7 @@ def watch_steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     decoded: list[tuple[int, int]] = []
     step = AttentionDecoder.step
 
-    def watched(decoder: AttentionDecoder, memory: Memory, state: State, tokens: torch.Tensor):
+    def watched(decoder: AttentionDecoder, memory: DecoderMemory, state: DecoderState, tokens: torch.Tensor):
         images, hypotheses = tokens.shape
         decoded.append((images, hypotheses))
         return step(decoder, memory, state, tokens)

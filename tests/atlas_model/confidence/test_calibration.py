@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atlas_model.confidence.calibration import (
-    COLDEST,
+    MIN_TEMPERATURE,
     abstention_curve,
     deepest_confident,
     descend,
@@ -139,7 +139,7 @@ def test_no_other_temperature_finds_the_right_paths_more_probable(
 
 def test_where_nothing_is_wrong_it_is_as_cold_as_can_be_and_where_nothing_is_known_one() -> None:
     sure = classifier(FIVE)
-    assert fit_temperature(sure, [5 * torch.eye(5).unsqueeze(1)], np.arange(5)) < 2 * COLDEST
+    assert fit_temperature(sure, [5 * torch.eye(5).unsqueeze(1)], np.arange(5)) < 2 * MIN_TEMPERATURE
     assert fit_temperature(sure, [], np.array([], dtype=np.int64)) == 1.0
     alone = categorizer(Taxonomy([("Bags",)]), "children", seed=0)
     assert fit_temperature(alone, [torch.randn(3, 4, 6)], np.zeros(3, dtype=np.int64)) == 1.0

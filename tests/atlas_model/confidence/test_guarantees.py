@@ -14,7 +14,7 @@ from PIL import Image
 
 from atlas_model.confidence.calibration import descend
 from atlas_model.confidence.guarantees import (
-    MEASURED,
+    MEASURED_ACCURACIES,
     Guarantee,
     Guarantees,
     find_guarantees,
@@ -22,8 +22,15 @@ from atlas_model.confidence.guarantees import (
     load_guarantees,
     rows_for_guarantees,
 )
-from atlas_model.confidence.products import pool
-from atlas_model.confidence.risk_control import HeldOut, Thresholds, least_held_out, one_per_product, outcome, resplits
+from atlas_model.confidence.products import pool_products
+from atlas_model.confidence.risk_control import (
+    HeldOutItems,
+    Thresholds,
+    apply_thresholds,
+    min_held_out,
+    sample_one_per_product,
+    simulate_resplits,
+)
 from atlas_model.core.errors import CheckpointError, InputError
 from atlas_model.data.images import Preprocessing
 from atlas_model.data.schemas import PREDICTED, PREDICTED_PRODUCTS, PREDICTED_WITH_BAND
@@ -64,11 +71,11 @@ def test_it_is_found_on_one_image_of_each_product_and_on_all_of_them_pooled(mode
     assert all(owners[at] == owners[at - 1] or owners[at] not in owners[:at] for at in range(1, COUNT)), "side by side"
     found = find_guarantees(model, map(model.evidence, cells[rows].split(77)), paths[rows], owners)
 
-    chosen = rows[one_per_product(owners)]
-    images = HeldOut.of(TAXONOMY, descend(TAXONOMY.trie, log_p[chosen]), paths[chosen])
-    pooled = pool(TAXONOMY, log_p[rows].numpy(), owners)
+    chosen = rows[sample_one_per_product(owners)]
+    images = HeldOutItems.of(TAXONOMY, descend(TAXONOMY.trie, log_p[chosen]), paths[chosen])
+    pooled = pool_products(TAXONOMY, log_p[rows].numpy(), owners)
     of_products = descend(TAXONOMY.trie, torch.from_numpy(pooled.log_p))
-    expected = Guarantee.of(HeldOut.of(TAXONOMY, of_products, paths[rows][pooled.first]))
+    expected = Guarantee.of(HeldOutItems.of(TAXONOMY, of_products, paths[rows][pooled.first]))
     assert found == Guarantees(Guarantee.of(images), expected)
     assert found.images.held_out == PRODUCTS and len(found.images.thresholds) > 5
     assert found.images != found.products
@@ -92,7 +99,7 @@ def test_an_accuracy_between_two_gets_the_higher_one(asked: float, promised: flo
 def test_what_cannot_be_promised_is_said_with_what_can() -> None:
     with pytest.raises(InputError, match=r"--accuracy 0.95: .* for products, which is at most 0.9: .* 700 held-out"):
         ONE.at(0.95, "products")
-    with pytest.raises(InputError, match=f"and 0.999 takes at least {least_held_out(0.999)}"):
+    with pytest.raises(InputError, match=f"and 0.999 needs at least {min_held_out(0.999)}"):
         ONE.at(0.999, "images")
     with pytest.raises(InputError, match="which is no accuracy at all"):
         Guarantee(20, {}).at(0.5, "images")
@@ -155,11 +162,13 @@ def test_figures_say_whether_the_promises_hold() -> None:
     val, test = items(900, 1), items(800, 2)
     own = Guarantees(Guarantee.of(val), Guarantee(20, {}))
     figures = guarantee_figures(own, {"images": val, "products": val}, {"images": test, "products": test}, seed=3)
-    assert set(figures) == {"images", "products"} and set(figures["images"]) == {f"{each:g}" for each in MEASURED}
-    assert figures["images"]["0.9"]["test"] == asdict(outcome(test, own.images.thresholds[0.9]))
+    assert set(figures) == {"images", "products"} and set(figures["images"]) == {
+        f"{each:g}" for each in MEASURED_ACCURACIES
+    }
+    assert figures["images"]["0.9"]["test"] == asdict(apply_thresholds(test, own.images.thresholds[0.9]))
     assert figures["images"]["0.9"]["test"]["answered_right"] >= 0.9
     assert figures["products"]["0.9"]["test"] is None
-    expected = resplits(HeldOut.concatenated([val, test]), 900, 0.9, times=100, seed=3)
+    expected = simulate_resplits(HeldOutItems.concatenated([val, test]), 900, 0.9, times=100, seed=3)
     assert figures["images"]["0.9"]["resplits"] == expected
     assert figures["images"]["0.99"]["test"] is None or own.images.thresholds[0.99]
     nothing = guarantee_figures(None, {"images": val}, {"images": test}, seed=3)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas_model.confidence.products import Pool, best_paths, pool, ranked_paths, whole_products
+from atlas_model.confidence.products import ProductPool, best_paths, pool_products, ranked_paths, whole_products
 from atlas_model.taxonomy.tree import Taxonomy
 from tests.support.slow_search import taxonomies
 
@@ -32,7 +32,7 @@ def images(taxonomy: Taxonomy, count: int, seed: int) -> np.ndarray:
 @given(taxonomy=taxonomies, owners=st.lists(st.sampled_from("abc"), min_size=1, max_size=9), seed=st.integers(0, 999))
 def test_a_product_gets_the_path_of_the_mean_of_its_images(taxonomy: Taxonomy, owners: list[str], seed: int) -> None:
     probabilities = images(taxonomy, len(owners), seed)
-    found = pool(taxonomy, nodes_of(taxonomy, probabilities), owners)
+    found = pool_products(taxonomy, nodes_of(taxonomy, probabilities), owners)
     assert found.product_ids == list(dict.fromkeys(owners)), "in the order of their first images"
     for place, product in enumerate(found.product_ids):
         rows = [row for row, owner in enumerate(owners) if owner == product]
@@ -49,7 +49,7 @@ def test_a_product_gets_the_path_of_the_mean_of_its_images(taxonomy: Taxonomy, o
 def test_a_branch_may_be_surer_than_the_best_path_of_any_image() -> None:
     """Both images call it something else; together they say shoes, and that they disagree."""
     both = np.array([[0.1, 0.0, 0.8, 0.1], [0.1, 0.0, 0.1, 0.8]])
-    found = pool(SHOES, nodes_of(SHOES, both), ["p", "p"])
+    found = pool_products(SHOES, nodes_of(SHOES, both), ["p", "p"])
     shoes = SHOES.trie.routes[SHOES.index(("Shoes", "Boots")), 1]
     assert np.exp(found.log_p[0, shoes]) == pytest.approx(0.9)
     assert np.exp(found.log_probability[0]) == pytest.approx(0.45)
@@ -58,24 +58,24 @@ def test_a_branch_may_be_surer_than_the_best_path_of_any_image() -> None:
 
 def test_one_image_alone_is_its_product() -> None:
     log_p = nodes_of(SHOES, images(SHOES, 1, 3))
-    found = pool(SHOES, log_p, ["p"])
+    found = pool_products(SHOES, log_p, ["p"])
     assert np.allclose(np.exp(found.log_p), np.exp(log_p))
     assert found.disagree.tolist() == [False]
 
 
 def test_it_does_not_matter_in_which_parts_the_images_come() -> None:
     log_p = nodes_of(SHOES, images(SHOES, 7, 4))
-    whole, parts = Pool(SHOES), Pool(SHOES)
+    whole, parts = ProductPool(SHOES), ProductPool(SHOES)
     whole.add(log_p)
     for part in np.split(log_p, [1, 4]):
         parts.add(part)
     assert np.allclose(whole.log_p, parts.log_p)
     assert (whole.path, whole.disagree, whole.images) == (parts.path, parts.disagree, parts.images)
-    assert whole.path == pool(SHOES, log_p, ["p"] * 7).path
+    assert whole.path == pool_products(SHOES, log_p, ["p"] * 7).path
 
 
 def test_what_no_image_holds_possible_stays_impossible() -> None:
-    found = Pool(SHOES)
+    found = ProductPool(SHOES)
     found.add(nodes_of(SHOES, np.array([[1.0, 0.0, 0.0, 0.0]])))
     assert np.isneginf(found.log_p[SHOES.trie.routes[SHOES.index(("Shoes", "Clogs"))].max()])
     assert SHOES.paths[found.path] == ("Bags",)
@@ -97,9 +97,9 @@ def test_ties_go_to_the_shallower_path_and_then_to_the_earlier_name() -> None:
 def test_length_normalization_favours_deep_paths_in_images_and_products_alike() -> None:
     taxonomy = Taxonomy([("a",), ("b", "c"), ("b", "d")])
     log_p = nodes_of(taxonomy, np.array([[0.5, 0.4, 0.1]]))
-    assert taxonomy.paths[pool(taxonomy, log_p, ["p"]).path[0]] == ("a",)
-    assert taxonomy.paths[pool(taxonomy, log_p, ["p"], 1.0).path[0]] == ("b", "c")
-    assert not pool(taxonomy, log_p, ["p"], 1.0).disagree[0]
+    assert taxonomy.paths[pool_products(taxonomy, log_p, ["p"]).path[0]] == ("a",)
+    assert taxonomy.paths[pool_products(taxonomy, log_p, ["p"], 1.0).path[0]] == ("b", "c")
+    assert not pool_products(taxonomy, log_p, ["p"], 1.0).disagree[0]
 
 
 @given(owners=st.lists(st.integers(0, 9).map(str), max_size=40), at_most=st.integers(0, 50), seed=st.integers(0, 9))

@@ -9,24 +9,24 @@ from scipy.stats import binom
 
 from atlas_model.confidence.calibration import descend
 from atlas_model.confidence.risk_control import (
-    ENOUGH,
     GRID,
     RISK,
-    AnsweredShares,
-    HeldOut,
+    START_FACTOR,
+    HeldOutItems,
+    ThresholdOutcome,
     Thresholds,
-    least_held_out,
-    one_per_product,
-    outcome,
-    resplits,
-    thresholds_for,
+    apply_thresholds,
+    find_thresholds,
+    min_held_out,
+    sample_one_per_product,
+    simulate_resplits,
 )
 from atlas_model.taxonomy.tree import Taxonomy
 from tests.atlas_model.confidence.test_products import images, nodes_of
 from tests.support.slow_search import taxonomies
 
 
-def items(count: int, seed: int, boast: float = 1.0, skill: float = 10.0, deepest: int = 3) -> HeldOut:
+def items(count: int, seed: int, boast: float = 1.0, skill: float = 10.0, deepest: int = 3) -> HeldOutItems:
     """Ways whose steps are right as often as the true probabilities say, told as if these were sharper by ``boast``."""
     generator = np.random.default_rng(seed)
     told, sure, right, still = (
@@ -45,10 +45,10 @@ def items(count: int, seed: int, boast: float = 1.0, skill: float = 10.0, deepes
         told[:, level] = np.where(there, sure, 0.0)
         still &= generator.random(count) < true
         right += still & there
-    return HeldOut(told, depth, right)
+    return HeldOutItems(told, depth, right)
 
 
-def slow_outcome(held_out: HeldOut, thresholds: Thresholds) -> tuple[int, int, int, int]:
+def slow_outcome(held_out: HeldOutItems, thresholds: Thresholds) -> tuple[int, int, int, int]:
     """Accepted ones, right ones of these, answers, right ones of these."""
     accepted = accepted_right = answered = answered_right = 0
     for probability, depth, right in zip(held_out.probability, held_out.depth, held_out.right, strict=True):
@@ -65,10 +65,10 @@ def slow_outcome(held_out: HeldOut, thresholds: Thresholds) -> tuple[int, int, i
     return accepted, accepted_right, answered, answered_right
 
 
-def slow_thresholds(held_out: HeldOut, accuracy: float) -> Thresholds | None:
+def slow_thresholds(held_out: HeldOutItems, accuracy: float) -> Thresholds | None:
     """Threshold by threshold, as the module's docstring tells it."""
     least = next(n for n in range(1, 100_000) if accuracy**n <= RISK / 4)
-    enough = min(ENOUGH * least, max(least, -(-len(held_out) // 2)))
+    enough = min(START_FACTOR * least, max(least, -(-len(held_out) // 2)))
     for accepting in (True, False):
         found = None
         for t in GRID:
@@ -91,11 +91,11 @@ def slow_thresholds(held_out: HeldOut, accuracy: float) -> Thresholds | None:
 def test_thresholds_are_those_of_the_slow_reference(boast: float, skill: float, deepest: int, accuracy: float) -> None:
     for seed in range(3):
         held_out = items(150 + 40 * seed, seed, boast, skill, deepest)
-        found, expected = thresholds_for(held_out, accuracy), slow_thresholds(held_out, accuracy)
+        found, expected = find_thresholds(held_out, accuracy), slow_thresholds(held_out, accuracy)
         assert found == expected
         if found is not None:
             accepted, accepted_right, answered, answered_right = slow_outcome(held_out, found)
-            assert outcome(held_out, found) == AnsweredShares(
+            assert apply_thresholds(held_out, found) == ThresholdOutcome(
                 float(accepted / len(held_out)),
                 float(accepted_right / accepted) if accepted else None,
                 float(answered / len(held_out)),
@@ -108,62 +108,62 @@ def test_thresholds_are_those_of_the_slow_reference(boast: float, skill: float, 
 def test_the_promise_holds_as_often_as_it_says(boast: float, skill: float, accuracy: float) -> None:
     """Of new items without end, whether the scores are calibrated, boast, or are too modest."""
     world = items(40_000, 10_000, boast, skill)
-    draws = [thresholds_for(items(600, seed, boast, skill), accuracy) for seed in range(120)]
-    broken = sum(not outcome(world, each).holds(accuracy) for each in draws if each is not None)
+    draws = [find_thresholds(items(600, seed, boast, skill), accuracy) for seed in range(120)]
+    broken = sum(not apply_thresholds(world, each).holds(accuracy) for each in draws if each is not None)
     assert sum(each is not None for each in draws) > 100, "else this would prove nothing"
     assert broken <= binom.ppf(0.99, len(draws), RISK / 2)
 
 
 def test_it_is_not_kept_by_promising_nothing() -> None:
     world = items(40_000, 10_000)
-    found = outcome(world, thresholds_for(items(1200, 1), 0.9) or Thresholds(None, 1.0))
+    found = apply_thresholds(world, find_thresholds(items(1200, 1), 0.9) or Thresholds(None, 1.0))
     assert found.accepted > 0.5 and found.answered > 0.7
     assert found.answered_right is not None and 0.9 <= found.answered_right < 0.97
-    strict = outcome(world, thresholds_for(items(1200, 1), 0.97) or Thresholds(None, 1.0))
+    strict = apply_thresholds(world, find_thresholds(items(1200, 1), 0.97) or Thresholds(None, 1.0))
     assert strict.accepted < found.accepted
 
 
 def test_a_plain_threshold_at_the_accuracy_would_not_hold_where_scores_boast() -> None:
     """What this is for."""
     world = items(40_000, 10_000, boast=3.0)
-    assert not outcome(world, Thresholds(0.9, 0.9)).holds(0.9)
-    found = thresholds_for(items(1200, 3, boast=3.0), 0.9)
-    assert found is not None and outcome(world, found).holds(0.9)
+    assert not apply_thresholds(world, Thresholds(0.9, 0.9)).holds(0.9)
+    found = find_thresholds(items(1200, 3, boast=3.0), 0.9)
+    assert found is not None and apply_thresholds(world, found).holds(0.9)
 
 
 def test_too_few_items_promise_nothing_however_right_they_are() -> None:
     for accuracy in (0.9, 0.95):
-        least = least_held_out(accuracy)
+        least = min_held_out(accuracy)
         assert accuracy**least <= RISK / 4 < accuracy ** (least - 1)
-        all_right = HeldOut(np.full((least, 2), 0.99), np.full(least, 2), np.full(least, 2))
-        assert thresholds_for(all_right, accuracy) == Thresholds(0.0, accuracy)
-        assert thresholds_for(all_right.at(np.arange(least - 1)), accuracy) is None
-    assert thresholds_for(items(0, 1), 0.9) is None
+        all_right = HeldOutItems(np.full((least, 2), 0.99), np.full(least, 2), np.full(least, 2))
+        assert find_thresholds(all_right, accuracy) == Thresholds(0.0, accuracy)
+        assert find_thresholds(all_right.at(np.arange(least - 1)), accuracy) is None
+    assert find_thresholds(items(0, 1), 0.9) is None
 
 
 def test_where_no_whole_path_is_promised_shorter_ones_may_be() -> None:
     """The last level is a guess, the first is sure."""
     generator = np.random.default_rng(1)
     right = 1 + (generator.random(500) < 0.5)
-    held_out = HeldOut(np.tile([0.999, 0.5], (500, 1)), np.full(500, 2), right)
-    found = thresholds_for(held_out, 0.95)
+    held_out = HeldOutItems(np.tile([0.999, 0.5], (500, 1)), np.full(500, 2), right)
+    found = find_thresholds(held_out, 0.95)
     assert found is not None and found.whole is None
-    assert outcome(held_out, found) == AnsweredShares(0.0, None, 1.0, 1.0)
+    assert apply_thresholds(held_out, found) == ThresholdOutcome(0.0, None, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(("boast", "accuracy"), [(1.0, 0.9), (3.0, 0.9), (1.0, 0.95)])
 def test_resplits_count_what_each_draw_gives(boast: float, accuracy: float) -> None:
     pool = items(700, 5, boast)
-    found = resplits(pool, 400, accuracy, times=20, seed=3)
+    found = simulate_resplits(pool, 400, accuracy, times=20, seed=3)
     generator, held, promised, accepted, answered, right = np.random.default_rng(3), 0, 0, [], [], []
     for _ in range(20):
         order = generator.permutation(700)
-        thresholds = thresholds_for(pool.at(order[:400]), accuracy)
+        thresholds = find_thresholds(pool.at(order[:400]), accuracy)
         if thresholds is None:
             held += 1
             continue
         promised += 1
-        others = outcome(pool.at(order[400:]), thresholds)
+        others = apply_thresholds(pool.at(order[400:]), thresholds)
         held += others.holds(accuracy)
         accepted.append(others.accepted)
         answered.append(others.answered)
@@ -180,14 +180,14 @@ def test_resplits_count_what_each_draw_gives(boast: float, accuracy: float) -> N
 def test_the_promise_holds_in_the_promised_share_of_resplits() -> None:
     """On parts that are finite themselves: their chance comes on top, and still nine of ten hold."""
     for boast in (1.0, 2.0, 0.5):
-        found = resplits(items(2200, 8, boast), 1100, 0.9, times=300, seed=1)
+        found = simulate_resplits(items(2200, 8, boast), 1100, 0.9, times=300, seed=1)
         assert found["promised"] == 1
         assert found["held"] is not None and found["held"] >= 1 - RISK
         assert found["accepted"] is not None and found["accepted"] > 0.2
 
 
 def test_nothing_promised_is_said() -> None:
-    assert resplits(items(40, 1), 20, 0.99, times=5, seed=1) == {
+    assert simulate_resplits(items(40, 1), 20, 0.99, times=5, seed=1) == {
         "promised": 0.0,
         "held": 1.0,
         "accepted": None,
@@ -202,7 +202,7 @@ def test_ways_and_how_far_they_are_right(taxonomy: Taxonomy, seed: int) -> None:
     probabilities = images(taxonomy, 5, seed)
     actual = np.random.default_rng(seed).integers(len(taxonomy), size=5)
     descent = descend(taxonomy.trie, torch.from_numpy(nodes_of(taxonomy, probabilities)))
-    found = HeldOut.of(taxonomy, descent, actual)
+    found = HeldOutItems.of(taxonomy, descent, actual)
     for row in range(5):
         way = [node for node in descent.node[row].tolist() if node >= 0]
         route = [node for node in taxonomy.trie.routes[actual[row]].tolist()[1:] if node >= 0]
@@ -214,8 +214,8 @@ def test_ways_and_how_far_they_are_right(taxonomy: Taxonomy, seed: int) -> None:
 
 def test_a_product_counts_once_with_an_image_drawn_at_random() -> None:
     products = ["a", "b", "a", "c", "a", "b"]
-    rows = one_per_product(products)
+    rows = sample_one_per_product(products)
     assert [products[row] for row in rows] == ["a", "b", "c"]
-    assert rows.tolist() == one_per_product(products).tolist()
-    drawn = {tuple(one_per_product(products, seed).tolist()) for seed in range(60)}
+    assert rows.tolist() == sample_one_per_product(products).tolist()
+    drawn = {tuple(sample_one_per_product(products, seed).tolist()) for seed in range(60)}
     assert len(drawn) == 6, "any of its images"

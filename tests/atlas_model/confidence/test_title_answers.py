@@ -20,13 +20,13 @@ from atlas_model.data.dataset import Split
 from atlas_model.data.images import Preprocessing, encode_png
 from atlas_model.data.titles import LabelWords
 from atlas_model.evaluate.evaluation import evaluate
-from atlas_model.evaluate.promotion import OF_PRODUCTS, judge
+from atlas_model.evaluate.promotion import OF_PRODUCTS, compare_models
 from atlas_model.evaluate.promotion import WITH_TITLES as COMPARED_WITH_TITLES
-from atlas_model.evaluate.search_runner import Way
+from atlas_model.evaluate.search_runner import InputVariant
 from atlas_model.inference.predictor import Prediction, Predictor
 from atlas_model.model.architecture import Architecture, TitleName
 from atlas_model.model.categorizer import Categorizer
-from atlas_model.model.evidence import TitleWeights, Weights
+from atlas_model.model.evidence import LogitWeights, TitleWeights
 from atlas_model.model.saved_models import load_categorizer, save
 from atlas_model.split.files import SplitWriter
 from atlas_model.taxonomy.tree import Taxonomy
@@ -54,7 +54,7 @@ def build(title: TitleName = "ngrams") -> Categorizer:
         model.decoder.output.weight.mul_(20)
         if model.title_head is not None:
             model.title_head.output.weight.mul_(20)
-            model.title_weights = TitleWeights(Weights(0.5, 1.5, 2.0), Weights(0.8, 0.6, 0.7))
+            model.title_weights = TitleWeights(LogitWeights(0.5, 1.5, 2.0), LogitWeights(0.8, 0.6, 0.7))
     return model
 
 
@@ -105,8 +105,8 @@ def test_each_image_is_answered_with_its_title_and_those_without_by_themselves(f
     predictor = Predictor.load(folder, "cpu")
     model, _ = load_categorizer(folder, CPU)
     pixels = np.stack([predictor.prepare(image) for image in images(6)])
-    mixed = predictor.answer(pixels, top=3, titles=TITLES)
-    alone = predictor.answer(pixels, top=3)
+    mixed = predictor.predict_prepared(pixels, top=3, titles=TITLES)
+    alone = predictor.predict_prepared(pixels, top=3)
     same = [close(one, other) for one, other in zip(mixed, alone, strict=True)]
     assert same == [title in {None, "", "-"} for title in TITLES]
     assert predictor.predict(images(6), top=3, titles=TITLES) == mixed
@@ -120,19 +120,19 @@ def test_each_image_is_answered_with_its_title_and_those_without_by_themselves(f
         else:
             np.testing.assert_allclose(distribution[row], log_p[row], atol=1e-4)
             assert mixed[row][0].probability == pytest.approx(float(log_p[row, 1:].exp().max()), abs=0.5)
-    answers, again = predictor.answer_and_distribution(pixels, top=3, titles=TITLES)
+    answers, again = predictor.predict_with_distribution(pixels, top=3, titles=TITLES)
     assert answers == mixed
     np.testing.assert_array_equal(again, distribution)
 
 
 def test_a_title_alone_has_an_answer_and_one_without_a_word_none(folder: Path) -> None:
     predictor = Predictor.load(folder, "cpu")
-    first, second = predictor.answer(None, titles=["Blue top", "women's jeans"], top=2)
+    first, second = predictor.predict_prepared(None, titles=["Blue top", "women's jeans"], top=2)
     assert len(first) == len(second) == 2
     assert not close(first, second)
-    assert close(predictor.answer(None, titles=["blue TOP!"], top=2)[0], first)
+    assert close(predictor.predict_prepared(None, titles=["blue TOP!"], top=2)[0], first)
     with pytest.raises(AssertionError, match="has a word"):
-        predictor.answer(None, titles=["-"])
+        predictor.predict_prepared(None, titles=["-"])
 
 
 def answered(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> list[dict[str, Any]]:
@@ -146,7 +146,10 @@ def test_the_command_takes_a_title_with_and_without_images(
     for number, image in enumerate(images(2)):
         image.save(here / f"{number}.png")
     predictor = Predictor.load(folder, "cpu")
-    (both,), (alone,) = predictor.predict(images(1), titles=["Blue top"]), predictor.answer(None, titles=["Blue top"])
+    (both,), (alone,) = (
+        predictor.predict(images(1), titles=["Blue top"]),
+        predictor.predict_prepared(None, titles=["Blue top"]),
+    )
     found = answered(capsys, "0.png", "1.png", "--title", "Blue top", "--model", folder)
     assert [line["image"] for line in found] == ["0.png", "1.png"]
     assert found[0]["predictions"][0]["probability"] == pytest.approx(both[0].probability, rel=1e-4)
@@ -226,7 +229,9 @@ def test_many_images_are_answered_with_the_titles_beside_them(
     products = pq.read_table("products.parquet").to_pylist()
     pool = predictor.pool()
     pool.add(predictor.distribution(np.stack([predictor.prepare(image) for image in images(2)]), TITLES[:2]))
-    assert products[0]["probability"] == pytest.approx(predictor.conclude(pool).predictions[0].probability, rel=1e-3)
+    assert products[0]["probability"] == pytest.approx(
+        predictor.predict_product(pool).predictions[0].probability, rel=1e-3
+    )
     bare = written("bare.parquet", folder)
     assert [row["probability"] for row in bare] != [row["probability"] for row in rows]
     assert written("titled.parquet", without) == written("bare.parquet", without), "it reads no titles"
@@ -243,7 +248,7 @@ def test_titles_that_are_no_texts_are_refused_by_a_model_that_would_read_them(
     write_parquet(here / "numbers.parquet", pa.array(range(6)))
     arguments = ["predict", "--input", "numbers.parquet", "--output", "out.parquet", "--model"]
     assert main([*arguments, str(folder)]) == 2
-    assert "expected texts in the column title, got int64" in capsys.readouterr().err
+    assert "expected strings in the column title, got int64" in capsys.readouterr().err
     assert main([*arguments, str(without)]) == 0
 
 
@@ -264,20 +269,20 @@ def test_an_evaluation_asks_in_every_way(folder: Path) -> None:
     titles = [("Blue top", "", "women's jeans", "leather bag")[row % 4] for row in range(20)]
     actual = generator.integers(len(TAXONOMY), size=20)
     split = Split("test", pixels, actual, ids, ids, STORED, titles)
-    ways: tuple[Way, ...] = ("image", "title", "image_and_title", "stripped_title", "image_and_stripped_title")
+    ways: tuple[InputVariant, ...] = ("image", "title", "image_and_title", "stripped_title", "image_and_stripped_title")
     how: dict[str, Any] = {"beam": 5, "length_normalization": 0.0, "resamples": 5, "seed": 1, "device": CPU}
-    found = evaluate(model, split, np.arange(20), exact_nodes=120, batch_size=3, ways=ways, **how)
+    found = evaluate(model, split, np.arange(20), exact_nodes=120, batch_size=3, input_variants=ways, **how)
     assert tuple(found) == ways
     words = LabelWords(TAXONOMY.names)
-    stripped = [words.stripped(title) for title in titles]
+    stripped = [words.remove_from(title) for title in titles]
     assert stripped[:4] == ["blue", "", "", "leather"]
     predictor = Predictor(model, STORED, CPU)
     for way, said in (("image", [None] * 20), ("image_and_title", titles), ("image_and_stripped_title", stripped)):
-        answers = [answer for (answer,) in predictor.answer(pixels, titles=said)]
+        answers = [answer for (answer,) in predictor.predict_prepared(pixels, titles=said)]
         assert [TAXONOMY.paths[path] for path in found[way].predicted] == [answer.path for answer in answers]
-        probabilities = [answer.probability or 0.0 for answer in answers]
-        np.testing.assert_allclose(np.exp(found[way].log_probability), np.array(probabilities), rtol=1e-3)
-        _, log_p = predictor.answer_and_distribution(pixels, titles=said)
+        probabilities = np.array([answer.probability for answer in answers], float)
+        np.testing.assert_allclose(np.exp(found[way].log_probability), probabilities, rtol=1e-3)
+        _, log_p = predictor.predict_with_distribution(pixels, titles=said)
         pooled = found[way].pooled
         for product, of_product in zip(pooled.product_ids, pooled.log_p, strict=True):
             np.testing.assert_allclose(of_product, log_p[int(product)], atol=1e-4)
@@ -295,15 +300,15 @@ def test_both_models_are_compared_with_titles_where_one_reads_them() -> None:
     right, wrong = ["Bags"] * 100, ["Bags"] * 50 + ["Tops"] * 50
     rule: dict[str, Any] = {"margin": 0.02, "category_margin": 0.1, "large_category": 500, "resamples": 50, "seed": 1}
     rule |= {"products": [str(number // 2) for number in range(100)], "known": {"Bags", "Tops"}}
-    gained = judge(actual, right, right, **rule, with_titles=(wrong, right))
+    gained = compare_models(actual, right, right, **rule, with_titles=(wrong, right))
     assert [c.figure for c in gained.comparisons] == ["micro F", COMPARED_WITH_TITLES]
     assert gained.accepted
     assert "micro F with titles 1.0000, +0.5000" in gained.reason
-    lost = judge(actual, right, right, **rule, with_titles=(right, wrong))
+    lost = compare_models(actual, right, right, **rule, with_titles=(right, wrong))
     assert not lost.accepted
     assert "micro F with titles 0.5000, -0.5000" in lost.reason
     assert "micro F 1.0000" not in lost.reason
-    neither = judge(actual, right, right, **rule)
+    neither = compare_models(actual, right, right, **rule)
     assert [c.figure for c in neither.comparisons] == ["micro F"]
     assert OF_PRODUCTS not in neither.reason
 

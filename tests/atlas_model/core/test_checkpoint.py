@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from atlas_model.core.checkpoint import DESCRIPTION, WEIGHTS, fill, load_model, save_model
+from atlas_model.core.checkpoint import DESCRIPTION, WEIGHTS, load_model, load_weights, save_model
 from atlas_model.core.errors import CheckpointError
 
 TENSORS = {"b": torch.ones(2, 3).T, "a": torch.arange(4, dtype=torch.int64)}
@@ -61,7 +61,7 @@ def test_broken_files_are_refused(folder: Path, name: str, damage: str) -> None:
 
 def test_weights_of_another_shape_are_refused_in_one_line(folder: Path) -> None:
     module = nn.Linear(2, 2)
-    fill(module, {name: tensor + 1 for name, tensor in module.state_dict().items()}, folder)
+    load_weights(module, {name: tensor + 1 for name, tensor in module.state_dict().items()}, folder)
     with pytest.raises(CheckpointError, match=WEIGHTS) as caught:
-        fill(module, TENSORS, folder)
+        load_weights(module, TENSORS, folder)
     assert "\n" not in str(caught.value)

@@ -122,7 +122,7 @@ def test_json_is_readable_and_has_no_nan(tmp_path: Path) -> None:
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
-    taken = pytest.raises(AtlasError, match=r"another crawl is at work there\. Wait")
+    taken = pytest.raises(AtlasError, match=r"another crawl is running there\. Wait")
     with locked(tmp_path / "new", "crawl"), taken, locked(tmp_path / "new", "crawl"):
         pass
     with locked(tmp_path / "new", "crawl"):

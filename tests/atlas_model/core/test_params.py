@@ -171,7 +171,7 @@ def test_doubled_keys_and_other_faults_are_told_together(tmp_path: Path) -> None
     text = re.sub(r"(?m)^  seed: 1$", "  seed: 1\n  seed: 2", text).replace('"0 3 * * *"', '"0 25 * * *"')
     told = faults_of(tmp_path, text.replace("timezone: UTC", "timezone: Europe/Berln"))
     for section in ("zoom_train", "split", "train", "evaluate", "drift", "promote"):
-        assert f"  - {section}.seed: stands twice, on lines " in told
+        assert f"  - {section}.seed: duplicate key, on lines " in told
     assert "  - pipeline.cron: " in told
     assert "  - pipeline.timezone: " in told
 

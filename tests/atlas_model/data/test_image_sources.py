@@ -56,7 +56,7 @@ def test_every_suffix_of_a_format_that_is_read_counts_and_others_are_counted(tmp
     os.mkfifo(tmp_path / "pipe.png")
     source = open_source(tmp_path)
     assert source.count == 2 * len(known)
-    assert source.left_out == {
+    assert source.skipped == {
         "AppleDouble": 2,
         ".txt": 2,
         "no suffix": 1,
@@ -68,7 +68,7 @@ def test_every_suffix_of_a_format_that_is_read_counts_and_others_are_counted(tmp
 
 def test_a_folder_without_images_says_what_is_in_it(tmp_path: Path) -> None:
     (tmp_path / "a.psd").write_bytes(b"1")
-    with pytest.raises(InputError, match=r"expected images, got none \(1 file left out, .*: \.psd 1\)"):
+    with pytest.raises(InputError, match=r"expected images, got none \(1 file skipped, .*: \.psd 1\)"):
         open_source(tmp_path)
 
 

@@ -109,7 +109,9 @@ def test_a_damaged_large_image_is_refused_whatever_is_wanted() -> None:
 def test_large_images_that_cannot_be_decoded_smaller_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[bool] = []
     reduced = images._reduced
-    monkeypatch.setattr(images, "_reduced", lambda *args: (held.append(images._one_large.locked()), reduced(*args))[1])
+    monkeypatch.setattr(
+        images, "_reduced", lambda *args: (held.append(images._large_image_lock.locked()), reduced(*args))[1]
+    )
     decode(photograph("PNG", compress_level=1), side=64)
     assert held == [True]
 

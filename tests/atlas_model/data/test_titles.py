@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas_model.data import titles as titles_module
-from atlas_model.data.titles import MAX_CHARACTERS, LabelWords, TitleHead, augmented, ngram_ids, words_of
+from atlas_model.data.titles import MAX_CHARACTERS, LabelWords, TitleHead, augment_titles, ngram_ids, split_words
 
 NAMES = ["Apparel", "Topwear", "Tshirts", "Track Pants", "Dresses", "Watches", "Accessories", "Scarves", "Flip Flops"]
 any_text = st.text(st.characters(exclude_categories=[]))  # lone surrogates and control characters as well
@@ -33,20 +33,22 @@ any_text = st.text(st.characters(exclude_categories=[]))  # lone surrogates and 
     ],
 )
 def test_words_are_folded_and_punctuation_parts_them(title: str, words: list[str]) -> None:
-    assert words_of(title) == words
+    assert split_words(title) == words
 
 
 def test_composed_and_decomposed_letters_are_the_same() -> None:
-    assert words_of("cafe\u0301 \u1e9e\u0323") == words_of(unicodedata.normalize("NFC", "cafe\u0301 \u1e9e\u0323"))
+    assert split_words("cafe\u0301 \u1e9e\u0323") == split_words(
+        unicodedata.normalize("NFC", "cafe\u0301 \u1e9e\u0323")
+    )
 
 
 @given(any_text)
 def test_any_text_is_read_and_again_the_same(title: str) -> None:
-    words = words_of(title)
+    words = split_words(title)
     assert all(word and not any(map(str.isspace, word)) for word in words)
-    assert words_of(" ".join(words)) == words or len(" ".join(words)) > MAX_CHARACTERS
-    assert LabelWords(NAMES).stripped(title).split() == [
-        w for w in words if w in LabelWords(NAMES).stripped(title).split()
+    assert split_words(" ".join(words)) == words or len(" ".join(words)) > MAX_CHARACTERS
+    assert LabelWords(NAMES).remove_from(title).split() == [
+        w for w in words if w in LabelWords(NAMES).remove_from(title).split()
     ]
     for word in words[:3]:
         assert (ngram_ids(word, 100) < 100).all()
@@ -55,8 +57,8 @@ def test_any_text_is_read_and_again_the_same(title: str) -> None:
 def test_a_megabyte_costs_no_more_than_its_beginning() -> None:
     title = "Shirt " + "a\u0301" * 500_000
     started = time.process_time()
-    assert words_of(title) == words_of(title[:MAX_CHARACTERS])
-    assert words_of(title)[0] == "shirt"
+    assert split_words(title) == split_words(title[:MAX_CHARACTERS])
+    assert split_words(title)[0] == "shirt"
     encoder = TitleHead(64, 4, [], 6, 0.0)
     assert torch.equal(encoder([title]), encoder([title[:MAX_CHARACTERS]]))
     assert time.process_time() - started < 1  # seconds
@@ -93,13 +95,13 @@ def test_ngrams_are_those_of_the_marked_word_and_their_buckets_never_change() ->
     ],
 )
 def test_the_words_of_labels_are_taken_out(title: str, left: str) -> None:
-    assert LabelWords(NAMES).stripped(title) == left
+    assert LabelWords(NAMES).remove_from(title) == left
 
 
 def test_a_singular_name_takes_out_the_plural_too() -> None:
     words = LabelWords(["Glove", "Knife Set", "Bra"])
-    assert words.stripped("gloves knives sets bras glove knife set bra left") == "left"
-    assert LabelWords([]).stripped("Any Title") == "any title"
+    assert words.remove_from("gloves knives sets bras glove knife set bra left") == "left"
+    assert LabelWords([]).remove_from("Any Title") == "any title"
 
 
 def test_a_title_is_scored_by_the_mean_of_its_ngrams() -> None:
@@ -130,7 +132,7 @@ def test_augmented_titles_lose_words_in_the_share_that_was_asked_for() -> None:
     words, titles = LabelWords(["Tshirts"]), ["Nike blue cotton men Tshirt"] * 2000
 
     def draw(seed: int, **shares: float) -> list[str]:
-        return augmented(titles, words, torch.Generator().manual_seed(seed), **shares)
+        return augment_titles(titles, words, torch.Generator().manual_seed(seed), **shares)
 
     assert draw(1, strip=0.0, drop=0.0) == ["nike blue cotton men tshirt"] * 2000
     assert draw(1, strip=1.0, drop=0.0) == ["nike blue cotton men"] * 2000
@@ -139,7 +141,7 @@ def test_augmented_titles_lose_words_in_the_share_that_was_asked_for() -> None:
     found = draw(1, strip=0.0, drop=0.2)
     assert sum(len(title.split()) for title in found) / 10_000 == pytest.approx(0.8, abs=0.02)
     assert found == draw(1, strip=0.0, drop=0.2) != draw(2, strip=0.0, drop=0.2)
-    assert augmented(["", "-"], words, torch.Generator(), strip=0.5, drop=0.5) == ["", ""]
+    assert augment_titles(["", "-"], words, torch.Generator(), strip=0.5, drop=0.5) == ["", ""]
 
 
 def test_words_are_looked_up_in_bounded_memory() -> None:

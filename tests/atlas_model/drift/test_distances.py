@@ -19,7 +19,7 @@ from atlas_model.drift.distances import (
     kolmogorov_smirnov_by_chance,
     total_variation,
 )
-from atlas_model.drift.profile import MOST_CURRENCIES, NO_CURRENCY, NO_PRICE, POINTS, CrawlProfile, Numbers
+from atlas_model.drift.profile import MOST_CURRENCIES, NO_CURRENCY, NO_PRICE, POINTS, CrawlProfile, Distribution
 
 THRESHOLDS: dict[str, Any] = {
     "categories": 0.1, "prices": 0.2, "title_lengths": 0.2, "image_sizes": 0.2, "embeddings": 0.1, "seed": 1
@@ -76,12 +76,12 @@ def test_five_prices_say_nothing() -> None:
 def test_quantiles_stand_for_many_values() -> None:
     generator = np.random.default_rng(0)
     old, new = generator.normal(size=20_000), generator.normal(size=30_000) + 0.3
-    few = [Numbers.of(values) for values in (old, new)]
+    few = [Distribution.of(values) for values in (old, new)]
     assert [len(numbers.values) for numbers in few] == [POINTS, POINTS]
     assert [numbers.n for numbers in few] == [20_000, 30_000]
     exact = stats.ks_2samp(old, new).statistic
     assert kolmogorov_smirnov(few[0].values, few[1].values) == pytest.approx(exact, abs=2 / POINTS)
-    assert Numbers.of(np.array([3, 1, 2])).values.tolist() == [1, 2, 3]
+    assert Distribution.of(np.array([3, 1, 2])).values.tolist() == [1, 2, 3]
 
 
 def slow_energy_distance(old: np.ndarray, new: np.ndarray) -> float:

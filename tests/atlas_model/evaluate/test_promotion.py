@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from atlas_model.evaluate.promotion import HEADLINE, OF_PRODUCTS, ProductAnswers, Verdict, judge
+from atlas_model.evaluate.promotion import HEADLINE, OF_PRODUCTS, ProductPredictions, PromotionDecision, compare_models
 from atlas_model.metrics.bootstrap import PERCENTILES, draws
 
 CATEGORIES = ("Shirts", "Jeans", "Bags")
 RULE: dict[str, Any] = {"margin": 0.02, "category_margin": 0.1, "large_category": 50, "resamples": 200, "seed": 1}
 
 
-def verdict(actual: list[str], champion: list[str], challenger: list[str], **changes: Any) -> Verdict:
+def verdict(actual: list[str], champion: list[str], challenger: list[str], **changes: Any) -> PromotionDecision:
     """Of images that are each a product of its own."""
     given = {"known": CATEGORIES, "products": [str(number) for number in range(len(actual))], **RULE, **changes}
-    return judge(actual, champion, challenger, **given)
+    return compare_models(actual, champion, challenger, **given)
 
 
 def answers(right: dict[str, float], actual: list[str], instead: str = "Bags") -> list[str]:
@@ -69,7 +69,7 @@ def test_a_better_model_passes_and_the_way_back_does_not() -> None:
     assert verdict(ACTUAL, worse, better).accepted
     refused = verdict(ACTUAL, better, worse)
     assert not refused.accepted
-    assert "may be worse by more than the margin on 420 validation images: micro F" in refused.reason
+    assert "may be inferior by more than the margin on 420 validation images: micro F" in refused.reason
     assert "F of Shirts" in refused.reason
     assert "F of Jeans" not in refused.reason, "it is as good as before"
 
@@ -93,7 +93,7 @@ def test_one_large_category_is_enough_to_refuse_and_a_small_one_is_not() -> None
     refused = verdict(actual, champion, worse_jeans)
     assert refused.comparisons[0].passed, "the whole got better"
     assert not refused.accepted
-    assert refused.reason.startswith("may be worse by more than the margin on 1000 validation images: F of Jeans")
+    assert refused.reason.startswith("may be inferior by more than the margin on 1000 validation images: F of Jeans")
     assert verdict(actual, champion, worse_bags).accepted
 
 
@@ -120,20 +120,20 @@ def test_images_of_a_product_are_no_independent_witnesses() -> None:
 def test_only_what_both_know_is_compared() -> None:
     champion, challenger = ["Shirts"] * 420, ACTUAL
     found = verdict(ACTUAL, champion, challenger, known={"Shirts"})
-    assert (found.images, found.left_out) == (200, 220)
+    assert (found.images, found.skipped) == (200, 220)
     assert found.accepted
-    assert "220 images left out" in found.reason
+    assert "220 images skipped" in found.reason
     nothing = verdict(ACTUAL, champion, challenger, known=set())
     assert not nothing.accepted
     assert nothing.comparisons == ()
-    assert nothing.reason == "nothing to compare on: of 420 validation images none has a category that both know"
+    assert nothing.reason == "nothing to compare on: of 420 validation images none has a category of both models"
 
 
 def test_products_are_compared_beside_images() -> None:
     generator = np.random.default_rng(5)
     right = generator.choice(CATEGORIES, 60)
     old, new = (np.where(generator.random(60) < share, right, "Bags") for share in (0.6, 0.8))
-    given = ProductAnswers(right.tolist(), old.tolist(), new.tolist())
+    given = ProductPredictions(right.tolist(), old.tolist(), new.tolist())
     found = verdict(ACTUAL, ACTUAL, ACTUAL, of_products=given, known={"Shirts", "Jeans"}, resamples=40, seed=3)
     headline, products, *_ = found.comparisons
     kept = right != "Bags"
@@ -150,16 +150,16 @@ def test_products_are_compared_beside_images() -> None:
 @pytest.mark.parametrize("level", ["images", "products"])
 def test_a_model_that_is_worse_at_one_level_is_refused(level: str) -> None:
     worse = answers({"Shirts": 0.7}, ACTUAL)
-    products = ProductAnswers(ACTUAL, ACTUAL, worse if level == "products" else ACTUAL)
+    products = ProductPredictions(ACTUAL, ACTUAL, worse if level == "products" else ACTUAL)
     found = verdict(ACTUAL, ACTUAL, worse if level == "images" else ACTUAL, of_products=products, category_margin=1.0)
     assert [c.figure for c in found.comparisons if not c.passed] == [HEADLINE if level == "images" else OF_PRODUCTS]
     assert not found.accepted
-    assert verdict(ACTUAL, ACTUAL, ACTUAL, of_products=ProductAnswers(ACTUAL, ACTUAL, ACTUAL)).accepted
+    assert verdict(ACTUAL, ACTUAL, ACTUAL, of_products=ProductPredictions(ACTUAL, ACTUAL, ACTUAL)).accepted
 
 
 def test_the_reason_tells_both_levels() -> None:
-    found = verdict(ACTUAL, ACTUAL, ACTUAL, of_products=ProductAnswers(ACTUAL, ACTUAL, ACTUAL))
+    found = verdict(ACTUAL, ACTUAL, ACTUAL, of_products=ProductPredictions(ACTUAL, ACTUAL, ACTUAL))
     assert "micro F 1.0000" in found.reason and "micro F of products 1.0000" in found.reason
-    assert "nor is the F of any of 2 large categories" in found.reason
-    nothing = verdict(ACTUAL, ACTUAL, ACTUAL, of_products=ProductAnswers([], [], []))
+    assert "also the F of 2 large categories" in found.reason
+    nothing = verdict(ACTUAL, ACTUAL, ACTUAL, of_products=ProductPredictions([], [], []))
     assert "products" not in nothing.reason and nothing.accepted

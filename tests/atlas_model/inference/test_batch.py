@@ -64,7 +64,7 @@ def run(
         source,
         output,
         prepare=to_array,
-        answer=answer,
+        predict=answer,
         model_key=model_key,
         batch_size=batch_size,
         threads=threads,
@@ -156,7 +156,7 @@ def test_a_killed_run_goes_on_where_it_was(folder: Path, tmp_path: Path, capsys:
     assert report.images == COUNT - 24
     assert report.unreadable == 1, "that of the first run"
     assert not (tmp_path / "out.parquet.parts").exists()
-    assert "24 images were done before" in capsys.readouterr().err
+    assert "resumes after 24 images" in capsys.readouterr().err
 
 
 def interrupted(folder: Path, output: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from atlas_model.confidence.products import Pool
+from atlas_model.confidence.products import ProductPool
 from atlas_model.data.image_sources import open_source
 from atlas_model.data.images import Preprocessing
 from atlas_model.data.schemas import PREDICTED, PREDICTED_PRODUCTS, write_table
@@ -88,7 +88,7 @@ def expected(model: Path, folder: Path, files: list[str], min_confidence: float 
     for file in files:
         with Image.open(folder / file) as image:
             pool.add(predictor.distribution(predictor.prepare(image)[None]))
-    found = predictor.conclude(pool, min_confidence=min_confidence)
+    found = predictor.predict_product(pool, min_confidence=min_confidence)
     (best,) = found.predictions
     return {"path": list(best.path), "probability": best.probability, "disagree": found.disagree, "images": len(files)}
 
@@ -201,9 +201,9 @@ def pooled(
 
     def answer(pixels: np.ndarray) -> tuple[list[list[Prediction]], np.ndarray]:
         before_answer()
-        return predictor.answer_and_distribution(pixels)
+        return predictor.predict_with_distribution(pixels)
 
-    def pool() -> Pool:
+    def pool() -> ProductPool:
         before_product()
         return predictor.pool()
 
@@ -213,10 +213,10 @@ def pooled(
             open_source(folder, products=True),
             output,
             prepare=predictor.prepare,
-            answer=predictor.answer,
+            predict=predictor.predict_prepared,
             model_key="model",
             batch_size=2,
-            products=ProductOutput(output.with_name("products.parquet"), answer, pool, predictor.conclude),
+            products=ProductOutput(output.with_name("products.parquet"), answer, pool, predictor.predict_product),
         )
 
 
@@ -251,7 +251,9 @@ def test_answers_without_products_are_not_gone_on_from_with_them(here: Path, mod
             open_source(here / "in"),
             here / "out.parquet",
             prepare=predictor.prepare,
-            answer=lambda pixels: predictor.answer(pixels) if not list(here.rglob("*-*.parquet")) else stop(),
+            predict=lambda pixels: (
+                predictor.predict_prepared(pixels) if not list(here.rglob("*-*.parquet")) else stop()
+            ),
             model_key="model",
             batch_size=2,
         )

@@ -16,7 +16,7 @@ from atlas_model.core import extras
 from atlas_model.core.encoder_names import EncoderName
 from atlas_model.core.errors import InputError
 from atlas_model.encoders import encoder as encoder_module
-from atlas_model.encoders.encoder import Encoder, build_encoder, folded
+from atlas_model.encoders.encoder import Encoder, build_encoder, fold_batch_norms
 from atlas_model.inference import engines, export, quantization
 from atlas_model.inference.engines import EngineName, accelerate
 from atlas_model.model.architecture import Architecture
@@ -35,7 +35,7 @@ INSTALLED = [
         engine,
         marks=[
             pytest.mark.slow,
-            pytest.mark.skipif(bool(extras.missing(extra)), reason=f"needs pip install atlas[{extra}]"),
+            pytest.mark.skipif(bool(extras.missing_packages(extra)), reason=f"needs pip install atlas[{extra}]"),
         ],
     )
     for engine, extra in ((engine, engines.EXTRA_OF[engine]) for engine in engines.EXACT)
@@ -77,7 +77,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_folding_changes_no_cell_and_leaves_no_batch_norm(name: EncoderName) -> None:
     encoder = trained(build_encoder(name, in_channels=3, grid="native"))
     before = {key: tensor.clone() for key, tensor in encoder.state_dict().items()}
-    faster = folded(encoder)
+    faster = fold_batch_norms(encoder)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in faster.modules())
     seen = images(2, channels=3, size=32)
     with torch.no_grad():
@@ -119,13 +119,13 @@ def test_other_engines_give_the_same_cells(engine: EngineName, count: int, cache
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(extras.missing("onnx")), reason="needs pip install atlas[onnx]")
+@pytest.mark.skipif(bool(extras.missing_packages("onnx")), reason="needs pip install atlas[onnx]")
 def test_8_bits_are_near_once_they_have_seen_enough(cache: Path) -> None:
     model, again, seen = categorizer(), categorizer(), images(engines.CALIBRATION + 1)
     with torch.no_grad():
         right = model.encoder(seen)
     assert accelerate(model, "onnxruntime-int8", pixels=PIXELS, cache=cache) == "onnxruntime-int8"
-    with pytest.raises(InputError, match=r"expected at least 32 images at once .* got 31"):
+    with pytest.raises(InputError, match=r"expected at least 32 images in the first batch.*got 31"):
         model.encoder(seen[:31])
     found = model.encoder(seen)
     assert 0 < float((found - right).norm() / right.norm()) < 0.05
@@ -174,7 +174,8 @@ def test_a_graph_that_cannot_be_read_is_made_anew(
     found, seen = [], images(engines.CALIBRATION)
     accelerate(categorizer(), "onnxruntime", pixels=PIXELS, cache=cache)
     (exported,) = cache.glob("*.onnx")
-    monkeypatch.setattr(engines._Trained, "_export", lambda _, file: shutil.copy(exported, file))  # which takes less
+    # A copy is faster than an export.
+    monkeypatch.setattr(engines._TrainedEncoder, "_export", lambda _, file: shutil.copy(exported, file))
     for _ in range(3):
         model = categorizer()
         accelerate(model, engine, pixels=PIXELS, cache=tmp_path)
@@ -185,16 +186,16 @@ def test_a_graph_that_cannot_be_read_is_made_anew(
 
 
 @torch.no_grad()
-@pytest.mark.skipif(bool(extras.missing("onnx")), reason="needs pip install atlas[onnx]")
+@pytest.mark.skipif(bool(extras.missing_packages("onnx")), reason="needs pip install atlas[onnx]")
 def test_other_code_or_another_version_never_reads_an_old_graph_of_8_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    trained = engines._Trained(categorizer().encoder, PIXELS, Path())
-    names = {trained.rounded_file}
+    trained = engines._TrainedEncoder(categorizer().encoder, PIXELS, Path())
+    names = {trained.int8_file}
     monkeypatch.setattr(engines, "version", lambda package: "0")
-    names.add(trained.rounded_file)
+    names.add(trained.int8_file)
     monkeypatch.setattr(quantization, "__file__", __file__)
-    names.add(trained.rounded_file)
+    names.add(trained.int8_file)
     monkeypatch.setattr(engines, "CALIBRATION", 32)
-    names.add(trained.rounded_file)
+    names.add(trained.int8_file)
     assert len(names) == 4
 
 
@@ -229,7 +230,7 @@ def test_a_cache_that_cannot_be_written_is_named(engine: EngineName, tmp_path: P
 @torch.no_grad()
 def test_other_weights_sizes_or_code_never_read_an_old_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def key(encoder: Encoder, pixels: tuple[int, int, int] = PIXELS) -> str:
-        return engines._Trained(encoder, pixels, tmp_path).key
+        return engines._TrainedEncoder(encoder, pixels, tmp_path).key
 
     encoder = categorizer().encoder
     keys = [key(encoder), key(encoder, (1, 32, 32)), key(trained(build_encoder("small", in_channels=1, grid=7)))]

@@ -16,7 +16,7 @@ from atlas_model.encoders.encoder import build_encoder
 from atlas_model.inference.export import export_encoder
 from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer
-from atlas_model.model.decoder import State
+from atlas_model.model.decoder import DecoderState
 from atlas_model.model.saved_models import load_categorizer, save
 from atlas_model.taxonomy.tree import Taxonomy
 from flows.cli.main import main
@@ -29,7 +29,7 @@ Graph = Callable[..., list[np.ndarray]]  # inputs by name to outputs in order
 
 
 def needs(extra: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(bool(extras.missing(extra)), reason=f"needs pip install atlas[{extra}]")
+    return pytest.mark.skipif(bool(extras.missing_packages(extra)), reason=f"needs pip install atlas[{extra}]")
 
 
 def make() -> Categorizer:
@@ -94,7 +94,7 @@ def test_graphs_compute_what_torch_does(
         seen = torch.randint(0, 256, (images, 1, SIZE, SIZE), dtype=torch.uint8)
         cells = model.encoder(seen)
         memory, first = model.decoder.start(cells)
-        state = State(first.hidden.repeat(1, hypotheses, 1), first.cell.repeat(1, hypotheses, 1))
+        state = DecoderState(first.hidden.repeat(1, hypotheses, 1), first.cell.repeat(1, hypotheses, 1))
         tokens = torch.randint(0, len(TAXONOMY.tokens), (images, hypotheses))
         after, attention = model.decoder.step(memory, state, tokens)
         _same(look(images=seen.numpy()), [cells])

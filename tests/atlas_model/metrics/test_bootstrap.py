@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas_model.confidence.calibration import expected_calibration_error
-from atlas_model.metrics.bootstrap import HEADLINES, Answers, differences, intervals
+from atlas_model.metrics.bootstrap import HEADLINES, ScoredPredictions, differences, intervals
 from atlas_model.metrics.scores import path_scores
 from atlas_model.taxonomy.tree import Taxonomy
 from tests.support.slow_search import taxonomies
@@ -27,7 +27,7 @@ def test_the_headlines_of_a_draw_are_the_figures_of_its_images(taxonomy: Taxonom
     actual, predicted, confidence = make_answers(taxonomy, seed, 30)
     weight = np.random.default_rng(seed).integers(0, 3, size=30)
     weight[0] = 1
-    got = Answers.of(actual, predicted, confidence, taxonomy).headlines(weight)
+    got = ScoredPredictions.of(actual, predicted, confidence, taxonomy).headlines(weight)
     actual, predicted, confidence = (np.repeat(each, weight) for each in (actual, predicted, confidence))
     scores = path_scores(actual, predicted, taxonomy)
     scores["ece"] = expected_calibration_error(confidence, actual == predicted)
@@ -36,7 +36,7 @@ def test_the_headlines_of_a_draw_are_the_figures_of_its_images(taxonomy: Taxonom
 
 def test_the_width_is_that_of_a_share() -> None:
     given = make_answers(TAXONOMY, 0, 2000)
-    answers = Answers.of(*given, TAXONOMY)
+    answers = ScoredPredictions.of(*given, TAXONOMY)
     low, high = intervals(answers, [str(row) for row in range(2000)], resamples=500, seed=1)["micro_f1"]
     share = float(answers.right.mean())
     assert low < share < high
@@ -44,11 +44,11 @@ def test_the_width_is_that_of_a_share() -> None:
 
 
 def test_images_of_a_product_come_and_go_together() -> None:
-    answers = Answers.of(*make_answers(TAXONOMY, 0, 40), TAXONOMY)
+    answers = ScoredPredictions.of(*make_answers(TAXONOMY, 0, 40), TAXONOMY)
     found = intervals(answers, ["one product"] * 40, resamples=20, seed=1)
     assert all(low == pytest.approx(high) for low, high in found.values()), "every draw is the same"
     actual, predicted, confidence = (np.repeat(each, 2) for each in make_answers(TAXONOMY, 0, 40))
-    same_twice = Answers.of(actual, predicted, confidence, TAXONOMY)
+    same_twice = ScoredPredictions.of(actual, predicted, confidence, TAXONOMY)
     once = intervals(answers, [str(row) for row in range(40)], resamples=20, seed=1)
     twice = intervals(same_twice, [str(row // 2) for row in range(80)], resamples=20, seed=1)
     assert {name: pytest.approx(interval) for name, interval in twice.items()} == once, "a copy tells nothing new"
@@ -57,12 +57,12 @@ def test_images_of_a_product_come_and_go_together() -> None:
 def test_a_difference_is_taken_on_the_same_draws() -> None:
     actual, predicted, confidence = make_answers(TAXONOMY, 0, 400)
     groups = [str(row) for row in range(400)]
-    one = Answers.of(actual, predicted, confidence, TAXONOMY)
+    one = ScoredPredictions.of(actual, predicted, confidence, TAXONOMY)
     nothing = differences(one, one, groups, resamples=20, seed=1)
     assert nothing == {name: {"value": 0.0, "interval": (0.0, 0.0)} for name in HEADLINES}
     better = predicted.copy()
     better[np.flatnonzero(actual != predicted)[:10]] = actual[actual != predicted][:10]
-    found = differences(Answers.of(actual, better, confidence, TAXONOMY), one, groups, resamples=500, seed=1)
+    found = differences(ScoredPredictions.of(actual, better, confidence, TAXONOMY), one, groups, resamples=500, seed=1)
     low, high = found["micro_f1"]["interval"]
     assert found["micro_f1"]["value"] == pytest.approx(10 / 400)
     assert 0 < low < 10 / 400 < high
@@ -71,6 +71,6 @@ def test_a_difference_is_taken_on_the_same_draws() -> None:
 
 
 def test_a_seed_is_a_result() -> None:
-    answers, groups = Answers.of(*make_answers(TAXONOMY, 0, 60), TAXONOMY), [str(row) for row in range(60)]
+    answers, groups = ScoredPredictions.of(*make_answers(TAXONOMY, 0, 60), TAXONOMY), [str(row) for row in range(60)]
     first, again, other = (intervals(answers, groups, resamples=20, seed=seed) for seed in (1, 1, 2))
     assert first == again != other

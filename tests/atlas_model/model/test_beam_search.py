@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas_model.model import decoder as decoder_module
-from atlas_model.model.beam_search import BestPaths, DeviceTrie, Normalize, beam_search, best
+from atlas_model.model.beam_search import DeviceTrie, Normalize, SearchResult, beam_search, stable_topk
 from atlas_model.model.decoder import AttentionDecoder
 from atlas_model.model.exact_search import exact_search
 from atlas_model.taxonomy.tree import END, PAD, START, Taxonomy
@@ -39,12 +39,12 @@ def run(
     top: int,
     normalize: Normalize = "vocabulary",
     alpha: float = 0.0,
-) -> BestPaths:
+) -> SearchResult:
     trie = DeviceTrie.of(taxonomy.trie, CPU)
     return beam_search(decoder, cells, trie, beam=beam, top=top, normalize=normalize, length_normalization=alpha)
 
 
-def answers(found: BestPaths, image: int) -> tuple[list[int], list[float]]:
+def answers(found: SearchResult, image: int) -> tuple[list[int], list[float]]:
     """Paths and scores of the ranks that are filled."""
     filled = found.path[image] >= 0
     assert torch.equal(filled, found.log_probability[image] > -torch.inf)
@@ -114,7 +114,7 @@ def test_never_writes_an_invalid_path_however_much_the_decoder_wants_to() -> Non
     names = {tuple(row[row > END].tolist()) for row in found.tokens[:, 0]}
     valid = {tuple(row[row > END].tolist()) for row in torch.from_numpy(taxonomy.targets)}
     assert names <= valid
-    free = DeviceTrie.free(len(taxonomy.tokens), taxonomy.depth + 1, CPU)
+    free = DeviceTrie.unconstrained(len(taxonomy.tokens), taxonomy.depth + 1, CPU)
     freely = beam_search(decoder, cells, free, beam=5, top=1, normalize="vocabulary")
     assert (freely.tokens[:, 0, 0] == END).all(), "with no mask it writes what it wants"
 
@@ -126,7 +126,7 @@ def test_unconstrained_search_is_a_beam_over_the_whole_vocabulary(
 ) -> None:
     decoder = make_decoder(vocabulary, seed)
     cells = torch.randn(1, 4, 6)
-    free = DeviceTrie.free(vocabulary, steps, CPU)
+    free = DeviceTrie.unconstrained(vocabulary, steps, CPU)
     found = beam_search(decoder, cells, free, beam=beam, top=1, normalize="vocabulary")
     live, ends = [(0.0, [])], []
     for _ in range(steps):
@@ -246,7 +246,7 @@ def test_probabilities_are_probabilities() -> None:
     st.lists(st.sampled_from([-0.0, 0.0, -(2.0**-100), -0.5, -1.0, -7.25, -math.inf]), min_size=1), st.integers(1, 9)
 )
 def test_best_is_a_stable_sort(scores: list[float], count: int) -> None:
-    values, order = best(torch.tensor([scores]), count)
+    values, order = stable_topk(torch.tensor([scores]), count)
     expected = sorted(range(len(scores)), key=lambda index: -scores[index])[:count]
     assert order[0].tolist() == expected
     assert values[0].tolist() == [scores[index] for index in expected]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from atlas_model.model import decoder as decoder_module
-from atlas_model.model.decoder import AttentionDecoder, State
+from atlas_model.model.decoder import AttentionDecoder, DecoderState
 from tests.support.slow_search import make_decoder
 
 
@@ -36,7 +36,7 @@ def test_a_step_is_the_papers(cached_floats: int, monkeypatch: pytest.MonkeyPatc
     cells, tokens = torch.randn(5, 4, 6), torch.randint(3, 9, (5, 3))
     with torch.no_grad():
         memory, _ = decoder.start(cells)
-        state = State(torch.randn(5, 3, 7), torch.randn(5, 3, 7))
+        state = DecoderState(torch.randn(5, 3, 7), torch.randn(5, 3, 7))
         new, attention = decoder.step(memory, state, tokens)
     for b in range(5):
         for k in range(3):
@@ -73,7 +73,7 @@ def test_teacher_forcing_equals_walking_step_by_step(gradients: bool) -> None:
 
 def test_states_are_gathered_by_hypothesis() -> None:
     hidden = torch.arange(2 * 3 * 1.0).view(2, 3, 1)
-    state = State(hidden, -hidden).at(torch.tensor([[2, 0], [1, 1]]))
+    state = DecoderState(hidden, -hidden).at(torch.tensor([[2, 0], [1, 1]]))
     assert state.hidden.squeeze(-1).tolist() == [[2, 0], [4, 4]]
     assert state.cell.squeeze(-1).tolist() == [[-2, 0], [-4, -4]]
 

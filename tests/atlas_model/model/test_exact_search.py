@@ -66,8 +66,8 @@ def test_agrees_with_one_path_at_a_time(
         assert (found.log_probability[image, count:] == -torch.inf).all()
         for rank, (_, tokens) in enumerate(expected):
             so_far = [scores[tuple(tokens[:step])] for step in range(1, len(tokens) + 1)]
-            assert equal_scores(found.reached[image, rank, : len(tokens)].tolist(), so_far)
-            assert not found.reached[image, rank, len(tokens) :].any()
+            assert equal_scores(found.prefix_log_probability[image, rank, : len(tokens)].tolist(), so_far)
+            assert not found.prefix_log_probability[image, rank, len(tokens) :].any()
         of_nodes = {
             int(node): scores[tuple(sequences[index][:step])]
             for index, route in enumerate(taxonomy.trie.routes)

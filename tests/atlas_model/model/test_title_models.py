@@ -13,16 +13,16 @@ from atlas_model.confidence.calibration import fit_title_weights
 from atlas_model.core.errors import CheckpointError
 from atlas_model.data.dataset import Split
 from atlas_model.data.images import Preprocessing
-from atlas_model.data.titles import LabelWords, words_of
+from atlas_model.data.titles import LabelWords, split_words
 from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer, reads_titles
-from atlas_model.model.evidence import TitleWeights, Weights
+from atlas_model.model.evidence import LogitWeights, TitleWeights
 from atlas_model.model.saved_models import load_categorizer, save
 from atlas_model.taxonomy.tree import END, START, Taxonomy
 from atlas_model.train import loop
 from atlas_model.train.feature_cache import load_activations
 from atlas_model.train.loop import Recipe, fit
-from atlas_model.train.validation import Examples, evidence, path_accuracies
+from atlas_model.train.validation import Examples, evidence_batches, path_accuracies
 from tests.support.slow_search import log_probabilities, written
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ ARCHITECTURE = Architecture(
 )
 PREPROCESSING = Preprocessing(16, "L", "squash")
 TITLES = ["Blue tee", "", "🎒 bag", "T-shirt \0 \ud800", "x" * 1_000_000, "حقيبة"]
-WEIGHTS = TitleWeights(Weights(0.5, 1.5, 2.0), Weights(0.8, 0.6, 0.7))
+WEIGHTS = TitleWeights(LogitWeights(0.5, 1.5, 2.0), LogitWeights(0.8, 0.6, 0.7))
 HALVES = Taxonomy([("Bright", "Left"), ("Bright", "Right"), ("Dark", "Left"), ("Dark", "Right")])
 RECIPE = Recipe(
     encoder_lr=3e-3,
@@ -93,10 +93,10 @@ def train(folder: Path, recipe: Recipe = RECIPE, on_epoch=lambda record: None, *
 def expected_log_p(model: Categorizer, cells: torch.Tensor | None, titles: list[str] | None, row: int) -> torch.Tensor:
     """Log p of each path, from the definition: each step's logits, weighed, added up, normalised over children."""
     taxonomy = model.taxonomy
-    weights = Weights(image=1 / model.temperature)
-    if titles is not None and words_of(titles[row]):
+    weights = LogitWeights(image=1 / model.temperature)
+    if titles is not None and split_words(titles[row]):
         words = LabelWords(taxonomy.names)
-        weights = WEIGHTS.named if words.in_title(titles[row]) else WEIGHTS.other
+        weights = WEIGHTS.named if words.occur_in(titles[row]) else WEIGHTS.other
     of_title = torch.zeros(len(taxonomy))
     if titles is not None:
         of_title = model.title_head(titles)[row] * (weights.alone if cells is None else weights.title)
@@ -119,7 +119,7 @@ def expected_log_p(model: Categorizer, cells: torch.Tensor | None, titles: list[
                 if model.path_head is not None:
                     scores = model.path_head.scores(cells[row, None])[0]
                     of_image = of_image + torch.stack([scores[paths].logsumexp(0) for paths in rows])
-                said = titles is not None and bool(words_of(titles[row]))
+                said = titles is not None and bool(split_words(titles[row]))
                 logits = weights.image * of_image + (logits if said else 0)
             name = path[step] if len(path) > step else ""
             total = total + logits.log_softmax(0)[names.index(name)]
@@ -135,9 +135,9 @@ def test_searches_are_those_of_the_definition_whatever_is_given(path_head: bool,
     model.temperature = 1.3
     cells = None if given == "title" else model.encoder(images)
     titles = None if given == "image" else TITLES
-    evidence = model.evidence(cells, titles)
-    beamed = model.search_cells(evidence, beam=9, top=5)
-    exactly, log_p = model.exact_cells(evidence, top=5)
+    evidence_batches = model.evidence(cells, titles)
+    beamed = model.search_cells(evidence_batches, beam=9, top=5)
+    exactly, log_p = model.exact_cells(evidence_batches, top=5)
     assert torch.equal(beamed.path, exactly.path)
     torch.testing.assert_close(beamed.log_probability, exactly.log_probability)
     for row in range(6):
@@ -147,7 +147,7 @@ def test_searches_are_those_of_the_definition_whatever_is_given(path_head: bool,
     # The same alone, and in any company.
     alone = model.evidence(None if cells is None else cells[4:5], None if titles is None else titles[4:5])
     torch.testing.assert_close(model.exact_cells(alone)[1][0], log_p[4], atol=1e-5, rtol=1e-4)
-    some = evidence.at(torch.tensor([False, False, True, False, True, False]))
+    some = evidence_batches.at(torch.tensor([False, False, True, False, True, False]))
     torch.testing.assert_close(model.exact_cells(some)[1], log_p[[2, 4]], atol=1e-5, rtol=1e-4)
 
 
@@ -180,8 +180,8 @@ def test_uncalibrated_all_logits_count_as_they_are() -> None:
 @torch.no_grad()
 def test_a_word_of_a_label_is_looked_up_apart() -> None:
     head = make()[0].title_head
-    assert head.words.in_title("a men thing")
-    assert not head.words.in_title("a blue thing")
+    assert head.words.occur_in("a men thing")
+    assert not head.words.occur_in("a blue thing")
     named, other = (head._ids(title) for title in ("men blue", "blue"))
     assert not {*named.tolist()} & {*other.tolist()}
     assert {*other.tolist()} <= {(number + 128) % 256 for number in named.tolist()}
@@ -248,7 +248,7 @@ def test_it_learns_what_only_titles_say_and_what_only_images_show(tmp_path: Path
     assert (best.val_accuracy, best.val_accuracy_of_title) == (image, title), "both choose the epoch"
     levels = {}
     for given in ("title", "image_and_title"):
-        seen = evidence(model, val, np.arange(48), given=given, batch_size=16, device=CPU)
+        seen = evidence_batches(model, val, np.arange(48), modality=given, batch_size=16, device=CPU)
         levels[given] = torch.cat([model.best_path_of_cells(each) for each in seen]).numpy()
     assert (levels["title"] // 2 == val.paths // 2).mean() >= 0.9
     assert (levels["image_and_title"] == val.paths).mean() >= 0.9
@@ -316,7 +316,7 @@ def test_fitted_weights_make_the_right_paths_most_probable() -> None:
     images = torch.randint(0, 256, (count, 1, 16, 16), dtype=torch.uint8, generator=generator)
     cells = model.encoder(images)
     titles = [f"{('Men', 'thing')[number % 2]} number{number}" for number in range(count)]
-    model.title_weights = TitleWeights(Weights(0.6, 1.8, 2.0), Weights(1.5, 0.4, 0.5))
+    model.title_weights = TitleWeights(LogitWeights(0.6, 1.8, 2.0), LogitWeights(1.5, 0.4, 0.5))
     drawn = {}
     for name, given in (("both", cells), ("alone", None)):
         exactly, _ = model.exact_cells(model.evidence(given, titles), top=5)
@@ -324,11 +324,11 @@ def test_fitted_weights_make_the_right_paths_most_probable() -> None:
         drawn[name] = exactly.path.gather(1, choice).squeeze(1).numpy()
     found = fit_title_weights(model, cells.split(100), titles, drawn["both"])
     wanted = {"named": [(row, titles[row]) for row in range(0, count, 2)]}
-    wanted["other"] = [(row, model.title_head.words.stripped(title)) for row, title in enumerate(titles)]
+    wanted["other"] = [(row, model.title_head.words.remove_from(title)) for row, title in enumerate(titles)]
     for kind, rows in wanted.items():
         weights = getattr(found, kind)
 
-        def loss(changed: Weights, rows: list[tuple[int, str]] = rows) -> float:
+        def loss(changed: LogitWeights, rows: list[tuple[int, str]] = rows) -> float:
             model.title_weights = TitleWeights(changed, changed)
             indices, said = zip(*rows, strict=True)
             exactly, _ = model.exact_cells(model.evidence(cells[list(indices)], list(said)), top=5)

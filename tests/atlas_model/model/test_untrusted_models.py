@@ -72,7 +72,7 @@ def test_as_a_model(
         assert main(["predict", *command, "--model", "m/model.pt" if given == "file" else "m"]) == 2
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith("error: m/")
-        assert "are never read: to read them can run what they hold. Train the model again" in error
+        assert "are not supported: reading them can execute code. Train the model again" in error
     assert not Path("sign").exists()
     assert not Path("out.parquet").exists()
 

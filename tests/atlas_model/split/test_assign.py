@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas_model.core.errors import InputError
-from atlas_model.split.assign import LabelledProduct, Ref, Score, assign, split_refs
+from atlas_model.split.assign import ImageRef, ImageScore, SplitProduct, assign_split, split_refs
 from atlas_model.split.leaks import count_near_duplicate_leaks, count_product_leaks
 from atlas_model.split.names import SPLITS
 
@@ -27,17 +27,17 @@ class Catalogue:
     """Products added one by one, then split."""
 
     def __init__(self) -> None:
-        self.products: dict[str, LabelledProduct] = {}
-        self.refs: list[Ref] = []
-        self.scores: dict[str, Score] = {}
+        self.products: dict[str, SplitProduct] = {}
+        self.refs: list[ImageRef] = []
+        self.scores: dict[str, ImageScore] = {}
 
-    def add(self, product_id: str, *images: str | Ref, category: tuple[str, ...] = SHIRT, hint: str | None = None):
-        self.products[product_id] = LabelledProduct(product_id, category, hint)
+    def add(self, product_id: str, *images: str | ImageRef, category: tuple[str, ...] = SHIRT, hint: str | None = None):
+        self.products[product_id] = SplitProduct(product_id, category, hint)
         for image in images:
-            ref = image if isinstance(image, Ref) else Ref(product_id, image, "ok")
+            ref = image if isinstance(image, ImageRef) else ImageRef(product_id, image, "ok")
             self.refs.append(ref)
             if ref.image_id is not None:
-                self.scores.setdefault(ref.image_id, Score(True, "normal", far(len(self.scores))))
+                self.scores.setdefault(ref.image_id, ImageScore(True, "normal", far(len(self.scores))))
         return self
 
     def fill(self, count: int, category: tuple[str, ...] = SHIRT) -> "Catalogue":
@@ -47,7 +47,7 @@ class Catalogue:
         return self
 
     def score(self, image_id: str, keep: bool = True, reason: str = "normal", phash: int = 0) -> "Catalogue":
-        self.scores[image_id] = Score(keep, reason, phash)
+        self.scores[image_id] = ImageScore(keep, reason, phash)
         return self
 
     def split(self, **changes: Any) -> dict[tuple[str, str | None], str]:
@@ -70,7 +70,7 @@ class Catalogue:
 def product_in(split: str, seed: int = 1, start: str = "p") -> str:
     """An id whose hash alone puts it into ``split``."""
     names = (f"{start}{number}" for number in range(1000))
-    return next(name for name in names if assign(name, val_share=0.15, test_share=0.15, seed=seed) == split)
+    return next(name for name in names if assign_split(name, val_share=0.15, test_share=0.15, seed=seed) == split)
 
 
 def test_shares_are_about_the_asked_ones_and_the_seed_matters() -> None:
@@ -147,7 +147,7 @@ def test_what_is_still_near_a_more_guarded_split_is_left_out(guarded: str, lesse
 
 
 def test_reasons() -> None:
-    gone = Ref("a", None, "http_404")
+    gone = ImageRef("a", None, "http_404")
     catalogue = Catalogue().add("a", "close", "broken", gone, "fine").add("b", "other", category=("Toys",))
     catalogue.score("close", keep=False, reason="zoomed").score("broken", keep=False, reason="unreadable")
     outcomes = catalogue.split()
@@ -184,7 +184,7 @@ def test_rare_categories_are_dropped_or_trained_on() -> None:
 def test_a_category_is_rare_by_the_products_that_have_an_image_left() -> None:
     catalogue = Catalogue().fill(10)
     for number in range(10, 20):
-        catalogue.add(f"Shirt-{number}", Ref(f"Shirt-{number}", None, "timeout"))
+        catalogue.add(f"Shirt-{number}", ImageRef(f"Shirt-{number}", None, "timeout"))
     assert set(catalogue.split(min_products=11).values()) == {"rare_category", "timeout"}
 
 
@@ -194,7 +194,7 @@ def test_hints_count_only_if_respected_and_the_most_guarded_wins() -> None:
     assert catalogue.split()[train, "x"] == "train"
     respected = catalogue.split(respect_hint=True)
     assert respected[train, "x"] == respected["z", "y"] == "test"
-    assert respected["q", "q"] == assign("q", val_share=0.15, test_share=0.15, seed=1)
+    assert respected["q", "q"] == assign_split("q", val_share=0.15, test_share=0.15, seed=1)
 
 
 def test_the_usual_names_of_splits_are_understood() -> None:

@@ -61,7 +61,7 @@ def test_all_faulty_lines_at_once(tmp_path: Path) -> None:
     text = faults_of(write(tmp_path, "A > B\n\nA >\nA > B\n > B\n"))
     assert "3 faults" in text
     assert "line 3: a level is empty" in text
-    assert "line 4: 'A > B' stands on line 1 already" in text
+    assert "line 4: 'A > B' is on line 1 already" in text
     assert "line 5: a level is empty" in text
 
 
@@ -75,7 +75,7 @@ def test_cycles_name_their_lines_only(tmp_path: Path) -> None:
 
 def test_faults_of_nodes(tmp_path: Path) -> None:
     text = faults_of(write(tmp_path, "id,parent_id,name\n1,,A\n1,,B\n2,9,C\n,1,D\n"))
-    assert "line 3: id '1' stands on line 2 already" in text
+    assert "line 3: id '1' is on line 2 already" in text
     assert "line 4: parent_id '9' is no row's id" in text
     assert "line 5: id is empty" in text
 

@@ -124,7 +124,7 @@ def test_all_faults_at_once() -> None:
     assert "4 faults" in text
     assert "path 1 ('A > '): a level is empty" in text
     assert "path 2" in text
-    assert "path 4 ('B'): stands twice" in text
+    assert "path 4 ('B'): duplicate path" in text
     assert "path 5" in text
     assert "reserved" in text
 
@@ -141,7 +141,7 @@ def test_other_json_is_refused(value: object) -> None:
 
 
 def test_an_unknown_path_is_named() -> None:
-    with pytest.raises(TaxonomyError, match="'A > B' is none of the taxonomy's 1 paths"):
+    with pytest.raises(TaxonomyError, match="'A > B' is not one of the taxonomy's 1 paths"):
         Taxonomy([("A",)]).index(("A", "B"))
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from atlas_model.core.errors import InputError
 from atlas_model.core.params import load_params
 from atlas_model.data.torchvision_compat import models
-from atlas_model.train.distributed import joined
+from atlas_model.train.distributed import process_group
 from flows import paths
 from flows.stages import train as stage
 from tests.flows.stages.test_train import TAXONOMY, write_split
@@ -104,7 +104,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with (
         pytest.raises(InputError, match="at most 1 processes, a GPU for each; got number 2"),
-        joined(torch.device("cuda")),
+        process_group(torch.device("cuda")),
     ):
         pass
 

@@ -11,7 +11,7 @@ import torch
 
 from atlas_model.core.errors import AtlasError
 from atlas_model.data.augmentation import Augmentation
-from atlas_model.data.dataset import Split, ahead
+from atlas_model.data.dataset import Split, prefetch
 from atlas_model.data.images import Preprocessing
 from atlas_model.encoders.encoder import Encoder, build_encoder
 from atlas_model.train import feature_cache
@@ -82,12 +82,12 @@ def expected(encoder: Counting, split: Split) -> torch.Tensor:
 
 def test_holds_what_the_encoder_says_and_is_read_again(tmp_path: Path) -> None:
     encoder, split = make_encoder(), make_split()
-    found = load(encoder, split, tmp_path).of(np.array([3, 1, 19]), CPU)
+    found = load(encoder, split, tmp_path).read(np.array([3, 1, 19]), CPU)
     assert encoder.seen == ROWS + 1, "one to see the shape"
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected(encoder, split)[[3, 1, 19]], rtol=1e-3, atol=1e-3)
     again = load(make_encoder(dies_after=0), split, tmp_path)
-    assert again.of(np.array([3, 1, 19]), CPU).equal(found)
+    assert again.read(np.array([3, 1, 19]), CPU).equal(found)
     assert len(again) == ROWS
 
 
@@ -128,7 +128,7 @@ def test_anything_changed_is_computed_anew_and_the_old_removed(tmp_path: Path, m
         (shorter, split),
         (brighter, split),
     ]:
-        found = load(encoder, variant, tmp_path).of(np.arange(ROWS), CPU)
+        found = load(encoder, variant, tmp_path).read(np.arange(ROWS), CPU)
         torch.testing.assert_close(found, expected(encoder, variant), rtol=1e-3, atol=1e-3)
         (path,) = tmp_path.glob("train-*.npy")
         assert len(list(tmp_path.glob("train-*"))) == 2, "its timing beside it"
@@ -152,13 +152,13 @@ def test_a_killed_run_goes_on_after_its_last_whole_row(torn_bytes: int, tmp_path
     encoder = make_encoder()
     found = load(encoder, split, tmp_path)
     assert encoder.seen == 1 + ROWS - 12 + (torn_bytes > 0)
-    torch.testing.assert_close(found.of(np.arange(ROWS), CPU), expected(encoder, split), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.read(np.arange(ROWS), CPU), expected(encoder, split), rtol=1e-3, atol=1e-3)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".npy"]
 
 
 @pytest.mark.usefixtures("little_room")
 def test_no_room_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(AtlasError, match=r"activations of 20 images could not be written.*Make room"):
+    with pytest.raises(AtlasError, match=r"activations of 20 images could not be written.*Free disk space"):
         load(make_encoder(), make_split(), tmp_path)
 
 
@@ -166,7 +166,7 @@ def test_numbers_too_large_for_half_precision_are_an_error(tmp_path: Path) -> No
     encoder = make_encoder()
     with torch.no_grad():
         encoder.trunk[-1][1].weight.mul_(1e7)
-    with pytest.raises(AtlasError, match="do not fit half precision"):
+    with pytest.raises(AtlasError, match="overflow half precision"):
         load(encoder, make_split(), tmp_path)
 
 
@@ -177,12 +177,12 @@ def test_views_are_the_image_its_mirror_image_and_others(tmp_path: Path) -> None
     found = load_activations(encoder, split, tmp_path, **options)
     rows = np.array([2, 17])
     images = split.images(rows, CPU)
-    seen = [found.of(rows, CPU, np.full(2, number)) for number in range(4)]
+    seen = [found.read(rows, CPU, np.full(2, number)) for number in range(4)]
     with torch.no_grad():
         for number, expected_images in ((0, images), (1, images.flip(3))):
             torch.testing.assert_close(seen[number], encoder.activations(expected_images), rtol=1e-3, atol=1e-3)
     assert not any(seen[2].equal(other) for other in (seen[0], seen[1], seen[3]))
-    mixed = found.of(rows, CPU, np.array([3, 1]))
+    mixed = found.read(rows, CPU, np.array([3, 1]))
     assert mixed[0].equal(seen[3][0])
     assert mixed[1].equal(seen[1][1])
     with pytest.raises(Killed):
@@ -191,7 +191,7 @@ def test_views_are_the_image_its_mirror_image_and_others(tmp_path: Path) -> None
     assert resumed.file.read_bytes() == found.file.read_bytes(), "views do not depend on where a run was killed"
     other = load_activations(encoder, split, tmp_path / "other", **{**options, "seed": 6})
     assert other.file.name != found.file.name
-    assert not other.of(rows, CPU, np.full(2, 2)).equal(seen[2])
+    assert not other.read(rows, CPU, np.full(2, 2)).equal(seen[2])
 
 
 def test_a_file_that_was_cut_off_is_an_error(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_file_that_was_cut_off_is_an_error(tmp_path: Path) -> None:
     with found.file.open("r+b") as file:
         file.truncate(found.file.stat().st_size - 1)
     with pytest.raises(AtlasError, match=r"expected \d+ bytes of row 19, got \d+. Delete the file"):
-        found.of(np.array([19]), CPU)
+        found.read(np.array([19]), CPU)
 
 
 def test_a_thread_reads_ahead_in_order_where_a_gpu_works() -> None:
@@ -210,10 +210,10 @@ def test_a_thread_reads_ahead_in_order_where_a_gpu_works() -> None:
             taken.append(item)
             yield item
 
-    assert list(ahead(items(), CPU)) == [0, 1, 2, 3, 4]
+    assert list(prefetch(items(), CPU)) == [0, 1, 2, 3, 4]
     taken.clear()
     found = []
-    for item in ahead(items(), torch.device("cuda")):
+    for item in prefetch(items(), torch.device("cuda")):
         found.append(item)
         if item == 4:
             assert taken == [0, 1, 2, 3, 4]
@@ -224,4 +224,4 @@ def test_a_thread_reads_ahead_in_order_where_a_gpu_works() -> None:
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        list(ahead(broken(), torch.device("cuda")))
+        list(prefetch(broken(), torch.device("cuda")))

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atlas_model.viz.plots import MOST_CATEGORIES, abstention_plot, confusion_plot, reliability_plot
+from atlas_model.viz.plots import MAX_CATEGORIES, abstention_plot, confusion_plot, reliability_plot
 
 
 def is_drawn(image: Image.Image) -> bool:
     return len(image.getcolors(maxcolors=2**24) or []) > 10
 
 
-@pytest.mark.parametrize("count", [1, 3, MOST_CATEGORIES])
+@pytest.mark.parametrize("count", [1, 3, MAX_CATEGORIES])
 def test_confusion(count: int) -> None:
     counts = 3 * np.eye(count, dtype=int)
     image = confusion_plot([f"category {n}" for n in range(count)], counts, counts.sum(axis=1) + 1)

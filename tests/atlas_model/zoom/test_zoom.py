@@ -28,15 +28,15 @@ from atlas_model.encoders.encoder import build_encoder
 from atlas_model.zoom import scoring
 from atlas_model.zoom.contact_sheet import SHOWN, write_sheet
 from atlas_model.zoom.linear import HALVED, ZoomLinear
-from atlas_model.zoom.model import ZoomModel, ZoomNet, scores
+from atlas_model.zoom.model import ZoomModel, ZoomNet, binary_scores
 from atlas_model.zoom.scoring import discarded_share, measure, score_images
 from atlas_model.zoom.training import (
-    PARTS,
+    SPLITS,
     LabelledImages,
     ZoomEpoch,
     choose_threshold,
-    draw_parts,
-    encode,
+    draw_splits,
+    encode_features,
     fingerprint,
     fit_head,
     read_labelled,
@@ -192,13 +192,13 @@ def test_a_wrong_description_is_refused(
 
 def test_parts_never_share_a_source_and_do_not_move() -> None:
     sources = [f"source-{number % 700}" for number in range(2000)]
-    part = draw_parts(sources, val_share=0.2, test_share=0.1, seed=3)
-    found = {name: {sources[place] for place in np.flatnonzero(part == index)} for index, name in enumerate(PARTS)}
+    part = draw_splits(sources, val_share=0.2, test_share=0.1, seed=3)
+    found = {name: {sources[place] for place in np.flatnonzero(part == index)} for index, name in enumerate(SPLITS)}
     assert sum(len(ids) for ids in found.values()) == 700
-    assert [len(found[name]) / 700 for name in PARTS] == pytest.approx([0.7, 0.2, 0.1], abs=0.04)
-    fewer = draw_parts(sources[500:900], val_share=0.2, test_share=0.1, seed=3)
+    assert [len(found[name]) / 700 for name in SPLITS] == pytest.approx([0.7, 0.2, 0.1], abs=0.04)
+    fewer = draw_splits(sources[500:900], val_share=0.2, test_share=0.1, seed=3)
     assert np.array_equal(fewer, part[500:900])
-    assert not np.array_equal(draw_parts(sources, val_share=0.2, test_share=0.1, seed=4), part)
+    assert not np.array_equal(draw_splits(sources, val_share=0.2, test_share=0.1, seed=4), part)
 
 
 def test_what_cannot_be_learnt_from_is_counted() -> None:
@@ -222,9 +222,9 @@ def test_what_cannot_be_learnt_from_is_counted() -> None:
 def test_unknown_labels_and_poor_parts_are_refused(labelled: LabelledImages) -> None:
     with pytest.raises(InputError, match="normal and zoomed, got blurred"):
         read_labelled(table_of([{**row("normal", 0), "label": "blurred"}]), SMALL)
-    with pytest.raises(InputError, match="both labels in the val part"):
+    with pytest.raises(InputError, match="both labels in the val split"):
         train_zoom(labelled, SMALL, **{**RECIPE, "val_share": 0.001})
-    with pytest.raises(InputError, match="both labels in the train part, got 0 normal, 0 zoomed"):
+    with pytest.raises(InputError, match="both labels in the train split, got 0 normal, 0 zoomed"):
         train_zoom(read_labelled(table_of([]), SMALL), SMALL, **RECIPE)
 
 
@@ -242,7 +242,7 @@ def test_the_threshold_has_the_best_f1(drawn: list[tuple[float, int]]) -> None:
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=12))
 def test_scores_are_sklearns(drawn: list[tuple[int, int]]) -> None:
     actual, predicted = np.array([a for a, _ in drawn], dtype=int), np.array([p for _, p in drawn], dtype=int)
-    found = scores(predicted, actual)
+    found = binary_scores(predicted, actual)
     reference = precision_recall_fscore_support(actual, predicted, labels=[0, 1], zero_division=np.nan)
     for name, column in zip(("precision", "recall", "f1"), reference, strict=False):
         for label, expected in zip(("normal", "zoomed"), column, strict=True):
@@ -357,7 +357,7 @@ def test_a_linear_layer_comes_back_from_disk_with_the_same_answers(
 
 def test_the_layer_is_sklearns_on_what_the_encoder_says(linear: ZoomModel, labelled: LabelledImages) -> None:
     assert isinstance(linear.net, ZoomLinear)
-    features = encode(linear.net, labelled.pixels, 7)
+    features = encode_features(linear.net, labelled.pixels, 7)
     assert features.shape == (len(labelled.pixels), 2 * 112)
     net = ZoomLinear()
     fit_head(net, features, labelled.zoomed, 0.1)

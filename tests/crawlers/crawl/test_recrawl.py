@@ -76,7 +76,7 @@ def test_a_killed_crawl_goes_on_where_it_was(tmp_path: Path) -> None:
         given = json.dumps({"folder": str(tmp_path), "port": shop.port})
         with subprocess.Popen([sys.executable, "-c", CHILD, given], cwd=ROOT, stderr=subprocess.DEVNULL) as crawling:
             wait_until(lambda: len(journaled(tmp_path, "product")) > 10)
-            with pytest.raises(AtlasError, match="another crawl is at work there"):
+            with pytest.raises(AtlasError, match="another crawl is running there"):
                 run(shop, [source("/shirts?0")], tmp_path)
             os.kill(crawling.pid, signal.SIGKILL)
         wait_until(lambda: is_free(tmp_path / "work"))  # the grandchild is gone

@@ -77,7 +77,7 @@ def test_files_and_folders(here: Path, model: Path, capsys: pytest.CaptureFixtur
     assert {row[2] for row in rows} <= {"A > B", "A > C", "D"}
     probabilities = [float(row[1]) for row in rows]
     assert all(0 <= second <= first <= 1 for first, second in zip(probabilities[::2], probabilities[1::2], strict=True))
-    assert err == f"model: {model}\n1 file left out, not named as images that can be read are: .txt 1\n"
+    assert err == f"model: {model}\n1 file skipped, whose names have no suffix of a supported image format: .txt 1\n"
 
 
 def test_json_is_one_object_per_image(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

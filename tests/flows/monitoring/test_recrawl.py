@@ -98,7 +98,7 @@ def test_what_cannot_be_replaced_safely_is_refused(params: Path, written: str) -
 def test_a_name_that_stands_twice_is_refused(params: Path) -> None:
     before = params.read_text().replace(LINE, "  snapshot: one\n  snapshot: sample-1  ")
     params.write_text(before)
-    with pytest.raises(ParamsError, match=r"crawl\.snapshot: stands twice, on lines .*remove one of them"):
+    with pytest.raises(ParamsError, match=r"crawl\.snapshot: duplicate key, on lines .*remove one of them"):
         start_new_crawl(NIGHT)
     assert params.read_text() == before
 
@@ -106,10 +106,10 @@ def test_a_name_that_stands_twice_is_refused(params: Path) -> None:
 def test_a_name_that_others_repeat_is_refused(params: Path) -> None:
     before = params.read_text()
     params.write_text(before.replace("source: demo", "source: &x demo").replace(LINE, "  snapshot: *x "))
-    with pytest.raises(ParamsError, match=r"crawl\.snapshot: expected a text on one line.*got '&x demo'"):
+    with pytest.raises(ParamsError, match=r"crawl\.snapshot: expected a string on one line.*got '&x demo'"):
         start_new_crawl(NIGHT)
     params.write_text(before.replace("crawl:\n", "crawl:\n  <<: {snapshot: sample-1}\n").replace(LINE, "  # "))
-    with pytest.raises(ParamsError, match=r"crawl\.snapshot: expected a text on one line.*got 'none'"):
+    with pytest.raises(ParamsError, match=r"crawl\.snapshot: expected a string on one line.*got 'none'"):
         start_new_crawl(NIGHT)
 
 

@@ -79,7 +79,7 @@ def test_the_first_is_champion_a_worse_one_is_not_and_an_equal_one_is(params: Pa
     decision = promote(params)
     assert (decision.promoted, decision.changed, decision.accepted, decision.version) == (False, True, False, 1)
     assert decision.reason.startswith(
-        "not promoted: version 1 stays: against version 1 may be worse by more than the margin on 70 validation "
+        "not promoted: version 1 stays: against version 1 may be inferior by more than the margin on 70 validation "
         "images: micro F 0.2857, -0.2857 (95 % interval "
     )
     assert "F of Shirts 0.0000" in decision.reason
@@ -161,11 +161,11 @@ def test_models_of_different_categories_are_compared_on_what_both_know(params: P
     decision = promote(params)
     assert not decision.promoted
     assert "on 60 validation images" in decision.reason
-    assert "10 images left out" in decision.reason
+    assert "10 images skipped" in decision.reason
     roll_forward = Taxonomy([("Hats",), ("Coats",)])
     train("Hats", taxonomy=roll_forward)
     decision = promote(params)
-    assert decision.reason.endswith("nothing to compare on: of 70 validation images none has a category that both know")
+    assert decision.reason.endswith("nothing to compare on: of 70 validation images none has a category of both models")
     assert not decision.promoted
     assert promote(params, force=True).promoted
 

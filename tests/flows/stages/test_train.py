@@ -206,7 +206,7 @@ def test_pixels_are_decoded_once_and_only_those_of_the_present_split_are_kept() 
 def test_no_room_for_pixels_is_an_error_that_says_so(request: pytest.FixtureRequest) -> None:
     write_split("train", 48)
     request.getfixturevalue("little_room")
-    with pytest.raises(AtlasError, match=r"pixels of 48 images could not be put there.*Make room"):
+    with pytest.raises(AtlasError, match=r"pixels of 48 images could not be written.*Free disk space"):
         load_split(paths.SPLITS, "train", TAXONOMY, paths.WORK)
     assert not list(paths.WORK.iterdir())
 
