@@ -77,7 +77,10 @@ def test_a_flow_that_was_killed_is_in_nobodys_way() -> None:
 
 
 def test_a_process_is_not_a_later_one_of_its_number() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+    code = "print('begun', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # since Python 3.13 Popen may come back before the child has its command line
         process = Process.of(child.pid)
         assert process is not None
         assert process == Process.of(child.pid)
