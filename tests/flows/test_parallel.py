@@ -25,10 +25,10 @@ from atlas_model.zoom.model import ZoomModel, ZoomNet
 from flows import paths
 from flows.parallel import fan_out, spreading
 from flows.stages import evaluate, zoom
-from tests.flows.stages.test_train import TAXONOMY, write_split
 from tests.support.fetching import Server, serving, url, write_products
 from tests.support.paths import ROOT
 from tests.support.prefect_server import PrefectServer
+from tests.support.training_split import TAXONOMY, write_split
 
 TIMEOUT_S = 280
 STAGES = ("fetch", "zoom", "evaluate")

@@ -6,6 +6,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from atlas_model.core.errors import AtlasError
+from atlas_model.core.files import locked
 from atlas_model.data.schemas import PRODUCTS
 from crawlers.crawl.run import CrawlResult, crawl
 from crawlers.http.host_limits import HostProfile
@@ -71,3 +73,12 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def titles(folder: Path) -> set[str]:
     return {row["title"] for row in rows(folder)}
+
+
+def is_free(folder: Path) -> bool:
+    """Whether no crawl is at work in ``folder``."""
+    try:
+        with locked(folder, "crawl"):
+            return True
+    except AtlasError:
+        return False

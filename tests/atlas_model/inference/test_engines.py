@@ -22,7 +22,7 @@ from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.classifier import Classifier
 from atlas_model.taxonomy.tree import Taxonomy
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("untraced_onnx")
 

@@ -27,6 +27,7 @@ from atlas_model.train.feature_cache import load_activations
 from atlas_model.train.loop import Recipe, best_record, fit, learning_rate_factor
 from atlas_model.train.moving_average import MovingAverage
 from atlas_model.train.validation import Constraint, constraint_effect, path_accuracies
+from tests.support.full_disk import limited_file_size
 
 CPU = torch.device("cpu")
 TAXONOMY = Taxonomy([("Bright", "Left"), ("Bright", "Right"), ("Dark", "Left"), ("Dark",)])
@@ -166,9 +167,11 @@ def test_a_state_file_of_no_use_starts_anew_and_leaves_no_trace(
     assert capsys.readouterr().err.count(f"{state}: expected the state of training") == 1
 
 
-@pytest.mark.usefixtures("little_room")
 def test_no_room_for_the_state_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(AtlasError, match=r"state of training could not be written.*Make room"):
+    with (
+        limited_file_size(),
+        pytest.raises(AtlasError, match=r"state of training could not be written.*Make room"),
+    ):
         train(tmp_path, replace(RECIPE, epochs=1))
     assert not list(tmp_path.iterdir())
 

@@ -11,9 +11,9 @@ import pytest
 
 from crawlers.crawl.pagination import Walk, on_site
 from crawlers.crawl.run import CrawlResult
-from tests.crawlers.sources.test_sitemaps import index, urlset
 from tests.support.crawling import listing, product, rows, run, source, titles
 from tests.support.servers import HOST, Reply, Shop, serving
+from tests.support.sitemaps import index, urlset
 
 Answer = Callable[[str, dict[str, str]], Reply]  # of a path and its query
 

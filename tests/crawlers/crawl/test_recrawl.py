@@ -16,13 +16,13 @@ import pytest
 import yaml
 
 from atlas_model.core.errors import AtlasError, RetryError
-from atlas_model.core.files import locked
 from crawlers.crawl.journal import PRODUCT, Journal, Page
 from crawlers.crawl.reader_digests import readers
 from crawlers.pages import shops
-from tests.support.crawling import listing, product, rows, run, source, titles
+from tests.support.crawling import is_free, listing, product, rows, run, source, titles
 from tests.support.paths import ROOT
 from tests.support.servers import HOST, Reply, Shop, serving
+from tests.support.waiting import wait_until
 
 
 def big_shop(products: int, per_page: int) -> Shop:
@@ -46,13 +46,6 @@ from tests.support.servers import Shop
 given = json.loads(sys.argv[1])
 run(Shop(port=given["port"]), [source("/shirts?0")], Path(given["folder"]))
 """
-
-
-def wait_until(true: Callable[[], bool], limit_s: float = 60) -> None:
-    deadline = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
 
 
 def journaled(folder: Path, kind: str) -> set[str]:
@@ -92,14 +85,6 @@ def test_a_killed_crawl_goes_on_where_it_was(tmp_path: Path) -> None:
         assert {path for path in known if shop.asked[path] != 1} == set()
         assert result.listing_pages + result.product_pages == products + 4 - len(known)
         assert len(rows(tmp_path)) == result.products == products
-
-
-def is_free(folder: Path) -> bool:
-    try:
-        with locked(folder, "crawl"):
-            return True
-    except AtlasError:
-        return False
 
 
 def test_only_what_may_pass_is_asked_for_again(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from crawlers.sources.csv_sources import Source, read_sources
 from flows.stages.crawl import HEALTH, _committed_health
 from flows.stages.crawl import run as run_stage
 from flows.stages.entry import main
-from tests.conftest import commit_all
 from tests.support.crawling import QUICK, SHIRT, listing, product, rows, run, source
+from tests.support.git_repo import commit_all
 from tests.support.paths import ROOT
 from tests.support.servers import HOST, Reply, Shop, serving
 

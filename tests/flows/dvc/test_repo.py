@@ -16,6 +16,7 @@ from atlas_model.core.params import Params
 from flows import paths
 from flows.dvc import repo
 from tests.support.paths import ROOT
+from tests.support.waiting import wait_until
 from tools import stage_imports
 
 DVC_YAML: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
@@ -173,7 +174,7 @@ def test_another_dvc_at_work_is_a_matter_of_time(mini: Path) -> None:
     command = [sys.executable, "-m", "flows.dvc.repo", "repro"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=with_python()) as other:
         try:
-            wait_for(mini / "ran")
+            wait_until((mini / "ran").exists)
             with pytest.raises(RetryError, match="another dvc"):
                 repo.is_up_to_date("crawl")
         finally:
@@ -185,20 +186,13 @@ def test_a_stage_does_not_outlive_the_dvc_that_started_it(mini: Path) -> None:
     command = [sys.executable, "-m", "flows.dvc.repo", "repro", "--single-item", "crawl"]
     # The stage inherits the pipe: it ends when the last process that holds it has.
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=with_python()) as process:
-        wait_for(mini / "ran")
+        wait_until((mini / "ran").exists)
         process.kill()
         started = time.monotonic()
         assert process.stdout is not None
         process.stdout.read()
         assert time.monotonic() - started < 20, "the stage sleeps for 60 s"
     assert process.returncode == -signal.SIGKILL
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not come"
-        time.sleep(0.05)
 
 
 def test_faults_of_the_project_are_input_errors(mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.processes import Process
 from flows.dvc.repo import DvcBusyError, failure
 from flows.dvc.worker import DvcChild
-from tests.support.flow_projects import runs_of, started, wait_until
+from tests.support.flow_projects import runs_of, started
+from tests.support.waiting import wait_until
 
 LOG = Path(".atlas/logs/crawl.log")
 SPEAKING_STAGE = """

@@ -10,7 +10,7 @@ import pytest
 from atlas_model.core.errors import InputError
 from flows.experiments import experiment
 from flows.experiments.experiment import Point, last_commit, read_grid
-from tests.conftest import commit_all
+from tests.support.git_repo import commit_all
 from tests.support.sweeping import dvc, make_project, outside, ran
 
 

@@ -22,7 +22,7 @@ from flows.cli.main import main
 from flows.init import command
 from flows.stages import crawl, fetch
 from flows.stages.entry import read_metrics
-from tests.conftest import commit_all
+from tests.support.git_repo import commit_all
 from tests.support.paths import ROOT
 
 KINDS = {"Clothing > Shirts": (200, 30, 30), "Clothing > Hats": (30, 200, 30), "Shoes": (30, 30, 200)}

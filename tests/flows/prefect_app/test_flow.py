@@ -11,19 +11,9 @@ from pathlib import Path
 import pytest
 
 from flows.prefect_app.flow import NETWORK_STAGES, task_of
-from tests.support.flow_projects import (
-    STAGE,
-    TIMEOUT_S,
-    RunInUi,
-    processes_of,
-    run_dvc,
-    run_flow,
-    run_in_ui,
-    runs_of,
-    started,
-    wait_until,
-)
+from tests.support.flow_projects import STAGE, RunInUi, processes_of, run_dvc, run_flow, run_in_ui, runs_of, started
 from tests.support.prefect_server import PrefectServer
+from tests.support.waiting import TIMEOUT_S, wait_until
 
 FLOW = ["flows.prefect_app.flow"]
 

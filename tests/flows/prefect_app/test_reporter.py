@@ -16,7 +16,7 @@ import pytest
 from atlas_model.core.progress import Step
 from flows.prefect_app import reporter
 from flows.prefect_app.reporter import Api, Poster, key_of, post, poster_of_stage
-from tests.support.flow_projects import wait_until
+from tests.support.waiting import wait_until
 
 
 class Told:

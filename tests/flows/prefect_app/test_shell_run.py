@@ -15,8 +15,9 @@ import pytest
 from atlas_model.core.processes import Process
 from flows.prefect_app import shell_run
 from flows.prefect_app.reporter import Api
-from tests.support.flow_projects import STAGE, TIMEOUT_S, RunInUi, run_dvc, runs_of, started, wait_until
+from tests.support.flow_projects import STAGE, RunInUi, run_dvc, runs_of, started
 from tests.support.prefect_server import PrefectServer
+from tests.support.waiting import TIMEOUT_S, wait_until
 
 STAGES = ["crawl", "zoom_train", "split"]
 

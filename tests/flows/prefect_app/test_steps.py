@@ -13,9 +13,10 @@ from flows.prefect_app.steps import NOTHING
 from flows.registry import promote, versions
 from flows.registry.promote import Decision
 from flows.registry.versions import Version
-from tests.support.flow_projects import RunInUi, run_flow, run_in_ui, runs_of, wait_until
+from tests.support.flow_projects import RunInUi, run_flow, run_in_ui, runs_of
 from tests.support.paths import ROOT
 from tests.support.prefect_server import PrefectServer
+from tests.support.waiting import wait_until
 
 STAGES = ("crawl", "zoom_train", "split")
 

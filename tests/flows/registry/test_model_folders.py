@@ -16,7 +16,8 @@ from atlas_model.model.saved_models import save
 from atlas_model.taxonomy.tree import Taxonomy
 from flows.cli.main import main
 from flows.registry.model_folders import shipped_model
-from tests.support.flow_projects import environment, started, wait_until
+from tests.support.flow_projects import environment, started
+from tests.support.waiting import wait_until
 
 DVC_YAML = """
 stages:

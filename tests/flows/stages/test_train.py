@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from atlas_model.core.errors import AtlasError, CheckpointError, MissingError
 from atlas_model.core.params import Params, load_params
 from atlas_model.data.dataset import Split, load_split
-from atlas_model.data.images import Preprocessing, encode_png
-from atlas_model.data.schemas import PREDICTIONS, PRODUCT_PREDICTIONS, SPLIT
+from atlas_model.data.images import Preprocessing
+from atlas_model.data.schemas import PREDICTIONS, PRODUCT_PREDICTIONS
 from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.classifier import Classifier
@@ -25,9 +23,10 @@ from atlas_model.taxonomy.tree import Taxonomy
 from flows import paths
 from flows.stages import evaluate, train
 from flows.stages.entry import read_metrics
+from tests.support.full_disk import limited_file_size
 from tests.support.paths import ROOT
+from tests.support.training_split import TAXONOMY, write_split
 
-TAXONOMY = Taxonomy([("Bright", "Left"), ("Bright", "Right"), ("Dark", "Left")])
 SMALL: dict[str, dict[str, Any]] = {
     "train": {
         "epochs": 2,
@@ -39,22 +38,6 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "evaluate": {"train_sample": 10, "overlays": 2, "resamples": 20},
 }
-
-
-def write_split(name: str, count: int) -> None:
-    generator = np.random.default_rng(count)
-    rows = []
-    for number in range(count):
-        path = TAXONOMY.paths[number % 3]
-        pixels = generator.integers(0, 40, (16, 16)) + (120 if path[0] == "Bright" else 0)
-        pixels[:, :8] += 80 * (path[1] == "Left")
-        image = encode_png(Image.fromarray(pixels.astype(np.uint8)))
-        row = {"image": {"bytes": image, "path": None}, "image_id": f"{name}{number}", "product_id": f"{number}"}
-        rows.append(row | {"title": "", "taxonomy": list(path), "label": " > ".join(path), "split": name})
-    metadata = {"atlas": json.dumps({"preprocessing": Preprocessing(16, "L", "squash").to_json()})}
-    table = pa.Table.from_pylist(rows, schema=SPLIT).replace_schema_metadata(metadata)
-    paths.SPLITS.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, paths.SPLITS / f"{name}-00000-of-00001.parquet")
 
 
 @pytest.fixture
@@ -203,10 +186,12 @@ def test_pixels_are_decoded_once_and_only_those_of_the_present_split_are_kept() 
 
 
 @pytest.mark.usefixtures("params")
-def test_no_room_for_pixels_is_an_error_that_says_so(request: pytest.FixtureRequest) -> None:
+def test_no_room_for_pixels_is_an_error_that_says_so() -> None:
     write_split("train", 48)
-    request.getfixturevalue("little_room")
-    with pytest.raises(AtlasError, match=r"pixels of 48 images could not be put there.*Make room"):
+    with (
+        limited_file_size(),
+        pytest.raises(AtlasError, match=r"pixels of 48 images could not be put there.*Make room"),
+    ):
         load_split(paths.SPLITS, "train", TAXONOMY, paths.WORK)
     assert not list(paths.WORK.iterdir())
 
