@@ -12,11 +12,16 @@ import numpy as np
 import pytest
 
 from atlas_model.core.errors import InputError, MissingError
+from atlas_model.core.params import load_params
 from atlas_model.data.images import decode
 from atlas_model.data.schemas import LABELLED, read_table
 from atlas_model.taxonomy.files import load_taxonomy, split_path
+from crawlers.files.entries import Columns
+from crawlers.files.products import check_table
+from crawlers.files.table import read_rows
 from crawlers.shop.catalogue import SAMPLE, SAMPLE_SCHEMA
 from crawlers.shop.drawing import GARMENT, WholeView, draw, find_close_up
+from tests.support.paths import ROOT
 from tools import build_sample, fashion_mnist
 
 DATA = SAMPLE.parent
@@ -149,3 +154,12 @@ def test_missing_and_broken_sources_are_named(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(struct.pack(">II", 0x801, 0)))
     with pytest.raises(InputError, match="3 dimensions"):
         fashion_mnist.read_idx(path, 3)
+
+
+def test_the_example_in_data_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = load_params(ROOT / "params.yaml").crawl.files
+    monkeypatch.chdir(ROOT)
+    columns = Columns(**given.columns.model_dump())
+    check_table(given.table, images=given.images, separator=given.separator, columns=columns)
+    rows = [row.fields or {} for row in read_rows(given.table)]
+    assert all((given.images / row["image"]).is_file() for row in rows)
