@@ -35,6 +35,7 @@ def run(
     batch_size: int = 4,
     threads: int = 2,
 ) -> Report:
+    """Predict all images of ``source`` to ``output`` in small batches."""
     return predict_all(
         source,
         output,

@@ -20,6 +20,7 @@ HTML = "text/html; charset=utf-8"
 
 
 def listing(*urls: str, next_page: str | None = None, **headers: str) -> Reply:
+    """A category page that lists ``urls`` in JSON-LD and links to ``next_page``; ``headers`` are the response's."""
     data = {"@type": "ItemList", "itemListElement": [{"@type": "ListItem", "url": url} for url in urls]}
     link = f'<link rel="next" href="{next_page}">' if next_page else ""
     body = f'<html><head>{link}<script type="application/ld+json">{json.dumps(data)}</script></head></html>'
@@ -35,6 +36,7 @@ def product(
     breadcrumb: tuple[str, ...] = (),
     **headers: str,
 ) -> Reply:
+    """A product page in JSON-LD; fields that are None are null."""
     offers = {"price": price, "priceCurrency": "EUR"} if price else None
     data: list[dict[str, Any]] = [
         {"@type": "Product", "name": name, "sku": sku, "image": image, "offers": offers},
@@ -47,6 +49,7 @@ def product(
 
 
 def source(path: str, *taxonomy: str) -> Source:
+    """A category of the shop: the URL of its first page, and its path in the taxonomy."""
     return Source(HOST, taxonomy or SHIRT, f"http://{HOST}{path}")
 
 
@@ -66,12 +69,14 @@ def run(shop: Shop, sources: list[Source], folder: Path, **changes: Any) -> Craw
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of the product table in ``folder``."""
     table = pq.read_table(folder / "products.parquet")
     assert table.schema.equals(PRODUCTS)
     return table.to_pylist()
 
 
 def titles(folder: Path) -> set[str]:
+    """The titles of the products in ``folder``."""
     return {row["title"] for row in rows(folder)}
 
 

@@ -27,18 +27,21 @@ def put(*names: str) -> None:
 
 
 def write_csv(*rows: str, header: str = "image,category,title") -> Path:
+    """A table of ``rows`` in the current folder."""
     path = Path("table.csv")
     path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     return path
 
 
 def write_jsonl(*rows: object) -> Path:
+    """A JSON Lines table in the current folder; rows that are text are written as they are."""
     path = Path("table.jsonl")
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return path
 
 
 def products_of(table: Path, separator: str | None = ">", **columns: Any) -> list[dict[str, Any]]:
+    """The products that are made of ``table``."""
     options = {"table": table, "images": Path("photos"), "separator": separator}
     write_products(paths.PRODUCTS, columns=Columns(**COLUMNS | columns), **options)
     written = read_table(paths.PRODUCTS, PRODUCTS, "crawl")
@@ -48,6 +51,7 @@ def products_of(table: Path, separator: str | None = ">", **columns: Any) -> lis
 
 
 def stage_params(table: Path, columns: dict[str, Any] | None = None, **changes: Any) -> Params:
+    """Parameters with which the stages read ``table``; ``changes`` are those of the stage fetch."""
     params = load_params(ROOT / "params.yaml").model_dump(mode="json")
     files = {"table": str(table), "images": "photos", "separator": ">", "columns": COLUMNS | (columns or {})}
     params["crawl"] |= {"source": "files", "files": files}

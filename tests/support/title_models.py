@@ -21,6 +21,7 @@ WEIGHTS = TitleWeights(Weights(0.5, 1.5, 2.0), Weights(0.8, 0.6, 0.7))
 
 
 def make(**changes: object) -> tuple[Categorizer, torch.Tensor]:
+    """An untrained model that reads titles, and six images."""
     torch.manual_seed(1)
     model = Categorizer(replace(ARCHITECTURE, **changes), TAXONOMY).eval()
     with torch.no_grad():

@@ -50,6 +50,7 @@ def make_split(name: str, count: int, *, seed: int, size: int = 16, channels: in
 
 
 def train(folder: Path, recipe: Recipe = RECIPE, model=None, on_epoch=lambda record: None):
+    """Train a small model; the model and the records of its epochs."""
     torch.manual_seed(recipe.seed)
     model = model or Categorizer(SMALL, TAXONOMY, alpha_c=1.0)
     records = fit(

@@ -85,6 +85,7 @@ def wait_for(what: str, found: Callable[[], Any]) -> Any:
 
 
 def make_project(folder: Path, git_env: dict[str, str]) -> Path:
+    """A project of git and DVC in ``folder`` whose schedule fires each minute."""
     (folder / ".dvc").mkdir(parents=True)
     for name in (".dvc/config", ".dvcignore", ".gitignore", "params.yaml"):
         shutil.copy2(ROOT / name, folder / name)
@@ -96,12 +97,14 @@ def make_project(folder: Path, git_env: dict[str, str]) -> Path:
 
 
 def replace(path: Path, old: str, new: str) -> None:
+    """Replace ``old``, which has to be there, by ``new`` in a file."""
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
 
 
 def run_up(folder: Path, *arguments: str) -> str:
+    """Run `make up` with ``arguments`` to its end; what it said."""
     done = subprocess.run(
         [sys.executable, "-m", "flows.prefect_app.up", *arguments],
         cwd=folder,

@@ -44,6 +44,7 @@ def image(label: str, number: int) -> bytes:
 
 
 def row(label: str, number: int, source: str | None = None, content: bytes | None = None) -> dict[str, Any]:
+    """A labelled image as the table of labelled images has it."""
     return {
         "image_id": f"{label}-{number:03}",
         "bytes": image(label, number) if content is None else content,
@@ -54,6 +55,7 @@ def row(label: str, number: int, source: str | None = None, content: bytes | Non
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Rows as a table of labelled images."""
     return pa.Table.from_pylist(list(rows), schema=LABELLED)
 
 
@@ -73,6 +75,7 @@ def trained_model() -> tuple[ZoomModel, list[ZoomEpoch]]:
 
 
 def image_row(image_id: str, content: bytes) -> dict[str, Any]:
+    """An image as the stage fetch writes it."""
     return {
         "image_id": image_id,
         "bytes": content,
@@ -94,6 +97,7 @@ IMAGE_ROWS = [
 
 
 def assert_same_weights(one: ZoomModel, other: ZoomModel) -> None:
+    """Fail unless two models have the same weights."""
     weights, others = one.net.state_dict(), other.net.state_dict()
     assert weights.keys() == others.keys()
     assert all(torch.equal(weights[name], others[name]) for name in weights)

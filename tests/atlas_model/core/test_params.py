@@ -1,3 +1,5 @@
+"""params.yaml: every fault is reported at once, with its place and what is allowed."""
+
 import re
 from pathlib import Path
 from typing import Any

@@ -1,3 +1,5 @@
+"""Importing torchvision with a build of torch that lacks its operators."""
+
 import subprocess
 import sys
 

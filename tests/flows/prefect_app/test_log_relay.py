@@ -1,3 +1,5 @@
+"""Output of stages becomes log lines at their level."""
+
 import io
 import logging
 
