@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # pytest workers: more than the number of cores, because many tests wait for servers, schedules and child processes.
 WORKERS ?= 3
+# Byte code is kept, whatever the environment says: the workers and hundreds of child processes would compile each
+# module again.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest \
+	--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 CODE := $(wildcard atlas_model crawlers flows tests benchmarks tools)
 
 # DVC runs the `cmd` of a stage in $SHELL, which may not be a POSIX shell.
@@ -28,10 +32,10 @@ down: $(STAMP)  ## stop the server of this project
 
 test: lint  ## lint, types, import contracts, all tests, coverage (ARGS="-k search" for some)
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest -m "slow or not slow" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),--cov --cov-report=term)
+	$(PYTEST) -m "slow or not slow" --durations=20 --durations-min=1 $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
-fast: $(STAMP)  ## run the fast tests only
-	$(BIN)/python -m pytest $(ARGS)
+fast: $(STAMP)  ## run the fast tests only (ARGS="-k search" for some)
+	$(PYTEST) $(ARGS)
 
 lint: $(STAMP)  ## run ruff, mypy and import-linter
 	$(BIN)/ruff check $(CODE)
