@@ -26,7 +26,7 @@ def repro_fetch(git_env: dict[str, str]) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_an_edit_of_the_table_or_of_the_folder_runs_the_stages_that_read_it(
+def test_edited_table_or_folder_reruns_the_stages_that_read_it(
     project: Path, git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project)

@@ -10,7 +10,7 @@ from flows.cli.main import main
 from tests.support.file_source import stage_params, write_csv
 
 
-def test_check_covers_the_table_and_the_folder(
+def test_check_covers_table_and_image_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -32,7 +32,7 @@ def its_turn_comes(flow: "subprocess.Popen[str]") -> None:
     assert flow.returncode == 0
 
 
-def test_a_flow_waits_for_another_and_names_it() -> None:
+def test_flow_waits_for_another_flow_and_names_it() -> None:
     with turn_of_flow(pytest.fail):
         other = waiting_flow()
         assert other.stdout is not None
@@ -43,7 +43,7 @@ def test_a_flow_waits_for_another_and_names_it() -> None:
         pass
 
 
-def test_a_flow_waits_until_the_dvc_between_two_stages_has_ended() -> None:
+def test_flow_waits_for_dvc_between_two_stages() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as dvc:
         with turn_of_stage(Process.of(dvc.pid)):
             pass
@@ -54,7 +54,7 @@ def test_a_flow_waits_until_the_dvc_between_two_stages_has_ended() -> None:
         its_turn_comes(other)
 
 
-def test_a_stage_of_a_shell_ends_at_once_where_a_flow_is_at_work() -> None:
+def test_shell_stage_fails_at_once_while_flow_runs() -> None:
     with (
         turn_of_flow(pytest.fail),
         pytest.raises(RetryError, match=rf"pid {os.getpid()}: .* Run again when it has ended"),
@@ -63,19 +63,19 @@ def test_a_stage_of_a_shell_ends_at_once_where_a_flow_is_at_work() -> None:
         pytest.fail("not its turn")
 
 
-def test_stages_of_shells_are_dvcs_to_keep_apart() -> None:
+def test_shell_stages_do_not_lock_each_other() -> None:
     with turn_of_stage(None), turn_of_stage(None):
         pass
 
 
-def test_a_flow_that_was_killed_is_in_nobodys_way() -> None:
+def test_lock_of_killed_flow_is_stale() -> None:
     program = "import os, flows.dvc.pipeline_lock as t\nwith t.turn_of_flow(print): os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
     with turn_of_flow(pytest.fail):
         pass
 
 
-def test_a_process_is_not_a_later_one_of_its_number() -> None:
+def test_process_identity_survives_pid_reuse() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         process = Process.of(child.pid)
         assert process is not None
@@ -89,14 +89,14 @@ def test_a_process_is_not_a_later_one_of_its_number() -> None:
     assert Process(child.pid, "1").command == ""
 
 
-def test_a_process_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_process_identity_without_proc_file_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("atlas_model.core.processes.PROC", tmp_path / "none")
     assert Process.current() == Process(os.getpid(), "")
     assert Process.of(2**22) is None
     assert ancestor_without("ANY") == Process(os.getppid(), "")
 
 
-def test_dvc_is_found_behind_the_shell_that_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finds_dvc_behind_the_shell_that_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     ask = "import os, atlas_model.core.processes as p; print(p.ancestor_without('OF_A_STAGE').pid)"
     command = f"true; '{sys.executable}' -c \"{ask}\"; true"  # the shell stays
     found = subprocess.run(

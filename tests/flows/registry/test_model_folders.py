@@ -74,7 +74,7 @@ def answer(capsys: pytest.CaptureFixture[str]) -> tuple[str, list[str]]:
 
 
 @pytest.mark.slow
-def test_the_last_complete_model_answers_while_another_is_trained(
+def test_last_complete_model_is_used_during_training(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     repro("one")
@@ -120,7 +120,7 @@ def test_the_last_complete_model_answers_while_another_is_trained(
     assert answer(capsys) == ("champion", ["model: models/champion"])
 
 
-def test_a_fresh_clone_has_the_bundled_model_and_waits_for_no_dvc(
+def test_fresh_clone_uses_bundled_model_without_waiting_for_dvc(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = {"cmd": "x", "outs": [{"path": "models/categorizer", "md5": "ab12.dir"}]}

