@@ -1,6 +1,7 @@
 """The tests' own layout: folders mirror the packages, and test modules do not import each other."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,20 @@ def test_all_modules_are_tests_or_support() -> None:
         if module.parent.name != "support" and not module.name.startswith("test_") and module.name != "conftest.py"
     ]
     assert wrong == []
+
+
+def test_system_tests_are_slow() -> None:
+    """So that `make fast` runs no whole pipeline."""
+    for module in (TESTS / "system").glob("test_*.py"):
+        text = module.read_text(encoding="utf-8")
+        of_module = re.search(r"^pytestmark = .*mark\.slow", text, re.MULTILINE)
+        tests = [node for node in ast.parse(text).body if getattr(node, "name", "").startswith("test_")]
+        unmarked = [
+            node.name
+            for node in tests
+            if isinstance(node, ast.FunctionDef) and "pytest.mark.slow" not in map(ast.unparse, node.decorator_list)
+        ]
+        assert of_module or unmarked == [], module.name
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)

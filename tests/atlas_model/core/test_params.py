@@ -216,6 +216,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(section=st.sampled_from(sorted(Params.model_fields)), value=values)
 def test_whatever_stands_there_the_answer_is_params_or_a_message(
     tmp_path_factory: pytest.TempPathFactory, section: str, value: object

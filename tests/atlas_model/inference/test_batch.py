@@ -226,6 +226,7 @@ print(few, peak_mb())
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (300, 300), dtype=np.uint8)
     buffer = tmp_path / "noise.bmp"

@@ -62,6 +62,7 @@ def train(folder: Path, recipe: Recipe = RECIPE, on_epoch=lambda record: None, *
     return model, records
 
 
+@pytest.mark.slow
 def test_it_learns_what_only_titles_say_and_what_only_images_show(tmp_path: Path) -> None:
     model, records = train(tmp_path, replace(RECIPE, epochs=12))
     val = make_split("val", 48, seed=2)

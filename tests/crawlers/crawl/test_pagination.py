@@ -199,6 +199,7 @@ def test_sitemaps_without_end_end(tmp_path: Path) -> None:
     assert result.listing_pages == 12
 
 
+@pytest.mark.slow
 def test_products_that_no_category_leads_to_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = [f"http://{HOST}{path}" for path in ("/p/1", "/p/2", "/p/lost", "/p/too", "/about")]
     shop = Shop(

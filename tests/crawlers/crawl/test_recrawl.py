@@ -87,6 +87,7 @@ def test_a_killed_crawl_goes_on_where_it_was(tmp_path: Path) -> None:
         assert len(rows(tmp_path)) == result.products == products
 
 
+@pytest.mark.slow
 def test_only_what_may_pass_is_asked_for_again(tmp_path: Path) -> None:
     shop = Shop(
         {
@@ -110,6 +111,7 @@ def test_only_what_may_pass_is_asked_for_again(tmp_path: Path) -> None:
     assert result.dropped == {"http_404": 1, "no_image": 1}
 
 
+@pytest.mark.slow
 def test_a_category_page_that_failed_is_asked_for_again(tmp_path: Path) -> None:
     shop = Shop(
         {"/shirts": listing("/p/1", next_page="/shirts?2"), "/p/1": product("One", "1"), "/p/2": product("Two", "2")}
@@ -148,6 +150,7 @@ def changing_shop() -> Shop:
     )
 
 
+@pytest.mark.slow
 def test_a_second_crawl_asks_only_what_has_changed(tmp_path: Path) -> None:
     shop = changing_shop()
     with serving(shop):
@@ -165,6 +168,7 @@ def test_a_second_crawl_asks_only_what_has_changed(tmp_path: Path) -> None:
         assert not {"If-None-Match", "If-Modified-Since"} & sent["/p/plain"].keys()
 
 
+@pytest.mark.slow
 def test_the_products_are_those_of_now_and_the_bytes_those_of_a_fresh_crawl(tmp_path: Path) -> None:
     shop = changing_shop()
     with serving(shop):
@@ -189,6 +193,7 @@ def test_the_products_are_those_of_now_and_the_bytes_those_of_a_fresh_crawl(tmp_
     assert (tmp_path / "fresh/products.parquet").read_bytes() == (tmp_path / "products.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_what_forbids_reading_counts_also_for_what_was_read(tmp_path: Path) -> None:
     shop = Shop({"/shirts": listing("/p/1", "/p/2"), "/p/1": product("One", "1"), "/p/2": product("Two", "2")})
     shop.pages["/p/1"] = not_modified(product("One", "1"), ETag='"1"', X_Robots_Tag="noai")

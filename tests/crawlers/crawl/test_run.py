@@ -301,6 +301,7 @@ def test_the_stage_tells_the_faults_of_sources_and_ends_with_2(
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 def test_the_stage_refuses_a_shop_that_is_read_worse_than_in_git(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], git_env: dict[str, str]
 ) -> None:

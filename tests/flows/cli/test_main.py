@@ -166,6 +166,7 @@ def test_invalid_arguments_exit_with_2(arguments: list[str], capsys: pytest.Capt
     assert "error: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_predict_reads_any_bytes_as_paths_from_stdin(here: Path, model: Path) -> None:
     strange = os.fsencode(here) + b"/\xff \x1b[31m.png"
     image(here / "a.png").rename(os.fsdecode(strange))
