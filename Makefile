@@ -6,6 +6,10 @@ STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 # pytest workers: more than the number of cores, because many tests wait for servers, schedules and child processes.
 WORKERS ?= 3
+# Byte code is kept, whatever the environment says: the workers and hundreds of child processes would compile each
+# module again.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest \
+	--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 CODE := $(wildcard atlas_model crawlers flows tests benchmarks tools)
 
 # DVC runs the `cmd` of a stage in $SHELL, which may not be a POSIX shell.
@@ -29,10 +33,11 @@ down: $(STAMP)  ## stop the server of this project
 
 test: lint  ## lint, types, import contracts, all tests, coverage (ARGS="-k search" for some)
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest -m "slow or not slow" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),--cov --cov-report=term)
+	$(PYTEST) -m "slow or not slow" --durations=20 --durations-min=1 $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
-fast: $(DEV)  ## run the fast tests only
-	$(BIN)/python -m pytest $(ARGS)
+fast: $(DEV)  ## run the fast tests only (ARGS="-k search" for some)
+	$(PYTEST) $(ARGS)
+
 
 lint: $(DEV)  ## run ruff, mypy, import-linter and deptry
 	$(BIN)/ruff check $(CODE)

@@ -1,7 +1,6 @@
 """What all tests share: checked tensor shapes, a world of their own, and copies of the project."""
 
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import is_hypothesis_test
 from jaxtyping import install_import_hook
 
+from tests.support.git_repo import commit_all
 from tests.support.paths import ROOT
 from tests.support.prefect_server import PrefectServer, serving_prefect
 from tools import typechecker
@@ -82,6 +82,9 @@ def _own_world(tmp_path_factory: pytest.TempPathFactory) -> None:
         PREFECT_SERVER_ANALYTICS_ENABLED="false",
         HF_HOME=str(world / "hf"),
         MPLBACKEND="Agg",
+        # Children import this checkout, wherever they start and whatever checkout is installed. The current folder of
+        # `python -m` still comes first: in a copy of the project, its stages are the copy's.
+        PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     )
 
 
@@ -174,21 +177,6 @@ def untraced_onnx() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.onnx, "export", untraced)
         yield
-
-
-@pytest.fixture
-def little_room() -> Iterator[None]:
-    """No file may grow beyond 1000 bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def commit_all(folder: Path, git_env: dict[str, str]) -> None:
-    """Make ``folder`` a git repository that holds what is in it."""
-    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "as it stands"]):
-        subprocess.run(["git", *arguments], cwd=folder, env=git_env, check=True)
 
 
 _IDENTITY = {"NAME": "Atlas tests", "EMAIL": "tests@example.org"}

@@ -26,16 +26,16 @@ from atlas_model.zoom.model import ZoomModel, ZoomNet
 from flows import paths
 from flows.parallel import fan_out, spreading
 from flows.stages import evaluate, zoom
-from tests.flows.stages.test_train import TAXONOMY, write_split
 from tests.support.fetching import Server, serving, url, write_products
 from tests.support.paths import ROOT
 from tests.support.prefect_server import PrefectServer
+from tests.support.training_split import TAXONOMY, write_split
 
 TIMEOUT_S = 280
 STAGES = ("fetch", "zoom", "evaluate")
 
 
-def test_results_come_in_the_order_of_the_items() -> None:
+def test_results_keep_order_of_items() -> None:
     turns = [threading.Event() for _ in range(4)]
     turns[-1].set()
 
@@ -48,13 +48,13 @@ def test_results_come_in_the_order_of_the_items() -> None:
     assert list(fan_out(last_first, range(4), runner="threads", workers=4, what="test")) == [0, 1, 2, 3]
 
 
-def test_as_many_at_once_as_there_are_workers() -> None:
+def test_runs_as_many_at_once_as_workers() -> None:
     everyone = threading.Barrier(3)  # would wait in vain for a third of two
     work: Callable[[int], int] = lambda number: everyone.wait(60)  # noqa: E731
     assert sorted(spreading("threads", 3, "test")(work, range(3))) == [0, 1, 2]
 
 
-def test_the_first_error_is_the_one_that_is_raised() -> None:
+def test_raises_first_error() -> None:
     def fail(number: int) -> int:
         if number:
             raise InputError(f"number {number}")
@@ -66,7 +66,7 @@ def test_the_first_error_is_the_one_that_is_raised() -> None:
         next(results)
 
 
-def test_a_missing_extra_is_told_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_missing_extra_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("atlas_model.core.extras.EXTRAS", {"ray": ("no_such_package",)})
     params = project_params(runner="ray")
@@ -84,7 +84,7 @@ ERRORS = [each for each in vars(errors).values() if isinstance(each, type) and i
 
 
 @pytest.mark.parametrize("kind", ERRORS)
-def test_errors_can_be_sent_between_processes(kind: type[AtlasError]) -> None:
+def test_errors_can_be_pickled(kind: type[AtlasError]) -> None:
     error = kind("status", "text") if kind is errors.ImageError else kind("text")
     sent = copy.copy(error)  # in the same way as to another process
     assert type(sent) is kind and str(sent) == "text" and vars(sent) == vars(error)
@@ -146,7 +146,7 @@ if __name__ == "__main__":
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.slow
-def test_the_same_bytes_from_a_dask_cluster(
+def test_dask_cluster_gives_same_bytes(
     prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(Server()) as server:
@@ -208,9 +208,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_an_error_on_a_temporary_cluster_is_the_one_that_was_raised(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_on_temporary_cluster_is_raised_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.py").write_text(FAILING)
     Path("program.py").write_text(CALLER)
@@ -269,7 +267,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_what_is_wrong_with_a_cluster_is_told_in_words(
+def test_cluster_failures_are_reported_without_traceback(
     prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -58,7 +58,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parts:
     return parts
 
 
-def test_the_official_parts_become_splits(source: Parts) -> None:
+def test_official_parts_become_splits(source: Parts) -> None:
     prepare.run(PARAMS)
     taxonomy = load_taxonomy_json(paths.TAXONOMY)
     loaded = {name: load_split(paths.SPLITS, name, taxonomy, paths.WORK) for name in ("train", "val", "test")}
@@ -77,7 +77,7 @@ def test_the_official_parts_become_splits(source: Parts) -> None:
 
 
 @pytest.mark.slow  # to import torchvision's data sets
-def test_without_the_package_torchvision_downloads_and_without_a_network_both_are_named(
+def test_falls_back_to_torchvision_download_and_names_both_sources_on_failure(
     tmp_path: Path, source: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from atlas_model.data import torchvision_compat  # noqa: F401 - lets that import work beside a CPU-only torch
@@ -96,13 +96,13 @@ def test_without_the_package_torchvision_downloads_and_without_a_network_both_ar
     assert read_metrics("prepare")["test"] == 20
 
 
-def test_labels_that_do_not_fit_the_images_are_refused(tmp_path: Path) -> None:
+def test_refuses_labels_that_do_not_match_images(tmp_path: Path) -> None:
     write_part(tmp_path, "train", np.zeros((3, 28, 28), np.uint8), np.zeros(2, np.uint8))
     with pytest.raises(InputError, match="2 labels for 3 images of train"):
         fashion_mnist.read_part(tmp_path, "train")
 
 
-def test_figures_are_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publishes_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(publish, "RESULT", tmp_path / "fashion-mnist.json")
     both = ("categorizer", "baseline")
@@ -125,7 +125,7 @@ def test_figures_are_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("stage", ["train", "evaluate"])
-def test_its_stages_are_those_of_the_project(stage: str) -> None:
+def test_stages_equal_those_of_the_project(stage: str) -> None:
     theirs = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
     there = [
         f"../../{dep}" if dep.startswith(("flows/", "crawlers/", "atlas_model/")) else dep for dep in theirs["deps"]
@@ -133,7 +133,7 @@ def test_its_stages_are_those_of_the_project(stage: str) -> None:
     assert STAGES[stage] == {**theirs, "deps": there}
 
 
-def test_its_inputs_are_there_or_made() -> None:
+def test_inputs_exist_or_are_outputs() -> None:
     made = {out for stage in STAGES.values() for out in stage.get("outs", []) if isinstance(out, str)}
     made |= {next(iter(metric)) for stage in STAGES.values() for metric in stage.get("metrics", [])}
     for stage in STAGES.values():
@@ -141,7 +141,7 @@ def test_its_inputs_are_there_or_made() -> None:
             assert dep in made or (FOLDER / dep).exists(), dep
 
 
-def test_it_is_a_dvc_project_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_a_dvc_project_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     from flows.dvc import repo
 
     monkeypatch.chdir(FOLDER)
@@ -152,7 +152,7 @@ def test_it_is_a_dvc_project_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
 # --- what came of it
 
 
-def test_the_shipped_model_is_the_one_whose_figures_are_published() -> None:
+def test_published_metrics_are_of_the_bundled_model() -> None:
     result = json.loads(publish.RESULT.read_text(encoding="utf-8"))
     description = json.loads((PUBLISHED / "model.json").read_text(encoding="utf-8"))
     assert (PUBLISHED / "model.safetensors").stat().st_size <= 5_000_000
@@ -166,7 +166,7 @@ def test_the_shipped_model_is_the_one_whose_figures_are_published() -> None:
             assert any(word.strip("|,;:()").startswith(f"{figure:.4f}".lstrip("0")) for word in words), (text, figure)
 
 
-def test_the_published_model_knows_the_images_that_it_was_trained_on() -> None:
+def test_published_model_classifies_training_images() -> None:
     model, preprocessing = load_categorizer(PUBLISHED, torch.device("cpu"))
     assert model.taxonomy.paths == tuple(kind.taxonomy for kind in KINDS)
     sample = read_table(SAMPLE, SAMPLE_SCHEMA, "").slice(0, 200).to_pydict()

@@ -26,7 +26,7 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_house_rules(module: Path) -> None:
+def test_code_rules(module: Path) -> None:
     text = module.read_text(encoding="utf-8")
     assert text.startswith('"""'), "a module says what it does and what it does not know"
     assert len(text.splitlines()) <= MAX_LINES
@@ -39,13 +39,13 @@ def _without_docstrings(text: str) -> str:
     return re.sub(r'^\s*"""(.|\n)*?"""', "", text, flags=re.MULTILINE)
 
 
-def test_imports_go_down() -> None:
+def test_import_contracts_hold() -> None:
     lint = Path(sys.executable).with_name("lint-imports")
     result = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
 
 
-def test_who_starts_a_crawl_imports_nothing_heavy() -> None:
+def test_crawl_stage_imports_no_heavy_libraries() -> None:
     script = "import sys, flows.stages.crawl\nprint({'aiohttp', 'scrapy', 'torch', 'web_poet'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()", "that is its child's work, which takes a second to begin as it is"

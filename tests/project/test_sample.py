@@ -12,11 +12,16 @@ import numpy as np
 import pytest
 
 from atlas_model.core.errors import InputError, MissingError
+from atlas_model.core.params import load_params
 from atlas_model.data.images import decode
 from atlas_model.data.schemas import LABELLED, read_table
 from atlas_model.taxonomy.files import load_taxonomy, split_path
+from crawlers.files.entries import Columns
+from crawlers.files.products import check_table
+from crawlers.files.table import read_rows
 from crawlers.shop.catalogue import SAMPLE, SAMPLE_SCHEMA
 from crawlers.shop.drawing import GARMENT, WholeView, draw, find_close_up
+from tests.support.paths import ROOT
 from tools import build_sample, fashion_mnist
 
 DATA = SAMPLE.parent
@@ -33,7 +38,7 @@ def labelled() -> list[dict]:
     return read_table(LABELLED_FOLDER, LABELLED, made_by="tools/build_sample.py").to_pylist()
 
 
-def test_it_is_large_enough_and_small_enough(sample: dict[str, list]) -> None:
+def test_sample_size_is_within_limits(sample: dict[str, list]) -> None:
     assert len(set(sample["pixels"])) == len(sample["pixels"]) >= 10_000
     assert sum(sample["served"]) >= 8_000
     assert set(Counter(sample["label"]).values()) == {build_sample.SERVED_PER_CLASS + build_sample.LABELLED_PER_CLASS}
@@ -41,7 +46,7 @@ def test_it_is_large_enough_and_small_enough(sample: dict[str, list]) -> None:
     assert sum(path.stat().st_size for path in kept) <= 8_000_000
 
 
-def test_labelled_images_come_from_none_that_is_served(sample: dict[str, list], labelled: list[dict]) -> None:
+def test_labelled_images_are_not_in_the_shop(sample: dict[str, list], labelled: list[dict]) -> None:
     unserved = {
         f"fashion-mnist/train/{index}"
         for index, served in zip(sample["index"], sample["served"], strict=True)
@@ -55,7 +60,7 @@ def test_labelled_images_come_from_none_that_is_served(sample: dict[str, list], 
         assert decode(row["bytes"]).size == (112, 112)
 
 
-def test_blur_alone_does_not_tell_zoomed_from_normal(labelled: list[dict]) -> None:
+def test_blur_alone_does_not_separate_zoomed_from_normal(labelled: list[dict]) -> None:
     zoomed = np.array([row["label"] == "zoomed" for row in labelled])
     pixels = np.stack([np.asarray(decode(row["bytes"]), dtype=np.float64) for row in labelled])
     across, down = np.abs(np.diff(pixels, 2, axis=2)), np.abs(np.diff(pixels, 2, axis=1))
@@ -66,7 +71,7 @@ def test_blur_alone_does_not_tell_zoomed_from_normal(labelled: list[dict]) -> No
     assert best_f1 < 0.85
 
 
-def test_close_ups_show_garment_alone(sample: dict[str, list]) -> None:
+def test_close_ups_show_garment_only(sample: dict[str, list]) -> None:
     found = 0
     for content in sample["pixels"][:100]:
         pixels = np.frombuffer(content, dtype=np.uint8).reshape(28, 28)
@@ -80,7 +85,7 @@ def test_close_ups_show_garment_alone(sample: dict[str, list]) -> None:
     assert find_close_up(np.zeros((28, 28), dtype=np.uint8), Random(1)) is None
 
 
-def test_views_are_what_they_say() -> None:
+def test_drawn_views_match_their_description() -> None:
     pixels = np.zeros((28, 28), dtype=np.uint8)
     pixels[10, 5] = 255
     drawn = np.asarray(draw(pixels, WholeView(mirrored=True, right=1, down=-1)))
@@ -116,7 +121,7 @@ def source(tmp_path_factory: pytest.TempPathFactory, sample: dict[str, list]) ->
     return folder
 
 
-def test_the_build_gives_the_same_bytes_each_time(source: Path, tmp_path: Path) -> None:
+def test_build_is_reproducible(source: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         build_sample.build(source, tmp_path / name, served=10, labelled=5)
     one, two = (
@@ -133,13 +138,13 @@ def test_the_build_gives_the_same_bytes_each_time(source: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not fashion_mnist.DEBIAN.exists(), reason="the Debian package dataset-fashion-mnist is not here")
-def test_the_data_in_git_is_what_the_script_builds(tmp_path: Path) -> None:
+def test_data_in_git_equal_script_output(tmp_path: Path) -> None:
     build_sample.build(fashion_mnist.DEBIAN, tmp_path)
     for made in (path for path in tmp_path.rglob("*") if path.is_file()):
         assert made.read_bytes() == (DATA / made.relative_to(tmp_path)).read_bytes(), made.name
 
 
-def test_missing_and_broken_sources_are_named(tmp_path: Path) -> None:
+def test_names_missing_and_broken_sources(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"dataset-fashion-mnist.*torchvision.*FashionMNIST/raw"):
         fashion_mnist.find_folder([tmp_path], "train")
     path = tmp_path / fashion_mnist.IMAGES["train"]
@@ -149,3 +154,12 @@ def test_missing_and_broken_sources_are_named(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(struct.pack(">II", 0x801, 0)))
     with pytest.raises(InputError, match="3 dimensions"):
         fashion_mnist.read_idx(path, 3)
+
+
+def test_example_table_in_data_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = load_params(ROOT / "params.yaml").crawl.files
+    monkeypatch.chdir(ROOT)
+    columns = Columns(**given.columns.model_dump())
+    check_table(given.table, images=given.images, separator=given.separator, columns=columns)
+    rows = [row.fields or {} for row in read_rows(given.table)]
+    assert all((given.images / row["image"]).is_file() for row in rows)

@@ -33,10 +33,12 @@ FAST = HostProfile(delay_s=0, concurrency=16, autothrottle=False)
 
 
 def image_urls_of(number: int) -> list[str]:
+    """The URLs of the images of product ``number``."""
     return [f"http://{HOST}/i/{name}.png" for name in (f"own-{number}", f"a-{number % 50}", f"b-{number % 70}")]
 
 
 def listing(category: int, page: int) -> str:
+    """A page of a category: its products in JSON-LD, and a link to the next page."""
     first = (category * PAGES + page) * PER_PAGE
     tiles = [{"@type": "ListItem", "url": f"/p/{number}"} for number in range(first, first + PER_PAGE)]
     link = f'<link rel="next" href="/c/{category}?page={page + 1}">' if page + 1 < PAGES else ""
@@ -45,6 +47,7 @@ def listing(category: int, page: int) -> str:
 
 
 def product(number: int) -> str:
+    """The page of product ``number``, in JSON-LD."""
     data: dict[str, object] = {
         "@type": "Product",
         "name": f"Product {number}",
@@ -69,6 +72,7 @@ def image(name: str) -> bytes:
 
 
 def shop() -> None:
+    """Serve the shop until the process is killed; prints the port."""
     asked: Counter[str] = Counter()
 
     async def answer(request: web.Request) -> web.Response:
@@ -98,6 +102,7 @@ def shop() -> None:
 
 
 def crawl_it(folder: Path, port: int) -> None:
+    """Crawl the shop into ``folder`` and print how it ended, as JSON."""
     sources = [Source(HOST, ("Things", f"C{one}"), f"http://{HOST}/c/{one}") for one in range(CATEGORIES)]
     result = crawl(
         sources,
@@ -114,6 +119,7 @@ def crawl_it(folder: Path, port: int) -> None:
 
 
 def fetch_it(folder: Path, port: int) -> None:
+    """Fetch the images of the crawl in ``folder`` and print how it ended, as JSON."""
     with Spool(folder / "fetch") as spool:
         report = fetch_images(
             image_urls(folder / "products.parquet"),

@@ -53,6 +53,8 @@ def browse(visits: Visits) -> dict[str, dict[str, Any]]:
 
 
 class BrowsingSpider(scrapy.Spider):
+    """Asks for each page of a `Visits` once, and notes what came."""
+
     name = "browsing"
 
     def __init__(self, visits: Visits, came: dict[str, dict[str, Any]]) -> None:
@@ -77,6 +79,7 @@ class BrowsingSpider(scrapy.Spider):
 
 
 def main() -> None:
+    """Read the pages of the `Visits` on stdin and print what came, as JSON."""
     die_with_parent()
     visits = Visits(**json.loads(sys.stdin.read()))
     settings = scrapy_settings(

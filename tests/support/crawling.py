@@ -6,6 +6,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from atlas_model.core.errors import AtlasError
+from atlas_model.core.files import locked
 from atlas_model.data.schemas import PRODUCTS
 from crawlers.crawl.run import CrawlResult, crawl
 from crawlers.http.host_limits import HostProfile
@@ -18,6 +20,7 @@ HTML = "text/html; charset=utf-8"
 
 
 def listing(*urls: str, next_page: str | None = None, **headers: str) -> Reply:
+    """A category page that lists ``urls`` in JSON-LD and links to ``next_page``; ``headers`` are the response's."""
     data = {"@type": "ItemList", "itemListElement": [{"@type": "ListItem", "url": url} for url in urls]}
     link = f'<link rel="next" href="{next_page}">' if next_page else ""
     body = f'<html><head>{link}<script type="application/ld+json">{json.dumps(data)}</script></head></html>'
@@ -33,6 +36,7 @@ def product(
     breadcrumb: tuple[str, ...] = (),
     **headers: str,
 ) -> Reply:
+    """A product page in JSON-LD; fields that are None are null."""
     offers = {"price": price, "priceCurrency": "EUR"} if price else None
     data: list[dict[str, Any]] = [
         {"@type": "Product", "name": name, "sku": sku, "image": image, "offers": offers},
@@ -45,6 +49,7 @@ def product(
 
 
 def source(path: str, *taxonomy: str) -> Source:
+    """A category of the shop: the URL of its first page, and its path in the taxonomy."""
     return Source(HOST, taxonomy or SHIRT, f"http://{HOST}{path}")
 
 
@@ -64,10 +69,21 @@ def run(shop: Shop, sources: list[Source], folder: Path, **changes: Any) -> Craw
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of the product table in ``folder``."""
     table = pq.read_table(folder / "products.parquet")
     assert table.schema.equals(PRODUCTS)
     return table.to_pylist()
 
 
 def titles(folder: Path) -> set[str]:
+    """The titles of the products in ``folder``."""
     return {row["title"] for row in rows(folder)}
+
+
+def is_free(folder: Path) -> bool:
+    """Whether no crawl is at work in ``folder``."""
+    try:
+        with locked(folder, "crawl"):
+            return True
+    except AtlasError:
+        return False

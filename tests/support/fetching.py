@@ -26,6 +26,7 @@ MAX_PIXELS = 1_000_000
 
 
 def jpeg(seed: int | str, side: int = 24) -> bytes:
+    """A small JPEG image, another one for each ``seed``."""
     pixels = np.random.default_rng(list(str(seed).encode())).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     data = io.BytesIO()
     Image.fromarray(pixels).resize((side, side)).save(data, "JPEG")
@@ -105,10 +106,13 @@ def serving(server: Server) -> Iterator[Server]:
 
 
 def url(path: str, host: str = HOST) -> str:
+    """The URL of ``path`` on the image server."""
     return f"http://{host}{path}"
 
 
 class Images(NamedTuple):
+    """What fetching gave."""
+
     report: FetchReport
     fetched: dict[str, Fetched]  # by URL, sorted
 
@@ -118,6 +122,7 @@ class Images(NamedTuple):
 
 
 def options(server: Server, **changes: Any) -> dict[str, Any]:
+    """Arguments of `fetch_images` that suit ``server``, with ``changes``."""
     return {
         "snapshot": "one",
         "reuse": "validate",
@@ -162,6 +167,8 @@ def write_products(path: Path, urls: dict[str, list[str]]) -> Path:
 
 
 def with_status(status: int, body: bytes | None = None, /, **headers: str) -> Answer:
+    """Answers with ``status``."""
+
     async def answer(server: Server, request: web.Request) -> web.StreamResponse:
         return web.Response(status=status, body=jpeg("not a word") if body is None else body, headers=headers)
 
@@ -169,6 +176,8 @@ def with_status(status: int, body: bytes | None = None, /, **headers: str) -> An
 
 
 def with_body(body: bytes, content_type: str = "image/jpeg") -> Answer:
+    """Answers with ``body``."""
+
     async def answer(server: Server, request: web.Request) -> web.StreamResponse:
         return web.Response(body=body, content_type=content_type)
 
@@ -176,10 +185,13 @@ def with_body(body: bytes, content_type: str = "image/jpeg") -> Answer:
 
 
 def moved(location: str) -> Answer:
+    """Redirects to ``location``."""
     return with_status(302, Location=location)
 
 
 def fails_first(times: int, status: int = 500, **headers: str) -> Answer:
+    """Answers the first requests with ``status``, the later ones with an image."""
+
     async def answer(server: Server, request: web.Request) -> web.StreamResponse:
         if server.asked[request.raw_path] <= times:
             return web.Response(status=status, headers=headers)

@@ -4,8 +4,7 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ from typing import Any
 import psutil
 
 from tests.support.prefect_server import PrefectServer
-
-TIMEOUT_S = 180
+from tests.support.waiting import TIMEOUT_S, wait_until
 
 # Obeys files: fail-<stage> names an error, kill-<stage>, hang-<stage> (until it is gone); ran gets a line per run.
 STAGE = """
@@ -103,15 +101,6 @@ def started(command: list[str], folder: Path, log: Path, **more: str) -> Iterato
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)
-
-
-def wait_until(true: Callable[[], Any], what: Callable[[], str] = str) -> Any:
-    """What ``true`` gives as soon as that is true."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not (found := true()):
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.1)
-    return found
 
 
 def processes_of(session: int) -> list[str]:

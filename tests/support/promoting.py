@@ -1,7 +1,6 @@
 """A DVC project with validation images, and models of one answer, so that which is better is known beforehand."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from atlas_model.model.saved_models import save
 from atlas_model.split.files import SplitWriter
 from atlas_model.taxonomy.tree import Taxonomy
 from flows import paths
+from tests.support.git_repo import commit_all
 from tests.support.paths import ROOT
 
 TAXONOMY = Taxonomy([("Bags",), ("Jeans",), ("Shirts",)])
@@ -27,8 +27,7 @@ def make_project(folder: Path, git_env: dict[str, str]) -> None:
     for name in (".dvc/config", ".dvcignore", ".gitignore", "params.yaml"):
         shutil.copy2(ROOT / name, folder / name)
     write_validation(folder, TAXONOMY)
-    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "as it stands"]):
-        subprocess.run(["git", *arguments], cwd=folder, env=git_env, check=True)
+    commit_all(folder, git_env)
 
 
 def write_validation(folder: Path, taxonomy: Taxonomy, images: int = 1) -> None:

@@ -6,6 +6,7 @@
 import gzip
 import socket
 import ssl
+import struct
 import threading
 import time
 import zlib
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -202,10 +204,18 @@ def self_signed(host: str, folder: Path) -> tuple[ssl.SSLContext, Path]:
     return context, certificate
 
 
+@cache
 def gzip_bomb(size: int, layers: int = 1) -> bytes:
-    """Some bytes that decompress to ``size`` zeros."""
+    """Some bytes that decompress to ``size`` zeros, a multiple of a million."""
+    zeros, count = bytes(1_000_000), size // 1_000_000
     packer = zlib.compressobj(9, wbits=31)
-    data = b"".join([*(packer.compress(bytes(1_000_000)) for _ in range(size // 1_000_000)), packer.flush()])
+    first, next_one = (packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    checksum = 0
+    for _ in range(count):
+        checksum = zlib.crc32(zeros, checksum)
+    # After a full flush the same zeros become the same bytes again, so one million is compressed for all.
+    end_of_stream = b"\x03\x00" + struct.pack("<II", checksum, size % 2**32)
+    data = first + next_one * (count - 1) + end_of_stream
     for _ in range(layers - 1):
         data = gzip.compress(data)
     return data

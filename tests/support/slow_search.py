@@ -20,9 +20,8 @@ normalizes = st.sampled_from(["vocabulary", "children"])
 Scored = tuple[float, list[int]]  # log-probability, what was written
 
 
-def make_decoder(
-    vocabulary: int, seed: int, sharpness: float = 8.0
-) -> AttentionDecoder:  # every other one with a deep output
+def make_decoder(vocabulary: int, seed: int, sharpness: float = 8.0) -> AttentionDecoder:
+    """A decoder of random weights; every other seed has a deep output."""
     torch.manual_seed(seed)
     decoder = AttentionDecoder(
         vocabulary,

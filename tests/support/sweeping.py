@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import commit_all
+from tests.support.git_repo import commit_all
 
 DVC_YAML = """
 stages:

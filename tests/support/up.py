@@ -13,8 +13,10 @@ from typing import Any
 
 import psutil
 
+from tests.support.git_repo import commit_all
 from tests.support.paths import ROOT
 from tests.support.prefect_server import PrefectServer
+from tests.support.waiting import wait_until
 
 TIMEOUT_S = 900  # of each wait: this machine may be busy with something else
 LONG_AGO = "2020-01-01 00:00:00.000000"
@@ -78,33 +80,31 @@ main(run)
 
 
 def wait_for(what: str, found: Callable[[], Any]) -> Any:
-    """What ``found`` gives as soon as that is something."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not (result := found()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.2)
-    return result
+    """What ``found`` returns as soon as that is true; ``what`` it is, the failure says."""
+    return wait_until(found, lambda: f"waited in vain for {what}", timeout_s=TIMEOUT_S)
 
 
 def make_project(folder: Path, git_env: dict[str, str]) -> Path:
+    """A project of git and DVC in ``folder`` whose schedule fires each minute."""
     (folder / ".dvc").mkdir(parents=True)
     for name in (".dvc/config", ".dvcignore", ".gitignore", "params.yaml"):
         shutil.copy2(ROOT / name, folder / name)
     replace(folder / "params.yaml", 'cron: "0 3 * * *"', 'cron: "* * * * *"')
     (folder / "dvc.yaml").write_text(DVC_YAML)
     (folder / "stage.py").write_text(STAGE)
-    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "as it stands"]):
-        subprocess.run(["git", *arguments], cwd=folder, env=git_env, check=True)
+    commit_all(folder, git_env)
     return folder
 
 
 def replace(path: Path, old: str, new: str) -> None:
+    """Replace ``old``, which has to be there, by ``new`` in a file."""
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
 
 
 def run_up(folder: Path, *arguments: str) -> str:
+    """Run `make up` with ``arguments`` to its end; what it said."""
     done = subprocess.run(
         [sys.executable, "-m", "flows.prefect_app.up", *arguments],
         cwd=folder,
@@ -141,7 +141,7 @@ class Up:
 
     def ended(self, run: str) -> dict[str, Any]:
         """``run``, as soon as it has ended."""
-        return dict(wait_for("its end", lambda: (now := self.run(run))["state_type"] in ENDINGS and now))
+        return dict(wait_for("the end of a run", lambda: (now := self.run(run))["state_type"] in ENDINGS and now))
 
     def run(self, run: str) -> dict[str, Any]:
         return dict(self.server.ask(f"/flow_runs/{run}"))

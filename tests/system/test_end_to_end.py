@@ -88,7 +88,7 @@ def project(
     return project
 
 
-def test_what_was_crawled_is_what_the_shop_sells(project: Project) -> None:
+def test_crawl_finds_all_products_of_the_shop(project: Project) -> None:
     products = project.table("data/raw/products.parquet")
     assert len(products) > 300
     assert [product["product_id"] for product in products] == sorted(product["product_id"] for product in products)
@@ -99,14 +99,14 @@ def test_what_was_crawled_is_what_the_shop_sells(project: Project) -> None:
     assert all(re.match(r"http://shop-[abc]\.demo\.test/", url) for url in urls), "no port, no address in the data"
 
 
-def test_every_image_has_a_status_and_dead_ones_do_not_stop_the_others(project: Project) -> None:
+def test_every_image_has_a_status_and_dead_urls_do_not_stop_fetching(project: Project) -> None:
     refs = project.table("data/images/refs.parquet")
     assert len(refs) == sum(len(product["image_urls"]) for product in project.table("data/raw/products.parquet"))
     assert {ref["status"] for ref in refs} <= {"ok", "http_404"}
     assert all((ref["image_id"] is not None) == (ref["status"] == "ok") for ref in refs)
 
 
-def test_metrics_have_the_names_that_stay(project: Project) -> None:
+def test_metrics_have_stable_names(project: Project) -> None:
     evaluate = project.metrics("evaluate")
     for split in ("train", "val", "test"):
         figures = evaluate[split]
@@ -140,7 +140,7 @@ def test_metrics_have_the_names_that_stay(project: Project) -> None:
     assert project.metrics("split")["leaks"] == {"product": 0, "near_duplicate": 0}
 
 
-def test_no_product_stands_in_two_splits(project: Project) -> None:
+def test_no_product_is_in_two_splits(project: Project) -> None:
     splits_of: dict[str, set[str]] = {}
     for path in (project.root / "data/splits").glob("*.parquet"):
         for row in pq.read_table(path, columns=["product_id", "split"]).to_pylist():
@@ -149,7 +149,7 @@ def test_no_product_stands_in_two_splits(project: Project) -> None:
     assert all(len(splits) == 1 for splits in splits_of.values())
 
 
-def test_predictions_have_the_original_columns_and_only_valid_paths(project: Project) -> None:
+def test_predictions_have_original_columns_and_valid_paths_only(project: Project) -> None:
     with (project.root / "reports/evaluate/predictions.csv").open() as handle:
         rows = list(csv.DictReader(handle))
     assert list(rows[0]) == ["actual_category", "file_name", "predicted_category", "split_value"]
@@ -159,7 +159,7 @@ def test_predictions_have_the_original_columns_and_only_valid_paths(project: Pro
     assert len(list((project.root / "reports/evaluate/attention").glob("*.png"))) == 2
 
 
-def test_dvc_has_something_to_say(project: Project) -> None:
+def test_dvc_metrics_and_plots_work(project: Project) -> None:
     shown = project.dvc("metrics", "show")
     assert "evaluate.json" in shown
     assert max(map(len, shown.splitlines())) <= 220, "on one screen"
@@ -168,7 +168,7 @@ def test_dvc_has_something_to_say(project: Project) -> None:
     assert (project.root / "dvc_plots/index.html").name in project.dvc("plots", "show")
 
 
-def test_nothing_runs_twice_and_what_is_undone_is_restored(project: Project) -> None:
+def test_repro_is_up_to_date_and_restores_reverted_params(project: Project) -> None:
     assert project.repro() == []
     before, params = project.written(), (project.root / "params.yaml").read_text()
     project.set({"train": {"dropout": 0.25}})
@@ -190,7 +190,7 @@ def test_nothing_runs_twice_and_what_is_undone_is_restored(project: Project) -> 
     assert project.written() == before, "metrics and plots too"
 
 
-def test_a_run_in_a_fresh_clone_leaves_nothing_to_commit(project: Project, tmp_path: Path) -> None:
+def test_run_in_fresh_clone_leaves_git_clean(project: Project, tmp_path: Path) -> None:
     project.git("add", "--all")
     project.git("commit", "--quiet", "--message", "a run")
     project.git("clone", "--quiet", str(project.root), str(tmp_path / "clone"))
@@ -199,7 +199,7 @@ def test_a_run_in_a_fresh_clone_leaves_nothing_to_commit(project: Project, tmp_p
     assert clone.git("status", "--porcelain") == "", "timings, say, would be other ones"
 
 
-def test_a_new_crawl_of_an_unchanged_shop_stops_there_and_the_old_one_comes_back(project: Project) -> None:
+def test_new_crawl_of_unchanged_shop_runs_no_later_stage(project: Project) -> None:
     spider, products = (
         project.root / "crawlers/scrapy_app/catalogue_spider.py",
         project.root / "data/raw/products.parquet",
@@ -214,7 +214,7 @@ def test_a_new_crawl_of_an_unchanged_shop_stops_there_and_the_old_one_comes_back
     assert project.repro() == [], "out of the cache"
 
 
-def test_a_lost_shard_comes_back_from_the_cache_or_from_the_shop(project: Project) -> None:
+def test_lost_shard_is_restored_from_cache_or_shop(project: Project) -> None:
     shard = min((project.root / "data/images/shards").glob("*.parquet"))
     content = shard.read_bytes()
     shard.unlink()
@@ -227,7 +227,7 @@ def test_a_lost_shard_comes_back_from_the_cache_or_from_the_shop(project: Projec
     assert shard.read_bytes() == content, "rebuilt"
 
 
-def test_a_manifest_goes_the_same_way(project: Project) -> None:
+def test_pipeline_runs_from_a_manifest(project: Project) -> None:
     """The images of the crawl again, as a list of URLs; two of them lead nowhere, one filename is an attack."""
     products = project.table("data/raw/products.parquet")
     images = [

@@ -39,7 +39,7 @@ from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.saved_models import save
 from atlas_model.taxonomy.tree import Taxonomy
 from flows.cli.main import main
-from tests.atlas_model.confidence.test_risk_control import items
+from tests.support.held_out import items
 from tests.support.lookup import Lookup, categorizer, numbered
 
 CPU = torch.device("cpu")

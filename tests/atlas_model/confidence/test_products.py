@@ -9,23 +9,10 @@ from hypothesis import strategies as st
 
 from atlas_model.confidence.products import ProductPool, best_paths, pool_products, ranked_paths, whole_products
 from atlas_model.taxonomy.tree import Taxonomy
+from tests.support.node_probabilities import images, nodes_of
 from tests.support.slow_search import taxonomies
 
 SHOES = Taxonomy([("Bags",), ("Shoes",), ("Shoes", "Boots"), ("Shoes", "Clogs")])
-
-
-def nodes_of(taxonomy: Taxonomy, paths: np.ndarray) -> np.ndarray:
-    """Log p of every node of the trie from the probabilities of the paths, one image a row."""
-    found = np.zeros((len(paths), len(taxonomy.trie.path)))
-    for path, route in enumerate(taxonomy.trie.routes):
-        found[:, route[route >= 0]] += paths[:, path, None]
-    with np.errstate(divide="ignore"):
-        return np.log(found).astype(np.float32)
-
-
-def images(taxonomy: Taxonomy, count: int, seed: int) -> np.ndarray:
-    """Probabilities of the paths."""
-    return np.random.default_rng(seed).dirichlet(np.full(len(taxonomy), 0.5), size=count)
 
 
 @settings(max_examples=40)

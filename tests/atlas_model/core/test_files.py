@@ -1,3 +1,5 @@
+"""Files and folders that appear whole or not at all, and locks."""
+
 import os
 import signal
 import stat

@@ -1,3 +1,5 @@
+"""params.yaml: every fault is reported at once, with its place and what is allowed."""
+
 import re
 from pathlib import Path
 from typing import Any
@@ -214,6 +216,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(section=st.sampled_from(sorted(Params.model_fields)), value=values)
 def test_whatever_stands_there_the_answer_is_params_or_a_message(
     tmp_path_factory: pytest.TempPathFactory, section: str, value: object

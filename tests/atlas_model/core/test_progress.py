@@ -1,3 +1,5 @@
+"""Progress of long jobs: lines in a pipe, a bar on a terminal."""
+
 import io
 import sys
 

@@ -1,3 +1,5 @@
+"""Decoding, resizing and encoding images: modes, sizes, metadata."""
+
 import io
 import struct
 import zlib

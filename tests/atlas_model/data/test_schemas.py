@@ -1,3 +1,5 @@
+"""Tables and shards with a schema: written, read, and refused."""
+
 import hashlib
 from decimal import Decimal
 from pathlib import Path

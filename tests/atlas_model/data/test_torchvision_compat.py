@@ -1,3 +1,5 @@
+"""Importing torchvision with a build of torch that lacks its operators."""
+
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ def run(program: str) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_models_of_torchvision_work_after_it() -> None:
     program = """
 import atlas_model.data.torchvision_compat, torch

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from PIL import Image
 from atlas_model.core.errors import AtlasError
 from atlas_model.core.files import locked
 from atlas_model.data.image_sources import ImageSource, SourceImage, open_source
-from atlas_model.data.images import encode_png, to_array
+from atlas_model.data.images import encode_png
 from atlas_model.data.schemas import PREDICTED
 from atlas_model.inference import batch
-from atlas_model.inference.batch import BatchReport, predict_all
 from atlas_model.inference.predictor import NOT_SURE, Prediction
+from tests.support.batch_prediction import Model, run
 from tests.support.paths import ROOT
 
 COUNT = 50
@@ -38,37 +38,6 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / "in").mkdir(exist_ok=True)
         (tmp_path / f"in/{number:03d}.png").write_bytes(shade(number))
     return tmp_path / "in"
-
-
-class Model:
-    """Answers with the shade that it sees, and remembers."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[int]] = []
-
-    def answer(self, pixels: np.ndarray) -> list[list[Prediction]]:
-        shades = pixels[:, 0, 0, 0].tolist()
-        self.batches.append(shades)
-        return [[Prediction(("shade", str(shade)), 0.5, (1.0, 0.5))] for shade in shades]
-
-
-def run(
-    source: ImageSource,
-    output: Path,
-    answer: Callable[[np.ndarray], Sequence[Sequence[Prediction]]],
-    model_key: str = "model",
-    batch_size: int = 4,
-    threads: int = 2,
-) -> BatchReport:
-    return predict_all(
-        source,
-        output,
-        prepare=to_array,
-        predict=answer,
-        model_key=model_key,
-        batch_size=batch_size,
-        threads=threads,
-    )
 
 
 def test_every_image_has_its_row_in_order(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +97,7 @@ import os, signal, sys
 from pathlib import Path
 from atlas_model.inference import batch
 from atlas_model.data.image_sources import open_source
-from tests.atlas_model.inference.test_batch import Model, run
+from tests.support.batch_prediction import Model, run
 
 batch.PART_IMAGES = 8
 model = Model()
@@ -247,7 +216,7 @@ import sys
 from pathlib import Path
 from atlas_model.data.image_sources import open_source
 from tests.support.memory import peak_mb
-from tests.atlas_model.inference.test_batch import Model, run
+from tests.support.batch_prediction import Model, run
 
 model = Model()
 run(open_source(Path(sys.argv[1])), Path(sys.argv[2]), model.answer, batch_size=16)
@@ -257,6 +226,7 @@ print(few, peak_mb())
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (300, 300), dtype=np.uint8)
     buffer = tmp_path / "noise.bmp"

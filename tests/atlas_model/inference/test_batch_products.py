@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,22 +16,23 @@ import pytest
 import torch
 from PIL import Image
 
-from atlas_model.confidence.products import ProductPool
 from atlas_model.data.image_sources import open_source
 from atlas_model.data.images import Preprocessing
 from atlas_model.data.schemas import PREDICTED, PREDICTED_PRODUCTS, write_table
 from atlas_model.inference import batch
-from atlas_model.inference.batch import BatchReport, predict_all
-from atlas_model.inference.batch_products import DISTRIBUTIONS, ProductOutput
-from atlas_model.inference.predictor import Prediction, Predictor
+from atlas_model.inference.batch import predict_all
+from atlas_model.inference.batch_products import DISTRIBUTIONS
+from atlas_model.inference.predictor import Predictor
 from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.saved_models import save
 from atlas_model.taxonomy.tree import Taxonomy
 from flows.cli.main import main
+from tests.support.batch_prediction import pooled
 from tests.support.paths import ROOT
 
 TAXONOMY = Taxonomy([*itertools.product("AB", "CD", "EF"), ("G",)])
+
 FOLDERS = ("shoes", "shoes/red", "hat")
 
 
@@ -175,7 +175,7 @@ def test_a_product_is_answered_as_deep_as_it_is_sure(here: Path, model: Path) ->
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from tests.atlas_model.inference.test_batch_products import pooled
+from tests.support.batch_prediction import pooled
 
 calls = 0
 
@@ -187,37 +187,6 @@ def before():
 
 pooled(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), before, before)
 """
-
-
-def pooled(
-    folder: Path,
-    model: Path,
-    output: Path,
-    before_answer: Callable[[], None] = lambda: None,
-    before_product: Callable[[], None] = lambda: None,
-) -> BatchReport:
-    """Predict in batches of two, each a part of its own."""
-    predictor = Predictor.load(model, "cpu")
-
-    def answer(pixels: np.ndarray) -> tuple[list[list[Prediction]], np.ndarray]:
-        before_answer()
-        return predictor.predict_with_distribution(pixels)
-
-    def pool() -> ProductPool:
-        before_product()
-        return predictor.pool()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "PART_S", 0.0)
-        return predict_all(
-            open_source(folder, products=True),
-            output,
-            prepare=predictor.prepare,
-            predict=predictor.predict_prepared,
-            model_key="model",
-            batch_size=2,
-            products=ProductOutput(output.with_name("products.parquet"), answer, pool, predictor.predict_product),
-        )
 
 
 @pytest.mark.slow

@@ -52,6 +52,7 @@ def answers(found: SearchResult, image: int) -> tuple[list[int], list[float]]:
     return found.path[image][filled].tolist(), found.log_probability[image][filled].tolist()
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(
     taxonomy=taxonomies,

@@ -1,93 +1,18 @@
 """Models that read titles: image, title or both, held against the slow reference; trained, killed, saved and loaded."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from atlas_model.confidence.calibration import fit_title_weights
-from atlas_model.core.errors import CheckpointError
-from atlas_model.data.dataset import Split
-from atlas_model.data.images import Preprocessing
 from atlas_model.data.titles import LabelWords, split_words
-from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer, reads_titles
 from atlas_model.model.evidence import LogitWeights, TitleWeights
-from atlas_model.model.saved_models import load_categorizer, save
-from atlas_model.taxonomy.tree import END, START, Taxonomy
-from atlas_model.train import loop
-from atlas_model.train.feature_cache import load_activations
-from atlas_model.train.loop import Recipe, fit
-from atlas_model.train.validation import Examples, evidence_batches, path_accuracies
+from atlas_model.taxonomy.tree import END, START
 from tests.support.slow_search import log_probabilities, written
-
-CPU = torch.device("cpu")
-TAXONOMY = Taxonomy([("Bags",), ("Men",), ("Men", "Tops"), ("Men", "Shoes", "Low"), ("Women", "Shoes", "Low")])
-ARCHITECTURE = Architecture(
-    "small", 1, "native", 16, 8, 16, 0.0, "children", deep_output=True, title="ngrams", title_buckets=256, title_size=8
-)
-PREPROCESSING = Preprocessing(16, "L", "squash")
-TITLES = ["Blue tee", "", "🎒 bag", "T-shirt \0 \ud800", "x" * 1_000_000, "حقيبة"]
-WEIGHTS = TitleWeights(LogitWeights(0.5, 1.5, 2.0), LogitWeights(0.8, 0.6, 0.7))
-HALVES = Taxonomy([("Bright", "Left"), ("Bright", "Right"), ("Dark", "Left"), ("Dark", "Right")])
-RECIPE = Recipe(
-    encoder_lr=3e-3,
-    decoder_lr=1e-2,
-    weight_decay=0.01,
-    warmup_share=0.1,
-    clip_norm=5.0,
-    batch_size=16,
-    accumulate=1,
-    epochs=3,
-    patience=9,
-    fine_tune_from="all",
-    seed=1,
-    precision="float32",
-    shift=1,
-    title_strip=0.5,
-    title_drop=0.2,
-)
-
-
-def make(**changes: Any) -> tuple[Categorizer, torch.Tensor]:
-    torch.manual_seed(1)
-    model = Categorizer(replace(ARCHITECTURE, **changes), TAXONOMY).eval()
-    with torch.no_grad():
-        model.title_head.output.weight.mul_(5)
-        model.title_weights = WEIGHTS
-    return model, torch.randint(0, 256, (6, 1, 16, 16), dtype=torch.uint8)
-
-
-def make_split(name: str, count: int, *, seed: int) -> Split:
-    """Images show which half is brighter, and titles say how bright it is, some by the category's name."""
-    generator = np.random.default_rng(seed)
-    paths = generator.integers(0, 4, count)
-    pixels = generator.integers(0, 60, (count, 1, 16, 16))
-    for path, half in enumerate((slice(0, 8), slice(8, 16)) * 2):
-        pixels[paths == path, :, :, half] += 120
-    words = [["bright shiny", "shiny light"], ["dark gloomy", "gloomy night"]]
-    titles = [f"item {number % 7} {words[path // 2][number % 2]}" for number, path in enumerate(paths.tolist())]
-    names = [f"{name}-{row}" for row in range(count)]
-    return Split(name, pixels.astype(np.uint8), paths, names, names, PREPROCESSING, titles)
-
-
-def train(folder: Path, recipe: Recipe = RECIPE, on_epoch=lambda record: None, **more):
-    torch.manual_seed(recipe.seed)
-    model = Categorizer(ARCHITECTURE, HALVES, alpha_c=1.0)
-    splits = [make_split("train", 96, seed=1), make_split("val", 48, seed=2)]
-    examples: list[Examples] = [*splits]
-    if recipe.fine_tune_from != "all":
-        model.encoder.freeze_before(recipe.fine_tune_from)
-        examples = [load_activations(model.encoder, split, folder / "activations", device=CPU) for split in splits]
-    state = folder / "state.safetensors"
-    records = fit(
-        model, examples[0], examples[1], recipe, device=CPU, state_file=state, job="test", on_epoch=on_epoch, **more
-    )
-    return model, records
+from tests.support.title_models import ARCHITECTURE, TAXONOMY, TITLES, WEIGHTS, make
 
 
 def expected_log_p(model: Categorizer, cells: torch.Tensor | None, titles: list[str] | None, row: int) -> torch.Tensor:
@@ -238,76 +163,6 @@ def test_all_parts_learn_from_the_loss() -> None:
     assert still <= {"decoder.score.bias"}, "the same in all cells"
 
 
-def test_it_learns_what_only_titles_say_and_what_only_images_show(tmp_path: Path) -> None:
-    model, records = train(tmp_path, replace(RECIPE, epochs=12))
-    val = make_split("val", 48, seed=2)
-    image, _, title, _ = path_accuracies(model, val, 16, CPU)
-    assert 0.3 <= image <= 0.75, "an image shows the second level alone"
-    assert 0.3 <= title <= 0.75, "a title says the first level alone"
-    best = max(records, key=lambda record: record.val_accuracy + record.val_accuracy_of_title)
-    assert (best.val_accuracy, best.val_accuracy_of_title) == (image, title), "both choose the epoch"
-    levels = {}
-    for given in ("title", "image_and_title"):
-        seen = evidence_batches(model, val, np.arange(48), modality=given, batch_size=16, device=CPU)
-        levels[given] = torch.cat([model.best_path_of_cells(each) for each in seen]).numpy()
-    assert (levels["title"] // 2 == val.paths // 2).mean() >= 0.9
-    assert (levels["image_and_title"] == val.paths).mean() >= 0.9
-
-
-class Killed(BaseException):
-    """Stands for a kill between two epochs."""
-
-
-@pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("block", ["all", "2"])
-def test_a_killed_run_resumes_and_ends_as_if_never_killed(block: str, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, fine_tune_from=block, shift=1 if block == "all" else 0, ema=0.9)
-    whole, whole_records = train(tmp_path / "whole", recipe)
-
-    def die(record: loop.EpochRecord) -> None:
-        if record.epoch == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(tmp_path / "killed", recipe, on_epoch=die)
-    resumed, records = train(tmp_path / "killed", recipe)
-    assert [record.train_loss for record in records] == [record.train_loss for record in whole_records]
-    for name, tensor in whole.state_dict().items():
-        assert tensor.equal(resumed.state_dict()[name]), name
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_titles(tmp_path: Path) -> None:
-    for run, seed in (("one", 1), ("two", 1), ("three", 2)):
-        model, _ = train(tmp_path / run, replace(RECIPE, epochs=2, seed=seed))
-        save(model, tmp_path / run / "model", PREPROCESSING, params={}, metrics={})
-    one, two, three = ((tmp_path / run / "model/model.safetensors").read_bytes() for run in ("one", "two", "three"))
-    assert one == two != three
-
-
-def test_titles_of_an_epoch_depend_on_seed_and_epoch_alone() -> None:
-    model, split = Categorizer(ARCHITECTURE, HALVES), make_split("train", 40, seed=1)
-    batches = [np.arange(0, 20), np.arange(20, 40)]
-    one, again, other = (list(loop._titles(model, split, batches, RECIPE, seed)) for seed in (5, 5, 6))
-    assert one == again != other
-    assert any("bright" in title for title in one[0])
-    assert not any("item" not in title.split() for title in split.titles)
-    assert any("item" not in title.split() for title in one[0]), "words are left out"
-    unread = Categorizer(replace(ARCHITECTURE, title="none"), HALVES)
-    assert list(loop._titles(unread, split, batches, RECIPE, 5)) == [None, None]
-
-
-def test_weights_are_saved_with_the_model(tmp_path: Path) -> None:
-    model, images = make()
-    model.temperature = 1.5
-    save(model, tmp_path / "model", PREPROCESSING, params={}, metrics={})
-    loaded, _ = load_categorizer(tmp_path / "model", CPU)
-    assert (loaded.architecture, loaded.temperature, loaded.title_weights) == (ARCHITECTURE, 1.5, WEIGHTS)
-    with torch.no_grad():
-        one, other = (each.exact_cells(each.evidence(each.encoder(images), TITLES))[1] for each in (model, loaded))
-    assert torch.equal(one, other)
-
-
 @torch.no_grad()
 def test_fitted_weights_make_the_right_paths_most_probable() -> None:
     model, _ = make(path_head=True)
@@ -349,59 +204,3 @@ def test_with_few_titles_that_name_a_label_there_is_one_kind() -> None:
     model, images = make()
     found = fit_title_weights(model, [model.encoder(images)], TITLES, np.zeros(6, dtype=np.int64))
     assert found.named == found.other
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("title", "words"),
-        ("title_buckets", 2**30),
-        ("title_buckets", 0),
-        ("title_size", 2**20),
-        ("title_size", "8"),
-    ],
-)
-def test_a_description_that_is_none_is_refused(key: str, value: object, tmp_path: Path) -> None:
-    model, _ = make()
-    save(model, tmp_path / "model", PREPROCESSING, params={}, metrics={})
-    description = tmp_path / "model/model.json"
-    content = json.loads(description.read_text())
-    content["architecture"][key] = value
-    description.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError):
-        load_categorizer(tmp_path / "model", CPU)
-
-
-@pytest.mark.parametrize(
-    "weights",
-    [
-        None,
-        {},
-        [1.0, 1.0],
-        {"named": {"image": 1.0, "title": 1.0, "alone": 1.0}},
-        WEIGHTS.to_json() | {"other": {"image": 1.0, "title": -1.0, "alone": 1.0}},
-        WEIGHTS.to_json() | {"other": {"image": 1.0, "title": 1.0, "alone": 0.0}},
-        WEIGHTS.to_json() | {"other": {"image": "nan", "title": 1.0, "alone": 1.0}},
-    ],
-)
-def test_weights_that_are_none_are_refused(weights: object, tmp_path: Path) -> None:
-    model, _ = make()
-    save(model, tmp_path / "model", PREPROCESSING, params={}, metrics={})
-    description = tmp_path / "model/model.json"
-    description.write_text(json.dumps(json.loads(description.read_text()) | {"title_weights": weights}))
-    with pytest.raises(CheckpointError):
-        load_categorizer(tmp_path / "model", CPU)
-
-
-def test_a_model_from_before_titles_still_loads(tmp_path: Path) -> None:
-    model = Categorizer(replace(ARCHITECTURE, title="none", title_buckets=0, title_size=0), TAXONOMY).eval()
-    save(model, tmp_path / "model", PREPROCESSING, params={}, metrics={})
-    description = tmp_path / "model/model.json"
-    content = json.loads(description.read_text())
-    assert "title_weights" not in content
-    for key in ("title", "title_buckets", "title_size"):
-        del content["architecture"][key]
-    description.write_text(json.dumps(content))
-    loaded, _ = load_categorizer(tmp_path / "model", CPU)
-    assert loaded.architecture == model.architecture
-    assert not reads_titles(loaded)

@@ -1,3 +1,5 @@
+"""Reading taxonomies from CSV files."""
+
 import csv
 from pathlib import Path
 

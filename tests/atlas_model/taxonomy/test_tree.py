@@ -1,3 +1,5 @@
+"""The taxonomy as a trie of category paths."""
+
 import itertools
 import json
 import random

@@ -18,8 +18,8 @@ from atlas_model.data.torchvision_compat import models
 from atlas_model.train.distributed import process_group
 from flows import paths
 from flows.stages import train as stage
-from tests.flows.stages.test_train import TAXONOMY, write_split
 from tests.support.paths import ROOT
+from tests.support.training_split import TAXONOMY, write_split
 
 SIZES = {
     "attention_size": 8,

@@ -16,6 +16,7 @@ from atlas_model.data.images import Preprocessing
 from atlas_model.encoders.encoder import Encoder, build_encoder
 from atlas_model.train import feature_cache
 from atlas_model.train.feature_cache import Activations, forward_seconds, load_activations
+from tests.support.full_disk import limited_file_size
 
 CPU = torch.device("cpu")
 ROWS = 20
@@ -156,9 +157,11 @@ def test_a_killed_run_goes_on_after_its_last_whole_row(torn_bytes: int, tmp_path
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".npy"]
 
 
-@pytest.mark.usefixtures("little_room")
 def test_no_room_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(AtlasError, match=r"activations of 20 images could not be written.*Free disk space"):
+    with (
+        limited_file_size(),
+        pytest.raises(AtlasError, match=r"activations of 20 images could not be written.*Free disk space"),
+    ):
         load(make_encoder(), make_split(), tmp_path)
 
 

@@ -80,6 +80,7 @@ def shop(price: str | None) -> Shop:
     )
 
 
+@pytest.mark.slow
 def test_a_crawl_that_reads_a_shop_worse_is_refused_and_costs_nothing(tmp_path: Path) -> None:
     with serving(shop("9.99")) as served:
         run(served, [source("/shirts")], tmp_path, max_coverage_drop=0.2)
@@ -102,6 +103,7 @@ def test_a_crawl_that_reads_a_shop_worse_is_refused_and_costs_nothing(tmp_path: 
         assert result.shops[HOST]["coverage"]["price"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_shop_that_lost_its_next_pages_or_shut_us_out_is_noticed_and_asked_again(tmp_path: Path) -> None:
     good = {"/shirts": listing("/p/0", next_page="/more"), "/more": listing("/p/1", "/p/2")}
     good |= {f"/p/{number}": product(f"Shirt {number}") for number in range(3)}
@@ -121,6 +123,7 @@ def test_a_shop_that_lost_its_next_pages_or_shut_us_out_is_noticed_and_asked_aga
     assert len(rows(tmp_path)) == 1, "less was asked for: that less comes is no fall"
 
 
+@pytest.mark.slow
 def test_a_worse_crawl_can_be_accepted(tmp_path: Path) -> None:
     with serving(shop(None)) as served:
         before = {HOST: {"success_rate": 1.0, "coverage": {"price": 1.0}}}
@@ -132,6 +135,7 @@ def test_a_worse_crawl_can_be_accepted(tmp_path: Path) -> None:
     assert len(rows(tmp_path)) == 3
 
 
+@pytest.mark.slow
 def test_a_shop_that_vanished_is_noticed_while_others_are_well(tmp_path: Path) -> None:
     served = shop("1.00")
     sources = [source("/shirts"), source("/shirts")]

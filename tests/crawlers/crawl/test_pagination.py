@@ -11,9 +11,9 @@ import pytest
 
 from crawlers.crawl.pagination import Walk, on_site
 from crawlers.crawl.run import CrawlResult
-from tests.crawlers.sources.test_sitemaps import index, urlset
 from tests.support.crawling import listing, product, rows, run, source, titles
 from tests.support.servers import HOST, Reply, Shop, serving
+from tests.support.sitemaps import index, urlset
 
 Answer = Callable[[str, dict[str, str]], Reply]  # of a path and its query
 
@@ -199,6 +199,7 @@ def test_sitemaps_without_end_end(tmp_path: Path) -> None:
     assert result.listing_pages == 12
 
 
+@pytest.mark.slow
 def test_products_that_no_category_leads_to_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = [f"http://{HOST}{path}" for path in ("/p/1", "/p/2", "/p/lost", "/p/too", "/about")]
     shop = Shop(

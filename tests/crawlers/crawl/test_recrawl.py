@@ -16,13 +16,13 @@ import pytest
 import yaml
 
 from atlas_model.core.errors import AtlasError, RetryError
-from atlas_model.core.files import locked
 from crawlers.crawl.journal import PRODUCT, Journal, Page
 from crawlers.crawl.reader_digests import readers
 from crawlers.pages import shops
-from tests.support.crawling import listing, product, rows, run, source, titles
+from tests.support.crawling import is_free, listing, product, rows, run, source, titles
 from tests.support.paths import ROOT
 from tests.support.servers import HOST, Reply, Shop, serving
+from tests.support.waiting import wait_until
 
 
 def big_shop(products: int, per_page: int) -> Shop:
@@ -46,13 +46,6 @@ from tests.support.servers import Shop
 given = json.loads(sys.argv[1])
 run(Shop(port=given["port"]), [source("/shirts?0")], Path(given["folder"]))
 """
-
-
-def wait_until(true: Callable[[], bool], limit_s: float = 60) -> None:
-    deadline = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
 
 
 def journaled(folder: Path, kind: str) -> set[str]:
@@ -94,14 +87,7 @@ def test_a_killed_crawl_goes_on_where_it_was(tmp_path: Path) -> None:
         assert len(rows(tmp_path)) == result.products == products
 
 
-def is_free(folder: Path) -> bool:
-    try:
-        with locked(folder, "crawl"):
-            return True
-    except AtlasError:
-        return False
-
-
+@pytest.mark.slow
 def test_only_what_may_pass_is_asked_for_again(tmp_path: Path) -> None:
     shop = Shop(
         {
@@ -125,6 +111,7 @@ def test_only_what_may_pass_is_asked_for_again(tmp_path: Path) -> None:
     assert result.dropped == {"http_404": 1, "no_image": 1}
 
 
+@pytest.mark.slow
 def test_a_category_page_that_failed_is_asked_for_again(tmp_path: Path) -> None:
     shop = Shop(
         {"/shirts": listing("/p/1", next_page="/shirts?2"), "/p/1": product("One", "1"), "/p/2": product("Two", "2")}
@@ -163,6 +150,7 @@ def changing_shop() -> Shop:
     )
 
 
+@pytest.mark.slow
 def test_a_second_crawl_asks_only_what_has_changed(tmp_path: Path) -> None:
     shop = changing_shop()
     with serving(shop):
@@ -180,6 +168,7 @@ def test_a_second_crawl_asks_only_what_has_changed(tmp_path: Path) -> None:
         assert not {"If-None-Match", "If-Modified-Since"} & sent["/p/plain"].keys()
 
 
+@pytest.mark.slow
 def test_the_products_are_those_of_now_and_the_bytes_those_of_a_fresh_crawl(tmp_path: Path) -> None:
     shop = changing_shop()
     with serving(shop):
@@ -204,6 +193,7 @@ def test_the_products_are_those_of_now_and_the_bytes_those_of_a_fresh_crawl(tmp_
     assert (tmp_path / "fresh/products.parquet").read_bytes() == (tmp_path / "products.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_what_forbids_reading_counts_also_for_what_was_read(tmp_path: Path) -> None:
     shop = Shop({"/shirts": listing("/p/1", "/p/2"), "/p/1": product("One", "1"), "/p/2": product("Two", "2")})
     shop.pages["/p/1"] = not_modified(product("One", "1"), ETag='"1"', X_Robots_Tag="noai")

@@ -22,8 +22,8 @@ from crawlers.sources.csv_sources import Source, read_sources
 from flows.stages.crawl import HEALTH, _committed_health
 from flows.stages.crawl import run as run_stage
 from flows.stages.entry import main
-from tests.conftest import commit_all
 from tests.support.crawling import QUICK, SHIRT, listing, product, rows, run, source
+from tests.support.git_repo import commit_all
 from tests.support.paths import ROOT
 from tests.support.servers import HOST, Reply, Shop, serving
 
@@ -301,6 +301,7 @@ def test_the_stage_tells_the_faults_of_sources_and_ends_with_2(
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 def test_the_stage_refuses_a_shop_that_is_read_worse_than_in_git(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], git_env: dict[str, str]
 ) -> None:

@@ -4,8 +4,7 @@ import json
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +22,7 @@ from crawlers.http.chromium import find_browser
 from tests.support.browsing import Visits, browse
 from tests.support.chromium import needs_chromium
 from tests.support.servers import HOST, RawServer, Reply, Shop, endless, gzip_bomb, raw_serving, response, serving
+from tests.support.waiting import wait_until
 
 EVIL = f"evil.{HOST}"
 HTML = "Content-Type: text/html"
@@ -216,13 +216,6 @@ listing: {{items: a.product}}
     found = pq.read_table(project / "data/raw/products.parquet").to_pylist()
     assert {row["title"] for row in found} == {f"/p/{number}" for number in range(1, 13)}
     assert {tuple(row["image_urls"]) for row in found} == {(f"http://{HOST}/i.jpg",)}
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def alive(process: psutil.Process) -> bool:

@@ -271,12 +271,15 @@ def test_the_shop_stops_after_the_block() -> None:
 
 def test_a_shop_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "crawlers/shop").mkdir(parents=True)
+    for folder in ("crawlers", "crawlers/shop"):
+        (tmp_path / folder / "__init__.py").touch()
     (tmp_path / "crawlers/shop/__main__.py").write_text("import sys; sys.exit('error: out of stock')")
     monkeypatch.setattr(process, "ROOT", tmp_path)
     with pytest.raises(RetryError, match=r"exit 1.*out of stock"), running_shop():
         pass
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_one_line_of_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         command = [sys.executable, "-m", "crawlers.shop", "--port", str(taken.getsockname()[1])]

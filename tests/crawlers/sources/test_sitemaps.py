@@ -7,18 +7,9 @@ import pytest
 
 from crawlers.sources import sitemaps
 from crawlers.sources.sitemaps import Sitemap, is_named_sitemap, read_sitemap, shape
+from tests.support.sitemaps import index, urlset
 
 BASE = "https://a.test/sitemaps/index.xml"
-
-
-def urlset(*urls: str, name: str = "urlset", entry: str = "url") -> bytes:
-    entries = "".join(f"<{entry}><loc>{url}</loc></{entry}>" for url in urls)
-    space = "http://www.sitemaps.org/schemas/sitemap/0.9"
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n<{name} xmlns="{space}">{entries}</{name}>'.encode()
-
-
-def index(*urls: str) -> bytes:
-    return urlset(*urls, name="sitemapindex", entry="sitemap")
 
 
 def test_urls_are_absolute_clean_and_each_once() -> None:

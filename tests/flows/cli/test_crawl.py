@@ -42,7 +42,7 @@ def attempt(path: str, *options: str) -> int:
     return main(["crawl", "try", f"http://{HOST}{path}", *options])
 
 
-def test_a_product_is_printed_field_by_field_with_its_sources(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_each_product_field_with_its_source(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     assert attempt("/p/1") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"http://{HOST}/p/1: a product, read as generic"
@@ -60,7 +60,7 @@ def test_a_product_is_printed_field_by_field_with_its_sources(shop: Shop, capsys
     assert all(sent["User-Agent"].startswith("Atlas/") for sent in headers.values())
 
 
-def test_a_listing_is_printed_with_how_it_goes_on(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_products_and_next_page_of_a_listing(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     assert attempt("/c") == 0
     out = capsys.readouterr().out
     assert "a listing, read as generic" in out
@@ -69,19 +69,19 @@ def test_a_listing_is_printed_with_how_it_goes_on(shop: Shop, capsys: pytest.Cap
     assert "missing" not in out
 
 
-def test_json_ld_that_cannot_be_read_is_said(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_invalid_json_ld(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     script = '<script type="application/ld+json">{"name": "5" heel"}</script>'
     shop.pages["/p/odd"] = Reply(f"{script}<h1>Shirt</h1><img src=/1.jpg>", headers={"Content-Type": "text/html"})
     assert attempt("/p/odd") == 0
     assert "unreadable: 1 of the page's JSON-LD scripts are no JSON\n" in capsys.readouterr().out
 
 
-def test_what_it_is_can_be_said(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_kind_can_be_given(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     assert attempt("/c", "--as", "product") == 1  # no image of its own
     assert "missing: price, currency, availability, sku, breadcrumb, image_urls, details" in capsys.readouterr().out
 
 
-def test_a_page_of_no_use_fails(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_without_product_data_fails(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     shop.pages["/empty"] = Reply("")
     assert attempt("/empty") == 1
     assert (
@@ -89,7 +89,7 @@ def test_a_page_of_no_use_fails(shop: Shop, capsys: pytest.CaptureFixture[str]) 
     )
 
 
-def test_the_kind_of_page_is_told(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_kind_of_page(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     def printed(path: str) -> str:
         attempt(path)
         return capsys.readouterr().out.partition("\n")[0].partition(": ")[2]
@@ -121,7 +121,7 @@ def test_the_kind_of_page_is_told(shop: Shop, capsys: pytest.CaptureFixture[str]
         (b"\0\1\2\3", "binary data"),
     ],
 )
-def test_what_is_no_page_is_refused(
+def test_refuses_responses_that_are_not_pages(
     shop: Shop, tmp_path: Path, name: str, body: bytes, what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop.pages["/p/9"] = Reply(body)
@@ -130,12 +130,12 @@ def test_what_is_no_page_is_refused(
     assert capsys.readouterr().err == f"error: http://{HOST}/p/9: expected a page, got {what}\n"
 
 
-def test_a_host_that_does_not_exist_is_called_so(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_unknown_host(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["crawl", "try", "http://no-such-host.invalid/p/1"]) == 2
     assert "its host does not exist" in capsys.readouterr().err
 
 
-def test_a_server_that_is_not_there_is_called_so(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_refused_connection(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["crawl"]["connect"] = {HOST: "127.0.0.1:1"}  # where nobody listens
     Path("params.yaml").write_text(yaml.safe_dump(params))
@@ -143,7 +143,7 @@ def test_a_server_that_is_not_there_is_called_so(shop: Shop, capsys: pytest.Capt
     assert "its server cannot be connected to" in capsys.readouterr().err
 
 
-def test_a_fault_of_the_readers_is_no_traceback(
+def test_reader_errors_print_no_traceback(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:
@@ -155,12 +155,12 @@ def test_a_fault_of_the_readers_is_no_traceback(
 
 
 @pytest.mark.slow
-def test_pages_of_the_demo_shop_are_read_whatever_is_crawled(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reads_demo_shop_pages_with_any_crawl_source(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["crawl", "try", "http://shop-c.demo.test/category/shirts/"]) == 0
     assert "a listing, read as shop_c" in capsys.readouterr().out
 
 
-def test_a_file_is_read_without_asking_anybody(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reads_saved_file_without_network(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "page.html").write_text("<h1>Kept</h1><main><img src=/1.jpg></main>")
     (tmp_path / "own.yaml").write_text(f"hosts: [{HOST}]\nproduct: {{title: main, sku: {{url: 'p/(.*)'}}}}")
     assert attempt("/p/9", "--file", "page.html") == 0
@@ -173,7 +173,7 @@ def test_a_file_is_read_without_asking_anybody(shop: Shop, tmp_path: Path, capsy
     assert attempt("/p/9", "--file", "none.html") == 2
 
 
-def test_a_file_is_decoded_as_the_page_would_be(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_decodes_saved_file_like_a_response(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     head = "<html><head><meta charset=iso-8859-15></head><body><main>"
     body = f"{head}<h1>Hülle</h1><p class=price>12 €</p><img src=/1.jpg></main></body></html>".encode("iso-8859-15")
     packed = gzip.compress(body[:40]) + gzip.compress(body[40:])
@@ -198,7 +198,7 @@ def test_a_file_is_decoded_as_the_page_would_be(shop: Shop, tmp_path: Path, caps
         (Reply("#" * 600_000 + "\nUser-agent: *\nDisallow: /"), 0, ""),  # RFC 9309: the first 500 KiB count
     ],
 )
-def test_robots_txt_is_obeyed(
+def test_obeys_robots_txt(
     shop: Shop, robots: Reply, exit_code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop.pages["/robots.txt"] = robots
@@ -230,7 +230,7 @@ def redirect(target: str) -> Reply:
     ],
     ids=range(13),
 )
-def test_asking_is_polite_and_guarded(
+def test_requests_obey_rate_limit_and_address_guard(
     shop: Shop, reply: Reply, exit_code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop.pages |= {"/x": reply, "/robots.txt": Reply("User-agent: *\nDisallow: /secret/"), "/secret/1": PRODUCT}
@@ -242,13 +242,13 @@ def test_asking_is_polite_and_guarded(
 @pytest.mark.parametrize(
     "url", ["shop.test/p/1", "ftp://shop.test/", "http://[", "http://127.0.0.1/p/1", "http://\x1b/"]
 )
-def test_other_urls_are_refused(shop: Shop, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refuses_urls_that_are_not_http(shop: Shop, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["crawl", "try", url]) == 2
     assert "\x1b" not in capsys.readouterr().err
     assert not shop.asked
 
 
-def test_a_recorded_page_is_a_test(shop: Shop, tmp_path: Path) -> None:
+def test_recorded_page_becomes_a_test_case(shop: Shop, tmp_path: Path) -> None:
     folder = tmp_path / "tests/crawlers/pages/saved" / HOST
     for path in ("/p/1", "/c", "/p/1"):
         assert main(["crawl", "record", f"http://{HOST}{path}"]) == 0
@@ -264,7 +264,7 @@ def test_a_recorded_page_is_a_test(shop: Shop, tmp_path: Path) -> None:
     assert page.item["price"] == "12.50"
 
 
-def test_another_page_gets_another_name(shop: Shop, tmp_path: Path) -> None:
+def test_recorded_pages_get_distinct_names(shop: Shop, tmp_path: Path) -> None:
     shop.pages["/p/2"] = Reply(str(PRODUCT.body).replace("Shirt", "Coat"))
     for path in ("/p/1", "/p/2"):
         assert main(["crawl", "record", f"http://{HOST}{path}", "--folder", "kept"]) == 0

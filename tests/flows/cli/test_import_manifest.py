@@ -39,7 +39,7 @@ def manifest(folder: Path, rows: list[tuple[str, str]]) -> Path:
     return path
 
 
-def test_import_drops_conflicts_and_repeats_with_a_reason(server: Server, tmp_path: Path) -> None:
+def test_drops_conflicting_and_duplicate_rows_with_reason(server: Server, tmp_path: Path) -> None:
     server.odd = {
         "/gone": with_status(404),
         "/same": with_body(jpeg("/images/1")),
@@ -73,7 +73,7 @@ def test_import_drops_conflicts_and_repeats_with_a_reason(server: Server, tmp_pa
     assert found["Title 0"]["source_id"] == found["Title 0"]["image_id"]
 
 
-def test_an_import_that_gives_nothing_leaves_what_was_there(server: Server, tmp_path: Path) -> None:
+def test_empty_import_keeps_previous_output(server: Server, tmp_path: Path) -> None:
     server.odd = {"/gone": with_status(404)}
     output = tmp_path / "labelled"
     output.mkdir()
@@ -83,7 +83,7 @@ def test_an_import_that_gives_nothing_leaves_what_was_there(server: Server, tmp_
     assert (output / "part-00000.parquet").read_bytes() == b"old"
 
 
-def test_a_changed_manifest_asks_only_for_what_is_new(server: Server, tmp_path: Path) -> None:
+def test_changed_manifest_fetches_new_urls_only(server: Server, tmp_path: Path) -> None:
     rows = [(url("/images/1"), "normal"), (url("/images/2"), "zoomed")]
     given = import_options(server, reuse="always")
     import_manifest(manifest(tmp_path, rows), tmp_path / "labelled", tmp_path / "work", **given)
@@ -95,7 +95,7 @@ def test_a_changed_manifest_asks_only_for_what_is_new(server: Server, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not ZVSN.exists(), reason="the original project's manifest is not here")
-def test_the_original_manifest_is_imported_whole(server: Server, tmp_path: Path) -> None:
+def test_imports_original_manifest(server: Server, tmp_path: Path) -> None:
     hosts_of_manifest = {"rukmini1.flixcart.com": ("127.0.0.1", server.port)}
     options = import_options(server, connect_map=hosts_of_manifest, shard_rows=4096)
     report = import_manifest(ZVSN, tmp_path / "labelled", tmp_path / "work", **options)

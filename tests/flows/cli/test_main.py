@@ -66,7 +66,7 @@ def run(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProce
 # --- predict
 
 
-def test_files_and_folders(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_takes_files_and_folders(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     single = image(here / "b.png")
     inside = [image(here / "folder" / name, seed) for seed, name in enumerate(["z.JPG", "deep/a.png"])]
     (here / "folder/notes.txt").write_text("no image, and not called one")
@@ -80,7 +80,7 @@ def test_files_and_folders(here: Path, model: Path, capsys: pytest.CaptureFixtur
     assert err == f"model: {model}\n1 file skipped, whose names have no suffix of a supported image format: .txt 1\n"
 
 
-def test_json_is_one_object_per_image(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_json_prints_one_object_per_image(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [image(here / f"{name}.png", seed) for seed, name in enumerate("ab")]
     assert main(["predict", *map(str, paths), "--model", str(model), "--top", "9", "--beam", "1", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -90,7 +90,7 @@ def test_json_is_one_object_per_image(here: Path, model: Path, capsys: pytest.Ca
         assert 0 < sum(found["probability"] for found in row["predictions"]) <= 1
 
 
-def test_what_is_no_image_gets_a_line_and_the_others_go_on(
+def test_predict_reports_invalid_images_and_continues(
     here: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "page.jpg").write_text("<html>")
@@ -112,7 +112,7 @@ def test_what_is_no_image_gets_a_line_and_the_others_go_on(
     assert "0 bytes" in errors[2]
 
 
-def test_attention_is_drawn_for_one_image(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_draws_attention_for_one_image(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = image(here / "a.png"), image(here / "b.png")
     out = here / "seen.png"
     assert main(["predict", str(first), "--model", str(model), "--attention", str(out)]) == 0
@@ -130,7 +130,7 @@ def test_attention_is_drawn_for_one_image(here: Path, model: Path, capsys: pytes
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_the_default_model_is_the_champion_then_the_trained_then_the_shipped_one(
+def test_default_model_is_champion_then_trained_then_bundled(
     here: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(image(here / "a.png"))
@@ -142,7 +142,7 @@ def test_the_default_model_is_the_champion_then_the_trained_then_the_shipped_one
         assert capsys.readouterr().err == f"model: models/{name}\n"
 
 
-def test_what_a_stranger_calls_things_does_not_steer_the_terminal(
+def test_predict_escapes_control_characters_in_untrusted_names(
     here: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(model, here / "strange")
@@ -153,20 +153,21 @@ def test_what_a_stranger_calls_things_does_not_steer_the_terminal(
     assert "owned" in error and "\x1b" not in error
 
 
-def test_a_folder_that_is_no_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_refuses_folder_without_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", str(image(here / "a.png")), "--model", str(here)]) == 2
     assert capsys.readouterr().err.count("error: ") == 1
 
 
 @pytest.mark.parametrize("arguments", [["--top", "0"], ["--beam", "-1"], ["--beam", "many"], ["--beams", "2"]])
-def test_arguments_are_checked(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["predict", "a.png", *arguments])
     assert caught.value.code == 2
     assert "error: " in capsys.readouterr().err
 
 
-def test_paths_on_stdin_whatever_bytes_they_are(here: Path, model: Path) -> None:
+@pytest.mark.slow
+def test_predict_reads_any_bytes_as_paths_from_stdin(here: Path, model: Path) -> None:
     strange = os.fsencode(here) + b"/\xff \x1b[31m.png"
     image(here / "a.png").rename(os.fsdecode(strange))
     image(here / "b.png")
@@ -182,7 +183,7 @@ def test_paths_on_stdin_whatever_bytes_they_are(here: Path, model: Path) -> None
         assert b"error: expected images, got none" in nothing.stderr
 
 
-def test_printable() -> None:
+def test_printable_escapes_control_characters() -> None:
     assert printable("Größe 38 🙂") == "Größe 38 🙂"
     assert printable("a\x1b[2Jb\u202ec\nd\udcff") == "a\ufffd[2Jb\ufffdc\ufffdd\ufffd"
 
@@ -190,7 +191,7 @@ def test_printable() -> None:
 # --- the others
 
 
-def test_check_tells_the_faults_of_all_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_errors_of_all_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(ROOT / "params.yaml", here)
     shutil.copytree(ROOT / "data", here / "data")
     assert main(["check"]) == 0
@@ -228,7 +229,7 @@ def test_check_tells_the_faults_of_all_files(here: Path, capsys: pytest.CaptureF
     assert "evaluate.beam" in capsys.readouterr().err
 
 
-def test_import_manifest_tells_a_fault(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_manifest_reports_errors(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(ROOT / "params.yaml", here)
     (here / "m.json").write_text("[{")
     assert main(["import-manifest", "m.json", "--output", "labelled"]) == 2
@@ -246,7 +247,7 @@ def test_version_and_usage() -> None:
     assert b"usage: atlas" in nothing.stderr
 
 
-def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
+def test_help_imports_no_heavy_libraries() -> None:
     program = (
         "import sys\nfrom flows.cli.main import main\n"
         "try: main(['--help'])\nexcept SystemExit: print(sorted(sys.modules))"
@@ -257,7 +258,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
         assert f"'{heavy}'" not in loaded
 
 
-def test_a_reader_who_goes_away_is_no_error(here: Path, model: Path) -> None:
+def test_closed_output_pipe_is_no_error(here: Path, model: Path) -> None:
     names = "".join(f"{image(here / f'{number}.png', number)}\n" for number in range(3)).encode()
     command = f"'{ATLAS}' predict --model '{model}' --top 3; echo $? >&2"
     reader, writer = os.pipe()
@@ -274,7 +275,7 @@ def test_a_reader_who_goes_away_is_no_error(here: Path, model: Path) -> None:
     assert done.stderr.decode().splitlines() == [f"model: {model}", "141"]
 
 
-def test_ctrl_c_ends_without_a_traceback(here: Path, model: Path) -> None:
+def test_ctrl_c_ends_without_traceback(here: Path, model: Path) -> None:
     command = [str(ATLAS), "predict", "--model", str(model)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stderr is not None

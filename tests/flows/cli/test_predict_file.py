@@ -73,7 +73,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_file_says_what_the_terminal_says(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_output_equals_terminal_output(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = save_many(here / "in", 70)
     assert to_file("--input", "in", "--model", model, "--top", "3", "--batch-size", "16") == 0
     assert capsys.readouterr().err.splitlines() == [
@@ -98,7 +98,7 @@ def test_a_file_says_what_the_terminal_says(here: Path, model: Path, capsys: pyt
         assert len(answer["levels"]) == len(answer["path"])
 
 
-def test_shards_and_splits(here: Path, model: Path) -> None:
+def test_predicts_shards_and_splits(here: Path, model: Path) -> None:
     names = save_many(here / "in", 5)
     images = [(here / "in" / name).read_bytes() for name in names]
     common = {"width": 28, "height": 28, "format": "PNG", "mode": "L", "orientation": 1, "n_frames": 1}
@@ -122,7 +122,7 @@ def test_shards_and_splits(here: Path, model: Path) -> None:
     assert [row["image"] for row in answers[0]] == names
 
 
-def test_answers_of_one_engine_or_device_are_not_gone_on_from_with_another(
+def test_does_not_resume_with_another_engine_or_device(
     here: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which one `auto` is depends on the machine."""
@@ -146,9 +146,7 @@ def test_answers_of_one_engine_or_device_are_not_gone_on_from_with_another(
     assert keys[3] != keys[2]
 
 
-def test_what_cannot_be_read_has_a_row_and_an_exit_code(
-    here: Path, model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unreadable_images_get_a_row_and_exit_code(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_many(here / "in", 3)
     (here / "in/01.png").write_bytes((here / "in/00.png").read_bytes()[:150])
     (here / "in/03.gif").symlink_to("03.gif")
@@ -165,7 +163,7 @@ def test_what_cannot_be_read_has_a_row_and_an_exit_code(
     assert capsys.readouterr().err.endswith("out.parquet: 1 not_an_image, 2 ok, 1 truncated, 1 unreadable\n")
 
 
-def test_confidence_stops_at_the_deepest_sure_level(
+def test_min_confidence_stops_at_deepest_confident_level(
     here: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_many(here / "in", 30)
@@ -250,7 +248,7 @@ KINDS: dict[str, Saver] = {
 }
 
 
-def test_one_image_in_every_kind_of_file_has_one_answer(
+def test_same_image_in_every_file_format_gets_same_prediction(
     here: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "in").mkdir()
@@ -291,7 +289,7 @@ def test_one_image_in_every_kind_of_file_has_one_answer(
         (["--input", "circle", "--output", "out.parquet"], "a link that leads nowhere"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_refuses_contradictory_options(
     arguments: list[str], words: str, here: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_many(here / "in", 1)
@@ -304,7 +302,7 @@ def test_what_makes_no_sense_is_refused(
 
 @pytest.mark.parametrize("option", ["--min-confidence", "--engine", "--batch-size"])
 @pytest.mark.parametrize("value", ["1.1", "-1", "nan", "fast", "9" * 20])
-def test_values_are_checked(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refuses_invalid_option_values(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["predict", "a.png", f"{option}={value}"])
     assert caught.value.code == 2

@@ -59,7 +59,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("here")
-def test_a_prediction_imports_nothing_heavy_but_torch() -> None:
+def test_predict_imports_no_heavy_library_but_torch() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     *answers, imported = done.stdout.splitlines()
     assert len(answers) == 2
@@ -69,9 +69,7 @@ def test_a_prediction_imports_nothing_heavy_but_torch() -> None:
     assert not modules & OURS
 
 
-def test_pretrained_is_the_shipped_model_and_a_folder_of_that_name_is_a_path(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pretrained_is_bundled_model_unless_given_as_path(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "pretrained").mkdir()
     assert main(["predict", "a.jpg", "--model", "pretrained"]) == 0
     out, err = capsys.readouterr()
@@ -81,13 +79,13 @@ def test_pretrained_is_the_shipped_model_and_a_folder_of_that_name_is_a_path(
     assert "error: pretrained/model.json" in capsys.readouterr().err
 
 
-def test_the_shipped_model_is_small() -> None:
+def test_bundled_model_is_small() -> None:
     assert sum(file.stat().st_size for file in shipped_model().iterdir()) < 16_100_000
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("here")
-def test_a_wheel_brings_the_shipped_model(copy_project: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_wheel_contains_bundled_model(copy_project: Callable[[Path], Path], tmp_path: Path) -> None:
     project, wheels, packages = copy_project(tmp_path / "project"), tmp_path / "wheels", tmp_path / "packages"
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
     subprocess.run([*build, "--wheel-dir", wheels, project], check=True, capture_output=True)

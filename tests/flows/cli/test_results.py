@@ -82,7 +82,7 @@ def row(lines: list[str], name: str) -> str:
     return found.removeprefix(name).strip()
 
 
-def test_the_figures_that_matter_are_on_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_fit_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
     products = {"products": {"micro_f1": 0.95, "intervals": {"micro_f1": [0.94, 0.96]}}}
     modes = {"image": figures(0.9), "title": figures(0.98), "image_and_title": figures(0.99)}
     evaluate(modes=modes)
@@ -109,7 +109,7 @@ def test_the_figures_that_matter_are_on_one_screen(capsys: pytest.CaptureFixture
     assert row(lines, "look at").startswith("reports/evaluate/confusion.png, reports/evaluate/categories.csv")
 
 
-def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_json_has_same_figures(capsys: pytest.CaptureFixture[str]) -> None:
     evaluate()
     assert main(["results", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -128,7 +128,7 @@ def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
         ({"counts": (200, 150, 50, 0)}, "1 of 4 categories have no test image: nothing is known of them"),
     ],
 )
-def test_figures_that_mean_little_are_called_so(
+def test_results_warn_of_figures_from_few_images(
     given: dict[str, Any], warning: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate(**given)
@@ -137,13 +137,13 @@ def test_figures_that_mean_little_are_called_so(
     assert len(lines) <= 24
 
 
-def test_most_images_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_warn_when_most_images_were_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     evaluate()
     write_metrics("split", {}, {"images_per_split": {"train": 9, "val": 2, "test": 1}, "dropped": {"zoomed": 288}})
     assert "warning: 288 of 300 images were left out, for the reasons below" in shown(capsys)
 
 
-def test_what_has_not_run_is_said(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+def test_results_name_stages_that_have_not_run(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     lines = shown(capsys)
     assert lines[0] == "warning: not evaluated yet: dvc repro"
     assert row(lines, "images") == "train 3,000, val 400, test 400"
@@ -153,7 +153,7 @@ def test_what_has_not_run_is_said(capsys: pytest.CaptureFixture[str], folder: Pa
     assert "error: no results here" in capsys.readouterr().err
 
 
-def test_a_fresh_clone_has_the_headline(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+def test_results_of_fresh_clone_show_headline_figures(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     evaluate()
     for path in folder.glob("reports/*/*"):
         path.unlink()
@@ -164,7 +164,7 @@ def test_a_fresh_clone_has_the_headline(capsys: pytest.CaptureFixture[str], fold
     assert (row(lines, "images"), row(lines, "left out")) == ("3,800", "28")
 
 
-def test_figures_of_another_model_are_called_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_warn_of_figures_of_another_model(capsys: pytest.CaptureFixture[str]) -> None:
     evaluate()
     lock("b.dir", "a.dir")
     assert "warning: the figures are of another model than the last one: dvc repro" in shown(capsys)
@@ -174,7 +174,7 @@ def test_figures_of_another_model_are_called_so(capsys: pytest.CaptureFixture[st
     assert shown(capsys)[0].startswith("warning: figures of the last complete run: models/categorizer is being trained")
 
 
-def test_the_change_to_the_champion(capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_show_difference_to_champion(capsys: pytest.CaptureFixture[str]) -> None:
     evaluate()
     lock("b" * 32, "b" * 32)
     event = Event(version=1, model="a" * 32, reason="the first one", rollback=False, **EVENT)
@@ -189,7 +189,7 @@ def test_the_change_to_the_champion(capsys: pytest.CaptureFixture[str]) -> None:
     assert row(shown(capsys), "champion") == "version 1, which is the last model: the first one"
 
 
-def test_what_shops_call_things_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_escape_control_characters_in_untrusted_names(capsys: pytest.CaptureFixture[str]) -> None:
     evaluate()
     path = paths.EVALUATION / "categories.csv"
     path.write_text(path.read_text().replace("Clothing > Tops > Shirt", "\x1b]0;owned\x07" + "x" * 300))

@@ -33,7 +33,7 @@ def its_turn_comes(flow: "subprocess.Popen[str]") -> None:
     assert flow.returncode == 0
 
 
-def test_a_flow_waits_for_another_and_names_it() -> None:
+def test_flow_waits_for_another_flow_and_names_it() -> None:
     with turn_of_flow(pytest.fail):
         other = waiting_flow()
         assert other.stdout is not None
@@ -44,7 +44,7 @@ def test_a_flow_waits_for_another_and_names_it() -> None:
         pass
 
 
-def test_a_flow_waits_until_the_dvc_between_two_stages_has_ended() -> None:
+def test_flow_waits_for_dvc_between_two_stages() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as dvc:
         with turn_of_stage(Process.of(dvc.pid)):
             pass
@@ -55,7 +55,7 @@ def test_a_flow_waits_until_the_dvc_between_two_stages_has_ended() -> None:
         its_turn_comes(other)
 
 
-def test_a_stage_of_a_shell_ends_at_once_where_a_flow_is_at_work() -> None:
+def test_shell_stage_fails_at_once_while_flow_runs() -> None:
     with (
         turn_of_flow(pytest.fail),
         pytest.raises(RetryError, match=rf"pid {os.getpid()}: .* Run again when it has ended"),
@@ -64,19 +64,19 @@ def test_a_stage_of_a_shell_ends_at_once_where_a_flow_is_at_work() -> None:
         pytest.fail("not its turn")
 
 
-def test_stages_of_shells_are_dvcs_to_keep_apart() -> None:
+def test_shell_stages_do_not_lock_each_other() -> None:
     with turn_of_stage(None), turn_of_stage(None):
         pass
 
 
-def test_a_flow_that_was_killed_is_in_nobodys_way() -> None:
+def test_lock_of_killed_flow_is_stale() -> None:
     program = "import os, flows.dvc.pipeline_lock as t\nwith t.turn_of_flow(print): os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
     with turn_of_flow(pytest.fail):
         pass
 
 
-def test_a_process_is_not_a_later_one_of_its_number() -> None:
+def test_process_identity_survives_pid_reuse() -> None:
     code = "print('begun', flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
@@ -94,14 +94,14 @@ def test_a_process_is_not_a_later_one_of_its_number() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere psutil counts from another start")
-def test_a_process_stays_the_same_when_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_identity_does_not_depend_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     before, started_s, booted_s = Process.current(), psutil.Process().create_time(), psutil.boot_time()
     monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted_s + 3600)
     assert psutil.Process().create_time() == pytest.approx(started_s + 3600), "which psutil tells by the clock"
     assert Process.current() == before
 
 
-def test_processes_that_are_not_there() -> None:
+def test_unknown_processes() -> None:
     assert Process.of(2**22) is None
     assert Process(2**22, "1").command == ""
     assert ancestor_without("NEVER_SET") == Process.of(os.getppid())
@@ -115,7 +115,7 @@ def test_a_command_that_is_no_text_can_be_printed() -> None:
         child.kill()
 
 
-def test_dvc_is_found_behind_the_shell_that_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finds_dvc_behind_the_shell_that_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     ask = "import os, atlas_model.core.processes as p; print(p.ancestor_without('OF_A_STAGE').pid)"
     command = f"true; '{sys.executable}' -c \"{ask}\"; true"  # the shell stays
     found = subprocess.run(

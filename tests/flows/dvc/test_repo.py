@@ -16,6 +16,7 @@ from atlas_model.core.params import Params
 from flows import paths
 from flows.dvc import repo
 from tests.support.paths import ROOT
+from tests.support.waiting import wait_until
 from tools import stage_imports
 
 DVC_YAML: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
@@ -31,11 +32,11 @@ def outs_of(stage: str) -> list[str]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_deps_are_what_the_stage_imports(stage: str) -> None:
+def test_stage_deps_match_imports(stage: str) -> None:
     assert stage_imports.difference(stage) == stage_imports.Difference(missing=[], superfluous=[])
 
 
-def test_the_comparison_sees_what_is_missing_and_what_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deps_check_reports_missing_and_superfluous(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = "evaluate"
     deps = STAGES[stage]["deps"]
     changed = [dep for dep in deps if dep != "atlas_model/metrics"] + ["crawlers/http/address_guard.py"]
@@ -46,7 +47,7 @@ def test_the_comparison_sees_what_is_missing_and_what_is_too_much(monkeypatch: p
     assert found.superfluous == ["crawlers/http/address_guard.py"]
 
 
-def test_one_word_in_four_places() -> None:
+def test_stage_module_flow_and_params_share_names() -> None:
     modules = {path.stem for path in (ROOT / "flows/stages").glob("*.py") if "main(run)\n" in path.read_text()}
     assert set(STAGES) == modules == set(Params.model_fields) - AROUND_THE_STAGES
     for name, stage in STAGES.items():
@@ -55,7 +56,7 @@ def test_one_word_in_four_places() -> None:
         assert [f"metrics/{name}.json"] == [path for metric in stage["metrics"] for path in metric]
 
 
-def test_outputs_are_where_the_stages_write_them() -> None:
+def test_dvc_outs_match_stage_outputs() -> None:
     declared = {out for stage in STAGES for out in outs_of(stage) if not out.startswith("plots/")}
     known = {path for name, path in vars(paths).items() if isinstance(path, Path)}
     elsewhere = {paths.TAXONOMY, paths.METRICS, paths.PLOTS, paths.WORK, paths.SNAPSHOTS, paths.REPORTS, paths.TIMINGS}
@@ -63,7 +64,7 @@ def test_outputs_are_where_the_stages_write_them() -> None:
     assert paths.TAXONOMY.is_relative_to(paths.SPLITS)
 
 
-def test_what_git_holds_is_not_in_the_cache() -> None:
+def test_files_in_git_are_not_cached_by_dvc() -> None:
     """And the other way round. Only metrics and plots may be in git: DVC's run cache leaves out a stage with others."""
     for stage in STAGES.values():
         for kind in ("metrics", "plots", "outs"):
@@ -75,7 +76,7 @@ def test_what_git_holds_is_not_in_the_cache() -> None:
                 assert ignored or kind != "outs", path
 
 
-def test_inputs_are_in_git_or_made_by_another_stage() -> None:
+def test_stage_inputs_are_in_git_or_outputs_of_stages() -> None:
     made = {out for stage in STAGES for out in outs_of(stage)}
     for stage in STAGES.values():
         for dep in stage["deps"]:
@@ -113,13 +114,13 @@ def mini(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return mini_project
 
 
-def test_stages_come_after_what_they_need(mini: Path) -> None:
+def test_stages_are_in_dependency_order(mini: Path) -> None:
     names = repo.stage_names()
     assert sorted(names) == ["crawl", "split", "zoom_train"]
     assert names[-1] == "split"
 
 
-def test_the_projects_own_stages_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_project_stages_are_in_dependency_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     names = repo.stage_names()
     assert sorted(names) == sorted(STAGES)
@@ -128,7 +129,7 @@ def test_the_projects_own_stages_in_order(monkeypatch: pytest.MonkeyPatch) -> No
     assert names[-2:] == ["train", "evaluate"]
 
 
-def test_a_stage_runs_and_is_up_to_date_until_something_changes(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stage_runs_only_when_something_changed(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHELL", "/bin/false")  # the shell of a service's user
     assert not repo.is_up_to_date("crawl")
     lines: list[str] = []
@@ -151,7 +152,7 @@ def test_a_stage_runs_and_is_up_to_date_until_something_changes(mini: Path, monk
         ("RetryError", AtlasError, "stage crawl failed: a fault\n  - and its place\nIts lines above"),
     ],
 )
-def test_a_failed_stage_is_named_with_what_it_said_and_the_remedy(
+def test_failed_stage_is_named_with_its_error_and_remedy(
     mini: Path, order: str, error: type[AtlasError], words: str
 ) -> None:
     (mini / "fail-crawl").write_text(order)
@@ -162,30 +163,30 @@ def test_a_failed_stage_is_named_with_what_it_said_and_the_remedy(
     assert "dvc repro crawl" in str(caught.value)
 
 
-def test_a_stage_that_says_nothing_is_told_in_the_words_of_dvc(mini: Path) -> None:
+def test_silent_stage_failure_shows_dvc_error(mini: Path) -> None:
     (mini / "stage.py").write_text("import os; os.kill(os.getpid(), 9)")
     with pytest.raises(AtlasError, match=r"stage crawl failed: failed to reproduce 'crawl'.*exited with -9"):
         repo.run_stage("crawl", lambda line: None)
 
 
-def test_another_dvc_at_work_is_a_matter_of_time(mini: Path) -> None:
+def test_lock_of_another_dvc_is_transient_error(mini: Path) -> None:
     (mini / "hang-crawl").touch()
     command = [sys.executable, "-m", "flows.dvc.repo", "repro"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=with_python()) as other:
         try:
-            wait_for(mini / "ran")
+            wait_until((mini / "ran").exists)
             with pytest.raises(RetryError, match="another dvc"):
                 repo.is_up_to_date("crawl")
         finally:
             other.kill()
 
 
-def test_a_stage_does_not_outlive_the_dvc_that_started_it(mini: Path) -> None:
+def test_stage_dies_with_its_dvc_process(mini: Path) -> None:
     (mini / "hang-crawl").touch()
     command = [sys.executable, "-m", "flows.dvc.repo", "repro", "--single-item", "crawl"]
     # The stage inherits the pipe: it ends when the last process that holds it has.
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=with_python()) as process:
-        wait_for(mini / "ran")
+        wait_until((mini / "ran").exists)
         process.kill()
         started = time.monotonic()
         assert process.stdout is not None
@@ -194,14 +195,7 @@ def test_a_stage_does_not_outlive_the_dvc_that_started_it(mini: Path) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not come"
-        time.sleep(0.05)
-
-
-def test_faults_of_the_project_are_input_errors(mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_dvc_projects_are_input_errors(mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (mini / "dvc.yaml").write_text("stages: [")
     with pytest.raises(InputError, match=r"dvc\.yaml"):
         repo.stage_names()
@@ -214,7 +208,7 @@ def test_faults_of_the_project_are_input_errors(mini: Path, tmp_path: Path, monk
 
 
 @pytest.mark.slow
-def test_lost_outputs_come_back_or_are_made_again(mini_project: Path) -> None:
+def test_lost_outputs_are_restored_or_rebuilt(mini_project: Path) -> None:
     run_dvc(mini_project, "repro")
     assert sorted(ran(mini_project)) == ["crawl", "split", "zoom_train"]
     assert "up to date" in run_dvc(mini_project, "repro")
@@ -237,7 +231,7 @@ def test_lost_outputs_come_back_or_are_made_again(mini_project: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to somebody else")
-def test_a_clone_that_belongs_to_another_user(mini_project: Path) -> None:
+def test_clone_owned_by_another_user_works(mini_project: Path) -> None:
     for path in [mini_project, *mini_project.rglob("*")]:
         os.chown(path, 4321, 4321)
     run_dvc(mini_project, "repro")
@@ -246,7 +240,7 @@ def test_a_clone_that_belongs_to_another_user(mini_project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stages_find_python_without_an_activated_venv(mini_project: Path) -> None:
+def test_stages_find_python_without_activated_venv(mini_project: Path) -> None:
     """The `cmd` of our dvc.yaml, where no `python` is in PATH, in a folder with a name that no shell would like."""
     folder = mini_project.rename(mini_project.with_name("""some: spaces, $HOME, 100%, it's "odd" & (more)#"""))
     (folder / ".venv/bin").mkdir(parents=True)

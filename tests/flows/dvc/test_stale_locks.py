@@ -26,7 +26,7 @@ def after(**noted: Any) -> Any:
     return json.loads(NOTES.read_text())
 
 
-def test_who_has_ended_and_was_not_fetched_is_forgotten() -> None:
+def test_removes_locks_of_zombie_processes() -> None:
     with subprocess.Popen(["true"]) as child:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         dead = {**WE, "pid": child.pid}
@@ -36,14 +36,14 @@ def test_who_has_ended_and_was_not_fetched_is_forgotten() -> None:
         }
 
 
-def test_a_later_process_of_the_number_is_somebody_else() -> None:
+def test_removes_locks_after_pid_reuse() -> None:
     NOTES.write_text(json.dumps({"write": {"/a": WE}}))
     os.utime(NOTES, (1, 1))
     remove_stale_locks()
     assert json.loads(NOTES.read_text()) == {"write": {}, "read": {}}
 
 
-def test_half_a_note_is_none() -> None:
+def test_ignores_truncated_lock_files() -> None:
     NOTES.write_text('{"wri')
     remove_stale_locks()
     assert json.loads(NOTES.read_text()) == {"write": {}, "read": {}}

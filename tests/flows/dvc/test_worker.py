@@ -10,7 +10,8 @@ from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.processes import Process
 from flows.dvc.repo import DvcBusyError, failure
 from flows.dvc.worker import DvcChild
-from tests.support.flow_projects import runs_of, started, wait_until
+from tests.support.flow_projects import runs_of, started
+from tests.support.waiting import wait_until
 
 LOG = Path(".atlas/logs/crawl.log")
 SPEAKING_STAGE = """
@@ -36,7 +37,7 @@ def mini(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_stages_run_one_after_another(mini: Path) -> None:
+def test_runs_stages_one_after_another(mini: Path) -> None:
     (mini / "stage.py").write_text(SPEAKING_STAGE)
     lines: list[str] = []
     with DvcChild() as dvc:
@@ -57,7 +58,7 @@ def test_stages_run_one_after_another(mini: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_stage_leaves_behind_is_not_waited_for(mini: Path) -> None:
+def test_does_not_wait_for_background_processes_of_stages(mini: Path) -> None:
     (mini / "stage.py").write_text(SPEAKING_STAGE)
     (mini / "linger").touch()
     with DvcChild() as dvc:
@@ -67,7 +68,7 @@ def test_what_a_stage_leaves_behind_is_not_waited_for(mini: Path) -> None:
     os.kill(left.pid, signal.SIGKILL)
 
 
-def test_a_fault_of_dvc_yaml_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_invalid_dvc_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").write_text("[core]\nno_scm = true\n")
@@ -93,20 +94,20 @@ DVC_SAYS = "failed to reproduce 'crawl': failed to run: x, exited with"
     ],
     ids=["last words", "somebody else's lock", "killed", "silent"],
 )
-def test_why_a_stage_failed(output: str, kind: type[AtlasError], text: str) -> None:
+def test_classifies_stage_failures(output: str, kind: type[AtlasError], text: str) -> None:
     error = failure("crawl", output)
     assert type(error) is kind
     assert f": {text}\n" in str(error)
 
 
-def test_what_is_no_project_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_missing_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with DvcChild() as dvc, pytest.raises(InputError, match="DVC"):
         dvc.look()
 
 
 @pytest.mark.slow
-def test_another_dvc_at_work_is_named(mini: Path, tmp_path: Path) -> None:
+def test_names_the_process_that_holds_the_dvc_lock(mini: Path, tmp_path: Path) -> None:
     (mini / "hang-crawl").touch()
     with started(["dvc", "repro"], mini, tmp_path / "log") as other, DvcChild() as dvc:
         wait_until(lambda: runs_of(mini), (tmp_path / "log").read_text)
@@ -117,7 +118,7 @@ def test_another_dvc_at_work_is_named(mini: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_end_of_the_child_is_told(mini: Path) -> None:
+def test_reports_unexpected_end_of_child(mini: Path) -> None:
     (mini / "stage.py").write_text(SPEAKING_STAGE)
     with DvcChild() as dvc:
         dvc.look()

@@ -10,12 +10,14 @@ import pytest
 from atlas_model.core.errors import InputError
 from flows.experiments import experiment
 from flows.experiments.experiment import Point, last_commit, read_grid
-from tests.conftest import commit_all
+from tests.support.git_repo import commit_all
 from tests.support.sweeping import dvc, make_project, outside, ran
 
 
 @pytest.mark.slow
-def test_experiments_of_dvc(mini_project: Path, git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dvc_experiment_runs_and_applies(
+    mini_project: Path, git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = make_project(mini_project, git_env)
     monkeypatch.chdir(folder)
     ran(folder)
@@ -56,7 +58,7 @@ def test_experiments_of_dvc(mini_project: Path, git_env: dict[str, str], monkeyp
 
 
 @pytest.mark.slow
-def test_a_commit_during_a_sweep_does_not_change_what_is_swept(
+def test_commit_during_sweep_does_not_change_its_base(
     mini_project: Path, git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_project(mini_project, git_env)
@@ -74,7 +76,7 @@ def test_a_commit_during_a_sweep_does_not_change_what_is_swept(
     assert parent.stdout.strip() == point.base != last_commit()
 
 
-def test_a_grid_is_all_combinations(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grid_is_cartesian_product(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mini_project)
     monkeypatch.setattr(experiment, "FIGURES", {"split": ("x",)})
     points = read_grid(["split.seed=1,2", "zoom_train.lr=1e-3"], "split", "abcd")
@@ -85,7 +87,7 @@ def test_a_grid_is_all_combinations(mini_project: Path, monkeypatch: pytest.Monk
         assert subprocess.run(["git", "check-ref-format", point.reference], check=False).returncode == 0
 
 
-def test_all_faults_of_a_grid_are_told_at_once(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_all_grid_errors_at_once(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mini_project)
     monkeypatch.setattr(experiment, "FIGURES", {"split": ("x",)})
     with pytest.raises(InputError, match="--stage: expected one of split, got 'fetch'"):
@@ -110,7 +112,7 @@ def test_all_faults_of_a_grid_are_told_at_once(mini_project: Path, monkeypatch: 
     assert text.count("got -1") == 1 and text.count("got 'many'") == 1, "not for every point"
 
 
-def test_what_is_not_committed_is_not_swept(
+def test_refuses_to_sweep_uncommitted_changes(
     mini_project: Path, git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(mini_project)

@@ -42,7 +42,7 @@ def experiments_of(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_grid_with_a_point_that_fails_and_again_without(
+def test_sweep_with_failing_point_resumes(
     mini_project: Path, git_env: dict[str, str], prefect_server: PrefectServer
 ) -> None:
     folder = make_project(mini_project, git_env)
@@ -89,7 +89,7 @@ def test_a_grid_with_a_point_that_fails_and_again_without(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="dying with the parent is Linux's")
-def test_a_killed_sweep_leaves_no_process(
+def test_killed_sweep_leaves_no_process(
     mini_project: Path, git_env: dict[str, str], prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
     folder = make_project(mini_project, git_env)
@@ -133,7 +133,7 @@ def stage_of(folder: Path) -> int:
     raise AssertionError("no such process")
 
 
-def test_bad_input_is_told_before_anything_runs(mini_project: Path) -> None:
+def test_reports_invalid_input_before_running(mini_project: Path) -> None:
     done = subprocess.run(
         command("split.seed=1", "split.sed=1"), cwd=mini_project, capture_output=True, text=True, check=False
     )

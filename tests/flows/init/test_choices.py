@@ -30,14 +30,14 @@ def encoded(pixels: np.ndarray, kind: str = "JPEG") -> bytes:
     return data.getvalue()
 
 
-def test_sizes_and_shapes_are_those_that_people_see() -> None:
+def test_image_sizes_respect_exif_orientation() -> None:
     infos = [ImageInfo(40, 20, "JPEG", "RGB", 6, 1), ImageInfo(30, 60, "JPEG", "RGB", 1, 1)]
     found = survey([*infos, ImageInfo(50, 100, "PNG", "L", 1, 1)], [])
     assert (found.count, found.median_side, found.small) == (3, 60, 0)
     assert found.aspects == pytest.approx((0.5, 0.5, 0.5))
 
 
-def test_grey_images_are_seen_whatever_their_mode() -> None:
+def test_detects_grey_images_in_any_mode() -> None:
     info = [ImageInfo(20, 20, "JPEG", "RGB", 1, 1)]
     grey = np.random.default_rng(1).integers(0, 256, (40, 40), dtype=np.uint8)
     as_rgb = encoded(np.stack([grey] * 3, axis=2))
@@ -50,7 +50,7 @@ def test_grey_images_are_seen_whatever_their_mode() -> None:
     ("aspects", "resize"),
     [((0.95, 1.0, 1.05), "squash"), ((0.74, 0.75, 0.76), "squash"), ((0.66, 0.75, 1.5), "pad")],
 )
-def test_resizing_by_the_shapes(aspects: tuple[float, float, float], resize: str) -> None:
+def test_resize_follows_aspect_ratios(aspects: tuple[float, float, float], resize: str) -> None:
     chosen = choose_split(statistics(aspects=aspects), pretrained=True, hints=[])
     assert values(chosen)["split.resize"] == resize
 
@@ -67,23 +67,23 @@ def test_resizing_by_the_shapes(aspects: tuple[float, float, float], resize: str
         (30, False, 28),
     ],
 )
-def test_the_size_by_the_images_and_the_encoder(side: int, pretrained: bool, size: int) -> None:
+def test_image_size_follows_images_and_encoder(side: int, pretrained: bool, size: int) -> None:
     chosen = choose_split(statistics(median_side=side), pretrained=pretrained, hints=[])
     assert values(chosen)["split.image_size"] == size
 
 
-def test_the_tables_own_split_counts_only_if_it_is_whole() -> None:
+def test_split_column_is_used_only_if_complete() -> None:
     assert values(choose_split(statistics(), pretrained=True, hints=["test", "train", "val"]))["split.respect_hint"]
     (choice,) = [c for c in choose_split(statistics(), pretrained=True, hints=["train", "test"]) if "hint" in c.key]
     assert choice.value is False
     assert "test and train alone" in choice.why
 
 
-def test_grey_images_are_kept_grey() -> None:
+def test_grey_images_stay_grey() -> None:
     assert values(choose_split(statistics(grey=True), pretrained=True, hints=[]))["split.image_mode"] == "L"
 
 
-def test_two_categories_at_least() -> None:
+def test_requires_two_categories() -> None:
     tried: list[dict[tuple[str, ...], int]] = [{("A",): 300}, {("A",): 300, ("B",): 2}, {}]
     for counts in tried:
         with pytest.raises(InputError, match="at least two categories with 3 products"):
@@ -100,22 +100,20 @@ def test_two_categories_at_least() -> None:
         ([40, 4], 4, "every category has as many"),
     ],
 )
-def test_a_category_needs_ten_products_or_fewer_where_most_would_be_lost(
-    counts: list[int], least: int, told: str
-) -> None:
+def test_min_products_per_category_falls_when_most_would_be_dropped(counts: list[int], least: int, told: str) -> None:
     choice = choose_min_products({(str(number),): count for number, count in enumerate(counts)})
     assert choice.value == least
     assert told in choice.why
 
 
 @pytest.mark.parametrize(("titled", "title"), [(None, "none"), (0.5, "none"), (0.95, "ngrams"), (1.0, "ngrams")])
-def test_titles_count_where_most_products_have_one(titled: float | None, title: str) -> None:
+def test_titles_are_used_when_most_products_have_one(titled: float | None, title: str) -> None:
     assert choose_title(titled).value == title
 
 
 @pytest.mark.parametrize("encoder", [None, "efficientnet_lite0"])
 @pytest.mark.parametrize("images", [50, 300, 10_000, 100_000])
-def test_what_is_chosen_for_training_is_valid_whatever_stood_there(encoder: str | None, images: int) -> None:
+def test_training_choices_are_valid_for_any_previous_params(encoder: str | None, images: int) -> None:
     content = load_params(ROOT / "params.yaml").model_dump(mode="json")
     content["train"] |= {"normalize": "vocabulary", "views": 5, "color": 0.5, "head_epochs": 7, "label_smoothing": 0.1}
     chosen = {key.removeprefix("train."): value for key, value in values(choose_training(encoder, images)).items()}

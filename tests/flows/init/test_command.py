@@ -22,7 +22,7 @@ from flows.cli.main import main
 from flows.init import command
 from flows.stages import crawl, fetch
 from flows.stages.entry import read_metrics
-from tests.conftest import commit_all
+from tests.support.git_repo import commit_all
 from tests.support.paths import ROOT
 
 KINDS = {"Clothing > Shirts": (200, 30, 30), "Clothing > Hats": (30, 200, 30), "Shoes": (30, 30, 200)}
@@ -70,9 +70,7 @@ def init(*arguments: str) -> int:
     return main(["init", "--images", "photos", *arguments])
 
 
-def test_params_are_written_for_the_data_and_every_comment_stays(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_writes_params_for_the_data_and_keeps_comments(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, rows = data_set()
     write(rows)
     before = Path("params.yaml").read_text()
@@ -103,7 +101,7 @@ def test_params_are_written_for_the_data_and_every_comment_stays(
     assert "params.yaml: says so already" in capsys.readouterr().out
 
 
-def test_the_stages_take_what_it_writes_and_read_nothing_twice(here: Path) -> None:
+def test_stages_accept_written_params_and_reuse_images(here: Path) -> None:
     _, rows = data_set()
     write(rows)
     init("--table", "products.csv")
@@ -113,9 +111,7 @@ def test_the_stages_take_what_it_writes_and_read_nothing_twice(here: Path) -> No
     assert (metrics["statuses"], metrics["unchanged"]) == ({"ok": 36}, 36)
 
 
-def test_changes_that_are_not_committed_are_kept(
-    here: Path, git_env: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_keeps_uncommitted_changes(here: Path, git_env: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     _, rows = data_set()
     write(rows)
     edited = Path("params.yaml").read_text().replace("epochs: 20", "epochs: 21")
@@ -140,7 +136,7 @@ def test_changes_that_are_not_committed_are_kept(
     assert init("--table", "products.csv") == 0
 
 
-def test_without_git_the_backup_has_to_do(here: Path) -> None:
+def test_writes_backup_without_git(here: Path) -> None:
     _, rows = data_set()
     write(rows)
     shutil.rmtree(".git")
@@ -149,7 +145,7 @@ def test_without_git_the_backup_has_to_do(here: Path) -> None:
     assert Path("params.yaml.bak").read_text().endswith("# mine\n")
 
 
-def test_what_is_wrong_with_the_data_is_counted_with_examples(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_data_problems_with_counts_and_examples(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, rows = data_set()
     photos = Path("photos")
     image(photos / "spare.jpg", (1, 2, 3), 999)
@@ -202,7 +198,7 @@ def test_folders_are_categories_without_a_table(here: Path, capsys: pytest.Captu
     assert read_metrics("crawl")["products"] == 36
 
 
-def test_images_in_parquet(here: Path) -> None:
+def test_reads_images_in_parquet(here: Path) -> None:
     photos, rows = data_set()
     table = [
         {"image": {"bytes": (photos / row["image"]).read_bytes(), "path": row["image"]}, "label": row["category"]}
@@ -218,12 +214,12 @@ def test_images_in_parquet(here: Path) -> None:
     assert read_metrics("fetch")["statuses"] == {"ok": 36}
 
 
-def test_images_have_to_be_somewhere(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_missing_images(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "--table", "products.csv"]) == 2
     assert "expected --images DIR" in capsys.readouterr().err
 
 
-def test_data_that_would_stop_the_next_command_are_told_first(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_data_that_later_stages_would_refuse(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos, rows = data_set()
     write(rows)
     for number in range(6):
@@ -244,7 +240,7 @@ def test_data_that_would_stop_the_next_command_are_told_first(here: Path, capsys
         (None, ["--params", "none.yaml"], "none.yaml: No such file"),
     ],
 )
-def test_data_that_cannot_be_used_change_nothing(
+def test_unusable_data_change_nothing(
     here: Path, change: dict[str, str] | None, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, rows = data_set()
@@ -259,9 +255,7 @@ def test_data_that_cannot_be_used_change_nothing(
 
 
 @pytest.mark.parametrize("folder", ["data/images", "data", ".", "models/mine", "none"])
-def test_folders_that_the_pipeline_writes_to_are_refused(
-    here: Path, folder: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_refuses_output_folders_of_the_pipeline(here: Path, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     if folder != "none":
         image(Path(folder, "a/1.jpg"), (1, 2, 3), 1)
     assert main(["init", "--images", folder]) == 2
@@ -271,7 +265,7 @@ def test_folders_that_the_pipeline_writes_to_are_refused(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_from_a_folder_and_a_table_to_an_evaluated_model_in_two_commands(
+def test_init_and_repro_evaluate_a_model_from_table_and_folder(
     tmp_path: Path, copy_project: Callable[[Path], Path], git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = copy_project(tmp_path / "project")

@@ -76,7 +76,7 @@ def figures_in(report: drift.DriftReport) -> dict[str, dict[str, Any]]:
     return {figure["name"]: figure for figure in content["figures"]}
 
 
-def test_other_images_drift_and_the_other_half_of_the_same_does_not(
+def test_detects_drift_of_other_images_but_not_of_same_distribution(
     crawled: Callable[..., Params], garments: list[Image.Image]
 ) -> None:
     shutil.copytree(ROOT / "models/fashion_mnist", CHAMPION)
@@ -93,7 +93,7 @@ def test_other_images_drift_and_the_other_half_of_the_same_does_not(
     assert figures_in(report)["embeddings"]["n"] == [N_IMAGES, N_IMAGES]
 
 
-def test_the_report_says_what_changed(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
+def test_report_names_what_changed(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
     few = garments[:4]
     drift.remember(crawled("one", few))
     large = [image.resize((56, 56)) for image in few]
@@ -112,7 +112,7 @@ def test_the_report_says_what_changed(crawled: Callable[..., Params], garments: 
     assert content["categories"] == {"A > B": [50, 0], "A > C": [0, 60]}
 
 
-def test_the_words_of_strangers_stay_words(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
+def test_report_escapes_untrusted_text(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
     drift.remember(crawled("one", garments[:3], taxonomy=[HOSTILE], currency=HOSTILE))
     report = drift.report_drift("one", "two", crawled("two", garments[:3], taxonomy=["A"], currency=HOSTILE))
     assert report is not None
@@ -124,7 +124,7 @@ def test_the_words_of_strangers_stay_words(crawled: Callable[..., Params], garme
     assert in_markdown("> 5 http://a") == "&#62; 5 http&#58;//a"
 
 
-def test_what_has_not_changed_is_not_looked_at_again(
+def test_unchanged_crawl_is_not_profiled_again(
     crawled: Callable[..., Params], garments: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = crawled("one", garments[:5])
@@ -138,9 +138,7 @@ def test_what_has_not_changed_is_not_looked_at_again(
     assert json.loads(profile_of("one").read_text())["profile"]["image_sizes"]["n"] == 6
 
 
-def test_the_last_remembered_is_that_of_the_last_run(
-    crawled: Callable[..., Params], garments: list[Image.Image]
-) -> None:
+def test_compares_with_profile_of_last_run(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
     assert drift.last_remembered() is None
     drift.remember(load_params())
     assert drift.last_remembered() is None, "there are no data"
@@ -156,7 +154,7 @@ def test_the_last_remembered_is_that_of_the_last_run(
     assert drift.last_remembered() == "a", "though there was nothing new to keep"
 
 
-def test_another_champion_sees_otherwise_until_the_crawl_is_remembered_again(
+def test_new_champion_invalidates_profiles_of_old_one(
     crawled: Callable[..., Params], garments: list[Image.Image]
 ) -> None:
     old = crawled("one", garments[:20])
@@ -177,7 +175,7 @@ def test_another_champion_sees_otherwise_until_the_crawl_is_remembered_again(
     assert report.drifted == []
 
 
-def test_a_crawl_is_remembered_before_another_takes_its_place(
+def test_profiles_crawl_before_it_is_replaced(
     crawled: Callable[..., Params],
     garments: list[Image.Image],
     monkeypatch: pytest.MonkeyPatch,
@@ -211,7 +209,7 @@ def test_a_crawl_is_remembered_before_another_takes_its_place(
     assert "may not be compared with two in all respects: another dvc command" in capsys.readouterr().err
 
 
-def test_what_is_remembered_is_bounded(
+def test_number_of_profiles_is_bounded(
     crawled: Callable[..., Params], garments: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drift, "MOST_KEPT", 2)
@@ -226,7 +224,7 @@ def test_what_is_remembered_is_bounded(
     assert sorted(path.stem for path in paths.SNAPSHOTS.iterdir()) == ["a", "b"]
 
 
-def test_a_damaged_champion_fails_no_report(
+def test_damaged_champion_does_not_fail_report(
     crawled: Callable[..., Params], garments: list[Image.Image], capsys: pytest.CaptureFixture[str]
 ) -> None:
     drift.remember(crawled("one", garments[:3]))
@@ -239,7 +237,7 @@ def test_a_damaged_champion_fails_no_report(
     assert "warning: drift: no model has seen the images: models/champion" in capsys.readouterr().err
 
 
-def test_of_a_crawl_that_was_not_remembered_the_products_are_compared(
+def test_crawl_without_profile_is_compared_by_products(
     crawled: Callable[..., Params], garments: list[Image.Image], capsys: pytest.CaptureFixture[str]
 ) -> None:
     crawled("one", garments[:3])
@@ -258,7 +256,7 @@ def test_of_a_crawl_that_was_not_remembered_the_products_are_compared(
         drift.report_drift("one", "three", params)
 
 
-def test_the_command_prints_the_report(
+def test_command_prints_report(
     crawled: Callable[..., Params], garments: list[Image.Image], capsys: pytest.CaptureFixture[str]
 ) -> None:
     drift.remember(crawled("one", garments[:3]))
@@ -272,7 +270,7 @@ def test_the_command_prints_the_report(
     assert "no crawl of the name '../one' is known" in capsys.readouterr().err
 
 
-def test_broken_images_are_left_out(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
+def test_skips_broken_images(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
     params = crawled("one", garments[:4])
     rows = pq.read_table(paths.SHARDS / "part-00000.parquet").to_pylist()
     rows[1]["bytes"] = io.BytesIO(rows[1]["bytes"]).read(60)
@@ -282,7 +280,9 @@ def test_broken_images_are_left_out(crawled: Callable[..., Params], garments: li
     assert (profile["image_sizes"]["n"], profile["embeddings"]["shape"]) == (4, [3, 64])
 
 
-def test_no_more_images_than_asked_for_are_seen(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
+def test_samples_at_most_the_given_number_of_images(
+    crawled: Callable[..., Params], garments: list[Image.Image]
+) -> None:
     text = (Path("params.yaml")).read_text()
     Path("params.yaml").write_text(text.replace("sample: 1000 ", "sample: 7 "))
     drift.remember(crawled("one", garments[:20]))

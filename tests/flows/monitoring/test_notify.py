@@ -47,7 +47,7 @@ def receiver() -> Iterator[tuple[str, list[tuple[str, str | None, bytes]]]]:
         thread.join()
 
 
-def test_what_slack_gets(
+def test_slack_payload(
     receiver: tuple[str, list[tuple[str, str | None, bytes]]],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -63,7 +63,7 @@ def test_what_slack_gets(
     assert capsys.readouterr().err == "127.0.0.1 was notified\n" * 2
 
 
-def test_no_webhook_no_word(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_webhook_sends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     notify("hello", given(None))
     assert capsys.readouterr().err == ""
 
@@ -80,7 +80,7 @@ def test_no_webhook_no_word(capsys: pytest.CaptureFixture[str]) -> None:
     ],
     ids=["refuses", "redirects", "redirects nowhere", "speaks no HTTP", "drips", "is silent"],
 )
-def test_a_bad_receiver_costs_one_line_and_a_moment(
+def test_failing_webhook_costs_one_line_and_little_time(
     answer: bytes, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "TIMEOUT_S", 1.0)
@@ -106,7 +106,7 @@ def test_a_bad_receiver_costs_one_line_and_a_moment(
         ("$NO_SUCH_VARIABLE", "notify.webhook names $NO_SUCH_VARIABLE, and the environment has no such variable"),
     ],
 )
-def test_a_bad_url_likewise(webhook: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_webhook_url_costs_one_line(webhook: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     notify("hello", given(webhook))
     said = capsys.readouterr().err
     assert words in said

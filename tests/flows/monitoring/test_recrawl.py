@@ -51,7 +51,7 @@ def lock(snapshot: str) -> None:
     ids=["plain", "quoted", "double", "next line"],
 )
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n"], ids=["lf", "crlf"])
-def test_nothing_but_the_name_changes(params: Path, written: str, becomes: str, ending: bytes) -> None:
+def test_replaces_snapshot_name_only(params: Path, written: str, becomes: str, ending: bytes) -> None:
     before = params.read_text().replace(LINE, written).replace("# how far", "# \u00fc\N{GRINNING FACE} how far")
     bytes_before = b"\xef\xbb\xbf" + before.encode().replace(b"\n", ending).rstrip()
     params.write_bytes(bytes_before)
@@ -64,7 +64,7 @@ def test_nothing_but_the_name_changes(params: Path, written: str, becomes: str, 
     assert list(Path().iterdir()) == [Path("params.yaml")]
 
 
-def test_it_may_stand_in_one_line_with_others_and_behind_a_link(params: Path) -> None:
+def test_finds_snapshot_in_inline_mapping_and_symlinked_file(params: Path) -> None:
     content = yaml.safe_dump(yaml.safe_load(params.read_text()), default_flow_style=True, width=10_000)
     assert " snapshot: sample-1, source: demo" in content
     Path("real").mkdir()
@@ -86,7 +86,7 @@ def test_it_may_stand_in_one_line_with_others_and_behind_a_link(params: Path) ->
     ],
     ids=["anchor", "tag", "folded", "escaped"],
 )
-def test_what_cannot_be_replaced_safely_is_refused(params: Path, written: str) -> None:
+def test_refuses_snapshot_that_cannot_be_replaced_safely(params: Path, written: str) -> None:
     before = params.read_text().replace(LINE, written)
     params.write_text(before)
     with pytest.raises(ParamsError, match=r"crawl\.snapshot.*Write it"):
@@ -95,7 +95,7 @@ def test_what_cannot_be_replaced_safely_is_refused(params: Path, written: str) -
     assert list(Path().iterdir()) == [Path("params.yaml")]
 
 
-def test_a_name_that_stands_twice_is_refused(params: Path) -> None:
+def test_refuses_duplicate_snapshot_keys(params: Path) -> None:
     before = params.read_text().replace(LINE, "  snapshot: one\n  snapshot: sample-1  ")
     params.write_text(before)
     with pytest.raises(ParamsError, match=r"crawl\.snapshot: duplicate key, on lines .*remove one of them"):
@@ -103,7 +103,7 @@ def test_a_name_that_stands_twice_is_refused(params: Path) -> None:
     assert params.read_text() == before
 
 
-def test_a_name_that_others_repeat_is_refused(params: Path) -> None:
+def test_refuses_snapshot_with_yaml_alias(params: Path) -> None:
     before = params.read_text()
     params.write_text(before.replace("source: demo", "source: &x demo").replace(LINE, "  snapshot: *x "))
     with pytest.raises(ParamsError, match=r"crawl\.snapshot: expected a string on one line.*got '&x demo'"):
@@ -113,7 +113,7 @@ def test_a_name_that_others_repeat_is_refused(params: Path) -> None:
         start_new_crawl(NIGHT)
 
 
-def test_faults_of_the_file_are_told_as_ever(params: Path) -> None:
+def test_reports_errors_of_params_yaml(params: Path) -> None:
     params.write_text(params.read_text().replace("timeout_s: 30", "timeout_s: soon"))
     with pytest.raises(ParamsError, match=r"crawl\.timeout_s"):
         start_new_crawl(NIGHT)
@@ -122,7 +122,7 @@ def test_faults_of_the_file_are_told_as_ever(params: Path) -> None:
 # --- which name
 
 
-def test_names_say_when_and_never_repeat(params: Path) -> None:
+def test_snapshot_names_are_unique_timestamps(params: Path) -> None:
     zurich = timezone(timedelta(hours=1))
     assert start_new_crawl(NIGHT.astimezone(zurich)) == ("sample-1", NAME)
     lock(NAME)
@@ -137,7 +137,7 @@ def test_names_say_when_and_never_repeat(params: Path) -> None:
     assert isinstance(yaml.safe_load("2026-11-22T030000Z"), str), "no date, which would not be a name"
 
 
-def test_a_crawl_that_failed_is_gone_on_with_for_half_a_day(params: Path) -> None:
+def test_failed_crawl_resumes_for_up_to_12_hours(params: Path) -> None:
     lock("sample-1")
     assert start_new_crawl(NIGHT) == ("sample-1", NAME)
     before = (params.stat().st_ino, params.stat().st_mtime_ns)
@@ -149,7 +149,7 @@ def test_a_crawl_that_failed_is_gone_on_with_for_half_a_day(params: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["by-hand", "2026-13-22T030000Z", "2026-11-22T030000Z-again"])
-def test_a_name_that_says_no_time_is_not_gone_on_with(params: Path, name: str) -> None:
+def test_snapshot_without_timestamp_is_not_resumed(params: Path, name: str) -> None:
     lock("sample-1")
     set_snapshot(name)
     assert start_new_crawl(NIGHT) == ("sample-1", NAME)
@@ -168,7 +168,7 @@ def repro(env: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_failed_crawl_loses_nothing(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_crawl_keeps_previous_snapshot(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mini_project)
     repo.run_stage("crawl", lambda line: None)
     old, new = start_new_crawl(NIGHT)
@@ -185,7 +185,7 @@ def test_a_failed_crawl_loses_nothing(mini_project: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_a_name_is_a_crawl(params: Path, git_env: dict[str, str]) -> None:
+def test_new_snapshot_name_triggers_crawl(params: Path, git_env: dict[str, str]) -> None:
     """A shop that is a file, and a stage after its crawl. tests/system/test_end_to_end.py does it with the demo."""
     crawl = {"cmd": f"cat shop > {paths.PRODUCTS}", "params": ["crawl"], "outs": [str(paths.PRODUCTS)]}
     after = {"cmd": f"cat {paths.PRODUCTS} > after", "deps": [str(paths.PRODUCTS)], "outs": ["after"]}

@@ -52,15 +52,13 @@ def opened(artifact: Artifact) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data)))
 
 
-def test_a_stage_without_files_shows_nothing(params: Params) -> None:
+def test_stage_without_files_has_no_artifacts(params: Params) -> None:
     assert by_key("train", params) == {}
     assert by_key("zoom", params) == {}
     assert by_key("evaluate", params) == {}
 
 
-def test_metrics_stand_beside_those_of_the_last_commit_until_a_run_was_accepted(
-    params: Params, git_env: dict[str, str]
-) -> None:
+def test_metrics_are_compared_with_last_commit_until_a_run_is_accepted(params: Params, git_env: dict[str, str]) -> None:
     write("metrics/zoom_train.json", json.dumps({"val": {"f1": 0.5}, "levels": [1, 2]}))
     accept(git_env)
     write(
@@ -85,7 +83,7 @@ def test_metrics_stand_beside_those_of_the_last_commit_until_a_run_was_accepted(
     assert table.data[0] == {"metric": "val / f1", "now": "0.75", "last accepted run": "0.5"}
 
 
-def test_the_table_has_the_details_and_what_they_took(params: Params, git_env: dict[str, str]) -> None:
+def test_table_shows_details_and_timings(params: Params, git_env: dict[str, str]) -> None:
     write("metrics/zoom_train.json", json.dumps({"f1": 0.5}))
     accept(git_env)
     write_metrics("zoom_train", {"f1": 0.75}, {"f1": 0.75, "epochs": 3}, {"seconds": 7.5})
@@ -97,21 +95,21 @@ def test_the_table_has_the_details_and_what_they_took(params: Params, git_env: d
     ]
 
 
-def test_a_long_table_is_cut(params: Params) -> None:
+def test_long_table_is_truncated(params: Params) -> None:
     write("metrics/crawl.json", json.dumps({str(number): number for number in range(1000)}))
     (table,) = stage_artifacts("crawl", params)
     assert len(table.data) == artifacts.MOST_ROWS + 1
     assert table.data[-1]["metric"] == "and 800 more"
 
 
-def test_accepted_metrics_that_are_none(params: Params, git_env: dict[str, str]) -> None:
+def test_invalid_accepted_metrics_are_ignored(params: Params, git_env: dict[str, str]) -> None:
     write("metrics/crawl.json", "damaged")
     accept(git_env)
     write("metrics/crawl.json", '{"n": 1}')
     assert by_key("crawl", params)["crawl-metrics"].data == [{"metric": "n", "now": "1", "last commit": ""}]
 
 
-def test_the_report_says_what_changed_and_what_is_weak(params: Params, git_env: dict[str, str]) -> None:
+def test_report_shows_changes_and_weak_categories(params: Params, git_env: dict[str, str]) -> None:
     def evaluation(value: float) -> str:
         split = {"micro_f1": value, "macro_f1": value, "intervals": {"micro_f1": [value - 0.01, value + 0.01]}}
         return json.dumps({"test": split, "val": split, "baseline": {"test": {"micro_f1": 0.8}}})
@@ -137,7 +135,7 @@ def test_the_report_says_what_changed_and_what_is_weak(params: Params, git_env: 
     assert by_key("evaluate", params)["evaluation"].data == report
 
 
-def test_curves_are_read_from_both_forms_and_drawn(params: Params) -> None:
+def test_draws_curves_from_csv_and_tsv(params: Params) -> None:
     write("plots/train/plots/metrics/categorizer/val_accuracy.tsv", "step\tval_accuracy\n1\t0.5\n2\t0.75\n")
     write("plots/train/plots/metrics/baseline/val_accuracy.tsv", "step\tval_accuracy\n1\t0.25\n")
     assert read_curves(Path("plots/train")) == {
@@ -149,7 +147,7 @@ def test_curves_are_read_from_both_forms_and_drawn(params: Params) -> None:
     assert opened(by_key("zoom_train", params)["zoom-train-curves"]).width > 300
 
 
-def test_the_surest_of_the_dropped_images_are_shown(params: Params) -> None:
+def test_shows_most_confidently_dropped_images(params: Params) -> None:
     def image(shade: int) -> bytes:
         return encode_png(Image.new("L", (8, 8), shade))
 
@@ -170,7 +168,7 @@ def test_the_surest_of_the_dropped_images_are_shown(params: Params) -> None:
     assert shown.width == 192
 
 
-def test_the_drawings_of_the_evaluation_are_shown(params: Params) -> None:
+def test_shows_plots_of_the_evaluation(params: Params) -> None:
     Path("reports/evaluate/attention").mkdir(parents=True)
     for name in ("confusion", "attention/1", "attention/2"):
         Image.new("RGB", (50, 20), "blue").save(f"reports/evaluate/{name}.png")
@@ -179,14 +177,14 @@ def test_the_drawings_of_the_evaluation_are_shown(params: Params) -> None:
     assert opened(found["evaluate-attention"]).size == (50, 40)
 
 
-def test_a_montage_keeps_proportions() -> None:
+def test_montage_keeps_aspect_ratios() -> None:
     sheet = np.asarray(montage([Image.new("L", size, 0) for size in ((10, 10), (20, 10), (10, 20))], 2, 40))
     assert sheet.shape == (80, 80, 3)
     assert (sheet[:40, :40] == 0).all()
     assert [sheet[row, 60, 0] for row in (5, 20, 35)] == [255, 0, 255]
 
 
-def test_images_are_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifact_images_have_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (300, 3000, 3), dtype=np.uint8))
     url = data_url(noise)
     assert len(url) < artifacts.MOST_BYTES * 1.5

@@ -33,7 +33,7 @@ def prefects_own(kind: str) -> dict[str, Any]:
     return dict(known[KINDS[kind]][kind]["default_base_job_configuration"])
 
 
-def test_the_version_and_the_schedule_are_said_elsewhere_too() -> None:
+def test_version_and_schedule_match_other_files() -> None:
     assert PREFECT_YAML["prefect-version"] == prefect.__version__
     pipeline = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["pipeline"]
     for deployment in DEPLOYMENTS.values():
@@ -46,7 +46,7 @@ def test_the_version_and_the_schedule_are_said_elsewhere_too() -> None:
 
 
 @pytest.mark.parametrize("kind", ["process", *KINDS])
-def test_job_variables_are_some_that_the_work_pool_takes(kind: str) -> None:
+def test_job_variables_are_known_to_the_work_pool(kind: str) -> None:
     variables = DEPLOYMENTS[kind]["work_pool"]["job_variables"]
     if kind == "process":
         known = json.loads(METADATA.read_text(encoding="utf-8"))["prefect"]["process"]
@@ -60,7 +60,7 @@ def test_job_variables_are_some_that_the_work_pool_takes(kind: str) -> None:
     assert not [name for name in variables["env"] if any(word in name for word in ("KEY", "SECRET", "PASSWORD"))]
 
 
-def test_kubernetes_is_prefects_own_template_with_the_project_on_a_volume() -> None:
+def test_kubernetes_template_mounts_project_volume() -> None:
     ours, own = template("kubernetes"), prefects_own("kubernetes")
     pod = ours["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -74,7 +74,7 @@ def test_kubernetes_is_prefects_own_template_with_the_project_on_a_volume() -> N
     assert ours == own
 
 
-def test_ecs_is_prefects_own_template_with_the_project_on_a_file_system() -> None:
+def test_ecs_template_mounts_project_file_system() -> None:
     ours, own = template("ecs"), prefects_own("ecs")
     task = ours["job_configuration"]["task_definition"]
     assert (task.pop("networkMode"), task.pop("requiresCompatibilities")) == ("awsvpc", ["FARGATE"])
@@ -94,7 +94,7 @@ def test_ecs_is_prefects_own_template_with_the_project_on_a_file_system() -> Non
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_worker_runs_what_was_deployed_to_its_pool(mini_project: Path, prefect_server: PrefectServer) -> None:
+def test_worker_runs_deployment_of_its_pool(mini_project: Path, prefect_server: PrefectServer) -> None:
     (mini_project / "flows").symlink_to(ROOT / "flows")
     content = deepcopy(PREFECT_YAML)
     content["deployments"] = [DEPLOYMENTS["process"]]

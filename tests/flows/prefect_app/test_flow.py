@@ -11,19 +11,9 @@ from pathlib import Path
 import pytest
 
 from flows.prefect_app.flow import NETWORK_STAGES, task_of
-from tests.support.flow_projects import (
-    STAGE,
-    TIMEOUT_S,
-    RunInUi,
-    processes_of,
-    run_dvc,
-    run_flow,
-    run_in_ui,
-    runs_of,
-    started,
-    wait_until,
-)
+from tests.support.flow_projects import STAGE, RunInUi, processes_of, run_dvc, run_flow, run_in_ui, runs_of, started
 from tests.support.prefect_server import PrefectServer
+from tests.support.waiting import TIMEOUT_S, wait_until
 
 FLOW = ["flows.prefect_app.flow"]
 
@@ -45,7 +35,7 @@ def all_nodes(name: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_run_then_nothing_to_do_then_a_refusal(
+def test_flow_runs_then_is_up_to_date_then_fails_on_input_error(
     project: Path, prefect_server: PrefectServer, flow_run: Callable[[str], RunInUi]
 ) -> None:
     server = {"PREFECT_API_URL": prefect_server.url}
@@ -97,7 +87,7 @@ def test_a_run_then_nothing_to_do_then_a_refusal(
 
 
 @pytest.mark.slow
-def test_the_network_gets_another_chance_and_a_bug_is_shown_whole(
+def test_flow_retries_network_errors_and_shows_bugs_with_traceback(
     project: Path, prefect_server: PrefectServer, flow_run: Callable[[str], RunInUi]
 ) -> None:
     (project / "fail-crawl").write_text("RetryError")
@@ -127,7 +117,7 @@ def test_the_network_gets_another_chance_and_a_bug_is_shown_whole(
     [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGKILL, False, -9)],
     ids=["ctrl-c", "term", "kill"],
 )
-def test_an_interrupted_run_leaves_nothing_behind(
+def test_interrupted_flow_leaves_no_process(
     project: Path, tmp_path: Path, prefect_server: PrefectServer, number: signal.Signals, to_all: bool, exit_code: int
 ) -> None:
     (project / "hang-crawl").touch()
@@ -150,7 +140,7 @@ def test_an_interrupted_run_leaves_nothing_behind(
 
 
 @pytest.mark.slow
-def test_a_flow_waits_for_the_dvc_of_a_shell(
+def test_flow_waits_for_dvc_of_a_shell(
     project: Path, tmp_path: Path, prefect_server: PrefectServer, flow_run: Callable[[str], RunInUi]
 ) -> None:
     (project / "hang-crawl").touch()
@@ -168,7 +158,7 @@ def test_a_flow_waits_for_the_dvc_of_a_shell(
 
 
 @pytest.mark.slow
-def test_the_dvc_of_a_shell_gives_way_to_a_flow(project: Path, tmp_path: Path, prefect_server: PrefectServer) -> None:
+def test_dvc_of_a_shell_yields_to_a_flow(project: Path, tmp_path: Path, prefect_server: PrefectServer) -> None:
     (project / "hang-crawl").touch()
     log = tmp_path / "log"
     with started(FLOW, project, log, PREFECT_API_URL=prefect_server.url) as flow:
@@ -183,7 +173,7 @@ def test_the_dvc_of_a_shell_gives_way_to_a_flow(project: Path, tmp_path: Path, p
     assert "up to date" in run_dvc(project, "status").stdout
 
 
-def test_bad_parameters_are_told_at_once(mini_project: Path) -> None:
+def test_flow_reports_invalid_params_at_once(mini_project: Path) -> None:
     params = (mini_project / "params.yaml").read_text()
     (mini_project / "params.yaml").write_text(params.replace("epochs: 20", "epochs: 0\n  epoch: 1"))
     done = run_flow(mini_project)
@@ -194,7 +184,7 @@ def test_bad_parameters_are_told_at_once(mini_project: Path) -> None:
     assert "Starting" not in done.stderr, "no server for that"
 
 
-def test_a_server_that_is_not_there_is_told(mini_project: Path) -> None:
+def test_flow_reports_unreachable_server(mini_project: Path) -> None:
     done = run_flow(mini_project, PREFECT_API_URL="http://127.0.0.1:1/api")
     assert done.returncode == 1
     assert done.stderr.startswith("error: PREFECT_API_URL: expected a Prefect server at http://127.0.0.1:1/api, got: ")
@@ -202,7 +192,7 @@ def test_a_server_that_is_not_there_is_told(mini_project: Path) -> None:
     assert not runs_of(mini_project)
 
 
-def test_only_the_network_is_tried_again() -> None:
+def test_only_network_errors_are_retried() -> None:
     assert {"crawl", "fetch"} == NETWORK_STAGES
     assert task_of("crawl").retries == task_of("fetch").retries == 2
     assert task_of("train").retries == 0

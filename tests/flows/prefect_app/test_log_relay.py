@@ -1,3 +1,5 @@
+"""Output of stages becomes log lines at their level."""
+
 import io
 import logging
 
@@ -6,7 +8,7 @@ import pytest
 from flows.prefect_app.log_relay import LONGEST_LINE, Lines, relay_to
 
 
-def test_lines_become_logs_at_their_level() -> None:
+def test_lines_become_log_records_at_their_level() -> None:
     info, warning, error = logging.INFO, logging.WARNING, logging.ERROR
     expected = [
         (info, "hello"),
@@ -31,7 +33,7 @@ def test_lines_become_logs_at_their_level() -> None:
     assert logged == expected
 
 
-def test_what_no_log_should_hold_is_left_out() -> None:
+def test_control_characters_are_left_out() -> None:
     logged: list[tuple[int, str]] = []
     relay_to(lambda level, line: logged.append((level, line)))("error: \x00\x1b[31m\udc80 \t|" + "x" * 20_000)
     ((level, line),) = logged
@@ -41,7 +43,7 @@ def test_what_no_log_should_hold_is_left_out() -> None:
     assert len(line) <= LONGEST_LINE + 8
 
 
-def test_a_stream_gives_its_lines_without_bars() -> None:
+def test_progress_bars_are_left_out() -> None:
     lines: list[str] = []
     below = io.StringIO()
     stream = Lines(lines.append, below)

@@ -30,9 +30,7 @@ def states(server: PrefectServer, deployment: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_run_that_begins_stands_in_for_the_times_that_have_passed(
-    prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_starting_run_replaces_missed_schedules(prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> None:
     now = datetime.now(UTC)
     mine, other = (deployment_of(prefect_server, name) for name in ("mine", "other"))
     for deployment in (mine, other):
@@ -59,7 +57,7 @@ def is_late(run: FlowRun) -> bool:
     return missed_schedules.is_overdue(run, datetime.now(UTC))
 
 
-def test_a_run_of_a_shell_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shell_run_asks_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     assert missed_schedules.stand_in_for_missed_times(told.append) == 0
     run: Any = SimpleNamespace(flow_run=SimpleNamespace(id=None, deployment_id=None))
@@ -68,7 +66,7 @@ def test_a_run_of_a_shell_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not told
 
 
-def test_a_server_that_cannot_be_asked_stops_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_stops_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     run: Any = SimpleNamespace(flow_run=SimpleNamespace(id=None, deployment_id="x"))
     monkeypatch.setattr(missed_schedules, "FlowRunContext", SimpleNamespace(get=lambda: run))
 

@@ -15,7 +15,7 @@ import pytest
 from atlas_model.core.progress import Step
 from flows.prefect_app import reporter
 from flows.prefect_app.reporter import Api, Poster, key_of, post, poster_of_stage
-from tests.support.flow_projects import wait_until
+from tests.support.waiting import wait_until
 
 
 class Told:
@@ -98,7 +98,7 @@ def step(done: int, total: int | None = 4, *, finished: bool = False) -> Step:
     return Step("Train: <model>", done, total, "epochs", {"loss": 0.5}, finished)
 
 
-def test_one_artifact_per_job_changed_in_place(told: Told) -> None:
+def test_updates_one_progress_artifact_per_job(told: Told) -> None:
     poster = poster_to(told.url)
     for done in (1, 2):
         poster.progress(step(done))
@@ -122,7 +122,7 @@ def after(poster: Poster) -> Poster:
     return again
 
 
-def test_only_the_latest_step_of_a_job_waits(told: Told) -> None:
+def test_queue_keeps_latest_step_of_each_job(told: Told) -> None:
     poster, started = poster_that_waits(told.url)
     for done in range(4):
         poster.progress(step(done, None))
@@ -139,7 +139,7 @@ def test_only_the_latest_step_of_a_job_waits(told: Told) -> None:
     assert told.bodies("POST", "/api/task_runs/task/set_state") == [{"state": {"type": "COMPLETED"}, "force": True}]
 
 
-def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporter, "MOST_LINES", 3)
     with deaf_server() as url:
         poster = poster_to(url)
@@ -149,7 +149,7 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.text for line in left] == ["7", "8", "9"]
 
 
-def test_many_lines_are_sent_a_part_at_a_time(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sends_many_log_lines_in_batches(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporter, "LINES_AT_ONCE", 2)
     poster, started = poster_that_waits(told.url)
     for number in range(5):
@@ -160,7 +160,7 @@ def test_many_lines_are_sent_a_part_at_a_time(told: Told, monkeypatch: pytest.Mo
     assert sent == [["0", "1"], ["2", "3"], ["4"]]
 
 
-def test_a_deaf_server_costs_one_line_and_little_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_hanging_server_costs_one_line_and_little_time(capsys: pytest.CaptureFixture[str]) -> None:
     with deaf_server() as url:
         poster = poster_to(url)
         poster.progress(step(1))
@@ -171,7 +171,7 @@ def test_a_deaf_server_costs_one_line_and_little_time(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == f"warning: {url}: slow to answer: not all of this stage is shown yet\n"
 
 
-def test_a_connection_that_the_server_has_closed_is_opened_again() -> None:
+def test_reconnects_stale_keep_alive_connections() -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull"
     closed = threading.Semaphore(0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -195,7 +195,7 @@ def test_a_connection_that_the_server_has_closed_is_opened_again() -> None:
         thread.join()
 
 
-def test_no_server_costs_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_server_costs_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
     poster = Poster(Api(url), lambda api: api.ask("POST", "/flows/", {}))
@@ -208,7 +208,7 @@ def test_no_server_costs_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.count("\n") == 1
 
 
-def test_a_server_that_was_away_is_told_later(
+def test_retries_after_server_returns(
     told: Told, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(reporter, "RETRY_S", 0.05)
@@ -224,7 +224,7 @@ def test_a_server_that_was_away_is_told_later(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_server_that_fails_is_there_all_the_same(told: Told) -> None:
+def test_retries_server_errors(told: Told) -> None:
     told.statuses = [503]
     poster = Poster(Api(told.url), lambda api: (api.ask("POST", "/flow_runs/", {})["id"], "task"))
     wait_until(lambda: not told.statuses)
@@ -232,7 +232,7 @@ def test_a_server_that_fails_is_there_all_the_same(told: Told) -> None:
     assert not poster.in_vain, "somebody else may tell it later"
 
 
-def test_what_a_server_refuses_is_dropped(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
+def test_drops_what_the_server_rejects(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
     told.statuses = [422]
     poster = poster_to(told.url)
     poster.progress(step(1))
@@ -244,7 +244,7 @@ def test_what_a_server_refuses_is_dropped(told: Told, capsys: pytest.CaptureFixt
     assert "status 422 to POST /artifacts/" in capsys.readouterr().err
 
 
-def test_runs_that_a_server_refuses_to_make_are_not_shown(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_nothing_for_runs_the_server_rejects(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
     told.statuses = [401]
     poster = Poster(Api(told.url), lambda api: api.ask("POST", "/flows/", {}))
     poster.log(logging.INFO, "a line")
@@ -258,7 +258,7 @@ def test_runs_that_a_server_refuses_to_make_are_not_shown(told: Told, capsys: py
     ("name", "value", "expected"),
     [("PREFECT_API_KEY", "secret", "Bearer secret"), ("PREFECT_API_AUTH_STRING", "me:pass", "Basic bWU6cGFzcw==")],
 )
-def test_credentials_come_from_the_environment(
+def test_credentials_come_from_environment(
     told: Told, monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -267,7 +267,7 @@ def test_credentials_come_from_the_environment(
     assert told.headers["Authorization"] == expected
 
 
-def test_the_watcher_posts_for_the_runs_that_the_environment_names(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_watcher_posts_for_runs_named_in_environment(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     poster_of_stage.cache_clear()
     post(step(1))
     assert poster_of_stage() is None
@@ -282,6 +282,6 @@ def test_the_watcher_posts_for_the_runs_that_the_environment_names(told: Told, m
     poster_of_stage.cache_clear()
 
 
-def test_keys_are_as_prefect_takes_them() -> None:
+def test_artifact_keys_are_valid_for_prefect() -> None:
     assert key_of("zoom_train: Épochs 2") == "zoom-train-pochs-2"
     assert key_of("***") == "unnamed"

@@ -42,20 +42,20 @@ def run_up(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
         ("sqlite:////data/prefect.db", "sqlite+aiosqlite:////data/prefect.db"),
     ],
 )
-def test_the_database_gets_the_driver_that_prefect_needs(given: str | None, url: str) -> None:
+def test_database_url_gets_async_driver(given: str | None, url: str) -> None:
     assert database_url(Path("/srv/atlas/.prefect"), given) == url
 
 
 @pytest.mark.parametrize(
     "given", ["mysql://me:secret@db/prefect", "me:secret@db", "postgresql+psycopg2://me:secret@db"]
 )
-def test_other_databases_are_refused_without_repeating_a_password(given: str) -> None:
+def test_refuses_other_databases_without_printing_password(given: str) -> None:
     with pytest.raises(InputError, match=f"{DATABASE_URL}: expected postgresql://") as caught:
         database_url(Path("/srv"), given)
     assert "secret" not in str(caught.value)
 
 
-def test_what_the_server_forgets_and_whom_it_answers() -> None:
+def test_server_settings_for_retention_and_access() -> None:
     settings = server_settings(Path("/srv"), "http://127.0.0.1:4200", retention_days=30)
     prefix = "PREFECT_SERVER_SERVICES_DB_VACUUM_"
     assert settings[f"{prefix}ENABLED"] == "events,flow_runs"
@@ -68,7 +68,7 @@ def test_what_the_server_forgets_and_whom_it_answers() -> None:
 
 
 @pytest.mark.parametrize(("answer", "who"), [("true", "a Prefect server"), ("<html>", "another program")])
-def test_a_port_that_is_taken_is_told_with_by_whom(tmp_path: Path, answer: str, who: str) -> None:
+def test_port_in_use_is_reported_with_its_owner(tmp_path: Path, answer: str, who: str) -> None:
     with (
         serving(Shop({"/api/health": Reply(answer)})) as other,
         pytest.raises(InputError, match=f"port {other.port} .*{who}.*make up PORT="),
@@ -76,13 +76,13 @@ def test_a_port_that_is_taken_is_told_with_by_whom(tmp_path: Path, answer: str, 
         Server(tmp_path, other.port, 30, {})
 
 
-def test_any_free_port(tmp_path: Path) -> None:
+def test_port_0_takes_any_free_port(tmp_path: Path) -> None:
     with Server(tmp_path, 0, 30, {}) as server, pytest.raises(OSError, match="in use"):
         socket.create_server((HOST, int(server.url.rpartition(":")[2])))
 
 
 @pytest.mark.slow
-def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+def test_server_that_cannot_start_reports_why(tmp_path: Path) -> None:
     environment = {**os.environ, DATABASE_URL: f"sqlite:///{tmp_path}/missing/prefect.db"}
     with Server(tmp_path, 0, 30, environment) as server:
         server.start()
@@ -92,7 +92,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
             server.keep_up()
 
 
-def test_faults_are_told_before_anything_starts(mini_project: Path) -> None:
+def test_up_reports_invalid_params_before_starting(mini_project: Path) -> None:
     params = (mini_project / "params.yaml").read_text()
     (mini_project / "params.yaml").write_text(params.replace("retention_days: 30", "retention_days: 0"))
     done = run_up(mini_project)
@@ -103,7 +103,7 @@ def test_faults_are_told_before_anything_starts(mini_project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_so_is_a_schedule_that_is_none(mini_project: Path) -> None:
+def test_up_reports_invalid_schedule_before_starting(mini_project: Path) -> None:
     params = (mini_project / "params.yaml").read_text()
     wrong = params.replace('cron: "0 3 * * *"', 'cron: "every day at 3"').replace(
         "timezone: UTC", "timezone: Mars/Base"
@@ -118,7 +118,7 @@ def test_so_is_a_schedule_that_is_none(mini_project: Path) -> None:
     assert not (mini_project / ".prefect/prefect.db").exists(), "no server for that"
 
 
-def test_one_per_project(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_up_runs_once_per_project(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mini_project)
     assert up.main(["--down"]) == 0, "nothing to end"
     note = mini_project / ".prefect/up.json"
@@ -150,7 +150,7 @@ def said_while_serving(folder: Path, port: int) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_server_that_is_not_there_is_asked_again(tmp_path: Path) -> None:
+def test_health_check_retries_unreachable_server(tmp_path: Path) -> None:
     with socket.socket() as nobody:  # bound, but not listening
         nobody.bind((HOST, 0))
         said = said_while_serving(tmp_path, nobody.getsockname()[1])
@@ -158,7 +158,7 @@ def test_a_server_that_is_not_there_is_asked_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_so_is_one_that_cannot_ask_its_database(tmp_path: Path) -> None:
+def test_health_check_retries_server_without_database(tmp_path: Path) -> None:
     json_ = {"Content-Type": "application/json"}
     version = Reply(f'"{prefect.__version__}"', headers=json_)
     broken = {path: Reply("{}", 500, json_) for path in ("/api/flows/", "/api/deployments/name/atlas/atlas")}
@@ -167,7 +167,7 @@ def test_so_is_one_that_cannot_ask_its_database(tmp_path: Path) -> None:
     assert all("cannot be asked: Server error '500 " in line for line in said), said
 
 
-def test_ctrl_c_once_more_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_ctrl_c_prints_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted() -> int:
         raise KeyboardInterrupt
 

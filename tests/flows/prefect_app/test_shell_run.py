@@ -13,8 +13,9 @@ import pytest
 
 from flows.prefect_app import shell_run
 from flows.prefect_app.reporter import Api
-from tests.support.flow_projects import STAGE, TIMEOUT_S, RunInUi, run_dvc, runs_of, started, wait_until
+from tests.support.flow_projects import STAGE, RunInUi, run_dvc, runs_of, started
 from tests.support.prefect_server import PrefectServer
+from tests.support.waiting import TIMEOUT_S, wait_until
 
 STAGES = ["crawl", "zoom_train", "split"]
 
@@ -47,7 +48,7 @@ def repro(project: Path, tmp_path: Path, prefect_server: PrefectServer) -> Calla
 
 
 @pytest.mark.slow
-def test_it_is_shown_as_a_run(project: Path, repro: Callable[..., RunInUi]) -> None:
+def test_dvc_repro_is_shown_as_flow_run(project: Path, repro: Callable[..., RunInUi]) -> None:
     run = repro()
     assert sorted(runs_of(project)) == sorted(STAGES)
     assert (run.state, run.states()) == ("Completed", dict.fromkeys(runs_of(project), "Completed"))
@@ -58,7 +59,7 @@ def test_it_is_shown_as_a_run(project: Path, repro: Callable[..., RunInUi]) -> N
 
 
 @pytest.mark.slow
-def test_it_is_shown_how_stages_ended(project: Path, repro: Callable[..., RunInUi]) -> None:
+def test_shows_final_state_of_each_stage(project: Path, repro: Callable[..., RunInUi]) -> None:
     (project / "kill-crawl").touch()
     (project / "fail-zoom_train").write_text("ZeroDivisionError")
     run = repro("--keep-going")
@@ -78,7 +79,7 @@ def test_it_is_shown_how_stages_ended(project: Path, repro: Callable[..., RunInU
 
 
 @pytest.mark.slow
-def test_without_a_server_there_is_one_line(project: Path) -> None:
+def test_without_server_prints_one_line(project: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
     done = run_dvc(project, "repro", PREFECT_API_URL=url)
@@ -130,7 +131,7 @@ class RecordingApi(Api):
         return {"id": "x"}
 
 
-def test_the_closer_tells_what_the_stages_did_not_wait_to_tell(tmp_path: Path) -> None:
+def test_closer_sends_what_stages_left_in_the_queue(tmp_path: Path) -> None:
     line = ["2026-01-01T00:00:00+00:00", logging.INFO, "a line"]
     told = {"stage": "split", "state": {"type": "COMPLETED", "message": "done"}, "lines": [line]}
     (tmp_path / "1.json").write_text(json.dumps(told))

@@ -13,9 +13,10 @@ from flows.prefect_app.steps import NOTHING
 from flows.registry import promote, versions
 from flows.registry.promote import Decision
 from flows.registry.versions import Version
-from tests.support.flow_projects import RunInUi, run_flow, run_in_ui, runs_of, wait_until
+from tests.support.flow_projects import RunInUi, run_flow, run_in_ui, runs_of
 from tests.support.paths import ROOT
 from tests.support.prefect_server import PrefectServer
+from tests.support.waiting import wait_until
 
 STAGES = ("crawl", "zoom_train", "split")
 
@@ -25,7 +26,7 @@ def params() -> Params:
     return load_params(ROOT / "params.yaml")
 
 
-def test_drift_is_reported_between_two_crawls(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_drift_between_two_crawls(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def report_drift(old: str, new: str, _params: Params) -> DriftReport | None:
@@ -53,21 +54,21 @@ def test_drift_is_reported_between_two_crawls(params: Params, monkeypatch: pytes
     ],
     ids=["promoted", "refused", "champion"],
 )
-def test_only_a_champion_makes_an_accepted_run(
+def test_run_is_accepted_only_with_a_champion(
     params: Params, monkeypatch: pytest.MonkeyPatch, decision: Decision, outcome: steps.StepResult
 ) -> None:
     monkeypatch.setattr(promote, "promote", lambda _params: decision)
     assert steps.promote(params) == outcome
 
 
-def test_an_accepted_run_is_a_version_once(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accepted_run_is_versioned_once(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "commit_run", lambda _params, _message: Version("0123456789", "accepted", "run-1"))
     assert steps.commit(params).message == "run-1: commit 01234567 on accepted"
     monkeypatch.setattr(versions, "commit_run", lambda _params, _message: None)
     assert steps.commit(params) == NOTHING
 
 
-def test_nothing_is_judged_twice(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_candidate_is_compared_once(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert not steps.is_judged()
     steps.remember(params)
@@ -104,7 +105,7 @@ sys.exit(not state.is_completed())
 
 
 @pytest.mark.slow
-def test_all_of_them_in_a_run(mini_project: Path, prefect_server: PrefectServer) -> None:
+def test_flow_run_contains_all_steps(mini_project: Path, prefect_server: PrefectServer) -> None:
     (mini_project / "models/categorizer").mkdir(parents=True)
     text = (mini_project / "params.yaml").read_text()
     text = text.replace("commit: false", "commit: true").replace("webhook: null", 'webhook: "http://127.0.0.1:1/"')

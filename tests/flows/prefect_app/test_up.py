@@ -218,74 +218,74 @@ def pages(story: SimpleNamespace) -> Iterator[SimpleNamespace]:
 
 
 @needs_chromium
-def test_the_pages_show_the_stages_a_table_and_an_image(pages: SimpleNamespace) -> None:
+def test_ui_shows_stages_tables_and_images(pages: SimpleNamespace) -> None:
     assert pages.width > 100
     assert not pages.faults
 
 
-def test_a_run_is_one_tree_of_all_stages(story: SimpleNamespace) -> None:
+def test_run_is_one_tree_of_all_stages(story: SimpleNamespace) -> None:
     graph = story.up.server.ask(f"/flow_runs/{story.scheduled['id']}/graph-v2")
     labels = [node["label"] for _, node in graph["nodes"]]
     assert labels == ["recrawl", "crawl", "zoom_train"]
 
 
-def test_the_schedule_fires_and_crawls_again(story: SimpleNamespace) -> None:
+def test_schedule_fires_and_crawls_again(story: SimpleNamespace) -> None:
     assert story.scheduled["parameters"] == {"recrawl": True}
     assert story.scheduled["state_name"] == "Completed"
 
 
-def test_of_several_missed_times_one_is_run(story: SimpleNamespace) -> None:
+def test_runs_one_of_several_missed_schedules(story: SimpleNamespace) -> None:
     names = [run["state_name"] for run in story.late]
     assert len(names) >= 3
     assert sorted(names) == ["Completed", *[MISSED] * (len(names) - 1)]
 
 
-def test_progress_moves_while_a_stage_runs(story: SimpleNamespace) -> None:
+def test_progress_updates_while_a_stage_runs(story: SimpleNamespace) -> None:
     assert 0 < story.killed.seen < story.killed.moved < 100
 
 
-def test_a_killed_flow_leaves_no_process_and_is_marked_crashed(story: SimpleNamespace) -> None:
+def test_killed_flow_leaves_no_process_and_is_marked_crashed(story: SimpleNamespace) -> None:
     assert story.killed.n >= 3, "the flow, DVC, the stage"
     assert story.killed.gone_s < 10
     assert story.killed.end["state_name"] == "Crashed"
 
 
-def test_the_next_run_goes_on_where_the_killed_stage_was(story: SimpleNamespace) -> None:
+def test_next_run_resumes_killed_stage(story: SimpleNamespace) -> None:
     assert story.trained[0] == "from epoch 0"
     assert story.trained[1] == f"from epoch {story.killed.epoch}"
 
 
-def test_a_server_that_was_killed_serves_again(story: SimpleNamespace) -> None:
+def test_killed_server_is_restarted(story: SimpleNamespace) -> None:
     assert story.served_again
 
 
-def test_cancelling_ends_every_process(story: SimpleNamespace) -> None:
+def test_cancelling_ends_all_processes(story: SimpleNamespace) -> None:
     assert story.cancelled.n >= 3
     assert story.cancelled.gone_s < 10
     assert story.cancelled.end["state_name"] == "Cancelled"
 
 
-def test_old_runs_leave_the_database_and_it_stays_bounded(story: SimpleNamespace) -> None:
+def test_old_runs_are_deleted_and_database_stays_bounded(story: SimpleNamespace) -> None:
     assert story.forgotten.before > 5
     first, *_, last = story.forgotten.sizes
     assert last < 1.1 * first
 
 
-def test_nothing_outlives_a_killed_up(story: SimpleNamespace) -> None:
+def test_killed_up_leaves_no_process(story: SimpleNamespace) -> None:
     assert story.died.n >= 4, "the server as well"
     assert story.died.gone_s < 10
 
 
-def test_what_died_with_it_is_marked_and_what_was_missed_is_not_made_up_for(story: SimpleNamespace) -> None:
+def test_marks_crashed_runs_and_skips_missed_schedules(story: SimpleNamespace) -> None:
     assert story.died.end["state_name"] == "Crashed"
     assert "killed" in story.died.end["state"]["message"]
     assert not story.died.missed
 
 
-def test_a_run_without_heartbeat_has_crashed(story: SimpleNamespace) -> None:
+def test_run_without_heartbeat_is_marked_crashed(story: SimpleNamespace) -> None:
     assert story.silent["state_name"] == "Crashed"
     assert "Nothing was heard of it for 90 s" in story.silent["state"]["message"]
 
 
-def test_what_is_said(story: SimpleNamespace) -> None:
+def test_up_prints_url_and_schedule(story: SimpleNamespace) -> None:
     assert f"up: {story.url}" in story.said

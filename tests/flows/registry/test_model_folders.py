@@ -18,7 +18,8 @@ from atlas_model.model.saved_models import save
 from atlas_model.taxonomy.tree import Taxonomy
 from flows.cli.main import main
 from flows.registry.model_folders import shipped_model
-from tests.support.flow_projects import environment, started, wait_until
+from tests.support.flow_projects import environment, started
+from tests.support.waiting import wait_until
 
 DVC_YAML = """
 stages:
@@ -75,7 +76,7 @@ def answer(capsys: pytest.CaptureFixture[str]) -> tuple[str, list[str]]:
 
 
 @pytest.mark.slow
-def test_the_last_complete_model_answers_while_another_is_trained(
+def test_last_complete_model_is_used_during_training(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     repro("one")
@@ -121,7 +122,7 @@ def test_the_last_complete_model_answers_while_another_is_trained(
     assert answer(capsys) == ("champion", ["model: models/champion"])
 
 
-def test_a_fresh_clone_has_the_bundled_model_and_waits_for_no_dvc(
+def test_fresh_clone_uses_bundled_model_without_waiting_for_dvc(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = {"cmd": "x", "outs": [{"path": "models/categorizer", "md5": "ab12.dir"}]}

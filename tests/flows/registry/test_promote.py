@@ -63,7 +63,7 @@ def answer_of_champion() -> str:
     return model.taxonomy.tokens[int(model.decoder.output.bias.argmax())]
 
 
-def test_the_first_is_champion_a_worse_one_is_not_and_an_equal_one_is(params: Params) -> None:
+def test_promotes_first_and_non_inferior_models_only(params: Params) -> None:
     with pytest.raises(MissingError, match="dvc repro train"):
         promote(params)
     train("Shirts")
@@ -100,7 +100,7 @@ def test_the_first_is_champion_a_worse_one_is_not_and_an_equal_one_is(params: Pa
     assert events[1].replaced == 1
 
 
-def test_an_answer_is_not_worked_out_twice(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_of_the_champion_are_cached(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     train("Shirts")
     promote(params)
     train("Jeans")
@@ -114,7 +114,7 @@ def test_an_answer_is_not_worked_out_twice(params: Params, monkeypatch: pytest.M
         promote(params)
 
 
-def test_products_are_compared_too(params: Params) -> None:
+def test_compares_products_too(params: Params) -> None:
     write_validation(Path(), TAXONOMY, images=5)
     train("Shirts")
     promote(params)
@@ -125,7 +125,7 @@ def test_products_are_compared_too(params: Params) -> None:
     assert "| micro F | 70 | 0.5714 | 0.5714 |" in decision.markdown
 
 
-def test_a_product_of_several_images_is_answered_from_all_of_them(params: Params) -> None:
+def test_products_are_predicted_from_all_their_images(params: Params) -> None:
     write_validation(Path(), TAXONOMY, images=3)
     torch.manual_seed(8)
     model = Categorizer(Architecture("small", 1, "native", 4, 4, 4, 0.0, "children"), TAXONOMY).eval()
@@ -146,7 +146,7 @@ def test_a_product_of_several_images_is_answered_from_all_of_them(params: Params
     assert len(_answers(paths.CATEGORIZER, split, TAXONOMY, few).products) == 3, "two of three images, and the last"
 
 
-def test_the_margins_are_those_of_the_parameters(params: Params) -> None:
+def test_margins_come_from_params(params: Params) -> None:
     train("Shirts")
     promote(params)
     train("Jeans")
@@ -154,7 +154,7 @@ def test_the_margins_are_those_of_the_parameters(params: Params) -> None:
     assert promote(changed(params, promote={"margin": 0.9, "category_margin": 0.9})).promoted
 
 
-def test_models_of_different_categories_are_compared_on_what_both_know(params: Params) -> None:
+def test_compares_models_on_shared_categories(params: Params) -> None:
     train("Shirts", taxonomy=Taxonomy([("Shirts",), ("Jeans",), ("Gone",)]))
     promote(params)
     train("Jeans")
@@ -170,7 +170,7 @@ def test_models_of_different_categories_are_compared_on_what_both_know(params: P
     assert promote(params, force=True).promoted
 
 
-def test_a_champion_of_another_size_sees_the_images_as_it_knows_them(params: Params) -> None:
+def test_champion_uses_its_own_preprocessing(params: Params) -> None:
     """Both sizes of the same images; those served are what the champion's are made of."""
     shards = [
         {"image_id": f"{n:03d}", "bytes": encode_png(Image.new("L", (50, 40), n)), "width": 50, "height": 40}
@@ -188,7 +188,7 @@ def test_a_champion_of_another_size_sees_the_images_as_it_knows_them(params: Par
 
 
 @pytest.mark.parametrize("rule", [{"seed": 2}, {"min_side": 9}, {"max_products_per_image": 2}])
-def test_a_split_by_other_rules_is_told(params: Params, rule: dict[str, int]) -> None:
+def test_reports_split_with_other_rules(params: Params, rule: dict[str, int]) -> None:
     train("Shirts")
     promote(params)
     train("Shirts", sure=6.0)
@@ -197,7 +197,7 @@ def test_a_split_by_other_rules_is_told(params: Params, rule: dict[str, int]) ->
     assert "may have learnt from some of these images" in decision.reason
 
 
-def test_back_to_the_one_before_and_no_further(params: Params) -> None:
+def test_rollback_restores_previous_champion_once(params: Params) -> None:
     with pytest.raises(InputError, match="nothing to roll back"):
         roll_back(None)
     for sure in (1.0, 2.0, 3.0):
@@ -226,7 +226,7 @@ def test_back_to_the_one_before_and_no_further(params: Params) -> None:
     assert roll_back(2).version == 2
 
 
-def test_a_damaged_champion_is_told_and_forced_away(params: Params) -> None:
+def test_damaged_champion_is_reported_and_replaced_with_force(params: Params) -> None:
     train("Shirts")
     promote(params)
     (CHAMPION / DESCRIPTION).write_text("{}")
@@ -248,7 +248,7 @@ def test_a_damaged_champion_is_told_and_forced_away(params: Params) -> None:
         promote(params)
 
 
-def test_a_challenger_that_is_no_model_changes_nothing(params: Params) -> None:
+def test_invalid_challenger_changes_nothing(params: Params) -> None:
     train("Shirts")
     promote(params)
     train("Jeans")
@@ -259,7 +259,7 @@ def test_a_challenger_that_is_no_model_changes_nothing(params: Params) -> None:
     assert answer_of_champion() == "Shirts"
 
 
-def test_the_champion_of_another_commit_gives_way(params: Params) -> None:
+def test_champion_of_another_commit_is_replaced(params: Params) -> None:
     """As after `git checkout` of an older one, which brings the files that git has, and not the folder."""
     train("Shirts")
     promote(params)
@@ -274,7 +274,7 @@ def test_the_champion_of_another_commit_gives_way(params: Params) -> None:
 
 
 @pytest.mark.parametrize("killed_at", ["write_json", "write_text", "rename"])
-def test_a_kill_on_the_way_leaves_one_or_the_other_and_the_next_call_mends_it(
+def test_killed_promotion_is_atomic_and_repaired_by_next_call(
     params: Params, killed_at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train("Shirts")
@@ -302,7 +302,7 @@ def test_a_kill_on_the_way_leaves_one_or_the_other_and_the_next_call_mends_it(
     answer_of_champion()
 
 
-def test_a_lost_folder_comes_back_from_the_cache_or_says_where_it_should_be(params: Params) -> None:
+def test_lost_champion_is_restored_from_cache_or_reported(params: Params) -> None:
     train("Shirts")
     promote(params)
     shutil.rmtree(CHAMPION)
@@ -316,7 +316,7 @@ def test_a_lost_folder_comes_back_from_the_cache_or_says_where_it_should_be(para
         promote(params)
 
 
-def test_one_at_a_time(params: Params) -> None:
+def test_concurrent_promotion_is_refused(params: Params) -> None:
     train("Shirts")
     with locked(paths.WORK / "champion", "test"), pytest.raises(AtlasError, match="another promotion or rollback"):
         promote(params)

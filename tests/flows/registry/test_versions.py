@@ -137,7 +137,7 @@ def crown(version: int, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("remote")
-def test_a_fresh_clone_has_nothing_to_run(
+def test_fresh_clone_of_a_version_is_up_to_date(
     mini: Path, tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (mini / "notes.txt").write_text("the user's own, not for the version")
@@ -174,7 +174,7 @@ def test_a_fresh_clone_has_nothing_to_run(
     assert (clone / "models/champion/a").read_text() == (mini / "data/raw/a").read_text()
 
 
-def test_a_version_for_each_run_and_none_where_nothing_changed(mini: Path, git: Git) -> None:
+def test_each_changed_run_becomes_a_version(mini: Path, git: Git) -> None:
     assert compared_with(load_params()) == ("HEAD", "last commit")
     assert accepted(Path("dvc.lock")) is None
     first = commit()
@@ -202,7 +202,7 @@ def test_a_version_for_each_run_and_none_where_nothing_changed(mini: Path, git: 
     assert git("show", f"{third.commit}:README") == "new code, say"
 
 
-def test_on_the_branch_that_is_checked_out(mini: Path, git: Git) -> None:
+def test_commits_to_the_checked_out_branch(mini: Path, git: Git) -> None:
     git("checkout", "-q", "-b", "accepted")
     change()
     (mini / "stage.py").write_text("something that is not of the run")
@@ -219,7 +219,7 @@ def test_on_the_branch_that_is_checked_out(mini: Path, git: Git) -> None:
         commit()
 
 
-def test_beside_a_detached_head_and_a_worktree(mini: Path, tmp_path: Path, git: Git) -> None:
+def test_works_with_detached_head_and_worktree(mini: Path, tmp_path: Path, git: Git) -> None:
     git("checkout", "-q", "--detach")
     version = commit()
     assert version is not None
@@ -229,9 +229,7 @@ def test_beside_a_detached_head_and_a_worktree(mini: Path, tmp_path: Path, git: 
         commit()
 
 
-def test_a_clone_goes_on_where_its_origin_is(
-    mini: Path, tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_clone_continues_from_its_origin(mini: Path, tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch) -> None:
     first = commit()
     assert first is not None
     clone = tmp_path / "clone"
@@ -263,7 +261,7 @@ def with_inputs(mini: Path, git: Git) -> Path:
 
 
 @pytest.mark.slow
-def test_what_stages_read_has_to_be_in_git(with_inputs: Path, git: Git) -> None:
+def test_refuses_stage_inputs_outside_git(with_inputs: Path, git: Git) -> None:
     (with_inputs / "input.csv").write_text("changed")
     with pytest.raises(InputError, match="expected outputs that are up to date, got others: crawl"):
         commit()
@@ -286,7 +284,7 @@ def test_what_stages_read_has_to_be_in_git(with_inputs: Path, git: Git) -> None:
 
 
 @pytest.mark.slow
-def test_a_push_that_fails_leaves_no_version(mini: Path, tmp_path: Path, git: Git) -> None:
+def test_failed_push_leaves_no_version(mini: Path, tmp_path: Path, git: Git) -> None:
     (tmp_path / "file").write_text("no folder can be made in it")
     set_remote(mini, git, url=str(tmp_path / "file/remote"))
     with pytest.raises(AtlasError, match=r"dvc push failed: .*(?s:.)*what has been pushed is not pushed twice"):
@@ -302,7 +300,7 @@ def test_a_push_that_fails_leaves_no_version(mini: Path, tmp_path: Path, git: Gi
         repo.push(lambda line: None)
 
 
-def test_who_cannot_commit_is_told_why(mini: Path, tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_why_git_cannot_commit(mini: Path, tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         for role in ("AUTHOR", "COMMITTER"):
             patch.delenv(f"GIT_{role}_NAME")
@@ -322,7 +320,7 @@ def test_who_cannot_commit_is_told_why(mini: Path, tmp_path: Path, git: Git, mon
 
 
 @pytest.mark.parametrize("name", ["accepted.lock", "HEAD", "main/accepted"])
-def test_a_branch_that_cannot_be_is_told(mini: Path, git: Git, name: str) -> None:
+def test_reports_invalid_branch_name(mini: Path, git: Git, name: str) -> None:
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("branch: accepted", f"branch: {name}"))
     with pytest.raises(InputError, match=r"pipeline\.branch: expected the name of|'refs/heads/main' exists"):
@@ -330,7 +328,7 @@ def test_a_branch_that_cannot_be_is_told(mini: Path, git: Git, name: str) -> Non
     assert git("tag", "--list") == ""
 
 
-def test_no_hooks_run(mini: Path, git: Git) -> None:
+def test_runs_no_git_hooks(mini: Path, git: Git) -> None:
     git("checkout", "-q", "-b", "accepted")
     for name in ("reference-transaction", "post-index-change", "pre-commit"):
         hook = mini / ".git/hooks" / name
@@ -341,7 +339,7 @@ def test_no_hooks_run(mini: Path, git: Git) -> None:
     assert not (mini / "ran-a-hook").exists()
 
 
-def test_somebody_who_was_quicker_is_not_overwritten(mini: Path, git: Git, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_does_not_overwrite_concurrent_commit(mini: Path, git: Git, monkeypatch: pytest.MonkeyPatch) -> None:
     commit()
     change()
 

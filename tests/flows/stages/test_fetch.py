@@ -34,7 +34,7 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def test_shards_and_refs(server: Server, tmp_path: Path) -> None:
+def test_writes_shards_and_refs(server: Server, tmp_path: Path) -> None:
     server.odd = {"/gone": with_status(404), "/same": with_body(jpeg("/images/1"))}
     server.odd["/moved"] = moved("/images/2")
     catalogue = {
@@ -71,7 +71,7 @@ def test_shards_and_refs(server: Server, tmp_path: Path) -> None:
     assert refs[3]["image_id"] is None
 
 
-def test_products_out_of_order_are_refused(server: Server, tmp_path: Path) -> None:
+def test_refuses_unsorted_products(server: Server, tmp_path: Path) -> None:
     table = read_table(write_products(tmp_path / "sorted.parquet", {"a": [url("/1")], "b": []}), PRODUCTS, "crawl")
     write_table(tmp_path / "products.parquet", table.sort_by([("product_id", "descending")]), PRODUCTS)
     with Spool(tmp_path / "spool") as spool:
@@ -80,7 +80,7 @@ def test_products_out_of_order_are_refused(server: Server, tmp_path: Path) -> No
             write_refs(tmp_path / "refs.parquet", tmp_path / "products.parquet", spool)
 
 
-def test_shards_end_where_they_should_whatever_their_size(
+def test_shard_boundaries_do_not_depend_on_batch_size(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("atlas_model.data.schemas.ROW_GROUP_BYTES", 2_000)
@@ -102,9 +102,7 @@ def stage_params(server: Server, **changes: Any) -> Params:
     return Params.model_validate(params)
 
 
-def test_the_stage_keeps_its_spool_for_the_next_snapshot(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keeps_spool_for_next_snapshot(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = ["../../etc/passwd", "/etc/passwd", "a\\..\\b", "\x00", "con"]
     entries = [
@@ -142,7 +140,7 @@ def test_the_stage_keeps_its_spool_for_the_next_snapshot(
     }
 
 
-def test_products_without_images_are_refused(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_products_without_images(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_products(paths.PRODUCTS, {"a": []})
     with pytest.raises(InputError, match="expected products with image URLs, got none"):
@@ -152,7 +150,7 @@ def test_products_without_images_are_refused(server: Server, tmp_path: Path, mon
 # atlas fetch --retry-failed
 
 
-def test_a_spool_comes_back_from_the_outputs(server: Server, tmp_path: Path) -> None:
+def test_restores_spool_from_outputs(server: Server, tmp_path: Path) -> None:
     server.odd = {"/gone": with_status(404), "/moved": moved("/images/0")}
     urls = [url("/gone"), url("/moved"), *(url(f"/images/{number}") for number in range(5))]
     products = write_products(tmp_path / "products.parquet", {"p": urls})
@@ -189,7 +187,7 @@ stages:
 
 
 @pytest.mark.slow
-def test_what_failed_is_retried_through_dvc_in_a_clone_without_a_spool(
+def test_retries_failed_images_in_a_clone_without_spool(
     server: Server, mini_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(mini_project)
@@ -229,7 +227,7 @@ def test_what_failed_is_retried_through_dvc_in_a_clone_without_a_spool(
 
 
 @pytest.mark.slow
-def test_the_stage_fetches_from_the_demo_shop_and_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetches_from_demo_shop_and_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     catalogue = list(load_catalogue().products())[:40]
     rows = {f"{product.shop.host}/{product.number}": product.image_urls for product in catalogue}

@@ -25,7 +25,7 @@ def break_it(path: Path) -> None:
     path.write_text(path.read_text().replace("epochs: 20", "epochs: 0"))
 
 
-def test_faults_are_told_before_a_parameter_is_asked_for(params_file: Path) -> None:
+def test_reports_errors_before_first_access(params_file: Path) -> None:
     break_it(params_file)
     with pytest.raises(ParamsError, match=r"zoom_train\.epochs"):
         checked_params()
@@ -36,7 +36,7 @@ def test_faults_are_told_before_a_parameter_is_asked_for(params_file: Path) -> N
         checked_params()
 
 
-def test_a_file_that_was_found_valid_is_checked_again_once_it_or_the_code_has_changed(
+def test_validates_again_after_params_or_code_changed(
     params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert checked_params().zoom_train.epochs == 20
@@ -54,7 +54,7 @@ def test_a_file_that_was_found_valid_is_checked_again_once_it_or_the_code_has_ch
         checked_params()
 
 
-def test_a_file_that_takes_sections_from_another_is_always_checked(params_file: Path, tmp_path: Path) -> None:
+def test_params_with_sections_from_other_files_are_always_validated(params_file: Path, tmp_path: Path) -> None:
     params_file.rename(tmp_path / "all.yaml")
     params_file.write_text("base: all.yaml\n")
     assert checked_params().zoom_train.epochs == 20
@@ -63,7 +63,7 @@ def test_a_file_that_takes_sections_from_another_is_always_checked(params_file: 
         checked_params()
 
 
-def test_a_stage_that_asks_for_nothing_starts_at_once(params_file: Path) -> None:
+def test_stage_without_params_starts_without_validation(params_file: Path) -> None:
     checked_params()
     program = """
 import sys

@@ -100,7 +100,7 @@ def metrics() -> dict[str, Any]:
     return json.loads((paths.REPORTS / "split/metrics.json").read_text())
 
 
-def test_the_files_open_as_images_with_hugging_face(
+def test_splits_load_as_images_with_hugging_face_datasets(
     run: Callable[..., None], catalogue: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()
@@ -122,7 +122,7 @@ def test_the_files_open_as_images_with_hugging_face(
     assert np.array_equal(np.asarray(row["image"]), np.asarray(expected))
 
 
-def test_metrics_count_every_ref_and_the_plot_every_image(run: Callable[..., None], catalogue: int) -> None:
+def test_metrics_count_all_refs_and_plot_counts_all_images(run: Callable[..., None], catalogue: int) -> None:
     run()
     found = metrics()
     assert found["refs"] == catalogue
@@ -136,7 +136,7 @@ def test_metrics_count_every_ref_and_the_plot_every_image(run: Callable[..., Non
     assert sum(int(row["n"]) for row in rows) == catalogue - 2
 
 
-def test_the_metadata_says_how_images_were_prepared(run: Callable[..., None]) -> None:
+def test_metadata_holds_preprocessing(run: Callable[..., None]) -> None:
     run(resize="pad")
     metadata = pq.read_schema(next(paths.SPLITS.glob("train-*.parquet"))).metadata
     assert json.loads(metadata[b"atlas"])["preprocessing"] == {
@@ -147,14 +147,14 @@ def test_the_metadata_says_how_images_were_prepared(run: Callable[..., None]) ->
     }
 
 
-def test_the_same_input_gives_the_same_bytes(run: Callable[..., None]) -> None:
+def test_same_input_gives_same_bytes(run: Callable[..., None]) -> None:
     run()
     first = {path.name: path.read_bytes() for path in paths.SPLITS.iterdir()}
     run()
     assert {path.name: path.read_bytes() for path in paths.SPLITS.iterdir()} == first
 
 
-def test_the_taxonomy_is_what_was_met_or_the_given_one(run: Callable[..., None], tmp_path: Path) -> None:
+def test_taxonomy_is_derived_from_products_or_given(run: Callable[..., None], tmp_path: Path) -> None:
     run()
     met = Taxonomy.from_json(json.loads(paths.TAXONOMY.read_text()))
     assert met.paths == tuple(map(tuple, CATEGORIES))
@@ -165,7 +165,7 @@ def test_the_taxonomy_is_what_was_met_or_the_given_one(run: Callable[..., None],
     assert metrics()["dropped"]["not_in_taxonomy"] == 59
 
 
-def test_a_rare_category_is_none_that_was_met(run: Callable[..., None]) -> None:
+def test_derived_taxonomy_excludes_rare_categories(run: Callable[..., None]) -> None:
     table = read_table(paths.PRODUCTS, PRODUCTS, "crawl").to_pylist()
     for product in table[:3]:
         product["taxonomy"] = ["Bags", "Bag"]
@@ -177,7 +177,7 @@ def test_a_rare_category_is_none_that_was_met(run: Callable[..., None]) -> None:
     assert ("Bags", "Bag") in Taxonomy.from_json(json.loads(paths.TAXONOMY.read_text())).paths
 
 
-def test_an_empty_split_is_an_error_with_counts_and_leaves_the_old_one(run: Callable[..., None]) -> None:
+def test_empty_split_is_an_error_and_keeps_previous_output(run: Callable[..., None]) -> None:
     run()
     before = sorted(path.name for path in paths.SPLITS.iterdir())
     with pytest.raises(InputError, match=r"none in train and val and test.*rare_category 118.*timeout 1"):
@@ -196,7 +196,7 @@ def test_an_empty_split_is_an_error_with_counts_and_leaves_the_old_one(run: Call
         ({"min_products": 41}, 40, r"rare_category \(79\)", r"split\.rare: train"),
     ],
 )
-def test_the_remedy_is_that_of_the_largest_reason(
+def test_error_names_remedy_for_most_frequent_drop_reason(
     run: Callable[..., None], catalogue: int, options: dict[str, Any], zoomed: int, named: str, remedy: str
 ) -> None:
     names = [f"p{number:03d}" for number in range(catalogue - 1)]
@@ -206,12 +206,12 @@ def test_the_remedy_is_that_of_the_largest_reason(
     assert "split.seed" not in str(caught.value)
 
 
-def test_an_unlucky_draw_is_not_blamed_on_what_was_left_out(run: Callable[..., None]) -> None:
+def test_empty_split_by_chance_is_not_blamed_on_dropped_images(run: Callable[..., None]) -> None:
     with pytest.raises(InputError, match=r"another split\.seed would help"):
         run(val_share=0.0001)
 
 
-def test_a_split_of_the_smaller_part_is_a_warning(
+def test_dropping_most_images_is_a_warning(
     run: Callable[..., None], catalogue: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run()
@@ -224,7 +224,7 @@ def test_a_split_of_the_smaller_part_is_a_warning(
     )
 
 
-def test_files_that_do_not_belong_together_are_named(run: Callable[..., None], catalogue: int) -> None:
+def test_names_inputs_that_do_not_match(run: Callable[..., None], catalogue: int) -> None:
     write_scores(["p000"])
     with pytest.raises(InputError, match=r"118 images .* are missing. Run: dvc repro zoom"):
         run()
@@ -234,7 +234,7 @@ def test_files_that_do_not_belong_together_are_named(run: Callable[..., None], c
         run()
 
 
-def test_large_splits_are_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_splits_are_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split_files, "ROWS_PER_FILE", 5)
     monkeypatch.setattr(split_files, "ROWS_PER_GROUP", 2)
     row = {"product_id": "p", "title": "", "taxonomy": ["A"], "label": "A", "split": "train"}

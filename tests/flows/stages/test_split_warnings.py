@@ -85,14 +85,14 @@ def some(category: Sequence[str], count: int = 60, *others: str, hint: str | Non
     return [(f"{category[-1]}-{n:03d}", category, [f"{category[-1]}-{n:03d}.jpg", *others], hint) for n in range(count)]
 
 
-def test_images_with_a_short_side_are_left_out(run: Callable[..., dict[str, Any]]) -> None:
+def test_drops_images_with_short_side(run: Callable[..., dict[str, Any]]) -> None:
     shown = [*some(SHIRT, 60, "pixel"), *some(SHOE, 60, "line")]
     sizes = {"Shoe-007.jpg": (8, 8), "Shoe-008.jpg": (8, 200)}
     assert run(shown, {"pixel": (1, 1), "line": (200, 7), **sizes})["dropped"] == {"too_small": 120}
     assert run(shown, {"pixel": (8, 8), "line": (200, 8), **sizes})["dropped"] == {"shared_image": 120}
 
 
-def test_a_size_chart_is_left_out_and_told(
+def test_drops_and_reports_image_shared_by_many_products(
     run: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = run([*some(SHIRT, 60, "chart"), *some(SHOE)])
@@ -101,7 +101,7 @@ def test_a_size_chart_is_left_out_and_told(
     assert "warning: split: 60 images were left out as shared_image" in capsys.readouterr().err
 
 
-def test_a_category_that_is_not_in_a_split_is_named(
+def test_names_categories_missing_in_a_split(
     run: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     tied = run([*some(SHIRT, 60, "chart"), *some(SHOE)], max_products_per_image=60)
@@ -112,7 +112,7 @@ def test_a_category_that_is_not_in_a_split_is_named(
         assert (told in err) == (name != where)
 
 
-def test_categories_that_vanish_are_named_too(
+def test_names_categories_that_vanish(
     run: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     placeholders = [(f"Hat-{number}", ["Hat"], ["none.jpg"], None) for number in range(30)]
@@ -123,21 +123,21 @@ def test_categories_that_vanish_are_named_too(
     assert run([*some(SHIRT), *some(SHOE)], **listed)["categories_without"] == {"train": ["Bag"], "val": [], "test": []}
 
 
-def test_rare_categories_are_left_out_or_trained_on_by_choice(run: Callable[..., dict[str, Any]]) -> None:
+def test_rare_categories_are_dropped_or_train_only_by_param(run: Callable[..., dict[str, Any]]) -> None:
     shown = [*some(SHIRT), *some(SHOE), *some(["Hat"], 5)]
     nothing = {"train": [], "val": [], "test": []}
     assert run(shown)["categories_without"] == nothing
     assert run(shown, rare="train")["categories_without"] == nothing
 
 
-def test_many_missing_categories_are_counted_and_all_in_the_report() -> None:
+def test_many_missing_categories_are_counted_and_listed_in_report() -> None:
     labels = [f"c{number:02d}" for number in range(30)]
     outcomes = [((label,), label, "train") for label in labels[1:]]
     found = missing_categories(labels, outcomes, only_trained=0)
     assert found == {"train": ["c00"], "val": labels[1:], "test": labels[1:]}
 
 
-def test_one_name_in_several_normal_forms_is_one_category(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_unicode_normal_forms_are_one_category(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     composed, decomposed = (unicodedata.normalize(form, "Röcke") for form in ("NFC", "NFD"))
     shown = some(SHOE)
     for number, name in enumerate(
@@ -151,7 +151,9 @@ def test_one_name_in_several_normal_forms_is_one_category(run: Callable[..., dic
     assert run(shown, labels="listed", taxonomy=tmp_path / "listed.txt")["dropped"] == {}
 
 
-def test_names_that_look_alike_are_told(run: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_warns_of_confusable_category_names(
+    run: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
     cyrillic = "Co\u0430t"
     shown = [*some(SHIRT), *some(["T-Shirts"]), *some(["T-shirts"]), *some(["Coat"]), *some([cyrillic])]
     assert run(shown)["look_alikes"] == [["Coat", cyrillic], ["T-Shirts", "T-shirts"]]
@@ -161,12 +163,12 @@ def test_names_that_look_alike_are_told(run: Callable[..., dict[str, Any]], caps
     )
 
 
-def test_separators_in_names_are_refused(run: Callable[..., dict[str, Any]]) -> None:
+def test_refuses_separators_in_category_names(run: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(TaxonomyError, match=r"rename 'Shirts > Blouses'"):
         run([*some(SHIRT), *some(["Clothing", "Shirts > Blouses"])])
 
 
-def test_splits_of_unusual_names_are_refused(run: Callable[..., dict[str, Any]]) -> None:
+def test_refuses_unknown_split_names(run: Callable[..., dict[str, Any]]) -> None:
     shown = [*some(SHIRT, hint="restval"), *some(SHOE, hint="dev"), *some(["Hat"], hint="TEST")]
     assert run(shown, respect_hint=True)["products"] == {"train": 60, "val": 60, "test": 60}
     with pytest.raises(InputError, match=r"got 'holdout' \(10 products\)"):

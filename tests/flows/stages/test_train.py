@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from atlas_model.core.errors import AtlasError, CheckpointError, MissingError
 from atlas_model.core.params import Params, load_params
 from atlas_model.data.dataset import Split, load_split
-from atlas_model.data.images import Preprocessing, encode_png
-from atlas_model.data.schemas import PREDICTIONS, PRODUCT_PREDICTIONS, SPLIT
+from atlas_model.data.images import Preprocessing
+from atlas_model.data.schemas import PREDICTIONS, PRODUCT_PREDICTIONS
 from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.classifier import Classifier
@@ -25,9 +23,10 @@ from atlas_model.taxonomy.tree import Taxonomy
 from flows import paths
 from flows.stages import evaluate, train
 from flows.stages.entry import read_metrics
+from tests.support.full_disk import limited_file_size
 from tests.support.paths import ROOT
+from tests.support.training_split import TAXONOMY, write_split
 
-TAXONOMY = Taxonomy([("Bright", "Left"), ("Bright", "Right"), ("Dark", "Left")])
 SMALL: dict[str, dict[str, Any]] = {
     "train": {
         "epochs": 2,
@@ -39,22 +38,6 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "evaluate": {"train_sample": 10, "overlays": 2, "resamples": 20},
 }
-
-
-def write_split(name: str, count: int) -> None:
-    generator = np.random.default_rng(count)
-    rows = []
-    for number in range(count):
-        path = TAXONOMY.paths[number % 3]
-        pixels = generator.integers(0, 40, (16, 16)) + (120 if path[0] == "Bright" else 0)
-        pixels[:, :8] += 80 * (path[1] == "Left")
-        image = encode_png(Image.fromarray(pixels.astype(np.uint8)))
-        row = {"image": {"bytes": image, "path": None}, "image_id": f"{name}{number}", "product_id": f"{number}"}
-        rows.append(row | {"title": "", "taxonomy": list(path), "label": " > ".join(path), "split": name})
-    metadata = {"atlas": json.dumps({"preprocessing": Preprocessing(16, "L", "squash").to_json()})}
-    table = pa.Table.from_pylist(rows, schema=SPLIT).replace_schema_metadata(metadata)
-    paths.SPLITS.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, paths.SPLITS / f"{name}-00000-of-00001.parquet")
 
 
 @pytest.fixture
@@ -80,7 +63,7 @@ def splits(params: Callable[..., Params]) -> None:
 
 
 @pytest.mark.usefixtures("splits")
-def test_what_they_write(params: Callable[..., Params]) -> None:
+def test_train_and_evaluate_outputs(params: Callable[..., Params]) -> None:
     train.run(params())
     description = json.loads((paths.CATEGORIZER / "model.json").read_text())
     assert description["params"]["epochs"] == 2
@@ -146,7 +129,7 @@ def test_what_they_write(params: Callable[..., Params]) -> None:
 
 
 @pytest.mark.usefixtures("splits")
-def test_no_overlays_asked_for_none_drawn(params: Callable[..., Params]) -> None:
+def test_evaluate_draws_no_overlays_when_zero(params: Callable[..., Params]) -> None:
     train.run(params())
     evaluate.run(params(evaluate={"overlays": 0}))
     assert list((paths.EVALUATION / "attention").iterdir()) == []
@@ -167,7 +150,7 @@ def test_no_overlays_asked_for_none_drawn(params: Callable[..., Params]) -> None
     ],
 )
 @pytest.mark.parametrize("which", [paths.CATEGORIZER, paths.BASELINE])
-def test_a_model_of_another_taxonomy_is_refused(
+def test_evaluate_refuses_model_of_another_taxonomy(
     which: Path, others: list[tuple[str, ...]], difference: str, params: Callable[..., Params]
 ) -> None:
     for name in ("train", "val", "test"):
@@ -182,7 +165,7 @@ def test_a_model_of_another_taxonomy_is_refused(
 
 
 @pytest.mark.usefixtures("params")
-def test_pixels_are_decoded_once_and_only_those_of_the_present_split_are_kept() -> None:
+def test_pixel_cache_is_reused_and_stale_entries_are_removed() -> None:
     cache = paths.WORK / "pixels"
 
     def load(name: str) -> Split:
@@ -203,16 +186,18 @@ def test_pixels_are_decoded_once_and_only_those_of_the_present_split_are_kept() 
 
 
 @pytest.mark.usefixtures("params")
-def test_no_room_for_pixels_is_an_error_that_says_so(request: pytest.FixtureRequest) -> None:
+def test_full_disk_while_caching_pixels_is_an_error() -> None:
     write_split("train", 48)
-    request.getfixturevalue("little_room")
-    with pytest.raises(AtlasError, match=r"pixels of 48 images could not be written.*Free disk space"):
+    with (
+        limited_file_size(),
+        pytest.raises(AtlasError, match=r"pixels of 48 images could not be written.*Free disk space"),
+    ):
         load_split(paths.SPLITS, "train", TAXONOMY, paths.WORK)
     assert not list(paths.WORK.iterdir())
 
 
 @pytest.mark.usefixtures("splits")
-def test_work_in_progress_is_of_the_weights_that_were_given(params: Callable[..., Params]) -> None:
+def test_checkpoint_key_depends_on_given_weights(params: Callable[..., Params]) -> None:
     weights = Path("resnet18.safetensors")
     given = params(train={"encoder": "resnet18", "weights": str(weights), "erase": 0.0}).train
     missing = train._key(given)
@@ -222,6 +207,6 @@ def test_work_in_progress_is_of_the_weights_that_were_given(params: Callable[...
     assert len({missing, one, train._key(given)}) == 3
 
 
-def test_without_splits_the_stage_that_makes_them_is_named(params: Callable[..., Params]) -> None:
+def test_missing_splits_name_the_stage_to_run(params: Callable[..., Params]) -> None:
     with pytest.raises(MissingError, match="dvc repro split"):
         train.run(params())

@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 import requests
 
-from tests.crawlers.crawl.test_recrawl import is_free, wait_until
 from tests.support.big_shop import CATEGORIES, PAGES, PRODUCTS, image, image_urls_of
+from tests.support.crawling import is_free
 from tests.support.paths import ROOT
 from tests.support.servers import HOST
+from tests.support.waiting import wait_until
 
 KILLS = 5
 AT_WORK = 100  # at most: pages asked for, and those answered that wait to be read, when a kill comes (seen: 35)

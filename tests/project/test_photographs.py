@@ -88,7 +88,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- bad input
 
 
-def test_missing_photographs_are_one_line_that_says_where_they_are_from(
+def test_missing_photographs_are_reported_with_their_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(photographs.VARIABLE, str(tmp_path / "none.parquet"))
@@ -102,7 +102,7 @@ def test_missing_photographs_are_one_line_that_says_where_they_are_from(
 
 
 @pytest.mark.parametrize("content", ["no parquet", "other columns", "other types"])
-def test_another_file_is_refused_in_one_line(
+def test_refuses_another_file_in_one_line(
     content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "other.parquet"
@@ -120,9 +120,7 @@ def test_another_file_is_refused_in_one_line(
     assert "expected" in said
 
 
-def test_without_a_result_there_is_no_table_and_without_a_run_no_errors(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_reports_missing_results_and_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["table", "--result", str(tmp_path / "none.json")]) == 2
     assert main(["errors", "--workspace", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("make benchmark NAME=photographs") == 2
@@ -131,7 +129,7 @@ def test_without_a_result_there_is_no_table_and_without_a_run_no_errors(
 # --- the parts
 
 
-def test_a_folder_holds_the_images_drawn_and_their_table(source: Path, tmp_path: Path) -> None:
+def test_writes_sampled_images_and_their_table(source: Path, tmp_path: Path) -> None:
     found = photographs.find_photographs()
     photographs.write_folder(tmp_path / "given", found, 10, seed=1)
     rows = read_csv(tmp_path / "given/products.csv")
@@ -145,7 +143,7 @@ def test_a_folder_holds_the_images_drawn_and_their_table(source: Path, tmp_path:
     assert (tmp_path / "given/products.csv").read_bytes() != (tmp_path / "other/products.csv").read_bytes()
 
 
-def test_a_taken_port_is_no_obstacle(source: Path) -> None:
+def test_port_in_use_is_no_error(source: Path) -> None:
     found = photographs.find_photographs()
     with photographs.serving(found, None) as port, photographs.serving(found, port) as other:
         assert other != port
@@ -165,7 +163,7 @@ print(json.dumps(dataclasses.asdict(usage)))
 
 
 @pytest.mark.slow
-def test_the_memory_and_the_stages_of_a_dvc_run_are_told(tmp_path: Path) -> None:
+def test_measures_memory_and_stages_of_a_dvc_run(tmp_path: Path) -> None:
     """The peak of a stage's child, which only DVC's child waits for, reaches us."""
     workspace.copy_project(tmp_path / "project")
     folder = tmp_path / "project"
@@ -186,13 +184,13 @@ def test_the_memory_and_the_stages_of_a_dvc_run_are_told(tmp_path: Path) -> None
     assert saved[-1].attempts == 3
 
 
-def test_an_epoch_is_compared_with_the_forward_pass_over_as_many_images() -> None:
+def test_epoch_time_is_compared_with_forward_pass_of_same_images() -> None:
     timings = {"categorizer": {"seconds": 60.0}, "forward_seconds": 0.2}
     assert epoch_over_forward(timings, epochs=10, images=100) == 0.3
     assert epoch_over_forward(timings | {"forward_seconds": None}, epochs=10, images=100) is None
 
 
-def test_figures_of_several_seeds_are_their_medians() -> None:
+def test_figures_of_several_seeds_are_medians() -> None:
     scores = {1: 0.9, 2: 0.94, 3: 0.91}
     seeds = {
         str(seed): {
@@ -234,14 +232,14 @@ def test_confusions_are_counted_by_pair() -> None:
 # --- the table
 
 
-def test_a_figure_is_compared_with_gate_and_aim() -> None:
+def test_figures_are_compared_with_gate_and_target() -> None:
     score, minutes = Target("f", "F", 0.9, 0.95), Target("m", "min", 30, 15, lower_is_better=True)
     assert [score.verdict(value) for value in (0.95, 0.9, 0.89)] == ["aim reached", "gate reached", "missed"]
     assert [minutes.verdict(value) for value in (15, 30, 31)] == ["aim reached", "gate reached", "missed"]
     assert Target("t", "no limits").verdict(0.1) == ""
 
 
-def test_the_table_stands_between_its_marks(tmp_path: Path) -> None:
+def test_table_is_written_between_its_markers(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n{targets.BEGIN}\nold\n{targets.END}\nafter\n")
     difference = {"micro_f1": {"value": 0.01, "interval": [-0.01, 0.03]}}
@@ -266,7 +264,7 @@ def test_the_table_stands_between_its_marks(tmp_path: Path) -> None:
         targets.write_into(tmp_path / "other.md", figures)
 
 
-def test_the_page_shows_what_was_measured() -> None:
+def test_docs_show_measured_results() -> None:
     result, page = ROOT / "benchmarks/results/photographs.json", ROOT / "docs/photographs.md"
     text = page.read_text(encoding="utf-8")
     assert text.count(targets.BEGIN) == text.count(targets.END) == 1
@@ -277,7 +275,7 @@ def test_the_page_shows_what_was_measured() -> None:
 # --- the whole
 
 
-def test_its_parameters_are_valid_and_its_stages_are_the_projects(tmp_path: Path) -> None:
+def test_params_are_valid_and_stages_equal_the_project_stages(tmp_path: Path) -> None:
     from atlas_model.core.params import load_params
 
     given = yaml.safe_load((FOLDER / "params.yaml").read_text(encoding="utf-8"))
@@ -299,7 +297,7 @@ def test_its_parameters_are_valid_and_its_stages_are_the_projects(tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # nine stages and DVC, each of which imports for seconds
-def test_the_whole_benchmark_on_a_few_images(source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_runs_on_a_few_images(source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     work, result, params = tmp_path / "work", tmp_path / "result.json", tmp_path / "tiny.yaml"
     params.write_text(yaml.safe_dump(TINY))
     options = ["--workspace", str(work), "--result", str(result), "--params", str(params)]
@@ -369,7 +367,7 @@ def _same_but_for_the_precision(model: Path, bundled: Path) -> None:
     torch.testing.assert_close(log_p.exp(), wanted.exp(), atol=0.01, rtol=0)
 
 
-def test_a_model_that_is_too_large_is_not_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_model_is_not_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     architecture = Architecture("small", 3, "native", 8, 8, 8, 0.0)
     model = Categorizer(architecture, Taxonomy([("a",), ("b",)]))
     save(model, tmp_path / "work/seeds/1/models/categorizer", Preprocessing(32, "RGB", "squash"), params={}, metrics={})
@@ -378,7 +376,7 @@ def test_a_model_that_is_too_large_is_not_bundled(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "bundled").exists()
 
 
-def test_the_bundled_model_is_the_one_of_its_card() -> None:
+def test_bundled_model_matches_its_model_card() -> None:
     folder = ROOT / "models/pretrained"
     model, preprocessing = load_categorizer(folder, torch.device("cpu"))
     card = (folder / "README.md").read_text(encoding="utf-8")
