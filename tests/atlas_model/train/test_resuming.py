@@ -76,7 +76,7 @@ def test_a_state_file_of_no_use_starts_anew_and_leaves_no_trace(
 def test_no_room_for_the_state_is_an_error_that_says_so(tmp_path: Path) -> None:
     with (
         limited_file_size(),
-        pytest.raises(AtlasError, match=r"state of training could not be written.*Make room"),
+        pytest.raises(AtlasError, match=r"state of training could not be written.*Free disk space"),
     ):
         train(tmp_path, replace(RECIPE, epochs=1))
     assert not list(tmp_path.iterdir())
