@@ -128,7 +128,7 @@ def test_it_is_kept_with_the_model(model: Categorizer, tmp_path: Path) -> None:
 def test_a_model_without_promises_says_so(model: Categorizer, tmp_path: Path) -> None:
     folder = saved(model, tmp_path / "model", None)
     assert "guarantees" not in json.loads((folder / "model.json").read_text())
-    with pytest.raises(CheckpointError, match=r"Train it again, or take --min-confidence"):
+    with pytest.raises(CheckpointError, match=r"Train it again, or use --min-confidence"):
         load_guarantees(folder)
 
 

@@ -114,7 +114,7 @@ def test_a_weight_package_that_was_changed_is_not_read(tmp_path: Path, monkeypat
     (folder / "__init__.py").touch()
     (folder / "models/efficientnet-lite0-57934424.pth").write_bytes(b"something else")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match=r"expected the file with the SHA-256 579344248a93e230.*not read"):
+    with pytest.raises(InputError, match=r"expected the file with the SHA-256 579344248a93e230.*not loaded"):
         build_encoder("efficientnet_lite0", in_channels=3, grid="native", weights="package")
 
 
@@ -130,7 +130,7 @@ def test_weights_that_are_not_there_say_where_they_are_to_be_had(monkeypatch: py
 @pytest.mark.parametrize(
     ("name", "weights", "text"),
     [
-        ("resnet18", "package", "packages of efficientnet_lite0, .*none of resnet18"),
+        ("resnet18", "package", r"a package \(efficientnet_lite0, .*got resnet18"),
         ("efficientnet_lite0", "imagenet", "expected package for efficientnet_lite0"),
         ("timm/no_such_network", None, "timm has no model 'no_such_network'"),
         ("timm/swin_tiny_patch4_window7_224", None, "does not take images of any size"),

@@ -282,7 +282,7 @@ def test_a_product_is_answered_from_the_images_that_can_be_read(
         (["--input", "in", "--output", "o.parquet", "--products", "in/hat/a02.png/p.parquet"], "a file in a folder"),
         (["--input", "none.parquet", "--output", "o.parquet", "--products", "p.parquet"], "the column product_id"),
         (["--input", "some.parquet", "--output", "o.parquet", "--products", "p.parquet"], "got none in row 3"),
-        (["--input", "numbers.parquet", "--output", "o.parquet", "--products", "p.parquet"], "texts in the column"),
+        (["--input", "numbers.parquet", "--output", "o.parquet", "--products", "p.parquet"], "strings in the column"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

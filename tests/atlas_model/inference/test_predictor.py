@@ -86,7 +86,7 @@ def test_no_model_is_an_input_error(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_cuda_without_a_gpu_says_so() -> None:
-    with pytest.raises(InputError, match="torch sees no GPU"):
+    with pytest.raises(InputError, match="torch finds no GPU"):
         choose_device("cuda")
     assert choose_device("auto").type == "cpu"
 

@@ -96,7 +96,7 @@ def test_finds_and_sees_what_an_endless_beam_does(taxonomy: Taxonomy, normalize:
     cells = torch.randn(3, 4, 6)
     found, _ = exact_search(decoder, cells, trie, top=5, normalize=normalize)
     beamed = beam_search(decoder, cells, trie, beam=1000, top=5, normalize=normalize)
-    for name in ("path", "tokens", "log_probability", "reached", "attention"):
+    for name in ("path", "tokens", "log_probability", "prefix_log_probability", "attention"):
         torch.testing.assert_close(getattr(found, name), getattr(beamed, name), atol=1e-4, rtol=1e-4)
 
 
