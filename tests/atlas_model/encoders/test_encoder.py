@@ -130,7 +130,7 @@ def test_weights_that_are_not_there_say_where_they_are_to_be_had(monkeypatch: py
 @pytest.mark.parametrize(
     ("name", "weights", "text"),
     [
-        ("resnet18", "package", "an encoder with a package .efficientnet_lite0, .*got resnet18"),
+        ("resnet18", "package", r"a package \(efficientnet_lite0, .*got resnet18"),
         ("efficientnet_lite0", "imagenet", "expected package for efficientnet_lite0"),
         ("timm/no_such_network", None, "timm has no model 'no_such_network'"),
         ("timm/swin_tiny_patch4_window7_224", None, "does not take images of any size"),
