@@ -4,7 +4,7 @@ One real server has a host for each case; a crawl, a fetch, `atlas crawl try` an
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,13 +20,11 @@ from tests.support.browsing import Visits, browse
 from tests.support.chromium import needs_chromium
 from tests.support.crawling import QUICK, listing, product, run, source, titles
 from tests.support.fetching import Server, get, jpeg, serving
+from tests.support.http_statuses import ERROR_PAGE, TRANSIENT
 from tests.support.servers import HOST, Reply, Shop
 from tests.support.servers import serving as serving_shop
 
 STATUSES = [400, 401, 403, 404, 405, 408, 409, 410, 418, 422, 425, 429, 451, *range(500, 512), *range(520, 531), 599]
-TRANSIENT = {408, 425, 429, *range(500, 512), *range(520, 531), 599}
-# As CDNs send it: it asks robots not to index the error page.
-ERROR_PAGE = '<html><head><meta name="robots" content="noindex"></head><body>Try again</body></html>'
 REDIRECTS = (5, 9, 10, 11, 25)  # Chromium itself ends at 20
 VALIDATORS = (1, 256, 257, 500, 501)  # characters of an ETag
 RULES_ELSEWHERE = "elsewhere.test"  # serves the robots.txt of another host
@@ -341,52 +339,6 @@ def test_a_validator_that_cannot_be_sent_back_is_not_kept(value: str | None) -> 
 def test_the_back_off_doubles_up_to_a_minute(attempt: int, longest_s: float) -> None:
     waits_s = [policy.backoff_s(0.5, attempt) for _ in range(100)]
     assert longest_s / 2 <= min(waits_s) < max(waits_s) <= longest_s
-
-
-# What a crawl accepts
-
-
-def shop_that_answers(status: int) -> Shop:
-    """Two of its four products answer with ``status``."""
-    pages: dict[str, Reply | Callable[[int], Reply]] = {"/shirts": listing("/p/1", "/p/2", "/p/3", "/p/4")}
-    pages |= {f"/p/{number}": product(f"Shirt {number}", f"{number}") for number in (1, 2)}
-    return Shop(pages | {f"/p/{number}": Reply(ERROR_PAGE, status) for number in (3, 4)})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("status", sorted(TRANSIENT))
-def test_a_crawl_is_not_accepted_while_products_are_missing_for_a_transient_status(tmp_path: Path, status: int) -> None:
-    with serving_shop(shop_that_answers(status)) as shop:
-        with pytest.raises(RetryError, match=rf"2 of 4 product pages failed \(http_{status}\), such as .*/p/3"):
-            run(shop, [source("/shirts")], tmp_path, robots_tags=["noindex"])
-        assert not (tmp_path / "products.parquet").exists()
-        assert (shop.asked["/p/3"], shop.asked["/p/4"]) == (2, 2)
-        if status == 520:
-            shop.pages |= {f"/p/{number}": product(f"Shirt {number}", f"{number}") for number in (3, 4)}
-            run(shop, [source("/shirts")], tmp_path, robots_tags=["noindex"])
-            assert titles(tmp_path) == {f"Shirt {number}" for number in range(1, 5)}
-            assert shop.asked["/p/1"] == shop.asked["/shirts"] == 1
-
-
-@pytest.mark.slow
-def test_a_crawl_is_accepted_without_products_that_are_gone(tmp_path: Path) -> None:
-    with serving_shop(shop_that_answers(410)) as shop:
-        result = run(shop, [source("/shirts")], tmp_path, robots_tags=["noindex"])
-    assert (result.products, result.dropped) == (2, {"http_410": 2})
-
-
-@pytest.mark.slow
-def test_a_share_of_products_may_be_missing_where_that_is_allowed_and_is_said(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with serving_shop(shop_that_answers(500)) as shop:
-        with pytest.raises(RetryError, match=r"raise crawl\.max_failed_share"):
-            run(shop, [source("/shirts")], tmp_path, max_failed_share=0.4)
-        result = run(shop, [source("/shirts")], tmp_path, max_failed_share=0.5)
-    assert (result.products, result.dropped) == (2, {"http_500": 2})
-    assert (
-        "2 of 4 product pages failed (http_500), such as http://shop.test/p/3; their products" in capfd.readouterr().err
-    )
 
 
 def fetch(cases: Cases, asked: set[str], folder: Path, **changes: Any) -> dict[str, str]:
