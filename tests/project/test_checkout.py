@@ -53,7 +53,7 @@ def test_commands_in_another_folder_are_of_this_checkout(command: list[str], tmp
     assert set(re.findall(r"[^\s']+(?=/flows/(?:cli/main|__init__)\.py)", done.stderr)) == {str(ROOT)}
 
 
-def test_a_copy_of_the_project_imports_itself(tmp_path: Path) -> None:
+def test_copy_of_the_project_imports_itself(tmp_path: Path) -> None:
     """Stages of a copied project are the copy's: the current folder comes before the checkout."""
     (tmp_path / "crawlers").mkdir()
     (tmp_path / "crawlers/__init__.py").touch()

@@ -64,7 +64,7 @@ def test_locks_pin_every_declared_dependency(parts: list[str], extras: list[str]
         assert version in requirement.specifier, f"{requirement}: {parts} have {version}; run `make lock`"
 
 
-def test_a_run_installs_neither_test_tools_nor_extras_that_it_does_not_use() -> None:
+def test_run_lock_has_no_test_tools_or_unused_extras() -> None:
     text = lock_of("requirements.lock")
     for name in ("pytest", "ruff", "mypy", "import-linter", "moto", "playwright", "openvino", "onnxruntime", "timm"):
         assert not re.search(rf"^{name}==", text, flags=re.MULTILINE), name
@@ -72,13 +72,13 @@ def test_a_run_installs_neither_test_tools_nor_extras_that_it_does_not_use() -> 
 
 
 @pytest.mark.parametrize("part", lock.LOCKS)
-def test_locks_name_no_build_of_torch_and_nothing_of_cuda(part: str) -> None:
+def test_locks_name_no_torch_build_and_no_cuda_package(part: str) -> None:
     assert "+" not in lock_of(part)
     for python in PYTHONS:
         assert all(lock.kept(name) for name in pins(lock_of(part), python))
 
 
-def test_lines_say_for_each_python_what_was_resolved_for_it() -> None:
+def test_markers_select_the_version_resolved_for_each_python() -> None:
     pythons = ["3.11", "3.12", "3.13", "3.14"]
     wanted = {
         "3.11": {"all": "1", "old": "1", "moved": "1", "odd": "1"},
@@ -114,7 +114,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_other_pythons_get_the_same_versions_where_they_can(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_versions_share_pins_where_possible(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel(offline, "demo", "1.0", "moved", "same", "backport; python_version < '3.14'", "news[more]; extra == 'new'")
     wheel(offline, "news", "1.0", "same", "thing; extra == 'more'")
     for name in ("thing", "unused", "same"):
@@ -138,7 +138,7 @@ def test_other_pythons_get_the_same_versions_where_they_can(offline: Path, monke
 
 
 @pytest.mark.slow
-def test_what_no_python_can_have_is_an_error_that_names_it(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unresolvable_pins_are_named(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel(offline, "demo", "1.0", tag="cp311-none-any")
     monkeypatch.setattr(lock, "DEV", ["demo"])
     with pytest.raises(lock.LockError, match=r"Python 3\.12: (.|\n)*No matching distribution found for demo"):

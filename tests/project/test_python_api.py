@@ -27,19 +27,19 @@ URL = "https://shop.example/p/4711"
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_the_page_lists_exactly_the_public_names(module: str) -> None:
+def test_docs_list_exactly_the_public_names(module: str) -> None:
     (row,) = re.findall(rf"^\| `{module}` \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(re.findall(r"`(\w+)`", row)) == sorted(importlib.import_module(module).__all__)
 
 
 @pytest.mark.parametrize("package", ["atlas_model", "crawlers"])
-def test_importing_a_package_imports_nothing_else_of_ours(package: str) -> None:
+def test_importing_a_package_imports_no_other_package_of_atlas(package: str) -> None:
     program = f"import sys; before = set(sys.modules); import {package}; print(sorted(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout == f"['{package}']\n"
 
 
-def test_every_package_says_that_it_is_typed_also_in_a_wheel() -> None:
+def test_packages_are_typed_in_checkout_and_wheel() -> None:
     data = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
     for package in ("atlas_model", "crawlers", "flows"):
         assert (ROOT / package / "py.typed").is_file()
@@ -47,7 +47,7 @@ def test_every_package_says_that_it_is_typed_also_in_a_wheel() -> None:
 
 
 @pytest.mark.slow
-def test_the_examples_run(tmp_path: Path) -> None:
+def test_docs_examples_run(tmp_path: Path) -> None:
     assert len(EXAMPLES) == 6
     for name in ("models", "data/files", "data/taxonomy.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -96,24 +96,24 @@ def write_split(folder: Path) -> None:
         (URL, b"\x89PNG\r\n\x1a\n\0\0", "expected a page"),
     ],
 )
-def test_what_is_no_page_is_refused(url: str, body: bytes, said: str) -> None:
+def test_refuses_responses_that_are_not_pages(url: str, body: bytes, said: str) -> None:
     with pytest.raises(InputError, match=said):
         parse_product(url, body)
 
 
-def test_a_page_can_be_read_where_a_loop_is_running_as_in_a_notebook() -> None:
+def test_reads_page_inside_running_event_loop() -> None:
     async def notebook() -> list[str]:
         return parse_listing(URL, b"<ul><li><a href=/p/1><img src=/1.jpg>Coat</a> EUR 5</ul>").items
 
     assert isinstance(asyncio.run(notebook()), list)
 
 
-def test_an_address_that_is_not_public_is_not_asked() -> None:
+def test_refuses_private_addresses() -> None:
     with pytest.raises(InputError, match="no public address"):
         fetch_product("http://127.0.0.1:1/p/1", contact="https://example.org", robots_tags=[], timeout_s=5)
 
 
-def test_a_fault_of_a_reader_is_no_bare_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_errors_are_atlas_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: object) -> None:
         raise ZeroDivisionError
 

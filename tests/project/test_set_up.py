@@ -75,39 +75,39 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def test_the_newest_supported_python_is_taken(machine: Machine) -> None:
+def test_takes_newest_supported_python(machine: Machine) -> None:
     for version in (OLDEST, NEWEST, "3.10", AFTER):
         machine.python(f"python{version}", version)
     machine.python("python3", AFTER)
     assert machine.chosen() == str(machine.path / f"python{NEWEST}")
 
 
-def test_shims_that_lead_nowhere_are_passed_over(machine: Machine) -> None:
+def test_skips_broken_pyenv_shims(machine: Machine) -> None:
     machine.shim(f"python{NEWEST}")
     oldest = machine.python(f"python{OLDEST}", OLDEST)
     assert machine.chosen() == str(oldest)
 
 
-def test_a_python_that_has_only_the_plain_name_is_found(machine: Machine) -> None:
+def test_finds_python_by_unversioned_name(machine: Machine) -> None:
     plain = machine.python("python3", NEWEST)
     assert machine.chosen() == str(plain)
 
 
-def test_without_a_supported_python_one_line_says_what_was_found(machine: Machine) -> None:
+def test_missing_supported_python_is_reported_with_those_found(machine: Machine) -> None:
     assert "install one" in machine.refused()
     machine.python("python3", "3.10")
     machine.python("python", AFTER)
     assert f"python3 is Python 3.10, python is Python {AFTER}; install one" in machine.refused()
 
 
-def test_a_python_that_makes_no_venvs_is_named_with_what_to_install(machine: Machine) -> None:
+def test_python_without_venv_module_is_reported_with_remedy(machine: Machine) -> None:
     machine.python(f"python{NEWEST}", NEWEST, venv=False)
     assert f"apt install python{NEWEST}-venv" in machine.refused()
     oldest = machine.python("python3", OLDEST)
     assert machine.chosen() == str(oldest)
 
 
-def test_the_variable_python_overrules_and_is_checked(machine: Machine) -> None:
+def test_python_variable_overrides_and_is_checked(machine: Machine) -> None:
     machine.python(f"python{NEWEST}", NEWEST)
     other = machine.python("other", OLDEST)
     assert machine.chosen(python="other") == str(other)
@@ -121,7 +121,7 @@ def test_the_variable_python_overrules_and_is_checked(machine: Machine) -> None:
     )
 
 
-def test_a_venv_that_is_there_keeps_its_python(machine: Machine) -> None:
+def test_existing_venv_keeps_its_python(machine: Machine) -> None:
     machine.python(f"python{NEWEST}", NEWEST)
     machine.python("python", OLDEST, folder=machine.project / ".venv/bin")
     assert machine.chosen() == ".venv/bin/python"
@@ -137,7 +137,7 @@ def test_make_sets_up_with_the_newest_python(machine: Machine, target: str) -> N
     assert f"{newest} tools/set_up.py run" in (machine.path / "calls").read_text()
 
 
-def test_make_stops_with_one_line_where_there_is_no_python(machine: Machine) -> None:
+def test_make_fails_with_one_line_without_python(machine: Machine) -> None:
     machine.python("python3", "3.10")
     done = machine.run("make", "run")
     assert done.returncode == 2
@@ -146,7 +146,7 @@ def test_make_stops_with_one_line_where_there_is_no_python(machine: Machine) -> 
     assert "python3 is Python 3.10" in said[0]
 
 
-def test_make_asks_again_for_another_python(machine: Machine) -> None:
+def test_make_sets_up_again_for_another_python(machine: Machine) -> None:
     (machine.project / ".venv").mkdir()
     (machine.project / ".venv/.installed").touch()
     machine.python("other", OLDEST)
@@ -156,9 +156,7 @@ def test_make_asks_again_for_another_python(machine: Machine) -> None:
     assert "other tools/set_up.py run" in (machine.path / "calls").read_text()
 
 
-def test_progress_is_read_from_what_pip_prints(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reads_progress_from_pip_output(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(set_up, "LOG_S", -1.0)
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
     progress = set_up.Progress(packages=40)
@@ -185,7 +183,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_a_pin_without_a_wheel_is_one_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pin_without_wheel_is_reported_in_one_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert set_up.main("run") == 2
     first = capsys.readouterr().err.splitlines()
     version = sys.version.split()[0]
@@ -215,7 +213,7 @@ def test_a_pin_without_a_wheel_is_one_line(project: Path, capsys: pytest.Capture
         ("Collecting a\nerror: something else", "pip failed:\nerror: something else"),
     ],
 )
-def test_faults_of_pip_are_told_apart(output: str, said: str) -> None:
+def test_classifies_pip_failures(output: str, said: str) -> None:
     error = set_up.fault(output)
     assert said in str(error)
     assert "\n" not in str(error) or "pip failed" in str(error)

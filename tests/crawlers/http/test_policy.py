@@ -20,13 +20,11 @@ from tests.support.browsing import Visits, browse
 from tests.support.chromium import needs_chromium
 from tests.support.crawling import QUICK, listing, product, run, source, titles
 from tests.support.fetching import Server, get, jpeg, serving
+from tests.support.http_statuses import ERROR_PAGE, TRANSIENT
 from tests.support.servers import HOST, Reply, Shop
 from tests.support.servers import serving as serving_shop
 
 STATUSES = [400, 401, 403, 404, 405, 408, 409, 410, 418, 422, 425, 429, 451, *range(500, 512), *range(520, 531), 599]
-TRANSIENT = {408, 425, 429, *range(500, 512), *range(520, 531), 599}
-# As CDNs send it: it asks robots not to index the error page.
-ERROR_PAGE = '<html><head><meta name="robots" content="noindex"></head><body>Try again</body></html>'
 REDIRECTS = (5, 9, 10, 11, 25)  # Chromium itself ends at 20
 VALIDATORS = (1, 256, 257, 500, 501)  # characters of an ETag
 RULES_ELSEWHERE = "elsewhere.test"  # serves the robots.txt of another host

@@ -107,7 +107,7 @@ def test_unknown_processes() -> None:
     assert ancestor_without("NEVER_SET") == Process.of(os.getppid())
 
 
-def test_a_command_that_is_no_text_can_be_printed() -> None:
+def test_prints_commands_that_are_not_utf8() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()", b"\xff"], stdin=subprocess.PIPE) as child:
         process = Process.of(child.pid)
         assert process is not None

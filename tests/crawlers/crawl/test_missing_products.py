@@ -1,0 +1,55 @@
+"""Products that are missing for a transient reason: a crawl is not accepted unless so many may be missing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from atlas_model.core.errors import RetryError
+from tests.support.crawling import listing, product, run, source, titles
+from tests.support.http_statuses import ERROR_PAGE, TRANSIENT
+from tests.support.servers import Reply, Shop
+from tests.support.servers import serving as serving_shop
+
+
+def shop_that_answers(status: int) -> Shop:
+    """Two of its four products answer with ``status``."""
+    pages: dict[str, Reply | Callable[[int], Reply]] = {"/shirts": listing("/p/1", "/p/2", "/p/3", "/p/4")}
+    pages |= {f"/p/{number}": product(f"Shirt {number}", f"{number}") for number in (1, 2)}
+    return Shop(pages | {f"/p/{number}": Reply(ERROR_PAGE, status) for number in (3, 4)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", sorted(TRANSIENT))
+def test_a_crawl_is_not_accepted_while_products_are_missing_for_a_transient_status(tmp_path: Path, status: int) -> None:
+    with serving_shop(shop_that_answers(status)) as shop:
+        with pytest.raises(RetryError, match=rf"2 of 4 product pages failed \(http_{status}\), such as .*/p/3"):
+            run(shop, [source("/shirts")], tmp_path, robots_tags=["noindex"])
+        assert not (tmp_path / "products.parquet").exists()
+        assert (shop.asked["/p/3"], shop.asked["/p/4"]) == (2, 2)
+        if status == 520:
+            shop.pages |= {f"/p/{number}": product(f"Shirt {number}", f"{number}") for number in (3, 4)}
+            run(shop, [source("/shirts")], tmp_path, robots_tags=["noindex"])
+            assert titles(tmp_path) == {f"Shirt {number}" for number in range(1, 5)}
+            assert shop.asked["/p/1"] == shop.asked["/shirts"] == 1
+
+
+@pytest.mark.slow
+def test_a_crawl_is_accepted_without_products_that_are_gone(tmp_path: Path) -> None:
+    with serving_shop(shop_that_answers(410)) as shop:
+        result = run(shop, [source("/shirts")], tmp_path, robots_tags=["noindex"])
+    assert (result.products, result.dropped) == (2, {"http_410": 2})
+
+
+@pytest.mark.slow
+def test_a_share_of_products_may_be_missing_where_that_is_allowed_and_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving_shop(shop_that_answers(500)) as shop:
+        with pytest.raises(RetryError, match=r"raise crawl\.max_failed_share"):
+            run(shop, [source("/shirts")], tmp_path, max_failed_share=0.4)
+        result = run(shop, [source("/shirts")], tmp_path, max_failed_share=0.5)
+    assert (result.products, result.dropped) == (2, {"http_500": 2})
+    assert (
+        "2 of 4 product pages failed (http_500), such as http://shop.test/p/3; their products" in capfd.readouterr().err
+    )
