@@ -303,7 +303,7 @@ import sys
 from pathlib import Path
 from atlas_model.inference.batch_products import ProductOutput, write_products
 from atlas_model.inference.predictor import Prediction, ProductPrediction
-from atlas_model.confidence.products import Pool
+from atlas_model.confidence.products import ProductPool
 from atlas_model.taxonomy.tree import Taxonomy
 from tests.support.memory import peak_mb
 
@@ -313,7 +313,7 @@ work, *counts = Path(sys.argv[1]), *map(int, sys.argv[2:])
 def conclude(pool):
     return ProductPrediction([Prediction(taxonomy.paths[pool.path], 0.5, (0.5,))], pool.images, pool.disagree)
 
-output = ProductOutput(work / "products.parquet", None, lambda: Pool(taxonomy), conclude)
+output = ProductOutput(work / "products.parquet", None, lambda: ProductPool(taxonomy), conclude)
 for count in counts:
     parts = [work / f"{part}.parquet" for part in range(count)]
     assert write_products(parts, output, work) == {"ok": count * 500}
