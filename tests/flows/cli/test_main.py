@@ -22,7 +22,7 @@ from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.saved_models import save
 from atlas_model.taxonomy.tree import Taxonomy
 from flows.cli.main import main
-from flows.registry.model_folders import shipped_model
+from flows.registry.model_folders import bundled_model
 from flows.text import printable
 from tests.support.paths import ROOT
 
@@ -135,7 +135,7 @@ def test_default_model_is_champion_then_trained_then_bundled(
 ) -> None:
     path = str(image(here / "a.png"))
     assert main(["predict", path]) == 0
-    assert capsys.readouterr().err == f"model: {shipped_model()}\n"
+    assert capsys.readouterr().err == f"model: {bundled_model()}\n"
     for name in ("categorizer", "champion"):
         shutil.copytree(model, here / "models" / name)
         assert main(["predict", path]) == 0
