@@ -49,7 +49,7 @@ OF_CLUSTERS = {"distributed", "ray", "httpx"}  # whose errors are none of the wo
 def on_cluster(
     work: Callable[[Item], Result], items: Sequence[Item], *, runner: Cluster, workers: int, what: str
 ) -> Iterator[Result]:
-    """As `fan_out.fan_out`."""
+    """As `parallel_map.parallel_map`."""
     part: int | None = None  # whose turn it is; None: all have still to be handed out
 
     @flow(name="fan-out", flow_run_name=what, task_runner=_task_runner(runner, workers), validate_parameters=False)
