@@ -41,9 +41,9 @@ def recrawl() -> StepResult:
 
 def drift(params: Params) -> StepResult:
     """Report how far the crawl is from that of the last run that came to its end."""
-    from flows.monitoring.drift import last_remembered, report_drift
+    from flows.monitoring.drift import last_profiled_snapshot, report_drift
 
-    old, new = last_remembered(), params.crawl.snapshot
+    old, new = last_profiled_snapshot(), params.crawl.snapshot
     report = report_drift(old, new, params) if old not in (None, new) else None
     if report is None:
         return NOTHING

@@ -40,7 +40,7 @@ def test_reports_drift_between_two_crawls(params: Params, monkeypatch: pytest.Mo
         ("forgotten", NOTHING),
         ("older", steps.StepResult("beyond the thresholds: prices, categories", "# Report")),
     ):
-        monkeypatch.setattr(drift, "last_remembered", lambda last=last: last)
+        monkeypatch.setattr(drift, "last_profiled_snapshot", lambda last=last: last)
         assert steps.drift(params) == expected
     assert asked == [("forgotten", params.crawl.snapshot), ("older", params.crawl.snapshot)]
 
