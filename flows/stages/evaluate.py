@@ -71,8 +71,8 @@ class _Common(TypedDict):
 class _Searchers(TypedDict, total=False):
     """Who searches, as `evaluate` takes it."""
 
-    parallel_map: Spread
-    stored: StoredModel
+    spread: ParallelMap
+    stored: Stored
 
 
 def run(params: Params) -> None:

@@ -122,7 +122,7 @@ def remote(
         server.stop()
 
 
-def crown(version: int, folder: Path) -> None:
+def set_champion(version: int, folder: Path) -> None:
     """Make what is in ``folder`` the champion; nothing here asks whether it is a model."""
     event: dict[str, Any] = {
         "at": champion.now(),
@@ -132,7 +132,9 @@ def crown(version: int, folder: Path) -> None:
         "split": {},
     }
     model = repo.keep(folder)
-    champion.crown(champion.read_history(), champion.Event(version=version, model=model, rollback=False, **event))
+    champion.set_champion(
+        champion.read_history(), champion.Event(version=version, model=model, rollback=False, **event)
+    )
 
 
 @pytest.mark.slow
@@ -141,7 +143,7 @@ def test_fresh_clone_of_a_version_is_up_to_date(
     mini: Path, tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (mini / "notes.txt").write_text("the user's own, not for the version")
-    crown(1, mini / "data/raw")
+    set_champion(1, mini / "data/raw")
     head, status = git("rev-parse", "HEAD"), git("status", "--porcelain")
     version = commit("the first run\n\nwith a body")
     assert version == Version(git("rev-parse", "accepted"), "accepted", "accepted-1")
@@ -153,7 +155,7 @@ def test_fresh_clone_of_a_version_is_up_to_date(
         "tag champion@v1.0.0",
     ]
     assert (git("rev-parse", "HEAD"), git("status", "--porcelain")) == (head, status), "the checkout is as it was"
-    crown(2, mini / "data/splits")
+    set_champion(2, mini / "data/splits")
     version = commit()
     assert version is not None
 
