@@ -28,7 +28,7 @@ from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.params import Params, load_params
 from atlas_model.core.processes import INTERRUPTED
 from atlas_model.core.progress import WATCHER, say
-from flows.dvc.pipeline_lock import turn_of_flow
+from flows.dvc.pipeline_lock import flow_lock
 from flows.dvc.repo import DvcBusyError
 from flows.dvc.worker import DvcChild
 from flows.paths import CATEGORIZER, WORK
@@ -70,7 +70,7 @@ def atlas(recrawl: bool = False) -> State:
     """
     params = None
     try:
-        with turn_of_flow(get_run_logger().info), DvcChild() as dvc:
+        with flow_lock(get_run_logger().info), DvcChild() as dvc:
             params = load_params()
             if recrawl:
                 stand_in_for_missed_times(get_run_logger().info)
@@ -90,7 +90,7 @@ def atlas(recrawl: bool = False) -> State:
 
 def run_stages(dvc: DvcChild, params: Params) -> list[State]:
     """Run the stages that have something to do, each after those that it builds on; the states of the last."""
-    pipeline = patiently(dvc.look)
+    pipeline = patiently(dvc.inspect)
     states: dict[str, State] = {}
     ran: set[str] = set()
     for stage, needs in pipeline.needs.items():

@@ -96,7 +96,7 @@ def promote(params: Params, *, force: bool = False) -> Decision:
         history = champion.read_history()
         if not force:
             champion.repair(history)
-        challenger = repo.keep(CATEGORIZER)
+        challenger = repo.add_to_cache(CATEGORIZER)
         current = history[-1] if history else None
         if current is not None and current.model == challenger:
             if force:  # the folder may be damaged

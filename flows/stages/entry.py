@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from atlas_model.core.errors import AtlasError
 from atlas_model.core.processes import INTERRUPTED, ancestor_without
-from flows.dvc.pipeline_lock import turn_of_stage
+from flows.dvc.pipeline_lock import stage_lock
 from flows.paths import METRICS, REPORTS, TIMINGS
 from flows.stages.parameters import checked_params
 
@@ -44,7 +44,7 @@ def _in_a_shell() -> Iterator[None]:
         yield
         return
     dvc = ancestor_without("DVC_STAGE")
-    with turn_of_stage(dvc):
+    with stage_lock(dvc):
         if dvc is None or not os.environ.get("PREFECT_API_URL"):
             yield
             return

@@ -148,7 +148,7 @@ def test_stage_runs_only_when_something_changed(mini: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("order", "error", "words"),
     [
-        ("InputError", InputError, "stage crawl refused its input: a fault\n  - and its place\nMend that"),
+        ("InputError", InputError, "stage crawl refused its input: a fault\n  - and its place\nCorrect that"),
         ("RetryError", AtlasError, "stage crawl failed: a fault\n  - and its place\nIts lines above"),
     ],
 )

@@ -73,7 +73,7 @@ def test_flow_runs_then_is_up_to_date_then_fails_on_input_error(
     )
     assert run.lines("crawl", logging.ERROR)[:2] == ["error: a fault", "  - and its place"]
     assert run.message.startswith(
-        "crawl: stage crawl refused its input: a fault\n  - and its place\nMend that, then run"
+        "crawl: stage crawl refused its input: a fault\n  - and its place\nCorrect that, then run"
     )
     assert run.message.endswith("Its log: .atlas/logs/crawl.log")
     assert "error: a fault" in (project / ".atlas/logs/crawl.log").read_text()

@@ -131,7 +131,7 @@ def set_champion(version: int, folder: Path) -> None:
         "replaced": version - 1 or None,
         "split": {},
     }
-    model = repo.keep(folder)
+    model = repo.add_to_cache(folder)
     champion.set_champion(
         champion.read_history(), champion.Event(version=version, model=model, rollback=False, **event)
     )
