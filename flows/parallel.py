@@ -66,6 +66,6 @@ def parallel_map(
         with ThreadPoolExecutor(workers, thread_name_prefix=what) as pool:
             yield from pool.map(work, items)
     else:
-        from flows.prefect_app.cluster import on_cluster
+        from flows.prefect_app.cluster import map_on_cluster
 
-        yield from on_cluster(work, items, runner=runner, workers=workers, what=what)
+        yield from map_on_cluster(work, items, runner=runner, workers=workers, what=what)

@@ -23,7 +23,7 @@ DIGITS = 4  # significant digits of a headline metric
 def main(run: "Callable[[Params], None]") -> NoReturn:
     """Run a stage as a program: an `AtlasError` becomes one message and its exit code, not a traceback."""
     try:
-        with _in_a_shell():
+        with _outside_flow():
             logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
             run(checked_params())
     except AtlasError as error:
@@ -37,7 +37,7 @@ def main(run: "Callable[[Params], None]") -> NoReturn:
 
 
 @contextmanager
-def _in_a_shell() -> Iterator[None]:
+def _outside_flow() -> Iterator[None]:
     """If `dvc repro` runs the stage outside a flow: keep flows waiting, and report the run to Prefect's UI, if any."""
     stage = os.environ.get("DVC_STAGE")
     if stage is None or "ATLAS_TASK_RUN_ID" in os.environ or os.environ.get("RANK", "0") != "0":
@@ -48,9 +48,9 @@ def _in_a_shell() -> Iterator[None]:
         if dvc is None or not os.environ.get("PREFECT_API_URL"):
             yield
             return
-        from flows.prefect_app.shell_run import shown
+        from flows.prefect_app.shell_run import reported
 
-        with shown(stage, dvc):
+        with reported(stage, dvc):
             yield
 
 

@@ -199,9 +199,9 @@ if __name__ == "__main__":
     except ImageError as error:
         print(error.status, error)
 
-    from flows.prefect_app.cluster import _do_part
+    from flows.prefect_app.cluster import _process_item
     try:
-        _do_part.fn(half, 2, "of yesterday")
+        _process_item.fn(half, 2, "of yesterday")
     except AtlasError as error:
         print(error)
 """

@@ -89,7 +89,7 @@ def test_server_that_cannot_start_reports_why(tmp_path: Path) -> None:
         with pytest.raises(AtlasError, match=r"did not start: .*unable to open database file"):
             server.wait_until_healthy()
         with pytest.raises(AtlasError, match="does not start again"):
-            server.keep_up()
+            server.restart_if_ended()
 
 
 def test_up_reports_invalid_params_before_starting(mini_project: Path) -> None:
