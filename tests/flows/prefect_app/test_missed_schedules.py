@@ -76,4 +76,4 @@ def test_unreachable_server_stops_no_run(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(missed_schedules, "_cancel_overdue", refuse)
     told: list[str] = []
     assert missed_schedules.cancel_missed_runs(told.append) == 0
-    assert told == ["runs that are overdue could not be looked for: no server"]
+    assert told == ["warning: overdue runs could not be listed: no server"]

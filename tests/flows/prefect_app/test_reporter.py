@@ -168,7 +168,7 @@ def test_hanging_server_costs_one_line_and_little_time(capsys: pytest.CaptureFix
         poster.close()
         assert time.monotonic() - started < reporter.TIMEOUT_S
         poster.close()
-    assert capsys.readouterr().err == f"warning: {url}: slow to answer: not all of this stage is shown yet\n"
+    assert capsys.readouterr().err == f"warning: {url}: slow to respond: not all messages of this stage were sent\n"
 
 
 def test_reconnects_stale_keep_alive_connections() -> None:
@@ -204,7 +204,7 @@ def test_unreachable_server_costs_one_line(capsys: pytest.CaptureFixture[str]) -
     assert poster.is_unreachable
     said = capsys.readouterr().err
     assert said.startswith(f"warning: {url}: ")
-    assert said.endswith(": the stage goes on, and is not shown there\n")
+    assert said.endswith(": the stage continues, and is not reported there\n")
     assert said.count("\n") == 1
 
 

@@ -128,7 +128,7 @@ def test_up_runs_once_per_project(mini_project: Path, monkeypatch: pytest.Monkey
         for arguments in (["--port", "0"], ["--port", "0", "--detach"]):
             done = run_up(mini_project, *arguments)
             assert done.returncode == 2, arguments
-            assert "this project is up already: http://127.0.0.1:1234. `make down` ends that" in done.stderr
+            assert "this project is served already: http://127.0.0.1:1234. `make down` stops that" in done.stderr
 
 
 def said_while_serving(folder: Path, port: int) -> list[str]:

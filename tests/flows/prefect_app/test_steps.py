@@ -38,7 +38,7 @@ def test_reports_drift_between_two_crawls(params: Params, monkeypatch: pytest.Mo
         (None, NOTHING),
         (params.crawl.snapshot, NOTHING),
         ("forgotten", NOTHING),
-        ("older", steps.StepResult("beyond the thresholds: prices, categories", "# Report")),
+        ("older", steps.StepResult("above the thresholds: prices, categories", "# Report")),
     ):
         monkeypatch.setattr(drift, "last_profiled_snapshot", lambda last=last: last)
         assert steps.drift(params) == expected
