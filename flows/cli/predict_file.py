@@ -19,7 +19,7 @@ from atlas_model.data.image_sources import ImageSource, open_source
 from atlas_model.data.titles import Modality
 from atlas_model.inference.batch import predict_all
 from atlas_model.inference.batch_products import ProductOutput
-from atlas_model.inference.predictor import Predictor, ConfidenceRule, ConfidenceRules
+from atlas_model.inference.predictor import ConfidenceRule, ConfidenceRules, Predictor
 from flows.cli.predict import check_confidence, confidence_rule, engine_cache, thresholds
 from flows.registry.model_folders import model_folder
 

@@ -81,9 +81,9 @@ def is_unchanged() -> bool:
 
 def record_run(params: Params) -> None:
     """Record the completed run, with which the next one is compared."""
-    from flows.monitoring.drift import remember
+    from flows.monitoring.drift import save_profile
 
-    remember(params)
+    save_profile(params)
     write_text(LAST_RUN, _fingerprint())
 
 

@@ -71,8 +71,8 @@ class _Common(TypedDict):
 class _Searchers(TypedDict, total=False):
     """Who searches, as `evaluate` takes it."""
 
-    spread: ParallelMap
-    stored: Stored
+    parallel_map: ParallelMap
+    stored: StoredModel
 
 
 def run(params: Params) -> None:

@@ -216,7 +216,7 @@ def test_error_on_temporary_cluster_is_raised_unchanged(tmp_path: Path, monkeypa
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "odd three is odd",
-        "the workers of the cluster run other code than this stage does: start them again",
+        "the workers of the cluster run other code than this stage: restart them",
     ]
     assert "from a worker" not in done.stderr and "Traceback" not in done.stderr, "workers keep quiet"
 

@@ -202,7 +202,10 @@ def test_check_reports_errors_of_all_files(here: Path, capsys: pytest.CaptureFix
     taxonomy = (here / "data/taxonomy.csv").read_text()
     (here / "data/taxonomy.csv").write_text(f"{taxonomy}Clothing > Tops > T-Shirt\n")
     assert main(["check"]) == 0
-    assert "names look alike are different ones: 'T-Shirt' and 'T-shirt'" in capsys.readouterr().err
+    assert (
+        "look alike but differ in their characters, so they count as different categories: 'T-Shirt' and 'T-shirt'"
+        in capsys.readouterr().err
+    )
 
     (here / "data/taxonomy.csv").write_text("id,parent_id,name\n1,2,A\n2,1,B\n")
     (here / "data/sources.csv").write_text("Category,shop\nA->B,http://shop.example\n")

@@ -121,7 +121,7 @@ def test_refuses_to_sweep_uncommitted_changes(
     last_commit()
     with (mini_project / "params.yaml").open("a") as file:
         file.write("# a word\n")
-    with pytest.raises(InputError, match=r"commit, or undo, first: M params\.yaml"):
+    with pytest.raises(InputError, match=r"commit or discard these changes first: M params\.yaml"):
         last_commit()
     monkeypatch.chdir(mini_project.parent)
     with pytest.raises(InputError, match="git status"):

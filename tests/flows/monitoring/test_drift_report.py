@@ -103,7 +103,7 @@ def test_report_names_what_changed(crawled: Callable[..., Params], garments: lis
     assert report.path.read_text() == report.markdown
     assert report.drifted == ["categories", "title lengths"], "four images say nothing of their sizes"
     lines = report.markdown.splitlines()
-    assert "**Beyond their thresholds: categories, title lengths.** 50 products then, 60 now." in lines
+    assert "**Above their thresholds: categories, title lengths.** 50 products then, 60 now." in lines
     assert any(line.startswith("| image sizes | 1.000 |") and "could be chance" in line for line in lines)
     assert "| A > B | 50 | 0 | 100.00% | 0.00% | -100.00 points | went |" in lines
     assert "| A > C | 0 | 60 | 0.00% | 100.00% | +100.00 points | came |" in lines
@@ -206,7 +206,7 @@ def test_profiles_crawl_before_it_is_replaced(
         monkeypatch.setattr(repo, "is_up_to_date", is_up_to_date)
         assert start_new_crawl(NIGHT)[0] == "two"
         assert drift.last_profiled_snapshot() is None
-    assert "may not be compared with two in all respects: another dvc command" in capsys.readouterr().err
+    assert "the comparison of the new crawl with two may be incomplete: another dvc command" in capsys.readouterr().err
 
 
 def test_number_of_profiles_is_bounded(
@@ -234,7 +234,7 @@ def test_damaged_champion_does_not_fail_report(
     assert report is not None
     assert "no model has seen the images of one crawl" in report.markdown
     assert figures_in(report)["image sizes"]["distance"] == 0
-    assert "warning: drift: no model has seen the images: models/champion" in capsys.readouterr().err
+    assert "warning: drift: no embeddings of the images: models/champion" in capsys.readouterr().err
 
 
 def test_crawl_without_profile_is_compared_by_products(
@@ -251,8 +251,8 @@ def test_crawl_without_profile_is_compared_by_products(
     assert report.drifted == ["prices in EUR"]
     assert report.markdown.count("the images of one crawl are not known any more") == 2
     assert drift.report_drift("nought", "two", params) is None
-    assert "drift: nothing to compare with: no crawl of the name 'nought' is known" in capsys.readouterr().err
-    with pytest.raises(InputError, match="known are: one"):
+    assert "drift: nothing to compare with: unknown snapshot 'nought'" in capsys.readouterr().err
+    with pytest.raises(InputError, match="expected one of: one"):
         drift.report_drift("one", "three", params)
 
 
@@ -263,11 +263,11 @@ def test_command_prints_report(
     crawled("two", garments[:3], taxonomy=["A", "C"])
     assert main(["crawl", "drift", "one", "two"]) == 0
     said = capsys.readouterr()
-    assert said.out.startswith("# Drift from crawl one to two\n\n**Beyond their thresholds: categories.**")
+    assert said.out.startswith("# Drift from crawl one to two\n\n**Above their thresholds: categories.**")
     assert "| A > B | 50 | 0 |" in said.out, "a terminal shows no HTML"
     assert said.err.endswith("written: reports/drift/one..two.md\n")
     assert main(["crawl", "drift", "../one", "two"]) == 2
-    assert "no crawl of the name '../one' is known" in capsys.readouterr().err
+    assert "unknown snapshot '../one'" in capsys.readouterr().err
 
 
 def test_skips_broken_images(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:

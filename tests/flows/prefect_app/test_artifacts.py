@@ -66,7 +66,7 @@ def test_metrics_are_compared_with_last_commit_until_a_run_is_accepted(params: P
     )
     (table,) = stage_artifacts("zoom_train", params)
     assert (table.kind, table.key) == ("table", "zoom-train-metrics")
-    assert table.description == "Metrics of zoom_train, beside the last commit's"
+    assert table.description == "Metrics of zoom_train, compared with the last commit"
     assert table.data[:3] == [
         {"metric": "val / f1", "now": "0.75", "last commit": "0.5"},
         {"metric": "levels / 1", "now": "1", "last commit": "1"},
@@ -79,7 +79,7 @@ def test_metrics_are_compared_with_last_commit_until_a_run_is_accepted(params: P
     for arguments in (["tag", "accepted-1"], ["commit", "-q", "-a", "-m", "nobody accepted this one"]):
         subprocess.run(["git", *arguments], env=git_env, check=True)
     (table,) = stage_artifacts("zoom_train", params)
-    assert table.description == "Metrics of zoom_train, beside the last accepted run's"
+    assert table.description == "Metrics of zoom_train, compared with the last accepted run"
     assert table.data[0] == {"metric": "val / f1", "now": "0.75", "last accepted run": "0.5"}
 
 

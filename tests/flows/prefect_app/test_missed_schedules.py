@@ -46,7 +46,7 @@ def test_starting_run_replaces_missed_schedules(prefect_server: PrefectServer, m
         late = {str(run.id) for run in runs if run.id != begun.id and is_late(run)}
         assert missed_schedules.cancel_missed_runs(told.append) == len(late) >= MINUTES - 2
         assert missed_schedules.cancel_missed_runs(told.append) == 0
-    assert told == [f"{len(late)} more times of the schedule have passed by now: this run stands in for them"]
+    assert told == [f"{len(late)} overdue runs of the schedule are cancelled: this run replaces them"]
     after = states(prefect_server, mine)
     assert {run for run, name in after.items() if name == missed_schedules.NAME} == late
     assert {after[by_hand], after[str(begun.id)]} <= {"Scheduled", "Late"}

@@ -90,7 +90,7 @@ def test_last_complete_model_is_used_during_training(
         for _ in range(2):
             category, (warning, model) = answer(capsys)
             assert category == "one"
-            assert "models/categorizer is not there" in warning and "The last complete model answers" in warning
+            assert "models/categorizer is missing" in warning and "The last complete model is used" in warning
             assert model.startswith("model: .atlas/last-model/")
     category, (warning, model) = answer(capsys)  # killed
     assert category == "one"
@@ -99,7 +99,7 @@ def test_last_complete_model_is_used_during_training(
     shutil.rmtree(".dvc/cache")
     Path(".atlas/train").mkdir(parents=True)
     _, (warning, model) = answer(capsys)
-    assert warning.endswith("DVC's cache has none of before, so the bundled model answers")
+    assert warning.endswith("DVC's cache has no previous model, so the bundled model is used")
     assert model == f"model: {bundled_model()}"
     Path("hang").unlink()
     repro("two")
@@ -117,7 +117,7 @@ def test_last_complete_model_is_used_during_training(
     Path("models/champion.dvc").write_text("outs: []")
     category, warnings = answer(capsys)
     assert category == "two"
-    assert warnings[0].startswith("warning: models/champion is not there, though models/champion.dvc names a champion")
+    assert warnings[0].startswith("warning: models/champion is missing, although models/champion.dvc tracks a champion")
     shutil.copytree("champion", "models/champion")
     assert answer(capsys) == ("champion", ["model: models/champion"])
 

@@ -194,7 +194,7 @@ def test_reports_split_with_other_rules(params: Params, rule: dict[str, int]) ->
     train("Shirts", sure=6.0)
     decision = promote(changed(params, split=rule))
     assert decision.promoted
-    assert "may have learnt from some of these images" in decision.reason
+    assert "may have been trained on some of these images" in decision.reason
 
 
 def test_rollback_restores_previous_champion_once(params: Params) -> None:
@@ -244,7 +244,7 @@ def test_damaged_champion_is_reported_and_replaced_with_force(params: Params) ->
     with pytest.raises(InputError, match=r"champions\.json"):
         promote(params)
     HISTORY.unlink()
-    with pytest.raises(InputError, match="expected none"):
+    with pytest.raises(InputError, match="expected no champion"):
         promote(params)
 
 
