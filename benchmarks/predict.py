@@ -23,7 +23,7 @@ from atlas_model.data.schemas import IMAGES, write_rows
 from atlas_model.inference.batch import BatchReport, predict_all
 from atlas_model.inference.predictor import Predictor
 from benchmarks.report import paired_medians, report
-from flows.registry.model_folders import shipped_model
+from flows.registry.model_folders import bundled_model
 
 SAMPLE = Path("data/sample.parquet")  # 28 x 28, grey
 N_IMAGES, BATCH, RUNS = 5_000, 64, 3
@@ -44,7 +44,7 @@ def main() -> None:
         row = {"width": 28, "height": 28, "format": "PNG", "mode": "L", "orientation": 1, "n_frames": 1}
         rows = ({"image_id": f"{number:05d}", "bytes": each, **row} for number, each in enumerate(images))
         write_rows(folder / "in.parquet", rows, IMAGES)
-        predictor = Predictor.load(shipped_model(), "cpu")
+        predictor = Predictor.load(bundled_model(), "cpu")
         predictor.accelerate("torch", None)
         prepared = np.stack([predictor.prepare(decode(each)) for each in images])
         reports: list[BatchReport] = []

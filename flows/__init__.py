@@ -1,18 +1,18 @@
-"""When and in what order: DVC stages, the Prefect flow, the command line."""
+"""Orchestration: the DVC stages, the Prefect flow, the `atlas` command."""
 
 import os
 
-# No library reports home, and Prefect needs no server. Set before they are imported; child processes inherit it.
+# Disables telemetry and lets Prefect run without a server. Set before any import of these; child processes inherit it.
 for _name, _value in {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # s; a run without is marked as crashed (flows.prefect_app.deployment)
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # s; without, a run counts as crashed (flows.prefect_app.deployment)
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a first start makes the database: 25 s measured
-    # Torch's threads wait for each other asleep. By default they spin, and any other busy process then slows training
-    # tenfold (measured: 80 images/s instead of 730 on 2 cores beside one test run).
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # the first start creates the database: 25 s measured
+    # Torch's threads sleep while they wait for each other. By default they spin, and any other busy process then slows
+    # training tenfold (measured: 80 images/s instead of 730 on 2 cores beside one test run).
     "OMP_WAIT_POLICY": "PASSIVE",
 }.items():
     os.environ.setdefault(_name, _value)

@@ -1,28 +1,28 @@
-"""Tables that the stage evaluate wrote, read again to be shown. Knows nothing of where."""
+"""Reads the tables of the stage evaluate for reports."""
 
 from typing import TYPE_CHECKING
 
 from flows.paths import EVALUATION
 
 if TYPE_CHECKING:
-    import pandas as pd  # imported where it is used: it takes tenths of a second
+    import pandas as pd  # imported in functions, because it takes tenths of a second
 
 FIGURES = ["precision", "recall", "f1"]
 PREDICTED = ["actual_category", "predicted_category", "split_value"]
 
 
 def read_categories() -> "pd.DataFrame":
-    """``split``, ``category``, `FIGURES` and images (``n``) of each category; empty where there is no file."""
+    """A row per split and category: ``split``, ``category``, `FIGURES` and images (``n``); empty without the file."""
     return _read("categories.csv", ["split", "category", *FIGURES, "n"])
 
 
 def read_predictions() -> "pd.DataFrame":
-    """`PREDICTED` of each image; empty where there is no file."""
+    """A row per image with the columns `PREDICTED`; empty without the file."""
     return _read("predictions.csv", PREDICTED)
 
 
 def weakest_categories(categories: "pd.DataFrame", most: int) -> "pd.DataFrame":
-    """The ``most`` categories of the test split with the lowest F; of equals those with more images."""
+    """The ``most`` categories of the test split with the lowest F; on ties, those with more images first."""
     tested = categories[(categories["split"] == "test") & categories["f1"].notna() & (categories["n"] > 0)]
     return tested.sort_values(["f1", "n"], ascending=[True, False]).head(most)
 

@@ -1,4 +1,4 @@
-"""Runs git. No hooks run. Knows nothing of what it is asked for."""
+"""Runs git, without hooks."""
 
 import os
 import subprocess
@@ -12,17 +12,17 @@ from flows.text import printable
 def run_git(
     *arguments: str, at: Path = Path(), given: str | None = None, env: dict[str, str] | None = None, need: str = ""
 ) -> str:
-    """What git prints, without the last line's end.
+    """The output of git, without the last newline.
 
     Args:
         arguments: of git.
-        at: the folder that it runs in.
-        given: what it reads.
-        env: variables on top of the environment.
-        need: what it is asked for, for the error.
+        at: the folder in which it runs.
+        given: its standard input.
+        env: additional environment variables.
+        need: beginning of the error message: what git is needed for.
 
     Raises:
-        InputError: it failed, or is not installed; with ``need`` and what it said.
+        InputError: git failed or is not installed; the text has ``need`` and git's message.
     """
     try:
         done = subprocess.run(
@@ -38,19 +38,19 @@ def run_git(
         raise InputError(f"{need or 'this needs git'}: expected the program git in PATH, found none") from None
     if done.returncode:
         what = need or f"git {arguments[0]} failed"
-        raise InputError(f"{what}: {printable(done.stderr.strip()) or 'it did not say why'}")
+        raise InputError(f"{what}: {printable(done.stderr.strip()) or 'it gave no reason'}")
     return done.stdout.rstrip("\n")
 
 
 def try_git(*arguments: str) -> str | None:
-    """What git prints; None where it fails."""
+    """The output of git; None if it fails."""
     with suppress(InputError):
         return run_git(*arguments)
     return None
 
 
 def content_at(revision: str, path: Path) -> bytes | None:
-    """The file ``path``, relative to the current folder, in a revision; None where that has none, or without git."""
+    """The content of ``path`` (relative to the current folder) in a revision; None if it is missing, or without git."""
     try:
         done = subprocess.run(["git", "show", f"{revision}:./{path.as_posix()}"], capture_output=True, check=False)
     except FileNotFoundError:

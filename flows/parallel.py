@@ -1,11 +1,11 @@
-"""Who does the parts of a stage's work: threads of its own process, or the processes of a cluster.
+"""Maps a function over the work items of a stage in parallel: in threads, or in the processes of a Dask or Ray cluster.
 
-What comes of a part depends on the part alone, so the same bytes come out whoever did it: `pipeline.runner` and
-`pipeline.workers` are no parameters of any stage in dvc.yaml. Knows nothing of what the work is.
+The result of an item depends on the item alone, so the outputs are the same with every runner: `pipeline.runner` and
+`pipeline.workers` are not parameters of any stage in dvc.yaml.
 
-Threads are plain ones. A stage has to start in tenths of a second and to run where there is no server, and Prefect's
-own thread runner costs both: importing it takes two seconds, and each part would be a task that the server is told of.
-The others are Prefect's task runners (`flows.prefect_app.cluster`), imported when they are asked for.
+Threads are those of `concurrent.futures`. Prefect's thread runner takes two seconds to import and needs a server,
+because each item would be a task run; a stage has to start in tenths of a second, without a server. Dask and Ray are
+used through Prefect's task runners (`flows.prefect_app.cluster`), which are imported only then.
 """
 
 import os
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 Runner = Literal["threads", "dask", "ray"]
 
 
-class Spread(Protocol):
+class ParallelMap(Protocol):
     """Like `map`: the results of a function for some items, in the order of the items."""
 
     def __call__(self, work: Callable[[Item], Result], items: Sequence[Item], /) -> Iterator[Result]:
@@ -30,42 +30,42 @@ class Spread(Protocol):
         ...
 
 
-def spreading(runner: Runner, workers: int | None, what: str) -> Spread:
-    """`fan_out` with all but the work settled; refuses at once what it cannot do.
+def make_parallel_map(runner: Runner, workers: int | None, what: str) -> ParallelMap:
+    """`parallel_map` with the runner and the number of workers set.
 
     Args:
         runner: threads of this process; or processes of Dask or of Ray, here or elsewhere
             (`flows.prefect_app.cluster`).
-        workers: how many parts are done at once; None: one per processor.
-        what: whose work it is, for people.
+        workers: items processed at once; None: one per processor.
+        what: name of the work, for the user interface and the names of threads.
 
     Raises:
         InputError: the package of the runner is not installed.
     """
     if runner != "threads":
         require(runner, f"pipeline.runner {runner}")
-    return partial(fan_out, runner=runner, workers=workers or os.cpu_count() or 1, what=what)
+    return partial(parallel_map, runner=runner, workers=workers or os.cpu_count() or 1, what=what)
 
 
-def fan_out(
+def parallel_map(
     work: Callable[[Item], Result], items: Sequence[Item], *, runner: Runner, workers: int, what: str
 ) -> Iterator[Result]:
     """Yield ``work(item)`` for each of ``items``, in their order.
 
     Args:
         work: for Dask and Ray a function of a module (or a `partial` of one), whose argument and result are small.
-        items: the parts.
-        runner: as of `spreading`, with the next two.
-        workers: how many parts are done at once.
-        what: whose work it is.
+        items: the arguments.
+        runner: as in `make_parallel_map`.
+        workers: items processed at once.
+        what: as in `make_parallel_map`.
 
     Raises:
-        AtlasError: the one that ``work`` raised for the first item that fails; or the cluster failed.
+        AtlasError: ``work`` raised it for the first item that failed; or the cluster failed.
     """
     if runner == "threads":
         with ThreadPoolExecutor(workers, thread_name_prefix=what) as pool:
             yield from pool.map(work, items)
     else:
-        from flows.prefect_app.cluster import on_cluster
+        from flows.prefect_app.cluster import map_on_cluster
 
-        yield from on_cluster(work, items, runner=runner, workers=workers, what=what)
+        yield from map_on_cluster(work, items, runner=runner, workers=workers, what=what)

@@ -1,4 +1,4 @@
-"""Where the stages keep their files, relative to the project's root. dvc.yaml says the same; a test compares."""
+"""Paths of the files of the stages, relative to the root of the project. A test compares them with dvc.yaml."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ SPLITS = Path("data/splits")
 TAXONOMY = SPLITS / "taxonomy.json"
 CATEGORIZER = Path("models/categorizer")
 BASELINE = Path("models/baseline")
-REPORTS = Path("reports")  # <stage>/metrics.json: all that the stage measured, in DVC
+REPORTS = Path("reports")  # <stage>/metrics.json: all metrics of a stage, tracked by DVC
 EVALUATION = REPORTS / "evaluate"
 
-METRICS = Path("metrics")  # <stage>.json: the headline figures, in git
-PLOTS = Path("plots")  # <stage>/, in DVC; plots/crawl and plots/split, which are counts, in git
-TIMINGS = REPORTS / "timings"  # <stage>.json: of the last run on this machine; neither in git nor in DVC
-WORK = Path(".atlas")  # spools and checkpoints: untracked, safe to delete, makes reruns resume
+METRICS = Path("metrics")  # <stage>.json: the headline metrics, tracked by git
+PLOTS = Path("plots")  # <stage>/, tracked by DVC; plots/crawl and plots/split, which are counts, by git
+TIMINGS = REPORTS / "timings"  # <stage>.json: of the last run on this machine; not tracked
+WORK = Path(".atlas")  # downloads in progress and checkpoints, from which runs resume: not tracked, safe to delete
 SNAPSHOTS = WORK / "snapshots"  # <snapshot>.parquet: copies of PRODUCTS

@@ -1,10 +1,10 @@
-"""Printing what strangers wrote. Knows nothing of what it is."""
+"""Makes untrusted text safe to print on a terminal and to show in Markdown."""
 
 import re
 
 
 def printable(text: str) -> str:
-    """``text`` without characters that steer a terminal: a file's name or a page's title may hold any."""
+    """``text`` without control characters: a file name or the title of a page may contain terminal escapes."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
@@ -13,11 +13,11 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-# What may stand as it is. A sign that means something at the start of a line only may stand elsewhere: one of the UI's
-# two editions shows an entity in a table as it is written, so the fewer the better.
-OBEYED = re.compile(r"[^\w\s.,'/():;%&=+>-]|_|&(?=\w+;)|:(?=//)|^[=+>-]")
+# Characters that Markdown or HTML interprets. Those that mean something only at the start of a line are escaped only
+# there: one of the two versions of Prefect's UI shows entities in tables literally, so few of them are used.
+MARKUP = re.compile(r"[^\w\s.,'/():;%&=+>-]|_|&(?=\w+;)|:(?=//)|^[=+>-]")
 
 
 def in_markdown(text: str) -> str:
-    """``text`` as one line of Markdown (a table's cell, too) or HTML that shows it, and is neither itself."""
-    return OBEYED.sub(lambda found: f"&#{ord(found[0])};", printable(" ".join(text.split())))
+    """``text`` as one line that Markdown (also in a cell of a table) and HTML show literally."""
+    return MARKUP.sub(lambda found: f"&#{ord(found[0])};", printable(" ".join(text.split())))

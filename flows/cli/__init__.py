@@ -1,1 +1,1 @@
-"""The `atlas` command: `main` parses arguments, one module a subcommand does the work."""
+"""The `atlas` command: `main` parses the arguments, `commands` calls the subcommands; each has a module."""

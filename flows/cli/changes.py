@@ -1,4 +1,4 @@
-"""``atlas crawl changes``: what changed in the shops between two crawls, by the names of their snapshots."""
+"""``atlas crawl changes``: lists what changed in the shops between two snapshots."""
 
 import sys
 from pathlib import Path
@@ -9,10 +9,10 @@ from flows.monitoring.snapshots import products_of
 
 
 def report_changes(old: str, new: str, output: Path | None) -> int:
-    """Write what changed to ``output`` (.csv or .parquet), and print a table of it.
+    """Write each change to ``output`` (.csv or .parquet), and print a table of their numbers.
 
     Raises:
-        InputError: no crawl of one of these names is known, or ``output`` has another ending.
+        InputError: a snapshot is unknown, or ``output`` has another suffix.
     """
     path = output or Path(f"reports/changes/{old}..{new}.csv")
     counts = write_changes(path, changes(products_of(old), products_of(new)))

@@ -1,4 +1,4 @@
-"""``atlas check``: the faults of params.yaml and of the input files that it names, before anything runs."""
+"""``atlas check``: finds the faults of params.yaml and of the input files that it names, before any stage runs."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -21,10 +21,10 @@ from crawlers.sources.manifest import read_manifest_products
 
 
 def check() -> int:
-    """Print what is well on stdout and all faults on stderr; 2 if there are any.
+    """Print the files without faults on stdout and all faults on stderr; 2 if there are any.
 
     Raises:
-        ParamsError: params.yaml itself is faulty, so that it cannot say where the other files are.
+        ParamsError: params.yaml itself is faulty, so the paths of the other files are unknown.
     """
     params = load_params()
     sys.stdout.write(f"{PARAMS_FILE}: ok\n")
@@ -38,12 +38,15 @@ def check() -> int:
             say(f"error: {error}")
             exit_code = error.exit_code
     for group in look_alikes(names):
-        say(f"warning: categories whose names look alike are different ones: {' and '.join(map(repr, group))}")
+        say(
+            f"warning: these names of categories look alike but differ in their characters, so they count as different "
+            f"categories: {' and '.join(map(repr, group))}"
+        )
     return exit_code
 
 
 def _names_in(content: object) -> Iterator[str]:
-    """Of the categories that an input file names, if that is what it is for."""
+    """The names of the categories in an input file, if it contains any."""
     if isinstance(content, Taxonomy):
         yield from content.names
     elif isinstance(content, list):
@@ -70,13 +73,14 @@ def _inputs(params: Params) -> Iterator[tuple[Path, Callable[[Path], object]]]:
 
 
 def _read_labelled(folder: Path) -> None:
-    """The labelled images; refused where they are the demo's, which say nothing of another catalogue."""
+    """Check the labelled images; those of the demo are refused: a filter trained on them fits no other catalogue."""
     from atlas_model.data.schemas import LABELLED, read_table
     from atlas_model.zoom.training import fingerprint
     from crawlers.shop.catalogue import LABELLED_FINGERPRINT
 
     if fingerprint(read_table(folder, LABELLED, "zoom_train", ["image_id", "label"])) == LABELLED_FINGERPRINT:
         raise InputError(
-            f"{folder}: expected labelled images of your own catalogue for zoom.filter: trained, got the demo's grey "
-            "sample. Say zoom.filter: photographs, or zoom.enabled: false, or name your images in zoom_train.labelled"
+            f"{folder}: expected labelled images of your own catalogue for zoom.filter: trained, got the grey "
+            "images of the demo. In params.yaml, set zoom.filter: photographs, or zoom.enabled: false, or set "
+            "zoom_train.labelled to a folder of your own labelled images"
         )

@@ -1,6 +1,6 @@
-"""``atlas crawl try`` and ``atlas crawl record``: what would be read on one page, and keeping it as a test.
+"""``atlas crawl try`` and ``atlas crawl record``: read one page as a crawl does, and save it as a test.
 
-Results go to stdout. A page's texts are a stranger's: no control character of theirs reaches the terminal.
+Results go to stdout. The text of a page is untrusted: its control characters are replaced before it is printed.
 """
 
 import sys
@@ -32,7 +32,7 @@ from flows.stages.connections import connections
 from flows.text import printable
 
 SAVED_PAGES = Path("tests/crawlers/pages/saved")
-NEEDED = {"listing": {"items"}, "product": {"name", "images"}}  # without which a page is of no use
+NEEDED = {"listing": {"items"}, "product": {"name", "images"}}  # a page without these fields is not usable
 SHOWN = {  # fields, in the order in which they are printed
     "listing": ("items", "next_page", "sub_categories"),
     "product": (
@@ -40,20 +40,20 @@ SHOWN = {  # fields, in the order in which they are printed
         "additional_properties", "canonical_url",
     ),
 }  # fmt: skip
-EXTRAS = {"sub_categories", "canonical_url", "brand", "gtin", "mpn"}  # nothing is missing without them
-MAX_LINES = 30  # of one field
+EXTRAS = {"sub_categories", "canonical_url", "brand", "gtin", "mpn"}  # optional: not reported as missing
+MAX_LINES = 30  # printed per field
 DEMO = ".demo.test"  # the shops of crawlers/shop
-HTML = "text/html"  # without a charset: what a file says of itself counts, as where a shop says none
+HTML = "text/html"  # without a charset: the one declared in the file counts
 
 
 def try_page(url: str, kind: Kind | None, file: Path | None, profile: Path | None) -> int:
-    """Print what would be read at ``url``; 1 if it is of no use, else 0.
+    """Print the fields that a crawl would read at ``url``; 1 if the page is not usable, else 0.
 
     Args:
-        url: of a page.
-        kind: what it is; None: see for yourself.
-        file: holds the page, so that the shop is not asked.
-        profile: a shop's YAML file to read it with, instead of the one that the host has.
+        url: of the page.
+        kind: of the page; None: detected.
+        file: contains the page, so no request is sent.
+        profile: a YAML profile to read the page with, instead of the one of its host.
     """
     shop = _shop(url, profile)
     page, found = _read(url, kind, file, shop)
@@ -62,23 +62,28 @@ def try_page(url: str, kind: Kind | None, file: Path | None, profile: Path | Non
 
 
 def record_page(url: str, kind: Kind | None, file: Path | None, profile: Path | None, folder: Path | None) -> int:
-    """Save the page at ``url`` with what is read on it as a test, and print it; 1 if it is of no use, else 0.
+    """Save the page at ``url`` and its fields as a test, and print them; 1 if the page is not usable, else 0.
 
     Args:
-        url: this and the next three: as in `try_page`.
-        kind: see there.
-        file: see there.
-        profile: see there.
-        folder: where to; None: below tests/crawlers/pages/saved, named after the host.
+        url: of the page.
+        kind: as in `try_page`.
+        file: as in `try_page`.
+        profile: as in `try_page`.
+        folder: of the saved files; None: tests/crawlers/pages/saved/<host>.
     """
     shop = _shop(url, profile)
     page, found = _read(url, kind, file, shop)
     if found == "sitemap":
-        raise InputError(f"{printable(url)}: expected a page, got a sitemap, which no profile reads")
+        raise InputError(
+            f"{printable(url)}: expected a product page or a listing, got a sitemap, which needs no profile and no test"
+        )
     path = _free_path(folder or SAVED_PAGES / _host(url), page)
     page.save(path)
     _print(page, shop, found)
-    say(f"saved: {path.with_suffix('.html')} and {path}: mend what is wrong in the second, and it is a test")
+    say(
+        f"saved: {path.with_suffix('.html')} and {path}. Correct wrong fields in the second "
+        "file: the tests compare with it"
+    )
     return int(bool(_missing(page) & NEEDED[page.kind]))
 
 
@@ -97,10 +102,10 @@ def _host(url: str) -> str:
 
 
 def _read(url: str, kind: Kind | None, file: Path | None, shop: Shop) -> tuple[SavedPage, str | None]:
-    """The page, and what it is; a page that is neither is read as a product's."""
+    """The page and its kind; a page of unknown kind is read as a product page."""
     response = _ask(url) if file is None else _from_file(url, file)
     if file is None and shop.browser is not None:
-        say(f"{shop.name}: a crawl opens its pages in a browser; this is the page without what its scripts build.")
+        say(f"{shop.name}: a crawl opens its pages in a browser. This command does not run their scripts.")
     content_type = response.headers.get("Content-Type", HTML)
     if what := not_a_page(response):
         raise InputError(f"{printable(str(response.url))}: expected a page, got {printable(what)}")
@@ -112,9 +117,9 @@ def _read(url: str, kind: Kind | None, file: Path | None, shop: Shop) -> tuple[S
     try:
         found = kind or kind_of(shop, response)
         item = read_page("listing" if found == "listing" else "product", shop, response)
-    except Exception as error:  # whatever a stranger's page does to a parser
+    except Exception as error:  # an untrusted page may make a parser fail in any way
         raise AtlasError(
-            f"{printable(str(response.url))}: cannot be read, which is a fault of crawlers/pages: {error!r}"
+            f"{printable(str(response.url))}: reading it failed, which is a bug in crawlers/pages: {error!r}"
         ) from error
     page = SavedPage(
         "listing" if found == "listing" else "product", str(response.url), content_type, response.body, item
@@ -124,7 +129,7 @@ def _read(url: str, kind: Kind | None, file: Path | None, shop: Shop) -> tuple[S
 
 def _ask(url: str) -> HttpResponse:
     crawl = load_params().crawl
-    if _host(url).endswith(DEMO):  # which runs for crawls with this source
+    if _host(url).endswith(DEMO):  # the demo shop runs only for this source
         crawl = crawl.model_copy(update={"source": "demo"})
     with connections(crawl) as connect_map:
         return ask(
@@ -142,14 +147,14 @@ def _from_file(url: str, file: Path) -> HttpResponse:
     except OSError as error:
         raise InputError(f"--file {printable(str(file))}: cannot be read: {error.strerror}") from error
     try:
-        encodings = ["gzip"] if body.startswith(GZIP) else []  # as it was sent, or packed since
+        encodings = ["gzip"] if body.startswith(GZIP) else []  # saved as it was sent, or compressed later
         return HttpResponse(url, body=decoded(body, encodings, MAX_PAGE_BYTES), headers={"Content-Type": HTML})
     except ContentError as error:
         raise InputError(f"--file {printable(str(file))}: {WHY.get(error.reason, error.reason)}") from error
 
 
 def _free_path(folder: Path, page: SavedPage) -> Path:
-    """The page's own path, if it was saved before, else the first that no other page has."""
+    """The path at which the page was saved before, else the first free one."""
     number = 1
     while True:
         path = folder / (f"{page.kind}.json" if number == 1 else f"{page.kind}-{number}.json")
@@ -163,7 +168,7 @@ def _missing(page: SavedPage) -> set[str]:
 
 
 def _print(page: SavedPage, shop: Shop, found: str | None) -> None:
-    what = f"a {found}" if found else "neither a product's page nor a listing, as it seems"
+    what = f"a {found}" if found else "neither a product page nor a listing, as detected"
     sys.stdout.write(f"{printable(page.url)}: {what}, read as {shop.name}\n")
     for field in SHOWN[page.kind]:
         if page.item[field]:
@@ -175,7 +180,7 @@ def _print(page: SavedPage, shop: Shop, found: str | None) -> None:
                 head = (COLUMNS.get(field, field) + count, source) if number == 0 else ("", "")
                 sys.stdout.write(f"{head[0]:<18} {head[1]:<18} {printable(line)}\n")
     if unreadable := page.item.get("unreadable"):
-        sys.stdout.write(f"unreadable: {unreadable} of the page's JSON-LD scripts are no JSON\n")
+        sys.stdout.write(f"unreadable: {unreadable} of the JSON-LD scripts of the page are not valid JSON\n")
     if missing := [COLUMNS.get(field, field) for field in SHOWN[page.kind] if field in _missing(page)]:
         sys.stdout.write(f"missing: {', '.join(missing)}\n")
 

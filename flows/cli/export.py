@@ -1,4 +1,4 @@
-"""``atlas export``: a trained model as graphs that run without torch."""
+"""``atlas export``: exports a trained model as graphs that run without torch."""
 
 from pathlib import Path
 
@@ -15,17 +15,19 @@ def export_model(output: Path, model: str | None, form: Format) -> int:
     """Write the graphs of ``model`` to the folder ``output``.
 
     Raises:
-        InputError: ``output`` holds something or cannot be written, or a package is missing.
-        CheckpointError: ``model`` is none.
+        InputError: ``output`` is not empty or cannot be written, or a package is missing.
+        CheckpointError: ``model`` is not a model folder.
     """
     folder = model_folder(model)
     say(f"model: {folder}")
     trained = load_categorizer(folder, torch.device("cpu"))
     try:
         if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-            raise InputError(f"{output}: expected a folder that is new or empty. Name another, or delete it.")
+            raise InputError(
+                f"{output}: expected a new or empty folder, got one with files. Choose another, or delete it."
+            )
         export(*trained, output, form=form)
     except OSError as error:
-        raise InputError(f"{output}: expected a place to write to: {error}") from error
+        raise InputError(f"{output}: expected a writable folder: {error}") from error
     say(f"written: {output}")
     return 0

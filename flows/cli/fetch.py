@@ -1,4 +1,4 @@
-"""``atlas fetch``: the stage fetch through DVC, also for the URLs that it would not ask for again by itself."""
+"""``atlas fetch``: runs the stage fetch through DVC, if wanted also for the URLs that failed for good."""
 
 import json
 import sys
@@ -14,22 +14,22 @@ from flows.stages.fetch import spool_folder
 
 
 def fetch(*, retry_failed: bool) -> int:
-    """Bring data/images up to date and print the counts of the stage.
+    """Run the stage fetch if it is not up to date, and print its counts.
 
     Args:
-        retry_failed: ask again for each URL that gave no image. What gave one is taken from data/images where the
-            spool does not have it (any more), so that nothing is fetched twice.
+        retry_failed: request each URL again that gave no image. Images that the spool does not have (any more) are
+            copied from data/images, so nothing is downloaded twice.
 
     Raises:
-        MissingError: nothing was fetched yet whose failures could be retried.
+        MissingError: no image has been downloaded yet, so there are no failures to retry.
         AtlasError: the stage failed.
     """
     params = load_params()
-    if retry_failed and params.crawl.source != "files":  # local files are all looked at again anyway
-        # The metrics say which snapshot was fetched, which need not be today's.
+    if retry_failed and params.crawl.source != "files":  # local files are read again in any case
+        # The metrics name the snapshot that was fetched; params.yaml may name a newer one.
         with Spool(spool_folder(params.crawl)) as spool:
             restore(spool, paths.SHARDS, paths.REFS, read_metrics("fetch").get("snapshot", ""))
     repo.run_stage("fetch", say, force=retry_failed)
     sys.stdout.write(json.dumps(read_metrics("fetch"), indent=2) + "\n")
-    say("Up to date: data/images. What depends on it: dvc repro")
+    say("data/images is up to date. To run the stages that depend on it: dvc repro")
     return 0

@@ -1,7 +1,7 @@
-"""``atlas import-manifest``: labelled images for the stage zoom_train, from a manifest of their URLs.
+"""``atlas import-manifest``: downloads labelled images for the stage zoom_train, from a manifest of their URLs.
 
-They are fetched as the stage fetch does it: each distinct URL once, checked, and continued after a kill. A URL or
-an image that has both labels is dropped and counted; of exact duplicates the manifest's first row stays.
+Downloads as the stage fetch does: each distinct URL once, validated, resumable. A URL or an image with both labels is
+discarded and counted; of exact duplicates, the first row of the manifest is kept.
 """
 
 import hashlib
@@ -23,32 +23,32 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of a manifest's rows: each is in ``kept`` or in ``dropped``."""
+    """Counts of the rows of a manifest: each row is in ``kept`` or in ``dropped``."""
 
     rows: int
     kept: dict[str, int]  # by label
     dropped: dict[str, int]  # by reason: label_conflict, duplicate, or the status of the fetch
-    label_conflicts: int  # URLs and images with both labels, however many rows those are
+    label_conflicts: int  # URLs and images with both labels; each may have several rows
     fetch: FetchReport
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """The counts as JSON values."""
         return asdict(self)
 
 
 def import_manifest(manifest: Path, output: Path, work: Path, *, shard_rows: int, **fetch_options: Any) -> ImportReport:
-    """Fill ``output`` with the images of ``manifest``, replacing what is there as a whole.
+    """Download the images of ``manifest`` to ``output``, whose content is replaced.
 
     Args:
         manifest: JSON, see `crawlers.sources.manifest.read_labelled_manifest`.
         output: folder for shards of `records.LABELLED`, sorted by image_id.
-        work: folder for the spool of all manifests; untracked.
+        work: folder of the spool that all manifests share; not tracked by git.
         shard_rows: images per shard.
         **fetch_options: as `crawlers.fetch.images.fetch_images` takes them.
 
     Raises:
-        InputError: the manifest is not one, or ``output`` holds something else than Parquet files.
-        RetryError: no URL gave an image.
+        InputError: ``manifest`` is not valid, or ``output`` contains other files than Parquet.
+        RetryError: no image could be downloaded.
     """
     _check_replaceable(output)
     rows = read_labelled_manifest(manifest)
@@ -83,7 +83,9 @@ def _check_replaceable(folder: Path) -> None:
     others = [path.name for path in folder.iterdir() if path.suffix != ".parquet"] if folder.is_dir() else []
     if others or (folder.exists() and not folder.is_dir()):
         found = f"also {others[0]!r}" if others else "a file"
-        raise InputError(f"{folder}: it would be replaced: expected a new folder, or one of Parquet files, got {found}")
+        raise InputError(
+            f"{folder}: its content would be replaced: expected a new folder, or only Parquet files, got {found}"
+        )
 
 
 def _with_both_labels(labelled: Iterable[tuple[T, str]]) -> set[T]:
@@ -96,7 +98,7 @@ def _with_both_labels(labelled: Iterable[tuple[T, str]]) -> set[T]:
 def _decide(
     rows: Iterable[tuple[LabelledImage, Fetched]], conflicting: Set[str | None]
 ) -> tuple[dict[str, LabelledImage], Counter[str]]:
-    """The row that stays for each image_id, and the other rows counted by reason."""
+    """The row that is kept for each image_id, and the number of other rows by reason."""
     kept: dict[str, LabelledImage] = {}
     dropped: Counter[str] = Counter()
     for row, found in rows:
@@ -113,7 +115,7 @@ def _decide(
 
 def _labelled_row(image: Mapping[str, Any], row: LabelledImage) -> dict[str, Any]:
     image_id = image["image_id"]
-    # A manifest does not say which images are cut from one original: each is its own source.
+    # A manifest does not name the original that an image was cut from, so each image is its own source.
     return {
         "image_id": image_id,
         "bytes": image["bytes"],

@@ -1,6 +1,6 @@
-"""``atlas predict``: images from files, folders or stdin to category paths on stdout, or to one path of a product.
+"""``atlas predict``: predicts category paths for named images, or one path for a product, and prints them.
 
-An image that cannot be read gets one line on stderr, and the others go on.
+An image that cannot be read is reported in one line on stderr; the others are still predicted.
 """
 
 import json
@@ -48,13 +48,13 @@ def predict(
     product: bool,
     title: str | None,
 ) -> int:
-    """Print the ``top`` paths of each image, or of all together as one product; 2 if one could not be read, else 0.
+    """Print the ``top`` paths of each image, or of one product; 2 if an image could not be read, else 0.
 
-    With a title and no images the answer is about the title alone.
+    With a title and no images, the prediction is from the title alone.
 
     Raises:
-        InputError: no image, or options that exclude each other, or a product without an image that can be read, or
-            a title for a model that reads none.
+        InputError: there is no image; options exclude each other; no image of the product can be read; or there is a
+            title, but the model reads none.
     """
     check_confidence(top, min_confidence, accuracy)
     if product and attention is not None:
@@ -63,7 +63,7 @@ def predict(
     say(f"model: {folder}")
     predictor = Predictor.load(folder)
     given = _given(predictor, title, images)
-    sure = sureness(folder, min_confidence, accuracy, of="products" if product else "images", given=given)
+    sure = confidence_rule(folder, min_confidence, accuracy, of="products" if product else "images", given=given)
     if given == "title":
         (predictions,) = predictor.predict_prepared(None, beam, top, sure, [title])
         sys.stdout.write(_as_json({"title": title}, predictions) if as_json else _as_lines("title", predictions))
@@ -92,7 +92,7 @@ def predict(
             sys.stdout.write(_as_json({"image": name}, predictions) if as_json else _as_lines(name, predictions))
             if attention is not None:
                 _write_attention(attention, predictor.attention_overlay(image, predictions[0]))
-        sys.stdout.flush()  # who reads a pipe need not wait for the other batches
+        sys.stdout.flush()  # the reader of a pipe gets each batch at once
     if not seen:
         raise InputError("expected images, got none: name files or folders, or write their paths to stdin")
     if pool is not None:
@@ -104,7 +104,7 @@ def predict(
 
 
 def _given(predictor: Predictor, title: str | None, images: Sequence[str]) -> "Modality":
-    """What answers are made of.
+    """What the prediction is made from.
 
     Raises:
         InputError: the model reads no titles, or the title has no word and there is no image.
@@ -113,14 +113,14 @@ def _given(predictor: Predictor, title: str | None, images: Sequence[str]) -> "M
         return "image"
     if not predictor.reads_titles:
         raise InputError(
-            "--title: expected a model that reads titles, got one that learnt from images alone. Leave the title out, "
-            "or train one (train.title: ngrams)"
+            "--title: expected a model that reads titles, got one that was trained on images alone. Omit --title, or "
+            "train a model with titles (train.title: ngrams)"
         )
     if split_words(title):
         return "image_and_title" if images else "title"
     if not images:
         raise InputError("--title: expected a title with a word in it, or images; got neither")
-    say("--title: no word in it, so the answers are about the images alone")
+    say("warning: --title contains no word, so the predictions are from the images alone")
     return "image"
 
 
@@ -131,50 +131,59 @@ def _add_to(pool: ProductPool, predictor: Predictor, images: Sequence[Image.Imag
 
 
 def check_confidence(top: int, min_confidence: float | None, accuracy: float | None) -> None:
-    """Refuse several answers where there is but one, and two ways to say how deep it goes.
+    """Check the options that set how deep a prediction goes.
 
     Raises:
-        InputError: there are.
+        InputError: both are given, or one of them with more than one prediction per image.
     """
     if min_confidence is not None and accuracy is not None:
-        raise InputError("--min-confidence and --accuracy both say how deep an answer goes: expected one of them")
+        raise InputError(
+            "--min-confidence and --accuracy both set how deep a prediction goes: expected one of them, got both"
+        )
     option = "--accuracy" if min_confidence is None else "--min-confidence"
     if top > 1 and (min_confidence is not None or accuracy is not None):
-        raise InputError(f"{option} gives one answer per image: expected no --top, got --top {top}")
+        raise InputError(f"{option} gives one prediction per image: expected no --top, got --top {top}")
 
 
-def sureness(
+def confidence_rule(
     folder: Path,
     min_confidence: float | None,
     accuracy: float | None,
     of: "Subject" = "images",
     given: "Modality" = "image",
 ) -> ConfidenceRule | None:
-    """How sure the model in ``folder`` has to be of its answers, given this.
+    """The rule that decides how deep a prediction goes: a probability, or the thresholds for ``accuracy``.
+
+    Args:
+        folder: of the model.
+        min_confidence: the smallest probability of a predicted category.
+        accuracy: the guaranteed share of correct predictions.
+        of: what is predicted: images or products.
+        given: what the prediction is made from.
 
     Raises:
-        InputError: the model cannot promise ``accuracy``; the text says what it can.
+        InputError: the model cannot guarantee ``accuracy``; the text says which accuracies it can.
     """
     return min_confidence if accuracy is None else thresholds(folder, accuracy, of, given)
 
 
 def thresholds(folder: Path, accuracy: float, of: "Subject" = "images", given: "Modality" = "image") -> "Thresholds":
-    """The thresholds with which the model in ``folder`` promises ``accuracy``, given this.
+    """The thresholds with which the model in ``folder`` guarantees ``accuracy``; arguments as in `confidence_rule`.
 
     Raises:
-        InputError: it cannot; the text says what it can.
+        InputError: it cannot; the text says which accuracies it can guarantee.
     """
     from atlas_model.confidence.guarantees import load_guarantees
 
     what = of if given == "image" else "titles" if given == "title" else f"{of} with titles"
     promised, found = load_guarantees(folder, given).for_subject(of).at(accuracy, what)
-    whole = "no whole paths" if found.whole is None else f"whole paths from {found.whole:.4g} on"
-    say(f"accuracy {promised:g} of {what}: {whole}, shorter ones from {found.shorter:.4g} on")
+    whole = "no whole paths" if found.whole is None else f"whole paths from probability {found.whole:.4g}"
+    say(f"accuracy {promised:g} of {what}: {whole}, shorter paths from {found.shorter:.4g}")
     return found
 
 
 def engine_cache() -> Path:
-    """The user's folder for what engines make: exported graphs, and which engine was the fastest."""
+    """The user's cache folder of the engines: exported graphs, and which engine was the fastest."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atlas/engines"
 
 
@@ -192,7 +201,7 @@ def _image_paths(arguments: Sequence[str]) -> Iterator[Path]:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except (OSError, ValueError):  # reading it will say why
+    except (OSError, ValueError):  # reported when it is read
         return False
 
 
@@ -202,14 +211,14 @@ def _named_paths(arguments: Sequence[str]) -> Iterator[Path]:
         return
     for argument in arguments or ["-"]:
         if argument == "-":
-            lines = (line.rstrip(b"\r\n") for line in stdin)  # bytes: a file's name may be in no encoding
+            lines = (line.rstrip(b"\r\n") for line in stdin)  # bytes: a file name may have no valid encoding
             yield from (Path(os.fsdecode(line)) for line in lines if line)
         else:
             yield Path(argument)
 
 
 def _decoded(paths: Iterable[Path], predictor: Predictor) -> Iterator[tuple[Path, Image.Image]]:
-    """As small as the model takes them: in memory is one image as it was."""
+    """The readable images, decoded one at a time and scaled down for the model."""
     for path in paths:
         try:
             yield path, predictor.read(read_image(path))
@@ -223,7 +232,7 @@ def _as_lines(name: str, predictions: Sequence[Prediction], *more: str) -> str:
 
 
 def _cells(prediction: Prediction) -> list[str]:
-    """Probability, path, and the band, where there is one."""
+    """Probability, path, and the band if there is one."""
     band = [] if prediction.band is None else [prediction.band.replace("_", " ")]
     if not prediction.path:
         return ["-", NOT_SURE, *band]

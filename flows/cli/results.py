@@ -1,7 +1,7 @@
-"""``atlas results``: the figures that matter on one screen, the change to the champion, and where to look next.
+"""``atlas results``: prints the main metrics on one screen, the comparison with the champion, and the report files.
 
-Everything is read from files: metrics/ and reports/ (what the stages measured), models/champions.json and
-reports/promote/. What is not there is said, never guessed. Categories are untrusted text.
+Everything is read from files: metrics/ and reports/, models/champions.json and reports/promote/. Missing results are
+reported as warnings. Categories are untrusted text.
 """
 
 import json
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WIDTH = 100  # columns
-LABEL = 26  # of them, for what a figure is
-SHOWN = 4  # weakest categories, and pairs that are taken for each other
-FEWEST = 100  # images of val or test, below which their figures say little
+LABEL = 26  # of them, for the name of a metric
+SHOWN = 4  # weakest categories, and pairs of confused categories
+FEWEST = 100  # images of val or test, below which their metrics are uncertain
 MOST_DROPPED = 0.5  # share of the images, above which there is a warning
 
 
@@ -40,7 +40,7 @@ def show_results(*, as_json: bool) -> int:
         as_json: one JSON object instead of a screen.
 
     Raises:
-        MissingError: there are none.
+        MissingError: there are no results.
     """
     found = collect()
     sys.stdout.write(json.dumps(found, indent=2) + "\n" if as_json else "\n".join(screen(found)) + "\n")
@@ -48,7 +48,7 @@ def show_results(*, as_json: bool) -> int:
 
 
 def collect() -> dict[str, Any]:
-    """What there is to say, as plain values; None or nothing where a stage has not run.
+    """The results as JSON values; None or empty for stages that have not run.
 
     Raises:
         MissingError: no stage has run.
@@ -86,18 +86,18 @@ def screen(found: dict[str, Any]) -> list[str]:
         parts = ", ".join(f"{name} {count:,}" for name, count in sizes["images"].items())
         lines += _wrapped("images", parts or f"{sizes['kept']:,}")
         dropped = ", ".join(f"{reason} {count:,}" for reason, count in sizes["dropped"].items())
-        lines += _wrapped("left out", dropped or f"{sizes['left_out']:,}")
+        lines += _wrapped("discarded", dropped or f"{sizes['left_out']:,}")
     if zoom:
         lines += _wrapped("discarded as close-ups", f"{zoom['dropped']:,} of {zoom['total']:,} ({zoom['share']:.1%})")
     lines += _wrapped("champion", found["champion"]["text"])
-    lines += _wrapped("weakest categories", "; ".join(_told(row) for row in found["weakest"]))
-    pairs = "; ".join(f"{row['actual']} taken for {row['predicted']} {row['n']}" for row in found["confused"])
+    lines += _wrapped("weakest categories", "; ".join(_category_text(row) for row in found["weakest"]))
+    pairs = "; ".join(f"{row['actual']} as {row['predicted']} {row['n']}" for row in found["confused"])
     lines += _wrapped("most often confused", pairs)
-    lines += _wrapped("look at", ", ".join(found["reports"]))
+    lines += _wrapped("report files", ", ".join(found["reports"]))
     return lines
 
 
-# --- what there is
+# --- results
 
 
 def _figures(evaluate: dict[str, Any], split: str) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _figures(evaluate: dict[str, Any], split: str) -> dict[str, Any]:
 
 
 def _classifier(evaluate: dict[str, Any]) -> dict[str, Any]:
-    """The plain classifier on test, and what the sequence model has more."""
+    """Micro F of the plain classifier on test, and the difference of the sequence model to it."""
     plain = evaluate.get("baseline") or {}
     figure = (plain.get("test") or {}).get("micro_f1", evaluate.get("classifier_f1"))
     return {"micro_f1": figure, "difference": (plain.get("difference") or {}).get("micro_f1")} if figure else {}
@@ -120,7 +120,7 @@ def _split(split: dict[str, Any]) -> dict[str, Any]:
     if not split:
         return {}
     images, dropped = split.get("images_per_split") or {}, split.get("dropped") or {}
-    if not isinstance(dropped, dict):  # the headline, in a fresh clone
+    if not isinstance(dropped, dict):  # a fresh clone has only the headline
         return {"images": {}, "dropped": {}, "kept": split.get("images", 0), "left_out": dropped}
     reasons = dict(sorted(dropped.items(), key=lambda item: -item[1]))
     return {"images": images, "dropped": reasons, "kept": sum(images.values()), "left_out": sum(reasons.values())}
@@ -138,10 +138,10 @@ def _zoom(zoom: dict[str, Any]) -> dict[str, Any]:
 
 
 def _champion() -> dict[str, Any]:
-    """Who is champion, and how the last model compares with it."""
+    """The champion, and the comparison of the last model with it."""
     history = champion.read_history()
     if not history:
-        return {"version": None, "text": "none yet: atlas promote makes the last model the champion"}
+        return {"version": None, "text": "none yet; to make the last model the champion: atlas promote"}
     current, last = history[-1], locked_model()
     version = f"version {current.version}"
     if last == current.model:
@@ -150,16 +150,16 @@ def _champion() -> dict[str, Any]:
         text = f"{version}: {current.reason}"
     else:
         report = COMPARISONS / f"{current.model[:8]}..{last[:8]}.json"
-        text = f"{version}; the last model was not compared with it yet: atlas promote"
+        text = f"{version}; the last model was not compared with it yet; to do so: atlas promote"
         with suppress(OSError, ValueError, KeyError):
             known = json.loads(report.read_text(encoding="utf-8"))
-            taken = "may take its place" if known["accepted"] else "did not take its place"
+            taken = "may replace it" if known["accepted"] else "did not replace it"
             text = f"{version}; the last model {taken}: {known['reason']}"
     return {"version": current.version, "is_last_model": last == current.model, "text": text}
 
 
 def _confused(predictions: "pd.DataFrame") -> list[dict[str, Any]]:
-    """The pairs of the test split that are most often taken for each other, by their last names where these differ."""
+    """The most frequent confusions in the test split; categories by their last names if these are unique."""
     wrong = predictions[predictions["actual_category"] != predictions["predicted_category"]]
     pairs = wrong[wrong["split_value"] == "test"].groupby(["actual_category", "predicted_category"]).size()
     top = pairs.sort_values(ascending=False, kind="stable").head(SHOWN).reset_index().to_numpy().tolist()
@@ -177,24 +177,24 @@ def _reports() -> list[Path]:
     return [*(EVALUATION / name for name in names), REPORTS / "zoom/contact_sheet.png", EVALUATION / "metrics.json"]
 
 
-# --- what is wrong with it
+# --- warnings
 
 
 def _missing(evaluate: dict[str, Any], categories: "pd.DataFrame") -> Iterator[str]:
-    """What has not run, or is of another run."""
+    """Warnings about stages that have not run, or belong to another run."""
     if not evaluate:
         yield "not evaluated yet: dvc repro"
         return
     if categories.empty:
-        yield f"{METRICS}/ is of the run that was committed, whose reports/ are not here: dvc pull, or dvc repro"
+        yield f"{METRICS}/ belongs to the committed run, whose reports/ are missing here: dvc pull, or dvc repro"
     elif not CATEGORIZER.is_dir():
-        yield f"figures of the last complete run: {CATEGORIZER} is being trained, or a training was stopped"
+        yield f"metrics of the last complete run: {CATEGORIZER} is missing; a training is running or was stopped"
     elif locked_model() != locked_model("evaluate"):
-        yield "the figures are of another model than the last one: dvc repro"
+        yield "the metrics belong to another model than the last one: dvc repro"
 
 
 def _warnings(found: dict[str, Any], categories: "pd.DataFrame") -> Iterator[str]:
-    """Why the figures may mean nothing."""
+    """Warnings about metrics that may be meaningless."""
     test = found["test"]
     met = categories[categories["split"] == "test"].set_index("category")["n"]
     images = int(met.sum())
@@ -202,25 +202,25 @@ def _warnings(found: dict[str, Any], categories: "pd.DataFrame") -> Iterator[str
         most_frequent = str(met.idxmax())
         chance, (low, _) = met[most_frequent] / images, _interval(test, "micro_f1")
         if chance == 1:
-            yield f"all test images are of one category, {most_frequent}: the figures mean nothing"
+            yield f"all test images have one category, {most_frequent}: the metrics are meaningless"
         elif low <= chance:
             yield (
-                f"micro F is at chance level: always answering {most_frequent}, the most frequent category, is right "
-                f"for {_share(chance)}. More steps (train.epochs), pretrained weights or more images would help"
+                f"micro F is at chance level: always predicting {most_frequent}, the most frequent category, gives "
+                f"{_share(chance)}. Use more steps (train.epochs), pretrained weights or more images"
             )
     for name in ("test", "val"):
         size = found[name].get("n")
         if size is not None and size < FEWEST:
-            yield f"{name} has {size} images, fewer than {FEWEST}: its figures are uncertain"
+            yield f"{name} has {size} images, fewer than {FEWEST}: its metrics are uncertain"
     if TAXONOMY.is_file() and images:
         known = len(json.loads(TAXONOMY.read_text(encoding="utf-8"))["paths"])
         tested = int((met > 0).sum())
         if tested < known:
-            yield f"{known - tested} of {known} categories have no test image: nothing is known of them"
+            yield f"{known - tested} of {known} categories have no test image: the metrics do not cover them"
     sizes = found["split"]
     if sizes and sizes["left_out"] > MOST_DROPPED * (sizes["left_out"] + sizes["kept"]):
         total = sizes["left_out"] + sizes["kept"]
-        yield f"{sizes['left_out']:,} of {total:,} images were left out, for the reasons below"
+        yield f"{sizes['left_out']:,} of {total:,} images were discarded, for the reasons below"
 
 
 def _interval(figures: dict[str, Any], name: str) -> tuple[float, float]:
@@ -239,7 +239,7 @@ def _evaluation_lines(found: dict[str, Any]) -> Iterator[str]:
     for key, name in (
         ("micro_f1", "exact path (micro F)"),
         ("macro_f1", "macro F"),
-        ("level_accuracy", "level by level"),
+        ("level_accuracy", "accuracy per level"),
         ("ece", "calibration error"),
     ):
         if any(key in found[split] for split in splits):
@@ -253,7 +253,7 @@ def _evaluation_lines(found: dict[str, Any]) -> Iterator[str]:
         text, difference = _share(found["classifier"]["micro_f1"]), found["classifier"]["difference"]
         if difference:
             low, high = (_share(end, sign=True) for end in difference["interval"])
-            text += f"; the sequence model has {_share(difference['value'], sign=True)} ({low} to {high})"
+            text += f"; difference of the sequence model {_share(difference['value'], sign=True)} ({low} to {high})"
         yield _columns("plain classifier", [text])
 
 
@@ -272,7 +272,7 @@ def _columns(name: str, cells: Sequence[str]) -> str:
 
 
 def _wrapped(name: str, text: str, indent: int = LABEL) -> list[str]:
-    """At most two lines; nothing where there is nothing to say."""
+    """``text`` in at most two lines; none if it is empty."""
     if not text:
         return []
     options: dict[str, Any] = {"break_long_words": True, "max_lines": 2, "placeholder": " ..."}
@@ -281,7 +281,7 @@ def _wrapped(name: str, text: str, indent: int = LABEL) -> list[str]:
     )
 
 
-def _told(row: dict[str, Any]) -> str:
+def _category_text(row: dict[str, Any]) -> str:
     return f"{row['category']} {_share(row['f1'])} ({row['n']} images)"
 
 
@@ -290,7 +290,7 @@ def _range(interval: Sequence[float]) -> str:
 
 
 def _share(value: float, *, sign: bool = False) -> str:
-    """Three digits, as in the README: .896."""
+    """Three decimal places, as in the README: .896."""
     text = f"{value:+.3f}" if sign else f"{value:.3f}"
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
 

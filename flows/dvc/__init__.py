@@ -1,1 +1,4 @@
-"""DVC: `repo` is the one module that calls it; `worker` runs a stage; `pipeline_lock` and `stale_locks`."""
+"""DVC: `repo` calls its API and its command; `worker` runs the stages of a flow in child processes.
+
+`pipeline_lock` keeps flows and `dvc repro` apart; `stale_locks` removes locks of processes that have ended.
+"""

@@ -1,10 +1,10 @@
-"""Who may run stages in this folder: one run of the flow, or the `dvc repro` of a shell, never both.
+"""Lock of the pipeline in this folder: either one run of the flow executes stages, or `dvc repro` in a shell.
 
-Their outputs would be right all the same, because DVC locks files; but each would fail at what the other has locked.
-So a flow waits, for another flow and for a `dvc repro` alike, from before its first stage to its end, and a stage of a
-`dvc repro` that meets a flow ends at once: it holds locks of DVC's that the flow needs, so it must not wait.
+Without it the outputs would still be correct, because DVC locks files, but each of the two would fail at files that the
+other has locked. A flow holds the lock from before its first stage to its end, and waits for it. A stage of `dvc repro`
+fails at once if a flow holds the lock: it holds locks of DVC that the flow needs, so it must not wait.
 
-Imported by every stage, so it imports little. Knows nothing of DVC, nor of Prefect.
+Every stage imports this module, so it imports neither DVC nor Prefect.
 """
 
 import fcntl
@@ -17,20 +17,20 @@ from atlas_model.core.errors import RetryError
 from atlas_model.core.processes import Process
 from flows.paths import WORK
 
-LOCK = WORK / "flow.lock"  # locked by who is at work; holds whose turn it is: that process may be between two stages
+LOCK = WORK / "flow.lock"  # contains the process that holds it, which may be between two stages
 POLL_S = 0.2
 
 
 @contextmanager
-def turn_of_flow(tell: Callable[[str], None]) -> Iterator[None]:
-    """Have the folder to oneself, as soon as nobody else is at work there; ``tell`` gets a line for whom one waits."""
+def flow_lock(tell: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock for a flow, as soon as it is free; ``tell`` gets a line that names the process waited for."""
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     told: set[Process | None] = set()
     with LOCK.open("a+") as handle:
-        while (holder := _holder(handle)) or not _taken(handle, fcntl.LOCK_EX):
+        while (holder := _holder(handle)) or not _try_lock(handle, fcntl.LOCK_EX):
             if holder not in told:
                 told.add(holder)
-                tell(f"{_named(holder)} is at work in this folder: waiting for its end")
+                tell(f"{_named(holder)} is running in this folder: waiting for its end")
             time.sleep(POLL_S)
         _write(handle, Process.current())
         try:
@@ -40,24 +40,24 @@ def turn_of_flow(tell: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextmanager
-def turn_of_stage(dvc: Process | None) -> Iterator[None]:
-    """Keep flows waiting while a stage runs, and until the ``dvc repro`` that runs it has ended.
+def stage_lock(dvc: Process | None) -> Iterator[None]:
+    """Hold the lock for a stage while it runs, and for the ``dvc repro`` that runs it until that ends.
 
     Raises:
-        RetryError: a flow is at work.
+        RetryError: a flow is running.
     """
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     with LOCK.open("a+") as handle:
-        if not _taken(handle, fcntl.LOCK_SH):
+        if not _try_lock(handle, fcntl.LOCK_SH):
             raise RetryError(
-                f"{_named(_holder(handle))} is at work in this folder, and runs this stage itself where it has to. "
-                "Run again when it has ended: what is done is not repeated"
+                f"{_named(_holder(handle))} is running in this folder, and runs this stage itself if needed. "
+                "Run again when it has ended: completed stages are not repeated"
             )
         _write(handle, dvc)
         yield
 
 
-def _taken(handle: IO[str], how: int) -> bool:
+def _try_lock(handle: IO[str], how: int) -> bool:
     try:
         fcntl.flock(handle, how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -73,7 +73,7 @@ def _write(handle: IO[str], process: Process | None) -> None:
 
 
 def _holder(handle: IO[str]) -> Process | None:
-    """Whose turn it is, if that process is alive."""
+    """The process that holds the lock, if it is alive."""
     handle.seek(0)
     pid, _, birth = handle.read().partition(" ")
     if not pid.isdecimal():

@@ -1,10 +1,9 @@
-"""The one place that calls DVC: which stages there are, which are up to date, and running one.
+"""Calls DVC: lists stages, checks which are up to date, runs one, reads and writes the cache.
 
-DVC's Python API is not promised to be stable, so nothing else imports it. All functions work on the DVC project
-that the current folder belongs to. Knows nothing of Prefect or of what a stage does.
+DVC's Python API is not stable, so only this package imports it. All functions work on the DVC project of the current
+folder.
 
-As a program (``python -m flows.dvc.repo repro ...``) this is the `dvc` command in a process that ends with the one
-that started it.
+As a program (``python -m flows.dvc.repo repro ...``) this is the `dvc` command in a process that ends with its parent.
 """
 
 import os
@@ -30,20 +29,20 @@ if TYPE_CHECKING:
     from dvc_data.hashfile.db import HashFileDB
     from dvc_data.hashfile.hash_info import HashInfo
 
-LAST_LINES = 500  # of a command's output: what is looked through for the reason of a failure
-BAD_INPUT = 2  # `InputError.exit_code`, as DVC reports it of a stage
+LAST_LINES = 500  # of the output of a command, in which the reason of a failure is searched
+BAD_INPUT = 2  # `InputError.exit_code`, as DVC reports it for a stage
 SETTINGS = (".dvc/config", ".dvcignore")  # of DVC, in git
 
 
 class DvcBusyError(RetryError):
-    """Another dvc command is at work in this project."""
+    """Another dvc command is running in this project."""
 
 
 def stages() -> dict[str, list[str]]:
     """The stages of dvc.yaml, each with those that it depends on, in the order in which `dvc repro` runs them.
 
     Raises:
-        InputError: this is no DVC project, or its dvc.yaml is not valid.
+        InputError: this folder is not a DVC project, or its dvc.yaml is not valid.
     """
     from dvc.repo import Repo
     from networkx import dfs_postorder_nodes
@@ -63,29 +62,29 @@ def stage_names() -> list[str]:
 
 
 def is_up_to_date(stage: str) -> bool:
-    """Whether ``stage`` has nothing to do: its command, parameters, dependencies and outputs are those of dvc.lock.
+    """Whether the command, parameters, dependencies and outputs of ``stage`` are those of dvc.lock.
 
     Raises:
-        DvcBusyError: another dvc command is at work in this project.
-        InputError: this is no DVC project, or its dvc.yaml is not valid.
+        DvcBusyError: another dvc command is running in this project.
+        InputError: this folder is not a DVC project, or its dvc.yaml is not valid.
     """
     from dvc.repo import Repo
 
-    with _dvc_errors(), Repo() as repo:  # a new one each time: a Repo remembers the dvc.lock that it read
+    with _dvc_errors(), Repo() as repo:  # a new one each time: a Repo caches dvc.lock
         return not repo.status(targets=[stage])
 
 
 def run_stage(stage: str, on_line: Callable[[str], None], *, force: bool = False) -> None:
-    """Run ``stage`` alone (or take its outputs from DVC's cache of runs), as `dvc repro --single-item` does.
+    """Run ``stage`` alone, or restore its outputs from DVC's run cache, as `dvc repro --single-item` does.
 
     Args:
         stage: its name in dvc.yaml.
-        on_line: gets each line that DVC and the stage write, as they write it.
-        force: run it although nothing that it depends on has changed.
+        on_line: called with each line that DVC and the stage write, immediately.
+        force: run it although it is up to date.
 
     Raises:
-        InputError: the stage refused its input (exit code 2); the text is what it said.
-        DvcBusyError: another dvc command works with its files.
+        InputError: the stage refused its input (exit code 2); the text is its error message.
+        DvcBusyError: another dvc command is using its files.
         AtlasError: it failed in another way.
     """
     exit_code, output = _run_dvc(on_line, "repro", "--single-item", *["--force"] * force, stage)
@@ -94,7 +93,7 @@ def run_stage(stage: str, on_line: Callable[[str], None], *, force: bool = False
 
 
 def out_of_date() -> list[str]:
-    """What `dvc status` has a word on: stages to run, and files of ``.dvc`` that are not as it says."""
+    """What `dvc status` reports: stages that are not up to date, and ``.dvc`` files whose data differ."""
     from dvc.repo import Repo
 
     with _dvc_errors(), Repo() as repo:
@@ -102,11 +101,10 @@ def out_of_date() -> list[str]:
 
 
 def inputs() -> dict[Path, list[Path]]:
-    """What stages depend on and none makes, and what says which stages there are: all of it belongs in git.
+    """The dependencies that no stage produces, and the files that define the stages: all of them belong in git.
 
     Returns:
-        File or folder -> the files that it is or has, without those that .dvcignore names; relative to the current
-        folder.
+        File or folder -> its files without those in .dvcignore; relative to the current folder.
     """
     from dvc.repo import Repo
 
@@ -121,7 +119,7 @@ def inputs() -> dict[Path, list[Path]]:
 
 
 def cache_folder() -> Path:
-    """Where DVC keeps the content of all outputs, absolute."""
+    """The absolute path of DVC's cache."""
     from dvc.repo import Repo
 
     with _dvc_errors(), Repo() as repo:
@@ -129,7 +127,7 @@ def cache_folder() -> Path:
 
 
 def default_remote() -> str | None:
-    """The name of the remote that `dvc push` takes; None where the configuration names none."""
+    """The name of the default remote of `dvc push`; None if there is none."""
     from dvc.repo import Repo
 
     with _dvc_errors(), Repo() as repo:
@@ -138,35 +136,35 @@ def default_remote() -> str | None:
 
 
 def push(on_line: Callable[[str], None]) -> None:
-    """Bring to the default remote what dvc.lock and the ``.dvc`` files speak of, and see that all of it is there.
+    """Push the data of dvc.lock and of the ``.dvc`` files to the default remote, and check that it is complete.
 
     Args:
-        on_line: gets each line that DVC writes.
+        on_line: called with each line that DVC writes.
 
     Raises:
-        AtlasError: it could not, or the cache lacks a part.
+        AtlasError: the push failed, or data are missing in the cache.
     """
     from dvc.repo import Repo
 
     exit_code, output = _run_dvc(on_line, "push")
     if exit_code:
-        said = re.findall(r"^ERROR: (.*)", output, re.MULTILINE) or ["it ended without saying why"]
+        said = re.findall(r"^ERROR: (.*)", output, re.MULTILINE) or ["it gave no reason"]
         raise AtlasError(
-            f"dvc push failed: {said[-1]}\nSee that the remote is there (`dvc remote list`) and that its credentials "
-            "are in the environment, then run again: what has been pushed is not pushed twice."
+            f"dvc push failed: {said[-1]}\nCheck that the remote exists (`dvc remote list`) and that its credentials "
+            "are in the environment, then run again: nothing is pushed twice."
         )
     with _dvc_errors(), Repo() as repo:
         states = [repo.cloud.status(needed, odb=remote) for remote, needed in repo.used_objs(push=True).items()]
     lacking = sum(len(state.new) + len(state.missing) for state in states)
-    if lacking:  # of which DVC warns, no more
+    if lacking:  # for DVC this is only a warning
         raise AtlasError(
-            f"dvc push: expected all data in the remote, got {lacking} objects that neither it nor the cache has. "
-            "`dvc repro` makes them again, then run again."
+            f"dvc push: expected all data in the remote, but {lacking} objects are neither there nor in the cache. "
+            "Run `dvc repro`, which creates them, then run again."
         )
 
 
 def content_hash(folder: Path) -> str | None:
-    """What DVC calls the content of ``folder``: equal content, equal hash; None where there is no such folder."""
+    """DVC's hash of the content of ``folder``; None if it does not exist."""
     from dvc.repo import Repo
 
     if not folder.is_dir():
@@ -175,8 +173,8 @@ def content_hash(folder: Path) -> str | None:
         return _hashed(repo, folder, dry_run=True, ignore=repo.dvcignore)[1]
 
 
-def keep(folder: Path) -> str:
-    """Put the content of ``folder`` into DVC's cache; its hash, for `restore`."""
+def add_to_cache(folder: Path) -> str:
+    """Copy the content of ``folder`` to DVC's cache; returns its hash, for `restore`."""
     from dvc.repo import Repo
     from dvc_data.hashfile.transfer import transfer
 
@@ -187,7 +185,7 @@ def keep(folder: Path) -> str:
 
 
 def has(content: str) -> bool:
-    """Whether DVC's cache has, whole, what `keep` was given once."""
+    """Whether DVC's cache has all of the content with this hash."""
     from dvc.repo import Repo
     from dvc_data.hashfile import check, load
     from dvc_objects.errors import ObjectFormatError
@@ -201,14 +199,14 @@ def has(content: str) -> bool:
 
 
 def restore(content: str, folder: Path) -> None:
-    """Write to ``folder`` what `keep` was given once: from DVC's cache, else from its remote.
+    """Write content to ``folder``: from DVC's cache, else from its remote.
 
     Args:
-        content: the hash that `keep` gave.
-        folder: a new one, or empty.
+        content: its hash, from `add_to_cache`.
+        folder: a new or empty folder.
 
     Raises:
-        InputError: neither has it whole.
+        InputError: neither has all of it.
     """
     from dvc.repo import Repo
     from dvc_data.hashfile import load
@@ -219,7 +217,9 @@ def restore(content: str, folder: Path) -> None:
     def from_cache(repo: "Repo") -> None:
         found = load(repo.cache.local, _hash_info(content))
         checkout(str(folder.absolute()), repo.fs, found, repo.cache.local, force=True, state=repo.state)
-        if _hashed(repo, folder, dry_run=True, ignore=None)[1] != content:  # the folder itself may be ignored
+        if (
+            _hashed(repo, folder, dry_run=True, ignore=None)[1] != content
+        ):  # ignore=None: .dvcignore may list the folder itself
             raise ObjectFormatError("the cache is damaged")
 
     try:
@@ -227,13 +227,13 @@ def restore(content: str, folder: Path) -> None:
             try:
                 from_cache(repo)
             except (OSError, CheckoutError, ObjectFormatError):
-                # Not `repo.cloud.pull`, which takes a folder whose list of files is in the cache for whole.
+                # Not `repo.cloud.pull`: it takes a folder for complete if its list of files is in the cache.
                 transfer(repo.cloud.get_remote_odb(), repo.cache.local, {_hash_info(content)}, shallow=False)
                 from_cache(repo)
     except (InputError, OSError, CheckoutError, ObjectFormatError) as error:
         raise InputError(
             f"{folder}: expected its content, {content}, in DVC's cache or remote, got: {error}. "
-            "Fetch it from a remote that has it (`dvc fetch --all-commits`)"
+            "Download it from a remote that has it (`dvc fetch --all-commits`)"
         ) from error
 
 
@@ -248,7 +248,7 @@ def _hash_info(content: str) -> "HashInfo":
 
 
 def _hashed(repo: "Repo", folder: Path, *, dry_run: bool, ignore: "DvcIgnoreFilter | None") -> tuple["HashFileDB", str]:
-    """Where the content of ``folder`` was put for a while (with ``dry_run`` nowhere), and its hash."""
+    """The staging area of the content of ``folder`` (empty with ``dry_run``), and its hash."""
     from dvc_data.hashfile.build import build
 
     path = str(folder.absolute())
@@ -259,18 +259,18 @@ def _hashed(repo: "Repo", folder: Path, *, dry_run: bool, ignore: "DvcIgnoreFilt
 
 
 def locked_snapshot() -> str | None:
-    """The crawl that the data are of, as dvc.lock says; None where it says nothing."""
+    """The snapshot of the current data, from dvc.lock; None if it has none."""
     lock = Path("dvc.lock")
     return _snapshot_in(lock.read_text(encoding="utf-8")) if lock.is_file() else None
 
 
 def committed_snapshot() -> str | None:
-    """The crawl of git's last commit."""
+    """The snapshot in git's last commit."""
     return _snapshot_at("HEAD")
 
 
 def snapshots_in_history() -> dict[str, str]:
-    """The crawls that git remembers: snapshot -> the last commit whose dvc.lock is of that crawl."""
+    """The snapshots in git's history: snapshot -> the last commit whose dvc.lock has it."""
     found: dict[str, str] = {}
     for commit in (try_git("log", "--format=%H", "--", "dvc.lock") or "").split():
         snapshot = _snapshot_at(commit)
@@ -285,7 +285,7 @@ def _snapshot_at(revision: str) -> str | None:
 
 def _snapshot_in(lock: str) -> str | None:
     stage = re.search(r"^  crawl:\n(?:   .*\n)+", lock, re.MULTILINE)
-    if stage is None:  # one stage of the file, because reading YAML takes long
+    if stage is None:  # only one stage is parsed as YAML, because parsing the whole file is slow
         return None
     snapshot = parse_text(stage[0])["crawl"].get("params", {}).get("params.yaml", {}).get("crawl", {})
     return str(snapshot["snapshot"]) if "snapshot" in snapshot else None
@@ -305,7 +305,7 @@ def read_output(path: Path, commit: str) -> bytes:
     except (InputError, OSError) as error:
         raise InputError(
             f"{path} as of commit {commit[:8]}: expected it in DVC's cache or remote, got: {error}. "
-            "Fetch it with `dvc fetch --all-commits` from a remote that has it"
+            "Download it with `dvc fetch --all-commits` from a remote that has it"
         ) from error
 
 
@@ -336,41 +336,41 @@ def _started_dvc(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
         except BaseException:
-            process.terminate()  # its stage ends with it
+            process.terminate()  # its stage ends too
             raise
 
 
 def environment() -> dict[str, str]:
-    """That of a process in which DVC runs stages."""
-    # Stages call `python`: it has to be this one also where no venv is active and none is in the project. DVC runs
-    # them in the user's own shell, which may be one that cannot.
+    """The environment of a process in which DVC runs stages."""
+    # Stages call `python`: it must be this interpreter, also if no venv is active and the project has none. DVC runs
+    # them in the user's shell, which may not support their commands.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return {**os.environ, "PATH": path, "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1"}
 
 
 def failure(stage: str, output: str) -> AtlasError:
-    """The error of a `dvc repro` of ``stage`` that failed, from what it wrote."""
+    """The error of a failed `dvc repro` of ``stage``, from its output."""
     output = printable_lines(output)
-    # The last words alone: before them a stage may have said anything.
-    *_, said_by_dvc = ["DVC ended without saying why", *re.split(r"^ERROR: ", output, flags=re.MULTILINE)[1:]]
+    # Only the last message: a stage may have written anything before it.
+    *_, said_by_dvc = ["DVC gave no reason", *re.split(r"^ERROR: ", output, flags=re.MULTILINE)[1:]]
     if re.match("Unable to acquire lock|.* is busy, it is being blocked by:", said_by_dvc):
         return _busy(said_by_dvc)
     said_by_stage = re.findall(r"^error: (.*?)(?=^error: |^ERROR: |\Z)", output, re.DOTALL | re.MULTILINE)
     reason = said_by_stage[-1].strip() if said_by_stage else said_by_dvc.partition("\n")[0]
     ended = re.search(r"exited with (-?\d+)$", said_by_dvc, re.MULTILINE)
     exit_code = int(ended[1]) if ended else None
-    again = f"run again (`dvc repro {stage}` runs up to this stage); stages that are done are not repeated."
+    again = f"run again (`dvc repro {stage}` runs up to this stage); completed stages are not repeated."
     if exit_code == -signal.SIGKILL:
         reason += " (it was killed: out of memory?)"
     if exit_code == BAD_INPUT:
-        return InputError(f"stage {stage} refused its input: {reason}\nMend that, then {again}")
-    return AtlasError(f"stage {stage} failed: {reason}\nIts lines above say more. To continue, {again}")
+        return InputError(f"stage {stage} refused its input: {reason}\nCorrect that, then {again}")
+    return AtlasError(f"stage {stage} failed: {reason}\nSee its output above. To continue, {again}")
 
 
 def _busy(said_by_dvc: str) -> DvcBusyError:
     holders = re.findall(r"^  \(PID (\d+)\): (.*)", said_by_dvc, re.MULTILINE)
     who = "".join(f", pid {pid}: {command}" for pid, command in sorted(set(holders)))
-    return DvcBusyError(f"another dvc command is at work in this project{who}. Run again when it has ended")
+    return DvcBusyError(f"another dvc command is running in this project{who}. Run again when it has ended")
 
 
 @contextmanager

@@ -1,9 +1,7 @@
-"""Who works with which files, as DVC notes it (`.dvc/tmp/rwlock`): those who have ended are crossed out.
+"""Removes stale locks from DVC's list of files in use (`.dvc/tmp/rwlock`).
 
-DVC does so itself where no process has the number any more. But one that nobody has fetched still has it (a container
-without an init process), and after a restart some other process may: a run would wait for that one for ever.
-
-Knows nothing else of DVC.
+DVC itself removes the locks of processes whose id does not exist any more. But a zombie process (in a container without
+an init process) still has its id, and after a restart another process may have it: a run would then wait for ever.
 """
 
 import fcntl
@@ -16,28 +14,28 @@ FOLDER = Path(".dvc/tmp")
 
 
 def remove_stale_locks() -> None:
-    """Cross out who has ended; a note that a killed process left half written is none."""
+    """Remove the locks of processes that have ended; a file that a killed process left incomplete counts as empty."""
     path = FOLDER / "rwlock"
     if not path.is_file():
         return
     with (FOLDER / "rwlock.lock").open("a") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)  # as DVC does, for the moment that it takes
+        fcntl.flock(guard, fcntl.LOCK_EX)  # as DVC does
         written_s = path.stat().st_mtime
         try:
-            noted = json.loads(path.read_text(encoding="utf-8"))
+            locks = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
-            noted = {}
-        writers = {file: who for file, who in noted.get("write", {}).items() if _is_at_work(who, written_s)}
+            locks = {}
+        writers = {file: who for file, who in locks.get("write", {}).items() if _is_alive(who, written_s)}
         readers = {
-            file: [who for who in several if _is_at_work(who, written_s)]
-            for file, several in noted.get("read", {}).items()
+            file: [who for who in several if _is_alive(who, written_s)]
+            for file, several in locks.get("read", {}).items()
         }
-        if {"write": writers, "read": readers} != noted:
+        if {"write": writers, "read": readers} != locks:
             path.write_text(json.dumps({"write": writers, "read": readers}), encoding="utf-8")
 
 
-def _is_at_work(who: dict[str, Any], written_s: float) -> bool:
-    """Whether ``who`` has the number of a living process that was there when the note was written."""
+def _is_alive(who: dict[str, Any], written_s: float) -> bool:
+    """Whether the process of the lock is alive and is older than the lock file."""
     import psutil
 
     with suppress(psutil.NoSuchProcess):

@@ -1,1 +1,1 @@
-"""`sweep` runs a grid over params.yaml as a Prefect flow; `experiment` runs one point of it as a DVC experiment."""
+"""`sweep` runs a grid over params.yaml as a Prefect flow; `experiment` runs one combination as a DVC experiment."""

@@ -1,11 +1,9 @@
-"""Points of a grid over params.yaml, each a DVC experiment that is run in a workspace of its own.
+"""Runs a combination of parameter values as a DVC experiment in a separate workspace.
 
-A workspace is a clone of the last commit in `.atlas/sweep/`, which shares the project's DVC cache; the experiment comes
-back as the git reference that `dvc exp show` reads. What `dvc exp run --temp` does is the same, but of several at once
-one may take the other's point, and what one had reached is lost when it is killed. Here it is gone on with. The workers
-of `dvc queue` outlive whoever started them.
-
-Knows nothing of Prefect.
+A workspace is a clone of the last commit in `.atlas/sweep/` that shares the project's DVC cache. The experiment is
+fetched from it as the git reference that `dvc exp show` reads. This is what `dvc exp run --temp` does, but a killed
+`dvc exp run --temp` starts from the beginning, while the same command resumes here. The workers of `dvc queue` keep
+running after the command that started them has ended (docs/decisions.md).
 """
 
 import json
@@ -32,58 +30,58 @@ from flows.git import run_git
 from flows.paths import METRICS, REPORTS, WORK
 
 WORKSPACES = WORK / "sweep"
-MADE = ".git/made"  # is in a workspace that is whole
-FIGURES = {  # stage -> what is shown of what it measured, the figure that decides first; of validation, never of test
+COMPLETE = ".git/made"  # file that marks a complete workspace
+METRICS_SHOWN = {  # stage -> metrics in the table, of validation only; the first one selects the best combination
     "evaluate": ("val.micro_f1", "val.hierarchical_f1", "val.ece", "val.nll"),
     "train": ("categorizer.val_accuracy", "baseline.val_accuracy"),
     "zoom_train": ("val.f1_zoomed", "val.f1_normal"),
 }
 VALUE = r"[A-Za-z0-9_.+/-]+"
-LINKS = "reflink,hardlink,symlink,copy"  # stages replace files and never write into them, so none need be copied
+LINKS = "reflink,hardlink,symlink,copy"  # stages replace files and never modify them, so links are safe
 
-_collecting = threading.Lock()  # of references, from workspaces, into the repository
+_collecting = threading.Lock()  # held while references are fetched from workspaces
 _running: set[subprocess.Popen[str]] = set()
 _stopped = threading.Event()
 
 
 @dataclass(frozen=True)
-class Point:
-    """What is run: values of some parameters, as they are written on the command line, with all else of a commit."""
+class Combination:
+    """A combination of values for some parameters; everything else is that of a commit."""
 
     values: tuple[tuple[str, str], ...]  # "section.key", value
-    stage: str  # the last one that runs
+    stage: str  # the last stage that runs
     base: str  # the commit
 
     @property
     def settings(self) -> list[str]:
-        """``section.key=value``, each."""
+        """``section.key=value`` for each parameter."""
         return [f"{key}={value}" for key, value in self.values]
 
     @property
     def title(self) -> str:
-        """For people."""
+        """The settings in one line."""
         return " ".join(self.settings)
 
     @property
     def experiment(self) -> str:
-        """The name of its experiment; such as git takes for a reference."""
+        """The name of the experiment, which is valid in a git reference."""
         return re.sub(r"\.(?=\.|lock\b|$)|/", "-", f"{self.stage}_{'_'.join(self.settings)}")
 
     @property
     def reference(self) -> str:
-        """Git's, of its experiment once it was run."""
+        """The git reference of the completed experiment."""
         return f"refs/exps/{self.base[:2]}/{self.base[2:]}/{self.experiment}"
 
 
-def read_grid(arguments: Sequence[str], stage: str, base: str) -> list[Point]:
-    """The points that ``section.key=value,value,...`` stand for, in order; the last key changes fastest.
+def read_grid(arguments: Sequence[str], stage: str, base: str) -> list[Combination]:
+    """The combinations of ``section.key=value,value,...``, in order; the last key changes fastest.
 
     Raises:
-        InputError: a stage without figures to compare; an argument of another form; keys or values that params.yaml
-            may not have. All faults at once.
+        InputError: the stage has no metrics to compare, an argument has another form, or params.yaml does not allow
+            a key or value. The text lists all faults.
     """
-    if stage not in FIGURES:
-        raise InputError(f"--stage: expected one of {', '.join(FIGURES)}, got {stage!r}")
+    if stage not in METRICS_SHOWN:
+        raise InputError(f"--stage: expected one of {', '.join(METRICS_SHOWN)}, got {stage!r}")
     faults: list[str] = []
     axes: list[tuple[str, list[str]]] = []
     for argument in arguments:
@@ -96,109 +94,108 @@ def read_grid(arguments: Sequence[str], stage: str, base: str) -> list[Point]:
             faults.append(f"{key}: expected a parameter of a stage: {', '.join(sorted(repo.stage_names()))}")
         else:
             axes.append((key, list(dict.fromkeys(values.split(",")))))
-    points = [
-        Point(tuple(zip((key for key, _ in axes), chosen, strict=True)), stage, base)
+    combinations = [
+        Combination(tuple(zip((key for key, _ in axes), chosen, strict=True)), stage, base)
         for chosen in product(*(values for _, values in axes))
     ]
     if not faults:
-        faults = _faults(points)
+        faults = _faults(combinations)
     if faults:
         raise InputError.from_faults("the grid", faults)
-    return points
+    return combinations
 
 
 def last_commit() -> str:
-    """What a sweep runs to its end, also if there is a newer one by then.
+    """The commit that a sweep runs, even if there is a newer one before it ends.
 
     Raises:
-        InputError: this is no git repository with a commit, or files differ from the last one: nobody can go back to
-            what points of it have in common.
+        InputError: there is no commit, or tracked files differ from it, so the experiments could not be reproduced.
     """
     changed = run_git("status", "--porcelain", "--untracked-files=no").splitlines()
     if changed:
         raise InputError.from_faults(
-            "a sweep runs the last commit: commit, or undo, first", [line.strip() for line in changed]
+            "a sweep runs the last commit: commit or discard these changes first", [line.strip() for line in changed]
         )
     return run_git("rev-parse", "--verify", "HEAD")
 
 
-def commit_of(point: Point) -> str | None:
-    """The commit of the point's experiment, if it was run."""
-    return run_git("for-each-ref", "--format=%(objectname)", point.reference) or None
+def commit_of(combination: Combination) -> str | None:
+    """The commit of the completed experiment; None if there is none."""
+    return run_git("for-each-ref", "--format=%(objectname)", combination.reference) or None
 
 
 def figures(commit: str, stage: str) -> dict[str, float | None]:
-    """What is shown of an experiment; the first figure decides."""
+    """The metrics of an experiment in the table."""
     try:
         content: str | bytes = repo.read_output(REPORTS / stage / "metrics.json", commit)
-    except InputError:  # DVC's cache lost it: git has the headline at least
+    except InputError:  # not in DVC's cache: git has the headline metrics
         content = run_git("show", f"{commit}:./{METRICS}/{stage}.json")
     metrics = json.loads(content)
-    return {name: _inside(metrics, name) for name in FIGURES[stage]}
+    return {name: _inside(metrics, name) for name in METRICS_SHOWN[stage]}
 
 
-def run(point: Point, on_line: Callable[[str], None], threads: int, environment: Mapping[str, str]) -> None:
-    """Run the experiment of ``point``, on from where it was killed if it was.
+def run(combination: Combination, on_line: Callable[[str], None], threads: int, environment: Mapping[str, str]) -> None:
+    """Run the experiment of ``combination``, or resume it.
 
     Args:
-        point: what to run.
-        on_line: gets each line that DVC and the stages write.
-        threads: of each of its processes.
-        environment: more of what they find in theirs.
+        combination: the combination.
+        on_line: called with each line that DVC and the stages write.
+        threads: threads of each process.
+        environment: additional environment variables of the processes.
 
     Raises:
         InputError: a stage refused its input.
-        AtlasError: it failed; or another process runs the same point.
+        AtlasError: it failed, or another process runs the same combination.
     """
-    folder = WORKSPACES / point.experiment
+    folder = WORKSPACES / combination.experiment
     settled = {**repo.environment(), **environment, ANCESTOR: str(os.getpid())}
     dvc = partial(_dvc, on_line=on_line, environment={"OMP_NUM_THREADS": str(threads), **settled})
     with locked(folder, "sweep"):
         workspace = folder / "project"
         inside = workspace / run_git("rev-parse", "--show-prefix")
-        if _head(workspace) == point.base:
-            run_git("reset", "--quiet", "--hard", at=workspace)  # what stages have done is in DVC's cache, or in .atlas
+        if _head(workspace) == combination.base:
+            run_git("reset", "--quiet", "--hard", at=workspace)  # completed work is in DVC's cache and in .atlas
         else:
-            _make(workspace, inside, point.base)
+            _make(workspace, inside, combination.base)
             dvc(inside, "checkout", "--quiet", "--allow-missing")
-            (workspace / MADE).touch()
-        settings = [part for setting in point.settings for part in ("--set-param", setting)]
-        exit_code, output = dvc(inside, "exp", "run", "--name", point.experiment, *settings, point.stage)
+            (workspace / COMPLETE).touch()
+        settings = [part for setting in combination.settings for part in ("--set-param", setting)]
+        exit_code, output = dvc(inside, "exp", "run", "--name", combination.experiment, *settings, combination.stage)
         if exit_code:
-            error = repo.failure(point.stage, output)
-            said = str(error).rpartition("\n")[0]  # without its last line, whose remedy is not that of an experiment
-            raise type(error)(f"{said}\nThe same command goes on where it was; its files are in {inside}")
+            error = repo.failure(combination.stage, output)
+            said = str(error).rpartition("\n")[0]  # without its last line, whose remedy does not fit an experiment
+            raise type(error)(f"{said}\nThe same command resumes it; its files are in {inside}")
         with _collecting:
-            found = f"+{point.reference}:{point.reference}"
+            found = f"+{combination.reference}:{combination.reference}"
             run_git("fetch", "--quiet", "--no-write-fetch-head", str(workspace.absolute()), found)
         shutil.rmtree(workspace)
 
 
 def stop_all() -> None:
-    """End what `run` has started; nothing more is."""
+    """End all experiments, and start no more."""
     _stopped.set()
     for process in list(_running):
         process.terminate()
 
 
-def _faults(points: Sequence[Point]) -> list[str]:
-    """What params.yaml may not say, each once, with the values that lead to it."""
+def _faults(combinations: Sequence[Combination]) -> list[str]:
+    """The faults of params.yaml under all combinations, each once, with the first combination that causes it."""
     content = parse_yaml(PARAMS_FILE, ParamsError)
     titles: dict[str, str] = {}
-    for point in points:
+    for combination in combinations:
         changed = {section: dict(keys) for section, keys in content.items()}
-        for key, value in point.values:
+        for key, value in combination.values:
             section, _, name = key.partition(".")
             changed[section][name] = _value(value)
         try:
-            validate(changed, Params, Path(point.title), ParamsError)
+            validate(changed, Params, Path(combination.title), ParamsError)
         except ParamsError as error:
-            titles.setdefault(str(error).removeprefix(point.title), point.title)
+            titles.setdefault(str(error).removeprefix(combination.title), combination.title)
     return [f"{title}{fault}" for fault, title in titles.items()]
 
 
 def _value(text: str) -> Any:
-    """As `dvc exp run --set-param` reads it."""
+    """The value as `dvc exp run --set-param` parses it."""
     words = {"true": True, "false": False, "null": None}
     if text.lower() in words:
         return words[text.lower()]
@@ -217,8 +214,8 @@ def _inside(metrics: Any, name: str) -> float | None:
 
 
 def _head(workspace: Path) -> str | None:
-    """The commit of a workspace; None where none was made to its end."""
-    return run_git("rev-parse", "HEAD", at=workspace) if (workspace / MADE).exists() else None
+    """The commit of a workspace; None if it is incomplete."""
+    return run_git("rev-parse", "HEAD", at=workspace) if (workspace / COMPLETE).exists() else None
 
 
 def _make(workspace: Path, inside: Path, base: str) -> None:
@@ -233,7 +230,7 @@ def _make(workspace: Path, inside: Path, base: str) -> None:
 def _dvc(
     folder: Path, *arguments: str, on_line: Callable[[str], None], environment: Mapping[str, str]
 ) -> tuple[int, str]:
-    """The exit code of a `dvc` command in ``folder``, which ends with this process; and what it wrote."""
+    """The exit code and the output of a `dvc` command in ``folder``, which ends with this process."""
     lines = []
     with subprocess.Popen(
         [sys.executable, "-m", "flows.dvc.repo", *arguments],

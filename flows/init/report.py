@@ -1,4 +1,4 @@
-"""What `atlas init` says: what is in the data, what was chosen and why, what is wrong. Knows nothing of files."""
+"""Formats the report of `atlas init`: the data, the choices with their reasons, and the problems of the data."""
 
 import re
 import textwrap
@@ -28,33 +28,33 @@ class DataSurvey:
     images: ImageStatistics
     products: Counter[CategoryPath]  # that have an image
     images_in: Counter[CategoryPath]
-    conflicts: list[str]  # images that have two categories
-    copies: int  # images that stand there again, in the same category
+    conflicts: list[str]  # images with two categories
+    copies: int  # repeated images with the same category
     hints: Counter[str]
-    unnamed: int  # files in the folder that the table does not name
+    unnamed: int  # image files that are in no row of the table
     test_share: float  # of params.yaml
 
 
 def too_many_fail(found: DataSurvey, max_failed_share: float) -> list[str]:
-    """That the stage fetch would stop, if it would."""
+    """A warning if the stage fetch would fail because of unusable images."""
     total, failed = found.statuses.total(), found.statuses.total() - found.statuses["ok"]
     if failed <= max_failed_share * total:
         return []
     return [
         f"WARNING: {failed} of {total} images cannot be used (see below), more than fetch.max_failed_share allows: "
-        "the stage fetch would stop. Mend the table or the folder, or raise that share"
+        "the stage fetch would fail. Correct the table or the folder, or raise that share"
     ]
 
 
 def report(found: DataSurvey, images: Path, table: Path, choices: Sequence[Choice], words: Sequence[str]) -> list[str]:
-    """What is in the data, what was chosen and why, and what somebody should know of the data, in lines.
+    """The report, in lines.
 
     Args:
-        found: what is in the data.
-        images: their folder.
-        table: their table.
-        choices: what was chosen.
-        words: on the file that was written.
+        found: the result of the inspection.
+        images: the folder of images.
+        table: the table.
+        choices: the values for params.yaml.
+        words: lines about the written file.
     """
     statistics = found.images
     colours = "grey" if statistics.grey else "coloured"
@@ -68,7 +68,10 @@ def report(found: DataSurvey, images: Path, table: Path, choices: Sequence[Choic
     width = min(60, max(len(_shown(choice)) for choice in explained))
     lines += [f"  {_shown(choice):{width}}  {choice.why}" for choice in explained]
     others = ", ".join(_shown(choice) for choice in choices if not choice.why)
-    lines += [f"  {line}" for line in textwrap.wrap(f"and with these: {others}", 116, break_on_hyphens=False)]
+    lines += [
+        f"  {line}"
+        for line in textwrap.wrap(f"and these values, which follow from them: {others}", 116, break_on_hyphens=False)
+    ]
     problems = list(_problems(found, choices))
     lines += ["", "Problems and limits of the data:" if problems else "No problems were found in the data."]
     lines += [f"  - {problem}" for problem in problems]
@@ -83,7 +86,7 @@ def _shown(choice: Choice) -> str:
 def _problems(found: DataSurvey, choices: Sequence[Choice]) -> list[str]:
     values = {choice.key: choice.value for choice in choices}
     told = [
-        f"{count} images are {status} ({_some(found.examples[status], count)}): docs/files.md explains it"
+        f"{count} images are {status} ({_some(found.examples[status], count)}): see docs/files.md"
         for status, count in sorted(found.statuses.items())
         if status != "ok"
     ]
@@ -93,7 +96,7 @@ def _problems(found: DataSurvey, choices: Sequence[Choice]) -> list[str]:
             f"{len(found.conflicts)} images have two categories ({_some(found.conflicts)}): none of them is used"
         )
     if found.copies:
-        told.append(f"{found.copies} images stand there again with the same category: each is used once")
+        told.append(f"{found.copies} images are repeated with the same category: each is used once")
     if found.unnamed:
         told.append(f"{found.unnamed} image files in the folder are in no row of the table: they are not used")
     least = values["split.min_products"]
@@ -101,21 +104,23 @@ def _problems(found: DataSurvey, choices: Sequence[Choice]) -> list[str]:
     if rare:
         lost = sum(count for count in found.products.values() if count < least)
         told.append(
-            f"{len(rare)} categories have fewer than {least} products ({_some(rare)}): {lost} products left out"
+            f"{len(rare)} categories have fewer than {least} products ({_some(rare)}): {lost} products are discarded"
         )
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for path in found.products:
         alike[re.sub(r"[\W_]+", "", SEPARATOR.join(path).casefold())].append(SEPARATOR.join(path))
     doubled = [" = ".join(sorted(group)) for group in alike.values() if len(group) > 1]
     if doubled:
-        told.append(f"{len(doubled)} categories are written in several ways ({_some(doubled)}): each counts by itself")
+        told.append(
+            f"{len(doubled)} categories have several spellings ({_some(doubled)}): each spelling is its own category"
+        )
     if found.counts.without_title and values["crawl.files.columns.title"] is not None:
         told.append(f"{found.counts.without_title} products have no title")
     used = sum(found.images_in[path] for path, count in found.products.items() if count >= least)
     tested = max(1, round(used * found.test_share))
     if tested < FEW_TESTED:
         told.append(
-            f"about {tested} images are left to test on: figures of .9 are uncertain by {0.6 / tested**0.5:.2f}"
+            f"about {tested} images are in the test split: an accuracy of .9 is uncertain by {0.6 / tested**0.5:.2f}"
         )
     if found.images.small:
         told.append(f"{found.images.small} images are smaller than 32 px")

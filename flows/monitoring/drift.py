@@ -1,8 +1,8 @@
-"""How far two crawls are apart: the report for people, and the profiles of crawls that it compares.
+"""Measures the drift between two crawls from their profiles, and writes the report.
 
-A crawl's profile is made when its data are on disk and kept in `PROFILES`. Where it is not there any more (`make
-clean`, a new clone), git's history and DVC's cache still have the crawl's products, but to fetch a whole crawl's
-images for a report would be too much: what concerns them is then left out, with a line that says so.
+The profile of a crawl is computed while its data are on disk and kept in `PROFILES`. If it is missing (`make clean`, a
+new clone), it is computed from the products in git's history and DVC's cache. Images are not downloaded for that: the
+distances of images are then omitted, with a note in the report.
 """
 
 import hashlib
@@ -25,83 +25,85 @@ from flows.dvc import repo
 from flows.monitoring.drift_report import as_markdown
 from flows.monitoring.snapshots import products_of
 from flows.paths import PRODUCTS, SHARDS, SNAPSHOTS, WORK
-from flows.registry.model_folders import CHAMPION, shipped_model
+from flows.registry.model_folders import CHAMPION, bundled_model
 
 PROFILES = WORK / "profiles"  # <snapshot>.json
 REPORTS = Path("reports/drift")
-FORMAT = 1  # of the profiles: raise it when an older one can no longer be compared
+FORMAT = 1  # of the profiles: increase it when older ones can no longer be compared
 BATCH = 100  # images read at once
-MOST_KEPT = 100  # crawls: a quarter of a year, if there is one a night
+MAX_KEPT = 100  # crawls: three months of nightly ones
 
 
 @dataclass(frozen=True)
 class DriftReport:
-    """What became of a comparison."""
+    """The result of a comparison."""
 
     markdown: str
-    drifted: list[str]  # names of the figures beyond their thresholds
-    path: Path  # of the markdown; the same as JSON beside it
+    drifted: list[str]  # names of the distances above their thresholds
+    path: Path  # of the markdown; the JSON file is beside it
 
 
 def report_drift(old: str, new: str, params: Params) -> DriftReport | None:
-    """Write how far the crawls ``old`` and ``new`` are apart; None where ``old`` is not known any more.
+    """Write the drift from the snapshot ``old`` to ``new``; None if ``old`` is no longer available.
 
-    Where params.yaml names ``new``, it is compared as it is on disk: every stage must be up to date.
+    If params.yaml names ``new``, the data on disk are compared: every stage must be up to date.
 
     Raises:
-        InputError: ``new`` is not known.
+        InputError: ``new`` is unknown.
     """
     try:
-        before = _profile_of(old)
+        before = _stored_profile(old)
     except InputError as error:
         say(f"drift: nothing to compare with: {error}")
         return None
-    return _report((old, before), (new, _present_or_kept(new, params)), params)
+    return _report((old, before), (new, _current_or_stored_profile(new, params)), params)
 
 
 def compare_crawls(old: str, new: str, params: Params) -> DriftReport:
-    """As `report_drift`, for people who name the crawls.
+    """As `report_drift`, but an unknown snapshot is an error.
 
     Raises:
-        InputError: one of them is not known; the text names those that are.
+        InputError: a snapshot is unknown; the text names the known ones.
     """
-    return _report((old, _present_or_kept(old, params)), (new, _present_or_kept(new, params)), params)
+    return _report(
+        (old, _current_or_stored_profile(old, params)), (new, _current_or_stored_profile(new, params)), params
+    )
 
 
-def remember(params: Params) -> None:
-    """Keep the profile of the crawl that the data are of, for comparisons with later ones.
+def save_profile(params: Params) -> None:
+    """Store the profile of the current crawl, for comparisons with later ones.
 
-    To be called when a run has come to its end, after a promotion: images are compared as the champion of the next
-    run sees them, which is the one of this run's end. Costs milliseconds where nothing has changed since the last call.
-    Of the crawls, and of the copies of their products, the last `MOST_KEPT` stay: git and DVC have those of versions.
+    To be called at the end of a run, after the promotion: the next run computes embeddings with the champion of the end
+    of this run. Takes milliseconds if nothing has changed since the last call. The last `MAX_KEPT` profiles and
+    snapshots are kept; git and DVC have those of all committed versions.
     """
     if PRODUCTS.is_file() and SHARDS.is_dir():
-        _remembered(params)
+        _profile_on_disk(params)
         for folder in (PROFILES, SNAPSHOTS):
-            for path in sorted(folder.glob("*"), key=lambda path: path.stat().st_mtime_ns)[:-MOST_KEPT]:
+            for path in sorted(folder.glob("*"), key=lambda path: path.stat().st_mtime_ns)[:-MAX_KEPT]:
                 path.unlink()
 
 
-def remember_before_another(params: Params) -> None:
-    """`remember` the crawl that the data are of, as it is about to be replaced by the one to be compared with it.
+def save_profile_before_recrawl(params: Params) -> None:
+    """`save_profile` of the current crawl before a new crawl replaces its data.
 
-    A run of the flow has done so at its end, unless there was none (a shell's `dvc repro`), or another model has become
-    the champion since.
+    A run of the flow has done so at its end, unless the data come from `dvc repro` in a shell, or another model has
+    become the champion since.
 
     Raises:
-        AtlasError: another dvc command is at work, or this is not the project that it should be.
+        AtlasError: another dvc command is running, or this folder is not a DVC project.
     """
-    of_a_later_run = bool(_kept()) and last_remembered() != params.crawl.snapshot  # that has not come to its end
+    of_a_later_run = bool(_profile_files()) and last_profiled_snapshot() != params.crawl.snapshot  # which has not ended
     if PRODUCTS.is_file() and not of_a_later_run and repo.is_up_to_date("fetch"):
-        remember(params)
+        save_profile(params)
 
 
-def last_remembered() -> str | None:
-    """The crawl that the next one is to be compared with: that of the last run that came to its end.
+def last_profiled_snapshot() -> str | None:
+    """The snapshot that the next crawl is compared with: that of the last completed run.
 
-    Where nothing is remembered (`make clean`, a new clone), that of the last commit.
+    Without stored profiles (`make clean`, a new clone), that of the last commit.
     """
-    kept = _kept()
+    kept = _profile_files()
     return max(kept, key=lambda name: kept[name].stat().st_mtime_ns) if kept else repo.committed_snapshot()
 
 
@@ -124,48 +126,48 @@ def _as_json(old: tuple[str, CrawlProfile], new: tuple[str, CrawlProfile], figur
     }
 
 
-def _present_or_kept(snapshot: str, params: Params) -> CrawlProfile:
-    """The profile of ``snapshot``, from the data themselves where they are of it."""
+def _current_or_stored_profile(snapshot: str, params: Params) -> CrawlProfile:
+    """The profile of ``snapshot``, from the data on disk if these belong to it."""
     if snapshot == params.crawl.snapshot == repo.locked_snapshot() and PRODUCTS.is_file() and SHARDS.is_dir():
-        return _remembered(params)
-    return _profile_of(snapshot)
+        return _profile_on_disk(params)
+    return _stored_profile(snapshot)
 
 
-def _profile_of(snapshot: str) -> CrawlProfile:
-    path = _kept().get(snapshot)
+def _stored_profile(snapshot: str) -> CrawlProfile:
+    path = _profile_files().get(snapshot)
     profile = path and _read(path)
     return profile[1] if profile else CrawlProfile.of(products_of(snapshot, PRODUCT_COLUMNS))
 
 
-def _remembered(params: Params) -> CrawlProfile:
-    """The profile of what is on disk, from the file where that has not changed since."""
+def _profile_on_disk(params: Params) -> CrawlProfile:
+    """The profile of the data on disk, read from its file if they have not changed since."""
     model = _model()
     path, state = PROFILES / f"{params.crawl.snapshot}.json", _state(model, params)
     kept = _read(path)
     if kept is not None and kept[0] == state:
-        os.utime(path)  # it is that of the last run again
+        os.utime(path)  # marks it as the profile of the last run
         return kept[1]
-    profile = _present(model, params.drift.sample)
+    profile = _compute_profile(model, params.drift.sample)
     write_json(path, {"format": FORMAT, "state": state, "profile": profile.to_json()})
     return profile
 
 
-def _present(model: Path, sample: int) -> CrawlProfile:
+def _compute_profile(model: Path, sample: int) -> CrawlProfile:
     from atlas_model.core.checkpoint import DESCRIPTION, WEIGHTS  # torch, which takes seconds
     from atlas_model.data.dataset import content_key
     from atlas_model.drift.embedding import embed
 
     sizes = read_table(SHARDS, IMAGES, "fetch", ("width", "height"))
-    # The shards are sorted by the images' own hashes: the first are as good as drawn by lot, and as far as both
-    # crawls have them they are the same in both.
+    # The shards are sorted by the hashes of the images, so the first ones are a random sample, which mostly consists of
+    # the same images in both crawls.
     batches = iterate_shards(SHARDS, IMAGES, "fetch", BATCH)
     images = chain.from_iterable(batch["bytes"].to_pylist() for batch in batches)
     encoder = embeddings = None
     try:
         embeddings = embed(model, islice(images, sample))
         encoder = content_key([model / DESCRIPTION, model / WEIGHTS])
-    except CheckpointError as error:  # what to do about it is the promotion's to say
-        say(f"warning: drift: no model has seen the images: {error}")
+    except CheckpointError as error:  # the step promote reports the remedy
+        say(f"warning: drift: no embeddings of the images: {error}")
     return CrawlProfile.of(
         read_table(PRODUCTS, SCHEMA, "crawl", PRODUCT_COLUMNS),
         image_sizes=sizes["width"].to_numpy().astype("int64") * sizes["height"].to_numpy(),
@@ -175,22 +177,22 @@ def _present(model: Path, sample: int) -> CrawlProfile:
 
 
 def _model() -> Path:
-    return CHAMPION if CHAMPION.is_dir() else shipped_model()
+    return CHAMPION if CHAMPION.is_dir() else bundled_model()
 
 
 def _state(model: Path, params: Params) -> str:
-    """A key of all that a profile is made of, without reading it."""
+    """Fingerprint of the data and the model of a profile, from the sizes and times of the files."""
     files = [PRODUCTS, *sorted(SHARDS.iterdir()), *sorted(model.iterdir())]
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(repr((stats, params.drift.sample)).encode()).hexdigest()
 
 
-def _kept() -> dict[str, Path]:
+def _profile_files() -> dict[str, Path]:
     return {path.stem: path for path in PROFILES.glob("*.json")}
 
 
 def _read(path: Path) -> tuple[str, CrawlProfile] | None:
-    """The state and the profile in ``path``; nothing where it is missing, damaged or of another version."""
+    """The fingerprint and the profile in ``path``; None if it is missing, damaged or of another format."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:

@@ -1,6 +1,6 @@
-"""How far two crawls are apart, as a page for people. Knows nothing of how the figures come about.
+"""Formats the drift between two crawls as a page in Markdown.
 
-Names of categories and currencies are the words of strangers: they are shown, never obeyed.
+Names of categories and currencies are untrusted text: they are escaped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,30 +11,30 @@ from atlas_model.drift.distances import Figure
 from atlas_model.drift.profile import CrawlProfile, Distribution
 from flows.text import in_markdown
 
-MOST_CATEGORIES = 15  # that are listed: those whose share changed most
-BAR = 20  # characters that a distance of 1 is long
+MAX_CATEGORIES = 15  # listed: those whose share changed most
+BAR = 20  # length of the bar of a distance of 1, characters
 BLOCKS = "▁▂▃▄▅▆▇█"
-BINS = 24  # of an image of a distribution, from the hundredth to the ninety-ninth of a hundred values
+BINS = 24  # of a histogram from the 1st to the 99th percentile
 QUANTILES = (0.1, 0.5, 0.9)
 
 Crawl = tuple[str, CrawlProfile]  # with its snapshot
 
 
 def as_markdown(old: Crawl, new: Crawl, figures: Sequence[Figure]) -> str:
-    """The page."""
+    """The page, in Markdown."""
     (old_name, before), (new_name, after) = old, new
     drifted = [in_markdown(figure.name) for figure in figures if figure.drifted]
-    verdict = f"**Beyond their thresholds: {', '.join(drifted)}.**" if drifted else "Nothing is beyond its threshold."
+    verdict = f"**Above their thresholds: {', '.join(drifted)}.**" if drifted else "No distance is above its threshold."
     blocks = [
         [f"# Drift from crawl {in_markdown(old_name)} to {in_markdown(new_name)}"],
         [f"{verdict} {before.products:,} products then, {after.products:,} now."],
         _figures(figures),
         [
-            "Distances run from 0, alike, to 1: for categories and currencies the share of the products that moved "
-            "(total variation), for numbers the largest difference between cumulative shares (Kolmogorov-Smirnov), for "
-            "embeddings the energy distance of what the model's encoder makes of a sample of the images. Chance is "
-            "what two samples of that size from one shop exceed once in a hundred times: below it, a distance says "
-            "nothing.",
+            "Distances range from 0 (equal) to 1. Categories and currencies: the total variation, which is the share "
+            "of products that moved. Numbers: the Kolmogorov-Smirnov distance, which is the largest difference "
+            "between the cumulative distributions. Embeddings: the energy distance between the features of a sample "
+            "of the images. Chance: the distance that two samples of this size from one shop exceed with a probability "
+            "of 1 %; a smaller distance is no evidence of drift.",
         ],
         ["## Numbers"],
         _distributions(before, after),
@@ -81,7 +81,7 @@ def _distributions(old: CrawlProfile, new: CrawlProfile) -> list[str]:
 
 
 def _sparklines(*both: Distribution) -> list[str]:
-    """A histogram of each, over the same range, in one line of characters."""
+    """A histogram of each in one line of characters, over the same range."""
     low, high = np.quantile(np.concatenate([numbers.values for numbers in both]), (0.01, 0.99))
     images = []
     for numbers in both:
@@ -94,25 +94,25 @@ def _sparklines(*both: Distribution) -> list[str]:
 def _categories(old: CrawlProfile, new: CrawlProfile) -> Iterator[str]:
     names = sorted({*old.categories, *new.categories})
     shares = {name: [_share(profile, name) for profile in (old, new)] for name in names}
-    came = [name for name in names if name not in old.categories]
-    went = [name for name in names if name not in new.categories]
+    added = [name for name in names if name not in old.categories]
+    removed = [name for name in names if name not in new.categories]
     changed = [name for name in names if shares[name][0] != shares[name][1]]
-    yield f"{len(names)} categories: {len(came)} came, {len(went)} went, {len(changed)} have another share of products."
+    yield f"{len(names)} categories: {len(added)} new, {len(removed)} gone, {len(changed)} with another share."
     if not changed:
         return
-    listed = sorted(changed, key=lambda name: (-abs(shares[name][1] - shares[name][0]), name))[:MOST_CATEGORIES]
+    listed = sorted(changed, key=lambda name: (-abs(shares[name][1] - shares[name][0]), name))[:MAX_CATEGORIES]
     rows = [["category", "then", "now", "share then", "share now", "change", ""]]
     for name in listed:
         then, now = shares[name]
         counts = [f"{profile.categories.get(name, 0):,}" for profile in (old, new)]
-        word = "came" if name in came else "went" if name in went else ""
+        word = "new" if name in added else "gone" if name in removed else ""
         shown = in_markdown(name) or "(none)"
         rows.append([shown, *counts, f"{then:.2%}", f"{now:.2%}", f"{100 * (now - then):+.2f} points", word])
     yield ""
     yield from _table(rows, ":--", "--:", "--:", "--:", "--:", "--:", ":--")
     if len(changed) > len(listed):
         yield ""
-        yield f"And {len(changed) - len(listed)} more, which changed less: the JSON file beside this one has all."
+        yield f"And {len(changed) - len(listed)} more, which changed less: see the JSON file beside this one."
 
 
 def _share(profile: CrawlProfile, category: str) -> float:

@@ -1,8 +1,7 @@
-"""A line to people through a webhook that speaks as Slack's do: ``{"text": ...}``.
+"""Sends a notification to a webhook in Slack's format: ``{"text": ...}``.
 
-A run never waits long for the receiver, nor fails because of it: what goes wrong is one warning line. Whoever has
-the webhook's URL can post, so no more of it than the host is ever shown. Knows nothing of what there is to tell, nor
-when: whoever calls heeds ``notify.on_failure`` and ``notify.on_promotion``.
+A run neither waits long for the receiver nor fails because of it: an error becomes one warning. The URL of a webhook is
+a secret, so only its host is shown. Callers check ``notify.on_failure`` and ``notify.on_promotion``.
 """
 
 import os
@@ -12,11 +11,11 @@ from urllib.parse import urlsplit
 from atlas_model.core.params import Params
 from atlas_model.core.progress import say
 
-TIMEOUT_S = 5.0  # for everything together, from the host's address to the answer
+TIMEOUT_S = 5.0  # of the whole request, from the DNS lookup to the end of the response
 
 
 def notify(text: str, params: Params) -> None:
-    """Post ``text`` to ``notify.webhook``, if there is one; a receiver that fails costs a warning line, no error.
+    """Post ``text`` to ``notify.webhook``, if it is set; a failure is a warning, not an error.
 
     Args:
         text: plain text; several lines are fine.
@@ -27,10 +26,10 @@ def notify(text: str, params: Params) -> None:
         return
     url = os.environ.get(given[1:], "") if given.startswith("$") else given
     if not url:
-        say(f"warning: nobody was notified: notify.webhook names {given}, and the environment has no such variable")
+        say(f"warning: no notification was sent: notify.webhook is {given}, but that environment variable is not set")
         return
-    outcome = [f"no answer within {TIMEOUT_S:.0f} s"]
-    # A thread, because no time-out of HTTP clients covers all: the look-up of the address, an answer byte by byte.
+    outcome = [f"no response within {TIMEOUT_S:.0f} s"]
+    # A thread, because timeouts of HTTP clients cover neither DNS lookups nor responses that arrive byte by byte.
     poster = Thread(target=lambda: outcome.insert(0, _post(url, text)), daemon=True)
     poster.start()
     poster.join(TIMEOUT_S)
@@ -42,17 +41,17 @@ def notify(text: str, params: Params) -> None:
 
 
 def _post(url: str, text: str) -> str:
-    """What went wrong, in words that do not name the URL; nothing where all went well."""
+    """Send the request; returns the error without the URL, or nothing."""
     import requests
 
     body = {"text": text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}  # Slack's only markup
     try:
         answer = requests.post(url, json=body, timeout=TIMEOUT_S, allow_redirects=False)
     except requests.Timeout:
-        return f"no answer within {TIMEOUT_S:.0f} s"
+        return f"no response within {TIMEOUT_S:.0f} s"
     except (requests.RequestException, ValueError) as error:  # their texts show the URL
-        return f"{type(error).__name__}. Is notify.webhook the URL that the receiver gave you, and is it up?"
-    return "" if 200 <= answer.status_code < 300 else f"it answered {answer.status_code}"
+        return f"{type(error).__name__}. Check that notify.webhook is the URL of the receiver, and that it is reachable"
+    return "" if 200 <= answer.status_code < 300 else f"HTTP status {answer.status_code}"
 
 
 def _host(url: str) -> str:

@@ -1,13 +1,10 @@
-"""A new crawl: a new name in params.yaml, which is all that DVC needs to crawl again.
+"""Starts a new crawl by writing a new crawl.snapshot to params.yaml: DVC then runs the stage crawl again.
 
-``dvc repro`` alone keeps the crawl that params.yaml names; going back to an old commit brings its crawl back.
+``dvc repro`` alone keeps the snapshot that params.yaml names; checking out an old commit restores its snapshot.
 
-The new name stays in params.yaml where the crawl then fails, because it is the name of the work that is in progress:
-the next run goes on with it, asking for nothing twice, whether it is started by hand (``dvc repro``) or, within
-`RESUME_WITHIN`, by the schedule. Later the schedule begins another crawl, so that one crawl is not put together from
-the pages of many days; what the failed one has read is then asked for anew only where it has changed.
-
-Knows nothing of crawling, nor of who calls it when.
+If the crawl fails, the new name stays in params.yaml: the next run resumes that crawl and requests no page twice,
+whether it is started by hand (``dvc repro``) or, within `RESUME_WITHIN`, by the schedule. Later than that, the schedule
+starts another crawl, so that no snapshot mixes pages of many days; pages of the failed one are then revalidated.
 """
 
 import re
@@ -20,50 +17,53 @@ from flows.dvc import repo
 from flows.monitoring import drift
 from flows.paths import SNAPSHOTS
 
-RESUME_WITHIN = timedelta(hours=12)  # of its beginning, a crawl that has not ended is gone on with
+RESUME_WITHIN = timedelta(hours=12)  # after its start, an unfinished crawl is resumed
 NAME = "%Y-%m-%dT%H%M%SZ"
-NAMED_SO = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z")
+TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z")
 
 
 def start_new_crawl(now: datetime) -> tuple[str, str]:
-    """Name a new crawl in params.yaml, or go on with one that has begun and not ended.
+    """Write a new crawl.snapshot to params.yaml, or resume an unfinished crawl.
 
     Args:
-        now: when, with its timezone.
+        now: the time, with its timezone.
 
     Returns:
-        The crawl that the data are of, and the one that params.yaml now names. The first is what dvc.lock says: a
-        crawl that failed has left no data to compare with.
+        The snapshot of the current data, from dvc.lock, as a failed crawl leaves no data to compare with; and the one
+        that params.yaml now names.
 
     Raises:
-        ParamsError: params.yaml is not valid, or names its crawl in a form that cannot be replaced; it is as before.
+        ParamsError: params.yaml is not valid, or its crawl.snapshot cannot be replaced; the file is unchanged.
     """
     params = load_params()
     named = params.crawl.snapshot
     done = repo.locked_snapshot() or named
-    begun = _begun(named)
+    begun = _started_at(named)
     if named != done and begun is not None and timedelta(0) <= now - begun < RESUME_WITHIN:
-        say(f"recrawl: {named} has not ended: going on with it")
+        say(f"recrawl: the crawl {named} is unfinished: resuming it")
         return done, named
     if named == done:
         try:
-            drift.remember_before_another(params)
-        except AtlasError as error:  # no reason not to crawl
-            say(f"warning: recrawl: the new crawl may not be compared with {done} in all respects: {error}")
+            drift.save_profile_before_recrawl(params)
+        except AtlasError as error:  # not a reason to skip the crawl
+            say(f"warning: recrawl: the comparison of the new crawl with {done} may be incomplete: {error}")
     new = _name(now, {named, done, *(path.stem for path in SNAPSHOTS.glob("*.parquet"))})
     set_snapshot(new)
     return done, new
 
 
 def _name(now: datetime, known: set[str]) -> str:
-    """A name later than those of ``known`` that are times, whatever the clock says."""
-    times = [now.astimezone(UTC), *(begun + timedelta(seconds=1) for begun in map(_begun, known) if begun is not None)]
+    """A timestamp that is later than all timestamps in ``known``, even if the clock was set back."""
+    times = [
+        now.astimezone(UTC),
+        *(begun + timedelta(seconds=1) for begun in map(_started_at, known) if begun is not None),
+    ]
     return max(times).strftime(NAME)
 
 
-def _begun(snapshot: str) -> datetime | None:
-    """When the crawl began, if its name says so."""
-    if not NAMED_SO.fullmatch(snapshot):
+def _started_at(snapshot: str) -> datetime | None:
+    """The start of the crawl, if its name is a timestamp."""
+    if not TIMESTAMP.fullmatch(snapshot):
         return None
     try:
         return datetime.strptime(snapshot, NAME).replace(tzinfo=UTC)

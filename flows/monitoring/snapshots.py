@@ -1,4 +1,4 @@
-"""The products of earlier crawls, by the names of their snapshots."""
+"""Reads the products of earlier crawls by the names of their snapshots."""
 
 import tempfile
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from flows.paths import PRODUCTS, SNAPSHOTS
 
 
 def products_of(snapshot: str, columns: Sequence[str] = COLUMNS) -> pa.Table:
-    """The products as the crawl ``snapshot`` found them: kept beside the data, or in git's and DVC's history.
+    """The products of ``snapshot``, from its local copy, or from git's history and DVC's cache.
 
     Args:
-        snapshot: crawl.snapshot of params.yaml, then.
+        snapshot: crawl.snapshot in the params.yaml of that crawl.
         columns: of products.parquet.
 
     Raises:
-        InputError: no such crawl is known; the text names those that are.
+        InputError: the snapshot is unknown; the text names the known ones.
     """
     kept = {path.stem: path for path in SNAPSHOTS.glob("*.parquet")}
     if snapshot in kept:
@@ -30,7 +30,7 @@ def products_of(snapshot: str, columns: Sequence[str] = COLUMNS) -> pa.Table:
     commits = snapshots_in_history()
     if snapshot not in commits:
         known = ", ".join(sorted(kept.keys() | commits.keys())) or "none"
-        raise InputError(f"no crawl of the name {snapshot!r} is known; known are: {known}")
+        raise InputError(f"unknown snapshot {snapshot!r}; expected one of: {known}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "products.parquet"
         path.write_bytes(read_output(PRODUCTS, commits[snapshot]))

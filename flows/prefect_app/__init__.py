@@ -1,6 +1,6 @@
-"""The Prefect flow and what serves it.
+"""The Prefect flow, its deployment, and the reports to Prefect's UI.
 
-`flow` has one task per DVC stage; `steps` are the tasks around them. `artifacts`, `figures`: what the UI shows of a
-stage. `reporter`: progress sent from a stage. `log_relay`: a stage's output as log records. `shell_run`: a shell's
-`dvc repro` as a flow run. `up`, `server`, `deployment`, `missed_schedules`: `make up`. `cluster`: Dask and Ray.
+`flow` has one task per DVC stage, `steps` the tasks before and after. `artifacts` and `figures` create artifacts of a
+stage, `reporter` sends its progress, `log_relay` turns its output into log records. `shell_run` reports `dvc repro` in
+a shell as a flow run. `up`, `server`, `deployment`, `missed_schedules`: `make up`. `cluster`: Dask and Ray.
 """

@@ -1,10 +1,10 @@
-"""What a stage has made, as Prefect's UI shows it: a table of its metrics, images, the report on the evaluation.
+"""Creates the artifacts of a stage for Prefect's UI: a table of its metrics, images, a report of the evaluation.
 
-Figures stand beside those of the last accepted run. Where no run was accepted yet, they stand beside the last commit's,
-and are called so. Of those, git has the headline, and DVC's cache the details, if it still has them.
+Metrics are compared with those of the last accepted run, or, if there is none, with those of the last commit. The
+earlier values come from DVC's cache, or, if it does not have them, the headline metrics from git.
 
-Titles, categories and shops are strangers' words: they are shown, never obeyed. Images are ``data:`` URLs of bounded
-size, because they live in Prefect's database. Knows nothing of Prefect: `pipeline` posts what is found here.
+Titles, categories and shops are untrusted text: they are escaped. Images are ``data:`` URLs of limited size, because
+Prefect stores them in its database. The flow posts the artifacts; this module does not import Prefect.
 """
 
 import json
@@ -29,23 +29,24 @@ from flows.text import in_markdown, printable
 if TYPE_CHECKING:
     from PIL import Image
 
-MOST_ROWS = 200  # of a table
-MOST_BYTES = 400_000  # of an image, as PNG
+MAX_ROWS = 200  # of a table
+MAX_BYTES = 400_000  # of an image, as PNG
 LONGEST_SIDE = 1000  # px
-WEAKEST = 10  # categories that the report names
+WEAKEST = 10  # categories in the report
 HEADLINES = {
     "micro_f1": "micro F (exact paths)",
     "macro_f1": "macro F",
     "hierarchical_f1": "hierarchical F",
     "ece": "calibration error",
 }
-# A table's cells are Markdown in the older UI and plain text in the newer one: no escape suits both, lookalikes do.
+# Cells of tables are Markdown in the older UI and plain text in the newer one. No escape works in both, so characters
+# of markup are replaced by similar ones.
 LOOKALIKES = str.maketrans("<>[]`\\", "‹›⟦⟧'∖")
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Something to look at."""
+    """An artifact for Prefect's UI."""
 
     kind: Literal["table", "image", "markdown"]
     key: str  # lower-case letters, digits, hyphens
@@ -54,18 +55,18 @@ class Artifact:
 
 
 class Before(NamedTuple):
-    """The figures that a run's stand beside."""
+    """Earlier metrics for the comparison."""
 
-    name: str  # of the run that they are of
+    name: str  # of their run
     metrics: dict[str, Any]
 
 
 def stage_artifacts(stage: str, params: Params) -> Iterator[Artifact]:
-    """What there is to show of ``stage``, which has just run; nothing where its files are not there."""
+    """The artifacts of ``stage``, which has just run; none if its files are missing."""
     found = read_metrics(stage)
     if found:
         before = metrics_before(stage, params)
-        description = f"Metrics of {stage}, beside the {before.name}'s"
+        description = f"Metrics of {stage}, compared with the {before.name}"
         yield Artifact("table", key_of(f"{stage}-metrics"), description, _metric_rows(stage, found, before))
     if stage == "evaluate" and found:
         yield Artifact("markdown", "evaluation", "The evaluation", evaluation_report(params))
@@ -84,10 +85,8 @@ def _metric_rows(stage: str, found: dict[str, Any], before: Before) -> list[dict
     rows = [
         {"metric": _cell(name), "now": _number(value), before.name: _number(known.get(name))} for name, value in figures
     ]
-    left_out = len(rows) - MOST_ROWS
-    return (
-        rows if left_out <= 0 else [*rows[:MOST_ROWS], {"metric": f"and {left_out} more", "now": "", before.name: ""}]
-    )
+    left_out = len(rows) - MAX_ROWS
+    return rows if left_out <= 0 else [*rows[:MAX_ROWS], {"metric": f"and {left_out} more", "now": "", before.name: ""}]
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -99,11 +98,11 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def metrics_before(stage: str, params: Params) -> Before:
-    """What ``stage`` had measured in the last accepted run, or in the last commit."""
+    """The metrics of ``stage`` in the last accepted run, or in the last commit."""
     revision, name = compared_with(params)
     content = content_at(revision, METRICS / f"{stage}.json")
     if content is not None:
-        with suppress(InputError):  # the cache lost the details
+        with suppress(InputError):  # not in the cache: the headline is used
             content = repo.read_output(REPORTS / stage / "metrics.json", revision)
     try:
         found = json.loads(content or b"{}")
@@ -113,7 +112,7 @@ def metrics_before(stage: str, params: Params) -> Before:
 
 
 def evaluation_report(params: Params) -> str:
-    """The headline figures with their change since the last accepted run, and the weakest categories, as Markdown."""
+    """The headline metrics with their change since the last accepted run, and the weakest categories, as Markdown."""
     now, (name_before, before) = read_metrics("evaluate"), metrics_before("evaluate", params)
     lines = [f"| | now | 95 % interval | {name_before} | change |", "|---|--:|--:|--:|--:|"]
     for split in ("test", "val"):
@@ -154,7 +153,7 @@ def _number(value: Any) -> str:
 
 
 def _share(value: Any) -> str:
-    """A figure in [0, 1], with as many digits as those beside it."""
+    """A metric in [0, 1] with four decimal places."""
     return f"{value:.4f}" if isinstance(value, float) else _number(value)
 
 
@@ -167,12 +166,12 @@ def _cell(text: str) -> str:
 
 
 def data_url(image: "Image.Image") -> str:
-    """``image`` as a URL that holds it, made smaller until it is of bounded size."""
+    """``image`` as a data URL, scaled down until it has at most `MAX_BYTES`."""
     image = image.copy()
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     while True:
         buffer = BytesIO()
         image.save(buffer, "PNG", optimize=True)
-        if buffer.tell() <= MOST_BYTES:
+        if buffer.tell() <= MAX_BYTES:
             return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
         image = image.resize((max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)))

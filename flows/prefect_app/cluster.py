@@ -1,13 +1,12 @@
-"""The parts of a stage's work as tasks of a Prefect flow, on a Dask or Ray cluster.
+"""Maps a function over items as tasks of a Prefect flow, on a Dask or Ray cluster.
 
-Where no cluster is named a temporary one starts, ``workers`` processes on this machine, and ends with the work. One
-that is running already is named in the environment, as its own programs are told of it: `DASK_SCHEDULER_ADDRESS`
-(``tcp://10.0.0.5:8786``) or `RAY_ADDRESS`; its workers have been started in the project's folder, on a file system
-that all share, with the same code and packages. Prefect tells a server of its flows: the one of `PREFECT_API_URL`,
-which workers ask as well, else one that lives as long as the work does.
+Without the address of a cluster, a temporary one with ``workers`` processes starts on this machine and ends with the
+work. The address of a running cluster comes from the environment variables of Dask and Ray: `DASK_SCHEDULER_ADDRESS`
+(``tcp://10.0.0.5:8786``) or `RAY_ADDRESS`. Its workers must run in the project's folder on a shared file system, with
+the same code and packages. The Prefect server is that of `PREFECT_API_URL`, which workers need to reach too, else a
+temporary one.
 
-Knows nothing of what the work is. Imports Prefect, which takes seconds: only `flows.parallel` imports this module, and
-only where it is asked for.
+Importing Prefect takes seconds, so only `flows.parallel` imports this module, and only if it is needed.
 """
 
 import hashlib
@@ -21,8 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-# Nobody is helped by a line per part, nor by a worker's traceback of what the stage tells in words. Read by the next
-# imports, and by workers.
+# No log line per item, and no traceback in a worker for an error that the stage reports. Read by the imports below, and
+# by workers.
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
 
@@ -43,19 +42,19 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Cluster = Literal["dask", "ray"]
-OF_CLUSTERS = {"distributed", "ray", "httpx"}  # whose errors are none of the work
+CLUSTER_PACKAGES = {"distributed", "ray", "httpx"}  # errors of these are faults of the cluster, not of the work
 
 
-def on_cluster(
+def map_on_cluster(
     work: Callable[[Item], Result], items: Sequence[Item], *, runner: Cluster, workers: int, what: str
 ) -> Iterator[Result]:
-    """As `fan_out.fan_out`."""
-    part: int | None = None  # whose turn it is; None: all have still to be handed out
+    """As `flows.parallel.parallel_map`."""
+    part: int | None = None  # number of the awaited item; None: not all items are submitted yet
 
     @flow(name="fan-out", flow_run_name=what, task_runner=_task_runner(runner, workers), validate_parameters=False)
     def spread() -> Iterator[Result]:
         nonlocal part
-        futures = [_do_part.submit(work, item, code_key()) for item in items]
+        futures = [_process_item.submit(work, item, code_key()) for item in items]
         for number, future in enumerate(futures, 1):
             part = number
             yield future.result()
@@ -70,7 +69,7 @@ def on_cluster(
             raise AtlasError(
                 f"{what}: the {runner} cluster, or the Prefect server, cannot be reached: {error}. Is it running?"
             ) from error
-        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in OF_CLUSTERS:
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in CLUSTER_PACKAGES:
             raise
         raise AtlasError(
             f"{what}: the {runner} cluster, or the Prefect server, failed at part {part} of {len(items)}: {error}"
@@ -78,10 +77,10 @@ def on_cluster(
 
 
 @task(name="part", cache_policy=NO_CACHE)
-def _do_part(work: Callable[[Item], Result], item: Item, code: str) -> Result:
+def _process_item(work: Callable[[Item], Result], item: Item, code: str) -> Result:
     if code != code_key():
-        raise AtlasError("the workers of the cluster run other code than this stage does: start them again")
-    with _alone_and_silent():
+        raise AtlasError("the workers of the cluster run other code than this stage: restart them")
+    with _exclusive_and_silent():
         try:
             return work(item)
         except OSError as error:
@@ -93,7 +92,7 @@ def _do_part(work: Callable[[Item], Result], item: Item, code: str) -> Result:
 
 @cache
 def code_key() -> str:
-    """Of the code that this process runs, as it was when this was first asked for."""
+    """Digest of the code of this process, computed once."""
     digest = hashlib.sha256()
     for package in (atlas_model, crawlers):
         for path in sorted(Path(package.__path__[0]).rglob("*.py")):
@@ -105,7 +104,7 @@ def _task_runner(runner: Cluster, workers: int) -> TaskRunner[Any]:
     if runner == "ray":
         from prefect_ray import RayTaskRunner
 
-        # Of its own: else Ray takes whichever it finds on this machine.
+        # A new cluster: by default Ray joins any that it finds on this machine.
         own = {"address": "local", "num_cpus": workers, "include_dashboard": False}
         ray: TaskRunner[Any] = RayTaskRunner(init_kwargs={} if "RAY_ADDRESS" in os.environ else own)
         return ray
@@ -132,12 +131,12 @@ def _some_server() -> Iterator[None]:
             yield
 
 
-_one_at_a_time = threading.Lock()  # what a part changes (stderr, torch's threads) is the whole process's
+_one_at_a_time = threading.Lock()  # the work changes state of the whole process: stderr, torch's threads
 
 
 @contextmanager
-def _alone_and_silent() -> Iterator[None]:
-    """A worker does one part, also where it was given several threads; and the stage tells how far all are."""
+def _exclusive_and_silent() -> Iterator[None]:
+    """Process one item at a time, also with several threads, and without output: the stage reports the progress."""
     with _one_at_a_time, Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
         watcher = os.environ.pop(WATCHER, None)
         try:

@@ -1,6 +1,6 @@
-"""What `make up` tells a Prefect server: the deployment "atlas/atlas", its schedule, and what to do about dead runs.
+"""Registers the deployment "atlas/atlas" with its schedule at the Prefect server, and runs its flow runs.
 
-Knows neither params.yaml nor how the server came to be; talks to the one that ``PREFECT_API_URL`` names.
+Used by `make up`. The server is that of ``PREFECT_API_URL``. Runs whose process has died are marked as crashed.
 """
 
 import asyncio
@@ -33,19 +33,19 @@ from flows.prefect_app.flow import atlas
 from flows.prefect_app.missed_schedules import is_overdue
 
 NAME = "atlas"
-HEARTBEAT_S = 30  # what Prefect allows at least
-HEARTBEATS_MISSED = 3  # then a run counts as dead
-POLL_S = 5  # how often runs that are due are asked for
-RETRY_S = 10  # after Prefect has given up asking
+HEARTBEAT_S = 30  # the shortest that Prefect allows
+HEARTBEATS_MISSED = 3  # after which a run counts as crashed
+POLL_S = 5  # between requests for due runs
+RETRY_S = 10  # after Prefect's runner has given up
 AUTOMATION = "A run without heartbeat has crashed"
 UNFINISHED = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
 
 def schedule_of(cron: str | None, timezone: str) -> Schedule | None:
-    """When the flow runs by itself, with a new crawl each time; None: never.
+    """The schedule of the flow, with a new crawl in each run; None: no schedule.
 
     Raises:
-        ParamsError: there is no such time or timezone.
+        ParamsError: the cron string or the timezone is not valid.
     """
     if cron is None:
         return None
@@ -57,7 +57,7 @@ def schedule_of(cron: str | None, timezone: str) -> Schedule | None:
     try:
         schedule = Cron(cron, timezone=timezone, parameters={"recrawl": True}, slug="cron")
     except ValueError:
-        faults.append(f'pipeline.cron: expected five fields as in "0 3 * * *", or null for never; got {cron!r}')
+        faults.append(f'pipeline.cron: expected five fields as in "0 3 * * *", or null for no schedule; got {cron!r}')
     if faults:
         raise ParamsError.from_faults("params.yaml", faults)
     return schedule
@@ -69,16 +69,16 @@ async def serve(
     every_second: Callable[[], None],
     stopping: Collection[signal.Signals],
 ) -> None:
-    """Start the runs that are due, one at a time, until a signal comes; then end the one at work.
+    """Start due runs, one at a time, until a signal arrives; then cancel the current run.
 
     Args:
-        schedule: when the flow runs by itself.
-        ready: called once runs can be ordered.
-        every_second: called while serving; what it raises ends the serving.
-        stopping: the signals that end it. A second one ends it at once, with all its children.
+        schedule: the schedule of the flow.
+        ready: called when runs can be created.
+        every_second: called once per second; an exception ends the loop.
+        stopping: the signals that end the loop. A second signal ends this process and its children at once.
     """
     stop = asyncio.Event()
-    logging.getLogger("prefect.runner").setLevel(logging.WARNING)  # it says at each poll that a run has to wait
+    logging.getLogger("prefect.runner").setLevel(logging.WARNING)  # at INFO it logs at each poll that a run has to wait
 
     def on_signal() -> None:
         if stop.is_set():
@@ -90,21 +90,21 @@ async def serve(
             runner = Runner(NAME, query_seconds=POLL_S, heartbeat_seconds=HEARTBEAT_S, limit=1, pause_on_shutdown=False)
             await register(runner, schedule)
             serving = asyncio.create_task(runner.start())
-            await asyncio.sleep(0)  # the first that it does is to set a signal handler
+            await asyncio.sleep(0)  # it first sets a signal handler, which is replaced below
             for number in stopping:
                 asyncio.get_running_loop().add_signal_handler(number, on_signal)
             ready()
             await _watch(runner, serving, every_second, stop)
-        except* (httpx.HTTPError, RuntimeError) as trouble:  # of a server that is not there, or cannot ask its database
+        except* (httpx.HTTPError, RuntimeError) as trouble:  # the server or its database cannot be reached
             fault = str(trouble.exceptions[0]).partition("\n")[0]
-            say(f"the Prefect server cannot be asked: {fault}; again in {RETRY_S} s")
+            say(f"warning: no response from the Prefect server: {fault}; retrying in {RETRY_S} s")
             await _pause(stop, timeout_s=RETRY_S)
 
 
 async def _watch(
     runner: Runner, serving: asyncio.Task[None], every_second: Callable[[], None], stop: asyncio.Event
 ) -> None:
-    """Wait until ``runner`` fails or is to stop; then its run ends as cancelled."""
+    """Wait until ``runner`` fails or ``stop`` is set; then cancel its run."""
     try:
         while not serving.done() and not stop.is_set():
             await _pause(stop, timeout_s=1)
@@ -124,24 +124,24 @@ async def _pause(stop: asyncio.Event, timeout_s: float) -> None:
 
 
 async def register(runner: Runner, schedule: Schedule | None) -> UUID:
-    """Make ``runner`` serve the flow, and leave the server in order; the deployment's id.
+    """Register the flow for ``runner`` and clean up runs of an earlier process; returns the id of the deployment.
 
-    Whoever calls this is the only one who serves it.
+    Only one process may serve the deployment at a time.
     """
-    # By its module's name: the current folder may be another project than the one that the code is in.
+    # By module name, because the code may be outside the current folder.
     deployment = await runner.aadd_flow(
         atlas, name=NAME, schedules=[schedule] if schedule else [], entrypoint_type=EntrypointType.MODULE_PATH
     )
     async with get_client() as client:
-        await _crash_what_died_with_us(client, deployment)
-        await _drop_what_is_overdue(client, deployment)
+        await _mark_killed_runs(client, deployment)
+        await _delete_overdue_runs(client, deployment)
         if not await client.read_automations_by_name(AUTOMATION):
             await client.create_automation(crash_without_heartbeat())
     return deployment
 
 
 def crash_without_heartbeat() -> AutomationCore:
-    """The automation for all other runs: whoever started them may be dead as well, and can tell nothing.
+    """The automation that marks runs without heartbeat as crashed, for runs whose starter may have died too.
 
     Source: https://docs.prefect.io/v3/advanced/detect-zombie-flows
     """
@@ -151,7 +151,7 @@ def crash_without_heartbeat() -> AutomationCore:
         name=AUTOMATION,
         trigger=EventTrigger(
             after={heartbeat},
-            expect={"prefect.flow-run.*"},  # any sign of life, and any ending: some have names of our own
+            expect={"prefect.flow-run.*"},  # any event of the run, also states with names of our own
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
@@ -160,21 +160,21 @@ def crash_without_heartbeat() -> AutomationCore:
         ),
         actions=[
             ChangeFlowRunState(
-                state=StateType.CRASHED, message=f"Nothing was heard of it for {silence_s} s: its process has died."
+                state=StateType.CRASHED, message=f"No heartbeat for {silence_s} s: its process has died."
             )
         ],
     )
 
 
-async def _crash_what_died_with_us(client: PrefectClient, deployment: UUID) -> None:
-    """Runs end with the program that serves them: those that the database still shows at work were killed with it."""
+async def _mark_killed_runs(client: PrefectClient, deployment: UUID) -> None:
+    """Mark unfinished runs as crashed: they were killed together with the process that served them."""
     for run in await _runs(client, deployment, UNFINISHED):
-        state: State[Any] = Crashed(message="It was killed, together with the program that served it.")
+        state: State[Any] = Crashed(message="It was killed together with the process that served it.")
         await client.set_flow_run_state(run.id, state, force=True)
 
 
-async def _drop_what_is_overdue(client: PrefectClient, deployment: UUID) -> None:
-    """Times that passed while nothing was up are missed; else the flow would now run once for each of them."""
+async def _delete_overdue_runs(client: PrefectClient, deployment: UUID) -> None:
+    """Delete overdue scheduled runs, which were missed while no process served the deployment."""
     for run in await _runs(client, deployment, [StateType.SCHEDULED]):
         if is_overdue(run, datetime.now(UTC)):
             await client.delete_flow_run(run.id)

@@ -1,7 +1,4 @@
-"""The images of a stage's results: its loss curves, the evaluation's drawings, some of what the zoom filter dropped.
-
-Knows nothing of where they are shown.
-"""
+"""Draws images of the results of a stage: loss curves, plots of the evaluation, images discarded by the zoom filter."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -16,26 +13,26 @@ if TYPE_CHECKING:
 Curves: TypeAlias = dict[str, dict[str, list[tuple[float, float]]]]  # panel -> line -> points
 Named: TypeAlias = tuple[str, str, "Image.Image"]  # key, description, image
 
-ATTENTION = 6  # images shown, of those that were drawn
+ATTENTION = 6  # images of attention that are shown
 DROPPED = 24
 TILE = 96  # px
 
 
 def images_of(stage: str) -> Iterator[Named]:
-    """The images that there are of ``stage``, drawn now."""
+    """The images of the results of ``stage``."""
     curves = read_curves(PLOTS / stage)
     if curves:
-        yield f"{stage}-curves", f"How {stage} went, epoch by epoch", draw_curves(curves)
+        yield f"{stage}-curves", f"Metrics of {stage} by epoch", draw_curves(curves)
     if stage == "evaluate":
         yield from _evaluation()
     if stage == "zoom":
         dropped = list(_dropped()) if SCORES.is_file() and SHARDS.is_dir() else []
         if dropped:
-            yield "zoom-dropped", "Images that were surest to be zoomed, and dropped", montage(dropped, 8, TILE)
+            yield "zoom-dropped", "Discarded images with the highest close-up scores", montage(dropped, 8, TILE)
 
 
 def read_curves(folder: Path) -> Curves:
-    """The series in ``folder``: dvclive's (``plots/metrics/<line>/<panel>.tsv``), and those of ``history.csv``."""
+    """The series of dvclive in ``folder`` (``plots/metrics/<line>/<panel>.tsv``), and those of ``history.csv``."""
     found: Curves = {}
     for path in sorted(folder.glob("plots/metrics/*/*.tsv")):
         found.setdefault(path.stem, {})[path.parent.name] = next(_series(path, "\t"))[1]
@@ -48,7 +45,7 @@ def read_curves(folder: Path) -> Curves:
 
 
 def _series(path: Path, separator: str) -> Iterator[tuple[str, list[tuple[float, float]]]]:
-    """The columns after the first, each with its points over the first."""
+    """Each column after the first, as points over the first column."""
     import pandas as pd
 
     rows = pd.read_csv(path, sep=separator)
@@ -58,7 +55,7 @@ def _series(path: Path, separator: str) -> Iterator[tuple[str, list[tuple[float,
 
 
 def draw_curves(curves: Curves) -> "Image.Image":
-    """A panel beside the other, a line for each series."""
+    """The panels side by side, with a line per series."""
     from matplotlib.figure import Figure
 
     from atlas_model.viz.plots import render
@@ -92,11 +89,11 @@ def _evaluation() -> Iterator[Named]:
             drawn.append(image.convert("RGB"))
     if drawn:
         widest = max(image.width for image in drawn)
-        yield "evaluate-attention", "Where the model looked, name by name", montage(drawn, 1, widest)
+        yield "evaluate-attention", "Attention of the decoder at each level", montage(drawn, 1, widest)
 
 
 def _dropped() -> Iterator["Image.Image"]:
-    """Some of the images that were dropped as zoomed, the surest first."""
+    """Some of the images discarded as zoomed, the highest scores first."""
     from atlas_model.data.schemas import SCORES as SCHEMA
     from atlas_model.data.schemas import read_table
     from atlas_model.zoom.contact_sheet import most_confident_zoomed
@@ -107,7 +104,7 @@ def _dropped() -> Iterator["Image.Image"]:
 
 
 def montage(images: Iterable["Image.Image"], columns: int, tile_px: int) -> "Image.Image":
-    """``images`` side by side in rows of ``columns``, each made as wide as a tile, or as high if it is upright."""
+    """``images`` in rows of ``columns``, each scaled to fit a square tile."""
     from PIL import Image, ImageOps
 
     tiles = [ImageOps.contain(image.convert("RGB"), (tile_px, tile_px)) for image in images]

@@ -1,4 +1,4 @@
-"""Output as lines for a log, and the level that each has there. Knows nothing of whose output, nor whose log."""
+"""Turns the output of a program into log records with levels."""
 
 import io
 import logging
@@ -19,10 +19,10 @@ LEVELS = {
 
 
 def relay_to(log: Callable[[int, str], None]) -> Callable[[str], None]:
-    """A function that logs lines at the level that their first word names, INFO without one.
+    """A function that logs each line at the level named by its first word, else at INFO.
 
-    An indented line belongs to the one above it, and has its level; so has the line that ends a traceback. What would
-    steer a terminal does not, nor does a server get what is no text; a line without end is cut.
+    An indented line has the level of the line above, as has the last line of a traceback. Control characters are
+    replaced, long lines are cut.
     """
     level, in_traceback = logging.INFO, False
 
@@ -40,11 +40,11 @@ def relay_to(log: Callable[[int, str], None]) -> Callable[[str], None]:
 
 
 class Lines(io.TextIOBase):
-    """A text stream whose lines ``on_line`` gets, bars of progress excepted.
+    """A text stream that passes its lines to ``on_line``, except progress bars.
 
     Args:
-        on_line: gets each line that is not blank, without its end.
-        stream: gets everything as well, and is what the stream says of itself; None: there is none.
+        on_line: called with each line that is not blank, without the newline.
+        stream: receives all text as well, and answers `isatty` and `fileno`; None: no such stream.
     """
 
     def __init__(self, on_line: Callable[[str], None], stream: TextIO | None = None) -> None:
@@ -53,7 +53,7 @@ class Lines(io.TextIOBase):
         self._begun = ""
 
     def write(self, text: str) -> int:
-        """Take ``text``."""
+        """Write ``text``."""
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
             shown = line.rpartition("\r")[2].rstrip()
@@ -62,12 +62,12 @@ class Lines(io.TextIOBase):
         return len(text) if self._stream is None else self._stream.write(text)
 
     def flush(self) -> None:
-        """Pass on what can be."""
+        """Flush the stream."""
         if self._stream is not None:
             self._stream.flush()
 
     def isatty(self) -> bool:
-        """Whether people watch."""
+        """Whether the stream is a terminal."""
         return self._stream is not None and self._stream.isatty()
 
     def fileno(self) -> int:

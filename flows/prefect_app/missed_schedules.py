@@ -1,10 +1,7 @@
-"""Times of the schedule that passed before anybody could begin: of several, one run.
+"""Cancels overdue runs of the schedule when a run starts, so that several missed times lead to one run.
 
-Prefect makes up for each of them, one run after the other, and a runner that is at its limit never gets as far as
-asking a deployment's concurrency limit about the others
-(https://github.com/PrefectHQ/prefect/issues/21060, /15886). So a run that begins stands in for all of them.
-
-Knows nothing of what a run does.
+Prefect executes all of them, one after the other, because a runner at its limit does not check the concurrency limit of
+the deployment (https://github.com/PrefectHQ/prefect/issues/21060, /15886).
 """
 
 from collections.abc import Callable
@@ -18,21 +15,21 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled
 
-NAME = "Missed"  # of the state of a run that another one stands in for
+NAME = "Missed"  # of the state of a cancelled overdue run
 
 
 def is_overdue(run: FlowRun, now: datetime) -> bool:
-    """Whether ``run`` waits, by the schedule rather than by somebody's order, although its time has come."""
+    """Whether ``run`` was created by the schedule, has not started, and its time has passed."""
     return bool(run.auto_scheduled and run.expected_start_time and run.expected_start_time <= now)
 
 
-def stand_in_for_missed_times(tell: Callable[[str], None]) -> int:
-    """Cancel what is overdue of the deployment of the flow run that calls this; how many runs that were.
+def cancel_missed_runs(tell: Callable[[str], None]) -> int:
+    """Cancel the overdue runs of the deployment of the current flow run; returns their number.
 
-    Nothing happens where no deployment began it. What cannot be asked of the server is told, and no fault.
+    Does nothing for a run without deployment. An error of the server is reported with ``tell``, not raised.
 
     Args:
-        tell: gets a line.
+        tell: called with a line of text.
     """
     context = FlowRunContext.get()
     own = context.flow_run if context is not None else None
@@ -40,11 +37,11 @@ def stand_in_for_missed_times(tell: Callable[[str], None]) -> int:
         return 0
     try:
         missed = _cancel_overdue(own.deployment_id, own.id)
-    except Exception as error:  # of the network or the server: what is overdue runs later, as Prefect would have it
-        tell(f"runs that are overdue could not be looked for: {error}")
+    except Exception as error:  # of the network or the server: then the overdue runs are executed later
+        tell(f"warning: overdue runs could not be listed: {error}")
         return 0
     if missed:
-        tell(f"{missed} more times of the schedule have passed by now: this run stands in for them")
+        tell(f"{missed} overdue runs of the schedule are cancelled: this run replaces them")
     return missed
 
 
@@ -58,6 +55,6 @@ def _cancel_overdue(deployment: UUID, own: UUID) -> int:
         )
         overdue = [run for run in found if run.id != own and is_overdue(run, now)]
         for run in overdue:
-            state: State[Any] = Cancelled(name=NAME, message=f"Another run stands in for it: {own}.")
+            state: State[Any] = Cancelled(name=NAME, message=f"Replaced by another run: {own}.")
             client.set_flow_run_state(run.id, state, force=True)
     return len(overdue)

@@ -1,10 +1,8 @@
-"""What happens inside a stage, told to a Prefect server: progress, log lines, states. Plain HTTP, no Prefect.
+"""Reports the progress, the log lines and the state of a stage to a Prefect server, with plain HTTP requests.
 
-`post` is the watcher that the flow names to its stages (``ATLAS_WATCHER``). Nothing here ever waits for the server or
-fails because of it: what there is to tell is kept, up to a limit, and sent by a thread of its own. A server that does
-not answer costs one line, and at most `FLUSH_S` at the end.
-
-Knows nothing of what the stages do.
+`post` is the watcher that the flow passes to its stages (``ATLAS_WATCHER``). A stage neither waits for the server nor
+fails because of it: messages are queued, up to a limit, and sent by a separate thread. A server that does not respond
+causes one warning, and a delay of at most `FLUSH_S` at the end.
 """
 
 import atexit
@@ -28,17 +26,17 @@ from flows.text import in_markdown
 API_URL = "PREFECT_API_URL"
 FLOW_RUN = "ATLAS_FLOW_RUN_ID"
 TASK_RUN = "ATLAS_TASK_RUN_ID"
-CERTIFICATES = ("PREFECT_API_SSL_CERT_FILE", "SSL_CERT_FILE")  # as Prefect's own client looks for them
+CERTIFICATES = ("PREFECT_API_SSL_CERT_FILE", "SSL_CERT_FILE")  # the variables of Prefect's own client
 TIMEOUT_S = 5.0  # of one request
-RETRY_S = 30.0  # after a failure the server is left in peace for so long
-FLUSH_S = 1.0  # for what is still to be sent at the end
-LINES_AT_ONCE = 500  # in a request, which a busy server has to answer in `TIMEOUT_S`
-MOST_LINES = 5000  # that wait to be sent; the oldest are dropped
+RETRY_S = 30.0  # between attempts after a failure
+FLUSH_S = 1.0  # to send the rest of the queue at the end
+LINES_AT_ONCE = 500  # per request, which a busy server has to process within `TIMEOUT_S`
+MAX_LINES = 5000  # in the queue; the oldest are discarded
 LOGGER = "stage"
 
 
 def post(step: Step) -> None:
-    """Show ``step`` as the progress of its job: one artifact per job, on the node of the stage's task."""
+    """Show ``step`` as the progress of its job: one artifact per job, on the task run of the stage."""
     poster = poster_of_stage()
     if poster is not None:
         poster.progress(step)
@@ -46,9 +44,9 @@ def post(step: Step) -> None:
 
 @cache
 def poster_of_stage() -> "Poster | None":
-    """The poster for the task run that the environment names; None where it names none."""
-    if _adopted:
-        return _adopted[-1]
+    """The poster for the task run in the environment; None if there is none."""
+    if _posters:
+        return _posters[-1]
     url, flow_run, task_run = (os.environ.get(name) for name in (API_URL, FLOW_RUN, TASK_RUN))
     if not (url and flow_run and task_run):
         return None
@@ -58,21 +56,21 @@ def poster_of_stage() -> "Poster | None":
     return poster
 
 
-_adopted: list["Poster"] = []
+_posters: list["Poster"] = []
 
 
-def adopt(poster: "Poster") -> None:
-    """Have `post` use ``poster``, whatever the environment names."""
-    _adopted.append(poster)
+def use_poster(poster: "Poster") -> None:
+    """Make `post` use ``poster`` instead of the environment."""
+    _posters.append(poster)
     poster_of_stage.cache_clear()
 
 
 class BusyError(OSError):
-    """The server is there, but has failed at what it was asked (its database is locked, say): later it may not."""
+    """Transient error of the server, for example because its database is locked."""
 
 
 class PrefectApiError(Exception):
-    """The server has answered, but will not have it: to ask again is no use."""
+    """The server rejected a request; a retry is useless."""
 
 
 class Api:
@@ -80,8 +78,8 @@ class Api:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._session = requests.Session()  # opens a connection again that the server has closed meanwhile
-        self._session.trust_env = False  # no proxies, and no passwords of ~/.netrc
+        self._session = requests.Session()  # reopens a connection that the server has closed
+        self._session.trust_env = False  # no proxies, no passwords from ~/.netrc
         self._session.verify = next(filter(None, map(os.environ.get, CERTIFICATES)), True)
         self._session.headers["Content-Type"] = "application/json"
         if auth := os.environ.get("PREFECT_API_AUTH_STRING"):
@@ -89,13 +87,13 @@ class Api:
         elif key := os.environ.get("PREFECT_API_KEY"):
             self._session.headers["Authorization"] = f"Bearer {key}"
 
-    def ask(self, method: str, path: str, body: Any) -> Any:
-        """The JSON that the server answers.
+    def request(self, method: str, path: str, body: Any) -> Any:
+        """The JSON of the response.
 
         Raises:
-            OSError: it cannot be reached, or does not answer as a server does, or not in time.
-            BusyError: it answers that it has failed.
-            PrefectApiError: it answers that something is wrong with what it was asked.
+            OSError: the server cannot be reached, times out, or sends an invalid response.
+            BusyError: status 5xx.
+            PrefectApiError: status 4xx.
         """
         url = self.url.rstrip("/") + path
         how: dict[str, Any] = {"timeout": TIMEOUT_S, "allow_redirects": False}
@@ -105,7 +103,9 @@ class Api:
             if status < 400:
                 return json.loads(answer or b"null")
         except (requests.RequestException, ValueError) as error:
-            cause = getattr(error.args[0] if error.args else None, "reason", None) or error  # within urllib3's
+            cause = (
+                getattr(error.args[0] if error.args else None, "reason", None) or error
+            )  # the cause in an error of urllib3
             raise OSError(str(cause) or type(error).__name__) from error
         text = f"status {status} to {method} {path}"
         if status >= 500:
@@ -118,7 +118,7 @@ class Api:
 
 
 class LogLine(NamedTuple):
-    """A line as it was said."""
+    """A line of a log."""
 
     at: str  # ISO 8601, UTC
     level: int
@@ -126,18 +126,18 @@ class LogLine(NamedTuple):
 
 
 def send_lines(api: Api, runs: tuple[str, str], lines: Iterable[LogLine]) -> None:
-    """Add ``lines`` to the log of the flow run and the task run whose ids are ``runs``."""
+    """Add ``lines`` to the log of the flow run and the task run with the ids ``runs``."""
     entries = [{"name": LOGGER, "level": line.level, "message": line.text, "timestamp": line.at} for line in lines]
-    api.ask("POST", "/logs/", [{**entry, **_ids(runs)} for entry in entries])
+    api.request("POST", "/logs/", [{**entry, **_ids(runs)} for entry in entries])
 
 
 def set_state(api: Api, kind: str, run: str, state: dict[str, Any]) -> None:
-    """Set the state of a run (``kind``: flow_runs, task_runs), whatever it was in."""
-    api.ask("POST", f"/{kind}/{run}/set_state", {"state": state, "force": True})
+    """Set the state of a run (``kind``: flow_runs, task_runs), whatever its state was."""
+    api.request("POST", f"/{kind}/{run}/set_state", {"state": state, "force": True})
 
 
 def key_of(name: str) -> str:
-    """``name`` as Prefect takes an artifact's key: lower-case letters, digits, hyphens."""
+    """``name`` as a key of a Prefect artifact: lower-case letters, digits, hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
 
 
@@ -146,11 +146,11 @@ def _ids(runs: tuple[str, str]) -> dict[str, str]:
 
 
 class Poster:
-    """Tells the server about one task run, in the background.
+    """Sends messages about one task run in the background.
 
     Args:
         api: of the server.
-        open_runs: gives the ids of the flow run and of the task run, having made them if it has to.
+        open_runs: returns the ids of the flow run and of the task run, creating them if needed.
     """
 
     def __init__(self, api: Api, open_runs: Callable[[Api], tuple[str, str]]) -> None:
@@ -158,23 +158,23 @@ class Poster:
         self._failed = False
         self._open_runs = open_runs
         self._runs: tuple[str, str] | None = None
-        self._waiting: dict[Hashable, Callable[[], None]] = {}  # by what it is about: the latest of its kind will do
-        self._lines: deque[LogLine] = deque(maxlen=MOST_LINES)
+        self._queue: dict[Hashable, Callable[[], None]] = {}  # by subject: only the latest message of each is sent
+        self._lines: deque[LogLine] = deque(maxlen=MAX_LINES)
         self._artifacts: dict[str, str] = {}  # job -> id
-        self._complained = False
-        self._news = threading.Condition()
+        self._warned = False
+        self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def log(self, level: int, text: str) -> None:
-        """Show a line in the log of the task run."""
-        with self._news:
+        """Add a line to the log of the task run."""
+        with self._changed:
             self._lines.append(LogLine(datetime.now(UTC).isoformat(), level, text))
-            self._news.notify()
+            self._changed.notify()
 
     def progress(self, step: Step) -> None:
-        """Show how far a job is."""
+        """Show the progress of a job."""
         self._put(("progress", step.job), lambda: self._send_progress(step))
 
     def state(self, state: dict[str, Any]) -> None:
@@ -182,30 +182,30 @@ class Poster:
         self._put("state", lambda: self._set_state(state))
 
     def close(self, wait_s: float = FLUSH_S) -> list[LogLine]:
-        """Send what waits, for ``wait_s`` at most; the lines that are left."""
-        with self._news:
+        """Send the queue for at most ``wait_s``; returns the lines that were not sent."""
+        with self._changed:
             self._closing = True
-            self._news.notify()
+            self._changed.notify()
         self._thread.join(wait_s)
         if self.is_slow and wait_s:
-            self._complain("slow to answer: not all of this stage is shown yet")
-        with self._news:
+            self._warn_once("slow to respond: not all messages of this stage were sent")
+        with self._changed:
             return list(self._lines)
 
     @property
-    def in_vain(self) -> bool:
-        """Whether the server could not be reached, or would not have the runs."""
+    def is_unreachable(self) -> bool:
+        """Whether the server could not be reached, or rejected the runs."""
         return self._failed and self._runs is None
 
     @property
     def is_slow(self) -> bool:
-        """Whether it was closed before all was sent."""
+        """Whether it was closed before the queue was sent."""
         return self._thread.is_alive()
 
     def _put(self, key: Hashable, send: Callable[[], None]) -> None:
-        with self._news:
-            self._waiting[key] = send
-            self._news.notify()
+        with self._changed:
+            self._queue[key] = send
+            self._changed.notify()
 
     def _run(self) -> None:
         try:
@@ -214,64 +214,64 @@ class Poster:
             self.api.close()
 
     def _work(self) -> None:
-        while self._wait_for_news():
+        while self._wait_for_messages():
             try:
                 self._send_all()
-            except PrefectApiError as error:  # of the opening: there are no runs to add to
+            except PrefectApiError as error:  # the runs could not be created
                 self._failed = True
-                self._complain(f"{error}: the stage goes on, and is not shown there")
+                self._warn_once(f"{error}: the stage continues, and is not reported there")
                 return
             except OSError as error:
                 self._failed = not isinstance(error, BusyError)
-                self._complain(f"{error}: the stage goes on, and is not shown there")
-                with self._news:
-                    if self._news.wait_for(lambda: self._closing, RETRY_S):
+                self._warn_once(f"{error}: the stage continues, and is not reported there")
+                with self._changed:
+                    if self._changed.wait_for(lambda: self._closing, RETRY_S):
                         return
 
-    def _wait_for_news(self) -> bool:
-        """Whether there is something to send, sooner or later."""
-        with self._news:
-            self._news.wait_for(lambda: self._closing or self._waiting or self._lines or not self._runs)
-            return bool(self._waiting or self._lines or not self._runs)
+    def _wait_for_messages(self) -> bool:
+        """Wait for messages; returns False if it was closed and the queue is empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._queue or self._lines or not self._runs)
+            return bool(self._queue or self._lines or not self._runs)
 
     def _send_all(self) -> None:
         runs = self._runs = self._runs or self._open_runs(self.api)
-        with self._news:
-            lines, waiting = list(islice(self._lines, LINES_AT_ONCE)), dict(self._waiting)
+        with self._changed:
+            lines, waiting = list(islice(self._lines, LINES_AT_ONCE)), dict(self._queue)
         if lines:
-            self._unless_refused(lambda: send_lines(self.api, runs, lines))
-            with self._news:
-                sent = set(map(id, lines))  # the oldest may have been dropped meanwhile, to make room for newer ones
+            self._unless_rejected(lambda: send_lines(self.api, runs, lines))
+            with self._changed:
+                sent = set(map(id, lines))  # the oldest may have been discarded in the meantime
                 while self._lines and id(self._lines[0]) in sent:
                     self._lines.popleft()
         for key, send in waiting.items():
-            self._unless_refused(send)
-            with self._news:
-                if self._waiting.get(key) is send:
-                    del self._waiting[key]
+            self._unless_rejected(send)
+            with self._changed:
+                if self._queue.get(key) is send:
+                    del self._queue[key]
 
-    def _unless_refused(self, send: Callable[[], None]) -> None:
+    def _unless_rejected(self, send: Callable[[], None]) -> None:
         try:
             send()
         except PrefectApiError as error:
-            self._complain(str(error))
+            self._warn_once(str(error))
 
     def _send_progress(self, step: Step) -> None:
         shown = {"data": round(100 * step.share, 1), "description": in_markdown(describe(step))}
         known = self._artifacts.get(step.job)
         if known is not None:
-            self.api.ask("PATCH", f"/artifacts/{known}", shown)
+            self.api.request("PATCH", f"/artifacts/{known}", shown)
             return
         assert self._runs is not None
         new = {"type": "progress", "key": key_of(step.job), **shown, **_ids(self._runs)}
-        made = self.api.ask("POST", "/artifacts/", new)
+        made = self.api.request("POST", "/artifacts/", new)
         self._artifacts[step.job] = made["id"]
 
     def _set_state(self, state: dict[str, Any]) -> None:
         assert self._runs is not None
         set_state(self.api, "task_runs", self._runs[1], state)
 
-    def _complain(self, fault: str) -> None:
-        if not self._complained:
-            self._complained = True
+    def _warn_once(self, fault: str) -> None:
+        if not self._warned:
+            self._warned = True
             say(f"warning: {self.api.url}: {fault}")

@@ -1,10 +1,8 @@
-"""A Prefect server of the project's own: a child process that ends with the one that started it.
+"""Runs a Prefect server for the project as a child process, with its settings, port, database and health check.
 
-Knows its settings, port, database and health; nothing of flows or schedules. Imports no Prefect, which takes seconds:
-the child does.
-
-The parent holds the listening socket. A server that ended is started again on it: what is asked meanwhile waits,
-instead of being refused. So is the port free or not before anything is started.
+The parent does not import Prefect, which takes seconds; the child does. The parent holds the listening socket, so it
+knows whether the port is free before it starts the child. If the server ends, it is restarted on the same socket:
+requests in the meantime wait instead of being refused.
 
 ``python -m flows.prefect_app.server FD`` is the child: it serves on the inherited socket FD.
 """
@@ -32,23 +30,23 @@ from atlas_model.core.processes import die_with_parent
 from atlas_model.core.progress import say
 
 HOST = "127.0.0.1"
-START_TIMEOUT_S = 900.0  # a new database takes some 15 s on two quiet cores, and minutes on busy ones
+START_TIMEOUT_S = 900.0  # creating a database takes about 15 s on two idle cores, and minutes on busy ones
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.1
 HEALTH = "/api/health"
-CLOSE_TIMEOUT_S = 2  # how long open pages and websockets are waited for at the end
-EVENT_DAYS = 7  # at most: events are many, and only there to be reacted to
-HEAVY_EVENTS = ("prefect.artifact-collection.created", "prefect.artifact-collection.updated")  # hold whole images
+CLOSE_TIMEOUT_S = 2  # for open connections and websockets at shutdown
+EVENT_DAYS = 7  # at most: there are many events, and only automations use them
+HEAVY_EVENTS = ("prefect.artifact-collection.created", "prefect.artifact-collection.updated")  # contain whole images
 HEAVY_EVENT_S = 3600
 DATABASE_URL = "PREFECT_API_DATABASE_CONNECTION_URL"
-DRIVERS = {  # what people write -> what Prefect reads
+DRIVERS = {  # scheme of a database URL -> scheme with the driver that Prefect needs
     "postgres": "postgresql+asyncpg",
     "postgresql": "postgresql+asyncpg",
     "postgresql+asyncpg": "postgresql+asyncpg",
     "sqlite": "sqlite+aiosqlite",
     "sqlite+aiosqlite": "sqlite+aiosqlite",
 }
-QUIET = {  # nothing of this machine is told to anybody
+QUIET = {  # no telemetry
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
@@ -59,13 +57,13 @@ class Server:
     """The server of one project: its socket, its process, its log.
 
     Args:
-        folder: of its database (if none is named by ``environment``) and its log.
-        port: to listen at; 0: any free one.
-        retention_days: runs that ended longer ago leave the database, with their logs and artifacts.
-        environment: for the process; what it sets of Prefect's is left as it is.
+        folder: for its log, and for its database unless ``environment`` has a database URL.
+        port: to listen on; 0: any free port.
+        retention_days: after which completed runs are deleted with their logs and artifacts.
+        environment: of the process; its settings of Prefect have precedence.
 
     Raises:
-        InputError: the port is taken; the URL of the database is not one that Prefect reads.
+        InputError: the port is in use, or Prefect does not support the database URL.
     """
 
     def __init__(self, folder: Path, port: int, retention_days: int, environment: Mapping[str, str]) -> None:
@@ -80,8 +78,8 @@ class Server:
             DATABASE_URL: database_url(folder, environment.get(DATABASE_URL)),
         }
         self._process: subprocess.Popen[bytes] | None = None
-        self._question = HTTPConnection(*self._socket.getsockname())
-        self._answered = False  # since it was started
+        self._health_request = HTTPConnection(*self._socket.getsockname())
+        self._responded = False  # since it was started
 
     def __enter__(self) -> Self:
         return self
@@ -90,8 +88,8 @@ class Server:
         self.stop()
 
     def start(self) -> None:
-        """Start the process; the calling thread must outlive it."""
-        self._ask()
+        """Start the process, which ends with the calling thread."""
+        self._request_health()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "flows.prefect_app.server", str(self._socket.fileno())],
@@ -100,54 +98,54 @@ class Server:
                 stdout=log,
                 stderr=log,
                 pass_fds=[self._socket.fileno()],
-                process_group=0,  # deaf to Ctrl-C: it is told how the runs ended, then stopped
+                process_group=0,  # ignores Ctrl-C: it is stopped after the ends of the runs are reported
             )
 
-    def keep_up(self) -> None:
-        """Start it again if it has ended; to be called every now and then.
+    def restart_if_ended(self) -> None:
+        """Restart the process if it has ended; to be called regularly.
 
         Raises:
-            AtlasError: it ended before it answered once.
+            AtlasError: it ended before its first response.
         """
         assert self._process is not None
-        answered = self._has_answered()
+        responded = self._has_responded()
         if (exit_code := self._process.poll()) is not None:
-            if not answered:
-                raise AtlasError(f"the Prefect server ended, and does not start again: {self._last_words()}")
-            say(f"the Prefect server ended (exit code {exit_code}): starting it again")
+            if not responded:
+                raise AtlasError(f"the Prefect server ended, and cannot be restarted: {self._last_error()}")
+            say(f"warning: the Prefect server ended (exit code {exit_code}): restarting it")
             self.start()
 
     def wait_until_healthy(self) -> None:
-        """Wait until it answers.
+        """Wait until it responds.
 
         Raises:
-            AtlasError: it ended, or does not answer in time; the text is the last that it said.
+            AtlasError: it ended, or does not respond in time; the text has the last error in its log.
         """
         assert self._process is not None
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._has_answered():
+        while not self._has_responded():
             if self._process.poll() is not None:
-                raise AtlasError(f"the Prefect server did not start: {self._last_words()}")
+                raise AtlasError(f"the Prefect server did not start: {self._last_error()}")
             if time.monotonic() > deadline:
-                raise AtlasError(f"the Prefect server does not answer at {self.url}: {self._last_words()}")
+                raise AtlasError(f"the Prefect server does not respond at {self.url}: {self._last_error()}")
             time.sleep(POLL_S)
 
-    def _ask(self) -> None:
-        """Ask how it is; the question waits in the socket until the process is ready to answer."""
-        self._question.close()
-        self._question.request("GET", HEALTH)
-        self._answered = False
+    def _request_health(self) -> None:
+        """Send a health request, which waits in the socket until the process is ready."""
+        self._health_request.close()
+        self._health_request.request("GET", HEALTH)
+        self._responded = False
 
-    def _has_answered(self) -> bool:
-        if not self._answered and select.select([self._question.sock], [], [], 0)[0]:
+    def _has_responded(self) -> bool:
+        if not self._responded and select.select([self._health_request.sock], [], [], 0)[0]:
             try:
-                self._answered = self._question.getresponse().status == HTTPStatus.OK
+                self._responded = self._health_request.getresponse().status == HTTPStatus.OK
             except (OSError, HTTPException):  # it ended meanwhile
-                self._ask()
-        return self._answered
+                self._request_health()
+        return self._responded
 
     def stop(self) -> None:
-        """End it, and let go of the port."""
+        """Stop the process and close the port."""
         if self._process is not None:
             self._process.terminate()
             try:
@@ -155,24 +153,24 @@ class Server:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        self._question.close()
+        self._health_request.close()
         self._socket.close()
 
-    def _last_words(self) -> str:
+    def _last_error(self) -> str:
         said = self.log.read_text(encoding="utf-8", errors="replace")
         errors = re.findall(r"^[\w.]+(?:Error|Exception)\b.*", said, re.MULTILINE) or said.strip().splitlines()
-        return f"{errors[-1] if errors else 'it said nothing'}\n{self.log} holds all that it said"
+        return f"{errors[-1] if errors else 'no output'}\nSee its log: {self.log}"
 
 
 def server_settings(folder: Path, url: str, retention_days: int) -> dict[str, str]:
-    """The server's own settings: who may ask it, what it says, and when it forgets.
+    """Settings of the server: allowed origins, logging, retention.
 
-    Prefect's server has services that delete what is old; it leaves those for runs switched off.
+    Prefect's services that delete old runs are disabled by default.
     """
     return {
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        # Pages of other sites, open in the same browser, could otherwise ask and order.
+        # Otherwise pages of other sites in the same browser could send requests.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{url},{url.replace(HOST, 'localhost')}",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": f"{retention_days * 24 * 3600}",
@@ -185,10 +183,10 @@ def server_settings(folder: Path, url: str, retention_days: int) -> dict[str, st
 
 
 def database_url(folder: Path, given: str | None) -> str:
-    """Where the server keeps its data: ``given`` with the driver that it needs, else SQLite in ``folder``.
+    """The database URL: ``given`` with the driver that Prefect needs, else SQLite in ``folder``.
 
     Raises:
-        InputError: ``given`` is neither PostgreSQL nor SQLite. (The text does not repeat it: it may hold a password.)
+        InputError: ``given`` is neither PostgreSQL nor SQLite. (The text does not contain it: it may hold a password.)
     """
     if not given:
         if "?" in str(folder):
@@ -201,13 +199,13 @@ def database_url(folder: Path, given: str | None) -> str:
     if not separator or scheme not in DRIVERS:
         raise InputError(
             f"{DATABASE_URL}: expected postgresql://user:password@host/database or sqlite:////path/to/file, got "
-            f"{f'one of {scheme}' if separator else 'no URL'}. Mend it, or unset it for SQLite in {folder}"
+            f"{f'one of {scheme}' if separator else 'no URL'}. Correct it, or unset it to use SQLite in {folder}"
         )
     return f"{DRIVERS[scheme]}://{rest}"
 
 
 def is_healthy(url: str, timeout_s: float) -> bool:
-    """Whether a Prefect server answers at ``url``; a socket that is listening is waited for."""
+    """Whether a Prefect server responds at ``url``."""
     with suppress(requests.RequestException), requests.Session() as session:
         session.trust_env = False  # a server of this machine is behind no proxy
         reply = session.get(url + HEALTH, timeout=timeout_s)
@@ -222,9 +220,9 @@ def _listen(port: int) -> socket.socket:
         fault = error.strerror
         if error.errno == errno.EADDRINUSE:
             prefect = is_healthy(f"http://{HOST}:{port}", timeout_s=5)
-            fault = f"{'a Prefect server of another project' if prefect else 'another program'} has it"
+            fault = f"{'a Prefect server of another project' if prefect else 'another program'} uses it"
         raise InputError(
-            f"port {port} of {HOST} cannot be listened at: {fault}. Take another: make up PORT=4201"
+            f"cannot listen on port {port} of {HOST}: {fault}. Choose another port: make up PORT=4201"
         ) from error
 
 

@@ -1,11 +1,11 @@
-"""A `dvc repro` of a shell in Prefect's UI: one flow run, a task run for each stage that ran, posted by the stages.
+"""Reports `dvc repro` in a shell to Prefect's UI: one flow run, with a task run per stage, sent by the stages.
 
-The stages are children of one DVC process, which names their flow run. When that process has ended, the last word is
-had by one that the first stage leaves behind, the closer, because a stage may be killed, and none knows whether it is
-the last. It also sends what the stages did not wait to send. ``python -m flows.prefect_app.shell_run PID BIRTH`` is the
-closer; it ends soon after DVC, whatever happens.
+The stages are children of one DVC process, whose id and start time identify the flow run. A stage may be killed, and no
+stage knows whether it is the last one. So the first stage starts a background process, the closer: when DVC has ended,
+it sets the final states and sends the log lines that the stages could not send in time. The closer is
+``python -m flows.prefect_app.shell_run PID BIRTH``; it ends shortly after DVC.
 
-Used where ``PREFECT_API_URL`` is set and no flow runs the stage. Knows nothing of what the stages do.
+Used if ``PREFECT_API_URL`` is set and `dvc repro` was not started by the flow.
 """
 
 import json
@@ -42,28 +42,28 @@ from flows.prefect_app.reporter import (
 )
 from flows.text import printable_lines
 
-FLOW = "atlas"  # the flow's name, also where its stages are run without it
-FOLDER = WORK / "shell-runs"  # <pid>-<birth> of a DVC process: what its stages leave for each other and the closer
-# Files in there: the server does not answer, or not in time; somebody will have the last word.
+FLOW = "atlas"  # name of the flow
+FOLDER = WORK / "shell-runs"  # <pid>-<birth> of a DVC process: files of its stages for each other and for the closer
+# Marker files in it: the server does not respond; it responds too slowly; the closer was started.
 SILENT, SLOW, CLOSER = "silent", "slow", "closer"
 KILLED = {"type": "CRASHED", "message": "its process was killed"}
 POLL_S = 0.5
-CLOSING_S = 30.0  # for which the closer tries to reach the server
-WORST_FIRST = ("FAILED", "CRASHED", "CANCELLED", "COMPLETED")  # states that a task run ends in
+CLOSING_S = 30.0  # after which the closer stops trying to reach the server
+WORST_FIRST = ("FAILED", "CRASHED", "CANCELLED", "COMPLETED")  # final states of a task run
 
 
 @contextmanager
-def shown(stage: str, dvc: Process) -> Iterator[None]:
-    """Show what the block says, how far it gets and how it ends as the task run of ``stage``."""
+def reported(stage: str, dvc: Process) -> Iterator[None]:
+    """Report the output, the progress and the final state of the block as a task run of ``stage``."""
     folder = _folder(dvc)
     if (folder / SILENT).exists():
         yield
         return
-    told = folder / f"{uuid4()}.json"  # for the closer
-    write_json(told, {"stage": stage, "state": KILLED, "lines": []})
-    _leave_closer(dvc, folder)
+    report = folder / f"{uuid4()}.json"  # read by the closer
+    write_json(report, {"stage": stage, "state": KILLED, "lines": []})
+    _start_closer(dvc, folder)
     poster = Poster(Api(os.environ[API_URL]), lambda api: _open(api, stage, dvc))
-    reporter.adopt(poster)
+    reporter.use_poster(poster)
     os.environ[WATCHER] = "flows.prefect_app.reporter:post"
     relay = relay_to(poster.log)
     state = {"type": "CRASHED", "message": "it ended early"}
@@ -89,11 +89,11 @@ def shown(stage: str, dvc: Process) -> Iterator[None]:
         left = poster.close(0 if (folder / SLOW).exists() else FLUSH_S)
         if poster.is_slow:
             (folder / SLOW).touch()
-        if poster.in_vain:
+        if poster.is_unreachable:
             (folder / SILENT).touch()
-            told.unlink()
+            report.unlink()
         else:
-            write_json(told, {"stage": stage, "state": state, "lines": left})
+            write_json(report, {"stage": stage, "state": state, "lines": left})
 
 
 def _folder(dvc: Process) -> Path:
@@ -108,35 +108,37 @@ def _relay_all(relay: Callable[[str], None], text: str) -> None:
 def _open(api: Api, stage: str, dvc: Process) -> tuple[str, str]:
     flow_run = _flow_run(api, dvc)
     task_run = _task_run(api, flow_run, stage)
-    os.environ.update({FLOW_RUN: flow_run, TASK_RUN: task_run})  # for processes that the stage starts from now on
+    os.environ.update({FLOW_RUN: flow_run, TASK_RUN: task_run})  # for child processes of the stage
     return flow_run, task_run
 
 
 def _flow_run(api: Api, dvc: Process) -> str:
-    """The id of the one flow run that is ``dvc``'s."""
+    """The id of the flow run of ``dvc``, which is created if it does not exist."""
     run = {
-        "flow_id": api.ask("POST", "/flows/", {"name": FLOW})["id"],
+        "flow_id": api.request("POST", "/flows/", {"name": FLOW})["id"],
         "name": f"dvc repro in a shell, pid {dvc.pid}",
         "idempotency_key": f"{socket.gethostname()}-{dvc.pid}-{dvc.birth}",
         "tags": ["shell"],
         "state": {"type": "RUNNING"},
     }
-    return str(api.ask("POST", "/flow_runs/", run)["id"])
+    return str(api.request("POST", "/flow_runs/", run)["id"])
 
 
 def _task_run(api: Api, flow_run: str, stage: str) -> str:
-    """The id of the one task run in ``flow_run`` that is the stage's."""
+    """The id of the task run of ``stage`` in ``flow_run``, which is created if it does not exist."""
     run = {"flow_run_id": flow_run, "name": stage, "task_key": stage, "dynamic_key": "0", "state": {"type": "RUNNING"}}
-    return str(api.ask("POST", "/task_runs/", run)["id"])
+    return str(api.request("POST", "/task_runs/", run)["id"])
 
 
-def _leave_closer(dvc: Process, folder: Path) -> None:
-    """Start the closer, unless there is one."""
+def _start_closer(dvc: Process, folder: Path) -> None:
+    """Start the closer, unless it was started."""
     with suppress(FileExistsError):
         (folder / CLOSER).touch(exist_ok=False)
         subprocess.Popen(
             [sys.executable, "-m", "flows.prefect_app.shell_run", str(dvc.pid), dvc.birth],
-            env={name: value for name, value in os.environ.items() if name != "DVC_STAGE"},  # it outlives the stage
+            env={
+                name: value for name, value in os.environ.items() if name != "DVC_STAGE"
+            },  # else it would end with the stage
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -145,7 +147,7 @@ def _leave_closer(dvc: Process, folder: Path) -> None:
 
 
 def close(dvc: Process) -> None:
-    """Once ``dvc`` has ended, say how its flow run did, and those of its stages that could not say so themselves."""
+    """Wait for the end of ``dvc``, then set the final states of its flow run and of unfinished task runs."""
     while Process.of(dvc.pid) == dvc:
         time.sleep(POLL_S)
     folder = _folder(dvc)
@@ -153,7 +155,7 @@ def close(dvc: Process) -> None:
     deadline = time.monotonic() + CLOSING_S
     while any(folder.glob("*.json")) and time.monotonic() < deadline:
         try:
-            _say_last_word(api, _flow_run(api, dvc), folder)
+            _set_final_states(api, _flow_run(api, dvc), folder)
             break
         except PrefectApiError:
             break
@@ -162,18 +164,18 @@ def close(dvc: Process) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _say_last_word(api: Api, flow_run: str, folder: Path) -> None:
+def _set_final_states(api: Api, flow_run: str, folder: Path) -> None:
     states = {}
     for path in folder.glob("*.json"):
-        told = json.loads(path.read_text(encoding="utf-8"))
-        states[told["stage"]] = told["state"]
-        task_run = _task_run(api, flow_run, told["stage"])
-        if told["lines"]:
-            send_lines(api, (flow_run, task_run), [LogLine(*line) for line in told["lines"]])
-            write_json(path, {**told, "lines": []})
+        report = json.loads(path.read_text(encoding="utf-8"))
+        states[report["stage"]] = report["state"]
+        task_run = _task_run(api, flow_run, report["stage"])
+        if report["lines"]:
+            send_lines(api, (flow_run, task_run), [LogLine(*line) for line in report["lines"]])
+            write_json(path, {**report, "lines": []})
     ends: dict[str, list[str]] = {}
-    question = {"flow_runs": {"id": {"any_": [flow_run]}}, "sort": "EXPECTED_START_TIME_ASC"}
-    for task_run in api.ask("POST", "/task_runs/filter", question):
+    query = {"flow_runs": {"id": {"any_": [flow_run]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    for task_run in api.request("POST", "/task_runs/filter", query):
         state = task_run["state"]
         if state["type"] not in WORST_FIRST:
             state = states.get(task_run["name"], KILLED)

@@ -1,7 +1,4 @@
-"""The steps of the flow around the stages, as plain functions: what is done, and what there is to tell of it.
-
-Knows nothing of Prefect, nor of how the stages are run.
-"""
+"""The steps of the flow before and after the stages, as functions: recrawl, drift, promote, commit, notify."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,26 +10,26 @@ from atlas_model.core.params import PARAMS_FILE, Params
 from flows.paths import WORK
 from flows.registry.model_folders import CHAMPION
 
-JUDGED = WORK / "judged"
+LAST_RUN = WORK / "judged"
 CHAMPIONS = Path("models/champions.json")
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step did."""
+    """The result of a step."""
 
-    message: str  # a line
-    markdown: str = ""  # a report
+    message: str  # one line
+    markdown: str = ""  # report
     done: bool = True  # False: there was nothing to do
-    accepted: bool = False  # the run's model is the champion: the run is worth a version
-    news: str = ""  # for people elsewhere, if somebody should be told
+    accepted: bool = False  # the model of the run is the champion, so the run is committed as a version
+    news: str = ""  # text of a notification; empty: none
 
 
 NOTHING = StepResult("nothing to do", done=False)
 
 
 def recrawl() -> StepResult:
-    """Name a new crawl in params.yaml; the stages do the rest."""
+    """Write a new snapshot to params.yaml, which makes DVC run the stage crawl."""
     from flows.monitoring.recrawl import start_new_crawl
 
     old, new = start_new_crawl(datetime.now(UTC))
@@ -40,18 +37,18 @@ def recrawl() -> StepResult:
 
 
 def drift(params: Params) -> StepResult:
-    """Report how far the crawl is from that of the last run that came to its end."""
-    from flows.monitoring.drift import last_remembered, report_drift
+    """Report the drift from the crawl of the last completed run."""
+    from flows.monitoring.drift import last_profiled_snapshot, report_drift
 
-    old, new = last_remembered(), params.crawl.snapshot
+    old, new = last_profiled_snapshot(), params.crawl.snapshot
     report = report_drift(old, new, params) if old not in (None, new) else None
     if report is None:
         return NOTHING
-    return StepResult(f"beyond the thresholds: {', '.join(report.drifted) or 'nothing'}", report.markdown)
+    return StepResult(f"above the thresholds: {', '.join(report.drifted) or 'nothing'}", report.markdown)
 
 
 def promote(params: Params) -> StepResult:
-    """Decide whether the run's model becomes the champion."""
+    """Promote the model of the run if it is non-inferior."""
     from flows.registry.promote import promote
 
     decision = promote(params)
@@ -60,7 +57,7 @@ def promote(params: Params) -> StepResult:
 
 
 def commit(params: Params) -> StepResult:
-    """Make an accepted run a commit with a tag."""
+    """Commit and tag an accepted run."""
     from flows.registry.versions import commit_run
 
     version = commit_run(params, f"Accepted run of crawl {params.crawl.snapshot}")
@@ -70,27 +67,27 @@ def commit(params: Params) -> StepResult:
 
 
 def notify(text: str, params: Params) -> StepResult:
-    """Tell people elsewhere; that they could not be reached is a warning in the log."""
+    """Send a notification; a failure is a warning in the log."""
     from flows.monitoring.notify import notify
 
     notify(text, params)
     return StepResult(text)
 
 
-def is_judged() -> bool:
-    """Whether all is as the last run left it that came to its end, so that there is nothing to judge."""
-    return JUDGED.is_file() and JUDGED.read_text(encoding="utf-8") == _state()
+def is_unchanged() -> bool:
+    """Whether nothing has changed since the last completed run, so that there is nothing to promote."""
+    return LAST_RUN.is_file() and LAST_RUN.read_text(encoding="utf-8") == _fingerprint()
 
 
-def remember(params: Params) -> None:
-    """The run has come to its end: what it found is what the next one is compared with."""
-    from flows.monitoring.drift import remember
+def record_run(params: Params) -> None:
+    """Record the completed run, with which the next one is compared."""
+    from flows.monitoring.drift import save_profile
 
-    remember(params)
-    write_text(JUDGED, _state())
+    save_profile(params)
+    write_text(LAST_RUN, _fingerprint())
 
 
-def _state() -> str:
+def _fingerprint() -> str:
     paths = [Path("dvc.lock"), PARAMS_FILE, CHAMPIONS]
     contents = [path.read_bytes() if path.is_file() else b"" for path in paths]
     return hashlib.sha256(repr([*contents, CHAMPION.is_dir()]).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""`make up`: a Prefect server with its UI, the schedule, and the runs that are due, until Ctrl-C; `make down`.
+"""Implements `make up` and `make down`: a Prefect server with its UI, the schedule, and the execution of due runs.
 
-Everything that it starts is its own child and ends with it, however it ends. One per project: it holds a lock in
-`.prefect/`, where the server keeps its database too. Knows nothing of what a run does.
+All processes that it starts are its children and end with it, however that happens. There is one per project: it holds
+a lock in `.prefect/`, where the database of the server is too.
 
 ``python -m flows.prefect_app.up`` ends with exit code 0 (stopped), 1 (the server failed) or 2 (bad input).
 """
@@ -35,10 +35,10 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code."""
+    """Run the command, and return its exit code."""
     options = _parser().parse_args(arguments)
     for number in STOPPING:
-        signal.signal(number, _exit)  # until there may be runs to end
+        signal.signal(number, _exit)  # until runs may be executing
     try:
         if options.down:
             return down()
@@ -46,48 +46,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AtlasError as error:
         say(f"error: {error}")
         return error.exit_code
-    except KeyboardInterrupt:  # once more, while it is stopping
+    except KeyboardInterrupt:  # a second one, while it is stopping
         return INTERRUPTED
 
 
 def up(port: int) -> int:
-    """Serve until a signal comes; the exit code.
+    """Serve until a signal arrives; returns the exit code.
 
     Raises:
-        InputError: params.yaml is wrong, the port is taken, or this project is up already.
+        InputError: params.yaml is not valid, the port is in use, or this project is served already.
         AtlasError: the server does not start.
     """
     params = load_params().pipeline
     folder = _folder()
-    with _the_only_one(folder) as note, Server(folder, port, params.retention_days, dict(os.environ)) as server:
+    with _project_lock(folder) as status, Server(folder, port, params.retention_days, dict(os.environ)) as server:
         _prepare_environment(folder, server.url)
-        from flows.prefect_app import deployment  # Prefect, which takes seconds, and reads the environment once
+        from flows.prefect_app import (
+            deployment,
+        )  # imports Prefect, which takes seconds and reads the environment at import
 
         schedule = deployment.schedule_of(params.cron, params.timezone)
-        say(f"starting the Prefect server at {server.url} (with a new database that takes a while) ...")
+        say(f"starting the Prefect server at {server.url} (creating a new database takes a while) ...")
         server.start()
         server.wait_until_healthy()
 
         def ready() -> None:
-            _write(note, pid=os.getpid(), url=server.url, serving=True)
+            _write(status, pid=os.getpid(), url=server.url, serving=True)
             say(_welcome(server.url, params.cron, params.timezone))
 
-        asyncio.run(deployment.serve(schedule, ready, server.keep_up, STOPPING))
+        asyncio.run(deployment.serve(schedule, ready, server.restart_if_ended, STOPPING))
         say("stopped")
-    gc.freeze()  # else the interpreter looks for seconds through what Prefect brought, before it ends
+    gc.freeze()  # else garbage collection at exit takes seconds
     return 0
 
 
 def up_detached(port: int) -> int:
-    """Start `up` as a process of its own, in no terminal, and wait until it serves; the exit code.
+    """Start `up` as a background process, and wait until it serves; returns the exit code.
 
     Raises:
-        InputError: this project is up already.
+        InputError: this project is served already.
     """
     folder = _folder()
     log = folder / "up.log"
-    with _the_only_one(folder):
-        pass  # else the log of the other would be overwritten
+    with _project_lock(folder):
+        pass  # raises before the log of the other process is overwritten
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.prefect_app.up", "--port", str(port)],
@@ -97,7 +99,7 @@ def up_detached(port: int) -> int:
             start_new_session=True,
         )
     try:
-        while not ((note := _read_note(folder)).get("serving") and note["pid"] == process.pid):
+        while not ((status := _read_status(folder)).get("serving") and status["pid"] == process.pid):
             if process.poll() is not None:
                 say(log.read_text(encoding="utf-8", errors="replace").strip())
                 return process.returncode
@@ -105,30 +107,30 @@ def up_detached(port: int) -> int:
     except BaseException:
         process.terminate()
         raise
-    say(f"up: {note['url']} (what it says goes to {log}; `make down` ends it)")
+    say(f"up: {status['url']} (log: {log}; `make down` stops it)")
     return 0
 
 
 def down() -> int:
-    """End what `up` started in this project, and wait for it; the exit code.
+    """Stop the `up` process of this project, and wait for its end; returns the exit code.
 
     Raises:
-        AtlasError: it does not end.
+        AtlasError: it does not end in time.
     """
     folder = _folder()
     deadline = time.monotonic() + DOWN_TIMEOUT_S
-    asked = False
+    terminated = False
     while True:
         try:
-            with _the_only_one(folder):
-                say("down" if asked else "nothing is up in this project")
+            with _project_lock(folder):
+                say("stopped" if terminated else "nothing is running in this project")
                 return 0
         except InputError:
-            pid = _read_note(folder).get("pid")
-            if pid and not asked:
+            pid = _read_status(folder).get("pid")
+            if pid and not terminated:
                 with suppress(ProcessLookupError):  # it has just ended
                     os.kill(pid, signal.SIGTERM)
-                asked = True
+                terminated = True
             if time.monotonic() > deadline:
                 raise AtlasError(
                     f"process {pid} did not end in {DOWN_TIMEOUT_S:.0f} s: `kill -9 {pid}` ends it and all its runs"
@@ -137,26 +139,26 @@ def down() -> int:
 
 
 @contextmanager
-def _the_only_one(folder: Path) -> Iterator[IO[str]]:
-    """Hold the project's lock, which the kernel lets go when the process ends; yields the note for others."""
-    with (folder / "up.json").open("a+", encoding="utf-8") as note:
+def _project_lock(folder: Path) -> Iterator[IO[str]]:
+    """Hold the lock of the project, which the kernel releases at the end of the process; yields its status file."""
+    with (folder / "up.json").open("a+", encoding="utf-8") as status:
         try:
-            fcntl.flock(note, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(status, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            where = _read_note(folder).get("url", "and still starting")
-            raise InputError(f"this project is up already: {where}. `make down` ends that") from None
-        _write(note, pid=os.getpid())
-        yield note
+            where = _read_status(folder).get("url", "and still starting")
+            raise InputError(f"this project is served already: {where}. `make down` stops that") from None
+        _write(status, pid=os.getpid())
+        yield status
 
 
-def _write(note: IO[str], **content: Any) -> None:
-    note.truncate(0)
-    note.write(json.dumps(content))
-    note.flush()
+def _write(status: IO[str], **content: Any) -> None:
+    status.truncate(0)
+    status.write(json.dumps(content))
+    status.flush()
 
 
-def _read_note(folder: Path) -> dict[str, Any]:
-    """What the process that holds the lock says of itself; nothing while it is being written."""
+def _read_status(folder: Path) -> dict[str, Any]:
+    """The status of the process that holds the lock; empty while it is being written."""
     with suppress(OSError, ValueError):
         return dict(json.loads((folder / "up.json").read_text(encoding="utf-8")))
     return {}
@@ -168,7 +170,7 @@ def _folder() -> Path:
 
 
 def _prepare_environment(folder: Path, url: str) -> None:
-    """What Prefect in this process and in the runs has to know. Not the database, which may need a password."""
+    """Set the environment of Prefect here and in runs. The URL of the database is removed: it may hold a password."""
     os.environ.pop(DATABASE_URL, None)
     os.environ.update(QUIET, PREFECT_HOME=str(folder), PREFECT_API_URL=f"{url}/api")
     for name in ("no_proxy", "NO_PROXY"):
@@ -176,12 +178,12 @@ def _prepare_environment(folder: Path, url: str) -> None:
 
 
 def _welcome(url: str, cron: str | None, timezone: str) -> str:
-    when = f"at {cron} ({timezone}), with a new crawl" if cron else "never (pipeline.cron is null)"
+    when = f"scheduled at {cron} ({timezone}), with a new crawl" if cron else "not scheduled (pipeline.cron is null)"
     return (
         f"UI: {url}\n"
-        f"The flow runs by itself {when}; by hand with\n"
+        f"The flow is {when}; to start a run by hand:\n"
         f"  PREFECT_API_URL={url}/api {Path(sys.executable).parent}/prefect deployment run atlas/atlas\n"
-        "Ctrl-C ends everything"
+        "Ctrl-C stops everything"
     )
 
 
@@ -196,16 +198,21 @@ def _port(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m flows.prefect_app.up", description="The schedule and its UI.")
-    parser.add_argument("--port", type=_port, default=PORT, help=f"of the UI and the API (default {PORT}; 0: any free)")
-    parser.add_argument("--detach", action="store_true", help="go on in the background")
-    parser.add_argument("--down", action="store_true", help="end what is up in this project")
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.prefect_app.up",
+        description="Runs a Prefect server with its UI, the schedule of the flow, and due runs.",
+    )
+    parser.add_argument(
+        "--port", type=_port, default=PORT, help=f"port of the UI and the API (default: {PORT}; 0: any free port)"
+    )
+    parser.add_argument("--detach", action="store_true", help="run in the background")
+    parser.add_argument("--down", action="store_true", help="stop what --detach started in this project")
     return parser
 
 
-if __name__ == "__mp_main__":  # a run: Prefect starts it through multiprocessing, which reads this module first
+if __name__ == "__mp_main__":  # in a run, which Prefect starts with multiprocessing, which imports this module first
     die_with_parent()
-    os.setpgrp()  # deaf to Ctrl-C: the parent ends it, and says that it was cancelled
+    os.setpgrp()  # ignores Ctrl-C: the parent ends it, and reports it as cancelled
     atexit.register(gc.freeze)
 
 if __name__ == "__main__":

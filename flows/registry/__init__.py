@@ -1,1 +1,5 @@
-"""Models and accepted runs: `promote`, the `champion` and its versions, `model_folders`, git tags (`versions`)."""
+"""Models and accepted runs.
+
+`promote` compares models, `champion` stores the promoted ones, `model_folders` finds the model to predict with, and
+`versions` commits and tags accepted runs in git.
+"""

@@ -1,13 +1,12 @@
-"""The champion: the model that predictions are made with, and all models that ever had its place.
+"""Stores the champion, which is the model for predictions, and the history of all champions.
 
-Three things speak of it. ``models/champions.json`` is the history: an event for each model that took the place, and
-for each that got it back. Its last event says who is champion; the two others follow from it. ``models/champion.dvc``
-tells DVC, so that pull and push know of it, and ``models/champion/`` holds the model. The history is written first,
-each of them appears whole or not at all, and `settle` makes them agree: wherever a change is killed, it has been made
-or not, and whatever is called next mends the rest. The models themselves lie in DVC's cache and remote, where a run's
-own model is already: a change of champion copies nothing there, and every version can be got back.
+Three files hold its state. ``models/champions.json`` is the history: an event per promotion and per rollback. The
+champion is the model of the last event; the two other files are derived from it. ``models/champion.dvc`` makes DVC push
+and pull the model, and ``models/champion/`` contains it. The history is written first, each file is replaced
+atomically, and `repair` restores the other two from the history: after a kill, a change has either happened or not. The
+models of all versions stay in DVC's cache and remote, where the stage train has stored them.
 
-Knows nothing of which model is better.
+Which model is better is decided in `flows.registry.promote`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,20 +31,18 @@ POINTER = CHAMPION.with_suffix(".dvc")
 
 
 class Event(BaseModel):
-    """A model took the champion's place, or got it back."""
+    """A promotion or a rollback."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    version: Annotated[
-        int, Field(gt=0)
-    ]  # of the champion from then on; a model that gets the place back keeps its number
+    version: Annotated[int, Field(gt=0)]  # of the champion; a rollback keeps the version of the restored model
     model: str  # DVC's hash of the folder
     at: str  # ISO 8601, UTC
     reason: str  # one line
-    figures: dict[str, float]  # on the validation images of then; none where there was nothing to compare with
+    figures: dict[str, float]  # on the validation split at that time; empty if there was no comparison
     replaced: int | None  # the version that was champion before
-    rollback: bool  # the place was given back by hand
-    split: dict[str, Any]  # parameters that decide which products are for validation, when it was trained
+    rollback: bool  # by hand, with `atlas rollback`
+    split: dict[str, Any]  # parameters at that time that decide which products are in the validation split
 
 
 class History(BaseModel):
@@ -57,23 +54,23 @@ class History(BaseModel):
 
 
 @contextmanager
-def changing() -> Iterator[None]:
-    """Keep others from changing the champion meanwhile.
+def exclusive_change() -> Iterator[None]:
+    """Lock the champion against changes by other processes.
 
     Raises:
-        AtlasError: another one is at it.
+        AtlasError: another process is changing it.
     """
     with locked(WORK / "champion", "promotion or rollback"):
         yield
 
 
 def now() -> str:
-    """The time, as an `Event` has it."""
+    """The current time in the format of `Event.at`."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def read_history() -> list[Event]:
-    """All events, oldest first; none where there never was a champion.
+    """All events, oldest first; empty if there has been no champion.
 
     Raises:
         InputError: the file is damaged.
@@ -81,11 +78,11 @@ def read_history() -> list[Event]:
     return read_yaml(HISTORY, History).champions if HISTORY.exists() else []
 
 
-def crown(history: Sequence[Event], event: Event) -> None:
-    """Add ``event`` to ``history``: its model is the champion from now on.
+def set_champion(history: Sequence[Event], event: Event) -> None:
+    """Make the model of ``event`` the champion, and append it to ``history``.
 
     Raises:
-        InputError: neither DVC's cache nor its remote has the model; nothing has changed.
+        InputError: neither DVC's cache nor its remote has the model; nothing was changed.
     """
     with replacing_folder(CHAMPION) as folder:
         repo.restore(event.model, folder)
@@ -94,13 +91,13 @@ def crown(history: Sequence[Event], event: Event) -> None:
 
 
 def roll_back(version: int | None) -> Event:
-    """Give the place back to ``version``, by default to the one whose place the champion took.
+    """Make ``version`` the champion again, by default the previous champion.
 
     Raises:
-        InputError: there is no such version, or it is the champion; its model is nowhere to be found.
-        AtlasError: a promotion is going on.
+        InputError: there is no such version, it is the champion already, or its model is in neither cache nor remote.
+        AtlasError: a promotion is running.
     """
-    with changing():
+    with exclusive_change():
         history = read_history()
         if not history:
             raise InputError("expected a champion, got none yet: nothing to roll back. `atlas promote` makes the first")
@@ -108,19 +105,21 @@ def roll_back(version: int | None) -> Event:
         current = history[-1].version
         wanted = promotions[current].replaced if version is None else version
         if wanted is None:
-            raise InputError(f"version {current} is the first champion: expected one before it to go back to, got none")
+            raise InputError(
+                f"version {current} is the first champion: expected an earlier one to roll back to, got none"
+            )
         if wanted not in promotions or wanted == current:
             others = ", ".join(str(number) for number in promotions if number != current) or "none"
             raise InputError(f"expected an earlier version ({others}), got {wanted}; the champion is version {current}")
         reason = f"rolled back from version {current}"
         update = {"at": now(), "reason": reason, "replaced": current, "rollback": True}
         event = promotions[wanted].model_copy(update=update)
-        crown(history, event)
+        set_champion(history, event)
         return event
 
 
-def rolled_back(history: Sequence[Event]) -> dict[str, int]:
-    """Models whose place was given back by hand, and so must not take it again by themselves, with their versions."""
+def rolled_back_models(history: Sequence[Event]) -> dict[str, int]:
+    """Models that were rolled back, which only ``--force`` may promote again, with their versions."""
     found: dict[str, int] = {}
     models = {event.version: event.model for event in history}
     for event in history:
@@ -130,17 +129,18 @@ def rolled_back(history: Sequence[Event]) -> dict[str, int]:
     return found
 
 
-def settle(history: Sequence[Event]) -> None:
-    """Make the champion's folder, and what DVC knows of it, agree with ``history``.
+def repair(history: Sequence[Event]) -> None:
+    """Restore the champion's folder and its .dvc file from ``history``, if they differ from it.
 
     Raises:
-        InputError: the folder holds what DVC's cache has not, or the champion's model is nowhere to be found.
+        InputError: the content of the folder is not in DVC's cache, or the champion's model is in neither cache nor
+            remote.
     """
     if not history:
         if CHAMPION.exists() or POINTER.exists():
             raise InputError(
-                f"{CHAMPION}: expected none, as there is no {HISTORY} that knows of it. Get that file from git, or run "
-                "`atlas promote --force`, which puts the last trained model in its place"
+                f"{CHAMPION}: expected no champion, because {HISTORY} does not exist; got one. Restore that file "
+                "from git, or run `atlas promote --force`, which makes the last trained model the champion"
             )
         return
     champion = history[-1]
@@ -151,18 +151,18 @@ def settle(history: Sequence[Event]) -> None:
         return
     if found is not None and not repo.has(found):
         raise InputError(
-            f"{CHAMPION}: expected version {champion.version} as {HISTORY} has it, got other content: it is damaged, "
-            f"or was changed by hand. `dvc checkout --force {POINTER}` brings that version back; "
-            "`atlas promote --force` puts the last trained model in its place"
+            f"{CHAMPION}: expected version {champion.version} of {HISTORY}, got other content: it is damaged or was "
+            f"changed by hand. `dvc checkout --force {POINTER}` restores that version; "
+            "`atlas promote --force` makes the last trained model the champion"
         )
-    # Nothing is lost: it is another version, or the champion of another commit than the one that is checked out now.
-    say(f"{CHAMPION}: version {champion.version} is put in its place")
+    # The replaced content is in the cache: another version, or the champion of another commit.
+    say(f"{CHAMPION}: restoring version {champion.version}")
     with replacing_folder(CHAMPION) as folder:
         repo.restore(champion.model, folder)
 
 
 def _pointer(champion: Event) -> str:
-    """What `dvc add` would write, with what people want to know."""
+    """The content that `dvc add` would write, with a description."""
     out = {
         "md5": champion.model,
         "hash": "md5",

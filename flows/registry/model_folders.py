@@ -1,4 +1,4 @@
-"""Which folder a model's name on the command line stands for. Knows nothing of what is in it."""
+"""Finds the folder of the model to predict with: the one named on the command line, or the default."""
 
 import re
 import shutil
@@ -11,64 +11,65 @@ from typing import Literal
 from atlas_model.core.progress import say
 from flows.paths import CATEGORIZER, WORK
 
-SHIPPED = "pretrained"  # what the shipped model is called on the command line; ./pretrained is a folder
+BUNDLED = "pretrained"  # name of the bundled model on the command line; ./pretrained is a folder
 CHAMPION = Path("models/champion")
-POINTER = CHAMPION.with_suffix(".dvc")  # tells DVC, and whoever has it from git, which model is the champion
-LAST_MODELS = WORK / "last-model"  # <hash>/: a copy of what models/categorizer was before a training began
-BUSY_S = 10.0  # DVC holds its lock for a moment around a stage
+POINTER = CHAMPION.with_suffix(".dvc")  # tracks the champion in DVC; in git
+LAST_MODELS = WORK / "last-model"  # <hash>/: a copy of models/categorizer from before a training
+BUSY_S = 10.0  # DVC holds its lock briefly before and after a stage
 
 
 def model_folder(name: str | None) -> Path:
-    """The folder of the model that the command line calls ``name``.
+    """The folder of the model that the command line names ``name``.
 
-    Without a name it is the champion, else the categorizer that was trained last, else the bundled model. DVC removes
-    models/categorizer before a training, and it stays away until that training has saved one. Meanwhile the model that
-    was complete before answers, from DVC's cache. A line on stderr says so wherever the answer comes from another model
-    than the first of these.
+    Without a name: the champion, else the last trained categorizer, else the bundled model. DVC removes
+    models/categorizer before a training, so it is missing until that training has saved a model. Meanwhile the previous
+    one is used, from DVC's cache. A warning reports each case in which an expected model is missing.
     """
     if name is not None:
-        return shipped_model() if name == SHIPPED else Path(name)
+        return bundled_model() if name == BUNDLED else Path(name)
     if CHAMPION.is_dir():
         return CHAMPION
     if POINTER.is_file():
-        say(f"warning: {CHAMPION} is not there, though {POINTER} names a champion. To get it: dvc pull {POINTER}")
+        say(f"warning: {CHAMPION} is missing, although {POINTER} tracks a champion. To download it: dvc pull {POINTER}")
     if _is_complete(CATEGORIZER):
         return CATEGORIZER
     last = _last_complete()
     if last is not None:
         say(
-            f"warning: {CATEGORIZER} is not there: a training is under way, or was stopped. The last complete model "
-            f"answers, the one that dvc.lock names: {last.name[:8]}"
+            f"warning: {CATEGORIZER} is missing: a training is running or was stopped. The last complete model is "
+            f"used, the one in dvc.lock: {last.name[:8]}"
         )
         return last
     if (WORK / "train").exists() or CATEGORIZER.exists():
         say(
-            f"warning: {CATEGORIZER} is not there: a training is under way, or was stopped. DVC's cache has none of "
-            "before, so the bundled model answers"
+            f"warning: {CATEGORIZER} is missing: a training is running or was stopped. DVC's cache has no previous "
+            "model, so the bundled model is used"
         )
-    return shipped_model()
+    return bundled_model()
 
 
-def shipped_model() -> Path:
-    """The model that comes with the code: beside it, or where a wheel's data go."""
+def bundled_model() -> Path:
+    """The folder of the bundled model: in the source tree, or in the data folder of an installed wheel."""
     beside = Path(__file__).resolve().parents[2] / "models/pretrained"
     return beside if beside.is_dir() else Path(sysconfig.get_path("data")) / "share/atlas/pretrained"
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether ``folder`` is a model, and not one that DVC is removing."""
+    """Whether ``folder`` is a complete model; DVC may be removing it."""
     from atlas_model.core.checkpoint import DESCRIPTION, WEIGHTS
 
     return (folder / DESCRIPTION).is_file() and (folder / WEIGHTS).is_file()
 
 
 def _last_complete() -> Path | None:
-    """A copy of the categorizer that dvc.lock names; None where it names none, or DVC's cache has it no more.
+    """A copy of the categorizer in dvc.lock; None if it has none, or DVC's cache no longer has that model.
 
-    DVC writes dvc.lock when a stage has ended, so during a training it still names the model of before.
+    DVC writes dvc.lock when a stage has ended, so during a training it still has the previous model.
     """
     content = locked_model()
-    if content is None or not Path(".dvc/tmp").is_dir():  # a fresh clone: DVC, which takes a second, never ran in it
+    if (
+        content is None or not Path(".dvc/tmp").is_dir()
+    ):  # in a fresh clone DVC has never run; importing it takes a second
         return None
     folder = LAST_MODELS / content
     if _is_complete(folder):
@@ -96,12 +97,12 @@ def _last_complete() -> Path | None:
 
 
 def locked_model(stage: Literal["train", "evaluate"] = "train") -> str | None:
-    """DVC's hash of the categorizer that ``stage`` wrote, or read, when it last ran; None where dvc.lock has none."""
+    """DVC's hash of the categorizer that ``stage`` wrote or read in its last run; None if dvc.lock has none."""
     lock = Path("dvc.lock")
     if not lock.is_file():
         return None
     found = re.search(rf"^  {stage}:\n(?:   .*\n)+", lock.read_text(encoding="utf-8"), re.MULTILINE)
-    if found is None:  # one stage of the file, because reading YAML takes long
+    if found is None:  # only one stage is parsed as YAML, because parsing the whole file is slow
         return None
     import yaml
 

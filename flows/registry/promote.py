@@ -1,11 +1,11 @@
-"""Whether the model that was trained last, the challenger, becomes the champion, and the change itself.
+"""Promotes the last trained model (the challenger) to champion if it is non-inferior.
 
-The two answer today's validation images as `atlas predict` would, and `atlas_model.evaluate.promotion` judges. A
-product stays in its split from crawl to crawl (but for the few whose look-alikes get a new first member), so the
-champion has not learnt from what it is judged on, as long as the parameters of the split stay what they were; where
-they have not, the reason says so. Why a model was or was not promoted is written to
-``reports/promote/<champion>..<challenger>.json`` and ``.md`` (by the beginnings of their hashes), and taken from there
-as long as nothing has changed: the flow asks after every run.
+Both models predict today's validation split as `atlas predict` does; `atlas_model.evaluate.promotion` compares them. A
+product stays in its split from crawl to crawl (except for a few whose group of near-duplicates gets a new first
+member), so the champion was not trained on the validation split, as long as the parameters of the split are the same;
+if they have changed, the reason says so. The decision is written to ``reports/promote/<champion>..<challenger>.json``
+and ``.md`` (with the first digits of their hashes), and read from there while nothing has changed, because the flow
+runs this step every time.
 """
 
 import json
@@ -37,30 +37,30 @@ if TYPE_CHECKING:
     from atlas_model.taxonomy.tree import Taxonomy
 
 REPORTS = Path("reports/promote")
-SPLIT_KEYS = {  # say what is validation: the last two by what ties products together
+SPLIT_KEYS = {  # decide which products are in the validation split; the last two by grouping products
     "val_share", "test_share", "respect_hint", "seed", "near_duplicate_distance", "min_side", "max_products_per_image",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of the challenger."""
+    """The outcome of a promotion."""
 
-    promoted: bool  # it has just become the champion
-    changed: bool  # False: it was the champion already
-    version: int  # of the champion, now
+    promoted: bool  # the challenger has become the champion
+    changed: bool  # False: the challenger was the champion already
+    version: int  # of the champion after the decision
     reason: str  # one line
-    markdown: str  # the same with the figures, for a report
+    markdown: str  # the reason with the metrics, for a report
 
     @property
     def accepted(self) -> bool:
-        """Whether the challenger is the champion now; only such a run is worth a version of its own."""
+        """Whether the challenger is the champion now; only then is the run committed as a version."""
         return self.promoted or not self.changed
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether the challenger may take the place."""
+    """The result of the comparison."""
 
     accepted: bool
     reason: str
@@ -69,45 +69,45 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class ModelAnswers:
-    """What a model answers on the validation images."""
+class ModelPredictions:
+    """The predictions of a model on the validation split."""
 
-    images: list[str]  # the label of each
-    with_titles: list[str]  # the same where their titles are given, too; of a model that reads none, the same
+    images: list[str]  # a label per image
+    with_titles: list[str]  # a label per image and title; equal to ``images`` if the model reads no titles
     reads_titles: bool
-    products: dict[str, str]  # of each product, from all its images
-    knows: set[str]  # all labels that it might have given
+    products: dict[str, str]  # a label per product, from all its images
+    knows: set[str]  # all labels of its taxonomy
 
 
 def promote(params: Params, *, force: bool = False) -> Decision:
-    """Make the challenger the champion if it is not worse by more than the margins.
+    """Make the challenger the champion if it is non-inferior.
 
     Args:
-        params: ``promote``, ``split``, and how ``evaluate`` lets models answer.
-        force: promote it whatever the figures say, and whatever the champion's folder looks like.
+        params: the sections ``promote``, ``split`` and ``evaluate``.
+        force: promote it without the comparison, also if the champion's folder is damaged.
 
     Raises:
-        InputError: no model was trained yet, or the champion's folder is damaged (which ``force`` mends).
-        AtlasError: another promotion is going on.
+        InputError: no model was trained yet, or the champion's folder is damaged and ``force`` is not set.
+        AtlasError: another promotion is running.
     """
     if not CATEGORIZER.is_dir():
         raise MissingError(f"{CATEGORIZER}: expected a trained model, got none. Train one: dvc repro train")
-    with champion.changing():
+    with champion.exclusive_change():
         history = champion.read_history()
         if not force:
-            champion.settle(history)
-        challenger = repo.keep(CATEGORIZER)
+            champion.repair(history)
+        challenger = repo.add_to_cache(CATEGORIZER)
         current = history[-1] if history else None
         if current is not None and current.model == challenger:
             if force:  # the folder may be damaged
-                champion.crown(history[:-1], current)
+                champion.set_champion(history[:-1], current)
             reason = f"the model is the champion already, version {current.version}"
             return Decision(False, False, current.version, reason, f"{reason[0].upper()}{reason[1:]}.\n")
         judgement = _judge(params, history, challenger, force=force)
         version = current.version if current else 0
         if judgement.accepted:
             version = max((event.version for event in history), default=0) + 1
-            champion.crown(
+            champion.set_champion(
                 history,
                 Event(
                     version=version,
@@ -128,12 +128,12 @@ def promote(params: Params, *, force: bool = False) -> Decision:
 
 def _judge(params: Params, history: list[Event], challenger: str, *, force: bool) -> Judgement:
     if not history or force:
-        _load(CATEGORIZER, params)  # a champion has to answer
+        _load(CATEGORIZER, params)  # raises if it cannot predict
         return Judgement(True, f"forced by hand, against version {history[-1].version}" if history else "the first one")
-    unwanted = champion.rolled_back(history)
+    unwanted = champion.rolled_back_models(history)
     if challenger in unwanted:
         return Judgement(
-            False, f"it is version {unwanted[challenger]}, which was rolled back; `atlas promote --force` takes it"
+            False, f"it is version {unwanted[challenger]}, which was rolled back; `atlas promote --force` promotes it"
         )
     current = history[-1]
     given = {
@@ -143,7 +143,7 @@ def _judge(params: Params, history: list[Event], challenger: str, *, force: bool
         "split": _split_rule(params),
         "promote": params.promote.model_dump(),
         "beam": params.evaluate.beam,
-        "levels": "images, with titles, and products",  # what was compared before without them is compared again
+        "levels": "images, with titles, and products",  # a comparison without all of these is repeated
     }
     report = _report(current, challenger)
     with suppress(OSError, ValueError, KeyError, TypeError):
@@ -156,13 +156,13 @@ def _judge(params: Params, history: list[Event], challenger: str, *, force: bool
 
 
 def _compare(params: Params, current: Event) -> Judgement:
-    """What the figures say; the two models answer one after the other."""
+    """Predict with one model after the other, and compare the metrics."""
     from atlas_model.data.dataset import load_split, load_taxonomy_json
     from atlas_model.evaluate.promotion import ProductPredictions, compare_models
 
     taxonomy = load_taxonomy_json(TAXONOMY)
     split = load_split(SPLITS, "val", taxonomy, WORK / "pixels")
-    found = [_answers(folder, split, taxonomy, params) for folder in (CHAMPION, CATEGORIZER)]
+    found = [_predictions(folder, split, taxonomy, params) for folder in (CHAMPION, CATEGORIZER)]
     of_products = [each.products for each in found]
     known_to_both = set(taxonomy.labels) & found[0].knows & found[1].knows
     actual = [taxonomy.labels[path] for path in split.paths]
@@ -185,8 +185,8 @@ def _compare(params: Params, current: Event) -> Judgement:
     reason = f"against version {current.version} {verdict.reason}"
     if current.split != _split_rule(params):
         reason += (
-            f". The parameters of the split have changed since version {current.version}: it may have learnt from "
-            "some of these images, which flatters it"
+            f". The parameters of the split have changed since version {current.version}: it may have been trained on "
+            "some of these images, which raises its metrics"
         )
     figures = {c.figure: c.challenger for c in verdict.comparisons[:1]}
     return Judgement(verdict.accepted, reason, _table(verdict), figures)
@@ -206,11 +206,12 @@ def _table(verdict: "PromotionDecision") -> str:
     return "\n".join([*rows, ""])
 
 
-def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params) -> ModelAnswers:
-    """What the model in ``folder`` answers.
+def _predictions(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params) -> ModelPredictions:
+    """The predictions of the model in ``folder``.
 
-    Products of several images are answered from all of them, searched exactly; as many as ``evaluate.exact_nodes``
-    allows, chosen by ``evaluate.seed``. The answer of a product of one image is that image's.
+    Products of several images are predicted from all of them by exact search: as many products as
+    ``evaluate.exact_nodes`` allows, sampled with ``evaluate.seed``. For products of one image, the prediction of the
+    image is used.
     """
     import numpy as np
 
@@ -229,10 +230,10 @@ def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params)
     pools = {split.product_ids[row]: predictor.pool() for row in np.flatnonzero(pooled)}
     images: list[str] = []
     with_titles: list[str] = []
-    with Progress(f"promote: {folder.name} answers", len(split), "images") as progress:
+    with Progress(f"promote: predictions of {folder.name}", len(split), "images") as progress:
         for start in range(0, len(split), given.batch_size):
             rows = slice(start, start + given.batch_size)
-            batch = np.array(pixels[rows])  # torch wants no read-only map
+            batch = np.array(pixels[rows])  # torch does not accept a read-only memory map
             images += [SEPARATOR.join(best.path) for (best,) in predictor.predict_prepared(batch, given.beam)]
             if predictor.reads_titles:
                 found = predictor.predict_prepared(batch, given.beam, titles=split.titles[rows])
@@ -246,7 +247,7 @@ def _answers(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Params)
     for product, pool in pools.items():
         products[product] = model.taxonomy.labels[pool.path]
     reads = predictor.reads_titles
-    return ModelAnswers(images, with_titles if reads else images, reads, products, set(model.taxonomy.labels))
+    return ModelPredictions(images, with_titles if reads else images, reads, products, set(model.taxonomy.labels))
 
 
 def _load(folder: Path, params: Params) -> tuple["Categorizer", "Preprocessing", "torch.device"]:
@@ -260,16 +261,16 @@ def _load(folder: Path, params: Params) -> tuple["Categorizer", "Preprocessing",
         if folder != CHAMPION:
             raise
         raise CheckpointError(
-            f"the champion cannot be compared with: {error} `atlas promote --force` puts the last trained model in "
-            "its place."
+            f"the champion cannot be used for a comparison: {error} `atlas promote --force` makes the last trained "
+            "model the champion."
         ) from error
 
 
 def _pixels(split: "Split", preprocessing: "Preprocessing", taxonomy: "Taxonomy") -> "np.ndarray":
-    """The images of ``split`` as a model of ``preprocessing`` takes them.
+    """The images of ``split`` in the preprocessing of a model.
 
-    A champion may have learnt from images of another size than today's, which are the ones stored. To blow those up
-    would be unfair to it, so they are prepared again from what the shops served.
+    The champion may have been trained on images of another size than the stored ones. Enlarging the stored ones would
+    put it at a disadvantage, so the images are preprocessed again from the original files.
     """
     if preprocessing == split.preprocessing:
         return split.pixels

@@ -1,13 +1,13 @@
-"""Accepted runs as versions: each a commit with a tag, on a branch of their own, its data in DVC's remote.
+"""Commits accepted runs as versions: each is a commit with a tag on a separate branch; its data are in DVC's remote.
 
-A run is accepted when all its stages succeeded and its model is the champion: just promoted, or the same as before. The
-version holds HEAD's files with what the run wrote of those that are in git (`FILES`), so a fresh clone of it needs
-`dvc pull` and has nothing to run. For that, what stages read has to be HEAD's too: where it is not, there is no
-version but an error. Data are pushed first; a commit never speaks of data that are nowhere.
+A run is accepted when all its stages succeeded and its model is the champion: just promoted, or unchanged. The commit
+contains the files of HEAD with the tracked outputs of the run (`FILES`), so after `dvc pull` a fresh clone of it has no
+stage to run. This requires that the inputs of the stages are those of HEAD; otherwise there is an error and no version.
+Data are pushed first, so every commit refers to data that exist.
 
-The user's checkout is left alone: the commit is made of an index of its own, and branch and tags appear together, or
-not at all. No hooks run. Only where the branch is the one that is checked out, its files are staged, as `git commit`
-would have them. Commits are not pushed: git's remotes, and who may write there, are the user's matter.
+The user's checkout is not changed: the commit is made with a separate index, and branch and tags are updated in one
+transaction. No hooks run. Only if the branch is checked out, its files are staged, as by `git commit`. Commits are not
+pushed to git's remotes.
 """
 
 import re
@@ -26,12 +26,12 @@ from flows.registry import champion
 
 FILES = (PARAMS_FILE, Path("dvc.lock"), METRICS, PLOTS, champion.POINTER, champion.HISTORY)
 UNFINISHED = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")  # in .git
-SHOWN = 5  # files that an error names
+SHOWN = 5  # files listed in an error
 
 
 @dataclass(frozen=True)
 class Version:
-    """An accepted run in git."""
+    """The commit of an accepted run."""
 
     commit: str
     branch: str
@@ -39,17 +39,17 @@ class Version:
 
 
 def commit_run(params: Params, message: str) -> Version | None:
-    """Push the data of this run, then commit and tag it; None where nothing has changed since the last version.
+    """Push the data of this run, then commit and tag it; None if nothing has changed since the last version.
 
     Args:
-        params: ``pipeline.branch`` gets the commit. It begins at HEAD, or at its namesake in a remote of git.
+        params: ``pipeline.branch`` gets the commit. A new branch starts at origin's branch of that name, else at HEAD.
         message: of the commit.
 
     Raises:
-        InputError: there is no git repository, user, or commit; what stages read is not as in HEAD; outputs are not
-            up to date; the branch is in use elsewhere.
+        InputError: there is no git repository, user or commit; inputs of stages differ from HEAD; outputs are not up
+            to date; the branch is checked out in another worktree.
         AtlasError: the data could not be pushed.
-        RetryError: somebody else wrote to the branch meanwhile.
+        RetryError: another process updated the branch at the same time.
     """
     branch = f"refs/heads/{params.pipeline.branch}"
     run_git(
@@ -81,33 +81,32 @@ def commit_run(params: Params, message: str) -> Version | None:
 
 
 def compared_with(params: Params) -> tuple[str, str]:
-    """What a run's figures stand beside: the revision, and what it is called.
+    """The revision that the metrics of a run are compared with, and its description.
 
-    That is the last accepted run, which has the tag ``<pipeline.branch>-<number>``; where no run was accepted, the last
-    commit.
+    It is the last accepted run, with the tag ``<pipeline.branch>-<number>``; without accepted runs, the last commit.
     """
     last = max(_runs(params.pipeline.branch), default=0)
     return (f"{params.pipeline.branch}-{last}", "last accepted run") if last else ("HEAD", "last commit")
 
 
 def _check_branch(branch: str, *, checked_out: bool) -> None:
-    """Fail where a commit to ``branch`` would get in somebody's way."""
+    """Refuse a branch in an unfinished merge or rebase, or one that another worktree has checked out."""
     if checked_out:
         unfinished = [name for name in UNFINISHED if Path(run_git("rev-parse", "--git-path", name)).exists()]
         if unfinished:
             raise InputError(
-                f"pipeline.branch: expected nothing unfinished on the branch that is checked out, got {unfinished[0]}. "
-                "Finish it or abort it (`git status` says how), then run again"
+                f"pipeline.branch: expected no unfinished merge or rebase on the checked-out branch, got "
+                f"{unfinished[0]}. Finish or abort it (see `git status`), then run again"
             )
     elif elsewhere := run_git("for-each-ref", "--format=%(worktreepath)", branch):
         raise InputError(
             f"pipeline.branch: expected a branch that no other worktree has checked out, got {branch}, which "
-            f"{elsewhere} has. Name another one, or switch that worktree to another"
+            f"is checked out in {elsewhere}. Choose another branch, or switch that worktree to another one"
         )
 
 
 def _tree(head: str) -> str:
-    """The tree of ``head`` with `FILES` as they are now."""
+    """The tree of ``head`` with the current `FILES`."""
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
         run_git("read-tree", head, env=index)
@@ -116,15 +115,15 @@ def _tree(head: str) -> str:
 
 
 def _present() -> list[str]:
-    """Those of `FILES` that are there, or were in HEAD."""
+    """Those of `FILES` that exist, or exist in HEAD."""
     return [str(path) for path in FILES if path.exists() or run_git("ls-tree", "--name-only", "HEAD", str(path))]
 
 
 def _check_reproducible(head: str) -> None:
-    """Fail unless a clone of the version has nothing to run: outputs up to date, inputs as in ``head``."""
+    """Refuse a run whose outputs are not up to date, or whose inputs differ from ``head``."""
     if stale := repo.out_of_date():
         raise InputError(
-            f"pipeline.commit: expected outputs that are up to date, got others: {', '.join(stale)}. Run: dvc repro"
+            f"pipeline.commit: expected up-to-date outputs, got outdated ones: {', '.join(stale)}. Run: dvc repro"
         )
     inputs = repo.inputs()
     named = [str(path) for path in inputs]
@@ -135,8 +134,8 @@ def _check_reproducible(head: str) -> None:
     if other:
         more = f" and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
         raise InputError(
-            "pipeline.commit: expected what stages read to be as in git's HEAD, so that a clone has it, too; got other "
-            f"content in {', '.join(other[:SHOWN])}{more}. Commit it, then run again"
+            "pipeline.commit: expected the inputs of the stages to be as in git's HEAD, so that a clone has them too; "
+            f"got other content in {', '.join(other[:SHOWN])}{more}. Commit it, then run again"
         )
 
 
@@ -144,8 +143,8 @@ def _push() -> None:
     remote = repo.default_remote()
     if remote is None:
         say(
-            "dvc: nothing is pushed, as the configuration names no default remote: the version's data are in the cache "
-            "of this machine alone"
+            "warning: dvc: nothing is pushed, because no default remote is configured: the data of the version are "
+            "only in the cache of this machine"
         )
     else:
         say(f"dvc: pushing to {remote}")
@@ -153,7 +152,7 @@ def _push() -> None:
 
 
 def _write_refs(branch: str, tip: str | None, tags: Sequence[str], commit: str, message: str) -> None:
-    """Move ``branch`` from ``tip`` to ``commit`` and make the ``tags``, all or nothing."""
+    """Move ``branch`` from ``tip`` to ``commit`` and create the ``tags`` in one transaction."""
     who = run_git("var", "GIT_COMMITTER_IDENT")
     lines = ["start", f"update {branch} {commit} {tip}" if tip else f"create {branch} {commit}"]
     for tag in tags:
@@ -163,9 +162,9 @@ def _write_refs(branch: str, tip: str | None, tags: Sequence[str], commit: str, 
         run_git("update-ref", "--stdin", given="\n".join([*lines, "prepare", "commit", ""]))
     except InputError as error:
         if _tip(branch) == tip and not set(tags) & set(run_git("tag", "--list").split("\n")):
-            raise  # nobody was quicker: git cannot have such a branch or tag
+            raise  # no concurrent update: the name of the branch or tag is not valid
         raise RetryError(
-            f"the run is no version yet: its branch or tag changed meanwhile. Run again. {error}"
+            f"the run was not committed: another process changed the branch or tag. Run again. {error}"
         ) from error
 
 
@@ -179,13 +178,13 @@ def _next_tag(branch: str) -> str:
 
 
 def _runs(branch: str) -> list[int]:
-    """The numbers of the accepted runs on ``branch``; none without a git repository."""
+    """The numbers of the accepted runs on ``branch``; empty without a git repository."""
     tags = [re.fullmatch(rf"{re.escape(branch)}-(\d+)", tag) for tag in (try_git("tag", "--list") or "").split("\n")]
     return [int(match[1]) for match in tags if match]
 
 
 def _champion_tags() -> list[str]:
-    """The tag by which `dvc artifacts get` finds the champion, unless its version has it already."""
+    """The tag by which `dvc artifacts get` finds the champion, if it does not exist yet."""
     history = champion.read_history()
     tag = f"champion@v{history[-1].version}.0.0" if history else ""
     return [tag] if tag and not run_git("tag", "--list", tag) else []

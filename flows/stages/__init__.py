@@ -1,14 +1,14 @@
-"""One module per DVC stage: parameters in, files out.
+"""One module per DVC stage: reads the parameters and input files, writes the outputs.
 
-A stage module holds ``run(params: Params) -> None`` and ends with ``if __name__ == "__main__": main(run)``. It
-knows where its files are (`flows.paths`) and nothing of how the work is done (`crawlers`, `atlas_model`)
-or of who calls it. No Prefect here: a bare `dvc repro` starts each stage in tenths of a second.
+Each module contains ``run(params: Params) -> None`` and ends with ``if __name__ == "__main__": main(run)``. Paths are
+in `flows.paths`; the work itself is in `crawlers` and `atlas_model`. Stages do not import Prefect, so `dvc repro`
+starts each of them in tenths of a second.
 """
 
 import os
 
 from atlas_model.core.processes import die_with_parent
 
-# A stage that outlived the DVC that started it would work for nobody. Here, because a stage may import for seconds.
+# A stage ends with the DVC process that started it. Set up here, because the imports of a stage may take seconds.
 if "DVC_STAGE" in os.environ:
     die_with_parent()

@@ -1,4 +1,4 @@
-"""Where the hosts of a crawl are: the demo shop while it runs, and the hosts that the parameters place."""
+"""Maps the hosts of a crawl to addresses: those of crawl.connect, and the demo shop, which runs meanwhile."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,7 +10,7 @@ from crawlers.shop.process import running_shop
 
 @contextmanager
 def connections(given: CrawlParams) -> Iterator[ConnectMap]:
-    """The connect map for ``given``; with source demo the shop runs as long as the ``with`` block does.
+    """The connect map for ``given``; with the source demo, the demo shop runs during the ``with`` block.
 
     Raises:
         RetryError: the demo shop did not start.

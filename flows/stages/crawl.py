@@ -1,4 +1,4 @@
-"""Stage ``crawl``: from categories of shops, a manifest or a table of local images to data/raw/products.parquet."""
+"""Stage ``crawl``: writes data/raw/products.parquet from shops, a manifest or a table of local images."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ HEALTH_COLUMNS = ("shop", "asked", "products", "success_rate", *FIELDS)
 
 
 def run(params: Params) -> None:
-    """Write the products and their counts; keep a copy under the snapshot's name, for reports of what changed."""
+    """Write the products and their counts, and a copy of the products as the snapshot, for later comparisons."""
     if params.crawl.source == "manifest":
         products = read_manifest_products(params.crawl.manifest)
         write_table(PRODUCTS, products, SCHEMA)
@@ -74,12 +74,12 @@ def _crawl(params: CrawlParams) -> None:
         )
     figures = asdict(result)
     _report(figures, result.shops, {"seconds": figures.pop("seconds")})
-    if params.source == "demo":  # the shop is this code: what another version of it showed is no memory of this one
+    if params.source == "demo":  # pages of the demo shop may come from another version of its code
         shutil.rmtree(folder)
 
 
 def _report(figures: dict[str, Any], shops: Health | None = None, timings: dict[str, float] | None = None) -> None:
-    """The metrics, and the health of each shop; its table is empty where no shop was crawled."""
+    """Write the metrics, and the table of the health of each shop, which is empty if no shop was crawled."""
     write_metrics(
         "crawl", {"products": figures["products"], "dropped": sum(figures["dropped"].values())}, figures, timings
     )
@@ -91,7 +91,7 @@ def _report(figures: dict[str, Any], shops: Health | None = None, timings: dict[
 
 
 def _committed_health() -> Health | None:
-    """The shops' health as of git's HEAD: DVC removes what a stage wrote before it runs it."""
+    """The health of the shops in git's HEAD; DVC removes the file in the workspace before it runs the stage."""
     committed = content_at("HEAD", HEALTH)
     if committed is None:
         return None

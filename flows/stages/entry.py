@@ -1,4 +1,4 @@
-"""What every stage does around its work: read the parameters, write the metrics, end with the right exit code."""
+"""Entry point of every stage: reads the parameters, runs the stage, writes its metrics, sets the exit code."""
 
 import json
 import logging
@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from atlas_model.core.errors import AtlasError
 from atlas_model.core.processes import INTERRUPTED, ancestor_without
-from flows.dvc.pipeline_lock import turn_of_stage
+from flows.dvc.pipeline_lock import stage_lock
 from flows.paths import METRICS, REPORTS, TIMINGS
 from flows.stages.parameters import checked_params
 
 if TYPE_CHECKING:
     from atlas_model.core.params import Params
 
-DIGITS = 4  # significant ones, of a headline figure
+DIGITS = 4  # significant digits of a headline metric
 
 
 def main(run: "Callable[[Params], None]") -> NoReturn:
     """Run a stage as a program: an `AtlasError` becomes one message and its exit code, not a traceback."""
     try:
-        with _in_a_shell():
+        with _outside_flow():
             logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
             run(checked_params())
     except AtlasError as error:
@@ -37,20 +37,20 @@ def main(run: "Callable[[Params], None]") -> NoReturn:
 
 
 @contextmanager
-def _in_a_shell() -> Iterator[None]:
-    """Where DVC runs this stage and no flow runs DVC: keep flows away meanwhile, and have the UI show it, if any."""
+def _outside_flow() -> Iterator[None]:
+    """If `dvc repro` runs the stage outside a flow: keep flows waiting, and report the run to Prefect's UI, if any."""
     stage = os.environ.get("DVC_STAGE")
     if stage is None or "ATLAS_TASK_RUN_ID" in os.environ or os.environ.get("RANK", "0") != "0":
         yield
         return
     dvc = ancestor_without("DVC_STAGE")
-    with turn_of_stage(dvc):
+    with stage_lock(dvc):
         if dvc is None or not os.environ.get("PREFECT_API_URL"):
             yield
             return
-        from flows.prefect_app.shell_run import shown
+        from flows.prefect_app.shell_run import reported
 
-        with shown(stage, dvc):
+        with reported(stage, dvc):
             yield
 
 
@@ -60,17 +60,17 @@ def write_metrics(
     details: dict[str, Any] | None = None,
     timings: dict[str, Any] | None = None,
 ) -> None:
-    """Write what a stage measured, each part where it belongs.
+    """Write the metrics of a stage to three files.
 
     Args:
         stage: its name.
-        headline: the few figures that git keeps, to ``metrics/<stage>.json``. `dvc metrics show` puts those of all
-            stages into one table, a column per name, so names are short and shared. Floats are rounded to `DIGITS`
-            significant digits, and None is left out. Nothing that depends on the machine's speed.
-        details: all that was measured, also the headline's figures, to ``reports/<stage>/metrics.json``, an output of
-            the stage in dvc.yaml.
-        timings: seconds and rates, to ``reports/timings/<stage>.json``. Neither git nor DVC keeps them: they differ
-            from run to run, and no hash may.
+        headline: the few metrics that git tracks, to ``metrics/<stage>.json``. `dvc metrics show` shows those of all
+            stages in one table with a column per name, so names are short and shared. Floats are rounded to `DIGITS`
+            significant digits, None is omitted. Nothing here may depend on the speed of the machine.
+        details: all metrics, those of the headline too, to ``reports/<stage>/metrics.json``, an output of the stage in
+            dvc.yaml.
+        timings: seconds and rates, to ``reports/timings/<stage>.json``. Neither git nor DVC tracks them, because they
+            differ from run to run and the hashes of outputs must not.
     """
     from atlas_model.core.files import write_json
 
@@ -82,7 +82,7 @@ def write_metrics(
 
 
 def read_metrics(stage: str) -> dict[str, Any]:
-    """All that ``stage`` measured; its headline where the details are not there, nothing where neither is."""
+    """The metrics of ``stage``: all of them, else the headline, else nothing."""
     for path in (REPORTS / stage / "metrics.json", METRICS / f"{stage}.json"):
         if path.is_file():
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

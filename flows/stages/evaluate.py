@@ -1,16 +1,16 @@
-"""Stage `evaluate`: the models on train (a sample), val and test; figures, predictions, images.
+"""Stage ``evaluate``: measures both models on train (a sample), val and test.
 
-Writes reports/evaluate/: predictions.parquet and predictions.csv (the original project's columns), products.parquet
-(the answers of products, each from all its images), categories.csv (precision, recall, F per category), and of the
-test split confusion.png (and confusion_level_<n>.png for the levels above), reliability.png, abstention.png,
-attention/*.png; and plots/evaluate/ for `dvc plots`.
+Writes to reports/evaluate/: predictions.parquet and predictions.csv (the columns of the original project),
+products.parquet (a prediction per product, from all its images), categories.csv (precision, recall, F per category);
+for the test split also confusion.png (and confusion_level_<n>.png for the levels above), reliability.png,
+abstention.png and attention/*.png. Writes plots/evaluate/ for `dvc plots`.
 
-In reports/evaluate/metrics.json, for each split and for the baseline on test: what the keys mean is said in
-`metrics.path_scores`, `calibration`, `intervals` and, of ``products``, in `evaluation.product_figures`; and
-``guarantees``, as of `guarantees.guarantee_figures`; null is what cannot be known. All that is about images alone.
+reports/evaluate/metrics.json has metrics of images alone, for each split and for the baseline on test. Their keys are
+defined in `atlas_model.metrics`, ``products`` in `evaluation.product_figures`, ``guarantees`` in
+`guarantees.guarantee_figures`. null means unknown.
 
-Of a model that reads titles there is ``modes`` as well: the figures of test given the image, the title, both, and the
-same with titles that have lost the words of all category names; and predictions_image_and_title.parquet.
+For a model that reads titles, ``modes`` has the metrics on test given the image, the title, both, and the same with
+titles without the words of all category names; predictions_image_and_title.parquet has the predictions from both.
 """
 
 import csv
@@ -45,7 +45,7 @@ from atlas_model.model.saved_models import load_categorizer, load_classifier
 from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath, Taxonomy
 from atlas_model.viz.attention import overlay
 from atlas_model.viz.plots import MAX_CATEGORIES, abstention_plot, confusion_plot, reliability_plot
-from flows.parallel import Spread, spreading
+from flows.parallel import ParallelMap, make_parallel_map
 from flows.paths import BASELINE, CATEGORIZER, EVALUATION, PLOTS, SPLITS, TAXONOMY, WORK
 from flows.stages.entry import main, write_metrics
 
@@ -71,7 +71,7 @@ class _Common(TypedDict):
 class _Searchers(TypedDict, total=False):
     """Who searches, as `evaluate` takes it."""
 
-    parallel_map: Spread
+    parallel_map: ParallelMap
     stored: StoredModel
 
 
@@ -79,7 +79,7 @@ def run(params: Params) -> None:
     """Evaluate both models."""
     given = params.evaluate
     device = choose_device(given.device)
-    spread = spreading(params.pipeline.runner, params.pipeline.workers, "evaluate")
+    spread = make_parallel_map(params.pipeline.runner, params.pipeline.workers, "evaluate")
     taxonomy = load_taxonomy_json(TAXONOMY)
     splits = {name: load_split(SPLITS, name, taxonomy, WORK / "pixels") for name in ("train", "val", "test")}
     model, _ = load_categorizer(CATEGORIZER, device)
@@ -160,10 +160,10 @@ def run(params: Params) -> None:
 def _modes(
     image: Evaluation, with_titles: dict[str, dict[InputVariant, Evaluation]], *, resamples: int, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Test figures of each of what a model that reads titles may be given.
+    """Test metrics of a model that reads titles, for each kind of input.
 
-    Each has ``difference``, what it has more than images alone, with paired intervals, and ``titled``, the share of the
-    images whose title, as it is given, has a word in it. What is promised of both together is in ``guarantees``.
+    Each has ``difference``, the difference to images alone with paired intervals, and ``titled``, the share of images
+    whose title has a word in it. ``guarantees`` has the guarantees for image and title together.
     """
     figures: dict[str, dict[str, Any]] = {"image": image.figures}
     for way, found in with_titles["test"].items():
@@ -176,8 +176,8 @@ def _modes(
     return figures
 
 
-def _searchers(params: Params, spread: Spread, split: Split, device: torch.device) -> _Searchers:
-    """Who searches ``split``, as `evaluate` takes it; this process alone where its engine or GPU needs no help."""
+def _searchers(params: Params, spread: ParallelMap, split: Split, device: torch.device) -> _Searchers:
+    """Arguments of `evaluate` for a parallel search; none if the engine or the GPU of this process needs no help."""
     threads = params.pipeline.runner == "threads"
     if params.evaluate.engine != "torch" or (threads and device.type != "cpu"):
         return {}
@@ -203,7 +203,7 @@ def _check_same_taxonomy(folder: Path, model: Taxonomy, data: Taxonomy) -> None:
     ]
     raise CheckpointError(
         f"{folder}: expected a model of the taxonomy in {TAXONOMY}, {len(data)} paths; got one of {len(model)}: "
-        f"{'; '.join(only) or 'the same ones in another order'}. Train again: dvc repro train"
+        f"{'; '.join(only) or 'the same paths in another order'}. Train again: dvc repro train"
     )
 
 
@@ -214,13 +214,13 @@ def _confusion_plot(evaluation: Evaluation, taxonomy: Taxonomy, level: int) -> I
 
 
 def _short_names(categories: Sequence[CategoryPath]) -> list[str]:
-    """The last names of ``categories``, or all names where a last one stands in several branches."""
+    """The last name of each category, or the whole path if several categories have that last name."""
     times = Counter(path[-1] for path in categories)
     return [path[-1] if times[path[-1]] == 1 else SEPARATOR.join(path) for path in categories]
 
 
 def _write_plots(folder: Path, test: Evaluation, plain: Evaluation, taxonomy: Taxonomy) -> None:
-    """The same again as numbers, for `dvc plots`."""
+    """Write the data of the plots for `dvc plots`."""
     pairs = [(taxonomy.paths[a], taxonomy.paths[p]) for a, p in zip(test.actual, test.predicted, strict=True)]
     for name, level in (("confusion", taxonomy.depth), ("confusion_level_1", 1)):
         rows = ({"actual": SEPARATOR.join(a[:level]), "predicted": SEPARATOR.join(p[:level])} for a, p in pairs)

@@ -1,4 +1,4 @@
-"""Stage fetch: the images of all products, each distinct URL asked for once or each file read once, with a status."""
+"""Stage ``fetch``: downloads each distinct image URL once, or reads each local file once, and records a status."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from crawlers.fetch.spool import Spool
 from crawlers.files import images as files
 from crawlers.http.user_agent import user_agent
 from flows import paths
-from flows.parallel import spreading
+from flows.parallel import make_parallel_map
 from flows.stages.connections import connections
 from flows.stages.entry import main, write_metrics
 
@@ -19,16 +19,18 @@ TIMED = ("seconds", "images_per_s")
 
 
 def spool_folder(given: CrawlParams) -> Path:
-    """Where work in progress is: one spool for all snapshots of a source."""
+    """Folder of the spool, the downloads in progress: one for all snapshots of a source."""
     return paths.WORK / "fetch" / given.source
 
 
 def run(params: Params) -> None:
-    """Fetch, then write the image shards and the refs."""
+    """Download the images, then write the shards and the refs."""
     if not any(True for _ in image_urls(paths.PRODUCTS)):
         raise InputError(f"{paths.PRODUCTS}: expected products with image URLs, got none")
     runner, workers = params.pipeline.runner, params.pipeline.workers
-    spread = spreading(runner, workers, "fetch") if runner != "threads" else None  # downloads wait, not compute
+    spread = (
+        make_parallel_map(runner, workers, "fetch") if runner != "threads" else None
+    )  # downloads are bound by waiting, not by the CPU
     folder = spool_folder(params.crawl)
     if params.crawl.source == "files":
         _read_files(params, folder)
@@ -54,7 +56,7 @@ def run(params: Params) -> None:
 
 
 def _read_files(params: Params, folder: Path) -> None:
-    """The same from a table and a folder."""
+    """Read the images of a table and a folder instead of downloading."""
     given = params.crawl.files
     with Spool(folder) as spool:
         report = files.read_all(

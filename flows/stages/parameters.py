@@ -1,7 +1,7 @@
-"""The parameters as a stage gets them: params.yaml is checked before the stage begins, and read when it asks.
+"""Loads the parameters of a stage: params.yaml is validated before the stage begins, and read on first access.
 
-What checks and reads the file takes longer to import than a small stage takes in all. So a file that was found valid is
-not checked again as long as neither it nor the code that checks it has changed.
+Importing the validator takes longer than a small stage. So a file that was found valid is not validated again, as long
+as neither the file nor the code of the validator has changed.
 """
 
 from functools import cached_property
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PARAMS_FILE = Path("params.yaml")
 CODE = Path(__file__).resolve().parents[2] / "atlas_model/core"
-CHECKED = WORK / "checked-params"  # what the files were when the parameters were last found valid
+CHECKED = WORK / "checked-params"  # fingerprint of params.yaml and its validator, when the file was last found valid
 
 
 def checked_params() -> "Params":
@@ -27,7 +27,7 @@ def checked_params() -> "Params":
     params = _Unread()
     state = _state()
     if state is None or not CHECKED.is_file() or CHECKED.read_text(encoding="utf-8") != state:
-        params.read  # noqa: B018  # its faults are told now
+        params.read  # noqa: B018  # raises if params.yaml has faults
         if state is not None:
             CHECKED.parent.mkdir(parents=True, exist_ok=True)
             CHECKED.write_text(state, encoding="utf-8")
@@ -35,7 +35,7 @@ def checked_params() -> "Params":
 
 
 class _Unread:
-    """Is the parameters from when one of them is asked for."""
+    """The parameters, loaded when the first attribute is read."""
 
     @cached_property
     def read(self) -> "Params":
@@ -48,7 +48,7 @@ class _Unread:
 
 
 def _state() -> str | None:
-    """What tells the parameters, and what checks them, from what they were; None where more than that says them."""
+    """Fingerprint of params.yaml and its validator; None if params.yaml has a ``base`` file, or cannot be read."""
     try:
         if "\nbase:" in f"\n{PARAMS_FILE.read_text(encoding='utf-8')}":  # sections come from another file
             return None

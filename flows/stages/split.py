@@ -1,4 +1,4 @@
-"""Stage split: products, images and scores to train, val and test, without leaks and with every loss counted."""
+"""Stage ``split``: assigns images to train, val and test without leaks, and counts each discarded image by reason."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,18 +31,18 @@ from flows import paths
 from flows.stages.entry import main, write_metrics
 
 CATEGORIES = paths.PLOTS / "split/categories.csv"
-MAX_TOLD = 20  # names in a warning; reports/split/metrics.json has all
+MAX_LISTED = 20  # names in a warning; reports/split/metrics.json has all
 NOUN = {"train": "training", "val": "validation", "test": "test"}
-MEANING = {
-    "train": "They cannot be learnt. Images that many products share may tie a category together; else more products, "
-    "other shares or another split.seed would help",
-    "val": "Training does not see how well they go. More products or another split.seed would help",
-    "test": "Nothing is measured on them. More products or another split.seed would help",
+CONSEQUENCES = {  # of a category without images in a split, with the remedy
+    "train": "The model cannot learn them. Products that share images stay in one split, so images that many products "
+    "share may keep a whole category in another split. Else use more products, other shares or another split.seed",
+    "val": "They do not count when the best epoch is selected. Use more products or another split.seed",
+    "test": "The test metrics do not cover them. Use more products or another split.seed",
 }
 
 
 def run(params: Params) -> None:
-    """Decide on every image, write those that stay, and report on what was written."""
+    """Assign every image to a split or a reason, write the splits, and report on the written files."""
     options = params.split
     products, titles = _read_products()
     refs = _read_refs()
@@ -64,7 +64,7 @@ def run(params: Params) -> None:
         seed=options.seed,
         max_products_per_image=options.max_products_per_image,
     )
-    if options.labels == "met":  # a model must not answer what it was never shown
+    if options.labels == "met":  # the model must not predict a category without training images
         kept = {products[ref.product_id].category for ref, found in zip(refs, outcomes, strict=True) if found in SPLITS}
         taxonomy = Taxonomy([path for path in taxonomy.paths if path in kept] or taxonomy.paths)
     counts = count_outcomes(outcomes, [ref.product_id for ref in refs])
@@ -117,7 +117,7 @@ def _read_refs() -> list[ImageRef]:
 
 
 def _read_scores(min_side: int) -> dict[str, ImageScore]:
-    """By image_id; images with a shorter side below ``min_side`` (px) are not kept."""
+    """The scores by image_id; an image whose shorter side is below ``min_side`` (px) gets ``keep=False``."""
     table = read_table(paths.SCORES, SCORES, "zoom", ["image_id", "keep", "reason", "phash"]).to_pydict()
     image_ids = table.pop("image_id")
     scores = dict(zip(image_ids, map(ImageScore, *table.values()), strict=True))
@@ -140,52 +140,51 @@ def _check_complete(
 
 
 def _taxonomy(options: SplitParams, products: Iterable[SplitProduct]) -> Taxonomy:
-    """The listed paths, or all that were met."""
+    """The taxonomy of split.taxonomy, or the category paths of all products."""
     if options.labels == "listed":
         return load_taxonomy(options.taxonomy)
     return Taxonomy(sorted({product.category for product in products if product.category}))
 
 
 def _look_alikes(taxonomy: Taxonomy, products: Iterable[SplitProduct]) -> list[tuple[str, ...]]:
-    """Names of categories that people take for the same, of the taxonomy and of products; told, for they are two."""
-    met = {name for product in products for name in product.category}
-    found = look_alikes({*taxonomy.names, *met})
+    """Groups of category names, of the taxonomy and the products, that look alike; warns, because they differ."""
+    found = look_alikes({*taxonomy.names, *(name for product in products for name in product.category)})
     if found:
-        told = "; ".join(" and ".join(map(repr, group)) for group in found[:MAX_TOLD])
-        more = f"; and {len(found) - MAX_TOLD} more" if len(found) > MAX_TOLD else ""
+        told = "; ".join(" and ".join(map(repr, group)) for group in found[:MAX_LISTED])
+        more = f"; and {len(found) - MAX_LISTED} more" if len(found) > MAX_LISTED else ""
         say(
-            f"warning: split: names of categories look alike and are different ones: {told}{more}. "
-            "Write those that mean the same in the same way"
+            f"warning: split: these names of categories look alike but differ in their characters, so they are "
+            f"different categories: {told}{more}. Write names that mean the same in the same way"
         )
     return found
 
 
-REMEDIES = {  # why images were left out -> what to do
-    "zoomed": "the stage zoom took them for close-ups. zoom.enabled: false keeps every image; zoom.filter and "
-    "zoom.threshold say what counts as a close-up",
-    "unreadable": "their bytes cannot be decoded. Fetch them again, or replace them",
-    "not_in_taxonomy": "their categories are not in split.taxonomy. Add them there, or say split.labels: met",
-    "too_small": "their shorter side is below split.min_side, as that of tracking pixels and placeholders",
-    "shared_image": "more than split.max_products_per_image products show each, as a size chart or a placeholder. "
-    "Raise it if these are images of products",
-    "label_conflict": "products of several categories show them. Give each image one category",
-    "duplicate": "other products show the same image. More different images would help",
-    "rare_category": "their categories have fewer than split.min_products products. Lower it, or say split.rare: train",
+REMEDIES = {  # reason for which images were discarded -> explanation and remedy
+    "zoomed": "the stage zoom classified them as close-ups. zoom.enabled: false keeps every image; zoom.filter and "
+    "zoom.threshold change the classifier",
+    "unreadable": "the files cannot be decoded. Download them again, or replace them",
+    "not_in_taxonomy": "their categories are not in split.taxonomy. Add them there, or set split.labels: met",
+    "too_small": "their shorter side is below split.min_side, as with tracking pixels and placeholders",
+    "shared_image": "each belongs to more than split.max_products_per_image products, as a size chart or a placeholder "
+    "does. Raise that number if these are images of products",
+    "label_conflict": "each belongs to products of several categories. Give each image one category",
+    "duplicate": "another product has the same image. Use more distinct images",
+    "rare_category": "their categories have fewer than split.min_products products. Lower it, or set split.rare: train",
     "near_duplicate": "they look like images of another split. Lower split.near_duplicate_distance",
-    "not_fetched": "they could not be fetched. metrics/fetch.json counts the reasons; dvc repro --single-item --force "
-    "fetch asks for them again",
+    "not_fetched": "they could not be downloaded. reports/fetch/metrics.json counts the reasons; "
+    "atlas fetch --retry-failed requests them again",
 }
 
 
 def _remedy(counts: Mapping[str, Any]) -> str:
-    """What to do about the reason that left out most; about the draw where less was left out than stayed."""
+    """The remedy for the most frequent reason; for the assignment itself, if more images were kept than discarded."""
     kinds: Counter[str] = Counter()
     for reason, count in counts["dropped"].items():
         kind = "near_duplicate" if reason.startswith("near_duplicate") else reason
         kinds[kind if kind in REMEDIES else "not_fetched"] += count
     kind, count = max(kinds.items(), key=lambda item: item[1], default=("", 0))
     if count < sum(counts["images_per_split"].values()):
-        return "More products, other shares or another split.seed would help"
+        return "Use more products, other shares or another split.seed"
     return f"The largest reason is {kind} ({count}): {REMEDIES[kind]}"
 
 
@@ -196,34 +195,34 @@ def _check_none_empty(counts: Mapping[str, Any]) -> None:
         kept = ", ".join(f"{split} {count}" for split, count in counts["images_per_split"].items())
         raise InputError(
             f"split: expected images in every split, got none in {' and '.join(empty)} ({kept}). "
-            f"Left out of {counts['refs']}: {dropped}. {_remedy(counts)}"
+            f"Discarded of {counts['refs']}: {dropped}. {_remedy(counts)}"
         )
 
 
 def _warn_of_losses(counts: Mapping[str, Any], options: SplitParams) -> None:
-    """A split of what little is left succeeds, and means little: say so; and what only one who looks can judge."""
+    """Warn if most images were discarded, and about shared images, which only a person can judge."""
     shared = counts["dropped"].get("shared_image", 0)
     if shared:
-        say(f"warning: split: {shared} images were left out as shared_image: {REMEDIES['shared_image']}")
+        say(f"warning: split: {shared} images were discarded as shared_image: {REMEDIES['shared_image']}")
     lost = sum(counts["dropped"].values())
     if lost * 2 > counts["refs"]:
-        say(f"warning: split: {lost} of {counts['refs']} images were left out. {_remedy(counts)}")
+        say(f"warning: split: {lost} of {counts['refs']} images were discarded. {_remedy(counts)}")
 
 
 def _warn_of_missing(missing: Mapping[str, Sequence[str]]) -> None:
-    """A category that is not in a split is not learnt, not chosen by, or not measured."""
+    """Warn about categories that have no images in a split."""
     for split, labels in missing.items():
         if labels:
-            told = ", ".join(map(repr, labels[:MAX_TOLD]))
-            more = f" and {len(labels) - MAX_TOLD} more" if len(labels) > MAX_TOLD else ""
+            told = ", ".join(map(repr, labels[:MAX_LISTED]))
+            more = f" and {len(labels) - MAX_LISTED} more" if len(labels) > MAX_LISTED else ""
             say(
                 f"warning: split: {len(labels)} {'category' if len(labels) == 1 else 'categories'} without "
-                f"{NOUN[split]} images: {told}{more}. {MEANING[split]}"
+                f"{NOUN[split]} images: {told}{more}. {CONSEQUENCES[split]}"
             )
 
 
 def _report(counts: dict[str, Any], scores: Mapping[str, ImageScore], options: SplitParams) -> None:
-    """Metrics and plot, from the files as they lie there."""
+    """Write the metrics and the plot, computed from the written files."""
     written = read_columns(paths.SPLITS, SPLITS, ["image_id", "product_id", "label", "split"]).to_pydict()
     hashes = np.array([scores[image_id].phash for image_id in written["image_id"]], dtype=np.uint64)
     categories = category_counts(written["label"], written["split"])

@@ -1,8 +1,8 @@
-"""Stage `train`: the splits to models/categorizer and, with the same encoder and budget, models/baseline.
+"""Stage ``train``: trains models/categorizer and, with the same encoder and number of epochs, models/baseline.
 
-Work in progress lies in .atlas/train/, keyed by the parameters, the splits, the weights given and the code: a killed
-run resumes after its last epoch, a run with anything changed starts anew, and so does one after a run that ended well.
-What frozen blocks of the encoder make of the images lies in .atlas/activations/ and outlasts the run.
+Checkpoints are in .atlas/train/, keyed by the parameters, the splits, the initial weights and the code: a killed run
+resumes after its last epoch; a run with any of these changed starts from the beginning, as does one after a run that
+completed. Activations of the frozen blocks of the encoder are cached in .atlas/activations/, also for later runs.
 
 `torchrun --nproc_per_node N -m flows.stages.train` trains with N processes, on as many GPUs where there are some.
 """
@@ -80,7 +80,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
     ) -> tuple[Model, list[EpochRecord]]:
         name = folder.name
         torch.manual_seed(given.seed)
-        with main_process_first():  # what is downloaded or computed now, the others find in its cache
+        with main_process_first():  # fills the caches that the other processes then read
             model = build()
             model.encoder.freeze_before(recipe.fine_tune_from)
             examples = [_seen(model, split, recipe, device) for split in (train, val)]
@@ -123,7 +123,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             CATEGORIZER,
             live,
         )
-        seen = len(records)  # epochs: the baseline sees as many images, no more and no fewer
+        seen = len(records)  # the baseline trains for as many epochs
         baseline, baseline_records = learn(
             lambda: Classifier(
                 architecture, taxonomy, weights=given.weights, label_smoothing=given.label_smoothing, priors=priors
@@ -157,7 +157,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
 def _guarantees(
     model: Model, examples: Examples, val: Split, batch_size: int, device: torch.device
 ) -> dict[str, Any] | None:
-    """Which accuracies the model can promise; the baseline, which predicts nothing for anybody, promises none."""
+    """The accuracies that the model can guarantee; None for the baseline, which `atlas predict` does not use."""
     if not isinstance(model, Categorizer):
         return None
     rows = rows_for_guarantees(val.product_ids, model.taxonomy)
@@ -172,7 +172,7 @@ def _guarantees(
 
 
 def _seen(model: Model, split: Split, recipe: Recipe, device: torch.device) -> Examples:
-    """The split as it is, or what the encoder's frozen blocks make of it: of train, so many views of each image."""
+    """The split, or the activations of the encoder's frozen blocks on it (for train: of several views per image)."""
     if not model.encoder.frozen_blocks:
         return split
     return load_activations(
@@ -181,12 +181,12 @@ def _seen(model: Model, split: Split, recipe: Recipe, device: torch.device) -> E
         WORK / "activations",
         device=device,
         views=recipe.views if split.name == "train" else 1,
-        augmentation=recipe.augmentation,  # the same views whatever train.seed is: another seed computes none of them
+        augmentation=recipe.augmentation,  # the views do not depend on train.seed, so another seed reuses them
     )
 
 
 def _check_titles(*splits: Split) -> None:
-    """Fail where there is nothing to learn from, and say how many images have no title."""
+    """Refuse splits without titles; report how many images have no title."""
     for split in splits:
         titled = sum(map(bool, map(split_words, split.titles)))
         if not titled:
@@ -208,7 +208,7 @@ def _calibrate(model: Model, val: Examples, batch_size: int, device: torch.devic
 
 
 def _priors(train: Split, paths: int, balance: float) -> np.ndarray | None:
-    """How often each path stands in training, once more than that so that none is impossible, to the power."""
+    """The frequency of each path in training, plus one so that none is impossible, to the power of ``balance``."""
     return (np.bincount(train.paths, minlength=paths) + 1.0) ** balance if balance else None
 
 
@@ -259,20 +259,19 @@ def _timing(records: list[EpochRecord], train: Split) -> dict[str, float]:
 
 
 def _warn_at_chance(name: str, accuracy: float, train: Split, val: Split) -> None:
-    """Say so where a model is no better than always answering the most frequent category."""
+    """Warn if a model is no better than always predicting the most frequent category."""
     most_frequent = int(np.bincount(train.paths).argmax())
     chance = float((val.paths == most_frequent).mean())
     if accuracy <= chance:
         say(
-            f"train {name}: WARNING: {accuracy:.3f} of the validation images are right, no more than by always "
-            f"answering the most frequent category ({chance:.3f}): it has learnt nothing. More steps would help "
-            "(train.min_steps, epochs), pretrained weights (train.encoder: efficientnet_lite0, weights: auto), or more "
-            "images"
+            f"train {name}: WARNING: at chance level: {accuracy:.3f} of the validation images are correct, no more "
+            f"than by always predicting the most frequent category ({chance:.3f}). Use more steps (train.min_steps, "
+            "epochs), pretrained weights (train.encoder: efficientnet_lite0, weights: auto), or more images"
         )
 
 
 def _constraint(records: list[EpochRecord], select: str) -> dict[str, dict[str, float | int | None]]:
-    """Its effect early and late: what it is worth depends on how well the model has learnt by itself."""
+    """The effect of the taxonomy constraint in the first and the best epoch: it shrinks as the model learns."""
     stages = {"first_epoch": records[0], "best_epoch": best_record(records, select)}
     return {stage: {figure: record.as_dict[figure] for figure in CONSTRAINT} for stage, record in stages.items()}
 

@@ -1,4 +1,4 @@
-"""zoom: a score, a verdict and a fingerprint for every image."""
+"""Stage ``zoom``: computes a close-up score, the decision to keep or discard, and a perceptual hash for each image."""
 
 import time
 from collections import Counter
@@ -16,7 +16,7 @@ from atlas_model.zoom.contact_sheet import write_sheet
 from atlas_model.zoom.model import ZoomModel
 from atlas_model.zoom.scoring import concatenate_scores, discarded_share, measure, score_shard
 from crawlers.shop.catalogue import LABELLED_FINGERPRINT, zoomed_urls
-from flows.parallel import spreading
+from flows.parallel import make_parallel_map
 from flows.paths import REFS as REFS_FILE
 from flows.paths import SCORES as SCORES_FILE
 from flows.paths import SHARDS, ZOOM_MODEL
@@ -26,16 +26,16 @@ PHOTO_FILTER = Path("models/zoom_photographs")  # in git: the filter for photogr
 SHEET = Path("reports/zoom/contact_sheet.png")
 REASONS = ("normal", "zoomed", "unreadable", "not_filtered")
 REMEDIES = (
-    "Say zoom.filter: photographs (a filter for photographs of products), zoom.enabled: false (keep every image), or "
-    "label images of your own"
+    "Set zoom.filter: photographs (the bundled filter for photographs of products), zoom.enabled: false (keep every "
+    "image), or label images of your own"
 )
 
 
 def run(params: Params) -> None:
-    """Score every image of the shards, several shards at once."""
+    """Score every image, several shards in parallel."""
     options = params.zoom
     started = time.perf_counter()
-    spread = spreading(params.pipeline.runner, params.pipeline.workers, "zoom")
+    spread = make_parallel_map(params.pipeline.runner, params.pipeline.workers, "zoom")
     folder = _filter_folder(params)
     model = None if folder is None else ZoomModel.load(folder, choose_device("cpu"))
     if model is not None:
@@ -56,7 +56,7 @@ def run(params: Params) -> None:
     table = concatenate_scores(tables)
     if model is not None:
         _check_share(table, model, options.max_share)
-    SHEET.unlink(missing_ok=True)  # of an earlier run, which discarded too many
+    SHEET.unlink(missing_ok=True)  # written by an earlier run that would have discarded too many
     write_table(SCORES_FILE, table, SCORES)
     seconds = time.perf_counter() - started
     reasons = Counter(table["reason"].to_pylist())
@@ -77,14 +77,14 @@ def run(params: Params) -> None:
 
 
 def _filter_folder(params: Params) -> Path | None:
-    """Where the model is; None where every image is kept."""
+    """The folder of the filter; None if the filter is disabled."""
     if not params.zoom.enabled:
         return None
     return PHOTO_FILTER if params.zoom.filter == "photographs" else ZOOM_MODEL
 
 
 def _check_fits(model: ZoomModel, params: Params) -> None:
-    """The sample's grey close-ups say nothing of any other catalogue: it would be discarded whole."""
+    """Refuse the filter of the demo for other data: trained on grey images, it would discard a whole catalogue."""
     if params.crawl.source != "demo" and model.data.get("fingerprint") == LABELLED_FINGERPRINT:
         raise InputError(
             f"zoom.filter: trained: expected a filter for the images of crawl.source {params.crawl.source}, got one "
@@ -100,14 +100,15 @@ def _check_share(table: pa.Table, model: ZoomModel, max_share: float) -> None:
     zoomed = Counter(table["reason"].to_pylist())["zoomed"]
     shown = write_sheet(SHEET, table, SHARDS)
     raise InputError(
-        f"zoom: the filter takes {zoomed} images ({share:.0%}) for close-ups, more than zoom.max_share "
-        f"({max_share:.0%}) allows. It was trained on {model.trained_on}. {SHEET} shows {shown} of them, the surest "
-        f"first. If they are products: {REMEDIES[0].lower()}{REMEDIES[1:]}. If they are close-ups: raise zoom.max_share"
+        f"zoom: the filter classifies {zoomed} images ({share:.0%}) as close-ups, more than zoom.max_share "
+        f"({max_share:.0%}). It was trained on {model.trained_on}. {SHEET} shows {shown} of them, the highest scores "
+        f"first. If they show products: {REMEDIES[0].lower()}{REMEDIES[1:]}. If they are "
+        "close-ups: raise zoom.max_share"
     )
 
 
 def _zoomed_in_shop() -> set[str]:
-    """The images that the demo shop knows to be close-ups; only this metric asks for them."""
+    """The image ids of the close-ups in the demo shop; used for this metric only."""
     refs = read_table(REFS_FILE, REFS, made_by="fetch", columns=["image_url", "image_id"])
     urls = zoomed_urls()
     return {image_id for url, image_id in zip(*refs.to_pydict().values(), strict=True) if url in urls and image_id}

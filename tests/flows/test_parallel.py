@@ -24,7 +24,7 @@ from atlas_model.model.classifier import Classifier
 from atlas_model.model.saved_models import save
 from atlas_model.zoom.model import ZoomModel, ZoomNet
 from flows import paths
-from flows.parallel import fan_out, spreading
+from flows.parallel import make_parallel_map, parallel_map
 from flows.stages import evaluate, zoom
 from tests.support.fetching import Server, serving, url, write_products
 from tests.support.paths import ROOT
@@ -45,13 +45,13 @@ def test_results_keep_order_of_items() -> None:
             turns[number - 1].set()
         return number
 
-    assert list(fan_out(last_first, range(4), runner="threads", workers=4, what="test")) == [0, 1, 2, 3]
+    assert list(parallel_map(last_first, range(4), runner="threads", workers=4, what="test")) == [0, 1, 2, 3]
 
 
 def test_runs_as_many_at_once_as_workers() -> None:
     everyone = threading.Barrier(3)  # would wait in vain for a third of two
     work: Callable[[int], int] = lambda number: everyone.wait(60)  # noqa: E731
-    assert sorted(spreading("threads", 3, "test")(work, range(3))) == [0, 1, 2]
+    assert sorted(make_parallel_map("threads", 3, "test")(work, range(3))) == [0, 1, 2]
 
 
 def test_raises_first_error() -> None:
@@ -60,7 +60,7 @@ def test_raises_first_error() -> None:
             raise InputError(f"number {number}")
         return number
 
-    results = fan_out(fail, range(100), runner="threads", workers=2, what="test")
+    results = parallel_map(fail, range(100), runner="threads", workers=2, what="test")
     assert next(results) == 0
     with pytest.raises(InputError, match="number 1"):
         next(results)
@@ -188,20 +188,20 @@ def half(number):
 CALLER = """
 import os, sys
 from atlas_model.core.errors import AtlasError, ImageError
-from flows.parallel import spreading
+from flows.parallel import make_parallel_map
 from own import half
 
 if __name__ == "__main__":
-    results = spreading("dask", 2, "test")(half, [0, 2, 3, 4])
+    results = make_parallel_map("dask", 2, "test")(half, [0, 2, 3, 4])
     assert [next(results)[0], next(results)[0]] == [0, 1]
     try:
         next(results)
     except ImageError as error:
         print(error.status, error)
 
-    from flows.prefect_app.cluster import _do_part
+    from flows.prefect_app.cluster import _process_item
     try:
-        _do_part.fn(half, 2, "of yesterday")
+        _process_item.fn(half, 2, "of yesterday")
     except AtlasError as error:
         print(error)
 """
@@ -216,7 +216,7 @@ def test_error_on_temporary_cluster_is_raised_unchanged(tmp_path: Path, monkeypa
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "odd three is odd",
-        "the workers of the cluster run other code than this stage does: start them again",
+        "the workers of the cluster run other code than this stage: restart them",
     ]
     assert "from a worker" not in done.stderr and "Traceback" not in done.stderr, "workers keep quiet"
 
@@ -247,11 +247,11 @@ os.environ["DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"] = "0"
 import distributed
 import parts
 from atlas_model.core.errors import AtlasError
-from flows.parallel import spreading
+from flows.parallel import make_parallel_map
 
 def outcome(work):
     try:
-        return list(spreading("dask", None, "test")(work, range(3)))
+        return list(make_parallel_map("dask", None, "test")(work, range(3)))
     except AtlasError as error:
         return error
 

@@ -260,7 +260,7 @@ def test_a_product_has_its_own_promise(model: Categorizer, here: Path, capsys: p
         options = ["predict", f"in/{product}", "--product", "--model", str(folder)]
         assert main([*options, "--accuracy", "0.9"]) == 0
         captured = capsys.readouterr()
-        assert "accuracy 0.9 of products: no whole paths, shorter ones from " in captured.err
+        assert "accuracy 0.9 of products: no whole paths, shorter paths from " in captured.err
         assert captured.out.split("\t")[3].strip() in ("review", "no answer")
 
 
@@ -268,7 +268,7 @@ def test_a_product_has_its_own_promise(model: Categorizer, here: Path, capsys: p
     ("arguments", "words"),
     [
         (["--accuracy", "0.9", "--min-confidence", "0.9"], "expected one of them"),
-        (["--accuracy", "0.9", "--top", "2"], "--accuracy gives one answer per image"),
+        (["--accuracy", "0.9", "--top", "2"], "--accuracy gives one prediction per image"),
         (["--accuracy", "0.99"], "for images, which is at most 0.9"),
         (["--accuracy", "0.99", "--product"], "for products, which is at most 0.9"),
         (["--input", "in", "--output", "o.parquet", "--accuracy", "0.99"], "which is at most 0.9"),

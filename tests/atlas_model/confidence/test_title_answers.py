@@ -198,8 +198,8 @@ def test_what_is_promised_of_titles_is_another_thing(
         assert main(["predict", "0.png", "--accuracy", "0.9", "--model", str(folder), *title]) == 0
         bands.add(capsys.readouterr().err.splitlines()[-1])
     assert bands == {
-        "accuracy 0.9 of images: whole paths from 0.5 on, shorter ones from 0.9 on",
-        "accuracy 0.9 of images with titles: whole paths from 0.999 on, shorter ones from 0.9 on",
+        "accuracy 0.9 of images: whole paths from probability 0.5, shorter paths from 0.9",
+        "accuracy 0.9 of images with titles: whole paths from probability 0.999, shorter paths from 0.9",
     }
 
 

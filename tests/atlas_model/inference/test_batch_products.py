@@ -278,7 +278,7 @@ def test_a_product_is_answered_from_the_images_that_can_be_read(
         (["--input", "in", "--output", "o.parquet", "--product"], "--products FILE"),
         (["in/hat/a02.png", "--products", "p.parquet"], "--input and --output go together"),
         (["--input", "in", "--output", "o.parquet", "--products", "o.parquet"], "another file than --output"),
-        (["--input", "in", "--output", "o.parquet", "--products", "in/p.parquet"], "neither the input nor in its"),
+        (["--input", "in", "--output", "o.parquet", "--products", "in/p.parquet"], "neither the input nor inside its"),
         (["--input", "in", "--output", "o.parquet", "--products", "in/hat/a02.png/p.parquet"], "a file in a folder"),
         (["--input", "none.parquet", "--output", "o.parquet", "--products", "p.parquet"], "the column product_id"),
         (["--input", "some.parquet", "--output", "o.parquet", "--products", "p.parquet"], "got none in row 3"),

@@ -192,7 +192,7 @@ def test_what_the_command_refuses(
     mine.write_text("precious")
     for taken in (mine, tmp_path):
         assert main(["export", str(taken), "--model", saved]) == 2
-        assert "expected a folder that is new or empty" in capsys.readouterr().err
+        assert "expected a new or empty folder" in capsys.readouterr().err
     assert mine.read_text() == "precious"
     assert main(["export", str(tmp_path / ("x" * 300)), "--model", saved]) == 2
     assert "File name too long" in capsys.readouterr().err

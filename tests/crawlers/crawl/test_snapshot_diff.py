@@ -19,7 +19,7 @@ from crawlers.crawl.snapshot_diff import SCHEMA, as_table, changes, write_change
 from flows import paths
 from flows.cli.changes import report_changes
 from flows.cli.main import main
-from flows.monitoring.drift import last_remembered
+from flows.monitoring.drift import last_profiled_snapshot
 from flows.monitoring.snapshots import products_of
 
 OLD, NEW = "2026-11-21", "2026-11-22"
@@ -172,7 +172,7 @@ def test_an_unknown_name_is_one_line_that_names_the_known(
     kept: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     assert main(["crawl", "changes", name, NEW]) == 2
-    assert capsys.readouterr().err == f"error: no crawl of the name {name!r} is known; known are: {OLD}, {NEW}\n"
+    assert capsys.readouterr().err == f"error: unknown snapshot {name!r}; expected one of: {OLD}, {NEW}\n"
 
 
 @pytest.mark.slow
@@ -206,13 +206,13 @@ def test_crawls_of_the_past_come_from_git_and_dvc(
 
     assert products_of(OLD).num_rows == 7
     assert products_of(OLD, ["taxonomy"]).column_names == ["taxonomy"]
-    assert last_remembered() == NEW, "nothing is remembered, but committed"
+    assert last_profiled_snapshot() == NEW, "nothing is remembered, but committed"
     assert report_changes(OLD, NEW, Path("c.csv")) == 0
     dvc("push", "-q", "--all-commits")
     shutil.rmtree(".dvc/cache")
     paths.PRODUCTS.unlink()
     assert products_of(OLD).num_rows == 7, "from the remote"
-    with pytest.raises(InputError, match=rf"known are: {OLD}, {NEW}$"):
+    with pytest.raises(InputError, match=rf"expected one of: {OLD}, {NEW}$"):
         products_of("another")
 
     shutil.rmtree(".dvc/cache", ignore_errors=True)

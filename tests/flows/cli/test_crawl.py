@@ -73,7 +73,7 @@ def test_reports_invalid_json_ld(shop: Shop, capsys: pytest.CaptureFixture[str])
     script = '<script type="application/ld+json">{"name": "5" heel"}</script>'
     shop.pages["/p/odd"] = Reply(f"{script}<h1>Shirt</h1><img src=/1.jpg>", headers={"Content-Type": "text/html"})
     assert attempt("/p/odd") == 0
-    assert "unreadable: 1 of the page's JSON-LD scripts are no JSON\n" in capsys.readouterr().out
+    assert "unreadable: 1 of the JSON-LD scripts of the page are not valid JSON\n" in capsys.readouterr().out
 
 
 def test_page_kind_can_be_given(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +105,7 @@ def test_reports_kind_of_page(shop: Shop, capsys: pytest.CaptureFixture[str]) ->
     )
     assert printed("/grid").startswith("a listing")
     assert printed("/bought").startswith("a product")
-    assert printed("/about").startswith("neither a product's page nor a listing")
+    assert printed("/about").startswith("neither a product page nor a listing")
     assert printed("/map.xml").startswith("a sitemap")
 
 
@@ -151,7 +151,7 @@ def test_reader_errors_print_no_traceback(
 
     monkeypatch.setattr("flows.cli.crawl.read_page", fail)
     assert attempt("/p/1") == 1
-    assert "cannot be read, which is a fault of crawlers/pages: RuntimeError('deep inside')" in capsys.readouterr().err
+    assert "reading it failed, which is a bug in crawlers/pages: RuntimeError('deep inside')" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.saved_models import save
 from atlas_model.taxonomy.tree import Taxonomy
 from flows.cli.main import main
-from flows.registry.model_folders import shipped_model
+from flows.registry.model_folders import bundled_model
 from flows.text import printable
 from tests.support.paths import ROOT
 
@@ -135,7 +135,7 @@ def test_default_model_is_champion_then_trained_then_bundled(
 ) -> None:
     path = str(image(here / "a.png"))
     assert main(["predict", path]) == 0
-    assert capsys.readouterr().err == f"model: {shipped_model()}\n"
+    assert capsys.readouterr().err == f"model: {bundled_model()}\n"
     for name in ("categorizer", "champion"):
         shutil.copytree(model, here / "models" / name)
         assert main(["predict", path]) == 0
@@ -202,7 +202,10 @@ def test_check_reports_errors_of_all_files(here: Path, capsys: pytest.CaptureFix
     taxonomy = (here / "data/taxonomy.csv").read_text()
     (here / "data/taxonomy.csv").write_text(f"{taxonomy}Clothing > Tops > T-Shirt\n")
     assert main(["check"]) == 0
-    assert "names look alike are different ones: 'T-Shirt' and 'T-shirt'" in capsys.readouterr().err
+    assert (
+        "look alike but differ in their characters, so they count as different categories: 'T-Shirt' and 'T-shirt'"
+        in capsys.readouterr().err
+    )
 
     (here / "data/taxonomy.csv").write_text("id,parent_id,name\n1,2,A\n2,1,B\n")
     (here / "data/sources.csv").write_text("Category,shop\nA->B,http://shop.example\n")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from flows.cli.main import main
-from flows.registry.model_folders import shipped_model
+from flows.registry.model_folders import bundled_model
 
 HEAVY = {
     "aiohttp",
@@ -73,14 +73,14 @@ def test_pretrained_is_bundled_model_unless_given_as_path(here: Path, capsys: py
     (here / "pretrained").mkdir()
     assert main(["predict", "a.jpg", "--model", "pretrained"]) == 0
     out, err = capsys.readouterr()
-    assert err == f"model: {shipped_model()}\n"
+    assert err == f"model: {bundled_model()}\n"
     assert out.startswith("a.jpg\t")
     assert main(["predict", "a.jpg", "--model", "./pretrained"]) == 2
     assert "error: pretrained/model.json" in capsys.readouterr().err
 
 
 def test_bundled_model_is_small() -> None:
-    assert sum(file.stat().st_size for file in shipped_model().iterdir()) < 16_100_000
+    assert sum(file.stat().st_size for file in bundled_model().iterdir()) < 16_100_000
 
 
 @pytest.mark.slow

@@ -95,18 +95,18 @@ def test_results_fit_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
     assert not [line for line in lines if line.startswith("warning")]
     assert "test, 400 images" in lines[0] and "val, 400 images" in lines[0]
     assert row(lines, "exact path (micro F)").split("  ")[0] == ".900 (.880 to .920)"
-    assert row(lines, "level by level").startswith(".990 - .900")
+    assert row(lines, "accuracy per level").startswith(".990 - .900")
     assert row(lines, "calibration error").startswith(".012 (")
     assert row(lines, "products (all images)").startswith(".950 (.940 to .960)")
     assert row(lines, "image and title") == ".990 (.970 to 1.010)"
-    assert row(lines, "plain classifier") == ".901; the sequence model has -.001 (-.010 to +.008)"
+    assert row(lines, "plain classifier") == ".901; difference of the sequence model -.001 (-.010 to +.008)"
     assert row(lines, "images") == "train 3,000, val 400, test 400"
-    assert row(lines, "left out") == "zoomed 20, near_duplicate_of_test 5, http_404 3"
+    assert row(lines, "discarded") == "zoomed 20, near_duplicate_of_test 5, http_404 3"
     assert row(lines, "discarded as close-ups") == "20 of 4,000 (0.5%)"
-    assert row(lines, "champion") == "none yet: atlas promote makes the last model the champion"
+    assert row(lines, "champion") == "none yet; to make the last model the champion: atlas promote"
     assert row(lines, "weakest categories").startswith("Clothing > Tops > Shirt .500 (200 images);")
-    assert row(lines, "most often confused").startswith("Shirt taken for Ankle boot 20; Pullover taken for Shirt 10;")
-    assert row(lines, "look at").startswith("reports/evaluate/confusion.png, reports/evaluate/categories.csv")
+    assert row(lines, "most often confused").startswith("Shirt as Ankle boot 20; Pullover as Shirt 10;")
+    assert row(lines, "report files").startswith("reports/evaluate/confusion.png, reports/evaluate/categories.csv")
 
 
 def test_results_json_has_same_figures(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,10 +122,10 @@ def test_results_json_has_same_figures(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("given", "warning"),
     [
-        ({"value": 0.51}, "micro F is at chance level: always answering Clothing > Tops > Shirt, the most frequent"),
-        ({"counts": (400, 0, 0, 0)}, "all test images are of one category, Clothing > Tops > Shirt: the figures mean"),
-        ({"n": 27}, "test has 27 images, fewer than 100: its figures are uncertain"),
-        ({"counts": (200, 150, 50, 0)}, "1 of 4 categories have no test image: nothing is known of them"),
+        ({"value": 0.51}, "micro F is at chance level: always predicting Clothing > Tops > Shirt, the most frequent"),
+        ({"counts": (400, 0, 0, 0)}, "all test images have one category, Clothing > Tops > Shirt: the metrics are"),
+        ({"n": 27}, "test has 27 images, fewer than 100: its metrics are uncertain"),
+        ({"counts": (200, 150, 50, 0)}, "1 of 4 categories have no test image: the metrics do not cover them"),
     ],
 )
 def test_results_warn_of_figures_from_few_images(
@@ -140,7 +140,7 @@ def test_results_warn_of_figures_from_few_images(
 def test_results_warn_when_most_images_were_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     evaluate()
     write_metrics("split", {}, {"images_per_split": {"train": 9, "val": 2, "test": 1}, "dropped": {"zoomed": 288}})
-    assert "warning: 288 of 300 images were left out, for the reasons below" in shown(capsys)
+    assert "warning: 288 of 300 images were discarded, for the reasons below" in shown(capsys)
 
 
 def test_results_name_stages_that_have_not_run(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
@@ -158,20 +158,20 @@ def test_results_of_fresh_clone_show_headline_figures(capsys: pytest.CaptureFixt
     for path in folder.glob("reports/*/*"):
         path.unlink()
     lines = shown(capsys)
-    assert lines[0].startswith("warning: metrics/ is of the run that was committed, whose reports/ are not here")
+    assert lines[0].startswith("warning: metrics/ belongs to the committed run, whose reports/ are missing here")
     assert row(lines, "exact path (micro F)") == ".900"
     assert row(lines, "plain classifier") == ".901"
-    assert (row(lines, "images"), row(lines, "left out")) == ("3,800", "28")
+    assert (row(lines, "images"), row(lines, "discarded")) == ("3,800", "28")
 
 
 def test_results_warn_of_figures_of_another_model(capsys: pytest.CaptureFixture[str]) -> None:
     evaluate()
     lock("b.dir", "a.dir")
-    assert "warning: the figures are of another model than the last one: dvc repro" in shown(capsys)
+    assert "warning: the metrics belong to another model than the last one: dvc repro" in shown(capsys)
     lock("a.dir", "a.dir")
     assert "warning" not in shown(capsys)[0]
     paths.CATEGORIZER.rmdir()
-    assert shown(capsys)[0].startswith("warning: figures of the last complete run: models/categorizer is being trained")
+    assert shown(capsys)[0].startswith("warning: metrics of the last complete run: models/categorizer is missing")
 
 
 def test_results_show_difference_to_champion(capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,12 +179,15 @@ def test_results_show_difference_to_champion(capsys: pytest.CaptureFixture[str])
     lock("b" * 32, "b" * 32)
     event = Event(version=1, model="a" * 32, reason="the first one", rollback=False, **EVENT)
     champion.HISTORY.write_text(champion.History(champions=[event]).model_dump_json())
-    assert row(shown(capsys), "champion") == "version 1; the last model was not compared with it yet: atlas promote"
+    assert (
+        row(shown(capsys), "champion")
+        == "version 1; the last model was not compared with it yet; to do so: atlas promote"
+    )
     report = Path("reports/promote/aaaaaaaa..bbbbbbbb.json")
     report.parent.mkdir()
     report.write_text(json.dumps({"accepted": False, "reason": "micro F .88, -.02 (95 % interval -.03 to -.01)"}))
     said = row(shown(capsys), "champion")
-    assert said.startswith("version 1; the last model did not take its place: micro F .88, -.02")
+    assert said.startswith("version 1; the last model did not replace it: micro F .88, -.02")
     lock("a" * 32, "a" * 32)
     assert row(shown(capsys), "champion") == "version 1, which is the last model: the first one"
 

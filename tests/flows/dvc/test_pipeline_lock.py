@@ -10,11 +10,9 @@ import pytest
 
 from atlas_model.core.errors import RetryError
 from atlas_model.core.processes import Process, ancestor_without
-from flows.dvc.pipeline_lock import turn_of_flow, turn_of_stage
+from flows.dvc.pipeline_lock import flow_lock, stage_lock
 
-WAITING = (
-    "import flows.dvc.pipeline_lock as t\nwith t.turn_of_flow(lambda line: print(line, flush=True)): print('mine')"
-)
+WAITING = "import flows.dvc.pipeline_lock as t\nwith t.flow_lock(lambda line: print(line, flush=True)): print('mine')"
 
 
 @pytest.fixture(autouse=True)
@@ -34,19 +32,19 @@ def its_turn_comes(flow: "subprocess.Popen[str]") -> None:
 
 
 def test_flow_waits_for_another_flow_and_names_it() -> None:
-    with turn_of_flow(pytest.fail):
+    with flow_lock(pytest.fail):
         other = waiting_flow()
         assert other.stdout is not None
         assert f"(pid {os.getpid()}: " in other.stdout.readline()
         assert other.poll() is None
     its_turn_comes(other)
-    with turn_of_flow(pytest.fail):
+    with flow_lock(pytest.fail):
         pass
 
 
 def test_flow_waits_for_dvc_between_two_stages() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as dvc:
-        with turn_of_stage(Process.of(dvc.pid)):
+        with stage_lock(Process.of(dvc.pid)):
             pass
         other = waiting_flow()
         assert other.stdout is not None
@@ -57,22 +55,22 @@ def test_flow_waits_for_dvc_between_two_stages() -> None:
 
 def test_shell_stage_fails_at_once_while_flow_runs() -> None:
     with (
-        turn_of_flow(pytest.fail),
+        flow_lock(pytest.fail),
         pytest.raises(RetryError, match=rf"pid {os.getpid()}: .* Run again when it has ended"),
-        turn_of_stage(None),
+        stage_lock(None),
     ):
         pytest.fail("not its turn")
 
 
 def test_shell_stages_do_not_lock_each_other() -> None:
-    with turn_of_stage(None), turn_of_stage(None):
+    with stage_lock(None), stage_lock(None):
         pass
 
 
 def test_lock_of_killed_flow_is_stale() -> None:
-    program = "import os, flows.dvc.pipeline_lock as t\nwith t.turn_of_flow(print): os.kill(os.getpid(), 9)"
+    program = "import os, flows.dvc.pipeline_lock as t\nwith t.flow_lock(print): os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
-    with turn_of_flow(pytest.fail):
+    with flow_lock(pytest.fail):
         pass
 
 

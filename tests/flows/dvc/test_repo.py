@@ -148,8 +148,8 @@ def test_stage_runs_only_when_something_changed(mini: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("order", "error", "words"),
     [
-        ("InputError", InputError, "stage crawl refused its input: a fault\n  - and its place\nMend that"),
-        ("RetryError", AtlasError, "stage crawl failed: a fault\n  - and its place\nIts lines above"),
+        ("InputError", InputError, "stage crawl refused its input: a fault\n  - and its place\nCorrect that"),
+        ("RetryError", AtlasError, "stage crawl failed: a fault\n  - and its place\nSee its output above"),
     ],
 )
 def test_failed_stage_is_named_with_its_error_and_remedy(

@@ -41,14 +41,14 @@ def test_runs_stages_one_after_another(mini: Path) -> None:
     (mini / "stage.py").write_text(SPEAKING_STAGE)
     lines: list[str] = []
     with DvcChild() as dvc:
-        pipeline = dvc.look()
+        pipeline = dvc.inspect()
         assert pipeline.needs == {"crawl": [], "zoom_train": [], "split": ["crawl", "zoom_train"]}
         assert list(pipeline.needs)[-1] == "split"
         assert pipeline.changed == {"crawl", "zoom_train", "split"}
         dvc.run_stage("crawl", lines.append, LOG, {"GIVEN": "a word"})
         assert not dvc.is_changed("crawl")
         assert dvc.is_changed("split")
-        assert dvc.look().changed == {"zoom_train", "split"}
+        assert dvc.inspect().changed == {"zoom_train", "split"}
         with pytest.raises(AtlasError, match=r"stage zoom_train failed: (.*\n)*Its log: \.atlas/logs/zoom_train\.log"):
             dvc.run_stage("zoom_train", lines.append, LOG.with_name("zoom_train.log"), {})
     assert "given: a word" in lines
@@ -74,7 +74,7 @@ def test_reports_invalid_dvc_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / ".dvc/config").write_text("[core]\nno_scm = true\n")
     (tmp_path / "dvc.yaml").write_text("stages: {crawl: {cmd: 'true', depz: [a]}}")
     with DvcChild() as dvc, pytest.raises(InputError, match=r"dvc.yaml.*extra keys not allowed .*depz"):
-        dvc.look()
+        dvc.inspect()
 
 
 DVC_SAYS = "failed to reproduce 'crawl': failed to run: x, exited with"
@@ -90,7 +90,7 @@ DVC_SAYS = "failed to reproduce 'crawl': failed to run: x, exited with"
         ),
         (f"ERROR: Unable to acquire lock of mine\nERROR: {DVC_SAYS} 1", AtlasError, f"{DVC_SAYS} 1"),
         (f"ERROR: {DVC_SAYS} -9", AtlasError, f"{DVC_SAYS} -9 (it was killed: out of memory?)"),
-        ("", AtlasError, "DVC ended without saying why"),
+        ("", AtlasError, "DVC gave no reason"),
     ],
     ids=["last words", "somebody else's lock", "killed", "silent"],
 )
@@ -103,7 +103,7 @@ def test_classifies_stage_failures(output: str, kind: type[AtlasError], text: st
 def test_reports_missing_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with DvcChild() as dvc, pytest.raises(InputError, match="DVC"):
-        dvc.look()
+        dvc.inspect()
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_names_the_process_that_holds_the_dvc_lock(mini: Path, tmp_path: Path) -
     with started(["dvc", "repro"], mini, tmp_path / "log") as other, DvcChild() as dvc:
         wait_until(lambda: runs_of(mini), (tmp_path / "log").read_text)
         with pytest.raises(DvcBusyError, match=rf"pid {other.pid}: "):
-            dvc.look()
+            dvc.inspect()
         with pytest.raises(DvcBusyError, match=rf"pid {other.pid}: "):
             dvc.run_stage("crawl", lambda line: None, LOG, {})
 
@@ -121,7 +121,7 @@ def test_names_the_process_that_holds_the_dvc_lock(mini: Path, tmp_path: Path) -
 def test_reports_unexpected_end_of_child(mini: Path) -> None:
     (mini / "stage.py").write_text(SPEAKING_STAGE)
     with DvcChild() as dvc:
-        dvc.look()
+        dvc.inspect()
         (mini / "die").write_text(str(dvc._process.pid))
         with pytest.raises(AtlasError, match="has ended"):
             dvc.run_stage("crawl", lambda line: None, LOG, {"GIVEN": ""})

@@ -9,7 +9,7 @@ import pytest
 
 from atlas_model.core.errors import InputError
 from flows.experiments import experiment
-from flows.experiments.experiment import Point, last_commit, read_grid
+from flows.experiments.experiment import Combination, last_commit, read_grid
 from tests.support.git_repo import commit_all
 from tests.support.sweeping import dvc, make_project, outside, ran
 
@@ -83,7 +83,7 @@ def test_grid_is_cartesian_product(mini_project: Path, monkeypatch: pytest.Monke
     assert [point.title for point in points] == ["split.seed=1 zoom_train.lr=1e-3", "split.seed=2 zoom_train.lr=1e-3"]
     assert points[0].experiment == "split_split.seed=1_zoom_train.lr=1e-3"
     for awkward in ("a..b", "a.lock", "a/b", "a."):
-        point = Point((("split.taxonomy", awkward),), "split", "abcd")
+        point = Combination((("split.taxonomy", awkward),), "split", "abcd")
         assert subprocess.run(["git", "check-ref-format", point.reference], check=False).returncode == 0
 
 
@@ -121,7 +121,7 @@ def test_refuses_to_sweep_uncommitted_changes(
     last_commit()
     with (mini_project / "params.yaml").open("a") as file:
         file.write("# a word\n")
-    with pytest.raises(InputError, match=r"commit, or undo, first: M params\.yaml"):
+    with pytest.raises(InputError, match=r"commit or discard these changes first: M params\.yaml"):
         last_commit()
     monkeypatch.chdir(mini_project.parent)
     with pytest.raises(InputError, match="git status"):

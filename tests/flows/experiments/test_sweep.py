@@ -50,7 +50,7 @@ def test_sweep_with_failing_point_resumes(
     (outside(folder) / "fail").write_text("0.001 0.4")
     done = sweep(folder, prefect_server, *GRID, "--jobs", "2")
     assert done.returncode == 1, done.stderr
-    assert f"error: 1 of 4 points failed\n{POINTS[1]}: stage evaluate failed: no luck" in done.stderr
+    assert f"error: 1 of 4 combinations failed\n{POINTS[1]}: stage evaluate failed: no luck" in done.stderr
     points = ("0.001 0.3", "0.003 0.3", "0.003 0.4")
     expected = [f"{stage} {point}" for stage in ("evaluate", "train") for point in points]
     assert ran(folder) == sorted([*expected, "train 0.001 0.4"])

@@ -92,13 +92,13 @@ def test_writes_params_for_the_data_and_keeps_comments(here: Path, capsys: pytes
     assert "photos: 36 different images, 64 px (median), coloured" in out
     assert "products.csv: 36 rows, 36 products, 3 categories" in out
     assert re.search(r"crawl.files.columns.category: \[category\] +it holds category paths", out)
-    assert re.search(r"split.resize: squash +all images have about the same shape \(width/height 0.75", out)
+    assert re.search(r"split.resize: squash +all images have about the same aspect ratio \(width / height 0.75", out)
     assert out.endswith(
-        "  - about 5 images are left to test on: figures of .9 are uncertain by 0.27\n\nNext: dvc repro\n"
+        "  - about 5 images are in the test split: an accuracy of .9 is uncertain by 0.27\n\nNext: dvc repro\n"
     )
 
     assert init("--table", "products.csv") == 0
-    assert "params.yaml: says so already" in capsys.readouterr().out
+    assert "params.yaml: unchanged" in capsys.readouterr().out
 
 
 def test_stages_accept_written_params_and_reuse_images(here: Path) -> None:
@@ -117,7 +117,7 @@ def test_keeps_uncommitted_changes(here: Path, git_env: dict[str, str], capsys: 
     edited = Path("params.yaml").read_text().replace("epochs: 20", "epochs: 21")
     Path("params.yaml").write_text(edited)
     assert init("--table", "products.csv") == 2
-    assert "params.yaml: it has changes that are not committed" in capsys.readouterr().err
+    assert "params.yaml: it has uncommitted changes" in capsys.readouterr().err
     assert Path("params.yaml").read_text() == edited
     assert init("--table", "products.csv", "--force") == 0
     assert Path("params.yaml.bak").read_text() == edited
@@ -177,10 +177,10 @@ def test_reports_data_problems_with_counts_and_examples(here: Path, capsys: pyte
         "1 images are no_category (hats/5.jpg)",
         "1 images are outside_folder (../secret.jpg)",
         "2 images have two categories (shoes/3.jpg, shoes/4.jpg): none of them is used",
-        "1 images stand there again with the same category",
+        "1 images are repeated with the same category",
         "1 image files in the folder are in no row of the table",
         "2 categories have fewer than",
-        "1 categories are written in several ways (Shoes = shoes)",
+        "1 categories have several spellings (Shoes = shoes)",
         "1 products have no title",
         "1 images are smaller than 32 px",
     ):
@@ -193,7 +193,7 @@ def test_folders_are_categories_without_a_table(here: Path, capsys: pytest.Captu
     assert init() == 0
     files = load_params().crawl.files
     assert files.table == files.images == Path("photos")
-    assert "the folders that an image is in are its category" in capsys.readouterr().out
+    assert "the folder of an image is its category path" in capsys.readouterr().out
     crawl.run(load_params())
     assert read_metrics("crawl")["products"] == 36
 
@@ -227,7 +227,7 @@ def test_reports_data_that_later_stages_would_refuse(here: Path, capsys: pytest.
     assert init("--table", "products.csv") == 0
     out = capsys.readouterr().out
     assert "WARNING: 6 of 36 images cannot be used (see below), more than fetch.max_failed_share allows" in out
-    assert out.endswith("Next: mend that, then dvc repro\n")
+    assert out.endswith("Next: correct that, then dvc repro\n")
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_refuses_output_folders_of_the_pipeline(here: Path, folder: str, capsys:
     if folder != "none":
         image(Path(folder, "a/1.jpg"), (1, 2, 3), 1)
     assert main(["init", "--images", folder]) == 2
-    told = "expected a folder of images" if folder == "none" else "the pipeline itself writes to"
+    told = "expected a folder of images" if folder == "none" else "the pipeline does not write to"
     assert told in capsys.readouterr().err
 
 

@@ -26,7 +26,7 @@ from flows.cli.main import main
 from flows.dvc import repo
 from flows.monitoring import drift
 from flows.monitoring.recrawl import start_new_crawl
-from flows.registry.model_folders import CHAMPION, shipped_model
+from flows.registry.model_folders import CHAMPION, bundled_model
 from flows.text import in_markdown
 from tests.support.paths import ROOT
 
@@ -80,7 +80,7 @@ def test_detects_drift_of_other_images_but_not_of_same_distribution(
     crawled: Callable[..., Params], garments: list[Image.Image]
 ) -> None:
     shutil.copytree(ROOT / "models/fashion_mnist", CHAMPION)
-    drift.remember(crawled("one", garments[:N_IMAGES]))
+    drift.save_profile(crawled("one", garments[:N_IMAGES]))
     report = drift.report_drift("one", "two", crawled("two", garments[N_IMAGES:]))
     assert report is not None
     assert report.drifted == []
@@ -95,7 +95,7 @@ def test_detects_drift_of_other_images_but_not_of_same_distribution(
 
 def test_report_names_what_changed(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
     few = garments[:4]
-    drift.remember(crawled("one", few))
+    drift.save_profile(crawled("one", few))
     large = [image.resize((56, 56)) for image in few]
     report = drift.report_drift("one", "two", crawled("two", large, products=60, taxonomy=["A", "C"], title="x" * 40))
     assert report is not None
@@ -103,7 +103,7 @@ def test_report_names_what_changed(crawled: Callable[..., Params], garments: lis
     assert report.path.read_text() == report.markdown
     assert report.drifted == ["categories", "title lengths"], "four images say nothing of their sizes"
     lines = report.markdown.splitlines()
-    assert "**Beyond their thresholds: categories, title lengths.** 50 products then, 60 now." in lines
+    assert "**Above their thresholds: categories, title lengths.** 50 products then, 60 now." in lines
     assert any(line.startswith("| image sizes | 1.000 |") and "could be chance" in line for line in lines)
     assert "| A > B | 50 | 0 | 100.00% | 0.00% | -100.00 points | went |" in lines
     assert "| A > C | 0 | 60 | 0.00% | 100.00% | +100.00 points | came |" in lines
@@ -113,7 +113,7 @@ def test_report_names_what_changed(crawled: Callable[..., Params], garments: lis
 
 
 def test_report_escapes_untrusted_text(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
-    drift.remember(crawled("one", garments[:3], taxonomy=[HOSTILE], currency=HOSTILE))
+    drift.save_profile(crawled("one", garments[:3], taxonomy=[HOSTILE], currency=HOSTILE))
     report = drift.report_drift("one", "two", crawled("two", garments[:3], taxonomy=["A"], currency=HOSTILE))
     assert report is not None
     assert not set("<`[]\\\x1b") & set(report.markdown)
@@ -128,41 +128,41 @@ def test_unchanged_crawl_is_not_profiled_again(
     crawled: Callable[..., Params], garments: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = crawled("one", garments[:5])
-    drift.remember(params)
+    drift.save_profile(params)
     kept = profile_of("one").stat().st_ino
-    drift.remember(params)
+    drift.save_profile(params)
     assert profile_of("one").stat().st_ino == kept
     params = crawled("one", garments[:6])
-    drift.remember(params)
+    drift.save_profile(params)
     assert profile_of("one").stat().st_ino != kept
     assert json.loads(profile_of("one").read_text())["profile"]["image_sizes"]["n"] == 6
 
 
 def test_compares_with_profile_of_last_run(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
-    assert drift.last_remembered() is None
-    drift.remember(load_params())
-    assert drift.last_remembered() is None, "there are no data"
+    assert drift.last_profiled_snapshot() is None
+    drift.save_profile(load_params())
+    assert drift.last_profiled_snapshot() is None, "there are no data"
     for at, snapshot in enumerate(("a", "b")):
-        drift.remember(crawled(snapshot, garments[:2]))
-        assert drift.last_remembered() == snapshot
+        drift.save_profile(crawled(snapshot, garments[:2]))
+        assert drift.last_profiled_snapshot() == snapshot
         os.utime(profile_of(snapshot), (at, at))  # long ago
         shutil.copytree("data", f"data of {snapshot}")
     shutil.rmtree("data")
     shutil.copytree("data of a", "data")  # with its times, as links to DVC's cache have them
     set_snapshot("a")
-    drift.remember(load_params())
-    assert drift.last_remembered() == "a", "though there was nothing new to keep"
+    drift.save_profile(load_params())
+    assert drift.last_profiled_snapshot() == "a", "though there was nothing new to keep"
 
 
 def test_new_champion_invalidates_profiles_of_old_one(
     crawled: Callable[..., Params], garments: list[Image.Image]
 ) -> None:
     old = crawled("one", garments[:20])
-    drift.remember(old)
-    shutil.copytree(shipped_model(), CHAMPION)
+    drift.save_profile(old)
+    shutil.copytree(bundled_model(), CHAMPION)
     description = json.loads((CHAMPION / "model.json").read_text())
     (CHAMPION / "model.json").write_text(json.dumps(description | {"metrics": {}}))
-    drift.remember(old)
+    drift.save_profile(old)
     new = crawled("two", garments[:20])
     report = drift.report_drift("one", "two", new)
     assert report is not None
@@ -195,7 +195,7 @@ def test_profiles_crawl_before_it_is_replaced(
     crawled("two", garments[:20])
     profile_of("two").unlink()
     start_new_crawl(NIGHT)
-    assert drift.last_remembered() == "one", "the run of the other has not come to its end"
+    assert drift.last_profiled_snapshot() == "one", "the run of the other has not come to its end"
 
     def busy(_stage: str) -> bool:
         raise repo.DvcBusyError("another dvc command is at work")
@@ -205,19 +205,19 @@ def test_profiles_crawl_before_it_is_replaced(
         crawled("two", garments[:20])
         monkeypatch.setattr(repo, "is_up_to_date", is_up_to_date)
         assert start_new_crawl(NIGHT)[0] == "two"
-        assert drift.last_remembered() is None
-    assert "may not be compared with two in all respects: another dvc command" in capsys.readouterr().err
+        assert drift.last_profiled_snapshot() is None
+    assert "the comparison of the new crawl with two may be incomplete: another dvc command" in capsys.readouterr().err
 
 
 def test_number_of_profiles_is_bounded(
     crawled: Callable[..., Params], garments: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drift, "MOST_KEPT", 2)
+    monkeypatch.setattr(drift, "MAX_KEPT", 2)
     paths.SNAPSHOTS.mkdir(parents=True)
     for at, snapshot in enumerate(("c", "a", "b")):
         params = crawled(snapshot, garments[:2])
         shutil.copy(paths.PRODUCTS, paths.SNAPSHOTS / f"{snapshot}.parquet")
-        drift.remember(params)
+        drift.save_profile(params)
         for path in (profile_of(snapshot), paths.SNAPSHOTS / f"{snapshot}.parquet"):
             os.utime(path, (at, at))
     assert sorted(path.stem for path in drift.PROFILES.iterdir()) == ["a", "b"]
@@ -227,14 +227,14 @@ def test_number_of_profiles_is_bounded(
 def test_damaged_champion_does_not_fail_report(
     crawled: Callable[..., Params], garments: list[Image.Image], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    drift.remember(crawled("one", garments[:3]))
-    shutil.copytree(shipped_model(), CHAMPION)
+    drift.save_profile(crawled("one", garments[:3]))
+    shutil.copytree(bundled_model(), CHAMPION)
     (CHAMPION / "model.safetensors").unlink()
     report = drift.report_drift("one", "two", crawled("two", garments[:3]))
     assert report is not None
     assert "no model has seen the images of one crawl" in report.markdown
     assert figures_in(report)["image sizes"]["distance"] == 0
-    assert "warning: drift: no model has seen the images: models/champion" in capsys.readouterr().err
+    assert "warning: drift: no embeddings of the images: models/champion" in capsys.readouterr().err
 
 
 def test_crawl_without_profile_is_compared_by_products(
@@ -251,23 +251,23 @@ def test_crawl_without_profile_is_compared_by_products(
     assert report.drifted == ["prices in EUR"]
     assert report.markdown.count("the images of one crawl are not known any more") == 2
     assert drift.report_drift("nought", "two", params) is None
-    assert "drift: nothing to compare with: no crawl of the name 'nought' is known" in capsys.readouterr().err
-    with pytest.raises(InputError, match="known are: one"):
+    assert "drift: nothing to compare with: unknown snapshot 'nought'" in capsys.readouterr().err
+    with pytest.raises(InputError, match="expected one of: one"):
         drift.report_drift("one", "three", params)
 
 
 def test_command_prints_report(
     crawled: Callable[..., Params], garments: list[Image.Image], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    drift.remember(crawled("one", garments[:3]))
+    drift.save_profile(crawled("one", garments[:3]))
     crawled("two", garments[:3], taxonomy=["A", "C"])
     assert main(["crawl", "drift", "one", "two"]) == 0
     said = capsys.readouterr()
-    assert said.out.startswith("# Drift from crawl one to two\n\n**Beyond their thresholds: categories.**")
+    assert said.out.startswith("# Drift from crawl one to two\n\n**Above their thresholds: categories.**")
     assert "| A > B | 50 | 0 |" in said.out, "a terminal shows no HTML"
     assert said.err.endswith("written: reports/drift/one..two.md\n")
     assert main(["crawl", "drift", "../one", "two"]) == 2
-    assert "no crawl of the name '../one' is known" in capsys.readouterr().err
+    assert "unknown snapshot '../one'" in capsys.readouterr().err
 
 
 def test_skips_broken_images(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
@@ -275,7 +275,7 @@ def test_skips_broken_images(crawled: Callable[..., Params], garments: list[Imag
     rows = pq.read_table(paths.SHARDS / "part-00000.parquet").to_pylist()
     rows[1]["bytes"] = io.BytesIO(rows[1]["bytes"]).read(60)
     pq.write_table(pa.Table.from_pylist(rows, schema=IMAGES), paths.SHARDS / "part-00000.parquet")
-    drift.remember(params)
+    drift.save_profile(params)
     profile = json.loads(profile_of("one").read_text())["profile"]
     assert (profile["image_sizes"]["n"], profile["embeddings"]["shape"]) == (4, [3, 64])
 
@@ -285,5 +285,5 @@ def test_samples_at_most_the_given_number_of_images(
 ) -> None:
     text = (Path("params.yaml")).read_text()
     Path("params.yaml").write_text(text.replace("sample: 1000 ", "sample: 7 "))
-    drift.remember(crawled("one", garments[:20]))
+    drift.save_profile(crawled("one", garments[:20]))
     assert json.loads(profile_of("one").read_text())["profile"]["embeddings"]["shape"] == [7, 64]

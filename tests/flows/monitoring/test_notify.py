@@ -72,11 +72,11 @@ def test_without_webhook_sends_nothing(capsys: pytest.CaptureFixture[str]) -> No
     ("answer", "words"),
     [
         (response(b"no_team", status="403 Forbidden"), "it answered 403"),
-        (response(b"", "Location: http://127.0.0.1:1/elsewhere", status="302 Found"), "it answered 302"),
-        (response(b"", status="302 Found"), "it answered 302"),
+        (response(b"", "Location: http://127.0.0.1:1/elsewhere", status="302 Found"), "HTTP status 302"),
+        (response(b"", status="302 Found"), "HTTP status 302"),
         (b"what?\r\n\r\n", "ConnectionError"),
-        (dripping(b"HTTP/1.1 200 OK\r\nX: "), "no answer within 1 s"),
-        (lambda client, ended: ended.wait(30), "no answer within 1 s"),
+        (dripping(b"HTTP/1.1 200 OK\r\nX: "), "no response within 1 s"),
+        (lambda client, ended: ended.wait(30), "no response within 1 s"),
     ],
     ids=["refuses", "redirects", "redirects nowhere", "speaks no HTTP", "drips", "is silent"],
 )
@@ -103,7 +103,7 @@ def test_failing_webhook_costs_one_line_and_little_time(
         ("http://[::1" + SECRET, "the webhook was not notified: "),
         ("very-secret", "the webhook was not notified: MissingSchema"),
         ("ftp://x.test" + SECRET, "x.test was not notified: InvalidSchema"),
-        ("$NO_SUCH_VARIABLE", "notify.webhook names $NO_SUCH_VARIABLE, and the environment has no such variable"),
+        ("$NO_SUCH_VARIABLE", "notify.webhook is $NO_SUCH_VARIABLE, but that environment variable is not set"),
     ],
 )
 def test_invalid_webhook_url_costs_one_line(webhook: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:

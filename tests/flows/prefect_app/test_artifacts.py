@@ -66,7 +66,7 @@ def test_metrics_are_compared_with_last_commit_until_a_run_is_accepted(params: P
     )
     (table,) = stage_artifacts("zoom_train", params)
     assert (table.kind, table.key) == ("table", "zoom-train-metrics")
-    assert table.description == "Metrics of zoom_train, beside the last commit's"
+    assert table.description == "Metrics of zoom_train, compared with the last commit"
     assert table.data[:3] == [
         {"metric": "val / f1", "now": "0.75", "last commit": "0.5"},
         {"metric": "levels / 1", "now": "1", "last commit": "1"},
@@ -79,7 +79,7 @@ def test_metrics_are_compared_with_last_commit_until_a_run_is_accepted(params: P
     for arguments in (["tag", "accepted-1"], ["commit", "-q", "-a", "-m", "nobody accepted this one"]):
         subprocess.run(["git", *arguments], env=git_env, check=True)
     (table,) = stage_artifacts("zoom_train", params)
-    assert table.description == "Metrics of zoom_train, beside the last accepted run's"
+    assert table.description == "Metrics of zoom_train, compared with the last accepted run"
     assert table.data[0] == {"metric": "val / f1", "now": "0.75", "last accepted run": "0.5"}
 
 
@@ -98,7 +98,7 @@ def test_table_shows_details_and_timings(params: Params, git_env: dict[str, str]
 def test_long_table_is_truncated(params: Params) -> None:
     write("metrics/crawl.json", json.dumps({str(number): number for number in range(1000)}))
     (table,) = stage_artifacts("crawl", params)
-    assert len(table.data) == artifacts.MOST_ROWS + 1
+    assert len(table.data) == artifacts.MAX_ROWS + 1
     assert table.data[-1]["metric"] == "and 800 more"
 
 
@@ -187,9 +187,9 @@ def test_montage_keeps_aspect_ratios() -> None:
 def test_artifact_images_have_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (300, 3000, 3), dtype=np.uint8))
     url = data_url(noise)
-    assert len(url) < artifacts.MOST_BYTES * 1.5
+    assert len(url) < artifacts.MAX_BYTES * 1.5
     with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as shown:
         assert shown.width <= artifacts.LONGEST_SIDE
-    monkeypatch.setattr(artifacts, "MOST_BYTES", 20_000)
+    monkeypatch.setattr(artifacts, "MAX_BYTES", 20_000)
     assert len(data_url(noise)) < 20_000 * 1.5
     assert noise.size == (3000, 300), "the image itself stays"

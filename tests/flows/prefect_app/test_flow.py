@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.prefect_app.flow import NETWORK_STAGES, task_of
+from flows.prefect_app.flow import NETWORK_STAGES, make_task
 from tests.support.flow_projects import STAGE, RunInUi, processes_of, run_dvc, run_flow, run_in_ui, runs_of, started
 from tests.support.prefect_server import PrefectServer
 from tests.support.waiting import TIMEOUT_S, wait_until
@@ -73,7 +73,7 @@ def test_flow_runs_then_is_up_to_date_then_fails_on_input_error(
     )
     assert run.lines("crawl", logging.ERROR)[:2] == ["error: a fault", "  - and its place"]
     assert run.message.startswith(
-        "crawl: stage crawl refused its input: a fault\n  - and its place\nMend that, then run"
+        "crawl: stage crawl refused its input: a fault\n  - and its place\nCorrect that, then run"
     )
     assert run.message.endswith("Its log: .atlas/logs/crawl.log")
     assert "error: a fault" in (project / ".atlas/logs/crawl.log").read_text()
@@ -194,6 +194,6 @@ def test_flow_reports_unreachable_server(mini_project: Path) -> None:
 
 def test_only_network_errors_are_retried() -> None:
     assert {"crawl", "fetch"} == NETWORK_STAGES
-    assert task_of("crawl").retries == task_of("fetch").retries == 2
-    assert task_of("train").retries == 0
-    assert task_of("train").name == "train"
+    assert make_task("crawl").retries == make_task("fetch").retries == 2
+    assert make_task("train").retries == 0
+    assert make_task("train").name == "train"

@@ -44,9 +44,9 @@ def test_starting_run_replaces_missed_schedules(prefect_server: PrefectServer, m
         monkeypatch.setattr(missed_schedules, "FlowRunContext", context)
         told: list[str] = []
         late = {str(run.id) for run in runs if run.id != begun.id and is_late(run)}
-        assert missed_schedules.stand_in_for_missed_times(told.append) == len(late) >= MINUTES - 2
-        assert missed_schedules.stand_in_for_missed_times(told.append) == 0
-    assert told == [f"{len(late)} more times of the schedule have passed by now: this run stands in for them"]
+        assert missed_schedules.cancel_missed_runs(told.append) == len(late) >= MINUTES - 2
+        assert missed_schedules.cancel_missed_runs(told.append) == 0
+    assert told == [f"{len(late)} overdue runs of the schedule are cancelled: this run replaces them"]
     after = states(prefect_server, mine)
     assert {run for run, name in after.items() if name == missed_schedules.NAME} == late
     assert {after[by_hand], after[str(begun.id)]} <= {"Scheduled", "Late"}
@@ -59,10 +59,10 @@ def is_late(run: FlowRun) -> bool:
 
 def test_shell_run_asks_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    assert missed_schedules.stand_in_for_missed_times(told.append) == 0
+    assert missed_schedules.cancel_missed_runs(told.append) == 0
     run: Any = SimpleNamespace(flow_run=SimpleNamespace(id=None, deployment_id=None))
     monkeypatch.setattr(missed_schedules, "FlowRunContext", SimpleNamespace(get=lambda: run))
-    assert missed_schedules.stand_in_for_missed_times(told.append) == 0
+    assert missed_schedules.cancel_missed_runs(told.append) == 0
     assert not told
 
 
@@ -75,5 +75,5 @@ def test_unreachable_server_stops_no_run(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(missed_schedules, "_cancel_overdue", refuse)
     told: list[str] = []
-    assert missed_schedules.stand_in_for_missed_times(told.append) == 0
-    assert told == ["runs that are overdue could not be looked for: no server"]
+    assert missed_schedules.cancel_missed_runs(told.append) == 0
+    assert told == ["warning: overdue runs could not be listed: no server"]

@@ -140,7 +140,7 @@ def test_queue_keeps_latest_step_of_each_job(told: Told) -> None:
 
 
 def test_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporter, "MOST_LINES", 3)
+    monkeypatch.setattr(reporter, "MAX_LINES", 3)
     with deaf_server() as url:
         poster = poster_to(url)
         for number in range(10):
@@ -168,7 +168,7 @@ def test_hanging_server_costs_one_line_and_little_time(capsys: pytest.CaptureFix
         poster.close()
         assert time.monotonic() - started < reporter.TIMEOUT_S
         poster.close()
-    assert capsys.readouterr().err == f"warning: {url}: slow to answer: not all of this stage is shown yet\n"
+    assert capsys.readouterr().err == f"warning: {url}: slow to respond: not all messages of this stage were sent\n"
 
 
 def test_reconnects_stale_keep_alive_connections() -> None:
@@ -189,22 +189,22 @@ def test_reconnects_stale_keep_alive_connections() -> None:
         thread = threading.Thread(target=serve)
         thread.start()
         with closing(Api(f"http://127.0.0.1:{listener.getsockname()[1]}/api")) as api:
-            api.ask("POST", "/one", {})
+            api.request("POST", "/one", {})
             assert closed.acquire(timeout=30)
-            api.ask("POST", "/two", {})
+            api.request("POST", "/two", {})
         thread.join()
 
 
 def test_unreachable_server_costs_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-    poster = Poster(Api(url), lambda api: api.ask("POST", "/flows/", {}))
+    poster = Poster(Api(url), lambda api: api.request("POST", "/flows/", {}))
     poster.log(logging.INFO, "a line")
     drain(poster)
-    assert poster.in_vain
+    assert poster.is_unreachable
     said = capsys.readouterr().err
     assert said.startswith(f"warning: {url}: ")
-    assert said.endswith(": the stage goes on, and is not shown there\n")
+    assert said.endswith(": the stage continues, and is not reported there\n")
     assert said.count("\n") == 1
 
 
@@ -226,10 +226,10 @@ def test_retries_after_server_returns(
 
 def test_retries_server_errors(told: Told) -> None:
     told.statuses = [503]
-    poster = Poster(Api(told.url), lambda api: (api.ask("POST", "/flow_runs/", {})["id"], "task"))
+    poster = Poster(Api(told.url), lambda api: (api.request("POST", "/flow_runs/", {})["id"], "task"))
     wait_until(lambda: not told.statuses)
     drain(poster)
-    assert not poster.in_vain, "somebody else may tell it later"
+    assert not poster.is_unreachable, "somebody else may tell it later"
 
 
 def test_drops_what_the_server_rejects(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,7 +238,7 @@ def test_drops_what_the_server_rejects(told: Told, capsys: pytest.CaptureFixture
     poster.progress(step(1))
     poster.state({"type": "COMPLETED"})
     drain(poster)
-    assert not poster.in_vain
+    assert not poster.is_unreachable
     assert told.bodies("POST", "/api/artifacts/") == []
     assert len(told.bodies("POST", "/api/task_runs/task/set_state")) == 1
     assert "status 422 to POST /artifacts/" in capsys.readouterr().err
@@ -246,10 +246,10 @@ def test_drops_what_the_server_rejects(told: Told, capsys: pytest.CaptureFixture
 
 def test_reports_nothing_for_runs_the_server_rejects(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
     told.statuses = [401]
-    poster = Poster(Api(told.url), lambda api: api.ask("POST", "/flows/", {}))
+    poster = Poster(Api(told.url), lambda api: api.request("POST", "/flows/", {}))
     poster.log(logging.INFO, "a line")
     drain(poster)
-    assert poster.in_vain
+    assert poster.is_unreachable
     assert not told.requests
     assert "status 401" in capsys.readouterr().err
 
@@ -263,7 +263,7 @@ def test_credentials_come_from_environment(
 ) -> None:
     monkeypatch.setenv(name, value)
     with closing(Api(told.url)) as api:
-        assert api.ask("POST", "/logs/", [])["id"] == "id-1"
+        assert api.request("POST", "/logs/", [])["id"] == "id-1"
     assert told.headers["Authorization"] == expected
 
 

@@ -88,8 +88,8 @@ def test_server_that_cannot_start_reports_why(tmp_path: Path) -> None:
         server.start()
         with pytest.raises(AtlasError, match=r"did not start: .*unable to open database file"):
             server.wait_until_healthy()
-        with pytest.raises(AtlasError, match="does not start again"):
-            server.keep_up()
+        with pytest.raises(AtlasError, match="cannot be restarted"):
+            server.restart_if_ended()
 
 
 def test_up_reports_invalid_params_before_starting(mini_project: Path) -> None:
@@ -128,7 +128,7 @@ def test_up_runs_once_per_project(mini_project: Path, monkeypatch: pytest.Monkey
         for arguments in (["--port", "0"], ["--port", "0", "--detach"]):
             done = run_up(mini_project, *arguments)
             assert done.returncode == 2, arguments
-            assert "this project is up already: http://127.0.0.1:1234. `make down` ends that" in done.stderr
+            assert "this project is served already: http://127.0.0.1:1234. `make down` stops that" in done.stderr
 
 
 def said_while_serving(folder: Path, port: int) -> list[str]:
@@ -154,7 +154,7 @@ def test_health_check_retries_unreachable_server(tmp_path: Path) -> None:
     with socket.socket() as nobody:  # bound, but not listening
         nobody.bind((HOST, 0))
         said = said_while_serving(tmp_path, nobody.getsockname()[1])
-    assert all(line.startswith("the Prefect server cannot be asked: ") for line in said), said
+    assert all(line.startswith("warning: no response from the Prefect server: ") for line in said), said
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ def test_health_check_retries_server_without_database(tmp_path: Path) -> None:
     broken = {path: Reply("{}", 500, json_) for path in ("/api/flows/", "/api/deployments/name/atlas/atlas")}
     with serving(Shop({"/api/admin/version": version, **broken})) as server:
         said = said_while_serving(tmp_path, server.port)
-    assert all("cannot be asked: Server error '500 " in line for line in said), said
+    assert all("no response from the Prefect server: Server error '500 " in line for line in said), said
 
 
 def test_second_ctrl_c_prints_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def test_closer_sends_what_stages_left_in_the_queue(tmp_path: Path) -> None:
     told = {"stage": "split", "state": {"type": "COMPLETED", "message": "done"}, "lines": [line]}
     (tmp_path / "1.json").write_text(json.dumps(told))
     api = RecordingApi({"crawl": "COMPLETED", "fetch": "RUNNING"})
-    shell_run._say_last_word(api, "run", tmp_path)
+    shell_run._set_final_states(api, "run", tmp_path)
     states = {path: body["state"]["type"] for path, body in api.told if path.endswith("/set_state")}
     assert states == {
         "/task_runs/fetch/set_state": "CRASHED",
@@ -144,5 +144,5 @@ def test_closer_sends_what_stages_left_in_the_queue(tmp_path: Path) -> None:
         "/flow_runs/run/set_state": "CRASHED",
     }
     assert [entry["message"] for path, body in api.told if path == "/logs/" for entry in body] == ["a line"]
-    shell_run._say_last_word(api, "run", tmp_path)
+    shell_run._set_final_states(api, "run", tmp_path)
     assert len([path for path, _ in api.told if path == "/logs/"]) == 1, "each line once, also in a second attempt"

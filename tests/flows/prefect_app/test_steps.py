@@ -38,9 +38,9 @@ def test_reports_drift_between_two_crawls(params: Params, monkeypatch: pytest.Mo
         (None, NOTHING),
         (params.crawl.snapshot, NOTHING),
         ("forgotten", NOTHING),
-        ("older", steps.StepResult("beyond the thresholds: prices, categories", "# Report")),
+        ("older", steps.StepResult("above the thresholds: prices, categories", "# Report")),
     ):
-        monkeypatch.setattr(drift, "last_remembered", lambda last=last: last)
+        monkeypatch.setattr(drift, "last_profiled_snapshot", lambda last=last: last)
         assert steps.drift(params) == expected
     assert asked == [("forgotten", params.crawl.snapshot), ("older", params.crawl.snapshot)]
 
@@ -70,15 +70,15 @@ def test_accepted_run_is_versioned_once(params: Params, monkeypatch: pytest.Monk
 
 def test_candidate_is_compared_once(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert not steps.is_judged()
-    steps.remember(params)
-    assert steps.is_judged()
+    assert not steps.is_unchanged()
+    steps.record_run(params)
+    assert steps.is_unchanged()
     for path in ("dvc.lock", "params.yaml", "models/champions.json", "models/champion/x"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text("changed")
-        assert not steps.is_judged(), path
-        steps.remember(params)
-        assert steps.is_judged(), path
+        assert not steps.is_unchanged(), path
+        steps.record_run(params)
+        assert steps.is_unchanged(), path
 
 
 PROGRAM = """

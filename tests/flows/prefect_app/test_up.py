@@ -284,7 +284,7 @@ def test_marks_crashed_runs_and_skips_missed_schedules(story: SimpleNamespace) -
 
 def test_run_without_heartbeat_is_marked_crashed(story: SimpleNamespace) -> None:
     assert story.silent["state_name"] == "Crashed"
-    assert "Nothing was heard of it for 90 s" in story.silent["state"]["message"]
+    assert "No heartbeat for 90 s" in story.silent["state"]["message"]
 
 
 def test_up_prints_url_and_schedule(story: SimpleNamespace) -> None:

@@ -17,7 +17,7 @@ from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.saved_models import save
 from atlas_model.taxonomy.tree import Taxonomy
 from flows.cli.main import main
-from flows.registry.model_folders import shipped_model
+from flows.registry.model_folders import bundled_model
 from tests.support.flow_projects import environment, started
 from tests.support.waiting import wait_until
 
@@ -90,7 +90,7 @@ def test_last_complete_model_is_used_during_training(
         for _ in range(2):
             category, (warning, model) = answer(capsys)
             assert category == "one"
-            assert "models/categorizer is not there" in warning and "The last complete model answers" in warning
+            assert "models/categorizer is missing" in warning and "The last complete model is used" in warning
             assert model.startswith("model: .atlas/last-model/")
     category, (warning, model) = answer(capsys)  # killed
     assert category == "one"
@@ -99,8 +99,8 @@ def test_last_complete_model_is_used_during_training(
     shutil.rmtree(".dvc/cache")
     Path(".atlas/train").mkdir(parents=True)
     _, (warning, model) = answer(capsys)
-    assert warning.endswith("DVC's cache has none of before, so the bundled model answers")
-    assert model == f"model: {shipped_model()}"
+    assert warning.endswith("DVC's cache has no previous model, so the bundled model is used")
+    assert model == f"model: {bundled_model()}"
     Path("hang").unlink()
     repro("two")
     assert answer(capsys) == ("two", ["model: models/categorizer"])
@@ -117,7 +117,7 @@ def test_last_complete_model_is_used_during_training(
     Path("models/champion.dvc").write_text("outs: []")
     category, warnings = answer(capsys)
     assert category == "two"
-    assert warnings[0].startswith("warning: models/champion is not there, though models/champion.dvc names a champion")
+    assert warnings[0].startswith("warning: models/champion is missing, although models/champion.dvc tracks a champion")
     shutil.copytree("champion", "models/champion")
     assert answer(capsys) == ("champion", ["model: models/champion"])
 
@@ -128,4 +128,4 @@ def test_fresh_clone_uses_bundled_model_without_waiting_for_dvc(
     train = {"cmd": "x", "outs": [{"path": "models/categorizer", "md5": "ab12.dir"}]}
     Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"train": train}}))
     monkeypatch.setitem(sys.modules, "flows.dvc.repo", None)
-    assert answer(capsys)[1] == [f"model: {shipped_model()}"]
+    assert answer(capsys)[1] == [f"model: {bundled_model()}"]

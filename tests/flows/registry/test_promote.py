@@ -30,7 +30,7 @@ from flows.dvc import repo
 from flows.registry import champion
 from flows.registry.champion import HISTORY, POINTER, roll_back
 from flows.registry.model_folders import CHAMPION, model_folder
-from flows.registry.promote import REPORTS, _answers, promote
+from flows.registry.promote import REPORTS, _predictions, promote
 from tests.support.promoting import SHARE, STORED, TAXONOMY, make_project, train, write_validation
 
 
@@ -134,7 +134,7 @@ def test_products_are_predicted_from_all_their_images(params: Params) -> None:
         model.decoder.output.bias.zero_()
     save(model, paths.CATEGORIZER, STORED, params={}, metrics={})
     split = load_split(paths.SPLITS, "val", TAXONOMY, paths.WORK / "pixels")
-    answers = _answers(paths.CATEGORIZER, split, TAXONOMY, params)
+    answers = _predictions(paths.CATEGORIZER, split, TAXONOMY, params)
     predictor = Predictor(model, STORED, torch.device("cpu"))
     for product, rows in ((name, [r for r in range(70) if split.product_ids[r] == name]) for name in answers.products):
         pool = predictor.pool()
@@ -143,7 +143,7 @@ def test_products_are_predicted_from_all_their_images(params: Params) -> None:
     assert len(answers.products) == 24, "the last one has a single image"
     assert len(set(answers.images)) == len(set(answers.products.values())) == 2, "else this would prove little"
     few = changed(params, evaluate={"exact_nodes": 6 * len(TAXONOMY.trie.path)})
-    assert len(_answers(paths.CATEGORIZER, split, TAXONOMY, few).products) == 3, "two of three images, and the last"
+    assert len(_predictions(paths.CATEGORIZER, split, TAXONOMY, few).products) == 3, "two of three images, and the last"
 
 
 def test_margins_come_from_params(params: Params) -> None:
@@ -194,7 +194,7 @@ def test_reports_split_with_other_rules(params: Params, rule: dict[str, int]) ->
     train("Shirts", sure=6.0)
     decision = promote(changed(params, split=rule))
     assert decision.promoted
-    assert "may have learnt from some of these images" in decision.reason
+    assert "may have been trained on some of these images" in decision.reason
 
 
 def test_rollback_restores_previous_champion_once(params: Params) -> None:
@@ -244,7 +244,7 @@ def test_damaged_champion_is_reported_and_replaced_with_force(params: Params) ->
     with pytest.raises(InputError, match=r"champions\.json"):
         promote(params)
     HISTORY.unlink()
-    with pytest.raises(InputError, match="expected none"):
+    with pytest.raises(InputError, match="expected no champion"):
         promote(params)
 
 

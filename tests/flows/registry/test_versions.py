@@ -122,7 +122,7 @@ def remote(
         server.stop()
 
 
-def crown(version: int, folder: Path) -> None:
+def set_champion(version: int, folder: Path) -> None:
     """Make what is in ``folder`` the champion; nothing here asks whether it is a model."""
     event: dict[str, Any] = {
         "at": champion.now(),
@@ -131,8 +131,10 @@ def crown(version: int, folder: Path) -> None:
         "replaced": version - 1 or None,
         "split": {},
     }
-    model = repo.keep(folder)
-    champion.crown(champion.read_history(), champion.Event(version=version, model=model, rollback=False, **event))
+    model = repo.add_to_cache(folder)
+    champion.set_champion(
+        champion.read_history(), champion.Event(version=version, model=model, rollback=False, **event)
+    )
 
 
 @pytest.mark.slow
@@ -141,7 +143,7 @@ def test_fresh_clone_of_a_version_is_up_to_date(
     mini: Path, tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (mini / "notes.txt").write_text("the user's own, not for the version")
-    crown(1, mini / "data/raw")
+    set_champion(1, mini / "data/raw")
     head, status = git("rev-parse", "HEAD"), git("status", "--porcelain")
     version = commit("the first run\n\nwith a body")
     assert version == Version(git("rev-parse", "accepted"), "accepted", "accepted-1")
@@ -153,7 +155,7 @@ def test_fresh_clone_of_a_version_is_up_to_date(
         "tag champion@v1.0.0",
     ]
     assert (git("rev-parse", "HEAD"), git("status", "--porcelain")) == (head, status), "the checkout is as it was"
-    crown(2, mini / "data/splits")
+    set_champion(2, mini / "data/splits")
     version = commit()
     assert version is not None
 
@@ -225,7 +227,7 @@ def test_works_with_detached_head_and_worktree(mini: Path, tmp_path: Path, git: 
     assert version is not None
     git("worktree", "add", "-q", str(tmp_path / "tree"), "accepted")
     change()
-    with pytest.raises(InputError, match=f"which {tmp_path}/tree has"):
+    with pytest.raises(InputError, match=f"which is checked out in {tmp_path}/tree"):
         commit()
 
 
@@ -263,7 +265,7 @@ def with_inputs(mini: Path, git: Git) -> Path:
 @pytest.mark.slow
 def test_refuses_stage_inputs_outside_git(with_inputs: Path, git: Git) -> None:
     (with_inputs / "input.csv").write_text("changed")
-    with pytest.raises(InputError, match="expected outputs that are up to date, got others: crawl"):
+    with pytest.raises(InputError, match="expected up-to-date outputs, got outdated ones: crawl"):
         commit()
     (with_inputs / "code/three.py").write_text("untracked")
     (with_inputs / "code/.gitignore").write_text("four.py\n")
@@ -287,7 +289,7 @@ def test_refuses_stage_inputs_outside_git(with_inputs: Path, git: Git) -> None:
 def test_failed_push_leaves_no_version(mini: Path, tmp_path: Path, git: Git) -> None:
     (tmp_path / "file").write_text("no folder can be made in it")
     set_remote(mini, git, url=str(tmp_path / "file/remote"))
-    with pytest.raises(AtlasError, match=r"dvc push failed: .*(?s:.)*what has been pushed is not pushed twice"):
+    with pytest.raises(AtlasError, match=r"dvc push failed: .*(?s:.)*nothing is pushed twice"):
         commit()
     assert git("branch", "--list", "accepted") == ""
     git("reset", "-q", "--hard", "HEAD~")
@@ -296,7 +298,7 @@ def test_failed_push_leaves_no_version(mini: Path, tmp_path: Path, git: Git) -> 
         path for path in (mini / ".dvc/cache").rglob("*") if path.is_file() and b"splitbcrawlb" in path.read_bytes()
     )
     splits.unlink()
-    with pytest.raises(AtlasError, match="neither it nor the cache has"):
+    with pytest.raises(AtlasError, match="neither there nor in the cache"):
         repo.push(lambda line: None)
 
 

@@ -98,7 +98,7 @@ def test_drops_and_reports_image_shared_by_many_products(
     found = run([*some(SHIRT, 60, "chart"), *some(SHOE)])
     assert found["dropped"] == {"shared_image": 60}
     assert found["categories_without"] == {"train": [], "val": [], "test": []}
-    assert "warning: split: 60 images were left out as shared_image" in capsys.readouterr().err
+    assert "warning: split: 60 images were discarded as shared_image" in capsys.readouterr().err
 
 
 def test_names_categories_missing_in_a_split(
@@ -158,7 +158,7 @@ def test_warns_of_confusable_category_names(
     shown = [*some(SHIRT), *some(["T-Shirts"]), *some(["T-shirts"]), *some(["Coat"]), *some([cyrillic])]
     assert run(shown)["look_alikes"] == [["Coat", cyrillic], ["T-Shirts", "T-shirts"]]
     assert (
-        f"look alike and are different ones: 'Coat' and {cyrillic!r}; 'T-Shirts' and 'T-shirts'"
+        f"so they are different categories: 'Coat' and {cyrillic!r}; 'T-Shirts' and 'T-shirts'"
         in capsys.readouterr().err
     )
 

@@ -146,7 +146,7 @@ def test_evaluate_draws_no_overlays_when_zero(params: Callable[..., Params]) -> 
             [*TAXONOMY.paths[:2], ("Dark", "Right")],
             "3 paths; got one of 3: only the model has 'Dark > Left'; only the data have 'Dark > Right'. Train again",
         ),
-        ([*TAXONOMY.paths[::-1]], "3 paths; got one of 3: the same ones in another order"),
+        ([*TAXONOMY.paths[::-1]], "3 paths; got one of 3: the same paths in another order"),
     ],
 )
 @pytest.mark.parametrize("which", [paths.CATEGORIZER, paths.BASELINE])

@@ -143,7 +143,7 @@ def test_discarding_too_much_fails_with_contact_sheet(params: Any, trained: tupl
     params.zoom.max_share = 0.6
     with pytest.raises(
         InputError,
-        match=r"takes 2 images \(67%\).*max_share \(60%\).*trained on 12 images of hats.*contact_sheet\.png shows 2.*"
+        match=r"classifies 2 images .*max_share \(60%\).*trained on 12 images of hats.*contact_sheet\.png shows 2.*"
         r"zoom\.enabled: false.*raise zoom\.max_share",
     ) as caught:
         zoom_stage.run(params)
