@@ -59,6 +59,10 @@ class Size:
     all_parallel: bool = False  # as if every stage could use all vCPUs
 
 
+ABOUT = (
+    "Estimates the costs of a catalogue: hours, disk and dollars. Give --images, --hosts, --vcpus and --gpus for one "
+    "catalogue, or none of them for the sizes of docs/scale.md."
+)
 SIZE_HELP = {
     "images": "images in the catalogue",
     "hosts": "hosts that serve them",
@@ -130,11 +134,10 @@ def table(sizes: Sequence[Size], prices: Prices) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table for the sizes of docs/scale.md, or for one given catalogue."""
-    parser = argparse.ArgumentParser(prog="python -m tools.costs", description=str(__doc__).partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.costs", description=ABOUT)
     numbers = {name: kind for name, kind in Size.__annotations__.items() if kind in (int, float)}
     for name, kind in numbers.items():
-        text = f"{SIZE_HELP[name]}; without --images, --hosts, --vcpus and --gpus: the sizes of docs/scale.md"
-        parser.add_argument(f"--{name}", type=kind, metavar="N", help=text)
+        parser.add_argument(f"--{name}", type=kind, metavar="N", help=SIZE_HELP[name])
     for name, default in vars(Prices()).items():
         option = f"--{name.replace('_', '-')}"
         text = f"US dollars per {PRICE_HELP[name]} (default: %(default)s)"

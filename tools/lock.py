@@ -1,7 +1,7 @@
 """Writes requirements.lock and requirements-dev.lock: the exact versions that pip resolves from pyproject.toml.
 
-requirements.lock has the packages for a run, requirements-dev.lock the additional ones for the tests. Both are valid for
-every Python of ``requires-python``: lines that differ between versions have an environment marker.
+requirements.lock has the packages for a run, requirements-dev.lock the additional ones for tests. Both fit every
+Python of ``requires-python``: lines that differ between versions have an environment marker.
 
 pip itself resolves (``--dry-run --report``), so the locks have what `make` will install: first for the running Python,
 then for the others, with the same versions if they have a wheel for it. Locked versions are kept if they fit;
