@@ -17,7 +17,7 @@ export SHELL := /bin/sh
 
 .PHONY: FORCE run flow up down test fast lint format deps lock benchmark benchmark-fashion-mnist clean help
 
-run: $(STAMP)  ## run every stage that is not up to date: crawl, fetch, zoom, split, train, evaluate
+run: $(STAMP)  ## run every stage that is not up to date: crawl, fetch, zoom_train, zoom, split, train, evaluate
 	@$(BIN)/atlas check
 	@$(BIN)/dvc repro
 	@$(BIN)/atlas results
@@ -28,7 +28,7 @@ flow: $(STAMP)  ## run the stages as one Prefect flow
 up: $(STAMP)  ## start the Prefect server, its UI and the schedule, until Ctrl-C (PORT=4201; DETACH=1: in the background)
 	@$(BIN)/python -m flows.prefect_app.up $(if $(PORT),--port $(PORT)) $(if $(DETACH),--detach)
 
-down: $(STAMP)  ## stop the server of this project
+down: $(STAMP)  ## stop what `make up DETACH=1` started
 	@$(BIN)/python -m flows.prefect_app.up --down
 
 test: lint  ## lint, types, import contracts, all tests, coverage (ARGS="-k search" for some)

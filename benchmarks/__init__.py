@@ -1,1 +1,1 @@
-"""Timing claims, as ratios against a named baseline measured in the same run: `make benchmark NAME=<module>`."""
+"""Benchmarks: ratios against a named baseline measured in the same run. Run with `make benchmark NAME=<module>`."""

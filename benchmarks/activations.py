@@ -1,7 +1,7 @@
-"""What the cache of a frozen encoder's activations saves: ResNet-101 at 256 px, native grid, the paper's decoder.
+"""Measures the cache of a frozen encoder's activations: ResNet-101 at 256 px, native grid, the paper's decoder.
 
-Baselines: an epoch that encodes its images again; forward and backward of the bare decoder on cells in memory,
-without optimizer or clipping. Random weights: the work does not depend on them.
+Baselines: an epoch that encodes its images again; and forward and backward pass of the decoder alone on cells in
+memory, without optimizer or clipping. Weights are random: the time does not depend on them.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ FROZEN = replace(RECIPE, batch_size=BATCH, fine_tune_from="none", flip=False, sh
 
 
 def main() -> None:
-    """Measure an epoch with the encoder once, and those without it in turns with the bare decoder."""
+    """Measure an epoch with the encoder once, and epochs with the cache in turns with the decoder alone."""
     keep_freed_memory()
     taxonomy = taxonomy52()
     model = Categorizer(Architecture("resnet101", 3, "native", *PAPER, 0.5), taxonomy, alpha_c=1.0)
@@ -59,7 +59,7 @@ def main() -> None:
 
 @torch.no_grad()
 def _settle(encoder: Encoder, images: torch.Tensor) -> None:
-    """Give the batch norms the statistics of these images: with none, random layers multiply without bound."""
+    """Set the statistics of the batch norms from these images: else activations of random layers overflow."""
     for module in encoder.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0

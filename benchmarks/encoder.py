@@ -1,7 +1,7 @@
-"""What an encoder costs in each engine: ResNet-101 at 256 px, for 1, 8 and 32 images at once.
+"""Measures the encoder in each engine: ResNet-101 at 256 px, for batches of 1, 8 and 32 images.
 
-Baselines: the module as it was trained (`plain`), and all engines that are installed; the one that computes with 8 bits
-counts apart. Random weights: how long a convolution takes does not depend on them.
+Baselines: the module as it was trained (`plain`), and all installed engines; the 8-bit engine is compared separately.
+Weights are random: the time of a convolution does not depend on them.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ RUNS = {1: 10, 8: 4, 32: 2}  # by images at once: some two minutes in all
 
 @torch.inference_mode()
 def main() -> None:
-    """Measure every engine, and how near the one that `auto` takes comes to the fastest."""
+    """Measure every engine, and compare the one that `auto` chooses with the fastest."""
     torch.manual_seed(1)
     model = Categorizer(Architecture("resnet101", 3, "native", 512, 512, 512, 0.5), taxonomy52()).eval()
     plain = model.encoder

@@ -1,7 +1,7 @@
-"""What extruct reads of a product page: another reader of the same mark-up, as an oracle for ours.
+"""Reads product pages with extruct, as a second reader of the same mark-up for comparison.
 
-extruct (https://github.com/scrapinghub/extruct) gives JSON-LD, microdata and OpenGraph as they stand; the product in
-them is picked here as plainly as can be: the first product that has the field, in that order of syntaxes.
+extruct (https://github.com/scrapinghub/extruct) returns JSON-LD, microdata and OpenGraph unchanged. The product is
+selected in the simplest way: the first product that has the field, in this order of syntaxes.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ MAX_DEPTH = 6
 
 
 def extruct_answers(url: str, body: bytes) -> dict[str, Any] | None:
-    """The fields of a page; None where extruct raises, which it does where one script is no JSON."""
+    """The fields of a page; None if extruct raises, for example because a script is not valid JSON."""
     try:
         said = extruct.extract(body.decode("utf-8", "replace"), base_url=url, syntaxes=list(SYNTAXES))
     except Exception:  # its parsers raise what they like
@@ -56,7 +56,7 @@ def _nodes(value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def _flat(node: dict[str, Any]) -> dict[str, Any]:
-    """A microdata item as JSON-LD has it."""
+    """A microdata item in the form of JSON-LD."""
     properties = node.get("properties", {})
     return {name: _flat(value) if isinstance(value, dict) else value for name, value in properties.items()}
 

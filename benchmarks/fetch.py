@@ -1,14 +1,14 @@
-"""Downloading images: our client against what else there is, and how much memory it takes.
+"""Compares clients that download images: CPU, rate and memory.
 
-5,000 JPEGs of 600x800 and about 25 kB, from nginx on loopback, and from a server that answers after 50 ms. CPU is that
-of the client's processes, user and system, per image, without start-up. The clients take turns, the figures are
-medians over the rounds, ratios those of the same round. ``atlas`` is all that the stage fetch does: guards,
-robots.txt, check, spool, and the final pass into Parquet; the others keep the bytes as they come, unchecked (except
-img2dataset's Parquet, which decodes and resizes).
+5,000 JPEGs of 600x800 px and about 25 kB, from nginx on loopback, and from a server that responds after 50 ms. CPU is
+that of all processes of the client, user and system, per image, without start-up. The clients run in turns; results are
+medians over the rounds, ratios are those of the same round. ``atlas`` is the whole stage fetch: address checks,
+robots.txt, validation, spool, and writing of Parquet. The others store the bytes without validation (except
+img2dataset, which decodes and resizes).
 
-Tried once and left out (CPU per image, nothing kept): HTTP/2 helps httpx (1.05 ms against 3.6 with HTTP/1.1), yet
-aiohttp, which has none, takes 0.12; uvloop takes 7 % off all that we do, which is not worth a dependency that is not
-there on every system.
+Measured once and not used (CPU per image, nothing stored): HTTP/2 helps httpx (1.05 ms against 3.6 with HTTP/1.1), but
+aiohttp, without HTTP/2, takes 0.12. uvloop saves 7 % of the CPU of the stage, which does not justify a dependency that
+is not available on every system.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from benchmarks.report import report
 WORK = Path(".atlas/benchmarks").resolve()
 IMAGES, ROUNDS, LATENCY_S = 5_000, 5, 0.05
 MANY = 100_000  # small images, for the memory
-AT_0_MS = {  # client: images, rounds; the slow ones need no more to be told apart
+AT_0_MS = {  # client: images, rounds; fewer suffice for the slow ones
     "sequential": (1_000, 1),
     "requests_threads": (2_000, 1),
     "scrapy_files": (3_000, 1),
@@ -85,7 +85,7 @@ def _measure(clients: dict[str, tuple[int, int]], port: int, rounds: int, where:
 
 
 def _memory(images: Path) -> tuple[float, float]:
-    """Peak MB of a run over MANY small images, and by how much its memory grows in 100,000 of them."""
+    """Peak memory (MB) of a run over MANY small images, and its growth per 100,000 images."""
     with delaying(images, 0) as port:
         print(f"{MANY} small images ...", flush=True)
         found = run("atlas_small", port, MANY, WORK)
@@ -96,7 +96,7 @@ def _memory(images: Path) -> tuple[float, float]:
 
 
 def _ratio(ours: list[Cost], others: list[Cost], what: str) -> float:
-    """The median over the rounds that both have."""
+    """The median of the ratios over the rounds of both clients."""
     ratios: list[float] = [getattr(our, what) / getattr(other, what) for our, other in zip(ours, others, strict=False)]
     return median(ratios)
 

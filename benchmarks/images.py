@@ -1,8 +1,7 @@
-"""What images of the size that shops serve take of a CPU in fetch, zoom and split; docs/scale.md reckons with it.
+"""Measures the CPU time per image, of the size that shops serve, in fetch, zoom and split, for docs/scale.md.
 
-The images are JPEG of 800 x 600: on white an ellipse of noise, whose spectrum falls as that of photographs does.
-Milliseconds are of CPU, of all threads. There is no baseline: this is a price list. Random weights: the work does not
-depend on them.
+The images are JPEG of 800 x 600: an ellipse of noise on white, with a spectrum like that of photographs. Milliseconds
+are CPU time of all threads. There is no baseline. Weights are random: the time does not depend on them.
 """
 
 import io
@@ -62,7 +61,7 @@ def main() -> None:
 
 
 def _cpu_and_wall_ms(work: Callable[[], object]) -> tuple[float, float]:
-    """Of one image, when everything has been imported."""
+    """CPU time per image, after all imports."""
     work()
     cpu, wall = time.process_time(), time.perf_counter()
     work()
@@ -70,7 +69,7 @@ def _cpu_and_wall_ms(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def _image(rng: np.random.Generator) -> np.ndarray:
-    """RGB on white: noise whose amplitudes fall with the frequency, and whose channels are much alike."""
+    """An RGB image on white: noise whose amplitudes decrease with the frequency, with similar channels."""
     frequency = np.hypot(*np.meshgrid(*(np.fft.fftfreq(side) for side in reversed(SIZE))))
     frequency[0, 0] = np.inf
     grey, *colours = np.fft.ifft2(np.fft.fft2(rng.normal(size=(4, *SIZE))) / frequency).real

@@ -1,11 +1,11 @@
-"""Over what a step's probabilities should sum to one, and what the decoder is worth: three seeds on Fashion-MNIST.
+"""Compares variants of the decoder, and the decoder with a classifier: three seeds on Fashion-MNIST.
 
-The same small encoder with the decoder normalised over children or over the vocabulary, without its deep output layer,
-and with a plain classifier instead. Each trains on 24,000 of the 60,000 training images, chooses its epoch and its
-temperature by 2,000 others, and is judged on 10,000 others; the official test part is not read.
+The variants have the same small encoder: probabilities normalised over children or over the vocabulary, no deep output
+layer, and a plain classifier. Each trains on 24,000 of the 60,000 training images, selects its epoch and its
+temperature on 2,000 others, and is tested on 10,000 others. The official test set is not used.
 
-One thread, so that seconds of CPU compare. A model that lies in `MODELS` is taken as it is: what was interrupted goes
-on with the next model, and what was trained elsewhere can be judged here.
+One thread, so that CPU seconds are comparable. A model that exists in `MODELS` is not trained again: an interrupted run
+resumes with the next model, and models trained elsewhere can be tested here.
 """
 
 import json
@@ -68,7 +68,7 @@ FIGURES = ("micro_f1", "ece_uncalibrated", "ece", "unconstrained_micro_f1", "unc
 
 
 def main() -> None:
-    """Train what is not there, judge all, compare."""
+    """Train the missing models, test all of them, and compare."""
     torch.set_num_threads(1)
     keep_freed_memory()
     parts = read_parts()
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def read_parts() -> dict[str, Split]:
-    """The three parts, always the same."""
+    """The three splits, always the same."""
     images, labels = read_part(find_or_download(WORK), "train")
     order = np.random.default_rng(7).permutation(len(labels))
     paths = np.array([TAXONOMY.index(path) for path in CATEGORIES])[labels]
@@ -102,7 +102,7 @@ def read_parts() -> dict[str, Split]:
 
 
 def judge(variant: str, seed: int, parts: dict[str, Split]) -> tuple[Evaluation, dict[str, float]]:
-    """What the model answers for the test part, and its figures."""
+    """The predictions of the model on the test split, and its metrics."""
     folder = MODELS / f"{variant}-{seed}"
     if not folder.exists():
         train(variant, seed, parts, folder)
@@ -122,7 +122,7 @@ def judge(variant: str, seed: int, parts: dict[str, Split]) -> tuple[Evaluation,
 
 
 def train(variant: str, seed: int, parts: dict[str, Split], folder: Path) -> None:
-    """Save the model as ``folder``, with the seconds that it took."""
+    """Train a model and save it to ``folder``, with the training time."""
     torch.manual_seed(seed)
     architecture = VARIANTS[variant]
     model: Model = (
@@ -146,15 +146,15 @@ def train(variant: str, seed: int, parts: dict[str, Split], folder: Path) -> Non
 
 
 def means(judged: list[tuple[Evaluation, dict[str, float]]]) -> dict[str, float]:
-    """Of each figure, over the seeds."""
+    """The mean of each metric over the seeds."""
     return {key: mean(own[key] for _, own in judged) for key in judged[0][1]}
 
 
 def compare(ones: list[Evaluation], others: list[Evaluation]) -> dict[str, Any]:
-    """How much more the first has, seed by seed, and in the mean of all seeds.
+    """The differences of the metrics of ``ones`` to those of ``others``, per seed and in the mean of all seeds.
 
-    An interval tells what other images could change, not what other seeds could: for that there is one value a seed.
-    In the mean an image is drawn with what all seeds answered for it.
+    The intervals are for other images, not for other seeds; the values per seed show the variation between seeds. For
+    the mean, an image is resampled together with the predictions of all seeds.
     """
     found: dict[str, Any] = {}
     for seed, one, other in zip(SEEDS, ones, others, strict=True):

@@ -1,9 +1,9 @@
-"""What orchestration costs: five trivial stages under DVC alone, under the flow, and `make up`.
+"""Measures the cost of orchestration: five trivial stages under DVC alone, under the flow, and the start of `make up`.
 
-Against bare `dvc repro` of the same project in the same run: stages in our style (parameters validated, watched, exit
-codes) to `python -c pass`, without reading a parameter and, which imports pydantic, with; the flow with nothing to do
-and with everything to do, a Prefect server running. Then `make up` on a new database, until its UI is served and runs
-can be ordered.
+Baseline: `dvc repro` of the same project in the same run. Compared are: stages with the entry point of Atlas (validated
+parameters, progress, exit codes) with `python -c pass`, with and without reading a parameter, which imports pydantic;
+the flow with all stages up to date and with all stages to run, with a running Prefect server; and `make up` with a new
+database, until the UI is served and runs can be created.
 """
 
 import os
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _project(folder: Path, program: str) -> Path:
-    """A DVC project with our settings, and a chain of stages that do nothing but run ``program``."""
+    """Create a DVC project with our settings and a chain of stages that only run ``program``."""
     (folder / ".dvc").mkdir(parents=True)
     for name in (".dvc/config", ".dvcignore", "params.yaml"):
         shutil.copy2(ROOT / name, folder / name)
@@ -80,7 +80,7 @@ def _project(folder: Path, program: str) -> Path:
 
 
 def _changed(folder: Path) -> Path:
-    """``folder``, with something changed that every stage depends on."""
+    """Change a file in ``folder`` that every stage depends on."""
     serial = folder / "serial"
     serial.write_text(str(int(serial.read_text()) + 1))
     return folder
@@ -110,7 +110,7 @@ def _run(folder: Path, arguments: list[str], **environment: str) -> None:
 
 @contextmanager
 def _served(folder: Path) -> Iterator[str]:
-    """The API of a Prefect server."""
+    """Run a Prefect server; yields the URL of its API."""
     with Server(folder, 0, 30, _environment()) as server:
         server.start()
         server.wait_until_healthy()
@@ -118,7 +118,7 @@ def _served(folder: Path) -> Iterator[str]:
 
 
 def _up(folder: Path) -> float:
-    """Seconds from `make up` to a served UI, on a new database."""
+    """Seconds from `make up` to a served UI, with a new database."""
     started = perf_counter()
     with subprocess.Popen(UP, cwd=folder, env=_environment(), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -134,7 +134,7 @@ def _up(folder: Path) -> float:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what says that a Prefect server is running."""
+    """The environment without the URL of a Prefect server."""
     return {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
 
 

@@ -1,9 +1,9 @@
-"""What reading, rate limits, guards and the journal add to a crawl of pages: CPU and pages per second.
+"""Measures what parsing, rate limits, address checks and the journal add to a crawl of pages: CPU and pages per second.
 
-Baseline: a minimal Scrapy spider, with Scrapy's own settings, that makes the same requests with the same concurrency
-and looks at nothing. Each run is a process of its own, counted from its first instruction to its last (imports, and
-for ours also products.parquet); the shop is another one, so that its work is in neither figure. They take turns, and
-medians are compared. The shop's pages are of the size and mark-up that shops of common platforms have.
+Baseline: a minimal Scrapy spider with Scrapy's default settings that sends the same requests with the same concurrency
+and does not parse the responses. Each run is a separate process, measured from its start to its end (with imports, and
+for Atlas also products.parquet). The shop is another process, whose work is not measured. The two run in turns, and
+medians are compared. The pages have the size and mark-up of shops on common platforms.
 """
 
 import json
@@ -27,18 +27,18 @@ FILLER = "<div class='row'><a href='/about/{0}'><span class='label'>Information 
 
 
 def listing_path(page: int) -> str:
-    """Of a category page."""
+    """The path of a category page."""
     return f"/shirts?page={page}"
 
 
 def paths() -> list[str]:
-    """All pages that a crawl asks for, robots.txt aside."""
+    """All pages that a crawl requests, except robots.txt."""
     listings = [listing_path(page) for page in range(1, -(-PRODUCTS // PER_PAGE) + 1)]
     return listings + [f"/p/{number}" for number in range(PRODUCTS)]
 
 
 def page(title: str, data: object, content: str) -> bytes:
-    """About 30 kB of HTML."""
+    """A page of about 30 kB of HTML."""
     navigation = "".join(map(FILLER.format, range(250)))
     script = f'<script type="application/ld+json">{json.dumps(data)}</script>'
     head = f"<head><title>{title}</title>{script}</head>"
@@ -46,7 +46,7 @@ def page(title: str, data: object, content: str) -> bytes:
 
 
 def product_page(number: int) -> bytes:
-    """A product's."""
+    """A product page."""
     image = [f"http://{HOST}/media/{number}-{position}.jpg" for position in range(4)]
     offer = {"@type": "Offer", "price": f"{number}.90", "priceCurrency": "EUR"}
     steps = [{"@type": "ListItem", "position": n, "name": name} for n, name in enumerate(("Clothing", "Shirts"), 1)]
@@ -58,7 +58,7 @@ def product_page(number: int) -> bytes:
 
 
 def listing_page(number: int) -> bytes:
-    """A category's."""
+    """A category page."""
     urls = [f"/p/{one}" for one in range((number - 1) * PER_PAGE, min(number * PER_PAGE, PRODUCTS))]
     data = {"@type": "ItemList", "itemListElement": [{"@type": "ListItem", "url": url} for url in urls]}
     links = "".join(f'<a class="product" href="{url}"><img src="{url}.jpg">Shirt</a>' for url in urls)
@@ -67,7 +67,7 @@ def listing_page(number: int) -> bytes:
 
 
 def serve() -> None:
-    """The shop; says its port."""
+    """Serve the shop, and print its port."""
     from aiohttp import web
 
     pages = {path: listing_page(number) for number, path in enumerate(paths(), 1) if path.startswith("/shirts")}
@@ -85,7 +85,7 @@ def serve() -> None:
 
 
 def minimal(port: int, folder: Path) -> None:
-    """The baseline."""
+    """Run the baseline."""
     import scrapy
     from scrapy.crawler import AsyncCrawlerProcess
 
@@ -113,7 +113,7 @@ def minimal(port: int, folder: Path) -> None:
 
 
 def ours(port: int, folder: Path) -> None:
-    """A crawl as the stage makes it."""
+    """Run a crawl as the stage does."""
     from crawlers.crawl.run import crawl
     from crawlers.http.host_limits import UNLIMITED
     from crawlers.sources.csv_sources import Source
@@ -134,7 +134,7 @@ def ours(port: int, folder: Path) -> None:
 
 
 def run(what: str, port: int) -> tuple[float, float]:
-    """Seconds, and seconds of CPU, of one run."""
+    """Wall time and CPU time of one run, seconds."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         command = [sys.executable, "-m", "benchmarks.pages", what, str(port), folder]

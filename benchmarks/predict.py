@@ -1,8 +1,8 @@
-"""How soon the first answer comes, and how many come after it.
+"""Measures the time to the first prediction, and the rate of many predictions.
 
-From the start of a process to its first line, against one that only imports torch. Then 5,000 small images from a
-Parquet file to one (`atlas predict --input`), against the model alone on their pixels in memory; and the share of that
-time in which the model was at work.
+The first: from the start of a process to its first line, against a process that only imports torch. The rate: 5,000
+small images from a Parquet file (`atlas predict --input`), against the model alone on their pixels in memory, and the
+share of that time spent in the model.
 """
 
 import subprocess

@@ -1,9 +1,9 @@
-"""How much of what real product pages say is read right: price, SKU, availability, and other fields of a public truth.
+"""Measures how well fields of real product pages are read: price, SKU, availability, and other labelled fields.
 
-The pages and their truth are of scrapinghub/product-extraction-benchmark (MIT licence, Zyte 2021); they stand in
-../shared/pages_benchmark where somebody has put them, and nowhere else. A wrong value counts as a false positive and as
-a false negative, as that benchmark defines it. Brand, GTIN and MPN stand in its truth as one person's reading of the
-page; their figures are for comparison between versions of Atlas.
+The pages and their labels are those of scrapinghub/product-extraction-benchmark (MIT licence, Zyte 2021). They are not
+in the repository: copy them to ../shared/pages_benchmark. As defined there, a wrong value counts as a false positive
+and as a false negative. Brand, GTIN and MPN were labelled by one person; use their results only to compare versions of
+Atlas.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ def number(value: Any) -> Decimal | None:
 
 
 def score(answers: Answers, truth: Mapping[str, Any], field: str) -> dict[str, float]:
-    """F1, precision and recall of ``field``, and the counts that they are of."""
+    """F1, precision and recall of ``field``, with their counts."""
     same: Callable[[Any], Any] = number if field == "price" else lambda value: str(value).strip().lower()
     counts = dict.fromkeys(("right", "wrong", "missing", "spurious"), 0)
     for page, fields in truth.items():
@@ -65,7 +65,7 @@ def score(answers: Answers, truth: Mapping[str, Any], field: str) -> dict[str, f
 
 
 def read(url: str, body: bytes) -> dict[str, Any] | None:
-    """What is read on a page; None where the reader raised, which it never should."""
+    """The fields read on a page; None if the reader raised, which is a bug."""
     try:
         product: Product = asyncio.run(
             read_product(shop_of(urlsplit(url).hostname or ""), HttpResponse(url, body=body, headers=HEADERS))
@@ -115,7 +115,7 @@ def main() -> None:
 def extruct_figures(
     found: Mapping[str, tuple[str, bytes]], truth: Mapping[str, Any], ours: Mapping[str, Mapping[str, Any] | None]
 ) -> dict[str, dict[str, float]]:
-    """The figures of extruct by field; what it alone has right is printed. None where it is not installed."""
+    """The scores of extruct by field; prints what only extruct reads correctly. None if it is not installed."""
     try:
         from benchmarks.extruct_answers import extruct_answers
     except ImportError:
@@ -136,7 +136,7 @@ def extruct_figures(
 
 
 def table(name: str, figures: Sequence[float], note: str) -> None:
-    """A row of it."""
+    """Print a row of the table."""
     print("| " + " | ".join([name, *(f"{figure:.3f}".lstrip("0") for figure in figures), note]) + " |")
 
 

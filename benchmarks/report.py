@@ -1,4 +1,4 @@
-"""What every benchmark ends with: a table that a person can read, and benchmarks/results/<name>.json."""
+"""Prints the table of a benchmark and writes benchmarks/results/<name>.json."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def paired_medians(runs: int, **variants: Any) -> dict[str, float]:
-    """Median seconds of each callable; they take turns, so that a drifting machine slows all of them."""
+    """Median seconds of each callable; they run in turns, so that a change of the machine affects all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for run in range(runs + 1):
         for name, call in variants.items():

@@ -1,7 +1,7 @@
-"""What constrained beam search adds to the encoder, and what searching in batches saves.
+"""Measures what constrained beam search adds to the encoder, and what searching in batches saves.
 
-Baselines: the encoder alone on the same batch; the same search, one image at a time (the original project's way).
-Paths: 52 of three levels, as in the paper. Random weights: the search's work does not depend on them.
+Baselines: the encoder alone on the same batch; the same search with one image at a time, as in the original project.
+Paths: 52 with three levels, as in the paper. Weights are random: the time does not depend on them.
 """
 
 import io
@@ -85,7 +85,7 @@ def _one_by_one(model: Categorizer, *, size: int, batch: int, figures: dict[str,
 
 
 def _predict(model: Categorizer, *, figures: dict[str, float]) -> None:
-    """From the bytes of a JPEG to a path, one image at a time, over the bare encoder."""
+    """Time from the bytes of a JPEG to a path, one image at a time, relative to the encoder alone."""
     photo = np.random.default_rng(1).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(photo).resize((900, 1200)).save(buffer, "JPEG")
@@ -100,7 +100,7 @@ def _predict(model: Categorizer, *, figures: dict[str, float]) -> None:
 
 
 def _search_ms(model: Categorizer, grid: int, *, batch: int) -> float:
-    """Milliseconds an image, encoder not counted."""
+    """Milliseconds per image, without the encoder."""
     cells = torch.randn(batch, grid * grid, model.encoder.channels)
     trie = DeviceTrie.of(model.taxonomy.trie, cells.device)
     seconds = paired_medians(

@@ -1,8 +1,8 @@
-"""What the size of a taxonomy costs: a step of the search, and loading, at 52, 5,595 and 100,000 paths.
+"""Measures the effect of the size of a taxonomy: a step of the search, and loading, with 52, 5,595 and 100,000 paths.
 
 The larger ones have the shape of Google's product taxonomy (1,349 nodes of the third level below 192 of the second,
-...; every node is a valid end), the largest stretched. All are searched with the same padded fan-out, so that what
-is compared is the size alone. A step: five hypotheses for each of 32 images, from any inner nodes.
+...; every node is a valid end); the largest is scaled up. All are searched with the same padded fan-out, so that only
+the size differs. A step: five hypotheses for each of 32 images, from random inner nodes.
 """
 
 import tempfile
@@ -28,7 +28,7 @@ BEAM, RUNS = 5, 10
 
 
 def like_google(count: int) -> list[CategoryPath]:
-    """``count`` paths, every node a path of its own; a name stands in one place."""
+    """``count`` paths, one per node, with unique names."""
     draw = np.random.default_rng(1)
     sizes = [round(size * count / sum(GOOGLE)) for size in GOOGLE]
     sizes[0] = min(sizes[0], FAN_OUT)
@@ -51,7 +51,7 @@ def main() -> None:
     figures: dict[str, float] = {}
     taxonomies = {52: taxonomy52(), 5595: Taxonomy(like_google(5595)), 100_000: Taxonomy(like_google(100_000))}
     for name in DECODERS:
-        # Apart, because what the vocabulary leaves of the cache would slow whoever comes next.
+        # Separately, because normalising over the vocabulary evicts the CPU cache of the next variant.
         seconds = _steps(name, taxonomies, "children") | _steps(name, taxonomies, "vocabulary")
         rows += [(f"step, {name} decoder, {what}", 1000 * s, "ms") for what, s in seconds.items()]
         for paths in (5595, 100_000):
@@ -100,7 +100,7 @@ def _inner_nodes(trie: Trie, count: int) -> torch.Tensor:
 
 
 def _load(taxonomy: Taxonomy) -> float:
-    """Seconds from a text file to a taxonomy that can be searched."""
+    """Seconds to load a taxonomy from a text file and prepare it for the search."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "taxonomy.txt"
         path.write_text("\n".join(SEPARATOR.join(names) for names in taxonomy.paths), encoding="utf-8")

@@ -1,8 +1,8 @@
-"""What training costs: the loop of `small` end to end against the bare net, and what the decoder adds to a classifier.
+"""Measures the cost of training: the training loop of `small` against the network alone, and the decoder.
 
-Baselines: forward and backward of the same net on tensors in memory, without optimizer, augmentation or clipping;
-the same encoder with a plain classifier on top, through the same loop. All take turns. Seconds are those of the wall;
-`_cpu` are the process's own, which say more on a busy machine.
+Baselines: forward and backward pass of the same network on tensors in memory, without optimizer, augmentation or
+clipping; and the same encoder with a plain classifier, in the same loop. All run in turns. Seconds are wall time;
+`_cpu` is the CPU time of the process, which is more reliable on a busy machine.
 """
 
 import tempfile
@@ -48,7 +48,7 @@ RECIPE = Recipe(
 
 
 def random_split(images: int, channels: int, size: int, paths: int) -> Split:
-    """Noise of any category."""
+    """Random images with random categories."""
     draw = np.random.default_rng(1)
     pixels = draw.integers(0, 256, (images, channels, size, size), dtype=np.uint8)
     names = [str(row) for row in range(images)]
@@ -56,7 +56,7 @@ def random_split(images: int, channels: int, size: int, paths: int) -> Split:
 
 
 def epoch(model: Model, train: Examples, val: Examples, recipe: Recipe) -> EpochRecord:
-    """One epoch through the loop; what it says of its time leaves validation and saving out."""
+    """Train one epoch with the loop; its time excludes validation and saving."""
     with tempfile.TemporaryDirectory() as folder:
         (record,) = fit(
             model,
@@ -74,7 +74,7 @@ def epoch(model: Model, train: Examples, val: Examples, recipe: Recipe) -> Epoch
 def bare_epoch(
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], inputs: torch.Tensor, paths: torch.Tensor, batch: int
 ) -> float:
-    """Seconds of forward and backward alone, on inputs that lie ready."""
+    """Seconds of forward and backward pass alone, on inputs in memory."""
     started = perf_counter()
     for part, right in zip(torch.split(inputs, batch), torch.split(paths, batch), strict=True):
         torch.autograd.backward(loss(part, right))
@@ -82,7 +82,7 @@ def bare_epoch(
 
 
 def main() -> None:
-    """Measure the loop with the decoder, with a classifier instead, and the bare net."""
+    """Measure the loop with the decoder, with a classifier instead, and the network alone."""
     keep_freed_memory()
     taxonomy = taxonomy52()
     architecture = Architecture("small", 1, "native", *SMALL, 0.5)

@@ -1,8 +1,9 @@
-"""Build what data/ keeps in git: the sample that the demo shop serves, and the labelled images of zoom_train.
+"""Builds the data of the demo in data/: the sample that the demo shop serves, and the labelled images of zoom_train.
 
-    python -m tools.build_sample [FOLDER with Fashion-MNIST's files]
+    python -m tools.build_sample [FOLDER]
 
-The result depends on Fashion-MNIST's training files alone: the same bytes on every run.
+FOLDER contains the files of Fashion-MNIST. The result depends on its training files alone: each run writes the same
+bytes.
 """
 
 import argparse
@@ -42,7 +43,7 @@ SEED = 28
 
 
 def choose(images: Images, labels: Labels, served: int, labelled: int) -> pa.Table:
-    """``served`` + ``labelled`` images of each class, at random (seeded), none twice, in the order of the source."""
+    """Sample ``served`` + ``labelled`` distinct images of each class with a fixed seed, in the order of the source."""
     first_of = {image.tobytes(): index for index, image in reversed(list(enumerate(images)))}
     distinct = np.array(sorted(first_of.values()))
     random = np.random.default_rng(SEED)
@@ -59,8 +60,8 @@ def choose(images: Images, labels: Labels, served: int, labelled: int) -> pa.Tab
 def label_images(sample: pa.Table) -> pa.Table:
     """Normal and zoomed images (`records.LABELLED`) of those in ``sample`` that are not served.
 
-    Every source gives a normal image, and a zoomed one where its garment is broad enough for a close-up. Half of
-    the normal ones go through as narrow a bottleneck as a close-up, so that sharpness alone tells nothing.
+    Every source gives a normal image, and a zoomed one if its garment is broad enough for a close-up. Half of the
+    normal ones are scaled down as far as a close-up is, so that sharpness does not separate the classes.
     """
     rows = []
     for source in sample.filter(pa.compute.invert(sample["served"])).to_pylist():
@@ -89,9 +90,9 @@ def label_images(sample: pa.Table) -> pa.Table:
 
 
 def write_files_example(sample: pa.Table, folder: Path) -> None:
-    """Write a small table and the images that it names, an example for ``crawl.source: files``.
+    """Write a small table with its images, as an example for ``crawl.source: files``.
 
-    Two products of each class, of those that are not served; the first of each has a second, mirrored image.
+    Two products of each class that are not served; the first has a second, mirrored image.
     """
     rows = [["image", "product", "title", "category", "price"]]
     seen: Counter[int] = Counter()
@@ -135,7 +136,12 @@ def build(source: Path, data: Path, served: int = SERVED_PER_CLASS, labelled: in
 def main() -> None:
     """Build from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, help="where Fashion-MNIST's training files are")
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        help="with the files of Fashion-MNIST; default: that of the Debian package, or FashionMNIST/raw",
+    )
     given = parser.parse_args().folder
     try:
         build(find_folder([given] if given else FOLDERS, "train"), SAMPLE.parent)

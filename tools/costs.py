@@ -1,7 +1,6 @@
-"""Costs of a catalogue of a given size: hours, disk and dollars, from measured seconds per image and assumed prices.
+"""Estimates the costs of a catalogue: hours, disk and dollars, from measured times per image and assumed prices.
 
-``python -m tools.costs`` prints the table of docs/scale.md; options replace its sizes and prices. It only multiplies
-and divides, and knows nothing about Atlas but the constants below.
+``python -m tools.costs`` prints the table of docs/scale.md; options replace the sizes and prices.
 """
 
 import argparse
@@ -50,7 +49,7 @@ STORED = ("as served", "split, 256 px")  # in DVC's remote
 
 @dataclass(frozen=True)
 class Size:
-    """A catalogue, and its machines."""
+    """A catalogue, and the machines for it."""
 
     images: float
     hosts: int
@@ -60,6 +59,22 @@ class Size:
     all_parallel: bool = False  # as if every stage could use all vCPUs
 
 
+ABOUT = (
+    "Estimates the costs of a catalogue: hours, disk and dollars. Give --images, --hosts, --vcpus and --gpus for one "
+    "catalogue, or none of them for the sizes of docs/scale.md."
+)
+SIZE_HELP = {
+    "images": "images in the catalogue",
+    "hosts": "hosts that serve them",
+    "vcpus": "rented vCPUs",
+    "gpus": "rented GPUs",
+}
+PRICE_HELP = {
+    "vcpu_hour": "vCPU and hour",
+    "gpu_hour": "GPU and hour",
+    "gb_month": "GB and month in object storage",
+    "disk_gb_month": "GB and month on disk",
+}
 SIZES = (
     Size(184e3, 6, 16, 1, "threads"),
     Size(10e6, 200, 128, 4, "dask for fetch, else threads"),
@@ -119,17 +134,19 @@ def table(sizes: Sequence[Size], prices: Prices) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table for the sizes of docs/scale.md, or for one given catalogue."""
-    parser = argparse.ArgumentParser(prog="python -m tools.costs", description=str(__doc__).partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.costs", description=ABOUT)
     numbers = {name: kind for name, kind in Size.__annotations__.items() if kind in (int, float)}
     for name, kind in numbers.items():
-        parser.add_argument(f"--{name}", type=kind, help="of your catalogue; give all four or none")
+        parser.add_argument(f"--{name}", type=kind, metavar="N", help=SIZE_HELP[name])
     for name, default in vars(Prices()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=default, metavar="$")
-    parser.add_argument("--all-parallel", action="store_true", help="as if crawl and split could use all vCPUs")
+        option = f"--{name.replace('_', '-')}"
+        text = f"US dollars per {PRICE_HELP[name]} (default: %(default)s)"
+        parser.add_argument(option, type=float, default=default, metavar="PRICE", help=text)
+    parser.add_argument("--all-parallel", action="store_true", help="assume that crawl and split can use all vCPUs")
     given = vars(parser.parse_args(arguments))
     own = [given[name] for name in numbers]
     if any(number is not None for number in own) and None in own:
-        parser.error("--images, --hosts, --vcpus and --gpus go together")
+        parser.error("--images, --hosts, --vcpus and --gpus: expected all four or none")
     sizes: Sequence[Size] = SIZES
     if None not in own:
         sizes = [Size(**{name: given[name] for name in numbers}, all_parallel=given["all_parallel"])]

@@ -1,7 +1,4 @@
-"""Fashion-MNIST as it is published: where its gzipped IDX files may lie, and what is in them.
-
-Knows nothing of what they are used for.
-"""
+"""Finds, downloads and reads the published gzipped IDX files of Fashion-MNIST."""
 
 import gzip
 from collections.abc import Sequence
@@ -19,21 +16,21 @@ Images = UInt8[np.ndarray, "n 28 28"]
 Labels = UInt8[np.ndarray, "n"]
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-DOWNLOADED = Path("FashionMNIST/raw")  # where torchvision puts it, below the folder that it is given
+DOWNLOADED = Path("FashionMNIST/raw")  # where torchvision writes it, below its root folder
 FOLDERS = (DEBIAN, DOWNLOADED)
 IMAGES = {"train": "train-images-idx3-ubyte.gz", "test": "t10k-images-idx3-ubyte.gz"}
 LABELS = {"train": "train-labels-idx1-ubyte.gz", "test": "t10k-labels-idx1-ubyte.gz"}
 REMEDY = (
-    "Install the Debian package dataset-fashion-mnist, or let torchvision download them "
-    "(torchvision.datasets.FashionMNIST('.', download=True)) and name its folder FashionMNIST/raw."
+    "Install the Debian package dataset-fashion-mnist, or download them with torchvision "
+    "(torchvision.datasets.FashionMNIST('.', download=True)) and pass its folder FashionMNIST/raw."
 )
 
 
 def read_part(folder: Path, part: Part) -> tuple[Images, Labels]:
-    """The official training or test part in ``folder``.
+    """The images and labels of the official training or test set in ``folder``.
 
     Raises:
-        InputError: a file is damaged, or the two do not fit each other.
+        InputError: a file is damaged, or the numbers of images and labels differ.
     """
     images, labels = read_idx(folder / IMAGES[part], 3), read_idx(folder / LABELS[part], 1)
     if len(images) != len(labels):
@@ -45,7 +42,7 @@ def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
     """The array in a gzipped IDX file of unsigned bytes.
 
     Raises:
-        InputError: it is something else.
+        InputError: the file has another format.
     """
     try:
         content = gzip.decompress(path.read_bytes())
@@ -61,31 +58,31 @@ def find_folder(folders: Sequence[Path], *parts: Part) -> Path:
     """The first of ``folders`` that has the files of ``parts``.
 
     Raises:
-        MissingError: none has.
+        MissingError: no folder has them.
     """
     names = [names[part] for part in parts for names in (IMAGES, LABELS)]
     for folder in folders:
         if all((folder / name).is_file() for name in names):
             return folder
     tried = " or ".join(str(folder) for folder in folders)
-    raise MissingError(f"expected {' and '.join(names)} in {tried}; they are not there. {REMEDY}")
+    raise MissingError(f"expected {' and '.join(names)} in {tried}; found no such files. {REMEDY}")
 
 
 def find_or_download(folder: Path) -> Path:
-    """The Debian package's folder where it is installed; else that of torchvision's download, below ``folder``.
+    """The folder of the Debian package if it is installed; else torchvision's download below ``folder``.
 
     Raises:
-        RetryError: it is not there and could not be downloaded.
+        RetryError: the files are missing and could not be downloaded.
     """
     places = (DEBIAN, folder / DOWNLOADED)
     try:
         return find_folder(places, "train", "test")
     except MissingError as missing:
-        from atlas_model.data import torchvision_compat  # noqa: F401 - lets that import work beside a CPU-only torch
+        from atlas_model.data import torchvision_compat  # noqa: F401 - torchvision then imports with a CPU-only torch
 
         datasets = import_module("torchvision.datasets")
         try:
             datasets.FashionMNIST(str(folder), download=True)
             return find_folder(places, "train", "test")
-        except Exception as error:  # no network, no space, a file that is not what its checksum says, ...
-            raise RetryError(f"{missing} Tried now, the download failed: {error}") from error
+        except Exception as error:  # no network, no disk space, a wrong checksum, ...
+            raise RetryError(f"{missing} The download failed: {error}") from error

@@ -1,9 +1,8 @@
-"""Drawing what the filter for photographs learns from: close-ups cut from product photographs, and normal images.
+"""Generates the training images of the filter for photographs: close-ups from product photographs, and normal images.
 
-Nothing that is easy to learn may tell the two apart. Both go through the same bottleneck of pixels, the same
-sharpening and the same JPEG, so that blur says nothing. Normal images also stand on dark, coloured and textured
-grounds, fill the frame, and show several people; close-ups also have white corners. So the border says nothing either.
-Knows nothing of models.
+No simple feature may separate the two classes. Both are scaled down, sharpened and compressed in the same way, so blur
+does not separate them. Normal images also have dark, coloured and textured backgrounds, fill the frame, or show several
+people; close-ups also have white corners. So the border does not separate them either.
 """
 
 import io
@@ -17,9 +16,9 @@ from scipy import ndimage
 from atlas_model.data.images import to_array
 
 SIDE = 224  # px of the photographs
-WHITE = 238  # a pixel whose darkest channel reaches it may be background
-FILLED = 0.97  # share of a texture's crop that shows the product
-NARROWEST = 22  # px of a crop's side: 10 %
+WHITE = 238  # a pixel may be background if all its channels are at least this
+FILLED = 0.97  # smallest share of the product in the crop of a texture
+NARROWEST = 22  # px, smallest side of a crop: 10 %
 MOST = {"texture": 0.38, "detail": 0.3, "edge": 0.25, "repeat": 0.22}  # of the product's length, and of SIDE
 RESAMPLINGS = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS)
 
@@ -29,7 +28,7 @@ class Photograph:
     """A product photograph and where the product is in it."""
 
     image: Image.Image  # RGB, SIDE x SIDE
-    mask: np.ndarray  # bool, (SIDE, SIDE): the product, with whoever wears it
+    mask: np.ndarray  # bool, (SIDE, SIDE): the product, with the person who wears it
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -41,20 +40,20 @@ class Photograph:
 
 
 def find_product(image: Image.Image) -> Photograph:
-    """Tell the product from a white ground: all that is near white and reaches the border is ground."""
+    """Separate the product from the background: near-white pixels that are connected to the border."""
     image = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    white = np.pad(np.asarray(image).min(2) >= WHITE, 1, constant_values=True)  # joins all that reaches the border
+    white = np.pad(np.asarray(image).min(2) >= WHITE, 1, constant_values=True)  # connects regions at the border
     regions, _ = ndimage.label(white)
     ground = regions[1:-1, 1:-1] == regions[0, 0]
     return Photograph(image, ndimage.binary_erosion(~ground, np.ones((3, 3)), border_value=1))
 
 
 def close_up(photograph: Photograph, random: Random) -> tuple[Image.Image, str] | None:
-    """A close-up and its kind; None where the product is too small for one.
+    """A close-up and its kind; None if the product is too small.
 
-    The kinds: ``texture`` (fabric fills the frame), ``detail`` (the busiest of several places: labels, buttons,
-    collars, buckles, dials), ``edge`` (a hem, a sole, a collar: corners show the ground), ``repeat`` (a small piece,
-    mirrored until it fills the frame: a pattern that is sharp at any size).
+    The kinds: ``texture`` (fabric fills the frame), ``detail`` (of several crops the one with the most edges: labels,
+    buttons, collars, buckles, dials), ``edge`` (a hem, a sole, a collar: corners show the background), ``repeat`` (a
+    small piece, mirrored until it fills the frame: a pattern that is sharp at any size).
     """
     kind = random.choices(("texture", "detail", "edge", "repeat"), (4, 3, 2, 1))[0]
     left, top, right, bottom = photograph.box
@@ -87,7 +86,7 @@ def _find_crop(photograph: Photograph, kind: str, side: int, random: Random) -> 
 
 
 def _window_means(values: np.ndarray, side: int) -> np.ndarray:
-    """The mean of each square of ``side``; by its top left corner."""
+    """The mean of each square with this side, at the position of its top left corner."""
     sums = np.pad(values.astype(np.float64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     means: np.ndarray = (
         sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
@@ -96,7 +95,7 @@ def _window_means(values: np.ndarray, side: int) -> np.ndarray:
 
 
 def _is_skin(image: Image.Image) -> np.ndarray:
-    """Roughly: the range of Chai and Ngan (1999) in YCbCr, where it is not as saturated as dyed fabric."""
+    """Approximately: the range of Chai and Ngan (1999) in YCbCr, without the saturation of dyed fabric."""
     _, blue, red = np.asarray(image.convert("YCbCr")).transpose(2, 0, 1)
     skin: np.ndarray = (blue >= 85) & (blue <= 125) & (red >= 140) & (red <= 170)
     return skin
@@ -108,7 +107,7 @@ def _edges(image: Image.Image) -> np.ndarray:
 
 
 def _mirrored(image: Image.Image, random: Random) -> Image.Image:
-    """The piece and its mirror images, in 2 x 2 up to 4 x 4."""
+    """The piece and its mirror images in a grid of 2 x 2 or 4 x 4."""
     piece = np.asarray(image)
     row = np.concatenate([piece, piece[:, ::-1]], axis=1)
     block = np.concatenate([row, row[::-1]], axis=0)
@@ -119,7 +118,7 @@ def normal(photograph: Photograph, others: list[Photograph], random: Random) -> 
     """A normal image and its kind.
 
     The kinds: ``whole`` (the photograph), ``tight`` (the product fills the frame, part of it may be cut off),
-    ``ground`` (on another ground), ``group`` (several side by side).
+    ``ground`` (on another background), ``group`` (several products side by side).
     """
     kind = random.choices(("whole", "tight", "ground", "group"), (2, 3, 6, 1))[0]
     if kind == "whole":
@@ -131,7 +130,7 @@ def normal(photograph: Photograph, others: list[Photograph], random: Random) -> 
 
 
 def _tight(photograph: Photograph, random: Random) -> Image.Image:
-    """Cut to the product, or a little into it."""
+    """Crop to the product, or slightly into it."""
     left, top, right, bottom = photograph.box
     width, height = right - left, bottom - top
     margins = [random.uniform(-0.08, 0.08) for _ in range(4)]
@@ -149,7 +148,7 @@ def _tight(photograph: Photograph, random: Random) -> Image.Image:
 
 
 def _placed(shown: list[Photograph], ground: Image.Image, random: Random) -> Image.Image:
-    """The products on ``ground``, next to each other."""
+    """The products side by side on the background ``ground``."""
     scene = ground.copy()
     slot = SIDE / len(shown)
     for place, photograph in enumerate(shown):
@@ -178,7 +177,7 @@ def _on_ground(image: Image.Image, mask: np.ndarray, random: Random) -> Image.Im
 
 
 def _ground(random: Random, photograph: Image.Image) -> Image.Image:  # noqa: PLR0911  # one for each kind
-    """Something to stand on: plain, a gradient, plaster or carpet, planks, tiles, a cloth, or a room out of focus."""
+    """A background: plain, a gradient, plaster or carpet, planks, tiles, a cloth, or a blurred room."""
     kind = random.choices(("plain", "gradient", "rough", "planks", "tiles", "cloth", "blur"), (4, 3, 3, 2, 1, 2, 2))[0]
     if kind == "plain":
         return Image.new("RGB", (SIDE, SIDE), _colour(random))
@@ -202,7 +201,7 @@ def _ground(random: Random, photograph: Image.Image) -> Image.Image:  # noqa: PL
 
 
 def _colour(random: Random) -> tuple[int, int, int]:
-    """Greys, dark ones as often as light ones, and colours."""
+    """A grey of any brightness, or a colour."""
     value = random.uniform(0, 255)
     spread = random.choice((0, 10, 60))
     red, green, blue = (round(min(max(value + random.uniform(-spread, spread), 0), 255)) for _ in range(3))
@@ -210,7 +209,7 @@ def _colour(random: Random) -> tuple[int, int, int]:
 
 
 def _noise(random: Random, stretch: tuple[int, int], steepness: float) -> np.ndarray:
-    """Noise whose power falls with the frequency, as of natural surfaces; range [0, 1]."""
+    """Noise whose power decreases with the frequency, as for natural surfaces; range [0, 1]."""
     spectrum = np.random.default_rng(random.getrandbits(32)).normal(size=(2, SIDE, SIDE))
     rows, columns = np.meshgrid(np.fft.fftfreq(SIDE) * stretch[0], np.fft.fftfreq(SIDE) * stretch[1], indexing="ij")
     radius = np.hypot(rows, columns)
@@ -242,21 +241,21 @@ def _tiles(random: Random) -> Image.Image:
 
 
 def _shaded(image: Image.Image, random: Random) -> Image.Image:
-    """With soft shadows, as of folds or a lamp."""
+    """Add soft shadows, as of folds or a lamp."""
     light = Image.fromarray((_noise(random, (1, 1), 2.0) * 255).astype(np.uint8)).resize(image.size)
     factor = 1 - random.uniform(0.2, 0.6) * (1 - np.asarray(light, dtype=np.float64)[..., None] / 255)
     return Image.fromarray((np.asarray(image) * factor).astype(np.uint8))
 
 
 def photographed(image: Image.Image, random: Random, size: int) -> np.ndarray:
-    """What a shop would serve of ``image``, brought to ``size``: the same for close-ups and normal images.
+    """``image`` as a shop would serve it, scaled to ``size``: the same steps for close-ups and normal images.
 
-    Squeezed to the few pixels that a close-up has, or not; enlarged again; sharpened, blurred or left; other light;
-    compressed.
+    Scaled down to the few pixels of a close-up, or not; scaled up again; sharpened, blurred or neither; with other
+    brightness, contrast and colour; compressed as JPEG.
 
     Args:
         image: RGB.
-        random: of all that is drawn here.
+        random: the source of all random choices.
         size: px, square.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Install Atlas into .venv: ``python tools/set_up.py run`` what a run needs, ``dev`` what the tests need on top.
+"""Installs Atlas into .venv: ``python tools/set_up.py run`` the packages for a run, ``dev`` those for the tests too.
 
-Runs on the Python that .venv is made from (``tools/python.sh`` chooses it), with the standard library alone. An
-installation that was interrupted goes on with what is there.
+Runs on the Python from which .venv is created (chosen by ``tools/python.sh``), with the standard library alone. An
+interrupted installation is resumed.
 """
 
 import os
@@ -31,7 +31,7 @@ OFFLINE = re.compile(r"Retrying \(Retry|NewConnectionError|Max retries exceeded|
 
 
 class SetUpError(Exception):
-    """The installation did not come to its end; the text says why and what to do."""
+    """The installation failed; the text has the reason and the remedy."""
 
     def __init__(self, text: str, code: int = 1) -> None:
         super().__init__(text)
@@ -39,9 +39,9 @@ class SetUpError(Exception):
 
 
 class Progress:
-    """One line that says how far pip is, from what it prints; on a terminal it is written over.
+    """One line with the progress of pip, from its output; on a terminal it is overwritten.
 
-    pip says nothing while it writes packages to disk, so that a thread asks for the line in the meantime.
+    pip prints nothing while it writes packages to disk, so a thread updates the line meanwhile.
     """
 
     def __init__(self, packages: int) -> None:
@@ -53,7 +53,7 @@ class Progress:
         self._thread = threading.Thread(target=self._tick, daemon=True)
 
     def read(self, line: str) -> None:
-        """Take a line of pip's output in."""
+        """Process a line of pip's output."""
         if found := re.match(r"(?:Collecting|Processing|Requirement already satisfied:) (\S+)", line):
             self._seen += 1
             file = found[1].rsplit("/", 1)[-1]
@@ -72,7 +72,7 @@ class Progress:
             self.say()
 
     def say(self) -> None:
-        """Write the line, unless the last one is fresh."""
+        """Write the line, unless the last one is recent."""
         now = time.monotonic()
         if now - self._said_s < (TERMINAL_S if self._terminal else LOG_S):
             return
@@ -103,12 +103,12 @@ def _written() -> int:
 
 
 def say(text: str) -> None:
-    """A line for the reader."""
+    """Write a line to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def pins(lock: Path) -> dict[str, str]:
-    """Versions by name, whatever the markers say."""
+    """Versions by name, without regard to markers."""
     found = re.findall(r"^([\w.-]+)==([^;\s]+)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return dict(found)
 
@@ -117,7 +117,7 @@ def pip(*arguments: str, progress: Progress | None = None) -> None:
     """Run the pip of .venv.
 
     Raises:
-        SetUpError: in one line where a package has no wheel for this Python or the index cannot be reached.
+        SetUpError: pip failed. One line if a package has no wheel for this Python or the index cannot be reached.
     """
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONUNBUFFERED": "1"}
     command = [str(VENV / "bin/python"), "-m", "pip", *arguments]
@@ -139,31 +139,31 @@ def pip(*arguments: str, progress: Progress | None = None) -> None:
 
 
 def fault(output: str) -> SetUpError:
-    """What to tell of a pip that failed.
+    """The error for a failed pip.
 
     Args:
-        output: the end of what it printed.
+        output: the last lines of its output.
     """
     this = f"Python {platform.python_version()} on {platform.system()} {platform.machine()} {platform.libc_ver()[0]}"
     if OFFLINE.search(output):
         return SetUpError(
-            "the package index cannot be reached: see to the network or to pip's settings, and run it again"
+            "the package index cannot be reached: check the network or the settings of pip, then run this again"
         )
     if found := re.search(r"No matching distribution found for (\S+)", output):
         return SetUpError(
-            f"{found[1]} has no wheel for {this.strip()}: take another one, make PYTHON=/path/to/python3 ...", code=2
+            f"{found[1]} has no wheel for {this.strip()}: use another Python: make PYTHON=/path/to/python3 ...", code=2
         )
     if "No space left on device" in output:
-        return SetUpError("the disk is full: make room, and run it again")
+        return SetUpError("the disk is full: free some space, then run this again")
     errors = [line for line in output.splitlines() if "error" in line.lower()] or output.splitlines()
     return SetUpError("pip failed:\n" + "\n".join(errors[-20:]))
 
 
 def make_venv() -> bool:
-    """Make .venv with the Python that runs this, unless it has one of that version.
+    """Create .venv with the running Python, unless .venv has that version.
 
     Returns:
-        Whether one was made.
+        Whether it was created.
 
     Raises:
         SetUpError: the module venv fails.
@@ -175,7 +175,7 @@ def make_venv() -> bool:
     if there == version:
         return False
     if VENV.exists():
-        say(f".venv has {f'Python {there}' if there else 'no Python that works'}; it is made again with {version}")
+        say(f".venv has {f'Python {there}' if there else 'no Python that works'}; it is created again with {version}")
     base = str(Path(sys.executable).resolve()) if sys.prefix != sys.base_prefix else sys.executable
     done = subprocess.run(
         [base, "-m", "venv", "--clear", str(VENV)],
@@ -185,15 +185,15 @@ def make_venv() -> bool:
         check=False,
     )
     if done.returncode:
-        raise SetUpError(f"{sys.executable} cannot make a venv:\n{done.stdout.strip()}", code=2)
+        raise SetUpError(f"{sys.executable} cannot create a venv:\n{done.stdout.strip()}", code=2)
     return True
 
 
 def announce(part: str, packages: int) -> None:
-    """Say what comes, how large it is and how long it takes.
+    """Print what is installed, its size and the expected time.
 
     Raises:
-        SetUpError: the disk has no room for it.
+        SetUpError: there is not enough free disk space.
     """
     where = f"Python {platform.python_version()} ({sys.executable})"
     download, disk = SIZES[part]
@@ -207,7 +207,7 @@ def announce(part: str, packages: int) -> None:
     say(size + ".")
     free = shutil.disk_usage(VENV).free / 1e9
     if free < disk:
-        raise SetUpError(f"needs {disk} GB on disk, and {free:.1f} GB are free: make room", code=2)
+        raise SetUpError(f"needs {disk} GB on disk, and {free:.1f} GB are free: free some space", code=2)
 
 
 def set_up(part: str) -> None:
@@ -220,7 +220,7 @@ def set_up(part: str) -> None:
     made = make_venv()
     changed = max(path.stat().st_mtime for path in (lock, Path("pyproject.toml")))
     if not made and stamp.exists() and stamp.stat().st_mtime >= changed:
-        stamp.touch()  # of `dev`: newer than that of `run`, for make
+        stamp.touch()  # so that the stamp of `dev` is newer than that of `run`, for make
         return
     locked = pins(lock)
     begun = time.monotonic()
@@ -228,7 +228,7 @@ def set_up(part: str) -> None:
     bar = ["--progress-bar", "off"]
     if "pip" in pins(LOCKS["run"]):
         pip("install", f"pip=={pins(LOCKS['run'])['pip']}")
-        bar = ["--progress-bar", "raw"]  # lines that can be read, which older ones have not
+        bar = ["--progress-bar", "raw"]  # lines that can be parsed; older versions of pip do not have them
     pip("install", *bar, "--requirement", str(lock), progress=Progress(len(locked)))
     if part == "run":
         pip("install", "--no-deps", "--no-build-isolation", "--editable", ".")
@@ -237,14 +237,14 @@ def set_up(part: str) -> None:
 
 
 def main(part: str) -> int:
-    """Install a part; gives the exit code."""
+    """Install a part, and return the exit code."""
     try:
         set_up(part)
     except SetUpError as error:
         say(f"Atlas: {error}")
         return error.code
     except KeyboardInterrupt:
-        say("Interrupted; the next make goes on.")
+        say("Interrupted; the next make resumes.")
         return 130
     return 0
 

@@ -1,9 +1,9 @@
-"""Compare the `deps` of each stage in dvc.yaml with the modules of ours that the stage really imports.
+"""Compares the `deps` of each stage in dvc.yaml with the modules of this project that the stage imports.
 
-DVC does not see imports: a stage whose `deps` miss an imported file stays "up to date" after an edit of it.
-`python -m tools.stage_imports` prints what is missing and what is superfluous; a test runs the same comparison.
+DVC does not track imports: a stage whose `deps` lack an imported file stays "up to date" after an edit of that file.
+`python -m tools.stage_imports` prints missing and superfluous `deps`; a test runs the same comparison.
 
-A module that is started as a child process counts as imported where its dotted name stands as a string
+A module that is started as a child process counts as imported if its dotted name is a string literal
 (``[sys.executable, "-m", "crawlers.shop"]``).
 """
 
@@ -21,47 +21,47 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("atlas_model", "crawlers", "flows")
 
-# Modules that no stage depends on, each with the reason. Modules that hold a docstring only are left out as well.
+# Modules that are not in `deps`, each with the reason. Modules that contain only a docstring are not in `deps` either.
 EXEMPT = {
-    "atlas_model.core.errors": "texts for people",
-    "atlas_model.core.progress": "lines for people",
-    "atlas_model.core.processes": "who ends whom",
-    "atlas_model.core.params": "checks values that DVC compares by itself, key by key",
-    "atlas_model.core.param_types": "likewise",
-    "atlas_model.core.encoder_names": "names, which `encoder` gives a meaning to",
-    "atlas_model.core.yaml_files": "checks what a file says, and changes nothing of it",
-    "atlas_model.core.extras": "says what is not installed",
-    "flows": "switches telemetry off",
-    "flows.parallel": "who does the parts of the work, as the next two: the same comes of them whoever it is",
+    "atlas_model.core.errors": "error messages",
+    "atlas_model.core.progress": "progress messages",
+    "atlas_model.core.processes": "ends child processes with their parent",
+    "atlas_model.core.params": "validates parameters, which DVC compares key by key",
+    "atlas_model.core.param_types": "see above",
+    "atlas_model.core.encoder_names": "names of encoders, implemented in `encoder`",
+    "atlas_model.core.yaml_files": "validates YAML files without changing their values",
+    "atlas_model.core.extras": "reports packages that are not installed",
+    "flows": "disables telemetry",
+    "flows.parallel": "threads or a cluster: the results are the same",
     "flows.prefect_app.cluster": "see above",
     "flows.prefect_app.server": "see above",
-    "flows.stages": "who ends whom",
-    "flows.stages.entry": "exit codes and the form of the metrics",
-    "flows.prefect_app.log_relay": "lines for people",
-    "flows.text": "lines for people",
-    "flows.prefect_app.shell_run": "shows people what happens",
-    "flows.dvc.pipeline_lock": "who waits for whom",
-    "flows.prefect_app.reporter": "shows people what happens",
-    "flows.stages.parameters": "checks values that DVC compares by itself, key by key",
-    "flows.paths": "says what dvc.yaml says; a test compares",
+    "flows.stages": "ends a stage with its DVC process",
+    "flows.stages.entry": "exit codes and the format of the metrics",
+    "flows.prefect_app.log_relay": "log messages",
+    "flows.text": "escapes text for output",
+    "flows.prefect_app.shell_run": "reports to Prefect's UI",
+    "flows.dvc.pipeline_lock": "a lock",
+    "flows.prefect_app.reporter": "reports to Prefect's UI",
+    "flows.stages.parameters": "validates parameters, which DVC compares key by key",
+    "flows.paths": "paths of dvc.yaml, which a test compares",
 }
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What a stage's `deps` should be told: paths relative to the project's root, sorted."""
+    """Corrections of the `deps` of a stage: sorted paths relative to the root of the project."""
 
     missing: list[str]
     superfluous: list[str]
 
 
 def stage_names() -> list[str]:
-    """The stages of dvc.yaml, in its order."""
+    """The stages of dvc.yaml, in their order."""
     return list(_dvc_yaml()["stages"])
 
 
 def difference(stage: str) -> Difference:
-    """How the declared `deps` of ``stage`` differ from its imports; a folder covers the modules below it."""
+    """The differences between the `deps` and the imports of ``stage``; a folder covers the modules in it."""
     imported = {_path_of(module) for module in imported_modules(f"flows.stages.{stage}")}
     deps = _dvc_yaml()["stages"][stage].get("deps", [])
     declared = {dep for dep in deps if Path(dep).parts[0] in PACKAGES}
@@ -72,7 +72,7 @@ def difference(stage: str) -> Difference:
 
 
 def imported_modules(module: str) -> set[str]:
-    """``module`` and all modules of ours that running it imports or starts, without the exempt ones."""
+    """``module`` and all modules of this project that it imports or starts, without those in `EXEMPT`."""
     found: set[str] = set()
     waiting = {module}
     while waiting:
@@ -122,7 +122,7 @@ def _covers(dep: str, path: str) -> bool:
 
 
 def main() -> int:
-    """Print the differences; 1 if there are any."""
+    """Print the differences; returns 1 if there are any."""
     different = False
     for stage in stage_names():
         if not (ROOT / f"flows/stages/{stage}.py").is_file():

@@ -1,12 +1,13 @@
-"""Make models/zoom_photographs: the close-up filter for photographs, which params.yaml calls zoom.filter: photographs.
+"""Trains models/zoom_photographs: the close-up filter of ``zoom.filter: photographs`` in params.yaml.
 
     python -m tools.train_photo_filter PHOTOGRAPHS.parquet [--cnn-epochs 4]
 
-PHOTOGRAPHS.parquet has a row a product: ``id`` and ``jpeg``, a photograph on white. `tools.photo_filter_images` cuts
-close-ups from them and draws normal images of them. The linear layer is measured by cross-validation over products,
-then fitted on all; the paper's network is trained on the same images with the same held-out part, for comparison. The
-threshold is the lowest at which few of the difficult normal images, and hardly any photograph as it is, are discarded.
-All figures go into the model's description. The same bytes on one machine.
+PHOTOGRAPHS.parquet has a row per product: ``id`` and ``jpeg``, a photograph on a white background.
+`tools.photo_filter_images` generates close-ups and normal images from them. The linear layer is evaluated by
+cross-validation over products, then fitted on all of them. For comparison, the paper's network is trained on the same
+images with the same test split. The threshold is the lowest one that discards at most `MOST_HARD` of the difficult
+normal images and `MOST_PLAIN` of the unchanged photographs. All metrics are stored in the description of the model.
+Each run on one machine writes the same bytes.
 """
 
 import argparse
@@ -32,15 +33,15 @@ from tools.photo_filter_images import Photograph, close_up, find_product, normal
 
 OUTPUT = Path("models/zoom_photographs")
 SIZE = 64  # px: a close-up of 30 % of a photograph of 224 px is as sharp at this size as a whole one
-DRAWN_EVERY = 2  # products: that are drawn from; of the others there is the photograph alone
-NORMAL_VIEWS = 2  # of a product that is drawn from; and one close-up
-OTHERS = 200  # of them make up groups and grounds
+DRAWN_EVERY = 2  # one of so many products gives generated images; the others only their photograph
+NORMAL_VIEWS = 2  # generated normal images of such a product, besides one close-up
+OTHERS = 200  # products used in images of groups and in backgrounds
 SEED = 1
 FOLDS = 5
 BATCH = 256
 INVERSE_STRENGTH = 0.01
-MOST_HARD = 0.03  # of the normal images on other grounds, in groups and cut tight: how many may be discarded
-MOST_PLAIN = 0.002  # likewise of the photographs as they are
+MOST_HARD = 0.03  # largest discarded share of normal images on other backgrounds, in groups or tightly cropped
+MOST_PLAIN = 0.002  # largest discarded share of unchanged photographs
 VAL_SHARE, TEST_SHARE = 0.1, 0.2  # of the comparison with the paper's network
 PLAIN = "photograph"
 
@@ -50,13 +51,13 @@ class Drawn:
     """Images of one size; parallel lists."""
 
     pixels: np.ndarray  # uint8, (n, 3, SIZE, SIZE)
-    kinds: np.ndarray  # as `close_up` and `normal` say, or PLAIN
+    kinds: np.ndarray  # those of `close_up` and `normal`, or PLAIN
     zoomed: np.ndarray  # 0 or 1
     products: np.ndarray  # id of the product
 
 
 def draw(path: Path, preprocessing: Preprocessing, limit: int | None = None) -> Drawn:
-    """Of each product the photograph as it is; of some also normal images and a close-up."""
+    """The photograph of each product; for some products also generated normal images and a close-up."""
     rows = pq.read_table(path, columns=["id", "jpeg"]).slice(0, limit).to_pylist()
     others = [find_product(decode(row["jpeg"])) for row in rows[::DRAWN_EVERY][:OTHERS]]
     pixels, kinds, zoomed, products = [], [], [], []
@@ -86,7 +87,7 @@ def _draw_from(
 
 
 def cross_validate(net: ZoomLinear, features: np.ndarray, drawn: Drawn) -> np.ndarray:
-    """p_zoomed of every image, from a layer fitted on other products."""
+    """p_zoomed of each image, from a layer that was fitted on other products."""
     order = {product: place for place, product in enumerate(sorted(set(drawn.products.tolist())))}
     places = np.random.default_rng(SEED).permutation(len(order))
     fold = np.array([places[order[product]] % FOLDS for product in drawn.products.tolist()])
@@ -100,19 +101,19 @@ def cross_validate(net: ZoomLinear, features: np.ndarray, drawn: Drawn) -> np.nd
 
 @torch.inference_mode()
 def probabilities(net: ZoomLinear, features: np.ndarray) -> np.ndarray:
-    """p_zoomed."""
+    """p_zoomed of each row of features."""
     return torch.sigmoid(net.head(torch.from_numpy(features)).squeeze(1)).numpy()
 
 
 def choose_threshold(p_zoomed: np.ndarray, drawn: Drawn) -> float:
-    """The lowest that discards at most `MOST_HARD` of the difficult normal images, `MOST_PLAIN` of the plain ones."""
+    """The lowest threshold that discards at most `MOST_HARD` of the difficult and `MOST_PLAIN` of the plain images."""
     hard = (drawn.zoomed == 0) & (drawn.kinds != PLAIN)
     bounds = (np.quantile(p_zoomed[hard], 1 - MOST_HARD), np.quantile(p_zoomed[drawn.kinds == PLAIN], 1 - MOST_PLAIN))
     return round(float(max(bounds)), 3)
 
 
 def figures(p_zoomed: np.ndarray, drawn: Drawn, threshold: float) -> dict[str, Any]:
-    """Share of each kind that counts as zoomed, and of both labels together."""
+    """The share classified as zoomed, for each kind and for the zoomed images together."""
     said = p_zoomed >= threshold
     shares = {kind: float(said[drawn.kinds == kind].mean()) for kind in sorted(set(drawn.kinds.tolist()))}
     return {
@@ -123,9 +124,9 @@ def figures(p_zoomed: np.ndarray, drawn: Drawn, threshold: float) -> dict[str, A
 
 
 def compare(features: np.ndarray, drawn: Drawn, preprocessing: Preprocessing, epochs: int) -> dict[str, Any]:
-    """Both networks, fitted on the same products and measured on the same others.
+    """Metrics of both models, trained and tested on the same products.
 
-    Each with the threshold at which it discards `MOST_HARD` of the difficult normal images that it did not see.
+    Each uses the threshold that discards `MOST_HARD` of the difficult normal images of the test split.
     """
     part = draw_splits(drawn.products.tolist(), val_share=VAL_SHARE, test_share=TEST_SHARE, seed=SEED)
     shares = {"val_share": VAL_SHARE, "test_share": TEST_SHARE}
@@ -158,7 +159,7 @@ def _batches(pixels: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def make(path: Path, output: Path, epochs: int, limit: int | None) -> dict[str, Any]:
-    """Write the model's folder; its figures."""
+    """Write the folder of the model; returns its metrics."""
     preprocessing = Preprocessing(size=SIZE, mode="RGB", resize="squash")
     drawn = draw(path, preprocessing, limit)
     net = ZoomLinear()
@@ -185,12 +186,14 @@ def make(path: Path, output: Path, epochs: int, limit: int | None) -> dict[str, 
 
 
 def main() -> None:
-    """Make it from the command line."""
+    """Train from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photographs", type=Path)
-    parser.add_argument("--output", type=Path, default=OUTPUT)
-    parser.add_argument("--cnn-epochs", type=int, default=4, help="0: without the comparison")
-    parser.add_argument("--limit", type=int, help="only so many products, to try it")
+    parser.add_argument("photographs", type=Path, metavar="PHOTOGRAPHS.parquet", help="columns id and jpeg")
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--cnn-epochs", type=int, default=4, help="epochs of the paper's network (default: 4; 0: no comparison)"
+    )
+    parser.add_argument("--limit", type=int, help="use only the first products, for a test run")
     given = parser.parse_args()
     try:
         found = make(given.photographs, given.output, given.cnn_epochs, given.limit)

@@ -1,6 +1,6 @@
-"""The type checker that the tests hand to jaxtyping's import hook: beartype, but for methods that return `Self`.
+"""Type checker for jaxtyping's import hook in tests: beartype, except for methods with the annotation `Self`.
 
-The hook decorates one method at a time, and beartype then cannot know which class `Self` is.
+The hook decorates one method at a time, so beartype cannot resolve the class of `Self`.
 """
 
 from collections.abc import Callable
@@ -12,5 +12,5 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def check(function: Function) -> Function:
-    """``function``, checking its arguments and its result when called."""
+    """``function`` with checks of its arguments and its result."""
     return function if Self in function.__annotations__.values() else beartype(function)

@@ -217,7 +217,7 @@ class TrainParams(ParamsSection):
     randaugment: Annotated[int, Field(ge=0, le=8)]  # number of random operations per image (RandAugment)
     seed: Seed
     device: Device
-    precision: Literal["float32", "bfloat16"]  # bfloat16 is slower on CPUs without bf16 units
+    precision: Literal["float32", "bfloat16"]  # bfloat16 is for GPUs: slower on CPUs, even with bf16 units
 
     @model_validator(mode="after")
     def _encoder_is_trained_or_given(self) -> Self:

@@ -1,8 +1,7 @@
-"""Stage `prepare` of the benchmark: the official files of Fashion-MNIST as splits, in the form of the stage `split`.
+"""Stage ``prepare`` of the benchmark: converts the files of Fashion-MNIST to the format of the stage ``split``.
 
-The official test part is the split test, all of it and nothing else. A hash of each training image's number says
-whether it is for validation, as in the stage `split`. Nothing is filtered: images that stand in the data twice
-stay, so that the figures compare with those of others.
+The official test set is the split test. A hash of the number of each training image assigns it to train or val, as in
+the stage ``split``. Nothing is filtered: duplicates stay, so that the metrics are comparable with those of others.
 """
 
 import hashlib
@@ -31,7 +30,7 @@ SEED = 1
 
 
 def run(params: Params) -> None:
-    """Find the files, or download them, and write all of them as splits."""
+    """Find or download the files, and write them as splits."""
     source = find_or_download(paths.WORK)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
     for part in ("train", "test"):

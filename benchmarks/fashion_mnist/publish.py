@@ -1,4 +1,4 @@
-"""Stage `publish` of the benchmark: its figures to benchmarks/results/fashion-mnist.json, which is in git."""
+"""Stage ``publish`` of the benchmark: writes its metrics to benchmarks/results/fashion-mnist.json, which is in git."""
 
 import json
 import os
@@ -17,7 +17,7 @@ RESULT = RESULTS / "fashion-mnist.json"
 
 
 def run(params: Params) -> None:
-    """Write the figures of the test part, the baseline's, and what they took."""
+    """Write the metrics of the model and of the baseline on test, and their durations."""
     prepare, train, evaluate = map(read_metrics, ("prepare", "train", "evaluate"))
     timings = TIMINGS / "train.json"  # not there where the models come from DVC's cache
     took = json.loads(timings.read_text(encoding="utf-8")) if timings.is_file() else {}

@@ -1,1 +1,1 @@
-"""The parts of `benchmarks.fetch`: images and their servers, the clients that are compared, what they took."""
+"""Parts of `benchmarks.fetch`: images and their servers, the compared clients, and the measurement."""

@@ -1,6 +1,6 @@
-"""The clients that are compared, each a program: ``python -m benchmarks.fetching.clients NAME PORT COUNT FOLDER``.
+"""The compared clients, each a program: ``python -m benchmarks.fetching.clients NAME PORT COUNT FOLDER``.
 
-Each asks for ``COUNT`` images and keeps their bytes in ``FOLDER``; img2dataset is a program already (`measure`).
+Each downloads ``COUNT`` images and stores their bytes in ``FOLDER``; img2dataset has its own program (`measure`).
 """
 
 import asyncio
@@ -20,12 +20,12 @@ SMALL = "small/"
 
 
 def urls(port: int, count: int, prefix: str = "") -> Iterator[str]:
-    """What to ask for."""
+    """The URLs to download."""
     return (f"http://127.0.0.1:{port}/{prefix}{number:05d}.jpg" for number in range(count))
 
 
 def sequential(port: int, count: int, folder: Path) -> None:
-    """The original project's way: urllib, one after the other."""
+    """urllib, one image after the other, as in the original project."""
     from urllib.request import urlopen
 
     for url in urls(port, count):
@@ -49,7 +49,7 @@ def requests_threads(port: int, count: int, folder: Path) -> None:
 
 
 def scrapy_files(port: int, count: int, folder: Path) -> None:
-    """Scrapy's FilesPipeline, tuned: what it can do at once, without throttling."""
+    """Scrapy's FilesPipeline with high concurrency and no throttling."""
     import scrapy
     from scrapy.crawler import CrawlerProcess
 
@@ -77,7 +77,7 @@ def scrapy_files(port: int, count: int, folder: Path) -> None:
 
 
 def bare_aiohttp(port: int, count: int, folder: Path) -> None:
-    """The library alone, writing files: no guards, no check, no retries."""
+    """Only aiohttp, writing files: no address checks, validation or retries."""
     import aiohttp
 
     async def download() -> None:
@@ -95,7 +95,7 @@ def bare_aiohttp(port: int, count: int, folder: Path) -> None:
 
 
 def atlas(port: int, count: int, folder: Path, prefix: str = "") -> None:
-    """What the stage fetch does: guards, robots.txt, check, spool, and the final pass into Parquet."""
+    """The stage fetch: address checks, robots.txt, validation, spool, and writing of Parquet."""
     from crawlers.fetch.collect import write_images
     from crawlers.fetch.images import fetch_images
     from crawlers.fetch.spool import Spool
@@ -123,7 +123,7 @@ def atlas(port: int, count: int, folder: Path, prefix: str = "") -> None:
 
 
 def atlas_small(port: int, count: int, folder: Path) -> None:
-    """The same for many small images; prints ``<images> <resident MB>`` twice a second while it downloads."""
+    """The stage fetch on many small images; prints ``<images> <resident MB>`` twice per second."""
     import psutil
 
     from crawlers.fetch import spool as module

@@ -1,6 +1,6 @@
-"""What a client takes: CPU and time per image, and memory, of its whole tree of processes.
+"""Measures a client: CPU and time per image, and memory, of all its processes.
 
-Start-up is left out by the difference of two runs, one of them with few images.
+The start-up is excluded by the difference of two runs, one of them with few images.
 """
 
 import json
@@ -23,7 +23,7 @@ FEW = 20  # images of the run whose cost is start-up
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one client in one round."""
+    """The cost of one client in one round."""
 
     cpu_ms: float  # per image, user and system
     per_s: float  # images
@@ -67,7 +67,7 @@ def run(client: str, port: int, count: int, work: Path) -> _Run:
 
 
 def _kept(folder: Path) -> int:
-    """How many images a client has left in ``folder``."""
+    """The number of images that a client has stored in ``folder``."""
     shards, statistics = list(folder.glob("shards/*.parquet")), list(folder.rglob("*_stats.json"))
     if shards:
         return sum(pq.read_metadata(path).num_rows for path in shards)
@@ -77,7 +77,7 @@ def _kept(folder: Path) -> int:
 
 
 def install_img2dataset(folder: Path) -> Path:
-    """A venv of its own, because its requirements exclude ours; made once."""
+    """The program in a separate venv, because its requirements conflict with ours; created once."""
     venv = folder / f"img2dataset-{IMG2DATASET}"
     program = venv / "bin/img2dataset"
     if not program.exists():

@@ -1,8 +1,7 @@
-"""Images on loopback: nginx for files, and a small server of our own that waits, or invents images without end.
+"""Serves images on loopback: nginx for files, and a small server that delays responses or generates many small images.
 
-The latter (``python -m benchmarks.fetching.servers FOLDER LATENCY_S``) answers from memory with one write per
-image, which takes it a tenth of what the quickest client spends: it is not what limits them. It is a process of
-its own, as nginx is, which has no way to wait.
+The latter (``python -m benchmarks.fetching.servers FOLDER LATENCY_S``) responds from memory with one write per image.
+It needs a tenth of the CPU of the fastest client, so it does not limit the clients. nginx cannot delay responses.
 """
 
 import asyncio
@@ -33,7 +32,7 @@ http {{
 
 
 def make_images(folder: Path, count: int) -> None:
-    """Fill ``folder`` with ``count`` distinct JPEGs, 00000.jpg and so on, unless they are there."""
+    """Write ``count`` distinct JPEGs to ``folder``, 00000.jpg and so on, unless they exist."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(len(list(folder.glob("*.jpg"))), count):
         blots = np.random.default_rng(number).integers(0, 256, (30, 23, 3), dtype=np.uint8)
@@ -44,7 +43,7 @@ def make_images(folder: Path, count: int) -> None:
 
 @contextmanager
 def nginx(images: Path, folder: Path) -> Iterator[int]:
-    """Serve ``images`` as long as the ``with`` block runs; yields the port."""
+    """Serve ``images`` during the ``with`` block; yields the port."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         sys.exit("benchmarks.fetch: expected nginx, found none in PATH. Debian: apt install nginx-light")
@@ -57,7 +56,7 @@ def nginx(images: Path, folder: Path) -> Iterator[int]:
 
 @contextmanager
 def delaying(images: Path, latency_s: float) -> Iterator[int]:
-    """Serve ``images``, each after ``latency_s``; yields the port. Small ones are invented: /small/<number>.jpg."""
+    """Serve ``images`` with a delay of ``latency_s``; yields the port. Generates small ones: /small/<number>.jpg."""
     port = _free_port()
     command = [sys.executable, "-m", "benchmarks.fetching.servers", str(images), str(latency_s), str(port)]
     with _running(command, port):
@@ -88,7 +87,7 @@ def _free_port() -> int:
 
 
 class _Server(asyncio.Protocol):
-    """Answers each request after the same time, in the order in which they came."""
+    """Responds to each request after the same delay, in order."""
 
     def __init__(self, images: Path, latency_s: float) -> None:
         self._images, self._latency_s = images, latency_s

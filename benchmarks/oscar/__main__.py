@@ -1,10 +1,10 @@
-"""How much of a strange shop is read right: with nothing known about it, and with its one YAML file.
+"""Measures how much of an unknown shop is read correctly: without a profile, and with its YAML profile.
 
-The shop is the same under two hosts: one that no profile names, and that of crawlers/pages/oscar.yaml. Each is
-crawled in a project folder of its own by the stages, as a user would run them, and products.parquet and the images
-are compared with what the shop's database says. A product is right when all of its fields are; one without images,
-which Atlas leaves out, is wrong when it comes. The host that no profile names is asked once a second: that takes a
-quarter of an hour. ``OSCAR_LANGUAGE=de make benchmark NAME=oscar`` crawls the shop in German.
+The same shop has two hosts: one without profile, and that of crawlers/pages/oscar.yaml. Each is crawled by the stages
+in a separate project folder, as a user would run them, and products.parquet and the images are compared with the
+database of the shop. A product is correct if all its fields are; a product without images, which Atlas discards, is
+wrong if it is there. The host without profile is requested once per second, which takes 15 minutes. ``OSCAR_LANGUAGE=de
+make benchmark NAME=oscar`` crawls the shop in German.
 """
 
 import csv
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def compare(wanted: dict[str, Item], found: dict[str, Item]) -> dict[str, float]:
-    """Which share of all products that are wanted or found is right, field by field and as a whole."""
+    """The share of correct products among all expected and found ones, by field and as a whole."""
     met = [(item, found[path]) for path, item in wanted.items() if path in found]
     right = {field: sum(item[field] == other[field] for item, other in met) for field in FIELDS}
     right["products"] = sum(item == other for item, other in met)
@@ -70,7 +70,7 @@ def _item(product: dict[str, Any]) -> Item:
 
 
 def _crawled(host: str, address: str, categories: dict[str, list[str]]) -> dict[str, Item]:
-    """What the stages crawl and fetch make of the shop: path of the product page -> its fields."""
+    """The result of the stages crawl and fetch: path of the product page -> its fields."""
     with tempfile.TemporaryDirectory() as name:
         project = Path(name)
         _write_sources(project / "sources.csv", host, categories)
@@ -79,7 +79,7 @@ def _crawled(host: str, address: str, categories: dict[str, list[str]]) -> dict[
         write_text(project / "params.yaml", yaml.safe_dump(params))
         for stage in ("crawl", "fetch"):
             if subprocess.run([sys.executable, "-m", f"flows.stages.{stage}"], cwd=project, check=False).returncode:
-                return {}  # it has said why
+                return {}  # it has printed the reason
         refs: dict[str, list[str]] = {}
         for ref in pq.read_table(project / "data/images/refs.parquet").sort_by("position").to_pylist():
             refs.setdefault(ref["product_id"], []).append(ref["image_id"])
@@ -99,7 +99,7 @@ def _write_sources(path: Path, host: str, categories: dict[str, list[str]]) -> N
 
 
 def _environment() -> str:
-    """The shop's own Python, with the packages of requirements.txt."""
+    """The Python of the shop's venv, with the packages of requirements.txt."""
     wanted = (HERE / "requirements.txt").read_text(encoding="utf-8")
     folder = WORK / f"venv-{_digest(wanted)}"
     python = folder / "bin" / "python"
@@ -112,7 +112,7 @@ def _environment() -> str:
 
 
 def _shop(python: str) -> Path:
-    """The folder of a shop that the code of today has filled."""
+    """The folder of a shop that the current code has filled."""
     folder = WORK / f"shop-{_digest(*(path.read_text(encoding='utf-8') for path in sorted(HERE.glob('*[!_].py'))))}"
     if not folder.exists():
         say("oscar: filling the shop (a minute)")
@@ -123,7 +123,7 @@ def _shop(python: str) -> Path:
 
 @contextmanager
 def _serving(python: str, shop: Path) -> Iterator[str]:
-    """Where the shop is, for the time of a ``with`` block; it ends when its stdin closes, so also if we are killed."""
+    """Serve the shop during the ``with`` block; yields its address. It ends when stdin closes, also after a kill."""
     with subprocess.Popen(
         [python, "serve.py"], cwd=HERE, env=_told(shop), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:

@@ -1,4 +1,4 @@
-"""What the shop sells: made up, the same each time, and as untidy as real catalogues are. Knows no Django."""
+"""Generates the catalogue of the shop: the same each time, and as irregular as real catalogues. Does not use Django."""
 
 import io
 import random
@@ -69,7 +69,7 @@ FORMATS = ((900, 1200, "JPEG"), (1200, 900, "JPEG"), (320, 300, "JPEG"), (700, 7
 
 @dataclass(frozen=True)
 class Article:
-    """One product. Variants have prices of their own; without any price it cannot be bought."""
+    """A product. Each variant has a price; without a price it cannot be bought."""
 
     number: int
     title: str
@@ -81,12 +81,12 @@ class Article:
 
     @property
     def description(self) -> str:
-        """With a price that is not the product's."""
+        """A description with a price that is not that of the product."""
         return f"<p>{self.title.split()[0]} {LONG}.</p><p>Recommended retail price: £{1000 + self.number}.99</p>"
 
 
 def leaves() -> list[tuple[str, ...]]:
-    """The paths of the categories that hold products."""
+    """The paths of the categories with products."""
     return [(top, middle, leaf) for top, below in TREE.items() for middle, names in below.items() for leaf in names]
 
 
@@ -131,7 +131,7 @@ def _price(chance: random.Random) -> Decimal:
 
 
 def images(article: Article) -> Iterator[tuple[str, bytes]]:
-    """File names and contents, no two alike."""
+    """File names and contents, all distinct."""
     for position in range(article.images):
         chance = random.Random(f"{article.number}/{position}")
         width, height, kind = FORMATS[0 if chance.random() < 0.8 else chance.randrange(len(FORMATS))]

@@ -1,6 +1,6 @@
-"""``python seed.py``: fills the shop, and writes down from its database what a perfect crawl would find.
+"""``python seed.py``: fills the shop, and writes from its database what a perfect crawl would find.
 
-The truth is read through Oscar's models, not from its pages or from the catalogue.
+The expected values are read through Oscar's models, not from its pages or from the catalogue.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ from oscar.apps.partner.strategy import Selector  # noqa: E402
 
 @transaction.atomic
 def seed() -> None:
-    """Put the catalogue into the database and the images beside it."""
+    """Write the catalogue to the database, and its images."""
     goods = ProductClass.objects.create(name="Goods", track_stock=True)
     for code in ("colour", "material"):
         ProductAttribute.objects.create(product_class=goods, name=code.title(), code=code, type="text")
@@ -95,7 +95,7 @@ def _create(article: Article, goods: ProductClass, partner: Partner) -> Product:
 
 
 def truth() -> dict[str, Any]:
-    """Of every product that can be browsed, and of every category that holds some."""
+    """The expected fields of every visible product, and the categories with products."""
     return {
         "products": [_told(product) for product in Product.objects.browsable()],
         "categories": {

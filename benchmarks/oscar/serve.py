@@ -1,4 +1,4 @@
-"""``python serve.py``: serves the shop on a free port of loopback, says which, and ends when stdin closes."""
+"""``python serve.py``: serves the shop on a free port of loopback, prints the port, and ends when stdin is closed."""
 
 import logging
 import os

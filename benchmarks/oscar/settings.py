@@ -1,7 +1,7 @@
-"""Settings of the shop: those of Oscar's own guide, a language, and the thumbnailer whose originals can be reached.
+"""Settings of the shop: those of Oscar's guide, a language, and a thumbnailer whose originals can be reached.
 
-Oscar's templates show thumbnails only. With sorl-thumbnail, its default, their names are hashes and no page leads to
-the original; with easy-thumbnails, the other one that it supports, the original's name is a part of theirs.
+Oscar's templates show thumbnails only. With its default, sorl-thumbnail, their names are hashes and no page links to
+the original; with easy-thumbnails, which it also supports, their names contain the name of the original.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Oscar's own URLs, its images and its style sheets."""
+"""URLs of Oscar, its images and its style sheets."""
 
 from django.apps import apps
 from django.conf import settings

@@ -1,6 +1,6 @@
 """``python -m benchmarks.photographs [run|errors|table|bundle]``; ``make benchmark NAME=photographs`` is ``run``.
 
-Exit codes as of `atlas`: 0 done, 1 the work failed, 2 bad input, 130 Ctrl-C.
+Exit codes as for `atlas`: 0 done, 1 failure, 2 bad input, 130 Ctrl-C.
 """
 
 import argparse
@@ -24,15 +24,15 @@ SEEDS = (1, 2, 3)
 DRAWS = (1, 2, 3)
 DRAWN = 300
 COMMANDS = {
-    "run": "measure, print the table, write the result; what is done without a command",
-    "errors": "contact sheets of the worst errors, and a CSV of what was taken for what",
-    "bundle": "put a seed's model, in half precision, where `atlas predict --model pretrained` finds it",
-    "table": "print the table of the result, and write it into docs/photographs.md",
+    "run": "measure, print the table and write the result (default)",
+    "errors": "write contact sheets of the worst errors, and CSV files of errors and confusions",
+    "bundle": "make the model of a seed the bundled model, in half precision",
+    "table": "print the table of the result and write it into docs/photographs.md",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code."""
+    """Run the command, and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given if given and given[0] in (*COMMANDS, "-h", "--help") else ["run", *given])
     try:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        say("photographs: interrupted; the same command goes on from there")
+        say("photographs: interrupted; the same command resumes")
         return INTERRUPTED
     return 0
 
@@ -52,17 +52,34 @@ def _parser() -> argparse.ArgumentParser:
     running, errors, bundling, showing = (commands.add_parser(name, help=told) for name, told in COMMANDS.items())
     for each, does in ((running, _run), (errors, _errors), (bundling, _bundle), (showing, _table)):
         each.set_defaults(does=does)
-        each.add_argument("--workspace", type=Path, default=WORKSPACE, metavar="DIR", help="default: %(default)s")
-        each.add_argument("--result", type=Path, default=RESULT, metavar="FILE", help="default: %(default)s")
-    running.add_argument("--params", type=Path, default=Path(__file__).with_name("params.yaml"), metavar="FILE")
-    running.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="N", help="default: 1 2 3")
-    running.add_argument("--draws", type=int, nargs="*", default=DRAWS, metavar="N", help="of images; default: 1 2 3")
-    running.add_argument("--drawn", type=int, default=DRAWN, metavar="N", help="images of a draw (default 300)")
-    errors.add_argument("--seed", type=int, default=SEEDS[0], metavar="N", help="whose model (default 1)")
-    errors.add_argument("--count", type=int, default=200, metavar="N", help="errors on the sheets (default 200)")
-    bundling.add_argument("--seed", type=int, default=SEEDS[0], metavar="N", help="whose model (default 1)")
-    bundling.add_argument("--folder", type=Path, default=BUNDLED, metavar="DIR", help="default: %(default)s")
-    showing.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="default: %(default)s")
+        each.add_argument(
+            "--workspace", type=Path, default=WORKSPACE, metavar="DIR", help="workspace (default: %(default)s)"
+        )
+        each.add_argument(
+            "--result", type=Path, default=RESULT, metavar="FILE", help="JSON file of the result (default: %(default)s)"
+        )
+    running.add_argument(
+        "--params", type=Path, default=Path(__file__).with_name("params.yaml"), metavar="FILE", help="parameters"
+    )
+    running.add_argument(
+        "--seeds", type=int, nargs="+", default=SEEDS, metavar="N", help="seeds of training (default: 1 2 3)"
+    )
+    running.add_argument(
+        "--draws",
+        type=int,
+        nargs="*",
+        default=DRAWS,
+        metavar="N",
+        help="seeds of the samples of images (default: 1 2 3)",
+    )
+    running.add_argument("--drawn", type=int, default=DRAWN, metavar="N", help="images per sample (default: 300)")
+    errors.add_argument("--seed", type=int, default=SEEDS[0], metavar="N", help="seed of the model (default: 1)")
+    errors.add_argument("--count", type=int, default=200, metavar="N", help="errors on the sheets (default: 200)")
+    bundling.add_argument("--seed", type=int, default=SEEDS[0], metavar="N", help="seed of the model (default: 1)")
+    bundling.add_argument(
+        "--folder", type=Path, default=BUNDLED, metavar="DIR", help="folder of the bundled model (default: %(default)s)"
+    )
+    showing.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="page (default: %(default)s)")
     return parser
 
 
@@ -95,7 +112,7 @@ def _bundle(options: argparse.Namespace) -> None:
     from benchmarks.photographs.bundle import bundle
 
     size = bundle(options.workspace / f"seeds/{options.seed}/models/categorizer", options.folder)
-    print(f"{options.folder}: {size / 1e6:.1f} MB of weights. Bring the figures in its README.md up to date")
+    print(f"{options.folder}: {size / 1e6:.1f} MB of weights. Update the metrics in its README.md")
 
 
 def _table(options: argparse.Namespace) -> None:

@@ -1,7 +1,4 @@
-"""From what the stages measured to the figures of the benchmark: of a run, and medians over several.
-
-Knows nothing of how the stages are run.
-"""
+"""Collects the metrics of the benchmark from those of the stages: of a run, and medians over several runs."""
 
 import os
 import platform
@@ -16,7 +13,7 @@ from benchmarks.photographs.workspace import metrics_of, timings_of
 
 SCORES = ("micro_f1", "macro_f1", "ece", "ece_uncalibrated", "level_accuracy", "n", "intervals")
 MODES = ("image", "image_and_title", "title", "image_and_stripped_title")
-# These stand in the result under their dotted names too, for a reader who looks for them there.
+# These are in the result under their dotted names, too.
 NAMES = (
     "image.micro_f1",
     "image.macro_f1",
@@ -29,7 +26,7 @@ NAMES = (
 
 
 def figures_of_pipeline(project: Path) -> dict[str, Any]:
-    """What does not depend on the seed: the sizes of the splits, and what the close-up filter discarded."""
+    """Metrics that do not depend on the seed: the sizes of the splits, and the share of discarded close-ups."""
     split, zoom = metrics_of(project, "split"), metrics_of(project, "zoom")
     return {
         "images": split["images_per_split"],
@@ -41,7 +38,7 @@ def figures_of_pipeline(project: Path) -> dict[str, Any]:
 
 
 def figures_of_seed(project: Path) -> dict[str, Any]:
-    """What the models of one seed came to on test."""
+    """The metrics of the models of one seed on test."""
     found, train, timings = metrics_of(project, "evaluate"), metrics_of(project, "train"), timings_of(project, "train")
     baseline, trained = found["baseline"], train["categorizer"]
     return {
@@ -56,7 +53,7 @@ def figures_of_seed(project: Path) -> dict[str, Any]:
 
 
 def figures_of_files(project: Path) -> dict[str, Any]:
-    """What the model of a folder and a CSV came to on its test split."""
+    """The metrics of the model of a folder and a CSV on its test split."""
     found, split = metrics_of(project, "evaluate"), metrics_of(project, "split")
     return {
         "micro_f1": found["test"]["micro_f1"],
@@ -69,7 +66,7 @@ def figures_of_files(project: Path) -> dict[str, Any]:
 
 
 def summary(pipeline: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
-    """The result: the names that stay, and what they are made of."""
+    """The result: the main metrics, and the metrics per seed and sample."""
     seeds: dict[str, Any] = pipeline["seeds"]
     whole = pipeline["whole"]
     usages = [*pipeline["usage"].values(), *files["usage"].values()]
@@ -98,13 +95,13 @@ def summary(pipeline: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, 
 
 
 def epoch_over_forward(timings: Mapping[str, Any], epochs: int, images: int) -> float | None:
-    """Epoch seconds over those of the frozen blocks' forward pass over as many images; None without such blocks."""
+    """Time of an epoch / time of the frozen blocks' forward pass on as many images; None without such blocks."""
     forward: float | None = timings["forward_seconds"]
     return round(timings["categorizer"]["seconds"] / epochs / (forward * images), 4) if forward else None
 
 
 def _modes(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """What the model reads -> its scores; without titles it reads images alone."""
+    """Kind of input -> metrics; a model without titles has images only."""
     return {"image": found["test"]} | {mode: found["modes"][mode] for mode in MODES if mode in found.get("modes", {})}
 
 
@@ -113,7 +110,7 @@ def _scores(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _middle(seeds: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The sequence model's score minus the classifier's: of the seed in the middle, with its paired interval."""
+    """The difference of the sequence model to the classifier: that of the median seed, with its paired interval."""
     order = sorted(seeds, key=lambda seed: seeds[seed]["difference"][name]["value"])
     seed = order[(len(order) - 1) // 2]
     return {**seeds[seed]["difference"][name], "seed": int(seed)}

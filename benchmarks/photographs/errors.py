@@ -1,7 +1,7 @@
-"""The worst errors for a person to look at: contact sheets, a table to judge them in, and the confusions by pair.
+"""Writes contact sheets of the worst errors, a table to judge them in, and the confusions by pair.
 
-The worst are those that the model was surest of, on the validation and the test split. All of it goes to
-``errors/`` in the workspace, never into git, for the images are not ours to publish. Knows nothing of models.
+The worst errors are those with the highest probability, on the validation and the test split. They are written to
+``errors/`` in the workspace, never to git, because the images must not be published.
 """
 
 import csv
@@ -30,12 +30,12 @@ PAIR_COLUMNS = ("actual", "predicted", "count", "share_of_errors", "mean_probabi
 
 
 def write_errors(workspace: Path, seed: int, count: int) -> list[Path]:
-    """Write the sheets and both tables; where they are.
+    """Write the sheets and both tables; returns their paths.
 
     Args:
         workspace: of the benchmark.
-        seed: whose model.
-        count: of the errors that are shown. The table of pairs counts all.
+        seed: of the model.
+        count: number of errors on the sheets. The table of pairs counts all errors.
 
     Raises:
         MissingError: the benchmark has not run with this seed.
@@ -44,7 +44,7 @@ def write_errors(workspace: Path, seed: int, count: int) -> list[Path]:
     splits = workspace / "pipeline/data/splits"
     for path in (predictions, splits):
         if not path.exists():
-            raise MissingError(f"{path}: not there; make benchmark NAME=photographs makes it (seed {seed})")
+            raise MissingError(f"{path}: no such file; make benchmark NAME=photographs writes it (seed {seed})")
     table = pq.read_table(predictions)
     table = table.filter(pc.is_in(table["split_value"], pa.array(SHOWN)))
     wrong = table.filter(pc.not_equal(table["actual_category"], table["predicted_category"])).sort_by(
@@ -66,7 +66,7 @@ def write_errors(workspace: Path, seed: int, count: int) -> list[Path]:
 
 
 def confusions(wrong: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Which category was taken for which, the most frequent pair first.
+    """The pairs of actual and predicted categories, the most frequent first.
 
     Args:
         wrong: rows of predictions.
@@ -87,7 +87,7 @@ def confusions(wrong: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def sheet(rows: Sequence[dict[str, Any]], images: Iterable[bytes]) -> Image.Image:
-    """A contact sheet: each image with what it is, what was answered, how surely, and its title."""
+    """A contact sheet: each image with its category, the prediction, its probability, and the title."""
     width, height = SIDE + GAP, SIDE + TEXT + GAP
     lines = math.ceil(len(rows) / COLUMNS)
     made = Image.new("RGB", (COLUMNS * width + GAP, lines * height + GAP), "white")
@@ -97,7 +97,7 @@ def sheet(rows: Sequence[dict[str, Any]], images: Iterable[bytes]) -> Image.Imag
         image = Image.open(BytesIO(data)).convert("RGB")
         image.thumbnail((SIDE, SIDE))
         made.paste(image, (left, top))
-        actual, predicted = _told(row["actual"], row["predicted"])
+        actual, predicted = _short_labels(row["actual"], row["predicted"])
         texts = (
             f"{row['number']} {row['split']}: {actual}",
             f"{row['probability']:.3f} {predicted}",
@@ -105,12 +105,12 @@ def sheet(rows: Sequence[dict[str, Any]], images: Iterable[bytes]) -> Image.Imag
         )
         for number, text in enumerate(texts):
             color = ("black", "firebrick", "dimgray", "dimgray")[number]
-            draw.text((left, top + SIDE + 2 + number * LINE), _cut(text, font), fill=color, font=font)
+            draw.text((left, top + SIDE + 2 + number * LINE), _truncated(text, font), fill=color, font=font)
     return made
 
 
-def _told(actual: str, predicted: str) -> tuple[str, str]:
-    """The last name of each label, or the whole labels where it is the same."""
+def _short_labels(actual: str, predicted: str) -> tuple[str, str]:
+    """The last name of each label, or the whole labels if the last names are equal."""
     first, second = (label.rpartition(SEPARATOR)[2] for label in (actual, predicted))
     return (first, second) if first != second else (actual, predicted)
 
@@ -126,7 +126,7 @@ def _wrapped(text: str, font: Any, lines: int) -> list[str]:
     return found
 
 
-def _cut(text: str, font: Any) -> str:
+def _truncated(text: str, font: Any) -> str:
     if font.getlength(text) <= SIDE:
         return text
     while text and font.getlength(f"{text}...") > SIDE:
@@ -155,7 +155,7 @@ def _row(number: int, row: dict[str, Any], stored: dict[str, Any]) -> dict[str, 
         "actual": row["actual_category"],
         "predicted": row["predicted_category"],
         "probability": round(math.exp(row["log_probability"]), 4),
-        "verdict": "",  # for the person who looks: whose fault is it?
+        "verdict": "",  # to be filled in by hand
     }
 
 

@@ -1,7 +1,7 @@
-"""The measurements one after the other, each kept as soon as it is there, so that a killed benchmark goes on.
+"""Runs the measurements one after the other and stores each result at once, so that a killed benchmark resumes.
 
-In the workspace: ``state.json`` (what is measured already), ``pipeline/`` (the project that runs), ``seeds/<seed>/``
-(what each seed's model said, and the model), ``files-<draw>/`` (a folder and a CSV, and the project for it).
+In the workspace: ``state.json`` (the results so far), ``pipeline/`` (the project that runs), ``seeds/<seed>/`` (the
+metrics and the model of each seed), ``files-<draw>/`` (a folder of images with a CSV, and its project).
 """
 
 import json
@@ -24,21 +24,21 @@ KEPT = ("metrics", "reports", "models/categorizer", "models/baseline")  # of eac
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured, and where."""
+    """The measurements, and their folder."""
 
     photographs: Photographs
     workspace: Path
-    params: Path  # YAML: what the pipeline's parameters are, where they differ from the project's own
-    seeds: tuple[int, ...]  # of training; the first is that of the timed run of the whole pipeline
-    draws: tuple[int, ...]  # of images for the folder and the CSV
-    drawn: int  # images in each
+    params: Path  # YAML: parameters of the pipeline that differ from those of the project
+    seeds: tuple[int, ...]  # of training; the whole pipeline is timed with the first one
+    draws: tuple[int, ...]  # seeds of the samples for the folder and the CSV
+    drawn: int  # images per sample
 
 
 def measure(plan: Plan) -> dict[str, Any]:
-    """Measure what is not measured yet; all figures.
+    """Run the missing measurements; returns all results.
 
     Raises:
-        AtlasError: a command failed, or another benchmark works in the same workspace.
+        AtlasError: a command failed, or another benchmark runs in the same workspace.
     """
     with locked(plan.workspace, "benchmark"):
         state = _State(plan.workspace / "state.json")
@@ -49,7 +49,7 @@ def measure(plan: Plan) -> dict[str, Any]:
 
 
 def _pipeline(plan: Plan, state: "_State") -> None:
-    """The whole pipeline for the first seed, then training and evaluation for the others."""
+    """Run the whole pipeline with the first seed, then training and evaluation with the others."""
     given = yaml.safe_load(plan.params.read_text(encoding="utf-8"))
     key = key_of("pipeline", given, _identity(plan.photographs))
     folder, seeds = plan.workspace / "pipeline", plan.workspace / "seeds"
@@ -58,7 +58,7 @@ def _pipeline(plan: Plan, state: "_State") -> None:
         say(f"photographs: {folder}: from the beginning")
         shutil.rmtree(seeds, ignore_errors=True)
         copy_project(folder)
-        (folder / "dvc.lock").unlink(missing_ok=True)  # of the demo
+        (folder / "dvc.lock").unlink(missing_ok=True)  # it belongs to the demo
         write_manifest(folder / given["crawl"]["manifest"], plan.photographs)
         found["ready"] = True
         state.save()
@@ -84,7 +84,7 @@ def _pipeline(plan: Plan, state: "_State") -> None:
 
 
 def _files(plan: Plan, state: "_State") -> None:
-    """From a folder of images and a CSV to a model, in two commands."""
+    """Train a model from a folder of images and a CSV, with two commands."""
     key = key_of("files", plan.drawn, _identity(plan.photographs))
     found = state.begin("files", key)
     for draw in plan.draws:
@@ -113,7 +113,7 @@ def _files(plan: Plan, state: "_State") -> None:
 def _run(
     command: list[str], folder: Path, state: "_State", found: dict[str, Any], name: str, *, once: bool = False
 ) -> Usage:
-    """Run a command, unless it runs ``once`` and has ended; what it took goes to the state under ``name``."""
+    """Run a command, unless it is to run ``once`` and is completed; its usage is stored under ``name``."""
     before = Usage(**found["usage"].get(name, {}))
     if once and name in found["ended"]:
         return before
@@ -134,7 +134,7 @@ def _identity(photographs: Photographs) -> tuple[Any, ...]:
 
 
 class _State:
-    """What is measured already."""
+    """The results so far."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -144,11 +144,11 @@ class _State:
                 self._parts = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise AtlasError(
-                    f"{path}: expected what an earlier run measured, got other content. Delete it"
+                    f"{path}: expected the results of an earlier run, got other content. Delete it"
                 ) from error
 
     def begin(self, part: str, key: str) -> dict[str, Any]:
-        """What is measured of ``part`` by the same code with the same parameters; nothing where anything changed."""
+        """The results of ``part`` with the same code and parameters; empty if any of them has changed."""
         if self._parts.get(part, {}).get("key") != key:
             empty: dict[str, Any] = {"key": key, "usage": {}, "ended": []}
             self._parts[part] = empty | (

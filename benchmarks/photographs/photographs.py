@@ -1,7 +1,4 @@
-"""The photographs: where they are, their manifest, a server for them on loopback, and a folder of some of them.
-
-Knows nothing of the pipeline.
-"""
+"""Finds the photographs, writes their manifest, serves them on loopback, and writes a folder with some of them."""
 
 import csv
 import io
@@ -24,7 +21,7 @@ from atlas_model.core.files import replacing_folder, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLE = "ATLAS_PHOTOGRAPHS"  # environment variable that names another file
-USUAL = ROOT.parent / "shared/images/myntra.parquet"
+DEFAULT = ROOT.parent / "shared/images/myntra.parquet"
 HOST = "photographs.test"
 LEVELS = ("category", "sub_category", "article_type")
 COLUMNS = {"id": pa.types.is_integer, "jpeg": pa.types.is_binary} | dict.fromkeys(
@@ -34,7 +31,7 @@ COLUMNS = {"id": pa.types.is_integer, "jpeg": pa.types.is_binary} | dict.fromkey
 
 @dataclass(frozen=True)
 class Photographs:
-    """A Parquet file of product photographs, one image a product."""
+    """A Parquet file of product photographs, one image per product."""
 
     path: Path
     rows: tuple[dict[str, Any], ...]  # id, title and LEVELS, in the order of the file; without the images
@@ -46,18 +43,18 @@ class Photographs:
 
 
 def find_photographs() -> Photographs:
-    """The file that the environment names, or the usual one.
+    """The file in the environment variable, or the default file.
 
     Raises:
-        MissingError: it is not there.
-        InputError: it is not such a file.
+        MissingError: the file does not exist.
+        InputError: the file has another format.
     """
-    path = Path(os.environ.get(VARIABLE) or USUAL)
+    path = Path(os.environ.get(VARIABLE) or DEFAULT)
     if not path.is_file():
         raise MissingError(
             f"{path}: no such file; expected the product photographs. They are part of the data set Fashion Product "
             "Images (Kaggle, Param Aggarwal) as Parquet with the columns id, jpeg, title, category, sub_category and "
-            f"article_type; {VARIABLE}=FILE says where it is"
+            f"article_type; set {VARIABLE}=FILE to its path"
         )
     try:
         schema = pq.read_schema(path)
@@ -77,7 +74,7 @@ def find_photographs() -> Photographs:
 
 
 def write_manifest(path: Path, photographs: Photographs) -> None:
-    """The manifest of all of them, in the original project's format."""
+    """Write the manifest of all photographs, in the format of the original project."""
     images = [
         {
             "filename": f"{row['id']}.jpg",
@@ -91,7 +88,7 @@ def write_manifest(path: Path, photographs: Photographs) -> None:
 
 
 def write_folder(folder: Path, photographs: Photographs, count: int, seed: int) -> None:
-    """``count`` of them, drawn at random, as a shop's owner has them: ``images/<id>.jpg`` and ``products.csv``."""
+    """Write a random sample of ``count`` photographs: ``images/<id>.jpg`` and ``products.csv``."""
     rows = random.Random(seed).sample(photographs.rows, min(count, len(photographs.rows)))
     images = photographs.images()
     with replacing_folder(folder) as temporary:
@@ -107,11 +104,11 @@ def write_folder(folder: Path, photographs: Photographs, count: int, seed: int) 
 
 @contextmanager
 def serving(photographs: Photographs, port: int | None) -> Iterator[int]:
-    """Serve the images of the manifest on loopback as long as the ``with`` block runs; yields the port.
+    """Serve the images of the manifest on loopback during the ``with`` block; yields the port.
 
     Args:
-        photographs: whose images.
-        port: the one to take if it is free; None: any.
+        photographs: the photographs to serve.
+        port: preferred port, if it is free; None: any free port.
     """
 
     class Handler(_Handler):
@@ -147,4 +144,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body or b"")
 
     def log_message(self, *_: object) -> None:
-        """Nothing: thousands of lines would hide the pipeline's own."""
+        """Log nothing: thousands of lines would hide the messages of the pipeline."""

@@ -1,7 +1,4 @@
-"""What the figures should be, the table of them, and the same table in docs/photographs.md.
-
-Knows nothing of how they are measured.
-"""
+"""The target values of the benchmark, and the table of results for the terminal and for docs/photographs.md."""
 
 import json
 from collections.abc import Mapping
@@ -17,54 +14,71 @@ BEGIN, END = "<!-- figures: begin (python -m benchmarks.photographs table) -->",
 
 @dataclass(frozen=True)
 class Target:
-    """A figure, by its place in the result, and what it should reach."""
+    """A metric with its required value and its target."""
 
-    name: str  # "image.micro_f1" is under "micro_f1" in "image"
-    what: str
-    gate: float | None = None
-    aim: float | None = None
+    name: str  # key in the result: "image.micro_f1" is "micro_f1" in "image"
+    what: str  # name in the table
+    required: float | None = None
+    target: float | None = None
     lower_is_better: bool = False
     digits: int = 3
 
     def verdict(self, value: float) -> str:
-        """Whether the aim or the gate is reached."""
-        for name, limit in (("aim", self.aim), ("gate", self.gate)):
+        """Whether the target or the required value is reached."""
+        for name, limit in (("target", self.target), ("required value", self.required)):
             if limit is not None and (value <= limit if self.lower_is_better else value >= limit):
                 return f"{name} reached"
-        return "" if self.gate is None and self.aim is None else "missed"
+        return "" if self.required is None and self.target is None else "missed"
 
 
 TARGETS = (
-    Target("image.micro_f1", "image alone: exact path, test", 0.91, 0.93),
-    Target("image.macro_f1", "image alone: macro F, test", 0.83, 0.86),
-    Target("image.ece", "image alone: calibration error after scaling", 0.02, 0.015, lower_is_better=True, digits=4),
-    Target("image_and_title.micro_f1", "image and title: exact path, test", 0.985, 0.99),
-    Target("image_and_stripped_title.micro_f1", "the same, without the labels' words in the title", 0.93, 0.95),
-    Target("title.micro_f1", "title alone: exact path, test"),
-    Target("classifier.micro_f1", "plain classifier, same encoder and budget, image alone"),
-    Target("difference.micro_f1.value", "sequence model minus classifier", None, 0.0, digits=4),
+    Target("image.micro_f1", "exact path from the image, test", 0.91, 0.93),
+    Target("image.macro_f1", "macro F from the image, test", 0.83, 0.86),
     Target(
-        "pipeline_minutes", "whole pipeline, from manifest to evaluation (min)", 30, 15, lower_is_better=True, digits=1
+        "image.ece",
+        "calibration error from the image, after temperature scaling",
+        0.02,
+        0.015,
+        lower_is_better=True,
+        digits=4,
+    ),
+    Target("image_and_title.micro_f1", "exact path from image and title, test", 0.985, 0.99),
+    Target(
+        "image_and_stripped_title.micro_f1",
+        "exact path from image and title without the labels' words, test",
+        0.93,
+        0.95,
+    ),
+    Target("title.micro_f1", "exact path from the title, test"),
+    Target("classifier.micro_f1", "plain classifier with the same encoder and epochs: exact path, test"),
+    Target("difference.micro_f1.value", "difference of the sequence model to the classifier", None, 0.0, digits=4),
+    Target(
+        "pipeline_minutes",
+        "time of the whole pipeline, from manifest to evaluation (min)",
+        30,
+        15,
+        lower_is_better=True,
+        digits=1,
     ),
     Target(
         "tuned_epoch_over_forward",
-        "a tuned epoch over the frozen forward pass",
+        "time of an epoch / of a forward pass of the frozen blocks",
         0.6,
         0.35,
         lower_is_better=True,
         digits=2,
     ),
-    Target("files_micro_f1", "300 images and a CSV: exact path, test", 0.9),
-    Target("files_minutes", "300 images and a CSV: two commands (min)", 5, lower_is_better=True, digits=1),
+    Target("files_micro_f1", "exact path, test, trained on 300 images and a CSV", 0.9),
+    Target("files_minutes", "time for 300 images and a CSV, two commands (min)", 5, lower_is_better=True, digits=1),
     Target("peak_rss_gb", "peak memory of any stage (GB)", 3, 1.5, lower_is_better=True, digits=2),
     Target(
-        "zoom_discarded_share", "share that the bundled close-up filter discards", 0.02, lower_is_better=True, digits=4
+        "zoom_discarded_share", "share discarded by the bundled close-up filter", 0.02, lower_is_better=True, digits=4
     ),
 )
 
 
 def value_at(figures: Mapping[str, Any], name: str) -> float | None:
-    """The figure at a dotted name; None where it is not there."""
+    """The value of a dotted key; None if it is missing."""
     found: Any = figures
     for key in name.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -72,34 +86,37 @@ def value_at(figures: Mapping[str, Any], name: str) -> float | None:
 
 
 def table(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
-    """A row for each target: what, value, gate, aim, verdict; "-" where there is none."""
+    """A row per target: name, value, required value, target, verdict; "-" for missing values."""
     rows = []
     for target in TARGETS:
         value = value_at(figures, target.name)
-        said, gate, aim = (_text(number, target.digits) for number in (value, target.gate, target.aim))
-        rows.append((target.what, said, gate, aim, "not measured" if value is None else target.verdict(value)))
+        shown, required, goal = (_text(number, target.digits) for number in (value, target.required, target.target))
+        rows.append((target.what, shown, required, goal, "not measured" if value is None else target.verdict(value)))
     return rows
 
 
 def printed(figures: Mapping[str, Any]) -> str:
     """The table for a terminal."""
-    rows = [("", "figure", "gate", "aim", ""), *table(figures)]
+    rows = [("metric", "value", "required", "target", ""), *table(figures)]
     width = max(len(row[0]) for row in rows)
     lines = [
-        f"  {what:<{width}}  {value:>8}  {gate:>6}  {aim:>6}  {verdict}".rstrip()
-        for what, value, gate, aim, verdict in rows
+        f"  {what:<{width}}  {value:>8}  {required:>8}  {goal:>6}  {verdict}".rstrip()
+        for what, value, required, goal, verdict in rows
     ]
     return "\n".join(lines)
 
 
 def in_markdown(figures: Mapping[str, Any]) -> str:
-    """The table, what it was measured on, and the figures per seed, for the documentation."""
-    lines = ["| | figure | gate | aim | |", "|---|--:|--:|--:|---|"]
+    """The table, the images and the machine, and the results per seed, in Markdown."""
+    lines = ["| metric | value | required | target | |", "|---|--:|--:|--:|---|"]
     lines += [f"| {' | '.join(row)} |" for row in table(figures)]
     sizes = figures["data"]["images"]
     drawn = ", ".join(f"{name} {count:,}" for name, count in sizes.items())
     lines += ["", f"Images: {drawn}. Machine: {figures['machine']}; torch {figures['versions']['torch']}.", ""]
-    lines += ["| seed | image alone | macro F | classifier | difference, 95 % interval |", "|---|--:|--:|--:|---|"]
+    lines += [
+        "| seed | exact path | macro F | classifier, exact path | difference, 95 % interval |",
+        "|---|--:|--:|--:|---|",
+    ]
     for seed, found in figures["seeds"].items():
         difference = found["difference"]["micro_f1"]
         low, high = difference["interval"]
@@ -115,7 +132,7 @@ def read_result(path: Path) -> dict[str, Any]:
     """The result file.
 
     Raises:
-        MissingError: there is none yet.
+        MissingError: the benchmark has not run yet.
     """
     if not path.is_file():
         raise MissingError(f"{path}: no such file; make benchmark NAME=photographs writes it")
@@ -124,10 +141,10 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def write_into(page: Path, figures: Mapping[str, Any]) -> None:
-    """Put the table between the two marks of a Markdown page.
+    """Write the table between the two marks of a Markdown page.
 
     Raises:
-        InputError: it has no such marks.
+        InputError: the page has no such marks.
     """
     text = page.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):

@@ -1,9 +1,7 @@
-"""Projects to run the pipeline in: copies of this one, as a fresh clone would be, with parameters of their own.
+"""Creates projects to run the pipeline in: copies of this project, like a fresh clone, with other parameters.
 
-Each is a git repository and a DVC project of its own, so that neither this project's data nor its git status change.
-The stages are those of this project's dvc.yaml, without a change.
-
-Knows nothing of photographs.
+Each is a separate git repository and DVC project, so neither the data of this project nor its git status change. The
+stages are those of this project's dvc.yaml.
 """
 
 import hashlib
@@ -26,12 +24,20 @@ from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.files import replacing_folder, write_text
 from benchmarks.photographs.photographs import ROOT
 
-LEFT_OUT = ("benchmarks", "docs", "tests")  # folders that no stage reads
-COUNTED = ("atlas_model", "crawlers", "data", "flows", "models", "dvc.yaml", "params.yaml")  # what results depend on
+NOT_COPIED = ("benchmarks", "docs", "tests")  # folders that no stage reads
+COUNTED = (
+    "atlas_model",
+    "crawlers",
+    "data",
+    "flows",
+    "models",
+    "dvc.yaml",
+    "params.yaml",
+)  # on which the results depend
 IDENTITY = {f"GIT_{role}_{key}": "benchmark" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
 WAIT_S = 0.2
 SAVED_EVERY_S = 10.0
-# ``python -m``, for a process that ends with this one, however that ends. DVC's notes of killed ones would block it.
+# ``python -m`` in a process that ends with this one. Stale locks of DVC of killed processes would block it.
 LAUNCH = """
 import runpy, sys
 from atlas_model.core.processes import die_with_parent
@@ -45,19 +51,19 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 @dataclass
 class Usage:
-    """What a command took, added up over several attempts."""
+    """Resources that a command used, summed over several attempts."""
 
     seconds: float = 0.0  # wall time
     peak_rss_gb: float = 0.0  # the largest resident memory of one process of it
     attempts: int = 0
-    stages: dict[str, float] = field(default_factory=dict)  # those that really ran -> seconds of wall time
+    stages: dict[str, float] = field(default_factory=dict)  # stage that was not cached -> wall time, seconds
 
 
 def project_files() -> list[str]:
-    """What git tracks of this project, or would track.
+    """The files of this project that are not ignored by git.
 
     Raises:
-        InputError: this is no clone.
+        InputError: this is not a git clone.
     """
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     environment = {
@@ -73,11 +79,11 @@ def project_files() -> list[str]:
             f"{ROOT}: expected a git clone of the project, whose files a benchmark copies: {error}"
         ) from error
     names = sorted(name for name in set(listed.split("\0")) if name and (ROOT / name).is_file())
-    return [name for name in names if Path(name).parts[0] not in LEFT_OUT]
+    return [name for name in names if Path(name).parts[0] not in NOT_COPIED]
 
 
 def key_of(*values: object) -> str:
-    """What tells results of this code, these parameters and ``values`` from others."""
+    """Fingerprint of the code, the parameters and ``values``."""
     digest = hashlib.sha256(repr(values).encode())
     for name in project_files():
         if Path(name).parts[0] in COUNTED:
@@ -87,7 +93,7 @@ def key_of(*values: object) -> str:
 
 
 def copy_project(folder: Path) -> None:
-    """Make ``folder`` a committed copy of this project, with nothing that was run in it."""
+    """Make ``folder`` a committed copy of this project without outputs."""
     with replacing_folder(folder) as copy:
         for name in project_files():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +103,7 @@ def copy_project(folder: Path) -> None:
 
 
 def write_params(folder: Path, *layers: Mapping[str, Any]) -> None:
-    """Write params.yaml of the project in ``folder``: this project's, with the keys of each layer in their place."""
+    """Write params.yaml of the project in ``folder``: that of this project, updated with each layer."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for layer in layers:
         for section, values in layer.items():
@@ -108,19 +114,20 @@ def write_params(folder: Path, *layers: Mapping[str, Any]) -> None:
 def run(
     command: Sequence[str], folder: Path, before: Usage, save: Callable[[Usage], None], *, log: IO[str] | None = None
 ) -> Usage:
-    """Run ``python -m command`` in a project; what it took, with what earlier attempts took.
+    """Run ``python -m command`` in a project; returns the resources used, including earlier attempts.
 
-    Its stages' memory counts: DVC waits for each, and the kernel hands the peak of a process on to who waits for it.
+    The memory of its stages is included: DVC waits for each stage, and the kernel passes its peak on to the waiting
+    process.
 
     Args:
         command: the module and its arguments.
         folder: the project.
-        before: what the attempts before took.
-        save: is called every few seconds with what it has taken so far, so that a kill loses nothing of it.
-        log: gets the command's stdout too.
+        before: usage of earlier attempts.
+        save: called every few seconds with the usage so far, which is kept after a kill.
+        log: also receives the stdout of the command.
 
     Raises:
-        AtlasError: it failed; it has said why.
+        AtlasError: it failed.
     """
     usage = Usage(before.seconds, before.peak_rss_gb, before.attempts + 1, dict(before.stages))
     started = saved = time.monotonic()
@@ -146,7 +153,7 @@ def run(
                     save(usage)
                 time.sleep(WAIT_S)
         except BaseException:
-            process.terminate()  # not SIGINT, which DVC leaves to its stage; the stage ends with it, and resumes
+            process.terminate()  # not SIGINT, which DVC leaves to its stage; the stage ends with DVC
             process.wait()
             save(usage)
             raise
@@ -157,8 +164,8 @@ def run(
     save(usage)
     if process.returncode:
         raise AtlasError(
-            f"{' '.join(command)} failed in {folder} (exit code {process.returncode}); what it said stands above. The "
-            "same command goes on from there"
+            f"{' '.join(command)} failed in {folder} (exit code {process.returncode}); see its output above. The "
+            "same command resumes"
         )
     return usage
 
@@ -169,7 +176,7 @@ def _environment() -> dict[str, str]:
 
 
 class _StageClock:
-    """Which stage runs, by what DVC says; seconds go to ``stages``."""
+    """Measures the seconds of each stage from DVC's output; they go to ``stages``."""
 
     def __init__(self, stages: dict[str, float]) -> None:
         self._stages, self._stage, self._since = stages, "", 0.0
@@ -196,7 +203,7 @@ def _pass_on(stdout: IO[str], clock: _StageClock, log: IO[str] | None) -> None:
 
 
 def metrics_of(folder: Path, stage: str) -> dict[str, Any]:
-    """All that a stage measured in the project in ``folder``."""
+    """The metrics of a stage in the project in ``folder``."""
     return _read(folder / f"reports/{stage}/metrics.json")
 
 

@@ -232,10 +232,14 @@ def test_confusions_are_counted_by_pair() -> None:
 # --- the table
 
 
-def test_figures_are_compared_with_gate_and_target() -> None:
+def test_metrics_are_compared_with_required_value_and_target() -> None:
     score, minutes = Target("f", "F", 0.9, 0.95), Target("m", "min", 30, 15, lower_is_better=True)
-    assert [score.verdict(value) for value in (0.95, 0.9, 0.89)] == ["aim reached", "gate reached", "missed"]
-    assert [minutes.verdict(value) for value in (15, 30, 31)] == ["aim reached", "gate reached", "missed"]
+    assert [score.verdict(value) for value in (0.95, 0.9, 0.89)] == [
+        "target reached",
+        "required value reached",
+        "missed",
+    ]
+    assert [minutes.verdict(value) for value in (15, 30, 31)] == ["target reached", "required value reached", "missed"]
     assert Target("t", "no limits").verdict(0.1) == ""
 
 
@@ -256,7 +260,7 @@ def test_table_is_written_between_its_markers(tmp_path: Path) -> None:
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert "| image alone: exact path, test | 0.912 | 0.910 | 0.930 | gate reached |" in text
+    assert "| exact path from the image, test | 0.912 | 0.910 | 0.930 | required value reached |" in text
     assert "train 5,362, test 1,070" in text
     assert "-0.0100 to 0.0300" in text
     (tmp_path / "other.md").write_text("no marks")
@@ -371,7 +375,7 @@ def test_too_large_model_is_not_bundled(tmp_path: Path, monkeypatch: pytest.Monk
     architecture = Architecture("small", 3, "native", 8, 8, 8, 0.0)
     model = Categorizer(architecture, Taxonomy([("a",), ("b",)]))
     save(model, tmp_path / "work/seeds/1/models/categorizer", Preprocessing(32, "RGB", "squash"), params={}, metrics={})
-    monkeypatch.setattr("benchmarks.photographs.bundle.MOST_BYTES", 1000)
+    monkeypatch.setattr("benchmarks.photographs.bundle.MAX_BYTES", 1000)
     assert main(["bundle", "--workspace", str(tmp_path / "work"), "--folder", str(tmp_path / "bundled")]) == 1
     assert not (tmp_path / "bundled").exists()
 
