@@ -23,7 +23,7 @@ from crawlers.crawl.health import ShopTally
 from crawlers.crawl.journal import FoundPage, Journal
 from crawlers.crawl.pagination import on_site
 from crawlers.crawl.product_grouping import Identity
-from crawlers.pages.fields.product_urls import names, stable_name, without_session
+from crawlers.pages.fields.product_urls import product_key, stable_url, without_session
 from crawlers.pages.items import Product
 from crawlers.pages.shops import shop_of
 from crawlers.sources.csv_sources import Source
@@ -102,11 +102,11 @@ class ProductAggregator:
         row = product.row(self._sources[rank].site, ())
         url, title = product.page_url, product.name or ""
         images = [without_session(image) for image in product.images]
-        same = [names(url, title), title, images, str(product.price), product.sku, product.gtin, product.mpn]
+        same = [product_key(url, title), title, images, str(product.price), product.sku, product.gtin, product.mpn]
         return Identity(
             number=str(row["product_id"]) if product.sku else None,
             page_url=url,
-            stable_name=stable_name(url),
+            stable_name=stable_url(url),
             looks=f"{title}\n{images[0]}",
             same=json.dumps([*same, product.additional_properties]),
         )

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from crawlers.pages.profile import Profile, load_profiles
-from crawlers.pages.shops import GENERIC, PROFILES, WITH_CODE, shop_of
+from crawlers.pages.profile import ShopProfile, load_profiles
+from crawlers.pages.shops import GENERIC, PROFILES, SHOPS_WITH_CODE, shop_of
 
 CODE = Path(__file__).resolve().parents[1]
 READING = ("sources/sitemaps.py", "http/content.py", "http/urls.py", "scrapy_app/page_reader.py")  # besides pages/
@@ -24,7 +24,7 @@ def readers(robots_tags: Iterable[str]) -> dict[str, str]:
     paths = [*(CODE / name for name in READING), *sorted((CODE / "pages").rglob("*.py"))]
     code = [path.read_text(encoding="utf-8") for path in paths]
     common = [*code, *platforms, *sorted(robots_tags)]
-    own = {shop.name: "" for shop in (GENERIC, *WITH_CODE.values())}
+    own = {shop.name: "" for shop in (GENERIC, *SHOPS_WITH_CODE.values())}
     own |= {name: _text(profile) for name, profile in profiles.items() if profile.hosts}
     return {name: _digest([*common, text]) for name, text in own.items()}
 
@@ -34,7 +34,7 @@ def reader_of(url: str, digests: Mapping[str, str]) -> str | None:
     return digests.get(shop_of(urlsplit(url).hostname or "").name)
 
 
-def _text(profile: Profile) -> str:
+def _text(profile: ShopProfile) -> str:
     return profile.model_dump_json(exclude=NOT_READING)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crawlers.crawl.product_grouping import IDENTITIES, Identity, group
-from crawlers.pages.fields.product_urls import names, stable_name, without_session
+from crawlers.pages.fields.product_urls import stable_url, without_session
 from tests.support.crawling import listing as list_of
 from tests.support.crawling import product, rows, run, source
 from tests.support.servers import HOST, Reply, Shop, serving
@@ -74,8 +74,8 @@ def test_what_names_a_product_is_kept(one: str, other: str) -> None:
     ],
 )
 def test_a_name_does_not_say_how_one_came_there(url: str, name: str) -> None:
-    assert stable_name(AT + url) == AT + name
-    assert stable_name(AT + name) == AT + name
+    assert stable_url(AT + url) == AT + name
+    assert stable_url(AT + name) == AT + name
 
 
 def grouped(*pages: tuple[str | None, str, str, str]) -> tuple[list[set[int]], int]:
@@ -85,7 +85,7 @@ def grouped(*pages: tuple[str | None, str, str, str]) -> tuple[list[set[int]], i
     shared = group(
         database,
         (
-            (place, Identity(number, url, stable_name(url), looks, same))
+            (place, Identity(number, url, stable_url(url), looks, same))
             for place, (number, url, looks, same) in enumerate(pages)
         ),
     )

@@ -217,7 +217,7 @@ def test_a_mended_profile_costs_the_pages_of_its_shop_only(tmp_path: Path, monke
         return readers(tags)
 
     first = of({})
-    assert set(first) == {"mine", "other", *(shop.name for shop in (shops.GENERIC, *shops.WITH_CODE.values()))}
+    assert set(first) == {"mine", "other", *(shop.name for shop in (shops.GENERIC, *shops.SHOPS_WITH_CODE.values()))}
     assert of({"limits": {"max_pages": 3}, "note": "slow"}) == first, "these change no reading"
     mended = of({"product": {"title": "h2"}})
     assert {name for name in first if mended[name] != first[name]} == {"mine"}
