@@ -27,7 +27,7 @@ from crawlers.pages.fields.product_urls import product_key, stable_url, without_
 from crawlers.pages.items import Product
 from crawlers.pages.shops import shop_of
 from crawlers.sources.csv_sources import Source
-from crawlers.sources.sitemaps import shape
+from crawlers.sources.sitemaps import url_pattern
 
 Row = dict[str, Any]
 
@@ -95,7 +95,7 @@ class ProductAggregator:
     def _is_product(self, url: str, site: str) -> bool:
         """Whether it looks like one: to the shop's profile, else because products met have such URLs."""
         pattern = shop_of(site).product_url
-        return bool(pattern.search(url)) if pattern else shape(url) in self._shapes.get(site, ())
+        return bool(pattern.search(url)) if pattern else url_pattern(url) in self._shapes.get(site, ())
 
     def _identify(self, said: str, rank: int) -> Identity:
         product = Product.from_json(json.loads(said))
@@ -121,5 +121,5 @@ class ProductAggregator:
         )
         if product is not None and not found.dropped:
             self._journal.add_known_url(product.page_url)
-            self._shapes.setdefault(found.site, set()).update(map(shape, (found.url, product.page_url)))
+            self._shapes.setdefault(found.site, set()).update(map(url_pattern, (found.url, product.page_url)))
         return product
