@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from crawlers.crawl.contradictions import Contradicted, Contradictions
+from crawlers.crawl.contradictions import ContradictedProducts, Contradictions
 from crawlers.crawl.health import ShopTally
 from crawlers.crawl.journal import FoundPage, Journal
 from crawlers.crawl.pagination import on_site
@@ -51,7 +51,7 @@ class ProductAggregator:
         self.dropped: Counter[str] = Counter()  # reason -> product pages
         self.two_categories = 0
         self.contradicted: dict[
-            str, Contradicted
+            str, ContradictedProducts
         ] = {}  # site -> its products whose breadcrumbs contradict their labels
         self.shared_numbers = 0  # product numbers that several products share
 
@@ -79,7 +79,7 @@ class ProductAggregator:
             self.shops[site].contradicted_labels = found.count
         self.shared_numbers = self._journal.shared_numbers()
 
-    def never_met(self) -> dict[str, list[str]]:
+    def unlisted_products(self) -> dict[str, list[str]]:
         """Site -> products in its sitemaps that no category lists; only sites with a sitemap."""
         missing: dict[str, set[str]] = {}
         for said in self._journal.sitemaps():
@@ -87,7 +87,7 @@ class ProductAggregator:
                 site = next((site for site in self.shops if on_site(url, site)), None)
                 if site is not None:
                     known = missing.setdefault(site, set())
-                    if self._is_product(url, site) and not self._journal.is_met(url):
+                    if self._is_product(url, site) and not self._journal.is_known_url(url):
                         known.add(url)
         return {site: sorted(urls) for site, urls in sorted(missing.items())}
 
@@ -112,7 +112,7 @@ class ProductAggregator:
 
     def _read(self, found: FoundPage) -> Product | None:
         """The product on the page, if there is one; updates the shop's counts."""
-        product = Product.from_json(json.loads(found.said)) if found.said else None
+        product = Product.from_json(json.loads(found.item)) if found.item else None
         self.shops[found.site].add_page(
             None if product is None else product.row(found.site, ()),
             found.dropped,

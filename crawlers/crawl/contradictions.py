@@ -28,7 +28,7 @@ MOST = 0.5  # least share of the most common breadcrumb
 
 
 @dataclass(frozen=True)
-class Contradicted:
+class ContradictedProducts:
     """A shop's products whose breadcrumbs name another category."""
 
     count: int
@@ -74,17 +74,17 @@ class Contradictions:
         if len(urls) < SHOWN:
             urls.append(url)
 
-    def by_site(self) -> dict[str, Contradicted]:
+    def by_site(self) -> dict[str, ContradictedProducts]:
         """Site -> its contradicted products; only sites with any."""
-        found: dict[str, Contradicted] = {}
+        found: dict[str, ContradictedProducts] = {}
         for rank, tally in sorted(self._tallies.items()):
             trails = self._contrary(tally)
             count = tally.other + sum(tally.trails[trail] for trail in trails)
             if count:
                 site = self._sources[rank].site
-                before = found.get(site, Contradicted(0, []))
+                before = found.get(site, ContradictedProducts(0, []))
                 urls = [url for key in (None, *trails) for url in tally.examples.get(key, [])]
-                found[site] = Contradicted(before.count + count, (before.urls + urls)[:SHOWN])
+                found[site] = ContradictedProducts(before.count + count, (before.urls + urls)[:SHOWN])
         return dict(sorted(found.items()))
 
     def _judge(self, rank: int, trail: Trail) -> bool | None:

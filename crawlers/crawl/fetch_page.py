@@ -11,15 +11,15 @@ from web_poet import HttpResponse
 from yarl import URL
 
 from atlas_model.core.errors import AtlasError, InputError, RetryError
-from crawlers.fetch.client.body import decoded
+from crawlers.fetch.client.body import decoded_chunks
 from crawlers.fetch.client.outcome import FetchRefusedError
 from crawlers.fetch.client.robots import Robots
 from crawlers.http import content, policy, urls
 from crawlers.http.address_guard import ConnectMap
 from crawlers.http.policy import MAX_PAGE_BYTES
-from crawlers.http.robots_tag import forbidden, meta_values
+from crawlers.http.robots_tag import forbidden_directive, meta_values
 from crawlers.http.robots_txt import MAX_BYTES as MAX_ROBOTS_BYTES
-from crawlers.http.session import asking_for, open_session, raw_values, refusal
+from crawlers.http.session import exact_url, open_session, raw_values, refusal_reason
 from crawlers.http.user_agent import robot_name
 
 WHY = {
@@ -38,7 +38,7 @@ WHY = {
 }
 
 
-def ask(
+def fetch_page(
     url: str, *, connect_map: ConnectMap, user_agent: str, robots_tags: Collection[str], timeout_s: float
 ) -> HttpResponse:
     """Fetch the page at ``url``, following redirects.
@@ -56,7 +56,7 @@ def ask(
         AtlasError: the response is not a page.
     """
     try:
-        return asyncio.run(_ask(url, connect_map, user_agent, robots_tags, timeout_s))
+        return asyncio.run(_fetch(url, connect_map, user_agent, robots_tags, timeout_s))
     except FetchRefusedError as refused:
         status = refused.outcome.status
         # A host that does not exist is more likely misspelt here than missing for a moment.
@@ -65,13 +65,13 @@ def ask(
     except TimeoutError:
         raise RetryError(f"{url}: no whole answer within {timeout_s:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        if (reason := refusal(error)) is not None:
+        if (reason := refusal_reason(error)) is not None:
             detail = f" ({error})" if reason == "bad_http" else ""
             raise InputError(f"{url}: {WHY.get(reason, reason)}{detail}") from None
         raise RetryError(f"{url}: {type(error).__name__}: {str(error)!r}") from None
 
 
-async def _ask(
+async def _fetch(
     url: str, connect_map: ConnectMap, user_agent: str, robots_tags: Collection[str], timeout_s: float
 ) -> HttpResponse:
     headers = {"User-Agent": user_agent, "Accept": "text/html,application/json;q=0.9,*/*;q=0.1"}
@@ -91,13 +91,13 @@ async def _ask(
                     return None
                 raise FetchRefusedError("robots_unreachable") from refused
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise FetchRefusedError(refusal(error) or _unconnected(error)) from error
+                raise FetchRefusedError(refusal_reason(error) or _unconnected(error)) from error
             return response.body
 
         robots = Robots(robots_txt, robot)
         response = await _get(session, _checked(url), MAX_PAGE_BYTES, robots)
         said = [*response.headers.getall("X-Robots-Tag", []), *meta_values(response.body, robot)]
-        if forbidden(said, robot, robots_tags):
+        if forbidden_directive(said, robot, robots_tags):
             raise FetchRefusedError("robots_tag")
         return response
 
@@ -113,7 +113,7 @@ async def _get(session: aiohttp.ClientSession, target: str, max_bytes: int, robo
     for _ in range(policy.MAX_REDIRECTS + 1):
         if robots is not None:
             await robots.check(URL(target, encoded=True))
-        async with session.get(asking_for(target), allow_redirects=False) as answer:
+        async with session.get(exact_url(target), allow_redirects=False) as answer:
             locations = raw_values(answer, b"location")
             if answer.status in policy.REDIRECT_STATUSES and locations:
                 target = _redirected(target, locations[0])
@@ -125,7 +125,7 @@ async def _get(session: aiohttp.ClientSession, target: str, max_bytes: int, robo
             if answer.status != 200:
                 raise AtlasError(f"{target}: expected a page, got HTTP {answer.status}")
             body = bytearray()
-            async for chunk in decoded(answer):
+            async for chunk in decoded_chunks(answer):
                 body += chunk
                 if len(body) > max_bytes and robots is not None:
                     raise FetchRefusedError("too_large")
@@ -139,13 +139,13 @@ async def _get(session: aiohttp.ClientSession, target: str, max_bytes: int, robo
 
 def _checked(url: str) -> str:
     try:
-        return urls.sent(url)
+        return urls.request_url(url)
     except ValueError:
         raise FetchRefusedError("bad_url") from None
 
 
 def _redirected(target: str, location: bytes) -> str:
     try:
-        return urls.location(target, location)
+        return urls.redirect_target(target, location)
     except ValueError:
         raise FetchRefusedError("bad_redirect") from None

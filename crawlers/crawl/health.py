@@ -72,7 +72,7 @@ class ShopTally:
         }
 
 
-def falls(before: Health, now: Health, max_drop: float) -> Iterator[str]:
+def coverage_drops(before: Health, now: Health, max_drop: float) -> Iterator[str]:
     """A message for each share, and for the number of products, that fell by more than ``max_drop`` (relative).
 
     Only shops in both crawls are compared. The number of products is compared if the sources are equal: it is the only

@@ -39,10 +39,10 @@ CREATE TABLE IF NOT EXISTS variants (bare TEXT PRIMARY KEY, said TEXT NOT NULL, 
 TABLES_OF_A_RUN = ("found", "labels", "faults", "variants")
 
 
-class Page(NamedTuple):
+class JournalPage(NamedTuple):
     """A page's row in the journal."""
 
-    said: str | None = None  # the item read from the page, as JSON
+    item: str | None = None  # the item read from the page, as JSON
     dropped: str | None = None  # reason for which it was discarded
     reader: str = ""  # digest of the code that read it; rows of other code are deleted
     final_url: str | None = None  # URL after redirects; None without redirects
@@ -58,7 +58,7 @@ class FoundPage(NamedTuple):
     product_id: str | None  # None: not a product
     url: str
     site: str
-    said: str | None
+    item: str | None
     dropped: str | None
     ranks: list[int]  # ranks of the sources that link to it, sorted
 
@@ -73,7 +73,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = _opened_or_afresh(path)
+            self._db = _open_or_recreate(path)
         except sqlite3.OperationalError as error:
             raise AtlasError(f"{path}: expected a file that can be written, got: {error}") from error
         self.crawl: int = self._db.execute("SELECT coalesce(max(number), 0) FROM state").fetchone()[0]
@@ -82,7 +82,7 @@ class Journal:
         self._last_asked: dict[str, int] = {}  # site -> id of the last requested page in the table found
 
     def begin(self, snapshot: str, readers: Collection[str]) -> None:
-        """Resume the crawl ``snapshot`` if it is unfinished, else start it; delete rows of other ``readers``."""
+        """Resume the crawl ``snapshot`` if it is unfinished, else start it; delete rows of other ``reader_digests``."""
         last = self._db.execute("SELECT snapshot, finished FROM state").fetchone()
         with self._transaction():
             if last != (snapshot, 0):
@@ -94,7 +94,7 @@ class Journal:
             marks = ", ".join("?" * len(readers))
             self._db.execute(f"DELETE FROM pages WHERE reader NOT IN ({marks})", tuple(readers))  # noqa: S608
 
-    def forget_unless(self, reader_of: Callable[[str], str | None]) -> None:
+    def delete_outdated(self, reader_of: Callable[[str], str | None]) -> None:
         """Delete pages whose recorded reader differs from the current one, which is ``reader_of`` their URL."""
         self._db.create_function("reader_of", 1, reader_of, deterministic=True)
         self._db.execute("DELETE FROM pages WHERE kind IN ('listing', 'product') AND reader IS NOT reader_of(url)")
@@ -113,16 +113,16 @@ class Journal:
             (self.crawl,),
         )
 
-    def page(self, kind: str, url: str) -> Page | None:
+    def page(self, kind: str, url: str) -> JournalPage | None:
         """The page's row, of any crawl; None if there is none."""
         row = self._db.execute(
             "SELECT said, dropped, reader, final_url, etag, last_modified, sha256, crawl FROM pages "
             "WHERE kind = ? AND url = ?",
             (kind, url),
         ).fetchone()
-        return row and Page(*row)
+        return row and JournalPage(*row)
 
-    def put(self, kind: str, url: str, page: Page) -> None:
+    def put(self, kind: str, url: str, page: JournalPage) -> None:
         """Store a page of the current crawl."""
         values = (kind, url, *page[:-1], self.crawl)
         self._db.execute(
@@ -151,7 +151,7 @@ class Journal:
             self._last_asked[site] = rows[-1][0]
         return [url for _, url in rows]
 
-    def note_variant(self, url: str, said: str) -> None:
+    def count_variant(self, url: str, said: str) -> None:
         """Count a page with a query in its URL, to detect queries that do not change the page."""
         self._db.execute(
             "INSERT INTO variants VALUES (?, ?, ?, 1) ON CONFLICT (bare) DO UPDATE SET "
@@ -159,7 +159,7 @@ class Journal:
             (url.partition("?")[0], said, url),
         )
 
-    def variant_of(self, url: str) -> Page | None:
+    def variant_of(self, url: str) -> JournalPage | None:
         """The page that ``url`` is equal to, if at least `VARIANTS` URLs that differ only in the query had it."""
         bare, query, _ = url.partition("?")
         row = (
@@ -172,7 +172,7 @@ class Journal:
         """Record why a page could not be fetched in this run; the next run retries it."""
         self._db.execute("INSERT OR REPLACE INTO faults VALUES (?, ?, ?)", (kind, url, reason))
 
-    def settled_products(self) -> int:
+    def count_products_read(self) -> int:
         """Number of product pages that the current crawl has read."""
         query = "SELECT count(*) FROM pages WHERE kind = 'product' AND crawl = ?"
         return int(self._db.execute(query, (self.crawl,)).fetchone()[0])
@@ -217,7 +217,7 @@ class Journal:
         """Record the canonical URL of a product."""
         self._db.execute("INSERT OR IGNORE INTO met VALUES (?)", (url,))
 
-    def is_met(self, url: str) -> bool:
+    def is_known_url(self, url: str) -> bool:
         """Whether ``url`` is a product's canonical URL, or a page to which this run found a link."""
         query = "SELECT 1 FROM met WHERE url = ?1 UNION ALL SELECT 1 FROM found WHERE url = ?1"
         return self._db.execute(query, (url,)).fetchone() is not None
@@ -257,7 +257,7 @@ ORDER BY 1, url
 """
 
 
-def _opened_or_afresh(path: Path) -> sqlite3.Connection:
+def _open_or_recreate(path: Path) -> sqlite3.Connection:
     try:
         return _opened(path)
     except sqlite3.OperationalError:  # disk full or no permission: the content is not damaged

@@ -15,7 +15,7 @@ MAX_REPEATS = 3  # pages with the same products as an earlier page, ignoring the
 
 
 @dataclass
-class Walk:
+class ListingWalk:
     """State of the walk through one source's pages."""
 
     source: Source

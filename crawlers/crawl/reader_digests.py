@@ -17,7 +17,7 @@ READING = ("sources/sitemaps.py", "http/content.py", "http/urls.py", "scrapy_app
 NOT_READING = {"hosts", "note", "limits"}  # keys of a profile that do not affect items
 
 
-def readers(robots_tags: Iterable[str]) -> dict[str, str]:
+def reader_digests(robots_tags: Iterable[str]) -> dict[str, str]:
     """Name of a shop -> digest of the code and profiles that read its pages, and of ``robots_tags``."""
     profiles = load_profiles(PROFILES)
     platforms = [_text(profile) for profile in profiles.values() if profile.detect]

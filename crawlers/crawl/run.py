@@ -21,16 +21,16 @@ from atlas_model.core.files import locked, write_json
 from atlas_model.core.progress import say
 from atlas_model.data.schemas import PRODUCTS, write_rows
 from crawlers.crawl.aggregate import ProductAggregator, Row, ranked
-from crawlers.crawl.health import Health, falls
+from crawlers.crawl.health import Health, coverage_drops
 from crawlers.crawl.job import CrawlJob, CrawlReport
 from crawlers.crawl.journal import LISTING, PRODUCT, Journal
 from crawlers.crawl.pagination import on_site
-from crawlers.crawl.reader_digests import readers
+from crawlers.crawl.reader_digests import reader_digests
 from crawlers.crawl.reasons import explained
 from crawlers.http.address_guard import ConnectMap
 from crawlers.http.chromium import find_browser
 from crawlers.http.host_limits import PROFILES, HostProfile
-from crawlers.http.policy import is_asked_again
+from crawlers.http.policy import is_retried_next_run
 from crawlers.pages.shops import shop_of
 from crawlers.sources.csv_sources import Source
 
@@ -111,7 +111,7 @@ def crawl(
     job = CrawlJob(
         snapshot=snapshot,
         sources=sources,
-        readers=readers(robots_tags),
+        readers=reader_digests(robots_tags),
         connect_map=connect_map,
         profiles=_paces(sources) | dict(profiles),
         user_agent=user_agent,
@@ -137,7 +137,7 @@ def crawl(
             before = _health_in(accepted) or baseline or {}
             rows = _accepted(aggregator, journal, before, max_coverage_drop, report=report, log=job.log)
             products = write_rows(output, rows, PRODUCTS)
-            never_met = aggregator.never_met()
+            never_met = aggregator.unlisted_products()
             journal.finish()
         health = {site: tally.to_json() for site, tally in aggregator.shops.items()}
         write_json(accepted, health)
@@ -218,7 +218,7 @@ def _check_complete(report: CrawlReport, journal: Journal, folder: Path, max_fai
     again = f"The pages read are kept in {folder}; the same command resumes from there."
     if not report.finished:
         raise RetryError(f"the crawl was interrupted. {again}")
-    unasked = [(url, reason) for url, reason in report.category_faults if is_asked_again(reason)]
+    unasked = [(url, reason) for url, reason in report.category_faults if is_retried_next_run(reason)]
     if unasked:
         shown = "".join(f"\n  - {url}: {reason}" for url, reason in unasked[:SHOWN])
         raise RetryError(f"{len(unasked)} category pages could not be read, such as{shown}\n{again}")
@@ -246,7 +246,9 @@ def _accepted(
     if not any(shop["products"] for shop in now.values()):
         journal.invalidate(lambda url: True)
         raise AtlasError(_nothing_found(aggregator.dropped, report, log))
-    worse = {site: sentences for site in now if (sentences := list(falls(before, {site: now[site]}, max_drop)))}
+    worse = {
+        site: sentences for site in now if (sentences := list(coverage_drops(before, {site: now[site]}, max_drop)))
+    }
     if worse:
         journal.invalidate(lambda url: any(on_site(url, site) for site in worse))
         detail = "".join(f"\n  - {sentence}" for sentences in worse.values() for sentence in sentences)

@@ -24,7 +24,7 @@ from atlas_model.data.schemas import PRODUCTS, REFS, iterate_shards, write_rows
 from crawlers.fetch.check import check
 from crawlers.fetch.client.outcome import FetchOutcome, ImageRequest
 from crawlers.fetch.images import FetchReport
-from crawlers.fetch.index import Fetched, Plan
+from crawlers.fetch.index import Plan, UrlStatus
 from crawlers.fetch.spool import Spool
 from crawlers.files.folder import Folder, RefusedError
 from crawlers.files.references import FAULT, path_of, row_of
@@ -207,13 +207,13 @@ def _references(products: Path) -> Iterator[str]:
                 yield from names
 
 
-def outcomes(products: Path, spool: Spool) -> Iterator[tuple[str, str, int, Fetched]]:
+def outcomes(products: Path, spool: Spool) -> Iterator[tuple[str, str, int, UrlStatus]]:
     """For each image of each product: product id, reference, position, status. Call when all images are read."""
     for batch in iterate_shards(products, COLUMNS, "crawl", PRODUCTS_AT_ONCE):
         for product_id, details, names in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             fault = dict(details).get(FAULT)
             for position, name in enumerate(names):
-                yield product_id, name, position, Fetched(fault, None, None) if fault else spool.lookup(name)
+                yield product_id, name, position, UrlStatus(fault, None, None) if fault else spool.lookup(name)
 
 
 def count(products: Path, spool: Spool) -> tuple[Counter[str], dict[str, list[str]]]:

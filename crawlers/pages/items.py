@@ -9,7 +9,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from atlas_model.taxonomy.tree import CategoryPath
-from crawlers.http.urls import sent
+from crawlers.http.urls import request_url
 from crawlers.pages.fields.product_urls import without_session
 
 COLUMNS = {  # field of an item -> column of products.parquet, where the names differ
@@ -104,6 +104,6 @@ class Product:
 def _origin(url: str | None) -> str | None:
     """Normalised host and port of ``url``; None if it is invalid."""
     try:
-        return urlsplit(sent(url or "")).netloc
+        return urlsplit(request_url(url or "")).netloc
     except ValueError:
         return None

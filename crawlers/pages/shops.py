@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from atlas_model.core.errors import InputError
-from crawlers.http.host_limits import POLITE, BrowserProfile, HostProfile
+from crawlers.http.host_limits import DEFAULT_PROFILE, BrowserProfile, HostProfile
 from crawlers.pages.profile import ShopProfile, load_profiles
 
 PROFILES = Path(__file__).resolve().parent
@@ -92,7 +92,7 @@ def _pace(profile: ShopProfile) -> HostProfile | None:
     if limits is None or (limits.delay_s is None and limits.concurrency is None):
         return None
     return HostProfile(
-        delay_s=POLITE.delay_s if limits.delay_s is None else limits.delay_s,
-        concurrency=limits.concurrency or POLITE.concurrency,
-        autothrottle=POLITE.autothrottle,
+        delay_s=DEFAULT_PROFILE.delay_s if limits.delay_s is None else limits.delay_s,
+        concurrency=limits.concurrency or DEFAULT_PROFILE.concurrency,
+        autothrottle=DEFAULT_PROFILE.autothrottle,
     )

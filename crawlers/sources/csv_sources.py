@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from atlas_model.core.errors import TaxonomyError
 from atlas_model.taxonomy.files import split_path
 from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath
-from crawlers.http.urls import sent
+from crawlers.http.urls import request_url
 
 COLUMN = "taxonomy"
 
@@ -95,7 +95,7 @@ def _examine(url: str) -> tuple[str | None, str]:
     if parts.username or parts.password:
         return f"the URL of {parts.hostname} has a user name or password, which would be written to the data", ""
     try:
-        sent(url)
+        request_url(url)
     except ValueError as error:
         return f"{url!r} is not a valid URL: {error}", ""
     return None, parts.hostname

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from lxml import etree
 
-from crawlers.http.content import GZIP, decoded_as_far
-from crawlers.http.urls import joined
+from crawlers.http.content import GZIP, decode_partially
+from crawlers.http.urls import join_url
 from crawlers.pages.text.values import http_urls
 
 MAX_BYTES = 50 * 1024 * 1024  # unpacked; this limit and the next are those of the protocol
@@ -49,7 +49,7 @@ class Base:
 
     def urljoin(self, url: str) -> str:
         """``url`` made absolute."""
-        return joined(self.url, url)
+        return join_url(self.url, url)
 
 
 def is_named_sitemap(url: str) -> bool:
@@ -59,7 +59,7 @@ def is_named_sitemap(url: str) -> bool:
 
 def read_sitemap(url: str, body: bytes) -> Sitemap | None:
     """Parse the sitemap in ``body`` (may be gzipped), fetched from ``url``; None if it is not one or too large."""
-    content, fault = decoded_as_far(body, ["gzip"], MAX_BYTES) if body.startswith(GZIP) else (body, None)
+    content, fault = decode_partially(body, ["gzip"], MAX_BYTES) if body.startswith(GZIP) else (body, None)
     root = ROOT.search(content[:HEAD])
     if root is None or fault not in (None, "truncated", "bad_encoding"):
         return None

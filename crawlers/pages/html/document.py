@@ -17,7 +17,7 @@ from parsel import Selector
 from parsel.selector import create_root_node
 from web_poet import WebPage
 
-from crawlers.http.urls import joined
+from crawlers.http.urls import join_url
 from crawlers.pages.html.elements import (
     MAX_NAMES,
     UNREAD,
@@ -63,7 +63,7 @@ class Document:
         """The URL that links are relative to: that of the first ``base`` element, else the page's own."""
         stated = next((href for base in self.tagged("base") if (href := base.get("href"))), "")
         try:
-            found = joined(self.url, stated)
+            found = join_url(self.url, stated)
         except ValueError:
             found = ""
         return found if found.startswith(("http:", "https:")) else self.url
@@ -72,7 +72,7 @@ class Document:
         """``url`` made absolute; empty if it is invalid."""
         encoding = "utf-8" if url.isascii() else self._page.response.encoding or "utf-8"
         try:
-            return joined(self._base_url, url, encoding)
+            return join_url(self._base_url, url, encoding)
         except ValueError:
             return ""
 

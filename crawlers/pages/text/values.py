@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from price_parser import Price
 
-from crawlers.http.urls import EDGES, percent_encoded, sent
+from crawlers.http.urls import EDGES, percent_encoded, request_url
 from crawlers.pages.text.words import BACK_LINKS, FOLLOWING, HOME, NEXT, PREVIOUS
 
 MAX_TEXT = 2000  # characters
@@ -230,7 +230,7 @@ def http_url(value: Any, page: UrlJoiner) -> str | None:
         return None
     try:
         url = page.urljoin(value.strip(EDGES)).partition("#")[0]
-        sent(url)
+        request_url(url)
         authority = urlsplit(url).netloc
     except ValueError:
         return None

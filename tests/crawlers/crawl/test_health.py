@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from atlas_model.core.errors import AtlasError
-from crawlers.crawl.health import ShopTally, falls
+from crawlers.crawl.health import ShopTally, coverage_drops
 from tests.support.crawling import listing, product, rows, run, source
 from tests.support.servers import HOST, Reply, Shop, serving
 
@@ -54,7 +54,7 @@ def test_shares_are_relative_to_pages_read() -> None:
 
 def test_shop_without_pages_falls_to_zero() -> None:
     before = {"a.test": {"success_rate": 1.0, "coverage": {"title": 1.0, "price": 0.3}}}
-    assert list(falls(before, {"a.test": ShopTally().to_json()}, 0.25)) == [
+    assert list(coverage_drops(before, {"a.test": ShopTally().to_json()}, 0.25)) == [
         "a.test: success rate fell from 100.0% to 0.0% of its product pages",
         "a.test: title fell from 100.0% to 0.0% of its product pages",
         "a.test: price fell from 30.0% to 0.0% of its product pages",
@@ -65,12 +65,12 @@ def test_reports_falls_above_the_limit_for_known_shops_only() -> None:
     def health(price: float) -> dict[str, Any]:
         return {"success_rate": 1.0, "coverage": {"price": price}}
 
-    assert not list(falls({"a": health(1.0)}, {"a": health(0.8), "b": health(0)}, 0.2))
-    assert len(list(falls({"a": health(1.0), "b": health(1.0)}, {"a": health(0.79)}, 0.2))) == 1
-    assert len(list(falls({"a": health(0.1)}, {"a": health(0.05)}, 0.2))) == 1  # half of the previous share
-    assert not list(falls({"a": health(1.0)}, {"a": health(0)}, 1.0))
-    assert not list(falls({"a": health(0.5)}, {"a": health(1.0)}, 0.0))
-    assert not list(falls({"a": {"success_rate": 1.0, "coverage": {"of old": 1.0}}}, {"a": health(1.0)}, 0.2))
+    assert not list(coverage_drops({"a": health(1.0)}, {"a": health(0.8), "b": health(0)}, 0.2))
+    assert len(list(coverage_drops({"a": health(1.0), "b": health(1.0)}, {"a": health(0.79)}, 0.2))) == 1
+    assert len(list(coverage_drops({"a": health(0.1)}, {"a": health(0.05)}, 0.2))) == 1  # half of the previous share
+    assert not list(coverage_drops({"a": health(1.0)}, {"a": health(0)}, 1.0))
+    assert not list(coverage_drops({"a": health(0.5)}, {"a": health(1.0)}, 0.0))
+    assert not list(coverage_drops({"a": {"success_rate": 1.0, "coverage": {"of old": 1.0}}}, {"a": health(1.0)}, 0.2))
 
 
 def shop(price: str | None) -> Shop:

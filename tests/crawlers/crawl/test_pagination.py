@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from crawlers.crawl.pagination import Walk, on_site
+from crawlers.crawl.pagination import ListingWalk, on_site
 from crawlers.crawl.run import CrawlResult
 from tests.support.crawling import listing, product, rows, run, source, titles
 from tests.support.servers import HOST, Reply, Shop, serving
@@ -117,7 +117,7 @@ def test_follows_redirects_between_category_pages(tmp_path: Path) -> None:
 
 
 def test_reasons_for_the_end_of_a_walk() -> None:
-    walk = Walk(source("/c"), 0, max_pages=2)
+    walk = ListingWalk(source("/c"), 0, max_pages=2)
     url = f"http://{HOST}/c"
     walk.ask(url)
     walk.arrive(url + "/moved", ["a"], 1)

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from atlas_model.core.errors import AtlasError, RetryError
-from crawlers.crawl.journal import PRODUCT, Journal, Page
-from crawlers.crawl.reader_digests import readers
+from crawlers.crawl.journal import PRODUCT, Journal, JournalPage
+from crawlers.crawl.reader_digests import reader_digests
 from crawlers.pages import shops
 from tests.support.crawling import is_free, listing, product, rows, run, source, titles
 from tests.support.paths import ROOT
@@ -214,7 +214,7 @@ def test_changed_profile_requests_only_its_shop_again(tmp_path: Path, monkeypatc
 
     def of(changes: dict[str, Any], tags: tuple[str, ...] = ()) -> dict[str, str]:
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump(profile | changes))
-        return readers(tags)
+        return reader_digests(tags)
 
     first = of({})
     assert set(first) == {"mine", "other", *(shop.name for shop in (shops.GENERIC, *shops.SHOPS_WITH_CODE.values()))}
@@ -231,17 +231,17 @@ def test_new_profile_requests_its_shop_again(tmp_path: Path, monkeypatch: pytest
         folder.mkdir(exist_ok=True)
         for place in (module, shops):
             monkeypatch.setattr(place, "PROFILES", folder)
-        digests = readers(())
+        digests = reader_digests(())
         journal = Journal(tmp_path / "journal.sqlite")
         journal.begin("one", digests.values())
-        journal.forget_unless(lambda url: module.reader_of(url, digests))
+        journal.delete_outdated(lambda url: module.reader_of(url, digests))
         return journal, digests
 
     urls = ["http://www.new.test/p/1", "http://other.test/p/1"]
     journal, digests = begin(tmp_path / "before")
     with journal:
         for url in urls:
-            journal.put(PRODUCT, url, Page("said", reader=digests["generic"]))
+            journal.put(PRODUCT, url, JournalPage("said", reader=digests["generic"]))
     (tmp_path / "after").mkdir()
     (tmp_path / "after/new.yaml").write_text(yaml.safe_dump({"hosts": ["new.test"], "product": {"title": "h2"}}))
     journal, _ = begin(tmp_path / "after")

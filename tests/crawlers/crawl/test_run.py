@@ -14,7 +14,7 @@ import yaml
 from atlas_model.core.errors import AtlasError, RetryError
 from crawlers.crawl.aggregate import ProductAggregator, ranked
 from crawlers.crawl.job import CrawlJob, CrawlReport
-from crawlers.crawl.journal import PRODUCT, Journal, Page
+from crawlers.crawl.journal import PRODUCT, Journal, JournalPage
 from crawlers.http.host_limits import HostProfile
 from crawlers.pages.items import Product
 from crawlers.shop.process import running_shop
@@ -201,10 +201,10 @@ def test_one_product_under_several_urls_gets_one_label(tmp_path: Path) -> None:
         for url, taxonomy in links.items():
             sku = url.partition("?")[0][-1]
             said = Product(url, None, sku, sku, None, None, [], {}, ["http://x/"]).to_json()
-            journal.put(PRODUCT, url, Page(json.dumps(said), reader="r"))
+            journal.put(PRODUCT, url, JournalPage(json.dumps(said), reader="r"))
             journal.link([url], [source.taxonomy for source in sources].index(tuple(taxonomy)), "a")
         journal.link(["http://a/1"], 1, "a")
-        journal.put(PRODUCT, "http://a/no-longer-linked", Page("{}", reader="r"))
+        journal.put(PRODUCT, "http://a/no-longer-linked", JournalPage("{}", reader="r"))
         aggregator = ProductAggregator(journal, sources)
         found = list(aggregator.rows())
     assert [(row["product_id"], row["taxonomy"]) for row in found] == [("a:1", ["B", "C"]), ("a:2", ["A"])]

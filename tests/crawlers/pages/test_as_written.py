@@ -10,7 +10,7 @@ from scrapy.http import Response, TextResponse
 from web_poet import HttpResponse
 
 from crawlers.crawl.journal import LISTING
-from crawlers.http.urls import joined, location, sent
+from crawlers.http.urls import join_url, redirect_target, request_url
 from crawlers.pages.generic import ListingPage
 from crawlers.pages.listings.pager import with_number
 from crawlers.pages.registry import read_listing, read_product
@@ -72,7 +72,7 @@ def test_reads_xhtml_like_html(content_type: str, script: str, encoding: str) ->
     ],
 )
 def test_resolves_links_like_browsers(written: str, whole: str) -> None:
-    assert joined(f"{AT}/c/d?x", written) == whole
+    assert join_url(f"{AT}/c/d?x", written) == whole
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_resolves_links_like_browsers(written: str, whole: str) -> None:
 )
 def test_rejects_urls_that_cannot_be_requested(url: str) -> None:
     with pytest.raises(ValueError, match=r"expected|label|Port|port"):
-        sent(url)
+        request_url(url)
 
 
 def test_normalised_url_is_stable_and_ascii() -> None:
@@ -90,16 +90,16 @@ def test_normalised_url_is_stable_and_ascii() -> None:
         "https://u:p@A.test/..//x/./%2E%2e/",
         f"{AT}?\ud83d\ude00\ud800",
     ):
-        assert sent(sent(url)) == sent(url)
-        assert sent(url).isascii()
-    assert sent("https://u:p@A.test:443/..//x/./%2E%2e/y") == "https://a.test//y"
-    assert sent(f"{AT}?\ud83d\ude00\ud800") == f"{AT}/?%F0%9F%98%80%EF%BF%BD"
+        assert request_url(request_url(url)) == request_url(url)
+        assert request_url(url).isascii()
+    assert request_url("https://u:p@A.test:443/..//x/./%2E%2e/y") == "https://a.test//y"
+    assert request_url(f"{AT}?\ud83d\ude00\ud800") == f"{AT}/?%F0%9F%98%80%EF%BF%BD"
 
 
 @pytest.mark.parametrize("header", [b"", b" ", b"mailto:a@b.test", b"http://[", b"//"])
 def test_invalid_redirect_target_is_an_error(header: bytes) -> None:
     with pytest.raises(ValueError, match=r"expected|Invalid"):
-        location(f"{AT}/x", header)
+        redirect_target(f"{AT}/x", header)
 
 
 def page(body: str, encoding: str = "utf-8") -> ListingPage:
@@ -124,7 +124,7 @@ def test_next_page_url_changes_only_the_page_number() -> None:
 
 def said(response: Response) -> tuple[str | None, str | None]:
     found = asyncio.run(read(LISTING, GENERIC, "reader", response.url, response))
-    return found.said, found.dropped
+    return found.item, found.dropped
 
 
 def answer(body: str, kind: str = "text/html", **more: Any) -> TextResponse:

@@ -234,7 +234,11 @@ def test_reports_data_that_later_stages_would_refuse(here: Path, capsys: pytest.
     ("change", "arguments", "told"),
     [
         (None, ["--table", "none.csv"], "none.csv: no such file"),
-        (None, ["--table", "products.csv", "--column", "category=kind"], "the table has no such column; its columns are"),
+        (
+            None,
+            ["--table", "products.csv", "--column", "category=kind"],
+            "the table has no such column; its columns are",
+        ),
         ({"image": "x"}, ["--table", "products.csv"], "products.csv: expected a column that names files in the folder"),
         ({"category": "Shirts"}, ["--table", "products.csv", "--column", "category=category"], "two categories with 3"),
         (None, ["--params", "none.yaml"], "none.yaml: No such file"),
