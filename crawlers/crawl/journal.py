@@ -1,4 +1,4 @@
-"""Journal of a crawl: a SQLite file with one row per requested page, so that a crawl resumes without new requests.
+"""Journal of a crawl: a SQLite file with one row per requested page, so that a resumed crawl repeats no request.
 
 A row records the last crawl that requested the page. Rows of the current crawl are done and are not requested again
 when it resumes. Rows of an earlier crawl serve for conditional requests. Each row is its own transaction: after `put`

@@ -1,4 +1,4 @@
-"""Termination of the walk through one source's pages.
+"""Decides where the walk through one source's pages ends.
 
 A listing may link to endless pages, for example to itself under new URLs. Every walk ends with a reason.
 """

@@ -226,7 +226,7 @@ def _check_complete(report: CrawlReport, journal: Journal, folder: Path, max_fai
     failed: dict[str, Counter[str]] = {}
     examples: dict[str, str] = {}
     for url, reason, site in journal.faults(PRODUCT):
-        assert site is not None  # a product page is asked for where this run was led to it
+        assert site is not None  # every requested product page is in the table found
         failed.setdefault(site, Counter())[reason] += 1
         examples.setdefault(site, url)
     for site, reasons in failed.items():

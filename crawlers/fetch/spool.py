@@ -158,16 +158,16 @@ class Spool:
         return image_id not in self._new and not self._index.has_image(image_id)
 
     def lookup(self, url: str) -> UrlStatus:
-        """What became of a URL of this run."""
+        """The status of a URL of this run."""
         found = self._index.lookup(url)
-        assert found is not None  # each is asked for
+        assert found is not None  # every URL of the run was requested
         return found
 
     def images(self) -> Iterator[dict[str, Any]]:
-        """Every distinct image of this run once, as rows of `records.IMAGES` by image_id.
+        """Each distinct image of this run, as a row of the table of images, sorted by image_id.
 
         Raises:
-            RetryError: after the last one, if bytes were damaged on disk; their URLs will be asked for again.
+            RetryError: after the last one, if bytes are damaged on disk; their URLs will be requested again.
         """
         damaged = []
         for image in self._index.wanted_images():

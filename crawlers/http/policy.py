@@ -1,6 +1,6 @@
 """The HTTP policy of every client: pages, images, robots.txt, `atlas crawl try`, and the browser.
 
-| answer | class | what follows |
+| response | class | action |
 |---|---|---|
 | 200 | success | read |
 | 301, 302, 303, 307, 308 with a Location | redirect | followed, `MAX_REDIRECTS` times at most |

@@ -1,4 +1,4 @@
-"""Combination of several readers into one value and one source for each field of a page.
+"""Combines several readers of a page, and records for each field its value and its source.
 
 The readers, in order: the shop's profile, the platform's profile, JSON-LD, microdata, OpenGraph, heuristics. Each reads
 the page on first use. For most fields the first usable value is taken. Price, SKU, availability and images have their

@@ -43,7 +43,7 @@ REFILL = 64  # the queue is refilled when so few are left
 
 
 class _Said(TypedDict):
-    """What the journal keeps of a category page or a sitemap (`page_reader`)."""
+    """Journal content of a category page or a sitemap (written by `page_reader`)."""
 
     items: list[str]  # URLs of products
     next_pages: list[str]  # of a sitemap: other sitemaps

@@ -160,7 +160,7 @@ class GuardedRedirects(RedirectMiddleware):
     def process_response(
         self, request: Request, response: Response, spider: Spider | None = None
     ) -> Request | Response:
-        """Follow, or let ``response`` pass; Scrapy gives no spider any more.
+        """Return a request for the redirect's target, or ``response`` if it is not a redirect; Scrapy passes no spider.
 
         Raises:
             PageRefusedError: the target is invalid, or there were too many redirects.

@@ -38,8 +38,8 @@ class StrictOffsite(OffsiteMiddleware):
         """Do nothing; `process_request` checks the request."""
 
     def process_request(self, request: Request, spider: Spider | None = None) -> None:
-        """Let ``request`` pass, or raise; Scrapy gives no spider any more."""
-        if request.meta.get(ROBOTS_TXT):  # it counts for this host also where another one serves it (RFC 9309, 2.3.1.2)
+        """Return if ``request`` is allowed; raise otherwise. Scrapy passes no spider any more."""
+        if request.meta.get(ROBOTS_TXT):  # it applies to this host even if another host serves it (RFC 9309, 2.3.1.2)
             return
         try:
             super().process_request(request)
@@ -59,7 +59,7 @@ class StrictRobots(RobotsTxtMiddleware):
         crawler.signals.connect(self._received, signal=signals.bytes_received)
 
     async def process_request(self, request: Request, spider: Spider | None = None) -> None:
-        """Let ``request`` pass, or raise; Scrapy gives no spider any more."""
+        """Return if ``request`` is allowed; raise otherwise. Scrapy passes no spider any more."""
         if request.meta.get(ROBOTS_TXT):
             request.meta["download_maxsize"] = 0  # `_received` stops at the limit instead
         await super().process_request(request)
@@ -142,7 +142,7 @@ class BackoffRetry(RetryMiddleware):
                 "host_down", f"{_host(request)} has failed {policy.MAX_PAGE_FAILURES} times in a row"
             )
 
-    # Scrapy awaits what is a coroutine, which the types of its own methods do not say.
+    # Scrapy awaits coroutines, but the types of its own methods are not asynchronous.
     async def process_response(  # type: ignore[override]
         self, request: Request, response: Response
     ) -> Request | Response:

@@ -141,7 +141,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         raise FetchRefusedError("bad_redirect")
 
     async def _get_robots(self, target: URL) -> bytes | None:
-        """As `robots.FetchRobots` says."""
+        """See `robots.FetchRobots`."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._download_robots(target)
