@@ -47,7 +47,7 @@ def test_guesses_columns_of_a_typical_export() -> None:
 
 
 @pytest.mark.parametrize("name", ["image", "img", "photo", "picture", "filename", "path"])
-def test_of_two_columns_of_files_the_one_that_is_called_so_has_the_images(name: str) -> None:
+def test_prefers_the_column_named_as_images_among_two_with_files(name: str) -> None:
     table = rows(aaa=lambda n: f"{n}.jpg", label=lambda n: ("Shoes", "Bags")[n % 2])
     table = [row | {name: row["aaa"]} for row in table]
     assert guess(table).columns.image == name
