@@ -1,1 +1,1 @@
-"""The web: pages to products, image URLs to images."""
+"""Crawling of shops to products, and fetching of image URLs to images."""

@@ -1,6 +1,6 @@
-"""The public Python interface of the crawler, one page at a time: these names stay (docs/python-api.md).
+"""Public Python API of the crawler, for single pages; its names are stable (docs/python-api.md).
 
-For whole shops there is the stage `crawl` (docs/crawling.md); it retries and resumes, which nothing does here.
+Nothing here retries or resumes. The stage `crawl` (docs/crawling.md) does, and crawls whole shops.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from web_poet import HttpResponse
 
 from atlas_model.core.errors import AtlasError, InputError
-from crawlers.crawl.fetch_page import ask
+from crawlers.crawl.fetch_page import fetch_page
 from crawlers.http.address_guard import ConnectMap
 from crawlers.http.user_agent import user_agent
 from crawlers.pages.html.bodies import not_a_page
@@ -30,56 +30,56 @@ Read = Callable[[Shop, HttpResponse], Coroutine[None, None, Item]]
 def fetch_product(
     url: str, *, contact: str, robots_tags: Collection[str], timeout_s: float, connect_map: ConnectMap | None = None
 ) -> Product:
-    """Ask a shop for the page of a product, once, and read it.
+    """Fetch a product page with one request, and read it.
 
-    robots.txt is obeyed, and no address that is not public is connected to.
+    robots.txt is obeyed, and only public addresses are connected to.
 
     Args:
-        url: of the page; http or https.
-        contact: a URL or an e-mail address for the user agent, so that a shop can reach you.
-        robots_tags: directives of ``X-Robots-Tag`` that keep us out, such as noai, noimageai, noindex.
-        timeout_s: for all of it, robots.txt and redirects included.
-        connect_map: host -> (IP address, port), instead of DNS: for hosts in your own network.
+        url: http or https URL of the page.
+        contact: URL or e-mail address for the user agent, under which a shop can reach you.
+        robots_tags: directives of ``X-Robots-Tag`` that forbid a page, such as noai, noimageai, noindex.
+        timeout_s: total timeout (s), including robots.txt and redirects.
+        connect_map: host -> (IP address, port), instead of DNS, for hosts in your own network.
 
     Raises:
-        InputError: the page may not be asked for, or is none.
-        RetryError: the shop could not be reached, or is too busy: try again later.
-        AtlasError: it answered with something else than a page, or the page cannot be read.
+        InputError: the page may not be requested, or it is not a page.
+        RetryError: a transient error: the shop cannot be reached, or is overloaded.
+        AtlasError: the response is not a page, or the page cannot be read.
     """
-    return _in_own_loop(lambda: _item(_ask(url, contact, robots_tags, timeout_s, connect_map), read_product))
+    return _in_own_loop(lambda: _item(_fetch(url, contact, robots_tags, timeout_s, connect_map), read_product))
 
 
 def fetch_listing(
     url: str, *, contact: str, robots_tags: Collection[str], timeout_s: float, connect_map: ConnectMap | None = None
 ) -> Listing:
-    """Ask a shop for a page of a category, once, and read it; arguments and errors as of `fetch_product`."""
-    return _in_own_loop(lambda: _item(_ask(url, contact, robots_tags, timeout_s, connect_map), read_listing))
+    """Fetch a category page with one request, and read it; arguments and errors as in `fetch_product`."""
+    return _in_own_loop(lambda: _item(_fetch(url, contact, robots_tags, timeout_s, connect_map), read_listing))
 
 
 def parse_product(url: str, body: bytes, *, content_type: str = "text/html") -> Product:
-    """Read the page of a product that you have; no shop is asked.
+    """Read a product page that you already have; no request is sent.
 
     Args:
-        url: where it came from: links are relative to it, and its host says which profile reads it.
-        body: as it was served, decompressed.
-        content_type: as the header says; without a charset the page's own statement counts.
+        url: URL of the page; links are relative to it, and its host selects the shop's profile.
+        body: response body, decompressed.
+        content_type: value of the header; without a charset, the one declared in the page is used.
 
     Raises:
-        InputError: ``url`` is none, or ``body`` is no page.
+        InputError: ``url`` is invalid, or ``body`` is not a page.
         AtlasError: the page cannot be read.
     """
     return _in_own_loop(lambda: _item(_response(url, body, content_type), read_product))
 
 
 def parse_listing(url: str, body: bytes, *, content_type: str = "text/html") -> Listing:
-    """Read a page of a category that you have; arguments and errors as of `parse_product`."""
+    """Read a category page that you already have; arguments and errors as in `parse_product`."""
     return _in_own_loop(lambda: _item(_response(url, body, content_type), read_listing))
 
 
-def _ask(
+def _fetch(
     url: str, contact: str, robots_tags: Collection[str], timeout_s: float, connect_map: ConnectMap | None
 ) -> HttpResponse:
-    return ask(
+    return fetch_page(
         url,
         connect_map=connect_map or {},
         user_agent=user_agent(contact),
@@ -105,11 +105,11 @@ def _item(response: HttpResponse, read: Read[Item]) -> Item:
     shop = shop_of(host)
     try:
         return asyncio.run(read(shop, response))
-    except Exception as error:  # whatever a stranger's page does to a parser
-        raise AtlasError(f"{url}: cannot be read, which is a fault of crawlers/pages: {error!r}") from error
+    except Exception as error:  # an untrusted page may make a parser fail in any way
+        raise AtlasError(f"{url}: reading it failed, which is a bug in crawlers/pages: {error!r}") from error
 
 
 def _in_own_loop(work: Callable[[], Result]) -> Result:
-    """Run ``work`` in a thread of its own, because the caller's may run a loop already, as in a notebook."""
+    """Run ``work`` in a new thread, because the caller's thread may run an event loop, as in a notebook."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(work).result()

@@ -29,7 +29,7 @@ from crawlers.shop.drawing import (
     SOURCE_SIDE,
     WholeView,
     draw,
-    draw_through_bottleneck,
+    draw_downsampled,
     encode_jpeg,
     find_close_up,
 )
@@ -68,7 +68,7 @@ def label_images(sample: pa.Table) -> pa.Table:
         random = Random(f"{SEED} {source['index']}")
         pixels = np.frombuffer(source["pixels"], dtype=np.uint8).reshape(SOURCE_SIDE, SOURCE_SIDE)
         if random.random() < 0.5:
-            normal = draw_through_bottleneck(pixels, random.choice(CLOSE_UP_SIDES))
+            normal = draw_downsampled(pixels, random.choice(CLOSE_UP_SIDES))
         else:
             normal = draw(pixels, WholeView())
         drawn = {"normal": normal}

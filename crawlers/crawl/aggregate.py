@@ -1,15 +1,14 @@
-"""From what the pages said to the rows of products.parquet: which product gets which label, and a count of the rest.
+"""Converts the journal to rows of products.parquet, and counts everything that is discarded.
 
-A pure function of what the shops said, product by product, so that a million of them fit.
+It processes one product at a time, so memory is bounded for a million products.
 
-- A product met under several URLs is one product (`crawlers.crawl.product_grouping` says when); the others count as
-  ``duplicate``.
-- A number that pages of several products have (a style number) names none of them: each is named by its URL, and the
-  number is counted in ``shared_numbers``.
-- A product met in categories with different labels gets the most specific one (the longest path), among equals the
-  first in sorted order, and is counted as ``two_categories``.
-- A product whose breadcrumb contradicts its label (`crawlers.crawl.contradictions`) is kept, and counted per shop.
-- Everything else that is not in the table is counted with its reason.
+- Pages with several URLs may be one product (`crawlers.crawl.product_grouping`); the others count as ``duplicate``.
+- If several products share a product number (a style number), each gets its URL as product_id, and the number is
+  counted in ``shared_numbers``.
+- A product in categories with different labels gets the longest category path, or of equally long ones the first in
+  sorted order, and is counted in ``two_categories``.
+- A product whose breadcrumb contradicts its label (`crawlers.crawl.contradictions`) is kept and counted per shop.
+- Every other page that is not in the table is counted with its reason.
 """
 
 import json
@@ -18,43 +17,43 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from crawlers.crawl.contradictions import Contradicted, Contradictions
+from crawlers.crawl.contradictions import ContradictedProducts, Contradictions
 from crawlers.crawl.health import ShopTally
 from crawlers.crawl.journal import FoundPage, Journal
 from crawlers.crawl.pagination import on_site
 from crawlers.crawl.product_grouping import Identity
-from crawlers.pages.fields.product_urls import names, stable_name, without_session
+from crawlers.pages.fields.product_urls import product_key, stable_url, without_session
 from crawlers.pages.items import Product
 from crawlers.pages.shops import shop_of
 from crawlers.sources.csv_sources import Source
-from crawlers.sources.sitemaps import shape
+from crawlers.sources.sitemaps import url_pattern
 
 Row = dict[str, Any]
 
 
 def ranked(sources: Sequence[Source]) -> list[Source]:
-    """The sources, those whose label wins first; a source's place is its rank."""
+    """Sort the sources by decreasing precedence of their labels; the index of a source is its rank."""
     return sorted(sources, key=lambda source: (-len(source.taxonomy), source.site, source.taxonomy, source.url))
 
 
 class ProductAggregator:
-    """Settles what ``journal`` has; the counts are complete when `rows` has come to its end.
+    """Rows and counts of one crawl; the counts are complete once `rows` is exhausted.
 
     Args:
-        journal: of a crawl that has ended.
-        sources: of that crawl, `ranked`.
+        journal: journal of a finished crawl.
+        sources: sources of that crawl, as sorted by `ranked`.
     """
 
     def __init__(self, journal: Journal, sources: Sequence[Source]) -> None:
         self._journal, self._sources = journal, sources
-        self._shapes: dict[str, set[tuple[str, str]]] = {}  # site -> those of its products' URLs
+        self._shapes: dict[str, set[tuple[str, str]]] = {}  # site -> URL patterns of its products
         self.shops = {site: ShopTally() for site in sorted({source.site for source in sources})}
         self.dropped: Counter[str] = Counter()  # reason -> product pages
         self.two_categories = 0
         self.contradicted: dict[
-            str, Contradicted
+            str, ContradictedProducts
         ] = {}  # site -> its products whose breadcrumbs contradict their labels
-        self.shared_numbers = 0  # numbers of the shop's that stand for several products
+        self.shared_numbers = 0  # product numbers that several products share
 
     def rows(self) -> Iterator[Row]:
         """The rows of products.parquet, sorted by product_id."""
@@ -80,40 +79,40 @@ class ProductAggregator:
             self.shops[site].contradicted_labels = found.count
         self.shared_numbers = self._journal.shared_numbers()
 
-    def never_met(self) -> dict[str, list[str]]:
-        """Per site, the products in the shop's sitemaps to which no category led; of shops that have sitemaps."""
+    def unlisted_products(self) -> dict[str, list[str]]:
+        """Site -> products in its sitemaps that no category lists; only sites with a sitemap."""
         missing: dict[str, set[str]] = {}
         for said in self._journal.sitemaps():
             for url in json.loads(said)["items"]:
                 site = next((site for site in self.shops if on_site(url, site)), None)
                 if site is not None:
                     known = missing.setdefault(site, set())
-                    if self._is_product(url, site) and not self._journal.is_met(url):
+                    if self._is_product(url, site) and not self._journal.is_known_url(url):
                         known.add(url)
         return {site: sorted(urls) for site, urls in sorted(missing.items())}
 
     def _is_product(self, url: str, site: str) -> bool:
-        """Whether it looks like one: to the shop's profile, else because products met have such URLs."""
+        """Whether ``url`` looks like a product's, by the shop's profile or by the URLs of its known products."""
         pattern = shop_of(site).product_url
-        return bool(pattern.search(url)) if pattern else shape(url) in self._shapes.get(site, ())
+        return bool(pattern.search(url)) if pattern else url_pattern(url) in self._shapes.get(site, ())
 
     def _identify(self, said: str, rank: int) -> Identity:
         product = Product.from_json(json.loads(said))
         row = product.row(self._sources[rank].site, ())
         url, title = product.page_url, product.name or ""
         images = [without_session(image) for image in product.images]
-        same = [names(url, title), title, images, str(product.price), product.sku, product.gtin, product.mpn]
+        same = [product_key(url, title), title, images, str(product.price), product.sku, product.gtin, product.mpn]
         return Identity(
             number=str(row["product_id"]) if product.sku else None,
             page_url=url,
-            stable_name=stable_name(url),
+            stable_name=stable_url(url),
             looks=f"{title}\n{images[0]}",
             same=json.dumps([*same, product.additional_properties]),
         )
 
     def _read(self, found: FoundPage) -> Product | None:
-        """What the page says; and count it."""
-        product = Product.from_json(json.loads(found.said)) if found.said else None
+        """The product on the page, if there is one; updates the shop's counts."""
+        product = Product.from_json(json.loads(found.item)) if found.item else None
         self.shops[found.site].add_page(
             None if product is None else product.row(found.site, ()),
             found.dropped,
@@ -121,5 +120,5 @@ class ProductAggregator:
         )
         if product is not None and not found.dropped:
             self._journal.add_known_url(product.page_url)
-            self._shapes.setdefault(found.site, set()).update(map(shape, (found.url, product.page_url)))
+            self._shapes.setdefault(found.site, set()).update(map(url_pattern, (found.url, product.page_url)))
         return product

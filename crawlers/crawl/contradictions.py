@@ -1,9 +1,8 @@
-"""Products whose breadcrumb names another category than the label that their category page gave them.
+"""Counts products whose breadcrumb contradicts the label of the category page that lists them.
 
-Shops call categories as they like, so a breadcrumb that says something else is no contradiction by itself. It is one
-where it names the category of another source; where other products of the same category page do have its name in
-their breadcrumbs; or where most of them share another breadcrumb. A box of promotions that is read as part of a listing
-shows itself so. Sees one product after the other and keeps counts; knows neither pages nor journals.
+Category names differ between shops, so a breadcrumb with another name is not a contradiction by itself. It is one if it
+names the category of another source, if other products of the same category page have its name in their breadcrumbs, or
+if most of them share another breadcrumb. This detects promotion boxes that were read as part of a listing.
 """
 
 import re
@@ -20,34 +19,34 @@ Trail = tuple[str, ...]
 
 WORD = re.compile(r"[^\W\d_]{2,}")
 GENERIC = {"category", "categories", "collection", "collections", "shop", "index", "html", "htm", "php", "list", "all"}
-MIN_STEM = 3  # letters that two words share
-SHORT = 6  # letters of a word, of which only the last may differ
-MAX_TRAILS = 1000  # of a source, that are told apart
-SHOWN = 3  # URLs of a shop
-MIN_PRODUCTS = 4  # of a source, before what most of them have in common counts
-MOST = 0.5
+MIN_STEM = 3  # least letters that two forms of a word share
+SHORT = 6  # letters; in a word up to this length only the last letter may differ
+MAX_TRAILS = 1000  # distinct breadcrumbs that are counted per source
+SHOWN = 3  # example URLs of a shop
+MIN_PRODUCTS = 4  # least products of a source for the comparison with the most common breadcrumb
+MOST = 0.5  # least share of the most common breadcrumb
 
 
 @dataclass(frozen=True)
-class Contradicted:
+class ContradictedProducts:
     """A shop's products whose breadcrumbs name another category."""
 
     count: int
-    urls: list[str]  # some of them
+    urls: list[str]  # examples
 
 
 @dataclass
 class _Tally:
-    """The products of one source."""
+    """Counts of one source's products."""
 
     agree: int = 0
-    other: int = 0  # name the category of another source
-    trails: Counter[Trail] = field(default_factory=Counter)  # of those that name neither
-    examples: dict[Trail | None, list[str]] = field(default_factory=dict)  # None: of those that name another one
+    other: int = 0  # products whose breadcrumb names the category of another source
+    trails: Counter[Trail] = field(default_factory=Counter)  # breadcrumbs that name neither category
+    examples: dict[Trail | None, list[str]] = field(default_factory=dict)  # breadcrumb -> URLs; None: see `other`
 
 
 class Contradictions:
-    """Counts them for ``sources``, whose places are their ranks."""
+    """Counts contradictions for ``sources``, whose indices are their ranks."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = sources
@@ -57,7 +56,7 @@ class Contradictions:
         self._judged = lru_cache(maxsize=10_000)(self._judge)
 
     def add(self, rank: int, breadcrumb: Sequence[str], url: str) -> None:
-        """A product that got the label of the source of ``rank``."""
+        """Count a product that got the label of the source of ``rank``."""
         trail = tuple(breadcrumb)
         if not trail:
             return
@@ -75,21 +74,21 @@ class Contradictions:
         if len(urls) < SHOWN:
             urls.append(url)
 
-    def by_site(self) -> dict[str, Contradicted]:
-        """The shops that have any."""
-        found: dict[str, Contradicted] = {}
+    def by_site(self) -> dict[str, ContradictedProducts]:
+        """Site -> its contradicted products; only sites with any."""
+        found: dict[str, ContradictedProducts] = {}
         for rank, tally in sorted(self._tallies.items()):
             trails = self._contrary(tally)
             count = tally.other + sum(tally.trails[trail] for trail in trails)
             if count:
                 site = self._sources[rank].site
-                before = found.get(site, Contradicted(0, []))
+                before = found.get(site, ContradictedProducts(0, []))
                 urls = [url for key in (None, *trails) for url in tally.examples.get(key, [])]
-                found[site] = Contradicted(before.count + count, (before.urls + urls)[:SHOWN])
+                found[site] = ContradictedProducts(before.count + count, (before.urls + urls)[:SHOWN])
         return dict(sorted(found.items()))
 
     def _judge(self, rank: int, trail: Trail) -> bool | None:
-        """Whether ``trail`` names the category; None where it ends above it, so that it says nothing."""
+        """Whether ``trail`` names the category; None if it ends at a broader category, which is no evidence."""
         if any(_agree(self._names[rank], _words_of(name)) for name in trail):
             return True
         return None if _agree(self._upper[rank], _words_of(trail[-1])) else False
@@ -101,7 +100,7 @@ class Contradictions:
 
     @staticmethod
     def _contrary(tally: _Tally) -> list[Trail]:
-        """Those of the trails that name neither category and contradict others of the same source."""
+        """The breadcrumbs that name neither category and contradict other products of the same source."""
         if tally.agree:
             return list(tally.trails)
         most, count = next(iter(tally.trails.most_common(1)), ((), 0))
@@ -117,7 +116,7 @@ def _agree(one: frozenset[str], other: frozenset[str]) -> bool:
 
 @lru_cache(maxsize=10_000)
 def _is_same(one: str, other: str) -> bool:
-    """Whether two words are forms of one ("Kurta", "Kurtis"), or one ends in the other ("Handbag", "Bags")."""
+    """Whether two words are forms of one word ("Kurta", "Kurtis"), or one ends with the other ("Handbag", "Bags")."""
     short, long = sorted((one, other), key=len)
     if not short.isascii() or not long.isascii():
         return short in long
@@ -137,7 +136,7 @@ def _words_of(text: str) -> frozenset[str]:
 
 
 def _slug_of(url: str) -> frozenset[str]:
-    """The words of the last part of a category's URL."""
+    """The words in the last path segment of a category's URL."""
     parts = urlsplit(url)
     segments = [segment for segment in unquote(parts.path).split("/") if _words_of(segment)]
     return _words_of(segments[-1]) if segments else frozenset()

@@ -1,7 +1,6 @@
-"""One page, asked for once and politely: for whoever writes a profile, not for a crawl.
+"""Fetches a single page without retries, for `atlas crawl try` and for writing profiles.
 
-robots.txt and X-Robots-Tag are obeyed, addresses guarded, redirects followed one by one under the same rules, the
-body bounded. Nothing is tried twice. Knows nothing of what is on a page.
+The rules of a crawl apply: robots.txt, X-Robots-Tag, the address guard, checks of each redirect, bounded body size.
 """
 
 import asyncio
@@ -12,52 +11,52 @@ from web_poet import HttpResponse
 from yarl import URL
 
 from atlas_model.core.errors import AtlasError, InputError, RetryError
-from crawlers.fetch.client.body import decoded
+from crawlers.fetch.client.body import decoded_chunks
 from crawlers.fetch.client.outcome import FetchRefusedError
 from crawlers.fetch.client.robots import Robots
 from crawlers.http import content, policy, urls
 from crawlers.http.address_guard import ConnectMap
 from crawlers.http.policy import MAX_PAGE_BYTES
-from crawlers.http.robots_tag import forbidden, meta_values
+from crawlers.http.robots_tag import forbidden_directive, meta_values
 from crawlers.http.robots_txt import MAX_BYTES as MAX_ROBOTS_BYTES
-from crawlers.http.session import asking_for, open_session, raw_values, refusal
+from crawlers.http.session import exact_url, open_session, raw_values, refusal_reason
 from crawlers.http.user_agent import robot_name
 
 WHY = {
-    "robots": "its robots.txt forbids it to us",
-    "robots_tag": "it asks robots such as ours to leave it alone (crawl.robots_tags of params.yaml)",
-    "robots_unreachable": "its robots.txt cannot be had, so nobody knows what is allowed; try again later",
-    "no_such_host": "its host does not exist, or its name cannot be looked up from here",
+    "robots": "its robots.txt forbids it",
+    "robots_tag": "its X-Robots-Tag forbids it (crawl.robots_tags of params.yaml)",
+    "robots_unreachable": "its robots.txt cannot be fetched, so it is unknown what is allowed; try again later",
+    "no_such_host": "its host does not exist, or its name cannot be resolved",
     "unreachable": "its server cannot be connected to; try again later",
     "blocked": "its host has no public address; name it in crawl.connect of params.yaml if it is in your network",
-    "bad_http": "its server's answer is no valid HTTP; trying again is no use",
+    "bad_http": "its server's response is not valid HTTP; a retry does not help",
     "bad_encoding": "it is not compressed as its Content-Encoding says",
-    "truncated": "it breaks off before its end; try again later",
+    "truncated": "it is truncated; try again later",
     "too_large": f"it is larger than {MAX_PAGE_BYTES:,} bytes",
     "bad_url": "expected http://... or https://...",
-    "bad_redirect": "it redirects to what is no URL: expected http://... or https://...",
+    "bad_redirect": "it redirects to an invalid URL: expected http://... or https://...",
 }
 
 
-def ask(
+def fetch_page(
     url: str, *, connect_map: ConnectMap, user_agent: str, robots_tags: Collection[str], timeout_s: float
 ) -> HttpResponse:
-    """The page at ``url``, after redirects, as it is served.
+    """Fetch the page at ``url``, following redirects.
 
     Args:
-        url: of http or https.
-        connect_map: host -> (address, port), instead of DNS; the guard's only exemption.
-        user_agent: who asks.
-        robots_tags: directives of X-Robots-Tag that keep us out.
-        timeout_s: whole deadline, robots.txt and redirects included.
+        url: http or https URL.
+        connect_map: host -> (address, port), instead of DNS; exempt from the address guard.
+        user_agent: value of the User-Agent header.
+        robots_tags: directives of X-Robots-Tag that forbid a page.
+        timeout_s: total timeout (s), including robots.txt and redirects.
 
     Raises:
-        InputError: it may not be asked for.
-        RetryError: the shop could not be reached, or is too busy.
-        AtlasError: it answered with something else than a page.
+        InputError: the page may not be requested, or the URL is invalid.
+        RetryError: a transient error: the shop cannot be reached, or is overloaded.
+        AtlasError: the response is not a page.
     """
     try:
-        return asyncio.run(_ask(url, connect_map, user_agent, robots_tags, timeout_s))
+        return asyncio.run(_fetch(url, connect_map, user_agent, robots_tags, timeout_s))
     except FetchRefusedError as refused:
         status = refused.outcome.status
         # A host that does not exist is more likely misspelt here than missing for a moment.
@@ -66,13 +65,13 @@ def ask(
     except TimeoutError:
         raise RetryError(f"{url}: no whole answer within {timeout_s:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        if (reason := refusal(error)) is not None:
+        if (reason := refusal_reason(error)) is not None:
             detail = f" ({error})" if reason == "bad_http" else ""
             raise InputError(f"{url}: {WHY.get(reason, reason)}{detail}") from None
         raise RetryError(f"{url}: {type(error).__name__}: {str(error)!r}") from None
 
 
-async def _ask(
+async def _fetch(
     url: str, connect_map: ConnectMap, user_agent: str, robots_tags: Collection[str], timeout_s: float
 ) -> HttpResponse:
     headers = {"User-Agent": user_agent, "Accept": "text/html,application/json;q=0.9,*/*;q=0.1"}
@@ -83,28 +82,28 @@ async def _ask(
         async def robots_txt(target: URL) -> bytes | None:
             try:
                 response = await _get(session, str(target), MAX_ROBOTS_BYTES, None)
-            except AtlasError as error:  # an answer, but no file: RFC 9309 tells the two apart
+            except AtlasError as error:  # a response without a file; RFC 9309 distinguishes that from no response
                 if isinstance(error, RetryError):
                     raise FetchRefusedError("robots_unreachable") from error
                 return None
             except FetchRefusedError as refused:
-                if refused.outcome.status == "bad_redirect":  # there is none (RFC 9309, 2.3.1.2)
+                if refused.outcome.status == "bad_redirect":  # counts as no robots.txt (RFC 9309, 2.3.1.2)
                     return None
                 raise FetchRefusedError("robots_unreachable") from refused
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise FetchRefusedError(refusal(error) or _unconnected(error)) from error
+                raise FetchRefusedError(refusal_reason(error) or _unconnected(error)) from error
             return response.body
 
         robots = Robots(robots_txt, robot)
         response = await _get(session, _checked(url), MAX_PAGE_BYTES, robots)
         said = [*response.headers.getall("X-Robots-Tag", []), *meta_values(response.body, robot)]
-        if forbidden(said, robot, robots_tags):
+        if forbidden_directive(said, robot, robots_tags):
             raise FetchRefusedError("robots_tag")
         return response
 
 
 def _unconnected(error: Exception) -> str:
-    """Why robots.txt did not come: there may be no such host, or nobody who answers there."""
+    """Reason for a missing robots.txt: unknown host, unreachable server, or another error."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "no_such_host"
     return "unreachable" if isinstance(error, aiohttp.ClientConnectorError) else "robots_unreachable"
@@ -114,7 +113,7 @@ async def _get(session: aiohttp.ClientSession, target: str, max_bytes: int, robo
     for _ in range(policy.MAX_REDIRECTS + 1):
         if robots is not None:
             await robots.check(URL(target, encoded=True))
-        async with session.get(asking_for(target), allow_redirects=False) as answer:
+        async with session.get(exact_url(target), allow_redirects=False) as answer:
             locations = raw_values(answer, b"location")
             if answer.status in policy.REDIRECT_STATUSES and locations:
                 target = _redirected(target, locations[0])
@@ -126,12 +125,12 @@ async def _get(session: aiohttp.ClientSession, target: str, max_bytes: int, robo
             if answer.status != 200:
                 raise AtlasError(f"{target}: expected a page, got HTTP {answer.status}")
             body = bytearray()
-            async for chunk in decoded(answer):
+            async for chunk in decoded_chunks(answer):
                 body += chunk
                 if len(body) > max_bytes and robots is not None:
                     raise FetchRefusedError("too_large")
                 if len(body) > max_bytes:
-                    break  # what lies behind the first half megabyte of a robots.txt is not read
+                    break  # a robots.txt is read up to this limit only
             headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.raw_headers]
             headers = [(name, value) for name, value in headers if name.lower() != "content-encoding"]
             return HttpResponse(target, body=bytes(body), status=answer.status, headers=headers)
@@ -140,13 +139,13 @@ async def _get(session: aiohttp.ClientSession, target: str, max_bytes: int, robo
 
 def _checked(url: str) -> str:
     try:
-        return urls.sent(url)
+        return urls.request_url(url)
     except ValueError:
         raise FetchRefusedError("bad_url") from None
 
 
 def _redirected(target: str, location: bytes) -> str:
     try:
-        return urls.location(target, location)
+        return urls.redirect_target(target, location)
     except ValueError:
         raise FetchRefusedError("bad_redirect") from None

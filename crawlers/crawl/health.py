@@ -1,7 +1,6 @@
-"""How well a crawl read each shop, and whether that is worse than last time. Knows neither pages nor where it is kept.
+"""Health of a crawl: the share of fields read per shop, compared with the last accepted crawl.
 
-The original project's spiders did not crash when a shop changed its pages: they went on and found nothing. So every
-crawl is measured against the last one that was accepted.
+When a shop changes its HTML, a spider does not crash; it continues and finds nothing. This comparison detects that.
 """
 
 from collections import Counter
@@ -9,38 +8,38 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-FIELDS = (  # of `records.PRODUCTS`
+FIELDS = (  # columns of products.parquet
     "title", "price", "currency", "availability", "brand", "gtin", "mpn", "breadcrumb", "details", "image_urls"
 )  # fmt: skip
-FORBIDDEN = {"robots", "robots_tag"}  # reasons of dropped pages that are no failure
+FORBIDDEN = {"robots", "robots_tag"}  # reasons of dropped pages that are not failures
 
 Health = Mapping[str, Mapping[str, Any]]
-"""Site -> what `ShopTally.to_json` says of it."""
+"""Site -> result of `ShopTally.to_json`."""
 
 
 @dataclass
 class ShopTally:
     """Counts of one shop's pages."""
 
-    asked: str = ""  # a digest of what this crawl had to go through; numbers of products compare where it is the same
+    asked: str = ""  # digest of the sources; numbers of products are compared only between equal digests
     listing_pages: int = 0
-    items: int = 0  # on them, in all
+    items: int = 0  # total number of links to products on listing pages
     products: int = 0
-    pages: int = 0  # product pages, whatever came of them
-    read: int = 0  # those that came and could be read, products or not
-    unreadable: int = 0  # those with a script of JSON-LD that could not be read
-    contradicted_labels: int = 0  # products whose breadcrumb names another category than their label
+    pages: int = 0  # product pages, including failed ones
+    read: int = 0  # product pages that were fetched and read, including those without a product
+    unreadable: int = 0  # product pages with an unparsable JSON-LD script
+    contradicted_labels: int = 0  # products whose breadcrumb contradicts their label
     filled: Counter[str] = field(default_factory=Counter)  # field -> pages that have it
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> pages
-    sources: dict[str, Counter[str]] = field(default_factory=dict)  # field -> where it was read -> products
+    sources: dict[str, Counter[str]] = field(default_factory=dict)  # field -> reader that found it -> products
 
     def add_page(self, row: Mapping[str, Any] | None, dropped: str | None, *, unreadable: int = 0) -> None:
-        """A product page: what it says, if it could be read, as a row of `records.PRODUCTS`.
+        """Count a product page.
 
         Args:
-            row: see above.
-            dropped: why it counts for nothing, if it does.
-            unreadable: its scripts of JSON-LD that could not be read.
+            row: its row of products.parquet; None if it could not be read.
+            dropped: reason for which it was discarded, if it was.
+            unreadable: number of its unparsable JSON-LD scripts.
         """
         self.pages += 1
         self.unreadable += unreadable > 0
@@ -50,13 +49,13 @@ class ShopTally:
             self.filled.update(name for name in FIELDS if row[name] not in (None, "", []))
 
     def add_product(self, row: Mapping[str, Any]) -> None:
-        """A row of products.parquet."""
+        """Count a row of products.parquet."""
         self.products += 1
         for name, source in row["field_sources"]:
             self.sources.setdefault(name, Counter())[source] += 1
 
     def to_json(self) -> dict[str, Any]:
-        """As metrics; shares are 0 where there is nothing that they could be of."""
+        """The counts as metrics; a share of nothing is 0."""
         asked = self.pages - sum(self.dropped[reason] for reason in FORBIDDEN)
         return {
             "asked": self.asked,
@@ -73,11 +72,11 @@ class ShopTally:
         }
 
 
-def falls(before: Health, now: Health, max_drop: float) -> Iterator[str]:
-    """A sentence for each share of a shop, and for its products, if more than ``max_drop`` of it is lost.
+def coverage_drops(before: Health, now: Health, max_drop: float) -> Iterator[str]:
+    """A message for each share, and for the number of products, that fell by more than ``max_drop`` (relative).
 
-    Of shops in both only. Fewer products count where the same was asked, because a shop whose next pages are no
-    longer found reads well.
+    Only shops in both crawls are compared. The number of products is compared if the sources are equal: it is the only
+    figure that falls when next pages are no longer found.
     """
     for site in sorted(before.keys() & now.keys()):
         same = before[site].get("asked") == now[site].get("asked")

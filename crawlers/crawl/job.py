@@ -1,6 +1,6 @@
-"""What the process that crawls and the one that started it tell each other: a job, and a report. Plain values only.
+"""Input (`CrawlJob`) and report (`CrawlReport`) of the crawling child process, as JSON.
 
-What pages say goes through the journal.
+The items read from pages are passed through the journal instead.
 """
 
 import json
@@ -16,11 +16,11 @@ from crawlers.sources.csv_sources import Source
 
 @dataclass(frozen=True)
 class CrawlJob:
-    """A crawl to do; the arguments are those of `crawlers.crawl.run.crawl`."""
+    """Input of a crawl; the arguments are those of `crawlers.crawl.run.crawl`."""
 
-    snapshot: str  # name of the crawl: an unfinished one of the same name is gone on with
-    sources: list[Source]  # a source's place in the list is its rank: the first one's label wins
-    readers: dict[str, str]  # name of a shop -> a digest of what reads its pages
+    snapshot: str  # name of the crawl; an unfinished crawl of the same name is resumed
+    sources: list[Source]  # the index in the list is the source's rank; the label of the lowest rank wins
+    readers: dict[str, str]  # name of a shop -> digest of the code and profile that read its pages
     connect_map: ConnectMap
     profiles: dict[str, HostProfile]
     user_agent: str
@@ -34,26 +34,26 @@ class CrawlJob:
 
     @property
     def journal(self) -> Path:
-        """What pages say."""
+        """Path of the journal."""
         return Path(self.folder) / "journal.sqlite"
 
     @property
     def report(self) -> Path:
-        """A `CrawlReport`."""
+        """Path of the `CrawlReport`."""
         return Path(self.folder) / "report.json"
 
     @property
     def log(self) -> Path:
-        """Scrapy's own lines."""
+        """Path of Scrapy's log."""
         return Path(self.folder) / "log.txt"
 
     def to_json(self) -> str:
-        """As text, for `from_json`."""
+        """The job as JSON text, for `from_json`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Undo `to_json`."""
+        """Parse the result of `to_json`."""
         value = json.loads(text)
         value["sources"] = [Source(one["site"], tuple(one["taxonomy"]), one["url"]) for one in value["sources"]]
         value["connect_map"] = {host: (address, port) for host, (address, port) in value["connect_map"].items()}
@@ -63,23 +63,23 @@ class CrawlJob:
 
 @dataclass(frozen=True)
 class CrawlReport:
-    """What is not in the journal: how the run went."""
+    """Figures of a run that are not in the journal."""
 
     finished: bool  # False: interrupted
-    counts: dict[str, int]  # listing, product, sitemap: pages that came now; not_modified, same_content, variants
-    walk_ends: dict[str, int]  # reason -> ways through categories
-    category_faults: list[tuple[str, str]]  # category page, reason
-    listed: dict[str, dict[str, int]]  # site -> category pages, and items on them
+    counts: dict[str, int]  # listing, product, sitemap: pages of this run; not_modified, same_content, variants
+    walk_ends: dict[str, int]  # reason -> sources whose pages ended for it
+    category_faults: list[tuple[str, str]]  # URL of a category page, reason
+    listed: dict[str, dict[str, int]]  # site -> number of category pages and of items on them
     retries: int
-    errors: int  # of ours, in the spider
+    errors: int  # exceptions in the spider
 
     def save(self, path: Path) -> None:
-        """Write it, whole."""
+        """Write the report atomically."""
         write_text(path, json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Undo `save`."""
+        """Read a report that `save` wrote."""
         value = json.loads(path.read_text(encoding="utf-8"))
         value["category_faults"] = [(url, reason) for url, reason in value["category_faults"]]
         return cls(**value)

@@ -1,14 +1,11 @@
-"""What a crawl has learnt, on disk: one row per page asked for, so that nothing is lost, asked twice, or read twice.
+"""Journal of a crawl: a SQLite file with one row per requested page, so that a resumed crawl repeats no request.
 
-One SQLite file per set of shops. A row says which crawl asked for the page last: rows of the crawl at work are done
-and are not asked for again, however often it is killed; rows of an earlier one are the memory of the site, good for
-asking whether the page has changed. Each row is a transaction of its own: once `put` returns, only a power cut can
-lose it, and what is lost is fetched again. (Measured: 33 us a row, 13 us in batches of 64: not worth losing pages.)
+A row records the last crawl that requested the page. Rows of the current crawl are done and are not requested again
+when it resumes. Rows of an earlier crawl serve for conditional requests. Each row is its own transaction: after `put`
+only a power failure can lose it, and then the page is fetched again. (Measured: 33 us a row, 13 us in batches of 64.)
 
-Which categories link to which products is noted beside it, afresh in each run, because links decide what a shop has
-now; it is in the file rather than in memory because a shop may have a million products.
-
-Knows nothing of HTTP or of what a page may say: to it, that is a text.
+The links from categories to products are recorded anew in each run, because they determine the shop's current products.
+They are in the file rather than in memory because a shop may have a million products. Items are stored as text.
 """
 
 import sqlite3
@@ -23,7 +20,7 @@ from atlas_model.core.progress import say
 from crawlers.crawl.product_grouping import IDENTITIES, Identity, group
 
 LISTING, PRODUCT, SITEMAP, ROBOTS = "listing", "product", "sitemap", "robots"  # kinds of pages
-VARIANTS = 3  # pages whose URLs differ in their query only and that say the same, before it is believed of all
+VARIANTS = 3  # equal pages whose URLs differ only in the query, after which further ones are not requested
 
 VERSION = 1
 TABLES = """
@@ -32,7 +29,7 @@ CREATE TABLE IF NOT EXISTS pages (
     kind TEXT NOT NULL, url TEXT NOT NULL, crawl INTEGER NOT NULL, said TEXT, dropped TEXT, reader TEXT NOT NULL,
     final_url TEXT, etag TEXT, last_modified TEXT, sha256 BLOB, PRIMARY KEY (kind, url)
 );
--- of one run
+-- tables of one run
 CREATE TABLE IF NOT EXISTS found (id INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE, site TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS found_of_site ON found (site, id);
 CREATE TABLE IF NOT EXISTS labels (found INTEGER, rank INTEGER, PRIMARY KEY (found, rank)) WITHOUT ROWID;
@@ -42,32 +39,32 @@ CREATE TABLE IF NOT EXISTS variants (bare TEXT PRIMARY KEY, said TEXT NOT NULL, 
 TABLES_OF_A_RUN = ("found", "labels", "faults", "variants")
 
 
-class Page(NamedTuple):
-    """What is known of a page."""
+class JournalPage(NamedTuple):
+    """A page's row in the journal."""
 
-    said: str | None = None
-    dropped: str | None = None  # why it counts for nothing
-    reader: str = ""  # who read it; what another one read is forgotten
-    final_url: str | None = None  # where redirects led; None where there were none
-    etag: str | None = None  # this and the next two: to see whether it has changed
+    item: str | None = None  # the item read from the page, as JSON
+    dropped: str | None = None  # reason for which it was discarded
+    reader: str = ""  # digest of the code that read it; rows of other code are deleted
+    final_url: str | None = None  # URL after redirects; None without redirects
+    etag: str | None = None  # this and the next two serve to detect changes
     last_modified: str | None = None
     sha256: bytes | None = None  # of the body
-    crawl: int = 0  # the last one that asked for it
+    crawl: int = 0  # number of the last crawl that requested it
 
 
 class FoundPage(NamedTuple):
-    """A product page that the crawl at work was led to."""
+    """A product page to which the current crawl found a link."""
 
-    product_id: str | None  # None: it is none
+    product_id: str | None  # None: not a product
     url: str
     site: str
-    said: str | None
+    item: str | None
     dropped: str | None
-    ranks: list[int]  # of the sources that led to it, sorted
+    ranks: list[int]  # ranks of the sources that link to it, sorted
 
 
 class Journal:
-    """The journal at ``path``, made if needed. Use as a context manager, under `locked`.
+    """The journal at ``path``, created if missing. Use as a context manager, inside `locked`.
 
     Raises:
         AtlasError: the file cannot be written.
@@ -76,16 +73,16 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = _opened_or_afresh(path)
+            self._db = _open_or_recreate(path)
         except sqlite3.OperationalError as error:
             raise AtlasError(f"{path}: expected a file that can be written, got: {error}") from error
         self.crawl: int = self._db.execute("SELECT coalesce(max(number), 0) FROM state").fetchone()[0]
-        self.found = 0  # product pages that this run was led to
+        self.found = 0  # product pages to which this run found links
         self._shared = 0
-        self._last_asked: dict[str, int] = {}  # site -> id in found
+        self._last_asked: dict[str, int] = {}  # site -> id of the last requested page in the table found
 
     def begin(self, snapshot: str, readers: Collection[str]) -> None:
-        """Go on with the crawl ``snapshot`` if it has not finished, else start it; forget what others have read."""
+        """Resume the crawl ``snapshot`` if it is unfinished, else start it; delete rows of other ``reader_digests``."""
         last = self._db.execute("SELECT snapshot, finished FROM state").fetchone()
         with self._transaction():
             if last != (snapshot, 0):
@@ -97,36 +94,36 @@ class Journal:
             marks = ", ".join("?" * len(readers))
             self._db.execute(f"DELETE FROM pages WHERE reader NOT IN ({marks})", tuple(readers))  # noqa: S608
 
-    def forget_unless(self, reader_of: Callable[[str], str | None]) -> None:
-        """Forget the pages that another one reads by now than did: ``reader_of`` their URL."""
+    def delete_outdated(self, reader_of: Callable[[str], str | None]) -> None:
+        """Delete pages whose recorded reader differs from the current one, which is ``reader_of`` their URL."""
         self._db.create_function("reader_of", 1, reader_of, deterministic=True)
         self._db.execute("DELETE FROM pages WHERE kind IN ('listing', 'product') AND reader IS NOT reader_of(url)")
 
     def finish(self) -> None:
-        """The crawl has been accepted; from now on its rows are memory. Older ones go."""
+        """Mark the crawl as accepted, and delete rows of older crawls."""
         with self._transaction():
             self._db.execute("DELETE FROM pages WHERE crawl < ?", (self.crawl,))
             self._db.execute("UPDATE state SET finished = 1")
 
     def invalidate(self, is_invalid: Callable[[str], bool]) -> None:
-        """Have those of the crawl's pages that gave nothing, and whose URL ``is_invalid``, asked for again."""
+        """Request again those pages of the current crawl that were discarded and whose URL ``is_invalid``."""
         self._db.create_function("is_invalid", 1, is_invalid, deterministic=True)
         self._db.execute(
             "UPDATE pages SET crawl = crawl - 1 WHERE crawl = ? AND dropped IS NOT NULL AND is_invalid(url)",
             (self.crawl,),
         )
 
-    def page(self, kind: str, url: str) -> Page | None:
-        """What is known of a page, of whatever crawl."""
+    def page(self, kind: str, url: str) -> JournalPage | None:
+        """The page's row, of any crawl; None if there is none."""
         row = self._db.execute(
             "SELECT said, dropped, reader, final_url, etag, last_modified, sha256, crawl FROM pages "
             "WHERE kind = ? AND url = ?",
             (kind, url),
         ).fetchone()
-        return row and Page(*row)
+        return row and JournalPage(*row)
 
-    def put(self, kind: str, url: str, page: Page) -> None:
-        """Keep what the crawl at work has learnt of a page."""
+    def put(self, kind: str, url: str, page: JournalPage) -> None:
+        """Store a page of the current crawl."""
         values = (kind, url, *page[:-1], self.crawl)
         self._db.execute(
             "INSERT OR REPLACE INTO pages (kind, url, said, dropped, reader, final_url, etag, last_modified, sha256, "
@@ -135,7 +132,7 @@ class Journal:
         )
 
     def link(self, urls: Sequence[str], rank: int, site: str) -> int:
-        """Note that the source of ``rank`` leads to these product pages; how many of them are new to that source."""
+        """Record links from the source of ``rank`` to product pages; returns how many are new for that source."""
         with self._transaction():
             rows = [(url, site) for url in urls]
             self.found += self._db.executemany("INSERT OR IGNORE INTO found (url, site) VALUES (?, ?)", rows).rowcount
@@ -144,7 +141,7 @@ class Journal:
             ).rowcount
 
     def next_products(self, site: str, count: int) -> list[str]:
-        """``count`` product pages (fewer at the end) that this run has not asked for, in the order they were found."""
+        """The next ``count`` product pages (fewer at the end) to request, in the order in which they were found."""
         rows = self._db.execute(
             "SELECT id, found.url FROM found LEFT JOIN pages ON kind = 'product' AND pages.url = found.url "
             "WHERE site = ? AND id > ? AND (crawl IS NULL OR crawl < ?) ORDER BY id LIMIT ?",
@@ -154,16 +151,16 @@ class Journal:
             self._last_asked[site] = rows[-1][0]
         return [url for _, url in rows]
 
-    def note_variant(self, url: str, said: str) -> None:
-        """Remember what a page says whose URL has a query."""
+    def count_variant(self, url: str, said: str) -> None:
+        """Count a page with a query in its URL, to detect queries that do not change the page."""
         self._db.execute(
             "INSERT INTO variants VALUES (?, ?, ?, 1) ON CONFLICT (bare) DO UPDATE SET "
             "times = CASE WHEN said = excluded.said AND times > 0 THEN times + 1 ELSE -1 END",
             (url.partition("?")[0], said, url),
         )
 
-    def variant_of(self, url: str) -> Page | None:
-        """The page that ``url`` would show as well, if all of several whose URLs differ in the query showed it."""
+    def variant_of(self, url: str) -> JournalPage | None:
+        """The page that ``url`` is equal to, if at least `VARIANTS` URLs that differ only in the query had it."""
         bare, query, _ = url.partition("?")
         row = (
             query
@@ -172,30 +169,30 @@ class Journal:
         return self.page(PRODUCT, row[0]) if row else None
 
     def fault(self, kind: str, url: str, reason: str) -> None:
-        """Note why a page could not be asked for in this run; the next run tries again."""
+        """Record why a page could not be fetched in this run; the next run retries it."""
         self._db.execute("INSERT OR REPLACE INTO faults VALUES (?, ?, ?)", (kind, url, reason))
 
-    def settled_products(self) -> int:
-        """How many product pages the crawl at work has settled."""
+    def count_products_read(self) -> int:
+        """Number of product pages that the current crawl has read."""
         query = "SELECT count(*) FROM pages WHERE kind = 'product' AND crawl = ?"
         return int(self._db.execute(query, (self.crawl,)).fetchone()[0])
 
     def faults(self, kind: str) -> Iterator[tuple[str, str, str | None]]:
-        """URL, reason and site (of product pages) of each fault of this run, sorted."""
+        """URL, reason and site (None except for product pages) of each failed page of this run, sorted by URL."""
         query = "SELECT url, reason, site FROM faults LEFT JOIN found USING (url) WHERE kind = ? ORDER BY url"
         yield from self._db.execute(query, (kind,))
 
     def found_by_site(self) -> dict[str, int]:
-        """Product pages that this run was led to."""
+        """Number of product pages to which this run found links, per site."""
         return dict(self._db.execute("SELECT site, count(*) FROM found GROUP BY site ORDER BY site"))
 
     def products(self, identify: Callable[[str, int], Identity]) -> Iterator[FoundPage]:
-        """What this run was led to, sorted by product, then by URL; what is none comes first.
+        """All product pages found in this run, sorted by product and URL; pages that are not products come first.
 
-        See `crawlers.crawl.product_grouping` for which pages are one product.
+        `crawlers.crawl.product_grouping` decides which pages are one product.
 
         Args:
-            identify: from what a page said and the lowest rank that led to it to its identity.
+            identify: computes a page's identity from its item and the lowest rank that links to it.
         """
         with self._transaction():
             pages = self._db.execute(_PAGES, (self.crawl,))
@@ -205,11 +202,11 @@ class Journal:
             yield FoundPage(product_id, url, site, said, dropped, sorted(map(int, ranks.split(","))))
 
     def shared_numbers(self) -> int:
-        """How many numbers `products` found to be of several products."""
+        """Number of product numbers that `products` found to be shared by several products."""
         return self._shared
 
     def sitemaps(self) -> Iterator[str]:
-        """What each sitemap that the crawl at work has read says."""
+        """The content of each sitemap that the current crawl has read."""
         for (said,) in self._db.execute(
             "SELECT said FROM pages WHERE kind = 'sitemap' AND crawl = ? AND dropped IS NULL ORDER BY url",
             (self.crawl,),
@@ -217,11 +214,11 @@ class Journal:
             yield said
 
     def add_known_url(self, url: str) -> None:
-        """Note the canonical URL of a product."""
+        """Record the canonical URL of a product."""
         self._db.execute("INSERT OR IGNORE INTO met VALUES (?)", (url,))
 
-    def is_met(self, url: str) -> bool:
-        """Whether it is the URL of a product, or one that this run was led to."""
+    def is_known_url(self, url: str) -> bool:
+        """Whether ``url`` is a product's canonical URL, or a page to which this run found a link."""
         query = "SELECT 1 FROM met WHERE url = ?1 UNION ALL SELECT 1 FROM found WHERE url = ?1"
         return self._db.execute(query, (url,)).fetchone() is not None
 
@@ -260,13 +257,13 @@ ORDER BY 1, url
 """
 
 
-def _opened_or_afresh(path: Path) -> sqlite3.Connection:
+def _open_or_recreate(path: Path) -> sqlite3.Connection:
     try:
         return _opened(path)
-    except sqlite3.OperationalError:  # the disk is full, or it is not ours: nothing is wrong with the content
+    except sqlite3.OperationalError:  # disk full or no permission: the content is not damaged
         raise
     except sqlite3.DatabaseError as error:
-        say(f"{path}: damaged or of another version, its pages are asked for again ({error})")
+        say(f"{path}: damaged or of another version; its pages are requested again ({error})")
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         return _opened(path)

@@ -1,12 +1,11 @@
-"""Which pages of a crawl are one product, for any number of pages: in SQLite, beside the journal.
+"""Groups pages of a crawl that show the same product, in SQLite, so that memory is bounded.
 
-- Pages with one of the shop's numbers are one product, whatever their URLs. Where pages with that number have several
-  URLs and several looks, it is no product's number (but a style's, or a maker's), and names none of them.
-- Pages without a number that have one URL of their own (after redirects, as they name it, without sessions) are one.
-- So are pages that say the same, and whose URLs name the same (`product_urls.names`).
+- Pages with the same product number of the shop are one product. If such pages have several URLs and several
+  appearances (title and first image), the number is not a product's but a style's or a manufacturer's; it is ignored.
+- Pages without a number are one product if they have the same canonical URL (after redirects, without session ids).
+- They are also one product if their content and the keys of their URLs (`product_urls.product_key`) are equal.
 
-A product without a number is named by the least of its URLs, without what says how one came there. Knows nothing of
-what a page says.
+A product without a number gets the smallest of its stable URLs (`product_urls.stable_url`) as product_id.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ from typing import NamedTuple
 IDENTITIES = """
 CREATE TEMP TABLE identities (
     id INTEGER PRIMARY KEY, number TEXT, page_url TEXT, stable_name TEXT, looks BLOB, same BLOB,
-    first TEXT,  -- the least URL of the pages that are the same product; null where there is a number
+    first TEXT,  -- smallest URL of the pages that are the same product; null if there is a number
     product_id TEXT
 );
 CREATE INDEX temp.by_number ON identities (number);
@@ -43,20 +42,20 @@ UPDATE identities SET product_id = CASE WHEN names.products = 1 THEN names.name 
 
 
 class Identity(NamedTuple):
-    """Which product a page is about."""
+    """Keys by which pages of one product are recognised."""
 
-    number: str | None  # the shop's, if the page has one
+    number: str | None  # product number of the shop, if the page has one
     page_url: str
-    stable_name: str  # the URL, without what may be another one tomorrow
-    looks: str  # what all pages of one product with a number have in common
-    same: str  # what all pages of one product without a number have in common
+    stable_name: str  # URL without session, tracking and listing parameters
+    looks: str  # title and first image; equal for all pages of one product with a number
+    same: str  # content; equal for all pages of one product without a number
 
 
 def group(database: sqlite3.Connection, pages: Iterable[tuple[int, Identity]]) -> int:
-    """Fill the table `IDENTITIES` of ``database`` from ``pages`` (an id, and whose page it is).
+    """Fill the table `IDENTITIES` of ``database`` from ``pages`` (id and identity).
 
     Returns:
-        How many numbers are those of several products.
+        The number of product numbers that several products share.
     """
     database.execute("DELETE FROM identities")
     database.executemany(
@@ -67,7 +66,7 @@ def group(database: sqlite3.Connection, pages: Iterable[tuple[int, Identity]]) -
     database.executemany("UPDATE identities SET number = NULL WHERE number = ?", shared)
     database.execute("UPDATE identities SET product_id = number, first = CASE WHEN number IS NULL THEN page_url END")
     while sum(database.execute(LEAST.format(column=column)).rowcount for column in ("same", "page_url")):
-        pass  # what is the same as the same is the same; mostly once
+        pass  # until no row changes, because equality is transitive; mostly one pass
     database.execute(NAMED)
     return len(shared)
 

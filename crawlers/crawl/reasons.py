@@ -1,11 +1,11 @@
-"""What the reasons mean under which crawls count what they left out, where that does not go without saying."""
+"""Explanations of the less obvious reasons under which a crawl counts discarded pages."""
 
-EXPLAINED = {  # reasons that say little by themselves
-    "bad_http": "the server's answer is no valid HTTP (the log says what is wrong with it): trying again is no use",
-    "cut_off": "the list breaks off: it has more than what was read",
+EXPLANATIONS = {  # reason -> explanation
+    "bad_http": "the server's response is not valid HTTP (see the log); a retry does not help",
+    "cut_off": "the listing is truncated: it has more products than were read",
 }
 
 
 def explained(reason: str) -> str:
-    """``reason``, and what it means where that does not go without saying."""
-    return f"{reason}: {EXPLAINED[reason]}" if reason in EXPLAINED else reason
+    """``reason`` with its explanation, if it has one."""
+    return f"{reason}: {EXPLANATIONS[reason]}" if reason in EXPLANATIONS else reason

@@ -1,9 +1,8 @@
-"""From categories of shops to products.parquet: starts the process that crawls, and judges what it found.
+"""Runs a crawl in a child process, checks its result, and writes products.parquet.
 
-The crawl's folder keeps the journal: a killed crawl goes on from there, and the next one asks the shop only for what
-has changed. products.parquet is a pure function of what the shops say now, however the pages came: one row per
-product, sorted, without timestamps. It is replaced only by a crawl that is complete and read each shop about as well
-as the last one that was accepted.
+The crawl's folder contains the journal. An interrupted crawl resumes from it, and the next crawl requests only pages
+that may have changed. products.parquet depends only on the shops' current pages: one row per product, sorted, without
+timestamps. It is replaced only if the crawl is complete and read each shop about as well as the last accepted crawl.
 """
 
 import hashlib
@@ -22,39 +21,39 @@ from atlas_model.core.files import locked, write_json
 from atlas_model.core.progress import say
 from atlas_model.data.schemas import PRODUCTS, write_rows
 from crawlers.crawl.aggregate import ProductAggregator, Row, ranked
-from crawlers.crawl.health import Health, falls
+from crawlers.crawl.health import Health, coverage_drops
 from crawlers.crawl.job import CrawlJob, CrawlReport
 from crawlers.crawl.journal import LISTING, PRODUCT, Journal
 from crawlers.crawl.pagination import on_site
-from crawlers.crawl.reader_digests import readers
+from crawlers.crawl.reader_digests import reader_digests
 from crawlers.crawl.reasons import explained
 from crawlers.http.address_guard import ConnectMap
 from crawlers.http.chromium import find_browser
 from crawlers.http.host_limits import PROFILES, HostProfile
-from crawlers.http.policy import is_asked_again
+from crawlers.http.policy import is_retried_next_run
 from crawlers.pages.shops import shop_of
 from crawlers.sources.csv_sources import Source
 
-HEALTH = "health.json"  # in the folder: that of the last accepted crawl
-SHOWN = 5  # URLs in an error or a log
+HEALTH = "health.json"  # in the crawl's folder: health of the last accepted crawl
+SHOWN = 5  # URLs in an error or log message
 
 
 @dataclass(frozen=True)
 class CrawlResult:
-    """A crawl's figures."""
+    """Figures of an accepted crawl."""
 
-    listing_pages: int  # settled now; fewer than there are where a killed crawl was resumed
+    listing_pages: int  # read in this run, without those of an interrupted run that it resumed
     product_pages: int  # likewise
-    reused_pages: dict[str, int]  # of both: not_modified or same_content since they were read
+    reused_pages: dict[str, int]  # pages of both kinds that were not_modified, or had the same_content as before
     products: int
     by_site: dict[str, int]  # products
     dropped: dict[str, int]  # reason -> product pages
-    variants: int  # product pages not asked for: others differ in the query of their URL only, and say the same
+    variants: int  # product pages not requested: pages whose URLs differ only in the query had the same content
     two_categories: int  # products
-    shared_numbers: int  # numbers of shops that stand for several products, such as style numbers
+    shared_numbers: int  # product numbers that several products share, such as style numbers
     category_faults: dict[str, int]  # reason -> category pages
-    walk_ends: dict[str, int]  # reason -> ways through categories
-    never_met: dict[str, int]  # site -> products in its sitemaps to which no category led; sites that have some
+    walk_ends: dict[str, int]  # reason -> sources whose pages ended for it
+    never_met: dict[str, int]  # site -> products in its sitemaps that no category lists; sites with a sitemap only
     shops: Health
     retries: int
     seconds: float
@@ -83,36 +82,36 @@ def crawl(
 
     Args:
         sources: category pages (or sitemaps) and their labels.
-        output: Parquet of `records.PRODUCTS`, written whole at the end.
-        folder: for the memory of these shops, and nothing else; losing it costs time only.
-        user_agent: who we are.
+        output: path of products.parquet, written atomically at the end.
+        folder: folder for the journal and the log only; deleting it costs time but no data.
+        user_agent: value of the User-Agent header.
         connect_map: host -> (address, port), instead of DNS.
-        max_pages_per_category: category pages of one source, at most, where the shop's profile does not say.
-        max_attempts: per page, the first one included.
-        timeout_s: whole deadline of one attempt.
-        profiles: how fast to ask each host; as the shop's profile says, or politely, where there is none.
-        snapshot: name of this crawl; one of the same name that did not finish is gone on with.
-        robots_tags: directives of X-Robots-Tag that keep us out.
-        check_sitemaps: whether to look in the shops' sitemaps for products to which no category led.
-        browser: path or name of Chromium, for shops whose profile needs one; None: the one in PATH.
-        baseline: the shops' health in an earlier crawl, for when the folder has none.
-        max_coverage_drop: how much of itself a share of a shop's health, or the number of its products, may lose
-            since the last accepted crawl; 1: all.
-        max_failed_share: how much of a shop's product pages may be missing for transient reasons.
+        max_pages_per_category: limit of category pages per source, unless the shop's profile has its own.
+        max_attempts: attempts per page, including the first.
+        timeout_s: timeout (s) of one attempt.
+        profiles: host -> request rate; otherwise the shop's profile or the default rate is used.
+        snapshot: name of this crawl; an unfinished crawl of the same name is resumed.
+        robots_tags: directives of X-Robots-Tag that forbid a page.
+        check_sitemaps: whether to search the shops' sitemaps for products that no category lists.
+        browser: path or name of Chromium, for shops whose profile requires one; None: the one in PATH.
+        baseline: the shops' health in an earlier crawl, used if the folder has none.
+        max_coverage_drop: largest accepted relative drop of a shop's shares and of its number of products since the
+            last accepted crawl; 1: no check.
+        max_failed_share: largest accepted share of a shop's product pages that are missing for transient reasons.
 
     Raises:
-        InputError: a shop needs a browser, and there is none.
-        RetryError: a category page, or too many product pages of a shop, failed for transient reasons. What came is
-            kept.
-        AtlasError: no product was found, a shop was read worse than before, another crawl is at work in ``folder``,
-            or the process that crawls failed.
+        InputError: a shop requires a browser, and none is installed.
+        RetryError: a category page, or too many product pages of a shop, failed for transient reasons. The pages read
+            are kept.
+        AtlasError: no product was found, a shop was read worse than before, another crawl runs in ``folder``, or the
+            crawling process failed.
     """
     started = time.monotonic()
     sources = ranked(sources)
     job = CrawlJob(
         snapshot=snapshot,
         sources=sources,
-        readers=readers(robots_tags),
+        readers=reader_digests(robots_tags),
         connect_map=connect_map,
         profiles=_paces(sources) | dict(profiles),
         user_agent=user_agent,
@@ -138,25 +137,25 @@ def crawl(
             before = _health_in(accepted) or baseline or {}
             rows = _accepted(aggregator, journal, before, max_coverage_drop, report=report, log=job.log)
             products = write_rows(output, rows, PRODUCTS)
-            never_met = aggregator.never_met()
+            never_met = aggregator.unlisted_products()
             journal.finish()
         health = {site: tally.to_json() for site, tally in aggregator.shops.items()}
         write_json(accepted, health)
     if aggregator.dropped["duplicate"] > products:
         say(
-            f"crawl: {aggregator.dropped['duplicate']} pages count as duplicates of {products} products; is the number "
-            "that is read as the article's one of the shop? `atlas crawl try URL` shows it"
+            f"crawl: {aggregator.dropped['duplicate']} pages count as duplicates of {products} products. Check with "
+            "`atlas crawl try URL` that the SKU which is read identifies a product"
         )
     if aggregator.shared_numbers:
         say(
-            f"crawl: {aggregator.shared_numbers} numbers that were read as the article's are shared by several "
-            "products, which are named by their URLs instead"
+            f"crawl: {aggregator.shared_numbers} SKUs are shared by several products, which are identified by their "
+            "URLs instead"
         )
     for site, found in aggregator.contradicted.items():
         say(
             f"crawl: {site}: the breadcrumbs of {found.count} of {health[site]['products']} products name another "
-            f"category than the one that led to them, such as {found.urls}; `atlas crawl try` shows what is read on a "
-            "category page"
+            f"category than the one that lists them, such as {found.urls}; `atlas crawl try` shows what is read from "
+            "a category page"
         )
     for site, urls in never_met.items():
         if urls:
@@ -182,13 +181,13 @@ def crawl(
 
 
 def _asked(site: str, sources: Sequence[Source], max_pages: int) -> str:
-    """A digest of what there is to go through at ``site``."""
+    """A digest of the sources and page limit of ``site``."""
     urls = sorted(source.url for source in sources if source.site == site)
     return hashlib.sha256(json.dumps([shop_of(site).max_pages or max_pages, urls]).encode()).hexdigest()[:12]
 
 
 def _health_in(path: Path) -> Health:
-    """Nothing where the file is missing or damaged."""
+    """The health stored at ``path``; empty if the file is missing or damaged."""
     try:
         health: Health = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -204,22 +203,22 @@ def _paces(sources: Sequence[Source]) -> dict[str, HostProfile]:
 def _run(job: CrawlJob, lock: int) -> CrawlReport:
     job.report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "crawlers.scrapy_app"]
-    # The child holds the lock as well: where it outlives us, nobody else comes in.
+    # The child inherits the lock, so that the folder stays locked if the child outlives this process.
     ended = subprocess.run(command, input=job.to_json(), text=True, check=False, pass_fds=[lock])
     if ended.returncode or not job.report.is_file():
-        raise AtlasError(f"the process that crawls ended with code {ended.returncode}. Its log: {job.log}")
+        raise AtlasError(f"the crawling process ended with exit code {ended.returncode}. Its log: {job.log}")
     report = CrawlReport.load(job.report)
     if report.errors:
-        raise AtlasError(f"the spider failed on {report.errors} pages, which is a fault of its code. See {job.log}")
+        raise AtlasError(f"the spider raised an exception on {report.errors} pages, a bug in its code. See {job.log}")
     return report
 
 
 def _check_complete(report: CrawlReport, journal: Journal, folder: Path, max_failed_share: float) -> None:
-    """Refuse what is only a part of what the shops have."""
-    again = f"What came is kept in {folder}: the same command goes on from there."
+    """Raise if the crawl was interrupted or too many pages failed."""
+    again = f"The pages read are kept in {folder}; the same command resumes from there."
     if not report.finished:
         raise RetryError(f"the crawl was interrupted. {again}")
-    unasked = [(url, reason) for url, reason in report.category_faults if is_asked_again(reason)]
+    unasked = [(url, reason) for url, reason in report.category_faults if is_retried_next_run(reason)]
     if unasked:
         shown = "".join(f"\n  - {url}: {reason}" for url, reason in unasked[:SHOWN])
         raise RetryError(f"{len(unasked)} category pages could not be read, such as{shown}\n{again}")
@@ -227,7 +226,7 @@ def _check_complete(report: CrawlReport, journal: Journal, folder: Path, max_fai
     failed: dict[str, Counter[str]] = {}
     examples: dict[str, str] = {}
     for url, reason, site in journal.faults(PRODUCT):
-        assert site is not None  # a product page is asked for where this run was led to it
+        assert site is not None  # every requested product page is in the table found
         failed.setdefault(site, Counter())[reason] += 1
         examples.setdefault(site, url)
     for site, reasons in failed.items():
@@ -241,21 +240,23 @@ def _check_complete(report: CrawlReport, journal: Journal, folder: Path, max_fai
 def _accepted(
     aggregator: ProductAggregator, journal: Journal, before: Health, max_drop: float, *, report: CrawlReport, log: Path
 ) -> Iterator[Row]:
-    """The rows; an error at their end, before they take the place of the last ones, if they are none to accept."""
+    """Yield the rows; raise after the last one, before products.parquet is replaced, if the crawl is rejected."""
     yield from aggregator.rows()
     now = {site: tally.to_json() for site, tally in aggregator.shops.items()}
     if not any(shop["products"] for shop in now.values()):
         journal.invalidate(lambda url: True)
         raise AtlasError(_nothing_found(aggregator.dropped, report, log))
-    worse = {site: sentences for site in now if (sentences := list(falls(before, {site: now[site]}, max_drop)))}
+    worse = {
+        site: sentences for site in now if (sentences := list(coverage_drops(before, {site: now[site]}, max_drop)))
+    }
     if worse:
         journal.invalidate(lambda url: any(on_site(url, site) for site in worse))
         detail = "".join(f"\n  - {sentence}" for sentences in worse.values() for sentence in sentences)
         raise AtlasError(
             f"shops were read worse than in the last accepted crawl, by more than crawl.max_coverage_drop:{detail}\n"
-            "`atlas crawl try URL` shows what is read of a page. Mend the shop's profile in crawlers/pages and run "
-            "again: other shops' pages are not asked for twice, this one's that gave nothing are. If the shop is "
-            "like that now, raise crawl.max_coverage_drop for one run."
+            "`atlas crawl try URL` shows what is read from a page. Correct the shop's profile in crawlers/pages and "
+            "run again: only discarded pages of this shop are requested again. If the shop itself has changed, raise "
+            "crawl.max_coverage_drop for one run."
         )
 
 

@@ -1,7 +1,4 @@
-"""What changed between two crawls: products added, removed, and changed in price, title, images, availability, ...
-
-A report beside the data, never a column in it. Knows nothing of where the two tables come from.
-"""
+"""Comparison of two snapshots: products added, removed, and changed in price, title, images, availability, ..."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,11 +15,11 @@ from atlas_model.core.files import replacing
 from atlas_model.data.schemas import COMPRESSION
 
 if TYPE_CHECKING:
-    import pandas as pd  # imported where it is used: it takes tenths of a second
+    import pandas as pd  # imported inside functions, because it takes tenths of a second
 
-PLAIN = ("availability", "brand", "gtin", "mpn")  # columns whose values are compared as they are
-KINDS = ("added", "removed", "price", "title", "images", *PLAIN)  # of changes, as people count them
-COLUMNS = (  # of products.parquet, that are compared
+PLAIN = ("availability", "brand", "gtin", "mpn")  # columns whose values are compared directly
+KINDS = ("added", "removed", "price", "title", "images", *PLAIN)  # kinds of changes that are counted
+COLUMNS = (  # columns of products.parquet that are used
     "product_id", "site", "title", "price", "currency", "image_urls", *PLAIN
 )  # fmt: skip
 SCHEMA = pa.schema(
@@ -30,20 +27,20 @@ SCHEMA = pa.schema(
         pa.field("site", pa.string(), nullable=False),
         pa.field("product_id", pa.string(), nullable=False),
         pa.field("change", pa.string(), nullable=False),  # added, removed, changed
-        pa.field("field", pa.string(), nullable=False),  # title, price, images, ...; title where added or removed
-        pa.field("old", pa.string()),  # a price with its currency; images' URLs, one a line
+        pa.field("field", pa.string(), nullable=False),  # title, price, images, ...; title if added or removed
+        pa.field("old", pa.string()),  # a price with its currency; image URLs, one per line
         pa.field("new", pa.string()),
     ]
 )
-BLOCK = 10_000  # products of each crawl that are compared at a time: the memory stays that of the two tables
-# A spreadsheet takes a cell that begins so for a formula: https://owasp.org/www-community/attacks/CSV_Injection
+BLOCK = 10_000  # products that are compared at a time, which bounds the additional memory
+# Spreadsheets interpret cells with these prefixes as formulas: https://owasp.org/www-community/attacks/CSV_Injection
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def changes(old: pa.Table, new: pa.Table) -> Iterator["pd.DataFrame"]:
-    """What turns ``old`` into ``new`` (both with `COLUMNS`), sorted by product: tables with the columns of `SCHEMA`.
+    """The changes from ``old`` to ``new`` (tables with `COLUMNS`), sorted by product, as blocks with `SCHEMA`.
 
-    A column that no product of one of them has was not read by that crawl, and is not compared.
+    A column that is empty in one of the tables was not read by that crawl, and is not compared.
     """
     plain = [name for name in PLAIN if all(table[name].null_count < table.num_rows for table in (old, new))]
     tables = [table.select(COLUMNS).sort_by("product_id") for table in (old, new)]
@@ -54,9 +51,12 @@ def changes(old: pa.Table, new: pa.Table) -> Iterator["pd.DataFrame"]:
 
 
 def write_changes(path: Path, found: Iterable["pd.DataFrame"]) -> "pd.DataFrame":
-    """Write ``found`` to ``path``, as its ending says, whole; per site (row), the products of each of `KINDS` (column).
+    """Write ``found`` to ``path`` (.csv or .parquet), atomically.
 
-    In CSV, a text that a spreadsheet would take for a formula gets an apostrophe in front.
+    In CSV, a text that a spreadsheet would interpret as a formula is prefixed with an apostrophe.
+
+    Returns:
+        The number of changed products, by site (rows) and by each of `KINDS` (columns).
 
     Raises:
         InputError: the path ends neither in .csv nor in .parquet.
@@ -75,7 +75,7 @@ def write_changes(path: Path, found: Iterable["pd.DataFrame"]) -> "pd.DataFrame"
 
 
 def as_table(counts: "pd.DataFrame") -> list[str]:
-    """``counts`` for people: a line per site, and one for all."""
+    """``counts`` as lines of an aligned table: one per site, and one for all."""
     import pandas as pd
 
     every = pd.concat([counts, counts.sum().to_frame("all").T]).reset_index(names="site")
@@ -85,7 +85,7 @@ def as_table(counts: "pd.DataFrame") -> list[str]:
 
 
 def _between(table: pa.Table, first: str, end: str | None) -> pa.Table:
-    """The products from ``first`` on, up to ``end``."""
+    """The products with ids from ``first`` to before ``end`` (None: to the last one)."""
     ids = table["product_id"]
     rows = [
         table.num_rows if edge is None else bisect_left(range(table.num_rows), edge, key=lambda row: ids[row].as_py())
@@ -103,7 +103,7 @@ def _compared(before: pa.Table, after: pa.Table, fields: Sequence[str]) -> "pd.D
     found = []
     for field in fields:
         old, new = both[f"{field}_old"], both[f"{field}_new"]
-        told = (old != new) & (old.notna() | new.notna()) & ((change == "changed") | (field == "title"))
+        is_changed = (old != new) & (old.notna() | new.notna()) & ((change == "changed") | (field == "title"))
         columns = {
             "site": site,
             "product_id": both["product_id"],
@@ -112,12 +112,12 @@ def _compared(before: pa.Table, after: pa.Table, fields: Sequence[str]) -> "pd.D
             "old": old,
             "new": new,
         }
-        found.append(pd.DataFrame(columns)[told])
+        found.append(pd.DataFrame(columns)[is_changed])
     return pd.concat(found).sort_index(kind="stable")
 
 
 def _texts(table: pa.Table) -> "pd.DataFrame":
-    """What is compared of each product, as the report shows it."""
+    """The compared values of each product, as texts for the report."""
     price = pc.binary_join_element_wise(pc.cast(table["price"], pa.string()), pc.fill_null(table["currency"], ""), " ")
     texts: pd.DataFrame = table.drop_columns(["currency", "image_urls"]).to_pandas(ignore_metadata=True)
     return texts.assign(
@@ -126,7 +126,7 @@ def _texts(table: pa.Table) -> "pd.DataFrame":
 
 
 def _write_csv(path: Path, found: Iterable["pd.DataFrame"]) -> Iterator["pd.DataFrame"]:
-    """Each of ``found``, written."""
+    """Write each of ``found``, and yield it."""
     with path.open("w", newline="", encoding="utf-8") as file:
         file.write(",".join(SCHEMA.names) + "\r\n")
         for block in found:
@@ -136,7 +136,7 @@ def _write_csv(path: Path, found: Iterable["pd.DataFrame"]) -> Iterator["pd.Data
 
 
 def _write_parquet(path: Path, found: Iterable["pd.DataFrame"]) -> Iterator["pd.DataFrame"]:
-    """Each of ``found``, written."""
+    """Write each of ``found``, and yield it."""
     with pq.ParquetWriter(path, SCHEMA, compression=COMPRESSION) as writer:
         for block in found:
             writer.write_table(pa.Table.from_pandas(block, SCHEMA, preserve_index=False))

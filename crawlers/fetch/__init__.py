@@ -1,8 +1,8 @@
-"""Image URLs to images: each distinct URL asked for once, each outcome with a reason, nothing lost on a kill.
+"""Fetching of image URLs: each distinct URL is requested once and gets a status; an interrupted run resumes.
 
-`client` makes one attempt (`robots`: whether it may, `body`: how much it takes, `check`: whether that is an image),
-`hosts` says when the next one may start, `download` goes through all URLs. `spool` keeps what has arrived: bytes in
-`blobs`, all else in an `index`. `asking` brings downloads to a spool, `parts` has several processes do so, `images`
-puts these together. `collect` writes the sorted outputs, `restore` makes a spool of outputs again. All speak in the
-words of `outcome`.
+- `client` (a package) sends the requests.
+- `spool` stores the results: image bytes in `blobs`, everything else in an `index` (SQLite).
+- `asking` fetches the queue of a spool, `parts` does so in several processes, and `images` is the entry point.
+- `check` validates that bytes are an image.
+- `collect` writes the sorted output tables, and `restore` rebuilds a spool from them.
 """

@@ -1,7 +1,4 @@
-"""Asking for all that a spool has in its queue, and keeping what comes there.
-
-Knows nothing of which URLs those are, nor of other spools.
-"""
+"""Fetches all URLs in the queue of one spool, in one process."""
 
 import asyncio
 import hashlib
@@ -20,12 +17,12 @@ from crawlers.fetch.client.outcome import FetchOutcome, ImageRequest
 from crawlers.fetch.spool import FLUSH_S, Spool
 from crawlers.http.address_guard import ConnectMap
 
-LOOKUPS = 64  # of names, at once
+LOOKUPS = 64  # concurrent DNS lookups
 
 
 @dataclass(frozen=True)
 class FetchConfig:
-    """How to ask; the fields are those of `Client` and `download`, and ``max_pixels`` of `check`."""
+    """Settings of a fetch; the fields are arguments of `Client` and `download`, and ``max_pixels`` of `check`."""
 
     connect_map: ConnectMap
     user_agent: str
@@ -40,20 +37,20 @@ class FetchConfig:
     backoff_s: float
 
 
-class Counts(NamedTuple):
-    """Of one or more calls of `ask`."""
+class FetchCounts(NamedTuple):
+    """Counts of one or more calls of `fetch_queue`."""
 
-    asked: int = 0  # URLs
-    unchanged: int = 0  # of them: the server says that it is still the image that we have
+    asked: int = 0  # requested URLs
+    unchanged: int = 0  # URLs whose server responded that the stored image is unchanged
     retries: int = 0
 
-    def plus(self, other: "Counts") -> "Counts":
-        """Both together."""
-        return Counts(*map(sum, zip(self, other, strict=True)))
+    def plus(self, other: "FetchCounts") -> "FetchCounts":
+        """The sum of both."""
+        return FetchCounts(*map(sum, zip(self, other, strict=True)))
 
 
-def ask(spool: Spool, total: int, config: FetchConfig) -> Counts:
-    """Ask for each URL in the queue of ``spool``, of which there are ``total``."""
+def fetch_queue(spool: Spool, total: int, config: FetchConfig) -> FetchCounts:
+    """Fetch each of the ``total`` URLs in the queue of ``spool``."""
 
     def take(data: bytes) -> FetchOutcome:
         try:
@@ -77,19 +74,19 @@ def ask(spool: Spool, total: int, config: FetchConfig) -> Counts:
     )
     tally = _Tally(spool)
     asyncio.run(tally.fill(client, total, config))
-    return Counts(total, tally.unchanged, tally.retries)
+    return FetchCounts(total, tally.unchanged, tally.retries)
 
 
 class _Tally:
-    """Hands the outcomes of a run to the spool, and counts."""
+    """Passes outcomes to the spool, and counts them."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._ok = self.unchanged = self.retries = 0
 
     async def fill(self, client: Client, total: int, config: FetchConfig) -> None:
-        """`download` all that the spool has in its queue; whatever ends it, what has come is kept."""
-        # Names are looked up in threads, and a slow one must not keep the others waiting.
+        """`download` the whole queue; on any exception the results so far are stored."""
+        # DNS lookups run in threads; with the default number a slow one would delay the others.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(LOOKUPS, "lookup"))
         with Progress("fetch", total, "images") as progress:
 

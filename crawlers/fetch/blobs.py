@@ -1,6 +1,6 @@
-"""Bytes one after the other in files of bounded size, in a folder: no file per image, nothing ever rewritten.
+"""Append-only storage of image bytes in files of bounded size.
 
-A place (file, offset, size) finds them again; who remembers the places is another's matter (`index`).
+A `Place` (file, offset, size) locates bytes; `index` stores the places.
 """
 
 import errno
@@ -9,16 +9,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-FILE_BYTES = 64_000_000  # a file that has reached this gets no more
-MAX_OPEN = 64  # files open for reading at once
+FILE_BYTES = 64_000_000  # size from which a new file is started
+MAX_OPEN = 64  # files that are open for reading
 
-DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # nothing to do with what is fetched
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # errors of the disk, not of a request
 
 NAME = "{:06d}.blob"
 
 
 class Place(NamedTuple):
-    """Where bytes are."""
+    """Location of bytes."""
 
     file: int
     offset: int
@@ -29,9 +29,9 @@ class Blobs:
     """The files in ``folder``; one process writes to them at a time.
 
     Args:
-        folder: exists.
-        ends: file -> where its last known bytes end. What lies behind was torn by a kill and is cut off; files
-            that nobody knows are removed.
+        folder: existing folder.
+        ends: file -> end of its last indexed bytes. Bytes after it were written by an interrupted run and are cut off;
+            files that are not in ``ends`` are removed.
     """
 
     def __init__(self, folder: Path, ends: Mapping[int, int]) -> None:
@@ -42,15 +42,15 @@ class Blobs:
                 path.unlink()
             elif path.stat().st_size > ends[number]:
                 os.truncate(path, ends[number])
-        self.current = max(ends, default=1)  # the file that is written to
+        self.current = max(ends, default=1)  # file that is appended to
         self._writer = self._open_writer()
 
     def sizes(self) -> dict[int, int]:
-        """File -> its bytes."""
+        """File -> its size in bytes."""
         return {number: path.stat().st_size for number, path in self._files()}
 
     def append(self, data: bytes) -> Place:
-        """Write ``data``; when this returns, the operating system has it."""
+        """Write ``data``; on return the operating system has it."""
         if self._offset >= FILE_BYTES:
             self.start_file()
         place = Place(self.current, self._offset, len(data))
@@ -61,7 +61,7 @@ class Blobs:
         return place
 
     def start_file(self) -> None:
-        """Let the next bytes begin a new file."""
+        """Start a new file for the next bytes."""
         os.close(self._writer)
         self.current += 1
         self._writer = self._open_writer()
@@ -75,7 +75,7 @@ class Blobs:
         return os.pread(self._readers[place.file], place.size, place.offset)
 
     def remove(self, file: int) -> None:
-        """Remove a file that is no longer written to."""
+        """Remove a file other than the current one."""
         assert file != self.current
         self._close_readers()
         self._path(file).unlink()

@@ -1,19 +1,19 @@
-"""Bytes that should be an image: checked at the least cost, in threads, without too much memory at once."""
+"""Validation of downloaded bytes as an image, with bounded memory across threads."""
 
 import threading
 
 from atlas_model.core.errors import ImageError
 from atlas_model.data.images import ImageInfo, probe
 
-SMALL_PIXELS = 4_000_000  # most images; a larger one can take 160 MB to decode
+SMALL_PIXELS = 4_000_000  # a larger image can take 160 MB to decode
 _one_large = threading.Lock()
 
 
 def check(data: bytes, max_pixels: int) -> ImageInfo:
-    """What ``data`` is, decoded to its end; one large image at a time.
+    """Decode ``data`` completely and describe the image; large images are decoded one at a time.
 
     Raises:
-        ImageError: it is no image, not a whole one, or has more than ``max_pixels``.
+        ImageError: ``data`` is not an image, is truncated, or has more than ``max_pixels``.
     """
     try:
         return probe(data, min(SMALL_PIXELS, max_pixels))

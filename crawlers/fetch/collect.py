@@ -1,6 +1,6 @@
-"""The last pass: from the spool to sorted outputs, the same whatever order things arrived in.
+"""Writes the sorted output tables from the spool, independent of the order of downloads.
 
-Knows nothing of how they arrived, and holds no more than a shard of images and a batch of products.
+Memory is bounded by a shard of images and a batch of products.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ COLUMNS = pa.schema([PRODUCTS.field("product_id"), PRODUCTS.field("image_urls")]
 
 
 def image_urls(products: Path) -> Iterator[str]:
-    """The URLs of all images of all products in a file of `records.PRODUCTS`; they may repeat."""
+    """The URLs of all images of all products in products.parquet; they may repeat."""
     for batch in iterate_shards(products, COLUMNS, "crawl", PRODUCTS_AT_ONCE):
         yield from batch["image_urls"].flatten().to_pylist()
 
@@ -37,7 +37,7 @@ def write_images(folder: Path, spool: Spool, shard_rows: int) -> None:
 
 
 def write_refs(path: Path, products: Path, spool: Spool) -> None:
-    """Write what became of each image of each product, sorted by (product_id, position).
+    """Write the status of each image of each product, sorted by (product_id, position).
 
     Raises:
         InputError: the products are not sorted.

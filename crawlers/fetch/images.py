@@ -1,7 +1,4 @@
-"""From URLs to a spool that holds their images, with a count of everything.
-
-Knows nothing of products; `collect` makes the outputs.
-"""
+"""Entry point of a fetch: downloads URLs into a spool, checks the share of failures, and reports counts."""
 
 import time
 from collections.abc import Collection, Iterable
@@ -9,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from atlas_model.core.errors import RetryError
-from crawlers.fetch.asking import FetchConfig, ask
+from crawlers.fetch.asking import FetchConfig, fetch_queue
 from crawlers.fetch.index import Plan, Reuse
-from crawlers.fetch.parts import Spread, ask_in_parts, take_in_parts
+from crawlers.fetch.parts import ParallelMap, fetch_in_parts, merge_parts
 from crawlers.fetch.spool import Spool
 from crawlers.http.address_guard import ConnectMap
 from crawlers.http.policy import IMAGE_BACKOFF_S
@@ -22,17 +19,17 @@ class FetchReport:
     """Counts of a run; each distinct URL counts once."""
 
     urls: int
-    spooled: int  # URLs that needed no asking: an earlier run had their answer
-    unchanged: int  # URLs whose server said that the image of an earlier snapshot has not changed
-    images: int  # distinct ones
+    spooled: int  # URLs that were not requested, because an earlier run has their result
+    unchanged: int  # URLs whose server responded that the image of an earlier snapshot is unchanged
+    images: int  # distinct images
     statuses: dict[str, int]
     bytes: int  # of all URLs with status ok
     retries: int
-    seconds: float  # downloads of this run, the collecting left out
-    images_per_s: float | None  # URLs asked for in this run by its seconds
+    seconds: float  # time of the downloads, without writing the outputs
+    images_per_s: float | None  # URLs requested in this run, divided by its seconds
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """The counts as metrics."""
         return asdict(self)
 
 
@@ -54,17 +51,18 @@ def fetch_images(
     obey_robots: bool,
     robots_tags: Collection[str],
     backoff_s: float = IMAGE_BACKOFF_S,
-    spread: Spread | None = None,
+    parallel_map: ParallelMap | None = None,
 ) -> FetchReport:
-    """Ask for every URL whose answer ``spool`` does not have, and keep what comes there.
+    """Fetch every URL whose result ``spool`` does not have, and store the results there.
 
-    ``urls`` may repeat. What was asked for in ``snapshot`` is not asked for again, unless it failed in a way that
-    may pass; ``reuse`` says what to do with the images of other snapshots (what gave none there is asked for
-    again). The other keywords are those of `Client` and `download`; ``max_failed_share`` says how much of the URLs
-    may fail in a way that may pass before that is an error. With ``spread`` others do the asking (see `parts`).
+    ``urls`` may repeat. URLs that were requested in ``snapshot`` are not requested again, except after transient
+    failures. ``reuse`` decides about images of other snapshots; URLs without an image there are requested again.
+    ``max_failed_share`` is the largest accepted share of URLs with transient failures. ``parallel_map`` fetches parts
+    of the queue in other processes (see `parts`); None: this process fetches all. The other arguments are those of
+    `Client` and `download`.
 
     Raises:
-        RetryError: no URL gave an image, or more than ``max_failed_share`` failed in a way that may pass.
+        RetryError: no URL yielded an image, or more than ``max_failed_share`` had transient failures.
     """
     config = FetchConfig(
         connect_map=connect_map,
@@ -80,11 +78,15 @@ def fetch_images(
         backoff_s=backoff_s,
     )
     plan = Plan(snapshot, reuse, max_bytes, max_pixels)
-    take_in_parts(spool)  # of a run that was killed
+    merge_parts(spool)  # parts of an interrupted run
     wanted, missing = spool.begin(urls, plan)
 
     started = time.monotonic()
-    counts = ask(spool, missing, config) if spread is None else ask_in_parts(spool, plan, config, spread)
+    counts = (
+        fetch_queue(spool, missing, config)
+        if parallel_map is None
+        else fetch_in_parts(spool, plan, config, parallel_map)
+    )
     seconds = time.monotonic() - started
 
     statuses = spool.statuses()
@@ -106,11 +108,11 @@ def fetch_images(
 def _check_enough(spool: Spool, wanted: int, statuses: dict[str, int], max_failed_share: float) -> None:
     counts = ", ".join(f"{status} {count}" for status, count in sorted(statuses.items(), key=lambda item: -item[1]))
     if wanted and "ok" not in statuses:
-        remedy = ". A host in a network of your own has to be named in crawl.connect" if "blocked" in statuses else ""
-        raise RetryError(f"none of {wanted} image URLs gave an image: {counts}{remedy}")
+        remedy = ". Name hosts in your own network in crawl.connect" if "blocked" in statuses else ""
+        raise RetryError(f"none of {wanted} image URLs yielded an image: {counts}{remedy}")
     failed = spool.transient_failures()
     if failed > max_failed_share * wanted:
         raise RetryError(
-            f"{failed} of {wanted} image URLs failed in a way that may pass ({counts}). Run again later: what "
-            "has come is kept and not asked for twice. To go on without them, raise fetch.max_failed_share."
+            f"{failed} of {wanted} image URLs had transient failures ({counts}). Run again later: the images fetched "
+            "so far are kept. To continue without the others, raise fetch.max_failed_share."
         )

@@ -1,6 +1,6 @@
-"""Which URLs there are, what became of each, and where the bytes of each image are: one SQLite file.
+"""Index of a spool in one SQLite file: URLs with their status, and the places of image bytes.
 
-Memory stays flat however many there are. Knows nothing of HTTP, and of the bytes only their places.
+Memory is independent of the number of URLs.
 """
 
 import sqlite3
@@ -16,10 +16,10 @@ from crawlers.fetch.blobs import Place
 from crawlers.fetch.client.outcome import UNSETTLED, FetchOutcome, ImageRequest
 
 Reuse = Literal["never", "validate", "always"]
-"""What to do with an image that an earlier snapshot has: ask again; ask whether it has changed; trust it."""
+"""What to do with an image of an earlier snapshot: fetch it again, send a conditional request, or reuse it."""
 
-VERSION = 2  # of the tables; an index of an unknown version is not read
-ROWS_AT_ONCE = 64  # of a host's queue
+VERSION = 2  # version of the tables; an index of an unknown version is not read
+ROWS_AT_ONCE = 64  # rows that are read at a time from a host's queue
 
 TABLES = f"""
 CREATE TABLE IF NOT EXISTS urls (
@@ -27,15 +27,15 @@ CREATE TABLE IF NOT EXISTS urls (
     url TEXT NOT NULL UNIQUE,
     host TEXT NOT NULL,
     wanted INTEGER NOT NULL,  -- by this run
-    status TEXT,              -- as in `outcome.FetchOutcome`; null: never asked for
-    settled INTEGER,          -- whether it need not be asked for again in its snapshot
-    limit_value INTEGER,             -- where status is too_large or too_many_pixels: the limit
-    image_id TEXT,            -- the last image that it gave
+    status TEXT,              -- as in `outcome.FetchOutcome`; null: never requested
+    settled INTEGER,          -- whether it is not requested again in its snapshot
+    limit_value INTEGER,      -- limit, if status is too_large or too_many_pixels
+    image_id TEXT,            -- its last image
     final_url TEXT,
     etag TEXT,
     last_modified TEXT,
-    snapshot TEXT,            -- in which it was last asked for
-    file INTEGER              -- the blob that was written to then
+    snapshot TEXT,            -- in which it was last requested
+    file INTEGER              -- current blob file at that time
 );
 CREATE INDEX IF NOT EXISTS urls_by_image ON urls (image_id);
 CREATE INDEX IF NOT EXISTS urls_by_file ON urls (file, status);
@@ -52,8 +52,8 @@ PRAGMA user_version = {VERSION};
 
 FROM_VERSION_1 = "ALTER TABLE pictures RENAME TO images; ALTER TABLE urls RENAME COLUMN than TO limit_value;"
 
-# A URL need not be asked for if its answer came in this snapshot (or is an image, and those are trusted) and would
-# be the same under the limits of this run.
+# A URL is not requested if it has a result of this snapshot (or a reusable image of another one) that would be the same
+# under the limits of this run.
 ENQUEUE = """
 INSERT INTO queue SELECT host, random(), id FROM urls LEFT JOIN images USING (image_id)
 WHERE wanted AND NOT coalesce(
@@ -64,7 +64,7 @@ WHERE wanted AND NOT coalesce(
         ELSE TRUE
     END, FALSE)
 """
-# Validators are sent only if an unchanged image would be one that we have and may have.
+# Validators are sent only if the stored image exists and is within the limits.
 PENDING = """
 SELECT turn, id, url,
     iif(usable, image_id, NULL), iif(usable, final_url, NULL), iif(usable, etag, NULL), iif(usable, last_modified, NULL)
@@ -88,14 +88,14 @@ ON CONFLICT (url) DO UPDATE SET
     status = 'ok', settled = 1, image_id = excluded.image_id, final_url = excluded.final_url,
     snapshot = excluded.snapshot
 """
-# To another index: what is in the queue, and that its images are kept, though elsewhere: in no file, which is file 0.
-HAND_OUT = """
+# To the index of a part: the queue, and the images that the spool has; file 0 means that their bytes are elsewhere.
+EXPORT = """
 INSERT INTO part.urls SELECT id, url, urls.host, 1, status, settled, limit_value, image_id, final_url, etag,
     last_modified, snapshot, NULL FROM queue JOIN urls USING (id) WHERE queue.host = ?;
 INSERT OR IGNORE INTO part.images SELECT image_id, 0, 0, size, width, height, format, mode, orientation,
     n_frames FROM images WHERE image_id IN (SELECT image_id FROM part.urls WHERE host = ?);
 """
-# The same of all URLs of a run, in the order of their names.
+# Like PENDING for all URLs of a run, sorted by URL.
 WANTED = """
 SELECT id, url,
     iif(usable, image_id, NULL), iif(usable, final_url, NULL), iif(usable, etag, NULL), iif(usable, last_modified, NULL)
@@ -109,7 +109,7 @@ FROM (
 ASKED = """
 SELECT status, settled, limit_value, snapshot, ?, image_id, final_url, etag, last_modified, url FROM urls WHERE file
 """
-TAKE_IN = SETTLED.replace("WHERE id", "WHERE url")
+MERGE = SETTLED.replace("WHERE id", "WHERE url")
 WANTED_IMAGES = """
 SELECT * FROM images
 WHERE EXISTS (SELECT 1 FROM urls WHERE urls.image_id = images.image_id AND wanted AND status = 'ok')
@@ -121,16 +121,16 @@ WHERE wanted AND status = 'ok'
 """
 
 
-class Fetched(NamedTuple):
-    """What became of a URL."""
+class UrlStatus(NamedTuple):
+    """Stored status of a URL."""
 
     status: str  # as in `outcome.FetchOutcome`
-    image_id: str | None  # only where status is ok, as the next
+    image_id: str | None  # this and the next are None unless status is ok
     final_url: str | None
 
 
 class StoredImage(NamedTuple):
-    """An image that is kept."""
+    """An image in the spool."""
 
     image_id: str
     place: Place
@@ -139,7 +139,7 @@ class StoredImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run takes for settled."""
+    """Settings that decide which URLs a run requests."""
 
     snapshot: str
     reuse: Reuse
@@ -148,10 +148,10 @@ class Plan:
 
 
 class Index:
-    """The index at ``path``, made if needed; a second process is refused with `sqlite3.OperationalError`."""
+    """The index at ``path``, created if missing; a second process gets `sqlite3.OperationalError`."""
 
     def __init__(self, path: Path) -> None:
-        # Worker threads ask whether an image is there; SQLite itself lets one at a time in.
+        # Used by worker threads as well; SQLite serialises the access.
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
         try:
             self._open()
@@ -162,7 +162,7 @@ class Index:
     def _open(self) -> None:
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last seconds, no more
+        self._db.execute("PRAGMA synchronous = NORMAL")  # a power failure loses at most the last seconds
         (fault,) = self._db.execute("PRAGMA quick_check(1)").fetchone()  # 0.15 s for 200,000 URLs
         if fault != "ok":
             raise sqlite3.DatabaseError(fault.splitlines()[-1])
@@ -180,7 +180,7 @@ class Index:
     # The URLs of a run
 
     def want(self, urls: Iterable[str]) -> int:
-        """Make ``urls`` (which may repeat) those of this run; how many they are."""
+        """Set the URLs of this run (they may repeat); returns their number."""
         with self._transaction():
             self._db.execute("UPDATE urls SET wanted = 0 WHERE wanted")
             self._db.executemany(
@@ -190,7 +190,7 @@ class Index:
         return self._count("SELECT count(*) FROM urls WHERE wanted")
 
     def enqueue(self, plan: Plan) -> int:
-        """Put those that are not settled into the queue; how many they are."""
+        """Fill the queue with the URLs to request; returns their number."""
         self._plan: dict[str, str | int] = {"snapshot": plan.snapshot, "reuse": plan.reuse}
         self._plan |= {"max_bytes": plan.max_bytes, "max_pixels": plan.max_pixels}
         with self._transaction():
@@ -207,7 +207,7 @@ class Index:
             (host,) = self._db.execute(find, (host,)).fetchone()
 
     def pending(self, host: str) -> Iterator[ImageRequest]:
-        """The queue of ``host``, shuffled."""
+        """The requests in the queue of ``host``, shuffled."""
         turn, last = -(2**63), 0
         while rows := self._db.execute(
             PENDING, {**self._plan, "host": host, "turn": turn, "id": last, "rows": ROWS_AT_ONCE}
@@ -216,45 +216,45 @@ class Index:
             turn, last = rows[-1][:2]
 
     def wanted(self) -> Iterator[ImageRequest]:
-        """All URLs of this run by name, whether they are in the queue or not."""
+        """Requests for all URLs of this run, sorted by URL, whether queued or not."""
         last = ""
         while rows := self._db.execute(WANTED, {**self._plan, "url": last, "rows": ROWS_AT_ONCE}).fetchall():
             yield from (ImageRequest(*row) for row in rows)
             last = rows[-1][1]
 
     def queue_sizes(self) -> dict[str, int]:
-        """Host -> its URLs in the queue."""
+        """Host -> number of its URLs in the queue."""
         return self._counts("SELECT host, count(*) FROM queue GROUP BY host ORDER BY host")
 
-    def hand_out(self, path: Path, hosts: Iterable[str]) -> None:
-        """Make an index at ``path`` that has in it what is in the queue for ``hosts``."""
+    def export_queue(self, path: Path, hosts: Iterable[str]) -> None:
+        """Create an index at ``path`` with the queue of ``hosts``."""
         Index(path).close()
         self._db.execute("ATTACH ? AS part", (str(path),))
         try:
             with self._transaction():
                 for host in hosts:
-                    for statement in HAND_OUT.split(";")[:-1]:
+                    for statement in EXPORT.split(";")[:-1]:
                         self._db.execute(statement, (host,))
         finally:
             self._db.execute("DETACH part")
 
-    def take_in(self, part: "Index", file: int) -> None:
-        """What became of the URLs that were handed out to ``part``, as if they had been asked for here."""
+    def merge(self, part: "Index", file: int) -> None:
+        """Copy the results of ``part``, an exported index, as if its URLs had been requested here."""
         with self._transaction():
-            self._db.executemany(TAKE_IN, part._db.execute(ASKED, (file,)))
+            self._db.executemany(MERGE, part._db.execute(ASKED, (file,)))
 
-    # What came
+    # Results
 
     def has_image(self, image_id: str) -> bool:
-        """Whether the bytes of ``image_id`` are kept."""
+        """Whether the image ``image_id`` is stored."""
         return self._db.execute("SELECT 1 FROM images WHERE image_id = ?", (image_id,)).fetchone() is not None
 
     def record(
         self, images: Iterable[StoredImage], outcomes: Iterable[tuple[ImageRequest, FetchOutcome]], file: int
     ) -> None:
-        """Keep ``images``, whose bytes are written, and what became of URLs while ``file`` was written to.
+        """Store ``images``, whose bytes are written, and ``outcomes`` that arrived while ``file`` was current.
 
-        What is not settled stays beside an earlier image: the next run may find that it is unchanged.
+        An outcome that is not settled keeps the earlier image, which the next run may find unchanged.
         """
         plan = self._plan
         limits = {"too_large": plan["max_bytes"], "too_many_pixels": plan["max_pixels"]}
@@ -270,8 +270,8 @@ class Index:
             self._db.executemany(SETTLED, settled)
             self._db.executemany(FAILED, failed)
 
-    def restore(self, found: Iterable[tuple[str, Fetched]], snapshot: str) -> None:
-        """Take for settled in ``snapshot`` which image each URL gave, and for unsettled what gave none."""
+    def restore(self, found: Iterable[tuple[str, UrlStatus]], snapshot: str) -> None:
+        """Record images of URLs as results of ``snapshot``; URLs without an image become unsettled."""
         with self._transaction():
             self._db.execute("UPDATE urls SET settled = 0 WHERE status <> 'ok'")
             self._db.executemany(
@@ -280,70 +280,70 @@ class Index:
             )
 
     def add_images(self, images: Iterable[StoredImage]) -> None:
-        """Keep ``images``, whose bytes are written."""
+        """Store ``images``, whose bytes are written."""
         with self._transaction():
             self._add_images(images)
 
-    # What there is
+    # Queries
 
-    def lookup(self, url: str) -> Fetched | None:
-        """What became of ``url``; None if it was never asked for."""
+    def lookup(self, url: str) -> UrlStatus | None:
+        """The status of ``url``; None if it was never requested."""
         row = self._db.execute("SELECT status, image_id, final_url FROM urls WHERE url = ?", (url,)).fetchone()
         if row is None or row[0] is None:
             return None
-        return Fetched(*row) if row[0] == "ok" else Fetched(row[0], None, None)
+        return UrlStatus(*row) if row[0] == "ok" else UrlStatus(row[0], None, None)
 
     def wanted_images(self) -> Iterator[StoredImage]:
-        """The distinct images that this run's URLs gave, by image_id."""
+        """The distinct images of this run's URLs, sorted by image_id."""
         return self._images(WANTED_IMAGES)
 
     def statuses(self) -> dict[str, int]:
-        """How many of this run's URLs have each status."""
+        """Status -> number of this run's URLs."""
         return self._counts("SELECT status, count(*) FROM urls WHERE wanted GROUP BY status ORDER BY status")
 
     def transient_failures(self) -> int:
-        """How many of this run's URLs had a transient failure."""
+        """Number of this run's URLs with a transient failure."""
         query = "SELECT status, count(*) FROM urls WHERE wanted AND NOT settled GROUP BY status"
         return sum(count for status, count in self._counts(query).items() if status not in UNSETTLED)
 
     def totals(self) -> tuple[int, int]:
-        """Of this run's URLs: distinct images, and the bytes of all that gave one."""
+        """Number of distinct images of this run's URLs, and the total bytes of all URLs with an image."""
         images, size = self._db.execute(TOTALS).fetchone()
         return images, size
 
     def statuses_of_file(self, file: int) -> dict[str, int]:
-        """How many URLs have each status, of those last asked for while blob ``file`` was written to."""
+        """Status -> number of URLs that were last requested while blob ``file`` was current."""
         return self._counts("SELECT status, count(*) FROM urls WHERE file = ? GROUP BY status ORDER BY status", (file,))
 
     def ends_of_files(self) -> dict[int, int]:
-        """Blob -> where the last image in it ends."""
+        """Blob file -> end of its last image."""
         return self._counts("SELECT file, max(offset + size) FROM images WHERE file > 0 GROUP BY file")
 
     def sizes_of_files(self) -> dict[int, int]:
-        """Blob -> the bytes of the images in it."""
+        """Blob file -> total bytes of its images."""
         return self._counts("SELECT file, sum(size) FROM images GROUP BY file")
 
     def own_images(self) -> Iterator[StoredImage]:
-        """All whose bytes are kept here."""
+        """All images whose bytes are in this spool."""
         return self._images("SELECT * FROM images WHERE file > 0 ORDER BY file, offset")
 
     def images_of_file(self, file: int) -> Iterator[StoredImage]:
-        """What is in a blob, in its order."""
+        """The images of a blob file, in order."""
         return self._images("SELECT * FROM images WHERE file = ? ORDER BY offset", (file,))
 
-    # Forgetting
+    # Deletion
 
-    def forget_images(self, image_ids: Iterable[str]) -> None:
-        """Images whose bytes are damaged: their URLs are asked for again."""
+    def delete_images(self, image_ids: Iterable[str]) -> None:
+        """Delete damaged images, so that their URLs are requested again."""
         with self._transaction():
             self._db.executemany("DELETE FROM images WHERE image_id = ?", ((image_id,) for image_id in image_ids))
 
-    def forget_beyond(self, file: int, end: int) -> int:
-        """Forget the images of blob ``file`` that do not end at ``end`` or before; how many they were."""
+    def delete_images_beyond(self, file: int, end: int) -> int:
+        """Delete the images of blob ``file`` that end after ``end``; returns their number."""
         return self._db.execute("DELETE FROM images WHERE file = ? AND offset + size > ?", (file, end)).rowcount
 
-    def forget_unwanted(self) -> None:
-        """Forget all URLs that are not of this run, and the images that no URL gives any more."""
+    def delete_unwanted(self) -> None:
+        """Delete all URLs that are not of this run, and images without a URL."""
         with self._transaction():
             self._db.execute("DELETE FROM urls WHERE NOT wanted")
             self._db.execute(
@@ -381,5 +381,5 @@ class Index:
 def _host(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""
-    except ValueError:  # the client says what is wrong with it
+    except ValueError:  # the client reports the error
         return ""

@@ -1,10 +1,9 @@
-"""Asking in parts: the URLs of some hosts, with a spool of their own, for whoever comes; then back into the one spool.
+"""Fetches a queue in several processes: each part of the hosts gets its own spool, which is merged afterwards.
 
-A host is in one part, and a part is one process's, so that what is promised to a host (requests at once, pauses, its
-robots.txt) holds however many processes ask. `FetchConfig.concurrency` is of each of them.
+All URLs of a host are in one part, and one process fetches a part, so the limits of a host (concurrency, delays,
+robots.txt) hold for any number of processes. `FetchConfig.concurrency` applies to each process.
 
-What a part has got is taken in when it is done, in the order of the parts; and before the next run if this one is
-killed. Knows nothing of who asks.
+Finished parts are merged in order. Parts of an interrupted run are merged before the next run.
 """
 
 import shutil
@@ -14,53 +13,53 @@ from heapq import heapify, heapreplace
 from pathlib import Path
 
 from atlas_model.core.progress import Progress
-from crawlers.fetch.asking import Counts, FetchConfig, ask
+from crawlers.fetch.asking import FetchConfig, FetchCounts, fetch_queue
 from crawlers.fetch.index import Plan
 from crawlers.fetch.spool import Spool
 
-Spread = Callable[[Callable[[Path], Counts], Sequence[Path]], Iterable[Counts]]
-"""Like `map`."""
+ParallelMap = Callable[[Callable[[Path], FetchCounts], Sequence[Path]], Iterable[FetchCounts]]
+"""Same interface as `map`."""
 
-MOST_PARTS = 64  # each is one spool to make and to take in
+MOST_PARTS = 64  # each costs the creation and merging of a spool
 
-FOLDER = "parts"  # in the folder of the spool
+FOLDER = "parts"  # subfolder of the spool's folder
 
 
-def ask_in_parts(spool: Spool, plan: Plan, config: FetchConfig, spread: Spread) -> Counts:
-    """As `asking.ask`, by those among whom ``spread`` spreads it: they see the folder of ``spool``."""
+def fetch_in_parts(spool: Spool, plan: Plan, config: FetchConfig, parallel_map: ParallelMap) -> FetchCounts:
+    """Like `asking.fetch_queue`, in the processes of ``parallel_map``, which can access the folder of ``spool``."""
     parts = []
-    for number, hosts in enumerate(_shared_out(spool.queue_sizes())):
+    for number, hosts in enumerate(_balanced(spool.queue_sizes())):
         parts.append(spool.folder / FOLDER / f"{number:03d}")
-        spool.hand_out(parts[-1], hosts)
-    total = Counts()
+        spool.export_queue(parts[-1], hosts)
+    total = FetchCounts()
     with Progress("fetch", sum(spool.queue_sizes().values()), "images") as progress:
-        for part, counts in zip(parts, spread(partial(ask_part, plan=plan, config=config), parts), strict=True):
-            _take_in(spool, part)
+        for part, counts in zip(parts, parallel_map(partial(fetch_part, plan=plan, config=config), parts), strict=True):
+            _merge(spool, part)
             total = total.plus(counts)
             progress.advance(counts.asked, retries=total.retries)
     return total
 
 
-def ask_part(folder: Path, *, plan: Plan, config: FetchConfig) -> Counts:
-    """Ask for what was handed out to ``folder``, as far as nobody has."""
+def fetch_part(folder: Path, *, plan: Plan, config: FetchConfig) -> FetchCounts:
+    """Fetch the part in ``folder``, or the rest of it if it was interrupted."""
     with Spool(folder) as spool:
-        return ask(spool, spool.go_on(plan), config)
+        return fetch_queue(spool, spool.resume(plan), config)
 
 
-def take_in_parts(spool: Spool) -> None:
-    """Take in what parts were left by a run that was killed."""
+def merge_parts(spool: Spool) -> None:
+    """Merge the parts that an interrupted run left."""
     for part in sorted(spool.folder.glob(f"{FOLDER}/*")):
-        _take_in(spool, part)
+        _merge(spool, part)
 
 
-def _take_in(spool: Spool, folder: Path) -> None:
+def _merge(spool: Spool, folder: Path) -> None:
     with Spool(folder) as part:
-        spool.take_in(part)
+        spool.merge(part)
     shutil.rmtree(folder)
 
 
-def _shared_out(sizes: dict[str, int]) -> list[list[str]]:
-    """Hosts in parts that are about as large as each other, by the URLs of each host."""
+def _balanced(sizes: dict[str, int]) -> list[list[str]]:
+    """Distribute hosts to parts with about the same number of URLs."""
     parts: list[tuple[int, int, list[str]]] = [(0, number, []) for number in range(min(MOST_PARTS, len(sizes)))]
     heapify(parts)
     for host in sorted(sizes, key=lambda host: (-sizes[host], host)):

@@ -1,7 +1,4 @@
-"""From outputs back to a spool: what was fetched once need not be fetched again because the spool is gone.
-
-Knows nothing of how images are fetched.
-"""
+"""Rebuilds a spool from the output tables, so that a deleted spool does not require fetching everything again."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +6,7 @@ from pathlib import Path
 from atlas_model.core.progress import track
 from atlas_model.data.images import ImageInfo
 from atlas_model.data.schemas import IMAGES, REFS, iterate_shards
-from crawlers.fetch.index import Fetched
+from crawlers.fetch.index import UrlStatus
 from crawlers.fetch.spool import Spool
 
 ROWS_AT_ONCE = 256
@@ -17,12 +14,12 @@ INFO = [name for name in IMAGES.names if name not in ("image_id", "bytes")]
 
 
 def restore(spool: Spool, shards: Path, refs: Path, snapshot: str) -> None:
-    """Take the images in ``shards`` and ``refs`` for the answers of ``snapshot``, and nothing else for settled.
+    """Store the images in ``shards`` and ``refs`` as results of ``snapshot``.
 
-    So the next run asks again for each URL that gave no image, whatever the reason, and for no other.
+    The next run requests only URLs without an image.
 
     Raises:
-        MissingError: there are no outputs.
+        MissingError: the output tables do not exist.
     """
     spool.restore(_missing(spool, shards))
     spool.settle(_refs(refs), snapshot)
@@ -36,7 +33,7 @@ def _missing(spool: Spool, shards: Path) -> Iterator[tuple[str, bytes, ImageInfo
                 yield image_id, batch["bytes"][row].as_py(), info
 
 
-def _refs(refs: Path) -> Iterator[tuple[str, Fetched]]:
+def _refs(refs: Path) -> Iterator[tuple[str, UrlStatus]]:
     for batch in iterate_shards(refs, REFS, "fetch", ROWS_AT_ONCE):
-        columns = (batch[name].to_pylist() for name in ("image_url", *Fetched._fields))
-        yield from ((url, Fetched(*found)) for url, *found in zip(*columns, strict=True))
+        columns = (batch[name].to_pylist() for name in ("image_url", *UrlStatus._fields))
+        yield from ((url, UrlStatus(*found)) for url, *found in zip(*columns, strict=True))

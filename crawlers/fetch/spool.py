@@ -1,8 +1,8 @@
-"""What has come of downloads, kept over kills and over runs: an index and the bytes of each distinct image once.
+"""Persistent store of download results: an index, and the bytes of each distinct image once.
 
-Bytes are written before the index tells of them, so that a kill loses what came since the last flush (FLUSH_ROWS or
-FLUSH_S of it) and nothing else. Beside each file of bytes, ``<number>.json`` counts the statuses of the URLs that
-were asked for while it was written to. Knows nothing of HTTP or of the outputs.
+Bytes are written before their index rows, so a kill loses only results since the last flush (at most FLUSH_ROWS rows or
+FLUSH_S seconds). For each blob file, ``<number>.json`` counts the statuses of the URLs that were requested while it was
+the current file.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from atlas_model.core.progress import say
 from atlas_model.data.images import ImageInfo
 from crawlers.fetch.blobs import DISK_FAULTS, Blobs
 from crawlers.fetch.client.outcome import FetchOutcome, ImageRequest
-from crawlers.fetch.index import Fetched, Index, Plan, StoredImage
+from crawlers.fetch.index import Index, Plan, StoredImage, UrlStatus
 
 FLUSH_ROWS = 256
 FLUSH_S = 2.0
@@ -28,20 +28,20 @@ INDEX = "index.sqlite"
 
 
 class Spool:
-    """The spool in ``folder``, which is made if needed; one process at a time. Use as a context manager."""
+    """The spool in ``folder``, created if missing, for one process at a time. Use as a context manager."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = threading.Lock()  # images are stored by worker threads
-        self._new: dict[str, StoredImage] = {}  # bytes are written, the index does not know them yet; so the next
+        self._lock = threading.Lock()  # worker threads store images
+        self._new: dict[str, StoredImage] = {}  # bytes are written, the index row is not; likewise the next
         self._outcomes: list[tuple[ImageRequest, FetchOutcome]] = []
 
     def __enter__(self) -> Self:
         try:
             self._open()
         except (OSError, sqlite3.Error) as error:
-            remedy = "Make it a folder that can be written to, or remove it: then all is fetched again"
-            raise AtlasError(f"{self.folder}: cannot be used: {error}. {remedy}") from error
+            remedy = "Make the folder writable, or remove it to fetch everything again"
+            raise AtlasError(f"{self.folder}: the spool cannot be opened: {error}. {remedy}") from error
         return self
 
     def _open(self) -> None:
@@ -52,82 +52,82 @@ class Spool:
         sizes = self._blobs.sizes()
         for file, end in self._index.ends_of_files().items():
             if end > sizes.get(file, 0):
-                lost = self._index.forget_beyond(file, sizes.get(file, 0))
-                say(f"{self.folder}: file {file} is damaged, {lost} images are fetched again")
+                lost = self._index.delete_images_beyond(file, sizes.get(file, 0))
+                say(f"{self.folder}: file {file} is damaged; {lost} images are fetched again")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._blobs.close()
         self._index.close()
-        fault = _fault_of_disk(error)
+        fault = _disk_error(error)
         if fault is not None:
-            raise AtlasError(f"{self.folder}: cannot be written: {fault}. What has come is kept") from error
+            raise AtlasError(f"{self.folder}: cannot be written: {fault}. The results so far are kept") from error
 
     def begin(self, urls: Iterable[str], plan: Plan) -> tuple[int, int]:
-        """Start a run for ``urls``, which may repeat: how many they are, and how many have to be asked for."""
+        """Start a run for ``urls`` (they may repeat); returns their number, and how many must be requested."""
         return self._index.want(urls), self._index.enqueue(plan)
 
-    def go_on(self, plan: Plan) -> int:
-        """As `begin`, for the URLs that were handed out to this spool."""
+    def resume(self, plan: Plan) -> int:
+        """Like `begin`, for the URLs that were exported to this spool; returns how many must be requested."""
         return self._index.enqueue(plan)
 
-    # The queue, and what came of it: see `Index`.
+    # Queue and results: see `Index`.
 
     def hosts(self) -> Iterator[str]:
         """The hosts in the queue."""
         return self._index.hosts()
 
     def pending(self, host: str) -> Iterator[ImageRequest]:
-        """The queue of ``host``, shuffled."""
+        """The requests in the queue of ``host``, shuffled."""
         return self._index.pending(host)
 
     def wanted(self) -> Iterator[ImageRequest]:
-        """All URLs of this run by name, whether they are in the queue or not."""
+        """Requests for all URLs of this run, sorted by URL, whether queued or not."""
         return self._index.wanted()
 
     def queue_sizes(self) -> dict[str, int]:
-        """Host -> its URLs in the queue."""
+        """Host -> number of its URLs in the queue."""
         return self._index.queue_sizes()
 
     def statuses(self) -> dict[str, int]:
-        """How many of this run's URLs have each status."""
+        """Status -> number of this run's URLs."""
         return self._index.statuses()
 
     def transient_failures(self) -> int:
-        """How many of this run's URLs failed in a way that may pass."""
+        """Number of this run's URLs with a transient failure."""
         return self._index.transient_failures()
 
     def totals(self) -> tuple[int, int]:
-        """Of this run's URLs: distinct images, and the bytes of all that gave one."""
+        """Number of distinct images of this run's URLs, and the total bytes of all URLs with an image."""
         return self._index.totals()
 
-    def hand_out(self, folder: Path, hosts: Sequence[str]) -> None:
-        """Make a spool in ``folder`` for what is to be asked of ``hosts``."""
+    def export_queue(self, folder: Path, hosts: Sequence[str]) -> None:
+        """Create a spool in ``folder`` with the queue of ``hosts``."""
         folder.mkdir(parents=True)
-        self._index.hand_out(folder / INDEX, hosts)
+        self._index.export_queue(folder / INDEX, hosts)
 
-    def take_in(self, part: "Spool") -> None:
-        """Keep what has come to a spool that was handed out."""
+    def merge(self, part: "Spool") -> None:
+        """Copy the results of an exported spool."""
         self.restore((one.image_id, part._blobs.read(one.place), one.info) for one in part._index.own_images())
-        self._index.take_in(part._index, self._file)
+        self._index.merge(part._index, self._file)
         self.flush()
         self.write_status()
 
     def store(self, image_id: str, data: bytes, info: ImageInfo) -> None:
-        """Keep an image's bytes, unless they are kept already; from any thread."""
+        """Store an image's bytes unless they are stored already; thread-safe."""
         with self._lock:
             if image_id not in self._new and not self._index.has_image(image_id):
                 self._new[image_id] = StoredImage(image_id, self._blobs.append(data), info)
 
     def keep(self, request: ImageRequest, outcome: FetchOutcome) -> None:
-        """Keep what became of a URL; its image is stored."""
+        """Record the outcome of a URL, whose image is stored."""
         self._outcomes.append((request, outcome))
         if len(self._outcomes) >= FLUSH_ROWS:
             self.flush()
 
     def flush(self) -> None:
-        """Let the index know all that is kept."""
+        """Write pending images and outcomes to the index."""
         with self._lock:
             if self._outcomes or self._new:
                 self._index.record(self._new.values(), self._outcomes, self._file)
@@ -137,37 +137,37 @@ class Spool:
                 self._file += 1
 
     def write_status(self) -> None:
-        """Write the counts of the file that is written to."""
+        """Write the counts of the current file."""
         statuses = self._index.statuses_of_file(self._file)
         write_json(self.folder / f"{self._file:06d}.json", {"urls": sum(statuses.values()), "statuses": statuses})
 
     def restore(self, images: Iterable[tuple[str, bytes, ImageInfo]]) -> None:
-        """Keep images that come from elsewhere."""
+        """Store images from another source than a download."""
         for image_id, data, info in images:
             self.store(image_id, data, info)
             if len(self._new) >= FLUSH_ROWS:
-                self._take_in()
-        self._take_in()
+                self._merge()
+        self._merge()
 
-    def settle(self, found: Iterable[tuple[str, Fetched]], snapshot: str) -> None:
-        """Take for settled in ``snapshot`` which image each URL gave, and for unsettled what gave none."""
+    def settle(self, found: Iterable[tuple[str, UrlStatus]], snapshot: str) -> None:
+        """Record images of URLs as results of ``snapshot``; URLs without an image become unsettled."""
         self._index.restore(found, snapshot)
 
     def lacks(self, image_id: str) -> bool:
-        """Whether an image's bytes are not here."""
+        """Whether an image is not stored."""
         return image_id not in self._new and not self._index.has_image(image_id)
 
-    def lookup(self, url: str) -> Fetched:
-        """What became of a URL of this run."""
+    def lookup(self, url: str) -> UrlStatus:
+        """The status of a URL of this run."""
         found = self._index.lookup(url)
-        assert found is not None  # each is asked for
+        assert found is not None  # every URL of the run was requested
         return found
 
     def images(self) -> Iterator[dict[str, Any]]:
-        """Every distinct image of this run once, as rows of `records.IMAGES` by image_id.
+        """Each distinct image of this run, as a row of the table of images, sorted by image_id.
 
         Raises:
-            RetryError: after the last one, if bytes were damaged on disk; their URLs will be asked for again.
+            RetryError: after the last one, if bytes are damaged on disk; their URLs will be requested again.
         """
         damaged = []
         for image in self._index.wanted_images():
@@ -177,19 +177,19 @@ class Spool:
             else:
                 damaged.append(image.image_id)
         if damaged:
-            self._index.forget_images(damaged)
+            self._index.delete_images(damaged)
             raise RetryError(
                 f"{self.folder}: {len(damaged)} images are damaged on disk, such as {damaged[0]}. "
-                "Run again: those alone are fetched again"
+                "Run again: only those are fetched again"
             )
 
     def infos(self) -> Iterator[tuple[str, ImageInfo]]:
-        """What every distinct image of this run is, by image_id."""
+        """The description of each distinct image of this run, sorted by image_id."""
         return ((image.image_id, image.info) for image in self._index.wanted_images())
 
     def drop_unwanted(self) -> None:
-        """Forget what this run did not want, and remove the files that hold little else."""
-        self._index.forget_unwanted()
+        """Delete what this run did not use, and compact files of which less than half is used."""
+        self._index.delete_unwanted()
         kept = self._index.sizes_of_files()
         for file, size in self._blobs.sizes().items():
             if file == self._blobs.current or kept.get(file, 0) > size / 2:
@@ -201,7 +201,7 @@ class Spool:
             self._blobs.remove(file)
             (self.folder / f"{file:06d}.json").unlink(missing_ok=True)
 
-    def _take_in(self) -> None:
+    def _merge(self) -> None:
         self._index.add_images(self._new.values())
         self._new = {}
 
@@ -212,18 +212,18 @@ class Spool:
             if "locked" not in str(error):
                 raise
             raise RetryError(
-                f"{self.folder}: another process is fetching into it: run again when it has ended"
+                f"{self.folder}: another process is fetching into it; run again when it has ended"
             ) from error
         except sqlite3.DatabaseError as error:
-            say(f"{self.folder}: the index is of no use, all is fetched again ({error})")
+            say(f"{self.folder}: the index is damaged; everything is fetched again ({error})")
             for path in filter(Path.is_file, self.folder.iterdir()):
                 path.unlink()
             return Index(self.folder / INDEX)
 
 
-def _fault_of_disk(error: BaseException | None) -> BaseException | None:
-    """What ``error`` came of, if that is the disk; tasks wrap what they raise into groups."""
+def _disk_error(error: BaseException | None) -> BaseException | None:
+    """The disk error that ``error`` is or contains (tasks raise exception groups); None for other errors."""
     if isinstance(error, BaseExceptionGroup):
-        return next(filter(None, map(_fault_of_disk, error.exceptions)), None)
+        return next(filter(None, map(_disk_error, error.exceptions)), None)
     of_disk = isinstance(error, sqlite3.Error) or (isinstance(error, OSError) and error.errno in DISK_FAULTS)
     return error if of_disk else None

@@ -1,6 +1,7 @@
-"""A table and a folder of images to the same tables that a crawl and a fetch write (`crawl.source: files`).
+"""Import of local images and a table of them, or of folders as categories (`crawl.source: files`).
 
-`table` reads rows of CSV, JSONL and Parquet, `entries` takes what a row says of a product, `products` puts the rows of
-a product together. `folder` opens files in the folder and nowhere else, `images` reads every image that the products
-name; `references` are those names. Faulty rows are counted with a reason and end no run.
+The output tables are those of a crawl and a fetch. `table` reads rows of CSV, JSONL and Parquet, `entries` validates
+a row's fields, `products` groups rows into products, `roles` guesses the columns. `folder` opens files inside one
+folder only, `images` reads the products' images, and `references` are the keys of images in the output tables. Invalid
+rows are counted with a reason and do not end the run.
 """

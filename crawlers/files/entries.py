@@ -1,8 +1,7 @@
-"""What a row of a table, or a file in a folder, says of a product: checked field by field.
+"""Validation of a table's row, or of a file in a folder, field by field.
 
-A row without an image or a category that can be used is faulty; its fault has one word, which becomes the status of its
-image. A title, a price or a split that cannot be used is left out and counted: the image is worth as much without it.
-Knows nothing of other rows.
+A row without a usable image or category has a fault, a single word that becomes the status of its image. An unusable
+title, price or split is discarded and counted, and the row is kept.
 """
 
 import math
@@ -19,8 +18,8 @@ from atlas_model.split.names import parse_split
 from atlas_model.taxonomy.files import split_path
 from atlas_model.taxonomy.names import LEVEL_SEPARATOR, clean_name
 from atlas_model.taxonomy.tree import CategoryPath
-from crawlers.files.references import of_path, of_row
-from crawlers.files.table import PARQUET, brief, holds_images, named, read_rows
+from crawlers.files.references import path_reference, row_reference
+from crawlers.files.table import PARQUET, has_embedded_images, printable, read_rows, short_repr
 from crawlers.pages.text.values import currency_code, parse_amount
 
 NO_CATEGORY, BAD_CATEGORY, BAD_ROW, BAD_NAME = "no_category", "bad_category", "bad_row", "bad_name"
@@ -29,10 +28,10 @@ SEPARATOR_IN_NAME = "separator_in_name"
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns; None: the table has none such."""
+    """Names of the table's columns; None: the table has no such column."""
 
     image: str
-    category: Sequence[str]  # one that holds the whole path, or one per level
+    category: Sequence[str]  # one column with the whole path, or one per level
     product: str | None
     title: str | None
     price: str | None
@@ -40,21 +39,21 @@ class Columns:
 
     @property
     def names(self) -> list[str]:
-        """All of them, each once."""
+        """All column names, without duplicates."""
         named = [self.image, *self.category, self.product, self.title, self.price, self.split]
         return list(dict.fromkeys(name for name in named if name is not None))
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A row's part of a product."""
+class ProductEntry:
+    """One row's data about a product."""
 
-    place: str  # where it stands, for messages: "line 3", "row 3"
-    product: str  # what tells products apart; not unique where `is_product`
-    is_product: bool  # whether the row is a product by itself, whatever others are called
-    image: str  # a reference
-    category: CategoryPath  # empty: the row says none
-    fault: str = ""  # why it cannot be used
+    place: str  # position for messages: "line 3", "row 3"
+    product: str  # product id; may repeat if `is_product`
+    is_product: bool  # whether the row is a product of its own, even if another row has the same id
+    image: str  # reference, see `references`
+    category: CategoryPath  # empty: not stated
+    fault: str = ""  # reason for which the row cannot be used
     title: str | None = None
     price: Decimal | None = None
     currency: str | None = None
@@ -62,28 +61,28 @@ class Entry:
 
 
 @dataclass
-class Discarded:
-    """Fields that were left out because they are of another type than they should be: for each column, how often."""
+class DiscardedFields:
+    """Counts of fields that were discarded because of a wrong type, per column."""
 
     fields: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
 
     def count(self, column: str, usable: bool, text: str) -> None:
-        """Count a field of ``column`` that is not empty; ``text`` says what is wrong with it if it is not usable."""
+        """Count a non-empty field of ``column``; ``text`` describes the error if it is not usable."""
         (self.kept if usable else self.fields)[column] += 1
         if not usable:
             self.first.setdefault(column, text)
 
     def check(self, path: Path) -> None:
-        """Whether some column holds nothing that can be used.
+        """Check that each column has at least one usable field.
 
         Raises:
-            InputError: one does; the text lists all of them.
+            InputError: a column has none; the text lists all such columns.
         """
         useless = [column for column in self.fields if not self.kept[column]]
         faults = [
-            f"column {column!r}: {self.first[column]}, and none that can be used in any row. Name another column in "
+            f"column {column!r}: {self.first[column]}, and no usable value in any row. Name another column in "
             "crawl.files.columns, or null"
             for column in useless
         ]
@@ -91,25 +90,27 @@ class Discarded:
             raise InputError.from_faults(str(path), faults)
 
 
-def entries_of_table(path: Path, columns: Columns, separator: str | None, discarded: Discarded) -> Iterator[Entry]:
-    """One per row of the table at ``path``.
+def entries_of_table(
+    path: Path, columns: Columns, separator: str | None, discarded: DiscardedFields
+) -> Iterator[ProductEntry]:
+    """Read one entry per row of the table at ``path``.
 
     Raises:
-        MissingError: no such file.
-        InputError: it is no table, is empty, or lacks a column.
+        MissingError: the file does not exist.
+        InputError: it is not a table, is empty, or lacks a column.
     """
-    embedded = holds_images(path, columns.image)
+    embedded = has_embedded_images(path, columns.image)
     unit = "row" if path.suffix.lower() in PARQUET else "line"
     for row in read_rows(path, columns.names):
         place = f"{unit} {row.number}"
         if row.fields is None:
-            yield Entry(place, place, True, of_path(""), (), BAD_ROW)
+            yield ProductEntry(place, place, True, path_reference(""), (), BAD_ROW)
             continue
-        optional = _Optional(columns, row.fields, place, discarded)
+        optional = _OptionalFields(columns, row.fields, place, discarded)
         image, image_fault = _image(row.fields.get(columns.image), row.number, embedded)
         name, is_product, product_fault = _product(row.fields, columns, place)
         category, fault = _category([row.fields.get(column) for column in columns.category], separator)
-        yield Entry(
+        yield ProductEntry(
             place=place,
             product=name,
             is_product=is_product,
@@ -122,56 +123,56 @@ def entries_of_table(path: Path, columns: Columns, separator: str | None, discar
         )
 
 
-def entries_of_folder(folder: Path, left_out: Counter[str]) -> Iterator[Entry]:
-    """One per image file in ``folder``: the folders that it is in are its category path.
+def entries_of_folder(folder: Path, left_out: Counter[str]) -> Iterator[ProductEntry]:
+    """Read one entry per image file in ``folder``; the subfolders of a file are its category path.
 
     Args:
-        folder: which.
-        left_out: counts the other files, as of `image_files`.
+        folder: the folder.
+        left_out: counts the other files, as in `image_files`.
 
     Raises:
-        InputError: a folder cannot be listed, or none of them holds an image file.
+        InputError: a folder cannot be listed, or there is no image file.
     """
-    met = False
+    found_any = False
     for path in image_files(folder, left_out):
-        met = True
+        found_any = True
         relative = path.relative_to(folder)
         name = relative.as_posix()
-        if not _is_storable(name):
+        if not _is_valid_utf8(name):
             name = name.encode(errors="replace").decode()
-            yield Entry(f"file {name}", name, True, of_path(name), (), BAD_NAME)
+            yield ProductEntry(f"file {name}", name, True, path_reference(name), (), BAD_NAME)
             continue
         category = tuple(map(clean_name, relative.parts[:-1]))
-        yield Entry(f"file {name}", name, True, of_path(name), category, _fault_of(category))
-    if not met:
+        yield ProductEntry(f"file {name}", name, True, path_reference(name), category, _fault_of(category))
+    if not found_any:
         told = f" ({describe_skipped(left_out)})" if left_out else ""
         raise InputError(f"{folder}: expected image files in folders that are named after categories, found none{told}")
 
 
 def _product(fields: dict[str, Any], columns: Columns, place: str) -> tuple[str, bool, str]:
-    """What it is called, whether the row is one by itself, and the fault if that cannot be told."""
+    """The product id, whether the row is a product of its own, and the fault if the id is invalid."""
     given = None if columns.product is None else fields.get(columns.product)
     product = _identity(given)
     if product is not None:
         return product, False, ""
     path = fields.get(columns.image)
-    name = path if isinstance(path, str) and path.strip() and _is_storable(path) else place
+    name = path if isinstance(path, str) and path.strip() and _is_valid_utf8(path) else place
     return name, True, "" if _is_empty(given) else BAD_ROW
 
 
 def _image(value: Any, number: int, embedded: bool) -> tuple[str, str]:
-    """Its reference, and the fault if it is none; that it is empty is found when it is read."""
+    """The image's reference, and the fault if it is invalid; an empty path is detected when the image is read."""
     if embedded:
-        return of_row(number), ""
+        return row_reference(number), ""
     if value is None:
-        return of_path(""), ""
-    if not isinstance(value, str) or not _is_storable(value):
-        return of_path(""), BAD_ROW
-    return of_path(value.strip()), ""
+        return path_reference(""), ""
+    if not isinstance(value, str) or not _is_valid_utf8(value):
+        return path_reference(""), BAD_ROW
+    return path_reference(value.strip()), ""
 
 
 def _category(values: Sequence[Any], separator: str | None) -> tuple[CategoryPath, str]:
-    """The path, and the fault if it has one; neither where nothing is said."""
+    """The category path, and its fault; both empty if no category is given."""
     levels: list[Any] = list(values)
     if len(levels) == 1:
         (value,) = levels
@@ -192,35 +193,35 @@ def _category(values: Sequence[Any], separator: str | None) -> tuple[CategoryPat
 
 
 def _levels(text: str, separator: str) -> list[str]:
-    """The levels in one field; an arrow is read whichever of the two it is."""
+    """The levels in one field; both arrows (``>`` and ``->``) are accepted."""
     return list(split_path(text) if separator in (LEVEL_SEPARATOR, f"-{LEVEL_SEPARATOR}") else text.split(separator))
 
 
 def _fault_of(category: CategoryPath) -> str:
-    """What is wrong with a whole path."""
+    """The fault of a category path; empty if there is none."""
     if any(LEVEL_SEPARATOR in name for name in category):
         return SEPARATOR_IN_NAME
     return "" if category and all(category) else BAD_CATEGORY if category else NO_CATEGORY
 
 
 def _identity(value: Any) -> str | None:
-    """A text or a whole number, as a text; None where it is empty or something else."""
+    """A text or whole number as text; None if it is empty or of another type."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(int(value)) if float(value).is_integer() else None  # pandas makes 12.0 of 12 where others are empty
-    if not isinstance(value, str) or not _is_storable(value):
+        return str(int(value)) if float(value).is_integer() else None  # pandas writes 12.0 if other fields are empty
+    if not isinstance(value, str) or not _is_valid_utf8(value):
         return None
     return " ".join(value.split()) or None
 
 
-class _Optional:
-    """The fields of a row that are left out where they cannot be used."""
+class _OptionalFields:
+    """The fields of a row that are discarded if they are invalid."""
 
-    def __init__(self, columns: Columns, fields: dict[str, Any], place: str, discarded: Discarded) -> None:
+    def __init__(self, columns: Columns, fields: dict[str, Any], place: str, discarded: DiscardedFields) -> None:
         self._columns, self._fields, self._place, self._discarded = columns, fields, place, discarded
 
     def title(self) -> str | None:
         value = self._given(self._columns.title)
-        usable = isinstance(value, str) and _is_storable(value)
+        usable = isinstance(value, str) and _is_valid_utf8(value)
         self._count(self._columns.title, value, usable, "text")
         return value.strip() if usable else None
 
@@ -234,8 +235,8 @@ class _Optional:
         value = self._given(self._columns.split)
         split = parse_split(value) if isinstance(value, str) else None
         self._count(self._columns.split, value, split is not None, "train, val or test")
-        # Another name stays: where splits are respected, who draws them has to know that there is one.
-        return split if split is not None or value is None else named(str(value))
+        # An unknown name is kept, so that the split stage can report it when hints are respected.
+        return split if split is not None or value is None else printable(str(value))
 
     def _given(self, column: str | None) -> Any:
         value = None if column is None else self._fields.get(column)
@@ -243,7 +244,7 @@ class _Optional:
 
     def _count(self, column: str | None, value: Any, usable: bool, expected: str) -> None:
         if column is not None and value is not None:
-            self._discarded.count(column, usable, f"expected {expected}, got {brief(value)} in {self._place}")
+            self._discarded.count(column, usable, f"expected {expected}, got {short_repr(value)} in {self._place}")
 
 
 def _is_empty(value: Any) -> bool:
@@ -252,6 +253,6 @@ def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _is_storable(text: str) -> bool:
-    """JSON may spell half a character (a lone surrogate), and a file's name any bytes; UTF-8 cannot."""
+def _is_valid_utf8(text: str) -> bool:
+    """Whether ``text`` has no lone surrogates, which JSON and file names may contain but UTF-8 cannot encode."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -1,7 +1,4 @@
-"""Opening files of one folder, whatever a table calls them: nothing outside it is opened, no link out of it followed.
-
-Knows nothing of what is in the files.
-"""
+"""Opens files inside one folder only: untrusted paths and symbolic links cannot lead outside."""
 
 import errno
 import os
@@ -17,7 +14,7 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 class RefusedError(Exception):
-    """There is no such file to be read; ``status`` is why."""
+    """The file cannot be read; ``status`` is the reason."""
 
     def __init__(self, status: str) -> None:
         super().__init__(status)
@@ -25,13 +22,13 @@ class RefusedError(Exception):
 
 
 class Folder:
-    """The files in ``path`` and below it.
+    """The files in ``path`` and its subfolders.
 
     Args:
-        path: a folder; or a Parquet table that holds its images itself, in which there are no files.
+        path: a folder, or a Parquet table with embedded images, which has no files.
 
     Raises:
-        MissingError: it is neither.
+        MissingError: ``path`` is neither.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,7 +39,7 @@ class Folder:
         self._root = path.resolve(strict=True)
 
     def open(self, name: str) -> int:
-        """A descriptor of the file called ``name``, a path relative to the folder; the caller closes it.
+        """Open the file at ``name``, a path relative to the folder; returns a descriptor that the caller closes.
 
         Raises:
             RefusedError: ``no_image`` (the name is empty), ``url_not_path``, ``outside_folder`` (it is absolute, has
@@ -59,8 +56,8 @@ class Folder:
         if path.is_absolute() or ".." in path.parts:
             raise RefusedError("outside_folder")
         try:
-            real = (self._root / path).resolve(strict=True)  # all links followed, nothing opened
-        except (ValueError, RuntimeError) as error:  # a NUL; links in a circle before Python 3.13
+            real = (self._root / path).resolve(strict=True)  # follows all links without opening the file
+        except (ValueError, RuntimeError) as error:  # a NUL character; circular links before Python 3.13
             raise RefusedError("not_found") from error
         except OSError as error:
             raise (RefusedError("not_found") if error.errno == errno.ELOOP else _refused(error)) from error
@@ -69,7 +66,7 @@ class Folder:
         return self._open_without_links(real.relative_to(self._root))
 
     def has(self, name: str) -> bool:
-        """Whether `open` would find a file called ``name``."""
+        """Whether `open` would succeed for ``name``."""
         try:
             os.close(self.open(str(PurePosixPath(name)) if name else name))
         except RefusedError:
@@ -77,7 +74,7 @@ class Folder:
         return True
 
     def _open_without_links(self, path: Path) -> int:
-        """Open step by step what holds no link any more; one that has been put there meanwhile is not followed."""
+        """Open a resolved path one folder at a time with O_NOFOLLOW, so that a link added meanwhile is not followed."""
         *folders, name = path.parts or (".",)
         at = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -87,7 +84,7 @@ class Folder:
                 at = below
             if not stat.S_ISREG(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
                 raise RefusedError("not_a_file")
-            return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)  # a pipe would make it wait
+            return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)  # a pipe would block
         except OSError as error:
             raise _refused(error) from error
         finally:
@@ -96,7 +93,7 @@ class Folder:
 
 
 def _refused(error: OSError) -> RefusedError:
-    if error.errno == errno.ELOOP:  # of O_NOFOLLOW
+    if error.errno == errno.ELOOP:  # caused by O_NOFOLLOW
         return RefusedError("outside_folder")
     missing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
     return RefusedError("not_found" if missing else "unreadable")

@@ -1,7 +1,7 @@
-"""Reading the images that products name, from a folder or from a table, into a spool; and what became of each.
+"""Reads the products' images from a folder or a table into a spool, and records the status of each.
 
-A file that has not changed since it was read last (as DVC judges: inode, time of modification, size) is not read again,
-nor is what came before a kill. Knows nothing of what products are otherwise.
+A file whose inode, modification time and size are unchanged since the last run is not read again (DVC uses the same
+test). An interrupted run resumes.
 """
 
 import hashlib
@@ -24,16 +24,16 @@ from atlas_model.data.schemas import PRODUCTS, REFS, iterate_shards, write_rows
 from crawlers.fetch.check import check
 from crawlers.fetch.client.outcome import FetchOutcome, ImageRequest
 from crawlers.fetch.images import FetchReport
-from crawlers.fetch.index import Fetched, Plan
+from crawlers.fetch.index import Plan, UrlStatus
 from crawlers.fetch.spool import Spool
 from crawlers.files.folder import Folder, RefusedError
-from crawlers.files.references import FAULT, path_in, row_in
-from crawlers.files.table import named, read_images
+from crawlers.files.references import FAULT, path_of, row_of
+from crawlers.files.table import printable, read_images
 
 READERS = 2  # threads
-AT_ONCE = 32  # images; of a table they are in memory together
+AT_ONCE = 32  # images; embedded ones are in memory together
 PRODUCTS_AT_ONCE = 4_096
-MAX_TOLD = 3  # examples of each status
+MAX_TOLD = 3  # examples of each status in a message
 COLUMNS = pa.schema([PRODUCTS.field(name) for name in ("product_id", "details", "image_urls")])
 
 
@@ -48,30 +48,32 @@ def read_all(
     max_pixels: int,
     max_failed_share: float | None,
 ) -> FetchReport:
-    """Bring to ``spool`` the images that ``products`` name.
+    """Read the images of ``products`` into ``spool``.
 
     Args:
-        products: what `products.write_products` wrote.
-        spool: of earlier runs, or an empty one.
-        table: where ``row:`` references lead.
-        images: the folder in which ``file:`` references lead.
-        column: of the table, that holds images.
-        max_bytes: a larger image has the status ``too_large``; nothing of it is read.
-        max_pixels: likewise ``too_many_pixels``, from its header.
-        max_failed_share: of all images of all products; more that cannot be used, for whatever reason, are an error, as
-            is that none can be used. None: nothing is.
+        products: table that `products.write_products` wrote.
+        spool: spool of earlier runs, or an empty one.
+        table: table that ``row:`` references refer to.
+        images: folder that ``file:`` references refer to.
+        column: column of the table with embedded images.
+        max_bytes: a larger image gets the status ``too_large`` and is not read.
+        max_pixels: an image with more pixels in its header gets the status ``too_many_pixels``.
+        max_failed_share: largest accepted share of unusable images among all images of all products. A larger share is
+            an error, and so is a run without any usable image. None: no check.
 
     Returns:
-        The counts; ``statuses`` and ``urls`` are of images of products, one that several products name counts for each.
+        The counts. In ``statuses`` and ``urls`` an image counts once for each product that has it.
 
     Raises:
-        MissingError: there is no such folder or table.
-        InputError: none or too few of the images can be used; the text counts the reasons, with examples.
+        MissingError: the folder or the table does not exist.
+        InputError: too many images are unusable; the text counts the reasons with examples.
     """
     started = time.monotonic()
-    plan = Plan(str(time.time_ns()), "validate", max_bytes, max_pixels)  # of no snapshot: all files are looked at
+    plan = Plan(str(time.time_ns()), "validate", max_bytes, max_pixels)  # a new snapshot name: all files are checked
     wanted, _ = spool.begin(_references(products), plan)
-    unchanged = _fill(spool, wanted, Folder(images), _Rows(table, column), max_bytes=max_bytes, max_pixels=max_pixels)
+    unchanged = _fill(
+        spool, wanted, Folder(images), _TableImages(table, column), max_bytes=max_bytes, max_pixels=max_pixels
+    )
     statuses, told = count(products, spool)
     if max_failed_share is not None:
         _check_enough(table, statuses, told, max_failed_share)
@@ -91,7 +93,7 @@ def read_all(
 
 
 def write_refs(path: Path, products: Path, spool: Spool) -> None:
-    """Write what became of each image of each product (`records.REFS`), sorted by (product_id, position)."""
+    """Write the status of each image of each product (refs.parquet), sorted by (product_id, position)."""
     rows = (
         {"product_id": product_id, "image_url": name, "position": position, **found._asdict()}
         for product_id, name, position, found in outcomes(products, spool)
@@ -99,8 +101,8 @@ def write_refs(path: Path, products: Path, spool: Spool) -> None:
     write_rows(path, rows, REFS)
 
 
-def _fill(spool: Spool, total: int, folder: Folder, rows: "_Rows", *, max_bytes: int, max_pixels: int) -> int:
-    """Read what the spool wants; how many have not changed."""
+def _fill(spool: Spool, total: int, folder: Folder, rows: "_TableImages", *, max_bytes: int, max_pixels: int) -> int:
+    """Read the images that the spool lacks; returns how many are unchanged."""
     unchanged = 0
     wanted = spool.wanted()
     take = partial(_take, spool=spool, max_pixels=max_pixels)
@@ -119,16 +121,16 @@ def _fill(spool: Spool, total: int, folder: Folder, rows: "_Rows", *, max_bytes:
 
 
 Read = tuple[bytes | None, FetchOutcome]
-"""The bytes of an image, and the outcome if that is what they are; or none, and the outcome as it is."""
+"""An image's bytes with the outcome if they are a valid image; or None with the final outcome."""
 
 
-def _source(wanted: ImageRequest, folder: Folder, rows: "_Rows", max_bytes: int) -> Callable[[], Read]:
-    """What reads it."""
-    number = row_in(wanted.url)
+def _source(wanted: ImageRequest, folder: Folder, rows: "_TableImages", max_bytes: int) -> Callable[[], Read]:
+    """A function that reads the image."""
+    number = row_of(wanted.url)
     if number is None:
-        return partial(_from_file, path_in(wanted.url) or "", folder, wanted, max_bytes)
+        return partial(_from_file, path_of(wanted.url) or "", folder, wanted, max_bytes)
     value = rows.get(number)
-    if isinstance(value, dict):  # Hugging Face: the image, or else where it is
+    if isinstance(value, dict):  # Hugging Face: the image, else its path
         value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
     if isinstance(value, str):
         return partial(_from_file, value, folder, wanted, max_bytes)
@@ -140,12 +142,12 @@ def _from_file(name: str, folder: Folder, wanted: ImageRequest, max_bytes: int) 
         with os.fdopen(folder.open(name), "rb") as file:
             state = os.fstat(file.fileno())
             etag = f"{state.st_ino}-{state.st_mtime_ns}-{state.st_size}"
-            if not stat.S_ISREG(state.st_mode):  # it was, a moment ago
+            if not stat.S_ISREG(state.st_mode):  # replaced since `Folder.open` checked it
                 raise RefusedError("not_a_file")
             if wanted.image_id is not None and wanted.etag == etag:
                 return None, FetchOutcome("ok", True, None, wanted.image_id, etag=etag, unchanged=True)
             data = file.read(max_bytes + 1) if state.st_size <= max_bytes else b""
-            if state.st_size > max_bytes or len(data) > max_bytes:  # it may be growing
+            if state.st_size > max_bytes or len(data) > max_bytes:  # the file may be growing
                 raise RefusedError("too_large")
             return data, FetchOutcome("ok", True, etag=etag)
     except RefusedError as refused:
@@ -165,7 +167,7 @@ def _from_row(value: bytes | None, wanted: ImageRequest, max_bytes: int) -> Read
 
 
 def _take(source: Callable[[], Read], spool: Spool, max_pixels: int) -> FetchOutcome:
-    """Read it, check it, and keep its bytes; in a worker thread."""
+    """Read an image, check it, and store its bytes; runs in a worker thread."""
     data, outcome = source()
     if data is None:
         return outcome
@@ -178,8 +180,8 @@ def _take(source: Callable[[], Read], spool: Spool, max_pixels: int) -> FetchOut
     return outcome._replace(image_id=image_id)
 
 
-class _Rows:
-    """The images in a table, asked for in its order."""
+class _TableImages:
+    """The embedded images of a table, read in its order."""
 
     def __init__(self, table: Path, column: str) -> None:
         self._table, self._column = table, column
@@ -187,7 +189,7 @@ class _Rows:
         self._number = 0
 
     def get(self, number: int) -> Any:
-        """That of row ``number``, later than the last one asked for; None beyond the end."""
+        """The image in row ``number``, which must be greater than in the last call; None after the last row."""
         if self._values is None:
             self._values = read_images(self._table, self._column)
         value = None
@@ -198,30 +200,30 @@ class _Rows:
 
 
 def _references(products: Path) -> Iterator[str]:
-    """Of the products that can be used; they may repeat."""
+    """The image references of usable products, which may repeat."""
     for batch in iterate_shards(products, COLUMNS, "crawl", PRODUCTS_AT_ONCE):
         for details, names in zip(batch["details"].to_pylist(), batch["image_urls"].to_pylist(), strict=True):
             if FAULT not in dict(details):
                 yield from names
 
 
-def outcomes(products: Path, spool: Spool) -> Iterator[tuple[str, str, int, Fetched]]:
-    """Of each image of each product, once all are read: the product, the reference, its position, what became of it."""
+def outcomes(products: Path, spool: Spool) -> Iterator[tuple[str, str, int, UrlStatus]]:
+    """For each image of each product: product id, reference, position, status. Call when all images are read."""
     for batch in iterate_shards(products, COLUMNS, "crawl", PRODUCTS_AT_ONCE):
         for product_id, details, names in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             fault = dict(details).get(FAULT)
             for position, name in enumerate(names):
-                yield product_id, name, position, Fetched(fault, None, None) if fault else spool.lookup(name)
+                yield product_id, name, position, UrlStatus(fault, None, None) if fault else spool.lookup(name)
 
 
 def count(products: Path, spool: Spool) -> tuple[Counter[str], dict[str, list[str]]]:
-    """Images of products by status, and the names of some of each."""
+    """Count the products' images by status, and collect example names of each status."""
     statuses: Counter[str] = Counter()
     told: defaultdict[str, list[str]] = defaultdict(list)
     for product_id, name, _, found in outcomes(products, spool):
         statuses[found.status] += 1
         if len(told[found.status]) < MAX_TOLD:
-            told[found.status].append(named(name.partition(":")[2] or product_id))
+            told[found.status].append(printable(name.partition(":")[2] or product_id))
     return statuses, told
 
 
@@ -234,10 +236,10 @@ def _check_enough(table: Path, statuses: Counter[str], told: dict[str, list[str]
     failed = statuses.total() - statuses["ok"]
     if statuses["ok"] and failed <= max_failed_share * statuses.total():
         if reasons:
-            say(f"warning: {failed} of {statuses.total()} images cannot be used:\n  - " + "\n  - ".join(reasons))
+            say(f"warning: {failed} of {statuses.total()} images are unusable:\n  - " + "\n  - ".join(reasons))
         return
     allowed = f"fetch.max_failed_share, {max_failed_share:g}, allows fewer" if statuses["ok"] else "none is left"
     raise InputError(
-        f"{table}: {failed} of {statuses.total()} images cannot be used, and {allowed}. Mend the table or the folder "
+        f"{table}: {failed} of {statuses.total()} images are unusable, and {allowed}. Correct the table or the folder "
         "(docs/files.md explains each reason), or raise that share\n  - " + "\n  - ".join(reasons)
     )

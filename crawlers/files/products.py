@@ -1,6 +1,6 @@
-"""A table of images, or a folder of them, to products: rows of one product put together, sorted by product_id.
+"""Groups the rows of a table, or the files of a folder, into products sorted by product_id.
 
-Reads no image. Memory holds the fields of all rows as Arrow does, which is a tenth of what Python objects take.
+Reads no image. All rows are in memory as an Arrow table, which takes a tenth of the memory of Python objects.
 """
 
 from collections import Counter, defaultdict
@@ -18,15 +18,22 @@ from atlas_model.data.image_files import describe_skipped
 from atlas_model.data.schemas import PRODUCTS, write_rows
 from atlas_model.split.names import SPLITS
 from atlas_model.taxonomy.tree import SEPARATOR
-from crawlers.files.entries import NO_CATEGORY, Columns, Discarded, Entry, entries_of_folder, entries_of_table
-from crawlers.files.references import FAULT, of_path
-from crawlers.files.table import named
+from crawlers.files.entries import (
+    NO_CATEGORY,
+    Columns,
+    DiscardedFields,
+    ProductEntry,
+    entries_of_folder,
+    entries_of_table,
+)
+from crawlers.files.references import FAULT, path_reference
+from crawlers.files.table import printable
 from crawlers.sources.manifest import number_repeats
 
 SITE = "files"
 LABEL_CONFLICT = "label_conflict"
 ROWS_AT_ONCE = 4_096
-MAX_TOLD = 3  # examples of each kind
+MAX_TOLD = 3  # examples of each kind in a message
 
 ENTRIES = pa.schema(
     [
@@ -35,7 +42,7 @@ ENTRIES = pa.schema(
         ("place", pa.string()),
         ("image", pa.string()),
         ("category", pa.list_(pa.string())),
-        ("label", pa.string()),  # the category as one text; null: none
+        ("label", pa.string()),  # the category as one text; null: no category
         ("fault", pa.string()),
         ("title", pa.string()),
         ("price", PRODUCTS.field("price").type),
@@ -46,60 +53,63 @@ ENTRIES = pa.schema(
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What became of a table."""
+class ProductCounts:
+    """Counts of an imported table."""
 
     products: int
     rows: int
-    dropped: dict[str, int]  # products that cannot be used, by the reason; their images are not read
-    discarded_fields: dict[str, int]  # by column: fields of another type than they should be, which were left out
+    dropped: dict[str, int]  # reason -> unusable products; their images are not read
+    discarded_fields: dict[str, int]  # column -> fields that were discarded because of a wrong type
     without_title: int  # products
-    images_with_two_categories: int  # of which the stage split uses none
-    left_out_files: dict[str, int]  # files in the folders that are called no images, by suffix
-    warnings: list[str]  # what of this somebody should know, in lines
+    images_with_two_categories: int  # the stage split uses none of them
+    left_out_files: dict[str, int]  # suffix -> files in the folders that are not images by their name
+    warnings: list[str]  # messages about these counts
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, with the names that other sources give theirs."""
+        """The counts as metrics, with the keys that other sources use."""
         counts = asdict(self)
         del counts["warnings"]
         return {"by_site": {SITE: self.products}, **counts}
 
 
-def write_products(output: Path, *, table: Path, images: Path, separator: str | None, columns: Columns) -> Counts:
-    """Write ``output`` (`records.PRODUCTS`) from a table, or from the folders of ``images`` where that is the table.
+def write_products(
+    output: Path, *, table: Path, images: Path, separator: str | None, columns: Columns
+) -> ProductCounts:
+    """Write products.parquet from a table, or from the folders of ``images`` if that is the table.
 
-    Rows with the same value in the product's column are one product: its images in the table's order, each other field
-    from the first row that has it. Products whose rows name several categories have the fault ``label_conflict``.
+    Rows with the same value in the product column are one product: its images are in the table's order, and each other
+    field comes from the first row that has it. A product whose rows have different categories has the fault
+    ``label_conflict``.
 
     Args:
-        output: written whole, sorted by product_id.
-        table: CSV, JSONL or Parquet; or the folder ``images`` itself.
-        images: the folder; it is listed only if it is the table.
-        separator: between the levels of a path in one category column; None: it holds one level.
-        columns: of the table.
+        output: written atomically, sorted by product_id.
+        table: CSV, JSONL or Parquet file; or the folder ``images`` itself.
+        images: folder of images; it is listed only if it is the table.
+        separator: between the levels of a path in a single category column; None: the column holds one level.
+        columns: columns of the table.
 
     Raises:
-        MissingError: there is no such table.
-        InputError: it cannot be used as a whole, or no row of it.
+        MissingError: the table does not exist.
+        InputError: the table cannot be read, or no row is usable.
     """
     left_out: Counter[str] = Counter()
     read, discarded = _read(table, images, separator, columns, left_out)
-    tally = _Tally()
+    tally = _ProductTally()
     products = write_rows(output, tally.usable(table, _products(read)), PRODUCTS)
     conflicts = _images_with_two_categories(read)
     warnings = tally.warnings()
     warnings += [
-        f"column {column!r}: {count} fields were left out; the first: {discarded.first[column]}"
+        f"column {column!r}: {count} fields were discarded; the first: {discarded.first[column]}"
         for column, count in discarded.fields.items()
     ]
     if conflicts:
-        told = ", ".join(map(named, conflicts[:MAX_TOLD]))
+        told = ", ".join(map(printable, conflicts[:MAX_TOLD]))
         warnings.append(
-            f"{len(conflicts)} images stand there with two categories, such as {told}: split uses none of them"
+            f"{len(conflicts)} images have two categories, such as {told}: the stage split uses none of them"
         )
     if left_out:
         warnings.append(f"{images}: {describe_skipped(left_out)}")
-    return Counts(
+    return ProductCounts(
         products=products,
         rows=read.num_rows,
         dropped=dict(sorted(tally.faults.items())),
@@ -112,36 +122,37 @@ def write_products(output: Path, *, table: Path, images: Path, separator: str | 
 
 
 def check_table(table: Path, *, images: Path, separator: str | None, columns: Columns) -> None:
-    """Find what `write_products` would raise, and write nothing.
+    """Check the table like `write_products`, without writing.
 
     Raises:
-        InputError: as there.
+        MissingError: as in `write_products`.
+        InputError: as in `write_products`.
     """
     read, _ = _read(table, images, separator, columns, Counter())
-    for _ in _Tally().usable(table, _products(read)):
+    for _ in _ProductTally().usable(table, _products(read)):
         pass
 
 
 def _read(
     table: Path, images: Path, separator: str | None, columns: Columns, left_out: Counter[str]
-) -> tuple[pa.Table, Discarded]:
-    discarded = Discarded()
+) -> tuple[pa.Table, DiscardedFields]:
+    discarded = DiscardedFields()
     if not table.is_dir():
         entries = entries_of_table(table, columns, separator, discarded)
     elif images.is_dir() and table.samefile(images):
         entries = entries_of_folder(images, left_out)
     else:
         raise InputError(
-            f"{table}: expected a table (CSV, JSONL, Parquet), got a folder. Where folders are the categories, "
-            "crawl.files.table and crawl.files.images name the same one"
+            f"{table}: expected a table (CSV, JSONL, Parquet), got a folder. If folders are the categories, "
+            "crawl.files.table and crawl.files.images must name the same folder"
         )
     read = _as_table(entries)
     discarded.check(table)
     return read, discarded
 
 
-class _Tally:
-    """Counts the products that go through it."""
+class _ProductTally:
+    """Counts products by fault while they are written."""
 
     def __init__(self) -> None:
         self.faults: Counter[str] = Counter()
@@ -149,10 +160,10 @@ class _Tally:
         self._examples: defaultdict[str, list[str]] = defaultdict(list)
 
     def usable(self, table: Path, products: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-        """The ``products``; each comes with the place that it begins at.
+        """Yield all ``products``, given as pairs of place and row, and count them.
 
         Raises:
-            InputError: at the end, if none of them can be used.
+            InputError: after the last product, if none is usable.
         """
         usable = 0
         for place, product in products:
@@ -168,18 +179,18 @@ class _Tally:
             raise InputError(f"{table}: expected products with an image and a category, got none: {self._told()}")
 
     def warnings(self) -> list[str]:
-        """What cannot be used, in a line, if there is something."""
-        return [f"{self.faults.total()} products cannot be used: {self._told()}"] if self.faults else []
+        """A message about unusable products, if there are any."""
+        return [f"{self.faults.total()} products are unusable: {self._told()}"] if self.faults else []
 
     def _told(self) -> str:
         return "; ".join(
-            f"{fault} {count} ({', '.join(map(named, self._examples[fault]))}{', ...' if count > MAX_TOLD else ''})"
+            f"{fault} {count} ({', '.join(map(printable, self._examples[fault]))}{', ...' if count > MAX_TOLD else ''})"
             for fault, count in self.faults.most_common()
         )
 
 
-def _as_table(entries: Iterator[Entry]) -> pa.Table:
-    """All entries with the column ``product_id``, sorted by it and then as they came."""
+def _as_table(entries: Iterator[ProductEntry]) -> pa.Table:
+    """The entries with the additional column ``product_id``, sorted by it and then in input order."""
     batches = []
     while some := list(islice(entries, ROWS_AT_ONCE)):
         rows = [{**vars(entry), "label": SEPARATOR.join(entry.category) or None} for entry in some]
@@ -192,7 +203,7 @@ def _as_table(entries: Iterator[Entry]) -> pa.Table:
 
 
 def _product_ids(names: Sequence[str], own: Sequence[bool]) -> list[str]:
-    """``files:<name>``; rows that are products by themselves get names that no other has."""
+    """``files:<name>``; the names of rows that are products of their own are made unique."""
     shared = dict.fromkeys(name for name, alone in zip(names, own, strict=True) if not alone)
     alone = [name for name, alone in zip(names, own, strict=True) if alone]
     unique = iter(number_repeats([*shared, *alone])[len(shared) :])
@@ -220,19 +231,19 @@ def _products(table: pa.Table) -> Iterator[tuple[str, dict[str, Any]]]:
                 "taxonomy": [] if fault else list(categories[0]),
                 "details": [(FAULT, fault)] if fault else [],
                 "image_urls": [row["image"] for row in members],
-                "split_hint": max((row["split"] for row in members), key=_guarded),
+                "split_hint": max((row["split"] for row in members), key=_split_priority),
             },
         )
 
 
-def _guarded(split: str | None) -> int:
-    """Of the splits that rows of one product name, the one with the most counts: an unknown one hides behind none."""
+def _split_priority(split: str | None) -> int:
+    """Sort key: of the splits in one product's rows the highest wins; an unknown name is the highest."""
     known = (None, *SPLITS)
     return known.index(split) if split in known else len(known)
 
 
 def _images_with_two_categories(table: pa.Table) -> list[str]:
-    named = table.filter(pc.and_(pc.is_valid(table["label"]), pc.not_equal(table["image"], of_path(""))))
+    named = table.filter(pc.and_(pc.is_valid(table["label"]), pc.not_equal(table["image"], path_reference(""))))
     counts = named.group_by("image").aggregate([("label", "count_distinct")])
     found = counts.filter(pc.greater(counts["label_count_distinct"], 1))["image"].to_pylist()
     return sorted(reference.partition(":")[2] for reference in found)

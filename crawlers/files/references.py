@@ -1,29 +1,29 @@
-"""How a product names a local image: ``file:`` and a path in the folder, or ``row:`` and a row of the table.
+"""References to local images: ``file:`` with a path in the folder, or ``row:`` with a row number of the table.
 
-They stand where other sources have URLs (``image_urls`` of `records.PRODUCTS`, ``image_url`` of `records.REFS`).
+They are used where other sources have URLs: ``image_urls`` of products.parquet and ``image_url`` of refs.parquet.
 """
 
 from pathlib import PurePosixPath
 
 FILE, ROW = "file:", "row:"
-FAULT = "fault"  # in the details of a product that cannot be used: why; the status of its images
+FAULT = "fault"  # key in the details of an unusable product; its value is the status of the product's images
 
 
-def of_path(path: str) -> str:
-    """The image in the file ``path``; spellings of one path (``./a.jpg``, ``a//b.jpg``) give one name."""
+def path_reference(path: str) -> str:
+    """The reference of the file ``path``, normalised (``./a.jpg`` and ``a.jpg`` are the same)."""
     return FILE + (str(PurePosixPath(path)) if path else "")
 
 
-def of_row(number: int) -> str:
-    """The image in row ``number`` (from 1) of the table; names sort as their rows do."""
+def row_reference(number: int) -> str:
+    """The reference of the image in row ``number`` (from 1); references sort like row numbers."""
     return f"{ROW}{number:012d}"
 
 
-def path_in(reference: str) -> str | None:
-    """What `of_path` was given, if it is one of those."""
+def path_of(reference: str) -> str | None:
+    """The path in a ``file:`` reference; None for another reference."""
     return reference.removeprefix(FILE) if reference.startswith(FILE) else None
 
 
-def row_in(reference: str) -> int | None:
-    """What `of_row` was given, if it is one of those."""
+def row_of(reference: str) -> int | None:
+    """The row number in a ``row:`` reference; None for another reference."""
     return int(reference.removeprefix(ROW)) if reference.startswith(ROW) else None

@@ -1,7 +1,4 @@
-"""Which column of a table is what: guessed from the names of the columns and from what is in them, with the reasons.
-
-Knows nothing of files but what ``is_image`` says of a text.
-"""
+"""Guesses the roles of a table's columns (image, category, title, ...) from their names and values."""
 
 import re
 from collections import Counter, defaultdict
@@ -13,15 +10,15 @@ from typing import Any
 from atlas_model.core.errors import InputError
 from atlas_model.split.names import parse_split
 from crawlers.files.entries import Columns
-from crawlers.files.table import Row, brief
+from crawlers.files.table import TableRow, short_repr
 from crawlers.pages.text.values import parse_amount
 
 SAMPLE_ROWS = 5_000
 SEED = 1
-SEPARATORS = (" > ", "->", ">", " | ", "|", " / ", "/", " :: ", "::", "\\", " - ")  # between levels, the surest first
+SEPARATORS = (" > ", "->", ">", " | ", "|", " / ", "/", " :: ", "::", "\\", " - ")  # most reliable first
 ROLES = ("image", "category", "product", "title", "price", "split")
 
-# Words in names of columns, the surest first. Names are compared in lower case, in words.
+# Words in column names, most reliable first. Names are split into lower-case words before the comparison.
 IMAGE_WORDS = ("image", "img", "photo", "picture", "file", "filename", "path", "jpeg", "jpg")
 PRODUCT_NAMES = ("product_id", "productid", "sku", "item_id", "style_id", "article_id", "handle", "product", "id")
 TITLE_NAMES = (
@@ -52,16 +49,16 @@ OTHER_WORDS = (
 
 
 @dataclass(frozen=True)
-class Guess:
-    """The columns, and why each was taken."""
+class ColumnGuess:
+    """The guessed columns with their reasons."""
 
     columns: Columns
     separator: str | None
-    reasons: dict[str, str] = field(default_factory=dict)  # by role
+    reasons: dict[str, str] = field(default_factory=dict)  # role -> reason
 
 
-def sample_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """The fields of at most `SAMPLE_ROWS` rows, drawn at random (seeded) of all, in order."""
+def sample_rows(rows: Iterable[TableRow]) -> list[dict[str, Any]]:
+    """The fields of at most `SAMPLE_ROWS` rows, sampled uniformly (seeded), in table order."""
     random = Random(SEED)
     kept: list[tuple[int, dict[str, Any]]] = []
     for count, row in enumerate(row for row in rows if row.fields is not None):
@@ -78,22 +75,22 @@ def guess_columns(
     is_image: Callable[[str], bool],
     embedded: Collection[str],
     given: Mapping[str, Sequence[str]],
-) -> Guess:
-    """The roles of the columns of ``rows``.
+) -> ColumnGuess:
+    """Guess the roles of the columns of ``rows``.
 
     Args:
-        rows: fields by column, of a part of a table.
+        rows: a sample of the table's rows, as fields by column.
         is_image: whether a text is the path of an image.
-        embedded: columns that hold images themselves.
-        given: role -> columns that somebody named; the others are guessed.
+        embedded: columns with embedded images.
+        given: role -> columns given by the user; the other roles are guessed.
 
     Raises:
-        InputError: there is no column for the images or for the categories, or one that was named is not there.
+        InputError: no column fits images or categories, or a given column does not exist.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     _check_given(given, names)
     taken = [name for columns in given.values() for name in columns]
-    reasons = dict.fromkeys(given, "as you said")
+    reasons = dict.fromkeys(given, "given by --column")
     free = [name for name in names if name not in taken]
 
     def take(role: str, found: tuple[str, str] | None) -> str | None:
@@ -118,14 +115,14 @@ def guess_columns(
     product = take("product", _product(rows, free, category))
     separator = _separator(_texts(rows, category[0])) if len(category) == 1 else None
     if separator is not None:
-        reasons["separator"] = "it stands between the levels of " + brief(_texts(rows, category[0])[0])
-    return Guess(Columns(image, category, product, title, price, split), separator, reasons)
+        reasons["separator"] = "it separates the levels in " + short_repr(_texts(rows, category[0])[0])
+    return ColumnGuess(Columns(image, category, product, title, price, split), separator, reasons)
 
 
 def _check_given(given: Mapping[str, Sequence[str]], names: Sequence[str]) -> None:
     faults = [f"{role}: expected one of {', '.join(ROLES)} before the =" for role in given if role not in ROLES]
     faults += [
-        f"{role}={name}: the table has no such column; there are: {', '.join(map(repr, names))}"
+        f"{role}={name}: the table has no such column; its columns are: {', '.join(map(repr, names))}"
         for role, columns in given.items()
         for name in columns
         if name not in names
@@ -144,7 +141,7 @@ def _image(
 ) -> tuple[str, str] | None:
     inside = sorted((name for name in names if name in embedded), key=lambda name: _rank(name, IMAGE_WORDS))
     if inside:
-        return inside[0], "it holds the images themselves"
+        return inside[0], "it contains the images"
     shares = {name: _share_of_files(rows, name, is_image) for name in names}
     best = max(names, key=lambda name: (shares[name], -_rank(name, IMAGE_WORDS)), default=None)
     if best is None or shares[best] < 0.5:
@@ -159,36 +156,33 @@ def _share_of_files(rows: Sequence[Mapping[str, Any]], name: str, is_image: Call
 
 
 def _no_images(rows: Sequence[Mapping[str, Any]], names: Sequence[str], is_image: Callable[[str], bool]) -> str:
-    """What is wrong with the paths, as far as it can be told."""
+    """An error message, with a hint if a simple change of the paths makes them match."""
     hints = []
     changes: tuple[tuple[str, Callable[[str], str]], ...] = (
-        ("with .jpg behind it", lambda text: f"{text}.jpg"),
-        ("with .png behind it", lambda text: f"{text}.png"),
-        ("without the folders before the file's name", lambda text: re.split(r"[/\\]", text)[-1]),
+        ("with .jpg appended", lambda text: f"{text}.jpg"),
+        ("with .png appended", lambda text: f"{text}.png"),
+        ("without the folders before the file name", lambda text: re.split(r"[/\\]", text)[-1]),
         ("without the first folder", lambda text: text.partition("/")[2]),
     )
     for name in names:
         texts = _texts(rows, name)[:50]
         for hint, change in changes:
             if texts and sum(is_image(change(text)) for text in texts) >= len(texts) / 2:
-                hints.append(f"{name!r} does {hint}: write a column with that, such as {change(texts[0])}")
+                hints.append(f"{name!r} matches {hint}: write a column with such paths, for example {change(texts[0])}")
                 break
     seen = ", ".join(repr(name) for name in names)
-    told = (
-        "; ".join(hints)
-        or f"the columns are {seen}. Is it the right folder? --column image=NAME says which column it is"
-    )
+    told = "; ".join(hints) or f"the columns are {seen}. Is it the right folder? --column image=NAME selects the column"
     return f"expected a column that names files in the folder (relative paths), got none; {told}"
 
 
 def _by_values(
     rows: Sequence[Mapping[str, Any]], names: Sequence[str], words: Sequence[str], fits: Callable[[Any], bool]
 ) -> tuple[str, str] | None:
-    """The column whose name says so and whose fields (nine of ten) fit."""
+    """The column whose name has one of ``words`` and of whose fields 90 % fit."""
     for name in sorted(names, key=lambda name: _rank(name, words)):
         values = [row[name] for row in rows if row.get(name) not in (None, "")]
         if _rank(name, words) < len(words) and values and sum(map(fits, values)) >= 0.9 * len(values):
-            return name, "its name and its fields say so"
+            return name, "its name and its values match"
     return None
 
 
@@ -203,9 +197,9 @@ def _title(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[str
     for name in named:
         texts = _texts(rows, name)
         if texts and len(set(texts)) >= 0.3 * len(texts):
-            return name, "its name says so"
+            return name, "its name matches"
     wordy = [name for name in names if _is_wordy(_texts(rows, name), len(rows))]
-    return (wordy[0], "it holds several words, others in almost every row") if len(wordy) == 1 else None
+    return (wordy[0], "it contains several words that differ in most rows") if len(wordy) == 1 else None
 
 
 def _is_wordy(texts: Sequence[str], rows: int) -> bool:
@@ -234,12 +228,12 @@ def _product(
         agreeing = sum(len(found) <= 1 for found in paths.values())
         if filled >= 0.9 * len(rows) and paths and agreeing >= 0.95 * len(paths):
             more = filled - len({str(row.get(name)) for row in rows})
-            return name, "rows with the same value show one product" if more > 0 else "it tells products apart"
+            return name, "rows with the same value show one product" if more > 0 else "it identifies products"
     return None
 
 
 def _is_identity(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
-    """Whether the column has another value in almost every row."""
+    """Whether more than half of the column's values are distinct."""
     values = [str(row[name]) for row in rows if row.get(name) not in (None, "")]
     return len(values) > 20 and len(set(values)) > 0.5 * len(values)
 
@@ -247,34 +241,34 @@ def _is_identity(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 def _category(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[list[str], str]:
     lists = [name for name in names if sum(isinstance(row.get(name), list) for row in rows) >= 0.9 * len(rows)]
     if len(lists) == 1:
-        return lists, "it holds lists of names, one per level"
+        return lists, "it contains lists of names, one per level"
     kinds = {name: len(set(_texts(rows, name))) for name in names}
     candidates = [name for name in names if kinds[name] >= 2 and len(_texts(rows, name)) >= 0.5 * len(rows)]
     named = [name for name in candidates if _rank(name, CATEGORY_WORDS) < len(CATEGORY_WORDS)]
     named = [name for name in named if _rank(name, OTHER_WORDS) == len(OTHER_WORDS)]
     paths = [name for name in (named or candidates) if _separator(_texts(rows, name)) is not None]
     if paths:
-        return [max(paths, key=lambda name: kinds[name])], "it holds category paths"
+        return [max(paths, key=lambda name: kinds[name])], "it contains category paths"
     if not named and len(candidates) == 1:
         named = candidates
     if not named:
         raise InputError(
-            "expected a column with categories, got none that is called so. Say which with --column category=NAME "
-            "(several times for several levels); columns that repeat their values: "
+            "expected a column with categories, got none with a matching name. Give it with --column category=NAME "
+            "(several times for several levels); columns with repeated values: "
             + (", ".join(map(repr, candidates)) or "none")
         )
-    leaf, *coarser = sorted(named, key=lambda name: (-kinds[name], -names.index(name)))  # of equals the later one
+    leaf, *coarser = sorted(named, key=lambda name: (-kinds[name], -names.index(name)))  # ties: the later column
     chain = [leaf]
     for name in coarser:
         if _determines(rows, chain[0], name):
             chain.insert(0, name)
     if len(chain) == 1:
-        return chain, "its name says so, and its values repeat"
-    return chain, "each of them divides what the one before it says"
+        return chain, "its name matches, and its values repeat"
+    return chain, "each of them subdivides the one before"
 
 
 def _determines(rows: Sequence[Mapping[str, Any]], finer: str, coarser: str) -> bool:
-    """Whether rows with the same value of ``finer`` have the same of ``coarser`` (49 of 50 rows)."""
+    """Whether rows with the same value of ``finer`` have the same value of ``coarser`` (in 98 % of the rows)."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         if row.get(finer) and row.get(coarser):
@@ -284,7 +278,7 @@ def _determines(rows: Sequence[Mapping[str, Any]], finer: str, coarser: str) -> 
 
 
 def _separator(texts: Sequence[str]) -> str | None:
-    """What stands between levels, if these are paths: in nine of ten texts, with first levels that repeat."""
+    """The separator between levels if ``texts`` are paths: in 90 % of them, with first levels that repeat."""
     for separator in SEPARATORS:
         divided = [text for text in texts if separator.strip() in text and all(map(str.strip, text.split(separator)))]
         divided = [text for text in divided if separator in text]
@@ -298,7 +292,7 @@ def _separator(texts: Sequence[str]) -> str | None:
 
 
 def _texts(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
-    """The fields of a column that are texts and not empty; whole numbers, too."""
+    """The non-empty texts and whole numbers of a column, as texts."""
     return [text for text in _as_texts(rows, name) if text]
 
 
@@ -317,6 +311,6 @@ def _plain(name: str) -> str:
 
 
 def _rank(name: str, words: Sequence[str]) -> int:
-    """How early among ``words`` one stands that is in the name; their number if none is."""
+    """The index of the first of ``words`` that is in the name; the number of words if none is."""
     parts = _plain(name).split("_")
     return next((place for place, word in enumerate(words) if word in parts or word == _plain(name)), len(words))

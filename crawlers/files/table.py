@@ -1,7 +1,6 @@
-"""Rows of tables that people write: CSV (or TSV), JSONL and Parquet, one after the other, in bounded memory.
+"""Reads the rows of CSV (or TSV), JSONL and Parquet tables in bounded memory.
 
-The name of the file says which it is. Fields keep the types that the file gives them (CSV: text); what they mean is
-another module's matter (`entries`). Knows nothing of images.
+The suffix of the file name decides the format. Fields keep the file's types (CSV: text); `entries` interprets them.
 """
 
 import csv
@@ -21,30 +20,30 @@ DELIMITED, JSON_LINES, PARQUET = (".csv", ".tsv"), (".jsonl", ".ndjson"), (".par
 SUFFIXES = (*DELIMITED, *JSON_LINES, *PARQUET)
 DELIMITERS = ",;\t|"
 MAX_LINE = 16_000_000  # characters of a line of JSONL
-ROWS_AT_ONCE = 1_024  # of a Parquet file
-IMAGES_AT_ONCE = 16  # rows of one that hold images
+ROWS_AT_ONCE = 1_024  # rows per batch of a Parquet file
+IMAGES_AT_ONCE = 16  # rows per batch of one with embedded images
 MAX_COLUMNS_TOLD = 30
 
 
-class Row(NamedTuple):
-    """A row, or what stands in place of one."""
+class TableRow(NamedTuple):
+    """A row, or the error in its place."""
 
-    number: int  # the line of CSV and JSONL, the row (from 1) of Parquet
-    fields: dict[str, Any] | None  # None: it cannot be read as a row
-    fault: str = ""  # why
+    number: int  # line of CSV and JSONL, row (from 1) of Parquet
+    fields: dict[str, Any] | None  # None: the row cannot be parsed
+    fault: str = ""  # the reason
 
 
-def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
-    """The rows of the table at ``path``, in its order.
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[TableRow]:
+    """Read the rows of the table at ``path``, in order.
 
     Args:
-        path: its suffix is one of `SUFFIXES`.
-        columns: the ones that are wanted; None: all. Bytes in Parquet are not read, but given as True; a struct of
-            bytes and path as its path.
+        path: file with one of `SUFFIXES`.
+        columns: columns to read; None: all. Binary values of Parquet are not read but replaced by True, and a struct of
+            bytes and path by its path.
 
     Raises:
-        MissingError: no such file.
-        InputError: it is no such table, has no rows, or lacks a wanted column; the text lists those that it has.
+        MissingError: the file does not exist.
+        InputError: it is not such a table, has no rows, or lacks a column; the text lists its columns.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -52,7 +51,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]
     if not path.exists():
         raise MissingError(f"{path}: no such file; expected a table (CSV, JSONL or Parquet)")
     if not path.is_file():
-        raise InputError(f"{path}: expected a table, got something that is no file")
+        raise InputError(f"{path}: expected a table, got something that is not a regular file")
     if suffix in PARQUET:
         rows = _parquet_rows(path, columns)
     else:
@@ -66,10 +65,10 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]
 
 
 def read_images(path: Path, column: str) -> Iterator[Any]:
-    """What ``column`` of the Parquet file at ``path`` holds, row by row: bytes, a text, or a struct of both.
+    """Read ``column`` of the Parquet file at ``path`` row by row: bytes, a text, or a struct of both.
 
     Raises:
-        InputError: it is no Parquet file, or has no such column.
+        InputError: it is not a Parquet file, or has no such column.
     """
     with _reading_parquet(path) as file:
         _check_columns(path, [column], file.schema_arrow.names)
@@ -77,11 +76,11 @@ def read_images(path: Path, column: str) -> Iterator[Any]:
             yield from (value.as_py() for value in batch.column(0))
 
 
-def holds_images(path: Path, column: str) -> bool:
-    """Whether ``column`` of the table at ``path`` holds images themselves, rather than paths.
+def has_embedded_images(path: Path, column: str) -> bool:
+    """Whether ``column`` of the table at ``path`` contains images instead of paths.
 
     Raises:
-        InputError: it is no Parquet file, though it is called so.
+        InputError: the file has the suffix of Parquet but another format.
     """
     if path.suffix.lower() not in PARQUET or not path.is_file():
         return False
@@ -89,7 +88,7 @@ def holds_images(path: Path, column: str) -> bool:
         return column in file.schema_arrow.names and _is_image(file.schema_arrow.field(column).type)
 
 
-def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
+def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[TableRow]:
     with _reading_parquet(path) as file:
         schema = file.schema_arrow
         _check_columns(path, columns or (), schema.names)
@@ -106,7 +105,7 @@ def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
                 fields = {name: values[row] for name, values in found.items()}
                 for name in images:
                     fields[name] = (fields[name] or {}).get("path") if name in paths else True
-                yield Row(number, fields)
+                yield TableRow(number, fields)
 
 
 @contextmanager
@@ -115,7 +114,7 @@ def _reading_parquet(path: Path) -> Iterator[pq.ParquetFile]:
         try:
             yield file
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read to its end: {error}") from error
+            raise InputError(f"{path}: cannot be read completely: {error}") from error
 
 
 def _counted(file: Any) -> Iterator[Any]:
@@ -132,7 +131,7 @@ def _column(batch: pa.RecordBatch, name: str) -> list[Any]:
 
 
 def _is_image(kind: pa.DataType) -> bool:
-    """Bytes, or Hugging Face's struct of bytes and path."""
+    """Whether the type is binary or Hugging Face's struct of bytes and path."""
     if pa.types.is_struct(kind):
         return "bytes" in (field.name for field in kind) and _is_binary(kind.field("bytes").type)
     return _is_binary(kind)
@@ -147,8 +146,8 @@ def _has_path(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) and "path" in (field.name for field in kind)
 
 
-def _text_rows(path: Path, columns: Sequence[str] | None, delimiter: str | None) -> Iterator[Row]:
-    """Of CSV (``delimiter`` None: to be found out) or, with an empty one, of JSONL."""
+def _text_rows(path: Path, columns: Sequence[str] | None, delimiter: str | None) -> Iterator[TableRow]:
+    """Rows of CSV (``delimiter`` None: detected) or, with an empty delimiter, of JSONL."""
     with _reading(path) as file:
         yield from _json_rows(path, file, columns) if delimiter == "" else _csv_rows(path, file, columns, delimiter)
 
@@ -170,7 +169,7 @@ def _reading(path: Path) -> Iterator[TextIO]:
 
 
 def _line_of_fault(path: Path) -> int:
-    """The first line that is no UTF-8; decoding in blocks does not tell."""
+    """The first line that is not UTF-8; the decoder of `_reading` reports no line."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -180,11 +179,11 @@ def _line_of_fault(path: Path) -> int:
     return 1
 
 
-def _csv_rows(path: Path, file: TextIO, columns: Sequence[str] | None, delimiter: str | None) -> Iterator[Row]:
+def _csv_rows(path: Path, file: TextIO, columns: Sequence[str] | None, delimiter: str | None) -> Iterator[TableRow]:
     header = file.readline()
     file.seek(0)
     if not header.strip():
-        raise InputError(f"{path}: expected a first line with the names of the columns, got an empty one")
+        raise InputError(f"{path}: expected a first line with the column names, got an empty one")
     reader = csv.reader(file, delimiter=delimiter or max(DELIMITERS, key=header.count))
     names = [name.strip() for name in next(reader)]
     _check_columns(path, columns or (), names)
@@ -193,13 +192,13 @@ def _csv_rows(path: Path, file: TextIO, columns: Sequence[str] | None, delimiter
             continue
         if len(values) != len(names):
             fault = f"expected {len(names)} fields as in the first line, got {len(values)}"
-            yield Row(reader.line_num, None, fault)
+            yield TableRow(reader.line_num, None, fault)
         else:
-            yield Row(reader.line_num, dict(zip(names, values, strict=True)))
+            yield TableRow(reader.line_num, dict(zip(names, values, strict=True)))
 
 
-def _json_rows(path: Path, file: TextIO, columns: Sequence[str] | None) -> Iterator[Row]:
-    met: dict[str, None] = {}
+def _json_rows(path: Path, file: TextIO, columns: Sequence[str] | None) -> Iterator[TableRow]:
+    keys: dict[str, None] = {}
     number = rows = 0
     while line := file.readline(MAX_LINE):
         number += 1
@@ -210,17 +209,17 @@ def _json_rows(path: Path, file: TextIO, columns: Sequence[str] | None) -> Itera
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield Row(number, None, f"expected JSON: {error}")
+            yield TableRow(number, None, f"expected JSON: {error}")
             continue
         if not isinstance(value, dict):
-            yield Row(number, None, f"expected a JSON object, got {brief(value)}")
+            yield TableRow(number, None, f"expected a JSON object, got {short_repr(value)}")
             continue
         rows += 1
-        if len(met) < 1_000:
-            met.update(dict.fromkeys(value))
-        yield Row(number, value)
+        if len(keys) < 1_000:
+            keys.update(dict.fromkeys(value))
+        yield TableRow(number, value)
     if rows:
-        _check_columns(path, columns or (), met)
+        _check_columns(path, columns or (), keys)
 
 
 def _check_columns(path: Path, wanted: Iterable[str], there: Iterable[str]) -> None:
@@ -229,23 +228,21 @@ def _check_columns(path: Path, wanted: Iterable[str], there: Iterable[str]) -> N
     if missing:
         told = ", ".join(map(repr, names[:MAX_COLUMNS_TOLD])) + (", ..." if len(names) > MAX_COLUMNS_TOLD else "")
         raise InputError(
-            f"{path}: no column {', '.join(map(repr, missing))}; there are: {told}. Name the right ones in "
-            "crawl.files.columns of params.yaml, or null for what the table does not have"
+            f"{path}: no column {', '.join(map(repr, missing))}; its columns are: {told}. Give the right names in "
+            "crawl.files.columns of params.yaml, or null for a column that the table does not have"
         )
     doubled = [name for name in dict.fromkeys(wanted) if names.count(name) > 1]
     if doubled:
-        raise InputError(
-            f"{path}: column {', '.join(map(repr, doubled))} stands there more than once: rename the others"
-        )
+        raise InputError(f"{path}: column {', '.join(map(repr, doubled))} occurs more than once: rename the others")
 
 
-def brief(value: Any) -> str:
-    """``value`` as a message shows it: no character that steers a terminal."""
+def short_repr(value: Any) -> str:
+    """``value`` for a message: its repr, which has no control characters, truncated."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def named(text: str) -> str:
-    """The same of a name, without quotation marks."""
+def printable(text: str) -> str:
+    """``text`` for a message: unprintable characters replaced, truncated, without quotation marks."""
     shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:120])
     return shown if len(text) <= 120 else f"{shown}..."

@@ -1,6 +1,8 @@
-"""What HTTP means to all clients of ours alike: pages, images, robots.txt, `atlas crawl try`, and the browser's proxy.
+"""HTTP code that all clients share: crawl, image fetch, robots.txt, `atlas crawl try`, and the browser's proxy.
 
-`policy`: which answers are transient, what is retried, how many redirects are followed, what is kept of validators.
-`urls`: what is asked for. `content`: what a body says once its Content-Encoding is undone. `heads`: answers that are
-not quite HTTP. Knows no client's errors and nothing of what is downloaded.
+- `policy`: transient statuses, retries, redirects, validators.
+- `session`: the aiohttp session with the checks of `address_guard`; `heads`: tolerant parsing of response headers.
+- `urls`: normalisation of URLs for requests; `content`: decoding of Content-Encoding.
+- `robots_txt`, `robots_tag`, `user_agent`, `host_limits`: rules for robots and request rates.
+- `chromium`: search for the browser's executable.
 """

@@ -1,10 +1,8 @@
-"""Where to connect: the connect map, and the guard that keeps crawls out of private networks.
+"""Address checks against server-side request forgery, and the connect map.
 
-A page or an image URL comes from strangers, so its host may point at this machine or its network. All clients
-therefore connect to public addresses only, except for the hosts of their connect map, which are looked up there and
-nowhere else. URLs and data never show the mapped address or port.
-
-Knows no HTTP client: `connect_aiohttp` is the one for pages and images.
+URLs of pages and images are untrusted, so their hosts may resolve to this machine or its network. All clients connect
+to public addresses only. Hosts in the connect map are exempt: their address comes from the map instead of DNS. URLs and
+data never contain the mapped address or port.
 """
 
 import ipaddress
@@ -12,12 +10,12 @@ import socket
 from collections.abc import Mapping
 
 ConnectMap = Mapping[str, tuple[str, int]]
-"""Host -> (IP address, port): where to connect instead of asking DNS, whatever port the URL says."""
+"""Host -> (IP address, port) to connect to, instead of the DNS address and the URL's port."""
 
 
-# Not public, whatever Python says: it took some for global until 3.11.10, and these are other ways to write an IPv4
-# address, also a private one; 168.63.129.16 is a cloud's own service. Those of the other clouds (169.254.169.254,
-# 100.100.100.200, fd00:ec2::254) are in networks that Python knows.
+# Networks that are not public although `ipaddress` may say so: some were global until Python 3.11.10, some embed an
+# IPv4 address that may be private, and 168.63.129.16 is a metadata service of a cloud. The metadata addresses of other
+# clouds (169.254.169.254, 100.100.100.200, fd00:ec2::254) are in networks that `ipaddress` knows as private.
 NOT_PUBLIC = tuple(
     ipaddress.ip_network(text)
     for text in ("192.0.0.0/24", "168.63.129.16", "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "3fff::/20", "5f00::/16")
@@ -25,11 +23,11 @@ NOT_PUBLIC = tuple(
 
 
 class BlockedAddressError(OSError):
-    """A host that is not mapped has no public address."""
+    """The host has no public address and is not in the connect map."""
 
 
 def is_public(address: str) -> bool:
-    """Whether ``address`` (an IP address as text) is one of the public internet."""
+    """Whether ``address`` (an IP address as text) is a public one."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -41,9 +39,9 @@ def is_public(address: str) -> bool:
 
 
 def is_blocked_literal(host: str, connect_map: ConnectMap) -> bool:
-    """Whether a URL's ``host`` is itself an IP address that is not public: no resolver is asked about those.
+    """Whether a URL's ``host`` is an IP address that is not public; such hosts do not reach the resolver.
 
-    The spellings that only C libraries read (``2130706433``, ``0x7f.1``, ``0177.0.0.1``) count as addresses.
+    Notations that only C libraries accept (``2130706433``, ``0x7f.1``, ``0177.0.0.1``) count as addresses.
     """
     host = host.strip("[]")
     if host in connect_map:
@@ -53,7 +51,7 @@ def is_blocked_literal(host: str, connect_map: ConnectMap) -> bool:
 
 
 def _address(host: str) -> str | None:
-    """``host`` in the usual spelling, if it is an IP address in any."""
+    """``host`` in the standard notation if it is an IP address in any notation; else None."""
     if ":" in host:
         return host
     try:

@@ -1,4 +1,4 @@
-"""Where the browser is that reads pages built by script. Imports neither Scrapy nor Playwright."""
+"""Search for Chromium, without importing Scrapy or Playwright."""
 
 import shutil
 from importlib.util import find_spec
@@ -9,10 +9,10 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 def find_browser(given: str | None) -> str:
-    """The path of Chromium: ``given`` (a path, or a name in PATH), or whichever is in PATH.
+    """The path of Chromium: ``given`` (a path or a name in PATH), else the first of `NAMES` in PATH.
 
     Raises:
-        InputError: it is not there, or the packages that drive it are not.
+        InputError: Chromium or the packages that control it are not installed.
     """
     if find_spec("scrapy_playwright") is None:
         raise InputError("a shop needs a browser, and scrapy-playwright is not installed: pip install 'atlas[browser]'")

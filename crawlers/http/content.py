@@ -1,8 +1,7 @@
-"""A body as it is meant: its Content-Encoding undone, piece by piece, within bounds (RFC 9110, 8.4.1).
+"""Incremental, bounded decoding of Content-Encoding (RFC 9110, 8.4.1).
 
-What names no compression (``UTF-8``, ``binary``, ``aws-chunked``, as object stores keep what they were once told) is
-none, as in browsers. Deflate may come without zlib's header. What is compressed must come whole: a part of a list is
-not the list. Knows no client.
+As in browsers, values that are no compression (``UTF-8``, ``binary``, ``aws-chunked``) are ignored, and deflate may
+lack the zlib header. A truncated compressed body is an error, because part of a listing must not pass as the whole.
 """
 
 import sys
@@ -17,11 +16,11 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-ACCEPTED = "gzip, deflate, br, zstd"  # for pages; images are compressed already
-MAX_ENCODINGS = 2  # one on top of the other
-MAX_RATIO = 100  # of decompressed bytes to compressed ones; pages and images reach 20
-RATIO_FROM_BYTES = 1_000_000  # a smaller body does no harm
-PIECE_BYTES = 262_144  # given at once
+ACCEPTED = "gzip, deflate, br, zstd"  # Accept-Encoding for pages; images are requested without compression
+MAX_ENCODINGS = 2  # nested encodings
+MAX_RATIO = 100  # decompressed to compressed bytes; real pages and images reach 20
+RATIO_FROM_BYTES = 1_000_000  # decompressed size from which the ratio is checked
+PIECE_BYTES = 262_144  # largest piece that is yielded at once
 
 GZIP = b"\x1f\x8b"
 COMPRESSIONS = {"gzip", "x-gzip", "deflate", "br", "zstd"}
@@ -31,7 +30,7 @@ Decompress = Callable[[bytes], Iterator[bytes]]
 
 
 class ContentError(Exception):
-    """A body that is not what its headers say; ``reason``: bad_encoding, truncated, decompression_bomb or too_large."""
+    """The body cannot be decoded; ``reason`` is bad_encoding, truncated, decompression_bomb or too_large."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -39,13 +38,13 @@ class ContentError(Exception):
 
 
 class Decoder:
-    """Undoes the encodings of one body.
+    """Decoder of one body.
 
     Args:
         encodings: the values of all its Content-Encoding headers.
 
     Raises:
-        ContentError: ``bad_encoding``: there are too many, or one that nobody here can undo.
+        ContentError: ``bad_encoding``: too many encodings, or an unsupported one.
     """
 
     def __init__(self, encodings: Iterable[str]) -> None:
@@ -56,7 +55,7 @@ class Decoder:
         self._layers = [_Layer(name) for name in reversed(names)]
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What the next piece of the body means.
+        """Decode the next piece of the body.
 
         Raises:
             ContentError: ``bad_encoding``, ``decompression_bomb``.
@@ -65,14 +64,14 @@ class Decoder:
 
     @property
     def over(self) -> bool:
-        """Whether nothing that may still come belongs to the body."""
+        """Whether the body is complete, so that further data is trailing data."""
         return any(layer.over for layer in self._layers)
 
     def end(self) -> None:
-        """The body has ended.
+        """Check that the body is complete; call at its end.
 
         Raises:
-            ContentError: ``truncated``: not where it should.
+            ContentError: ``truncated``.
         """
         if any(layer.taken and not layer.whole for layer in self._layers):
             raise ContentError("truncated")
@@ -86,20 +85,20 @@ class Decoder:
             yield from self._through(part, place + 1)
 
 
-def decoded(body: bytes, encodings: Iterable[str], max_bytes: int) -> bytes:
-    """``body``, whole.
+def decode_body(body: bytes, encodings: Iterable[str], max_bytes: int) -> bytes:
+    """Decode ``body``.
 
     Raises:
-        ContentError: as `Decoder`; ``too_large``: it is larger than ``max_bytes``.
+        ContentError: as in `Decoder`, or ``too_large`` if it exceeds ``max_bytes``.
     """
-    content, fault = decoded_as_far(body, encodings, max_bytes)
+    content, fault = decode_partially(body, encodings, max_bytes)
     if fault is not None:
         raise ContentError(fault)
     return content
 
 
-def decoded_as_far(body: bytes, encodings: Iterable[str], max_bytes: int) -> tuple[bytes, str | None]:
-    """``body`` as far as it can be read, and the reason of a `ContentError` where that is not its end."""
+def decode_partially(body: bytes, encodings: Iterable[str], max_bytes: int) -> tuple[bytes, str | None]:
+    """Decode as much of ``body`` as possible; returns also the reason of the `ContentError`, if there is one."""
     content = bytearray()
     try:
         decoder = Decoder(encodings)
@@ -114,7 +113,7 @@ def decoded_as_far(body: bytes, encodings: Iterable[str], max_bytes: int) -> tup
 
 
 class _Layer:
-    """One encoding."""
+    """Decoder of one encoding."""
 
     def __init__(self, name: str) -> None:
         kinds: dict[str, Callable[[], Any]] = {"deflate": _Deflate, "br": _Brotli, "zstd": _Zstd}
@@ -123,12 +122,12 @@ class _Layer:
 
     @property
     def whole(self) -> bool:
-        """Whether it could end here."""
+        """Whether the data so far is a complete stream."""
         return bool(self._stream.whole)
 
     @property
     def over(self) -> bool:
-        """Whether it must end here."""
+        """Whether no more data may belong to the stream."""
         return bool(self._stream.over)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -144,11 +143,11 @@ class _Layer:
 
 
 class _Gzip:
-    """Members one behind the other are one file (RFC 1952, 2.2); what else may follow one is nobody's."""
+    """gzip: concatenated members are one file (RFC 1952, 2.2); other trailing data is ignored."""
 
     def __init__(self) -> None:
         self._member: Any = zlib.decompressobj(31)
-        self._behind = b""  # the last member; too little yet to know what it is
+        self._behind = b""  # data after the last member, too short to identify yet
         self.over = False
 
     @property
@@ -170,11 +169,11 @@ class _Gzip:
 
 
 class _Deflate:
-    """zlib's format, or what is in it, as some servers send; the first bytes do not always tell which."""
+    """deflate: zlib format or raw deflate, which the first bytes do not always distinguish."""
 
     def __init__(self) -> None:
         self._stream: Any = zlib.decompressobj(15)
-        self._first: bytes | None = b""  # all so far, until something came of it
+        self._first: bytes | None = b""  # all input, until the first output
 
     @property
     def whole(self) -> bool:
@@ -220,7 +219,7 @@ class _Brotli:
 
 
 class _Zstd:
-    """Frames one behind the other are one file (RFC 8878, 3.1)."""
+    """zstd: concatenated frames are one file (RFC 8878, 3.1)."""
 
     over = False
 
@@ -244,7 +243,7 @@ class _Zstd:
 
 
 def _pieces(stream: Any, data: bytes) -> Iterator[bytes]:
-    """What a decompressor of zlib makes of ``data``, not all at once."""
+    """The output of a zlib decompressor for ``data``, in pieces."""
     while data and not stream.eof:
         if part := stream.decompress(data, PIECE_BYTES):
             yield part

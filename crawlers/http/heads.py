@@ -1,13 +1,11 @@
-"""Answers of servers that are not quite HTTP/1.1, read as curl and browsers read them.
+"""Tolerant parsing of HTTP responses that violate HTTP/1.1 in ways that curl and browsers accept.
 
-aiohttp's parser refuses a whole answer for a header name with a space in it, for a Content-Length that comes twice, and
-for bytes behind the body. Here the head of an answer that it refuses is written anew and parsed again: fields that are
-none are left out, lengths that agree are one. Where they do not agree, nobody can know where the body ends, and the
-answer is refused with a text that says so. What comes behind a body is nobody's; its connection is not used again,
-so that it cannot be taken for the answer to the next request.
+aiohttp's parser rejects a response for a header name with a space, for a repeated Content-Length, and for data after
+the body. Here a rejected header section is repaired and parsed again: invalid fields are dropped, and equal lengths are
+merged. If the lengths differ, the end of the body is unknown, and the response is rejected. Data after the body is
+ignored, and the connection is closed so that it cannot be read as the next response.
 
-An answer that is as it should be is parsed once, as aiohttp would. Its private methods are used, so its version is
-pinned. Knows nothing of bodies but where they end.
+A valid response is parsed once, by aiohttp alone. The module uses private methods of aiohttp, so its version is pinned.
 """
 
 import re
@@ -19,7 +17,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
-MAX_HEAD_BYTES = 262_144  # of an answer that is to be written anew; browsers stop there as well
+MAX_HEAD_BYTES = 262_144  # header section that is repaired; browsers have the same limit
 
 _END = re.compile(rb"\r?\n\r?\n")
 _LINE_END = re.compile(rb"\r?\n")
@@ -29,52 +27,52 @@ _UNSENDABLE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class BadHttpError(aiohttp.ClientError):
-    """An answer that is no HTTP, or not such that anybody could know what it says."""
+    """The response is not valid HTTP and cannot be repaired."""
 
 
-class PatientHandler(ResponseHandler):
-    """aiohttp's protocol, whose parser is a `PatientParser`."""
+class LenientHandler(ResponseHandler):
+    """aiohttp's protocol with a `LenientParser`."""
 
     def set_response_params(self, **params: Any) -> None:
-        """As aiohttp calls it before each request."""
+        """Called by aiohttp before each request."""
 
         def fresh() -> Any:
-            super(PatientHandler, self).set_response_params(**params)
+            super(LenientHandler, self).set_response_params(**params)
             return self._parser
 
-        patient = PatientParser(fresh, self.force_close)
+        patient = LenientParser(fresh, self.force_close)
         self._parser = patient  # type: ignore[assignment]  # in place of aiohttp's own, of which it has what is called
 
 
-def patient_factory(connector: aiohttp.BaseConnector) -> None:
-    """Have the connections of ``connector`` read as this module says."""
-    connector._factory = partial(PatientHandler, loop=connector._loop)  # type: ignore[assignment]  # no public way
+def use_lenient_parser(connector: aiohttp.BaseConnector) -> None:
+    """Make the connections of ``connector`` use `LenientHandler`."""
+    connector._factory = partial(LenientHandler, loop=connector._loop)  # type: ignore[assignment]  # no public way
 
 
-class PatientParser:
-    """A parser of one answer, which gives a head that is refused another chance.
+class LenientParser:
+    """Parser of one response that retries a rejected header section after repairing it.
 
     Args:
-        fresh: makes aiohttp's own parser.
-        close: has the connection closed after this answer.
+        fresh: creates aiohttp's own parser.
+        close: closes the connection after this response.
     """
 
     def __init__(self, fresh: Callable[[], Any], close: Callable[[], None]) -> None:
         self._fresh, self._close = fresh, close
         self._parser = fresh()
-        self._head: bytearray | None = bytearray()  # as it came; None once it is parsed
-        self._refused: Exception | None = None  # what aiohttp's parser has against it
+        self._head: bytearray | None = bytearray()  # received header section; None once it is parsed
+        self._refused: Exception | None = None  # error of aiohttp's parser
         self._payload: Any = None
-        self._over = False  # the body is complete, and more has come
+        self._over = False  # data came after the complete body
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parser, name)
 
     def feed_data(self, data: bytes) -> tuple[Any, bool, bytes]:
-        """As aiohttp's.
+        """Same interface as aiohttp's parser.
 
         Raises:
-            aiohttp.http_exceptions.HttpProcessingError: it cannot be read.
+            aiohttp.http_exceptions.HttpProcessingError: the response cannot be parsed.
         """
         if self._over:
             return (), False, b""
@@ -84,25 +82,25 @@ class PatientParser:
             self._head += data
         if self._refused is None:
             try:
-                return self._noted(self._parser.feed_data(data))
+                return self._note_head(self._parser.feed_data(data))
             except LineTooLong:
                 raise
             except BadHttpMessage as error:
                 if "Too many headers" in str(error):
                     raise
                 self._refused = error
-        return self._again()
+        return self._parse_repaired()
 
     def feed_eof(self) -> Any:
-        """As aiohttp's."""
+        """Same interface as aiohttp's parser."""
         if self._over:
             return None
         if self._refused is not None:
             raise self._refused
         return self._parser.feed_eof()
 
-    def _again(self) -> tuple[Any, bool, bytes]:
-        """Parse the head, written anew, and what has come of the body."""
+    def _parse_repaired(self) -> tuple[Any, bool, bytes]:
+        """Parse the repaired header section and the data of the body received so far."""
         assert self._head is not None
         end = _END.search(self._head)
         if end is None:
@@ -113,19 +111,19 @@ class PatientParser:
         head, body = bytes(self._head[: end.end()]), bytes(self._head[end.end() :])
         self._close()
         self._parser = self._fresh()
-        messages, upgraded, _ = self._noted(self._parser.feed_data(mended(head)))
+        messages, upgraded, _ = self._note_head(self._parser.feed_data(repaired_head(head)))
         self._refused = None
         if body and not upgraded:
             more, upgraded, _ = self.feed_data(body)
             messages = [*messages, *more]
         return messages, upgraded, b""
 
-    def _noted(self, found: tuple[Any, bool, bytes]) -> tuple[Any, bool, bytes]:
+    def _note_head(self, found: tuple[Any, bool, bytes]) -> tuple[Any, bool, bytes]:
         messages, _, _ = found
         if messages and messages[-1][0].code >= 200:
             self._head, self._payload = None, messages[-1][1]
         elif messages:
-            self._head = bytearray()  # it was interim, the answer is still to come
+            self._head = bytearray()  # an interim response; the final one follows
         return found
 
     def _feed_body(self, data: bytes) -> tuple[Any, bool, bytes]:
@@ -139,21 +137,21 @@ class PatientParser:
             return (), False, b""
 
 
-def mended(head: bytes) -> bytes:
-    """The head of an answer as it should be, for one exchange only.
+def repaired_head(head: bytes) -> bytes:
+    """A valid header section for ``head``, with ``Connection: close``.
 
     Raises:
-        BadHttpMessage: that cannot be known.
+        BadHttpMessage: it cannot be repaired.
     """
     lines = _LINE_END.split(head)
     status = _STATUS.fullmatch(lines[0])
     if status is None:
-        raise BadHttpMessage(f"expected a status line as in HTTP/1.1 200 OK, got {lines[0][:50]!r}")
+        raise BadHttpMessage(f"expected a status line such as HTTP/1.1 200 OK, got {lines[0][:50]!r}")
     version = b"1.0" if (status[1], status[2]) == (b"1", b"0") else b"1.1"
     reason = _UNSENDABLE.sub(b" ", status[4] or b"").strip()
     fields: list[tuple[bytes, bytes]] = []
     for line in lines[1:]:
-        if line[:1] in (b" ", b"\t") and fields and line.strip():  # a value that goes on (RFC 9112, 5.2)
+        if line[:1] in (b" ", b"\t") and fields and line.strip():  # line folding (RFC 9112, 5.2)
             fields[-1] = fields[-1][0], fields[-1][1] + b" " + _value(line)
             continue
         name, colon, value = line.partition(b":")
@@ -162,8 +160,8 @@ def mended(head: bytes) -> bytes:
     codings = [one.strip().lower() for one in _all(fields, b"transfer-encoding") if one.strip().lower() != b"identity"]
     lengths = set() if codings else {one.strip() for one in _all(fields, b"content-length")}
     if len(lengths) > 1 or not all(length.isdigit() for length in lengths):
-        said = b" and ".join(sorted(lengths)).decode("latin-1")[:50]
-        raise BadHttpMessage(f"expected one Content-Length, got {said}: nobody can know where the body ends")
+        values = b" and ".join(sorted(lengths)).decode("latin-1")[:50]
+        raise BadHttpMessage(f"expected one Content-Length, got {values}: the end of the body is unknown")
     own = (b"transfer-encoding", b"content-length", b"connection", b"keep-alive")
     kept = [(name, value) for name, value in fields if name.lower() not in own]
     kept += [(b"Content-Length", length) for length in lengths]

@@ -1,4 +1,4 @@
-"""How fast each host is asked. Knows nothing of pages."""
+"""Request rates of hosts, and settings for shops that require a browser."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,27 +6,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class HostProfile:
-    """Limits for one host; a crawl-delay in its robots.txt slows it further."""
+    """Request limits of one host; a Crawl-delay in its robots.txt may lower the rate further."""
 
-    delay_s: float  # between two requests, plus or minus half of it at random; also the base of retries' back-off
-    concurrency: int  # requests at once
-    autothrottle: bool  # longer delays while the host answers slowly
+    delay_s: float  # between two requests, with a jitter of half of it; also the base of the backoff of retries
+    concurrency: int  # concurrent requests
+    autothrottle: bool  # longer delays while the host responds slowly
 
 
 @dataclass(frozen=True)
 class BrowserProfile:
-    """How a browser reads the pages of a shop that builds them by script."""
+    """Browser settings for a shop whose pages are rendered by scripts."""
 
-    wait_for: str | None  # CSS of what must be there before the page counts as loaded
-    load_more: str | None  # CSS of the button that shows more products
-    max_clicks: int  # on that button, at most
-    scroll: bool  # to the end of the page, for shops that load more products there
+    wait_for: str | None  # CSS selector; the page counts as loaded when it matches
+    load_more: str | None  # CSS selector of the button that loads more products
+    max_clicks: int  # limit of clicks on that button
+    scroll: bool  # whether to scroll to the end, for shops that load more products there
 
 
-POLITE = HostProfile(delay_s=1.0, concurrency=2, autothrottle=True)
+DEFAULT_PROFILE = HostProfile(delay_s=1.0, concurrency=2, autothrottle=True)
 UNLIMITED = HostProfile(delay_s=0.0, concurrency=16, autothrottle=False)
 
-# A shop that allows more, or needs less, gets a line here; every other host is asked politely.
+# Hosts with other limits than the default.
 PROFILES: Mapping[str, HostProfile] = {
     "shop-a.demo.test": UNLIMITED,
     "shop-b.demo.test": UNLIMITED,

@@ -1,29 +1,26 @@
-"""What a page or image asks of robots about itself: the header X-Robots-Tag, and ``<meta name="robots">``.
-
-Knows no client, and not what follows from it: the caller says which directives it heeds.
-"""
+"""Parsing of the header X-Robots-Tag and of ``<meta name="robots">``."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator
 
-WITH_VALUE = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}  # no robots' names
+WITH_VALUE = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}  # not names of robots
 MEANS = {"none": ("noindex", "nofollow")}
 
-# Comments and scripts first: what stands in them is no tag. Each alternative ends at the end of the page at the
-# latest, so that no page makes the search go back.
+# Comments and scripts come first, so that their content is not read as tags. Each alternative matches up to the end of
+# the page if it is not closed, which avoids backtracking.
 _TAGS = re.compile(rb"<!--.*?(?:-->|\Z)|<script\b.*?(?:</script|\Z)|<meta\b([^<>]{0,1000})>", re.DOTALL | re.IGNORECASE)
 _ATTRIBUTE = re.compile(rb"""(?<![a-z-])([a-z-]++)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.IGNORECASE)
 
 
-def forbidden(headers_values: Iterable[str], user_agent_token: str, unwanted: Collection[str]) -> str | None:
-    """The first directive of X-Robots-Tag headers that keeps us out, if there is one.
+def forbidden_directive(headers_values: Iterable[str], user_agent_token: str, unwanted: Collection[str]) -> str | None:
+    """The first unwanted directive in X-Robots-Tag headers that applies to this robot; None if there is none.
 
-    ``noindex`` is meant for all, ``otherbot: noindex, noai`` for that robot only.
+    ``noindex`` applies to all robots, ``otherbot: noindex, noai`` to that robot only.
 
     Args:
-        headers_values: the values of all X-Robots-Tag headers.
-        user_agent_token: the name under which robots know us, such as ``Atlas``.
-        unwanted: directives that keep us out, in lower case.
+        headers_values: values of all X-Robots-Tag headers.
+        user_agent_token: name of this robot, such as ``Atlas``.
+        unwanted: directives that forbid the page, in lower case.
     """
     for value in headers_values:
         for directive in _directives_for(user_agent_token.lower(), value.lower()):
@@ -34,7 +31,7 @@ def forbidden(headers_values: Iterable[str], user_agent_token: str, unwanted: Co
 
 
 def meta_values(html: bytes, user_agent_token: str) -> list[str]:
-    """What the ``<meta>`` tags for all robots and for us say, each as a value of X-Robots-Tag."""
+    """The content of the ``<meta>`` tags for all robots and for this one, as values of X-Robots-Tag."""
     values = []
     for tag in _TAGS.finditer(html):
         attributes = {
@@ -47,11 +44,11 @@ def meta_values(html: bytes, user_agent_token: str) -> list[str]:
 
 
 def _directives_for(token: str, value: str) -> Iterator[str]:
-    for_us = True
+    applies = True
     for part in value.split(","):
         name, colon, rest = part.partition(":")
         if colon and name.strip() not in WITH_VALUE:
-            for_us = name.strip() == token  # until another robot is named
+            applies = name.strip() == token  # up to the next name
             part = rest
-        if for_us:
+        if applies:
             yield part.strip()

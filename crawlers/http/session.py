@@ -1,8 +1,7 @@
-"""The one guarded HTTP client: an aiohttp session for pages and images that connects only where it may.
+"""The aiohttp session that pages and images are fetched with.
 
-It refuses addresses that are not public, certificates that do not fit, headers without end, and answers that are no
-HTTP (`http.heads`); it has no cookies, no proxies, and decompresses nothing. Redirects, sizes of bodies and deadlines
-are its users' matter. Knows nothing of what is downloaded.
+It rejects non-public addresses, invalid certificates, oversized headers and invalid HTTP (`heads`). It has no cookies
+and no proxies, and it does not decompress. The caller handles redirects, the size of bodies, and timeouts.
 """
 
 import socket
@@ -17,15 +16,15 @@ from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
 from crawlers.http.address_guard import BlockedAddressError, ConnectMap, is_blocked_literal, is_public
-from crawlers.http.heads import BadHttpError, patient_factory
+from crawlers.http.heads import BadHttpError, use_lenient_parser
 
 MAX_HEADER_BYTES = 16_384  # one header, or the status line
 MAX_HEADERS = 128
-MAX_HEADERS_BYTES = 262_144  # all headers; browsers stop there as well
+MAX_HEADERS_BYTES = 262_144  # all headers; browsers have the same limit
 
 
 class HeadersTooLargeError(aiohttp.ClientError):
-    """A response has more headers than any honest one."""
+    """The headers of a response exceed the limits of this module."""
 
 
 def open_session(
@@ -36,23 +35,23 @@ def open_session(
     limit_per_host: int = 0,
     **options: Any,
 ) -> aiohttp.ClientSession:
-    """A guarded session; call it, and close it, in a running event loop.
+    """Open a guarded session; call it, and close the session, in a running event loop.
 
     Args:
-        connect_map: host -> (address, port), instead of DNS; the guard's only exemption.
-        headers: of every request.
-        limit: connections at once; 0: no limit.
-        limit_per_host: likewise, per host.
-        options: more of `aiohttp.ClientSession`; a ``request_class`` must be an `ExactRequest`, a ``response_class`` a
-            `GuardedResponse`.
+        connect_map: host -> (address, port), instead of DNS; exempt from the address guard.
+        headers: headers of every request.
+        limit: concurrent connections; 0: no limit.
+        limit_per_host: concurrent connections per host; 0: no limit.
+        options: further options of `aiohttp.ClientSession`; a ``request_class`` must be a subclass of `ExactRequest`, a
+            ``response_class`` one of `GuardedResponse`.
     """
     connector = GuardedConnector(connect_map, limit=limit, limit_per_host=limit_per_host)
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,
-        trust_env=False,  # behind a proxy the guard would see the proxy's address only
-        auto_decompress=False,  # what is decompressed needs a limit, which its reader knows
+        trust_env=False,  # with a proxy, the guard would check the proxy's address only
+        auto_decompress=False,  # `content` decompresses, with a limit
         max_line_size=MAX_HEADER_BYTES,
         max_field_size=MAX_HEADER_BYTES,
         max_headers=MAX_HEADERS,
@@ -60,21 +59,21 @@ def open_session(
     )
 
 
-_asked: ContextVar[str] = ContextVar("asked", default="")  # of this task: the URL that it asks for next
+_requested: ContextVar[str] = ContextVar("requested", default="")  # URL of this task's next request
 
 
-def asking_for(url: str) -> URL:
-    """``url``, which `http.urls.sent` gave, for the next request of this task: it is sent as it stands there."""
-    _asked.set(url)
+def exact_url(url: str) -> URL:
+    """``url``, a result of `urls.request_url`, for the next request of this task; it is sent without changes."""
+    _requested.set(url)
     return URL(url, encoded=True)
 
 
 class ExactRequest(aiohttp.ClientRequest):
-    """A request for a URL that may end in a bare "?", which yarl leaves out."""
+    """A request that keeps a trailing "?" of its URL, which yarl drops."""
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        """As aiohttp asks for it."""
-        if _asked.get() == f"{self.url}?":
+        """Called by aiohttp."""
+        if _requested.get() == f"{self.url}?":
             self.url: Any = _BareQuery(self.url)
         return await super().send(conn)
 
@@ -90,11 +89,8 @@ class _BareQuery:
         return getattr(self._url, name)
 
 
-def refusal(error: BaseException | None) -> str | None:
-    """``blocked``, ``certificate``, ``headers_too_large`` or ``bad_http``, if ``error`` came of that.
-
-    Asking again is no use.
-    """
+def refusal_reason(error: BaseException | None) -> str | None:
+    """The permanent reason behind ``error``: blocked, certificate, headers_too_large or bad_http; else None."""
     for cause in _causes(error):
         if isinstance(cause, BlockedAddressError):
             return "blocked"
@@ -108,7 +104,7 @@ def refusal(error: BaseException | None) -> str | None:
 
 
 class GuardedConnector(aiohttp.TCPConnector):
-    """Connects to public addresses and to those of the connect map; what was checked is what is connected to.
+    """Connects only to public addresses and to those of the connect map, without a second lookup after the check.
 
     Args:
         connect_map: host -> (address, port).
@@ -118,13 +114,13 @@ class GuardedConnector(aiohttp.TCPConnector):
     def __init__(self, connect_map: ConnectMap, **options: Any) -> None:
         self._connect_map = connect_map
         super().__init__(resolver=MappedResolver(connect_map), **options)
-        patient_factory(self)
+        use_lenient_parser(self)
 
     async def connect(self, req: aiohttp.ClientRequest, *details: Any, **more: Any) -> aiohttp.connector.Connection:
-        """As aiohttp asks for each request; no resolver is asked about IP addresses in URLs, so that is done here.
+        """Called by aiohttp; checks IP addresses in URLs, which aiohttp does not pass to the resolver.
 
         Raises:
-            aiohttp.ClientConnectorError: of a `BlockedAddressError`.
+            aiohttp.ClientConnectorError: caused by a `BlockedAddressError`.
         """
         host = req.url.host or ""
         if is_blocked_literal(host, self._connect_map):
@@ -135,15 +131,15 @@ class GuardedConnector(aiohttp.TCPConnector):
     async def _resolve_host(
         self, host: str, port: int, traces: Sequence["aiohttp.tracing.Trace"] | None = None
     ) -> list[ResolveResult]:
-        # aiohttp asks no resolver about an IP address in a URL, and has no public hook there: a mapped address would be
-        # connected to at the URL's own port.
+        # aiohttp does not pass an IP address in a URL to the resolver and has no public hook for it; without this, it
+        # would connect to a mapped address at the URL's own port.
         if host in self._connect_map:
-            return [_answer(host, *self._connect_map[host])]
+            return [_resolved(host, *self._connect_map[host])]
         return await super()._resolve_host(host, port, traces)
 
 
 class MappedResolver(AbstractResolver):
-    """Mapped hosts from the map, others by DNS and only if public; aiohttp connects to the port in the answer.
+    """Resolves mapped hosts from the map and others by DNS, public addresses only; the result includes the port.
 
     Args:
         connect_map: host -> (address, port).
@@ -159,11 +155,11 @@ class MappedResolver(AbstractResolver):
         """The addresses of ``host``.
 
         Raises:
-            BlockedAddressError: it has none that is public.
+            BlockedAddressError: the host has no public address.
             OSError: the name cannot be resolved.
         """
         if host in self._connect_map:
-            return [_answer(host, *self._connect_map[host])]
+            return [_resolved(host, *self._connect_map[host])]
         found = await self._dns.resolve(host, port, family)
         public = [answer for answer in found if is_public(answer["host"])]
         if not public:
@@ -171,41 +167,41 @@ class MappedResolver(AbstractResolver):
         return public
 
     async def close(self) -> None:
-        """Let the DNS resolver go."""
+        """Close the DNS resolver."""
         await self._dns.close()
 
 
 class GuardedResponse(aiohttp.ClientResponse):
-    """A response whose headers are bounded all together, too; aiohttp itself bounds each, and their number.
+    """A response whose total header size is bounded too; aiohttp bounds each header and their number.
 
-    `raw_headers` holds them as they came; the texts of `headers` are what aiohttp makes of bytes that are no UTF-8.
+    Use `raw_headers` for exact bytes; in `headers` aiohttp replaces bytes that are not UTF-8.
     """
 
     async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        """As aiohttp asks for it.
+        """Called by aiohttp.
 
         Raises:
-            HeadersTooLargeError: they are more than the limits at the top of this module.
-            BadHttpError: it is no answer in HTTP.
+            HeadersTooLargeError: the headers exceed the limits of this module.
+            BadHttpError: the response is not valid HTTP.
         """
         try:
             await super().start(connection)
         except aiohttp.ClientResponseError as error:
             if any(isinstance(cause, LineTooLong) or "Too many headers" in str(cause) for cause in _causes(error)):
                 raise HeadersTooLargeError(str(error)) from error
-            raise BadHttpError(f"{self.url}: the server's answer is no valid HTTP: {error.message}") from error
+            raise BadHttpError(f"{self.url}: the server's response is not valid HTTP: {error.message}") from error
         if sum(len(name) + len(value) for name, value in self.raw_headers) > MAX_HEADERS_BYTES:
             raise HeadersTooLargeError(f"{self.url}: expected at most {MAX_HEADERS_BYTES} bytes of headers")
         return self
 
 
 def raw_values(response: aiohttp.ClientResponse, name: bytes) -> list[bytes]:
-    """The values of the headers called ``name`` (in lower case), as they came."""
+    """The unchanged values of all headers ``name`` (in lower case)."""
     return [value for key, value in response.raw_headers if key.lower() == name]
 
 
 def encodings(response: aiohttp.ClientResponse) -> list[str]:
-    """The values of its Content-Encoding headers."""
+    """The values of the Content-Encoding headers."""
     return [value.decode("latin-1") for value in raw_values(response, b"content-encoding")]
 
 
@@ -216,7 +212,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _answer(host: str, address: str, port: int) -> ResolveResult:
+def _resolved(host: str, address: str, port: int) -> ResolveResult:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     return ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=flags)

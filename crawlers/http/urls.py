@@ -1,9 +1,8 @@
-"""URLs as they are asked for: every character as it was written, but for those that cannot be sent.
+"""Minimal normalisation of URLs for requests, as browsers do it (https://url.spec.whatwg.org/).
 
-Signed URLs, and servers of images that take another URL in theirs, know a file under one spelling only. So nothing
-that is percent-encoded is decoded, nothing that can be sent is encoded, and the rest is what browsers do
-(https://url.spec.whatwg.org/): unsafe characters and those that are not ASCII are encoded, backslashes in the path of
-a link are slashes, tabs and line ends in it count for nothing, dot segments are resolved.
+Signed URLs and image servers depend on the exact spelling. Therefore percent-encoded characters are not decoded, and
+valid characters are not encoded. Unsafe and non-ASCII characters are encoded, backslashes in the path become slashes,
+tabs and line ends are removed, and dot segments are resolved.
 """
 
 import re
@@ -12,22 +11,20 @@ from urllib.parse import urljoin, urlsplit
 
 from yarl import URL
 
-EDGES = "".join(map(chr, range(33)))  # control characters and the space: no part of a URL at its ends
-_DROPPED = str.maketrans("", "", "\t\n\r")  # no part of it anywhere
+EDGES = "".join(map(chr, range(33)))  # control characters and the space, stripped from both ends
+_DROPPED = str.maketrans("", "", "\t\n\r")  # removed everywhere
 _WHOLE = re.compile(r"(https?)://([^/?#\\]*)([^?#]*)(\?[^#]*)?", re.IGNORECASE)
-_IN_PATH = re.compile(r"[^!$-;=@-\]_a-z|~]+")  # what browsers encode there
+_IN_PATH = re.compile(r"[^!$-;=@-\]_a-z|~]+")  # characters that browsers encode in a path
 _IN_QUERY = re.compile(r"[^!$-&(-;=?-~]+")
 _DOTS = re.compile(r"/(?:\.|%2e){1,2}(?=/|$)", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
-def sent(url: str) -> str:
-    """``url`` as a client asks for it: without user and password, which are nobody's business, and without fragment.
-
-    Calling it again changes nothing.
+def request_url(url: str) -> str:
+    """The URL that a client requests for ``url``: normalised, without user, password and fragment. Idempotent.
 
     Raises:
-        ValueError: it is no URL of http or https, or of no host that could exist.
+        ValueError: it is not an http or https URL, or its host or port is invalid.
     """
     whole = _WHOLE.match(url.strip(EDGES).translate(_DROPPED))
     if whole is None:
@@ -40,16 +37,16 @@ def sent(url: str) -> str:
     return f"{scheme}://{authority}{path or '/'}{_IN_QUERY.sub(_encoded, query)}"
 
 
-def joined(base: str, url: str, encoding: str = "utf-8") -> str:
-    """``url``, as it stands on the page ``base``, made absolute; what is no link of http stays what it is.
+def join_url(base: str, url: str, encoding: str = "utf-8") -> str:
+    """Resolve the link ``url`` on the page ``base``; links of other schemes are unchanged.
 
     Args:
-        base: absolute.
-        url: as written.
-        encoding: of the page: browsers send the query of its links in it.
+        base: absolute URL.
+        url: link as written on the page.
+        encoding: character encoding of the page, in which browsers encode the query of a link.
 
     Raises:
-        ValueError: it is no URL.
+        ValueError: ``url`` is invalid.
     """
     url = url.strip(EDGES).translate(_DROPPED)
     before, mark, fragment = url.partition("#")
@@ -67,20 +64,20 @@ def joined(base: str, url: str, encoding: str = "utf-8") -> str:
     return urljoin(base, path + question + query) + mark + fragment
 
 
-def location(base: str, header: bytes) -> str:
-    """Where a redirect from ``base`` leads: each byte of its Location that is not ASCII percent-encoded, as curl does.
+def redirect_target(base: str, header: bytes) -> str:
+    """The target of a redirect from ``base``; non-ASCII bytes of Location are percent-encoded, as in curl.
 
     Raises:
-        ValueError: nowhere that can be asked for.
+        ValueError: the target cannot be requested.
     """
     text = "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in header)
     if not text.strip(EDGES):
-        raise ValueError("expected a URL in Location, got nothing")
-    return sent(joined(base, text))
+        raise ValueError("expected a URL in Location, got an empty value")
+    return request_url(join_url(base, text))
 
 
 def percent_encoded(text: str) -> str:
-    """``text`` in UTF-8 as it stands in URLs; halves of surrogate pairs as U+FFFD, as browsers do."""
+    """Percent-encode ``text`` as UTF-8; unpaired surrogates become U+FFFD, as in browsers."""
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return "".join(f"%{byte:02X}" for byte in whole.encode())
 
@@ -90,7 +87,7 @@ def _encoded(found: re.Match[str]) -> str:
 
 
 def _in_encoding(query: str, encoding: str) -> str:
-    """The characters of ``query`` that are not ASCII in ``encoding``; those that it lacks as numbers, as forms do."""
+    """Percent-encode non-ASCII characters of ``query`` in ``encoding``; those that it lacks become numeric entities."""
     try:
         return "".join(one if one.isascii() else _bytes_encoded(one, encoding) for one in query)
     except (LookupError, UnicodeError):
@@ -104,14 +101,14 @@ def _bytes_encoded(character: str, encoding: str) -> str:
 
 @lru_cache(maxsize=1024)  # few hosts, many URLs
 def _authority(authority: str, default_port: str) -> str:
-    """Host and port: the host in lower case, as it is looked up, the port only where it is not the usual one."""
+    """Host and port: the host in lower case and IDNA, the port only if it is not the scheme's default."""
     parts = urlsplit(f"//{authority}")
     host, port = parts.hostname or "", parts.port  # both raise ValueError
     if not host or port == 0 or any(character in host for character in ' %<>"^`{|}\\'):
         raise ValueError(f"expected a host, got {authority[:100]!r}")
     host = f"[{host}]" if ":" in host else host
     if not host.startswith("["):
-        host.encode("idna")  # a UnicodeError: an empty label, one that is too long, or no name in any script
+        host.encode("idna")  # raises UnicodeError for an empty, too long or invalid label
     if not host.isascii():
         host = URL(f"http://{host}").raw_host or ""
     text = "" if port is None else f":{port}"

@@ -1,4 +1,4 @@
-"""Who asks: the user agent that both HTTP clients send, so that a shop can see who crawls it and write to us."""
+"""The User-Agent of all clients, with a contact for the operators of shops."""
 
 from importlib.metadata import version
 
@@ -9,7 +9,7 @@ def user_agent(contact: str) -> str:
     """``Atlas/<version> (+<contact>)``.
 
     Raises:
-        InputError: ``contact`` holds what no HTTP header may.
+        InputError: ``contact`` has characters that are not allowed in a header.
     """
     if not (contact.isascii() and contact.isprintable()):
         raise InputError(f"contact: expected printable ASCII for the user agent, got {contact!r}")
@@ -17,5 +17,5 @@ def user_agent(contact: str) -> str:
 
 
 def robot_name(agent: str) -> str:
-    """The name under which robots.txt and X-Robots-Tag know the user agent ``agent``."""
+    """The product token of the user agent ``agent``, which robots.txt and X-Robots-Tag refer to."""
     return agent.partition("/")[0]

@@ -1,8 +1,9 @@
-"""Reading pages: what somebody else fetched becomes a `Product` or a `Listing`; no request is made here.
+"""Extraction of a `Product` or a `Listing` from a fetched page. This package sends no request.
 
-`registry` is the way in. Any shop is read by `generic`, each field by the readers that know it (`reading`): the shop's
-profile and its platform's (`profile`, `selecting`), what the page says to machines (`structured`, over `json_ld`,
-`microdata`, `nodes` and `offers`), guesses (`heuristics`, `prices`, `labelled`, `tiles`, `pager`). A shop that needs
-more gets one YAML file here, named after it; one that needs code, a module with page objects and a line in `registry`.
-`atlas crawl record` saves a page of it as its test.
+The entry point is `registry`. `generic` holds the page objects for any shop. `reading` tries several readers for each
+field: selectors of the shop's or platform's YAML file (`profile`, `selecting`), structured data (`structured_data`) and
+heuristics on plain HTML (`heuristics`, `fields`, `listings`).
+
+A shop that these misread gets a YAML file in this folder, named after the shop. A shop that needs code gets a module
+with page objects and an entry in `registry`. `atlas crawl record` saves a page as a test case.
 """

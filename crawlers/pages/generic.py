@@ -1,7 +1,7 @@
-"""The pages of any shop: each field from wherever the page has it. What a shop's own page objects build on.
+"""Generic page objects for any shop, and the base classes of shop-specific ones.
 
-A shop that needs code overrides fields here and gives values as the page has them: the processors make them clean.
-Names are those of zyte-common-items, in snake case. Knows no shop.
+A shop-specific page object overrides fields and returns raw values; the processors here clean them. Field names are
+those of zyte-common-items in snake case.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from web_poet import HttpResponse, WebPage, field
 from crawlers.pages.html.document import Document
 from crawlers.pages.items import Listing, Product
 from crawlers.pages.page_kind import LISTING
-from crawlers.pages.profile import Profile
+from crawlers.pages.profile import ShopProfile
 from crawlers.pages.reading import Reading
 from crawlers.pages.structured_data.stock import stock_of
 from crawlers.pages.text.numbers import clean_brand, clean_gtin, clean_mpn, clean_sku
 from crawlers.pages.text.values import (
+    clean_breadcrumbs,
     clean_text,
     clean_texts,
-    clean_trail,
     currency_code,
     http_url,
     http_urls,
@@ -29,16 +29,16 @@ from crawlers.pages.text.values import (
     text_map,
 )
 
-OWN = "css"  # the source of a field that a shop's own page object reads
-LISTING_FIELDS = ("items", "next_page")  # those with a source
+CSS = "css"  # source of a field that a shop-specific page object reads
+LISTING_FIELDS = ("items", "next_page")  # fields whose source is recorded
 PRODUCT_FIELDS = (
     "name", "sku", "price", "currency", "availability", "brand", "gtin", "mpn", "breadcrumbs", "additional_properties",
     "images",
 )  # fmt: skip
 
 
-class _Joining:
-    """Links made absolute as `Document` does; web-poet's way alters them."""
+class _UrlJoining:
+    """Makes links absolute with `Document.urljoin`, because web-poet's own method alters them."""
 
     reading: Reading
 
@@ -47,32 +47,32 @@ class _Joining:
         return self.reading.document.urljoin(url)
 
 
-class ListingPage(_Joining, WebPage[Listing]):  # type: ignore[misc]  # `urljoin` gives a str on purpose
-    """A page of a category.
+class ListingPage(_UrlJoining, WebPage[Listing]):  # type: ignore[misc]  # `urljoin` returns str on purpose
+    """Page object of a category page.
 
     Args:
-        response: as it was served: HTML, or the JSON of an endpoint that loads more products.
-        profile: of the shop, if it has one.
+        response: HTML, or the JSON of an endpoint that loads more products.
+        profile: profile of the shop, if there is one.
         platforms: profiles of platforms that the shop may run on.
     """
 
     def __init__(
-        self, response: HttpResponse, profile: Profile | None = None, platforms: Sequence[Profile] = ()
+        self, response: HttpResponse, profile: ShopProfile | None = None, platforms: Sequence[ShopProfile] = ()
     ) -> None:
         super().__init__(response)
         self.reading = Reading(Document(self), profile, platforms)
 
     @property
     def selector(self) -> Selector:
-        """The page, parsed once for all."""
+        """Selector over the document that all readers share."""
         return self.reading.document.selector
 
     def http_url(self, target: Any) -> str | None:
-        """See `Document.http_url`; the processors' way to it."""
+        """See `Document.http_url`; called by the processors."""
         return self.reading.document.http_url(target)
 
     class Processors:
-        """What cleans each field."""
+        """Functions that clean each field."""
 
         items = [http_urls]  # noqa: RUF012 (web-poet's convention: a constant)
         next_page = [http_url]  # noqa: RUF012
@@ -85,53 +85,53 @@ class ListingPage(_Joining, WebPage[Listing]):  # type: ignore[misc]  # `urljoin
 
     @field
     def next_page(self) -> Any:
-        """URL of the category's next page: as a profile says, else as the page says, else by a platform's habit."""
+        """URL of the category's next page: by the shop's profile, else by the page, else by the platform's profile."""
         items = self.items
-        return None if self.reading.leads_to_itself else self.reading.next_page("next_page", counting=bool(items))
+        return None if self.reading.redirects_to_product else self.reading.next_page("next_page", counting=bool(items))
 
     @property
     def kind(self) -> str | None:
-        """``product`` or ``listing``; None where the page looks like neither."""
+        """``product`` or ``listing``; None if the page looks like neither."""
         known: str | None = self.reading.kind
         return known or (LISTING if self.items else None)
 
     @field
     def sub_categories(self) -> Any:
-        """URLs of the categories below this one."""
+        """URLs of narrower categories."""
         items = self.items
-        return [] if self.reading.leads_to_itself else self.reading.sub_categories(without=items)
+        return [] if self.reading.redirects_to_product else self.reading.sub_categories(exclude=items)
 
     @field
     def unreadable(self) -> int:
-        """Scripts of JSON-LD on the page that could not be read."""
+        """Number of JSON-LD scripts that could not be parsed."""
         return self.reading.unreadable
 
     async def to_item(self) -> Listing:
-        """All fields, clean, and where they stood."""
+        """All fields, cleaned, with their sources."""
         item = await super().to_item()
         return replace(item, field_sources=_sources(item, self.reading, LISTING_FIELDS))
 
 
-class ProductPage(_Joining, WebPage[Product]):  # type: ignore[misc]  # `urljoin` gives a str on purpose
-    """The page of one product; the arguments are those of `ListingPage`."""
+class ProductPage(_UrlJoining, WebPage[Product]):  # type: ignore[misc]  # `urljoin` returns str on purpose
+    """Page object of a product page; the arguments are those of `ListingPage`."""
 
     def __init__(
-        self, response: HttpResponse, profile: Profile | None = None, platforms: Sequence[Profile] = ()
+        self, response: HttpResponse, profile: ShopProfile | None = None, platforms: Sequence[ShopProfile] = ()
     ) -> None:
         super().__init__(response)
         self.reading = Reading(Document(self), profile, platforms)
 
     @property
     def selector(self) -> Selector:
-        """The page, parsed once for all."""
+        """Selector over the document that all readers share."""
         return self.reading.document.selector
 
     def http_url(self, target: Any) -> str | None:
-        """See `Document.http_url`; the processors' way to it."""
+        """See `Document.http_url`; called by the processors."""
         return self.reading.document.http_url(target)
 
     class Processors:
-        """What cleans each field."""
+        """Functions that clean each field."""
 
         canonical_url = [http_url]  # noqa: RUF012
         name = [clean_text]  # noqa: RUF012
@@ -148,12 +148,12 @@ class ProductPage(_Joining, WebPage[Product]):  # type: ignore[misc]  # `urljoin
 
     @field
     def url(self) -> str:
-        """Of the page itself."""
+        """URL of the page after redirects."""
         return self.reading.document.url
 
     @field
     def canonical_url(self) -> Any:
-        """The page's own idea of its URL."""
+        """URL in the page's canonical link."""
         return self.reading.document.canonical_url
 
     @field
@@ -163,69 +163,69 @@ class ProductPage(_Joining, WebPage[Product]):  # type: ignore[misc]  # `urljoin
 
     @field
     def sku(self) -> Any:
-        """The shop's number of the product."""
+        """The shop's own product number."""
         return self.reading.sku("sku")
 
     @field
     def price(self) -> Any:
-        """An amount, alone or with its currency."""
+        """Price, with or without its currency."""
         return self.reading.price("price")
 
     @field
     def currency(self) -> Any:
-        """A code, a symbol, or a text with the price."""
+        """Currency code or symbol, or a text that holds the price with one."""
         return self.reading.currency("currency")
 
     @field
     def availability(self) -> Any:
-        """Whether it can be bought: InStock, OutOfStock, PreOrder."""
+        """InStock, OutOfStock or PreOrder."""
         return self.reading.availability("availability")
 
     @field
     def brand(self) -> Any:
-        """Name of the brand."""
+        """Brand name."""
         return self.reading.first("brand", clean_brand)
 
     @field
     def gtin(self) -> Any:
-        """The number that it has all over the world."""
+        """Global Trade Item Number (EAN, UPC, ISBN)."""
         return self.reading.first("gtin", clean_gtin)
 
     @field
     def mpn(self) -> Any:
-        """The maker's number."""
+        """Manufacturer part number."""
         return self.reading.first("mpn", clean_mpn)
 
     @field
     def unreadable(self) -> int:
-        """Scripts of JSON-LD on the page that could not be read."""
+        """Number of JSON-LD scripts that could not be parsed."""
         return self.reading.unreadable
 
     @field
     def breadcrumbs(self) -> Any:
-        """Names of the categories above the product, the widest first."""
+        """Names of the product's categories, broadest first."""
         return self.reading.first("breadcrumbs", self._trail)
 
     @field
     def additional_properties(self) -> Any:
-        """Pairs of names and values."""
+        """Product details as pairs of name and value."""
         return self.reading.details("additional_properties")
 
     @field
     def images(self) -> Any:
-        """URLs of images."""
+        """Image URLs."""
         return self.reading.images("images")
 
     async def to_item(self) -> Product:
-        """All fields, clean, and where they stood."""
+        """All fields, cleaned, with their sources."""
         item = await super().to_item()
         return replace(item, field_sources=_sources(item, self.reading, PRODUCT_FIELDS))
 
     def _trail(self, values: Any) -> list[str]:
         here = {self.url, self.canonical_url}
-        return clean_trail(values or (), here, self.name, self.reading.document)
+        return clean_breadcrumbs(values or (), here, self.name, self.reading.document)
 
 
 def _sources(item: Any, reading: Reading, fields: Sequence[str]) -> dict[str, str]:
-    """Where each of ``fields`` that ``item`` has was read."""
-    return {name: reading.sources.get(name, OWN) for name in fields if getattr(item, name) not in (None, [], {})}
+    """The source of each of ``fields`` that has a value in ``item``."""
+    return {name: reading.sources.get(name, CSS) for name in fields if getattr(item, name) not in (None, [], {})}

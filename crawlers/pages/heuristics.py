@@ -1,6 +1,6 @@
-"""A product page without any mark-up for machines: what the names of its classes and the shape of its HTML tell.
+"""Heuristics for pages without structured data, by class names and by the structure of the HTML.
 
-The last resort, and the only one for plain shops. Knows no shop; everything here is a guess that holds for most.
+These readers are tried last. They hold for most shops, not for all.
 """
 
 import re
@@ -10,22 +10,22 @@ from itertools import chain, islice
 from typing import Any
 
 from crawlers.pages.fields.images import (
+    image_key,
     images_of,
     is_decoration,
     is_file,
     is_placeholder,
     link_around,
-    pixels_of,
-    same_image,
+    width_of,
 )
-from crawlers.pages.fields.labelled import Labelled
+from crawlers.pages.fields.labelled import LabelledValues
 from crawlers.pages.fields.prices import Prices
 from crawlers.pages.html.document import Document
-from crawlers.pages.html.elements import Element, above, is_small, names_of, text_of
+from crawlers.pages.html.elements import Element, ancestors, is_small, names_of, text_of
 from crawlers.pages.listings.tiles import Tiles
 from crawlers.pages.text.numbers import clean_brand, clean_gtin, clean_mpn, clean_sku
 
-# What classes and ids of elements are called that hold ...
+# Patterns for class names and ids of elements that hold titles, breadcrumbs, galleries, product numbers, details.
 TITLES = re.compile(r"product[-_]?(title|name)", re.IGNORECASE)
 TRAILS = re.compile(r"bread-?crumb|crumbs|brotkrumen|fil d'ariane", re.IGNORECASE)
 GALLERIES = re.compile(
@@ -46,40 +46,40 @@ SWITCHERS = re.compile(
 
 LABEL = re.compile(r"^[^:]{1,40}:\s*")
 MAX_NAME = 60  # characters of a detail's name
-MAX_NUMBER_PARTS = 8  # elements in one that shows a number
-MAX_FOUND = 400  # elements of one kind that are looked at
+MAX_NUMBER_PARTS = 8  # elements inside one that shows a product number
+MAX_FOUND = 400  # elements of one kind that are examined
 
 
 class Heuristics:
-    """Guesses about one page, field by field."""
+    """Heuristic readers of one page's fields."""
 
     def __init__(self, page: Document) -> None:
         self._page = page
-        self._galleries: dict[Element, bool] = {}  # element -> whether it, or one around it, is one
+        self._galleries: dict[Element, bool] = {}  # element -> whether it or an ancestor is a gallery
 
     def read(self, field: str) -> Any:
-        """What can be guessed about ``field``; None for a field that nothing is guessed about."""
+        """The value of ``field``; None for a field without a heuristic."""
         reader = getattr(self, f"_{field}", None)
         return reader() if reader is not None and self._page.root is not None else None
 
     def source(self, field: str) -> str:
-        """What is noted as the source of ``field``."""
+        """The name recorded as the source of ``field``."""
         return "heuristic"
 
     @cached_property
     def tiles(self) -> Tiles:
-        """What repeats on the page."""
+        """Groups of repeated product tiles on the page."""
         return Tiles(self._page)
 
     def _items(self) -> list[str]:
         return [] if self.tiles.listing is None else self.tiles.listing.urls
 
     def _own(self, found: list[Element]) -> list[Element]:
-        """Those of ``found`` that are part of the page's own content."""
+        """Those of ``found`` that belong to the page's main content."""
         return [element for element in found[:MAX_FOUND] if not self._page.is_aside(element)]
 
     def _called(self, pattern: re.Pattern[str]) -> list[Element]:
-        return self._own(self._page.called(pattern))
+        return self._own(self._page.elements_named(pattern))
 
     def _name(self) -> str | None:
         heading = self._page.heading
@@ -89,39 +89,41 @@ class Heuristics:
 
     @cached_property
     def prices(self) -> Prices:
-        """What the page shows as prices."""
+        """The prices that the page shows."""
         return Prices(self._page)
 
     @cached_property
-    def labels(self) -> Labelled:
-        """What stands behind labels."""
-        return Labelled(self._page)
+    def labels(self) -> LabelledValues:
+        """The values that follow labels."""
+        return LabelledValues(self._page)
 
     def _price(self) -> str | None:
         return None if self.prices.best is None else self.prices.best.text
 
     def _currency(self) -> str | None:
-        """The price with what stands beside it: the symbol may have an element of its own."""
+        """The price's text, with that of its parent if the currency symbol has its own element."""
         if self.prices.best is None:
             return None
         element, text = self.prices.best.element, self.prices.best.text
-        is_said = self._page.mentions(b"priceCurrency") or self._page.mentions(b"data-currency")
-        said = self._page.elements('//*[@itemprop="priceCurrency"]/@content | //@data-currency') if is_said else []
+        is_stated = self._page.source_contains(b"priceCurrency") or self._page.source_contains(b"data-currency")
+        stated = self._page.elements('//*[@itemprop="priceCurrency"]/@content | //@data-currency') if is_stated else []
         parent = element.getparent()
-        return str(said[0]) if said else text if parent is None or _has_symbol(text) else text_of(parent)
+        return str(stated[0]) if stated else text if parent is None or _has_symbol(text) else text_of(parent)
 
     def _availability(self) -> str | None:
         return self.labels.stock
 
     def _sku(self) -> str | None:
-        """What elements show that are called numbers; what stands behind a label is asked before (`labels`)."""
-        found = chain.from_iterable(find(NUMBERS) for find in (self._page.called_in_main, self._page.tested_as))
+        """The text of an element whose name says product number. Labelled values (`labels`) take precedence."""
+        found = chain.from_iterable(
+            find(NUMBERS) for find in (self._page.elements_named_in_main, self._page.elements_with_test_id)
+        )
         for element in islice(found, MAX_FOUND):
             if self._page.is_aside(element):
                 continue
-            said = element.get("content") or element.get("data-sku") or ""
+            value = element.get("content") or element.get("data-sku") or ""
             shown = LABEL.sub("", text_of(element)) if is_small(element, MAX_NUMBER_PARTS) else ""
-            text = shown if shown and (not said or _is_same(shown, said)) else said
+            text = shown if shown and (not value or _is_same(shown, value)) else value
             if text and len(text) <= MAX_NAME and any(map(str.isdigit, text)) and clean_sku(text):
                 return text
         return None
@@ -136,7 +138,7 @@ class Heuristics:
         return next((value for value in self.labels.values("mpn") if clean_mpn(value)), None)
 
     def _breadcrumbs(self) -> list[tuple[str, str | None]]:
-        small = (element for element in self._page.called(TRAILS)[:MAX_FOUND] if is_small(element, MAX_FOUND))
+        small = (element for element in self._page.elements_named(TRAILS)[:MAX_FOUND] if is_small(element, MAX_FOUND))
         for element in small:
             entries = element.xpath(".//li") or element.xpath(".//a | .//span[not(.//a) and not(ancestor::a)]")
             own = [entry for entry in entries if not _is_switcher(entry, element)]
@@ -146,18 +148,18 @@ class Heuristics:
         return []
 
     def _images(self) -> list[str]:
-        """The gallery's, else those nearest to the heading; what links to another page is another product."""
+        """The gallery's images, else the images nearest to the heading that link to no other page."""
         return self.gallery or self._shown(self._page.near_heading(self._candidates))
 
     @cached_property
     def gallery(self) -> list[str]:
-        """The images in what is called a gallery, near the heading."""
+        """URLs of the images in an element named as a gallery."""
         return self._shown([image for image in self._candidates if self._in_gallery(image)])
 
     def _in_gallery(self, image: Element) -> bool:
-        """Whether ``image``, or an element around it, is called a gallery."""
+        """Whether ``image`` or one of its ancestors is named as a gallery."""
         found, passed = False, []
-        for node in (image, *above(image)):
+        for node in (image, *ancestors(image)):
             known = self._galleries.get(node)
             found = node.tag != "body" and (GALLERIES.search(names_of(node)) is not None if known is None else known)
             passed.append(node)
@@ -171,12 +173,12 @@ class Heuristics:
         return [image for image in self._page.tagged("img")[:MAX_FOUND] if self._is_own(image)]
 
     def _shown(self, images: list[Element]) -> list[str]:
-        """The largest version of each image that ``images`` name, in their order."""
-        chosen: dict[str, tuple[float, int, str]] = {}  # the image, whatever its size -> its best version
+        """The largest version of each image, in the order of ``images``."""
+        chosen: dict[str, tuple[float, int, str]] = {}  # key of an image that all sizes share -> its best version
         for image in images:
             for rank, url in images_of(image):
-                version = (-pixels_of(url), rank, url)
-                key = same_image(self._page.urljoin(url))
+                version = (-width_of(url), rank, url)
+                key = image_key(self._page.urljoin(url))
                 if key not in chosen or version[:2] < chosen[key][:2]:
                     chosen[key] = version
         return [url for _, _, url in chosen.values()]
@@ -191,7 +193,7 @@ class Heuristics:
         return here or is_file(target)
 
     def _additional_properties(self) -> Iterator[tuple[str, str]]:
-        """Tables of two columns, lists of definitions, and lists of lines such as "Material: Linen"."""
+        """Pairs from two-column tables, definition lists, and lists with lines such as "Material: Linen"."""
         for row in self._own(self._page.tagged("tr")):
             cells = row.xpath("./th | ./td")
             if len(cells) == 2:
@@ -218,11 +220,11 @@ def _first_link(entry: Element) -> str | None:
 
 
 def _is_switcher(entry: Element, trail: Element) -> bool:
-    """Whether an entry of ``trail`` leads to the product before or behind this one."""
+    """Whether an entry of ``trail``, an element with breadcrumbs, links to the previous or the next product."""
     link = entry if entry.tag == "a" else next(entry.iter("a"), None)
     if link is not None and {"prev", "next"} & set(link.get("rel", "").lower().split()):
         return True
-    for node in (entry, *above(entry)):
+    for node in (entry, *ancestors(entry)):
         if node is trail:
             break
         if SWITCHERS.search(names_of(node)):

@@ -1,6 +1,6 @@
-"""What the pages of a shop say, and the row of products.parquet that a product page becomes.
+"""Items read from pages, and the conversion of a product to a row of products.parquet.
 
-Names are those of zyte-common-items, in snake case. Knows nothing of pages or of the label.
+Field names are those of zyte-common-items in snake case. The category label is not part of an item.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -9,10 +9,10 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from atlas_model.taxonomy.tree import CategoryPath
-from crawlers.http.urls import sent
+from crawlers.http.urls import request_url
 from crawlers.pages.fields.product_urls import without_session
 
-COLUMNS = {  # of products.parquet, where their names are not those of zyte-common-items
+COLUMNS = {  # field of an item -> column of products.parquet, where the names differ
     "name": "title",
     "breadcrumbs": "breadcrumb",
     "additional_properties": "details",
@@ -22,47 +22,48 @@ COLUMNS = {  # of products.parquet, where their names are not those of zyte-comm
 
 @dataclass(frozen=True)
 class Listing:
-    """A page of a category, read."""
+    """Item read from one category page."""
 
-    items: list[str]  # product pages, absolute, each once
-    next_page: str | None = None  # absolute; may be a JSON endpoint
-    sub_categories: list[str] = field(default_factory=list)  # categories below this one, absolute; for information
-    unreadable: int = 0  # scripts of JSON-LD on the page that could not be read
-    field_sources: dict[str, str] = field(default_factory=dict)  # field -> where on the page it stood
+    items: list[str]  # absolute URLs of product pages, without duplicates
+    next_page: str | None = None  # absolute URL; may be a JSON endpoint
+    sub_categories: list[str] = field(default_factory=list)  # absolute URLs of narrower categories; informative only
+    unreadable: int = 0  # JSON-LD scripts that could not be parsed
+    field_sources: dict[str, str] = field(default_factory=dict)  # field -> reader that found it
 
 
 @dataclass(frozen=True)
 class Product:
-    """One product page, read. What the page does not say is None or empty."""
+    """Item read from one product page. A field that the page lacks is None or empty."""
 
     url: str  # of the page, after redirects
-    canonical_url: str | None  # as the page names it
+    canonical_url: str | None  # from the page's canonical link
     name: str | None
-    sku: str | None  # the shop's own number
+    sku: str | None  # the shop's own product number
     price: Decimal | None
     currency: str | None  # ISO 4217
     breadcrumbs: list[str]
     additional_properties: dict[str, str]
-    images: list[str]  # absolute URLs, each once
+    images: list[str]  # absolute URLs, without duplicates
     availability: str | None = None  # InStock, OutOfStock, PreOrder
     brand: str | None = None
-    gtin: str | None = None  # digits, as the page has them
-    mpn: str | None = None  # the maker's number
-    unreadable: int = 0  # scripts of JSON-LD on the page that could not be read
+    gtin: str | None = None  # digits, as on the page
+    mpn: str | None = None  # manufacturer part number
+    unreadable: int = 0  # JSON-LD scripts that could not be parsed
     field_sources: dict[str, str] = field(default_factory=dict)  # field -> json-ld, microdata, opengraph, css, ...
 
     @property
     def missing(self) -> str | None:
-        """Why this is no product for us, or None if it is one."""
+        """Reason for which the product is discarded; None if it is complete."""
         if not self.name:
             return "no_title"
         return None if self.images else "no_image"
 
     @property
     def page_url(self) -> str:
-        """The canonical URL, if it is one of the same host, and not its home page, as which many a theme names all.
+        """The canonical URL if it is usable, else the page's own URL; without session ids.
 
-        A page cannot speak for another shop. Without the id of a session, which is the visitor's.
+        A canonical URL of another host is ignored, because it is untrusted. So is one of the home page, which many
+        themes name on every page by mistake.
         """
         canonical = urlsplit(self.canonical_url or "")
         is_page = canonical.path.strip("/") or canonical.query
@@ -70,7 +71,7 @@ class Product:
         return without_session((self.canonical_url if is_own else None) or self.url)
 
     def row(self, site: str, taxonomy: CategoryPath) -> dict[str, Any]:
-        """As a row of `records.PRODUCTS`."""
+        """The product as a row of products.parquet."""
         return {
             "product_id": f"{site}:{self.sku}" if self.sku else self.page_url,
             "site": site,
@@ -91,18 +92,18 @@ class Product:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, for `from_json`."""
+        """The product as JSON values, for `from_json`."""
         return asdict(self) | {"price": None if self.price is None else str(self.price)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        """Undo `to_json`."""
+        """Build a product from the result of `to_json`."""
         return cls(**value | {"price": None if value["price"] is None else Decimal(value["price"])})
 
 
 def _origin(url: str | None) -> str | None:
-    """Host and port, however they are spelt."""
+    """Normalised host and port of ``url``; None if it is invalid."""
     try:
-        return urlsplit(sent(url or "")).netloc
+        return urlsplit(request_url(url or "")).netloc
     except ValueError:
         return None

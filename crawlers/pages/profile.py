@@ -1,14 +1,14 @@
-"""A shop's profile: one YAML file beside this module that says what a reader of any shop could not guess.
+"""Schema of a shop's profile, the YAML file that corrects the generic readers for one shop or platform.
 
-Knows what such a file may say, not what is done with it. Every key is optional but ``hosts`` (or ``detect``, for a
-platform that many shops run on); what a profile does not say is read as everywhere else::
+A shop names its ``hosts``; a platform that many shops run on has ``detect`` instead. All other keys are optional, and
+the generic readers fill the fields without selectors. `crawlers.pages.selecting` applies a profile. Example::
 
-    hosts: [www.shop.example]          # and everything below them
-    product_url: /p/[0-9]+             # regular expression: only such links are products
+    hosts: [www.shop.example]          # including subdomains
+    product_url: /p/[0-9]+             # regular expression that a product's URL matches
     listing:
-      items: [div.tile > a]            # CSS; ::attr(href) may be left out; several: the first that finds anything
+      items: [div.tile > a]            # CSS, ::attr(href) implied; of several selectors the first with a match
       next_page: a.older
-      page_url: {template: "?page={page}", first: 2}   # where no link leads on: ask until nothing new comes
+      page_url: {template: "?page={page}", first: 2}   # without next links: count up until a page has no products
     product:
       title: h1
       price: [span.now, span.price]
@@ -19,9 +19,9 @@ platform that many shops run on); what a profile does not say is read as everywh
     browser: {wait_for: div.tile, load_more: button.more, max_clicks: 20}
     limits: {delay_s: 2, concurrency: 1, max_pages: 50}
 
-A selector is CSS, or ``{css:, jmespath:, regex:}``: in HTML the CSS finds elements, the regular expression cuts their
-text, and jmespath looks into it where it is JSON (``script#data``); in a JSON response jmespath comes first, and the
-CSS looks into the HTML that it found, if there is any.
+A selector is CSS or ``{css:, jmespath:, regex:}``. In HTML, ``css`` selects elements, ``regex`` extracts part of their
+text, and ``jmespath`` searches that text if it is JSON (``script#data``). In a JSON response, ``jmespath`` is applied
+first, and ``css`` to the HTML text that it finds.
 """
 
 import re
@@ -39,7 +39,7 @@ from atlas_model.core.yaml_files import read_yaml
 def _compiled_css(text: str) -> str:
     try:
         etree.XPath(HTMLTranslator().css_to_xpath(text))
-    except Exception as error:  # cssselect has its own tree of errors, lxml another
+    except Exception as error:  # cssselect and lxml share no base class of errors
         raise ValueError(f"expected a CSS selector ({error})") from error
     return text
 
@@ -75,22 +75,22 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """A part of a profile: frozen, strict types, unknown keys refused."""
+    """Base of a profile's parts: frozen, strictly typed, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Selector(Section):
-    """Where one value, or several, stand on a page."""
+    """Selects one or several values on a page."""
 
     css: Css | None = None
     jmespath: JmesPath | None = None
-    regex: Regex | None = None  # its first group, or all of it where it has none
-    url: Regex | None = None  # the same, of the page's URL
-    value: Annotated[str, Field(min_length=1)] | None = None  # on every page: a constant
+    regex: Regex | None = None  # the first group, or the whole match if there is no group
+    url: Regex | None = None  # likewise, applied to the page's URL
+    value: Annotated[str, Field(min_length=1)] | None = None  # a constant for every page
 
     @model_validator(mode="after")
-    def _has_a_start(self) -> Self:
+    def _check_source(self) -> Self:
         starts = [bool(self.css or self.jmespath), bool(self.url), bool(self.value)]
         if sum(starts) != 1 or (self.regex and not starts[0]):
             raise ValueError("expected css, jmespath or both, or url alone, or value alone")
@@ -100,7 +100,7 @@ class Selector(Section):
 
 
 class DetailsSelector(Section):
-    """Where pairs of names and values stand: in rows with two parts, or in lines like "Material: Linen"."""
+    """Selects pairs of name and value: rows with two cells, or lines such as "Material: Linen"."""
 
     rows: Css | None = None
     name: Css | None = None
@@ -108,14 +108,14 @@ class DetailsSelector(Section):
     lines: Css | None = None
 
     @model_validator(mode="after")
-    def _rows_or_lines(self) -> Self:
+    def _check_rows_or_lines(self) -> Self:
         if bool(self.lines) == bool(self.rows) or not bool(self.rows) == bool(self.name) == bool(self.value):
             raise ValueError("expected rows with name and value, or lines")
         return self
 
 
 def _as_list(value: Any) -> Any:
-    """One selector is a list of one; a text is CSS."""
+    """Wrap a single selector in a tuple; a string is CSS."""
     values = value if isinstance(value, list) else [value]
     return tuple({"css": one} if isinstance(one, str) else one for one in values)
 
@@ -125,9 +125,9 @@ DetailsSelectors = Annotated[tuple[DetailsSelector, ...], BeforeValidator(_as_li
 
 
 class PageUrl(Section):
-    """The URL of a listing's pages, for shops whose pages do not link to each other.
+    """URL template of a listing's pages, for shops whose listings have no link to the next page.
 
-    A template that begins with ``?`` is added to the category's own URL; the pages end where one has no products.
+    A template that begins with ``?`` is added to the category's own URL. Counting ends at a page without products.
     """
 
     template: Template
@@ -136,7 +136,7 @@ class PageUrl(Section):
 
 
 class ListingSelectors(Section):
-    """How a page of a category is read."""
+    """Selectors for category pages."""
 
     items: Selectors = ()
     next_page: Selectors = ()
@@ -144,7 +144,7 @@ class ListingSelectors(Section):
 
 
 class ProductSelectors(Section):
-    """How the page of a product is read; named as the columns of products.parquet."""
+    """Selectors for product pages, named as the columns of products.parquet."""
 
     title: Selectors = ()
     price: Selectors = ()
@@ -160,43 +160,43 @@ class ProductSelectors(Section):
 
 
 class Rewrite(Section):
-    """What is changed in a URL."""
+    """Regular expression and replacement for URLs."""
 
     find: Regex
     replace: str
 
     @model_validator(mode="after")
-    def _names_groups_of_find(self) -> Self:
+    def _check_group_references(self) -> Self:
         try:
-            re.sub(f"{self.find}|", self.replace, "")  # a replacement is looked at when something is found only
+            re.sub(f"{self.find}|", self.replace, "")  # re checks a replacement only when there is a match
         except (re.error, IndexError) as error:
             raise ValueError(f"expected a replacement that names groups of find ({error})") from error
         return self
 
 
 class Browser(Section):
-    """How a browser reads the pages, where a script builds them."""
+    """Browser settings for shops whose pages are rendered by scripts."""
 
-    wait_for: Css | None = None  # what must be there before the page counts as loaded
-    load_more: Css | None = None  # the button that shows more products
+    wait_for: Css | None = None  # the page counts as loaded when this selector matches
+    load_more: Css | None = None  # button that loads more products
     max_clicks: Annotated[int, Field(ge=0)] = 0
     scroll: bool = False
 
 
 class Limits(Section):
-    """How much of the shop is asked for, and how fast; robots.txt may slow it further."""
+    """Limits on the request rate and on the number of pages; robots.txt may lower the rate further."""
 
     delay_s: Annotated[float, Field(ge=0, strict=False)] | None = None
     concurrency: Count | None = None
-    max_pages: Count | None = None  # of a category
+    max_pages: Count | None = None  # per category
 
 
-class Profile(Section):
-    """All of a file."""
+class ShopProfile(Section):
+    """Profile of a shop or of a platform."""
 
     hosts: Annotated[tuple[Host, ...], Field(strict=False)] = ()
-    detect: Css | None = None  # a platform: what head or body of its pages have and others have not
-    note: str | None = None  # for people
+    detect: Css | None = None  # for a platform: matches in the head or body of its pages only
+    note: str | None = None  # not used by code
     product_url: Regex | None = None
     listing: ListingSelectors = ListingSelectors()
     product: ProductSelectors = ProductSelectors()
@@ -206,16 +206,16 @@ class Profile(Section):
     limits: Limits | None = None
 
     @model_validator(mode="after")
-    def _is_a_shop_or_a_platform(self) -> Self:
+    def _check_hosts_or_detect(self) -> Self:
         if bool(self.hosts) == (self.detect is not None):
             raise ValueError("expected hosts (a shop) or detect (a platform)")
         return self
 
 
-def load_profiles(folder: Path) -> dict[str, Profile]:
-    """The profiles in ``folder``, by the names of their files.
+def load_profiles(folder: Path) -> dict[str, ShopProfile]:
+    """Load the profiles in ``folder``, keyed by file name without suffix.
 
     Raises:
-        InputError: a file is no profile; the text lists all its faults.
+        InputError: a file is not a valid profile; the text lists all its errors.
     """
-    return {path.stem: read_yaml(path, Profile) for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: read_yaml(path, ShopProfile) for path in sorted(folder.glob("*.yaml"))}

@@ -1,8 +1,8 @@
-"""One page, read field by field; where each was read is noted as the field's source.
+"""Combines several readers of a page, and records for each field its value and its source.
 
-The readers: the shop's profile, that of the platform it runs on, JSON-LD, microdata, OpenGraph, guesses. Each looks at
-the page when it is first asked. For most fields the first one with a usable answer wins; price, SKU, availability and
-images have an order of their own, by what real pages turned out to say (benchmarks/product_pages.py).
+The readers, in order: the shop's profile, the platform's profile, JSON-LD, microdata, OpenGraph, heuristics. Each reads
+the page on first use. For most fields the first usable value is taken. Price, SKU, availability and images have their
+own rules, chosen by measurements on real pages (benchmarks/product_pages.py).
 """
 
 import re
@@ -11,17 +11,17 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
-from crawlers.pages.fields.currencies import resolved
-from crawlers.pages.fields.gallery import Found, merged
+from crawlers.pages.fields.currencies import resolve_currency
+from crawlers.pages.fields.gallery import SourceImages, merge_images
 from crawlers.pages.fields.images import is_placeholder
 from crawlers.pages.fields.url_numbers import number_in_url
 from crawlers.pages.heuristics import Heuristics
 from crawlers.pages.html.document import Document
 from crawlers.pages.listings.pager import next_pages
 from crawlers.pages.listings.tiles import links_below
-from crawlers.pages.page_kind import LISTING, PRODUCT, Evidence, evidence_of
-from crawlers.pages.profile import Profile, Rewrite
-from crawlers.pages.selecting import ProfileReader, recognises, rewritten
+from crawlers.pages.page_kind import LISTING, PRODUCT, Evidence, collect_evidence
+from crawlers.pages.profile import Rewrite, ShopProfile
+from crawlers.pages.selecting import ProfileReader, apply_rewrites, matches_platform
 from crawlers.pages.structured_data.json_ld import json_ld
 from crawlers.pages.structured_data.microdata import microdata, open_graph
 from crawlers.pages.structured_data.nodes import Node
@@ -31,36 +31,36 @@ from crawlers.pages.text.numbers import clean_gtin, clean_sku
 from crawlers.pages.text.values import clean_text, currency_code, http_url, http_urls, parse_amount, text_map
 
 T = TypeVar("T")
-MACHINES = ("json-ld", "microdata", "opengraph")  # sources of what is said to machines
-BESIDE = ("profile", "microdata")  # sources that name the products of boxes beside a listing as well
-PRODUCT_PAGE = "product page"  # the source of a listing that is the page of its only product
+STRUCTURED = ("json-ld", "microdata", "opengraph")  # sources that are structured data
+MAY_HOLD_PROMOTIONS = ("profile", "microdata")  # sources that may also include promoted products beside a listing
+PRODUCT_PAGE = "product page"  # source of a listing whose URL led to its only product
 
 
 class Reader(Protocol):
-    """Something that knows fields of a page."""
+    """Reads fields of one page."""
 
     def read(self, field: str) -> Any:
-        """What it knows about ``field``, as the page has it; None where it knows nothing."""
+        """The raw value of ``field``; None if the reader finds none."""
         ...
 
     def source(self, field: str) -> str:
-        """What is noted as the source of ``field``."""
+        """The name recorded as the source of ``field``."""
         ...
 
 
 class Reading:
-    """The readers of one page, in their order.
+    """All readers of one page.
 
     Args:
         document: the page.
-        profile: of its shop, if it has one.
-        platforms: profiles, of which the first that recognises the page reads it as well.
+        profile: profile of its shop, if there is one.
+        platforms: platform profiles; the first whose ``detect`` matches the page is used.
     """
 
-    def __init__(self, document: Document, profile: Profile | None, platforms: Sequence[Profile]) -> None:
+    def __init__(self, document: Document, profile: ShopProfile | None, platforms: Sequence[ShopProfile]) -> None:
         self.document, self._profile, self._platforms = document, profile, platforms
         self.sources: dict[str, str] = {}  # field -> source
-        self._known: dict[str, Any] = {}  # field -> value: some fields need others
+        self._known: dict[str, Any] = {}  # field -> value; some fields depend on others
 
     @cached_property
     def _shop(self) -> ProfileReader | None:
@@ -68,7 +68,7 @@ class Reading:
 
     @cached_property
     def _platform(self) -> ProfileReader | None:
-        found = (one for one in self._platforms if one.detect and recognises(one.detect, self.document))
+        found = (one for one in self._platforms if one.detect and matches_platform(one.detect, self.document))
         return next((ProfileReader(one, self.document) for one in found), None)
 
     @cached_property
@@ -81,175 +81,178 @@ class Reading:
 
     @property
     def unreadable(self) -> int:
-        """Scripts of the page that should be JSON-LD and are none."""
+        """Number of JSON-LD scripts that could not be parsed."""
         return self._json_ld[1]
 
     @cached_property
     def _syntaxes(self) -> list[SchemaOrg]:
         loaders = (lambda _: self._json_ld[0], microdata, open_graph)
-        return [SchemaOrg(name, self.document, load) for name, load in zip(MACHINES, loaders, strict=True)]
+        return [SchemaOrg(name, self.document, load) for name, load in zip(STRUCTURED, loaders, strict=True)]
 
     @cached_property
-    def _guesses(self) -> Heuristics:
+    def _heuristics(self) -> Heuristics:
         return Heuristics(self.document)
 
     def first(self, field: str, clean: Callable[[Any], T]) -> T:
-        """``field`` by the first reader whose answer is still something when it is ``clean``."""
+        """The first reader's value of ``field`` that is not empty after ``clean``."""
         if field not in self._known:
-            value, source = _first(field, clean, [*self._profiles, *self._syntaxes, self._guesses])
-            self._known[field] = self._noted(field, value, source)
+            value, source = _first(field, clean, [*self._profiles, *self._syntaxes, self._heuristics])
+            self._known[field] = self._record(field, value, source)
         known: T = self._known[field]
         return known
 
     def sku(self, field: str) -> str | None:
-        """The shop's number: as a profile says, as the page prints it, as it says to machines, as its URL has it.
+        """The shop's product number: from a profile, else the visible text, else structured data, else the URL.
 
-        What is printed comes before what is said to machines, where many a shop puts the number of a size or of the
-        maker. A number that is said to machines and is a GTIN counts where there is no other.
+        Visible text precedes structured data, in which many shops put the number of a size or the manufacturer's. A
+        GTIN in structured data is used only if no other number is found.
         """
         last: tuple[str, str] | None = None
         for value, source in self._numbers(field):
             number = clean_sku(value)
-            if number and not (source in MACHINES and clean_gtin(number)):
-                return self._noted(field, number, self._said_by(number, field) or source)
+            if number and not (source in STRUCTURED and clean_gtin(number)):
+                return self._record(field, number, self._structured_source_of(number, field) or source)
             last = last or (number and (number, source)) or None
-        return None if last is None else self._noted(field, *last)
+        return None if last is None else self._record(field, *last)
 
     def _numbers(self, field: str) -> Iterator[tuple[Any, str]]:
         for profile in self._profiles:
             yield profile.read(field), profile.source(field)
-        guessed = self._guesses.source(field)
-        labels = self._guesses.labels
+        guessed = self._heuristics.source(field)
+        labels = self._heuristics.labels
         yield from ((value, guessed) for value in (*labels.numbers_in_url, *labels.numbers))
-        yield self._guesses.read(field), guessed
+        yield self._heuristics.read(field), guessed
         yield from ((reader.read(field), reader.source(field)) for reader in self._syntaxes)
         urls = [self.document.url, self.document.canonical_url]
         yield number_in_url(self.document, urls), "url"
-        yield from ((value, guessed) for value in self._guesses.labels.values("gtin"))
+        yield from ((value, guessed) for value in self._heuristics.labels.values("gtin"))
 
-    def _said_by(self, number: str, field: str) -> str | None:
-        """The syntax that says the same number."""
+    def _structured_source_of(self, number: str, field: str) -> str | None:
+        """The source of structured data that has the same number."""
         same = (one.source(field) for one in self._syntaxes if _letters(one.read(field)) == _letters(number))
         return next(same, None)
 
     def price(self, field: str) -> Decimal | None:
-        """The price that is asked today: what the page says to machines may be the one that it shows struck out."""
+        """The current price. The visible price replaces a structured one that the page shows as struck through."""
         amount = self.first(field, parse_amount)
-        if amount and self.sources.get(field) in MACHINES and (now := self._guesses.prices.is_over(amount)):
-            self._known[field] = self._noted(field, now.amount, self._guesses.source(field))
+        if amount and self.sources.get(field) in STRUCTURED and (now := self._heuristics.prices.lower_than(amount)):
+            self._known[field] = self._record(field, now.amount, self._heuristics.source(field))
         known: Decimal | None = self._known[field]
         return known
 
     def currency(self, field: str) -> str | None:
-        """The currency's code; of a sign that several countries use, the one of this page's country."""
+        """The currency code; a symbol that several countries share is resolved with the page's country."""
         code = self.first(field, currency_code)
         if code is not None:
             return code
-        readers: list[Reader] = [*self._profiles, *self._syntaxes, self._guesses]
+        readers: list[Reader] = [*self._profiles, *self._syntaxes, self._heuristics]
         for reader in readers:
             text = clean_text(reader.read(field))
-            if text and (found := resolved(text, self.document)):
-                return self._noted(field, found[0], f"{reader.source(field)}+{found[1]}")
+            if text and (found := resolve_currency(text, self.document)):
+                return self._record(field, found[0], f"{reader.source(field)}+{found[1]}")
         return None
 
     def availability(self, field: str) -> str | None:
-        """Whether it can be bought: by the first reader that knows, else because a price is asked.
+        """The availability by the first reader that finds one, else in stock if there is a price.
 
-        A page that says to machines that it is sold out, and shows people a button to buy it and nothing of being sold
-        out, speaks to machines of one size or colour only.
+        Structured data that says out of stock is overruled by a visible buy button without a sold-out text: it then
+        describes a single size or colour.
         """
         stock = self.first(field, stock_of)
-        if stock == OUT_OF_STOCK and self.sources.get(field) in MACHINES and self._guesses.labels.is_offered:
-            return self._noted(field, IN_STOCK, self._guesses.source(field))
+        if stock == OUT_OF_STOCK and self.sources.get(field) in STRUCTURED and self._heuristics.labels.has_buy_button:
+            return self._record(field, IN_STOCK, self._heuristics.source(field))
         if stock is None and self.price("price"):
-            return self._noted(field, IN_STOCK, "price")
+            return self._record(field, IN_STOCK, "price")
         return stock
 
     def details(self, field: str) -> dict[str, str]:
-        """Pairs of names and values: what the first syntax says, and what the page shows in tables and lists."""
-        said, how_said = _first(field, text_map, self._syntaxes)
-        shown, how_shown = _first(field, text_map, [*self._profiles, self._guesses])
-        return self._noted(
-            field, text_map([*said.items(), *shown.items()]), "+".join(filter(None, (how_said, how_shown)))
+        """Pairs of name and value from the first structured source, then from visible tables and lists."""
+        structured, how_structured = _first(field, text_map, self._syntaxes)
+        shown, how_shown = _first(field, text_map, [*self._profiles, self._heuristics])
+        return self._record(
+            field, text_map([*structured.items(), *shown.items()]), "+".join(filter(None, (how_structured, how_shown)))
         )
 
     def next_page(self, field: str, *, counting: bool) -> str | None:
-        """The URL of the next page: as the shop's profile says, else as the page says, else as the platform does.
+        """The URL of the next page: by the shop's profile, else by the page, else by the platform's profile.
 
         Args:
-            field: its name.
-            counting: whether to go on by counting, where a profile says so: an empty page has no next one.
+            field: name of the field.
+            counting: whether a profile's ``page_url`` may be used; False on a page without products.
         """
         for url, source in self._next_pages(field, counting=counting):
             if url and url != self.document.url:
-                return self._noted(field, url, source)
+                return self._record(field, url, source)
         return None
 
     def _next_pages(self, field: str, *, counting: bool) -> Iterator[tuple[str | None, str]]:
         for reader in self._profiles:
             yield http_url(reader.read(field), self.document), "profile"
         if self._shop is not None and counting:
-            yield self._shop.following_page(), "profile"
-        yield from next_pages(self.document, without=self._known.get("items") or ())
+            yield self._shop.counted_next_page(), "profile"
+        yield from next_pages(self.document, exclude=self._known.get("items") or ())
         if self._platform is not None and counting:
-            yield self._platform.following_page(), "profile"
+            yield self._platform.counted_next_page(), "profile"
 
     def items(self, field: str) -> list[str]:
-        """The products of a listing: as the shop's profile says, else as any reader does.
+        """The product URLs of a listing: by the shop's profile, else by the first reader with any.
 
-        A category may redirect to its only product: the page of a product leads to that one, and not to those that
-        it recommends.
+        If a category redirects to its only product, the result is that page's URL, not the products that it recommends.
         """
         if self._shop is not None and (found := self.product_urls(self._shop.read(field))):
-            return self._noted(field, found, self._shop.source(field))
-        if self.is_surely_product:
-            return self._noted(field, [self.document.url], PRODUCT_PAGE)
+            return self._record(field, found, self._shop.source(field))
+        if self.is_product_page:
+            return self._record(field, [self.document.url], PRODUCT_PAGE)
         found = self.first(field, self.product_urls)
-        if found and self.sources[field] in BESIDE:
-            promoted = self._guesses.tiles.promoted
+        if found and self.sources[field] in MAY_HOLD_PROMOTIONS:
+            promoted = self._heuristics.tiles.promoted
             found = [url for url in found if url not in promoted]
         return found
 
     @property
-    def leads_to_itself(self) -> bool:
-        """Whether the page, read as a listing, turned out to be the page of a product."""
+    def redirects_to_product(self) -> bool:
+        """Whether the page was requested as a listing and is a product page."""
         return self.sources.get("items") == PRODUCT_PAGE
 
     @cached_property
-    def is_surely_product(self) -> bool:
-        """Whether the page is a product's without a doubt."""
+    def is_product_page(self) -> bool:
+        """Whether the page is a product page, by `Evidence.is_product_page` or by its URL."""
         if self.document.root is None:
             return False
-        if (known := self._is_called_product) is not None:
+        if (known := self._has_product_url) is not None:
             return known
-        said = self._syntaxes[0]
-        if said.lists_products and not said.product_names:  # spares the rest of the evidence
+        first = self._syntaxes[0]
+        if first.lists_products and not first.product_names:  # skips collecting the rest of the evidence
             return False
-        return self._evidence.is_surely_product
+        return self._evidence.is_product_page
 
     @property
     def kind(self) -> str | None:
-        """What the page most likely is, ``product`` or ``listing``; None where it is neither."""
-        if (known := self._is_called_product) is not None:
+        """The more likely kind, ``product`` or ``listing``; None if it is neither."""
+        if (known := self._has_product_url) is not None:
             return PRODUCT if known else LISTING
         return self._evidence.kind
 
     @cached_property
-    def _is_called_product(self) -> bool | None:
-        """What the profiles know by the page's URL."""
+    def _has_product_url(self) -> bool | None:
+        """Whether the page's URL matches ``product_url`` of the profiles; None if no profile has one."""
         known = [reader.profile for reader in self._profiles if reader.profile.product_url]
-        url = rewritten(self.document.url, self._rules("rewrite_product_urls"))
+        url = apply_rewrites(self.document.url, self._rules("rewrite_product_urls"))
         return all(re.search(str(one.product_url), url) for one in known) if known else None
 
     @cached_property
     def _evidence(self) -> Evidence:
         named = [self.product_urls(reader.read("items")) for reader in self._profiles]
         paged = next(next_pages(self.document), None) is not None
-        return evidence_of(self.document, self._syntaxes[:-1], self._guesses, max(named, key=len, default=[]), paged)
+        return collect_evidence(
+            self.document, self._syntaxes[:-1], self._heuristics, max(named, key=len, default=[]), paged
+        )
 
     def product_urls(self, values: Iterable[Any] | None) -> list[str]:
-        """Links to products, each once and in the form that the profiles give them."""
-        urls = [rewritten(url, self._rules("rewrite_product_urls")) for url in http_urls(values or (), self.document)]
+        """Product URLs without duplicates, rewritten and filtered by the profiles."""
+        urls = [
+            apply_rewrites(url, self._rules("rewrite_product_urls")) for url in http_urls(values or (), self.document)
+        ]
         wanted = [reader.profile.product_url for reader in self._profiles if reader.profile.product_url]
         return [
             url
@@ -257,32 +260,34 @@ class Reading:
             if url != self.document.url and all(re.search(pattern, url) for pattern in wanted)
         ]
 
-    def sub_categories(self, *, without: Collection[str]) -> list[str]:
-        """The links below this page's own URL that lead to none of the products ``without``."""
+    def sub_categories(self, *, exclude: Collection[str]) -> list[str]:
+        """The links below this page's own path that are not in ``exclude``, its products."""
         rules = self._rules("rewrite_product_urls")
-        return [url for url in links_below(self.document) if rewritten(url, rules) not in without]
+        return [url for url in links_below(self.document) if apply_rewrites(url, rules) not in exclude]
 
     def images(self, field: str) -> list[str]:
-        """Images of the product: as a profile says, else from what is said and shown together."""
+        """The product's image URLs: from a profile, else merged from structured data and the gallery."""
         known, source = _first(field, self.image_urls, self._profiles)
         if known:
-            return self._noted(field, known, source)
-        said = [Found(one.source(field), self.image_urls(one.read(field))) for one in self._syntaxes]
-        guessed = self._guesses.source(field)
-        urls, sources = merged(said, Found(guessed, self.image_urls(self._guesses.gallery)))
+            return self._record(field, known, source)
+        structured = [SourceImages(one.source(field), self.image_urls(one.read(field))) for one in self._syntaxes]
+        guessed = self._heuristics.source(field)
+        urls, sources = merge_images(structured, SourceImages(guessed, self.image_urls(self._heuristics.gallery)))
         if not urls:
-            urls, sources = self.image_urls(self._guesses.read(field)), [guessed]
-        return self._noted(field, urls, "+".join(sources))
+            urls, sources = self.image_urls(self._heuristics.read(field)), [guessed]
+        return self._record(field, urls, "+".join(sources))
 
     def image_urls(self, values: Iterable[Any] | None) -> list[str]:
-        """Images of a product, each once and as large as the profiles know them; no placeholders."""
-        urls = [rewritten(url, self._rules("rewrite_image_urls")) for url in http_urls(values or (), self.document)]
+        """Image URLs without duplicates and placeholders, rewritten to full size by the profiles."""
+        urls = [
+            apply_rewrites(url, self._rules("rewrite_image_urls")) for url in http_urls(values or (), self.document)
+        ]
         return [url for url in dict.fromkeys(urls) if not is_placeholder(url) and "{" not in url and "%7B" not in url]
 
     def _rules(self, name: str) -> list[Rewrite]:
         return [rule for reader in self._profiles for rule in getattr(reader.profile, name)]
 
-    def _noted(self, field: str, value: T, source: str | None) -> T:
+    def _record(self, field: str, value: T, source: str | None) -> T:
         if source:
             self.sources[field] = source
         return value

@@ -1,4 +1,4 @@
-"""Reading the pages of a shop: by its own page objects where it has some, generically otherwise."""
+"""Reads pages with the shop's own page objects, or with the generic ones where the shop has none."""
 
 from web_poet import HttpResponse
 
@@ -8,26 +8,26 @@ from crawlers.pages.shop_a import ShopAListingPage, ShopAProductPage
 from crawlers.pages.shop_b import ShopBListingPage, ShopBProductPage
 from crawlers.pages.shops import GENERIC, Shop, platforms, shop_of
 
-# The shops are those of `crawlers.pages.shops`: scripts that read single pages need no other module.
+# `GENERIC` and `shop_of` are exported here so that a script that reads single pages imports one module only.
 __all__ = ["GENERIC", "kind_of", "read_listing", "read_product", "shop_of"]
 
-# Of the shops in `WITH_CODE`, by name.
+# Page objects of the shops in `SHOPS_WITH_CODE`, by name.
 LISTINGS: dict[str, type[ListingPage]] = {"shop_a": ShopAListingPage, "shop_b": ShopBListingPage}
 PRODUCTS: dict[str, type[ProductPage]] = {"shop_a": ShopAProductPage, "shop_b": ShopBProductPage}
 
 
 async def read_listing(shop: Shop, response: HttpResponse) -> Listing:
-    """What a page of a category says; the JSON of an endpoint that loads more as well, where a profile reads it."""
+    """Read a category page, or the JSON of an endpoint that loads more products if a profile has selectors for it."""
     return await _listing_page(shop, response).to_item()
 
 
 async def read_product(shop: Shop, response: HttpResponse) -> Product:
-    """What the page of a product says."""
+    """Read a product page."""
     return await _product_page(shop, response).to_item()
 
 
 def kind_of(shop: Shop, response: HttpResponse) -> str | None:
-    """Whether a page is a ``product``'s or a ``listing``; None where it looks like neither."""
+    """Classify a page as ``product`` or ``listing``; None if it looks like neither."""
     if shop.product_url is not None:
         return "product" if shop.product_url.search(str(response.url)) else "listing"
     return _listing_page(shop, response).kind

@@ -1,6 +1,7 @@
-"""A page kept with what should be read on it: how a shop's reading is tested without the shop.
+"""Saved pages with their expected items, used as test cases that need no network.
 
-Two files: ``<name>.html`` holds the body as it was served (JSON as well), ``<name>.json`` the rest. Knows no test.
+A page is two files: ``<name>.html`` holds the response body (also where it is JSON), ``<name>.json`` the URL, the
+content type and the expected item.
 """
 
 import asyncio
@@ -21,41 +22,41 @@ Kind = Literal["listing", "product"]
 
 @dataclass(frozen=True)
 class SavedPage:
-    """A page, and the item on it as plain values."""
+    """A response and its expected item as JSON values."""
 
     kind: Kind
     url: str
-    content_type: str  # the header
+    content_type: str  # response header
     body: bytes
     item: dict[str, Any]
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The page whose expected item is at ``path``.
+        """Load the page whose expected item is at ``path``.
 
         Raises:
-            InputError: there is no such page.
+            InputError: one of the files is missing or malformed.
         """
         try:
-            said = json.loads(path.read_text(encoding="utf-8"))
-            return cls(body=path.with_suffix(".html").read_bytes(), **said)
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            return cls(body=path.with_suffix(".html").read_bytes(), **saved)
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{path}: expected a page that `atlas crawl record` saved: {error}") from error
 
     def save(self, path: Path) -> None:
-        """Write both files; the expected item to ``path``."""
+        """Write both files, the expected item to ``path``."""
         with replacing(path.with_suffix(".html")) as temporary:
             temporary.write_bytes(self.body)
         write_json(path, {name: value for name, value in asdict(self).items() if name != "body"})
 
     @property
     def response(self) -> HttpResponse:
-        """The page as it came."""
+        """The saved response."""
         return HttpResponse(self.url, body=self.body, headers={"Content-Type": self.content_type})
 
 
 def read_page(kind: Kind, shop: Shop, response: HttpResponse) -> dict[str, Any]:
-    """The item on a page, as plain values."""
+    """Read a page's item as JSON values."""
     if kind == "listing":
         return asdict(asyncio.run(read_listing(shop, response)))
     return asyncio.run(read_product(shop, response)).to_json()

@@ -1,4 +1,4 @@
-"""Doing what a profile says: its selectors on one page. Knows no shop."""
+"""Application of a profile's selectors and URL rewrites to one page."""
 
 import json
 import re
@@ -14,9 +14,9 @@ from crawlers.pages.fields.images import images_of
 from crawlers.pages.html.document import Document
 from crawlers.pages.html.elements import Element, HtmlParser, text_of
 from crawlers.pages.listings.pager import with_number
-from crawlers.pages.profile import DetailsSelector, PageUrl, Profile, Rewrite, Selector
+from crawlers.pages.profile import DetailsSelector, PageUrl, Rewrite, Selector, ShopProfile
 
-FIELDS = {  # where they are not named as in the profile
+PROFILE_KEYS = {  # field of an item -> key of a profile, where the names differ
     "name": "title",
     "breadcrumbs": "breadcrumb",
     "additional_properties": "details",
@@ -24,46 +24,46 @@ FIELDS = {  # where they are not named as in the profile
 
 
 class ProfileReader:
-    """What ``profile`` reads on ``page``, field by field; None where it does not say how."""
+    """Reads the fields of ``page`` with the selectors of ``profile``; None for a field without selectors."""
 
-    def __init__(self, profile: Profile, page: Document) -> None:
+    def __init__(self, profile: ShopProfile, page: Document) -> None:
         self.profile, self._page = profile, page
 
     def read(self, field: str) -> Any:
-        """What the selectors of ``field`` find."""
+        """The values that the selectors of ``field`` find."""
         selectors = self._selectors(field)
         if field == "additional_properties":
             return [pair for selector in selectors for pair in _details(selector, self._page)]
         if field == "items" and not selectors and self.profile.product_url:
-            return self._page.elements("//a/@href")  # all are held against product_url
+            return self._page.elements("//a/@href")  # the caller filters them with product_url
         for selector in selectors:
-            if values := _as_values(field, [value for value in _found(selector, self._page) if value is not None]):
+            if values := _as_values(field, [value for value in _select(selector, self._page) if value is not None]):
                 return values
         return None
 
     def source(self, field: str) -> str:
-        """What is noted as the source of ``field``."""
+        """The name recorded as the source of ``field``."""
         return "url" if any(isinstance(one, Selector) and one.url for one in self._selectors(field)) else "profile"
 
-    def following_page(self) -> str | None:
-        """The URL of the next page by counting."""
+    def counted_next_page(self) -> str | None:
+        """The URL of the next page, by incrementing the page number as ``listing.page_url`` says."""
         where = self.profile.listing.page_url
-        return None if where is None else _following(where, self._page)
+        return None if where is None else _count_up(where, self._page)
 
     def _selectors(self, field: str) -> tuple[Any, ...]:
-        """A price names its currency, where nothing else is said."""
+        """The selectors of ``field``; the currency falls back to those of the price, whose text may include it."""
         section = self.profile.listing if field in ("items", "next_page") else self.profile.product
-        selectors: tuple[Any, ...] = getattr(section, FIELDS.get(field, field))
+        selectors: tuple[Any, ...] = getattr(section, PROFILE_KEYS.get(field, field))
         return self.profile.product.price if field == "currency" and not selectors else selectors
 
 
-def recognises(css: str, page: Document) -> bool:
-    """Whether ``css`` finds anything on ``page``, from its head and body downwards."""
+def matches_platform(css: str, page: Document) -> bool:
+    """Whether ``css``, a platform's ``detect`` selector, matches an element in the page's head or body."""
     return page.root is not None and bool(_xpath(css, "/html/")(page.root))
 
 
-def rewritten(url: str, rules: Iterable[Rewrite]) -> str:
-    """``url`` after all ``rules``."""
+def apply_rewrites(url: str, rules: Iterable[Rewrite]) -> str:
+    """``url`` after all ``rules`` in order."""
     for rule in rules:
         url = re.sub(rule.find, rule.replace, url)
     return url
@@ -74,36 +74,36 @@ def _xpath(css: str, prefix: str = "descendant-or-self::") -> etree.XPath:
     return etree.XPath(HTMLTranslator().css_to_xpath(css, prefix))
 
 
-def _found(selector: Selector, page: Document) -> list[Any]:
-    """Elements, texts and plain values, in the page's order."""
+def _select(selector: Selector, page: Document) -> list[Any]:
+    """The elements, texts and JSON values that ``selector`` finds, in page order."""
     if selector.value:
         return [selector.value]
     if selector.url:
-        return _cut(selector.url, [page.url])
+        return _apply_regex(selector.url, [page.url])
     if page.data is not None:
-        found = _looked_up(selector.jmespath, page.data) if selector.jmespath else []
+        found = _search_jmespath(selector.jmespath, page.data) if selector.jmespath else []
         if selector.css:
             pieces = [piece for text in found if _is_text(text) for piece in _fragments(text)]
             found = [value for piece in pieces for value in _xpath(selector.css)(piece)]
-        return _cut(selector.regex, found)
+        return _apply_regex(selector.regex, found)
     if page.root is None or not selector.css:
         return []
-    found = _cut(selector.regex, _xpath(selector.css)(page.root))
+    found = _apply_regex(selector.regex, _xpath(selector.css)(page.root))
     if not selector.jmespath:
         return found
-    return [value for text in found for value in _looked_up(selector.jmespath, _parsed(text))]
+    return [value for text in found for value in _search_jmespath(selector.jmespath, _parsed(text))]
 
 
 def _fragments(text: str) -> list[Element]:
-    """``text``, HTML that JSON holds, as one element; none where it cannot be parsed."""
+    """Parse ``text``, HTML inside JSON, into one element; an empty list if it cannot be parsed."""
     try:
-        # Any HTML parser will do, which the stubs do not say.
+        # The stubs accept fewer parsers than lxml does.
         return [html.fragment_fromstring(text, create_parent=True, parser=HtmlParser())]  # type: ignore[arg-type]
-    except (etree.LxmlError, ValueError, AssertionError):  # control characters, no element at all
+    except (etree.LxmlError, ValueError, AssertionError):  # control characters, or no element in the text
         return []
 
 
-def _cut(regex: str | None, found: list[Any]) -> list[Any]:
+def _apply_regex(regex: str | None, found: list[Any]) -> list[Any]:
     if not regex:
         return found
     matched = (re.search(regex, _plain(value)) for value in found)
@@ -111,7 +111,7 @@ def _cut(regex: str | None, found: list[Any]) -> list[Any]:
 
 
 def _plain(value: Any) -> str:
-    """The text of an element, of a script as well, or of a value."""
+    """The text of an element (including a script) or of a JSON value."""
     if not isinstance(value, Element):
         return str(value)
     return value.text or "" if value.tag == "script" else text_of(value)
@@ -128,16 +128,16 @@ def _parsed(value: Any) -> Any:
         return None
 
 
-def _looked_up(expression: str, data: Any) -> list[Any]:
+def _search_jmespath(expression: str, data: Any) -> list[Any]:
     try:
         found = jmespath.search(expression, data)
-    except jmespath.exceptions.JMESPathError:  # a function met a value of another type
+    except jmespath.exceptions.JMESPathError:  # a function was applied to a value of another type
         return []
     return found if isinstance(found, list) else [found]
 
 
 def _as_values(field: str, found: list[Any]) -> Any:
-    """What ``field`` takes from what was found: links, images, pairs of texts and links, or one text."""
+    """Convert the matches to what ``field`` expects: links, image URLs, pairs of text and link, or one text."""
     if field == "images":
         return [url for value in found for url in _image_urls(value)]
     if field in ("items", "next_page"):
@@ -172,8 +172,8 @@ def _details(selector: DetailsSelector, page: Document) -> Iterator[tuple[str, s
             yield from ((_plain(name), _plain(value)) for name, value in zip(names, values, strict=False))
 
 
-def _following(where: PageUrl, page: Document) -> str | None:
-    """The template's URL with the number that follows the one in the page's own URL."""
+def _count_up(where: PageUrl, page: Document) -> str | None:
+    """The template's URL with the page number after the one in the page's own URL."""
     before, after = where.template.split("{page}")
     named = re.fullmatch(r"\?([^=&?]+)=", before)
     number = (
@@ -185,6 +185,6 @@ def _following(where: PageUrl, page: Document) -> str | None:
     page_number = int(current[1]) + where.step if current else where.first
     if named and not after:
         return with_number(page.url, named[1], page_number)
-    if current and not named:  # in its place: a relative template is one of the first page
+    if current and not named:  # replaced in place, because a relative template is relative to the first page
         return f"{page.url[: current.start(1)]}{page_number}{page.url[current.end(1) :]}"
     return page.urljoin(where.template.replace("{page}", str(page_number)))

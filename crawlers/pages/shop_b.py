@@ -6,20 +6,20 @@ from crawlers.pages.generic import ListingPage, ProductPage
 
 
 class ShopBListingPage(ListingPage):
-    """Tiles of text; nothing but their class tells them from other links."""
+    """Category pages: text tiles, which only their class distinguishes from other links."""
 
     @field
     def items(self) -> list[str]:
-        """Links of the tiles."""
+        """URLs of the product tiles."""
         return self.css("article.tile > a::attr(href)").getall()
 
 
 class ShopBProductPage(ProductPage):
-    """Microdata, and a list of details."""
+    """Product pages: microdata and a definition list of details."""
 
     @field
     def additional_properties(self) -> list[tuple[str | None, str | None]]:
-        """The brand, and the list of definitions."""
+        """The brand and the entries of the definition list."""
         names = self.css("dl.specs dt")
         rows = [(name.css("::text").get(), name.xpath("following-sibling::dd[1]/text()").get()) for name in names]
         return [("Brand", self.reading.details("additional_properties").get("brand")), *rows]

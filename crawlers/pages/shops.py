@@ -1,10 +1,10 @@
-"""Which shop a host belongs to, and what is known about it before any of its pages is read.
+"""Lookup of a host's shop, with the settings that a crawl needs before it reads a page.
 
-A shop is a YAML profile beside this module, or has page objects of its own in `crawlers.pages.registry`; all others are
-read generically. A table of our own rather than web-poet's `handle_urls`: that one matches URLs with tldextract, which
-fetches the list of public suffixes from the network when it is first used.
+A shop has a YAML profile in this folder or page objects in `crawlers.pages.registry`; any other host is the generic
+shop. The lookup does not use web-poet's `handle_urls`, because that matches URLs with tldextract, which downloads the
+public suffix list on first use.
 
-Imports no page object, and so neither web-poet nor Scrapy: who starts a crawl needs no more than this.
+This module imports no page object, so that starting a crawl loads neither web-poet nor Scrapy.
 """
 
 import re
@@ -13,47 +13,47 @@ from functools import cache
 from pathlib import Path
 
 from atlas_model.core.errors import InputError
-from crawlers.http.host_limits import POLITE, BrowserProfile, HostProfile
-from crawlers.pages.profile import Profile, load_profiles
+from crawlers.http.host_limits import DEFAULT_PROFILE, BrowserProfile, HostProfile
+from crawlers.pages.profile import ShopProfile, load_profiles
 
 PROFILES = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
 class Shop:
-    """What is known about a shop before any of its pages is read."""
+    """Settings of one shop."""
 
     name: str
-    profile: Profile | None = None
-    pace: HostProfile | None = None  # how fast it may be asked
-    max_pages: int | None = None  # of a category
-    browser: BrowserProfile | None = None  # where its pages are built by script
-    product_url: re.Pattern[str] | None = None  # what the URL of a product looks like
+    profile: ShopProfile | None = None
+    pace: HostProfile | None = None  # request rate; None: the default
+    max_pages: int | None = None  # per category
+    browser: BrowserProfile | None = None  # for shops whose pages are rendered by scripts
+    product_url: re.Pattern[str] | None = None  # matches URLs of product pages
 
 
 GENERIC = Shop("generic")
-WITH_CODE = {  # hosts of shops with page objects of their own
+SHOPS_WITH_CODE = {  # host -> shop with its own page objects
     "shop-a.demo.test": Shop("shop_a"),
     "shop-b.demo.test": Shop("shop_b"),
 }
 
 
 def shop_of(host: str) -> Shop:
-    """The shop of ``host`` or of the domain above it that is one; else the generic one.
+    """The shop of ``host`` or of its closest parent domain that has one; else the generic shop.
 
     Raises:
-        InputError: one of the profiles is faulty.
+        InputError: a profile is invalid.
     """
     while host:
-        shop = WITH_CODE.get(host) or shops_in(PROFILES).get(host)
+        shop = SHOPS_WITH_CODE.get(host) or shops_in(PROFILES).get(host)
         if shop is not None:
             return shop
         host = host.partition(".")[2]
     return GENERIC
 
 
-def shop_from(name: str, profile: Profile) -> Shop:
-    """The shop that ``profile`` describes."""
+def shop_of_profile(name: str, profile: ShopProfile) -> Shop:
+    """Build a shop from its profile."""
     limits, browser = profile.limits, profile.browser
     return Shop(
         name,
@@ -66,8 +66,8 @@ def shop_from(name: str, profile: Profile) -> Shop:
 
 
 @cache
-def platforms() -> tuple[Profile, ...]:
-    """The profiles of platforms that many shops run on."""
+def platforms() -> tuple[ShopProfile, ...]:
+    """The profiles of shop platforms (Magento, Shopify, ...)."""
     return tuple(profile for profile in load_profiles(PROFILES).values() if profile.detect)
 
 
@@ -76,23 +76,23 @@ def shops_in(folder: Path) -> dict[str, Shop]:
     """The shops whose profiles are in ``folder``, by host.
 
     Raises:
-        InputError: one of the files is faulty, or two speak of the same host.
+        InputError: a file is invalid, or two files name the same host.
     """
     shops: dict[str, Shop] = {}
     for name, profile in load_profiles(folder).items():
         for host in profile.hosts:
             if host in shops:
                 raise InputError(f"{folder / name}.yaml: hosts: {host} is in {shops[host].name}.yaml already")
-            shops[host] = shop_from(name, profile)
+            shops[host] = shop_of_profile(name, profile)
     return shops
 
 
-def _pace(profile: Profile) -> HostProfile | None:
+def _pace(profile: ShopProfile) -> HostProfile | None:
     limits = profile.limits
     if limits is None or (limits.delay_s is None and limits.concurrency is None):
         return None
     return HostProfile(
-        delay_s=POLITE.delay_s if limits.delay_s is None else limits.delay_s,
-        concurrency=limits.concurrency or POLITE.concurrency,
-        autothrottle=POLITE.autothrottle,
+        delay_s=DEFAULT_PROFILE.delay_s if limits.delay_s is None else limits.delay_s,
+        concurrency=limits.concurrency or DEFAULT_PROFILE.concurrency,
+        autothrottle=DEFAULT_PROFILE.autothrottle,
     )

@@ -1,1 +1,4 @@
-"""Following links: from category pages to product pages. What is on a page is read by `crawlers.pages`."""
+"""The Scrapy project of the crawl: spider, settings, middlewares, download handler, browser and its proxy.
+
+`crawlers.pages` reads the content of pages.
+"""

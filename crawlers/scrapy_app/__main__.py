@@ -1,6 +1,6 @@
-"""``python -m crawlers.scrapy_app``: the process that crawls. Takes a `CrawlJob` on stdin, leaves journal and report.
+"""``python -m crawlers.scrapy_app``: the crawling process; reads a `CrawlJob` from stdin, writes journal and report.
 
-A process of its own, because Twisted's reactor cannot be started twice in one.
+It is a separate process because Twisted's reactor cannot be started twice in one process.
 """
 
 import sys
@@ -18,7 +18,7 @@ from crawlers.scrapy_app.settings import scrapy_settings
 
 
 def run(job: CrawlJob) -> None:
-    """Crawl, and write the report."""
+    """Run the crawl, and write the report."""
     settings = scrapy_settings(
         hosts=sorted({source.site for source in job.sources}),
         profiles=job.profiles,
@@ -34,8 +34,8 @@ def run(job: CrawlJob) -> None:
     crawler = process.create_crawler(CatalogueSpider)
     with Journal(job.journal) as journal, Progress("crawl", unit="products") as progress:
         journal.begin(job.snapshot, job.readers.values())
-        journal.forget_unless(lambda url: reader_of(url, job.readers))
-        progress.advance(journal.settled_products())
+        journal.delete_outdated(lambda url: reader_of(url, job.readers))
+        progress.advance(journal.count_products_read())
         process.crawl(crawler, job=job, journal=journal, progress=progress)
         process.start()
     spider, stats = crawler.spider, crawler.stats
@@ -53,7 +53,7 @@ def run(job: CrawlJob) -> None:
 
 
 def main() -> int:
-    """Run the job on stdin; the exit code."""
+    """Run the job on stdin; returns the exit code."""
     die_with_parent()
     try:
         run(CrawlJob.from_json(sys.stdin.read()))

@@ -1,11 +1,11 @@
-"""Pages that only a browser can read: Chromium, driven by scrapy-playwright, behind our guarding proxy.
+"""Downloads pages that scripts render, with Chromium through scrapy-playwright and the guarding proxy.
 
-Each page is a visit of its own, without cookies or a cache of earlier ones, and without images, films and fonts. It
-is bounded in time and bytes. All connections go through `GuardingProxy`, since the browser can make no others. Where
-the browser ends up somewhere else than it was sent, Scrapy is told so as a redirect, and decides whether to follow.
+Each page is loaded in a new browser context without cookies and cache, and without images, videos and fonts, bounded in
+time and bytes. All connections go through `GuardingProxy`. A redirect to another host inside the browser is returned to
+Scrapy as a redirect, so that its middlewares check it.
 
-Knows no shop; what a shop needs is in its `BrowserProfile`. scrapy-playwright and Playwright are the optional extra
-``browser``, imported only where a page needs them; private methods are used, so their versions are pinned.
+scrapy-playwright and Playwright are the optional extra ``browser``, imported on first use. The module uses their
+private methods, so their versions are pinned.
 """
 
 import asyncio
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from playwright.async_api import Request as BrowserRequest
     from playwright.async_api import Response as BrowserResponse
 
-BROWSER = "browser"  # in Request.meta: the BrowserProfile
-PAGES_AT_ONCE = 2  # a page is 100-300 MB of memory
-MAX_VISIT_BYTES = 20_000_000  # of a page with all that it loads; as sent, and again decompressed
-GROWTH_S = 3.0  # how long a page may take to show more after a click, or at its end
+BROWSER = "browser"  # key of Request.meta: the BrowserProfile
+PAGES_AT_ONCE = 2  # a page takes 100-300 MB of memory
+MAX_VISIT_BYTES = 20_000_000  # of a page with everything that it loads, both compressed and decompressed
+GROWTH_S = 3.0  # timeout for new elements after a click or a scroll
 MAX_SCROLLS = 50
 CLOSE_S = 5.0
 UNWANTED = {"image", "media", "font", "texttrack", "manifest", "ping"}  # types of requests
-REFUSALS = {  # what an error says -> reason
+REFUSALS = {  # text in an error -> reason
     "net::ERR_CERT": "certificate",
     "net::ERR_TOO_MANY_REDIRECTS": "redirects",
     "BrowserType.launch": "no_browser",
 }
 
 ARGUMENTS = (
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",  # names are the proxy's matter
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",  # the proxy resolves names
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--disable-quic",
     "--dns-prefetch-disable",
@@ -57,17 +57,17 @@ ARGUMENTS = (
 
 
 def request_meta(profile: BrowserProfile) -> dict[str, Any]:
-    """The meta of a `scrapy.Request` whose page a browser is to read."""
+    """The meta of a `scrapy.Request` that the browser downloads."""
     return {BROWSER: profile}
 
 
 class BrowserPages:
-    """Downloads pages with a browser, which is started for the first of them.
+    """Downloads pages with a browser, which is started on first use.
 
     Args:
-        crawler: Scrapy's.
+        crawler: Scrapy's crawler.
         connect_map: host -> (address, port), instead of DNS.
-        executable: Chromium's path.
+        executable: path of Chromium.
     """
 
     def __init__(self, crawler: Crawler, connect_map: ConnectMap, executable: str) -> None:
@@ -84,7 +84,7 @@ class BrowserPages:
         self._started = False
 
     async def close(self) -> None:
-        """End the browser."""
+        """Close the browser."""
         if self._started:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
@@ -92,11 +92,11 @@ class BrowserPages:
             await self._proxy.close()
 
     async def download_request(self, request: Request) -> Response:
-        """The page at ``request`` as its scripts have made it.
+        """Download the page of ``request`` as rendered by its scripts.
 
         Raises:
-            PageRefusedError: by the guard, or it is too large.
-            scrapy.exceptions.DownloadTimeoutError: or another of Scrapy's, which it may retry.
+            PageRefusedError: the address guard rejected it, or it is too large.
+            scrapy.exceptions.DownloadTimeoutError: or another exception of Scrapy, which may be retried.
         """
         from playwright.async_api import Error
 
@@ -105,7 +105,7 @@ class BrowserPages:
             deadline = asyncio.timeout(request.meta["download_timeout"])
 
             def end_now() -> None:
-                with suppress(RuntimeError):  # it is over anyway
+                with suppress(RuntimeError):  # the timeout has ended already
                     deadline.reschedule(0)
 
             with self._proxy.visit(MAX_VISIT_BYTES, end_now) as (visit, user, password):
@@ -129,9 +129,9 @@ class BrowserPages:
             self._handler.config.launch_options = {
                 "executable_path": self._executable,
                 "args": ARGUMENTS,
-                "proxy": {"server": self._proxy.address},  # shows no secret: what belongs to no visit gets nowhere
-                "chromium_sandbox": os.geteuid() != 0,  # root has none
-                "handle_sigint": False,  # it ends with us
+                "proxy": {"server": self._proxy.address},  # without credentials: only visits may connect
+                "chromium_sandbox": os.geteuid() != 0,  # not available to root
+                "handle_sigint": False,  # the browser ends with this process
                 "handle_sigterm": False,
                 "handle_sighup": False,
             }
@@ -144,7 +144,7 @@ class BrowserPages:
 
         profile: BrowserProfile = request.meta[BROWSER]
         sessions: list[CDPSession] = []
-        answers: list[BrowserResponse] = []  # the page, and the redirects to it
+        answers: list[BrowserResponse] = []  # redirects and the page
 
         def came(answer: "BrowserResponse") -> None:
             if answer.request.is_navigation_request() and answer.frame.parent_frame is None:
@@ -161,7 +161,7 @@ class BrowserPages:
             await sessions[0].send("Network.enable")
 
         async def ready(page: "Page") -> None:
-            if not is_error():  # on whose page nothing that is waited for will come
+            if not is_error():  # an error page will not show the awaited elements
                 await _show_all(page, profile)
             size = await _frozen_size(sessions[0])
             if size > self._max_page_bytes:
@@ -189,27 +189,27 @@ class BrowserPages:
         except Error:
             if not is_error():
                 raise
-            # It has no body, for which Chromium shows a page of its own.
+            # Chromium shows its own error page for a response without a body.
             return Response(request.url, status=answers[-1].status, headers=answers[-1].headers)
         followed = len(inner.meta.get("redirect_urls", ()))
         if followed or urlsplit(response.url).netloc != urlsplit(request.url).netloc:
-            # The browser has followed them at once; `policy.MAX_REDIRECTS` counts each.
+            # The browser has followed several redirects; each counts for `policy.MAX_REDIRECTS`.
             request.meta["redirect_times"] = request.meta.get("redirect_times", 0) + max(0, followed - 1)
             return Response(request.url, status=302, headers={"Location": response.url})
         response.request = request
         return response
 
     async def _leave(self, name: str) -> None:
-        """Close a visit's page, whatever its scripts are doing."""
+        """Close a visit's browser context with a timeout."""
         wrapper = self._handler.context_wrappers.get(name)
         if wrapper is not None:
-            with suppress(Exception):  # it may be closed already, or hang: then the browser ends it
+            with suppress(Exception):  # it may be closed already, or hang until the browser ends
                 async with asyncio.timeout(CLOSE_S):
                     await wrapper.context.close()
 
 
 async def _show_all(page: "Page", profile: BrowserProfile) -> None:
-    """Have the page show what it shows to people: wait, press "load more", go to its end."""
+    """Load the whole page as the profile says: wait for an element, click "load more", scroll to the end."""
     if profile.wait_for:
         await page.wait_for_selector(profile.wait_for, state="attached")
     more = profile.load_more or ""
@@ -225,7 +225,7 @@ async def _show_all(page: "Page", profile: BrowserProfile) -> None:
 
 
 async def _grows(page: "Page", action: Any) -> bool:
-    """Whether the page has more elements some time after ``action``."""
+    """Whether the page gets more elements within `GROWTH_S` after ``action``."""
     from playwright.async_api import TimeoutError as NoGrowthError
 
     before = await page.locator("*").count()
@@ -240,7 +240,7 @@ async def _grows(page: "Page", action: Any) -> bool:
 
 
 async def _frozen_size(session: "CDPSession") -> int:
-    """Stop the page's scripts; the characters of the page, counted where they cannot have tampered with the count."""
+    """Stop the page's scripts, and count the page's characters in an isolated world that they cannot manipulate."""
     await session.send("Emulation.setScriptExecutionDisabled", {"value": True})
     frame = (await session.send("Page.getFrameTree"))["frameTree"]["frame"]["id"]
     world = await session.send("Page.createIsolatedWorld", {"frameId": frame})
@@ -256,7 +256,7 @@ async def _close(page: "Page") -> None:
 
 
 def _unwanted(request: "BrowserRequest") -> bool:
-    """Whether a page can be read without this."""
+    """Whether a request is unnecessary for reading the page."""
     in_frame = request.is_navigation_request() and request.frame.parent_frame is not None
     return in_frame or request.resource_type in UNWANTED
 

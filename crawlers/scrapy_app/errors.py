@@ -1,4 +1,4 @@
-"""Why a page did not come: the reasons under which crawls count. Knows nothing of what follows from them."""
+"""Mapping of exceptions to the reasons under which a crawl counts failed pages."""
 
 from scrapy.exceptions import (
     CannotResolveHostError,
@@ -12,7 +12,7 @@ from scrapy.exceptions import (
 )
 from scrapy.spidermiddlewares.httperror import HttpError
 
-REASON_OF_ERROR = {  # the first that matches
+REASON_OF_ERROR = {  # exception -> reason; the first match counts
     DownloadTimeoutError: "timeout",
     CannotResolveHostError: "no_such_host",
     DownloadConnectionRefusedError: "refused",
@@ -20,19 +20,18 @@ REASON_OF_ERROR = {  # the first that matches
     ResponseDataLossError: "truncated",
     NotSupported: "bad_url",  # schemes other than http and https
     UnsupportedURLSchemeError: "bad_url",
-    IgnoreRequest: "redirects",  # Scrapy's own, of which our settings leave only this
+    IgnoreRequest: "redirects",  # the only case in which Scrapy raises it with our settings
 }
 
 
 class PageRefusedError(IgnoreRequest):
-    """A page that is not taken, or not asked for; nothing is retried.
+    """A page that is not requested or not accepted; it is not retried in this run.
 
-    ``reason`` is ``robots`` (robots.txt forbids it), ``robots_unreachable`` (nobody knows what that says),
-    ``robots_tag`` (the page itself does), ``offsite`` (a redirect to a host that is no source), ``host_down`` (the
-    host does not answer, or asks to be left alone for long), ``blocked`` (no public address), ``certificate`` (TLS
-    does not say that it is the host), ``headers_too_large``, ``bad_http`` (the answer is no valid HTTP), ``too_large``
-    and ``bad_encoding`` (what came is not fit to be read), ``bad_redirect`` (to what is no URL of http),
-    ``redirects`` (too many), ``no_browser`` (Chromium does not start; the log says why).
+    ``reason`` is ``robots`` (forbidden by robots.txt), ``robots_unreachable`` (robots.txt is unknown), ``robots_tag``
+    (forbidden by the page itself), ``offsite`` (redirect to a host that is no source), ``host_down`` (no response, or a
+    long Retry-After), ``blocked`` (no public address), ``certificate`` (invalid), ``headers_too_large``, ``bad_http``
+    (not valid HTTP), ``too_large``, ``bad_encoding``, ``bad_redirect`` (to an invalid URL), ``redirects`` (too many),
+    or ``no_browser`` (Chromium does not start; see the log).
     """
 
     def __init__(self, reason: str, text: str) -> None:
@@ -41,7 +40,7 @@ class PageRefusedError(IgnoreRequest):
 
 
 def reason_of(error: BaseException) -> str:
-    """The reason why a request ended in ``error``."""
+    """The reason for which a request failed with ``error``."""
     if isinstance(error, PageRefusedError):
         return error.reason
     if isinstance(error, HttpError):

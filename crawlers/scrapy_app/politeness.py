@@ -1,6 +1,6 @@
-"""Scrapy's manners, where they fall short: strange hosts, what robots are asked, waiting before a retry, pace.
+"""Scrapy middlewares for robots.txt, X-Robots-Tag, offsite redirects, backoff of retries, and request rates.
 
-Knows nothing of pages. The base classes' private methods are used, so Scrapy's version is pinned.
+They use private methods of Scrapy's classes, so Scrapy's version is pinned.
 """
 
 import asyncio
@@ -20,26 +20,26 @@ from scrapy.settings import BaseSettings
 from scrapy.utils.httpobj import urlparse_cached
 
 from crawlers.http import policy, robots_tag, robots_txt
-from crawlers.http.host_limits import POLITE, HostProfile
+from crawlers.http.host_limits import DEFAULT_PROFILE, HostProfile
 from crawlers.http.user_agent import robot_name
 from crawlers.scrapy_app.errors import PageRefusedError
 
-PROFILES = "ATLAS_PROFILES"  # the Scrapy setting that holds a HostProfile per host
-ROBOTS_TXT = "dont_obey_robotstxt"  # in Request.meta, by Scrapy: it is robots.txt itself
-ROBOTS_BYTES = "robots_bytes"  # in Request.meta: of robots.txt, so far
-ROBOTS_TAGS = "ATLAS_ROBOTS_TAGS"  # the Scrapy setting that holds the directives that keep us out of a page
-LINKS_ONLY = "links_only"  # in Request.meta of pages that are read for their links: lists of products, sitemaps
+PROFILES = "ATLAS_PROFILES"  # Scrapy setting: host -> HostProfile
+ROBOTS_TXT = "dont_obey_robotstxt"  # key of Request.meta, set by Scrapy for robots.txt itself
+ROBOTS_BYTES = "robots_bytes"  # key of Request.meta: received bytes of robots.txt
+ROBOTS_TAGS = "ATLAS_ROBOTS_TAGS"  # Scrapy setting: directives of X-Robots-Tag that forbid a page
+LINKS_ONLY = "links_only"  # key of Request.meta for listings and sitemaps, which are read for their links only
 
 
-class LoudOffsite(OffsiteMiddleware):
-    """Redirects to other hosts are refused where the request's errback hears of it, not where they vanish."""
+class StrictOffsite(OffsiteMiddleware):
+    """Rejects redirects to other hosts with an exception, so that the request's errback can count them."""
 
     def request_scheduled(self, request: Request, spider: Any) -> None:
-        """Nothing yet: `process_request` refuses."""
+        """Do nothing; `process_request` checks the request."""
 
     def process_request(self, request: Request, spider: Spider | None = None) -> None:
-        """Let ``request`` pass, or raise; Scrapy gives no spider any more."""
-        if request.meta.get(ROBOTS_TXT):  # it counts for this host also where another one serves it (RFC 9309, 2.3.1.2)
+        """Return if ``request`` is allowed; raise otherwise. Scrapy passes no spider any more."""
+        if request.meta.get(ROBOTS_TXT):  # it applies to this host even if another host serves it (RFC 9309, 2.3.1.2)
             return
         try:
             super().process_request(request)
@@ -48,30 +48,30 @@ class LoudOffsite(OffsiteMiddleware):
 
 
 class StrictRobots(RobotsTxtMiddleware):
-    """robots.txt as in RFC 9309: one that cannot be had forbids everything; Scrapy would allow everything."""
+    """robots.txt by RFC 9309: if it cannot be fetched, everything is forbidden; Scrapy would allow everything."""
 
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
         self._robot = robot_name(crawler.settings["USER_AGENT"])
         self._robotstxt_useragent = self._robot
-        self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by netloc
-        self._faults: dict[str, tuple[str, str]] = {}  # netloc -> why it is unknown what is allowed: reason, text
+        self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # netloc -> lock
+        self._faults: dict[str, tuple[str, str]] = {}  # netloc -> reason and text of a failed robots.txt
         crawler.signals.connect(self._received, signal=signals.bytes_received)
 
     async def process_request(self, request: Request, spider: Spider | None = None) -> None:
-        """Let ``request`` pass, or raise; Scrapy gives no spider any more."""
-        if request.meta.get(ROBOTS_TXT):  # it is robots.txt itself
-            request.meta["download_maxsize"] = 0  # of a large one the start is read: `_received`
+        """Return if ``request`` is allowed; raise otherwise. Scrapy passes no spider any more."""
+        if request.meta.get(ROBOTS_TXT):
+            request.meta["download_maxsize"] = 0  # `_received` stops at the limit instead
         await super().process_request(request)
 
     async def robot_parser(self, request: Request) -> Any:
-        """What robots.txt says; in Scrapy 2.19 only two of those who wait for it together are told."""
+        """The parsed robots.txt, under a lock because Scrapy 2.19 resumes only two of several waiting requests."""
         async with self._asking[urlparse_cached(request).netloc]:
             return await super().robot_parser(request)
 
     def _received(self, data: bytes, request: Request) -> None:
         if request.meta.get(ROBOTS_TXT):
-            request.meta.pop("download_maxsize", None)  # from here on it would be that of decompression
+            request.meta.pop("download_maxsize", None)  # from here on it would apply to decompression
             request.meta[ROBOTS_BYTES] = request.meta.get(ROBOTS_BYTES, 0) + len(data)
             if request.meta[ROBOTS_BYTES] > robots_txt.MAX_BYTES:
                 raise StopDownload(fail=False)
@@ -80,18 +80,18 @@ class StrictRobots(RobotsTxtMiddleware):
         if policy.is_transient_status(response.status):
             self._faults[netloc] = "robots_unreachable", f"{netloc}/robots.txt: HTTP {response.status}"
         said = response.body if response.status == 200 else b""  # "not found" in so many words is no rule
-        response = response.replace(body=robots_txt.for_us(said, self._robot).encode())
+        response = response.replace(body=robots_txt.rules_for(said, self._robot).encode())
         await super()._parse_robots(response, netloc, request)
 
     def _robots_error(self, exc: Exception, netloc: str) -> None:
         reason = "host_down"
-        if isinstance(exc, PageRefusedError):  # one that cannot be read may forbid us all the same
-            reason = exc.reason if policy.is_asked_again(exc.reason) else "robots_unreachable"
+        if isinstance(exc, PageRefusedError):  # an unreadable robots.txt may forbid the page
+            reason = exc.reason if policy.is_retried_next_run(exc.reason) else "robots_unreachable"
         self._faults[netloc] = reason, f"{netloc}/robots.txt: {exc}"
         super()._robots_error(exc, netloc)
 
     def process_request_2(self, rp: Any, request: Request) -> None:
-        """Let ``request`` pass, or raise."""
+        """Return if ``request`` is allowed; raise otherwise."""
         netloc = urlparse_cached(request).netloc
         if netloc in self._faults:
             raise PageRefusedError(*self._faults[netloc])
@@ -102,7 +102,7 @@ class StrictRobots(RobotsTxtMiddleware):
 
 
 class RobotsTags:
-    """Drops pages that ask robots to keep out, in X-Robots-Tag or in a meta tag."""
+    """Drops pages that robots may not use, by X-Robots-Tag or by a meta tag."""
 
     def __init__(self, crawler: Crawler) -> None:
         self._robot = robot_name(crawler.settings["USER_AGENT"])
@@ -110,43 +110,43 @@ class RobotsTags:
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """As Scrapy makes it."""
+        """Called by Scrapy."""
         return cls(crawler)
 
     def process_response(self, request: Request, response: Response) -> Response:
-        """Let ``response`` pass, or raise."""
+        """Return ``response`` if it is allowed; raise otherwise."""
         if response.status >= 400 or request.meta.get(ROBOTS_TXT):
-            return response  # error pages often say "noindex", and mean themselves
-        # Lists of products and sitemaps are often kept out of indexes, and are in none of ours.
+            return response  # error pages often have "noindex", which refers to the error page
+        # Listings and sitemaps often have "noindex"; they are read for their links only and not stored.
         unwanted = self._unwanted - {"noindex"} if request.meta.get(LINKS_ONLY) else self._unwanted
         values = [value.decode("latin-1") for value in response.headers.getlist("X-Robots-Tag")]
         if unwanted and isinstance(response, TextResponse):
             values += robots_tag.meta_values(response.body, self._robot)
-        if found := robots_tag.forbidden(values, self._robot, unwanted):
+        if found := robots_tag.forbidden_directive(values, self._robot, unwanted):
             raise PageRefusedError("robots_tag", f"{response.url}: {found}")
         return response
 
 
-class PatientRetry(RetryMiddleware):
-    """Retries after a wait that doubles each time (or more: `PageHandler`); gives a dead host up as a whole."""
+class BackoffRetry(RetryMiddleware):
+    """Retries with exponential backoff (`PageHandler` observes Retry-After), and gives up hosts that are down."""
 
     def __init__(self, settings: BaseSettings) -> None:
         super().__init__(settings)
         self._profiles = _profiles(settings)
-        self._failures: Counter[str] = Counter()  # host -> pages given up since its last answer
+        self._failures: Counter[str] = Counter()  # host -> pages that failed since its last response
 
     def process_request(self, request: Request) -> None:
-        """Refuse what would only fail again."""
+        """Reject requests to a host that is down."""
         if self._failures[_host(request)] >= policy.MAX_PAGE_FAILURES:
             raise PageRefusedError(
                 "host_down", f"{_host(request)} has failed {policy.MAX_PAGE_FAILURES} times in a row"
             )
 
-    # Scrapy awaits what is a coroutine, which the types of its own methods do not say.
+    # Scrapy awaits coroutines, but the types of its own methods are not asynchronous.
     async def process_response(  # type: ignore[override]
         self, request: Request, response: Response
     ) -> Request | Response:
-        """Wait before the request is tried again, if it is to be."""
+        """Wait before a retry, if there is one."""
         result = super().process_response(request, response)
         if isinstance(result, Request):
             await asyncio.sleep(self._wait_s(request))
@@ -157,7 +157,7 @@ class PatientRetry(RetryMiddleware):
     async def process_exception(  # type: ignore[override]  # see above
         self, request: Request, exception: Exception
     ) -> Request | Response | None:
-        """As `process_response`, where no response came."""
+        """Like `process_response`, for a request without a response."""
         result = super().process_exception(request, exception)
         if isinstance(result, Request):
             await asyncio.sleep(self._wait_s(request))
@@ -166,7 +166,7 @@ class PatientRetry(RetryMiddleware):
         return result
 
     def _wait_s(self, request: Request) -> float:
-        delay_s = self._profiles.get(_host(request), POLITE).delay_s
+        delay_s = self._profiles.get(_host(request), DEFAULT_PROFILE).delay_s
         return policy.backoff_s(delay_s, request.meta.get("retry_times", 0) + 1)
 
     def _count(self, request: Request, *, failed: bool) -> None:
@@ -175,7 +175,7 @@ class PatientRetry(RetryMiddleware):
 
 
 class HostThrottle(AutoThrottle):
-    """AutoThrottle for the hosts whose profile asks for it, never faster than the profile or robots.txt allows."""
+    """AutoThrottle for hosts whose profile enables it, never faster than the profile and robots.txt allow."""
 
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
@@ -189,14 +189,14 @@ class HostThrottle(AutoThrottle):
             return
         host, downloader = _host(request), self.crawler.engine.downloader
         self._crawl_delay_s[host] = delay_s = max(0.0, min(delay_s, policy.MAX_CRAWL_DELAY_S))
-        future = downloader.per_slot_settings.setdefault(host, {})  # for when the slot is made anew
+        future = downloader.per_slot_settings.setdefault(host, {})  # applies when the slot is created again
         future["delay"] = max(future.get("delay", downloader._delay), delay_s)
         if host in downloader.slots:
             downloader.slots[host].delay = max(downloader.slots[host].delay, delay_s)
 
     def _response_downloaded(self, response: Response, request: Request, spider: Any) -> None:
         host = _host(request)
-        profile = self._profiles.get(host, POLITE)
+        profile = self._profiles.get(host, DEFAULT_PROFILE)
         if profile.autothrottle:
             self.mindelay = max(profile.delay_s, self._crawl_delay_s.get(host, 0.0))
             super()._response_downloaded(response, request, spider)

@@ -1,10 +1,8 @@
-"""A proxy on loopback through which a browser meets the web: each of its connections passes our guard here.
+"""HTTP proxy on the loopback interface that applies the address guard to all connections of the browser.
 
-A browser asks for whatever the scripts of a page want, and resolves names itself; one that must go through a proxy
-does neither. The proxy takes plain HTTP requests and CONNECT (all else: TLS, web sockets), resolves names as our
-other clients do, and counts the bytes of each visit. Nobody else on this machine can use it: it asks for a secret.
-
-Knows no browser, and nothing of what is in the bytes.
+Scripts of a page may make the browser connect anywhere, so the browser uses this proxy for all connections and does not
+resolve names itself. The proxy accepts plain HTTP requests and CONNECT (for TLS and web sockets), resolves names like
+the other clients, and counts the bytes of each visit. It requires credentials, so other processes cannot use it.
 """
 
 import asyncio
@@ -23,37 +21,37 @@ from crawlers.http.session import MAX_HEADERS_BYTES, MappedResolver
 CONNECT_S = 10.0  # for name lookup and connection
 CHUNK = 65_536
 PATH = re.compile(rb"[a-z]+://[^/?#]*([^#]*)", re.IGNORECASE)
-OWN_FIELDS = {b"proxy-authorization", b"proxy-connection", b"connection", b"keep-alive"}  # between us and one side
+OWN_FIELDS = {b"proxy-authorization", b"proxy-connection", b"connection", b"keep-alive"}  # hop-by-hop headers
 
 log = logging.getLogger(__name__)
 
 
 class Visit:
-    """What a visit may still receive, and what went wrong; its connections end with it.
+    """Byte limit, errors and connections of the loading of one page.
 
     Args:
-        max_bytes: that it may receive.
-        on_fault: called when it has received more, or headers without end.
+        max_bytes: limit of received bytes.
+        on_fault: called when the limit or that of the headers is exceeded.
     """
 
     def __init__(self, max_bytes: int, on_fault: Callable[[], object]) -> None:
         self._left, self._on_fault = max_bytes, on_fault
         self.fault: str | None = None  # too_large or headers_too_large
-        self.blocked: set[str] = set()  # hosts that the guard refused
+        self.blocked: set[str] = set()  # hosts that the address guard rejected
         self._writers: set[asyncio.StreamWriter] = set()
 
     def joined(self, writer: asyncio.StreamWriter) -> None:
-        """Have ``writer`` closed at the end."""
+        """Register a connection, which is closed at the end of the visit."""
         self._writers.add(writer)
 
     def received(self, count: int) -> None:
-        """Note ``count`` bytes."""
+        """Count received bytes."""
         self._left -= count
         if self._left < 0:
             self.fail("too_large")
 
     def fail(self, fault: str) -> None:
-        """End the visit because of ``fault``."""
+        """End the visit with ``fault``."""
         if self.fault is None:
             self.fault = fault
             self.end()
@@ -66,25 +64,25 @@ class Visit:
 
 
 class GuardingProxy:
-    """The proxy; `start` it in the event loop that it is to live in, `close` it there.
+    """The proxy; call `start` and `close` in the same event loop.
 
     Args:
-        connect_map: host -> (address, port), instead of DNS; the guard's only exemption.
+        connect_map: host -> (address, port), instead of DNS; exempt from the address guard.
     """
 
     def __init__(self, connect_map: ConnectMap) -> None:
         self._resolver = MappedResolver(connect_map)
-        self._visits: dict[bytes, Visit] = {}  # by the credentials that the browser shows
+        self._visits: dict[bytes, Visit] = {}  # credentials -> visit
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen."""
+        """Start listening."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=MAX_HEADERS_BYTES)
         host, port = self._server.sockets[0].getsockname()
         self.address = f"http://{host}:{port}"
 
     async def close(self) -> None:
-        """Stop listening, and end all connections."""
+        """Stop listening, and close all connections."""
         self._server.close()
         for visit in self._visits.values():
             visit.end()
@@ -95,7 +93,7 @@ class GuardingProxy:
 
     @contextmanager
     def visit(self, max_bytes: int, on_fault: Callable[[], object]) -> Iterator[tuple[Visit, str, str]]:
-        """A `Visit`, and the user and password that the browser has to show for it while the ``with`` block runs."""
+        """A `Visit` with its user and password, which are valid during the ``with`` block."""
         user, password = secrets.token_hex(8), secrets.token_hex(16)
         credentials = b"Basic " + base64.b64encode(f"{user}:{password}".encode())
         visit = self._visits[credentials] = Visit(max_bytes, on_fault)
@@ -111,7 +109,7 @@ class GuardingProxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection: one request, or a tunnel."""
+        """Handle one connection: one request, or a tunnel."""
         try:
             head = await _read_head(reader)
             visit = self._visit_of(head)
@@ -157,7 +155,7 @@ class GuardingProxy:
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 await _until_one_ends(_pump(reader, far_writer), _pump(far_reader, writer, visit))
             else:
-                written = PATH.match(target)  # not put together from its parts, which would alter some
+                written = PATH.match(target)  # the exact text, because joining parsed parts may change it
                 path = b"/" + written[1].removeprefix(b"/") if written else b"/"
                 far_writer.write(head.rewritten(b" ".join((method, path, b"HTTP/1.1"))))
                 body = _pump(reader, far_writer, length=int(head.fields.get(b"content-length", 0)))
@@ -167,7 +165,7 @@ class GuardingProxy:
 
     async def _connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         fault: OSError = OSError(f"{host}: no address")
-        for answer in await self._resolver.resolve(host, port):  # checks IP addresses as well
+        for answer in await self._resolver.resolve(host, port):  # checks IP addresses too
             try:
                 return await asyncio.open_connection(answer["host"], answer["port"], limit=MAX_HEADERS_BYTES)
             except OSError as error:
@@ -176,14 +174,14 @@ class GuardingProxy:
 
 
 class _Head:
-    """The first lines of a request or a response."""
+    """Start line and headers of a request or response."""
 
     def __init__(self, raw: bytes) -> None:
         self.start, *self._lines = (line.rstrip(b"\r") for line in raw.rstrip(b"\r\n").split(b"\n"))
         self.fields = {name.strip().lower(): value.strip() for name, _, value in map(_split, self._lines)}
 
     def rewritten(self, start: bytes) -> bytes:
-        """With another first line, for one exchange only, and without what is between us and one side."""
+        """The same with another start line, without hop-by-hop headers, and with ``Connection: close``."""
         kept = [line for line in self._lines if _split(line)[0].strip().lower() not in OWN_FIELDS]
         return b"\r\n".join([start, *kept, b"Connection: close", b"", b""])
 
@@ -193,7 +191,7 @@ def _split(line: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 async def _read_head(reader: asyncio.StreamReader) -> _Head:
-    """Up to the empty line, whichever line ends it has."""
+    """Read up to the empty line; both CRLF and LF are accepted."""
     lines: list[bytes] = []
     size = 0
     while True:
@@ -216,11 +214,11 @@ async def _relay_response(reader: asyncio.StreamReader, writer: asyncio.StreamWr
             return
         text = head.rewritten(head.start)
         visit.received(len(text))
-        if not head.start.partition(b" ")[2].startswith(b"1"):  # which is interim
+        if not head.start.partition(b" ")[2].startswith(b"1"):  # 1xx responses are skipped
             break
     writer.write(text)
     await _pump(reader, writer, visit)
-    writer.close()  # whatever length the response claims, this was all
+    writer.close()  # the server has closed the connection
 
 
 async def _pump(
@@ -229,7 +227,7 @@ async def _pump(
     visit: Visit | None = None,
     length: int | None = None,
 ) -> None:
-    """Copy bytes to the end, or ``length`` of them; those that ``visit`` receives are counted."""
+    """Copy all bytes, or ``length`` of them; ``visit`` counts them."""
     while length is None or length > 0:
         data = await reader.read(CHUNK if length is None else min(CHUNK, length))
         if not data:

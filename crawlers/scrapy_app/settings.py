@@ -1,4 +1,4 @@
-"""Scrapy's settings for a crawl. Knows nothing of what is crawled."""
+"""Scrapy settings of a crawl."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,16 +11,16 @@ from scrapy.dupefilters import BaseDupeFilter
 from scrapy.extensions.throttle import AutoThrottle
 
 from crawlers.http.address_guard import ConnectMap
-from crawlers.http.host_limits import POLITE, HostProfile
+from crawlers.http.host_limits import DEFAULT_PROFILE, HostProfile
 from crawlers.http.policy import MAX_PAGE_BYTES, MAX_REDIRECTS, TRANSIENT_STATUSES
-from crawlers.scrapy_app.download_handler import CHROMIUM, CONNECT_MAP, PageHandler, Redirects
+from crawlers.scrapy_app.download_handler import CHROMIUM, CONNECT_MAP, GuardedRedirects, PageHandler
 from crawlers.scrapy_app.politeness import (
     PROFILES,
     ROBOTS_TAGS,
+    BackoffRetry,
     HostThrottle,
-    LoudOffsite,
-    PatientRetry,
     RobotsTags,
+    StrictOffsite,
     StrictRobots,
 )
 
@@ -37,20 +37,20 @@ def scrapy_settings(
     browser: str | None,
     log_file: str,
 ) -> dict[str, Any]:
-    """What differs from Scrapy's defaults.
+    """The settings that differ from Scrapy's defaults.
 
     Args:
-        hosts: the sources' hosts.
-        profiles: how fast to ask them; `POLITE` where there is none.
+        hosts: hosts of the sources.
+        profiles: host -> request limits; `DEFAULT_PROFILE` for other hosts.
         connect_map: host -> (address, port), instead of DNS.
-        user_agent: who we are.
-        max_attempts: per page, the first one included.
-        timeout_s: whole deadline of one attempt.
-        robots_tags: directives of X-Robots-Tag that keep us out, such as "noindex".
-        browser: path of Chromium, if a shop needs a browser.
-        log_file: where Scrapy's own lines go.
+        user_agent: value of the User-Agent header.
+        max_attempts: attempts per page, including the first.
+        timeout_s: timeout (s) of one attempt.
+        robots_tags: directives of X-Robots-Tag that forbid a page, such as "noindex".
+        browser: path of Chromium, if a shop requires a browser.
+        log_file: path of Scrapy's log.
     """
-    slots = dict.fromkeys(hosts, POLITE) | dict(profiles)
+    slots = dict.fromkeys(hosts, DEFAULT_PROFILE) | dict(profiles)
     return {
         "ROBOTSTXT_OBEY": True,
         "USER_AGENT": user_agent,
@@ -62,38 +62,38 @@ def scrapy_settings(
         "DOWNLOAD_VERIFY_CERTIFICATES": True,
         "DOWNLOAD_HANDLERS": dict.fromkeys(("data", "file", "ftp", "s3"))
         | dict.fromkeys(("http", "https"), PageHandler),
-        "DOWNLOAD_DELAY": POLITE.delay_s,
-        # Each host has its slot; this one is also the number of connections per host that are kept open.
+        "DOWNLOAD_DELAY": DEFAULT_PROFILE.delay_s,
+        # Each host has its own slot; this is also the number of connections per host that are kept open.
         "CONCURRENT_REQUESTS_PER_DOMAIN": max(profile.concurrency for profile in slots.values()),
         "DOWNLOAD_SLOTS": {host: _slot(profile) for host, profile in slots.items()},
         "CONCURRENT_REQUESTS": 32,
-        "CONCURRENT_ITEMS": 8,  # Scrapy starts that many tasks per callback
+        "CONCURRENT_ITEMS": 8,  # number of tasks that Scrapy starts per callback
         "AUTOTHROTTLE_ENABLED": True,  # per host: `politeness.HostThrottle`
-        "AUTOTHROTTLE_START_DELAY": POLITE.delay_s,
+        "AUTOTHROTTLE_START_DELAY": DEFAULT_PROFILE.delay_s,
         "DOWNLOADER_MIDDLEWARES": {
             OffsiteMiddleware: None,
-            LoudOffsite: 50,
+            StrictOffsite: 50,
             RobotsTxtMiddleware: None,
             StrictRobots: 100,
             RetryMiddleware: None,
             RobotsTags: 540,
-            PatientRetry: 550,
+            BackoffRetry: 550,
             RedirectMiddleware: None,
-            Redirects: 600,
+            GuardedRedirects: 600,
         },
         "EXTENSIONS": {AutoThrottle: None, HostThrottle: 0},
-        "COMPRESSION_ENABLED": False,  # the handler undoes encodings
+        "COMPRESSION_ENABLED": False,  # the download handler decompresses
         PROFILES: profiles,
         CONNECT_MAP: connect_map,
         CHROMIUM: browser,
         ROBOTS_TAGS: sorted(robots_tags),
-        "HTTPPROXY_ENABLED": False,  # behind a proxy the guard against private addresses would see the proxy's only
-        "COOKIES_ENABLED": False,  # their middleware fetches the list of public suffixes from the network
+        "HTTPPROXY_ENABLED": False,  # with a proxy, the address guard would check the proxy's address only
+        "COOKIES_ENABLED": False,  # the middleware would download the public suffix list
         "METAREFRESH_ENABLED": False,
         "REFERER_ENABLED": False,
         "REDIRECT_MAX_TIMES": MAX_REDIRECTS,
-        "URLLENGTH_LIMIT": 0,  # `pages.values.MAX_URL` is ours; this one would drop requests unheard
-        "DUPEFILTER_CLASS": BaseDupeFilter,  # the spider knows what it has asked for
+        "URLLENGTH_LIMIT": 0,  # `pages.text.values.MAX_URL` applies; this one would drop requests without a reason
+        "DUPEFILTER_CLASS": BaseDupeFilter,  # the spider itself avoids duplicate requests
         "TELNETCONSOLE_ENABLED": False,
         "REMOTE_CONTROL_ENABLED": False,
         "LOG_LEVEL": "INFO",

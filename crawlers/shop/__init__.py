@@ -1,16 +1,16 @@
-"""The demo shop: three shops that serve the sample images over HTTP on 127.0.0.1, as real ones would.
+"""Demo: three small web shops on 127.0.0.1 that serve the sample images.
 
     shop-a.demo.test   JSON-LD (Product, BreadcrumbList), ``<link rel="next">``
-    shop-b.demo.test   microdata, ``?page=2`` behind a link that says "Next"
-    shop-c.demo.test   bare HTML and CSS classes, ``/page/2/``
+    shop-b.demo.test   microdata, ``?page=2`` in a link with the text "Next"
+    shop-c.demo.test   plain HTML and CSS classes, ``/page/2/``
 
-The hosts are reserved names that no DNS answers for; clients get a connect map (`running_shop`). Only ``crawl``
-and ``fetch`` start the shop, and only when params.yaml says ``crawl.source: demo``; nothing else knows of it.
+The hosts are reserved names without DNS records; clients get a connect map from `process.running_shop`. Only the stages
+``crawl`` and ``fetch`` start the shops, and only if params.yaml says ``crawl.source: demo``. The modules:
 
-    images    what is drawn from a 28 px image: the whole garment, or a close-up
-    wording     the words: taxonomy, brands, materials
-    catalogue   what is sold where, under which URL
-    templates   the three kinds of mark-up
-    server      HTTP
-    running     the shop as a child process
+    drawing     images of whole garments and close-ups, drawn from 28 px images
+    wording     taxonomy, brands, materials
+    catalogue   products and URLs of each shop
+    templates   HTML of each shop
+    server      HTTP server
+    process     the server as a child process
 """

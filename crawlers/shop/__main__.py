@@ -14,7 +14,7 @@ ADDRESS = "127.0.0.1"
 
 
 async def serve(port: int, *, until_stdin_closes: bool) -> None:
-    """Serve on ``port`` (0: a free one), after saying on stdout which one it is."""
+    """Serve on ``port`` (0: any free port); prints the URL to stdout when it listens."""
     runner = web.AppRunner(make_app(load_catalogue()), access_log=None)
     await runner.setup()
     try:
@@ -32,11 +32,11 @@ async def serve(port: int, *, until_stdin_closes: bool) -> None:
 
 
 def main() -> None:
-    """Serve from the command line."""
+    """Command line entry point."""
     parser = argparse.ArgumentParser(prog="python -m crawlers.shop", description="The demo shop, on 127.0.0.1.")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one")
     parser.add_argument(
-        "--until-stdin-closes", action="store_true", help="end with the program that holds the other end of stdin"
+        "--until-stdin-closes", action="store_true", help="end when stdin closes, as when the parent process ends"
     )
     arguments = parser.parse_args()
     try:

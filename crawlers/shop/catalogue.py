@@ -1,20 +1,19 @@
-"""What the demo shop sells, where, and under which URL. The same on every run: it follows from the sample alone.
+"""Products and URLs of the three demo shops, derived deterministically from the sample in data/.
 
-The addresses of the three shops (``shop-a.demo.test`` and so on, port 80, where nothing really is):
+URLs of the shops (hosts ``shop-a.demo.test`` and so on, port 80, on which nothing listens):
 
     page        shop-a                  shop-b                         shop-c
     category    /c/shirts               /kategorie/shirts.html         /category/shirts/
     page 2      /c/shirts?p=2           /kategorie/shirts.html?page=2  /category/shirts/page/2/
     product     /p/slim-shirt-10023     /artikel/10023-slim-shirt.html /product/slim-shirt-10023/
-    image     /media/10023-1.jpg      /img/10023/1.jpg               /uploads/10023-1.jpg
+    image       /media/10023-1.jpg      /img/10023/1.jpg               /uploads/10023-1.jpg
 
-Every path below ``/internal/`` is forbidden by robots.txt, and each category's first page links to a product
-there, as good as any other: it must never stand in the data.
+robots.txt forbids every path below ``/internal/``. The first page of each category links to a valid product there,
+which must never be in the data.
 
-Some products hold what a crawl meets in the world: an image that is gone (404), the very image of another
-shop's offer (an exact duplicate, under another URL), the same compressed harder (a near-duplicate). 30 % have a
-second view of the garment. 15 % show a close-up of its fabric: `zoomed_urls` is the truth that only the ``zoom``
-stage's metric may look at.
+Some products have the defects of real shops: a missing image (404), the image of another shop's product (an exact
+duplicate under another URL), or that image compressed more (a near-duplicate). 30 % have a second view of the garment,
+and 15 % a close-up of its fabric. `zoomed_urls` is the ground truth, for the metrics of the stage ``zoom`` only.
 """
 
 import re
@@ -39,39 +38,39 @@ SAMPLE = Path(__file__).resolve().parents[2] / "data/sample.parquet"
 SAMPLE_SCHEMA = pa.schema(
     [
         pa.field("index", pa.int32(), nullable=False),  # position in Fashion-MNIST's training file
-        pa.field("label", pa.uint8(), nullable=False),  # its class, 0 to 9
-        pa.field("served", pa.bool_(), nullable=False),  # by the shop; the others are for zoom_train
-        pa.field("pixels", pa.binary(SOURCE_SIDE**2), nullable=False),  # rows of grey values
+        pa.field("label", pa.uint8(), nullable=False),  # class, 0 to 9
+        pa.field("served", pa.bool_(), nullable=False),  # False: used by zoom_train, not served by a shop
+        pa.field("pixels", pa.binary(SOURCE_SIDE**2), nullable=False),  # grey values, row by row
     ]
 )
-# `zoom_training.fingerprint` of data/zoom/labelled as it is in git: a filter trained on it is for this shop alone.
+# Fingerprint of data/zoom/labelled as it is in git; a zoom filter trained on it suits the demo shops only.
 LABELLED_FINGERPRINT = "3a2ee06d66306a58d3765185f8450df6163785c7e839b480555c9354397a8b60"
 PAGE_SIZE = 48  # products on a category page
-ZOOMED_SHARE = 0.15  # of the products
-SECOND_VIEW_SHARE = 0.3
-DEAD_EVERY = 300  # products
-OFFERED_TWICE = (QUALITY, 60) * 4  # per kind, garments that two shops sell: the second one's JPEG quality
-FORBIDDEN = "/internal"  # paths below it, by robots.txt
-THUMBNAIL = "?w=56"  # after an image's path: a small one, which no crawl should want
+ZOOMED_SHARE = 0.15  # share of products with a close-up
+SECOND_VIEW_SHARE = 0.3  # share of products with a second view
+DEAD_EVERY = 300  # one of so many products has a missing image
+OFFERED_TWICE = (QUALITY, 60) * 4  # JPEG quality in the second shop, for each garment of a kind that two shops sell
+FORBIDDEN = "/internal"  # robots.txt forbids paths below it
+THUMBNAIL = "?w=56"  # appended to an image's path for a thumbnail, which a crawl should not use
 
 
 @dataclass(frozen=True)
-class Shop:
-    """One host, and how it writes addresses and prices."""
+class DemoShop:
+    """One demo shop: host, URL patterns and currency."""
 
     host: str
-    number_base: int  # of its articles
+    number_base: int  # added to the sample's row to get a product number
     currency: str
-    rate: int  # its prices per EUR
+    rate: int  # units of the currency per EUR
     category_path: str
-    next_path: str  # page 2 and on
+    next_path: str  # from page 2 on
     product_path: str
     image_path: str
-    does_not_sell: tuple[str, ...] = ()  # slugs
+    does_not_sell: tuple[str, ...] = ()  # slugs of kinds
 
 
 SHOPS = (
-    Shop(
+    DemoShop(
         host="shop-a.demo.test",
         number_base=10000,
         currency="EUR",
@@ -81,7 +80,7 @@ SHOPS = (
         product_path="/p/{name}-{number}",
         image_path="/media/{number}-{position}.jpg",
     ),
-    Shop(
+    DemoShop(
         host="shop-b.demo.test",
         number_base=40000,
         currency="CHF",
@@ -92,7 +91,7 @@ SHOPS = (
         image_path="/img/{number}/{position}.jpg",
         does_not_sell=("sandals", "coats"),
     ),
-    Shop(
+    DemoShop(
         host="shop-c.demo.test",
         number_base=70000,
         currency="INR",
@@ -108,7 +107,7 @@ SHOPS = (
 
 @dataclass(frozen=True)
 class ShopImage:
-    """What stands under an image's URL."""
+    """How an image is drawn."""
 
     source: int  # row of the sample
     view: WholeView | CloseUp
@@ -116,10 +115,10 @@ class ShopImage:
 
 
 @dataclass(frozen=True)
-class Product:
-    """One offer of one shop. Paths are relative to the host."""
+class DemoProduct:
+    """A product of one shop. Paths are relative to the host."""
 
-    shop: Shop
+    shop: DemoShop
     kind: Kind
     number: int
     path: str
@@ -127,54 +126,54 @@ class Product:
     brand: str
     price: Decimal
     details: dict[str, str]
-    images: dict[str, ShopImage | None]  # path -> image, in the page's order; None: gone
+    images: dict[str, ShopImage | None]  # path -> image, in page order; None: missing
 
     @property
     def category_path(self) -> str:
-        """The first page that lists it, or would."""
+        """The first page of its category."""
         return self.shop.category_path.format(slug=self.kind.slug)
 
     @property
     def image_urls(self) -> list[str]:
-        """Absolute, in the page's order."""
+        """Absolute image URLs, in page order."""
         return [f"http://{self.shop.host}{path}" for path in self.images]
 
 
 @dataclass(frozen=True)
-class Category:
-    """One kind in one shop."""
+class DemoCategory:
+    """The products of one kind in one shop."""
 
-    shop: Shop
+    shop: DemoShop
     kind: Kind
-    products: list[Product]
-    forbidden: Product  # below /internal/
+    products: list[DemoProduct]
+    forbidden: DemoProduct  # below /internal/
 
     @property
     def pages(self) -> int:
-        """How many pages list its products."""
+        """Number of pages that list its products."""
         return -(-len(self.products) // PAGE_SIZE)
 
     def path(self, page: int) -> str:
-        """The address of its ``page`` (the first is 1), relative to the host."""
+        """The path of page number ``page`` (from 1)."""
         pattern = self.shop.category_path if page == 1 else self.shop.next_path
         return pattern.format(slug=self.kind.slug, page=page)
 
 
 @dataclass(frozen=True)
-class Catalogue:
-    """Everything the three shops sell."""
+class DemoCatalogue:
+    """The products of all three shops, and the sample's pixels."""
 
-    categories: list[Category]
+    categories: list[DemoCategory]
     pixels: UInt8[np.ndarray, "images 28 28"]
 
-    def products(self) -> Iterator[Product]:
-        """All offers that a polite crawl finds."""
+    def products(self) -> Iterator[DemoProduct]:
+        """All products that robots.txt allows to crawl."""
         for category in self.categories:
             yield from category.products
 
 
 def category_urls() -> dict[str, dict[Kind, str]]:
-    """For each host, the first page of each kind that it sells: what data/sources.csv says."""
+    """Host -> kind -> URL of its first category page: the content of data/sources.csv."""
     return {
         shop.host: {
             kind: f"http://{shop.host}{shop.category_path.format(slug=kind.slug)}"
@@ -186,18 +185,18 @@ def category_urls() -> dict[str, dict[Kind, str]]:
 
 
 @lru_cache(maxsize=1)
-def load_catalogue() -> Catalogue:
-    """The catalogue of the sample in data/.
+def load_catalogue() -> DemoCatalogue:
+    """Build the catalogue from the sample in data/.
 
     Raises:
-        MissingError: the sample is not there.
+        MissingError: the sample is missing.
     """
     return build_catalogue(SAMPLE)
 
 
 @lru_cache(maxsize=1)
 def zoomed_urls() -> frozenset[str]:
-    """The URLs of the close-ups: the truth, for measuring what the pipeline made of them and for nothing else."""
+    """The URLs of all close-ups: ground truth for metrics only."""
     return frozenset(
         f"http://{product.shop.host}{path}"
         for product in load_catalogue().products()
@@ -206,42 +205,42 @@ def zoomed_urls() -> frozenset[str]:
     )
 
 
-def build_catalogue(sample: Path) -> Catalogue:
-    """Put the images of ``sample`` on offer."""
+def build_catalogue(sample: Path) -> DemoCatalogue:
+    """Build the catalogue from the images in ``sample``."""
     if not sample.is_file():
-        raise MissingError(f"{sample}: the sample is not there. It is in git; tools/build_sample.py makes it again.")
+        raise MissingError(f"{sample}: the sample is missing. Restore it from git, or run tools/build_sample.py.")
     table = read_table(sample, SAMPLE_SCHEMA, made_by="tools/build_sample.py")
     flat = np.frombuffer(b"".join(table["pixels"].to_pylist()), dtype=np.uint8)
     pixels = flat.reshape(-1, SOURCE_SIDE, SOURCE_SIDE)
     served = table["served"].to_numpy()
     labels = table["label"].to_numpy()
-    categories: list[Category] = []
+    categories: list[DemoCategory] = []
     for label, kind in enumerate(KINDS):
         sources = np.flatnonzero(served & (labels == label)).tolist()
         categories += _categories(kind, sources, pixels)
-    return Catalogue(categories, pixels)
+    return DemoCatalogue(categories, pixels)
 
 
-def _categories(kind: Kind, sources: list[int], pixels: UInt8[np.ndarray, "images 28 28"]) -> list[Category]:
-    """Hand the images of one kind to the shops that sell it, in turn."""
+def _categories(kind: Kind, sources: list[int], pixels: UInt8[np.ndarray, "images 28 28"]) -> list[DemoCategory]:
+    """Distribute the images of one kind to the shops that sell it, round robin."""
     close_ups = _close_ups(kind, sources, pixels)
     shops = [shop for shop in SHOPS if kind.slug not in shop.does_not_sell]
     categories = []
     for place, shop in enumerate(shops):
         own = sources[place :: len(shops)]
         products = [_product(shop, kind, source, _gallery(source, close_ups.get(source))) for source in own]
-        if place == 0:  # it sells some of the next shop's garments as well
+        if place == 0:  # the first shop also sells some garments of the second
             products += [
                 _product(shop, kind, source, [ShopImage(source, WholeView(), quality)])
                 for source, quality in zip(sources[1 :: len(shops)], OFFERED_TWICE, strict=False)
             ]
         preview = _product(shop, kind, own[0], [ShopImage(own[0], WholeView())], FORBIDDEN)
-        categories.append(Category(shop, kind, products, preview))
+        categories.append(DemoCategory(shop, kind, products, preview))
     return categories
 
 
 def _close_ups(kind: Kind, sources: list[int], pixels: UInt8[np.ndarray, "images 28 28"]) -> dict[int, CloseUp]:
-    """Close-ups of `ZOOMED_SHARE` of ``sources`` (of fewer, where too few garments are broad enough)."""
+    """Close-ups for `ZOOMED_SHARE` of ``sources``, or for fewer if too few garments are broad enough."""
     random = Random(f"close-ups {kind.slug}")
     found: dict[int, CloseUp] = {}
     for source in random.sample(sources, len(sources)):
@@ -267,8 +266,8 @@ def _gallery(source: int, close_up: CloseUp | None) -> list[ShopImage | None]:
     return images
 
 
-def _product(shop: Shop, kind: Kind, source: int, images: list[ShopImage | None], prefix: str = "") -> Product:
-    """An offer: its words and its price follow from the shop and the image."""
+def _product(shop: DemoShop, kind: Kind, source: int, images: list[ShopImage | None], prefix: str = "") -> DemoProduct:
+    """A product; texts and price are seeded by the shop and the image."""
     random = Random(f"{shop.host} {source}{prefix}")
     number = shop.number_base + source
     brand, style, noun = random.choice(BRANDS), random.choice(STYLES), random.choice(kind.nouns)
@@ -278,7 +277,7 @@ def _product(shop: Shop, kind: Kind, source: int, images: list[ShopImage | None]
     cents = random.choice((0, 50, 90, 99))
     price = (Decimal(random.randint(9, 249)) + Decimal(cents) / 100) * shop.rate
     name = _url_name(f"{style} {noun}")
-    return Product(
+    return DemoProduct(
         shop=shop,
         kind=kind,
         number=number,

@@ -1,6 +1,6 @@
 """Draws shop images from the 28 x 28 pixels of Fashion-MNIST: the whole garment, or a close-up of its fabric.
 
-Shared by the shop and by the script that builds the sample. Knows nothing of products or labels.
+Used by the demo shops and by tools/build_sample.py.
 """
 
 import io
@@ -16,8 +16,8 @@ SOURCE_SIDE = 28  # px of a source image
 SIDE = 112  # px of a shop image
 QUALITY = 80  # JPEG
 CLOSE_UP_SIDES = range(8, 13)  # px of the source image that a close-up shows
-GARMENT = 40  # a pixel this bright is garment, darker ones are the black ground
-FILLED = 0.97  # share of a close-up's pixels that must be garment
+GARMENT = 40  # least grey value of a garment's pixel; darker pixels are background
+FILLED = 0.97  # least share of garment pixels in a close-up
 
 Pixels = UInt8[np.ndarray, "28 28"]
 
@@ -33,7 +33,7 @@ class CloseUp:
 
 @dataclass(frozen=True)
 class WholeView:
-    """The whole image; the first view is the plain one, others are mirrored and moved a little."""
+    """The whole image; a second view is mirrored and shifted."""
 
     mirrored: bool = False
     right: int = 0  # px of the source image
@@ -41,7 +41,7 @@ class WholeView:
 
 
 def find_close_up(pixels: Pixels, random: Random) -> CloseUp | None:
-    """A random square that the garment fills, of a random size where there are several; None: it is too slender."""
+    """A random square filled by the garment, of a random possible size; None if the garment is too narrow."""
     sides = list(CLOSE_UP_SIDES)
     random.shuffle(sides)
     for side in sides:
@@ -54,25 +54,25 @@ def find_close_up(pixels: Pixels, random: Random) -> CloseUp | None:
 
 
 def draw(pixels: Pixels, view: WholeView | CloseUp) -> Image.Image:
-    """The image that a shop would show: grey, `SIDE` px square, enlarged smoothly."""
+    """The shop image: grey, `SIDE` x `SIDE` px, bicubic interpolation."""
     image = Image.fromarray(pixels)
     if isinstance(view, CloseUp):
         image = image.crop((view.left, view.top, view.left + view.side, view.top + view.side))
     else:
         if view.mirrored:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if view.right or view.down:  # what is moved in is the black ground
+        if view.right or view.down:  # black background is shifted in
             image = image.transform(image.size, Image.Transform.AFFINE, (1, 0, -view.right, 0, 1, -view.down))
     return _enlarged(image)
 
 
-def draw_through_bottleneck(pixels: Pixels, side: int) -> Image.Image:
-    """The whole image, as blurred as a close-up of ``side`` px is: shrunk to ``side`` px, then enlarged."""
+def draw_downsampled(pixels: Pixels, side: int) -> Image.Image:
+    """The whole image with the blur of a close-up of ``side`` px: reduced to ``side`` px, then enlarged."""
     return _enlarged(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def encode_jpeg(image: Image.Image, quality: int = QUALITY) -> bytes:
-    """JPEG bytes; the same image gives the same bytes."""
+    """Encode as JPEG; deterministic."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The demo shop as a child process, for the time of a ``with`` block. Knows nothing of crawling."""
+"""Runs the demo shops as a child process during a ``with`` block."""
 
 import re
 import subprocess
@@ -15,19 +15,19 @@ from crawlers.http.address_guard import ConnectMap
 from crawlers.shop.catalogue import SHOPS
 
 ROOT = Path(__file__).resolve().parents[2]
-START_S = 60.0  # to wait for the child's first word; it takes about two seconds
-STOP_S = 10.0
+START_S = 60.0  # timeout for the child's first line; it takes about two seconds
+STOP_S = 10.0  # timeout for its end
 PORT = re.compile(r":(\d+)/")
 
 
 @contextmanager
 def running_shop() -> Iterator[ConnectMap]:
-    """Start the shop on a free port, yield where its hosts really are, stop it.
+    """Start the shops on a free port, yield the connect map of their hosts, and stop them.
 
-    The child holds the other end of a pipe from us and ends when that closes, so it also ends when we are killed.
+    The child ends when its stdin closes, so it also ends if the parent process is killed.
 
     Raises:
-        RetryError: it did not start; the text holds what it said.
+        RetryError: the child did not start; the text contains its stderr.
     """
     command = [sys.executable, "-m", "crawlers.shop", "--port", "0", "--until-stdin-closes"]
     with (
@@ -44,7 +44,7 @@ def running_shop() -> Iterator[ConnectMap]:
 
 
 def _port(child: subprocess.Popen[str], errors: IO[str]) -> int:
-    """The port that the child names once it listens."""
+    """The port that the child prints when it listens."""
     assert child.stdout is not None
     deadline = threading.Timer(START_S, child.kill)  # ends the wait below
     deadline.start()
@@ -55,8 +55,8 @@ def _port(child: subprocess.Popen[str], errors: IO[str]) -> int:
     if found is None:
         child.wait()
         errors.seek(0)
-        said = errors.read().strip() or f"nothing within {START_S:.0f} s"
-        raise RetryError(f"the demo shop did not start (exit {child.returncode}); it said: {said}")
+        output = errors.read().strip() or f"nothing within {START_S:.0f} s"
+        raise RetryError(f"the demo shop did not start (exit code {child.returncode}); its output: {output}")
     return int(found[1])
 
 

@@ -1,4 +1,4 @@
-"""The demo shop over HTTP: finds the shop by the Host header, the page by the path. Knows no mark-up, no drawing."""
+"""HTTP server of the demo shops: the Host header selects the shop, the path selects the page or image."""
 
 import hashlib
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from html import escape
 
 from aiohttp import ETag, web
 
-from crawlers.shop.catalogue import THUMBNAIL, Catalogue, Product, ShopImage
+from crawlers.shop.catalogue import THUMBNAIL, DemoCatalogue, DemoProduct, ShopImage
 from crawlers.shop.drawing import draw, encode_jpeg
 from crawlers.shop.templates import ROBOTS, listing_page, product_page
 
@@ -16,18 +16,18 @@ THUMBNAIL_SIDE = 56  # px
 Page = Callable[[], str]
 
 
-def make_app(catalogue: Catalogue) -> web.Application:
-    """The web application that serves ``catalogue``."""
-    shops = _Shops(catalogue)
+def make_app(catalogue: DemoCatalogue) -> web.Application:
+    """Build the web application that serves ``catalogue``."""
+    shops = _DemoSite(catalogue)
     app = web.Application()
     app.router.add_get("/{path:.*}", shops.answer)
     return app
 
 
-class _Shops:
-    """Everything there is to see, by shop and path."""
+class _DemoSite:
+    """Pages and images by shop and path."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: DemoCatalogue) -> None:
         self._pixels = catalogue.pixels
         self._pages: dict[str, dict[str, Page]] = {}
         self._images: dict[str, dict[str, ShopImage]] = {}
@@ -40,12 +40,12 @@ class _Shops:
                 pages[product.path] = partial(product_page, product)
                 self._add_images(shop, product)
 
-    def _add_images(self, shop: str, product: Product) -> None:
+    def _add_images(self, shop: str, product: DemoProduct) -> None:
         there = {path: image for path, image in product.images.items() if image is not None}
         self._images.setdefault(shop, {}).update(there)
 
     async def answer(self, request: web.Request) -> web.Response:
-        """The page or image that ``request`` names, or 404."""
+        """Respond with the requested page or image, or with 404."""
         shop = _name(request.host)
         if shop not in self._pages:
             names = ", ".join(self._pages)
@@ -74,7 +74,7 @@ class _Shops:
         return response
 
     @staticmethod
-    def _home(catalogue: Catalogue, shop: str) -> str:
+    def _home(catalogue: DemoCatalogue, shop: str) -> str:
         links = "".join(
             f'<li><a href="{category.path(1)}">{escape(category.kind.breadcrumb[-1])}</a></li>'
             for category in catalogue.categories
@@ -84,5 +84,5 @@ class _Shops:
 
 
 def _name(host: str) -> str:
-    """``shop-a.demo.test:80`` and ``shop-a.localhost`` are both shop-a: browsers find the second one by themselves."""
+    """``shop-a`` for ``shop-a.demo.test:80`` and for ``shop-a.localhost``, which browsers resolve without DNS."""
     return host.partition(".")[0]

@@ -1,6 +1,6 @@
-"""The pages of the three demo shops, each with another kind of mark-up. Pure functions from offers to HTML.
+"""HTML templates of the three demo shops, each with a different kind of mark-up.
 
-What a reader can hold on to:
+Mark-up that a reader can use:
 
 shop-a (JSON-LD)
     listing   ``a.product-link`` in ``li.product``; next page: ``<link rel="next">`` in the head
@@ -11,11 +11,11 @@ shop-b (microdata)
     listing   ``article.tile > a``; next page: ``nav.pages a`` with the text "Next"
     product   ``itemtype="https://schema.org/Product"`` with ``itemprop`` name, sku, image (relative URLs), brand,
               offers (price in ``content``, priceCurrency); ``BreadcrumbList``; details in ``dl.specs`` (dt, dd)
-shop-c (nothing but CSS)
-    listing   ``div.item a.item-title``, whose title is cut short, beside a small image; next page: ``a.older``
+shop-c (CSS classes only)
+    listing   ``div.item a.item-title`` with a truncated title and a thumbnail; next page: ``a.older``
     product   ``h1.product_title``; ``span.price``, as in "Rs. 1,299.00" with a no-break space; ``div.crumbs a``,
               the first of which is "Home"; images: ``div.gallery a[href]`` (the ``img`` in it is a thumbnail);
-              details: ``ul.attributes li``, "Material: Linen"; no article number but in the URL
+              details: ``ul.attributes li``, "Material: Linen"; only the URL has the product number
 
 Every page also links to ``/cart``, and the first page of a category to a product below ``/internal/``, both of
 which robots.txt forbids.
@@ -26,15 +26,15 @@ from decimal import Decimal
 from html import escape
 from typing import Any
 
-from crawlers.shop.catalogue import PAGE_SIZE, THUMBNAIL, Category, Product, Shop
+from crawlers.shop.catalogue import PAGE_SIZE, THUMBNAIL, DemoCategory, DemoProduct, DemoShop
 
 ROBOTS = "User-agent: *\nDisallow: /cart\nDisallow: /internal/\n"
-CUT_TITLE = 16  # characters that shop-c's listings show
+CUT_TITLE = 16  # characters of a title in shop-c's listings
 NO_BREAK = "\u00a0"
 
 
-def listing_page(category: Category, page: int) -> str:
-    """Page ``page`` (the first is 1) of ``category``."""
+def listing_page(category: DemoCategory, page: int) -> str:
+    """HTML of page number ``page`` (from 1) of ``category``."""
     products = category.products[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
     if page == 1:
         products = [*products, category.forbidden]
@@ -42,19 +42,19 @@ def listing_page(category: Category, page: int) -> str:
     return LISTINGS[category.shop.host](category, products, next_path)
 
 
-def product_page(product: Product) -> str:
-    """The page of ``product``."""
+def product_page(product: DemoProduct) -> str:
+    """HTML of ``product``'s page."""
     return PRODUCTS[product.shop.host](product)
 
 
-def _document(shop: Shop, title: str, body: str, head: str = "") -> str:
+def _document(shop: DemoShop, title: str, body: str, head: str = "") -> str:
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>{head}</head>\n'
         f'<body><header><a href="/">{shop.host}</a> <a href="/cart">Cart (0)</a></header>\n{body}\n</body></html>\n'
     )
 
 
-def _a_listing(category: Category, products: list[Product], next_path: str | None) -> str:
+def _a_listing(category: DemoCategory, products: list[DemoProduct], next_path: str | None) -> str:
     tiles = "\n".join(
         f'<li class="product"><a class="product-link" href="{product.path}">{escape(product.title)}</a>'
         f'<span class="price">{product.price} €</span></li>'
@@ -64,7 +64,7 @@ def _a_listing(category: Category, products: list[Product], next_path: str | Non
     return _document(category.shop, category.kind.breadcrumb[-1], f'<ul class="products">\n{tiles}\n</ul>', head)
 
 
-def _a_product(product: Product) -> str:
+def _a_product(product: DemoProduct) -> str:
     url = f"http://{product.shop.host}{product.path}"
     trail = [("Home", "/"), *((name, product.category_path) for name in product.kind.breadcrumb)]
     graph: list[dict[str, Any]] = [
@@ -102,7 +102,7 @@ def _a_product(product: Product) -> str:
     )
 
 
-def _b_listing(category: Category, products: list[Product], next_path: str | None) -> str:
+def _b_listing(category: DemoCategory, products: list[DemoProduct], next_path: str | None) -> str:
     tiles = "\n".join(
         f'<article class="tile"><a href="{product.path}">{escape(product.title)}</a></article>' for product in products
     )
@@ -112,7 +112,7 @@ def _b_listing(category: Category, products: list[Product], next_path: str | Non
     return _document(category.shop, category.kind.breadcrumb[-1], body)
 
 
-def _b_product(product: Product) -> str:
+def _b_product(product: DemoProduct) -> str:
     crumbs = "".join(
         '<li itemprop="itemListElement" itemscope itemtype="https://schema.org/ListItem">'
         f'<a itemprop="item" href="{product.category_path}"><span itemprop="name">{escape(name)}</span></a>'
@@ -136,7 +136,7 @@ def _b_product(product: Product) -> str:
     )
 
 
-def _c_listing(category: Category, products: list[Product], next_path: str | None) -> str:
+def _c_listing(category: DemoCategory, products: list[DemoProduct], next_path: str | None) -> str:
     tiles = "\n".join(
         f'<div class="item"><img src="{next(iter(product.images))}{THUMBNAIL}" alt="">'
         f'<a class="item-title" href="{product.path}">{escape(_cut(product.title))}</a>'
@@ -147,7 +147,7 @@ def _c_listing(category: Category, products: list[Product], next_path: str | Non
     return _document(category.shop, category.kind.breadcrumb[-1], f'<div class="grid">\n{tiles}\n</div>{older}')
 
 
-def _c_product(product: Product) -> str:
+def _c_product(product: DemoProduct) -> str:
     crumbs = " / ".join(
         f'<a href="{path}">{escape(name)}</a>'
         for name, path in [("Home", "/"), *((name, product.category_path) for name in product.kind.breadcrumb)]

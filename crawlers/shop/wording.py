@@ -1,6 +1,6 @@
-"""The words of the demo shop: its taxonomy, and what its titles and details are put together from.
+"""Texts of the demo shops: taxonomy, and the parts of titles and details.
 
-Names and materials are invented; several carry characters that HTML, JSON or URLs must escape.
+Brands are invented. Several texts contain characters that HTML, JSON or URLs must escape.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 class Kind:
     """One of Fashion-MNIST's ten classes."""
 
-    taxonomy: tuple[str, str, str]  # our label
-    slug: str  # as shops write it in URLs
-    breadcrumb: tuple[str, ...]  # the shops' own words
+    taxonomy: tuple[str, str, str]  # label
+    slug: str  # part of a category page's URL
+    breadcrumb: tuple[str, ...]  # category names of the shops
     nouns: tuple[str, ...]
 
 

@@ -1,1 +1,1 @@
-"""Where product URLs come from: category pages in a CSV (`csv_sources`), a JSON `manifest`, `sitemaps`."""
+"""Sources of product URLs: a CSV of category pages (`csv_sources`), a JSON `manifest`, and `sitemaps`."""

@@ -1,9 +1,8 @@
-"""Reading sources.csv: which category of which shop carries which label.
+"""Reads sources.csv, which maps category pages of shops to category paths.
 
-A column ``Taxonomy`` (any capitals; cells ``A->B->C``) and one column per shop, whose cells hold URLs of category
-pages, separated by white space, or nothing. A shop's column may have any name: a product's site is its URL's host.
-
-Knows nothing of what is behind the URLs.
+The file has a column ``Taxonomy`` (case-insensitive; cells such as ``A->B->C``) and one column per shop. The cells of a
+shop's column hold URLs of category pages, separated by white space, or are empty. The column may have any name, because
+the host of a URL identifies the shop.
 """
 
 import csv
@@ -16,14 +15,14 @@ from urllib.parse import urlsplit
 from atlas_model.core.errors import TaxonomyError
 from atlas_model.taxonomy.files import split_path
 from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath
-from crawlers.http.urls import sent
+from crawlers.http.urls import request_url
 
 COLUMN = "taxonomy"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A category page of a shop, and the label of the products found there."""
+    """A category page, and the label of the products that it lists."""
 
     site: str  # host
     taxonomy: CategoryPath
@@ -31,11 +30,11 @@ class Source:
 
 
 def read_sources(path: Path) -> list[Source]:
-    """Read the sources at ``path``, in the file's order, none twice.
+    """Read the sources at ``path``, in the file's order, without duplicates.
 
     Raises:
-        TaxonomyError: unreadable, not UTF-8, without the column or any URL, or with faulty cells; the text lists
-            all faults with their lines.
+        TaxonomyError: the file is unreadable, not UTF-8, lacks the column or any URL, or has invalid cells; the text
+            lists all errors with their lines.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -85,20 +84,20 @@ def _read_rows(text: str, faults: list[str]) -> Iterator[tuple[int, Source]]:
 
 
 def _examine(url: str) -> tuple[str | None, str]:
-    """What is wrong with ``url``, if anything, and its host."""
+    """The error in ``url`` (None if it is valid), and its host."""
     try:
         parts = urlsplit(url)
-        _ = parts.port  # parsed, and refused, only when it is asked for
+        _ = parts.port  # validated only when it is read
     except ValueError as error:
-        return f"{url!r} is no URL: {error}", ""
+        return f"{url!r} is not a valid URL: {error}", ""
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return f"expected http://... or https://..., got {url!r}", ""
     if parts.username or parts.password:
-        return f"a user name or password stands in the URL of {parts.hostname}: it would stand in the data as well", ""
+        return f"the URL of {parts.hostname} has a user name or password, which would be written to the data", ""
     try:
-        sent(url)
+        request_url(url)
     except ValueError as error:
-        return f"{url!r} is no URL: {error}", ""
+        return f"{url!r} is not a valid URL: {error}", ""
     return None, parts.hostname
 
 

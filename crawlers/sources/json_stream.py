@@ -1,8 +1,7 @@
-"""JSON files of any length, a value at a time: memory holds one element of the list, not the list.
+"""Incremental JSON parser: memory holds one element of a list, not the whole list.
 
-Python's own scanner over a moving window, so that values and faults are those of `json.loads`. (ijson turns half a
-surrogate pair into a question mark, and takes gigabytes for 100,000 opening brackets.) Knows nothing of what the
-values mean.
+It applies Python's own scanner to a moving window, so values and errors are those of `json.loads`. (ijson replaces a
+lone surrogate by a question mark, and takes gigabytes of memory for 100,000 opening brackets.)
 """
 
 import json
@@ -13,30 +12,30 @@ from typing import Any, TextIO
 WINDOW = 1_000_000  # characters read at once
 MAX_VALUE = 16_000_000  # characters of one value
 
-_MAY_GO_ON = ("", *"0123456789.eE+-")  # behind a number at the end of the window
+_MAY_GO_ON = ("", *"0123456789.eE+-")  # characters that may continue a number at the end of the window
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class JsonStream:
-    """What comes next in ``file``. All methods raise ValueError or RecursionError where that is not JSON."""
+    """Parser over ``file``. All methods raise ValueError or RecursionError on invalid JSON."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
-        self._text, self._at, self._before = "", 0, 0  # the window, the place in it, characters before it
+        self._text, self._at, self._before = "", 0, 0  # window, position in it, number of characters before it
         self._ended = False
         self._decoder = json.JSONDecoder()
 
     def peek(self) -> str:
-        """The next character that is no white space; empty at the end of the file."""
+        """The next character that is not white space; empty at the end of the file."""
         while True:
             found = _SPACE.match(self._text, self._at)
-            assert found is not None  # it matches anywhere
+            assert found is not None  # the pattern matches the empty string
             self._at = found.end()
             if self._at < len(self._text) or not self._more():
                 return self._text[self._at : self._at + 1]
 
     def value(self) -> Any:
-        """The next value, whole."""
+        """Parse the next value."""
         self.peek()
         while True:
             too_long = len(self._text) - self._at > MAX_VALUE
@@ -52,12 +51,12 @@ class JsonStream:
                     return value
 
     def array(self) -> Iterator[Any]:
-        """The elements of the array that begins here."""
+        """Parse the array that begins here, element by element."""
         for _ in self._parts("[", "]"):
             yield self.value()
 
     def members(self) -> Iterator[str]:
-        """The keys of the object that begins here; between two of them the caller takes the value."""
+        """The keys of the object that begins here; the caller parses the value after each key."""
         for _ in self._parts("{", "}"):
             if self.peek() != '"':
                 raise self._fault("Expecting property name enclosed in double quotes")
@@ -66,7 +65,7 @@ class JsonStream:
             yield key
 
     def end(self) -> None:
-        """Nothing comes next."""
+        """Check that the file ends here."""
         if self.peek():
             raise self._fault("Extra data")
 
@@ -85,7 +84,7 @@ class JsonStream:
         self._at += 1
 
     def _more(self) -> bool:
-        """Move the window on; whether there was more."""
+        """Advance the window; returns whether there was more text."""
         read = "" if self._ended else self._file.read(WINDOW)
         self._ended = not read
         if read:

@@ -1,14 +1,12 @@
-"""The two manifests of the original project: JSON lists of images that somebody else has already found.
+"""Reads the two manifest formats of the original project, which are JSON lists of image URLs.
 
-- Of products, for `crawl.source: manifest`: ``{"images": [{filename, title, sentences: [{tokens}], image_url,
-  split}]}``; the tokens of the first sentence are the category path.
-- Of labelled images, for ``atlas import-manifest``: ``[{filename, image_url, label: zoomed|normal, title}]``.
+- Products, for `crawl.source: manifest`: ``{"images": [{filename, title, sentences: [{tokens}], image_url, split}]}``;
+  the tokens of the first sentence are the category path.
+- Labelled images, for ``atlas import-manifest``: ``[{filename, image_url, label: zoomed|normal, title}]``.
 
-``filename`` is a name to remember, never a path to write. A file's faults are reported together; a URL that cannot
-be fetched is none of them: it gets its status when the images are fetched, so that its row is still counted. Only
-``file:`` URLs of products are refused at once, because there is another source for them (`crawl.source: files`).
-
-Knows nothing of how images are fetched.
+``filename`` is an identifier; it is never used as a path. All errors of a file are reported together. An invalid URL is
+not an error here: the fetch gives it a status, so that its row is counted. Only ``file:`` URLs of products are rejected
+at once, because local images have their own source (`crawl.source: files`).
 """
 
 from collections import defaultdict
@@ -28,7 +26,7 @@ from crawlers.sources.json_stream import JsonStream
 
 SITE = "manifest"
 MAX_FAULTS_SHOWN = 20
-ROWS_AT_ONCE = 4_096  # as Python objects; the table takes a tenth of that
+ROWS_AT_ONCE = 4_096  # rows that are Python objects at a time; as an Arrow table they take a tenth of the memory
 
 FORM_OF_PRODUCTS = '{"images": [{filename, title, sentences: [{tokens: [...]}], image_url, split}]}'
 FORM_OF_LABELLED = "[{filename, image_url, label: zoomed|normal, title}]"
@@ -47,18 +45,17 @@ class LabelledImage:
 
 
 def read_manifest_products(path: Path) -> pa.Table:
-    """Read a manifest of products: one product per row.
+    """Read a manifest of products, one product per row.
 
-    Its id is ``manifest:<filename>``. Where a filename stands more than once, the later rows are products of
-    their own, ``manifest:<filename>#2`` and so on: whether they show the same image, and under which label, is
-    decided where images are compared.
+    A product's id is ``manifest:<filename>``. Further rows with the same filename are separate products,
+    ``manifest:<filename>#2`` and so on; the split stage detects whether their images are the same.
 
     Returns:
-        A table of `records.PRODUCTS`, sorted by product_id.
+        A table with the schema of products.parquet, sorted by product_id.
 
     Raises:
-        MissingError: no such file.
-        InputError: it is not JSON of this form, or has ``file:`` URLs; the text counts all faults and shows the first.
+        MissingError: the file does not exist.
+        InputError: it is not JSON of this form, or has ``file:`` URLs; the text counts all errors and shows the first.
     """
     rows = _rows(path, _without_file_urls(path), _product)
     batches = []
@@ -74,8 +71,8 @@ def read_labelled_manifest(path: Path) -> list[LabelledImage]:
     """Read a manifest of zoomed and normal images, in the file's order.
 
     Raises:
-        MissingError: no such file.
-        InputError: it is not JSON of this form; the text counts all faults and shows the first ones.
+        MissingError: the file does not exist.
+        InputError: it is not JSON of this form; the text counts all errors and shows the first ones.
     """
     return list(_rows(path, _labelled_in(path), _labelled_image))
 
@@ -104,7 +101,7 @@ def _products_in(path: Path) -> Iterator[Any]:
 
 
 def _without_file_urls(path: Path) -> Iterator[Any]:
-    """The entries of a manifest of products, of which none may name a local file."""
+    """The entries of a manifest of products; raises after the last one if any has a ``file:`` URL."""
     found = 0
     first = ""
     for entry in _products_in(path):
@@ -150,12 +147,12 @@ def _reading(path: Path) -> Iterator[JsonStream]:
         raise MissingError(f"{path}: no such file; expected a manifest (JSON)") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, nested without end
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested too deeply
         raise InputError(f"{path}: expected a manifest (JSON), got something else: {error}") from error
 
 
 def _rows(path: Path, entries: Iterable[Any], read: Callable[[Any, list[str]], Row | None]) -> Iterator[Row]:
-    """``read`` each entry; it returns None and adds to the list of faults where the entry has some."""
+    """Convert each entry with ``read``, which returns None and appends to the list of faults for an invalid entry."""
     shown: list[str] = []
     entry_count = faulty = 0
     for index, entry in enumerate(entries):
@@ -173,7 +170,7 @@ def _rows(path: Path, entries: Iterable[Any], read: Callable[[Any, list[str]], R
     if faulty > MAX_FAULTS_SHOWN:
         shown.append(f"... and {faulty - MAX_FAULTS_SHOWN} more")
     if faulty:
-        raise InputError("\n  - ".join([f"{path}: {faulty} of {entry_count} images are faulty", *shown]))
+        raise InputError("\n  - ".join([f"{path}: {faulty} of {entry_count} images are invalid", *shown]))
 
 
 def _product(entry: Any, faults: list[str]) -> dict[str, Any] | None:
@@ -237,12 +234,12 @@ def _tokens(sentences: Any) -> list[str] | None:
 
 
 def _is_text(value: Any) -> bool:
-    """A string that can be stored: JSON may spell half a character (a lone surrogate), UTF-8 cannot."""
+    """Whether ``value`` is a string without lone surrogates, which JSON may contain but UTF-8 cannot encode."""
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def number_repeats(ids: Sequence[str]) -> list[str]:
-    """``ids`` with the second, third, ... of each replaced by one that no other has."""
+    """``ids`` with repetitions made unique by a suffix (``#2``, ``#3``, ...)."""
     given = set(ids)
     met: set[str] = set()
     numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: count(2))

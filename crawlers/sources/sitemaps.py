@@ -1,11 +1,9 @@
-"""Reading sitemaps (https://www.sitemaps.org/protocol.html).
+"""Parser of sitemaps (https://www.sitemaps.org/protocol.html).
 
-A sitemap comes from a stranger: it may unpack to gigabytes or hold entities that grow. What is unpacked is bounded
-and entities stay unresolved; whoever follows an index counts the steps. It may also break off, or hold a bare "&" as
-many do: a parser that recovers by itself would make other URLs of that. So an "&" that is no entity of XML's stands for
-itself, and where the rest is not well-formed, what comes before is read and the list is not `complete`.
-
-Knows nothing of HTTP but how gzip is undone.
+A sitemap is untrusted: the unpacked size is bounded, and entities are not resolved. The caller bounds the depth of
+sitemap indexes. Many sitemaps contain an unescaped "&", which a recovering XML parser would turn into wrong URLs; here
+such an "&" stands for itself. If the rest is not well-formed, the entries before the error are read and the result is
+not `complete`.
 """
 
 import re
@@ -16,19 +14,19 @@ from urllib.parse import urlsplit
 
 from lxml import etree
 
-from crawlers.http.content import GZIP, decoded_as_far
-from crawlers.http.urls import joined
+from crawlers.http.content import GZIP, decode_partially
+from crawlers.http.urls import join_url
 from crawlers.pages.text.values import http_urls
 
-MAX_BYTES = 50 * 1024 * 1024  # of a sitemap, also unpacked: the protocol's own limit, as the next
+MAX_BYTES = 50 * 1024 * 1024  # unpacked; this limit and the next are those of the protocol
 MAX_URLS = 50_000
 
-HEAD = 4096  # bytes in which the root has to come
+HEAD = 4096  # first bytes that must contain the root element
 ROOT = re.compile(rb"<(\w+:)?(urlset|sitemapindex)[\s>]")
-START = re.compile(rb"<[?!A-Za-z_]")  # of XML; blank lines before it are no part of it
+START = re.compile(rb"<[?!A-Za-z_]")  # start of the XML, which blank lines may precede
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 BARE = re.compile(rb"<!\[CDATA\[.*?\]\]>|&(?!(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9a-fA-F]{1,6});)", re.DOTALL)
-CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # of no use in XML
+CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # characters that XML forbids
 NAME = re.compile(r"\.xml(\.gz)?$", re.IGNORECASE)
 OF_PRODUCTS = re.compile(r"product|produit|produkt|prodotto", re.IGNORECASE)
 DIGITS = re.compile(r"\d+")
@@ -36,11 +34,11 @@ DIGITS = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class Sitemap:
-    """What one file says."""
+    """Content of one sitemap or sitemap index."""
 
-    urls: list[str]  # of pages, absolute, each once
-    sitemaps: list[str]  # of further sitemaps; only those named after products, if there are such
-    complete: bool = True  # False: it breaks off, or has more than the protocol allows
+    urls: list[str]  # absolute page URLs without duplicates
+    sitemaps: list[str]  # URLs of further sitemaps; only those named after products, if there are any
+    complete: bool = True  # False: truncated, malformed, or larger than the protocol allows
 
 
 @dataclass(frozen=True)
@@ -51,17 +49,17 @@ class Base:
 
     def urljoin(self, url: str) -> str:
         """``url`` made absolute."""
-        return joined(self.url, url)
+        return join_url(self.url, url)
 
 
 def is_named_sitemap(url: str) -> bool:
-    """Whether ``url`` ends as those of sitemaps do."""
+    """Whether ``url`` ends in .xml or .xml.gz."""
     return bool(NAME.search(urlsplit(url).path))
 
 
 def read_sitemap(url: str, body: bytes) -> Sitemap | None:
-    """What the sitemap in ``body`` (packed or not), which came from ``url``, says; None if it is none or too large."""
-    content, fault = decoded_as_far(body, ["gzip"], MAX_BYTES) if body.startswith(GZIP) else (body, None)
+    """Parse the sitemap in ``body`` (may be gzipped), fetched from ``url``; None if it is not one or too large."""
+    content, fault = decode_partially(body, ["gzip"], MAX_BYTES) if body.startswith(GZIP) else (body, None)
     root = ROOT.search(content[:HEAD])
     if root is None or fault not in (None, "truncated", "bad_encoding"):
         return None
@@ -76,22 +74,22 @@ def read_sitemap(url: str, body: bytes) -> Sitemap | None:
     return None
 
 
-def shape(url: str) -> tuple[str, str]:
-    """What the product URLs of a shop share: the folder, whatever numbers stand in it, and the ending."""
+def url_pattern(url: str) -> tuple[str, str]:
+    """Pattern that a shop's product URLs share: the folder with numbers replaced by 0, and the suffix."""
     folder, _, name = urlsplit(url).path.rpartition("/")
     _, point, ending = name.rpartition(".")
     return DIGITS.sub("0", folder), ending if point else ""
 
 
 class _Entries:
-    """The texts of ``loc`` in the XML ``content``, as far as they are whole; iterate once, then look at the rest."""
+    """Iterates over the ``loc`` texts of the XML ``content``; ``root`` and ``complete`` are valid afterwards."""
 
     def __init__(self, content: bytes) -> None:
         if not content.startswith(UTF_16):
             start = START.search(content[:HEAD])
             content = CONTROLS.sub(b" ", BARE.sub(_escaped, content[start.start() if start else 0 :]))
         self._content = content
-        self.root = ""  # its name
+        self.root = ""  # name of the root element
         self.complete = False
 
     def __iter__(self) -> Iterator[str]:
@@ -118,7 +116,7 @@ class _Entries:
                         count += 1
                     _forget(element)
         except etree.XMLSyntaxError:
-            return  # it breaks off here, or the root has ended and nobody cares for what follows
+            return  # malformed or truncated here, or trailing data after the root, which is ignored
 
 
 def _escaped(found: re.Match[bytes]) -> bytes:
@@ -130,12 +128,12 @@ def _locations(entry: etree._Element) -> list[str]:
 
 
 def _name(element: etree._Element) -> str:
-    """Without its namespace."""
+    """The tag without its namespace."""
     return str(element.tag).rpartition("}")[2]
 
 
 def _forget(element: etree._Element) -> None:
-    """Let go of ``element`` and of what came before it."""
+    """Free the memory of ``element`` and of its preceding siblings."""
     element.clear()
     parent = element.getparent()
     while parent is not None and element.getprevious() is not None:

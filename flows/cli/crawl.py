@@ -16,17 +16,17 @@ from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.params import load_params
 from atlas_model.core.progress import say
 from atlas_model.core.yaml_files import read_yaml
-from crawlers.crawl.fetch_page import WHY, ask
+from crawlers.crawl.fetch_page import WHY, fetch_page
 from crawlers.crawl.reasons import explained
-from crawlers.http.content import GZIP, ContentError, decoded
+from crawlers.http.content import GZIP, ContentError, decode_body
 from crawlers.http.policy import MAX_PAGE_BYTES
 from crawlers.http.user_agent import user_agent
 from crawlers.pages.html.bodies import not_a_page
 from crawlers.pages.items import COLUMNS, Listing
-from crawlers.pages.profile import Profile
+from crawlers.pages.profile import ShopProfile
 from crawlers.pages.registry import kind_of
 from crawlers.pages.saved import Kind, SavedPage, read_page
-from crawlers.pages.shops import Shop, shop_from, shop_of
+from crawlers.pages.shops import Shop, shop_of, shop_of_profile
 from crawlers.sources.sitemaps import read_sitemap
 from flows.stages.connections import connections
 from flows.text import printable
@@ -88,7 +88,7 @@ def record_page(url: str, kind: Kind | None, file: Path | None, profile: Path | 
 
 
 def _shop(url: str, profile: Path | None) -> Shop:
-    return shop_of(_host(url)) if profile is None else shop_from(profile.stem, read_yaml(profile, Profile))
+    return shop_of(_host(url)) if profile is None else shop_of_profile(profile.stem, read_yaml(profile, ShopProfile))
 
 
 def _host(url: str) -> str:
@@ -103,7 +103,7 @@ def _host(url: str) -> str:
 
 def _read(url: str, kind: Kind | None, file: Path | None, shop: Shop) -> tuple[SavedPage, str | None]:
     """The page and its kind; a page of unknown kind is read as a product page."""
-    response = _ask(url) if file is None else _from_file(url, file)
+    response = _fetch(url) if file is None else _from_file(url, file)
     if file is None and shop.browser is not None:
         say(f"{shop.name}: a crawl opens its pages in a browser. This command does not run their scripts.")
     content_type = response.headers.get("Content-Type", HTML)
@@ -127,12 +127,12 @@ def _read(url: str, kind: Kind | None, file: Path | None, shop: Shop) -> tuple[S
     return page, found
 
 
-def _ask(url: str) -> HttpResponse:
+def _fetch(url: str) -> HttpResponse:
     crawl = load_params().crawl
     if _host(url).endswith(DEMO):  # the demo shop runs only for this source
         crawl = crawl.model_copy(update={"source": "demo"})
     with connections(crawl) as connect_map:
-        return ask(
+        return fetch_page(
             url,
             connect_map=connect_map,
             user_agent=user_agent(crawl.contact),
@@ -148,7 +148,7 @@ def _from_file(url: str, file: Path) -> HttpResponse:
         raise InputError(f"--file {printable(str(file))}: cannot be read: {error.strerror}") from error
     try:
         encodings = ["gzip"] if body.startswith(GZIP) else []  # saved as it was sent, or compressed later
-        return HttpResponse(url, body=decoded(body, encodings, MAX_PAGE_BYTES), headers={"Content-Type": HTML})
+        return HttpResponse(url, body=decode_body(body, encodings, MAX_PAGE_BYTES), headers={"Content-Type": HTML})
     except ContentError as error:
         raise InputError(f"--file {printable(str(file))}: {WHY.get(error.reason, error.reason)}") from error
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from atlas_model.core.errors import InputError
 from atlas_model.data.schemas import LABELLED, LABELS, ShardWriter
 from crawlers.fetch.images import FetchReport, fetch_images
-from crawlers.fetch.index import Fetched
+from crawlers.fetch.index import UrlStatus
 from crawlers.fetch.spool import Spool
 from crawlers.sources.manifest import LabelledImage, read_labelled_manifest
 
@@ -96,7 +96,7 @@ def _with_both_labels(labelled: Iterable[tuple[T, str]]) -> set[T]:
 
 
 def _decide(
-    rows: Iterable[tuple[LabelledImage, Fetched]], conflicting: Set[str | None]
+    rows: Iterable[tuple[LabelledImage, UrlStatus]], conflicting: Set[str | None]
 ) -> tuple[dict[str, LabelledImage], Counter[str]]:
     """The row that is kept for each image_id, and the number of other rows by reason."""
     kept: dict[str, LabelledImage] = {}

@@ -28,9 +28,9 @@ from crawlers.files import images as image_reading
 from crawlers.files.entries import Columns
 from crawlers.files.folder import Folder
 from crawlers.files.products import write_products
-from crawlers.files.references import path_in
-from crawlers.files.roles import Guess, guess_columns, sample_rows
-from crawlers.files.table import PARQUET, holds_images, read_rows
+from crawlers.files.references import path_of
+from crawlers.files.roles import ColumnGuess, guess_columns, sample_rows
+from crawlers.files.table import PARQUET, has_embedded_images, read_rows
 from flows import paths
 from flows.git import run_git
 from flows.init.choices import Choice, choose_min_products, choose_split, choose_title, choose_training
@@ -42,7 +42,7 @@ WRITTEN = (
     paths.WORK / "init/written.json"
 )  # digest of the file that this command wrote last; any other content is an edit of the user
 COLOUR_SAMPLE = 300  # images that are checked for colour
-FOLDER_GUESS = Guess(Columns("image", ["category"], None, None, None, None), None)
+FOLDER_GUESS = ColumnGuess(Columns("image", ["category"], None, None, None, None), None)
 
 
 def init(
@@ -124,7 +124,7 @@ def _check_apart(images: Path) -> None:
             )
 
 
-def _guess(table: Path, folder: Folder, given: Sequence[str]) -> Guess:
+def _guess(table: Path, folder: Folder, given: Sequence[str]) -> ColumnGuess:
     named: dict[str, list[str]] = {}
     for text in given:
         role, _, name = text.partition("=")
@@ -132,14 +132,16 @@ def _guess(table: Path, folder: Folder, given: Sequence[str]) -> Guess:
     rows = sample_rows(read_rows(table))
     if not rows:
         raise InputError(f"{table}: expected rows, got none that can be read")
-    embedded = {name for name in rows[0] if holds_images(table, name)} if table.suffix.lower() in PARQUET else set()
+    embedded = (
+        {name for name in rows[0] if has_embedded_images(table, name)} if table.suffix.lower() in PARQUET else set()
+    )
     try:
         return guess_columns(rows, is_image=folder.has, embedded=embedded, given=named)
     except InputError as error:
         raise InputError(f"{table}: {error}") from error
 
 
-def _look(params: Params, folder: Folder, table: Path, guess: Guess) -> DataSurvey:
+def _look(params: Params, folder: Folder, table: Path, guess: ColumnGuess) -> DataSurvey:
     counts = write_products(
         PRODUCTS_FILE, table=table, images=folder.path, separator=guess.separator, columns=guess.columns
     )
@@ -173,7 +175,7 @@ def _look(params: Params, folder: Folder, table: Path, guess: Guess) -> DataSurv
             shown[fetched.image_id][category_of[product_id]] += 1
             names.setdefault(fetched.image_id, name.partition(":")[2])
             with_image.add(product_id)
-    listed = {path_in(name) for _, name, _, _ in named}
+    listed = {path_of(name) for _, name, _, _ in named}
     return DataSurvey(
         counts=counts,
         statuses=statuses,
@@ -193,7 +195,7 @@ def _files(folder: Path) -> Iterator[str]:
     return (path.relative_to(folder).as_posix() for path in image_files(folder))
 
 
-def _choices(found: DataSurvey, images: Path, table: Path | None, guess: Guess) -> list[Choice]:
+def _choices(found: DataSurvey, images: Path, table: Path | None, guess: ColumnGuess) -> list[Choice]:
     encoder = _encoder_with_weights()
     least = choose_min_products(found.products)
     used = sum(found.images_in[path] for path, count in found.products.items() if count >= least.value)
@@ -215,7 +217,7 @@ def _choices(found: DataSurvey, images: Path, table: Path | None, guess: Guess) 
     ]
 
 
-def _columns(guess: Guess) -> list[Choice]:
+def _columns(guess: ColumnGuess) -> list[Choice]:
     columns = asdict(guess.columns)
     chosen = [
         Choice(f"crawl.files.columns.{role}", column, guess.reasons.get(role, "" if column else "none found"))

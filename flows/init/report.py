@@ -11,7 +11,7 @@ import yaml
 
 from atlas_model.data.image_survey import ImageStatistics
 from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath
-from crawlers.files.products import Counts
+from crawlers.files.products import ProductCounts
 from flows.init.choices import Choice
 
 MAX_TOLD = 5  # examples
@@ -22,7 +22,7 @@ FEW_TESTED = 200
 class DataSurvey:
     """What is in the data."""
 
-    counts: Counts
+    counts: ProductCounts
     statuses: Counter[str]  # of images of products
     examples: Mapping[str, Sequence[str]]  # by status
     images: ImageStatistics

@@ -44,7 +44,7 @@ def run(params: Params) -> None:
                 connect_map=connect_map,
                 user_agent=user_agent(params.crawl.contact),
                 robots_tags=params.crawl.robots_tags,
-                spread=spread,
+                parallel_map=spread,
                 **params.fetch.model_dump(exclude={"shard_rows"}),
             )
         write_images(paths.SHARDS, spool, params.fetch.shard_rows)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from atlas_model.data.schemas import PRODUCTS, write_table
 from crawlers.fetch.images import FetchReport, fetch_images
-from crawlers.fetch.index import Fetched
+from crawlers.fetch.index import UrlStatus
 from crawlers.fetch.spool import Spool
 
 HOST = "images.test"
@@ -114,7 +114,7 @@ class Images(NamedTuple):
     """What fetching gave."""
 
     report: FetchReport
-    fetched: dict[str, Fetched]  # by URL, sorted
+    fetched: dict[str, UrlStatus]  # by URL, sorted
 
     @property
     def statuses(self) -> dict[str, str]:

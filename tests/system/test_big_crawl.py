@@ -1,4 +1,4 @@
-"""A shop of 20,000 products, crawled by processes that are killed: in the end exactly its products and images."""
+"""Crawl and fetch of a shop with 20,000 products, with repeated kills: all products and images are complete."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ from tests.support.servers import HOST
 from tests.support.waiting import wait_until
 
 KILLS = 5
-AT_WORK = 100  # at most: pages asked for, and those answered that wait to be read, when a kill comes (seen: 35)
+AT_WORK = 100  # limit of pages in flight at a kill: requested, or fetched and not yet read (measured: 35)
 
 
 @contextmanager
@@ -48,13 +48,13 @@ def port() -> Iterator[int]:
 
 
 def count(database: Path, query: str) -> int:
-    """What ``query`` counts; 0 where there is nothing yet."""
+    """The result of the counting ``query``; 0 if the table does not exist yet."""
     if not database.exists():
         return 0
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         try:
             return int(connection.execute(query).fetchone()[0])
-        except sqlite3.OperationalError:  # its tables are being made
+        except sqlite3.OperationalError:  # the tables are being created
             return 0
 
 
@@ -81,12 +81,12 @@ def run_to_its_end(what: str, folder: Path, port: int) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the child is not told that its parent was killed")
-def test_20000_products_survive_five_kills(tmp_path: Path, port: int) -> None:
+def test_crawl_of_20000_products_survives_five_kills(tmp_path: Path, port: int) -> None:
     chance = random.Random(20_000)
     for pages in sorted(chance.sample(range(1, PRODUCTS), KILLS)):
         known = "SELECT count(*) FROM pages"
         run_and_kill("crawl", tmp_path, port, lambda: count(tmp_path / "crawl/journal.sqlite", known) >= pages)  # noqa: B023
-        wait_until(lambda: is_free(tmp_path / "crawl"))  # the grandchild is gone as well
+        wait_until(lambda: is_free(tmp_path / "crawl"))  # the grandchild has ended too
     assert run_to_its_end("crawl", tmp_path, port) == {"products": PRODUCTS, "dropped": {}, "faults": {}}
 
     columns = ["product_id", "title", "taxonomy", "image_urls"]

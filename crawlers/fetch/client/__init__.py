@@ -1,5 +1,6 @@
-"""One image URL over HTTP.
+"""HTTP requests for images.
 
-`client`: one attempt. `robots`: whether robots.txt allows it. `body`: reading a limited body. `hosts`: when a host may
-be asked next. `download`: all URLs of a process. `outcome`: what became of a URL.
+- `client` makes one attempt at one URL; `robots` checks robots.txt, and `body` reads the body.
+- `download` fetches all URLs of a process with retries; `hosts` has the state of each host.
+- `outcome` defines requests and outcomes.
 """

@@ -1,6 +1,6 @@
-"""The body of an answer, bounded: in bytes, also after decompression, and in the memory that it takes.
+"""Reading of response bodies with bounds on their size, also after decompression, and on memory.
 
-We ask for no compression (images are compressed), yet some servers do it. Knows nothing of what is in a body.
+Images are requested without compression, but some servers compress them anyway.
 """
 
 from collections.abc import AsyncIterator
@@ -13,11 +13,11 @@ from crawlers.fetch.client.outcome import FetchRefusedError
 from crawlers.http.content import ContentError, Decoder
 from crawlers.http.session import encodings
 
-IN_MEMORY_BYTES = 1_000_000  # a larger body goes to disk while it comes
+IN_MEMORY_BYTES = 1_000_000  # a larger body is written to disk
 
 
 class Body:
-    """Bytes on their way; a context manager, after which they are gone."""
+    """Temporary buffer of one body. Use as a context manager."""
 
     def __init__(self, folder: Path) -> None:
         self._file = SpooledTemporaryFile(IN_MEMORY_BYTES, dir=str(folder))  # noqa: SIM115 (closed by __exit__)
@@ -29,31 +29,31 @@ class Body:
         self._file.close()
 
     async def fill(self, response: aiohttp.ClientResponse, max_bytes: int) -> None:
-        """Take the body of ``response``.
+        """Read the body of ``response``.
 
         Raises:
-            FetchRefusedError: it is larger than ``max_bytes``, or wrongly or outrageously compressed.
+            FetchRefusedError: the body is larger than ``max_bytes``, or cannot be decompressed.
         """
         if (response.content_length or 0) > max_bytes:
             raise FetchRefusedError("too_large")
         size = 0
-        async for chunk in decoded(response):
+        async for chunk in decoded_chunks(response):
             size += len(chunk)
             if size > max_bytes:
                 raise FetchRefusedError("too_large")
             self._file.write(chunk)
 
     def read(self) -> bytes:
-        """All of it."""
+        """The whole body."""
         self._file.seek(0)
         return self._file.read()
 
 
-async def decoded(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The body as it comes, its Content-Encoding undone; a deadline, and how much is taken, are the caller's matter.
+async def decoded_chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The decompressed body, chunk by chunk; the caller bounds time and size.
 
     Raises:
-        FetchRefusedError: it is not compressed as it says, or as nothing honest is.
+        FetchRefusedError: the body is not compressed as stated, or is a decompression bomb.
     """
     try:
         decoder = Decoder(encodings(response))
@@ -61,7 +61,7 @@ async def decoded(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
             for part in decoder.feed(chunk):
                 yield part
             if decoder.over:
-                return  # what may follow is nobody's
+                return  # trailing data is ignored
         decoder.end()
     except ContentError as error:
         raise FetchRefusedError(error.reason) from None

@@ -1,7 +1,4 @@
-"""One attempt at one image: robots.txt, a request, its redirects, a bounded body, and what is made of its bytes.
-
-Knows nothing of retries, of other downloads or of where images are kept.
-"""
+"""HTTP client that makes one attempt at one image: robots.txt, request, redirects, body, validation."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
@@ -14,37 +11,37 @@ import aiohttp
 from yarl import URL
 
 from crawlers.fetch.blobs import DISK_FAULTS
-from crawlers.fetch.client.body import Body, decoded
+from crawlers.fetch.client.body import Body, decoded_chunks
 from crawlers.fetch.client.outcome import FetchOutcome, FetchRefusedError, ImageRequest
 from crawlers.fetch.client.robots import Robots
 from crawlers.http import policy, urls
 from crawlers.http.address_guard import ConnectMap
-from crawlers.http.robots_tag import forbidden
+from crawlers.http.robots_tag import forbidden_directive
 from crawlers.http.robots_txt import MAX_BYTES as MAX_ROBOTS_BYTES
-from crawlers.http.session import asking_for, open_session, raw_values, refusal
+from crawlers.http.session import exact_url, open_session, raw_values, refusal_reason
 from crawlers.http.user_agent import robot_name
 
-# A robots.txt that may forbid us all the same.
+# Errors after which robots.txt is unknown; it may forbid the URL.
 UNREADABLE = {"bad_encoding", "bad_http", "decompression_bomb", "headers_too_large"}
-CHECKERS = 2  # threads; more of them would not decode more large images at once (see `check`)
+CHECKERS = 2  # threads that validate images; large images are decoded one at a time anyway (see `check`)
 
 Take = Callable[[bytes], FetchOutcome]
-"""What is made of an image's bytes; called in a worker thread."""
+"""Validates and stores an image's bytes; called in a worker thread."""
 
 
 class Client(AbstractAsyncContextManager["Client"]):
-    """An HTTP client for images: no cookies, no passwords, no proxies, public addresses only.
+    """HTTP client for images: no cookies, no passwords, no proxies, public addresses only.
 
     Args:
-        take: decides about the bytes.
-        folder: for bodies too large for memory, while they come.
-        connect_map: hosts that are looked up there instead of by DNS.
-        user_agent: who asks.
-        concurrency: downloads at once.
-        timeout_s: whole deadline of one attempt, from name lookup to last byte, redirects included.
-        max_bytes: a larger body is refused as soon as that is known.
-        obey_robots: whether to ask for robots.txt.
-        robots_tags: directives of X-Robots-Tag that keep us out.
+        take: validates and stores the bytes.
+        folder: folder for temporary files of large bodies.
+        connect_map: host -> (address, port), instead of DNS.
+        user_agent: value of the User-Agent header.
+        concurrency: concurrent downloads.
+        timeout_s: timeout (s) of one attempt, from the DNS lookup to the last byte, including redirects.
+        max_bytes: limit of a body's size; a larger one is aborted.
+        obey_robots: whether to fetch and obey robots.txt.
+        robots_tags: directives of X-Robots-Tag that forbid an image.
     """
 
     def __init__(
@@ -71,7 +68,7 @@ class Client(AbstractAsyncContextManager["Client"]):
 
     async def __aenter__(self) -> "Client":
         headers = {"User-Agent": self._user_agent, "Accept": "image/*,*/*;q=0.8", "Accept-Encoding": "identity"}
-        deadlines = aiohttp.ClientTimeout(total=None)  # ours is one for all redirects
+        deadlines = aiohttp.ClientTimeout(total=None)  # `timeout_s` covers all redirects
         self._session = open_session(self._connect_map, headers=headers, timeout=deadlines)
         return self
 
@@ -80,18 +77,18 @@ class Client(AbstractAsyncContextManager["Client"]):
         self._checkers.shutdown(cancel_futures=True)
 
     async def get(self, request: ImageRequest) -> FetchOutcome:
-        """Ask for it once; with the validators of an earlier answer, if there are any.
+        """Make one attempt, as a conditional request if ``request`` has validators.
 
         Raises:
-            OSError: there is no room on the disk.
+            OSError: the disk is full.
         """
         try:
-            target = _usable(lambda: urls.sent(request.url), "bad_url")
+            target = _usable(lambda: urls.request_url(request.url), "bad_url")
             if self._robots is not None:
                 await self._robots.wait_for_turn(URL(target, encoded=True))
         except FetchRefusedError as refused:
             return refused.outcome
-        async with self._slots:  # also while the image is checked: it bounds the bodies in memory
+        async with self._slots:  # held while the image is checked too, which bounds the bodies in memory
             with Body(self._folder) as body:
                 answer = await self._answer(target, request, body)
                 if answer.status != "ok" or answer.unchanged:
@@ -102,7 +99,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         return answer._replace(image_id=taken.image_id) if taken.status == "ok" else taken
 
     async def _answer(self, target: str, request: ImageRequest, body: Body) -> FetchOutcome:
-        """As `_download`, whatever goes wrong."""
+        """Like `_download`, with exceptions converted to outcomes."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._download(target, request, body)
@@ -112,39 +109,39 @@ class Client(AbstractAsyncContextManager["Client"]):
             return _outcome_of(error)
 
     async def _download(self, target: str, request: ImageRequest, body: Body) -> FetchOutcome:
-        """The body, and the outcome if it is an image; without a body if it is the one that we have."""
-        async with self._asking(target, request) as (response, final_url):
+        """Download the image into ``body``; returns the outcome for a valid image, without a body after a 304."""
+        async with self._follow_redirects(target, request) as (response, final_url):
             if response.status == 304 and _validators(request, final_url):
                 return FetchOutcome("ok", True, None, *request[2:], unchanged=True)
             if response.status != 200:
                 raise _refused(response)
-            if forbidden(response.headers.getall("X-Robots-Tag", ()), self._robot, self._robots_tags):
+            if forbidden_directive(response.headers.getall("X-Robots-Tag", ()), self._robot, self._robots_tags):
                 raise FetchRefusedError("robots_tag")
             await body.fill(response, self._max_bytes)
             etag, last_modified = (policy.validator(response.headers.get(name)) for name in ("ETag", "Last-Modified"))
             return FetchOutcome("ok", True, None, None, final_url, etag, last_modified)
 
     @asynccontextmanager
-    async def _asking(
+    async def _follow_redirects(
         self, target: str, request: ImageRequest | None
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, str | None]]:
-        """The answer behind all redirects, and where they led; for robots.txt itself ``request`` is None."""
+        """The response after all redirects, and its URL if there were any; ``request`` is None for robots.txt."""
         final_url = None
         for _ in range(policy.MAX_REDIRECTS + 1):
             validators = _validators(request, final_url)
-            async with self._session.get(asking_for(target), headers=validators, allow_redirects=False) as response:
+            async with self._session.get(exact_url(target), headers=validators, allow_redirects=False) as response:
                 locations = raw_values(response, b"location") if response.status in policy.REDIRECT_STATUSES else []
                 if not locations:
                     yield response, final_url
                     return
-                target = _usable(partial(urls.location, target, locations[0]), "bad_redirect")
+                target = _usable(partial(urls.redirect_target, target, locations[0]), "bad_redirect")
             final_url = target
             if self._robots is not None and request is not None:
                 await self._robots.check(URL(target, encoded=True))
         raise FetchRefusedError("bad_redirect")
 
     async def _get_robots(self, target: URL) -> bytes | None:
-        """As `robots.AskFor` says."""
+        """See `robots.FetchRobots`."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._download_robots(target)
@@ -155,11 +152,11 @@ class Client(AbstractAsyncContextManager["Client"]):
         return None
 
     async def _download_robots(self, target: URL) -> bytes:
-        async with self._asking(str(target), None) as (response, _):
+        async with self._follow_redirects(str(target), None) as (response, _):
             if response.status != 200:
                 raise _refused(response)
             content = bytearray()
-            async for chunk in decoded(response):
+            async for chunk in decoded_chunks(response):
                 content += chunk
                 if len(content) >= MAX_ROBOTS_BYTES:
                     break
@@ -167,7 +164,7 @@ class Client(AbstractAsyncContextManager["Client"]):
 
 
 def _usable(url: Callable[[], str], status: str) -> str:
-    """``url``; refused with ``status`` where it cannot be asked for."""
+    """The result of ``url``; raises with ``status`` if it cannot be requested."""
     try:
         return url()
     except ValueError:
@@ -175,7 +172,7 @@ def _usable(url: Callable[[], str], status: str) -> str:
 
 
 def _validators(request: ImageRequest | None, final_url: str | None) -> dict[str, str]:
-    """The headers that ask whether the image at ``final_url`` is still the one that came from there."""
+    """The headers of a conditional request, if the stored image came from ``final_url``."""
     if request is None or request.final_url != final_url:
         return {}
     named = {"If-None-Match": request.etag, "If-Modified-Since": request.last_modified}
@@ -189,7 +186,7 @@ def _refused(response: aiohttp.ClientResponse) -> FetchRefusedError:
 
 
 def _none_unless_transient(outcome: FetchOutcome) -> None:
-    """There is no robots.txt (or none of use); or, with an error, that is not known, or not what it says."""
+    """Return if there is no usable robots.txt; raise if that is unknown."""
     if not outcome.permanent or outcome.status in UNREADABLE:
         raise FetchRefusedError("robots_unreachable", retry_after_s=outcome.retry_after_s)
 
@@ -197,7 +194,7 @@ def _none_unless_transient(outcome: FetchOutcome) -> None:
 def _outcome_of(error: Exception) -> FetchOutcome:
     if isinstance(error, OSError) and error.errno in DISK_FAULTS:
         raise error
-    if refused := refusal(error):
+    if refused := refusal_reason(error):
         return FetchOutcome.failed(refused)
     if isinstance(error, TimeoutError):
         return FetchOutcome.failed("timeout")
@@ -205,6 +202,6 @@ def _outcome_of(error: Exception) -> FetchOutcome:
         return FetchOutcome.failed("truncated")
     if isinstance(error, (aiohttp.ClientConnectionError, aiohttp.ClientResponseError)):
         return FetchOutcome.failed("unreachable")
-    if isinstance(error, ValueError):  # of URLs and of host names that cannot be encoded
+    if isinstance(error, ValueError):  # URLs and host names that cannot be encoded
         return FetchOutcome.failed("bad_url")
     return FetchOutcome.failed("unreachable")

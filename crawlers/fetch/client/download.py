@@ -1,7 +1,4 @@
-"""All URLs, each once: some hosts at a time, bounded downloads from each, with retries.
-
-Knows nothing of what is kept of an outcome, nor of where, and never holds the list of URLs.
-"""
+"""Downloads all URLs of a queue with retries, with a limited number of hosts and of downloads per host."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -11,38 +8,38 @@ from crawlers.fetch.client.client import Client
 from crawlers.fetch.client.hosts import Host
 from crawlers.fetch.client.outcome import FetchOutcome, ImageRequest
 
-MAX_HOSTS = 256  # asked at once; some wait between two attempts, so it is more than the downloads at once
+MAX_HOSTS = 256  # concurrent hosts; more than downloads, because some hosts wait between attempts
 
 
 class Queue(Protocol):
-    """What is to be asked for."""
+    """Source of the requests."""
 
     def hosts(self) -> Iterator[str]:
-        """Each host once."""
+        """The distinct hosts."""
 
     def pending(self, host: str) -> Iterator[ImageRequest]:
-        """Its URLs, shuffled: a folder of dead images must not look like a dead host."""
+        """The host's requests, shuffled so that a folder of missing images does not look like a dead host."""
 
 
 Keep = Callable[[ImageRequest, FetchOutcome, int], None]
-"""Called once per URL with what became of it and the number of attempts that took."""
+"""Called once per URL with its outcome and the number of attempts."""
 
 
 async def download(
     queue: Queue, client: Client, keep: Keep, *, concurrency_per_host: int, max_attempts: int, backoff_s: float
 ) -> None:
-    """Ask for every URL and hand each outcome to ``keep``.
+    """Fetch every URL and pass each outcome to ``keep``.
 
-    What is transient (`crawlers.http.policy`) is tried again, up to ``max_attempts``. A host that fails too often in a
-    row, or asks for a long break, is given up: its other URLs get the status ``given_up`` without being asked.
+    Transient failures (`crawlers.http.policy`) are retried up to ``max_attempts``. A host with too many consecutive
+    failures, or with a long Retry-After, is given up: its other URLs get the status ``given_up`` without a request.
 
     Args:
-        queue: a URL counts for the host that it names, wherever that redirects to.
-        client: makes one attempt; bounds the downloads at once.
-        keep: takes the outcomes, in any order.
-        concurrency_per_host: downloads at once from one host; URLs that wait for their next attempt count as well.
-        max_attempts: per URL, the first one included.
-        backoff_s: longest wait before the second attempt; doubled for each one after it.
+        queue: the requests by host, regardless of redirects to other hosts.
+        client: makes one attempt; bounds the concurrent downloads.
+        keep: receives the outcomes, in any order.
+        concurrency_per_host: concurrent downloads per host, including URLs that wait for a retry.
+        max_attempts: attempts per URL, including the first.
+        backoff_s: longest wait (s) before the second attempt; doubled for each further one.
     """
     places = asyncio.Semaphore(MAX_HOSTS)
 
@@ -55,10 +52,10 @@ async def download(
                     await host.back_off(attempts)
                 await host.wait()
                 outcome = await client.get(request)
-                host.answered(outcome.retry_after_s)
+                host.record_retry_after(outcome.retry_after_s)
                 attempts += 1
             if attempts:
-                host.finished(permanent=outcome.permanent)
+                host.record_result(permanent=outcome.permanent)
             keep(request, outcome, attempts)
 
     async def ask(name: str) -> None:

@@ -1,7 +1,4 @@
-"""What the downloads from one host share: when it may be asked again, and whether it is still worth it.
-
-Knows no HTTP.
-"""
+"""State that all downloads from one host share: time of the next request, and consecutive failures."""
 
 import asyncio
 import time
@@ -19,23 +16,23 @@ class Host:
 
     @property
     def given_up(self) -> bool:
-        """Whether its other URLs are left for the next run."""
+        """Whether the host's other URLs are left for the next run."""
         return self._failures >= policy.MAX_IMAGE_FAILURES
 
-    def finished(self, *, permanent: bool) -> None:
-        """A URL is done: with a permanent answer, or after the last failed attempt."""
+    def record_result(self, *, permanent: bool) -> None:
+        """Record the end of a URL: with a permanent outcome, or after the last failed attempt."""
         if not self.given_up:
             self._failures = 0 if permanent else self._failures + 1
 
     async def wait(self) -> None:
-        """Until the time that the host asked us to wait for."""
+        """Wait for the time that the host's Retry-After asked for."""
         while (delay := self._resume_at - time.monotonic()) > 0:
             await asyncio.sleep(delay)
 
-    def answered(self, retry_after_s: float | None) -> None:
-        """Heed what a failed attempt's answer asked for; it holds for all of the host's URLs.
+    def record_retry_after(self, retry_after_s: float | None) -> None:
+        """Record the Retry-After (s) of a failed attempt, which holds for all URLs of the host.
 
-        A host that asks for more than `policy.MAX_RETRY_AFTER_S` is given up.
+        A host with more than `policy.MAX_RETRY_AFTER_S` is given up.
         """
         if retry_after_s is None:
             return
@@ -44,5 +41,5 @@ class Host:
         self._resume_at = max(self._resume_at, time.monotonic() + min(retry_after_s, policy.MAX_RETRY_AFTER_S))
 
     async def back_off(self, attempt: int) -> None:
-        """Sleep after the failed ``attempt`` (1, 2, ...): exponentially longer, jittered."""
+        """Sleep after the failed ``attempt`` (1, 2, ...): exponential backoff with jitter."""
         await asyncio.sleep(policy.backoff_s(self._backoff_s, attempt))

@@ -1,57 +1,56 @@
-"""The words that the modules of this package speak to each other: a URL to ask for, and what became of it."""
+"""Requests for images and their outcomes."""
 
 from typing import NamedTuple, Self
 
 from crawlers.http.policy import FIXABLE_FAULTS, is_transient
 
-UNSETTLED = FIXABLE_FAULTS | {"robots", "robots_tag"}  # permanent in this run; in a later one we may be allowed
+UNSETTLED = FIXABLE_FAULTS | {"robots", "robots_tag"}  # permanent in this run; requested again in the next one
 
 
 class ImageRequest(NamedTuple):
-    """A URL to ask for, with what an earlier answer said of it; all null where there was none, or it is not kept."""
+    """A URL to request, with the data of its stored image; None where there is no stored image."""
 
-    id: int  # in the index
+    id: int  # id in the index
     url: str
     image_id: str | None = None
-    final_url: str | None = None  # where redirects led
-    etag: str | None = None  # this and the next: of the answer of final_url
+    final_url: str | None = None  # URL after redirects
+    etag: str | None = None  # this and the next: headers of the response from final_url
     last_modified: str | None = None
 
 
 class FetchOutcome(NamedTuple):
-    """What became of a URL.
+    """The result of one attempt at a URL.
 
-    ``status`` is ``ok``; ``http_<code>``; ``bad_url`` (not http or https, or no URL at all); ``bad_redirect`` (a
-    redirect to such a one, or too many); ``blocked`` (the host has no public address); ``robots``,
-    ``robots_tag`` (its robots.txt, its X-Robots-Tag keep us out); ``robots_unreachable`` (it is not known whether
-    they do); ``certificate`` (it is not the host's); ``headers_too_large``; ``bad_http`` (the answer is no valid HTTP);
-    ``timeout``; ``unreachable`` (no answer); ``truncated``, ``too_large``, ``bad_encoding``, ``decompression_bomb``,
-    ``empty``, ``not_an_image``, ``too_many_pixels``, ``unknown_range`` (what came is no image that we take); or
-    ``given_up`` (see `download`).
+    ``status`` is ``ok``; ``http_<code>``; ``bad_url`` (not a valid http or https URL); ``bad_redirect`` (to an invalid
+    URL, or too many redirects); ``blocked`` (no public address); ``robots``, ``robots_tag`` (forbidden by robots.txt or
+    X-Robots-Tag); ``robots_unreachable`` (robots.txt is unknown); ``certificate`` (invalid); ``headers_too_large``;
+    ``bad_http`` (not valid HTTP); ``timeout``; ``unreachable`` (no response); ``truncated``, ``too_large``,
+    ``bad_encoding``, ``decompression_bomb``, ``empty``, ``not_an_image``, ``too_many_pixels``, ``unknown_range`` (the
+    body is not an accepted image); or ``given_up`` (see `download`).
     """
 
     status: str
-    permanent: bool  # asking again at once would give the same
-    retry_after_s: float | None = None  # as the server asked
-    image_id: str | None = None  # sha256 of the bytes as served, hex; this and what is below: only where status is ok
-    final_url: str | None = None  # where redirects led; null where there were none
+    permanent: bool  # an immediate retry would have the same result
+    retry_after_s: float | None = None  # from the server's Retry-After
+    image_id: str | None = None  # sha256 (hex) of the bytes as served; this and the following only if status is ok
+    final_url: str | None = None  # URL after redirects; None without redirects
     etag: str | None = None
     last_modified: str | None = None
-    unchanged: bool = False  # the server says that it is still the image that we have
+    unchanged: bool = False  # the server responded that the stored image is unchanged
 
     @classmethod
     def failed(cls, status: str, retry_after_s: float | None = None) -> Self:
-        """No image came, for a reason of HTTP: transient or permanent as `crawlers.http.policy` says."""
+        """A failure by HTTP, classified as transient or permanent by `crawlers.http.policy`."""
         return cls(status, not is_transient(status), retry_after_s)
 
     @property
     def settled(self) -> bool:
-        """Whether the next run need not ask again."""
+        """Whether the next run of the snapshot does not request the URL again."""
         return self.permanent and self.status not in UNSETTLED
 
 
 class FetchRefusedError(Exception):
-    """An attempt ends here, with this outcome."""
+    """Ends an attempt with an outcome."""
 
     def __init__(self, status: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(status)

@@ -1,7 +1,4 @@
-"""robots.txt of the hosts that images come from: whether we may ask, and how often (RFC 9309).
-
-One request per origin, whose answer is remembered. Knows nothing of images.
-"""
+"""Cache of robots.txt per origin, with checks of URLs and of Crawl-delay (RFC 9309)."""
 
 import asyncio
 import time
@@ -12,34 +9,34 @@ from yarl import URL
 
 from crawlers.fetch.client.outcome import FetchRefusedError
 from crawlers.http.policy import MAX_CRAWL_DELAY_S
-from crawlers.http.robots_txt import for_us
+from crawlers.http.robots_txt import rules_for
 
-MAX_ORIGINS = 1_024  # remembered at once
+MAX_ORIGINS = 1_024  # cached origins
 
-AskFor = Callable[[URL], Awaitable[bytes | None]]
-"""Gets a robots.txt: as much of it as is read, or None where there is none.
+FetchRobots = Callable[[URL], Awaitable[bytes | None]]
+"""Fetches a robots.txt up to the size limit; None if there is none.
 
-Raises `FetchRefusedError` with a transient outcome where it is not known whether there is one.
+Raises `FetchRefusedError` with a transient outcome if that is unknown.
 """
 
 
 class Robots:
-    """What the hosts allow a robot named ``robot``; ``ask_for`` gets what they say."""
+    """Rules of all hosts for the robot named ``robot``; ``fetch_robots`` fetches a robots.txt."""
 
-    def __init__(self, ask_for: AskFor, robot: str) -> None:
-        self._ask_for, self._robot = ask_for, robot.lower()
-        self._rules: dict[tuple[str, str], asyncio.Future[_Rules]] = {}  # by origin, the oldest first
+    def __init__(self, fetch_robots: FetchRobots, robot: str) -> None:
+        self._fetch_robots, self._robot = fetch_robots, robot.lower()
+        self._rules: dict[tuple[str, str], asyncio.Future[_Rules]] = {}  # origin -> rules, oldest first
 
     async def check(self, target: URL) -> None:
-        """Return if ``target`` may be asked for.
+        """Return if ``target`` may be requested.
 
         Raises:
-            FetchRefusedError: it may not, or that is not known.
+            FetchRefusedError: it is forbidden, or robots.txt is unknown.
         """
         await self._allowing(target)
 
     async def wait_for_turn(self, target: URL) -> None:
-        """Like `check`; returns when the host's Crawl-delay has passed since the last turn."""
+        """Like `check`, and wait until the host's Crawl-delay has passed since the last request."""
         rules = await self._allowing(target)
         if rules.delay_s:
             turn = max(rules.next_at, time.monotonic())
@@ -59,22 +56,22 @@ class Robots:
             rules = known.result()
         except FetchRefusedError:
             if self._rules.get(origin) is known:
-                del self._rules[origin]  # the next attempt asks again
+                del self._rules[origin]  # the next attempt fetches it again
             raise
         if not rules.allow(target):
             raise FetchRefusedError("robots")
         return rules
 
     async def _load(self, origin: URL) -> "_Rules":
-        return _Rules(await self._ask_for(origin / "robots.txt"), self._robot)
+        return _Rules(await self._fetch_robots(origin / "robots.txt"), self._robot)
 
 
 class _Rules:
-    """What one robots.txt says to us."""
+    """The rules of one robots.txt for this robot."""
 
     def __init__(self, content: bytes | None, robot: str) -> None:
         self._robot = robot
-        self._parsed = Protego.parse(for_us(content, robot)) if content else None
+        self._parsed = Protego.parse(rules_for(content, robot)) if content else None
         self.delay_s = 0.0
         if self._parsed is not None:
             self.delay_s = min(self._parsed.crawl_delay(robot) or 0.0, MAX_CRAWL_DELAY_S)

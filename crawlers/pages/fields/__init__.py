@@ -1,1 +1,1 @@
-"""One field of a product each: prices, currencies, images, labelled values, product URLs."""
+"""Readers of single fields: prices, currencies, images, labelled values, product numbers and URLs."""

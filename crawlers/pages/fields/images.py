@@ -1,18 +1,18 @@
-"""From an image's element to the URL of its largest version. Knows neither shops nor where a gallery is."""
+"""Finds the largest version of an image element's image, and compares image URLs."""
 
 import re
 from functools import lru_cache
 from urllib.parse import unquote
 
-from crawlers.pages.html.elements import Element, above
+from crawlers.pages.html.elements import Element, ancestors
 from crawlers.pages.text.values import MAX_URL, url_path
 
-UNKNOWN = float("inf")  # px, of an image whose URL says no size: mostly the one that the others were made of
+UNKNOWN = float("inf")  # px, if the URL states no size: most often that of the original
 
 FILE = re.compile(r"\.(jpe?g|png|webp|gif|avif|bmp|tiff?)$", re.IGNORECASE)
-FULL = re.compile(r"zoom|large|full|orig|hi-?res|high|big|max", re.IGNORECASE)  # in names of attributes
+FULL = re.compile(r"zoom|large|full|orig|hi-?res|high|big|max", re.IGNORECASE)  # in attribute names
 LAZY = ("data-src", "data-lazy-src", "data-lazy", "data-original-src", "data-lazyload", "data-image", "src")
-# Whole words at the end of a file's name, or folders: a shirt called "logo-tee.jpg" is a product.
+# Whole words at the end of a file name, or folders, so that "logo-tee.jpg" remains a product image.
 PLACEHOLDER = re.compile(
     r"(^|[/_.-])(placeholder|no[-_]?(image|photo|picture|img)|noimg|image[-_]?(missing|not[-_]?(available|found))|"
     r"coming[-_]?soon|blank|spacer|pixel|loading|loader([-_]\d+)?|transparent|1x1)([-_.]?\w{0,12}x?\d*)?\.\w+$|/placeholder/",
@@ -25,7 +25,7 @@ DECORATION = re.compile(
     r"/(themes?|skins?|templates?)/[^/]+/(img|images?|assets|icons?|css)/",
     re.IGNORECASE,
 )
-SIZE = re.compile(  # what the versions of one image differ in
+SIZE = re.compile(  # part of a URL that differs between versions of one image
     r"[_-]?\d{2,4}x\d{2,4}|[_-]\d{2,4}x|[_-](thumb(nail)?|small|medium|large|big|zoom|full|grande|master|home|cart)"
     r"(_default)?(?=[./_-])|/(thumbs?|thumbnails?|small|medium|large|big|zoom|full|originals?|resized?|scaled|cache/\w+)"
     r"(?=/)|(?<=/)(thumb(nail)?|small|medium|large|big|mini)[_-]|\.\d{2,4}\.\d{2,4}(?=\.\w{3,4}$)|\._[A-Z0-9,_]+_(?=\.\w{3,4}$)|/[wh]_?\d{2,4}(,[a-z]+_[^/]*)?(?=/)",
@@ -38,59 +38,59 @@ PIXELS = re.compile(
 )
 PIXEL_PARAMETER = re.compile(r"[?&](?:s?w|width|wid|imwidth|size)=(\d{2,4})(?:&|$)", re.IGNORECASE)
 SMALL = re.compile(r"[/_-](thumb(nail)?s?|small|mini|tiny|icon)(_default)?(?=[./_-])", re.IGNORECASE)
-SMALL_VERSION_PX, MEDIUM_VERSION_PX = 100, 400  # for the sake of an order
+SMALL_VERSION_PX, MEDIUM_VERSION_PX = 100, 400  # assumed widths, used for sorting only
 MEDIUM = re.compile(r"[/_-](medium|preview|home|resized?)(_default)?(?=[./_-])", re.IGNORECASE)
-MADE_OF = re.compile(r"(\.(?:jpe?g|png|webp|gif))\.\d+x\d+_q\d+[^/]*$", re.IGNORECASE)  # as easy-thumbnails names them
+MADE_OF = re.compile(r"(\.(?:jpe?g|png|webp|gif))\.\d+x\d+_q\d+[^/]*$", re.IGNORECASE)  # names by easy-thumbnails
 SIZE_PARAMETER = re.compile(r"(w|h|q|width|height|quality|size|dpr|fit|format|auto)=", re.IGNORECASE)
-CANDIDATE = re.compile(r"[^\s,]\S*")  # a URL, perhaps with commas
-DESCRIPTORS = re.compile(r"(?:[^,(]|\([^)]*\)?)*,?")  # what stands behind it; commas in parentheses are part of that
+CANDIDATE = re.compile(r"[^\s,]\S*")  # a URL, which may contain commas
+DESCRIPTORS = re.compile(r"(?:[^,(]|\([^)]*\)?)*,?")  # after the URL; commas in parentheses belong to a descriptor
 DESCRIPTOR = re.compile(r"(?<!\S)(\d{1,9}(?:\.\d{1,9})?(?:e\d)?)[wx](?![^\s,])", re.IGNORECASE)
 WIDTH = re.compile(r"\d{2,4}")
 MAX_SRCSET = 20_000  # characters
-SMALL_PX = 60  # a smaller image without a larger version is an icon
+SMALL_PX = 60  # an image below this size without a larger version is an icon
 
 
-@lru_cache(maxsize=4096)  # asked several times of one image
+@lru_cache(maxsize=4096)  # called several times for one image
 def is_placeholder(url: str) -> bool:
-    """Whether ``url`` is called what shops call the image of a product that has none."""
+    """Whether ``url`` is named like a placeholder for a missing product image."""
     return PLACEHOLDER.search(unquote(url_path(url))) is not None
 
 
-@lru_cache(maxsize=4096)  # asked several times of one image
+@lru_cache(maxsize=4096)  # called several times for one image
 def is_decoration(url: str) -> bool:
-    """Whether ``url`` is called like an icon or a logo."""
+    """Whether ``url`` is named like an icon or a logo."""
     return DECORATION.search(unquote(url_path(url))) is not None
 
 
-def full_size(url: str) -> str:
-    """The image that ``url`` was made of, where its name says so: shirt.jpg of shirt.jpg.440x400_q85.jpg."""
+def original_of(url: str) -> str:
+    """The URL of the original if the name of ``url`` includes it: shirt.jpg of shirt.jpg.440x400_q85.jpg."""
     return MADE_OF.sub(r"\1", url)
 
 
-@lru_cache(maxsize=4096)  # asked several times of one image
-def same_image(url: str) -> str:
-    """What all sizes of the image at ``url`` have in common; the query counts where the path names no image."""
+@lru_cache(maxsize=4096)  # called several times for one image
+def image_key(url: str) -> str:
+    """A key that all sizes of the image at ``url`` share; includes the query if the path names no image file."""
     path, _, query = url.partition("?")
     own = [] if FILE.search(path) else [part for part in query.split("&") if not SIZE_PARAMETER.match(part)]
     return SIZE.sub("", unquote("?".join([path.partition("://")[2] or path, *own])))
 
 
-@lru_cache(maxsize=4096)  # asked several times of one image
-def pixels_of(url: str) -> float:
-    """The width that ``url`` says the image has, a guess where it says a word, else `UNKNOWN`."""
+@lru_cache(maxsize=4096)  # called several times for one image
+def width_of(url: str) -> float:
+    """The image's width (px) that ``url`` states; an assumed one if it has a word such as thumb; else `UNKNOWN`."""
     path = unquote(url_path(url))
-    said = [int(number) for found in PIXELS.finditer(path) for number in found.groups() if number]
-    said += [int(found[1]) for found in PIXEL_PARAMETER.finditer(url[:MAX_URL])]
-    if said:
-        return max(said)
+    widths = [int(number) for found in PIXELS.finditer(path) for number in found.groups() if number]
+    widths += [int(found[1]) for found in PIXEL_PARAMETER.finditer(url[:MAX_URL])]
+    if widths:
+        return max(widths)
     return SMALL_VERSION_PX if SMALL.search(path) else MEDIUM_VERSION_PX if MEDIUM.search(path) else UNKNOWN
 
 
 def images_of(element: Element) -> list[tuple[int, str]]:
-    """The best URL of each image in ``element`` (itself, where it is one), with its rank: 0 is full size.
+    """The best URL of each image in ``element`` (or of ``element`` itself), with its rank; 0 is full size.
 
-    Full size is what a zoom shows (``data-zoom-image``, ``data-large_image``, ...) or what the image links to; then
-    the largest candidate of ``srcset``; then ``src`` or what stands for it until a script loads the image.
+    Rank 0 is the target of a zoom (``data-zoom-image``, ``data-large_image``, ...) or of the image's link, rank 1 the
+    largest candidate of ``srcset``, rank 2 ``src`` or the attribute that replaces it for lazy loading.
     """
     images = [element] if element.tag in ("img", "source") else element.xpath(".//img")
     found = [best for best in (_best(image) for image in images) if best]
@@ -100,8 +100,8 @@ def images_of(element: Element) -> list[tuple[int, str]]:
 
 
 def link_around(element: Element) -> Element | None:
-    """The link that ``element`` stands in."""
-    return next((parent for parent in above(element) if parent.tag == "a"), None)
+    """The link around ``element``."""
+    return next((parent for parent in ancestors(element) if parent.tag == "a"), None)
 
 
 def _best(image: Element) -> tuple[int, str] | None:
@@ -120,11 +120,11 @@ def _best(image: Element) -> tuple[int, str] | None:
     plain = next(
         (url for name in LAZY if (url := _filled_in(image.get(name, ""), image))[:5] not in ("", "data:")), None
     )
-    return (2, full_size(plain)) if plain else None
+    return (2, original_of(plain)) if plain else None
 
 
 def _filled_in(url: str, image: Element) -> str:
-    """``url``, a template of lazy loaders filled in with the largest of its widths; empty where it cannot be."""
+    """Fill in the largest width if ``url`` is a lazy loader's template; empty if it cannot be filled in."""
     template = url.replace("%7Bwidth%7D", "{width}")
     if "{" not in template:
         return url
@@ -134,8 +134,8 @@ def _filled_in(url: str, image: Element) -> str:
 
 
 def _largest(image: Element) -> str | None:
-    """The largest candidate of the ``srcset``s."""
-    around = next((parent for parent in above(image) if parent.tag == "picture"), None)
+    """The largest candidate of all ``srcset`` attributes."""
+    around = next((parent for parent in ancestors(image) if parent.tag == "picture"), None)
     holders = [image] if around is None else [image, *around.iter("source")]
     best: tuple[float, str] | None = None
     for holder in holders:
@@ -166,7 +166,7 @@ def candidates(srcset: str) -> list[tuple[str, float]]:
 
 
 def is_file(value: str) -> bool:
-    """Whether an attribute's ``value`` is the address of an image, rather than a number, a flag or a page."""
+    """Whether an attribute's ``value`` is the URL of an image file, not a number, a flag or a page."""
     value = value.strip() if len(value) <= MAX_URL else ""
     return " " not in value and "{" not in value and FILE.search(url_path(value)) is not None
 

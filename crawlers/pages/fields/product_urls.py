@@ -1,15 +1,14 @@
-"""Which parts of a URL name a product, and which only say how a visitor came to it.
+"""Normalisation of product URLs for comparison: removes sessions, tracking, and the path that a visitor took.
 
-Without a canonical link a shop shows one product under many URLs: below each of its categories, with a session's id,
-with the order of the list that led there. None of that is taken out of a URL that is asked for. It is taken out of the
-names by which products are told apart. Knows no shop and no page.
+Without a canonical link, a shop shows one product under many URLs: below each category, with a session id, with the
+sort order of a listing. Requests use the URL unchanged; only the keys that identify products are normalised.
 """
 
 import re
 from collections.abc import Iterable
 from urllib.parse import unquote, unquote_plus, urlsplit
 
-# Names of parameters, in lower case, without what is not a letter.
+# Names of query parameters, reduced to lower-case letters.
 SESSIONS = re.compile(
     r"^(?:(?:php|j|asp|cf|ci|laravel|xt|os)?sess(?:ion)?(?:id|key|hash)?|sid|oscsid|osadminid|zenid|modsid|xtcsid|"
     r"cfid|cftoken|jsessionid|phpsessid|aspsessionid\w*|gxsid|forcesid|swsessionid|shopsid)$"
@@ -18,11 +17,11 @@ TRACKING = re.compile(
     r"^(?:utm\w+|gclid|gbraid|wbraid|gclsrc|dclid|fbclid|msclkid|yclid|ttclid|twclid|igshid|mccid|mceid|srsltid|ga|gl|"
     r"ref|refid|referer|referrer|source|src|campaign|cmp|aff|affid|affiliate|trk|clickid|pr\w+|pos|ss|fid|psq|v|ver)$"
 )
-ORDER = re.compile(  # of a list
+ORDER = re.compile(  # sort order, page and filters of a listing
     r"^(?:sort|sortby|sortorder|order|orderby|orderway|dir|direction|limit|perpage|pagesize|page|pg|start|offset|view|mode|"
     r"display|filter|filters|fq|q|query|search|searchterm|keyword|keywords|s|list|listname|position|index)$"
 )
-LEADING = re.compile(  # where a list stood; in some shops what a product is called by
+LEADING = re.compile(  # the listing that led to the product; in some shops it identifies a product
     r"^(?:path|cpath|cat|cats|cid|catid|category|categoryid|categories|categoryname|collection|dept|department|section|"
     r"parent|manufacturer|manufacturerid|manufacturersid|brand|brandid|tag|tags|from|back|returnurl|nav|navid|menu|menuid|"
     r"node)$"
@@ -32,15 +31,15 @@ NAMING = re.compile(
     r"(?:id|ids|sku|code|no|nr|num|number|itm|pno|pid|iid)|products?|prod|items?|asin|p|i|a|variant|style|model|name|slug|"
     r"handle)$"
 )
-RANDOM = re.compile(r"(?=[^0-9]*[0-9])[0-9A-Za-z,_-]{16,}")  # the value of a session: no word, no number of a product
-IN_PATH = re.compile(r";[A-Za-z]*sess\w*=[^/?#;]*|/\(S\([0-9A-Za-z]+\)\)", re.IGNORECASE)  # of Java, of ASP.NET
+RANDOM = re.compile(r"(?=[^0-9]*[0-9])[0-9A-Za-z,_-]{16,}")  # value of a session id
+IN_PATH = re.compile(r";[A-Za-z]*sess\w*=[^/?#;]*|/\(S\([0-9A-Za-z]+\)\)", re.IGNORECASE)  # Java, ASP.NET
 ENTRANCES = re.compile(r"/(?:index\.(?:php|html?|aspx?|jsp))?$", re.IGNORECASE)
 ENDING = re.compile(r"\.[a-z]{2,5}$", re.IGNORECASE)
 WORDS = re.compile(r"[^\W_]{2,}")
 
 
 def without_session(url: str) -> str:
-    """``url`` without the ids of sessions, which are the visitor's and other ones each time."""
+    """``url`` without session ids, which differ on each visit."""
     if "?" not in url and ";" not in url and "(" not in url:
         return url
     path, question, query = url.partition("?")
@@ -48,8 +47,8 @@ def without_session(url: str) -> str:
     return IN_PATH.sub("", path) + (question + "&".join(kept) if kept else "")
 
 
-def stable_name(url: str) -> str:
-    """``url`` without what says how a visitor came to it, as far as what is left still names something."""
+def stable_url(url: str) -> str:
+    """``url`` without session, tracking and listing parameters, as long as an identifying parameter remains."""
     path, _, query = without_session(url).partition("?")
     pairs = [pair for pair in query.split("&") if pair]
     kept = [pair for pair in pairs if not TRACKING.search(_name(pair)) or NAMING.search(_name(pair))]
@@ -58,11 +57,11 @@ def stable_name(url: str) -> str:
     return "?".join(filter(None, (path, "&".join(kept))))
 
 
-def names(url: str, title: str) -> str:
-    """What in ``url`` names the product called ``title``.
+def product_key(url: str, title: str) -> str:
+    """The part of ``url`` that identifies the product titled ``title``.
 
-    The last part of the path, where it says something of the title or is a number, else the whole path; and the
-    parameters that are numbers, or called as those that name products are.
+    It consists of the host, the last path segment if it has a number or a word of the title (else the whole path), and
+    the parameters that are numbers or named like product ids.
     """
     path, _, query = without_session(url).partition("?")
     pairs = [_halves(pair) for pair in query.split("&") if pair]
@@ -88,7 +87,7 @@ def _is_passing(name: str) -> bool:
 
 
 def _says(slug: str, title: str) -> bool:
-    """Whether the last part of a path is about the product rather than about the kind of page."""
+    """Whether the last path segment describes the product rather than the type of page."""
     words = _words([slug])
     return any(any(map(str.isdigit, word)) for word in words) or not words.isdisjoint(_words([title]))
 

@@ -1,7 +1,7 @@
-"""The shop's number of a product in the URL of its page, where the page uses it as one elsewhere. Knows no shop.
+"""Reader of the product number in a page's URL, confirmed by its use elsewhere on the page.
 
-Many shops print no number at all, but every link, button and script of the page names the product by the one in its
-URL. A year or a size in a URL is none: nothing on the page is called by it.
+Many shops show no product number, but links, buttons and scripts use the one in the URL. A year or a size in a URL is
+rejected, because no attribute or script uses it as an id.
 """
 
 import re
@@ -25,7 +25,7 @@ MAX_CANDIDATES = 6
 
 
 def number_in_url(page: Document, urls: list[str | None]) -> str | None:
-    """The number in the first of ``urls`` (the page's own and its canonical one) that the page calls its product by."""
+    """The first number in ``urls`` (the page's own and the canonical one) that the page uses as a product id."""
     for candidate in list(dict.fromkeys(number for url in urls if url for number in _candidates(url)))[:MAX_CANDIDATES]:
         if not clean_gtin(candidate) and (_is_long(candidate) or _is_used(candidate, page)):
             return candidate
@@ -49,12 +49,12 @@ def _candidates(url: str) -> Iterator[str]:
 
 
 def _is_long(number: str) -> bool:
-    """Whether it is too long to be anything else; a date is shorter."""
+    """Whether ``number`` has too many digits to be a date or a size."""
     return len(number) >= LONG and number.isdigit()
 
 
 def _is_used(number: str, page: Document) -> bool:
-    """Whether the page names something by ``number`` alone: an attribute, a value in a script, an image."""
+    """Whether the page uses ``number`` as an id: in an attribute, in a script, or as the name of an image."""
     quoted = re.escape(number.encode())
     called = rb"""(?i:%s)["'\]]{0,2}\s{0,3}[:=]\s{0,3}["']?%s["'&,;<\s})/]""" % (NAMES.encode(), quoted)
-    return page.holds(called) or page.holds(rb"""/%s(?:[_-]\w{1,20})?\.(?:jpe?g|png|webp)""" % quoted)
+    return page.source_matches(called) or page.source_matches(rb"""/%s(?:[_-]\w{1,20})?\.(?:jpe?g|png|webp)""" % quoted)

@@ -1,1 +1,1 @@
-"""An HTML page: `document` over lxml, its `elements` and `texts`; `xhtml`; `bodies` of pages that are no HTML."""
+"""HTML parsing: `document` (a page, over lxml), `elements`, `texts`, `xhtml`, and `bodies` (non-HTML responses)."""

@@ -1,6 +1,6 @@
-"""A page as its readers see it: fetched by somebody else, parsed once, each part when it is first asked for.
+"""A fetched page that is parsed once, lazily, and shared by all readers of its fields.
 
-Knows neither shops nor fields; what it says of an element is what every shop's pages have in common.
+Independent of shops and fields: it holds URL resolution, the heading, the main content and lookup of elements.
 """
 
 import json
@@ -17,13 +17,13 @@ from parsel import Selector
 from parsel.selector import create_root_node
 from web_poet import WebPage
 
-from crawlers.http.urls import joined
+from crawlers.http.urls import join_url
 from crawlers.pages.html.elements import (
     MAX_NAMES,
     UNREAD,
     Element,
     HtmlParser,
-    above,
+    ancestors,
     is_hidden,
     is_margin,
     is_small,
@@ -31,53 +31,53 @@ from crawlers.pages.html.elements import (
     text_of,
 )
 from crawlers.pages.html.texts import MAX_SHORT, distinct_texts_in, texts_in
-from crawlers.pages.html.xhtml import opened
+from crawlers.pages.html.xhtml import expand_empty_tags
 from crawlers.pages.text.values import http_url
 
 BOM = b"\xef\xbb\xbf"
 
 MAX_MATCHES = 100
 MAX_HEADINGS = 20
-MIN_SHARED = 25  # characters of a heading that stand in the page's title
-MIN_TITLE, MIN_WORD = 5, 3  # characters of a title's beginning; of one that a separator ends
-MAX_MAIN = 4000  # elements of a page's main part
-MAX_BOX = 100  # elements of a tile
-MAX_BOX_HEIGHT = 6  # elements around a part of a tile
+MIN_SHARED = 25  # first characters of a heading that the page's title must contain
+MIN_TITLE, MIN_WORD = 5, 3  # least characters of a matching start of the title; likewise if a separator follows
+MAX_MAIN = 4000  # elements of the main part
+MAX_BOX = 100  # elements of a product tile
+MAX_BOX_HEIGHT = 6  # ancestors within a product tile
 NAMING = re.compile(r"^(route|rt|main_page|controller|_a|p|(products?|item|article|goods|p)?_?id)$", re.IGNORECASE)
 IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|avif)$", re.IGNORECASE)
 CANONICAL = '/html/head/link[contains(concat(" ", @rel, " "), " canonical ")]/@href'
 
 
 class Document:
-    """One response, its HTML or its JSON, as the page object ``page`` has it."""
+    """The HTML or JSON of one response, given as the page object ``page``."""
 
     def __init__(self, page: WebPage[Any]) -> None:
         self._page = page
         self.url = str(page.response.url)
-        self._urls: dict[str, str | None] = {}  # as links say them -> absolute
-        self._boxes: dict[Element, bool] = {}  # element -> whether it is one
-        self._margins: dict[Element, bool] = {}  # element -> whether it is one
+        self._urls: dict[str, str | None] = {}  # target of a link -> absolute URL
+        self._boxes: dict[Element, bool] = {}  # element -> whether it is a product tile
+        self._margins: dict[Element, bool] = {}  # element -> whether it is in a margin
 
     @cached_property
     def _base_url(self) -> str:
-        """What its links are relative to: its own URL, or as the first ``base`` says."""
+        """The URL that links are relative to: that of the first ``base`` element, else the page's own."""
         stated = next((href for base in self.tagged("base") if (href := base.get("href"))), "")
         try:
-            found = joined(self.url, stated)
+            found = join_url(self.url, stated)
         except ValueError:
             found = ""
         return found if found.startswith(("http:", "https:")) else self.url
 
     def urljoin(self, url: str) -> str:
-        """``url`` made absolute; empty if it is none."""
+        """``url`` made absolute; empty if it is invalid."""
         encoding = "utf-8" if url.isascii() else self._page.response.encoding or "utf-8"
         try:
-            return joined(self._base_url, url, encoding)
+            return join_url(self._base_url, url, encoding)
         except ValueError:
             return ""
 
     def http_url(self, target: Any) -> str | None:
-        """``target`` as `values.http_url` makes it; many links of a page say the same."""
+        """Result of `values.http_url`, cached because many links of a page have the same target."""
         if not isinstance(target, str):
             return None
         if target not in self._urls:
@@ -85,7 +85,7 @@ class Document:
         return self._urls[target]
 
     def is_of_site(self, url: str) -> bool:
-        """Whether an absolute URL is of this page's host, with or without "www.", or of one below it."""
+        """Whether an absolute URL has this page's host (ignoring "www.") or a subdomain of it."""
         return f".{urlsplit(url).hostname}".endswith(self._site)
 
     @cached_property
@@ -94,12 +94,12 @@ class Document:
 
     @cached_property
     def canonical_url(self) -> str | None:
-        """The page's own idea of its URL, as it stands there."""
+        """The target of the page's canonical link, unchanged."""
         return next((str(url) for url in self.elements(CANONICAL)), None)
 
     @cached_property
     def data(self) -> Any:
-        """What a JSON response holds; None if it is none."""
+        """The parsed body of a JSON response; None for other responses."""
         if self._page.response.body.removeprefix(BOM).lstrip()[:1] not in (b"{", b"["):
             return None
         try:
@@ -109,47 +109,47 @@ class Document:
 
     @cached_property
     def root(self) -> Element | None:
-        """The HTML's elements and texts; None in a JSON response and in an empty one.
+        """Root element of the HTML; None for a JSON response and for an empty one.
 
-        Parsed by lxml's own classes: those of `lxml.html`, which parsel takes, ask Python about each element that is
-        looked at, which takes a third of the time of a large page.
+        Uses lxml's plain element classes. Those of `lxml.html`, which parsel uses, call Python code for each element,
+        which costs a third of the time on a large page.
         """
         if self.data is not None:
             return None
-        # By name: what begins with an XML declaration would be XML, whose elements no reader asks for by their names.
+        # The parser is explicit: text with an XML declaration would be parsed as XML, with namespaced element names.
         response = self._page.response
-        text = opened(response.text, str(response.headers.get("Content-Type", "")))
+        text = expand_empty_tags(response.text, str(response.headers.get("Content-Type", "")))
         root = create_root_node(text, HtmlParser, base_url=self.url)
         return root if isinstance(root, Element) else None
 
     @cached_property
     def selector(self) -> Selector:
-        """What page objects of shops with code look with."""
+        """Parsel selector for shop-specific page objects."""
         return Selector(text="", type="html") if self.root is None else Selector(root=self.root, type="html")
 
-    def mentions(self, text: bytes) -> bool:
-        """Whether ``text`` stands anywhere in the source: cheaper than looking for an element."""
+    def source_contains(self, text: bytes) -> bool:
+        """Whether the source contains ``text``: a cheap test before searching for elements."""
         body: bytes = self._page.response.body
         return text in body
 
-    def holds(self, pattern: bytes) -> bool:
-        """Whether the source holds ``pattern``, a regular expression."""
+    def source_matches(self, pattern: bytes) -> bool:
+        """Whether the source matches ``pattern``, a regular expression."""
         return re.search(pattern, self._page.response.body) is not None
 
-    def found(self, pattern: re.Pattern[bytes]) -> list[bytes]:
-        """What ``pattern``, with one group, finds in the source; some of it, where there is much."""
+    def find_in_source(self, pattern: re.Pattern[bytes]) -> list[bytes]:
+        """The first `MAX_MATCHES` matches in the source of ``pattern``, which has one group."""
         return [match[1] for match in islice(pattern.finditer(self._page.response.body), MAX_MATCHES)]
 
     @cached_property
     def heading(self) -> Element | None:
-        """The ``h1`` that names the page: not in a margin, in its title if any is, not hidden; else the first."""
+        """The ``h1`` that names the page: preferably outside margins, part of the title, visible; else the first."""
         headings = [heading for heading in self.tagged("h1") if text_of(heading).strip()][:MAX_HEADINGS]
         if len(headings) < 2:
             return headings[0] if headings else None
         title = self._title.lower()
         ranks = [
             (
-                any(is_margin(parent) for parent in above(heading)),
+                any(is_margin(parent) for parent in ancestors(heading)),
                 text_of(heading).lower()[:MIN_SHARED] not in title,
                 is_hidden(heading),
             )
@@ -162,8 +162,8 @@ class Document:
         return " ".join(next((text_of(title) for title in self.tagged("title")), "").split())
 
     @cached_property
-    def anchor(self) -> Element | None:
-        """The heading; on a page without any, the text that its title begins with."""
+    def heading_or_title(self) -> Element | None:
+        """The heading; on a page without one, the element whose text is the longest start of the page's title."""
         title = self._title
         if self.heading is not None or len(title) < MIN_WORD:
             return self.heading
@@ -177,22 +177,22 @@ class Document:
         return None if best is None else best[1]
 
     def elements(self, xpath: str) -> list[Element]:
-        """The elements at ``xpath``."""
+        """The elements that match ``xpath``."""
         return [] if self.root is None else list(_compiled(xpath)(self.root))
 
     def tagged(self, *tags: str) -> list[Element]:
-        """The elements named ``tags``: quicker than XPath."""
+        """The elements with one of ``tags``; faster than XPath."""
         return [] if self.root is None else list(self.root.iter(*tags))
 
     @cached_property
     def _elements(self) -> list[Element]:
-        """Those of the body, in order."""
+        """The elements of the body, in order."""
         return [] if self._body is None else list(self._body.iterdescendants("*"))
 
     @cached_property
     def _named(self) -> dict[str, list[int]]:
-        """What elements are called -> their places in the body: few names are many elements'."""
-        has_more = self.mentions(b"itemprop") or self.mentions(b"aria-label")
+        """Names of elements (`names_of`) -> their positions in the body; most names occur many times."""
+        has_more = self.source_contains(b"itemprop") or self.source_contains(b"aria-label")
         calls: defaultdict[tuple[str | None, ...], list[int]] = defaultdict(list)
         for place, element in enumerate(self._elements):
             get = element.get
@@ -208,22 +208,22 @@ class Document:
     def _body(self) -> Element | None:
         return next((node for node in self.root if node.tag == "body"), None) if self.root is not None else None
 
-    def called(self, pattern: re.Pattern[str]) -> list[Element]:
-        """The elements whose class, id or label holds ``pattern``."""
+    def elements_named(self, pattern: re.Pattern[str]) -> list[Element]:
+        """The elements whose class, id or label matches ``pattern``."""
         return self._called(pattern, 0, sys.maxsize)
 
     def _called(self, pattern: re.Pattern[str], first: int, last: int) -> list[Element]:
-        """Those from place ``first`` to ``last``."""
+        """The same, limited to positions from ``first`` to before ``last``."""
         found = [place for name, places in self._named.items() if pattern.search(name) for place in places]
         inside = (self._elements[place] for place in sorted(found) if first <= place < last)
         return [element for element in inside if element.tag not in UNREAD]
 
     @cached_property
     def main(self) -> Element | None:
-        """The largest part of the page around its heading that is no larger than a product: a large page has more."""
+        """The largest ancestor of the heading with at most `MAX_MAIN` elements: the main part of the page."""
         if self.root is None:
             return None
-        best = self.anchor
+        best = self.heading_or_title
         for node in self._above_heading_in_order:
             if _COUNT(node) > MAX_MAIN:
                 break
@@ -232,21 +232,21 @@ class Document:
 
     @cached_property
     def texts(self) -> list[tuple[Element, str]]:
-        """The short texts of the main part, in order, each with the element that it stands in."""
+        """The short texts of the main part, in order, each with the element that contains it."""
         return [] if self.main is None else texts_in(self.main)
 
     @cached_property
     def plain_texts(self) -> set[str]:
-        """The distinct short texts of the main part; with those of scripts, but without a walk over its elements."""
+        """The distinct short texts of the main part, including scripts; faster than `texts`."""
         return set() if self.main is None else distinct_texts_in(self.main)
 
-    def called_in_main(self, pattern: re.Pattern[str]) -> list[Element]:
-        """The elements of the main part whose class, id or label holds ``pattern``."""
+    def elements_named_in_main(self, pattern: re.Pattern[str]) -> list[Element]:
+        """The elements of the main part whose class, id or label matches ``pattern``."""
         return self._called(pattern, *self._main_places)
 
     @cached_property
     def _main_places(self) -> tuple[int, int]:
-        """The places, among the elements of the body, of those in the main part."""
+        """Range of the main part's positions among the elements of the body."""
         if self.main is None:
             return 0, 0
         if self.main.tag in ("html", "body"):
@@ -254,9 +254,9 @@ class Document:
         before = int(_BEFORE(self.main))
         return before, before + int(_COUNT(self.main)) + 1
 
-    def tested_as(self, pattern: re.Pattern[str]) -> list[Element]:
-        """The elements of the main part that their shop's own tests call by names that hold ``pattern``."""
-        if self.main is None or not (self.mentions(b"data-qa") or self.mentions(b"data-test")):
+    def elements_with_test_id(self, pattern: re.Pattern[str]) -> list[Element]:
+        """The elements of the main part with a ``data-qa`` or ``data-test`` attribute that matches ``pattern``."""
+        if self.main is None or not (self.source_contains(b"data-qa") or self.source_contains(b"data-test")):
             return []
         return [
             element
@@ -265,8 +265,8 @@ class Document:
         ]
 
     def is_aside(self, element: Element) -> bool:
-        """Whether ``element`` stands beside the page's own content: in a menu, a footer, among related products."""
-        for node in (element, *above(element)):
+        """Whether ``element`` is outside the page's content: in a menu, a footer, or a list of related products."""
+        for node in (element, *ancestors(element)):
             if node in self._above_heading or node.tag == "body":
                 return False
             if node not in self._margins:
@@ -276,12 +276,12 @@ class Document:
         return False
 
     def is_in_margin(self, element: Element) -> bool:
-        """Whether ``element`` stands in the page's header, footer, or menus, whatever else is in there."""
-        return any(is_margin(node) for node in above(element) if node.tag not in ("body", "html"))
+        """Whether ``element`` is in the page's header, footer or menus, even if the heading is there too."""
+        return any(is_margin(node) for node in ancestors(element) if node.tag not in ("body", "html"))
 
-    def in_box(self, element: Element) -> bool:
-        """Whether ``element`` is part of a tile that shows another product: one with an image that links elsewhere."""
-        for node in (element, *above(element, MAX_BOX_HEIGHT)):
+    def in_product_box(self, element: Element) -> bool:
+        """Whether ``element`` is part of another product's tile: a small element with an image that links elsewhere."""
+        for node in (element, *ancestors(element, MAX_BOX_HEIGHT)):
             if node in self._above_heading or node.tag in ("body", "main"):
                 return False
             if node not in self._boxes:
@@ -314,12 +314,12 @@ class Document:
 
     @cached_property
     def _query(self) -> dict[str, str]:
-        """The parameters of the page's URL that tell which page it is."""
+        """The parameters of the page's URL that identify the page."""
         return _naming(self.url.partition("#")[0].partition("?")[2])
 
     def near_heading(self, found: list[Element]) -> list[Element]:
-        """Those of ``found`` in the smallest part of the page that holds the heading and any of them."""
-        around = [set(above(element)) for element in found]
+        """Those of ``found`` inside the heading's nearest ancestor that contains any of them."""
+        around = [set(ancestors(element)) for element in found]
         for node in self._above_heading_in_order:
             if inside := [element for element, nodes in zip(found, around, strict=True) if node in nodes]:
                 return inside
@@ -327,7 +327,7 @@ class Document:
 
     @cached_property
     def _above_heading_in_order(self) -> list[Element]:
-        return [] if self.anchor is None else list(above(self.anchor))
+        return [] if self.heading_or_title is None else list(ancestors(self.heading_or_title))
 
     @cached_property
     def _above_heading(self) -> set[Element]:
@@ -349,7 +349,7 @@ def _compiled(xpath: str) -> etree.XPath:
 
 
 def _begins(title: str, text: str) -> bool:
-    """Whether ``title`` begins with ``text``: with much of it, or with all in front of a separator."""
+    """Whether ``title`` begins with ``text``, which is long enough or is followed by a separator."""
     if not title.startswith(text):
         return False
     return len(text) >= MIN_TITLE or (len(text) >= MIN_WORD and title[len(text) :].strip()[:1] in "|-–—:·»/,(")

@@ -1,4 +1,4 @@
-"""The short texts of a part of a page, in which readers look for labels and prices. Knows no field."""
+"""The short texts of a part of a page, in which readers search for labels and prices."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -7,27 +7,28 @@ from lxml import etree
 
 from crawlers.pages.html.elements import UNREAD, Element
 
-NOT_READ = UNREAD | {"option", "title"}  # and those whose text is not part of what a product's page says
-MAX_TEXTS = 4000  # of a part
-MAX_SHORT = 300  # characters
+NOT_READ = UNREAD | {"option", "title"}  # elements whose text is not used
+MAX_TEXTS = 4000  # texts of a part
+MAX_SHORT = 300  # characters of a text
 _TEXTS = etree.XPath("descendant::text()", smart_strings=False)
 
 
 def texts_in(part: Element) -> list[tuple[Element, str]]:
-    """The short texts in ``part``, in order, each with the element that it stands in."""
+    """The short texts in ``part``, in order, each with the element that contains it."""
     return list(islice(_each_in(part), MAX_TEXTS))
 
 
 def distinct_texts_in(part: Element) -> set[str]:
-    """Those of `texts_in`, each once, and those that nobody reads: much quicker, as no element is looked at.
+    """The distinct short texts in ``part``, including invisible ones.
 
-    Most pages lack most labels. This tells which texts are worth looking for.
+    Much faster than `texts_in`, because no element is examined. Most pages lack most labels, so this decides whether
+    `texts_in` is needed.
     """
     return {" ".join(text.split()) for text in _TEXTS(part) if len(text) < MAX_SHORT}
 
 
 def _each_in(part: Element) -> Iterator[tuple[Element, str]]:
-    after: list[tuple[Element | None, Element, str]] = []  # texts behind elements with children: what comes next
+    after: list[tuple[Element | None, Element, str]] = []  # tails of elements with children -> the next element
     for element in part.iter("*"):
         while after and after[-1][0] is element:
             yield after.pop()[1:]
@@ -50,7 +51,7 @@ def _each_in(part: Element) -> Iterator[tuple[Element, str]]:
 
 
 def _behind(element: Element, part: Element) -> Element | None:
-    """The element of ``part`` that comes after ``element`` and all that is in it."""
+    """The element of ``part`` that follows ``element`` and its descendants."""
     node: Element | None = element
     while node is not None and node is not part:
         if (following := node.getnext()) is not None:

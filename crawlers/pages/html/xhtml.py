@@ -1,6 +1,6 @@
-"""XHTML for a parser of HTML: where a page says that it is XML, an element may end in its own tag.
+"""Conversion of XHTML's self-closing tags (``<div/>``) for an HTML parser.
 
-Browsers heed that only where the header says XML; in ``text/html`` the slash counts for nothing. Knows no page.
+As in browsers, they count only if the content type is XML; in ``text/html`` the slash is ignored.
 """
 
 import re
@@ -11,8 +11,8 @@ VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "met
 _CLOSED = re.compile(r"""<([A-Za-z][\w:.-]*+)((?:[^<>"'/]|/(?!>)|"[^"<]*"|'[^'<]*')*+)/>""")
 
 
-def opened(text: str, content_type: str) -> str:
-    """``text``; an element that ends in its own tag gets an end tag, if ``content_type`` (the header) says XML."""
+def expand_empty_tags(text: str, content_type: str) -> str:
+    """``text`` with an end tag for each self-closing tag, if the header ``content_type`` says XML; else unchanged."""
     if content_type.partition(";")[0].strip().lower() not in XML_TYPES:
         return text
     return _CLOSED.sub(lambda tag: tag[0] if tag[1].lower() in VOID else f"<{tag[1]}{tag[2]}></{tag[1]}>", text)

@@ -1,1 +1,1 @@
-"""Listing pages: product `tiles`, `groups` of similar elements, the `pager`."""
+"""Readers of listing pages: product `tiles`, the choice among `groups` of tiles, the `pager`."""

@@ -1,4 +1,4 @@
-"""The next page of a listing: what says so in the mark-up, in words, or by its number. Knows no shop."""
+"""Finds a listing's next page: by ``rel=next``, by the text of a link, or by its page number."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -8,12 +8,12 @@ from urllib.parse import parse_qsl, quote, unquote_plus, urlsplit
 from lxml import etree
 
 from crawlers.pages.html.document import Document
-from crawlers.pages.html.elements import Element, above, is_small, names_of, text_of
+from crawlers.pages.html.elements import Element, ancestors, is_small, names_of, text_of
 from crawlers.pages.text.words import NEXT, PAGE_PARAMETERS, SIZE_PARAMETERS
 
 ARROWS = {"›", "»", "→", "⟩", "❯", "▶", "►", ">", ">>", "⇒", "⟶", "&rarr;"}  # only where a pager shows them
-EDGES = " \t\n.…›»→⟩❯▶►><«‹←⟶⇒|:"  # around the words of a link
-BETWEEN = re.compile(r"[\d\s.,…›»→⟩❯▶►><«‹←⟶⇒|:/\[\]()-]+")  # numbers of a pager
+EDGES = " \t\n.…›»→⟩❯▶►><«‹←⟶⇒|:"  # stripped from the text of a link
+BETWEEN = re.compile(r"[\d\s.,…›»→⟩❯▶►><«‹←⟶⇒|:/\[\]()-]+")  # numbers of a pager and their separators
 PREVIOUS = re.compile(r"(?<![a-z])(prev(ious)?|back|newer|older-newer)(?![a-z])", re.IGNORECASE)
 PAGER = re.compile(r"pag(er|ination|inator|ing|es)|toolbar|load-?more|page-?(list|numbers?|nav)", re.IGNORECASE)
 DISABLED = re.compile(r"(?<![a-z])(disabled|inactive)(?![a-z])", re.IGNORECASE)
@@ -28,28 +28,28 @@ CURRENT = (
 DATA_URLS = ("data-href", "data-url", "data-link", "data-next-url", "data-next-page", "data-page-url", "data-next")
 OTHERS = "//body//*[not(self::a)][" + " or ".join(f"@{name}" for name in DATA_URLS) + "]"
 URL = re.compile(r"^(?:https?:)?/|^\?|^[\w./-]+(?:\?|\.(?:html?|php|aspx?|jsp)\b)")
-IN_SCRIPT = re.compile(  # a URL in a call, or in an assignment to the page's location
+IN_SCRIPT = re.compile(  # a URL in a function call or in an assignment to location
     r"""['"]((?:https?://|/|\?|[\w./-]+\.(?:html?|php|aspx?|jsp)\b)[^'"\s<>]*)['"]"""
 )
-STEM = re.compile(r"(?:[-_/]?\d{1,6})?(?:\.\w{2,5})?/*$")  # what the paths of a listing's pages end in
-MAX_PARTS = 12  # elements in such a link
-MAX_HEIGHT = 4  # elements between a link and its pager
-MAX_SCRIPT = 2000  # characters of a script in a link
-MAX_WORDS = 40  # letters of a pager, besides its numbers
+STEM = re.compile(r"(?:[-_/]?\d{1,6})?(?:\.\w{2,5})?/*$")  # end of the path that differs between a listing's pages
+MAX_PARTS = 12  # elements in a pager's link
+MAX_HEIGHT = 4  # ancestors between a link and its pager
+MAX_SCRIPT = 2000  # characters of a link's script
+MAX_WORDS = 40  # letters of a pager besides its numbers
 MAX_NUMBER = 7  # digits
 MAX_PAGER = 150  # elements of a pager
 _STRING = etree.XPath("string()", smart_strings=False)
 
 
-def next_pages(page: Document, without: Collection[str] = ()) -> Iterator[tuple[str, str]]:
-    """URLs that may be the next page's and how each was found, the surest first; never one of ``without``."""
+def next_pages(page: Document, exclude: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+    """Candidate URLs of the next page and how each was found, most reliable first, without those in ``exclude``."""
     pager = _Pager(page)
     for how, found in (
         ("rel=next", pager.by_rel()),
-        ("next link", pager.by_words(without)),
+        ("next link", pager.by_words(exclude)),
         ("numbers", pager.by_number()),
     ):
-        yield from ((url, how) for url in found if url not in without)
+        yield from ((url, how) for url in found if url not in exclude)
 
 
 def with_number(url: str, name: str, number: int) -> str:
@@ -60,7 +60,7 @@ def with_number(url: str, name: str, number: int) -> str:
 
 
 class _Pager:
-    """What leads on from one page."""
+    """Links to further pages of one listing."""
 
     def __init__(self, page: Document) -> None:
         self._page = page
@@ -69,13 +69,13 @@ class _Pager:
     @cached_property
     def _links(self) -> list[Element]:
         links = self._page.tagged("link", "a")
-        if any(self._page.mentions(name.encode()) for name in DATA_URLS):
+        if any(self._page.source_contains(name.encode()) for name in DATA_URLS):
             links = [*links, *self._page.elements(OTHERS)]
         return links
 
     @cached_property
     def _texts(self) -> list[tuple[Element, str]]:
-        """The links that are no bigger than those of pagers, and what they say."""
+        """The links with short texts, and their texts."""
         texts = [(link, " ".join(_STRING(link)[:100].split())) for link in self._links if link.tag != "link"]
         return [(link, text) for link, text in texts if len(text) <= MAX_WORDS]
 
@@ -84,28 +84,28 @@ class _Pager:
         return None if target is None or _is_disabled(link) else self._page.http_url(target)
 
     def by_rel(self) -> Iterator[str]:
-        """Of links that are said to be the next."""
+        """URLs of links with ``rel=next``."""
         for link in self._links:
             if "next" in link.get("rel", "").lower().split() and is_small(link, MAX_PARTS) and (url := self._url(link)):
                 yield url
 
-    def by_words(self, without: Collection[str]) -> Iterator[str]:
-        """By what a link says; by an arrow or its class only in a pager, and only where it says nothing else.
+    def by_words(self, exclude: Collection[str]) -> Iterator[str]:
+        """URLs of links whose text says next; in a pager also of links with an arrow or a class but no text.
 
-        "Next" is said by switchers between products and categories as well: a link outside the pager counts where its
-        URL goes on from the page's own; one of the products never does.
+        Links to the next product or category say "next" as well. So a link outside a pager is reliable only if its URL
+        continues the page's own, and a link to one of the products is never used.
         """
         sure: list[str] = []
         others: list[str] = []
         silent: list[str] = []
         for link, text in self._texts:
-            words = {said.strip(EDGES).lower() for said in (text, link.get("aria-label", ""), link.get("title", ""))}
-            is_next = bool(words & NEXT)
-            if not (is_next or words == {""}) or not is_small(link, MAX_PARTS):
+            labels = {label.strip(EDGES).lower() for label in (text, link.get("aria-label", ""), link.get("title", ""))}
+            is_next = bool(labels & NEXT)
+            if not (is_next or labels == {""}) or not is_small(link, MAX_PARTS):
                 continue
             if not is_next and (not _in_pager(link) or PREVIOUS.search(names_of(link).replace("_", "-"))):
                 continue
-            if not (url := self._url(link)) or url in without:
+            if not (url := self._url(link)) or url in exclude:
                 continue
             if not is_next:
                 silent += [url] if text in ARROWS or (not text and _is_called_next(link)) else []
@@ -116,7 +116,7 @@ class _Pager:
         yield from (*sure, *others, *silent)
 
     def by_number(self) -> Iterator[str]:
-        """The page whose number follows this page's, in its URL or in the pager."""
+        """The URL with the next page number, in the URL itself or in the pager."""
         following = self._current + 1
         own = (self._base, (self._own_number or 1) + 1)
         numbered = (link for link, _ in self._texts if NUMBERED.search(link.get("href", "")))
@@ -124,30 +124,32 @@ class _Pager:
         for link, number in self._numbers:
             if number == following and (url := self._url(link)):
                 yield url
-        if any(number == following for _, number in self._unlinked):  # a script goes there, mostly by this parameter
+        if any(
+            number == following for _, number in self._unlinked
+        ):  # a script loads the page, mostly by this parameter
             yield with_number(self._page.url, self._parameter or "page", following)
 
     @cached_property
     def _parameter(self) -> str | None:
-        """The name of the page's number in its own URL."""
+        """The name of the parameter with the page number in the page's own URL."""
         names = (name for name, _ in parse_qsl(urlsplit(self._page.url).query, keep_blank_values=True))
         return next((name for name in names if name.lower() in PAGE_PARAMETERS), None)
 
     @cached_property
     def _numbers(self) -> list[tuple[Element, int]]:
-        """Links of pagers that are numbers."""
+        """Numbered links of pagers."""
         numbers = [(link, int(text)) for link, text in self._texts if _is_number(text)]
         return [(link, number) for link, number in numbers if self._pager_of(link) is not None and _target(link)]
 
     @cached_property
     def _unlinked(self) -> list[tuple[Element, int]]:
-        """Such links that lead nowhere but through a script."""
+        """Numbered links of pagers without a URL, which a script handles."""
         numbers = [(link, int(text)) for link, text in self._texts if _is_number(text) and _is_scripted(link)]
         return [(link, number) for link, number in numbers if _in_pager(link)]
 
     def _pager_of(self, link: Element) -> Element | None:
-        """The pager around ``link``: called so, or nothing but numbers of which one is no link."""
-        for node in above(link, MAX_HEIGHT):
+        """The pager around ``link``: an ancestor named so, or one with only numbers of which one is not a link."""
+        for node in ancestors(link, MAX_HEIGHT):
             if node.tag in ("body", "html", "main"):
                 return None
             if PAGER.search(names_of(node)):
@@ -164,7 +166,7 @@ class _Pager:
 
     @cached_property
     def _current(self) -> int:
-        """The number of this page: marked, or the only one of the pager that is no link, or as the URL says."""
+        """The number of this page: marked as current, else the only unlinked number of the pager, else in the URL."""
         for node in self._page.elements(CURRENT):
             text = " ".join(_STRING(node)[:100].split())
             if _is_number(text) and _in_pager(node):
@@ -177,7 +179,7 @@ class _Pager:
         return self._own_number or 1
 
     def _goes_on(self, url: str) -> bool:
-        """Whether ``url`` is this page's but for what counts pages: a query, or the end of its path."""
+        """Whether ``url`` differs from this page's only in the query or at the end of the path."""
         own, other = urlsplit(self._page.url), urlsplit(url)
         if other.netloc != own.netloc:
             return False
@@ -185,13 +187,13 @@ class _Pager:
         return other.path == own.path or (len(stem) > 1 and other.path.startswith(stem))
 
     def _may_go_on(self, url: str) -> bool:
-        """Whether it may be without that: a page of another name and without a number is another category."""
+        """Whether ``url`` may be the next page although its path differs: it has another host or a number in it."""
         own, other = urlsplit(self._page.url), urlsplit(url)
         return other.netloc != own.netloc or any(map(str.isdigit, other.path + other.query))
 
 
 def _target(link: Element) -> str | None:
-    """Where ``link`` leads, by its address, its data, or the script that it calls; None where nothing says."""
+    """The target of ``link``: its URL, else a URL in a data attribute or in its script; None if there is none."""
     href = link.get("href", "").strip()
     if href and not href.startswith("#") and not href[:11].lower().startswith("javascript:"):
         return href
@@ -205,13 +207,13 @@ def _target(link: Element) -> str | None:
 
 
 def _is_scripted(link: Element) -> bool:
-    """Whether a script follows ``link`` to a page that it does not name."""
+    """Whether ``link`` is handled by a script and has no target."""
     href = link.get("href", "").strip().lower()
     return link.tag == "a" and (href == "#" or href.startswith("javascript:")) and _target(link) is None
 
 
 def _split(url: str) -> tuple[tuple[str, ...], int | None]:
-    """What all pages of a listing have in common, and the number of this one."""
+    """The parts of ``url`` that all pages of a listing share, and its page number (None: the first page)."""
     parts = urlsplit(url)
     number: int | None = None
     rest = []
@@ -232,7 +234,7 @@ def _is_number(text: str) -> bool:
 
 
 def _is_like_pager(element: Element) -> bool:
-    """Whether it shows little but numbers that follow each other, and one of them is no link."""
+    """Whether ``element`` has almost only consecutive numbers, one of which is not a link."""
     if not is_small(element, MAX_PAGER):
         return False
     text = text_of(element)
@@ -243,14 +245,14 @@ def _is_like_pager(element: Element) -> bool:
 
 
 def _plain_numbers(pager: Element) -> list[int]:
-    """The numbers in ``pager`` that lead nowhere."""
+    """The numbers in ``pager`` that are not links."""
     found = []
     for node in pager.iter("*"):
         tail = (node.tail or "").strip(EDGES) if node is not pager else ""
         if _is_number(tail):
             found.append(int(tail))
         text = (node.text or "").strip(EDGES)
-        if _is_number(text) and not any(_target(one) for one in (node, *above(node, MAX_HEIGHT)) if one.tag == "a"):
+        if _is_number(text) and not any(_target(one) for one in (node, *ancestors(node, MAX_HEIGHT)) if one.tag == "a"):
             found.append(int(text))
     return found
 
@@ -262,7 +264,7 @@ def _is_called_next(link: Element) -> bool:
 
 
 def _in_pager(link: Element) -> bool:
-    return any(PAGER.search(names_of(node)) for node in above(link, MAX_HEIGHT))
+    return any(PAGER.search(names_of(node)) for node in ancestors(link, MAX_HEIGHT))
 
 
 def _is_disabled(link: Element) -> bool:

@@ -1,8 +1,8 @@
-"""A listing without any mark-up for machines: tiles that repeat, and which group of them is the category's own.
+"""Finds groups of product tiles in the HTML of a listing without structured data.
 
-A tile is an element that shows one product: a link, an image, mostly a price. Tiles that are children of one element
-(or of its rows) and look alike are a group; which group is the listing is `crawlers.pages.listings.groups`' to say.
-Menus, filters and pagers repeat as well, but show neither images nor prices. Knows no shop.
+A tile is an element that shows one product: a link, an image, mostly a price. Similar tiles that are children of one
+element or of its rows form a group. `crawlers.pages.listings.groups` decides which group is the listing. Menus, filters
+and pagers are repeated elements too, but have neither images nor prices.
 """
 
 import re
@@ -15,43 +15,43 @@ from urllib.parse import urlsplit
 
 from crawlers.pages.fields.images import LAZY, is_decoration
 from crawlers.pages.html.document import Document
-from crawlers.pages.html.elements import Element, above, is_small, names_of, text_of
-from crawlers.pages.listings.groups import Group, heading_text, listing_of
+from crawlers.pages.html.elements import Element, ancestors, is_small, names_of, text_of
+from crawlers.pages.listings.groups import TileGroup, find_listing, heading_text
 from crawlers.pages.listings.pager import PAGER
 from crawlers.pages.text.values import MAX_URL, MONEY, is_home
 
-NOT_A_PRODUCT = re.compile(  # what a link of a tile may do instead of showing the product
+NOT_A_PRODUCT = re.compile(  # links of a tile that do something else than show the product
     r"[?&](add-to-cart|add_to_cart|remove|action|compare|sort|order|dir|filter|q|search)=|"
     r"/(cart|basket|wishlist|compare|login|account|checkout|search)(/|$)",
     re.IGNORECASE,
 )
 LOGO = re.compile(r"(?:^|[\s_-])(?:logo|site-?(?:title|name|logo)|brand-?logo|masthead|navbar-brand)(?:$|[\s_-])", re.I)
 WORD = re.compile(r"[a-z]+")
-PLACES = {"odd", "even", "first", "last", "alt", "alternate", "left", "right", "middle"}  # of a tile among others
+PLACES = {"odd", "even", "first", "last", "alt", "alternate", "left", "right", "middle"}  # positional class names
 TITLES = {"h2", "h3", "h4", "h5", "h6"}
-MAX_LINKS = 2000  # of a page, that are looked at
+MAX_LINKS = 2000  # links of a page that are examined
 MAX_IMAGES = 1500
 MAX_PARTS = 200  # elements of a tile
-MAX_HEIGHT = 8  # elements between a link and its tile
-MAX_LOGO = 4  # elements around the link of a logo
-MAX_TILE_TEXT = 1500  # characters; what says more is no tile
-MAX_HEADINGS = 2  # of a page that has one of its own
+MAX_HEIGHT = 8  # ancestors between a link and its tile
+MAX_LOGO = 4  # ancestors between a link and a logo
+MAX_TILE_TEXT = 1500  # characters; an element with more text is no tile
+MAX_HEADINGS = 2  # with more h1 elements, they are titles of tiles
 MAX_BETWEEN = 20  # elements between two rows
 WHOLE = ("body", "main", "html")
-SAMPLE = 12  # tiles of a group that are looked into
-ALIKE = 0.6  # of a parent's tiles share a class, where they have classes
+SAMPLE = 12  # tiles of a group that are examined for prices, images and titles
+ALIKE = 0.6  # least share of a parent's tiles that have a class in common
 
 
 class _Row(NamedTuple):
-    """Tiles of one parent."""
+    """Similar tiles of one parent."""
 
-    outermost: Element | None  # around them and nothing else; None where the parent shows other things as well
+    outermost: Element | None  # largest ancestor with only these tiles; None if the parent has other content too
     parent: Element
     tiles: list[Element]
 
     @property
     def key(self) -> tuple[object, ...]:
-        """The same for rows of one table or grid."""
+        """A key that rows of the same table or grid share."""
         around = None if self.outermost is None else self.outermost.getparent()
         if self.outermost is None or around is None:
             return (self.parent, self.tiles[0])
@@ -59,43 +59,43 @@ class _Row(NamedTuple):
 
 
 class Tiles:
-    """What repeats on one page."""
+    """Groups of product tiles on one page."""
 
     def __init__(self, page: Document) -> None:
         self._page = page
         self._links: dict[Element, str] = dict(_links(page))
         self._inside: dict[Element, list[Element]] = {}  # element -> the links in it
         for link in self._links:
-            for parent in (link, *above(link, MAX_HEIGHT)):
+            for parent in (link, *ancestors(link, MAX_HEIGHT)):
                 self._inside.setdefault(parent, []).append(link)
-        self._images: Counter[Element] = Counter()  # element -> images in it
+        self._images: Counter[Element] = Counter()  # element -> number of images in it
         for image in page.tagged("img")[:MAX_IMAGES]:
             source = next((image.get(name, "") for name in LAZY if image.get(name)), "")
             if source.startswith("data:") or not is_decoration(source):
-                self._images.update((image, *above(image, MAX_HEIGHT + 1)))
+                self._images.update((image, *ancestors(image, MAX_HEIGHT + 1)))
 
     @cached_property
     def _around_heading(self) -> set[Element]:
-        """What holds the page's own heading is no tile; a page may have tiles with headings and none of its own."""
+        """The page's heading and its ancestors, which are no tiles; empty if the headings belong to tiles."""
         heading = self._page.heading
         if heading is None or self._page.is_in_margin(heading) or len(self._page.tagged("h1")) > MAX_HEADINGS:
             return set()
-        return {heading, *above(heading)}
+        return {heading, *ancestors(heading)}
 
     @cached_property
-    def listing(self) -> Group | None:
-        """The group that is the category's own, if there is any."""
-        return listing_of(self._page, self.groups)
+    def listing(self) -> TileGroup | None:
+        """The group that is the category's listing, if there is one."""
+        return find_listing(self._page, self.groups)
 
     @property
     def promoted(self) -> set[str]:
-        """URLs that stand in boxes under a heading such as "Featured", and not in the listing."""
+        """URLs in promotion boxes (headed "Featured", ...) that are not in the listing."""
         own = set() if self.listing is None else set(self.listing.urls)
         return {url for group in self.groups if group.is_box for url in group.urls} - own
 
     @cached_property
-    def groups(self) -> list[Group]:
-        """Tiles with images; where no group of those shows a price, those with a price alone as well."""
+    def groups(self) -> list[TileGroup]:
+        """Groups of tiles with images; if none of them has prices, also groups of tiles with a price only."""
         found = self._grouped(element for element in self._inside if element in self._images)
         if not any(group.priced > ALIKE and len(group.urls) > 1 for group in found):
             found += self._grouped(
@@ -103,7 +103,7 @@ class Tiles:
             )
         return found
 
-    def _grouped(self, elements: Iterable[Element]) -> list[Group]:
+    def _grouped(self, elements: Iterable[Element]) -> list[TileGroup]:
         below: dict[Element, list[Element]] = {}
         for element in elements:
             parent = element.getparent()
@@ -117,14 +117,14 @@ class Tiles:
                 rows.setdefault(row.key, []).append(row)
         groups = [self._group(part) for members in rows.values() for part in _unheaded(members)]
         several = {tile for group in groups if len(group.urls) > 1 for tile in group.tiles}
-        return [  # a part of a tile that is one of several is no group of its own
+        return [  # without single tiles that are part of a tile of a larger group
             group
             for group in groups
             if len(group.urls) > 1
-            or not any(node in several for node in (group.parent, *above(group.parent, MAX_HEIGHT)))
+            or not any(node in several for node in (group.parent, *ancestors(group.parent, MAX_HEIGHT)))
         ]
 
-    def _group(self, members: list[_Row]) -> Group:
+    def _group(self, members: list[_Row]) -> TileGroup:
         tiles = [tile for row in members for tile in row.tiles]
         urls = {tile: _main_url(self._inside[tile], self._links, self._images) for tile in tiles}
         tiles = self._without_categories(tiles, urls)
@@ -132,7 +132,7 @@ class Tiles:
         sample = tiles[:SAMPLE]
         texts = [text_of(tile)[: MAX_TILE_TEXT + 1] for tile in sample]
         fit = [len(text) <= MAX_TILE_TEXT for text in texts]
-        return Group(
+        return TileGroup(
             parent=members[0].parent if len(members) == 1 else _common([row.parent for row in members]),
             tiles=tiles,
             urls=list(dict.fromkeys(urls.values())) if any(fit) else [],
@@ -142,7 +142,7 @@ class Tiles:
         )
 
     def _without_categories(self, tiles: list[Element], urls: dict[Element, str]) -> list[Element]:
-        """``tiles`` without those of narrower categories, which stand among priced products without a price."""
+        """``tiles`` without those of narrower categories, which have no price while the others have one."""
         below = [tile for tile in tiles if _is_below(urls[tile], self._page.url)]
         if not below or len(below) == len(tiles):
             return tiles
@@ -152,7 +152,7 @@ class Tiles:
         return others if priced >= ALIKE else tiles
 
     def _shows_one(self, element: Element) -> bool:
-        """Whether it shows one product: of several, each has an image, and mostly a title."""
+        """Whether ``element`` shows a single product, counted by links with an image and a title."""
         links = self._inside[element]
         if len({self._links[link] for link in links}) == 1:
             return True
@@ -167,7 +167,7 @@ class Tiles:
 
 
 def links_below(page: Document) -> list[str]:
-    """The URLs below this page's own in the same site's tree: mostly the narrower categories."""
+    """The URLs whose path continues that of the page: mostly narrower categories."""
     path = urlsplit(page.url).path.rstrip("/")
     if not path:
         return []
@@ -175,7 +175,7 @@ def links_below(page: Document) -> list[str]:
     for link in page.tagged("a")[:MAX_LINKS]:
         target = link.get("href", "#").strip()
         if (target[:1] == "/" or "://" in target) and path not in target:
-            continue  # spares making most links of a page absolute
+            continue  # avoids making most links of a page absolute
         url = _usable(target, page)
         if (
             url
@@ -189,19 +189,19 @@ def links_below(page: Document) -> list[str]:
 
 
 def _links(page: Document) -> Iterator[tuple[Element, str]]:
-    """The links to other pages of the same site that do not stand beside the content."""
+    """The links in the page's content to other pages of the same site, with their URLs."""
     here = page.url.partition("#")[0]
-    logos = set(page.called(LOGO))
+    logos = set(page.elements_named(LOGO))
     for link in page.tagged("a")[:MAX_LINKS]:
         url = _usable(link.get("href", "#").strip(), page)
         if not url or url == here or page.is_aside(link):
             continue
-        if not any(node in logos for node in (link, *above(link, MAX_LOGO))):
+        if not any(node in logos for node in (link, *ancestors(link, MAX_LOGO))):
             yield link, url
 
 
 def _usable(target: str, page: Document) -> str | None:
-    """Where a link of a tile may lead: to a page of the same site."""
+    """``target`` as an absolute URL if it may be a product page of the same site; else None."""
     if not target or target.startswith("#") or len(target) > MAX_URL or NOT_A_PRODUCT.search(target):
         return None
     url = page.http_url(target)
@@ -209,13 +209,13 @@ def _usable(target: str, page: Document) -> str | None:
 
 
 def _is_below(url: str, of: str) -> bool:
-    """Whether the path of ``url`` leads on from that of another URL."""
+    """Whether the path of ``url`` continues that of the URL ``of``."""
     path = urlsplit(of).path.rstrip("/") + "/"
     return len(path) > 1 and urlsplit(url).path.startswith(path)
 
 
 def _alike(tiles: list[Element]) -> Iterator[list[Element]]:
-    """The tiles of one parent, by their tag, and by the class that most of them share."""
+    """The tiles of one parent, grouped by tag and by the class that most of them share."""
     by_tag: dict[object, list[Element]] = {}
     for tile in tiles:
         by_tag.setdefault(tile.tag, []).append(tile)
@@ -231,13 +231,13 @@ def _alike(tiles: list[Element]) -> Iterator[list[Element]]:
 
 
 def _classes(element: Element) -> frozenset[str]:
-    """An element's classes without what tells its place or number."""
+    """An element's classes without numbers and positional words."""
     words = (WORD.findall(name) for name in element.get("class", "").lower().split()[:20])
     return frozenset("-".join(word for word in name if word not in PLACES) for name in words) - {""}
 
 
 def _holds_only(parent: Element, tiles: list[Element]) -> bool:
-    """Whether ``parent`` shows nothing but ``tiles``."""
+    """Whether ``parent`` has no visible content besides ``tiles``."""
     own = set(tiles)
     texts = [parent.text, *(child.tail for child in parent)]
     if any(text and not text.isspace() for text in texts):
@@ -249,7 +249,7 @@ def _outermost(parent: Element, tiles: list[Element]) -> Element | None:
     if not _holds_only(parent, tiles) or parent.tag in WHOLE:
         return None
     outermost = parent
-    for node in above(parent, 2):
+    for node in ancestors(parent, 2):
         if len(node) > 1 or node.tag in WHOLE or (node.text or "").strip():
             break
         outermost = node
@@ -257,7 +257,7 @@ def _outermost(parent: Element, tiles: list[Element]) -> Element | None:
 
 
 def _unheaded(rows: list[_Row]) -> Iterator[list[_Row]]:
-    """``rows`` in parts, where a heading stands between two of them."""
+    """``rows`` split where a heading or a toolbar separates two of them."""
     part: list[_Row] = []
     for row in rows:
         if part and _is_headed(row.outermost, part[-1].outermost):
@@ -268,7 +268,7 @@ def _unheaded(rows: list[_Row]) -> Iterator[list[_Row]]:
 
 
 def _is_headed(element: Element | None, after: Element | None) -> bool:
-    """Whether a heading or a toolbar stands between ``element`` and the one that it comes ``after``."""
+    """Whether a heading or a toolbar is between the element ``after`` and ``element``, which follows it."""
     for sibling in islice(() if element is None else element.itersiblings("*", preceding=True), MAX_BETWEEN):
         if sibling is after:
             return False
@@ -278,10 +278,10 @@ def _is_headed(element: Element | None, after: Element | None) -> bool:
 
 
 def _common(elements: list[Element]) -> Element:
-    """The smallest element around all of ``elements``."""
-    around = [elements[0], *above(elements[0])]
+    """The nearest common ancestor of ``elements``."""
+    around = [elements[0], *ancestors(elements[0])]
     for element in elements[1:]:
-        own = {element, *above(element)}
+        own = {element, *ancestors(element)}
         around = [node for node in around if node in own]
     return around[0] if around else elements[0].getroottree().getroot()
 
@@ -302,9 +302,9 @@ def _says(link: Element) -> bool:
 
 
 def _main_url(own: list[Element], links: dict[Element, str], images: Counter[Element]) -> str:
-    """Which of a tile's links shows the product: the one most of them name, above all from image and title."""
+    """The product URL of a tile: the most frequent target of its links; those with image or title weigh more."""
     votes: Counter[str] = Counter()
     for link in own:
-        in_title = any(parent.tag in TITLES for parent in (link, *above(link, MAX_HEIGHT)))
+        in_title = any(parent.tag in TITLES for parent in (link, *ancestors(link, MAX_HEIGHT)))
         votes[links[link]] += 1 + 2 * (link in images) + in_title
     return max(votes, key=lambda url: votes[url])

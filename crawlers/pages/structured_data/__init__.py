@@ -1,1 +1,1 @@
-"""Structured data: `json_ld` and `microdata` as `nodes`; `offers`, `stock`; `structured` reads a product of them."""
+"""Structured data: parsers to schema.org nodes (`json_ld`, `microdata`), and readers of those (`structured`)."""

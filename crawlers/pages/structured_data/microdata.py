@@ -1,4 +1,4 @@
-"""Microdata and OpenGraph, in the form of JSON-LD's nodes. Knows no shop."""
+"""Parsers of microdata and OpenGraph into the same nodes as JSON-LD."""
 
 from lxml import etree
 
@@ -8,8 +8,8 @@ from crawlers.pages.structured_data.nodes import MAX_DEPTH, Node, unescaped
 from crawlers.pages.text.values import MAX_VALUES
 
 _PARTS = etree.XPath("//*[@itemscope or @itemprop]")
-MAX_NODES = 2000  # of a page
-VALUE_IN = {  # attribute -> elements whose value it is
+MAX_NODES = 2000  # nodes of a page
+VALUE_IN = {  # attribute -> elements whose value it holds
     "href": ("a", "area", "link"),
     "src": ("img", "source", "video", "audio", "embed", "iframe", "track"),
     "data": ("object",),
@@ -21,14 +21,14 @@ CURRENCIES = ("product:sale_price:currency", "product:price:currency", "og:price
 
 
 def microdata(page: Document) -> list[Node]:
-    """All microdata items of a page; ``itemref`` is left out.
+    """All microdata items of a page; ``itemref`` is not supported.
 
-    One pass over the page, however its items are nested: https://html.spec.whatwg.org/multipage/microdata.html
+    Runs in one pass over the page: https://html.spec.whatwg.org/multipage/microdata.html
     """
-    if page.root is None or not page.mentions(b"itemprop"):
+    if page.root is None or not page.source_contains(b"itemprop"):
         return []
     top: list[Node] = []
-    scopes: list[tuple[Element, Node]] = []  # those that the current element is in
+    scopes: list[tuple[Element, Node]] = []  # items around the current element
     for element in _PARTS(page.root):
         around = next((node for node in element.iterancestors() if node.get("itemscope") is not None), None)
         while scopes and scopes[-1][0] is not around:
@@ -50,9 +50,9 @@ def microdata(page: Document) -> list[Node]:
 
 
 def open_graph(page: Document) -> list[Node]:
-    """The page's OpenGraph properties, as a product.
+    """The page's OpenGraph properties as one Product node.
 
-    A title that holds the page's heading says no more than that, but often the shop's name as well: left out.
+    A title that contains the page's heading is left out: it adds nothing but, often, the name of the shop.
     """
     metas = [
         (meta.get("property", "") or meta.get("name", ""), meta.get("content", "")) for meta in page.tagged("meta")
@@ -83,7 +83,7 @@ def open_graph(page: Document) -> list[Node]:
 
 
 def _value(element: Element, page: Document) -> str | None:
-    """The value of a microdata property; ``content`` counts everywhere, as search engines take it."""
+    """The value of a microdata property; ``content`` is accepted on any element, as search engines do."""
     if element.get("content") is not None:
         return element.get("content")
     for name in ("href", "src", "data", "datetime", "value"):

@@ -1,4 +1,4 @@
-"""Looking into the nodes of schema.org data, whatever syntax they stood in. Knows no page and no field."""
+"""Functions that read values of schema.org nodes, independent of their syntax."""
 
 import html
 from collections.abc import Iterator
@@ -7,40 +7,40 @@ from urllib.parse import urlsplit
 
 Node = dict[str, Any]
 
-MAX_DEPTH = 8  # of nested data that is looked through
-MAX_ESCAPES = 3  # one inside the other
+MAX_DEPTH = 8  # levels of nested data that are examined
+MAX_ESCAPES = 3  # times that a text may be HTML-escaped
 
 
 def values_of(value: Any) -> list[Any]:
-    """``value`` as a list without empty entries: a property may hold one value or several."""
+    """``value`` as a list without empty entries, because a property holds one value or several."""
     entries = value if isinstance(value, list) else [value]
     return [entry for entry in entries if entry not in (None, "", [], {})]
 
 
 def nodes_in(node: Node, name: str) -> list[Node]:
-    """The objects that the property ``name`` holds."""
+    """The objects in the property ``name``."""
     return [entry for entry in values_of(node.get(name)) if isinstance(entry, dict)]
 
 
 def kind(value: Any) -> str:
-    """What stands behind the last ``/``, ``#`` or ``:`` of a name such as https://schema.org/Product, lower case."""
+    """The lower-case part after the last ``/``, ``#`` or ``:`` of a name such as https://schema.org/Product."""
     text = str(text_in(value) or "").strip().rstrip("/")
     return text.replace("#", "/").replace(":", "/").rpartition("/")[2].lower()
 
 
 def is_a(node: Node, *types: str) -> bool:
-    """Whether ``node`` is of one of ``types``; shops write them with and without capitals."""
+    """Whether ``node`` has one of ``types``, ignoring case."""
     wanted = {name.lower() for name in types}
     return any(kind(name) in wanted for name in values_of(node.get("@type")))
 
 
 def of_type(nodes: list[Node], *types: str) -> Iterator[Node]:
-    """Those of ``nodes`` that are of one of ``types``."""
+    """Those of ``nodes`` that have one of ``types``."""
     return (node for node in nodes if is_a(node, *types))
 
 
 def text_in(value: Any) -> Any:
-    """The first text or number of ``value``, entities resolved: many shops escape in JSON as in HTML, or twice."""
+    """The first text or number in ``value``; entities are resolved, because many shops escape JSON like HTML."""
     for entry in values_of(value):
         if isinstance(entry, dict):
             entry = entry.get("@value")
@@ -52,7 +52,7 @@ def text_in(value: Any) -> Any:
 
 
 def unescaped(text: str) -> str:
-    """``text`` without entities, also where they were escaped again."""
+    """``text`` with its entities resolved, up to `MAX_ESCAPES` times."""
     for _ in range(MAX_ESCAPES):
         plain = html.unescape(text) if "&" in text else text
         if plain == text:
@@ -62,7 +62,7 @@ def unescaped(text: str) -> str:
 
 
 def name_of(value: Any, depth: int = 0) -> Any:
-    """The name of a brand, a list's element, ...: itself, its ``name``, or that of its ``item``."""
+    """The name of a brand, list element, ...: the text itself, its ``name``, or that of its ``item``."""
     for entry in values_of(value)[:1]:
         if isinstance(entry, dict) and depth < MAX_DEPTH:
             return text_in(entry.get("name")) or name_of(entry.get("item"), depth + 1) or text_in(entry.get("@value"))
@@ -71,7 +71,7 @@ def name_of(value: Any, depth: int = 0) -> Any:
 
 
 def url_of(entry: Any, depth: int = 0) -> Any:
-    """The URL of an image or of a list's element."""
+    """The URL of an image or list element."""
     if not isinstance(entry, dict):
         return text_in(entry)
     for name in ("contentUrl", "url", "item", "@id", "@value"):
@@ -81,7 +81,7 @@ def url_of(entry: Any, depth: int = 0) -> Any:
 
 
 def image_urls_of(value: Any) -> list[Any]:
-    """The URLs of all images in ``value``: an ``ImageObject`` may hold several, or the small version alone."""
+    """The URLs of all images in ``value``; an ``ImageObject`` may have several, or only a thumbnail."""
     found: list[Any] = []
     for entry in values_of(value):
         if isinstance(entry, dict):
@@ -92,13 +92,13 @@ def image_urls_of(value: Any) -> list[Any]:
     return found
 
 
-def page_of(crumb: Any) -> Any:
-    """The URL that an entry of a trail links to; its own ``@id`` is a name, not an address."""
+def crumb_url(crumb: Any) -> Any:
+    """The URL that a breadcrumb links to; its own ``@id`` is an identifier, not a link."""
     return url_of(crumb.get("item") or crumb.get("url")) if isinstance(crumb, dict) else None
 
 
 def path_of(url: Any) -> str | None:
-    """The path of ``url``, if it is one."""
+    """The path of ``url``; None if it is not a valid URL."""
     try:
         return urlsplit(url).path.rstrip("/") if isinstance(url, str) else None
     except ValueError:
@@ -106,7 +106,7 @@ def path_of(url: Any) -> str | None:
 
 
 def elements_of(collection: Node) -> list[Any]:
-    """The entries of an ItemList or BreadcrumbList, by position where all have one."""
+    """The entries of an ItemList or BreadcrumbList, sorted by position if all have one."""
     entries = values_of(collection.get("itemListElement"))
     try:
         return sorted(entries, key=lambda entry: float(entry["position"]))

@@ -1,8 +1,8 @@
-"""Which of a product's offers and prices is the one that a customer pays, in schema.org data. Knows no syntax.
+"""Selection of the offer and price that a customer pays, among a product's schema.org offers.
 
-Left out: prices that nobody pays (list prices), that belong to something else (shipping), that are of another
-quantity (per 100 g, from 10 pieces on), or that not everybody gets (members). See https://schema.org/PriceSpecification
-and https://developers.google.com/search/docs/appearance/structured-data/merchant-listing.
+Ignored are list prices, charges such as shipping, prices for another quantity (per 100 g, from 10 pieces), and prices
+for members only. See https://schema.org/PriceSpecification and
+https://developers.google.com/search/docs/appearance/structured-data/merchant-listing.
 """
 
 from collections.abc import Iterator
@@ -11,33 +11,33 @@ from typing import Any, NamedTuple
 
 from crawlers.pages.structured_data.nodes import Node, is_a, kind, nodes_in, text_in, url_of, values_of
 from crawlers.pages.structured_data.stock import IN_STOCK, OUT_OF_STOCK, PRE_ORDER, stock_of
-from crawlers.pages.text.values import machine_amount
+from crawlers.pages.text.values import structured_amount
 
-MAX_OFFERS = 200  # of a product, that are looked at
-MAX_DEPTH = 4  # of offers within offers
-STRUCK = {"listprice", "strikethroughprice", "msrp", "srp", "regularprice", "suggestedretailprice"}  # price types
+MAX_OFFERS = 200  # offers of a product that are examined
+MAX_DEPTH = 4  # levels of nested offers
+NOT_PAID = {"listprice", "strikethroughprice", "msrp", "srp", "regularprice", "suggestedretailprice"}  # price types
 OTHER_CHARGES = ("DeliveryChargeSpecification", "PaymentChargeSpecification", "CompoundPriceSpecification")
-PIECES = {"", "c62", "ea", "h87", "pce", "nmp", "unit", "piece"}  # units that are the product itself (UN/CEFACT)
+SINGLE_UNITS = {"", "c62", "ea", "h87", "pce", "nmp", "unit", "piece"}  # units that are the product itself (UN/CEFACT)
 USED = {"usedcondition", "refurbishedcondition", "damagedcondition"}
 NOT_A_SALE = {"leaseout", "buy", "repair", "maintain", "dispose"}  # business functions
 STOCK_RANK = {IN_STOCK: 0, None: 1, PRE_ORDER: 1, OUT_OF_STOCK: 2}
 
 
 class Offer(NamedTuple):
-    """What one offer says."""
+    """Price, currency and availability of one offer."""
 
-    price: Any  # None: nothing
+    price: Any  # None: not stated
     currency: Any
     stock: str | None
-    rank: tuple[int, ...]  # the lower the better
+    rank: tuple[int, ...]  # lower is better
 
 
 def best_offer(products: list[Node], url: str) -> Offer | None:
-    """The offer of ``products`` (nodes about one product) that is for sale and has a price; else one that has none.
+    """The best-ranked offer with a price among ``products`` (nodes about one product), else the best without one.
 
     Args:
-        products: nodes, the surest first.
-        url: of the page.
+        products: nodes, most reliable first.
+        url: URL of the page.
     """
     found = [
         offer._replace(rank=(*offer.rank, place))
@@ -55,17 +55,17 @@ def best_offer(products: list[Node], url: str) -> Offer | None:
 
 
 def _stock(offers: list[Offer]) -> str | None:
-    """In stock where any offer is."""
+    """In stock if any offer is."""
     known = [offer.stock for offer in offers if offer.stock]
     return min(known, key=lambda stock: STOCK_RANK[stock], default=None)
 
 
 def _offers(product: Node, url: str, depth: int = 0, parent: Node | None = None) -> Iterator[Offer]:
-    """The product's offers and those of its variants; offers may hold offers."""
+    """The offers of a product and of its variants, including nested ones."""
     if depth > MAX_DEPTH:
         return
     for node in nodes_in(product, "offers"):
-        if kind(node.get("priceType")) not in STRUCK:
+        if kind(node.get("priceType")) not in NOT_PAID:
             yield _offer(node, parent or {}, url)
             yield from _offers(node, url, depth + 1, node)
     for variant in nodes_in(product, "hasVariant"):
@@ -76,8 +76,8 @@ def _offer(node: Node, parent: Node, url: str) -> Offer:
     specified = [one for one in nodes_in(node, "priceSpecification") if is_plain_price(one)]
     currencies = [text_in(one.get("priceCurrency")) for one in (node, *specified, parent)]
     currency = next((value for value in currencies if value), None)
-    said = [_said(node)] if is_plain_price(node) else []
-    prices = [machine_amount(value, currency) for value in (*said, *map(_said, specified))]
+    stated = [_stated_price(node)] if is_plain_price(node) else []
+    prices = [structured_amount(value, currency) for value in (*stated, *map(_stated_price, specified))]
     price = next((amount for amount in prices if amount), None)
     stock = stock_of(node.get("availability")) or stock_of(parent.get("availability"))
     rank = (
@@ -89,13 +89,13 @@ def _offer(node: Node, parent: Node, url: str) -> Offer:
     return Offer(price, currency, stock, rank)
 
 
-def _said(node: Node) -> Any:
+def _stated_price(node: Node) -> Any:
     return text_in(node.get("price")) or text_in(node.get("lowPrice")) or text_in(node.get("minPrice"))
 
 
 def is_plain_price(node: Node) -> bool:
-    """Whether the price of an offer or specification is what everybody pays for one of the product."""
-    if kind(node.get("priceType")) in STRUCK or is_a(node, *OTHER_CHARGES):
+    """Whether an offer or specification states the price that any customer pays for one piece."""
+    if kind(node.get("priceType")) in NOT_PAID or is_a(node, *OTHER_CHARGES):
         return False
     if any(values_of(node.get(name)) for name in ("validForMemberTier", "priceComponentType", "billingDuration")):
         return False
@@ -105,11 +105,11 @@ def is_plain_price(node: Node) -> bool:
 def _is_of_other_quantity(node: Node) -> bool:
     for quantity in nodes_in(node, "referenceQuantity"):
         unit = kind(quantity.get("unitCode")) or kind(quantity.get("unitText"))
-        if unit not in PIECES or machine_amount(text_in(quantity.get("value")), None) not in (None, 1):
+        if unit not in SINGLE_UNITS or structured_amount(text_in(quantity.get("value")), None) not in (None, 1):
             return True
     return False
 
 
 def _is_of_many(node: Node) -> bool:
     least = (text_in(quantity.get("minValue")) for quantity in nodes_in(node, "eligibleQuantity"))
-    return any((machine_amount(value, None) or 0) > 1 for value in least)
+    return any((structured_amount(value, None) or 0) > 1 for value in least)

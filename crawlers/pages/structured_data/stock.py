@@ -1,13 +1,13 @@
-"""Whether a product can be bought: what pages say to machines and to people, as one of three words or None."""
+"""Mapping of availability values in schema.org, OpenGraph and short texts to one of three constants."""
 
 import re
 from typing import Any
 
 from crawlers.pages.structured_data.nodes import kind
 
-IN_STOCK, OUT_OF_STOCK, PRE_ORDER = "InStock", "OutOfStock", "PreOrder"  # as schema.org names them
+IN_STOCK, OUT_OF_STOCK, PRE_ORDER = "InStock", "OutOfStock", "PreOrder"  # names of schema.org
 
-MEANING = {  # letters only, lower case: of https://schema.org/ItemAvailability, OpenGraph and merchant feeds
+MEANING = {  # letters of a value in lower case: https://schema.org/ItemAvailability, OpenGraph, merchant feeds
     "instock": IN_STOCK, "limitedavailability": IN_STOCK, "onlineonly": IN_STOCK, "instoreonly": IN_STOCK,
     "madetoorder": IN_STOCK, "available": IN_STOCK, "availablefororder": IN_STOCK, "lowstock": IN_STOCK,
     "yes": IN_STOCK, "instockonline": IN_STOCK, "limitedstock": IN_STOCK, "stock": IN_STOCK,
@@ -20,5 +20,5 @@ NOT_LETTERS = re.compile(r"[^a-z]+")
 
 
 def stock_of(value: Any) -> str | None:
-    """The meaning of a value of schema.org or OpenGraph, or of a short English text; None where it has none."""
+    """The availability that a schema.org or OpenGraph value or a short English text means; None if unknown."""
     return MEANING.get(NOT_LETTERS.sub("", kind(value)[:60]))

@@ -1,6 +1,6 @@
-"""What a page says to machines: schema.org as JSON-LD or microdata, and OpenGraph. Knows no shop and no CSS class.
+"""Reader of structured data: JSON-LD, microdata and OpenGraph, which share one node format.
 
-All three become the same nodes, so that one reader reads them all; `SchemaOrg.source` says which.
+A page has one `SchemaOrg` reader for each of the three; `SchemaOrg.source` names the format.
 """
 
 import re
@@ -12,13 +12,13 @@ from crawlers.pages.html.document import Document
 from crawlers.pages.html.elements import text_of
 from crawlers.pages.structured_data.nodes import (
     Node,
+    crumb_url,
     elements_of,
     image_urls_of,
     is_a,
     name_of,
     nodes_in,
     of_type,
-    page_of,
     path_of,
     text_in,
     url_of,
@@ -30,19 +30,19 @@ from crawlers.pages.text.values import clean_text
 
 PRODUCT_TYPES = ("Product", "ProductGroup", "IndividualProduct", "ProductModel", "SomeProducts", "Vehicle", "Book")
 LIST_TYPES = ("ItemList", "OfferCatalog", "ProductCollection")
-ENTRY_TYPES = ("ListItem", "Offer", *PRODUCT_TYPES)  # in such a list; articles and links of menus are none
-DETAILS = ("brand", "color", "material", "pattern", "size", "gender", "category")  # of a schema.org Product
+ENTRY_TYPES = ("ListItem", "Offer", *PRODUCT_TYPES)  # accepted entries of a list; others are articles or menu links
+DETAILS = ("brand", "color", "material", "pattern", "size", "gender", "category")  # properties of Product
 GTINS = ("gtin", "gtin13", "gtin12", "gtin14", "gtin8", "ean", "upc", "isbn")
 WORD = re.compile(r"\w+")
 
 
 class SchemaOrg:
-    """One syntax of a page. A field that it does not know is None.
+    """Reads fields from one structured data format; a field without a value is None.
 
     Args:
-        source: the syntax's name.
+        source: name of the format.
         page: the page.
-        load: its nodes; called when the first field is asked for.
+        load: parses the page's nodes; called when the first field is read.
     """
 
     def __init__(self, source: str, page: Document, load: Callable[[Document], list[Node]]) -> None:
@@ -54,13 +54,13 @@ class SchemaOrg:
 
     @cached_property
     def _products(self) -> list[Node]:
-        """The page's product, and other nodes about it: apps add some that hold nothing but ratings."""
+        """The node of the page's product, and further nodes about it, such as those that apps add for ratings."""
         products = list(of_type(self._nodes, *PRODUCT_TYPES))
         main = self._main(products)
         return [main, *(node for node in products if node is not main and node.get("name") in (None, main.get("name")))]
 
     def _main(self, products: list[Node]) -> Node:
-        """The one that the page is about: by its URL, else by the heading; of boxes beside the product none is."""
+        """The node of the page's own product, by URL, else by heading; empty if all are of other products."""
         path = path_of(self._page.url)
         if found := next((node for node in products if path == path_of(url_of(node.get("url")))), None):
             return found
@@ -74,23 +74,23 @@ class SchemaOrg:
 
     @property
     def product_names(self) -> set[str]:
-        """The names of all products on the page that stand in no list."""
+        """The names of all top-level product nodes."""
         return {
             name for node in of_type(self._nodes, *PRODUCT_TYPES) if (name := clean_text(name_of(node.get("name"))))
         }
 
     @property
     def lists_products(self) -> bool:
-        """Whether there is a list of several products."""
+        """Whether the page has a list of several products."""
         return len(self._listed) > 1
 
     def read(self, field: str) -> Any:
-        """What this syntax says about ``field`` of a product or of a listing."""
+        """The value of ``field`` of a product or listing; None if it has none."""
         reader: Callable[[], Any] | None = getattr(self, f"_{field}", None)
         return reader() if reader is not None else None
 
     def source(self, field: str) -> str:
-        """What is noted as the source of ``field``."""
+        """The name recorded as the source of ``field``."""
         return self._source
 
     def _name(self) -> Any:
@@ -129,15 +129,15 @@ class SchemaOrg:
         return []
 
     def _breadcrumbs(self) -> list[tuple[Any, Any]]:
-        """The longest trail: a product may stand in several categories."""
+        """The longest breadcrumb list, because a product may be in several categories."""
         trails = [
-            [(name_of(entry), page_of(entry)) for entry in elements_of(crumbs)]
+            [(name_of(entry), crumb_url(entry)) for entry in elements_of(crumbs)]
             for crumbs in of_type(self._nodes, "BreadcrumbList")
         ]
         return max(trails, key=len, default=[])
 
     def _additional_properties(self) -> Iterator[tuple[Any, Any]]:
-        """``additionalProperty``, and the usual properties of clothes."""
+        """Pairs from ``additionalProperty`` and from the properties in `DETAILS`."""
         for product in self._products:
             for entry in nodes_in(product, "additionalProperty"):
                 yield text_in(entry.get("name")), text_in(entry.get("value"))
@@ -146,7 +146,7 @@ class SchemaOrg:
 
     @cached_property
     def _listed(self) -> list[Any]:
-        """URLs of the entries of the first ItemList that has products."""
+        """URLs of the entries of the first list that has products."""
         for collection in of_type(self._nodes, *LIST_TYPES):
             entries = [entry for entry in elements_of(collection) if not isinstance(entry, dict) or _is_entry(entry)]
             if found := [url for entry in entries if (url := url_of(entry))]:
@@ -154,22 +154,22 @@ class SchemaOrg:
         return []
 
     def _items(self) -> list[Any]:
-        """URLs of an ItemList's entries, else of the products on the page."""
+        """URLs of a list's entries, else of the product nodes."""
         if self._listed:
             return self._listed
         urls = [url_of(product) for product in of_type(self._nodes, *PRODUCT_TYPES)]
-        # One alone at the listing's own address is the category, called a product for the sake of its stars.
+        # A single product with the listing's own URL is the category itself, marked up for its rating.
         return [] if len(urls) == 1 and path_of(urls[0]) == path_of(self._page.url) else urls
 
     def _first(self, *names: str, clean: Callable[[Any], Any] = bool) -> Any:
-        """The first value of the product's nodes that is something when it is ``clean``; an only offer's as well."""
+        """The first value of ``names`` that ``clean`` accepts, in the product's nodes and in a single offer."""
         for product in self._products:
             offers = nodes_in(product, "offers")
             for node in (product, *(offers if len(offers) == 1 else ())):
                 for name in names:
                     for value in values_of(node.get(name)):
-                        if (said := name_of(value)) and clean(said):
-                            return said
+                        if (found := name_of(value)) and clean(found):
+                            return found
         return None
 
 
@@ -178,7 +178,7 @@ def _words(text: Any) -> set[str]:
 
 
 def _is_entry(entry: Node) -> bool:
-    """Whether an entry of a list is, or points to, a product."""
+    """Whether a list's entry is a product or refers to one."""
     item = entry.get("item")
     said = item if isinstance(item, dict) and "@type" in item else entry
     return is_a(said, *ENTRY_TYPES) or not entry.get("@type")

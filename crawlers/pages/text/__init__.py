@@ -1,1 +1,1 @@
-"""Words and values in the text of a page: prices, numbers, names, labels in several languages."""
+"""Parsing of text: prices, product numbers, URLs, and words of shops in many languages."""

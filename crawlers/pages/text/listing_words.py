@@ -1,8 +1,8 @@
-"""What shops call the parts of a category's page, in many languages. Knows nothing of where on a page they stand."""
+"""Names and phrases of the parts of a category page, in many languages."""
 
 import re
 
-BOX_NAMES = re.compile(  # classes and ids of promotions beside a listing
+BOX_NAMES = re.compile(  # classes and ids of promotion boxes beside a listing
     r"featured|best-?sell|whats-?new|new-?(?:products|arrivals)|(?:^|[\s_-])(?:latest|specials?|promo\w*|popular|"
     r"trending|recommend\w*|random|deals?|spotlight|widgets?|banners?|teasers?|hero|news|blog|articles?|posts?|"
     r"side-?box\w*|box-?(?:content|heading)|slideshow|carousel|slider|swiper|slick|owl(?:-\w+)?|mini-?cart|instagram|"
@@ -20,7 +20,7 @@ LISTING_NAMES = re.compile(
     re.IGNORECASE,
 )
 SORT_NAMES = re.compile(r"sort|order-?by|per-?page|limit", re.IGNORECASE)
-COUNT_RANGE = re.compile(  # "Showing 1 to 12 of 40": the first, the last, all
+COUNT_RANGE = re.compile(  # "Showing 1 to 12 of 40": first, last, total
     r"(?<!\d)(\d{1,5})\s*(?:-|–|—|~|to|bis|à|a|al|do|до|tot|til|till|through|au|hasta|até)\s*(\d{1,5})"
     r"\s*\W{0,3}(?:of|von|sur|de|di|из|z|van|av|af|ud af|out of|från|/|su|do|od|din|з|on|total)\W{0,3}\s*"
     r"(?:\w{1,12}\s+)?(\d{1,7})",
@@ -32,7 +32,7 @@ COUNT_OF = re.compile(  # "12 products"
     r"producten|produkter|varor|varer|tuotetta|produkt(?:y|ů|ów|ov)?|товар\w*|termék|件)\)?",
     re.IGNORECASE,
 )
-BOX_HEADINGS = re.compile(  # of a box with products that are not the category's
+BOX_HEADINGS = re.compile(  # headings of boxes with promoted or related products
     r"\bfeatured\b|\bbest ?sell|what['’]?s new|\bnew (?:products|arrivals|in)\b|\blatest\b|\bspecials?\b|recommended|"
     r"\byou (?:may|might|could|will)\b|\balso (?:like|bought|viewed)|\bcustomers who|\brelated|\bsimilar|"
     r"recently viewed|\bpopular\b|\btrending|\btop (?:sell|rated|products|picks)|\bdeals?\b|"
@@ -53,7 +53,7 @@ BOX_HEADINGS = re.compile(  # of a box with products that are not the category's
     r"rekomendasi|แนะนำ|ขายดี",
     re.IGNORECASE,
 )
-NOTHING_FOUND = re.compile(  # an empty category
+NOTHING_FOUND = re.compile(  # texts of an empty category
     r"\b(?:no|0|zero) (?:products?|items?|results?|matches)\b|there are (?:currently )?no\b|nothing found|"
     r"keine (?:artikel|produkte|ergebnisse)|aucun (?:produit|article|résultat)|no hay (?:productos|artículos)|"
     r"no se (?:han )?encontr|nenhum (?:produto|resultado)|nessun (?:prodotto|articolo|risultato)|"

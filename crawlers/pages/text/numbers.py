@@ -1,45 +1,42 @@
-"""Which texts are numbers of a product: the shop's own (SKU), the world's (GTIN), the maker's (MPN); and its brand.
-
-A placeholder, a price, or a name is none. Knows nothing of where on a page they stood.
-"""
+"""Validation of product numbers (SKU, GTIN, MPN) and brands; placeholders, prices and names are rejected."""
 
 import re
 from typing import Any
 
 from crawlers.pages.text.values import MONEY, clean_text
-from crawlers.pages.text.words import NO_NUMBER
+from crawlers.pages.text.words import EMPTY_VALUES
 
 MAX_NUMBER = 60  # characters
 MAX_BRAND = 100
 WORD = re.compile(r"[^\W\d_]{3,}")
-LABEL = re.compile(r"^[^\W\d_][^:：\d]{0,30}[:：#]\s*")  # "SKU: " in front of a number
+LABEL = re.compile(r"^[^\W\d_][^:：\d]{0,30}[:：#]\s*")  # "SKU: " before a number
 ISBN_10 = re.compile(r"\d{9}[\dX]")
 GTIN_LENGTHS = (8, 12, 13, 14)
 SCHEME = re.compile(r"^(isbn|gtin\d*|ean|upc|mpn|sku)[:\s]", re.IGNORECASE)
 
 
 def clean_sku(value: Any) -> str | None:
-    """The shop's own number of a product; None where ``value`` is a placeholder, a price, or words."""
+    """The shop's own product number; None if ``value`` is a placeholder, a price, or words."""
     text = _number(value)
     if text is None or text.startswith("-") or MONEY.search(text):
         return None
     first, *others = text.split()
     if any(WORD.fullmatch(word.strip(",;.")) for word in others) or (others and not _has_digit(text)):
-        # a number with words behind it, or a name
+        # a number followed by words, or a name
         return first if _has_digit(first) and len(first) > 3 and not _has_digit("".join(others)) else None
     return text
 
 
 def clean_mpn(value: Any) -> str | None:
-    """The maker's number; may have words in it."""
+    """The manufacturer part number, which may contain words."""
     text = _number(value)
     return text if text is not None and (_has_digit(text) or " " not in text) else None
 
 
 def clean_gtin(value: Any) -> str | None:
-    """A GTIN (EAN, UPC, ISBN) as its digits; None where its length or check digit is wrong.
+    """The digits of a GTIN (EAN, UPC, ISBN); None if its length or check digit is wrong.
 
-    An ISBN of ten digits becomes the one of thirteen. https://www.gs1.org/services/how-calculate-check-digit-manually
+    An ISBN-10 is converted to ISBN-13. https://www.gs1.org/services/how-calculate-check-digit-manually
     """
     text = clean_text(value)
     if text is None:
@@ -54,9 +51,9 @@ def clean_gtin(value: Any) -> str | None:
 
 
 def clean_brand(value: Any) -> str | None:
-    """The name of a brand."""
+    """The brand name; None if ``value`` is a placeholder or too long."""
     text = clean_text(value)
-    return None if text is None or text.lower() in NO_NUMBER or len(text) > MAX_BRAND else text
+    return None if text is None or text.lower() in EMPTY_VALUES or len(text) > MAX_BRAND else text
 
 
 def _number(value: Any) -> str | None:
@@ -64,7 +61,7 @@ def _number(value: Any) -> str | None:
         value = int(value)
     text = clean_text(value)
     text = None if text is None else LABEL.sub("", SCHEME.sub("", text)).strip(" .,;:#()[]〈〉")
-    if not text or len(text) > MAX_NUMBER or text.lower() in NO_NUMBER or not re.sub(r"[\W0_]", "", text):
+    if not text or len(text) > MAX_NUMBER or text.lower() in EMPTY_VALUES or not re.sub(r"[\W0_]", "", text):
         return None
     return text
 

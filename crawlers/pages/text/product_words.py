@@ -1,7 +1,7 @@
-"""Words that product pages use, in many languages, lower case. Knows nothing of where on a page they stand."""
+"""Labels and phrases of product pages, in many languages, in lower case."""
 
-# What stands before a value that belongs to the product, without its colon.
-NUMBER_LABELS = {  # the shop's own number
+# Labels before a value, without the colon.
+NUMBER_LABELS = {  # the shop's own product number
     "sku", "sku no", "sku code", "sku number", "sku id", "sku #", "product code", "product no", "product number",
     "product id", "product #", "product ref", "product reference", "item", "item no", "item number", "item code",
     "item id", "item #", "ebay item number", "article", "article no", "article number", "article nr",
@@ -28,7 +28,7 @@ NUMBER_LABELS = {  # the shop's own number
     "商品編號", "商品编号", "商品編碼", "貨號", "货号", "品號", "品号", "商品番号", "品番", "商品コード",
     "管理番号", "상품번호", "상품코드", "mã sản phẩm", "mã sp", "mã hàng", "รหัสสินค้า", "kode produk",
 }  # fmt: skip
-MPN_LABELS = {  # the maker's number
+MPN_LABELS = {  # manufacturer part number
     "mpn", "manufacturer part number", "manufacturer's part number", "mfr part number", "mfr. part #", "mfg part #",
     "part number", "part no", "part #", "model", "model no", "model number", "model name", "item model number",
     "manufacturer number", "oem", "modell", "modellnummer", "herstellernummer", "hersteller-nr", "hersteller nr",
@@ -60,7 +60,7 @@ STOCK_LABELS = {
     "laoseis", "pieejamība", "זמינות", "מלאי", "庫存", "库存", "在庫", "재고", "tình trạng",
 }  # fmt: skip
 
-# What stands at the beginning of a short text about whether a product can be bought.
+# Beginnings of short texts about availability.
 SOLD_OUT = (
     "out of stock", "out-of-stock", "sold out", "currently unavailable", "no longer available", "not available",
     "unavailable", "temporarily out of stock", "currently out of stock", "this item is out of stock",
@@ -101,7 +101,7 @@ PRE_ORDERED = (
     "przedsprzedaż", "předobjedn", "predobjedn", "előrendel", "предзаказ", "予約受付", "预售", "預購", "예약판매",
     "backorder",
 )  # fmt: skip
-BUY = (  # what the button says
+BUY = (  # texts of buy buttons
     "add to cart", "add to basket", "add to bag", "add to trolley", "add to shopping", "buy now", "buy it now",
     "buy", "in den warenkorb", "in den einkaufswagen", "zum warenkorb", "jetzt kaufen", "sofort-kaufen", "kaufen",
     "ajouter au panier", "ajouter à mon panier", "achat immédiat", "acheter", "añadir al carrito",

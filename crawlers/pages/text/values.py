@@ -1,7 +1,6 @@
-"""Cleaning what pages say: texts, prices, currencies, URLs.
+"""Cleaning of raw values from pages: texts, prices, currencies, URLs.
 
-Everything here comes from strangers: it may be of another type than it should be, endless, or hostile. Mark-up in
-a text stays text. Knows nothing of where on a page a value stood.
+All input is untrusted: it may have the wrong type, be very long, or be malicious. Mark-up inside a text stays text.
 """
 
 import re
@@ -12,38 +11,38 @@ from urllib.parse import parse_qsl, urlsplit
 
 from price_parser import Price
 
-from crawlers.http.urls import EDGES, percent_encoded, sent
-from crawlers.pages.text.words import BACK, FOLLOWING, HOME, NEXT, PREVIOUS
+from crawlers.http.urls import EDGES, percent_encoded, request_url
+from crawlers.pages.text.words import BACK_LINKS, FOLLOWING, HOME, NEXT, PREVIOUS
 
 MAX_TEXT = 2000  # characters
-MAX_VALUES = 100  # of one field
-MAX_URL = 8190  # characters; servers refuse longer request lines (Apache's LimitRequestLine), signed URLs are as long
-MAX_AMOUNT = Decimal(10**10)  # decimal(12, 2) ends there
+MAX_VALUES = 100  # values of one field
+MAX_URL = 8190  # characters; limit of a request line in Apache (LimitRequestLine)
+MAX_AMOUNT = Decimal(10**10)  # limit of decimal(12, 2)
 
-# Control characters, marks that turn the direction of what follows, zero-width characters, halves of pairs.
-UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]")
+# Control characters, direction marks, zero-width characters, unpaired surrogates.
+INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]")
 GROUP_MARK = re.compile(r"(?<=\d)[\s'’](?=\d{3})")  # \s includes the no-break spaces
-RUPEES = re.compile(r"\bRs\.\s*", re.IGNORECASE)  # price-parser takes the point for a decimal one
-BELOW_ZERO = re.compile(r"[-−]\s?\d")  # price-parser drops the sign
-LEADING_POINT = re.compile(r"(?<![\d.,])[.,](\d{1,2})(?!\d)")  # ",89": price-parser drops the sign
-BELOW_ONE = re.compile(r"(?<![\d.,])0[.,](\d{3})(?!\d)")  # "0,500": no thousands begin so
-THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:\.\d{3})+", re.ASCII)  # "1.299", of no currency with three decimals
-THREE_DECIMALS = {"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"}  # of ISO 4217
+RUPEES = re.compile(r"\bRs\.\s*", re.IGNORECASE)  # price-parser reads the point as a decimal point
+NEGATIVE = re.compile(r"[-−]\s?\d")  # price-parser drops the sign
+LEADING_POINT = re.compile(r"(?<![\d.,])[.,](\d{1,2})(?!\d)")  # ",89": price-parser drops the point
+BELOW_ONE = re.compile(r"(?<![\d.,])0[.,](\d{3})(?!\d)")  # "0,500": a decimal point, as no grouping starts with 0
+THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:\.\d{3})+", re.ASCII)  # "1.299": grouped thousands in most currencies
+THREE_DECIMALS = {"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"}  # currencies with three decimals, ISO 4217
 PLAIN_NUMBER = re.compile(r"\d{1,20}(\.\d{1,20})?", re.ASCII)
 SIGN = "[€$£₹¥₽₩₺₫₪฿₱₴₸]"
-BEFORE = rf"(?:{SIGN}|(?<![^\W\d_])(?:Rs|CHF|EUR|USD|GBP|INR|kr|PLN|zł|SEK|NOK|DKK|AED|RM|Rp)\.?)"
-BEHIND = (
+CURRENCY_BEFORE = rf"(?:{SIGN}|(?<![^\W\d_])(?:Rs|CHF|EUR|USD|GBP|INR|kr|PLN|zł|SEK|NOK|DKK|AED|RM|Rp)\.?)"
+CURRENCY_AFTER = (
     rf"(?:{SIGN}|[元円원]|"
     r"(?:kr|zł|Kč|Ft|CHF|EUR|USD|GBP|SEK|NOK|DKK|AED|lei|kn|руб|тг|тенге|грн|лв|ден|din|TL)(?![^\W\d_]))"
 )
-MONEY = re.compile(rf"{BEFORE}\s?\d|\d\s?{BEHIND}", re.IGNORECASE)  # an amount with its currency
-SEVERAL = re.compile(  # the price of several pieces
+MONEY = re.compile(rf"{CURRENCY_BEFORE}\s?\d|\d\s?{CURRENCY_AFTER}", re.IGNORECASE)  # an amount with its currency
+SEVERAL = re.compile(  # a price for several pieces
     rf"(?<![\w.,])\d{{1,3}}\s*(?:(?:for|für|pour|por|per|voor|за)\s+{SIGN}?\s?\d|"
-    rf"[x×х*]\s*(?:{BEFORE}\s?\d|\d[\d.,]{{0,12}}\s?{BEHIND}))",
+    rf"[x×х*]\s*(?:{CURRENCY_BEFORE}\s?\d|\d[\d.,]{{0,12}}\s?{CURRENCY_AFTER}))",
     re.IGNORECASE,
 )
 CODE = re.compile(r"[A-Z]{3}")
-CODE_OF_SYMBOL = {  # "$", "¥" and "kr" are left out: several countries use them
+CODE_OF_SYMBOL = {  # without "$", "¥" and "kr", which several countries use
     "€": "EUR",
     "£": "GBP",
     "₹": "INR",
@@ -74,13 +73,13 @@ CODE_OF_SYMBOL = {  # "$", "¥" and "kr" are left out: several countries use the
 
 HOME_PATH = re.compile(r"^/*(?:(?:index|default|home)(?:\.\w{2,5})?)?/*$", re.IGNORECASE)
 HOME_VALUE = re.compile(r"^(?:[\w-]+/)?(?:home|index|start|frontpage)$", re.IGNORECASE)  # route=common/home
-OF_VISITORS = {"language", "lang", "locale", "currency", "zenid", "sid", "phpsessid"}  # parameters
-ARROWS = " <>«‹←→›»⟵⟶⇐⇒◀▶◄►"  # around the words of a link
-SEPARATORS = " \t\n/\\|>›»→·•-–—"  # between the entries of a trail
+OF_VISITORS = {"language", "lang", "locale", "currency", "zenid", "sid", "phpsessid"}  # query parameters of a session
+ARROWS = " <>«‹←→›»⟵⟶⇐⇒◀▶◄►"  # stripped from the text of a link
+SEPARATORS = " \t\n/\\|>›»→·•-–—"  # between breadcrumbs
 
 
-class Joins(Protocol):
-    """A page, as far as it is needed here."""
+class UrlJoiner(Protocol):
+    """Something that resolves relative URLs, such as `Document`."""
 
     def urljoin(self, url: str) -> str:
         """``url`` made absolute."""
@@ -88,21 +87,21 @@ class Joins(Protocol):
 
 
 def clean_text(value: Any) -> str | None:
-    """``value`` on one line without unseen characters, or None if nothing is left or it is no text or number."""
+    """``value`` on one line without invisible characters; None if it is empty or neither text nor number."""
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         return None
-    text = UNSEEN.sub("", " ".join(str(value)[: 10 * MAX_TEXT].split()))
+    text = INVISIBLE.sub("", " ".join(str(value)[: 10 * MAX_TEXT].split()))
     return text[:MAX_TEXT].strip() or None
 
 
 def clean_texts(values: Iterable[Any]) -> list[str]:
-    """Those of ``values`` that are texts, clean."""
+    """Those of ``values`` that are texts, cleaned."""
     texts = (clean_text(value) for value in values)
     return [text for text in texts if text][:MAX_VALUES]
 
 
 def text_map(pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]] | None) -> dict[str, str]:
-    """The pairs whose halves are texts, clean; the first of each name."""
+    """The pairs whose name and value are texts, cleaned; the first pair of each name."""
     found: dict[str, str] = {}
     for name, value in pairs.items() if isinstance(pairs, Mapping) else pairs or ():
         name, value = clean_text(name), clean_text(value)
@@ -111,14 +110,16 @@ def text_map(pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]] | None) -> dic
     return found
 
 
-def clean_trail(values: Iterable[Any], here: Container[str | None], title: str | None, page: Joins) -> list[str]:
-    """The categories of a trail: without "Home" before them and the product itself behind them.
+def clean_breadcrumbs(
+    values: Iterable[Any], here: Container[str | None], title: str | None, page: UrlJoiner
+) -> list[str]:
+    """The category names of a breadcrumb trail, without the home page and without the product itself.
 
     Args:
-        values: names, or pairs of a name and the URL that it links to (or None), the widest first.
-        here: URLs of the product's page.
-        title: of the product.
-        page: for making URLs absolute.
+        values: names, or pairs of a name and its link's URL (or None), broadest category first.
+        here: URLs of the product page.
+        title: title of the product.
+        page: resolves relative URLs.
     """
     pairs = [value if isinstance(value, tuple) else (value, None) for value in values][:MAX_VALUES]
     trail = [((clean_text(name) or "").strip(SEPARATORS), http_url(url, page)) for name, url in pairs]
@@ -131,7 +132,7 @@ def clean_trail(values: Iterable[Any], here: Container[str | None], title: str |
 
 
 def is_home(url: str) -> bool:
-    """Whether ``url`` is a home page's, as shops write it: ``/``, ``/index.php``, ``/index.php?route=common/home``."""
+    """Whether ``url`` is a home page: ``/``, ``/index.php``, ``/index.php?route=common/home``, ..."""
     parts = urlsplit(url)
     if not HOME_PATH.search(parts.path):
         return False
@@ -146,9 +147,9 @@ def _is_home(trail: list[tuple[str, str | None]], place: int) -> bool:
 
 
 def _below_home(trail: list[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
-    """``trail`` without the home page, and without what stands before it: links back, and words that lead nowhere.
+    """``trail`` without the home page and the entries before it, such as back links and introductory words.
 
-    A category called "Home" stands behind the home page, or behind other categories, and stays.
+    A category named "Home" that follows the home page or other categories is kept.
     """
     home = next((place for place in range(min(len(trail), 3)) if _is_home(trail, place)), None)
     if home is None:
@@ -160,7 +161,7 @@ def _below_home(trail: list[tuple[str, str | None]]) -> list[tuple[str, str | No
 
 
 def _without_switchers(trail: list[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
-    """``trail`` without links to the previous and the next product, and without one back behind it."""
+    """``trail`` without links to the previous and the next product, and without a back link at its end."""
     names = [name.strip(ARROWS).lower() for name, _ in trail]
     switches = any(name in PREVIOUS for name in names)
     kept = [
@@ -172,27 +173,27 @@ def _without_switchers(trail: list[tuple[str, str | None]]) -> list[tuple[str, s
 
 
 def _leads_back(name: str) -> bool:
-    return BACK.search(name.strip(ARROWS)) is not None
+    return BACK_LINKS.search(name.strip(ARROWS)) is not None
 
 
 def _is_cut(name: str, title: str) -> bool:
-    """Whether ``name`` is ``title``, or its beginning and an ellipsis."""
+    """Whether ``name`` is ``title`` or a truncation of it with an ellipsis."""
     name, title = name.lower(), title.lower()
     start = name.removesuffix("...").removesuffix("…").rstrip()
     return name == title or (start != name and title.startswith(start))
 
 
 def parse_amount(value: Any, currency: str | None = None) -> Decimal | None:
-    """A price with two decimals; of a range the low end.
+    """Parse a price to two decimals; of a range, the lower end.
 
-    None where there is no number, an absurd one, or the price of several pieces ("2 for $30").
+    None if there is no number, if it is negative or too large, or if it is a price for several pieces ("2 for $30").
 
     Args:
-        value: a text, or a number.
-        currency: its code, where it is known: a point before three digits groups thousands in most only.
+        value: text or number.
+        currency: ISO 4217 code if known; decides whether a point before three digits groups thousands.
     """
     text = clean_text(value)
-    if text is None or BELOW_ZERO.match(text) or SEVERAL.search(text):
+    if text is None or NEGATIVE.match(text) or SEVERAL.search(text):
         return None
     if isinstance(value, str) and currency not in THREE_DECIMALS and THOUSANDS.fullmatch(text):
         text = text.replace(".", "")
@@ -207,48 +208,48 @@ def parse_amount(value: Any, currency: str | None = None) -> Decimal | None:
     return amount if 0 <= amount < MAX_AMOUNT else None
 
 
-def machine_amount(value: Any, currency: Any) -> Decimal | None:
-    """A price that is written for machines, with what they say about its currency."""
+def structured_amount(value: Any, currency: Any) -> Decimal | None:
+    """Parse a price of structured data with the currency stated there."""
     code = clean_text(currency)
     return parse_amount(value, None if code is None else code.upper())
 
 
 def currency_code(value: Any) -> str | None:
-    """The ISO 4217 code that ``value`` (a code, a symbol, or a whole price) names unambiguously."""
+    """The ISO 4217 code in ``value`` (a code, a symbol or a whole price); None if missing or ambiguous."""
     text = clean_text(value) or ""
     symbol = (text if CODE.fullmatch(text.upper()) else _normal_price(text).currency or "").upper()
     return CODE_OF_SYMBOL.get(symbol) or (symbol if CODE.fullmatch(symbol) else None)
 
 
-def http_url(value: Any, page: Joins) -> str | None:
-    """``value`` as an absolute http(s) URL that can be asked for, or None; else as it is written.
+def http_url(value: Any, page: UrlJoiner) -> str | None:
+    """``value`` as an absolute http(s) URL; None if it is not one.
 
-    Without fragment, user and password; characters that nobody sees are percent-encoded.
+    Fragment, user and password are removed, and invisible characters are percent-encoded. The rest stays as written.
     """
     if not isinstance(value, str) or not value.strip() or len(value) > MAX_URL:
         return None
     try:
         url = page.urljoin(value.strip(EDGES)).partition("#")[0]
-        sent(url)
+        request_url(url)
         authority = urlsplit(url).netloc
     except ValueError:
         return None
     if "@" in authority:
         url = url.replace(authority, authority.rpartition("@")[2], 1)
-    return UNSEEN.sub(lambda found: percent_encoded(found[0]), url)
+    return INVISIBLE.sub(lambda found: percent_encoded(found[0]), url)
 
 
 def url_path(url: str) -> str:
-    """The path of ``url``, which may be of any kind; empty where there is none."""
+    """The path of ``url``; empty if it has none or is invalid."""
     try:
         return urlsplit(url[:MAX_URL].strip()).path
     except ValueError:
         return ""
 
 
-def http_urls(values: Iterable[Any], page: Joins) -> list[str]:
-    """Those of ``values`` that are http(s) URLs, absolute, each once, in order."""
-    known = getattr(page, "http_url", None)  # of a page that remembers them: the same link is asked for often
+def http_urls(values: Iterable[Any], page: UrlJoiner) -> list[str]:
+    """Those of ``values`` that are http(s) URLs, made absolute, without duplicates, in order."""
+    known = getattr(page, "http_url", None)  # `Document` caches the result
     urls = (http_url(value, page) if known is None else known(value) for value in values)
     return list(dict.fromkeys(url for url in urls if url))
 

@@ -1,8 +1,8 @@
-"""Words that shops use, in many languages, lower case. Knows nothing of where on a page they stand."""
+"""Words of links, breadcrumbs and URL parameters, in many languages, in lower case."""
 
 import re
 
-NEXT = {  # the link to the next page of a listing
+NEXT = {  # texts of links to the next page of a listing
     "next", "next page", "older", "older posts", "show more", "load more", "view more",
     "more products", "nächste", "nächste seite", "weiter", "vor", "vorwärts", "mehr anzeigen",
     "mehr laden", "suivant", "suivante", "page suivante", "voir plus", "afficher plus",
@@ -19,7 +19,7 @@ NEXT = {  # the link to the next page of a listing
     "다음 페이지", "التالي", "الصفحة التالية", "הבא", "بعدی", "अगला", "अगला पृष्ठ", "berikutnya",
     "selanjutnya", "seterusnya", "tiếp", "trang sau", "tiếp theo", "ถัดไป", "susunod",
 }  # fmt: skip
-HOME = {  # what the first entry of a trail of categories is called
+HOME = {  # names of the first breadcrumb
     "home", "homepage", "home page", "start", "startseite", "accueil", "inicio", "início", "página inicial",
     "strona główna", "domů", "domov", "főoldal", "kezdőlap", "acasă", "hem", "hjem", "forside", "etusivu", "főlap",
     "ana sayfa", "anasayfa", "главная", "головна", "начало", "αρχική", "ホーム", "首页", "首頁", "홈", "الرئيسية",
@@ -37,7 +37,7 @@ HOME = {  # what the first entry of a trail of categories is called
     "หน้าหลัก", "halaman utama", "laman utama", "utama", "tahanan", "trang nhất", "ទំព័រដើម", "ホームページ",
     "トップ", "トップページ", "主页", "主頁", "回首頁", "网站首页", "홈페이지", "메인", "처음",
 }  # fmt: skip
-BACK = re.compile(  # a link that stands before a trail of categories, or behind it
+BACK_LINKS = re.compile(  # texts of back links before or after the breadcrumbs
     r"^(?:(?:go |return )?back(?: to (?!school).*)?|return to .*|zurück(?: zu[rm]? .*)?|"
     r"retour(?:ner)?(?: (?:à|au|aux|vers) .*)?|"
     r"revenir .*|volver(?: al? .*)?|regresar(?: a .*)?|atrás|voltar(?: (?:para|a|ao|à) .*)?|"
@@ -50,7 +50,7 @@ BACK = re.compile(  # a link that stands before a trail of categories, or behind
     r"뒤로.{0,20}|.{0,20}돌아가기|رجوع.*|العودة.*|חזרה.*|بازگشت.*|kembali(?: ke .*)?|quay lại(?: .*)?|กลับ.*)$",
     re.IGNORECASE,
 )
-PREVIOUS = {  # the link to the product before this one, in a switcher
+PREVIOUS = {  # texts of links to the previous product, among the breadcrumbs
     "previous", "prev", "previous product", "previous item", "vorherige", "vorheriger", "vorheriges",
     "vorheriger artikel", "vorheriges produkt", "précédent", "précédente", "produit précédent", "article précédent",
     "anterior", "producto anterior", "produto anterior", "precedente", "prodotto precedente", "vorige",
@@ -59,24 +59,24 @@ PREVIOUS = {  # the link to the product before this one, in a switcher
     "forrige", "edellinen", "önceki", "önceki ürün", "προηγούμενο", "prethodni", "prejšnji", "前へ", "前の商品",
     "上一个", "上一頁", "上一页", "이전", "السابق", "הקודם", "قبلی", "sebelumnya", "trước",
 }  # fmt: skip
-FOLLOWING = re.compile(  # and to the one behind it
+FOLLOWING = re.compile(  # texts of links to the next product
     r"^(?:next|nächste[rs]?|suivante?|siguiente|próximo|successivo|volgende?|następny|další|ďalší|következő|следующий|"
     r"наступний|nästa|næste|neste|seuraava|sonraki|επόμενο|sljedeći|naslednji|berikutnya|下一个|次の商品)"
     r"(?: (?:product|item|produkt|artikel|produit|article|producto|produto|prodotto|termék|товар|"
     r"ürün|tuote|vare|proizvod))$",
     re.IGNORECASE,
 )
-PAGE_PARAMETERS = {  # of a query, that count pages
+PAGE_PARAMETERS = {  # query parameters with the page number
     "page", "p", "pg", "paged", "pageno", "page_no", "pagenumber", "page_number", "pagenum",
     "currentpage", "cur_page", "pageindex", "seite", "pagina", "página", "strona", "sida",
     "side", "sivu", "product-page", "_page",
 }  # fmt: skip
-SIZE_PARAMETERS = {  # of a query, that say how many products a page shows
+SIZE_PARAMETERS = {  # query parameters with the number of products per page
     "pagesize", "page_size", "page-size", "perpage", "per_page", "per-page", "limit", "rpp", "ps", "items_per_page",
     "itemsperpage", "products_per_page", "productsperpage", "product_list_limit", "resultsperpage", "results_per_page",
     "show", "pp",
 }  # fmt: skip
-NO_NUMBER = {  # what shops call a product without a number, or without a brand
+EMPTY_VALUES = {  # placeholders for a missing product number or brand
     "n/a", "na", "n.a.", "none", "null", "nil", "-", "--", "0", "default", "undefined", "unknown", "nan", "false",
     "true",     "sku", "test", "tbd", "tba", "no", "not available", "not applicable", "does not apply", "no aplica",
     "unbranded",     "no brand", "nicht zutreffend", "non applicabile", "n.d.", "nd", "k.a.", "keine", "x", "xxx",

@@ -1,4 +1,4 @@
-"""Products whose breadcrumbs contradict the label that their category gave: what counts, and that the shop is named."""
+"""Detection of breadcrumbs that contradict the label, and the report per shop."""
 
 from pathlib import Path
 
@@ -44,11 +44,11 @@ KNITWEAR = ("Fashion", "Knitwear")
     ],
     ids=range(11),
 )
-def test_what_contradicts_a_label(of: Source, trails: list[tuple[str, ...]], contradicted: int) -> None:
+def test_detects_contradicting_breadcrumbs(of: Source, trails: list[tuple[str, ...]], contradicted: int) -> None:
     assert count(*trails, of=of) == contradicted
 
 
-def test_the_shop_is_named_and_its_products_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_reports_contradicted_products_per_shop(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pages = {"/shirts": listing("/p/1", "/p/2", "/p/3"), "/boots": listing("/p/4")}
     pages |= {f"/p/{number}": product(f"P{number}", breadcrumb=("Fashion", "Shirts")) for number in (1, 2)}
     pages |= {f"/p/{number}": product(f"P{number}", breadcrumb=("Shoes", "Boots")) for number in (3, 4)}

@@ -1,4 +1,4 @@
-"""Health: what is measured of each shop, and when a crawl is refused for it."""
+"""Health of a crawl: shares per shop, and rejection of a worse crawl."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from atlas_model.core.errors import AtlasError
-from crawlers.crawl.health import ShopTally, falls
+from crawlers.crawl.health import ShopTally, coverage_drops
 from tests.support.crawling import listing, product, rows, run, source
 from tests.support.servers import HOST, Reply, Shop, serving
 
@@ -18,7 +18,7 @@ def row(**values: Any) -> dict[str, Any]:
     return empty | {"field_sources": []} | values
 
 
-def test_shares_are_of_the_pages_that_could_be_read() -> None:
+def test_shares_are_relative_to_pages_read() -> None:
     tally = ShopTally(listing_pages=2, items=9)
     shirt = row(title="Shirt", price=0, image_urls=["u"], field_sources=[("title", "json-ld"), ("price", "css")])
     tally.add_page(shirt, None)
@@ -32,7 +32,7 @@ def test_shares_are_of_the_pages_that_could_be_read() -> None:
         "product_pages": 4,
         "listing_pages": 2,
         "items_per_listing_page": 4.5,
-        "success_rate": 0.3333,  # the page that robots.txt forbids is no failure
+        "success_rate": 0.3333,  # the page that robots.txt forbids is not a failure
         "unreadable_json_ld": 1,
         "contradicted_labels": 0,
         "coverage": {
@@ -52,25 +52,25 @@ def test_shares_are_of_the_pages_that_could_be_read() -> None:
     }
 
 
-def test_a_shop_of_which_nothing_came_has_fallen_to_nothing() -> None:
+def test_shop_without_pages_falls_to_zero() -> None:
     before = {"a.test": {"success_rate": 1.0, "coverage": {"title": 1.0, "price": 0.3}}}
-    assert list(falls(before, {"a.test": ShopTally().to_json()}, 0.25)) == [
+    assert list(coverage_drops(before, {"a.test": ShopTally().to_json()}, 0.25)) == [
         "a.test: success rate fell from 100.0% to 0.0% of its product pages",
         "a.test: title fell from 100.0% to 0.0% of its product pages",
         "a.test: price fell from 30.0% to 0.0% of its product pages",
     ]
 
 
-def test_a_fall_counts_beyond_the_stated_share_and_of_known_shops_only() -> None:
+def test_reports_falls_above_the_limit_for_known_shops_only() -> None:
     def health(price: float) -> dict[str, Any]:
         return {"success_rate": 1.0, "coverage": {"price": price}}
 
-    assert not list(falls({"a": health(1.0)}, {"a": health(0.8), "b": health(0)}, 0.2))
-    assert len(list(falls({"a": health(1.0), "b": health(1.0)}, {"a": health(0.79)}, 0.2))) == 1
-    assert len(list(falls({"a": health(0.1)}, {"a": health(0.05)}, 0.2))) == 1  # half of what was there
-    assert not list(falls({"a": health(1.0)}, {"a": health(0)}, 1.0))
-    assert not list(falls({"a": health(0.5)}, {"a": health(1.0)}, 0.0))
-    assert not list(falls({"a": {"success_rate": 1.0, "coverage": {"of old": 1.0}}}, {"a": health(1.0)}, 0.2))
+    assert not list(coverage_drops({"a": health(1.0)}, {"a": health(0.8), "b": health(0)}, 0.2))
+    assert len(list(coverage_drops({"a": health(1.0), "b": health(1.0)}, {"a": health(0.79)}, 0.2))) == 1
+    assert len(list(coverage_drops({"a": health(0.1)}, {"a": health(0.05)}, 0.2))) == 1  # half of the previous share
+    assert not list(coverage_drops({"a": health(1.0)}, {"a": health(0)}, 1.0))
+    assert not list(coverage_drops({"a": health(0.5)}, {"a": health(1.0)}, 0.0))
+    assert not list(coverage_drops({"a": {"success_rate": 1.0, "coverage": {"of old": 1.0}}}, {"a": health(1.0)}, 0.2))
 
 
 def shop(price: str | None) -> Shop:
@@ -81,7 +81,7 @@ def shop(price: str | None) -> Shop:
 
 
 @pytest.mark.slow
-def test_a_crawl_that_reads_a_shop_worse_is_refused_and_costs_nothing(tmp_path: Path) -> None:
+def test_rejects_a_worse_crawl_and_keeps_its_pages(tmp_path: Path) -> None:
     with serving(shop("9.99")) as served:
         run(served, [source("/shirts")], tmp_path, max_coverage_drop=0.2)
         accepted = (tmp_path / "products.parquet").read_bytes()
@@ -96,7 +96,7 @@ def test_a_crawl_that_reads_a_shop_worse_is_refused_and_costs_nothing(tmp_path: 
         asked = served.asked.total()
         with pytest.raises(AtlasError, match="price fell"):
             run(served, [source("/shirts")], tmp_path, max_coverage_drop=0.2, snapshot="two")
-        assert served.asked.total() == asked, "what came is kept"
+        assert served.asked.total() == asked, "the pages read are kept"
 
         served.pages = good
         result = run(served, [source("/shirts")], tmp_path, max_coverage_drop=0.2, snapshot="three")
@@ -104,7 +104,7 @@ def test_a_crawl_that_reads_a_shop_worse_is_refused_and_costs_nothing(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_shop_that_lost_its_next_pages_or_shut_us_out_is_noticed_and_asked_again(tmp_path: Path) -> None:
+def test_rejects_fewer_products_and_requests_discarded_pages_again(tmp_path: Path) -> None:
     good = {"/shirts": listing("/p/0", next_page="/more"), "/more": listing("/p/1", "/p/2")}
     good |= {f"/p/{number}": product(f"Shirt {number}") for number in range(3)}
     with serving(Shop(dict(good))) as served:
@@ -124,7 +124,7 @@ def test_a_shop_that_lost_its_next_pages_or_shut_us_out_is_noticed_and_asked_aga
 
 
 @pytest.mark.slow
-def test_a_worse_crawl_can_be_accepted(tmp_path: Path) -> None:
+def test_raised_limit_accepts_a_worse_crawl(tmp_path: Path) -> None:
     with serving(shop(None)) as served:
         before = {HOST: {"success_rate": 1.0, "coverage": {"price": 1.0}}}
         with pytest.raises(AtlasError, match="price fell"):
@@ -136,7 +136,7 @@ def test_a_worse_crawl_can_be_accepted(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_shop_that_vanished_is_noticed_while_others_are_well(tmp_path: Path) -> None:
+def test_rejects_a_crawl_that_lost_one_of_several_shops(tmp_path: Path) -> None:
     served = shop("1.00")
     sources = [source("/shirts"), source("/shirts")]
     sources[1] = type(sources[1])(f"www.{HOST}", ("Other",), f"http://www.{HOST}/shirts")

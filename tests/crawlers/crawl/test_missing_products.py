@@ -1,4 +1,4 @@
-"""Products that are missing for a transient reason: a crawl is not accepted unless so many may be missing."""
+"""Rejection of a crawl with too many products that are missing for transient reasons."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.support.servers import serving as serving_shop
 
 
 def shop_that_answers(status: int) -> Shop:
-    """Two of its four products answer with ``status``."""
+    """A shop that responds with ``status`` for two of its four products."""
     pages: dict[str, Reply | Callable[[int], Reply]] = {"/shirts": listing("/p/1", "/p/2", "/p/3", "/p/4")}
     pages |= {f"/p/{number}": product(f"Shirt {number}", f"{number}") for number in (1, 2)}
     return Shop(pages | {f"/p/{number}": Reply(ERROR_PAGE, status) for number in (3, 4)})
@@ -21,7 +21,7 @@ def shop_that_answers(status: int) -> Shop:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("status", sorted(TRANSIENT))
-def test_a_crawl_is_not_accepted_while_products_are_missing_for_a_transient_status(tmp_path: Path, status: int) -> None:
+def test_crawl_with_transient_product_failures_is_rejected(tmp_path: Path, status: int) -> None:
     with serving_shop(shop_that_answers(status)) as shop:
         with pytest.raises(RetryError, match=rf"2 of 4 product pages failed \(http_{status}\), such as .*/p/3"):
             run(shop, [source("/shirts")], tmp_path, robots_tags=["noindex"])
@@ -35,14 +35,14 @@ def test_a_crawl_is_not_accepted_while_products_are_missing_for_a_transient_stat
 
 
 @pytest.mark.slow
-def test_a_crawl_is_accepted_without_products_that_are_gone(tmp_path: Path) -> None:
+def test_crawl_with_permanent_product_failures_is_accepted(tmp_path: Path) -> None:
     with serving_shop(shop_that_answers(410)) as shop:
         result = run(shop, [source("/shirts")], tmp_path, robots_tags=["noindex"])
     assert (result.products, result.dropped) == (2, {"http_410": 2})
 
 
 @pytest.mark.slow
-def test_a_share_of_products_may_be_missing_where_that_is_allowed_and_is_said(
+def test_crawl_accepts_the_allowed_share_of_transient_failures_with_a_warning(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with serving_shop(shop_that_answers(500)) as shop:

@@ -1,4 +1,4 @@
-"""The way through categories: where it leads, and that it ends, whatever a shop pretends to have."""
+"""Walks through category pages and sitemaps, and their termination on endless listings."""
 
 import gzip
 from collections import Counter
@@ -9,17 +9,17 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from crawlers.crawl.pagination import Walk, on_site
+from crawlers.crawl.pagination import ListingWalk, on_site
 from crawlers.crawl.run import CrawlResult
 from tests.support.crawling import listing, product, rows, run, source, titles
 from tests.support.servers import HOST, Reply, Shop, serving
 from tests.support.sitemaps import index, urlset
 
-Answer = Callable[[str, dict[str, str]], Reply]  # of a path and its query
+Answer = Callable[[str, dict[str, str]], Reply]  # arguments: path, query
 
 
 class Endless(Shop):
-    """A shop that makes up a page for every URL."""
+    """A shop that generates a page for any URL."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__()
@@ -40,15 +40,15 @@ def crawl_endless(
         return run(shop, [source("/c")], folder, max_pages_per_category=limit), shop
 
 
-def test_shops_without_end_end_and_say_why(tmp_path: Path) -> None:
+def test_endless_listings_end_with_a_reason(tmp_path: Path) -> None:
     fresh = count()
 
     def answer(path: str, query: dict[str, str]) -> Reply:
         number = int(query.get("n", 0))
         match path:
-            case "/itself":  # under ever new URLs
+            case "/itself":  # links to itself under new URLs
                 return listing("/p/1", "/p/2", next_page=f"/itself?session={next(fresh)}")
-            case "/sessions":  # in the URLs of its products too
+            case "/sessions":  # session ids in product URLs too
                 here = [f"/p/{n}?session={next(fresh)}" for n in range(10, 15)]
                 return listing(*here, next_page=f"/sessions?session={next(fresh)}")
             case "/calendar":
@@ -73,7 +73,7 @@ def test_shops_without_end_end_and_say_why(tmp_path: Path) -> None:
     assert result.dropped == {"duplicate": 3 * 5}
 
 
-def test_products_under_ever_new_urls_are_not_asked_for_without_end(tmp_path: Path) -> None:
+def test_requests_of_endless_product_urls_are_bounded(tmp_path: Path) -> None:
     items = [f"/p/{n % 2}?session={n}" for n in range(400)]
 
     def answer(path: str, query: dict[str, str]) -> Reply:
@@ -87,7 +87,7 @@ def test_products_under_ever_new_urls_are_not_asked_for_without_end(tmp_path: Pa
     assert result.dropped == {"duplicate": len(items) - 2}
 
 
-def test_products_that_differ_by_their_query_are_all_met(tmp_path: Path) -> None:
+def test_requests_all_products_that_differ_by_query(tmp_path: Path) -> None:
     def answer(path: str, query: dict[str, str]) -> Reply:
         if path == "/c":
             page = int(query.get("page", 1))
@@ -99,14 +99,14 @@ def test_products_that_differ_by_their_query_are_all_met(tmp_path: Path) -> None
     assert (result.products, result.dropped, result.walk_ends) == (24, {}, {"last_page": 1})
 
 
-def test_redirects_between_category_pages(tmp_path: Path) -> None:
+def test_follows_redirects_between_category_pages(tmp_path: Path) -> None:
     shop = Shop(
         {
             "/c": Reply("", 301, {"Location": "/c/"}),
             "/c/": listing("/p/1", next_page="/c/?page=2"),
             "/c/?page=2": listing("/p/2", next_page="/c/?page=3"),
             "/c/?page=3": Reply("", 302, {"Location": "/c/last"}),
-            "/c/last": listing("/p/3", next_page="/c/"),  # only redirects know that it has been seen
+            "/c/last": listing("/p/3", next_page="/c/"),  # "/c/" was seen only as a redirect's target
         }
         | {f"/p/{n}": product(f"P{n}", str(n)) for n in range(1, 4)}
     )
@@ -116,8 +116,8 @@ def test_redirects_between_category_pages(tmp_path: Path) -> None:
     assert shop.asked["/c/"] == 1
 
 
-def test_reasons_and_places_of_the_end() -> None:
-    walk = Walk(source("/c"), 0, max_pages=2)
+def test_reasons_for_the_end_of_a_walk() -> None:
+    walk = ListingWalk(source("/c"), 0, max_pages=2)
     url = f"http://{HOST}/c"
     walk.ask(url)
     walk.arrive(url + "/moved", ["a"], 1)
@@ -140,11 +140,11 @@ def test_reasons_and_places_of_the_end() -> None:
         ("a.test.evil", "a.test", False),
     ],
 )
-def test_hosts_of_a_site(host: str, site: str, same: bool) -> None:
+def test_recognises_hosts_of_a_site(host: str, site: str, same: bool) -> None:
     assert on_site(f"http://{host}/", site) is same
 
 
-def test_sitemaps_as_a_start(tmp_path: Path) -> None:
+def test_crawls_from_a_sitemap(tmp_path: Path) -> None:
     def at(*paths: str) -> list[str]:
         return [f"http://{HOST}{path}" for path in paths]
 
@@ -168,14 +168,14 @@ def test_sitemaps_as_a_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("port", ["99999", "0", "abc"])
-def test_a_link_to_a_port_that_cannot_be_harms_nobody(tmp_path: Path, port: str) -> None:
+def test_ignores_links_with_invalid_ports(tmp_path: Path, port: str) -> None:
     shop = Shop({"/c": listing("/p/1", f"http://{HOST}:{port}/p/2"), "/p/1": product("P1")})
     with serving(shop):
         assert run(shop, [source("/c")], tmp_path).products == 1
 
 
-def test_pages_that_differ_in_their_images_are_all_read_whatever_their_canonical_url(tmp_path: Path) -> None:
-    items = [f"/v?colour={n}" for n in range(200, 0, -1)]  # more than are asked for at once, the first in order last
+def test_reads_all_pages_that_differ_in_images_despite_one_canonical_url(tmp_path: Path) -> None:
+    items = [f"/v?colour={n}" for n in range(200, 0, -1)]  # more than are requested at once, in reverse order
 
     def answer(path: str, query: dict[str, str]) -> Reply:
         return listing(*items) if path == "/c" else product("V", canonical="/v", image=f"/{query['colour']}.jpg")
@@ -185,7 +185,7 @@ def test_pages_that_differ_in_their_images_are_all_read_whatever_their_canonical
     assert rows(tmp_path)[0]["image_urls"] == [f"http://{HOST}/1.jpg"]
 
 
-def test_sitemaps_without_end_end(tmp_path: Path) -> None:
+def test_endless_sitemap_indexes_end(tmp_path: Path) -> None:
     def answer(path: str, query: dict[str, str]) -> Reply:
         if path.endswith(".xml"):
             return Reply(index(f"http://{HOST}/{path.count('x')}x{path}", f"http://{HOST}/map.xml"))
@@ -200,7 +200,7 @@ def test_sitemaps_without_end_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_products_that_no_category_leads_to_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_counts_sitemap_products_that_no_category_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = [f"http://{HOST}{path}" for path in ("/p/1", "/p/2", "/p/lost", "/p/too", "/about")]
     shop = Shop(
         {

@@ -1,4 +1,4 @@
-"""Which pages are one product: by what names them in their URLs, and by what they say."""
+"""Grouping of pages into products, by URLs and by content."""
 
 import sqlite3
 from collections import defaultdict
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crawlers.crawl.product_grouping import IDENTITIES, Identity, group
-from crawlers.pages.fields.product_urls import names, stable_name, without_session
+from crawlers.pages.fields.product_urls import product_key, stable_url, without_session
 from tests.support.crawling import listing as list_of
 from tests.support.crawling import product, rows, run, source
 from tests.support.servers import HOST, Reply, Shop, serving
@@ -24,11 +24,11 @@ AT = f"http://{HOST}"
         (f"{AT}/p?a=%2C&PHPSESSID={SESSION}&b", f"{AT}/p?a=%2C&b"),
         (f"{AT}/p/1;jsessionid=0A1B.node2?x=1", f"{AT}/p/1?x=1"),
         (f"{AT}/(S(abc12de))/p/1", f"{AT}/p/1"),
-        (f"{AT}/p?sid=4711", f"{AT}/p?sid=4711"),  # a number, no session
+        (f"{AT}/p?sid=4711", f"{AT}/p?sid=4711"),  # a number, not a session id
         (f"{AT}/p?", f"{AT}/p?"),
     ],
 )
-def test_sessions_are_the_visitors(url: str, plain: str) -> None:
+def test_removes_session_ids(url: str, plain: str) -> None:
     assert without_session(url) == plain
 
 
@@ -44,8 +44,8 @@ def test_sessions_are_the_visitors(url: str, plain: str) -> None:
         ("/p/red-kurta?color=red", "/p/red-kurta?color=blue"),
     ],
 )
-def test_what_leads_to_a_product_does_not_name_it(one: str, other: str) -> None:
-    assert names(AT + one, "Red Kurta") == names(f"http://www.{HOST}{other}", "Red Kurta")
+def test_product_key_ignores_the_path_to_a_product(one: str, other: str) -> None:
+    assert product_key(AT + one, "Red Kurta") == product_key(f"http://www.{HOST}{other}", "Red Kurta")
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_what_leads_to_a_product_does_not_name_it(one: str, other: str) -> None:
         ("/p?x=one", "/p?x=two"),
     ],
 )
-def test_what_names_a_product_is_kept(one: str, other: str) -> None:
-    assert names(AT + one, "Red Kurta") != names(AT + other, "Red Kurta")
+def test_product_key_keeps_identifying_parts(one: str, other: str) -> None:
+    assert product_key(AT + one, "Red Kurta") != product_key(AT + other, "Red Kurta")
 
 
 @pytest.mark.parametrize(
@@ -73,19 +73,19 @@ def test_what_names_a_product_is_kept(one: str, other: str) -> None:
         ("/p/1", "/p/1"),
     ],
 )
-def test_a_name_does_not_say_how_one_came_there(url: str, name: str) -> None:
-    assert stable_name(AT + url) == AT + name
-    assert stable_name(AT + name) == AT + name
+def test_stable_url_removes_tracking_and_listing_parameters(url: str, name: str) -> None:
+    assert stable_url(AT + url) == AT + name
+    assert stable_url(AT + name) == AT + name
 
 
 def grouped(*pages: tuple[str | None, str, str, str]) -> tuple[list[set[int]], int]:
-    """Pages (number, URL, looks, what is the same) that are one product, and how many numbers are of several."""
+    """Group pages given as (number, URL, looks, same); returns the groups and the count of shared numbers."""
     database = sqlite3.connect(":memory:")
     database.executescript(IDENTITIES)
     shared = group(
         database,
         (
-            (place, Identity(number, url, stable_name(url), looks, same))
+            (place, Identity(number, url, stable_url(url), looks, same))
             for place, (number, url, looks, same) in enumerate(pages)
         ),
     )
@@ -96,12 +96,12 @@ def grouped(*pages: tuple[str | None, str, str, str]) -> tuple[list[set[int]], i
     return sorted(found.values(), key=min), shared
 
 
-def test_a_number_makes_one_product_and_a_shared_one_none() -> None:
+def test_groups_by_number_unless_it_is_shared() -> None:
     assert grouped(("n", "/1", "red", "a"), ("n", "/2", "red", "b")) == ([{0, 1}], 0)
     assert grouped(("n", "/1", "red", "a"), ("n", "/2", "blue", "b"), ("n", "/3", "red", "a")) == ([{0, 2}, {1}], 1)
 
 
-def test_what_is_the_same_as_the_same_is_the_same() -> None:
+def test_grouping_is_transitive() -> None:
     pages = [
         (None, "/c", "", "x"),
         (None, "/c", "", "y"),
@@ -112,7 +112,7 @@ def test_what_is_the_same_as_the_same_is_the_same() -> None:
     assert grouped(*pages, (None, "/d", "", "z"), (None, "/e", "", "w")) == ([{0, 1, 2, 3, 4, 5}, {6}], 0)
 
 
-def test_two_products_never_share_a_name() -> None:
+def test_product_ids_are_unique() -> None:
     pages: list[Any] = [(None, "/p?ref=1", "", "x"), (None, "/p?ref=2", "", "y")]
     assert grouped(*pages) == ([{0}, {1}], 0)
 
@@ -122,8 +122,8 @@ def untitled(number: int, **more: Any) -> Reply:
 
 
 @pytest.mark.slow
-def test_a_product_below_two_categories_is_one_with_both_labels_counted(tmp_path: Path) -> None:
-    """As AbanteCart, Zen Cart and OpenCart link them, without canonical links."""
+def test_product_in_two_categories_is_one_row(tmp_path: Path) -> None:
+    """Links as in AbanteCart, Zen Cart and OpenCart, without canonical links."""
     shop = Shop()
     men, gifts = [], []
     for number in (1, 2, 3):
@@ -136,7 +136,7 @@ def test_a_product_below_two_categories_is_one_with_both_labels_counted(tmp_path
         shop.pages[f"/sale/{name}"] = product(f"Kurta {name}", "STYLE7", f"/{name}.jpg")
         men.append(f"/p/{name}")
         gifts.append(f"/sale/{name}")
-    for number in (1, 2):  # what looks the same, and is not
+    for number in (1, 2):  # different products with the same appearance
         shop.pages[f"/p/{number}/view"] = product("Gift card", image="/gift.jpg")
         gifts.append(f"/p/{number}/view")
     shop.pages |= {"/men": list_of(*men), "/gifts": list_of(*gifts)}

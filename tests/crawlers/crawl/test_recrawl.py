@@ -1,4 +1,4 @@
-"""Crawling again: after a kill, after a fault, and when the shop has changed. The same shop gives the same bytes."""
+"""Crawling again: after a kill, after a failure, and after changes. An unchanged shop yields identical bytes."""
 
 import json
 import os
@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from atlas_model.core.errors import AtlasError, RetryError
-from crawlers.crawl.journal import PRODUCT, Journal, Page
-from crawlers.crawl.reader_digests import readers
+from crawlers.crawl.journal import PRODUCT, Journal, JournalPage
+from crawlers.crawl.reader_digests import reader_digests
 from crawlers.pages import shops
 from tests.support.crawling import is_free, listing, product, rows, run, source, titles
 from tests.support.paths import ROOT
@@ -26,7 +26,7 @@ from tests.support.waiting import wait_until
 
 
 def big_shop(products: int, per_page: int) -> Shop:
-    """Many products, answered slowly."""
+    """A shop with many products and slow responses."""
     paths = [f"/p/{number}" for number in range(products)]
     pages: dict[str, Any] = {path: product(f"Product {path}", path) for path in paths}
     for page in pages.values():
@@ -49,21 +49,21 @@ run(Shop(port=given["port"]), [source("/shirts?0")], Path(given["folder"]))
 
 
 def journaled(folder: Path, kind: str) -> set[str]:
-    """The paths of the pages of ``kind`` that the journal has."""
+    """The paths of the pages of ``kind`` in the journal."""
     path = folder / "work/journal.sqlite"
     if not path.exists():
         return set()
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as journal:
         try:
             rows = journal.execute("SELECT url FROM pages WHERE kind = ?", (kind,)).fetchall()
-        except sqlite3.OperationalError:  # its tables are being made
+        except sqlite3.OperationalError:  # the tables are being created
             return set()
     return {url.removeprefix(f"http://{HOST}") for (url,) in rows}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the child is not told that its parent was killed")
-def test_a_killed_crawl_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_resumes_a_killed_crawl(tmp_path: Path) -> None:
     products = 160
     with serving(big_shop(products, per_page=40)) as shop:
         given = json.dumps({"folder": str(tmp_path), "port": shop.port})
@@ -72,11 +72,11 @@ def test_a_killed_crawl_goes_on_where_it_was(tmp_path: Path) -> None:
             with pytest.raises(AtlasError, match="another crawl is running there"):
                 run(shop, [source("/shirts?0")], tmp_path)
             os.kill(crawling.pid, signal.SIGKILL)
-        wait_until(lambda: is_free(tmp_path / "work"))  # the grandchild is gone
-        time.sleep(0.3)  # what it has sent is answered
+        wait_until(lambda: is_free(tmp_path / "work"))  # the grandchild has ended
+        time.sleep(0.3)  # pending requests are answered
         at_kill = shop.asked.total()
         time.sleep(0.3)
-        assert shop.asked.total() == at_kill < products  # it died with its parent
+        assert shop.asked.total() == at_kill < products  # the grandchild ended with its parent
         known = journaled(tmp_path, "product") | journaled(tmp_path, "listing")
         assert any(path.startswith("/shirts") for path in known)
 
@@ -88,7 +88,7 @@ def test_a_killed_crawl_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_only_what_may_pass_is_asked_for_again(tmp_path: Path) -> None:
+def test_requests_only_transient_failures_again(tmp_path: Path) -> None:
     shop = Shop(
         {
             "/shirts": listing("/p/1", "/p/busy", "/p/gone", next_page="/shirts?2"),
@@ -112,7 +112,7 @@ def test_only_what_may_pass_is_asked_for_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_category_page_that_failed_is_asked_for_again(tmp_path: Path) -> None:
+def test_requests_a_failed_category_page_again(tmp_path: Path) -> None:
     shop = Shop(
         {"/shirts": listing("/p/1", next_page="/shirts?2"), "/p/1": product("One", "1"), "/p/2": product("Two", "2")}
     )
@@ -131,7 +131,7 @@ DATE = "Sat, 21 Nov 2026 10:00:00 GMT"
 
 
 def not_modified(page: Reply, **headers: str) -> Callable[[int], Reply]:
-    """``page`` the first time, a 304 from then on."""
+    """``page`` at the first request, then a 304."""
     page.headers |= {name.replace("_", "-"): value for name, value in headers.items()}
     return lambda times: page if times == 1 else Reply("", 304)
 
@@ -151,7 +151,7 @@ def changing_shop() -> Shop:
 
 
 @pytest.mark.slow
-def test_a_second_crawl_asks_only_what_has_changed(tmp_path: Path) -> None:
+def test_second_crawl_fetches_only_changed_pages(tmp_path: Path) -> None:
     shop = changing_shop()
     with serving(shop):
         run(shop, [source("/shirts")], tmp_path, snapshot="one")
@@ -169,7 +169,7 @@ def test_a_second_crawl_asks_only_what_has_changed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_products_are_those_of_now_and_the_bytes_those_of_a_fresh_crawl(tmp_path: Path) -> None:
+def test_recrawl_equals_a_fresh_crawl_byte_for_byte(tmp_path: Path) -> None:
     shop = changing_shop()
     with serving(shop):
         run(shop, [source("/shirts")], tmp_path, snapshot="one")
@@ -182,7 +182,7 @@ def test_the_products_are_those_of_now_and_the_bytes_those_of_a_fresh_crawl(tmp_
         assert result.reused_pages == {"not_modified": 2, "same_content": 0}
         assert {row["title"]: row["price"] for row in rows(tmp_path)} == {
             "Tagged": None, "Dated": None, "Plain": 2, "Moved on": None, "New": None,
-        }, "a 304 of another page than the one we know says nothing"  # fmt: skip
+        }, "a 304 for a different page than the known one is ignored"  # fmt: skip
 
         for path, page in shop.pages.items():
             if callable(page):
@@ -194,7 +194,7 @@ def test_the_products_are_those_of_now_and_the_bytes_those_of_a_fresh_crawl(tmp_
 
 
 @pytest.mark.slow
-def test_what_forbids_reading_counts_also_for_what_was_read(tmp_path: Path) -> None:
+def test_new_robots_tags_apply_to_pages_already_read(tmp_path: Path) -> None:
     shop = Shop({"/shirts": listing("/p/1", "/p/2"), "/p/1": product("One", "1"), "/p/2": product("Two", "2")})
     shop.pages["/p/1"] = not_modified(product("One", "1"), ETag='"1"', X_Robots_Tag="noai")
     with serving(shop):
@@ -205,7 +205,7 @@ def test_what_forbids_reading_counts_also_for_what_was_read(tmp_path: Path) -> N
     assert (titles(tmp_path), result.dropped) == ({"Two"}, {"robots_tag": 1})
 
 
-def test_a_mended_profile_costs_the_pages_of_its_shop_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_profile_requests_only_its_shop_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from crawlers.crawl import reader_digests as module
 
     profile: dict[str, Any] = {"hosts": ["a.test"], "product": {"title": "h1"}}
@@ -214,34 +214,34 @@ def test_a_mended_profile_costs_the_pages_of_its_shop_only(tmp_path: Path, monke
 
     def of(changes: dict[str, Any], tags: tuple[str, ...] = ()) -> dict[str, str]:
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump(profile | changes))
-        return readers(tags)
+        return reader_digests(tags)
 
     first = of({})
-    assert set(first) == {"mine", "other", *(shop.name for shop in (shops.GENERIC, *shops.WITH_CODE.values()))}
+    assert set(first) == {"mine", "other", *(shop.name for shop in (shops.GENERIC, *shops.SHOPS_WITH_CODE.values()))}
     assert of({"limits": {"max_pages": 3}, "note": "slow"}) == first, "these change no reading"
     mended = of({"product": {"title": "h2"}})
     assert {name for name in first if mended[name] != first[name]} == {"mine"}
     assert not set(of({}, ("noai",)).values()) & set(first.values())
 
 
-def test_the_first_profile_of_a_shop_has_its_pages_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_profile_requests_its_shop_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from crawlers.crawl import reader_digests as module
 
     def begin(folder: Path) -> tuple[Journal, dict[str, str]]:
         folder.mkdir(exist_ok=True)
         for place in (module, shops):
             monkeypatch.setattr(place, "PROFILES", folder)
-        digests = readers(())
+        digests = reader_digests(())
         journal = Journal(tmp_path / "journal.sqlite")
         journal.begin("one", digests.values())
-        journal.forget_unless(lambda url: module.reader_of(url, digests))
+        journal.delete_outdated(lambda url: module.reader_of(url, digests))
         return journal, digests
 
     urls = ["http://www.new.test/p/1", "http://other.test/p/1"]
     journal, digests = begin(tmp_path / "before")
     with journal:
         for url in urls:
-            journal.put(PRODUCT, url, Page("said", reader=digests["generic"]))
+            journal.put(PRODUCT, url, JournalPage("said", reader=digests["generic"]))
     (tmp_path / "after").mkdir()
     (tmp_path / "after/new.yaml").write_text(yaml.safe_dump({"hosts": ["new.test"], "product": {"title": "h2"}}))
     journal, _ = begin(tmp_path / "after")

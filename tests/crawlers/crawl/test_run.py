@@ -1,4 +1,4 @@
-"""The crawl against a real shop on loopback: what comes, what does not, and what happens when things break."""
+"""The crawl of real shops on the loopback interface: products, discarded pages, failures."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import yaml
 from atlas_model.core.errors import AtlasError, RetryError
 from crawlers.crawl.aggregate import ProductAggregator, ranked
 from crawlers.crawl.job import CrawlJob, CrawlReport
-from crawlers.crawl.journal import PRODUCT, Journal, Page
+from crawlers.crawl.journal import PRODUCT, Journal, JournalPage
 from crawlers.http.host_limits import HostProfile
 from crawlers.pages.items import Product
 from crawlers.shop.process import running_shop
@@ -31,7 +31,7 @@ HOSTILE = "<script>alert('x')</script> \u202e & \"Co\""
 
 
 def odd_shop() -> Shop:
-    """Everything at once that should not disturb a crawl."""
+    """A shop with many irregular pages that a crawl must handle."""
     busy, flaky = Reply("busy", 503, {"Retry-After": "1"}), product("Flaky", "30")
     return Shop(
         {
@@ -42,7 +42,7 @@ def odd_shop() -> Shop:
                 next_page="/shirts?page=2",
             ),
             "/shirts?page=2": listing("/p/20", "/p/2", next_page="/shirts?page=3"),
-            "/shirts?page=3": listing("/p/20", "/p/2", next_page="/shirts?page=4"),  # and so on without end
+            "/shirts?page=3": listing("/p/20", "/p/2", next_page="/shirts?page=4"),  # endless
             "/tops": listing("/p/2", next_page="/tops"),
             "/nothing": listing(),
             "/p/1": product("One", "1"),
@@ -64,7 +64,7 @@ def odd_shop() -> Shop:
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """The odd shop, crawled once."""
+    """The irregular shop, crawled once."""
     folder = tmp_path_factory.mktemp("odd")
     sources = [source("/shirts"), source("/tops", "Clothing", "Tops"), source("/nothing"), source("/closed")]
     with serving(odd_shop()) as shop:
@@ -73,20 +73,20 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(shop=shop, sources=sources, folder=folder, result=result, asked=asked, rows=rows(folder))
 
 
-def test_products_come_sorted_and_once(odd: SimpleNamespace) -> None:
+def test_products_are_sorted_and_distinct(odd: SimpleNamespace) -> None:
     identities = [row["product_id"] for row in odd.rows]
     assert identities == [f"http://{HOST}/p/no-sku", *(f"{HOST}:{sku}" for sku in ("1", "2", "20", "30", "4"))]
     assert odd.result.products == 6
     assert odd.result.by_site == {HOST: 6}
 
 
-def test_robots_txt_is_obeyed(odd: SimpleNamespace) -> None:
+def test_obeys_robots_txt(odd: SimpleNamespace) -> None:
     assert odd.asked["/robots.txt"] == 1
     assert odd.asked["/secret/5"] == 0
     assert "Secret" not in {row["title"] for row in odd.rows}
 
 
-def test_whatever_is_missing_is_counted_with_its_reason(odd: SimpleNamespace) -> None:
+def test_counts_discarded_pages_with_a_reason(odd: SimpleNamespace) -> None:
     assert odd.result.dropped == {
         "duplicate": 2,  # the red one, and the one that moved
         "http_404": 1,
@@ -99,55 +99,55 @@ def test_whatever_is_missing_is_counted_with_its_reason(odd: SimpleNamespace) ->
     assert odd.result.category_faults == {"http_404": 1, "no_products": 1}
 
 
-def test_a_busy_server_is_asked_again(odd: SimpleNamespace) -> None:
+def test_retries_an_overloaded_server(odd: SimpleNamespace) -> None:
     assert odd.asked["/p/flaky"] == 2
     assert odd.result.retries == 1
     assert "Flaky" in {row["title"] for row in odd.rows}
 
 
-def test_pagination_without_end_ends(odd: SimpleNamespace) -> None:
+def test_endless_pagination_ends(odd: SimpleNamespace) -> None:
     assert odd.asked["/shirts?page=3"] == 1
     assert odd.asked["/shirts?page=4"] == 0
     assert odd.asked["/tops"] == 1
 
 
-def test_mark_up_in_a_title_stays_text(odd: SimpleNamespace) -> None:
+def test_markup_in_a_title_stays_text(odd: SimpleNamespace) -> None:
     titles = {row["product_id"]: row["title"] for row in odd.rows}
     assert titles[f"{HOST}:4"] == "<script>alert('x')</script> & \"Co\""
 
 
-def test_the_most_specific_label_wins(odd: SimpleNamespace) -> None:
+def test_most_specific_label_wins(odd: SimpleNamespace) -> None:
     assert odd.result.two_categories == 1
     assert {tuple(row["taxonomy"]) for row in odd.rows} == {SHIRT}
 
 
-def test_address_and_port_are_nowhere_in_the_data(odd: SimpleNamespace) -> None:
+def test_data_contain_neither_address_nor_port(odd: SimpleNamespace) -> None:
     text = repr(odd.rows)
     assert f"http://{HOST}/i.jpg" in text
     assert "127.0.0.1" not in text
     assert str(odd.shop.port) not in text
 
 
-def test_the_shop_is_told_who_asks(odd: SimpleNamespace) -> None:
+def test_sends_the_user_agent(odd: SimpleNamespace) -> None:
     assert {sent["User-Agent"] for _, sent in odd.shop.headers} == {"Atlas/0 (+https://example.org)"}
 
 
-def test_a_shop_that_is_down_can_be_tried_again(tmp_path: Path) -> None:
+def test_unreachable_shop_is_a_retry_error(tmp_path: Path) -> None:
     shop = Shop()
     with serving(shop):
-        pass  # its port is closed now
+        pass  # the port is closed now
     with pytest.raises(RetryError, match=r"(?s)shop\.test/shirts: host_down.*the same command"):
         run(shop, [source("/shirts")], tmp_path)
 
 
-def test_a_shop_whose_robots_txt_fails_is_left_alone(tmp_path: Path) -> None:
+def test_does_not_crawl_if_robots_txt_fails(tmp_path: Path) -> None:
     shop = Shop({"/robots.txt": Reply("", 503), "/shirts": listing("/p/1")})
     with serving(shop), pytest.raises(RetryError, match="robots_unreachable"):
         run(shop, [source("/shirts")], tmp_path)
     assert set(shop.asked) == {"/robots.txt"}
 
 
-def test_no_product_is_an_error_that_says_why(tmp_path: Path) -> None:
+def test_error_for_no_product_has_the_reasons(tmp_path: Path) -> None:
     shop = Shop({"/shirts": listing("/p/1"), "/p/1": product("No image", image=None)})
     with serving(shop), pytest.raises(AtlasError, match=r"(?s)found no product.*1 product pages: no_image") as caught:
         run(shop, [source("/shirts")], tmp_path)
@@ -155,7 +155,7 @@ def test_no_product_is_an_error_that_says_why(tmp_path: Path) -> None:
     assert (tmp_path / "work/log.txt").is_file()
 
 
-def test_private_addresses_are_not_connected_to(tmp_path: Path) -> None:
+def test_does_not_connect_to_private_addresses(tmp_path: Path) -> None:
     with serving(Shop({"/shirts": listing("/p/1")})) as shop:
         sources = [Source(host, SHIRT, f"http://{host}:{shop.port}/shirts") for host in ("127.0.0.1", "localhost")]
         with pytest.raises(RetryError, match="2 category pages"):
@@ -176,23 +176,23 @@ SLOW_DOWN = "User-agent: *\nCrawl-delay: 0.6\n"
     ],
     ids=["robots", "profile", "both"],
 )
-def test_delays_of_the_profile_and_of_robots_txt_are_kept(tmp_path: Path, profile: HostProfile, robots: str) -> None:
+def test_observes_delays_of_profile_and_robots_txt(tmp_path: Path, profile: HostProfile, robots: str) -> None:
     shop = Shop({"/robots.txt": Reply(robots), "/shirts": listing("/p/1", "/p/2")})
     shop.pages |= {"/p/1": product("One", "1"), "/p/2": product("Two", "2")}
     with serving(shop):
         run(shop, [source("/shirts")], tmp_path, profiles={HOST: profile})
     gaps_s = [later - earlier for earlier, later in pairwise(shop.asked_at_s[1:])]
-    assert min(gaps_s) > 0.28  # .6 s, less half of it at random
+    assert min(gaps_s) > 0.28  # 0.6 s, randomised down to half of it
 
 
-def test_a_theme_that_names_the_home_page_as_that_of_every_product_costs_none(tmp_path: Path) -> None:
+def test_ignores_canonical_links_to_the_home_page(tmp_path: Path) -> None:
     shop = Shop({f"/p/{number}": product(f"P{number}", canonical="/") for number in range(3)})
     shop.pages["/c"] = listing(*shop.pages)
     with serving(shop):
         assert run(shop, [source("/c")], tmp_path).products == 3
 
 
-def test_labels_of_one_product_under_several_urls_are_settled_together(tmp_path: Path) -> None:
+def test_one_product_under_several_urls_gets_one_label(tmp_path: Path) -> None:
     sources = ranked([Source("a", taxonomy, "http://a/") for taxonomy in (("A",), ("B", "C"), ("B", "D"))])
     assert [source.taxonomy for source in sources] == [("B", "C"), ("B", "D"), ("A",)]
     links = {"http://a/1?x": ["B", "C"], "http://a/1": ["A"], "http://a/2": ["A"]}
@@ -201,10 +201,10 @@ def test_labels_of_one_product_under_several_urls_are_settled_together(tmp_path:
         for url, taxonomy in links.items():
             sku = url.partition("?")[0][-1]
             said = Product(url, None, sku, sku, None, None, [], {}, ["http://x/"]).to_json()
-            journal.put(PRODUCT, url, Page(json.dumps(said), reader="r"))
+            journal.put(PRODUCT, url, JournalPage(json.dumps(said), reader="r"))
             journal.link([url], [source.taxonomy for source in sources].index(tuple(taxonomy)), "a")
         journal.link(["http://a/1"], 1, "a")
-        journal.put(PRODUCT, "http://a/no-longer-linked", Page("{}", reader="r"))
+        journal.put(PRODUCT, "http://a/no-longer-linked", JournalPage("{}", reader="r"))
         aggregator = ProductAggregator(journal, sources)
         found = list(aggregator.rows())
     assert [(row["product_id"], row["taxonomy"]) for row in found] == [("a:1", ["B", "C"]), ("a:2", ["A"])]
@@ -212,7 +212,7 @@ def test_labels_of_one_product_under_several_urls_are_settled_together(tmp_path:
 
 
 @pytest.mark.parametrize("field", ["sku", "mpn"])
-def test_products_that_share_a_style_number_stay_several(tmp_path: Path, field: str) -> None:
+def test_products_with_a_shared_style_number_stay_separate(tmp_path: Path, field: str) -> None:
     def kurta(colour: str) -> Reply:
         data = {"@type": "Product", "name": f"Kurta {colour}", field: "STYLE7", "image": f"/{colour}.jpg"}
         script = f'<script type="application/ld+json">{json.dumps(data)}</script>'
@@ -230,7 +230,7 @@ def test_products_that_share_a_style_number_stay_several(tmp_path: Path, field: 
     assert result.shared_numbers == (field == "sku")
 
 
-def test_jobs_and_reports_survive_the_way_to_the_child(tmp_path: Path) -> None:
+def test_jobs_and_reports_survive_json(tmp_path: Path) -> None:
     job = CrawlJob(
         "now",
         [source("/x")],
@@ -255,7 +255,7 @@ def test_jobs_and_reports_survive_the_way_to_the_child(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_shop_is_read_as_it_is_written(tmp_path: Path) -> None:
+def test_crawl_of_the_demo_shop_equals_its_catalogue(tmp_path: Path) -> None:
     from crawlers.shop.catalogue import load_catalogue
 
     sources = [one for one in read_sources(ROOT / "data/sources.csv") if one.taxonomy[-1] == "Sandal"]
@@ -273,7 +273,7 @@ def test_the_demo_shop_is_read_as_it_is_written(tmp_path: Path) -> None:
 
 
 def stage(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> int:
-    """Run the stage in ``folder`` with these parameters; its exit code."""
+    """Run the stage in ``folder`` with these parameters; returns its exit code."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["crawl"] |= changes
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
@@ -283,7 +283,7 @@ def stage(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> int:
     return int(ended.value.code or 0)
 
 
-def test_the_stage_takes_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stage_reads_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = {"filename": "a.jpg", "title": "A", "image_url": "http://x.test/a.jpg", "sentences": [{"tokens": ["A"]}]}
     (tmp_path / "m.json").write_text(json.dumps({"images": [entry]}))
     assert stage(tmp_path, monkeypatch, source="manifest", manifest="m.json") == 0
@@ -292,7 +292,7 @@ def test_the_stage_takes_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / HEALTH).read_text().count("\n") == 1, "no shop was crawled, but DVC expects the file"
 
 
-def test_the_stage_tells_the_faults_of_sources_and_ends_with_2(
+def test_stage_reports_errors_of_sources_with_exit_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "s.csv").write_text("Category,Shop\n")
@@ -302,10 +302,10 @@ def test_the_stage_tells_the_faults_of_sources_and_ends_with_2(
 
 
 @pytest.mark.slow
-def test_the_stage_refuses_a_shop_that_is_read_worse_than_in_git(
+def test_stage_rejects_a_crawl_worse_than_the_committed_health(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], git_env: dict[str, str]
 ) -> None:
-    site = "shop-a.demo.test"  # one that may be asked without delay
+    site = "shop-a.demo.test"  # has no delay between requests
     tile = '<li class="product"><a class="product-link" href="/p/1">One</a></li>'
     shop = Shop({"/c": Reply(f"<html><ul>{tile}</ul></html>"), "/p/1": product("One", "1")})
     (tmp_path / "s.csv").write_text(f"Taxonomy,A\nA,http://{site}/c\n")

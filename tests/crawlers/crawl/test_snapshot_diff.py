@@ -1,4 +1,4 @@
-"""What changed between two crawls: found where it is kept, told as a file and a table."""
+"""Comparison of two snapshots, as a file and as a table, and the command `atlas changes`."""
 
 import csv
 import shutil
@@ -48,12 +48,12 @@ AFTER = table(
 
 
 def rows(old: pa.Table, new: pa.Table) -> list[tuple[Any, ...]]:
-    """The changes as plain values; None where there is none."""
+    """The changes as tuples, with None for missing values."""
     blocks = (block.astype(object).where(block.notna(), None) for block in changes(old, new))
     return [tuple(row) for block in blocks for row in block.to_numpy()]
 
 
-def test_what_is_added_removed_and_changed() -> None:
+def test_reports_added_removed_and_changed_products() -> None:
     assert rows(BEFORE, AFTER) == [
         ("a.test", "a.test:0", "removed", "title", "Shirt 0", None),
         ("a.test", "a.test:1", "changed", "price", "9.99 EUR", "12.00 EUR"),
@@ -85,7 +85,7 @@ def test_texts_that_pandas_takes_for_missing_are_texts(tmp_path: Path) -> None:
         assert [line["new"] for line in csv.DictReader(file)] == titles
 
 
-def test_stock_brand_and_numbers_are_compared_where_both_crawls_read_them() -> None:
+def test_compares_only_columns_that_both_crawls_read() -> None:
     before = table(row(1, availability="InStock", brand="Acme"), row(2, availability="InStock", gtin="4006381333931"))
     after = table(row(1, availability="OutOfStock", brand="Acme"), row(2, availability=None, mpn="M-1"))
     assert [change[1:] for change in rows(before, after)] == [
@@ -94,7 +94,7 @@ def test_stock_brand_and_numbers_are_compared_where_both_crawls_read_them() -> N
     ]
 
 
-def test_products_of_version_0_1_0_are_read_with_nulls(tmp_path: Path) -> None:
+def test_reads_products_of_version_0_1_0_with_nulls(tmp_path: Path) -> None:
     path = tmp_path / "old.parquet"
     pq.write_table(BEFORE.drop_columns(list(LATER_COLUMNS)), path)
     read = read_table(path, PRODUCTS, "crawl")
@@ -105,7 +105,7 @@ def test_products_of_version_0_1_0_are_read_with_nulls(tmp_path: Path) -> None:
         read_table(path, PRODUCTS, "crawl")
 
 
-def test_both_files_say_the_same_and_a_table_counts(tmp_path: Path) -> None:
+def test_csv_and_parquet_are_equal_and_table_counts(tmp_path: Path) -> None:
     counts = write_changes(tmp_path / "c.parquet", changes(BEFORE, AFTER))
     assert write_changes(tmp_path / "deep/c.csv", changes(BEFORE, AFTER)).equals(counts)
     assert (
@@ -130,7 +130,7 @@ def test_both_files_say_the_same_and_a_table_counts(tmp_path: Path) -> None:
     ]
 
 
-def test_no_title_becomes_a_formula(tmp_path: Path) -> None:
+def test_csv_escapes_formulas(tmp_path: Path) -> None:
     titles = ["=HYPERLINK(1)", "+1", "-1", "@A1", "\tx", "\rx", '="a", b', "plain = fine"]
     added = table(*(row(number, title=title) for number, title in enumerate(titles)))
     write_changes(tmp_path / "c.csv", changes(table(), added))
@@ -141,7 +141,7 @@ def test_no_title_becomes_a_formula(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "c.parquet")["new"].to_pylist() == titles
 
 
-def test_other_endings_are_refused(tmp_path: Path) -> None:
+def test_rejects_other_suffixes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"c\.xlsx: expected a name that ends in \.csv or \.parquet"):
         write_changes(tmp_path / "c.xlsx", changes(BEFORE, AFTER))
     assert not list(tmp_path.iterdir())
@@ -149,7 +149,7 @@ def test_other_endings_are_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with two snapshots, in no repository."""
+    """A folder with two snapshots outside any repository."""
     monkeypatch.chdir(tmp_path)
     paths.SNAPSHOTS.mkdir(parents=True)
     for name, products in ((OLD, BEFORE), (NEW, AFTER)):
@@ -157,7 +157,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_command_writes_a_file_and_prints_a_table(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_a_file_and_prints_a_table(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["crawl", "changes", OLD, NEW]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == "all     1      1        3      1      1       0             0      0     0"
@@ -168,15 +168,13 @@ def test_the_command_writes_a_file_and_prints_a_table(kept: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("name", ["2026", "../" + OLD, ""])
-def test_an_unknown_name_is_one_line_that_names_the_known(
-    kept: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
+def test_unknown_snapshot_error_lists_the_known_ones(kept: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert main(["crawl", "changes", name, NEW]) == 2
     assert capsys.readouterr().err == f"error: unknown snapshot {name!r}; expected one of: {OLD}, {NEW}\n"
 
 
 @pytest.mark.slow
-def test_crawls_of_the_past_come_from_git_and_dvc(
+def test_reads_old_snapshots_from_git_and_dvc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, git_env: dict[str, str]
 ) -> None:
     project, remote = tmp_path / "project", tmp_path / "remote"

@@ -1,4 +1,4 @@
-"""One crawl of a good shop among all that a hostile web can send: time, memory, reasons, and the good products."""
+"""One crawl of a shop with malicious responses among valid ones: bounds on time and memory, reasons, results."""
 
 import gzip
 import os
@@ -33,15 +33,15 @@ from tests.support.servers import (
     serving,
 )
 
-EVIL = f"evil.{HOST}"  # on the site, by its name: only so does the spider ask it at all
-GOOD = 150  # so that those that fail are few
+EVIL = f"evil.{HOST}"  # a subdomain of the site, because the spider requests no other hosts
+GOOD = 150  # enough that the share of failures stays low
 HTML, GZIP, CHUNKED = "Content-Type: text/html", "Content-Encoding: gzip", "Transfer-Encoding: chunked"
 PAGE = str(product("Evil", "666").body).encode()
 MANY_HEADERS = [f"X-{number}: {'a' * 1000}" for number in range(2000)]  # 2 MB
 
 CHUNKS = b"10\r\n0123456789abcdef\r\n" * 1000
 
-# path -> what comes, and the reason that is counted
+# path -> response and the reason that is counted
 ATTACKS: dict[str, tuple[Answer, str]] = {
     "/gzip-bomb": (response(gzip_bomb(200_000_000), HTML, GZIP), "too_large"),
     "/bomb-in-a-bomb": (response(gzip_bomb(100_000_000, 2), HTML, "Content-Encoding: gzip, gzip"), "too_large"),
@@ -71,7 +71,7 @@ ATTACKS: dict[str, tuple[Answer, str]] = {
     "/to-good": (response(b"", f"Location: http://{HOST}/p/1", status="302 Found"), "duplicate"),
     "/private/of-robots-txt": (response(PAGE, HTML), "robots"),
 }
-NOT_ASKED = {"/loop?again"}  # as a product
+NOT_ASKED = {"/loop?again"}  # not requested as a product
 NOT_LINKS = ["file:///etc/passwd", "data:text/html,x", "ftp://shop.test/x", f"http://{HOST}@127.0.0.1/", "http://[::1"]
 
 
@@ -81,7 +81,7 @@ TRUSTED, WRONG_NAME, UNKNOWN = (f"{name}.{HOST}" for name in ("trusted", "wrong-
 def _crawl(
     connect_map: ConnectMap, authority: Path, sources: list[Source], folder: Path
 ) -> tuple[dict[str, Any], float]:
-    """In a process of its own, whose children are the crawl's: the result, and the most memory one took, in MB."""
+    """Crawl in a separate process; returns the result and the peak memory of its processes in MB."""
     os.environ["SSL_CERT_FILE"] = str(authority)
     result = run(
         Shop(),
@@ -127,8 +127,8 @@ def crawled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
         )
 
 
-def test_each_attack_is_counted_with_its_reason(crawled: SimpleNamespace) -> None:
-    # The one link that is http at all; the page that moved; two hosts that are not who they say.
+def test_counts_each_attack_with_its_reason(crawled: SimpleNamespace) -> None:
+    # The only link with an http URL; the page that moved; two hosts with invalid certificates.
     expected: dict[str, int] = {"offsite": 1, "duplicate": 1, "certificate": 2}
     for path, (_, reason) in ATTACKS.items():
         if path not in NOT_ASKED and reason != "ok":
@@ -136,23 +136,23 @@ def test_each_attack_is_counted_with_its_reason(crawled: SimpleNamespace) -> Non
     assert crawled.result["dropped"] == dict(sorted(expected.items()))
 
 
-def test_each_attack_was_met(crawled: SimpleNamespace) -> None:
+def test_requests_every_attack(crawled: SimpleNamespace) -> None:
     unasked = {path for path in ATTACKS if not crawled.evil.asked(path)}
     assert unasked == {"/private/of-robots-txt"}
 
 
-def test_the_good_products_come_all_the_same(crawled: SimpleNamespace) -> None:
+def test_keeps_all_valid_products(crawled: SimpleNamespace) -> None:
     titles = pq.read_table(crawled.folder / "products.parquet")["title"].to_pylist()
     assert sorted(titles) == sorted(["Evil", "Secure", *(f"Good {number}" for number in range(GOOD))])
 
 
-def test_time_and_memory_are_bounded(crawled: SimpleNamespace) -> None:
+def test_bounds_time_and_memory(crawled: SimpleNamespace) -> None:
     assert crawled.peak_mb < 500
     assert crawled.seconds < 60
 
 
-def test_nothing_is_carried_from_host_to_host(crawled: SimpleNamespace) -> None:
+def test_sends_no_state_across_hosts(crawled: SimpleNamespace) -> None:
     assert "cookie" not in b"".join(crawled.evil.requests).decode("latin-1").lower()
-    assert crawled.shop.asked["/p/1"] == 2  # also from over there
+    assert crawled.shop.asked["/p/1"] == 2  # requested again after a redirect from the other host
     for _, headers in crawled.shop.headers:
         assert not {name.lower() for name in headers} & {"cookie", "authorization", "referer"}

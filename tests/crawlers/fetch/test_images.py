@@ -1,4 +1,4 @@
-"""Fetching from a real server that does everything a server can do wrong, and what we do not do to servers."""
+"""Fetching from a real server with many kinds of failures: statuses, retries, limits, robots.txt."""
 
 import asyncio
 import gzip
@@ -64,7 +64,7 @@ async def never_ends(server: Server, request: web.Request) -> web.StreamResponse
 async def drips(server: Server, request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(request)
-    while True:  # always alive, never done: only a deadline for the whole attempt ends it
+    while True:  # endless slow response, which only the timeout of the whole attempt ends
         await response.write(b"x")
         await asyncio.sleep(0.05)
 
@@ -121,7 +121,7 @@ BAD_URLS = ["", "no url", "file:///etc/passwd", "data:image/png;base64,AAAA", "h
 BAD_URLS += ["http://host:99999/", f"http://{'a' * 70}.test/x", "//host/x"]
 
 
-def test_every_url_has_a_status_and_is_asked_for_no_more_than_needed(server: Server, tmp_path: Path) -> None:
+def test_each_url_gets_a_status_with_a_minimum_of_requests(server: Server, tmp_path: Path) -> None:
     server.odd = {path: answer for path, (answer, _) in ODD.items()}
     expected = {url(path): status for path, (_, status) in ODD.items()} | dict.fromkeys(BAD_URLS, "bad_url")
     expected |= {
@@ -130,12 +130,12 @@ def test_every_url_has_a_status_and_is_asked_for_no_more_than_needed(server: Ser
         f"http://127.0.0.1:{server.port}/x": "blocked",
     }
     expected[url("/x", "closed.test")] = "unreachable"
-    everybody = list(expected) * 2  # products share images
+    everybody = list(expected) * 2  # URLs repeat, because products share images
     open_map = server.connect_map | {"closed.test": ("127.0.0.1", 1)}
     images = get(server, everybody, tmp_path, connect_map=open_map, timeout_s=1.0, concurrency_per_host=60)
 
     assert images.statuses == dict(sorted(expected.items()))
-    assert images.report.seconds < 5  # the deadline is one for the whole attempt
+    assert images.report.seconds < 5  # the timeout covers the whole attempt
     assert Counter(images.report.statuses) == Counter(expected.values())
     assert images.report.urls == len(expected)
     tried_again = {"/broken-server", "/not-implemented", "/breaks-off", "/half-gzip", "/sleeps", "/drips", "/recovers"}
@@ -145,7 +145,7 @@ def test_every_url_has_a_status_and_is_asked_for_no_more_than_needed(server: Ser
     assert server.asked["/images/1"] == server.asked["/images/moved"] == 1
 
 
-def test_requests_say_who_asks_and_carry_no_cookies(server: Server, tmp_path: Path) -> None:
+def test_requests_have_a_user_agent_and_no_cookies(server: Server, tmp_path: Path) -> None:
     async def sets_cookie(server: Server, request: web.Request) -> web.StreamResponse:
         return web.Response(body=jpeg(1), headers={"Set-Cookie": "id=1; Path=/"})
 
@@ -160,22 +160,22 @@ def test_requests_say_who_asks_and_carry_no_cookies(server: Server, tmp_path: Pa
         assert headers["Host"] == HOST
 
 
-def test_concurrency_is_bounded_in_all_and_per_host_and_used(server: Server, tmp_path: Path) -> None:
-    """A host gets no answer until as many as may be are waiting: however busy the machine is, they come or never do."""
+def test_concurrency_reaches_its_limits_in_total_and_per_host(server: Server, tmp_path: Path) -> None:
+    """Each host responds only when the allowed number of requests waits, so speed does not affect the result."""
 
     async def held(server: Server, request: web.Request) -> web.StreamResponse:
         while server.most_in_flight[request.host] < 3 or server.most_in_flight["all"] < 5:
             await asyncio.sleep(0.01)
         return web.Response(body=jpeg(request.raw_path), content_type="image/jpeg")
 
-    server.delay_s = 0.02  # for one too many to be seen
+    server.delay_s = 0.02  # so that an excess request would be seen
     server.odd = {f"/images/{number}": held for number in range(20)}
     urls = [url(path, host) for path in server.odd for host in (HOST, "other.test")]
     get(server, urls, tmp_path, concurrency=5, concurrency_per_host=3)
     assert server.most_in_flight == {HOST: 3, "other.test": 3, "all": 5}
 
 
-def test_retry_after_is_waited_for_by_the_whole_host(server: Server, tmp_path: Path) -> None:
+def test_retry_after_applies_to_the_whole_host(server: Server, tmp_path: Path) -> None:
     server.odd = {"/busy": fails_first(1, 429, **{"Retry-After": "1"})}
     urls = [url("/busy"), *(url(f"/images/{number}") for number in range(5))]
     images = get(server, urls, tmp_path, concurrency_per_host=1)
@@ -187,7 +187,7 @@ def test_retry_after_is_waited_for_by_the_whole_host(server: Server, tmp_path: P
     assert later[0] - refused >= 0.99
 
 
-def test_a_host_that_always_fails_is_given_up_and_asked_again_next_time(
+def test_failing_host_is_given_up_until_the_next_run(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(policy, "MAX_IMAGE_FAILURES", 3)
@@ -203,9 +203,7 @@ def test_a_host_that_always_fails_is_given_up_and_asked_again_next_time(
     assert second.report.spooled == 1
 
 
-def test_too_many_passing_failures_are_an_error_and_a_rerun_asks_for_those_alone(
-    server: Server, tmp_path: Path
-) -> None:
+def test_too_many_transient_failures_raise_and_a_rerun_retries_only_those(server: Server, tmp_path: Path) -> None:
     server.odd = {f"/busy-{number}": fails_first(2, 503) for number in range(2)}
     urls = [url(f"/images/{number}") for number in range(8)] + [url(path) for path in server.odd]
     with pytest.raises(RetryError, match=r"2 of 10 image URLs failed .*raise fetch\.max_failed_share"):
@@ -216,7 +214,7 @@ def test_too_many_passing_failures_are_an_error_and_a_rerun_asks_for_those_alone
     assert set(server.asked) == {"/busy-0", "/busy-1"}
 
 
-def test_a_blocked_host_is_asked_once_it_is_allowed(server: Server, tmp_path: Path) -> None:
+def test_blocked_host_is_requested_once_it_is_mapped(server: Server, tmp_path: Path) -> None:
     private = f"http://127.0.0.1:{server.port}/images/1"
     with pytest.raises(RetryError, match=r"blocked 1\. A host in a network of your own has to be named in crawl\.con"):
         get(server, [private], tmp_path, connect_map={})
@@ -224,20 +222,20 @@ def test_a_blocked_host_is_asked_once_it_is_allowed(server: Server, tmp_path: Pa
     assert allowed.statuses == {private: "ok"}
 
 
-def test_no_image_at_all_is_an_error_with_counts(server: Server, tmp_path: Path) -> None:
+def test_error_without_any_image_has_counts(server: Server, tmp_path: Path) -> None:
     server.odd = {"/gone": with_status(404), "/html": with_body(b"<html>")}
-    with pytest.raises(RetryError, match="none of 2 image URLs gave an image: http_404 1, not_an_image 1"):
+    with pytest.raises(RetryError, match="none of 2 image URLs yielded an image: http_404 1, not_an_image 1"):
         get(server, [url("/gone"), url("/html")], tmp_path)
 
 
-def test_redirects_are_recorded(server: Server, tmp_path: Path) -> None:
+def test_records_redirects(server: Server, tmp_path: Path) -> None:
     server.odd = {"/old": moved("/older"), "/older": moved("//other.test/images/1#part")}
     found = get(server, [url("/old"), url("/images/2")], tmp_path).fetched
     assert found[url("/old")].final_url == "http://other.test/images/1"
     assert found[url("/images/2")].final_url is None
 
 
-def test_nothing_that_a_url_knows_of_a_user_goes_anywhere(server: Server, tmp_path: Path) -> None:
+def test_does_not_send_credentials_in_urls(server: Server, tmp_path: Path) -> None:
     server.odd = {"/moved": moved("//me:secret@other.test/images/1")}
     secret = f"http://me:secret@{HOST}/moved"
     assert get(server, [secret], tmp_path).fetched[secret].final_url == "http://other.test/images/1"
@@ -245,7 +243,7 @@ def test_nothing_that_a_url_knows_of_a_user_goes_anywhere(server: Server, tmp_pa
     assert not any("Authorization" in headers or "Referer" in headers for headers in server.headers)
 
 
-def test_a_long_retry_after_ends_the_run_for_that_host_alone(server: Server, tmp_path: Path) -> None:
+def test_long_retry_after_gives_up_only_that_host(server: Server, tmp_path: Path) -> None:
     server.odd = {"/busy": with_status(429, **{"Retry-After": "3600"})}
     urls = [url("/busy"), url("/images/1", "other.test")]
     images = get(server, urls, tmp_path)
@@ -254,7 +252,9 @@ def test_a_long_retry_after_ends_the_run_for_that_host_alone(server: Server, tmp
     assert server.asked["/busy"] == 1
 
 
-def test_more_hosts_than_are_asked_at_once(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetches_more_hosts_than_the_concurrency_limit(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(download, "MAX_HOSTS", 3)
     server.delay_s = 0.01
     names = [f"{number}.test" for number in range(20)]
@@ -268,7 +268,7 @@ def test_more_hosts_than_are_asked_at_once(server: Server, tmp_path: Path, monke
 # robots.txt
 
 
-def test_robots_txt_is_asked_for_once_and_obeyed_on_every_hop(server: Server, tmp_path: Path) -> None:
+def test_robots_txt_is_fetched_once_and_obeyed_at_each_redirect(server: Server, tmp_path: Path) -> None:
     rules = b"User-agent: *\nDisallow: /\n\nUser-agent: Atlas\nDisallow: /private\n"
     server.odd = {
         "/robots.txt": with_body(rules, "text/plain"),
@@ -281,17 +281,17 @@ def test_robots_txt_is_asked_for_once_and_obeyed_on_every_hop(server: Server, tm
     assert server.asked["/private/1"] == server.asked["/private/2"] == 0
     server.odd = {}
     again = get(server, urls, tmp_path, obey_robots=False)
-    assert again.report.statuses == {"ok": 12}  # what robots.txt said then is not believed for ever
+    assert again.report.statuses == {"ok": 12}  # robots.txt is fetched again in the next run
     assert again.report.spooled == 10
 
 
 @pytest.mark.parametrize("answer", [with_status(404), with_status(403), moved("ftp://x/"), moved("/robots.txt")])
-def test_where_there_is_no_robots_txt_all_is_allowed(server: Server, tmp_path: Path, answer: Answer) -> None:
+def test_missing_robots_txt_allows_everything(server: Server, tmp_path: Path, answer: Answer) -> None:
     server.odd = {"/robots.txt": answer}
     assert get(server, [url("/images/1")], tmp_path, obey_robots=True).report.statuses == {"ok": 1}
 
 
-def test_where_robots_txt_cannot_be_had_nothing_is_asked_for_now(server: Server, tmp_path: Path) -> None:
+def test_unreachable_robots_txt_forbids_its_host_for_now(server: Server, tmp_path: Path) -> None:
     server.odd = {"/robots.txt": with_status(503)}
     urls = [url("/images/1"), "http://closed.test/x", url("/images/2", "other.test")]
     hosts = {HOST: ("127.0.0.1", server.port), "closed.test": ("127.0.0.1", 1), "other.test": ("127.0.0.1", 1)}
@@ -305,25 +305,25 @@ def test_where_robots_txt_cannot_be_had_nothing_is_asked_for_now(server: Server,
 @pytest.mark.parametrize(
     "answer", [with_status(501), with_status(507), compressed("br", b"User-agent: *\nDisallow: /")]
 )
-def test_a_robots_txt_that_cannot_be_read_is_no_free_pass(server: Server, tmp_path: Path, answer: Answer) -> None:
+def test_unreadable_robots_txt_forbids_its_host(server: Server, tmp_path: Path, answer: Answer) -> None:
     server.odd = {"/robots.txt": answer}
     with pytest.raises(RetryError, match="robots_unreachable 1"):
         get(server, [url("/images/1")], tmp_path, obey_robots=True)
     assert server.asked == {"/robots.txt": 2}
 
 
-def test_crawl_delay_is_kept(server: Server, tmp_path: Path) -> None:
+def test_observes_crawl_delay(server: Server, tmp_path: Path) -> None:
     server.odd = {"/robots.txt": with_body(b"User-agent: *\nCrawl-delay: 0.2", "text/plain")}
     images = get(server, [url(f"/images/{number}") for number in range(4)], tmp_path, obey_robots=True)
     assert images.report.seconds >= 3 * 0.2
 
 
-def test_a_full_disk_is_said_and_is_no_fault_of_the_server(
+def test_full_disk_raises_an_error_and_is_no_status_of_a_url(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("crawlers.fetch.blobs.os.write", full)
-    with pytest.raises(AtlasError, match=r"cannot be written: .*No space left on device. What has come is kept"):
+    with pytest.raises(AtlasError, match=r"cannot be written: .*No space left on device. The results so far are kept"):
         get(server, [url("/images/1")], tmp_path)

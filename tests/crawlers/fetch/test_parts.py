@@ -1,4 +1,4 @@
-"""Several processes that ask for images: the same outputs, and no host is asked by two of them."""
+"""Fetching in several processes: identical outputs, and each host in one process."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from crawlers.fetch.asking import Counts
+from crawlers.fetch.asking import FetchCounts
 from crawlers.fetch.collect import write_images, write_refs
 from crawlers.fetch.images import FetchReport, fetch_images
-from crawlers.fetch.parts import MOST_PARTS, _shared_out
+from crawlers.fetch.parts import MOST_PARTS, _balanced
 from crawlers.fetch.spool import Spool
 from tests.support.fetching import Server, jpeg, options, serving, url, with_body, with_status, write_products
 
@@ -22,7 +22,7 @@ URLS = [
     "x:/",
 ]
 
-Work = Callable[[Path], Counts]
+Work = Callable[[Path], FetchCounts]
 
 
 class ManyHosts(Server):
@@ -38,13 +38,13 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def in_threads(work: Work, parts: Sequence[Path]) -> Iterator[Counts]:
+def in_threads(work: Work, parts: Sequence[Path]) -> Iterator[FetchCounts]:
     with ThreadPoolExecutor(3) as pool:
         yield from pool.map(work, parts)
 
 
 def fetch(server: Server, folder: Path, **changes: object) -> tuple[FetchReport, dict[str, bytes]]:
-    """What is reported, and what is written."""
+    """Run a fetch; returns the report and the written files."""
     products = write_products(folder / "products.parquet", {"p": URLS})
     with Spool(folder / "spool") as spool:
         report = fetch_images(URLS, spool, **options(server, **changes))
@@ -55,10 +55,10 @@ def fetch(server: Server, folder: Path, **changes: object) -> tuple[FetchReport,
     return report, {path.name: path.read_bytes() for path in files}
 
 
-def test_the_same_outputs_and_reports(server: Server, tmp_path: Path) -> None:
+def test_parts_yield_the_same_outputs_and_reports(server: Server, tmp_path: Path) -> None:
     alone, written = fetch(server, tmp_path / "alone")
     requests = server.asked.copy()
-    together, also_written = fetch(server, tmp_path / "together", spread=in_threads)
+    together, also_written = fetch(server, tmp_path / "together", parallel_map=in_threads)
     assert also_written == written
     assert server.asked == requests + requests
     same = {name: value for name, value in together.to_json().items() if name not in ("seconds", "images_per_s")}
@@ -67,16 +67,16 @@ def test_the_same_outputs_and_reports(server: Server, tmp_path: Path) -> None:
     assert not list((tmp_path / "together/spool/parts").iterdir())
 
 
-def test_either_goes_on_with_what_the_other_has(server: Server, tmp_path: Path) -> None:
+def test_either_mode_resumes_the_spool_of_the_other(server: Server, tmp_path: Path) -> None:
     tagged = {f"/images/{number}": with_status(200, jpeg(number), ETag=f'"{number}"') for number in range(6)}
     server.odd |= tagged
     _, written = fetch(server, tmp_path)
     server.asked.clear()
-    report, again = fetch(server, tmp_path, spread=in_threads)
-    assert (report.spooled, again) == (34, written), "all but what may pass"
+    report, again = fetch(server, tmp_path, parallel_map=in_threads)
+    assert (report.spooled, again) == (34, written), "all except transient failures"
     assert set(server.asked) == {"/busy"}
     server.odd |= dict.fromkeys(tagged, with_status(304))
-    report, again = fetch(server, tmp_path, spread=in_threads, snapshot="two")
+    report, again = fetch(server, tmp_path, parallel_map=in_threads, snapshot="two")
     assert (report.unchanged, again) == (30, written), "the parts know which image there was"
     server.asked.clear()
     report, again = fetch(server, tmp_path, snapshot="two")
@@ -84,31 +84,31 @@ def test_either_goes_on_with_what_the_other_has(server: Server, tmp_path: Path) 
     assert set(server.asked) == {"/busy"}
 
 
-def test_a_host_is_asked_by_one_alone(server: Server, tmp_path: Path) -> None:
-    """No host answers until as many as may be are waiting for it, and others for other hosts."""
+def test_each_host_is_requested_by_one_process_only(server: Server, tmp_path: Path) -> None:
+    """A host responds only when the allowed number of requests waits for it, and others wait for other hosts."""
 
     async def held(server: Server, request: web.Request) -> web.StreamResponse:
         while server.most_in_flight[request.host] < 2 or server.most_in_flight["all"] <= 2:
             await asyncio.sleep(0.01)
         return web.Response(body=jpeg(request.raw_path), content_type="image/jpeg")
 
-    server.delay_s = 0.05  # for one too many to be seen
+    server.delay_s = 0.05  # so that an excess request would be seen
     server.odd |= {f"/images/{number}": held for number in range(5)}
-    fetch(server, tmp_path, spread=in_threads, concurrency_per_host=2)
+    fetch(server, tmp_path, parallel_map=in_threads, concurrency_per_host=2)
     most = {host: server.most_in_flight[host] for host in HOSTS}
     assert set(most.values()) == {2}
     assert server.most_in_flight["all"] > 2, "else this would prove nothing"
 
 
-def test_a_killed_run_leaves_what_it_has(server: Server, tmp_path: Path) -> None:
-    def killed(work: Work, parts: Sequence[Path]) -> Iterator[Counts]:
+def test_killed_run_keeps_its_results(server: Server, tmp_path: Path) -> None:
+    def killed(work: Work, parts: Sequence[Path]) -> Iterator[FetchCounts]:
         for part in parts[:3]:
             found = work(part)
         yield found
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fetch(server, tmp_path, spread=killed)
+        fetch(server, tmp_path, parallel_map=killed)
     asked = server.asked.copy()
     server.asked.clear()
     _, written = fetch(server, tmp_path)
@@ -117,12 +117,12 @@ def test_a_killed_run_leaves_what_it_has(server: Server, tmp_path: Path) -> None
     assert asked.total() > 3 * 6
 
 
-def test_parts_are_about_as_large_as_each_other() -> None:
+def test_parts_have_similar_sizes() -> None:
     sizes = {f"h{number}": number for number in range(1, 200)} | {"large": 1000}
-    parts = _shared_out(sizes)
+    parts = _balanced(sizes)
     assert len(parts) == MOST_PARTS
     assert sorted(host for part in parts for host in part) == sorted(sizes)
     others = [sum(sizes[host] for host in part) for part in parts if part != ["large"]]
     assert len(others) == MOST_PARTS - 1 and max(others) < 1.2 * min(others)
-    assert _shared_out({"a": 1, "b": 5}) == [["b"], ["a"]]
-    assert _shared_out({}) == []
+    assert _balanced({"a": 1, "b": 5}) == [["b"], ["a"]]
+    assert _balanced({}) == []

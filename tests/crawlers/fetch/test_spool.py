@@ -1,4 +1,4 @@
-"""What is kept of a fetch: over kills, over damage, over limits and over snapshots."""
+"""The spool of a fetch: resuming, damaged files, changed limits, snapshots."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def server() -> Iterator[Server]:
 
 
 def outputs(server: Server, folder: Path, catalogue: dict[str, list[str]], **changes: Any) -> dict[str, bytes]:
-    """What a whole run writes, by file name."""
+    """The files that a complete run writes, by name."""
     products = write_products(folder / "products.parquet", catalogue)
     with Spool(folder / "spool") as spool:
         fetch_images(image_urls(products), spool, **options(server, **changes))
@@ -60,7 +60,7 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.blob"))
 
 
-def test_a_rerun_asks_only_for_what_did_not_last(server: Server, tmp_path: Path) -> None:
+def test_rerun_requests_only_unsettled_urls(server: Server, tmp_path: Path) -> None:
     server.odd = {"/gone": with_status(404), "/down": with_status(500), "/html": with_body(b"<html>")}
     urls = [url("/images/1"), *map(url, server.odd)]
     first = get(server, urls, tmp_path, max_attempts=1)
@@ -70,7 +70,7 @@ def test_a_rerun_asks_only_for_what_did_not_last(server: Server, tmp_path: Path)
     assert (second.report.spooled, second.report.images) == (3, 1)
 
 
-def test_other_limits_ask_again_only_where_they_matter(server: Server, tmp_path: Path) -> None:
+def test_changed_limits_request_only_affected_urls_again(server: Server, tmp_path: Path) -> None:
     server.odd = {"/large": with_body(jpeg(1, side=200)), "/small": with_body(jpeg(2, side=20))}
     urls = [*map(url, server.odd)]
     size = len(jpeg(1, side=200))
@@ -94,7 +94,7 @@ def damage(spool: Path) -> None:
     blob.write_bytes(content)
 
 
-def test_bytes_that_changed_on_disk_never_get_into_the_outputs(server: Server, tmp_path: Path) -> None:
+def test_damaged_bytes_are_not_written_to_outputs(server: Server, tmp_path: Path) -> None:
     catalogue = {"p": [url(f"/images/{number}") for number in range(3)]}
     whole = outputs(server, tmp_path, catalogue)
     damage(tmp_path / "spool")
@@ -107,7 +107,7 @@ def test_bytes_that_changed_on_disk_never_get_into_the_outputs(server: Server, t
 
 
 @pytest.mark.parametrize("left", [0, 50, None])
-def test_bytes_that_are_gone_are_fetched_again(server: Server, tmp_path: Path, left: int | None) -> None:
+def test_missing_bytes_are_fetched_again(server: Server, tmp_path: Path, left: int | None) -> None:
     urls = [url(f"/images/{number}") for number in range(3)]
     get(server, urls, tmp_path)
     (blob,) = (tmp_path / "spool").glob("*.blob")
@@ -119,7 +119,7 @@ def test_bytes_that_are_gone_are_fetched_again(server: Server, tmp_path: Path, l
     assert server.asked.total() == 6
 
 
-def test_what_a_kill_tore_is_cut_off(server: Server, tmp_path: Path) -> None:
+def test_incomplete_bytes_after_a_kill_are_truncated(server: Server, tmp_path: Path) -> None:
     urls = [url(f"/images/{number}") for number in range(3)]
     get(server, urls, tmp_path)
     (blob,) = (tmp_path / "spool").glob("*.blob")
@@ -132,7 +132,7 @@ def test_what_a_kill_tore_is_cut_off(server: Server, tmp_path: Path) -> None:
     assert not stray.exists()
 
 
-def test_an_index_that_is_none_is_replaced(server: Server, tmp_path: Path) -> None:
+def test_replaces_an_invalid_index(server: Server, tmp_path: Path) -> None:
     urls = [url("/images/1")]
     for content in (b"no database" * 1000, b""):
         get(server, urls, tmp_path)
@@ -144,7 +144,7 @@ def test_an_index_that_is_none_is_replaced(server: Server, tmp_path: Path) -> No
     assert get(server, urls, tmp_path).report.spooled == 0
 
 
-def test_an_index_of_version_1_is_upgraded(server: Server, tmp_path: Path) -> None:
+def test_upgrades_an_index_of_version_1(server: Server, tmp_path: Path) -> None:
     urls = [url(f"/images/{number}") for number in range(3)]
     get(server, urls, tmp_path)
     with closing(sqlite3.connect(tmp_path / "spool" / INDEX)) as database:
@@ -156,7 +156,7 @@ def test_an_index_of_version_1_is_upgraded(server: Server, tmp_path: Path) -> No
     assert server.asked.total() == 3
 
 
-def test_an_index_that_is_damaged_in_the_middle_is_replaced(server: Server, tmp_path: Path) -> None:
+def test_replaces_a_damaged_index(server: Server, tmp_path: Path) -> None:
     urls = [url(f"/images/{number}") for number in range(300)]
     get(server, urls, tmp_path)
     path = tmp_path / "spool" / INDEX
@@ -169,22 +169,20 @@ def test_an_index_that_is_damaged_in_the_middle_is_replaced(server: Server, tmp_
     assert server.asked.total() == 4 * 300
 
 
-def test_a_spool_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
+def test_error_if_the_spool_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "spool" / INDEX).mkdir(parents=True)
     for folder in (tmp_path / "file", tmp_path / "spool"):
-        with pytest.raises(AtlasError, match=r"cannot be used: .*remove it"), Spool(folder):
+        with pytest.raises(AtlasError, match=r"cannot be opened: .*remove it"), Spool(folder):
             pass
 
 
-def test_one_process_at_a_time(server: Server, tmp_path: Path) -> None:
+def test_spool_allows_one_process_at_a_time(server: Server, tmp_path: Path) -> None:
     with Spool(tmp_path / "spool"), pytest.raises(RetryError, match="another process is fetching into it"):
         get(server, [url("/images/1")], tmp_path)
 
 
-def test_each_file_of_bytes_has_its_counts_beside_it(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_blob_file_has_a_file_with_counts(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blobs, "FILE_BYTES", 5_000)
     monkeypatch.setattr("crawlers.fetch.spool.FLUSH_ROWS", 4)
     server.odd = {"/gone": with_status(404)}
@@ -214,7 +212,7 @@ def tagged(body: bytes) -> Answer:
 @pytest.mark.parametrize(
     ("reuse", "asked", "spooled", "unchanged"), [("always", 2, 3, 0), ("validate", 5, 0, 2), ("never", 5, 0, 0)]
 )
-def test_the_next_snapshot_asks_what_changed(
+def test_next_snapshot_sends_conditional_requests(
     server: Server, tmp_path: Path, reuse: str, asked: int, spooled: int, unchanged: int
 ) -> None:
     server.odd = {
@@ -242,7 +240,7 @@ def test_the_next_snapshot_asks_what_changed(
     assert kept["refs.parquet"] != before["refs.parquet"]
 
 
-def test_a_redirect_that_leads_elsewhere_is_not_asked_about_the_old_image(server: Server, tmp_path: Path) -> None:
+def test_validators_are_not_sent_after_a_changed_redirect(server: Server, tmp_path: Path) -> None:
     async def easily_satisfied(server: Server, request: web.Request) -> web.StreamResponse:
         return web.Response(status=304) if "If-None-Match" in request.headers else web.Response(body=jpeg("new"))
 
@@ -254,7 +252,7 @@ def test_a_redirect_that_leads_elsewhere_is_not_asked_about_the_old_image(server
     assert new.fetched[url("/moved")].image_id != old.fetched[url("/moved")].image_id
 
 
-def test_an_image_that_could_not_be_asked_for_is_validated_later(server: Server, tmp_path: Path) -> None:
+def test_image_is_validated_after_a_transient_failure(server: Server, tmp_path: Path) -> None:
     server.odd = {"/same": tagged(jpeg("same"))}
     urls = [url("/same"), url("/images/1")]
     get(server, urls, tmp_path, snapshot="one")
@@ -266,7 +264,7 @@ def test_an_image_that_could_not_be_asked_for_is_validated_later(server: Server,
     assert third.report.unchanged == 1
 
 
-def test_the_same_image_is_stored_once_whatever_its_url(server: Server, tmp_path: Path) -> None:
+def test_stores_identical_images_once(server: Server, tmp_path: Path) -> None:
     server.odd = {f"/copy-{number}": with_body(jpeg("one")) for number in range(20)}
     images = get(server, [*map(url, server.odd)], tmp_path)
     assert images.report.images == 1
@@ -274,9 +272,7 @@ def test_the_same_image_is_stored_once_whatever_its_url(server: Server, tmp_path
     assert size_of(tmp_path / "spool") == len(jpeg("one"))
 
 
-def test_what_no_snapshot_wants_any_more_is_dropped(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drops_images_that_no_snapshot_uses(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blobs, "FILE_BYTES", 3_000)
     survivors: list[str] = []
     for snapshot in range(6):  # a fifth of each snapshot stays
@@ -320,7 +316,7 @@ def known_to(spool: Path) -> set[str]:
             return set()
 
 
-def test_a_run_killed_in_the_middle_continues_and_ends_with_the_same_bytes(server: Server, tmp_path: Path) -> None:
+def test_killed_run_resumes_with_identical_outputs(server: Server, tmp_path: Path) -> None:
     server.odd = {"/gone": with_status(404)}
     urls = [*(url(f"/images/{number}") for number in range(400)), url("/gone")]
     catalogue = {f"p{number:03d}": urls[number:][:2] for number in range(len(urls))}

@@ -1,4 +1,4 @@
-"""Servers of images that mean harm: each attack ends soon, with a status, and hurts nothing else in the run."""
+"""Malicious image servers: each attack ends in bounded time with a status, and affects no other image."""
 
 import gzip
 import io
@@ -34,7 +34,7 @@ from crawlers.fetch.images import fetch_images
 from crawlers.fetch.spool import Spool
 from tests.support.memory import peak_mb
 
-async def resolve(self, host, port=0, family=0):  # names that strangers let point at this machine
+async def resolve(self, host, port=0, family=0):  # untrusted names that resolve to this machine
     address = {"metadata.test": "169.254.169.254"}.get(host, "127.0.0.1")
     return [{"hostname": host, "host": address, "port": port, "family": 2, "proto": 0, "flags": 0}]
 
@@ -58,7 +58,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def png_that_claims(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header promises many pixels."""
+    """A PNG of a few bytes whose header claims many pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -188,7 +188,7 @@ def server() -> Iterator[RawServer]:
 
 @pytest.fixture(scope="module")
 def result(server: RawServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """One run with all of them, in a process of its own, whose memory can be told."""
+    """One run with all attacks, in a separate process whose memory is measured."""
     folder = tmp_path_factory.mktemp("hostile")
     options = {
         "folder": str(folder),
@@ -218,18 +218,18 @@ def result(server: RawServer, tmp_path_factory: pytest.TempPathFactory) -> dict[
 @pytest.mark.parametrize(
     ("url", "status"), [*((f"http://{HOST}{path}", status) for path, (_, status) in ATTACKS.items()), *ODD_URLS.items()]
 )
-def test_each_attack_has_its_status(result: dict[str, Any], url: str, status: str) -> None:
+def test_attacks_get_their_status(result: dict[str, Any], url: str, status: str) -> None:
     assert result["found"][url][0] in status.split(" or ")
 
 
-def test_time_and_memory_are_bounded(result: dict[str, Any]) -> None:
+def test_bounds_time_and_memory(result: dict[str, Any]) -> None:
     print(f"{result['seconds']:.1f} s, {result['peak_mb']:.0f} MB")
     assert result["seconds"] < 30
     assert result["peak_mb"] < MAX_MEMORY_MB
 
 
 @pytest.mark.parametrize("path", GOOD)
-def test_the_others_are_unharmed_and_rightly_described(result: dict[str, Any], path: str) -> None:
+def test_other_images_are_unaffected(result: dict[str, Any], path: str) -> None:
     body, described = GOOD[path]
     status, image_id, _ = result["found"][f"http://{HOST}{path}"]
     assert status == "ok"
@@ -244,7 +244,7 @@ def images(result: dict[str, Any]) -> list[dict[str, Any]]:
     return result["rows"]
 
 
-def test_nothing_leaks_to_another_host(server: RawServer, result: dict[str, Any]) -> None:
+def test_sends_no_state_to_other_hosts(server: RawServer, result: dict[str, Any]) -> None:
     assert result["found"][f"http://{HOST}/to-other-host"][2] == f"http://{OTHER}/seen-by-other"
     (request,) = [request for request in server.requests if request.startswith(b"GET /seen-by-other ")]
     names = {line.partition(b":")[0].lower() for line in request.splitlines()[1:] if line}

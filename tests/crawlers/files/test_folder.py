@@ -1,4 +1,4 @@
-"""A folder of images: folders as categories, and nothing outside it."""
+"""Folders as categories, and access to files inside one folder only."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.support.fetching import jpeg
 from tests.support.file_source import products_of, put, run, write_csv
 
 
-def test_folders_are_categories(here: Path) -> None:
+def test_reads_folders_as_categories(here: Path) -> None:
     put("Men/Shirts/1.jpg", "Men/Shoes/1.jpg", "loose.jpg")
     Path("photos/Men/notes.txt").write_text("no image")
     strange = os.fsencode("photos/Men/") + b"\xff.jpg"
@@ -33,15 +33,15 @@ def test_folders_are_categories(here: Path) -> None:
     }
 
 
-def test_a_folder_that_is_no_table(here: Path) -> None:
+def test_rejects_another_folder_as_table(here: Path) -> None:
     with pytest.raises(InputError, match="found none"):
         products_of(Path("photos"))
     Path("other").mkdir()
-    with pytest.raises(InputError, match=r"crawl.files.table and crawl.files.images name the same one"):
+    with pytest.raises(InputError, match=r"crawl.files.table and crawl.files.images must name the same folder"):
         products_of(Path("other"))
 
 
-def test_nothing_outside_the_folder_is_read(here: Path) -> None:
+def test_reads_no_file_outside_the_folder(here: Path) -> None:
     secret = here.parent / "secret.jpg"
     secret.write_bytes(jpeg("secret"))
     put("in/a.jpg")
@@ -79,9 +79,7 @@ def test_nothing_outside_the_folder_is_read(here: Path) -> None:
     assert read_table(paths.SHARDS, IMAGES, "fetch")["bytes"].to_pylist() == [jpeg("in/a.jpg")]
 
 
-def test_a_link_that_is_put_there_while_it_is_opened_is_not_followed(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_does_not_follow_a_link_created_while_opening(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here.parent / "secret").mkdir()
     (here.parent / "secret/a.jpg").write_bytes(jpeg("secret"))
     put("in/a.jpg")
@@ -98,10 +96,10 @@ def test_a_link_that_is_put_there_while_it_is_opened_is_not_followed(
     monkeypatch.setattr(Path, "resolve", resolve_then_swap)
     with pytest.raises(RefusedError) as caught:
         folder.open("in/a.jpg")
-    assert caught.value.status in ("outside_folder", "not_found")  # a folder's link: as systems will have it
+    assert caught.value.status in ("outside_folder", "not_found")  # which one depends on the system
 
 
-def test_a_folder_that_is_not_there_is_named(here: Path) -> None:
+def test_missing_folder_is_named_in_the_error(here: Path) -> None:
     table = write_csv("a.jpg,A,x")
     Path("photos").rmdir()
     with pytest.raises(MissingError, match="photos: expected a folder of images, got nothing"):

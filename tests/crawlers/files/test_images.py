@@ -1,4 +1,4 @@
-"""Images read from a folder: their checks, limits, and what is read again."""
+"""Reading of images from a folder: checks, limits, unchanged files."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.fetching import jpeg
 from tests.support.file_source import put, run, write_csv
 
 
-def test_images_are_checked_as_those_of_other_sources(here: Path) -> None:
+def test_checks_images_like_other_sources(here: Path) -> None:
     put("good.jpg", "large.jpg")
     Path("photos/large.jpg").write_bytes(jpeg("large", 400))
     Path("photos/zero.jpg").touch()
@@ -32,30 +32,28 @@ def test_images_are_checked_as_those_of_other_sources(here: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_file_that_may_not_be_read(here: Path) -> None:
+def test_unreadable_file_gets_a_status(here: Path) -> None:
     put("a.jpg", "b.jpg")
     Path("photos/a.jpg").chmod(0)
     assert run(write_csv("a.jpg,A,x", "b.jpg,A,x"))["a.jpg"] == "unreadable"
 
 
-def test_a_few_bad_images_are_counted_and_too_many_end_the_run_with_examples(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_counts_bad_images_and_fails_above_the_allowed_share(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(*(f"{number}.jpg" for number in range(9)))
     table = write_csv(*(f"{number}.jpg,A,x" for number in range(10)))
     assert run(table, max_failed_share=0.1)["9.jpg"] == "not_found"
-    assert "1 of 10 images cannot be used:\n  - not_found 1: 9.jpg" in capsys.readouterr().err
+    assert "1 of 10 images are unusable:\n  - not_found 1: 9.jpg" in capsys.readouterr().err
     Path("photos/8.jpg").write_bytes(b"")
     before = paths.REFS.read_bytes()
-    with pytest.raises(InputError, match=r"table.csv: 2 of 10 images cannot be used.*max_failed_share, 0.1") as caught:
+    with pytest.raises(InputError, match=r"table.csv: 2 of 10 images are unusable.*max_failed_share, 0.1") as caught:
         run(table, max_failed_share=0.1)
     assert str(caught.value).splitlines()[1:] == ["  - empty 1: 8.jpg", "  - not_found 1: 9.jpg"]
     assert paths.REFS.read_bytes() == before
-    with pytest.raises(InputError, match="1 of 1 images cannot be used, and none is left"):
+    with pytest.raises(InputError, match="1 of 1 images are unusable, and none is left"):
         run(write_csv("no.jpg,A,x"))
 
 
-def test_unchanged_files_are_not_read_again_and_changed_ones_are(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_only_changed_files_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put("a.jpg", "b.jpg", "c.jpg")
     table = write_csv("a.jpg,A,x", "b.jpg,A,x", "c.jpg,A,x")
     run(table)
@@ -77,5 +75,5 @@ def test_unchanged_files_are_not_read_again_and_changed_ones_are(here: Path, mon
     put("c.jpg")
     assert run(table)["c.jpg"] == "ok"
     Path("photos/b.jpg").write_bytes(jpeg("small", 8))
-    found = run(table, max_pixels=100)  # limits count for unchanged files, too
+    found = run(table, max_pixels=100)  # limits apply to unchanged files too
     assert found == {"a.jpg": "too_many_pixels", "b.jpg": "ok", "c.jpg": "too_many_pixels"}

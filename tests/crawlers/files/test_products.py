@@ -1,4 +1,4 @@
-"""Tables to products: rows put together, category paths, rows that cannot be used."""
+"""Conversion of tables to products: grouping of rows, category paths, unusable rows."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ from tests.support.file_source import products_of, put, run, stage_params, write
 from tests.support.paths import ROOT
 
 
-def test_rows_of_one_product_are_put_together(here: Path) -> None:
+def test_rows_with_one_product_id_are_one_product(here: Path) -> None:
     table = write_csv(
         "b.jpg,2,Shoe,Footwear > Shoes,20,train",
         "x/./a2.jpg,1,,,,",
@@ -37,7 +37,7 @@ def test_rows_of_one_product_are_put_together(here: Path) -> None:
     assert hat["taxonomy"] == ["Hats"]
 
 
-def test_rows_without_a_product_are_products_of_their_own(here: Path) -> None:
+def test_rows_without_product_id_are_separate_products(here: Path) -> None:
     table = write_csv("a.jpg,A,one", "a.jpg,A,two", "a.jpg#2,A,three")
     found = {product["product_id"]: product["title"] for product in products_of(table)}
     assert found == {"files:a.jpg": "one", "files:a.jpg#3": "two", "files:a.jpg#2": "three"}
@@ -53,19 +53,19 @@ def test_rows_without_a_product_are_products_of_their_own(here: Path) -> None:
         ("image,gender,type,sub,title", "1.jpg,Men, Shirts ,,x", {"category": ["gender", "type", "sub"]}, None),
     ],
 )
-def test_category_paths_in_one_column_or_in_several(
+def test_category_path_from_one_or_several_columns(
     here: Path, header: str, row: str, columns: dict[str, Any], separator: str | None
 ) -> None:
     (product,) = products_of(write_csv(row, header=header), separator, **columns)
     assert product["taxonomy"] == ["Men", "Shirts"]
 
 
-def test_without_a_separator_the_column_is_one_level(here: Path) -> None:
+def test_category_column_without_separator_is_one_level(here: Path) -> None:
     (product,) = products_of(write_csv("1.jpg,Totes / Shoppers,x"), None)
     assert product["taxonomy"] == ["Totes / Shoppers"]
 
 
-def test_an_arrow_separates_levels_and_cannot_be_in_a_name(here: Path) -> None:
+def test_arrow_separates_levels_and_is_rejected_in_names(here: Path) -> None:
     first, second = products_of(write_csv("1.jpg,Bags > Totes,x", "2.jpg,Totes,x"), None)
     assert (first["taxonomy"], dict(first["details"])) == ([], {"fault": "separator_in_name"})
     assert second["taxonomy"] == ["Totes"]
@@ -79,12 +79,12 @@ def test_an_arrow_separates_levels_and_cannot_be_in_a_name(here: Path) -> None:
     assert arrows["taxonomy"] == ["Men", "Shirts"]
 
 
-def test_names_of_categories_have_one_form(here: Path) -> None:
+def test_category_names_are_normalised(here: Path) -> None:
     (product,) = products_of(write_csv("1.jpg,Ro\u0308cke\u200b > \u00a0Mini\u00ad,x"))
     assert product["taxonomy"] == ["Röcke", "Mini"]
 
 
-def test_lists_and_numbers_where_they_mean_something(here: Path) -> None:
+def test_accepts_lists_and_numbers_in_parquet_and_jsonl(here: Path) -> None:
     table = write_jsonl(
         {"image": "a.jpg", "category": ["Men", "Shirts"], "sku": 12.0, "price": 3.5},
         {"image": "b.jpg", "category": ["Men", 7], "sku": 13, "price": "4"},
@@ -94,7 +94,7 @@ def test_lists_and_numbers_where_they_mean_something(here: Path) -> None:
     assert (second["product_id"], second["taxonomy"]) == ("files:13", ["Men", "7"])
 
 
-def test_rows_that_cannot_be_used_are_counted_with_a_reason(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_counts_unusable_rows_with_a_reason(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put("a.jpg")
     table = write_jsonl(
         {"image": "a.jpg", "category": "A"},
@@ -123,27 +123,27 @@ def test_rows_that_cannot_be_used_are_counted_with_a_reason(here: Path, capsys: 
     assert read_metrics("fetch")["urls"] == read_metrics("crawl")["rows"] == 13
     assert read_metrics("crawl")["dropped"] == {"bad_category": 2, "bad_row": 5, "label_conflict": 1, "no_category": 2}
     err = capsys.readouterr().err
-    assert "warning: table.jsonl: 10 products cannot be used: bad_row 5 (" in err
+    assert "warning: table.jsonl: 10 products are unusable: bad_row 5 (" in err
     assert "line 13" in err
 
 
-def test_rows_of_another_width_are_not_read_as_if_nothing_had_happened(here: Path) -> None:
+def test_rows_with_a_wrong_number_of_fields_are_bad_rows(here: Path) -> None:
     put("a.jpg", "b.jpg")
     statuses = run(write_csv("a.jpg,A,Shirt, blue", "b.jpg,A", "", 'b.jpg,A,"Shirt, blue"'))
     assert statuses == {"": "bad_row", "b.jpg": "ok"}
     assert read_metrics("crawl")["rows"] == 3
 
 
-def test_two_categories_of_one_image_are_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_warns_about_images_with_two_categories(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put("a.jpg", "b.jpg")
     assert run(write_csv("a.jpg,A,x", "./a.jpg,B,x", "b.jpg,A,x")) == {"a.jpg": "ok", "b.jpg": "ok"}
     assert read_metrics("crawl")["images_with_two_categories"] == 1
-    assert "1 images stand there with two categories, such as a.jpg" in capsys.readouterr().err
+    assert "1 images have two categories, such as a.jpg" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("title", [3, ["a"], {"en": "a"}, True, 1.5])
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_a_title_column_of_another_type_is_refused(here: Path, title: object, suffix: str) -> None:
+def test_rejects_a_title_column_of_a_wrong_type(here: Path, title: object, suffix: str) -> None:
     rows = [{"image": f"{n}.jpg", "category": "A", "title": title} for n in range(3)]
     table = write_jsonl(*rows)
     if suffix == "parquet":
@@ -155,9 +155,7 @@ def test_a_title_column_of_another_type_is_refused(here: Path, title: object, su
     assert caught.value.exit_code == 2
 
 
-def test_single_titles_prices_and_splits_of_another_type_are_left_out_and_told(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_discards_and_reports_single_fields_of_a_wrong_type(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = {"category": "A", "split": "train", "price": 3}
     table = write_jsonl(
         {**common, "image": "a.jpg", "title": "Shirt"},
@@ -170,13 +168,13 @@ def test_single_titles_prices_and_splits_of_another_type_are_left_out_and_told(
     assert [product["price"] for product in found] == [3, None, 3]
     assert [product["split_hint"] for product in found] == ["train", "train", "holdout"]
     err = capsys.readouterr().err
-    assert "column 'title': 1 fields were left out; the first: expected text, got 3 in line 2" in err
+    assert "column 'title': 1 fields were discarded; the first: expected text, got 3 in line 2" in err
     assert "expected train, val or test, got 'holdout' in line 3" in err
     assert "expected a price, got 'unknown' in line 2" in err
 
 
 @pytest.mark.slow
-def test_as_many_rows_as_the_original_had_take_little_memory(here: Path) -> None:
+def test_memory_is_bounded_for_tables_of_the_original_size(here: Path) -> None:
     rows = 184_000
     with Path("table.csv").open("w") as file:
         file.write("image,category,title\n")
@@ -198,4 +196,4 @@ print(counts.products, round(peak_mb() - before))
     done = subprocess.run([sys.executable, "-c", child], check=True, capture_output=True, text=True, env=env)
     count, megabytes = map(int, done.stdout.split())
     assert count == rows
-    assert 0 < megabytes < 350  # as Python objects the rows take a gigabyte
+    assert 0 < megabytes < 350  # as Python objects the rows would take a gigabyte

@@ -1,4 +1,4 @@
-"""Reading tables: formats, columns, and tables that cannot be used."""
+"""Reading of tables: formats, columns, and unusable tables."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.support.file_source import products_of, put, run, write_csv, write_js
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
-def test_all_formats_give_the_same_products(here: Path, suffix: str) -> None:
+def test_all_formats_yield_the_same_products(here: Path, suffix: str) -> None:
     rows = [{"image": f"{n}.jpg", "sku": str(n // 2), "category": "A > B", "title": f"Größe {n}"} for n in range(4)]
     table = Path(f"table.{suffix}")
     if suffix == "parquet":
@@ -35,8 +35,8 @@ def test_all_formats_give_the_same_products(here: Path, suffix: str) -> None:
     assert (second["product_id"], second["title"], second["taxonomy"]) == ("files:1", "Größe 2", ["A", "B"])
 
 
-def test_a_column_that_is_not_there_is_named_with_those_that_are(here: Path) -> None:
-    expected = r"no column 'label', 'name'; there are: 'image', 'category', 'title'"
+def test_missing_column_error_lists_the_columns(here: Path) -> None:
+    expected = r"no column 'label', 'name'; its columns are: 'image', 'category', 'title'"
     columns: dict[str, Any] = {"category": ["label"], "title": "name"}
     row = {"image": "a.jpg", "category": "A", "title": "x"}
     pq.write_table(pa.Table.from_pylist([row]), "table.parquet")
@@ -44,14 +44,14 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(here: Path) -> 
         with pytest.raises(InputError, match=expected) as caught:
             products_of(table, **columns)
         assert "crawl.files.columns" in str(caught.value)
-    with pytest.raises(InputError, match=r"column .image. stands there more than once"):
+    with pytest.raises(InputError, match=r"column .image. occurs more than once"):
         products_of(write_csv("a.jpg,A,x", header="image,category,image"), title=None)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("t.csv", b"", "first line with the names of the columns"),
+        ("t.csv", b"", "first line with the column names"),
         ("t.csv", b"image,category,title\n", "at least one row"),
         ("t.csv", b"image,category,title\na.jpg,A,x\nb.jpg,Gr\xf6sse,x\n", "expected UTF-8, got other bytes in line 3"),
         ("t.csv", "image,category,title\na,b,c".encode("utf-16"), "expected UTF-8"),
@@ -66,7 +66,7 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(here: Path) -> 
         ("t.xlsx", b"PK", "expected a table whose name ends with .csv, .tsv, .jsonl"),
     ],
 )
-def test_tables_that_cannot_be_used_are_told_in_a_line(here: Path, name: str, content: bytes, told: str | None) -> None:
+def test_unusable_tables_raise_an_error_with_remedy(here: Path, name: str, content: bytes, told: str | None) -> None:
     Path(name).write_bytes(content)
     if told is None:
         products_of(Path(name))
@@ -77,7 +77,7 @@ def test_tables_that_cannot_be_used_are_told_in_a_line(here: Path, name: str, co
     assert not paths.PRODUCTS.exists()
 
 
-def test_tables_that_are_not_there(here: Path) -> None:
+def test_missing_tables_raise_an_error(here: Path) -> None:
     with pytest.raises(MissingError, match=r"none\.csv: no such file; expected a table"):
         products_of(Path("none.csv"))
     Path("folder.csv").mkdir()
@@ -85,17 +85,17 @@ def test_tables_that_are_not_there(here: Path) -> None:
         products_of(Path("folder.csv"))
 
 
-def test_a_line_without_end_is_not_read_to_its_end(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_length_is_bounded(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_module, "MAX_LINE", 100)
     with pytest.raises(InputError, match="line 1: expected at most 100 characters"):
         products_of(write_jsonl({"image": "a.jpg", "category": "x" * 200}))
 
 
-def test_parquet_with_text_that_is_no_text(here: Path) -> None:
+def test_parquet_with_invalid_utf8_raises_an_error(here: Path) -> None:
     bad = pa.array([b"\xff\xfe"]).view(pa.binary()).cast(pa.binary())
     text = pa.Array.from_buffers(pa.string(), 1, bad.buffers())
     pq.write_table(pa.table({"image": pa.array(["a.jpg"]), "category": text}), "table.parquet")
-    with pytest.raises(InputError, match="cannot be read to its end"):
+    with pytest.raises(InputError, match="cannot be read completely"):
         products_of(Path("table.parquet"), title=None)
 
 
@@ -113,7 +113,7 @@ def embedded(kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["binary", "large_binary", "struct"])
-def test_images_in_the_table_itself(here: Path, kind: str) -> None:
+def test_reads_images_embedded_in_parquet(here: Path, kind: str) -> None:
     put("on disk.jpg")
     table = embedded(kind)
     statuses = list(run(table, {"title": None}).values())
@@ -133,6 +133,6 @@ def test_images_in_the_table_itself(here: Path, kind: str) -> None:
     assert read_metrics("fetch")["unchanged"] == statuses.count("ok")
 
 
-def test_the_crawl_does_not_read_the_images_of_a_table(here: Path) -> None:
+def test_crawl_stage_does_not_read_embedded_images(here: Path) -> None:
     row = next(read_rows(embedded("binary")))
     assert row.fields == {"image": True, "category": "Kind 0"}

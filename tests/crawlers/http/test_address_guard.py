@@ -1,4 +1,4 @@
-"""Where the one client connects, and what it takes; whole crawls are in test_hostile_pages.py."""
+"""Addresses that the session connects to, and limits of responses; whole crawls are in test_untrusted_pages.py."""
 
 import asyncio
 import socket
@@ -9,7 +9,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from crawlers.http.address_guard import BlockedAddressError, is_blocked_literal, is_public
-from crawlers.http.session import MAX_HEADER_BYTES, MappedResolver, open_session, refusal
+from crawlers.http.session import MAX_HEADER_BYTES, MappedResolver, open_session, refusal_reason
 from tests.support.servers import RawServer, raw_serving, response, self_signed
 
 
@@ -53,13 +53,13 @@ LOOPBACK += ["[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[64:ff9b::7f00:1]", "ï¼‘ï
 
 
 @pytest.mark.parametrize("host", [*LOOPBACK[:9], "169.254.169.254", "0xa9fea9fe", "[fd00:ec2::254]"])
-def test_ip_addresses_in_urls(host: str) -> None:
+def test_blocks_ip_addresses_in_any_notation(host: str) -> None:
     assert is_blocked_literal(host, {})
     assert not is_blocked_literal(host, {host.strip("[]"): ("127.0.0.1", 1)})
 
 
 @pytest.mark.parametrize("host", ["93.184.216.34", "example.org", "1e100.net", "0x7f.example"])
-def test_other_hosts_in_urls(host: str) -> None:
+def test_does_not_block_host_names(host: str) -> None:
     assert not is_blocked_literal(host, {})
 
 
@@ -79,10 +79,10 @@ async def get(
 def refused(url: str, server: RawServer, dns: AbstractResolver | None = None) -> str | None:
     with pytest.raises(aiohttp.ClientError) as caught:
         asyncio.run(get(url, server, dns))
-    return refusal(caught.value)
+    return refusal_reason(caught.value)
 
 
-def test_a_mapped_host_is_reached_under_its_name() -> None:
+def test_connects_to_a_mapped_host_under_its_name() -> None:
     with raw_serving(RawServer({"/": response(b"yes")})) as server:
         assert asyncio.run(get("http://shop.test/", server)) == (200, "yes")
         assert b"\r\nHost: shop.test\r\n" in server.requests[0]
@@ -97,26 +97,26 @@ def test_a_mapped_host_is_reached_under_its_name() -> None:
         ("::1", "http://[::1]:9001/x"),
     ],
 )
-def test_a_mapped_ip_address_is_reached_at_the_mapped_port_whatever_port_the_url_says(host: str, url: str) -> None:
+def test_mapped_ip_address_uses_the_mapped_port(host: str, url: str) -> None:
     with raw_serving(RawServer({"/x": response(b"yes")})) as server:
         assert asyncio.run(get(url, server, host=host)) == (200, "yes")
 
 
-def test_a_mapped_ip_address_leads_to_no_other_port() -> None:
+def test_mapped_ip_address_allows_no_other_port() -> None:
     with raw_serving(RawServer({"/x": response(b"mapped")})) as mapped, raw_serving(RawServer()) as other:
         assert asyncio.run(get(f"http://127.0.0.1:{other.port}/x", mapped, host="127.0.0.1")) == (200, "mapped")
         assert not other.requests
 
 
 @pytest.mark.parametrize("host", [*LOOPBACK, "localhost"])
-def test_other_ways_to_this_machine_are_blocked(host: str) -> None:
+def test_blocks_other_names_of_this_machine(host: str) -> None:
     with raw_serving(RawServer({"/": response(b"secret")})) as server:
         assert refused(f"http://{host}:{server.port}/", server) == "blocked"
         assert not server.requests
 
 
 class ChangingDns(AbstractResolver):
-    """A name server of somebody who means harm: another answer each time."""
+    """A malicious name server that gives a different answer each time."""
 
     def __init__(self, port: int, *answers: list[str]) -> None:
         self._port, self._answers, self.asked = port, list(answers), 0
@@ -133,13 +133,13 @@ class ChangingDns(AbstractResolver):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "10.0.0.1", "::ffff:127.0.0.1"])
-def test_a_name_with_a_private_address_is_blocked(address: str) -> None:
+def test_blocks_names_with_private_addresses(address: str) -> None:
     with raw_serving(RawServer()) as server:
         assert refused("http://rebind.test/", server, ChangingDns(server.port, [address])) == "blocked"
 
 
-def test_only_addresses_that_were_checked_are_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name is looked up once: what a second answer would be does not matter."""
+def test_connects_only_to_checked_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name is looked up once, so a different second answer has no effect."""
     connected: list[str] = []
 
     async def connect(loop: object, sock: socket.socket, address: tuple[str, int]) -> None:
@@ -154,7 +154,7 @@ def test_only_addresses_that_were_checked_are_connected_to(monkeypatch: pytest.M
         assert dns.asked == 1
 
 
-def test_the_resolver_says_what_it_expected() -> None:
+def test_resolver_error_names_the_expectation() -> None:
     async def resolve() -> None:
         resolver = MappedResolver({})
         try:
@@ -175,23 +175,23 @@ def test_the_resolver_says_what_it_expected() -> None:
     ],
     ids=["one", "many", "some"],
 )
-def test_headers_are_bounded(headers: list[str]) -> None:
+def test_bounds_headers(headers: list[str]) -> None:
     with raw_serving(RawServer({"/": response(b"hi", *headers)})) as server:
         assert refused("http://shop.test/", server) == "headers_too_large"
 
 
-def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ignores_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with raw_serving(RawServer({"/": response(b"direct")})) as server:
         assert asyncio.run(get("http://shop.test/", server)) == (200, "direct")
 
 
-def test_nothing_is_decompressed() -> None:
+def test_does_not_decompress() -> None:
     with raw_serving(RawServer({"/": response(b"no gzip", "Content-Encoding: gzip")})) as server:
         assert asyncio.run(get("http://shop.test/", server)) == (200, "no gzip")
 
 
-def test_certificates_are_checked(tmp_path: Path) -> None:
+def test_checks_certificates(tmp_path: Path) -> None:
     context, _ = self_signed("shop.test", tmp_path)
     with raw_serving(RawServer({"/": response(b"hi")}, context)) as server:
         assert refused("https://shop.test/", server) == "certificate"

@@ -1,4 +1,4 @@
-"""Odd answers of real servers, over real HTTP, through every client of ours: a crawl, a fetch, `atlas crawl try`.
+"""Irregular responses over real HTTP in all clients: crawl, fetch, and `atlas crawl try`.
 
 Each answer stands once in a table: what comes, and what must become of it, whoever asked.
 """
@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from atlas_model.core.errors import AtlasError
-from crawlers.crawl.fetch_page import ask
-from crawlers.http.robots_txt import for_us
+from crawlers.crawl.fetch_page import fetch_page
+from crawlers.http.robots_txt import rules_for
 from tests.support.crawling import listing, product, rows, run, source
 from tests.support.fetching import get, jpeg
 from tests.support.servers import HOST, RawServer, raw_serving, response
@@ -205,20 +205,20 @@ def crawled(server: RawServer, tmp_path_factory: pytest.TempPathFactory) -> Simp
 
 
 @pytest.mark.slow
-def test_a_crawl_reads_every_page_that_a_browser_reads_and_no_other(crawled: SimpleNamespace) -> None:
+def test_crawl_reads_the_pages_that_a_browser_reads(crawled: SimpleNamespace) -> None:
     assert crawled.titles == {name.replace("<", "(") for name in NAMES}
     assert crawled.faults == {}
 
 
 @pytest.mark.slow
-def test_a_crawl_counts_what_it_refuses_under_its_reason(crawled: SimpleNamespace) -> None:
+def test_crawl_counts_rejected_pages_with_a_reason(crawled: SimpleNamespace) -> None:
     expected: dict[str, int] = {}
     for _, reason in REFUSED.values():
         expected[reason] = expected.get(reason, 0) + 1
     assert crawled.dropped == dict(sorted(expected.items()))
 
 
-def test_a_fetch_keeps_the_bytes_of_every_image_and_of_no_other(server: RawServer, tmp_path: Path) -> None:
+def test_fetch_keeps_the_exact_bytes_of_valid_images(server: RawServer, tmp_path: Path) -> None:
     asked: Any = SimpleNamespace(connect_map=connect_map(server))
     urls = urls_of("image")
     found = get(
@@ -241,21 +241,21 @@ def attempt(server: RawServer, name: str) -> bytes:
         "user_agent": "Atlas/0 (+https://example.org)",
         "timeout_s": 20.0,
     }
-    return bytes(ask(urls_of("page")[name], robots_tags=(), **how).body)
+    return bytes(fetch_page(urls_of("page")[name], robots_tags=(), **how).body)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_try_reads_the_same_pages(server: RawServer, name: str) -> None:
+def test_try_command_reads_the_same_pages(server: RawServer, name: str) -> None:
     assert attempt(server, name) == page(name)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_try_refuses_the_same_pages_in_words(server: RawServer, name: str) -> None:
+def test_try_command_rejects_the_same_pages_with_a_message(server: RawServer, name: str) -> None:
     words = {
-        "bad_http": "no valid HTTP",
+        "bad_http": "not valid HTTP",
         "truncated": "truncated|breaks off|payload|ClientPayloadError",
         "bad_encoding": "Content-Encoding",
-        "bad_redirect": "redirects to what is no URL",
+        "bad_redirect": "redirects to an invalid URL",
         "robots": "robots.txt forbids it",
     }
     with pytest.raises(AtlasError, match=words[REFUSED[name][1]]):
@@ -263,11 +263,11 @@ def test_try_refuses_the_same_pages_in_words(server: RawServer, name: str) -> No
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
-def test_lines_of_robots_txt_end_in_any_way(end: bytes) -> None:
+def test_robots_txt_accepts_any_line_ends(end: bytes) -> None:
     body = b"\xef\xbb\xbf" + end.join(
         [b"User-agent: Other", b"Disallow: /", b"", b"User-Agent: atlas", b"Disallow: /p"]
     )
-    assert for_us(body, "Atlas").split("\n") == [
+    assert rules_for(body, "Atlas").split("\n") == [
         "User-agent: another robot",
         "Disallow: /",
         "",
@@ -276,8 +276,8 @@ def test_lines_of_robots_txt_end_in_any_way(end: bytes) -> None:
     ]
 
 
-def test_a_rule_of_robots_txt_in_another_encoding_is_kept_as_its_bytes() -> None:
+def test_robots_txt_rule_in_another_encoding_keeps_its_bytes() -> None:
     assert (
-        for_us(b"User-agent: *\nDisallow: /caf\xe9\xe2\x80\xa8x\n", "Atlas")
+        rules_for(b"User-agent: *\nDisallow: /caf\xe9\xe2\x80\xa8x\n", "Atlas")
         == "User-agent: *\nDisallow: /caf%E9%E2%80%A8x\n"
     )

@@ -1,4 +1,4 @@
-"""One HTTP policy: every client calls the same answers transient, follows as many redirects, keeps the same validators.
+"""One HTTP policy: all clients have the same transient statuses, limits of redirects, and stored validators.
 
 One real server has a host for each case; a crawl, a fetch, `atlas crawl try` and Chromium each ask all of them.
 """
@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from atlas_model.core.errors import AtlasError, RetryError
-from crawlers.crawl.fetch_page import ask
+from crawlers.crawl.fetch_page import fetch_page
 from crawlers.crawl.journal import PRODUCT, Journal
 from crawlers.http import policy
 from tests.support.browsing import Visits, browse
@@ -32,7 +32,7 @@ RULES_ELSEWHERE = "elsewhere.test"  # serves the robots.txt of another host
 HOSTS = [
     *(f"s{status}.{HOST}" for status in STATUSES),  # answers with it
     *(f"r{status}.{HOST}" for status in STATUSES),  # its robots.txt does
-    *(f"a{status}.{HOST}" for status in sorted(TRANSIENT)),  # answers with it, and asks to be left alone for an hour
+    *(f"a{status}.{HOST}" for status in sorted(TRANSIENT)),  # responds with it and with a Retry-After of an hour
     *(f"h{count}.{HOST}" for count in REDIRECTS),  # redirects so often
     *(f"q{count}.{HOST}" for count in REDIRECTS),  # its robots.txt does, and then forbids all
     *(f"v{count}.{HOST}" for count in VALIDATORS),  # sends an ETag of that length
@@ -156,7 +156,7 @@ def of_kind(kind: str, found: Any) -> set[str]:
 # Which statuses are transient
 
 
-def test_what_the_policy_calls_transient() -> None:
+def test_policy_classifies_transient_statuses() -> None:
     assert {status for status in range(100, 1000) if policy.is_transient_status(status)} == {
         *(408, 425, 429),
         *range(500, 600),
@@ -167,12 +167,12 @@ def test_what_the_policy_calls_transient() -> None:
     assert not policy.is_transient("bad_http")
     assert not policy.is_transient("http_")
     assert not policy.is_transient("blocked")
-    assert policy.is_asked_again("blocked")
-    assert not policy.is_asked_again("robots")
+    assert policy.is_retried_next_run("blocked")
+    assert not policy.is_retried_next_run("robots")
 
 
 @pytest.mark.slow
-def test_a_crawl_retries_the_transient_statuses_and_no_others(crawled: SimpleNamespace) -> None:
+def test_crawl_retries_only_transient_statuses(crawled: SimpleNamespace) -> None:
     times = {host: count for host, count in crawled.first.asked.items() if host in of_kind("s", HOSTS)}
     assert times == dict.fromkeys(hosts("s", STATUSES), 1) | dict.fromkeys(hosts("s", TRANSIENT), 2)
     assert {host: crawled.faults[host] for host in of_kind("s", crawled.faults)} == {
@@ -181,7 +181,7 @@ def test_a_crawl_retries_the_transient_statuses_and_no_others(crawled: SimpleNam
     assert of_kind("s", crawled.again) == hosts("s", TRANSIENT)
 
 
-def test_a_fetch_retries_the_transient_statuses_and_no_others(cases: Cases, tmp_path: Path) -> None:
+def test_fetch_retries_only_transient_statuses(cases: Cases, tmp_path: Path) -> None:
     found = fetch(cases, of_kind("s", HOSTS), tmp_path)
     assert found == {f"s{status}.{HOST}": f"http_{status}" for status in STATUSES}
     times = {host: count for host, count in cases.asked_of("/image").items() if host != HOST}
@@ -191,16 +191,16 @@ def test_a_fetch_retries_the_transient_statuses_and_no_others(cases: Cases, tmp_
     assert set(cases.asked_of("/image")) == hosts("s", TRANSIENT)
 
 
-def test_try_calls_the_transient_statuses_transient_and_no_others(cases: Cases) -> None:
+def test_try_command_classifies_only_transient_statuses_as_transient(cases: Cases) -> None:
     errors = {host: attempt(cases, host) for host in of_kind("s", HOSTS)}
     assert {host for host, error in errors.items() if isinstance(error, RetryError)} == hosts("s", TRANSIENT)
     assert all(isinstance(error, AtlasError) for error in errors.values())
-    assert set(cases.asked_of("/page").values()) == {1}  # whoever waits at a terminal tries again himself
+    assert set(cases.asked_of("/page").values()) == {1}  # the command does not retry
 
 
 @needs_chromium
 @pytest.mark.slow
-def test_a_browser_calls_the_transient_statuses_transient_and_no_others(cases: Cases, tmp_path: Path) -> None:
+def test_browser_classifies_only_transient_statuses_as_transient(cases: Cases, tmp_path: Path) -> None:
     asked = [*of_kind("s", HOSTS), *of_kind("h", HOSTS)]
     pages: dict[str, dict[str, Any]] = {f"http://{host}/page": {} for host in asked}
     visits = Visits(pages, cases.connect_map, str(tmp_path / "log.txt"), allowed=HOST, max_attempts=2)
@@ -215,7 +215,7 @@ def test_a_browser_calls_the_transient_statuses_transient_and_no_others(cases: C
 
 @needs_chromium
 @pytest.mark.slow
-def test_a_browser_waits_for_nothing_on_an_error_page(tmp_path: Path) -> None:
+def test_browser_does_not_wait_on_error_pages(tmp_path: Path) -> None:
     shop = Shop({f"/{status}": Reply(ERROR_PAGE, status) for status in (404, 520)})
     shop.pages |= {f"/empty/{status}": Reply("", status) for status in (404, 520)}
     with serving_shop(shop):
@@ -233,7 +233,7 @@ def test_a_browser_waits_for_nothing_on_an_error_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_transient_robots_txt_forbids_a_host_to_a_crawl(crawled: SimpleNamespace) -> None:
+def test_crawl_skips_hosts_with_a_transient_robots_txt(crawled: SimpleNamespace) -> None:
     assert of_kind("r", crawled.first.asked) == hosts("r", {*STATUSES} - TRANSIENT)
     assert {host: crawled.faults[host] for host in of_kind("r", crawled.faults)} == dict.fromkeys(
         hosts("r", TRANSIENT), "robots_unreachable"
@@ -242,7 +242,7 @@ def test_a_transient_robots_txt_forbids_a_host_to_a_crawl(crawled: SimpleNamespa
     assert of_kind("r", crawled.again) == hosts("r", TRANSIENT)
 
 
-def test_a_transient_robots_txt_forbids_a_host_to_a_fetch(cases: Cases, tmp_path: Path) -> None:
+def test_fetch_skips_hosts_with_a_transient_robots_txt(cases: Cases, tmp_path: Path) -> None:
     assert fetch(cases, of_kind("r", HOSTS), tmp_path) == dict.fromkeys(hosts("r", STATUSES), "ok") | dict.fromkeys(
         hosts("r", TRANSIENT), "robots_unreachable"
     )
@@ -250,19 +250,19 @@ def test_a_transient_robots_txt_forbids_a_host_to_a_fetch(cases: Cases, tmp_path
     assert {robots[host] for host in hosts("r", TRANSIENT)} == {2}
 
 
-def test_a_transient_robots_txt_forbids_a_host_to_try(cases: Cases) -> None:
+def test_try_command_skips_hosts_with_a_transient_robots_txt(cases: Cases) -> None:
     errors = {host: attempt(cases, host) for host in of_kind("r", HOSTS)}
     assert {host for host, error in errors.items() if error is None} == hosts("r", {*STATUSES} - TRANSIENT)
     assert {host for host, error in errors.items() if isinstance(error, RetryError)} == hosts("r", TRANSIENT)
 
 
 @pytest.mark.slow
-def test_a_crawl_reads_robots_txt_wherever_it_is_and_whatever_it_says_of_itself(crawled: SimpleNamespace) -> None:
+def test_crawl_reads_robots_txt_after_redirects_and_despite_robots_tags(crawled: SimpleNamespace) -> None:
     assert crawled.dropped[f"o.{HOST}"] == "robots"
     assert f"n.{HOST}" in crawled.titles
 
 
-def test_the_others_read_robots_txt_wherever_it_is_and_whatever_it_says_of_itself(cases: Cases, tmp_path: Path) -> None:
+def test_other_clients_read_robots_txt_after_redirects_and_despite_robots_tags(cases: Cases, tmp_path: Path) -> None:
     expected = {f"o.{HOST}": "robots", f"n.{HOST}": "ok"}
     assert fetch(cases, set(expected), tmp_path) == expected
     assert "robots.txt forbids it" in str(attempt(cases, f"o.{HOST}"))
@@ -273,17 +273,17 @@ def test_the_others_read_robots_txt_wherever_it_is_and_whatever_it_says_of_itsel
 
 
 @pytest.mark.slow
-def test_a_crawl_leaves_a_host_alone_that_asks_for_an_hour(crawled: SimpleNamespace) -> None:
+def test_crawl_gives_up_hosts_with_a_long_retry_after(crawled: SimpleNamespace) -> None:
     assert {crawled.first.asked[host] for host in hosts("a", TRANSIENT)} == {1}
     assert {crawled.faults[host] for host in hosts("a", TRANSIENT)} == {"host_down"}
 
 
-def test_a_fetch_leaves_a_host_alone_that_asks_for_an_hour(cases: Cases, tmp_path: Path) -> None:
+def test_fetch_gives_up_hosts_with_a_long_retry_after(cases: Cases, tmp_path: Path) -> None:
     fetch(cases, of_kind("a", HOSTS), tmp_path)
     assert {cases.asked_of("/image")[host] for host in hosts("a", TRANSIENT)} == {1}
 
 
-def test_try_says_for_how_long_a_host_asks_to_be_left_alone(cases: Cases) -> None:
+def test_try_command_reports_retry_after(cases: Cases) -> None:
     assert {"in 3600 s" in str(attempt(cases, host)) for host in of_kind("a", HOSTS)} == {True}
 
 
@@ -295,18 +295,18 @@ def ended(followed: str, refused: str, kind: str = "h") -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_crawl_follows_ten_redirects(crawled: SimpleNamespace) -> None:
+def test_crawl_follows_ten_redirects(crawled: SimpleNamespace) -> None:
     dropped = {host: crawled.dropped[host] or "came" for host in crawled.dropped}
     assert {host: dropped[host] for host in of_kind("h", HOSTS)} == ended("came", "redirects")
     assert {host: dropped[host] for host in of_kind("q", HOSTS)} == ended("robots", "came", "q")
 
 
-def test_a_fetch_follows_ten_redirects(cases: Cases, tmp_path: Path) -> None:
+def test_fetch_follows_ten_redirects(cases: Cases, tmp_path: Path) -> None:
     found = fetch(cases, of_kind("h", HOSTS) | of_kind("q", HOSTS), tmp_path)
     assert found == ended("ok", "bad_redirect") | ended("robots", "ok", "q")
 
 
-def test_try_follows_ten_redirects(cases: Cases) -> None:
+def test_try_command_follows_ten_redirects(cases: Cases) -> None:
     errors = {host: attempt(cases, host) for host in of_kind("h", HOSTS) | of_kind("q", HOSTS)}
     ends = {host: "came" if error is None else str(error) for host, error in errors.items()}
     expected = ended("came", "more than 10 redirects") | ended("robots.txt forbids it", "came", "q")
@@ -317,18 +317,18 @@ def test_try_follows_ten_redirects(cases: Cases) -> None:
 
 
 @pytest.mark.slow
-def test_a_crawl_keeps_validators_of_up_to_500_characters(crawled: SimpleNamespace) -> None:
+def test_crawl_stores_validators_of_up_to_500_characters(crawled: SimpleNamespace) -> None:
     assert crawled.etags == hosts("v", {1, 256, 257, 500})
 
 
-def test_a_fetch_keeps_validators_of_up_to_500_characters(cases: Cases, tmp_path: Path) -> None:
+def test_fetch_stores_validators_of_up_to_500_characters(cases: Cases, tmp_path: Path) -> None:
     for snapshot in ("one", "two"):
         assert set(fetch(cases, of_kind("v", HOSTS), tmp_path, snapshot=snapshot).values()) == {"ok"}
     assert cases.etags == hosts("v", {1, 256, 257, 500})
 
 
 @pytest.mark.parametrize("value", ["", None, '"\u00fc"', '"a\tb"', "a" * 501])
-def test_a_validator_that_cannot_be_sent_back_is_not_kept(value: str | None) -> None:
+def test_does_not_store_validators_that_cannot_be_sent(value: str | None) -> None:
     assert policy.validator(value) is None
 
 
@@ -336,7 +336,7 @@ def test_a_validator_that_cannot_be_sent_back_is_not_kept(value: str | None) -> 
 
 
 @pytest.mark.parametrize(("attempt", "longest_s"), [(1, 0.5), (2, 1.0), (5, 8.0), (8, 60.0), (100, 60.0)])
-def test_the_back_off_doubles_up_to_a_minute(attempt: int, longest_s: float) -> None:
+def test_backoff_doubles_up_to_a_minute(attempt: int, longest_s: float) -> None:
     waits_s = [policy.backoff_s(0.5, attempt) for _ in range(100)]
     assert longest_s / 2 <= min(waits_s) < max(waits_s) <= longest_s
 
@@ -357,7 +357,7 @@ def attempt(cases: Cases, host: str) -> AtlasError | None:
         "timeout_s": 30.0,
     }
     try:
-        page = ask(f"http://{host}/page", robots_tags=["noindex"], **how)
+        page = fetch_page(f"http://{host}/page", robots_tags=["noindex"], **how)
     except AtlasError as error:
         return error
     assert host in page.text

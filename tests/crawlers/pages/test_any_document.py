@@ -1,4 +1,4 @@
-"""No document makes a reader raise, whatever nodes it holds and wherever they are."""
+"""Robustness of the readers: unusual nodes, mutated pages and arbitrary bytes."""
 
 import asyncio
 import lzma
@@ -38,7 +38,7 @@ def read_both(url: str, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("piece", PIECES)
-def test_any_node_can_be_anywhere(piece: str) -> None:
+def test_readers_accept_any_node_at_any_position(piece: str) -> None:
     text = "* <html>* <head>* <title>*</title>*</head><body>*<h1>*Lamp*</h1>*<p class='price'>*5 *€</p>*"
     trail = "<ul class='breadcrumb'>*<li>*<a href='/a'>*A</a></ul>*"
     tile = "<div class='t'>*<a href='/p/1'>*<img src='/1.jpg'></a>*</div>"
@@ -52,7 +52,7 @@ def test_any_node_can_be_anywhere(piece: str) -> None:
     seed=st.integers(0, 2**32),
     pieces=st.lists(st.sampled_from(PIECES), max_size=12),
 )
-def test_no_mutation_of_a_page_makes_a_reader_raise(place: int, seed: int, pieces: list[str]) -> None:
+def test_readers_do_not_raise_on_mutated_pages(place: int, seed: int, pieces: list[str]) -> None:
     page, random = PAGES[place], Random(seed)
     body = page.body
     for piece in pieces:
@@ -66,12 +66,12 @@ def test_no_mutation_of_a_page_makes_a_reader_raise(place: int, seed: int, piece
 @given(
     body=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode(errors="surrogatepass")))
 )
-def test_no_bytes_make_a_reader_raise(body: bytes) -> None:
+def test_readers_do_not_raise_on_arbitrary_bytes(body: bytes) -> None:
     read_both("https://unknown.example/p/1", body)
 
 
 @pytest.mark.slow
-def test_no_page_of_the_public_benchmark_makes_a_reader_raise() -> None:
+def test_readers_do_not_raise_on_benchmark_pages() -> None:
     pages = sorted((ROOT.parent / "shared/pages_benchmark/html").glob("*.xz"))
     if not pages:
         pytest.skip("the benchmark's pages are not there")

@@ -1,4 +1,4 @@
-"""What a page says is taken as it is written: XHTML, links in any spelling, other encodings, lists that break off."""
+"""XHTML, link resolution, character encodings, and truncated listings."""
 
 import asyncio
 from pathlib import Path
@@ -10,7 +10,7 @@ from scrapy.http import Response, TextResponse
 from web_poet import HttpResponse
 
 from crawlers.crawl.journal import LISTING
-from crawlers.http.urls import joined, location, sent
+from crawlers.http.urls import join_url, redirect_target, request_url
 from crawlers.pages.generic import ListingPage
 from crawlers.pages.listings.pager import with_number
 from crawlers.pages.registry import read_listing, read_product
@@ -46,7 +46,7 @@ SHIRT = """<body><main><a name="top"/><h1>Red Shirt</h1><p class="price">€ 12,
         ("text/xml", "<style/><script src='a>b/>'/>"),
     ],
 )
-def test_xhtml_is_read_as_html(content_type: str, script: str, encoding: str) -> None:
+def test_reads_xhtml_like_html(content_type: str, script: str, encoding: str) -> None:
     head = XHTML.format(encoding=encoding, script=script)
     headers = {"Content-Type": content_type.format(encoding=encoding)}
     page = HttpResponse(f"{AT}/p/1?x", body=(head + SHIRT).encode(encoding), headers=headers)
@@ -71,35 +71,35 @@ def test_xhtml_is_read_as_html(content_type: str, script: str, encoding: str) ->
         ("data:a\\b", "data:a\\b"),
     ],
 )
-def test_links_are_joined_as_browsers_do(written: str, whole: str) -> None:
-    assert joined(f"{AT}/c/d?x", written) == whole
+def test_resolves_links_like_browsers(written: str, whole: str) -> None:
+    assert join_url(f"{AT}/c/d?x", written) == whole
 
 
 @pytest.mark.parametrize(
     "url", ["", "x", "ftp://a.test/", "http://", "http:///x", "http://a..test/", "http://a:0/", "http://a b/"]
 )
-def test_what_cannot_be_asked_for_is_said(url: str) -> None:
+def test_rejects_urls_that_cannot_be_requested(url: str) -> None:
     with pytest.raises(ValueError, match=r"expected|label|Port|port"):
-        sent(url)
+        request_url(url)
 
 
-def test_what_is_sent_stays_what_it_is() -> None:
+def test_normalised_url_is_stable_and_ascii() -> None:
     for url in (
         f"{AT}/%zz%2f?a=%2B b'",
         "http://münchen.test:80/ü#x",
         "https://u:p@A.test/..//x/./%2E%2e/",
         f"{AT}?\ud83d\ude00\ud800",
     ):
-        assert sent(sent(url)) == sent(url)
-        assert sent(url).isascii()
-    assert sent("https://u:p@A.test:443/..//x/./%2E%2e/y") == "https://a.test//y"
-    assert sent(f"{AT}?\ud83d\ude00\ud800") == f"{AT}/?%F0%9F%98%80%EF%BF%BD"
+        assert request_url(request_url(url)) == request_url(url)
+        assert request_url(url).isascii()
+    assert request_url("https://u:p@A.test:443/..//x/./%2E%2e/y") == "https://a.test//y"
+    assert request_url(f"{AT}?\ud83d\ude00\ud800") == f"{AT}/?%F0%9F%98%80%EF%BF%BD"
 
 
 @pytest.mark.parametrize("header", [b"", b" ", b"mailto:a@b.test", b"http://[", b"//"])
-def test_a_redirect_to_nowhere_is_an_error(header: bytes) -> None:
+def test_invalid_redirect_target_is_an_error(header: bytes) -> None:
     with pytest.raises(ValueError, match=r"expected|Invalid"):
-        location(f"{AT}/x", header)
+        redirect_target(f"{AT}/x", header)
 
 
 def page(body: str, encoding: str = "utf-8") -> ListingPage:
@@ -107,45 +107,45 @@ def page(body: str, encoding: str = "utf-8") -> ListingPage:
     return ListingPage(HttpResponse(f"{AT}/c/d", body=body.encode(encoding), headers=kind))
 
 
-def test_queries_are_sent_in_the_encoding_of_their_page() -> None:
+def test_query_uses_the_encoding_of_the_page() -> None:
     assert page("<p>é").urljoin("ü?q=é€&r=%2C") == f"{AT}/c/ü?q=é€&r=%2C"
     assert page("<p>é", "iso-8859-1").urljoin("ü?q=é€ł") == f"{AT}/c/ü?q=%E9%80%26%23322%3B"
 
 
-def test_the_first_base_counts_wherever_it_stands() -> None:
+def test_first_base_element_sets_the_base_url() -> None:
     late = f"<html><head>{'<meta name=x content=y>' * 500}<base href='/a%2Cb/'><base href='/no/'></head></html>"
     assert page(late).urljoin("x") == f"{AT}/a%2Cb/x"
     assert page("<base href='data:x'>").urljoin("x") == f"{AT}/c/x"
 
 
-def test_counting_pages_alters_nothing_else() -> None:
+def test_next_page_url_changes_only_the_page_number() -> None:
     assert with_number(f"{AT}/c?q=a%2Cb+c&page=2&x=a%20b&y", "page", 3) == f"{AT}/c?q=a%2Cb+c&x=a%20b&y&page=3"
 
 
 def said(response: Response) -> tuple[str | None, str | None]:
     found = asyncio.run(read(LISTING, GENERIC, "reader", response.url, response))
-    return found.said, found.dropped
+    return found.item, found.dropped
 
 
 def answer(body: str, kind: str = "text/html", **more: Any) -> TextResponse:
     return TextResponse(f"{AT}/c", body=body.encode(), headers={"Content-Type": kind, "X-Odd": b"men\xfc"}, **more)
 
 
-def test_a_list_without_its_end_is_not_the_list() -> None:
+def test_truncated_listing_is_an_error() -> None:
     cut = LIST[: LIST.index("%s")]
     assert "cut_off" in str(said(answer(cut, flags=[UNBOUNDED]))[0])
-    assert "cut_off" not in str(said(answer(cut))[0]), "a header said how long it is"
+    assert "cut_off" not in str(said(answer(cut))[0]), "the response had a Content-Length"
     assert "cut_off" not in str(said(answer(LIST, flags=[UNBOUNDED]))[0])
 
 
-def test_broken_json_is_no_list_without_products() -> None:
+def test_invalid_json_is_not_an_empty_listing() -> None:
     whole = '{"products": [{"url": "/p/1"}]}'
     assert said(answer(whole, "application/json; charset=utf-8"))[1] is None
     assert said(answer(whole[:-5], "application/json"))[1] == "cut_off"
 
 
 @pytest.mark.slow
-def test_a_crawl_never_calls_a_list_complete_that_breaks_off(tmp_path: Path) -> None:
+def test_crawl_marks_a_truncated_listing_incomplete(tmp_path: Path) -> None:
     html = "Content-Type: text/html; charset=utf-8"
     entries = "".join(f"<url><loc>{AT}/p/{number}</loc></url>" for number in (11, 12, 131))
     sitemap = f'<?xml version="1.0"?><urlset>{entries}</urlset>'.encode()

@@ -1,4 +1,4 @@
-"""Numbers, brand, stock and currency of a product: which text on a page is one."""
+"""Readers of product numbers, brand, availability and currency."""
 
 import json
 from typing import Any
@@ -47,7 +47,7 @@ def said(**fields: Any) -> str:
         (["x"], None),
     ],
 )
-def test_placeholders_names_and_prices_are_no_sku(value: Any, sku: str | None) -> None:
+def test_sku_rejects_placeholders_names_and_prices(value: Any, sku: str | None) -> None:
     assert clean_sku(value) == sku
 
 
@@ -65,11 +65,11 @@ def test_placeholders_names_and_prices_are_no_sku(value: Any, sku: str | None) -
         (None, None),
     ],
 )
-def test_a_gtin_has_the_right_length_and_check_digit(value: Any, gtin: str | None) -> None:
+def test_gtin_requires_valid_length_and_check_digit(value: Any, gtin: str | None) -> None:
     assert clean_gtin(value) == gtin
 
 
-def test_the_makers_number_may_have_words_in_it() -> None:
+def test_mpn_may_contain_words() -> None:
     assert clean_mpn("OPTIPLEX 9010 TOWER") == "OPTIPLEX 9010 TOWER"
     assert clean_mpn("Desk lamp") is None
 
@@ -95,7 +95,7 @@ def test_the_makers_number_may_have_words_in_it() -> None:
         (said(sku="4006381333931"), "4006381333931", "json-ld"),
     ],
 )
-def test_the_shops_number_is_the_one_that_it_prints(html: str, sku: str | None, source: str | None) -> None:
+def test_sku_prefers_visible_text(html: str, sku: str | None, source: str | None) -> None:
     item = read(html)
     assert (item["sku"], item["field_sources"].get("sku")) == (sku, source)
 
@@ -111,13 +111,13 @@ def test_the_shops_number_is_the_one_that_it_prints(html: str, sku: str | None, 
         ("https://shop.example/lamps-2021", "<script>x = {id: '2021'}</script>", None),
     ],
 )
-def test_a_number_in_the_url_counts_where_the_page_uses_it(url: str, html: str, sku: str | None) -> None:
+def test_sku_from_url_requires_use_on_the_page(url: str, html: str, sku: str | None) -> None:
     item = read(html, url)
     assert item["sku"] == sku
     assert sku is None or item["field_sources"]["sku"] == "url"
 
 
-def test_brand_and_numbers_come_from_mark_up_or_from_labels() -> None:
+def test_reads_brand_and_numbers_from_structured_data_and_labels() -> None:
     item = read(said(brand={"name": "Acme"}, gtin13="4006381333931", mpn="M-9", sku="1"))
     assert (item["brand"], item["gtin"], item["mpn"]) == ("Acme", "4006381333931", "M-9")
     rows = "<tr><td>EAN</td><td>4006381333931</td></tr><tr><td>Model</td><td>M-9</td></tr>"
@@ -141,7 +141,7 @@ def test_brand_and_numbers_come_from_mark_up_or_from_labels() -> None:
         (7, None),
     ],
 )
-def test_stock_in_words_for_machines(value: Any, stock: str | None) -> None:
+def test_availability_from_structured_data(value: Any, stock: str | None) -> None:
     assert stock_of(value) == stock
 
 
@@ -163,12 +163,12 @@ PRICE = "<p class='price'>5 €</p>"
         ("<a href='/p/2'><img src='/2.jpg'></a><p class='related'>In stock</p>", None, None),
     ],
 )
-def test_stock_in_words_for_people(html: str, stock: str | None, source: str | None) -> None:
+def test_availability_from_visible_text(html: str, stock: str | None, source: str | None) -> None:
     item = read(html)
     assert (item["availability"], item["field_sources"].get("availability")) == (stock, source)
 
 
-def test_a_size_that_is_sold_out_is_not_the_product() -> None:
+def test_sold_out_size_does_not_make_the_product_sold_out() -> None:
     data = said(offers={"price": 5, "availability": "OutOfStock"})
     assert read(data)["availability"] == "OutOfStock"
     assert read(data + "<button>Add to your basket</button><button>Add to basket</button>")["availability"] == "InStock"
@@ -192,7 +192,7 @@ def test_a_size_that_is_sold_out_is_not_the_product() -> None:
         (URL, "en-US", "", "5 €", "EUR", None),
     ],
 )  # fmt: skip
-def test_a_sign_of_several_currencies_is_that_of_the_pages_country(
+def test_ambiguous_currency_symbol_uses_the_country_of_the_page(
     url: str, lang: str, head: str, price: str, currency: str | None, told: str | None
 ) -> None:
     item = read(f"<p class='price'>{price}</p>", url, head, lang)
@@ -202,12 +202,12 @@ def test_a_sign_of_several_currencies_is_that_of_the_pages_country(
     )
 
 
-def test_the_form_that_changes_the_currency_tells_which_it_is() -> None:
+def test_currency_from_the_currency_selection_form() -> None:
     form = "<form id='form-currency'><input type='hidden' name='code' value='USD'></form>"
     assert read(f"{form}<p class='price'>$ 5</p>")["currency"] == "USD"
 
 
-def test_a_heading_that_is_hidden_or_not_in_the_title_names_nothing() -> None:
+def test_heading_prefers_visible_text_in_the_title() -> None:
     headings = "<h1>Adding to basket...</h1><h1>Desk lamp</h1>"
     html = f"<html><head><title>Desk lamp | Shop</title></head><body>{headings}</body></html>"
     assert read_page("product", GENERIC, HttpResponse(URL, body=html.encode()))["name"] == "Desk lamp"

@@ -1,4 +1,4 @@
-"""Shops without any mark-up for machines: guesses on small pages, one habit of shops each."""
+"""Heuristic readers on small pages without structured data."""
 
 from urllib.parse import urljoin
 
@@ -57,7 +57,7 @@ def test_price(html: str, price: str | None, currency: str | None) -> None:
         f'<div id="Breadcrumbs"><a href="/m">Men</a> &gt; <a href="{URL}">Linen shirt, blue</a></div>',
     ],
 )
-def test_breadcrumb_is_without_home_and_the_product_itself(html: str) -> None:
+def test_breadcrumb_excludes_home_and_the_product(html: str) -> None:
     assert read(f"{html}<h1>Linen shirt</h1>")["breadcrumbs"] == ["Men"]
 
 
@@ -71,12 +71,12 @@ def test_breadcrumb_is_without_home_and_the_product_itself(html: str) -> None:
         ([("/back", "Back to results"), ("/", "Home"), ("/m", "Men")], ["Men"]),
     ],
 )
-def test_a_category_called_home_stays_in_a_breadcrumb(entries: list[tuple[str, str]], names: list[str]) -> None:
+def test_breadcrumb_keeps_a_category_named_home(entries: list[tuple[str, str]], names: list[str]) -> None:
     links = "".join(f'<li><a href="{url}">{name}</a></li>' for url, name in entries)
     assert read(f'<ol class="breadcrumb">{links}</ol><h1>Shirt</h1>')["breadcrumbs"] == names
 
 
-def test_breadcrumb_of_a_title_that_ends_like_a_separator() -> None:
+def test_breadcrumb_excludes_a_title_that_ends_with_a_separator() -> None:
     trail = '<ol class="breadcrumb"><li><a href="/m">Men</a></li><li>Shirt &lt;limited&gt;</li></ol>'
     assert read(f"{trail}<h1>Shirt &lt;limited&gt;</h1>")["breadcrumbs"] == ["Men"]
 
@@ -106,7 +106,7 @@ def test_breadcrumb_of_a_title_that_ends_like_a_separator() -> None:
         ('<img src="http://[broken" srcset=", ,  w"><img src="/a.jpg">', ["/a.jpg"]),
     ],
 )
-def test_images_are_the_largest_of_the_gallery(html: str, images: list[str]) -> None:
+def test_images_are_the_largest_versions_in_the_gallery(html: str, images: list[str]) -> None:
     item = read(
         '<header><a href="/"><img src="/header.jpg"></a></header><main><h1>Shirt</h1>'
         f'<div class="product-gallery">{html}</div><p><img src="/in-the-text.jpg"></p></main>'
@@ -115,7 +115,7 @@ def test_images_are_the_largest_of_the_gallery(html: str, images: list[str]) -> 
     assert item["images"] == [f"https://shop.example{path}" for path in images]
 
 
-def test_without_a_gallery_the_images_beside_the_heading_count() -> None:
+def test_images_near_the_heading_are_used_without_a_gallery() -> None:
     item = read('<img src="/top.jpg"><div><section><h1>Shirt</h1><img src="/a.jpg"></section><img src="/c.jpg"></div>')
     assert item["images"] == ["https://shop.example/a.jpg"]
 
@@ -151,7 +151,7 @@ def test_sku(html: str, sku: str | None) -> None:
     assert read(f"<h1>Shirt</h1>{html}")["sku"] == sku
 
 
-def test_details_come_from_tables_of_two_columns_definitions_and_lines() -> None:
+def test_reads_details_from_tables_definition_lists_and_lines() -> None:
     item = read(
         "<h1>Shirt</h1><table><tr><th>Material</th><td>Linen</td></tr><tr><td>S</td><td>M</td><td>L</td></tr></table>"
         '<dl><dt>Care:</dt><dd>Cold</dd></dl><ul class="specs"><li>Fit: Slim</li><li>Made with love</li></ul>'
@@ -167,7 +167,7 @@ def listing(body: str, url: str = "https://shop.example/shirts") -> dict:
     return read(body, "listing", url)
 
 
-def test_products_are_the_tiles_that_repeat() -> None:
+def test_items_are_repeated_tiles() -> None:
     tiles = "".join(TILE.format(name, price) for name, price in (("a", 1), ("b", 2), ("c", 3)))
     item = listing(
         '<nav><a href="/men"><img src="/men.jpg">Men</a></nav><div class="filters"><a href="/shirts?colour=red">Red</a>'
@@ -178,13 +178,13 @@ def test_products_are_the_tiles_that_repeat() -> None:
     assert item["field_sources"]["items"] == "heuristic"
 
 
-def test_a_tile_shows_the_product_that_its_image_links_to() -> None:
+def test_tile_url_is_the_link_of_its_image() -> None:
     tile = '<li><a href="/b/acme">Acme</a><a href="/p/{0}"><img src="/{0}.jpg"></a><a href="/b/acme">more</a> 5 €</li>'
     item = listing(f"<ul>{tile.format(1)}{tile.format(2)}</ul>")
     assert item["items"] == ["https://shop.example/p/1", "https://shop.example/p/2"]
 
 
-def test_a_page_without_tiles_has_no_products() -> None:
+def test_page_without_tiles_has_no_items() -> None:
     assert listing('<a href="/a">A</a><a href="/b">B</a><p>12 €</p><img src="/a.jpg">')["items"] == []
 
 
@@ -217,12 +217,12 @@ def test_next_page(url: str, html: str, next_page: str | None, how: str | None) 
         assert item["field_sources"]["next_page"] == how
 
 
-def test_categories_below_are_links_below_the_page() -> None:
+def test_sub_categories_are_links_below_the_page_path() -> None:
     html = TILE.format("a", 1) + '<a href="/shirts/linen/">Linen</a><a href="/shirts?x=1">X</a><a href="/skirts/">S</a>'
     assert listing(html)["sub_categories"] == ["https://shop.example/shirts/linen/"]
 
 
-def test_comments_do_not_part_a_text() -> None:
+def test_comments_do_not_split_text() -> None:
     item = read(
         "<h1>Shirt</h1><p>SKU: <!-- -->AB-<!-- x -->4711</p><p>Sold<?pi?> out</p><p class='price'>$<!-- -->12.50</p>"
     )

@@ -1,4 +1,4 @@
-"""Which images are a product's, and the largest version of each, from all that a page says and shows."""
+"""Selection of a product's images and of the largest version of each."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from web_poet import HttpResponse
 
-from crawlers.pages.fields.images import candidates, pixels_of, same_image
+from crawlers.pages.fields.images import candidates, image_key, width_of
 from crawlers.pages.saved import read_page
 from crawlers.pages.shops import GENERIC
 
@@ -38,7 +38,7 @@ def read(gallery: str, images: Any = None, og: str = "") -> dict[str, Any]:
         ("", []),
     ],
 )
-def test_every_legal_spelling_of_a_srcset_is_read(srcset: str, found: list[tuple[str, float]]) -> None:
+def test_parses_valid_srcset_variants(srcset: str, found: list[tuple[str, float]]) -> None:
     assert candidates(srcset) == found
 
 
@@ -55,12 +55,12 @@ def test_every_legal_spelling_of_a_srcset_is_read(srcset: str, found: list[tuple
         ("http://shop.example/a-100x100.jpg", "https://shop.example/a.jpg"),
     ],
 )
-def test_versions_of_an_image_are_one_view_and_differ_in_size(small: str, large: str) -> None:
-    assert same_image(small) == same_image(large)
-    assert pixels_of(small) < pixels_of(large)
+def test_versions_of_an_image_share_a_key_and_differ_in_width(small: str, large: str) -> None:
+    assert image_key(small) == image_key(large)
+    assert width_of(small) < width_of(large)
 
 
-def test_a_small_image_for_machines_hides_no_gallery() -> None:
+def test_gallery_is_used_despite_a_small_structured_image() -> None:
     gallery = "".join(f"<a href='/{n}.1280.1280.jpg'><img src='/{n}.60.60.jpg'></a>" for n in "abc")
     large = [f"https://shop.example/{n}.1280.1280.jpg" for n in "abc"]
     for said in ({"og": "/a.250.250.jpg"}, {"images": "/a.250.250.jpg"}, {"images": "/c.9.9.jpg", "og": "/b.9.9.jpg"}):
@@ -68,13 +68,13 @@ def test_a_small_image_for_machines_hides_no_gallery() -> None:
         assert (item["images"], item["field_sources"]["images"]) == (large, "heuristic")
 
 
-def test_a_large_image_for_machines_takes_the_place_of_the_gallerys_and_others_follow() -> None:
+def test_large_structured_image_replaces_the_gallery_version() -> None:
     item = read("<img src='/a-300x300.jpg'><img src='/b-300x300.jpg'>", ["/c.jpg", "/b.jpg"])
     assert item["images"] == [f"https://shop.example/{name}.jpg" for name in ("a-300x300", "b", "c")]
     assert item["field_sources"]["images"] == "heuristic+json-ld"
 
 
-def test_a_gallery_that_shares_no_view_with_more_images_for_machines_is_not_the_products() -> None:
+def test_gallery_without_a_structured_image_is_ignored() -> None:
     item = read("<img src='/banner-9.jpg'>", ["https://cdn.example/1.jpg", "https://cdn.example/2.jpg"])
     assert item["images"] == ["https://cdn.example/1.jpg", "https://cdn.example/2.jpg"]
     assert item["field_sources"]["images"] == "json-ld"
@@ -93,12 +93,12 @@ def test_a_gallery_that_shares_no_view_with_more_images_for_machines_is_not_the_
         ("<img width='99999999999999999999' src='//c.example/r.jpg'>", ["r"]),
     ],
 )
-def test_templates_are_filled_in_and_icons_of_themes_are_none(html: str, images: list[str]) -> None:
+def test_fills_in_url_templates_and_ignores_theme_icons(html: str, images: list[str]) -> None:
     assert read(html)["images"] == [f"https://c.example/{name}.jpg" for name in images]
 
 
 @pytest.mark.parametrize("name", ["image magnific-popup", "image-popup", "popup-gallery"])
-def test_a_gallery_that_opens_in_a_popup_is_the_products(name: str) -> None:
+def test_reads_a_gallery_with_popup_class(name: str) -> None:
     image = "<a href='/v.jpg'><img class='thumb' src='/v-50x50.jpg'></a>"
     html = f"<main><h1>Vase</h1><div class='{name}'>{image}</div></main>"
     assert read_page("product", GENERIC, HttpResponse(URL, body=html.encode()))["images"] == [
@@ -107,11 +107,11 @@ def test_a_gallery_that_opens_in_a_popup_is_the_products(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["popup", "newsletter-popup", "related images"])
-def test_what_stands_in_another_popup_is_not(name: str) -> None:
+def test_ignores_images_in_other_popups(name: str) -> None:
     html = f"<main><h1>Vase</h1><div class='{name}'><img class='thumb' src='/x.jpg'></div></main>"
     assert read_page("product", GENERIC, HttpResponse(URL, body=html.encode()))["images"] == []
 
 
-def test_a_signed_url_as_long_as_servers_take_is_read() -> None:
+def test_reads_long_signed_urls() -> None:
     url = f"https://cdn.example/vase.jpg?signature={'5f' * 4000}"
     assert read("", images=[url])["images"] == [url]

@@ -1,4 +1,4 @@
-"""Which tiles of a page are the category's products: small pages written by hand, one difficulty each."""
+"""Selection of a listing's tiles, on small hand-written pages."""
 
 from collections.abc import Iterable
 
@@ -81,7 +81,7 @@ OWN = tiles((1, 2))
         "aside",
     ],
 )
-def test_a_short_listing_stands_beside_many_boxes(body: str) -> None:
+def test_finds_a_short_listing_among_many_boxes(body: str) -> None:
     assert listing(body)["items"] == urls(1, 2)
     assert listing(body.replace('"promo"', '"cell"'))["items"] == urls(1, 2), "the boxes' tiles have the same classes"
 
@@ -89,7 +89,7 @@ def test_a_short_listing_stands_beside_many_boxes(body: str) -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 12, 40])
 @pytest.mark.parametrize("boxes", [0, 1, 3])
 @pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "wrapped"])
-def test_a_listing_of_any_length(count: int, boxes: int, wrapped: bool) -> None:
+def test_finds_listings_of_any_length(count: int, boxes: int, wrapped: bool) -> None:
     left = "".join(box(f"Picks {number}", range(100 * number, 100 * number + 6)) for number in range(1, boxes + 1))
     grid = "".join(
         f"<div><div>{tile(number)}</div></div>" if wrapped else tile(number) for number in range(1, count + 1)
@@ -111,7 +111,7 @@ LOGO = '<div class="top"><div class="x"><a href="/index.php?route={0}"><img src=
         "<div><table><tr><td>{logo}</td></tr></table><table><tr><td><h1>Mice</h1><div>{own}</div></td></tr></table></div>",
     ],
 )
-def test_the_logo_and_wrappers_are_no_tiles(page: str, home: str) -> None:
+def test_logo_and_wrappers_are_not_tiles(page: str, home: str) -> None:
     body = page.format(logo=LOGO.format(home), own=OWN)
     assert listing(body)["items"] == urls(1, 2)
 
@@ -120,7 +120,7 @@ def test_the_logo_and_wrappers_are_no_tiles(page: str, home: str) -> None:
     "margin",
     ["<header>{0}</header>", "<footer>{0}</footer>", '<div class="footer">{0}</div>', '<nav class="mega">{0}</nav>'],
 )
-def test_header_and_footer_need_not_be_children_of_body(margin: str) -> None:
+def test_nested_header_and_footer_are_not_tiles(margin: str) -> None:
     products = f'<div class="x">{tiles(range(90, 99), 9)}</div>'
     body = (
         f'<div id="page"><div>{margin.format(products)}</div><div class="c"><h1>Mice</h1><div>{OWN}</div></div></div>'
@@ -139,12 +139,12 @@ def test_header_and_footer_need_not_be_children_of_body(margin: str) -> None:
     ],
     ids=["rows", "table", "wrapped rows", "odd and even", "numbered"],
 )
-def test_rows_of_tiles_are_one_listing(rows: str) -> None:
+def test_joins_rows_of_tiles_into_one_listing(rows: str) -> None:
     body = f"<main><h1>Mice</h1><div class='x'>{rows}</div></main>{box('Specials', range(90, 99))}"
     assert sorted(listing(body)["items"]) == urls(1, 2, 3, 4, 5)
 
 
-def test_sections_with_headings_are_one_listing_but_not_two_boxes() -> None:
+def test_joins_sections_with_headings_but_not_two_boxes() -> None:
     section = '<section class="part"><h2>{0}</h2><div class="grid">{1}</div></section>'
     parts = [section.format(f"Mice {n}", tiles((n, n + 1))) for n in (1, 3, 5)]
     promotion = section.format("Bestsellers", tiles(range(90, 94), 9))
@@ -161,16 +161,16 @@ def test_sections_with_headings_are_one_listing_but_not_two_boxes() -> None:
     ],
     ids=["said", "boxes", "banner", "banners"],
 )
-def test_an_empty_category_has_no_products(body: str) -> None:
+def test_empty_category_has_no_items(body: str) -> None:
     assert listing(body)["items"] == []
 
 
-def test_a_listing_under_its_own_name_is_no_box() -> None:
+def test_listing_headed_by_its_category_is_not_a_box() -> None:
     body = f"<div id='a'>{MANY}</div><div><h1>Specials</h1><div><h2>Specials</h2><div>{OWN}</div></div></div>"
     assert listing(body)["items"] == urls(1, 2)
 
 
-def test_narrower_categories_are_no_products() -> None:
+def test_narrower_categories_are_not_items() -> None:
     narrower = "".join(
         f'<li class="c product"><a href="/mice/{name}/"><img src="/{name}.jpg"><h2>{name}</h2></a></li>'
         for name in "ab"
@@ -185,7 +185,7 @@ def test_narrower_categories_are_no_products() -> None:
         assert found["sub_categories"] == [f"{SHOP}/mice/a/", f"{SHOP}/mice/b/"]
 
 
-def test_a_tile_may_link_to_its_colours_and_its_brand() -> None:
+def test_tile_may_also_link_to_colours_and_brand() -> None:
     def coloured(number: int) -> str:
         swatches = "".join(
             f'<a href="/p/{number}?colour={colour}"><img src="/{colour}.png"></a>' for colour in ("red", "blue")
@@ -210,14 +210,14 @@ def test_a_tile_may_link_to_its_colours_and_its_brand() -> None:
     ],
     ids=["picture without link", "button", "no picture", "no title", "definitions", "no price"],
 )
-def test_tiles_of_several_kinds(row: str) -> None:
+def test_reads_several_tile_layouts(row: str) -> None:
     rows = "".join(row.format(number) for number in range(1, 5))
     menu = "".join(f'<li><a href="/c/{name}">{name}</a></li>' for name in "abcdefgh")
     body = f"<ul class='menu-like'>{menu}</ul><div><h1>Mice</h1><ul>{rows}</ul></div>"
     assert listing(body)["items"] == [f"{SHOP}/p/{n}" for n in range(1, 5)]
 
 
-def test_boxes_with_mark_up_for_machines_are_left_out_as_well() -> None:
+def test_excludes_boxes_with_structured_data() -> None:
     def said(number: int) -> str:
         name = f'<a itemprop="url" href="/p/{number}"><img src="/{number}.jpg"><i itemprop="name">Item {number}</i></a>'
         return f'<li itemscope itemtype="http://schema.org/Product">{name} <b>{number} €</b></li>'
@@ -247,7 +247,7 @@ SAID = f'<script type="application/ld+json">{GRAPH}</script>'
     ],
     ids=["bare", "related", "boxes", "graph", "columns"],
 )
-def test_a_category_that_redirects_to_its_only_product_is_that_product(body: str) -> None:
+def test_category_redirected_to_its_only_product_yields_that_product(body: str) -> None:
     item = listing(body, f"{SHOP}/p/25", "Keyboard")
     assert (item["items"], item["next_page"], item["sub_categories"]) == ([f"{SHOP}/p/25"], None, [])
     assert item["field_sources"] == {"items": "product page"}
@@ -263,11 +263,11 @@ def test_a_category_that_redirects_to_its_only_product_is_that_product(body: str
         + "</div></main>",
     ],
 )
-def test_a_category_of_one_product_is_a_category(body: str) -> None:
+def test_category_with_one_product_is_a_listing(body: str) -> None:
     assert listing(body)["items"] == urls(1)
 
 
-def test_a_product_that_nobody_sells_is_known_by_its_number_in_the_url() -> None:
+def test_unavailable_product_is_recognised_by_its_number_in_the_url() -> None:
     others = "".join(
         f'<div class="cell"><a href="/p/{n}"><img src="/{n}.jpg">Vase</a><b>{n} €</b></div>' for n in range(100, 108)
     )

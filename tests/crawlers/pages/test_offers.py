@@ -1,4 +1,4 @@
-"""Graphs in JSON-LD, and which of several prices a customer pays."""
+"""JSON-LD parsing, and selection among offers and prices."""
 
 import json
 from decimal import Decimal
@@ -9,7 +9,7 @@ from web_poet import HttpResponse
 
 from crawlers.pages.saved import read_page
 from crawlers.pages.shops import GENERIC
-from crawlers.pages.text.values import machine_amount, parse_amount
+from crawlers.pages.text.values import parse_amount, structured_amount
 
 URL = "https://shop.example/p/bag"
 BAG = {"@type": "Product", "name": "Bag", "sku": "B-1", "image": "https://cdn.example/bag.jpg"}
@@ -28,7 +28,7 @@ def shown(body: str, url: str = URL, head: str = "") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["application/ld+json; charset=utf-8", "Application/LD+JSON", " application/ld+json "])
-def test_a_type_may_have_parameters_and_capitals(kind: str) -> None:
+def test_script_type_ignores_parameters_and_case(kind: str) -> None:
     assert read({**BAG, "offers": OFFER}, kind)["price"] == "29.99"
 
 
@@ -53,23 +53,23 @@ TEXT = json.dumps({**BAG, "offers": OFFER})
         TEXT.replace('"Bag"', '{"@value": "Bag", "@language": "en"}'),
     ],
 )
-def test_what_browsers_and_search_engines_read_is_read(text: str) -> None:
+def test_parses_malformed_json_ld_that_browsers_accept(text: str) -> None:
     item = read(text)
     assert (item["name"], item["sku"], item["price"], item["unreadable"]) == ("Bag", "B-1", "29.99", 0)
 
 
 @pytest.mark.parametrize("text", ['{"@type": "Product", "name": "5" heel"}', "{", "var x = {};", "<b>"])
-def test_a_script_that_stays_unreadable_is_counted(text: str) -> None:
+def test_counts_unparsable_scripts(text: str) -> None:
     item = read(text)
     assert (item["name"], item["unreadable"]) == ("Bag", 1)
     assert item["field_sources"] == {"name": "heuristic"}
 
 
-def test_entities_are_resolved_however_often_they_were_escaped() -> None:
+def test_resolves_repeatedly_escaped_entities() -> None:
     assert read({**BAG, "name": "Bag &amp;amp; belt"})["name"] == "Bag & belt"
 
 
-def test_references_lead_to_their_nodes_wherever_they_stand() -> None:
+def test_resolves_references_by_id() -> None:
     graph = [
         {**BAG, "image": [{"@id": "#primary"}], "offers": {"@id": f"{URL}#offer"}, "brand": {"@id": "#brand"}},
         {"@type": "ImageObject", "@id": f"{URL}#primary", "url": "https://cdn.example/large.jpg"},
@@ -80,7 +80,7 @@ def test_references_lead_to_their_nodes_wherever_they_stand() -> None:
     assert (item["images"], item["price"], item["brand"]) == (["https://cdn.example/large.jpg"], "5.00", "Acme")
 
 
-def test_references_in_a_circle_end() -> None:
+def test_circular_references_terminate() -> None:
     image = {"@type": "ImageObject", "@id": "#i", "url": {"@id": "#i"}, "x": 1}
     assert read({"@graph": [{**BAG, "image": {"@id": "#i"}}, image]})["images"] == []
 
@@ -97,7 +97,7 @@ def test_references_in_a_circle_end() -> None:
         ([{"@type": "DeliveryChargeSpecification", "price": 4.99}], None),
     ],
 )
-def test_prices_of_something_else_are_not_the_price(offers: Any, price: str | None) -> None:
+def test_ignores_prices_that_are_not_for_one_piece(offers: Any, price: str | None) -> None:
     assert read({**BAG, "offers": {"priceCurrency": "EUR", "priceSpecification": offers}})["price"] == price
 
 
@@ -113,12 +113,12 @@ IN, OUT = "https://schema.org/InStock", "http://schema.org/OutOfStock"
         [{"price": 20, "businessFunction": "http://purl.org/goodrelations/v1#LeaseOut"}, {"price": 29.99}],
     ],
 )
-def test_of_two_offers_the_one_for_sale_counts(offers: Any) -> None:
+def test_prefers_the_offer_for_sale(offers: Any) -> None:
     item = read({**BAG, "offers": offers})
     assert (item["price"], item["availability"]) == ("29.99", "InStock")
 
 
-def test_sizes_that_are_products_of_one_name_are_in_stock_where_one_is() -> None:
+def test_product_is_in_stock_if_any_size_is() -> None:
     sizes = [{**BAG, "sku": f"B-{n}", "offers": {"price": 5, "availability": IN if n == 2 else OUT}} for n in range(4)]
     assert read(sizes)["availability"] == "InStock"
 
@@ -136,8 +136,8 @@ def test_sizes_that_are_products_of_one_name_are_in_stock_where_one_is() -> None
         (1.299, "EUR", "1.30"),
     ],
 )
-def test_a_point_before_three_digits(value: Any, currency: str | None, amount: str) -> None:
-    assert machine_amount(value, currency) == Decimal(amount)
+def test_point_before_three_digits_depends_on_the_currency(value: Any, currency: str | None, amount: str) -> None:
+    assert structured_amount(value, currency) == Decimal(amount)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_point_before_three_digits(value: Any, currency: str | None, amount: s
         ("30,000원~", "30000.00"),
     ],
 )
-def test_amounts_in_words(text: str, amount: str | None) -> None:
+def test_parses_amounts_in_text(text: str, amount: str | None) -> None:
     assert parse_amount(text) == (None if amount is None else Decimal(amount))
 
 
@@ -171,7 +171,7 @@ def test_amounts_in_words(text: str, amount: str | None) -> None:
         ("<p>since 1999</p>", None),
     ],
 )
-def test_a_price_without_mark_up_for_machines(html: str, price: str | None) -> None:
+def test_reads_visible_price_without_structured_data(html: str, price: str | None) -> None:
     box = "<div class='c'><a href='/p/2'><img src='/2.jpg'></a><span class='price'>2 €</span></div>"
     item = shown(
         f"<div class='note'><span class='price-note'>Free delivery over 50 €</span></div><main><h1>Bag</h1>{html}"
@@ -180,7 +180,7 @@ def test_a_price_without_mark_up_for_machines(html: str, price: str | None) -> N
     assert item["price"] == price
 
 
-def test_what_is_said_to_machines_is_the_price_unless_it_is_shown_struck_out() -> None:
+def test_structured_price_counts_unless_shown_struck_through() -> None:
     data = {**BAG, "offers": {"price": 20, "priceCurrency": "EUR"}}
     now = "<div class='price-box'><span class='original-price'>€ 20</span><span class='current-price'>€ 11</span></div>"
     item = read(data, body=f"<main><h1>Bag</h1>{now}</main>")
@@ -189,7 +189,7 @@ def test_what_is_said_to_machines_is_the_price_unless_it_is_shown_struck_out() -
     assert read(data, body=f"<main><h1>Bag</h1>{other}</main>")["price"] == "20.00"
 
 
-def test_a_box_of_products_lends_the_page_nothing() -> None:
+def test_product_box_does_not_supply_fields() -> None:
     others = [{"@type": "Product", "name": f"Hat {n}", "sku": f"H-{n}", "offers": {"price": n}} for n in (1, 2)]
     item = read(others)
     assert (item["name"], item["sku"], item["price"]) == ("Bag", None, None)

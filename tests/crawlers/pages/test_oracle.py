@@ -1,4 +1,4 @@
-"""What a page says to machines, read by us and by extruct: where both read it, they agree."""
+"""Comparison of our structured data parsers with extruct on the saved product pages."""
 
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -14,7 +14,7 @@ extruct_answers = pytest.importorskip("benchmarks.extruct_answers").extruct_answ
 SAVED = Path(__file__).parent / "saved"
 PRODUCTS = [path for path in sorted(SAVED.glob("*/product*.json")) if "demo.test" not in path.parent.name]
 MACHINES = {"json-ld", "microdata", "opengraph"}
-DIFFERENCES = {  # explained
+DIFFERENCES = {  # known differences and their reasons
     ("json-ld", None): "extruct gives up a page of which one script is no JSON",
     ("microdata", "price"): 'the price is written for people, "1.299,00": a number to us, a text to extruct',
     ("shopify", "sku"): "of a group of variants we read the group's number, extruct's first product is a variant",
@@ -23,7 +23,7 @@ FIELDS = ("price", "sku", "availability", "brand", "gtin", "mpn")
 
 
 @pytest.mark.parametrize("path", PRODUCTS, ids=lambda path: path.parent.name)
-def test_extruct_reads_the_same(path: Path) -> None:
+def test_structured_data_agrees_with_extruct(path: Path) -> None:
     page = SavedPage.load(path)
     ours = read_page("product", shop_of(urlsplit(page.url).hostname or ""), page.response)
     theirs = extruct_answers(page.url, page.body)

@@ -1,4 +1,4 @@
-"""Where a listing goes on, and what stands in a trail of categories besides categories."""
+"""Next pages of listings, and cleaning of breadcrumbs."""
 
 from typing import Any
 from urllib.parse import urljoin
@@ -45,11 +45,11 @@ def pager(inner: str, names: str = "paginator") -> str:
         ("?p=3", '<a href="?p=1">1</a> <a href="?p=2">2</a> <strong>3</strong>', None),
     ],
 )  # fmt: skip
-def test_where_a_pager_leads(url: str, inner: str, next_page: str | None) -> None:
+def test_finds_next_page_in_pagers(url: str, inner: str, next_page: str | None) -> None:
     assert read(pager(inner), URL + url)["next_page"] == (next_page and urljoin(URL, next_page))
 
 
-def test_a_pager_need_not_be_called_one() -> None:
+def test_recognises_a_pager_without_class() -> None:
     numbers = '<b>1</b> <a href="?start=24">2</a> <a href="?start=48">3</a>'
     assert read(pager(numbers, "x"))["next_page"] == f"{URL}?start=24"
     sizes = '<a href="?size=1">1</a> <a href="?size=2">2</a> <a href="?size=3">3</a>'
@@ -66,7 +66,7 @@ def test_a_pager_need_not_be_called_one() -> None:
     ids=["categories", "products", "marked"],
 )
 @pytest.mark.parametrize("numbers", ["", '<a href="?p=1">1</a> <b>2</b>'])
-def test_a_switcher_is_no_pager(switcher: str, numbers: str) -> None:
+def test_product_switcher_is_not_a_pager(switcher: str, numbers: str) -> None:
     assert read(pager(numbers) + switcher, f"{URL}?p=2")["next_page"] is None
 
 
@@ -78,14 +78,14 @@ def test_a_switcher_is_no_pager(switcher: str, numbers: str) -> None:
         "首頁", "홈페이지", "หน้าแรก", "Laman utama", "Trang chủ", "Ana sayfa", "मुख्य पृष्ठ",
     ],
 )  # fmt: skip
-def test_home_in_many_languages(home: str) -> None:
+def test_recognises_home_in_many_languages(home: str) -> None:
     trail = f'<ul class="breadcrumb"><li><a href="/xx/">{home}</a></li><li><a href="/xx/c">Cats</a></li></ul>'
     assert read(f"{trail}<h1>Shirt</h1>", "https://shop.example/xx/p", "product")["breadcrumbs"] == ["Cats"]
 
 
 @pytest.mark.parametrize("home", ["/index.php?route=common/home", "/index.php?main_page=index", "/index.php", "/"])
-def test_home_by_its_url(home: str) -> None:
-    """Zen Cart calls every category ``main_page=index``."""
+def test_recognises_home_by_url(home: str) -> None:
+    """In Zen Cart every category has ``main_page=index``, not only the home page."""
     cats = "/index.php?main_page=index&cPath=1"
     trail = f'<div class="breadcrumb"><a href="{home}">The Shop</a> / <a href="{cats}">Cats</a> / Shirt</div>'
     assert read(f"{trail}<h1>Shirt</h1>", "https://shop.example/p", "product")["breadcrumbs"] == ["Cats"]
@@ -100,14 +100,14 @@ def test_home_by_its_url(home: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("home", ['<a href="/">Home</a>', ""], ids=["home", "no home"])
-def test_links_back_are_no_categories(back: str, home: str) -> None:
+def test_breadcrumb_excludes_back_links(back: str, home: str) -> None:
     trail = '<a href="/men">Men</a> › <a href="/men/shirts">Shirts</a>'
     for order in (f'<a href="/list">{back}</a> {home} › {trail}', f'{home} {trail} <a href="/list">{back}</a>'):
         item = read(f'<div class="breadcrumbs">{order}</div><h1>Linen</h1>', "https://shop.example/p", "product")
         assert item["breadcrumbs"] == ["Men", "Shirts"]
 
 
-def test_a_category_may_be_called_back_to_school_or_next() -> None:
+def test_breadcrumb_keeps_categories_named_back_to_school_or_next() -> None:
     trail = '<a href="/">Home</a> › <a href="/b">Back to school</a> › <a href="/n">Next</a> › <a href="/s">Bags</a>'
     item = read(f'<div class="breadcrumbs">{trail}</div><h1>Linen</h1>', "https://shop.example/p", "product")
     assert item["breadcrumbs"] == ["Back to school", "Next", "Bags"]
@@ -124,7 +124,7 @@ def test_a_category_may_be_called_back_to_school_or_next() -> None:
     ],
     ids=["words", "rel", "named", "german", "arrows"],
 )
-def test_switchers_in_a_trail_are_no_categories(switcher: str) -> None:
+def test_breadcrumb_excludes_previous_and_next_links(switcher: str) -> None:
     trail = '<a href="/">Home</a> › <a href="/men">Men</a>'
     for order in (f"{trail} {switcher}", f"{switcher} {trail}"):
         item = read(f'<div class="breadcrumbs">{order}</div><h1>Wool</h1>', "https://shop.example/p/2", "product")

@@ -1,4 +1,4 @@
-"""YAML profiles: what they may say, what is said when they say something else, and what they make of a page."""
+"""YAML profiles: validation, error messages, and what their selectors read."""
 
 import json
 import textwrap
@@ -14,11 +14,11 @@ from atlas_model.core.yaml_files import read_yaml
 from crawlers.http.host_limits import BrowserProfile, HostProfile
 from crawlers.pages import profile as profile_module
 from crawlers.pages.generic import ListingPage
-from crawlers.pages.profile import Profile, load_profiles
+from crawlers.pages.profile import ShopProfile, load_profiles
 from crawlers.pages.registry import kind_of
 from crawlers.pages.saved import Kind, SavedPage, read_page
-from crawlers.pages.selecting import recognises
-from crawlers.pages.shops import PROFILES, shop_from, shop_of, shops_in
+from crawlers.pages.selecting import matches_platform
+from crawlers.pages.shops import PROFILES, shop_of, shop_of_profile, shops_in
 
 ORIGINAL = {  # the shops of the original project
     "www.amazon.in": "amazon",
@@ -38,20 +38,20 @@ ORIGINAL = {  # the shops of the original project
 
 
 def read(text: str, body: str | dict, kind: Kind, url: str = "https://shop.example/c/1") -> dict[str, Any]:
-    """What the profile ``text`` reads on a page, as plain values."""
+    """Read a page with the profile ``text``; returns the item as JSON values."""
     said = {"hosts": ["shop.example"]} | yaml.safe_load(text)
     content = body if isinstance(body, str) else json.dumps(body)
     response = HttpResponse(url, body=content.encode(), headers={"Content-Type": "text/html; charset=utf-8"})
-    return read_page(kind, shop_from("shop", Profile.model_validate(said)), response)
+    return read_page(kind, shop_of_profile("shop", ShopProfile.model_validate(said)), response)
 
 
 @pytest.mark.parametrize(("host", "name"), ORIGINAL.items())
-def test_the_original_shops_are_found_by_host_and_say_that_they_are_untested(host: str, name: str) -> None:
+def test_original_shops_have_profiles_marked_untested(host: str, name: str) -> None:
     assert shop_of(host).name == name
     assert "# Untested against the live site." in (PROFILES / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def test_every_shipped_profile_is_a_shop_or_a_platform() -> None:
+def test_shipped_profiles_are_shops_or_platforms() -> None:
     profiles = load_profiles(PROFILES)
     platforms = {name for name, profile in profiles.items() if profile.detect}
     assert platforms == {
@@ -64,25 +64,27 @@ def test_every_shipped_profile_is_a_shop_or_a_platform() -> None:
 @pytest.mark.parametrize(
     "platform", ["opencart3", "opencart4", "zencart", "abantecart", "cubecart", "evershop", "bigcommerce"]
 )
-def test_a_platform_is_recognised_by_its_own_profile_alone(platform: str) -> None:
+def test_platform_page_matches_only_its_own_profile(platform: str) -> None:
     for kind in ("listing", "product"):
         page = SavedPage.load(Path(__file__).parent / f"saved/{platform}/{kind}.json")
         document = ListingPage(page.response).reading.document
         found = [
-            name for name, one in load_profiles(PROFILES).items() if one.detect and recognises(one.detect, document)
+            name
+            for name, one in load_profiles(PROFILES).items()
+            if one.detect and matches_platform(one.detect, document)
         ]
         assert found == [platform]
         assert kind_of(shop_of("unknown.example"), page.response) == kind
 
 
-def test_the_example_of_the_documentation_is_one() -> None:
+def test_documented_example_is_a_valid_profile() -> None:
     example = (profile_module.__doc__ or "").partition("::\n")[2].partition("\n\nA selector")[0]
-    profile = Profile.model_validate(yaml.safe_load(textwrap.dedent(example)))
+    profile = ShopProfile.model_validate(yaml.safe_load(textwrap.dedent(example)))
     assert profile.limits is not None
     assert profile.product.price[1].css == "span.price"
 
 
-def test_all_faults_are_told_at_once_each_with_its_place(tmp_path: Path) -> None:
+def test_reports_all_errors_of_a_profile_with_their_location(tmp_path: Path) -> None:
     (tmp_path / "odd.yaml").write_text(
         textwrap.dedent(
             r"""
@@ -123,34 +125,34 @@ def test_all_faults_are_told_at_once_each_with_its_place(tmp_path: Path) -> None
         "limits.concurrency: ",
     ):
         assert fault in text
-    assert len(text.splitlines()) == 15  # the file, and a line per fault
+    assert len(text.splitlines()) == 15  # the file, and a line per error
 
 
 @pytest.mark.parametrize(
     "text",
     ["hosts: [a.example]\ndetect: body", "note: nothing else", "[]", "hosts: [a.example", "!!python/object:x.y {}"],
 )
-def test_what_is_no_profile_is_refused(text: str, tmp_path: Path) -> None:
+def test_rejects_invalid_profiles(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(InputError, match=r"x\.yaml"):
-        read_yaml(tmp_path / "x.yaml", Profile)
+        read_yaml(tmp_path / "x.yaml", ShopProfile)
 
 
-def test_two_files_cannot_speak_of_one_host(tmp_path: Path) -> None:
+def test_rejects_two_profiles_for_one_host(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text("hosts: [shop.example]")
     with pytest.raises(InputError, match=r"b\.yaml: hosts: shop\.example is in a\.yaml already"):
         shops_in(tmp_path)
 
 
-def test_limits_and_browser_reach_the_crawl() -> None:
+def test_profile_sets_limits_and_browser_of_the_shop() -> None:
     text = "{hosts: [a.example], product_url: /p/, limits: {delay_s: 3, max_pages: 7}, browser: {load_more: button}}"
-    shop = shop_from("a", Profile.model_validate(yaml.safe_load(text)))
+    shop = shop_of_profile("a", ShopProfile.model_validate(yaml.safe_load(text)))
     assert shop.pace == HostProfile(delay_s=3.0, concurrency=2, autothrottle=True)
     assert shop.browser == BrowserProfile(wait_for=None, load_more="button", max_clicks=0, scroll=False)
     assert shop.max_pages == 7
     assert shop.product_url is not None
-    assert shop_from("b", Profile(hosts=("b.example",))).pace is None
+    assert shop_of_profile("b", ShopProfile(hosts=("b.example",))).pace is None
 
 
 STATE = '<script id="state">window.S = {"product": {"name": "Shirt", "pictures": [{"u": "/1.jpg"}], "no": 7}};</script>'
@@ -205,7 +207,7 @@ def test_product(text: str, body: str | dict, field: str, value: object) -> None
     assert read(text, body, "product")[field] == value
 
 
-def test_a_profile_wins_over_mark_up_where_it_speaks_and_nowhere_else() -> None:
+def test_profile_overrides_structured_data_for_its_fields_only() -> None:
     data = {"@type": "Product", "name": "JSON", "sku": "J-1", "image": "/j.jpg", "offers": {"price": 3}}
     body = f'<script type="application/ld+json">{json.dumps(data)}</script><h1>Heading</h1>'
     item = read("product: {title: h1, price: .none}", body, "product")
@@ -214,7 +216,7 @@ def test_a_profile_wins_over_mark_up_where_it_speaks_and_nowhere_else() -> None:
     assert item["field_sources"] == found
 
 
-def test_a_constant_is_on_every_page_and_a_bare_code_is_no_selector() -> None:
+def test_constant_value_applies_to_every_page() -> None:
     item = read("product: {currency: {value: USD}}", "<h1>A</h1><p class=price>$ 5</p>", "product")
     assert (item["price"], item["currency"], item["field_sources"]["currency"]) == ("5.00", "USD", "profile")
     with pytest.raises(ValueError, match=r"a constant is written \{value: USD\}"):
@@ -258,14 +260,14 @@ PAGE = "<a class=t href=/p/1>1</a>"
         ('{template: "page/{page}/"}', "/c/1/page/2/", "/c/1/page/3/"),
     ],
 )
-def test_pages_are_counted_by_the_template(page_url: str, url: str, next_page: str) -> None:
+def test_page_url_template_yields_the_next_page(page_url: str, url: str, next_page: str) -> None:
     text = f"listing: {{items: a.t, page_url: {page_url}}}"
     item = read(text, PAGE, "listing", f"https://shop.example{url}")
     assert item["next_page"] == f"https://shop.example{next_page}"
     assert read(text, "<p>no more</p>", "listing", f"https://shop.example{url}")["next_page"] is None
 
 
-def test_json_names_its_own_next_page() -> None:
+def test_next_page_from_json() -> None:
     text = "listing: {items: {jmespath: items}, next_page: [{jmespath: more}, a.next]}"
     assert (
         read(text, {"items": ["/p/1"], "more": "/api?after=p1"}, "listing")["next_page"]

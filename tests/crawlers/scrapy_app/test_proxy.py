@@ -1,4 +1,4 @@
-"""The browser's proxy: whom it serves, where it connects to, and what it counts."""
+"""The browser's proxy: credentials, forwarding, blocked addresses, byte limits."""
 
 import asyncio
 import base64
@@ -51,7 +51,7 @@ def visiting(
     return faults
 
 
-def test_a_request_goes_to_the_mapped_host_without_what_is_ours() -> None:
+def test_forwards_a_request_to_the_mapped_host_without_proxy_headers() -> None:
     server = RawServer({"/a?b=1": response(b"hello", "Keep-Alive: 5")})
 
     async def test(ask: Ask, visit: Visit, secret: bytes) -> None:
@@ -65,7 +65,7 @@ def test_a_request_goes_to_the_mapped_host_without_what_is_ours() -> None:
     assert server.requests == [b"GET /a?b=1 HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n"]
 
 
-def test_what_the_browser_wrote_is_sent_as_it_is_and_answers_may_have_plain_line_ends() -> None:
+def test_forwards_the_exact_target_and_accepts_lf_line_ends() -> None:
     server = RawServer({"//a%27b;c?": b"\nHTTP/1.1 200 OK\nX Odd: 1\n\nhello", "/?q": response(b"query")})
 
     async def test(ask: Ask, visit: Visit, secret: bytes) -> None:
@@ -76,7 +76,7 @@ def test_what_the_browser_wrote_is_sent_as_it_is_and_answers_may_have_plain_line
     visiting(server, test)
 
 
-def test_a_body_is_sent() -> None:
+def test_forwards_a_body() -> None:
     received = []
 
     def take(client: socket.socket, ended: threading.Event) -> None:
@@ -93,7 +93,7 @@ def test_a_body_is_sent() -> None:
     assert received == [b"body"]
 
 
-def test_a_tunnel_carries_whatever_it_is_given() -> None:
+def test_tunnel_carries_arbitrary_bytes() -> None:
     async def test(ask: Ask, visit: Visit, secret: bytes) -> None:
         request = b"CONNECT shop.test:443 HTTP/1.1\r\n" + secret + b"\r\nGET /in-tunnel HTTP/1.1\r\n\r\n"
         answer = await ask(request)
@@ -105,7 +105,7 @@ def test_a_tunnel_carries_whatever_it_is_given() -> None:
     assert server.asked("/in-tunnel") == 1
 
 
-def test_nobody_else_is_served() -> None:
+def test_requires_valid_credentials() -> None:
     async def test(ask: Ask, visit: Visit, secret: bytes) -> None:
         wrong = SECRET % (b"Basic " + base64.b64encode(b"user:password"))
         for credentials in (b"", wrong, SECRET % b"Basic", b"Authorization" + secret[19:]):
@@ -117,7 +117,7 @@ def test_nobody_else_is_served() -> None:
     assert not server.requests
 
 
-def test_private_addresses_are_blocked() -> None:
+def test_blocks_private_addresses() -> None:
     server = RawServer({"/": response(b"secret")})
 
     async def test(ask: Ask, visit: Visit, secret: bytes) -> None:
@@ -132,7 +132,7 @@ def test_private_addresses_are_blocked() -> None:
     assert not server.requests
 
 
-def test_what_is_no_request_ends_the_connection() -> None:
+def test_invalid_request_closes_the_connection() -> None:
     async def test(ask: Ask, visit: Visit, secret: bytes) -> None:
         assert b" 400 " in await ask(b"GET /path HTTP/1.1\r\n" + secret + b"\r\n")
         assert b" 400 " in await ask(b"GET ftp://shop.test/ HTTP/1.1\r\n" + secret + b"\r\n")
@@ -144,7 +144,7 @@ def test_what_is_no_request_ends_the_connection() -> None:
     visiting(RawServer(), test)
 
 
-def test_a_visit_that_receives_too_much_is_ended() -> None:
+def test_visit_above_the_byte_limit_is_ended() -> None:
     async def test(ask: Ask, visit: Visit, secret: bytes) -> None:
         answer = await ask(b"GET http://shop.test/ HTTP/1.1\r\n" + secret + b"\r\n")
         assert len(answer) < 2 * 10**6
@@ -153,7 +153,7 @@ def test_a_visit_that_receives_too_much_is_ended() -> None:
     assert visiting(RawServer({"/": endless(response(length=-1))}), test) == ["told"]
 
 
-def test_a_response_with_headers_without_end_ends_the_visit() -> None:
+def test_endless_headers_end_the_visit() -> None:
     async def test(ask: Ask, visit: Visit, secret: bytes) -> None:
         assert await ask(b"GET http://shop.test/ HTTP/1.1\r\n" + secret + b"\r\n") == b""
         assert visit.fault == "headers_too_large"
@@ -162,7 +162,7 @@ def test_a_response_with_headers_without_end_ends_the_visit() -> None:
     assert visiting(RawServer({"/": endless_headers}), test) == ["told"]
 
 
-def test_interim_responses_are_passed_over() -> None:
+def test_skips_interim_responses() -> None:
     async def test(ask: Ask, visit: Visit, secret: bytes) -> None:
         answer = await ask(b"GET http://shop.test/ HTTP/1.1\r\n" + secret + b"\r\n")
         assert answer.startswith(b"HTTP/1.1 200 OK")

@@ -1,4 +1,4 @@
-"""The demo shop over real HTTP: three kinds of mark-up, its images, its traps, and its life as a child process."""
+"""The demo shops over real HTTP: mark-up, images, forbidden paths, and the child process."""
 
 import io
 import json
@@ -25,9 +25,9 @@ from crawlers.shop.catalogue import (
     PAGE_SIZE,
     SAMPLE,
     SHOPS,
-    Catalogue,
-    Category,
-    Product,
+    DemoCatalogue,
+    DemoCategory,
+    DemoProduct,
     build_catalogue,
     load_catalogue,
     zoomed_urls,
@@ -39,7 +39,7 @@ HOSTS = [shop.host for shop in SHOPS]
 
 
 class Web:
-    """Asks the running shop for absolute URLs."""
+    """HTTP client of the running shops that accepts absolute URLs."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -66,20 +66,20 @@ def web() -> Iterator[Web]:
 
 
 @pytest.fixture(scope="module")
-def catalogue() -> Catalogue:
+def catalogue() -> DemoCatalogue:
     return load_catalogue()
 
 
-def url_of(product: Product) -> str:
+def url_of(product: DemoProduct) -> str:
     return f"http://{product.shop.host}{product.path}"
 
 
-def category_of(catalogue: Catalogue, host: str, slug: str = "shirts") -> Category:
+def category_of(catalogue: DemoCatalogue, host: str, slug: str = "shirts") -> DemoCategory:
     return next(found for found in catalogue.categories if (found.shop.host, found.kind.slug) == (host, slug))
 
 
-def awkward_product(catalogue: Catalogue, host: str) -> Product:
-    """One whose title has to be escaped, with several images."""
+def awkward_product(catalogue: DemoCatalogue, host: str) -> DemoProduct:
+    """A product with several images and a title that must be escaped."""
     wanted = (p for p in catalogue.products() if p.shop.host == host and "<" in p.title and '"' in p.title)
     return next(product for product in wanted if len(product.images) > 1)
 
@@ -92,8 +92,8 @@ LINKS = {
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_following_a_category_finds_each_product_once_and_the_forbidden_one(
-    web: Web, catalogue: Catalogue, host: str
+def test_category_pages_list_each_product_once_and_the_forbidden_one(
+    web: Web, catalogue: DemoCatalogue, host: str
 ) -> None:
     category = category_of(catalogue, host)
     products, next_page = LINKS[host]
@@ -112,20 +112,22 @@ def test_following_a_category_finds_each_product_once_and_the_forbidden_one(
     assert web.get(f"http://{host}{category.path(pages + 1)}").status_code == 404
 
 
-def test_robots_forbids_what_is_internal_and_nothing_else(web: Web, catalogue: Catalogue) -> None:
+def test_robots_txt_forbids_internal_paths_only(web: Web, catalogue: DemoCatalogue) -> None:
     for host in HOSTS:
         robots = RobotFileParser()
         robots.parse(web.get(f"http://{host}/robots.txt").text.splitlines())
         category = category_of(catalogue, host)
         assert not robots.can_fetch("anybody", url_of(category.forbidden))
         assert not robots.can_fetch("anybody", f"http://{host}/cart")
-        assert web.get(url_of(category.forbidden)).status_code == 200  # a crawler that ignores robots is caught
+        assert (
+            web.get(url_of(category.forbidden)).status_code == 200
+        )  # so a crawler that ignores robots.txt is detected
         urls = [f"http://{host}{category.path(2)}", url_of(category.products[0]), *category.products[0].image_urls]
         assert all(robots.can_fetch("anybody", url) for url in urls)
     assert not any("/internal/" in url_of(product) for product in catalogue.products())
 
 
-def test_shop_a_describes_products_in_json_ld(web: Web, catalogue: Catalogue) -> None:
+def test_shop_a_describes_products_in_json_ld(web: Web, catalogue: DemoCatalogue) -> None:
     product = awkward_product(catalogue, "shop-a.demo.test")
     page = web.page(url_of(product))
     graph = json.loads(page.css('script[type="application/ld+json"]::text').get(""))["@graph"]
@@ -145,7 +147,7 @@ def test_shop_a_describes_products_in_json_ld(web: Web, catalogue: Catalogue) ->
     assert page.css("h1::text").get() == product.title
 
 
-def test_shop_b_describes_products_in_microdata(web: Web, catalogue: Catalogue) -> None:
+def test_shop_b_describes_products_in_microdata(web: Web, catalogue: DemoCatalogue) -> None:
     product = awkward_product(catalogue, "shop-b.demo.test")
     page = web.page(url_of(product))
     item = page.css('[itemtype="https://schema.org/Product"]')
@@ -161,7 +163,7 @@ def test_shop_b_describes_products_in_microdata(web: Web, catalogue: Catalogue) 
     assert "ld+json" not in page.get()
 
 
-def test_shop_c_has_no_structured_data_and_cuts_titles_in_listings(web: Web, catalogue: Catalogue) -> None:
+def test_shop_c_has_no_structured_data_and_truncates_titles(web: Web, catalogue: DemoCatalogue) -> None:
     product = awkward_product(catalogue, "shop-c.demo.test")
     page = web.page(url_of(product))
     assert page.css("h1.product_title::text").get() == product.title
@@ -177,7 +179,7 @@ def test_shop_c_has_no_structured_data_and_cuts_titles_in_listings(web: Web, cat
         assert title == listed.title or (title.endswith("…") and listed.title.startswith(title[:-1]))
 
 
-def test_images_are_jpegs_with_an_etag(web: Web, catalogue: Catalogue) -> None:
+def test_images_are_jpegs_with_an_etag(web: Web, catalogue: DemoCatalogue) -> None:
     product = next(p for p in catalogue.products() if f"http://{p.shop.host}{list(p.images)[-1]}" in zoomed_urls())
     normal, *_, zoomed = product.image_urls
     contents = []
@@ -193,7 +195,7 @@ def test_images_are_jpegs_with_an_etag(web: Web, catalogue: Catalogue) -> None:
     assert Image.open(io.BytesIO(web.get(f"{normal}?w=56").content)).size == (56, 56)
 
 
-def test_some_images_are_gone(web: Web, catalogue: Catalogue) -> None:
+def test_some_images_are_missing(web: Web, catalogue: DemoCatalogue) -> None:
     gone = [
         f"http://{product.shop.host}{path}"
         for product in catalogue.products()
@@ -204,8 +206,8 @@ def test_some_images_are_gone(web: Web, catalogue: Catalogue) -> None:
     assert web.get(gone[0]).status_code == 404
 
 
-def test_some_garments_are_offered_twice(web: Web, catalogue: Catalogue) -> None:
-    offers: dict[int, list[Product]] = {}
+def test_some_garments_are_sold_by_two_shops(web: Web, catalogue: DemoCatalogue) -> None:
+    offers: dict[int, list[DemoProduct]] = {}
     for product in catalogue.products():
         offers.setdefault(next(iter(product.images.values())).source, []).append(product)
     twice = [products for products in offers.values() if len(products) > 1]
@@ -222,10 +224,10 @@ def test_some_garments_are_offered_twice(web: Web, catalogue: Catalogue) -> None
 def test_unknown_shops_and_pages_are_404(web: Web) -> None:
     assert web.get("http://elsewhere.test/").status_code == 404
     assert web.get("http://shop-a.demo.test/p/nothing").status_code == 404
-    assert web.get("http://shop-a.localhost/c/shirts").status_code == 200  # for a browser
+    assert web.get("http://shop-a.localhost/c/shirts").status_code == 200  # as a browser requests it
 
 
-def test_the_catalogue_is_large_enough_and_always_the_same(catalogue: Catalogue) -> None:
+def test_catalogue_is_large_enough_and_deterministic(catalogue: DemoCatalogue) -> None:
     products = list(catalogue.products())
     urls = [url for product in products for url in product.image_urls]
     assert len(products) >= 8000
@@ -238,12 +240,12 @@ def test_the_catalogue_is_large_enough_and_always_the_same(catalogue: Catalogue)
     assert [products[place].title for place in (0, 9000)] == ["Blåtind Classic Tee", "O'Hara 50/50 Trainers"]
 
 
-def test_a_missing_sample_is_named(tmp_path: Path) -> None:
+def test_missing_sample_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"sample\.parquet.*tools/build_sample\.py"):
         build_catalogue(tmp_path / "sample.parquet")
 
 
-def test_the_shop_ends_with_a_parent_that_is_killed() -> None:
+def test_shop_ends_if_its_parent_is_killed() -> None:
     program = (
         "import time\n"
         "from crawlers.shop.process import running_shop\n"
@@ -262,25 +264,25 @@ def test_the_shop_ends_with_a_parent_that_is_killed() -> None:
     assert not is_listening(port)
 
 
-def test_the_shop_stops_after_the_block() -> None:
+def test_shop_stops_after_the_block() -> None:
     with running_shop() as connect_map:
         port = connect_map["shop-b.demo.test"][1]
         assert is_listening(port)
     assert not is_listening(port)
 
 
-def test_a_shop_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_if_the_shop_does_not_start_has_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "crawlers/shop").mkdir(parents=True)
     for folder in ("crawlers", "crawlers/shop"):
         (tmp_path / folder / "__init__.py").touch()
     (tmp_path / "crawlers/shop/__main__.py").write_text("import sys; sys.exit('error: out of stock')")
     monkeypatch.setattr(process, "ROOT", tmp_path)
-    with pytest.raises(RetryError, match=r"exit 1.*out of stock"), running_shop():
+    with pytest.raises(RetryError, match=r"exit code 1.*out of stock"), running_shop():
         pass
 
 
 @pytest.mark.slow
-def test_a_taken_port_is_one_line_of_error() -> None:
+def test_used_port_is_a_one_line_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         command = [sys.executable, "-m", "crawlers.shop", "--port", str(taken.getsockname()[1])]
         ended = subprocess.run(command, check=False, capture_output=True, text=True, cwd=process.ROOT, timeout=60)

@@ -1,4 +1,4 @@
-"""sources.csv: what is read, and every fault with its line."""
+"""Reading of sources.csv, and its error messages."""
 
 from pathlib import Path
 
@@ -38,13 +38,13 @@ def test_reads_each_url_of_each_cell(tmp_path: Path) -> None:
     ]
 
 
-def test_the_sample_is_read() -> None:
+def test_reads_the_sample() -> None:
     sources = read_sources(ROOT / "data/sources.csv")
     assert {source.site for source in sources} == {f"shop-{shop}.demo.test" for shop in "abc"}
     assert {len(source.taxonomy) for source in sources} == {3}
 
 
-def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
+def test_reports_all_errors_with_their_lines(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         "Taxonomy,Shop\n"
@@ -79,9 +79,9 @@ def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
         ("Taxonomy,Shop\nA," + "x" * 200_000, "not CSV"),
     ],
 )
-def test_a_file_that_is_none(tmp_path: Path, content: str | bytes, text: str) -> None:
+def test_rejects_invalid_files(tmp_path: Path, content: str | bytes, text: str) -> None:
     assert text in faults(write(tmp_path, content))[0]
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named_in_the_error(tmp_path: Path) -> None:
     assert "cannot be read" in faults(tmp_path / "none.csv")[0]

@@ -1,4 +1,4 @@
-"""Manifests people give us: what is read, and what is said of the ones that are not right."""
+"""Reading of both manifest formats and of JSON streams, and the error messages."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def write(folder: Path, content: object) -> Path:
     return path
 
 
-def test_a_row_becomes_a_product(tmp_path: Path) -> None:
+def test_row_becomes_a_product(tmp_path: Path) -> None:
     table = read_manifest_products(write(tmp_path, {"images": [product("b.jpg"), product("a.jpg", split=None)]}))
     assert table.schema.equals(PRODUCTS)
     first, second = table.to_pylist()
@@ -50,7 +50,7 @@ def test_a_row_becomes_a_product(tmp_path: Path) -> None:
     assert second["site"] == "manifest"
 
 
-def test_rows_of_one_filename_are_products_of_their_own(tmp_path: Path) -> None:
+def test_rows_with_one_filename_are_separate_products(tmp_path: Path) -> None:
     names = ["a.jpg", "a.jpg", "a.jpg#2", "a.jpg"]
     rows = [product(name, title=str(row)) for row, name in enumerate(names)]
     table = read_manifest_products(write(tmp_path, {"images": rows}))
@@ -58,7 +58,7 @@ def test_rows_of_one_filename_are_products_of_their_own(tmp_path: Path) -> None:
     assert titles == {"manifest:a.jpg": "0", "manifest:a.jpg#3": "1", "manifest:a.jpg#2": "2", "manifest:a.jpg#4": "3"}
 
 
-def test_odd_names_and_urls_are_kept_as_they_are(tmp_path: Path) -> None:
+def test_keeps_unusual_names_and_urls(tmp_path: Path) -> None:
     odd = product("../../etc/passwd", image_url="ftp:///etc/passwd")
     (row,) = read_manifest_products(write(tmp_path, {"images": [odd]})).to_pylist()
     assert row["product_id"] == "manifest:../../etc/passwd"
@@ -66,7 +66,7 @@ def test_odd_names_and_urls_are_kept_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", " FILE:a.jpg", "file://localhost/a.jpg"])
-def test_file_urls_are_refused_with_the_source_that_reads_local_files(tmp_path: Path, url: str) -> None:
+def test_rejects_file_urls_and_names_the_source_for_local_files(tmp_path: Path, url: str) -> None:
     path = write(tmp_path, {"images": [product(), product(image_url=url), product(image_url="file:///b.jpg")]})
     with pytest.raises(InputError, match=r"got 2 that begin with file: \(first: .*crawl\.source to files") as caught:
         read_manifest_products(path)
@@ -74,12 +74,12 @@ def test_file_urls_are_refused_with_the_source_that_reads_local_files(tmp_path: 
     assert "atlas init --images DIR --table FILE" in str(caught.value)
 
 
-def test_labelled_rows_keep_their_order_and_repeats(tmp_path: Path) -> None:
+def test_labelled_rows_keep_order_and_repetitions(tmp_path: Path) -> None:
     rows = read_labelled_manifest(write(tmp_path, [labelled(), labelled(label="normal"), labelled()]))
     assert [row.label for row in rows] == ["zoomed", "normal", "zoomed"]
 
 
-def test_all_faults_at_once(tmp_path: Path) -> None:
+def test_reports_all_errors_at_once(tmp_path: Path) -> None:
     rows = [
         product(),
         {"filename": "x"},
@@ -93,7 +93,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_manifest_products(write(tmp_path, {"images": rows}))
     text = str(caught.value)
-    assert "7 of 8 images are faulty" in text
+    assert "7 of 8 images are invalid" in text
     for part in (
         "image 1: missing: title, image_url; sentences: expected",
         "image 2: sentences: expected",
@@ -106,23 +106,23 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
         assert part in text
 
 
-def test_many_faults_are_counted_and_the_first_shown(tmp_path: Path) -> None:
+def test_counts_many_errors_and_shows_the_first(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_labelled_manifest(write(tmp_path, [labelled(label="blurred")] * 1000))
     text = str(caught.value)
-    assert "1000 of 1000 images are faulty" in text
+    assert "1000 of 1000 images are invalid" in text
     assert f"image {MAX_FAULTS_SHOWN - 1}: label: expected normal or zoomed, got 'blurred'" in text
     assert f"and {1000 - MAX_FAULTS_SHOWN} more" in text
     assert f"image {MAX_FAULTS_SHOWN}:" not in text
 
 
 @pytest.mark.parametrize("content", ["", "<html>", "[" * 100_000, "3", '{"images": {}}', '{"images": []}', "{}"])
-def test_other_content_is_refused(tmp_path: Path, content: str) -> None:
+def test_rejects_other_content(tmp_path: Path, content: str) -> None:
     with pytest.raises(InputError, match="expected"):
         read_manifest_products(write(tmp_path, content))
 
 
-def test_bytes_that_are_no_text_and_missing_files_are_refused(tmp_path: Path) -> None:
+def test_rejects_non_utf8_and_missing_files(tmp_path: Path) -> None:
     (tmp_path / "image.json").write_bytes(b"\x89PNG\xff")
     with pytest.raises(InputError, match="expected a manifest"):
         read_labelled_manifest(tmp_path / "image.json")
@@ -130,7 +130,7 @@ def test_bytes_that_are_no_text_and_missing_files_are_refused(tmp_path: Path) ->
         read_labelled_manifest(tmp_path / "none.json")
 
 
-def test_the_other_manifest_is_named_with_its_command(tmp_path: Path) -> None:
+def test_error_for_the_other_manifest_names_its_command(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="atlas import-manifest"):
         read_manifest_products(write(tmp_path, [labelled()]))
     with pytest.raises(InputError, match="set crawl"):
@@ -148,7 +148,7 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON), st.integers(1, 9), st.sampled_from([None, 1, "\t"]))
-def test_a_stream_reads_what_json_reads(values: list[object], window: int, indent: int | str | None) -> None:
+def test_json_stream_reads_the_same_as_json(values: list[object], window: int, indent: int | str | None) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_stream, "WINDOW", window)
         text = json.dumps({"before": values, "images": values}, indent=indent)
@@ -176,7 +176,7 @@ def test_a_stream_reads_what_json_reads(values: list[object], window: int, inden
         ",",
     ],
 )
-def test_what_is_no_json_for_json_is_none_for_a_stream(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_stream_rejects_what_json_rejects(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_stream, "WINDOW", 2)
     with pytest.raises(ValueError):
         json.loads(text)
@@ -188,7 +188,7 @@ def test_what_is_no_json_for_json_is_none_for_a_stream(text: str, monkeypatch: p
         stream.end()
 
 
-def test_a_value_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_stream_bounds_the_length_of_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_stream, "WINDOW", 100)
     monkeypatch.setattr(json_stream, "MAX_VALUE", 1_000)
     file = io.StringIO('["' + "x" * 100_000)
@@ -198,7 +198,7 @@ def test_a_value_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_as_many_rows_as_the_original_had_take_little_memory(tmp_path: Path) -> None:
+def test_memory_is_bounded_for_manifests_of_the_original_size(tmp_path: Path) -> None:
     rows = 184_000
     path = tmp_path / "manifest.json"
     with path.open("w") as file:

@@ -1,4 +1,4 @@
-"""Sitemaps: read as the protocol says, whatever a stranger puts into one."""
+"""Parsing of sitemaps, including untrusted and malformed ones."""
 
 import gzip
 import time
@@ -6,13 +6,13 @@ import time
 import pytest
 
 from crawlers.sources import sitemaps
-from crawlers.sources.sitemaps import Sitemap, is_named_sitemap, read_sitemap, shape
+from crawlers.sources.sitemaps import Sitemap, is_named_sitemap, read_sitemap, url_pattern
 from tests.support.sitemaps import index, urlset
 
 BASE = "https://a.test/sitemaps/index.xml"
 
 
-def test_urls_are_absolute_clean_and_each_once() -> None:
+def test_urls_are_absolute_and_distinct() -> None:
     body = urlset(
         " https://a.test/p/1 ", "/p/2", "https://a.test/p/1#x", "ftp://a.test/p/3", "", "https://a.test/?a&amp;b"
     )
@@ -20,7 +20,7 @@ def test_urls_are_absolute_clean_and_each_once() -> None:
     assert read_sitemap(BASE, b"\xef\xbb\xbf" + body) == read_sitemap(BASE, gzip.compress(body)) != None  # noqa: E711
 
 
-def test_of_an_index_the_sitemaps_of_products_count_if_there_are_any() -> None:
+def test_index_prefers_sitemaps_of_products() -> None:
     assert read_sitemap(BASE, index("a.xml", "b.xml.gz")) == Sitemap(
         [], ["https://a.test/sitemaps/a.xml", "https://a.test/sitemaps/b.xml.gz"]
     )
@@ -40,7 +40,7 @@ def test_of_an_index_the_sitemaps_of_products_count_if_there_are_any() -> None:
         b"\x00" * 5000 + urlset("/p/1"),
     ],
 )
-def test_what_is_no_sitemap_is_none(body: bytes) -> None:
+def test_other_content_is_not_a_sitemap(body: bytes) -> None:
     assert read_sitemap(BASE, body) is None
 
 
@@ -55,14 +55,14 @@ def test_what_is_no_sitemap_is_none(body: bytes) -> None:
         ("/p%26?x=%2C", "/p%26?x=%2C"),
     ],
 )
-def test_an_ampersand_is_what_it_says(written: str, meant: str) -> None:
+def test_unescaped_ampersand_stands_for_itself(written: str, meant: str) -> None:
     body = urlset("/p/1", written, "/p/2")
     found = [f"https://a.test{path}" for path in ("/p/1", meant, "/p/2")]
     assert read_sitemap(BASE, body) == Sitemap(found, [])
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20, 25, 40])
-def test_a_sitemap_that_breaks_off_is_read_as_far_as_it_goes_and_is_not_complete(cut: int) -> None:
+def test_truncated_sitemap_is_read_and_marked_incomplete(cut: int) -> None:
     urls = [f"https://a.test/p/{number}00" for number in range(3)]
     found = read_sitemap(BASE, urlset(*urls)[:-cut])
     assert found is not None
@@ -71,13 +71,13 @@ def test_a_sitemap_that_breaks_off_is_read_as_far_as_it_goes_and_is_not_complete
     assert len(found.urls) >= 2
 
 
-def test_what_follows_a_whole_sitemap_takes_nothing_from_it() -> None:
+def test_ignores_trailing_data() -> None:
     found = Sitemap(["https://a.test/p/1"], [])
     assert read_sitemap(BASE, b"\n \n" + urlset("/p/1") + b"<b>Warning: & so on") == found
     assert read_sitemap(BASE, urlset("/p/1").replace(b"<loc>", b"<loc>\x0b")) == found
 
 
-def test_a_packed_sitemap_may_have_several_members_and_must_be_whole() -> None:
+def test_gzip_may_have_several_members_but_not_be_truncated() -> None:
     body = urlset(*(f"/p/{number}" for number in range(9)))
     packed = gzip.compress(body[:150]) + gzip.compress(body[150:])
     assert read_sitemap(BASE, packed) == read_sitemap(BASE, body)
@@ -87,11 +87,11 @@ def test_a_packed_sitemap_may_have_several_members_and_must_be_whole() -> None:
         assert not found.complete
 
 
-def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_does_not_unpack_a_decompression_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_sitemap(BASE, gzip.compress(urlset("/p/1") + b" " * sitemaps.MAX_BYTES)) is None
 
 
-def test_entities_stay_unresolved() -> None:
+def test_does_not_resolve_entities() -> None:
     levels = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
     bomb = (
         f'<?xml version="1.0"?><!DOCTYPE urlset [<!ENTITY e0 "aaaaaaaaaa">{levels}<!ENTITY file SYSTEM "/etc/passwd">]>'
@@ -103,7 +103,7 @@ def test_entities_stay_unresolved() -> None:
     assert found is None or all(len(url) < 100 and "root:" not in url for url in found.urls)
 
 
-def test_a_sitemap_has_at_most_as_many_urls_as_the_protocol_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_the_number_of_urls_to_that_of_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sitemaps, "MAX_URLS", 3)
     found = read_sitemap(BASE, urlset(*(f"/p/{number}" for number in range(9))))
     assert found is not None
@@ -120,11 +120,15 @@ def test_a_sitemap_has_at_most_as_many_urls_as_the_protocol_allows(monkeypatch: 
         ("http://a.test/?sitemap.xml", False),
     ],
 )
-def test_names_of_sitemaps(url: str, named: bool) -> None:
+def test_recognises_sitemaps_by_name(url: str, named: bool) -> None:
     assert is_named_sitemap(url) is named
 
 
-def test_products_of_a_shop_share_the_shape_of_their_urls() -> None:
-    assert shape("https://a.test/p/12/red-shirt.html") == shape("https://a.test/p/7/blue.html?x=1") == ("/p/0", "html")
-    assert shape("https://a.test/p/12/red") != shape("https://a.test/about/red")
-    assert shape("https://a.test/red") == ("", "")
+def test_product_urls_of_a_shop_share_a_pattern() -> None:
+    assert (
+        url_pattern("https://a.test/p/12/red-shirt.html")
+        == url_pattern("https://a.test/p/7/blue.html?x=1")
+        == ("/p/0", "html")
+    )
+    assert url_pattern("https://a.test/p/12/red") != url_pattern("https://a.test/about/red")
+    assert url_pattern("https://a.test/red") == ("", "")

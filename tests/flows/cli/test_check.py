@@ -31,5 +31,5 @@ def test_check_covers_table_and_image_folder(
     Path("photos").rmdir()
     assert main(["check"]) == 2
     err = capsys.readouterr().err
-    assert "error: table.csv: no column 'name'; there are: 'image', 'category', 'title'" in err
+    assert "error: table.csv: no column 'name'; its columns are: 'image', 'category', 'title'" in err
     assert "error: photos: expected a folder of images, got nothing" in err

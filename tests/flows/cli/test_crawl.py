@@ -185,13 +185,13 @@ def test_decodes_saved_file_like_a_response(shop: Shop, tmp_path: Path, capsys: 
         assert "EUR" in out
     (tmp_path / "page.html").write_bytes(packed[:-9])
     assert attempt("/p/9", "--file", "page.html") == 2
-    assert "breaks off" in capsys.readouterr().err
+    assert "is truncated" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("robots", "exit_code", "words"),
     [
-        (Reply("User-agent: Atlas\nDisallow: /p/"), 2, "its robots.txt forbids it to us"),
+        (Reply("User-agent: Atlas\nDisallow: /p/"), 2, "its robots.txt forbids it"),
         (Reply("User-agent: other\nDisallow: /"), 0, ""),
         (Reply("", 404), 0, ""),
         (Reply("x", 503), 1, "nobody knows what is allowed"),

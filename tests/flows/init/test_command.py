@@ -91,7 +91,7 @@ def test_writes_params_for_the_data_and_keeps_comments(here: Path, capsys: pytes
     out = capsys.readouterr().out
     assert "photos: 36 different images, 64 px (median), coloured" in out
     assert "products.csv: 36 rows, 36 products, 3 categories" in out
-    assert re.search(r"crawl.files.columns.category: \[category\] +it holds category paths", out)
+    assert re.search(r"crawl.files.columns.category: \[category\] +it contains category paths", out)
     assert re.search(r"split.resize: squash +all images have about the same aspect ratio \(width / height 0.75", out)
     assert out.endswith(
         "  - about 5 images are in the test split: an accuracy of .9 is uncertain by 0.27\n\nNext: dvc repro\n"
@@ -234,7 +234,11 @@ def test_reports_data_that_later_stages_would_refuse(here: Path, capsys: pytest.
     ("change", "arguments", "told"),
     [
         (None, ["--table", "none.csv"], "none.csv: no such file"),
-        (None, ["--table", "products.csv", "--column", "category=kind"], "the table has no such column; there are"),
+        (
+            None,
+            ["--table", "products.csv", "--column", "category=kind"],
+            "the table has no such column; its columns are",
+        ),
         ({"image": "x"}, ["--table", "products.csv"], "products.csv: expected a column that names files in the folder"),
         ({"category": "Shirts"}, ["--table", "products.csv", "--column", "category=category"], "two categories with 3"),
         (None, ["--params", "none.yaml"], "none.yaml: No such file"),
