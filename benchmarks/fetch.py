@@ -79,8 +79,8 @@ def _measure(clients: dict[str, tuple[int, int]], port: int, rounds: int, where:
             if number < its_rounds:
                 found = cost(client, port, count, WORK)
                 costs[client].append(found)
-                told = f"{found.cpu_ms:.2f} ms of CPU, {found.per_s:.0f}/s, {found.peak_mb:.0f} MB"
-                print(f"{where}, round {number + 1}, {client}: {told}", flush=True)
+                text = f"{found.cpu_ms:.2f} ms of CPU, {found.per_s:.0f}/s, {found.peak_mb:.0f} MB"
+                print(f"{where}, round {number + 1}, {client}: {text}", flush=True)
     return dict(costs)
 
 

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.photographs", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    running, errors, bundling, showing = (commands.add_parser(name, help=told) for name, told in COMMANDS.items())
+    running, errors, bundling, showing = (commands.add_parser(name, help=text) for name, text in COMMANDS.items())
     for each, does in ((running, _run), (errors, _errors), (bundling, _bundle), (showing, _table)):
         each.set_defaults(does=does)
         each.add_argument(

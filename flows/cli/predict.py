@@ -63,9 +63,9 @@ def predict(
     say(f"model: {folder}")
     predictor = Predictor.load(folder)
     given = _given(predictor, title, images)
-    sure = confidence_rule(folder, min_confidence, accuracy, of="products" if product else "images", given=given)
+    rule = confidence_rule(folder, min_confidence, accuracy, of="products" if product else "images", given=given)
     if given == "title":
-        (predictions,) = predictor.predict_prepared(None, beam, top, sure, [title])
+        (predictions,) = predictor.predict_prepared(None, beam, top, rule, [title])
         sys.stdout.write(_as_json({"title": title}, predictions) if as_json else _as_lines("title", predictions))
         return 0
     if engine != "auto":
@@ -86,7 +86,7 @@ def predict(
             _add_to(pool, predictor, [image for _, image in decoded], title)
             readable += [path for path, _ in decoded]
             continue
-        found = predictor.predict([image for _, image in decoded], beam, top, sure, [title] * len(decoded))
+        found = predictor.predict([image for _, image in decoded], beam, top, rule, [title] * len(decoded))
         for (path, image), predictions in zip(decoded, found, strict=True):
             name = str(path)
             sys.stdout.write(_as_json({"image": name}, predictions) if as_json else _as_lines(name, predictions))
@@ -98,7 +98,7 @@ def predict(
     if pool is not None:
         if not readable:
             raise InputError(f"expected an image of the product that can be read, got none of {seen}")
-        of_product = predictor.predict_product(pool, top, sure)
+        of_product = predictor.predict_product(pool, top, rule)
         sys.stdout.write(_product_as_json(readable, of_product) if as_json else _product_as_lines(of_product))
     return InputError.exit_code if unreadable else 0
 
@@ -250,8 +250,8 @@ def _as_json(about: dict[str, Any], predictions: Sequence[Prediction]) -> str:
         | ({} if each.band is None else {"band": each.band})
         for each in predictions
     ]
-    sure = all(prediction.path for prediction in predictions)
-    return json.dumps({**about, "status": "ok" if sure else "not_sure", "predictions": rows}) + "\n"
+    complete = all(prediction.path for prediction in predictions)
+    return json.dumps({**about, "status": "ok" if complete else "not_sure", "predictions": rows}) + "\n"
 
 
 def _product_as_json(paths: Sequence[Path], found: ProductPrediction) -> str:

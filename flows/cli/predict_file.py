@@ -95,9 +95,9 @@ def predict_file(
     if predictor.reads_titles:
         source = open_source(given, products=products is not None, titles=True)
         say(f"titles: {source.titled} of {source.count} images have one, in the column title")
-    sure = _image_rule(folder, min_confidence, accuracy, source)
+    rule = _image_rule(folder, min_confidence, accuracy, source)
     of_products = None if products is None else _product_rule(folder, min_confidence, accuracy, source)
-    options: _Options = {"beam": beam, "top": top, "min_confidence": sure}
+    options: _Options = {"beam": beam, "top": top, "min_confidence": rule}
     try:
         chosen = predictor.accelerate(engine, engine_cache())
         say(f"engine: {chosen}")

@@ -25,11 +25,11 @@ POLL_S = 0.2
 def flow_lock(tell: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock for a flow, as soon as it is free; ``tell`` gets a line that names the process waited for."""
     LOCK.parent.mkdir(parents=True, exist_ok=True)
-    told: set[Process | None] = set()
+    reported: set[Process | None] = set()
     with LOCK.open("a+") as handle:
         while (holder := _holder(handle)) or not _try_lock(handle, fcntl.LOCK_EX):
-            if holder not in told:
-                told.add(holder)
+            if holder not in reported:
+                reported.add(holder)
                 tell(f"{_named(holder)} is running in this folder: waiting for its end")
             time.sleep(POLL_S)
         _write(handle, Process.current())

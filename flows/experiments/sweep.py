@@ -72,9 +72,9 @@ def sweep(combinations: Sequence[Combination], threads: int) -> State:
     ]
     if not failed:
         return Completed(message=f"{len(combinations)} combinations are done")
-    told = "\n".join(f"{combination.title}: {state.message}" for combination, state in failed)
+    reasons = "\n".join(f"{combination.title}: {state.message}" for combination, state in failed)
     name = REFUSED if all(state.name == REFUSED for _, state in failed) else "Failed"
-    return Failed(name=name, message=f"{len(failed)} of {len(combinations)} combinations failed\n{told}")
+    return Failed(name=name, message=f"{len(failed)} of {len(combinations)} combinations failed\n{reasons}")
 
 
 def table(combinations: Sequence[Combination], stage: str) -> list[dict[str, Any]]:

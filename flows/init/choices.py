@@ -38,10 +38,10 @@ def choose_min_products(counts: Mapping[CategoryPath, int]) -> Choice:
     """
     largest = sorted(counts.values(), reverse=True)
     if len(largest) < 2 or largest[1] < FEWEST_PRODUCTS:
-        told = ", ".join(f"{SEPARATOR.join(path)} {count}" for path, count in list(counts.items())[:5])
+        listed = ", ".join(f"{SEPARATOR.join(path)} {count}" for path, count in list(counts.items())[:5])
         raise InputError(
             f"expected at least two categories with {FEWEST_PRODUCTS} products that have an image, got {len(largest)} "
-            f"categories: {told or 'none'}. A model needs at least two categories"
+            f"categories: {listed or 'none'}. A model needs at least two categories"
         )
     products = sum(largest)
     least = min(LEAST_PRODUCTS, largest[1])

@@ -96,7 +96,7 @@ def _check_not_edited(path: Path, force: bool) -> None:
         return
     try:
         said = run_git("status", "--porcelain", "--", path.name, at=path.parent)
-    except InputError:  # no git: nobody knows
+    except InputError:  # without git, uncommitted changes are unknown
         return
     if said and not said.startswith("??"):
         raise InputError(
@@ -158,9 +158,9 @@ def _look(params: Params, folder: Folder, table: Path, guess: ColumnGuess) -> Da
         )
         statuses, examples = image_reading.count(PRODUCTS_FILE, spool)
         if not statuses["ok"]:
-            told = "; ".join(f"{status} {count} ({', '.join(examples[status])})" for status, count in statuses.items())
+            text = "; ".join(f"{status} {count} ({', '.join(examples[status])})" for status, count in statuses.items())
             raise InputError(
-                f"{table}: expected images that can be read, got none: {told} (docs/files.md explains each)"
+                f"{table}: expected images that can be read, got none: {text} (docs/files.md explains each)"
             )
         samples = (row["bytes"] for row in islice(spool.images(), COLOUR_SAMPLE))
         statistics = survey((info for _, info in spool.infos()), samples)
@@ -268,9 +268,9 @@ def _write(path: Path, content: bytes) -> Path | None:
         try:
             load_params(temporary)
         except ParamsError as error:
-            told = str(error).replace(str(temporary), "with the values for these data")
+            text = str(error).replace(str(temporary), "with the values for these data")
             raise ParamsError(
-                f"{path}: not changed: {told}. Reset the keys named here to their values in git"
+                f"{path}: not changed: {text}. Reset the keys named here to their values in git"
             ) from error
         shutil.copy2(path, backup)
     write_json(WRITTEN, {"sha256": _digest(content)})

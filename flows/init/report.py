@@ -14,7 +14,7 @@ from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath
 from crawlers.files.products import ProductCounts
 from flows.init.choices import Choice
 
-MAX_TOLD = 5  # examples
+MAX_LISTED = 5  # examples
 FEW_TESTED = 200
 
 
@@ -85,25 +85,25 @@ def _shown(choice: Choice) -> str:
 
 def _problems(found: DataSurvey, choices: Sequence[Choice]) -> list[str]:
     values = {choice.key: choice.value for choice in choices}
-    told = [
+    problems = [
         f"{count} images are {status} ({_some(found.examples[status], count)}): see docs/files.md"
         for status, count in sorted(found.statuses.items())
         if status != "ok"
     ]
-    told += [warning for warning in found.counts.warnings if warning.startswith("column ")]
+    problems += [warning for warning in found.counts.warnings if warning.startswith("column ")]
     if found.conflicts:
-        told.append(
+        problems.append(
             f"{len(found.conflicts)} images have two categories ({_some(found.conflicts)}): none of them is used"
         )
     if found.copies:
-        told.append(f"{found.copies} images are repeated with the same category: each is used once")
+        problems.append(f"{found.copies} images are repeated with the same category: each is used once")
     if found.unnamed:
-        told.append(f"{found.unnamed} image files in the folder are in no row of the table: they are not used")
+        problems.append(f"{found.unnamed} image files in the folder are in no row of the table: they are not used")
     least = values["split.min_products"]
     rare = sorted(SEPARATOR.join(path) for path, count in found.products.items() if count < least)
     if rare:
         lost = sum(count for count in found.products.values() if count < least)
-        told.append(
+        problems.append(
             f"{len(rare)} categories have fewer than {least} products ({_some(rare)}): {lost} products are discarded"
         )
     alike: defaultdict[str, list[str]] = defaultdict(list)
@@ -111,22 +111,22 @@ def _problems(found: DataSurvey, choices: Sequence[Choice]) -> list[str]:
         alike[re.sub(r"[\W_]+", "", SEPARATOR.join(path).casefold())].append(SEPARATOR.join(path))
     doubled = [" = ".join(sorted(group)) for group in alike.values() if len(group) > 1]
     if doubled:
-        told.append(
+        problems.append(
             f"{len(doubled)} categories have several spellings ({_some(doubled)}): each spelling is its own category"
         )
     if found.counts.without_title and values["crawl.files.columns.title"] is not None:
-        told.append(f"{found.counts.without_title} products have no title")
+        problems.append(f"{found.counts.without_title} products have no title")
     used = sum(found.images_in[path] for path, count in found.products.items() if count >= least)
     tested = max(1, round(used * found.test_share))
     if tested < FEW_TESTED:
-        told.append(
+        problems.append(
             f"about {tested} images are in the test split: an accuracy of .9 is uncertain by {0.6 / tested**0.5:.2f}"
         )
     if found.images.small:
-        told.append(f"{found.images.small} images are smaller than 32 px")
-    return told
+        problems.append(f"{found.images.small} images are smaller than 32 px")
+    return problems
 
 
 def _some(names: Sequence[str], count: int | None = None) -> str:
-    shown = ", ".join(names[:MAX_TOLD])
-    return shown + (", ..." if (count or len(names)) > len(names[:MAX_TOLD]) else "")
+    shown = ", ".join(names[:MAX_LISTED])
+    return shown + (", ..." if (count or len(names)) > len(names[:MAX_LISTED]) else "")

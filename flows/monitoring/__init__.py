@@ -1,5 +1,5 @@
-"""What happens between two crawls.
+"""Recrawling, drift and notifications.
 
-`recrawl` starts a new crawl; `snapshots` are the products of earlier ones; `drift` compares them, and `drift_report`
-shows it; `notify` posts to a webhook.
+`recrawl` starts a new crawl, `snapshots` reads the products of earlier ones, `drift` compares two crawls,
+`drift_report` formats the comparison, `notify` posts to a webhook.
 """

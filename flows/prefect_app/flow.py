@@ -208,14 +208,14 @@ def failed_state(error: AtlasError) -> State:
 
 def retry_while_busy(call: Callable[[], T]) -> T:
     """The result of ``call``, retried while another dvc command is running."""
-    told = False
+    logged = False
     while True:
         try:
             return call()
         except DvcBusyError as error:
-            if not told:
+            if not logged:
                 get_run_logger().info("waiting: %s", error)
-            told = True
+            logged = True
             time.sleep(BUSY_POLL_S)
 
 

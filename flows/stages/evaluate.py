@@ -79,7 +79,7 @@ def run(params: Params) -> None:
     """Evaluate both models."""
     given = params.evaluate
     device = choose_device(given.device)
-    spread = make_parallel_map(params.pipeline.runner, params.pipeline.workers, "evaluate")
+    run_parallel = make_parallel_map(params.pipeline.runner, params.pipeline.workers, "evaluate")
     taxonomy = load_taxonomy_json(TAXONOMY)
     splits = {name: load_split(SPLITS, name, taxonomy, WORK / "pixels") for name in ("train", "val", "test")}
     model, _ = load_categorizer(CATEGORIZER, device)
@@ -108,7 +108,7 @@ def run(params: Params) -> None:
             length_normalization=given.length_normalization,
             exact_nodes=given.exact_nodes,
             input_variants=("image", *(TITLE_VARIANTS[name] if reads_titles(model) else ())),
-            **_searchers(params, spread, split, device),
+            **_searchers(params, run_parallel, split, device),
             **common,
         )
         evaluations[name] = found.pop("image")
@@ -176,16 +176,16 @@ def _modes(
     return figures
 
 
-def _searchers(params: Params, spread: ParallelMap, split: Split, device: torch.device) -> _Searchers:
+def _searchers(params: Params, run_parallel: ParallelMap, split: Split, device: torch.device) -> _Searchers:
     """Arguments of `evaluate` for a parallel search; none if the engine or the GPU of this process needs no help."""
     threads = params.pipeline.runner == "threads"
     if params.evaluate.engine != "torch" or (threads and device.type != "cpu"):
         return {}
     if threads:
-        return {"parallel_map": spread}
+        return {"parallel_map": run_parallel}
     assert isinstance(split.pixels, np.memmap) and split.pixels.filename
     return {
-        "parallel_map": spread,
+        "parallel_map": run_parallel,
         "stored": StoredModel(CATEGORIZER, Path(split.pixels.filename), params.evaluate.device),
     }
 

@@ -150,11 +150,11 @@ def _look_alikes(taxonomy: Taxonomy, products: Iterable[SplitProduct]) -> list[t
     """Groups of category names, of the taxonomy and the products, that look alike; warns, because they differ."""
     found = look_alikes({*taxonomy.names, *(name for product in products for name in product.category)})
     if found:
-        told = "; ".join(" and ".join(map(repr, group)) for group in found[:MAX_LISTED])
+        listed = "; ".join(" and ".join(map(repr, group)) for group in found[:MAX_LISTED])
         more = f"; and {len(found) - MAX_LISTED} more" if len(found) > MAX_LISTED else ""
         say(
             f"warning: split: these names of categories look alike but differ in their characters, so they are "
-            f"different categories: {told}{more}. Write names that mean the same in the same way"
+            f"different categories: {listed}{more}. Write names that mean the same in the same way"
         )
     return found
 
@@ -213,11 +213,11 @@ def _warn_of_missing(missing: Mapping[str, Sequence[str]]) -> None:
     """Warn about categories that have no images in a split."""
     for split, labels in missing.items():
         if labels:
-            told = ", ".join(map(repr, labels[:MAX_LISTED]))
+            listed = ", ".join(map(repr, labels[:MAX_LISTED]))
             more = f" and {len(labels) - MAX_LISTED} more" if len(labels) > MAX_LISTED else ""
             say(
                 f"warning: split: {len(labels)} {'category' if len(labels) == 1 else 'categories'} without "
-                f"{NOUN[split]} images: {told}{more}. {CONSEQUENCES[split]}"
+                f"{NOUN[split]} images: {listed}{more}. {CONSEQUENCES[split]}"
             )
 
 

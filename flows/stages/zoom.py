@@ -35,7 +35,7 @@ def run(params: Params) -> None:
     """Score every image, several shards in parallel."""
     options = params.zoom
     started = time.perf_counter()
-    spread = make_parallel_map(params.pipeline.runner, params.pipeline.workers, "zoom")
+    run_parallel = make_parallel_map(params.pipeline.runner, params.pipeline.workers, "zoom")
     folder = _filter_folder(params)
     model = None if folder is None else ZoomModel.load(folder, choose_device("cpu"))
     if model is not None:
@@ -50,7 +50,7 @@ def run(params: Params) -> None:
     )
     total, tables = count_rows(SHARDS, made_by="fetch"), []
     with Progress("zoom", total, "images") as progress, single_threaded_torch():
-        for scored in spread(score, shard_paths(SHARDS, made_by="fetch")):
+        for scored in run_parallel(score, shard_paths(SHARDS, made_by="fetch")):
             tables.append(scored)
             progress.advance(scored.num_rows)
     table = concatenate_scores(tables)
