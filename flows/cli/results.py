@@ -88,7 +88,7 @@ def screen(found: dict[str, Any]) -> list[str]:
         dropped = ", ".join(f"{reason} {count:,}" for reason, count in sizes["dropped"].items())
         lines += _wrapped("discarded", dropped or f"{sizes['left_out']:,}")
     if zoom:
-        lines += _wrapped("discarded as close-ups", f"{zoom['dropped']:,} of {zoom['total']:,} ({zoom['share']:.1%})")
+        lines += _wrapped("close-ups", f"{zoom['dropped']:,} of {zoom['total']:,} ({zoom['share']:.1%})")
     lines += _wrapped("champion", found["champion"]["text"])
     lines += _wrapped("weakest categories", "; ".join(_category_text(row) for row in found["weakest"]))
     pairs = "; ".join(f"{row['actual']} as {row['predicted']} {row['n']}" for row in found["confused"])
@@ -150,7 +150,7 @@ def _champion() -> dict[str, Any]:
         text = f"{version}: {current.reason}"
     else:
         report = COMPARISONS / f"{current.model[:8]}..{last[:8]}.json"
-        text = f"{version}; the last model was not compared with it yet; to do so: atlas promote"
+        text = f"{version}; not compared with the last model yet; to compare: atlas promote"
         with suppress(OSError, ValueError, KeyError):
             known = json.loads(report.read_text(encoding="utf-8"))
             taken = "may replace it" if known["accepted"] else "did not replace it"

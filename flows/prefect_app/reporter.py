@@ -103,9 +103,8 @@ class Api:
             if status < 400:
                 return json.loads(answer or b"null")
         except (requests.RequestException, ValueError) as error:
-            cause = (
-                getattr(error.args[0] if error.args else None, "reason", None) or error
-            )  # the cause in an error of urllib3
+            # urllib3's error holds the cause.
+            cause = getattr(error.args[0] if error.args else None, "reason", None) or error
             raise OSError(str(cause) or type(error).__name__) from error
         text = f"status {status} to {method} {path}"
         if status >= 500:

@@ -33,4 +33,4 @@ def test_costs_of_given_sizes_and_prices(capsys: pytest.CaptureFixture[str]) -> 
     assert "1,000,000 images" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["--images", "5"])
-    assert "go together" in capsys.readouterr().err
+    assert "expected all four or none" in capsys.readouterr().err

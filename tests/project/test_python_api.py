@@ -118,5 +118,5 @@ def test_reader_errors_are_atlas_errors(monkeypatch: pytest.MonkeyPatch) -> None
         raise ZeroDivisionError
 
     monkeypatch.setattr("crawlers.api.read_product", broken)
-    with pytest.raises(AtlasError, match="fault of crawlers/pages"):
+    with pytest.raises(AtlasError, match="a bug in crawlers/pages"):
         parse_product(URL, b"<html>")

@@ -102,7 +102,7 @@ def test_results_fit_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
     assert row(lines, "plain classifier") == ".901; difference of the sequence model -.001 (-.010 to +.008)"
     assert row(lines, "images") == "train 3,000, val 400, test 400"
     assert row(lines, "discarded") == "zoomed 20, near_duplicate_of_test 5, http_404 3"
-    assert row(lines, "discarded as close-ups") == "20 of 4,000 (0.5%)"
+    assert row(lines, "close-ups") == "20 of 4,000 (0.5%)"
     assert row(lines, "champion") == "none yet; to make the last model the champion: atlas promote"
     assert row(lines, "weakest categories").startswith("Clothing > Tops > Shirt .500 (200 images);")
     assert row(lines, "most often confused").startswith("Shirt as Ankle boot 20; Pullover as Shirt 10;")
@@ -180,8 +180,7 @@ def test_results_show_difference_to_champion(capsys: pytest.CaptureFixture[str])
     event = Event(version=1, model="a" * 32, reason="the first one", rollback=False, **EVENT)
     champion.HISTORY.write_text(champion.History(champions=[event]).model_dump_json())
     assert (
-        row(shown(capsys), "champion")
-        == "version 1; the last model was not compared with it yet; to do so: atlas promote"
+        row(shown(capsys), "champion") == "version 1; not compared with the last model yet; to compare: atlas promote"
     )
     report = Path("reports/promote/aaaaaaaa..bbbbbbbb.json")
     report.parent.mkdir()

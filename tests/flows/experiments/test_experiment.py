@@ -78,7 +78,7 @@ def test_commit_during_sweep_does_not_change_its_base(
 
 def test_grid_is_cartesian_product(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mini_project)
-    monkeypatch.setattr(experiment, "FIGURES", {"split": ("x",)})
+    monkeypatch.setattr(experiment, "METRICS_SHOWN", {"split": ("x",)})
     points = read_grid(["split.seed=1,2", "zoom_train.lr=1e-3"], "split", "abcd")
     assert [point.title for point in points] == ["split.seed=1 zoom_train.lr=1e-3", "split.seed=2 zoom_train.lr=1e-3"]
     assert points[0].experiment == "split_split.seed=1_zoom_train.lr=1e-3"
@@ -89,7 +89,7 @@ def test_grid_is_cartesian_product(mini_project: Path, monkeypatch: pytest.Monke
 
 def test_reports_all_grid_errors_at_once(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mini_project)
-    monkeypatch.setattr(experiment, "FIGURES", {"split": ("x",)})
+    monkeypatch.setattr(experiment, "METRICS_SHOWN", {"split": ("x",)})
     with pytest.raises(InputError, match="--stage: expected one of split, got 'fetch'"):
         read_grid(["split.seed=1"], "fetch", "abcd")
     wrong = ["split.seed", "split.seed=1,,2", "seed=1", "split.seed=$(id)", "pipeline.workers=2", "split.seed=1"]

@@ -105,8 +105,8 @@ def test_report_names_what_changed(crawled: Callable[..., Params], garments: lis
     lines = report.markdown.splitlines()
     assert "**Above their thresholds: categories, title lengths.** 50 products then, 60 now." in lines
     assert any(line.startswith("| image sizes | 1.000 |") and "could be chance" in line for line in lines)
-    assert "| A > B | 50 | 0 | 100.00% | 0.00% | -100.00 points | went |" in lines
-    assert "| A > C | 0 | 60 | 0.00% | 100.00% | +100.00 points | came |" in lines
+    assert "| A > B | 50 | 0 | 100.00% | 0.00% | -100.00 points | gone |" in lines
+    assert "| A > C | 0 | 60 | 0.00% | 100.00% | +100.00 points | new |" in lines
     content = json.loads(report.path.with_suffix(".json").read_text())
     assert (content["old"], content["new"]) == ("one", "two")
     assert content["categories"] == {"A > B": [50, 0], "A > C": [0, 60]}

@@ -71,7 +71,7 @@ def test_without_webhook_sends_nothing(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (response(b"no_team", status="403 Forbidden"), "it answered 403"),
+        (response(b"no_team", status="403 Forbidden"), "HTTP status 403"),
         (response(b"", "Location: http://127.0.0.1:1/elsewhere", status="302 Found"), "HTTP status 302"),
         (response(b"", status="302 Found"), "HTTP status 302"),
         (b"what?\r\n\r\n", "ConnectionError"),

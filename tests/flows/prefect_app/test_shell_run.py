@@ -120,7 +120,7 @@ class RecordingApi(Api):
         self.states = states
         self.told: list[tuple[str, Any]] = []
 
-    def ask(self, method: str, path: str, body: Any) -> Any:
+    def request(self, method: str, path: str, body: Any) -> Any:
         if path == "/task_runs/filter":
             runs = [{"id": name, "name": name, "state": {"type": t, "message": "m"}} for name, t in self.states.items()]
             return runs
