@@ -52,7 +52,7 @@ def shop_of(host: str) -> Shop:
     return GENERIC
 
 
-def shop_of_profile(name: str, profile: ShopProfile) -> Shop:
+def shop_from(name: str, profile: ShopProfile) -> Shop:
     """Build a shop from its profile."""
     limits, browser = profile.limits, profile.browser
     return Shop(
@@ -83,7 +83,7 @@ def shops_in(folder: Path) -> dict[str, Shop]:
         for host in profile.hosts:
             if host in shops:
                 raise InputError(f"{folder / name}.yaml: hosts: {host} is in {shops[host].name}.yaml already")
-            shops[host] = shop_of_profile(name, profile)
+            shops[host] = shop_from(name, profile)
     return shops
 
 

@@ -26,7 +26,7 @@ from crawlers.pages.items import COLUMNS, Listing
 from crawlers.pages.profile import ShopProfile
 from crawlers.pages.registry import kind_of
 from crawlers.pages.saved import Kind, SavedPage, read_page
-from crawlers.pages.shops import Shop, shop_of, shop_of_profile
+from crawlers.pages.shops import Shop, shop_from, shop_of
 from crawlers.sources.sitemaps import read_sitemap
 from flows.stages.connections import connections
 from flows.text import printable
@@ -88,7 +88,7 @@ def record_page(url: str, kind: Kind | None, file: Path | None, profile: Path | 
 
 
 def _shop(url: str, profile: Path | None) -> Shop:
-    return shop_of(_host(url)) if profile is None else shop_of_profile(profile.stem, read_yaml(profile, ShopProfile))
+    return shop_of(_host(url)) if profile is None else shop_from(profile.stem, read_yaml(profile, ShopProfile))
 
 
 def _host(url: str) -> str:

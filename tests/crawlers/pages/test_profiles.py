@@ -18,7 +18,7 @@ from crawlers.pages.profile import ShopProfile, load_profiles
 from crawlers.pages.registry import kind_of
 from crawlers.pages.saved import Kind, SavedPage, read_page
 from crawlers.pages.selecting import matches_platform
-from crawlers.pages.shops import PROFILES, shop_of, shop_of_profile, shops_in
+from crawlers.pages.shops import PROFILES, shop_from, shop_of, shops_in
 
 ORIGINAL = {  # the shops of the original project
     "www.amazon.in": "amazon",
@@ -42,7 +42,7 @@ def read(text: str, body: str | dict, kind: Kind, url: str = "https://shop.examp
     said = {"hosts": ["shop.example"]} | yaml.safe_load(text)
     content = body if isinstance(body, str) else json.dumps(body)
     response = HttpResponse(url, body=content.encode(), headers={"Content-Type": "text/html; charset=utf-8"})
-    return read_page(kind, shop_of_profile("shop", ShopProfile.model_validate(said)), response)
+    return read_page(kind, shop_from("shop", ShopProfile.model_validate(said)), response)
 
 
 @pytest.mark.parametrize(("host", "name"), ORIGINAL.items())
@@ -147,12 +147,12 @@ def test_rejects_two_profiles_for_one_host(tmp_path: Path) -> None:
 
 def test_profile_sets_limits_and_browser_of_the_shop() -> None:
     text = "{hosts: [a.example], product_url: /p/, limits: {delay_s: 3, max_pages: 7}, browser: {load_more: button}}"
-    shop = shop_of_profile("a", ShopProfile.model_validate(yaml.safe_load(text)))
+    shop = shop_from("a", ShopProfile.model_validate(yaml.safe_load(text)))
     assert shop.pace == HostProfile(delay_s=3.0, concurrency=2, autothrottle=True)
     assert shop.browser == BrowserProfile(wait_for=None, load_more="button", max_clicks=0, scroll=False)
     assert shop.max_pages == 7
     assert shop.product_url is not None
-    assert shop_of_profile("b", ShopProfile(hosts=("b.example",))).pace is None
+    assert shop_from("b", ShopProfile(hosts=("b.example",))).pace is None
 
 
 STATE = '<script id="state">window.S = {"product": {"name": "Shirt", "pictures": [{"u": "/1.jpg"}], "no": 7}};</script>'
