@@ -48,7 +48,7 @@ def reliability_plot(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Ima
     """
     figure = Figure(figsize=(5.4, 6.4), dpi=100, layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="honest")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
     most = max(row["n"] for rows in curves.values() for row in rows)
     for name, rows in curves.items():
         confidence, accuracy, n = (np.array([row[key] for row in rows]) for key in ("confidence", "accuracy", "n"))
