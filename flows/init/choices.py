@@ -76,7 +76,7 @@ def choose_split(images: ImageStatistics, *, pretrained: bool, hints: Sequence[s
             whole,
             "the table assigns products to train, val and test"
             if whole
-            else f"the table has only the split {' and '.join(sorted(hints))}, so products are assigned by a hash"
+            else f"the table assigns products to {' and '.join(sorted(hints))} only, so all are assigned by a hash"
             if hints
             else "the table has no splits: products are assigned by a hash",
         ),

@@ -85,7 +85,7 @@ def test_falls_back_to_torchvision_download_and_names_both_sources_on_failure(
     dataset = import_module("torchvision.datasets").FashionMNIST
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "not installed")
     monkeypatch.setattr(dataset, "mirrors", ["http://127.0.0.1:9/"])  # nothing listens there
-    with pytest.raises(RetryError, match=r"dataset-fashion-mnist.*torchvision.*the download failed: "):
+    with pytest.raises(RetryError, match=r"dataset-fashion-mnist.*torchvision.*The download failed: "):
         prepare.run(PARAMS)
 
     def download(self: object, root: str, download: bool) -> None:

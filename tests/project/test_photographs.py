@@ -322,7 +322,7 @@ def test_benchmark_runs_on_a_few_images(source: Path, tmp_path: Path, capfd: pyt
     assert sum(figures["files"]["draws"]["1"]["images"].values()) == 56
     assert second["stages"].keys() == {"train", "evaluate"}
     shown = capfd.readouterr().out
-    assert "image alone: exact path, test" in shown
+    assert "exact path from the image, test" in shown
 
     state = json.loads((work / "state.json").read_text())
     del state["pipeline"]["seeds"]["2"]  # as if it had been killed just before it knew
@@ -356,7 +356,7 @@ def test_benchmark_runs_on_a_few_images(source: Path, tmp_path: Path, capfd: pyt
     page = tmp_path / "page.md"
     page.write_text(f"{targets.BEGIN}\n{targets.END}\n")
     assert main(["table", "--result", str(result), "--page", str(page)]) == 0
-    assert "| image alone: exact path, test |" in page.read_text()
+    assert "| exact path from the image, test |" in page.read_text()
 
 
 def _same_but_for_the_precision(model: Path, bundled: Path) -> None:
