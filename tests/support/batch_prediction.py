@@ -1,4 +1,4 @@
-"""Models that answer at once, and runs of batch prediction that child processes take part in."""
+"""Fake models, and runs of batch prediction, also for child processes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from atlas_model.inference.predictor import Prediction, Predictor
 
 
 class Model:
-    """Answers with the shade that it sees, and remembers."""
+    """A fake model that predicts the shade of each image and records its batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -54,7 +54,7 @@ def pooled(
     before_answer: Callable[[], None] = lambda: None,
     before_product: Callable[[], None] = lambda: None,
 ) -> BatchReport:
-    """Predict in batches of two, each a part of its own."""
+    """Predict in batches of two, one part per batch."""
     predictor = Predictor.load(model, "cpu")
 
     def answer(pixels: np.ndarray) -> tuple[list[list[Prediction]], np.ndarray]:

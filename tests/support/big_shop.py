@@ -1,7 +1,7 @@
-"""A shop of 20,000 products in a process of its own, and processes that crawl it and fetch its images.
+"""A shop of 20,000 products in its own process, and processes that crawl it and fetch its images.
 
-``python -m tests.support.big_shop shop`` prints its port; the other words are functions of a folder and that port. All
-are processes so that a test can kill them, and so that the shop does not take the test's time.
+``python -m tests.support.big_shop shop`` prints its port; the other commands take a folder and that port. All
+run as processes so that a test can kill them and the shop uses no CPU time of the test process.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ def product(number: int) -> str:
 
 
 def image(name: str) -> bytes:
-    """A PNG of one pixel, and a comment that makes it another one than the others."""
+    """A PNG of one pixel with a comment that makes its bytes unique."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -102,7 +102,7 @@ def shop() -> None:
 
 
 def crawl_it(folder: Path, port: int) -> None:
-    """Crawl the shop into ``folder`` and print how it ended, as JSON."""
+    """Crawl the shop into ``folder`` and print the result as JSON."""
     sources = [Source(HOST, ("Things", f"C{one}"), f"http://{HOST}/c/{one}") for one in range(CATEGORIES)]
     result = crawl(
         sources,
@@ -119,7 +119,7 @@ def crawl_it(folder: Path, port: int) -> None:
 
 
 def fetch_it(folder: Path, port: int) -> None:
-    """Fetch the images of the crawl in ``folder`` and print how it ended, as JSON."""
+    """Fetch the images of the crawl in ``folder`` and print the result as JSON."""
     with Spool(folder / "fetch") as spool:
         report = fetch_images(
             image_urls(folder / "products.parquet"),

@@ -1,6 +1,6 @@
-"""``python -m tests.support.browsing``: pages read with the browser, as a crawl reads them, in a process of their own.
+"""``python -m tests.support.browsing``: renders pages with the browser, as a crawl does, in its own process.
 
-Takes a `Visits` as JSON on stdin; prints what came, as JSON.
+Takes a `Visits` as JSON on stdin; prints the results as JSON.
 """
 
 import json
@@ -27,7 +27,7 @@ from tests.support.crawling import QUICK
 
 @dataclass
 class Visits:
-    """Pages to read: URL -> the arguments of its `BrowserProfile`, and perhaps ``timeout_s``."""
+    """Pages to read: URL -> the arguments of its `BrowserProfile`, optionally with ``timeout_s``."""
 
     pages: dict[str, dict[str, Any]]
     connect_map: dict[str, tuple[str, int]]
@@ -42,7 +42,7 @@ class Visits:
 
 
 def browse(visits: Visits) -> dict[str, dict[str, Any]]:
-    """What came of each URL: ``status`` or ``reason``, ``url`` and ``text``."""
+    """The result for each URL: ``status`` or ``reason``, ``url`` and ``text``."""
     ended = subprocess.run(
         visits.command, input=json.dumps(asdict(visits)), text=True, capture_output=True, check=False
     )
@@ -53,7 +53,7 @@ def browse(visits: Visits) -> dict[str, dict[str, Any]]:
 
 
 class BrowsingSpider(scrapy.Spider):
-    """Asks for each page of a `Visits` once, and notes what came."""
+    """Requests each page of a `Visits` once and records the result."""
 
     name = "browsing"
 
@@ -79,7 +79,7 @@ class BrowsingSpider(scrapy.Spider):
 
 
 def main() -> None:
-    """Read the pages of the `Visits` on stdin and print what came, as JSON."""
+    """Read the pages of the `Visits` on stdin and print the results as JSON."""
     die_with_parent()
     visits = Visits(**json.loads(sys.stdin.read()))
     settings = scrapy_settings(

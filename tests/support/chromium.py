@@ -1,4 +1,4 @@
-"""Tests that need the system's Chromium."""
+"""Skipping of tests that need the system's Chromium."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ import pytest
 
 from crawlers.http.chromium import NAMES
 
-REQUIRED = "CHROMIUM_REQUIRED"  # set where its absence is a fault: in CI
+REQUIRED = "CHROMIUM_REQUIRED"  # set in CI, where a missing Chromium is an error
 needs_chromium = pytest.mark.skipif(
     not (any(map(shutil.which, NAMES)) or os.environ.get(REQUIRED)), reason=f"none of {', '.join(NAMES)} in PATH"
 )

@@ -1,4 +1,4 @@
-"""Pages of a shop that tests write, and a crawl of it."""
+"""Pages of a test shop, and a crawl of it."""
 
 import json
 from pathlib import Path
@@ -54,7 +54,7 @@ def source(path: str, *taxonomy: str) -> Source:
 
 
 def run(shop: Shop, sources: list[Source], folder: Path, **changes: Any) -> CrawlResult:
-    """Crawl into ``folder``/products.parquet, politeness aside."""
+    """Crawl into ``folder``/products.parquet without rate limits."""
     arguments: dict[str, Any] = {
         "output": folder / "products.parquet",
         "folder": folder / "work",
@@ -81,7 +81,7 @@ def titles(folder: Path) -> set[str]:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether no crawl is at work in ``folder``."""
+    """Whether no crawl holds the lock of ``folder``."""
     try:
         with locked(folder, "crawl"):
             return True

@@ -1,4 +1,4 @@
-"""A server of images that does everything right or, where a test says so, wrong; and fetching from it."""
+"""An image server with correct and, on request, faulty responses; and fetching from it."""
 
 import asyncio
 import io
@@ -26,7 +26,7 @@ MAX_PIXELS = 1_000_000
 
 
 def jpeg(seed: int | str, side: int = 24) -> bytes:
-    """A small JPEG image, another one for each ``seed``."""
+    """A small JPEG image that depends on ``seed``."""
     pixels = np.random.default_rng(list(str(seed).encode())).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     data = io.BytesIO()
     Image.fromarray(pixels).resize((side, side)).save(data, "JPEG")
@@ -37,7 +37,7 @@ Answer = Callable[["Server", web.Request], Awaitable[web.StreamResponse]]
 
 
 class Server:
-    """Counts what it is asked for; ``/images/<name>`` is an image, other paths do as `ODD` says."""
+    """Counts requests; ``/images/<name>`` is an image, other paths respond as `ODD` defines."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()  # by path
@@ -46,7 +46,7 @@ class Server:
         self.in_flight: Counter[str] = Counter()  # by host
         self.most_in_flight: Counter[str] = Counter()
         self.delay_s = 0.0
-        self.hang_after: int | None = None  # requests; the later ones get no answer
+        self.hang_after: int | None = None  # requests; later ones get no response
         self.odd: dict[str, Answer] = {}
         self.port = 0
 
@@ -111,7 +111,7 @@ def url(path: str, host: str = HOST) -> str:
 
 
 class Images(NamedTuple):
-    """What fetching gave."""
+    """The result of fetching."""
 
     report: FetchReport
     fetched: dict[str, UrlStatus]  # by URL, sorted
@@ -122,7 +122,7 @@ class Images(NamedTuple):
 
 
 def options(server: Server, **changes: Any) -> dict[str, Any]:
-    """Arguments of `fetch_images` that suit ``server``, with ``changes``."""
+    """Arguments of `fetch_images` for ``server``, with ``changes``."""
     return {
         "snapshot": "one",
         "reuse": "validate",
@@ -142,7 +142,7 @@ def options(server: Server, **changes: Any) -> dict[str, Any]:
 
 
 def get(server: Server, urls: list[str], folder: Path, **changes: Any) -> Images:
-    """Fetch ``urls`` into a spool in ``folder``, which is closed again."""
+    """Fetch ``urls`` into a spool in ``folder``, and close the spool."""
     with Spool(folder / "spool") as spool:
         report = fetch_images(urls, spool, **options(server, **changes))
         return Images(report, {url: spool.lookup(url) for url in sorted(set(urls))})
@@ -167,7 +167,7 @@ def write_products(path: Path, urls: dict[str, list[str]]) -> Path:
 
 
 def with_status(status: int, body: bytes | None = None, /, **headers: str) -> Answer:
-    """Answers with ``status``."""
+    """Responds with ``status``."""
 
     async def answer(server: Server, request: web.Request) -> web.StreamResponse:
         return web.Response(status=status, body=jpeg("not a word") if body is None else body, headers=headers)
@@ -176,7 +176,7 @@ def with_status(status: int, body: bytes | None = None, /, **headers: str) -> An
 
 
 def with_body(body: bytes, content_type: str = "image/jpeg") -> Answer:
-    """Answers with ``body``."""
+    """Responds with ``body``."""
 
     async def answer(server: Server, request: web.Request) -> web.StreamResponse:
         return web.Response(body=body, content_type=content_type)
@@ -190,7 +190,7 @@ def moved(location: str) -> Answer:
 
 
 def fails_first(times: int, status: int = 500, **headers: str) -> Answer:
-    """Answers the first requests with ``status``, the later ones with an image."""
+    """Responds to the first requests with ``status``, to later ones with an image."""
 
     async def answer(server: Server, request: web.Request) -> web.StreamResponse:
         if server.asked[request.raw_path] <= times:

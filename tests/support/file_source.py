@@ -1,4 +1,4 @@
-"""A table and a folder of images as the source, written by tests, and the stages that read them."""
+"""A table and a folder of images as the product source, and the stages that read them."""
 
 import json
 from collections import Counter
@@ -19,7 +19,7 @@ COLUMNS = {"image": "image", "category": ["category"], "product": None, "title":
 
 
 def put(*names: str) -> None:
-    """Images in the folder."""
+    """Write images into the folder."""
     for name in names:
         path = Path("photos", name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,21 +27,21 @@ def put(*names: str) -> None:
 
 
 def write_csv(*rows: str, header: str = "image,category,title") -> Path:
-    """A table of ``rows`` in the current folder."""
+    """Write a CSV table of ``rows`` into the current folder."""
     path = Path("table.csv")
     path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     return path
 
 
 def write_jsonl(*rows: object) -> Path:
-    """A JSON Lines table in the current folder; rows that are text are written as they are."""
+    """Write a JSON Lines table into the current folder; rows that are text are written unchanged."""
     path = Path("table.jsonl")
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return path
 
 
 def products_of(table: Path, separator: str | None = ">", **columns: Any) -> list[dict[str, Any]]:
-    """The products that are made of ``table``."""
+    """The products read from ``table``."""
     options: dict[str, Any] = {"table": table, "images": Path("photos"), "separator": separator}
     write_products(paths.PRODUCTS, columns=Columns(**COLUMNS | columns), **options)
     written = read_table(paths.PRODUCTS, PRODUCTS, "crawl")
@@ -60,7 +60,7 @@ def stage_params(table: Path, columns: dict[str, Any] | None = None, **changes: 
 
 
 def run(table: Path, columns: dict[str, Any] | None = None, **changes: Any) -> dict[str, str]:
-    """Both stages; what became of each image."""
+    """Run both stages; return the outcome of each image."""
     params = stage_params(table, columns, **changes)
     crawl.run(params)
     fetch.run(params)

@@ -1,4 +1,4 @@
-"""The small DVC project of conftest with stages that show and obey more, and how a test runs them."""
+"""The small DVC project of conftest with controllable stages, and functions that run it."""
 
 import os
 import re
@@ -14,7 +14,7 @@ import psutil
 from tests.support.prefect_server import PrefectServer
 from tests.support.waiting import TIMEOUT_S, wait_until
 
-# Obeys files: fail-<stage> names an error, kill-<stage>, hang-<stage> (until it is gone); ran gets a line per run.
+# Control files: fail-<stage> names an error, kill-<stage>, hang-<stage> (until deleted); ran gets a line per run.
 STAGE = """
 import builtins, os, sys, time
 from pathlib import Path
@@ -54,19 +54,19 @@ def runs_of(folder: Path) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """That of a shell in which the venv is active."""
+    """The environment of a shell in which the venv is active."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return {**os.environ, "PATH": path, "SHELL": "/bin/sh", **more}
 
 
 def run_flow(folder: Path, program: str | None = None, **more: str) -> subprocess.CompletedProcess[str]:
-    """The flow, to its end."""
+    """Run the flow to its end."""
     how = ["-m", "flows.prefect_app.flow"] if program is None else ["-c", program]
     return _run([sys.executable, *how], folder, **more)
 
 
 def run_dvc(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """A dvc command, to its end."""
+    """Run a dvc command to its end."""
     return _run([sys.executable, "-m", "dvc", *arguments], folder, **more)
 
 
@@ -84,7 +84,7 @@ def _run(command: list[str], folder: Path, **more: str) -> subprocess.CompletedP
 
 @contextmanager
 def started(command: list[str], folder: Path, log: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A command in a session of its own, so that a signal can go to all of its processes; killed in the end."""
+    """Start a command in its own session, so that a signal reaches all its processes; kill it at the end."""
     with (
         log.open("wb") as output,
         subprocess.Popen(
@@ -107,7 +107,7 @@ def processes_of(session: int) -> list[str]:
     """Command lines of the processes in ``session``."""
     found = []
     for process in psutil.process_iter():
-        with suppress(ProcessLookupError, psutil.NoSuchProcess):  # it has ended meanwhile
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):  # the process has ended
             if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(" ".join(process.cmdline()))
     return found
@@ -136,11 +136,11 @@ class RunInUi:
         return [log["message"] for log in logs if self._is_of(log, task) and log["level"] >= least_level]
 
     def artifacts(self, task: str) -> list[dict[str, Any]]:
-        """What stands at the node of a task run."""
+        """The artifacts of a task run."""
         return [each for each in self._server.of_flow_run("artifacts", self.id) if self._is_of(each, task)]
 
     def graph(self) -> dict[str, set[str]]:
-        """Node -> nodes that it builds on, as the run's page draws them."""
+        """Node -> its upstream nodes, as the run's page shows them."""
         nodes = dict(self._server.ask(f"/flow_runs/{self.id}/graph-v2")["nodes"])
         return {node["label"]: {nodes[parent["id"]]["label"] for parent in node["parents"]} for node in nodes.values()}
 
@@ -149,9 +149,9 @@ class RunInUi:
 
 
 def run_in_ui(server: PrefectServer, output: str) -> RunInUi:
-    """The run of which a flow's output speaks, once the server knows that all of it has ended.
+    """The run named in a flow's output, once the server reports all its tasks as ended.
 
-    It hears of tasks a while after they have ended.
+    The server learns with a delay that tasks have ended.
     """
     tasks = set(re.findall(r"Task run '(\w+)'", output))
     found = re.findall(r"/runs/flow-run/([0-9a-f-]+)", output)

@@ -1,4 +1,4 @@
-"""A disk on which there is no room left, as far as the code under test can tell."""
+"""Simulation of a full disk."""
 
 import io
 import resource
@@ -10,8 +10,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 def limited_file_size(max_bytes: int = 1000) -> Iterator[None]:
     """While the block runs, the kernel lets no file grow beyond ``max_bytes``: writing fails with EFBIG.
 
-    The limit is one of the whole process, and the log of the tests may be a file, too. So only the code under test
-    belongs into the block, and what it prints is held back.
+    The limit applies to the whole process, and the log of the tests may be a file, too. So only the code under test
+    belongs into the block, and its output is captured.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):

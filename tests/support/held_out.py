@@ -1,4 +1,4 @@
-"""Answers of which the true probability of being right is known."""
+"""Simulated held-out items whose true probability of being right is known."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from atlas_model.confidence.risk_control import HeldOutItems
 
 
 def items(count: int, seed: int, boast: float = 1.0, skill: float = 10.0, deepest: int = 3) -> HeldOutItems:
-    """Ways whose steps are right as often as the true probabilities say, told as if these were sharper by ``boast``."""
+    """Items whose levels are right with the true probabilities; the reported ones are sharper by ``boast``."""
     generator = np.random.default_rng(seed)
     told, sure, right, still = (
         np.zeros((count, deepest)),

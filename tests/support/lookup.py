@@ -1,4 +1,4 @@
-"""Models that are told what they see: images that are numbers, and an encoder that looks their cells up."""
+"""Models with given encoder outputs: images that encode a row number, and an encoder that looks up its cells."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from tests.support.slow_search import make_decoder
 
 
 class Lookup(nn.Module):
-    """In the encoder's place: an image's first two pixels say which cells are meant."""
+    """A fake encoder: an image's first two pixels give the row of its cells."""
 
     def __init__(self, cells: Tensor) -> None:
         super().__init__()
@@ -24,20 +24,20 @@ class Lookup(nn.Module):
 
 
 def numbered(count: int) -> Tensor:
-    """Images that `Lookup` numbers from 0."""
+    """Images that encode the row numbers from 0 for `Lookup`."""
     numbers = torch.arange(count)
     return torch.stack([numbers // 256, numbers % 256], dim=1).byte()[:, None, None]
 
 
 def categorizer(taxonomy: Taxonomy, normalize: Normalize, seed: int) -> Categorizer:
-    """Of random weights, and quite sure of itself; cells have 6 features."""
+    """A categorizer of random weights with high confidences; cells have 6 features."""
     model = Categorizer(Architecture("small", 1, "native", 5, 4, 7, 0.5, normalize), taxonomy).eval()
     model.decoder = make_decoder(len(taxonomy.tokens), seed)
     return model
 
 
 def classifier(taxonomy: Taxonomy) -> Classifier:
-    """Whose cells are its logits."""
+    """A classifier whose cells are its logits."""
     model = Classifier(Architecture("small", 1, "native", 5, 4, 7, 0.5), taxonomy).eval()
     model.output = nn.Identity()  # type: ignore[assignment]  # a stand-in
     return model

@@ -1,4 +1,4 @@
-"""How much memory a process has taken."""
+"""Peak memory of a process."""
 
 import re
 import resource
@@ -8,7 +8,7 @@ from pathlib import Path
 def peak_mb() -> float:
     """The peak resident memory of this process.
 
-    From /proc: psutil has no peak on Linux, and `resource` would count its parent's at the fork as well.
+    Read from /proc: psutil has no peak on Linux, and `resource` also counts the parent's memory at the fork.
     """
     status = Path("/proc/self/status")
     if status.exists():

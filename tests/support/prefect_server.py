@@ -1,6 +1,6 @@
-"""A real Prefect server on a free port, and plain questions to its API.
+"""A real Prefect server on a free port, and requests to its API.
 
-The fixture `prefect_server` (conftest) shares one among the tests of a worker: ask it for your own runs only.
+The fixture `prefect_server` (conftest) shares one among the tests of a worker: query only runs of the same test.
 """
 
 import json
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 BUSY_TIMEOUT_S = 60
-START_TIMEOUT_S = 180  # a first start makes the database: 15 s on quiet cores
-DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxies some test is about
+START_TIMEOUT_S = 180  # the first start creates the database: 15 s on idle cores
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # ignores proxies that a test has set
 PROGRAM = """
 import sys
 from atlas_model.core.processes import die_with_parent
@@ -31,13 +31,13 @@ uvicorn.run("prefect.server.api.server:create_app", factory=True, fd=int(sys.arg
 
 @dataclass(frozen=True)
 class PrefectServer:
-    """Where it is: ``url`` is what PREFECT_API_URL says, ``log`` what it wrote."""
+    """A running server: ``url`` is its PREFECT_API_URL, ``log`` its log file."""
 
     url: str
     log: Path
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """The JSON that ``path`` answers: to a POST of ``body``, to a GET without one."""
+        """The JSON response of ``path``: to a POST of ``body``, or to a GET without one."""
         request = urllib.request.Request(
             self.url + path,
             data=None if body is None else json.dumps(body).encode(),
@@ -49,13 +49,13 @@ class PrefectServer:
                 with DIRECT.open(request, timeout=60) as reply:
                     return json.loads(reply.read() or "null")
             except urllib.error.HTTPError as error:
-                with error:  # 503: its database is locked, and one is to ask again
+                with error:  # 503: the database is locked; retry
                     if error.code != 503 or time.monotonic() > deadline:
                         raise
             time.sleep(0.2)
 
     def flow_run(self, **fields: Any) -> dict[str, Any]:
-        """The only flow run of which ``fields`` (id, name, ...) are among the given lists."""
+        """The only flow run whose ``fields`` (id, name, ...) are in the given lists."""
         (run,) = self.ask("/flow_runs/filter", {"flow_runs": {name: {"any_": v} for name, v in fields.items()}})
         return dict(run)
 
@@ -79,7 +79,7 @@ class PrefectServer:
 
 @contextmanager
 def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectServer]:
-    """A server whose database lies in ``folder``, with Prefect's ``settings``; it ends with the block (or with us)."""
+    """Run a server with its database in ``folder`` and Prefect's ``settings``; stop it after the block or with this process."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
     with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:

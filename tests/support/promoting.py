@@ -1,4 +1,4 @@
-"""A DVC project with validation images, and models of one answer, so that which is better is known beforehand."""
+"""A DVC project with validation images, and constant models whose ranking is known."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ STORED = Preprocessing(16, "L", "squash")
 
 
 def make_project(folder: Path, git_env: dict[str, str]) -> None:
-    """Make ``folder`` a project of git and DVC with validation images, and no model yet."""
+    """Make ``folder`` a git and DVC project with validation images and without a model."""
     (folder / ".dvc").mkdir(parents=True)
     for name in (".dvc/config", ".dvcignore", ".gitignore", "params.yaml"):
         shutil.copy2(ROOT / name, folder / name)
@@ -31,7 +31,7 @@ def make_project(folder: Path, git_env: dict[str, str]) -> None:
 
 
 def write_validation(folder: Path, taxonomy: Taxonomy, images: int = 1) -> None:
-    """The validation images, of which there are `SHARE` of each category, ``images`` a product; the taxonomy."""
+    """Write the taxonomy and the validation images: `SHARE` of each category, ``images`` per product."""
     (folder / paths.SPLITS).mkdir(parents=True, exist_ok=True)
     taxonomy.save(folder / paths.TAXONOMY)
     labels = [label for label, count in SHARE.items() for _ in range(count)]
@@ -45,13 +45,13 @@ def write_validation(folder: Path, taxonomy: Taxonomy, images: int = 1) -> None:
 
 
 def train(answer: str, *, sure: float = 5.0, taxonomy: Taxonomy = TAXONOMY, prepared: Preprocessing = STORED) -> None:
-    """Leave a model that always says ``answer`` where the stage `train` leaves its own.
+    """Write a model that always predicts ``answer`` to the output folder of the stage `train`.
 
     Args:
-        answer: a category.
-        sure: how strongly it says so, which tells equally good ones apart.
-        taxonomy: that it knows.
-        prepared: how it wants its images.
+        answer: the predicted category.
+        sure: the logit of ``answer``, which distinguishes models of equal accuracy.
+        taxonomy: the taxonomy of the model.
+        prepared: the preprocessing of the model.
     """
     model = Categorizer(Architecture("small", 1, "native", 4, 4, 4, 0.0), taxonomy)
     with torch.no_grad():

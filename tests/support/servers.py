@@ -1,6 +1,6 @@
-"""Servers on loopback whose answers a test writes by hand: what they answer, and what they were asked.
+"""Servers on loopback with responses that a test defines, and records of their requests.
 
-`serving` speaks HTTP as it should be; `raw_serving` sends whatever hurts.
+`serving` sends valid HTTP; `raw_serving` sends arbitrary bytes.
 """
 
 import gzip
@@ -30,7 +30,7 @@ HOST = "shop.test"
 
 @dataclass
 class Reply:
-    """What the server answers."""
+    """A response of the server."""
 
     body: str | bytes = ""
     status: int = 200
@@ -40,7 +40,7 @@ class Reply:
 
 @dataclass
 class Shop:
-    """A shop on loopback: path -> reply, or a function of how often the path was asked for."""
+    """A shop on loopback: path -> reply, or a function of the number of requests for the path."""
 
     pages: dict[str, Any] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
@@ -103,11 +103,11 @@ Answer = bytes | Callable[[socket.socket, threading.Event], None]
 
 @dataclass
 class RawServer:
-    """Sends just what it is told, HTTP or not: path -> answer. Each answer ends the connection."""
+    """Sends raw bytes, HTTP or not: path -> answer. Each answer ends the connection."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
     tls: ssl.SSLContext | None = None
-    requests: list[bytes] = field(default_factory=list)  # the heads that came
+    requests: list[bytes] = field(default_factory=list)  # received request heads
     port: int = 0
 
     def asked(self, path: str) -> int:
@@ -121,7 +121,7 @@ def raw_serving(server: RawServer) -> Iterator[RawServer]:
 
     def serve(plain: socket.socket) -> None:
         with (
-            suppress(OSError),  # the client hangs up: that is what it should do here
+            suppress(OSError),  # the client is expected to close the connection
             plain,
             server.tls.wrap_socket(plain, server_side=True) if server.tls else plain as client,
         ):
@@ -153,12 +153,12 @@ def raw_serving(server: RawServer) -> Iterator[RawServer]:
             yield server
         finally:
             ended.set()
-            listener.shutdown(socket.SHUT_RDWR)  # wakes accept
+            listener.shutdown(socket.SHUT_RDWR)  # unblocks accept
             thread.join()
 
 
 def response(body: bytes = b"", *headers: str, status: str = "200 OK", length: int | None = None) -> bytes:
-    """An HTTP response; ``length`` is what Content-Length claims, if not the truth, and -1 leaves it out."""
+    """An HTTP response; ``length`` overrides Content-Length, and -1 omits it."""
     claimed = len(body) if length is None else length
     lines = [f"HTTP/1.1 {status}", "Connection: close", *headers]
     lines += [f"Content-Length: {claimed}"] if claimed >= 0 else []
@@ -166,7 +166,7 @@ def response(body: bytes = b"", *headers: str, status: str = "200 OK", length: i
 
 
 def endless(head: bytes, chunk: bytes = b"x" * 65536) -> Answer:
-    """``head``, then ``chunk`` again and again."""
+    """Sends ``head``, then ``chunk`` repeatedly without end."""
 
     def send(client: socket.socket, ended: threading.Event) -> None:
         client.sendall(head)
@@ -177,7 +177,7 @@ def endless(head: bytes, chunk: bytes = b"x" * 65536) -> Answer:
 
 
 def dripping(head: bytes, every_s: float = 0.2) -> Answer:
-    """``head``, then one byte at a time."""
+    """Sends ``head``, then one byte at a time."""
 
     def send(client: socket.socket, ended: threading.Event) -> None:
         client.sendall(head)
@@ -188,7 +188,7 @@ def dripping(head: bytes, every_s: float = 0.2) -> Answer:
 
 
 def self_signed(host: str, folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """What a server needs to call itself ``host``, and the certificate that a client would have to trust."""
+    """A TLS context of a server for ``host``, and its self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     now = datetime.now(UTC)
@@ -206,14 +206,14 @@ def self_signed(host: str, folder: Path) -> tuple[ssl.SSLContext, Path]:
 
 @cache
 def gzip_bomb(size: int, layers: int = 1) -> bytes:
-    """Some bytes that decompress to ``size`` zeros, a multiple of a million."""
+    """Gzip data that decompress to ``size`` zeros, a multiple of a million."""
     zeros, count = bytes(1_000_000), size // 1_000_000
     packer = zlib.compressobj(9, wbits=31)
     first, next_one = (packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
     checksum = 0
     for _ in range(count):
         checksum = zlib.crc32(zeros, checksum)
-    # After a full flush the same zeros become the same bytes again, so one million is compressed for all.
+    # After a full flush equal zeros compress to equal bytes, so one million is compressed once and repeated.
     end_of_stream = b"\x03\x00" + struct.pack("<II", checksum, size % 2**32)
     data = first + next_one * (count - 1) + end_of_stream
     for _ in range(layers - 1):

@@ -1,4 +1,4 @@
-"""Sitemaps that tests write."""
+"""Sitemaps for tests."""
 
 
 def urlset(*urls: str, name: str = "urlset", entry: str = "url") -> bytes:

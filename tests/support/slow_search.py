@@ -1,4 +1,4 @@
-"""What the searches are held against: one path of one image at a time, plain lists, the decoder walked from START."""
+"""Slow reference searches: one path of one image at a time, with plain lists, decoding from START."""
 
 import math
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ taxonomies = st.lists(st.lists(names, min_size=1, max_size=8).map(tuple), min_si
 )
 normalizes = st.sampled_from(["vocabulary", "children"])
 
-Scored = tuple[float, list[int]]  # log-probability, what was written
+Scored = tuple[float, list[int]]  # log-probability, written tokens
 
 
 def make_decoder(vocabulary: int, seed: int, sharpness: float = 8.0) -> AttentionDecoder:
@@ -33,13 +33,15 @@ def make_decoder(vocabulary: int, seed: int, sharpness: float = 8.0) -> Attentio
         deep_output=seed % 2 == 0,
     ).eval()
     with torch.no_grad():
-        decoder.output.weight.mul_(sharpness)  # random decoders are nearly uniform; a sharp one has favourites
+        decoder.output.weight.mul_(
+            sharpness
+        )  # random decoders are nearly uniform; sharpening separates the probabilities
         decoder.embedding.weight.mul_(20)
     return decoder
 
 
 def make_indifferent(decoder: AttentionDecoder) -> AttentionDecoder:
-    """Any token is as good as another."""
+    """Give all tokens the same logits."""
     with torch.no_grad():
         decoder.output.weight.zero_()
         decoder.output.bias.zero_()
@@ -47,7 +49,7 @@ def make_indifferent(decoder: AttentionDecoder) -> AttentionDecoder:
 
 
 def written(taxonomy: Taxonomy) -> list[list[int]]:
-    """What a decoder writes for each path: its tokens, and END only where the path could have gone on."""
+    """The tokens that a decoder writes for each path, with END only where the path has children."""
     sequences = []
     for index, path in enumerate(taxonomy.paths):
         goes_on = any(len(other) > len(path) and other[: len(path)] == path for other in taxonomy.paths)
@@ -81,7 +83,7 @@ def log_probabilities(
 def all_scores(
     decoder: AttentionDecoder, cells: torch.Tensor, sequences: list[list[int]], normalize: Normalize
 ) -> dict[tuple[int, ...], float]:
-    """log p of every sequence and of all that they begin with."""
+    """log p of every sequence and of all its prefixes."""
     scores: dict[tuple[int, ...], float] = {(): 0.0}
     waiting: list[list[int]] = [[]]
     while waiting:
@@ -94,7 +96,7 @@ def all_scores(
 
 
 def ranked(ends: list[Scored], alpha: float) -> list[Scored]:
-    """Best first; on ties as they came."""
+    """Sort best first; ties keep their order."""
     return sorted(ends, key=lambda end: -end[0] / len(end[1]) ** alpha)
 
 
@@ -107,7 +109,7 @@ def slow_beam(
     normalize: Normalize,
     alpha: float = 0.0,
 ) -> list[Scored]:
-    """All ends that a beam scores, best first."""
+    """All finished paths that a beam search scores, best first."""
     live: list[Scored] = [(0.0, [])]
     ends: list[Scored] = []
     while live:
@@ -124,14 +126,14 @@ def slow_beam(
 
 
 def equal_scores(got: list[float], expected: list[float]) -> bool:
-    """To single precision, over some steps."""
+    """Whether scores are equal to single precision over several steps."""
     return len(got) == len(expected) and all(
         math.isclose(one, other, abs_tol=1e-4) for one, other in zip(got, expected, strict=True)
     )
 
 
 def watch_steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """A list that gets images and hypotheses of each step that a decoder takes from now on."""
+    """A list that records the numbers of images and hypotheses of each later decoder step."""
     decoded: list[tuple[int, int]] = []
     step = AttentionDecoder.step
 

@@ -1,4 +1,4 @@
-"""A small project whose experiments are worth comparing: crawl -> train -> evaluate, with figures, plots and queues."""
+"""A small project for experiments: crawl -> train -> evaluate, with metrics, plots and queues."""
 
 import json
 import os
@@ -29,7 +29,7 @@ stages:
     metrics: [{metrics/evaluate.json: {cache: false}}]
 """
 
-# What happens outside of the workspaces is in the folder OUTSIDE: `ran`, `fail` and `hang` (points that do).
+# The folder OUTSIDE, outside of the workspaces, holds `ran`, and `fail` and `hang` with the points that do so.
 STAGE = """
 import json, os, sys, time
 from pathlib import Path
@@ -72,9 +72,9 @@ main(run)
 
 
 def make_project(folder: Path, git_env: dict[str, str]) -> Path:
-    """Turn the mini project in ``folder`` into one with all stages run and committed; they run once per worker."""
+    """Turn the mini project in ``folder`` into one with all stages run and committed; stages run once per worker."""
     outside(folder).mkdir()
-    template = folder.parent.with_name("project-to-sweep")  # beside the tests' own folders
+    template = folder.parent.with_name("project-to-sweep")  # next to the folders of the tests
     if template.exists():
         shutil.rmtree(folder)
         shutil.copytree(template, folder)
@@ -91,7 +91,7 @@ def make_project(folder: Path, git_env: dict[str, str]) -> Path:
 
 
 def outside(folder: Path) -> Path:
-    """Where the stages look for orders, and write that they ran."""
+    """The folder in which the stages read control files and record their runs."""
     return folder.parent / "outside"
 
 
@@ -104,13 +104,13 @@ def ran(folder: Path) -> list[str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Of commands in the project: `python` is this one."""
+    """The environment of commands in the project: `python` is this interpreter."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return {**os.environ, "PATH": path, "OUTSIDE": str(outside(folder))}
 
 
 def dvc(folder: Path, *arguments: str) -> str:
-    """What a `dvc` command prints."""
+    """Run a `dvc` command and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=folder,
@@ -124,6 +124,6 @@ def dvc(folder: Path, *arguments: str) -> str:
 
 
 def metrics_of(folder: Path, reference: str) -> dict:
-    """The figures of an experiment, as git has them."""
+    """The metrics of an experiment, as stored in git."""
     command = ["git", "show", f"{reference}:metrics/evaluate.json"]
     return json.loads(subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout)

@@ -1,4 +1,4 @@
-"""A small training run on images whose category can be seen."""
+"""A small training run on images with separable categories."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ SMALL = Architecture(
 
 
 def make_split(name: str, count: int, *, seed: int, size: int = 16, channels: int = 1) -> Split:
-    """Images whose category can be seen: overall brightness, and which half is brighter."""
+    """Images whose category follows from overall brightness and from which half is brighter."""
     generator = np.random.default_rng(seed)
     paths = generator.integers(0, 4, count)
     pixels = generator.integers(0, 30, (count, channels, size, size))
@@ -50,7 +50,7 @@ def make_split(name: str, count: int, *, seed: int, size: int = 16, channels: in
 
 
 def train(folder: Path, recipe: Recipe = RECIPE, model=None, on_epoch=lambda record: None):
-    """Train a small model; the model and the records of its epochs."""
+    """Train a small model; return it and the records of its epochs."""
     torch.manual_seed(recipe.seed)
     model = model or Categorizer(SMALL, TAXONOMY, alpha_c=1.0)
     records = fit(
@@ -67,4 +67,4 @@ def train(folder: Path, recipe: Recipe = RECIPE, model=None, on_epoch=lambda rec
 
 
 class Killed(BaseException):
-    """Stands for a kill between two epochs."""
+    """Simulates a kill between two epochs."""

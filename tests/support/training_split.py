@@ -1,4 +1,4 @@
-"""A small split in which brightness and place show the category, as the stage split leaves it."""
+"""A small split, as written by the stage split, whose categories follow from brightness and position."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A small project, and `make up` at work in it, as tests see it: its processes, its API, its database."""
+"""A small project with a running `make up`: its processes, its API and its database."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 from tests.support.prefect_server import PrefectServer
 from tests.support.waiting import wait_until
 
-TIMEOUT_S = 900  # of each wait: this machine may be busy with something else
+TIMEOUT_S = 900  # of each wait: the machine may be busy
 LONG_AGO = "2020-01-01 00:00:00.000000"
 ENDINGS = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
@@ -80,12 +80,12 @@ main(run)
 
 
 def wait_for(what: str, found: Callable[[], Any]) -> Any:
-    """What ``found`` returns as soon as that is true; ``what`` it is, the failure says."""
-    return wait_until(found, lambda: f"waited in vain for {what}", timeout_s=TIMEOUT_S)
+    """The first true value that ``found`` returns; ``what`` describes it in the failure message."""
+    return wait_until(found, lambda: f"timed out waiting for {what}", timeout_s=TIMEOUT_S)
 
 
 def make_project(folder: Path, git_env: dict[str, str]) -> Path:
-    """A project of git and DVC in ``folder`` whose schedule fires each minute."""
+    """Create a git and DVC project in ``folder`` whose schedule fires each minute."""
     (folder / ".dvc").mkdir(parents=True)
     for name in (".dvc/config", ".dvcignore", ".gitignore", "params.yaml"):
         shutil.copy2(ROOT / name, folder / name)
@@ -97,14 +97,14 @@ def make_project(folder: Path, git_env: dict[str, str]) -> Path:
 
 
 def replace(path: Path, old: str, new: str) -> None:
-    """Replace ``old``, which has to be there, by ``new`` in a file."""
+    """Replace ``old``, which must be present, by ``new`` in a file."""
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
 
 
 def run_up(folder: Path, *arguments: str) -> str:
-    """Run `make up` with ``arguments`` to its end; what it said."""
+    """Run `make up` with ``arguments`` to its end; return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "flows.prefect_app.up", *arguments],
         cwd=folder,
@@ -118,7 +118,7 @@ def run_up(folder: Path, *arguments: str) -> str:
 
 
 class Up:
-    """A project that is up."""
+    """A project with a running `make up`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -131,28 +131,28 @@ class Up:
         self.deployment, self.flow = deployment["id"], deployment["flow_id"]
 
     def order(self) -> str:
-        """The id of a new run, ordered by hand."""
+        """Start a run by hand; return its id."""
         return str(self.server.ask(f"/deployments/{self.deployment}/create_flow_run", {})["id"])
 
     def runs(self, *states: str) -> list[dict[str, Any]]:
-        """Those of the deployment that are in one of ``states``."""
+        """The runs of the deployment in one of ``states``."""
         which = {"state": {"type": {"any_": states}}, "deployment_id": {"any_": [self.deployment]}}
         return list(self.server.ask("/flow_runs/filter", {"flow_runs": which}))
 
     def ended(self, run: str) -> dict[str, Any]:
-        """``run``, as soon as it has ended."""
+        """Wait for the end of ``run``; return it."""
         return dict(wait_for("the end of a run", lambda: (now := self.run(run))["state_type"] in ENDINGS and now))
 
     def run(self, run: str) -> dict[str, Any]:
         return dict(self.server.ask(f"/flow_runs/{run}"))
 
     def progress(self, run: str) -> float | None:
-        """How far the latest job of ``run`` is, in percent."""
+        """The progress of the latest job of ``run``, in percent."""
         found = [each for each in self.server.of_flow_run("artifacts", run) if each["type"] == "progress"]
         return float(found[-1]["data"]) if found else None
 
     def processes(self) -> dict[str, list[psutil.Process]]:
-        """Its living descendants: the ``server``, and what belongs to ``runs``."""
+        """Its live child processes: the ``server`` and those of ``runs``."""
         found: dict[str, list[psutil.Process]] = {"server": [], "runs": []}
         for process in psutil.Process(self.pid).children(recursive=True):
             command = " ".join(process.cmdline())
@@ -164,12 +164,12 @@ class Up:
         return closing(sqlite3.connect(self.folder / ".prefect/prefect.db", timeout=TIMEOUT_S, isolation_level=None))
 
     def change(self, statement: str, *values: str) -> int:
-        """Change the past, which the API would not; how many rows."""
+        """Change past runs, which the API does not allow; return the number of rows."""
         with self.database() as database:
             return database.execute(statement, values).rowcount
 
     def age(self, run: str) -> None:
-        """Have ``run`` ended years ago."""
+        """Set the end of ``run`` to years ago."""
         self.change("UPDATE flow_run SET end_time = ? WHERE id = ?", LONG_AGO, run)
 
     def count(self, what: str) -> int:
@@ -177,18 +177,18 @@ class Up:
             return int(database.execute(f"SELECT count(*) {what}").fetchone()[0])
 
     def rows(self, run: str) -> int:
-        """How many the database has of ``run``, in all."""
+        """The number of rows that the database has of ``run``."""
         parts = sum(self.count(f"FROM {table} WHERE flow_run_id = '{run}'") for table in TABLES)
         return parts + self.count(f"FROM flow_run WHERE id = '{run}'")
 
     def pages(self) -> int:
-        """The size of the database."""
+        """The size of the database, in pages."""
         with self.database() as database:
             return int(database.execute("PRAGMA page_count").fetchone()[0])
 
 
 def until_gone(processes: list[psutil.Process]) -> float:
-    """How long it takes until none of ``processes`` lives, in seconds."""
+    """Wait until all ``processes`` have ended; return the seconds."""
     started = time.monotonic()
     _, alive = psutil.wait_procs(processes, timeout=TIMEOUT_S)
     for process in alive:

@@ -1,18 +1,18 @@
-"""Waiting for what other processes and threads do."""
+"""Waiting for conditions that other processes and threads fulfil."""
 
 import time
 from collections.abc import Callable
 from typing import Any
 
-TIMEOUT_S = 180  # this machine may be busy with something else
+TIMEOUT_S = 180  # the machine may be busy
 
 
 def wait_until(true: Callable[[], Any], what: Callable[[], str] = str, *, timeout_s: float = TIMEOUT_S) -> Any:
-    """What ``true`` returns as soon as that is true.
+    """The first true value that ``true`` returns.
 
     Args:
-        true: is called again and again.
-        what: the message of the failure.
+        true: called repeatedly.
+        what: returns the failure message.
         timeout_s: seconds until the test fails.
     """
     deadline = time.monotonic() + timeout_s

@@ -1,4 +1,4 @@
-"""Images that a close-up classifier can tell apart, labelled and not, and how it is trained on them."""
+"""Images that a close-up classifier can separate, labelled and unlabelled, and training on them."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -35,7 +35,7 @@ RECIPE: dict[str, Any] = {
 
 
 def image(label: str, number: int) -> bytes:
-    """Normal: something bright on black. Zoomed: bright to all edges."""
+    """Normal: a bright shape on black. Zoomed: bright up to all edges."""
     random = np.random.default_rng([number, label == "zoomed"])
     pixels = random.integers(120, 255, (24, 24, 3), dtype=np.uint8)
     if label == "normal":
@@ -44,7 +44,7 @@ def image(label: str, number: int) -> bytes:
 
 
 def row(label: str, number: int, source: str | None = None, content: bytes | None = None) -> dict[str, Any]:
-    """A labelled image as the table of labelled images has it."""
+    """A row of the table of labelled images."""
     return {
         "image_id": f"{label}-{number:03}",
         "bytes": image(label, number) if content is None else content,
@@ -55,7 +55,7 @@ def row(label: str, number: int, source: str | None = None, content: bytes | Non
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Rows as a table of labelled images."""
+    """Convert rows to a table of labelled images."""
     return pa.Table.from_pylist(list(rows), schema=LABELLED)
 
 
@@ -75,7 +75,7 @@ def trained_model() -> tuple[ZoomModel, list[ZoomEpoch]]:
 
 
 def image_row(image_id: str, content: bytes) -> dict[str, Any]:
-    """An image as the stage fetch writes it."""
+    """An image row as the stage fetch writes it."""
     return {
         "image_id": image_id,
         "bytes": content,

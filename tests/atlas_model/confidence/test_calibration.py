@@ -1,4 +1,4 @@
-"""Temperatures on models that are as sure as they should be, or thrice that; figures by hand; how deep to answer."""
+"""Temperature scaling on calibrated and overconfident models, calibration error, and the depth of predictions."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ MANY_LEAVES = Taxonomy([("Bags",), ("Shoes",), ("Shoes", "Boots"), ("Shoes", "Cl
 
 
 def log_p(taxonomy: Taxonomy, probabilities: dict[tuple[str, ...], float]) -> torch.Tensor:
-    """Of the nodes, from the probabilities of the paths."""
+    """log p of the nodes, from the probabilities of the paths."""
     found = torch.zeros(1, len(taxonomy.trie.path))
     for path, probability in probabilities.items():
         route = taxonomy.trie.routes[taxonomy.index(path)]
@@ -49,7 +49,7 @@ def log_p(taxonomy: Taxonomy, probabilities: dict[tuple[str, ...], float]) -> to
         (0.0, ("Shoes", "Boots"), 0.3),
     ],
 )
-def test_a_sure_branch_beats_the_most_probable_path(
+def test_confident_branch_is_preferred_to_the_most_probable_path(
     min_confidence: float, names: tuple[str, ...], probability: float
 ) -> None:
     given = {("Bags",): 0.4, ("Shoes",): 0.1, ("Shoes", "Boots"): 0.3, ("Shoes", "Clogs"): 0.2, ("Shoes", "Pumps"): 0.0}
@@ -57,16 +57,16 @@ def test_a_sure_branch_beats_the_most_probable_path(
     assert (got, p) == (names, pytest.approx(probability, abs=1e-6))
 
 
-def test_an_inner_node_may_be_where_the_path_ends() -> None:
+def test_path_may_end_at_an_inner_node() -> None:
     given = {("Bags",): 0.1, ("Shoes",): 0.8, ("Shoes", "Boots"): 0.1}
     sure, unsure = (deepest_confident(MANY_LEAVES, log_p(MANY_LEAVES, given), at)[0] for at in (0.75, 0.85))
-    assert sure == (("Shoes",), pytest.approx(0.8)), "the END below it is no name"
+    assert sure == (("Shoes",), pytest.approx(0.8)), "END adds no name to the path"
     assert unsure == (("Shoes",), pytest.approx(0.9))
 
 
 @settings(max_examples=40)
 @given(taxonomy=taxonomies, min_confidence=st.floats(0, 0.99), seed=st.integers(0, 10_000))
-def test_above_one_half_it_is_the_deepest_sure_answer_of_the_whole_tree(
+def test_above_one_half_it_is_the_deepest_confident_prefix(
     taxonomy: Taxonomy, min_confidence: float, seed: int
 ) -> None:
     decoder = make_decoder(len(taxonomy.tokens), seed, sharpness=30.0)
@@ -93,12 +93,12 @@ def path_log_p(model: Categorizer, cells: Tensor, temperature: float) -> Tensor:
 
 
 def drawn(log_p: Tensor) -> np.ndarray:
-    """For each image one class, drawn as probably as the model says."""
+    """One class per image, drawn with the model's probabilities."""
     return torch.multinomial(log_p.exp(), 1, generator=torch.Generator().manual_seed(1)).squeeze(1).numpy()
 
 
 @pytest.mark.parametrize("boast", [1.0, 3.0, 0.5])
-def test_the_temperature_of_a_classifier_is_by_how_much_it_boasts(boast: float) -> None:
+def test_temperature_of_classifier_equals_its_overconfidence(boast: float) -> None:
     logits = 2 * torch.randn(4000, 5, generator=torch.Generator().manual_seed(0))
     right = drawn(logits.log_softmax(dim=1))
     temperature = fit_temperature(classifier(FIVE), (boast * logits).unsqueeze(1).split(1500), right)
@@ -106,7 +106,7 @@ def test_the_temperature_of_a_classifier_is_by_how_much_it_boasts(boast: float) 
 
 
 @pytest.mark.parametrize("boast", [1.0, 3.0])
-def test_the_temperature_of_a_categorizer_is_by_how_much_it_boasts(boast: float) -> None:
+def test_temperature_of_categorizer_equals_its_overconfidence(boast: float) -> None:
     cells = torch.randn(3000, 4, 6, generator=torch.Generator().manual_seed(0))
     model = categorizer(MANY_LEAVES, "children", seed=3)
     right = drawn(path_log_p(model, cells, 1.0))
@@ -118,14 +118,12 @@ def test_the_temperature_of_a_categorizer_is_by_how_much_it_boasts(boast: float)
 
 @settings(max_examples=15)
 @given(taxonomy=taxonomies, normalize=normalizes, seed=st.integers(0, 10_000))
-def test_no_other_temperature_finds_the_right_paths_more_probable(
-    taxonomy: Taxonomy, normalize: Normalize, seed: int
-) -> None:
+def test_fitted_temperature_maximizes_the_likelihood(taxonomy: Taxonomy, normalize: Normalize, seed: int) -> None:
     assume(len(taxonomy) > 1)
     cells = torch.randn(40, 4, 6)
     model = categorizer(taxonomy, normalize, seed)
     right = np.random.default_rng(seed).integers(len(taxonomy), size=40)
-    model.temperature = 7.0  # is neither looked at nor changed
+    model.temperature = 7.0  # is neither used nor changed
 
     def likelihood(temperature: float) -> float:
         return float(path_log_p(model, cells, temperature).gather(1, torch.from_numpy(right)[:, None]).double().mean())
@@ -137,7 +135,7 @@ def test_no_other_temperature_finds_the_right_paths_more_probable(
     assert all(likelihood(found) >= likelihood(other) - 1e-6 for other in others)
 
 
-def test_where_nothing_is_wrong_it_is_as_cold_as_can_be_and_where_nothing_is_known_one() -> None:
+def test_temperature_is_minimal_without_errors_and_1_without_data() -> None:
     sure = classifier(FIVE)
     assert fit_temperature(sure, [5 * torch.eye(5).unsqueeze(1)], np.arange(5)) < 2 * MIN_TEMPERATURE
     assert fit_temperature(sure, [], np.array([], dtype=np.int64)) == 1.0
@@ -147,9 +145,7 @@ def test_where_nothing_is_wrong_it_is_as_cold_as_can_be_and_where_nothing_is_kno
 
 @settings(max_examples=25)
 @given(taxonomy=taxonomies, temperature=st.floats(0.2, 5), seed=st.integers(0, 10_000))
-def test_under_any_temperature_paths_share_all_probability_and_siblings_keep_their_order(
-    taxonomy: Taxonomy, temperature: float, seed: int
-) -> None:
+def test_temperature_keeps_path_sum_and_order_of_siblings(taxonomy: Taxonomy, temperature: float, seed: int) -> None:
     trie, decoder = taxonomy.trie, make_decoder(len(taxonomy.tokens), seed)
     device_trie, cells = DeviceTrie.of(trie, CPU), torch.randn(3, 4, 6)
     before, after = (
@@ -163,8 +159,8 @@ def test_under_any_temperature_paths_share_all_probability_and_siblings_keep_the
         assert torch.allclose(gaps[1], gaps[0] / temperature, atol=1e-3)
 
 
-def test_calibration_error_by_hand() -> None:
-    # Ten answers of .9, eight right: .1 too sure; five of .5, three right: .1 too modest; one of 0, wrong: honest.
+def test_calibration_error_of_a_hand_computed_case() -> None:
+    # Ten at .9, eight right: overconfident by .1; five at .5, three right: underconfident by .1; one at 0, wrong.
     confidence = np.array([0.9] * 10 + [0.5] * 5 + [0.0])
     right = np.array([True] * 8 + [False] * 2 + [True] * 3 + [False] * 2 + [False])
     assert expected_calibration_error(confidence, right) == pytest.approx((10 * 0.1 + 5 * 0.1) / 16)
@@ -174,14 +170,14 @@ def test_calibration_error_by_hand() -> None:
     assert [row["confidence"] for row in rows] == pytest.approx([0, 0.5, 0.9])
 
 
-def test_errors_of_one_bin_make_up_for_each_other_and_those_of_two_do_not() -> None:
+def test_calibration_errors_cancel_only_within_a_bin() -> None:
     right = np.array([True, False])
     assert expected_calibration_error(np.array([0.5, 0.5]), right) == 0.0
     assert expected_calibration_error(np.array([0.6, 0.4]), right) == pytest.approx(0.4)
-    assert expected_calibration_error(np.array([1 / 15, 1 / 15 + 1e-9]), right) > 0.4, "a bin ends with its upper edge"
+    assert expected_calibration_error(np.array([1 / 15, 1 / 15 + 1e-9]), right) > 0.4, "a bin includes its upper edge"
 
 
-def test_a_weight_is_how_often_an_answer_counts() -> None:
+def test_weight_equals_number_of_repetitions() -> None:
     generator = np.random.default_rng(0)
     confidence, right, weight = generator.random(50), generator.random(50) < 0.5, generator.integers(0, 4, 50)
     repeated = expected_calibration_error(np.repeat(confidence, weight), np.repeat(right, weight))
@@ -190,7 +186,7 @@ def test_a_weight_is_how_often_an_answer_counts() -> None:
 
 @pytest.fixture
 def two_images() -> Callable[[float], dict[str, float | None]]:
-    """The row of the curve for a threshold: a sure Boots that is one, an unsure Shoes that are Bags."""
+    """The row of the curve for a threshold: a confident correct Boots, an unconfident Shoes that are Bags."""
     sure = {("Bags",): 0.1, ("Shoes",): 0.1, ("Shoes", "Boots"): 0.8}
     unsure = {("Bags",): 0.4, ("Shoes",): 0.5, ("Shoes", "Boots"): 0.1}
     both = torch.cat([log_p(MANY_LEAVES, probabilities) for probabilities in (sure, unsure)])
@@ -207,13 +203,13 @@ def two_images() -> Callable[[float], dict[str, float | None]]:
     ("threshold", "answered", "complete", "accuracy", "mean_depth", "coverage_2"),
     [
         (0.0, 1, 1, 1 / 2, 3 / 2, 1),  # Shoes > Boots, and Shoes that end there
-        (0.55, 1, 1 / 2, 1 / 2, 3 / 2, 1),  # the same names, but the second may still go on
-        (0.7, 1 / 2, 1 / 2, 1, 1, 1),  # the second gets no answer
-        (0.85, 1 / 2, 0, 1, 1 / 2, 0),  # Shoes, and no answer
+        (0.55, 1, 1 / 2, 1 / 2, 3 / 2, 1),  # the same names, but the second path may be incomplete
+        (0.7, 1 / 2, 1 / 2, 1, 1, 1),  # the second gets no prediction
+        (0.85, 1 / 2, 0, 1, 1 / 2, 0),  # Shoes, and no prediction
         (0.95, 0, 0, None, 0, 0),
     ],
 )
-def test_abstention_by_hand(
+def test_abstention_curve_of_a_hand_computed_case(
     two_images: Callable[[float], dict[str, float | None]],
     threshold: float,
     answered: float,

@@ -1,4 +1,4 @@
-"""What a model promises: found on held-out images, kept beside its weights, kept to in prediction."""
+"""Accuracy guarantees of a model: found on held-out images, saved with the model, applied in prediction."""
 
 import json
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def model() -> Categorizer:
     return found
 
 
-def test_it_is_found_on_one_image_of_each_product_and_on_all_of_them_pooled(model: Categorizer) -> None:
+def test_guarantees_use_one_image_per_product_and_pooled_products(model: Categorizer) -> None:
     products = [f"p{row % PRODUCTS}" for row in range(COUNT)]
     cells = model.encoder(numbered(COUNT))
     _, log_p = model.exact(numbered(COUNT))
@@ -68,7 +68,9 @@ def test_it_is_found_on_one_image_of_each_product_and_on_all_of_them_pooled(mode
     rows = rows_for_guarantees(products, TAXONOMY)
     assert sorted(rows.tolist()) == list(range(COUNT))
     owners = [products[row] for row in rows]
-    assert all(owners[at] == owners[at - 1] or owners[at] not in owners[:at] for at in range(1, COUNT)), "side by side"
+    assert all(owners[at] == owners[at - 1] or owners[at] not in owners[:at] for at in range(1, COUNT)), (
+        "the images of a product are adjacent"
+    )
     found = find_guarantees(model, map(model.evidence, cells[rows].split(77)), paths[rows], owners)
 
     chosen = rows[sample_one_per_product(owners)]
@@ -81,7 +83,7 @@ def test_it_is_found_on_one_image_of_each_product_and_on_all_of_them_pooled(mode
     assert found.images != found.products
 
 
-def test_a_large_taxonomy_takes_a_sample_of_whole_products(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_taxonomy_uses_a_sample_of_whole_products(monkeypatch: pytest.MonkeyPatch) -> None:
     products = [f"p{row % 10}" for row in range(40)]
     monkeypatch.setattr("atlas_model.confidence.guarantees.NODES", 14 * len(TAXONOMY.trie.path))
     rows = rows_for_guarantees(products, TAXONOMY)
@@ -92,11 +94,11 @@ def test_a_large_taxonomy_takes_a_sample_of_whole_products(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("asked", "promised"), [(0.3, 0.5), (0.5, 0.5), (0.51, 0.8), (0.8, 0.8), (0.85, 0.9), (0.9, 0.9)]
 )
-def test_an_accuracy_between_two_gets_the_higher_one(asked: float, promised: float) -> None:
+def test_accuracy_is_rounded_up_to_the_next_guarantee(asked: float, promised: float) -> None:
     assert ONE.at(asked, "images") == (promised, ONE.thresholds[promised])
 
 
-def test_what_cannot_be_promised_is_said_with_what_can() -> None:
+def test_error_names_the_highest_guaranteed_accuracy() -> None:
     with pytest.raises(InputError, match=r"--accuracy 0.95: .* for products, which is at most 0.9: .* 700 held-out"):
         ONE.at(0.95, "products")
     with pytest.raises(InputError, match=f"and 0.999 needs at least {min_held_out(0.999)}"):
@@ -118,14 +120,14 @@ def saved(model: Categorizer, folder: Path, guarantees: dict[str, Any] | None) -
     return folder
 
 
-def test_it_is_kept_with_the_model(model: Categorizer, tmp_path: Path) -> None:
+def test_guarantees_are_saved_with_the_model(model: Categorizer, tmp_path: Path) -> None:
     both = Guarantees(ONE, Guarantee(20, {}))
     folder = saved(model, tmp_path / "model", both.to_json())
     assert load_guarantees(folder) == both
     assert json.loads((folder / "model.json").read_text())["guarantees"]["risk"] == 0.1
 
 
-def test_a_model_without_promises_says_so(model: Categorizer, tmp_path: Path) -> None:
+def test_reports_model_without_guarantees(model: Categorizer, tmp_path: Path) -> None:
     folder = saved(model, tmp_path / "model", None)
     assert "guarantees" not in json.loads((folder / "model.json").read_text())
     with pytest.raises(CheckpointError, match=r"Train it again, or use --min-confidence"):
@@ -147,7 +149,7 @@ def test_a_model_without_promises_says_so(model: Categorizer, tmp_path: Path) ->
         lambda value: value.update(images=[1, 2]),
     ],
 )
-def test_damaged_promises_are_refused(
+def test_refuses_damaged_guarantees(
     damage: Callable[[dict[str, Any]], object], model: Categorizer, tmp_path: Path
 ) -> None:
     folder = saved(model, tmp_path / "model", Guarantees(ONE, ONE).to_json())
@@ -158,7 +160,7 @@ def test_damaged_promises_are_refused(
         load_guarantees(folder)
 
 
-def test_figures_say_whether_the_promises_hold() -> None:
+def test_figures_measure_guarantees_on_test_and_resplits() -> None:
     val, test = items(900, 1), items(800, 2)
     own = Guarantees(Guarantee.of(val), Guarantee(20, {}))
     figures = guarantee_figures(own, {"images": val, "products": val}, {"images": test, "products": test}, seed=3)
@@ -189,7 +191,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def promising(model: Categorizer, here: Path) -> Path:
-    """A model whose thresholds lie amid what it answers, other ones for products."""
+    """A model whose thresholds lie within the range of its confidences, with other thresholds for products."""
     predictor = Predictor.load(saved(model, here / "plain", None), "cpu")
     files = sorted((here / "in").rglob("*.png"))
     log_p = predictor.distribution(np.stack([predictor.prepare(Image.open(file)) for file in files]))
@@ -206,7 +208,7 @@ def band_of(probability: np.ndarray, depth: int, thresholds: Thresholds) -> str:
     return "review" if depth > 1 and probability[0] >= thresholds.shorter else "no_answer"
 
 
-def test_answers_have_bands(model: Categorizer, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_have_bands(model: Categorizer, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = promising(model, here)
     thresholds = load_guarantees(folder).images.thresholds[0.9]
     predictor = Predictor.load(folder, "cpu")
@@ -214,7 +216,7 @@ def test_answers_have_bands(model: Categorizer, here: Path, capsys: pytest.Captu
     log_p = predictor.distribution(np.stack([predictor.prepare(Image.open(file)) for file in files]))
     descent = descend(TAXONOMY.trie, torch.from_numpy(log_p))
     expected = [band_of(*each, thresholds) for each in zip(descent.probability, descent.depth, strict=True)]
-    assert set(expected) == {"accept", "review", "no_answer"}, "else this would prove little"
+    assert set(expected) == {"accept", "review", "no_answer"}, "otherwise the test covers too little"
 
     assert main(["predict", "in", "--model", str(folder), "--accuracy", "0.85", "--engine", "torch"]) == 0
     captured = capsys.readouterr()
@@ -232,7 +234,7 @@ def test_answers_have_bands(model: Categorizer, here: Path, capsys: pytest.Captu
         assert (answer["status"] == "not_sure") == (band == "no_answer") == (not names)
 
 
-def test_a_file_has_the_band_as_one_column_more(model: Categorizer, here: Path) -> None:
+def test_output_file_has_a_band_column(model: Categorizer, here: Path) -> None:
     folder = promising(model, here)
     options = ["predict", "--input", "in", "--model", str(folder), "--output", "out.parquet", "--engine", "torch"]
     assert main([*options, "--min-confidence", "0.5"]) == 0
@@ -247,14 +249,14 @@ def test_a_file_has_the_band_as_one_column_more(model: Categorizer, here: Path) 
     products = pq.read_table("products.parquet")
     assert products.schema.equals(PREDICTED_PRODUCTS)
     bands = {row["band"] for row in products.to_pylist()}
-    assert bands == {"review", "no_answer"}, "of products no whole path is promised"
+    assert bands == {"review", "no_answer"}, "there is no guarantee for whole paths of products"
 
     (here / "in/00/00.png").write_bytes(b"")
     assert main([*options, "--accuracy", "0.9"]) == 2
     assert [row["band"] for row in pq.read_table("out.parquet").to_pylist() if row["status"] == "empty"] == [None]
 
 
-def test_a_product_has_its_own_promise(model: Categorizer, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_products_have_their_own_guarantee(model: Categorizer, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = promising(model, here)
     for product in sorted(path.name for path in (here / "in").iterdir())[:6]:
         options = ["predict", f"in/{product}", "--product", "--model", str(folder)]
@@ -274,7 +276,7 @@ def test_a_product_has_its_own_promise(model: Categorizer, here: Path, capsys: p
         (["--input", "in", "--output", "o.parquet", "--accuracy", "0.99"], "which is at most 0.9"),
     ],
 )
-def test_what_cannot_be_is_refused(
+def test_refuses_conflicting_or_unreachable_accuracy(
     arguments: list[str], words: str, model: Categorizer, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = [] if "--input" in arguments else ["in"]
@@ -284,7 +286,7 @@ def test_what_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize("accuracy", ["1", "0", "x", "-0.5"])
-def test_an_accuracy_is_between_zero_and_one(accuracy: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_accuracy_is_between_zero_and_one(accuracy: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         main(["predict", "a.png", f"--accuracy={accuracy}"])
     assert error.value.code == 2

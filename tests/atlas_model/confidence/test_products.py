@@ -1,4 +1,4 @@
-"""Pooling images to products, against a slow reference on paths; which products a sample takes."""
+"""Pooling images to products, compared with a slow reference; sampling of products."""
 
 from collections import Counter
 
@@ -17,7 +17,7 @@ SHOES = Taxonomy([("Bags",), ("Shoes",), ("Shoes", "Boots"), ("Shoes", "Clogs")]
 
 @settings(max_examples=40)
 @given(taxonomy=taxonomies, owners=st.lists(st.sampled_from("abc"), min_size=1, max_size=9), seed=st.integers(0, 999))
-def test_a_product_gets_the_path_of_the_mean_of_its_images(taxonomy: Taxonomy, owners: list[str], seed: int) -> None:
+def test_product_path_maximizes_the_mean_over_its_images(taxonomy: Taxonomy, owners: list[str], seed: int) -> None:
     probabilities = images(taxonomy, len(owners), seed)
     found = pool_products(taxonomy, nodes_of(taxonomy, probabilities), owners)
     assert found.product_ids == list(dict.fromkeys(owners)), "in the order of their first images"
@@ -33,8 +33,8 @@ def test_a_product_gets_the_path_of_the_mean_of_its_images(taxonomy: Taxonomy, o
         assert found.disagree[place] == any(path != found.path[place] for path in own)
 
 
-def test_a_branch_may_be_surer_than_the_best_path_of_any_image() -> None:
-    """Both images call it something else; together they say shoes, and that they disagree."""
+def test_pooled_branch_may_exceed_confidence_of_each_image() -> None:
+    """The two images predict different paths; pooled they give Shoes and are marked as disagreeing."""
     both = np.array([[0.1, 0.0, 0.8, 0.1], [0.1, 0.0, 0.1, 0.8]])
     found = pool_products(SHOES, nodes_of(SHOES, both), ["p", "p"])
     shoes = SHOES.trie.routes[SHOES.index(("Shoes", "Boots")), 1]
@@ -43,14 +43,14 @@ def test_a_branch_may_be_surer_than_the_best_path_of_any_image() -> None:
     assert found.disagree.tolist() == [True]
 
 
-def test_one_image_alone_is_its_product() -> None:
+def test_product_of_one_image_equals_the_image() -> None:
     log_p = nodes_of(SHOES, images(SHOES, 1, 3))
     found = pool_products(SHOES, log_p, ["p"])
     assert np.allclose(np.exp(found.log_p), np.exp(log_p))
     assert found.disagree.tolist() == [False]
 
 
-def test_it_does_not_matter_in_which_parts_the_images_come() -> None:
+def test_pooling_does_not_depend_on_the_batches() -> None:
     log_p = nodes_of(SHOES, images(SHOES, 7, 4))
     whole, parts = ProductPool(SHOES), ProductPool(SHOES)
     whole.add(log_p)
@@ -61,14 +61,14 @@ def test_it_does_not_matter_in_which_parts_the_images_come() -> None:
     assert whole.path == pool_products(SHOES, log_p, ["p"] * 7).path
 
 
-def test_what_no_image_holds_possible_stays_impossible() -> None:
+def test_probability_zero_in_all_images_stays_zero() -> None:
     found = ProductPool(SHOES)
     found.add(nodes_of(SHOES, np.array([[1.0, 0.0, 0.0, 0.0]])))
     assert np.isneginf(found.log_p[SHOES.trie.routes[SHOES.index(("Shoes", "Clogs"))].max()])
     assert SHOES.paths[found.path] == ("Bags",)
 
 
-def test_ties_go_to_the_shallower_path_and_then_to_the_earlier_name() -> None:
+def test_ties_prefer_shallower_then_earlier_paths() -> None:
     taxonomy = Taxonomy([("b", "c"), ("b", "a"), ("d",), ("a",)])
     even = nodes_of(taxonomy, np.full((1, 4), 0.25))
     assert [taxonomy.paths[path] for path in ranked_paths(taxonomy, even[0], 9)] == [
@@ -81,7 +81,7 @@ def test_ties_go_to_the_shallower_path_and_then_to_the_earlier_name() -> None:
     assert len(ranked_paths(taxonomy, even[0], 2)) == 2
 
 
-def test_length_normalization_favours_deep_paths_in_images_and_products_alike() -> None:
+def test_length_normalization_favours_deep_paths_of_products() -> None:
     taxonomy = Taxonomy([("a",), ("b", "c"), ("b", "d")])
     log_p = nodes_of(taxonomy, np.array([[0.5, 0.4, 0.1]]))
     assert taxonomy.paths[pool_products(taxonomy, log_p, ["p"]).path[0]] == ("a",)
@@ -90,15 +90,15 @@ def test_length_normalization_favours_deep_paths_in_images_and_products_alike() 
 
 
 @given(owners=st.lists(st.integers(0, 9).map(str), max_size=40), at_most=st.integers(0, 50), seed=st.integers(0, 9))
-def test_a_sample_takes_products_with_all_their_images(owners: list[str], at_most: int, seed: int) -> None:
+def test_sample_contains_whole_products(owners: list[str], at_most: int, seed: int) -> None:
     chosen = whole_products(owners, at_most, seed)
     times = Counter(owners)
     taken = {owner for owner, is_chosen in zip(owners, chosen, strict=True) if is_chosen}
     assert chosen.tolist() == [owner in taken for owner in owners]
     assert chosen.sum() <= max(at_most, max((times[owner] for owner in taken), default=0))
-    assert taken or not owners, "one at least"
+    assert taken or not owners, "at least one"
 
 
-def test_where_images_are_products_the_sample_is_that_of_images() -> None:
+def test_sample_of_single_image_products_equals_image_sample() -> None:
     chosen = whole_products([str(row) for row in range(30)], 7, 5)
     assert np.flatnonzero(chosen).tolist() == sorted(np.random.default_rng(5).permutation(30)[:7].tolist())

@@ -1,4 +1,4 @@
-"""Thresholds that promise an accuracy: against a slow reference, and how often the promise holds."""
+"""Thresholds that guarantee an accuracy: compared with a slow reference, and how often the guarantee holds."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ from tests.support.slow_search import taxonomies
 
 
 def slow_outcome(held_out: HeldOutItems, thresholds: Thresholds) -> tuple[int, int, int, int]:
-    """Accepted ones, right ones of these, answers, right ones of these."""
+    """The numbers of accepted, accepted and right, answered, answered and right items."""
     accepted = accepted_right = answered = answered_right = 0
     for probability, depth, right in zip(held_out.probability, held_out.depth, held_out.right, strict=True):
         level = 0
@@ -45,7 +45,7 @@ def slow_outcome(held_out: HeldOutItems, thresholds: Thresholds) -> tuple[int, i
 
 
 def slow_thresholds(held_out: HeldOutItems, accuracy: float) -> Thresholds | None:
-    """Threshold by threshold, as the module's docstring tells it."""
+    """Threshold by threshold, as the module's docstring describes."""
     least = next(n for n in range(1, 100_000) if accuracy**n <= RISK / 4)
     enough = min(START_FACTOR * least, max(least, -(-len(held_out) // 2)))
     for accepting in (True, False):
@@ -67,7 +67,7 @@ def slow_thresholds(held_out: HeldOutItems, accuracy: float) -> Thresholds | Non
 
 @pytest.mark.parametrize("accuracy", [0.5, 0.8, 0.9, 0.95])
 @pytest.mark.parametrize(("boast", "skill", "deepest"), [(1, 5, 3), (3, 5, 3), (0.5, 5, 3), (1, 2, 3), (1, 5, 1)])
-def test_thresholds_are_those_of_the_slow_reference(boast: float, skill: float, deepest: int, accuracy: float) -> None:
+def test_thresholds_equal_slow_reference(boast: float, skill: float, deepest: int, accuracy: float) -> None:
     for seed in range(3):
         held_out = items(150 + 40 * seed, seed, boast, skill, deepest)
         found, expected = find_thresholds(held_out, accuracy), slow_thresholds(held_out, accuracy)
@@ -84,16 +84,16 @@ def test_thresholds_are_those_of_the_slow_reference(boast: float, skill: float, 
 
 @pytest.mark.parametrize("accuracy", [0.8, 0.9, 0.95])
 @pytest.mark.parametrize(("boast", "skill"), [(1.0, 10.0), (3.0, 10.0), (0.4, 10.0), (1.0, 20.0)])
-def test_the_promise_holds_as_often_as_it_says(boast: float, skill: float, accuracy: float) -> None:
-    """Of new items without end, whether the scores are calibrated, boast, or are too modest."""
+def test_guarantee_holds_with_the_stated_probability(boast: float, skill: float, accuracy: float) -> None:
+    """On a very large set of new items, with calibrated, overconfident and underconfident scores."""
     world = items(40_000, 10_000, boast, skill)
     draws = [find_thresholds(items(600, seed, boast, skill), accuracy) for seed in range(120)]
     broken = sum(not apply_thresholds(world, each).holds(accuracy) for each in draws if each is not None)
-    assert sum(each is not None for each in draws) > 100, "else this would prove nothing"
+    assert sum(each is not None for each in draws) > 100, "otherwise the test has no effect"
     assert broken <= binom.ppf(0.99, len(draws), RISK / 2)
 
 
-def test_it_is_not_kept_by_promising_nothing() -> None:
+def test_guaranteed_thresholds_accept_many_items() -> None:
     world = items(40_000, 10_000)
     found = apply_thresholds(world, find_thresholds(items(1200, 1), 0.9) or Thresholds(None, 1.0))
     assert found.accepted > 0.5 and found.answered > 0.7
@@ -102,15 +102,15 @@ def test_it_is_not_kept_by_promising_nothing() -> None:
     assert strict.accepted < found.accepted
 
 
-def test_a_plain_threshold_at_the_accuracy_would_not_hold_where_scores_boast() -> None:
-    """What this is for."""
+def test_plain_threshold_fails_for_overconfident_scores() -> None:
+    """The reason for risk control: a threshold equal to the accuracy is not enough."""
     world = items(40_000, 10_000, boast=3.0)
     assert not apply_thresholds(world, Thresholds(0.9, 0.9)).holds(0.9)
     found = find_thresholds(items(1200, 3, boast=3.0), 0.9)
     assert found is not None and apply_thresholds(world, found).holds(0.9)
 
 
-def test_too_few_items_promise_nothing_however_right_they_are() -> None:
+def test_too_few_items_give_no_guarantee() -> None:
     for accuracy in (0.9, 0.95):
         least = min_held_out(accuracy)
         assert accuracy**least <= RISK / 4 < accuracy ** (least - 1)
@@ -120,8 +120,8 @@ def test_too_few_items_promise_nothing_however_right_they_are() -> None:
     assert find_thresholds(items(0, 1), 0.9) is None
 
 
-def test_where_no_whole_path_is_promised_shorter_ones_may_be() -> None:
-    """The last level is a guess, the first is sure."""
+def test_shorter_paths_may_be_guaranteed_without_whole_paths() -> None:
+    """The first level is always right, the last one in half of the cases."""
     generator = np.random.default_rng(1)
     right = 1 + (generator.random(500) < 0.5)
     held_out = HeldOutItems(np.tile([0.999, 0.5], (500, 1)), np.full(500, 2), right)
@@ -131,7 +131,7 @@ def test_where_no_whole_path_is_promised_shorter_ones_may_be() -> None:
 
 
 @pytest.mark.parametrize(("boast", "accuracy"), [(1.0, 0.9), (3.0, 0.9), (1.0, 0.95)])
-def test_resplits_count_what_each_draw_gives(boast: float, accuracy: float) -> None:
+def test_resplits_average_the_outcome_of_each_draw(boast: float, accuracy: float) -> None:
     pool = items(700, 5, boast)
     found = simulate_resplits(pool, 400, accuracy, times=20, seed=3)
     generator, held, promised, accepted, answered, right = np.random.default_rng(3), 0, 0, [], [], []
@@ -156,8 +156,8 @@ def test_resplits_count_what_each_draw_gives(boast: float, accuracy: float) -> N
     }
 
 
-def test_the_promise_holds_in_the_promised_share_of_resplits() -> None:
-    """On parts that are finite themselves: their chance comes on top, and still nine of ten hold."""
+def test_guarantee_holds_in_the_stated_share_of_resplits() -> None:
+    """The test parts are finite, which adds sampling error; nine of ten still hold."""
     for boast in (1.0, 2.0, 0.5):
         found = simulate_resplits(items(2200, 8, boast), 1100, 0.9, times=300, seed=1)
         assert found["promised"] == 1
@@ -165,7 +165,7 @@ def test_the_promise_holds_in_the_promised_share_of_resplits() -> None:
         assert found["accepted"] is not None and found["accepted"] > 0.2
 
 
-def test_nothing_promised_is_said() -> None:
+def test_resplits_without_guarantee_are_reported() -> None:
     assert simulate_resplits(items(40, 1), 20, 0.99, times=5, seed=1) == {
         "promised": 0.0,
         "held": 1.0,
@@ -177,7 +177,7 @@ def test_nothing_promised_is_said() -> None:
 
 @settings(max_examples=40)
 @given(taxonomy=taxonomies, seed=st.integers(0, 999))
-def test_ways_and_how_far_they_are_right(taxonomy: Taxonomy, seed: int) -> None:
+def test_held_out_items_count_correct_levels(taxonomy: Taxonomy, seed: int) -> None:
     probabilities = images(taxonomy, 5, seed)
     actual = np.random.default_rng(seed).integers(len(taxonomy), size=5)
     descent = descend(taxonomy.trie, torch.from_numpy(nodes_of(taxonomy, probabilities)))
@@ -191,10 +191,10 @@ def test_ways_and_how_far_they_are_right(taxonomy: Taxonomy, seed: int) -> None:
         assert (found.depth[row], found.right[row]) == (len(way), same)
 
 
-def test_a_product_counts_once_with_an_image_drawn_at_random() -> None:
+def test_samples_one_random_image_per_product() -> None:
     products = ["a", "b", "a", "c", "a", "b"]
     rows = sample_one_per_product(products)
     assert [products[row] for row in rows] == ["a", "b", "c"]
     assert rows.tolist() == sample_one_per_product(products).tolist()
     drawn = {tuple(sample_one_per_product(products, seed).tolist()) for seed in range(60)}
-    assert len(drawn) == 6, "any of its images"
+    assert len(drawn) == 6, "any image of a product may be drawn"

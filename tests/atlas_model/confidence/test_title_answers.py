@@ -1,4 +1,4 @@
-"""Answers of models that read titles: from Python, the command line and Parquet; measured, promised and compared."""
+"""Predictions of models that read titles: API, command line and Parquet; evaluation, guarantees and promotion."""
 
 import itertools
 import json
@@ -44,7 +44,7 @@ STORED = Preprocessing(16, "L", "squash")
 
 
 def build(title: TitleName = "ngrams") -> Categorizer:
-    """An untrained model of strong opinions: other pixels or titles, other probabilities."""
+    """An untrained model whose probabilities depend strongly on pixels and titles."""
     torch.manual_seed(1)
     architecture = Architecture(
         "small", 1, "native", 8, 8, 8, 0.0, "children", title=title, title_buckets=128, title_size=8
@@ -95,13 +95,13 @@ def images(count: int) -> list[Image.Image]:
 
 
 def close(one: list[Prediction], other: list[Prediction]) -> bool:
-    """To single precision: a batch of another size may round otherwise."""
+    """Equal to single precision, since the batch size may change rounding."""
     return [each.path for each in one] == [each.path for each in other] and np.allclose(
         [each.probability or 0.0 for each in one], [each.probability or 0.0 for each in other], rtol=1e-4
     )
 
 
-def test_each_image_is_answered_with_its_title_and_those_without_by_themselves(folder: Path) -> None:
+def test_images_with_and_without_titles_in_one_batch(folder: Path) -> None:
     predictor = Predictor.load(folder, "cpu")
     model, _ = load_categorizer(folder, CPU)
     pixels = np.stack([predictor.prepare(image) for image in images(6)])
@@ -125,7 +125,7 @@ def test_each_image_is_answered_with_its_title_and_those_without_by_themselves(f
     np.testing.assert_array_equal(again, distribution)
 
 
-def test_a_title_alone_has_an_answer_and_one_without_a_word_none(folder: Path) -> None:
+def test_predicts_from_title_alone_if_it_has_a_word(folder: Path) -> None:
     predictor = Predictor.load(folder, "cpu")
     first, second = predictor.predict_prepared(None, titles=["Blue top", "women's jeans"], top=2)
     assert len(first) == len(second) == 2
@@ -140,7 +140,7 @@ def answered(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> list
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_the_command_takes_a_title_with_and_without_images(
+def test_command_accepts_title_with_and_without_images(
     here: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number, image in enumerate(images(2)):
@@ -174,22 +174,20 @@ def test_the_command_takes_a_title_with_and_without_images(
         (["--input", "in.parquet", "--output", "out.parquet", "--title", "Bag"], "expected no --title"),
     ],
 )
-def test_what_a_title_cannot_be_is_said(
+def test_refuses_invalid_titles(
     arguments: list[str], text: str, here: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", "--model", str(folder), *arguments]) == 2
     assert text in capsys.readouterr().err
 
 
-def test_a_model_of_images_alone_refuses_a_title(here: Path, without: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_image_only_model_refuses_a_title(here: Path, without: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images(1)[0].save(here / "0.png")
     assert main(["predict", "0.png", "--title", "Blue top", "--model", str(without)]) == 2
     assert "expected a model that reads titles" in capsys.readouterr().err
 
 
-def test_what_is_promised_of_titles_is_another_thing(
-    here: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_titles_have_their_own_guarantee(here: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert load_guarantees(folder).images.thresholds[0.9].whole == 0.5
     assert load_guarantees(folder, "image_and_title").images.thresholds[0.9].whole == 0.999
     images(1)[0].save(here / "0.png")
@@ -209,7 +207,7 @@ def write_parquet(path: Path, titles: pa.Array | None) -> None:
     pq.write_table(table if titles is None else table.append_column("title", titles), path)
 
 
-def test_many_images_are_answered_with_the_titles_beside_them(
+def test_batch_prediction_reads_the_title_column(
     here: Path, folder: Path, without: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_parquet(here / "titled.parquet", pa.array(TITLES))
@@ -234,7 +232,7 @@ def test_many_images_are_answered_with_the_titles_beside_them(
     )
     bare = written("bare.parquet", folder)
     assert [row["probability"] for row in bare] != [row["probability"] for row in rows]
-    assert written("titled.parquet", without) == written("bare.parquet", without), "it reads no titles"
+    assert written("titled.parquet", without) == written("bare.parquet", without), "an image-only model ignores titles"
     assert {row["band"] for row in written("titled.parquet", folder, "--accuracy", "0.9")} <= {
         "accept",
         "review",
@@ -242,7 +240,7 @@ def test_many_images_are_answered_with_the_titles_beside_them(
     }
 
 
-def test_titles_that_are_no_texts_are_refused_by_a_model_that_would_read_them(
+def test_title_model_refuses_non_string_title_column(
     here: Path, folder: Path, without: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_parquet(here / "numbers.parquet", pa.array(range(6)))
@@ -252,7 +250,7 @@ def test_titles_that_are_no_texts_are_refused_by_a_model_that_would_read_them(
     assert main([*arguments, str(without)]) == 0
 
 
-def test_products_with_and_without_titles_have_no_promise_in_common(
+def test_refuses_accuracy_for_products_with_partial_titles(
     here: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_parquet(here / "titled.parquet", pa.array(TITLES))
@@ -261,7 +259,7 @@ def test_products_with_and_without_titles_have_no_promise_in_common(
     assert "expected titles for all images or for none, got 3 for 6" in capsys.readouterr().err
 
 
-def test_an_evaluation_asks_in_every_way(folder: Path) -> None:
+def test_evaluates_all_input_variants(folder: Path) -> None:
     model, _ = load_categorizer(folder, CPU)
     generator = np.random.default_rng(2)
     pixels = generator.integers(0, 256, (20, 1, 16, 16), dtype=np.uint8)
@@ -295,7 +293,7 @@ def test_an_evaluation_asks_in_every_way(folder: Path) -> None:
     np.testing.assert_array_equal(alone.log_probability, found["image"].log_probability)
 
 
-def test_both_models_are_compared_with_titles_where_one_reads_them() -> None:
+def test_promotion_compares_models_with_titles() -> None:
     actual = ["Bags"] * 100
     right, wrong = ["Bags"] * 100, ["Bags"] * 50 + ["Tops"] * 50
     rule: dict[str, Any] = {"margin": 0.02, "category_margin": 0.1, "large_category": 500, "resamples": 50, "seed": 1}
@@ -351,9 +349,7 @@ def write_splits(say: Callable[[int], str]) -> None:
 
 
 @pytest.mark.slow
-def test_the_stages_train_and_measure_a_model_that_reads_titles(
-    params: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_stages_train_and_evaluate_a_title_model(params: Make, capsys: pytest.CaptureFixture[str]) -> None:
     write_splits(["bright lamp", "shiny lamp", ""].__getitem__)
     train_stage.run(params())
     assert "16 of 48 images of train have no title" in capsys.readouterr().err
@@ -384,7 +380,7 @@ def test_the_stages_train_and_measure_a_model_that_reads_titles(
     assert len(right) / 18 == pytest.approx(modes["image_and_title"]["micro_f1"])
 
 
-def test_products_without_any_title_teach_no_titles(params: Make) -> None:
+def test_training_with_titles_needs_titles(params: Make) -> None:
     write_splits(lambda number: "-")
     with pytest.raises(InputError, match="expected products with titles, got none among the 48 images of train"):
         train_stage.run(params())

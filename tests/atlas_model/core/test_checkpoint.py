@@ -1,4 +1,4 @@
-"""Model folders: what goes in comes out, and nothing else gets in."""
+"""Model folders: save and load round trip, and rejection of invalid files."""
 
 import json
 import pickle
@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_what_goes_in_comes_out(folder: Path) -> None:
+def test_saved_model_loads_unchanged(folder: Path) -> None:
     tensors, description = load_model(folder, "toy")
     assert description == {"format": 1, "kind": "toy", "size": 3}
     assert tensors.keys() == TENSORS.keys()
@@ -31,14 +31,14 @@ def test_what_goes_in_comes_out(folder: Path) -> None:
     assert (folder / WEIGHTS).stat().st_mode == (folder / DESCRIPTION).stat().st_mode
 
 
-def test_a_failure_leaves_the_old_model(folder: Path) -> None:
+def test_failed_save_keeps_the_old_model(folder: Path) -> None:
     with pytest.raises(TypeError):
         save_model(folder, {"a": torch.zeros(1)}, {"kind": "toy", "size": object()})
     assert load_model(folder, "toy")[1]["size"] == 3
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
-def test_other_kinds_and_formats_are_refused(folder: Path) -> None:
+def test_refuses_other_kinds_and_formats(folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"kind 'other'.*kind 'toy'"):
         load_model(folder, "other")
     (folder / DESCRIPTION).write_text(json.dumps({"kind": "toy", "format": 0}))
@@ -48,7 +48,7 @@ def test_other_kinds_and_formats_are_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", [WEIGHTS, DESCRIPTION])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "pickle", "list", "endless"])
-def test_broken_files_are_refused(folder: Path, name: str, damage: str) -> None:
+def test_refuses_damaged_files(folder: Path, name: str, damage: str) -> None:
     path = folder / name
     contents = {"truncated": path.read_bytes()[:-4], "pickle": pickle.dumps({"kind": "toy"}), "list": b"[]"}
     contents["endless"] = b"[" * 100_000
@@ -59,7 +59,7 @@ def test_broken_files_are_refused(folder: Path, name: str, damage: str) -> None:
         load_model(folder, "toy")
 
 
-def test_weights_of_another_shape_are_refused_in_one_line(folder: Path) -> None:
+def test_refuses_weights_of_another_shape_in_one_line(folder: Path) -> None:
     module = nn.Linear(2, 2)
     load_weights(module, {name: tensor + 1 for name, tensor in module.state_dict().items()}, folder)
     with pytest.raises(CheckpointError, match=WEIGHTS) as caught:

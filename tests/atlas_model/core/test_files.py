@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and locks."""
+"""Atomic writes of files and folders, and locks."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_replacing_gives_the_name_only_to_a_whole_file(tmp_path: Path) -> None:
+def test_replacing_renames_only_complete_files(tmp_path: Path) -> None:
     target = tmp_path / "new" / "a.txt"
     with replacing(target) as temporary:
         temporary.write_text("new")
@@ -27,7 +27,7 @@ def test_replacing_gives_the_name_only_to_a_whole_file(tmp_path: Path) -> None:
     assert names_in(target.parent) == ["a.txt"]
 
 
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_failed_write_keeps_old_file_and_no_temporary_file(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
     with pytest.raises(RuntimeError), replacing(target) as temporary:
@@ -38,7 +38,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("writer", ["replacing", "replacing_folder"])
-def test_a_kill_between_write_and_rename_leaves_the_old_content(tmp_path: Path, writer: str) -> None:
+def test_kill_between_write_and_rename_keeps_old_content(tmp_path: Path, writer: str) -> None:
     target = tmp_path / "target"
     if writer == "replacing":
         target.write_text("old")
@@ -59,10 +59,10 @@ def test_a_kill_between_write_and_rename_leaves_the_old_content(tmp_path: Path, 
     assert len(names_in(tmp_path)) == 2, "the kill came after the write"
 
 
-def test_a_linked_folder_stays_a_link_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+def test_replacing_a_symlink_replaces_its_target_folder(tmp_path: Path) -> None:
     (tmp_path / "disk/old").mkdir(parents=True)
     (tmp_path / "disk/old/part").write_text("old")
-    for name in ("old", "new"):  # the second leads to what is not there yet
+    for name in ("old", "new"):  # the second link's target does not exist yet
         link = tmp_path / f"link-{name}"
         link.symlink_to(tmp_path / "disk" / name)
         with replacing_folder(link) as temporary:
@@ -73,7 +73,7 @@ def test_a_linked_folder_stays_a_link_and_what_it_leads_to_is_replaced(tmp_path:
     assert names_in(tmp_path / "disk") == ["new", "old"]
 
 
-def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+def test_refuses_symlink_to_itself(tmp_path: Path) -> None:
     (tmp_path / "circle").symlink_to("circle")
     with (
         pytest.raises(AtlasError, match="circle: expected a folder or a link to one"),
@@ -82,7 +82,7 @@ def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_replaces_a_whole_folder(tmp_path: Path) -> None:
     target = tmp_path / "folder"
     for name in ("first", "second"):
         with replacing_folder(target) as temporary:
@@ -91,7 +91,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["folder"]
 
 
-def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
+def test_failed_replacement_keeps_old_folder_and_no_temporary_folder(tmp_path: Path) -> None:
     target = tmp_path / "folder"
     with replacing_folder(target) as temporary:
         (temporary / "old").touch()
@@ -103,7 +103,7 @@ def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_keeps_its_files(tmp_path: Path) -> None:
+def test_read_only_folder_keeps_its_files(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
@@ -115,7 +115,7 @@ def test_a_folder_that_may_not_be_written_keeps_its_files(tmp_path: Path) -> Non
         tmp_path.chmod(stat.S_IRWXU)
 
 
-def test_json_is_readable_and_has_no_nan(tmp_path: Path) -> None:
+def test_json_is_indented_utf8_and_refuses_nan(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"größe": [1, None]})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "größe": [\n    1,\n    null\n  ]\n}\n'
     with pytest.raises(ValueError, match="nan"):
@@ -123,7 +123,7 @@ def test_json_is_readable_and_has_no_nan(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["a.json"]
 
 
-def test_one_at_a_time(tmp_path: Path) -> None:
+def test_second_lock_is_refused(tmp_path: Path) -> None:
     taken = pytest.raises(AtlasError, match=r"another crawl is running there\. Wait")
     with locked(tmp_path / "new", "crawl"), taken, locked(tmp_path / "new", "crawl"):
         pass

@@ -1,4 +1,4 @@
-"""params.yaml: every fault is reported at once, with its place and what is allowed."""
+"""Validation of params.yaml: all errors are reported at once, with the key and the allowed values."""
 
 import re
 from pathlib import Path
@@ -33,15 +33,13 @@ def faults_of(tmp_path: Path, content: object) -> str:
     return str(caught.value)
 
 
-def test_the_projects_own_file_is_valid() -> None:
+def test_params_of_the_project_are_valid() -> None:
     params = load_params(ROOT / "params.yaml")
     assert params.crawl.sources == Path("data/sources.csv")
     assert params.train.epochs > 0
 
 
-def test_every_fault_is_told_at_once_with_place_value_and_what_is_allowed(
-    tmp_path: Path, content: dict[str, Any]
-) -> None:
+def test_reports_all_errors_with_key_value_and_allowed_values(tmp_path: Path, content: dict[str, Any]) -> None:
     content["crawl"]["source"] = "web"
     content["crawl"]["snapshot"] = "../outside"
     content["fetch"]["concurrency"] = "many"
@@ -92,7 +90,7 @@ def test_every_fault_is_told_at_once_with_place_value_and_what_is_allowed(
         ("train", {"encoder": "resnet18", "fine_tune_from": "layer4"}, "fine_tune_from must be all"),
     ],
 )
-def test_values_that_do_not_go_together(
+def test_reports_inconsistent_values(
     tmp_path: Path, content: dict[str, Any], section: str, changes: dict[str, Any], told: str
 ) -> None:
     content[section].update(changes)
@@ -101,14 +99,14 @@ def test_values_that_do_not_go_together(
     assert told in text
 
 
-def test_no_more_pixels_than_can_be_decoded(tmp_path: Path, content: dict[str, Any]) -> None:
+def test_max_pixels_has_the_decoder_limit(tmp_path: Path, content: dict[str, Any]) -> None:
     content["fetch"]["max_pixels"] = MAX_PIXELS
     load(tmp_path, content)
     content["fetch"]["max_pixels"] = MAX_PIXELS + 1
     assert f"less than or equal to {MAX_PIXELS}" in faults_of(tmp_path, content)
 
 
-def test_keys_with_dashes_are_named(tmp_path: Path, content: dict[str, Any]) -> None:
+def test_reports_unknown_keys_with_dashes(tmp_path: Path, content: dict[str, Any]) -> None:
     content["crawl"]["time-out"] = 3
     content["my-stage"] = {}
     text = faults_of(tmp_path, content)
@@ -116,14 +114,14 @@ def test_keys_with_dashes_are_named(tmp_path: Path, content: dict[str, Any]) -> 
     assert "  - my-stage: unknown key" in text
 
 
-def test_places_in_a_network_of_ones_own(tmp_path: Path, content: dict[str, Any]) -> None:
+def test_connect_maps_hosts_to_addresses(tmp_path: Path, content: dict[str, Any]) -> None:
     content["crawl"]["connect"] = {"shop.internal": "10.0.0.5:8080", "v6": "[::1]:80"}
     assert load(tmp_path, content).crawl.connect_map == {"shop.internal": ("10.0.0.5", 8080), "v6": ("::1", 80)}
     content["crawl"]["connect"] = {"a": "localhost:80", "b": "127.0.0.1", "c": "127.0.0.1:99999"}
     assert faults_of(tmp_path, content).count('as in "127.0.0.1:8000"') == 3
 
 
-def test_all_faults_of_the_columns_of_a_table_at_once(tmp_path: Path, content: dict[str, Any]) -> None:
+def test_reports_all_errors_of_table_columns(tmp_path: Path, content: dict[str, Any]) -> None:
     columns = content["crawl"]["files"]["columns"]
     columns |= {"image": None, "category": [], "title": 3, "colour": "colour"}
     del columns["price"]
@@ -139,7 +137,7 @@ def test_all_faults_of_the_columns_of_a_table_at_once(tmp_path: Path, content: d
         assert f"  - crawl.files.columns.{told}" in text, text
 
 
-def test_a_separator_is_for_one_category_column(tmp_path: Path, content: dict[str, Any]) -> None:
+def test_separator_needs_a_single_category_column(tmp_path: Path, content: dict[str, Any]) -> None:
     files = content["crawl"]["files"]
     files["columns"]["category"] = ["gender", "type"]
     assert "crawl.files: separator is for one category column" in faults_of(tmp_path, content)
@@ -151,24 +149,24 @@ def test_a_separator_is_for_one_category_column(tmp_path: Path, content: dict[st
     "cron",
     ["0 25 * * *", "61 * * * *", "0 0 30 2 *", "0 0 31 4,6 *", "* * * *", "@daily", "every day at 3", "", "R H * * *"],
 )
-def test_times_that_never_come_are_refused(tmp_path: Path, content: dict[str, Any], cron: str) -> None:
+def test_refuses_invalid_cron(tmp_path: Path, content: dict[str, Any], cron: str) -> None:
     content["pipeline"]["cron"] = cron
     assert "pipeline.cron: expected five fields" in faults_of(tmp_path, content)
 
 
 @pytest.mark.parametrize("cron", ["0 3 * * *", "*/5 8-18 * * MON-FRI", "0 0 29 2 *", "15,45 0 1 jan,jul *", None])
-def test_times_that_come_are_taken(tmp_path: Path, content: dict[str, Any], cron: str | None) -> None:
+def test_accepts_valid_cron(tmp_path: Path, content: dict[str, Any], cron: str | None) -> None:
     content["pipeline"]["cron"] = cron
     assert load(tmp_path, content).pipeline.cron == cron
 
 
 @pytest.mark.parametrize("timezone", ["Europe/Berln", "", "europe", "../etc/passwd", "Europe", "a\0b", "x" * 300])
-def test_time_zones_that_do_not_exist_are_refused(tmp_path: Path, content: dict[str, Any], timezone: str) -> None:
+def test_refuses_unknown_time_zones(tmp_path: Path, content: dict[str, Any], timezone: str) -> None:
     content["pipeline"]["timezone"] = timezone
     assert "pipeline.timezone: expected a name" in faults_of(tmp_path, content)
 
 
-def test_doubled_keys_and_other_faults_are_told_together(tmp_path: Path) -> None:
+def test_reports_duplicate_keys_and_other_errors_together(tmp_path: Path) -> None:
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     text = re.sub(r"(?m)^  seed: 1$", "  seed: 1\n  seed: 2", text).replace('"0 3 * * *"', '"0 25 * * *"')
     told = faults_of(tmp_path, text.replace("timezone: UTC", "timezone: Europe/Berln"))
@@ -178,18 +176,18 @@ def test_doubled_keys_and_other_faults_are_told_together(tmp_path: Path) -> None
     assert "  - pipeline.timezone: " in told
 
 
-def test_numbers_are_read_as_dvc_writes_them(tmp_path: Path) -> None:
+def test_reads_numbers_in_dvc_notation(tmp_path: Path) -> None:
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     params = load(tmp_path, text.replace("encoder_lr: 0.003", "encoder_lr: 1e-05"))
     assert params.train.encoder_lr == 0.00001
 
 
 @pytest.mark.parametrize("content", ["", "[]", "crawl", "crawl: 3", "a: {b: [", "\x00", "!!python/object:os.system {}"])
-def test_files_that_are_no_parameters(tmp_path: Path, content: str) -> None:
+def test_reports_files_that_are_not_params(tmp_path: Path, content: str) -> None:
     assert "params.yaml" in faults_of(tmp_path, content)
 
 
-def test_other_encodings_and_missing_files(tmp_path: Path) -> None:
+def test_reports_wrong_encoding_and_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     with pytest.raises(ParamsError, match="No such file"):
         load_params(path)
@@ -198,12 +196,12 @@ def test_other_encodings_and_missing_files(tmp_path: Path) -> None:
         load_params(path)
 
 
-def test_a_renamed_key_is_named(tmp_path: Path, content: dict[str, Any]) -> None:
+def test_reports_renamed_key(tmp_path: Path, content: dict[str, Any]) -> None:
     content["drift"]["picture_sizes"] = content["drift"].pop("image_sizes")
     assert "drift.picture_sizes: was renamed to image_sizes" in faults_of(tmp_path, content)
 
 
-def test_sections_cannot_be_changed(content: dict[str, Any], tmp_path: Path) -> None:
+def test_sections_are_frozen(content: dict[str, Any], tmp_path: Path) -> None:
     params = load(tmp_path, content)
     with pytest.raises(ValueError, match="frozen"):
         params.train.epochs = 3
@@ -218,18 +216,14 @@ values = st.recursive(
 
 @pytest.mark.slow
 @given(section=st.sampled_from(sorted(Params.model_fields)), value=values)
-def test_whatever_stands_there_the_answer_is_params_or_a_message(
-    tmp_path_factory: pytest.TempPathFactory, section: str, value: object
-) -> None:
+def test_any_value_is_valid_or_reported(tmp_path_factory: pytest.TempPathFactory, section: str, value: object) -> None:
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     content[section] = value
     folder = tmp_path_factory.getbasetemp()
     assert section in faults_of(folder, content)
 
 
-def test_a_profile_takes_the_sections_that_it_does_not_have_from_its_base(
-    tmp_path: Path, content: dict[str, Any]
-) -> None:
+def test_profile_inherits_missing_sections_from_its_base(tmp_path: Path, content: dict[str, Any]) -> None:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     evaluate = {**content["evaluate"], "beam": 7}
     profile = tmp_path / "a/profile"
@@ -237,6 +231,6 @@ def test_a_profile_takes_the_sections_that_it_does_not_have_from_its_base(
     params = load(profile, {"base": "../../params.yaml", "evaluate": evaluate})
     assert params.evaluate.beam == 7
     assert params.train == load(tmp_path, content).train
-    del evaluate["beam"]  # whole sections alone: DVC sees what the profile's own file says
+    del evaluate["beam"]  # only whole sections are inherited, because DVC reads the profile's file alone
     assert "evaluate.beam: missing" in faults_of(profile, {"base": "../../params.yaml", "evaluate": evaluate})
     assert "none.yaml: cannot be read" in faults_of(profile, {"base": "none.yaml"})

@@ -1,4 +1,4 @@
-"""Progress of long jobs: lines in a pipe, a bar on a terminal."""
+"""Progress of long jobs: log lines in a pipe, a progress bar on a terminal."""
 
 import io
 import sys
@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_plain_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_plain_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("count", total=3, unit="sheep") as job:
         job.advance(2)
         job.advance(loss=0.123456, epoch=4)
@@ -35,20 +35,20 @@ def test_plain_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert err == "count: 3/3 sheep, loss 0.1235, epoch 4, done\n"
 
 
-def test_epochs_are_parts_of_one_job(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_spans_all_epochs(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("train", 8, "images", epoch=(2, 4)) as job:
         job.advance(8)
     assert capsys.readouterr().err == "train epoch 2/4: 8/8 images, done\n"
     assert Step("train", 4, 8, "images", {}, finished=False, epoch=(2, 4)).share == (1 + 0.5) / 4
 
 
-def test_the_share_that_is_done() -> None:
+def test_share_of_completed_items() -> None:
     assert Step("count", 1, 4, "sheep", {}, finished=False).share == 0.25
-    assert Step("count", 5, 4, "sheep", {}, finished=False).share == 1, "more came than were expected"
+    assert Step("count", 5, 4, "sheep", {}, finished=False).share == 1, "more items than expected"
     assert [Step("count", 5, None, "sheep", {}, finished=done).share for done in (False, True)] == [0, 1]
 
 
-def test_at_most_one_line_per_interval(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_at_most_one_line_per_interval(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("count") as job:
         for _ in range(11):
             clock.now += progress.LINE_INTERVAL_S / 5
@@ -56,14 +56,14 @@ def test_at_most_one_line_per_interval(clock: Clock, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "count: 5 items\ncount: 10 items\ncount: 11 items, done\n"
 
 
-def test_a_failed_job_is_not_done(capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_job_is_not_reported_as_done(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RuntimeError), Progress("count") as job:
         job.advance()
         raise RuntimeError
     assert "done" not in capsys.readouterr().err
 
 
-def test_the_watcher_that_the_environment_names_sees_each_step(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watcher_from_environment_receives_each_step(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     seen.clear()
     monkeypatch.setitem(sys.modules, "watching", sys.modules[__name__])
     monkeypatch.setenv(WATCHER, "watching:watch")
@@ -77,14 +77,14 @@ def watch(step: Step) -> None:
     seen.append(step)
 
 
-def test_no_watcher_without_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_watcher_without_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     seen.clear()
     monkeypatch.delenv(WATCHER, raising=False)
     assert list(track("ab", "count")) == ["a", "b"]
     assert not seen
 
 
-def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shows_progress_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -95,4 +95,4 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "2/2" in shown
     assert "loss=0.5" in shown
     assert "a line between\n" in shown
-    assert "done" not in shown, "the bar says it"
+    assert "done" not in shown, "the bar shows it"

@@ -1,4 +1,4 @@
-"""Other values in a YAML file whose comments and order stay."""
+"""Editing values in a YAML file while keeping its comments and order."""
 
 import io
 from pathlib import Path
@@ -73,20 +73,20 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("plain", [*NUMBERS, *OTHERS])
-def test_plain_values_are_what_they_are_to_dvc(plain: str) -> None:
+def test_plain_scalars_have_the_types_that_dvc_reads(plain: str) -> None:
     ours, dvcs = parse_text(f"a: {plain}\n")["a"], as_dvc_reads(f"a: {plain}\n")["a"]
     assert type(ours) is type(dvcs)
     assert ours == dvcs or ours != ours
 
 
 @given(st.floats(allow_nan=False) | st.integers())
-def test_numbers_are_read_as_dvc_writes_them(number: float) -> None:
+def test_reads_numbers_in_dvc_notation(number: float) -> None:
     buffer = io.StringIO()
     YAML(typ="safe").dump({"a": number}, buffer)
     assert parse_text(buffer.getvalue()) == {"a": number}
 
 
-def test_keys_that_stand_twice_are_all_told(tmp_path: Path) -> None:
+def test_reports_all_duplicate_keys(tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
     path.write_text("a: {b: 1, b: 2}\nc:\n  - d: 1\n    'd': 2\na: 3\n", encoding="utf-8")
     with pytest.raises(ParamsError, match="3 faults") as caught:
@@ -95,20 +95,20 @@ def test_keys_that_stand_twice_are_all_told(tmp_path: Path) -> None:
         assert told in str(caught.value)
 
 
-def test_merged_and_repeated_nodes_are_no_doubled_keys() -> None:
+def test_merge_keys_and_aliases_are_not_duplicates() -> None:
     text = "base: &base {a: 1, b: 2}\nother: {<<: *base, a: 3}\nagain: *base\n"
     assert parse_text(text)["other"] == {"a": 3, "b": 2}
 
 
 @pytest.mark.parametrize("text", ["a: 2026-13-45\n", f"a: {'9' * 5000}\n", "[" * 1200])
-def test_values_that_nothing_can_hold_are_refused(tmp_path: Path, text: str) -> None:
+def test_refuses_invalid_dates_huge_integers_and_deep_nesting(tmp_path: Path, text: str) -> None:
     path = tmp_path / "file.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ParamsError, match="cannot be read as YAML"):
         parse_yaml(path, ParamsError)
 
 
-def test_values_change_and_comments_stay_where_they_are(tmp_path: Path) -> None:
+def test_replaces_values_and_keeps_comments(tmp_path: Path) -> None:
     values: dict[tuple[str, ...], Any] = {
         ("a", "one"): "a longer text: with a colon",
         ("a", "two"): ["p"],
@@ -131,7 +131,7 @@ def test_values_change_and_comments_stay_where_they_are(tmp_path: Path) -> None:
 @given(
     value=st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.lists(st.text(max_size=8), max_size=3)
 )
-def test_any_value_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+def test_replaced_values_round_trip(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     text = replaced(tmp_path_factory.getbasetemp(), TEXT, {("a", "two"): value})
     assert parse_text(text)["a"]["two"] == value
     assert as_dvc_reads(text)["a"]["two"] == value
@@ -148,12 +148,12 @@ def test_any_value_comes_back(tmp_path_factory: pytest.TempPathFactory, value: A
         ("a: [\n", "cannot be read"),
     ],
 )
-def test_what_cannot_be_replaced_is_refused(tmp_path: Path, text: str, told: str) -> None:
+def test_refuses_unreplaceable_values(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(ParamsError, match=told):
         replaced(tmp_path, text, {("a", "b"): 3})
 
 
-def test_the_projects_own_file(tmp_path: Path) -> None:
+def test_edits_params_of_the_project(tmp_path: Path) -> None:
     content = (ROOT / "params.yaml").read_text(encoding="utf-8")
     changed = replaced(
         tmp_path, content, {("crawl", "files", "columns", "category"): ["a", "b"], ("train", "epochs"): 3}

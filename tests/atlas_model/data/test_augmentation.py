@@ -1,4 +1,4 @@
-"""Augmentation: mirrored, moved, erased, cropped and recoloured images, seeded."""
+"""Augmentation: flips, shifts, erasing, crops, colour jitter and RandAugment, with a seed."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from atlas_model.data.augmentation import Augmentation, augment
 
 
-def test_augmentation_mirrors_and_moves_but_invents_nothing() -> None:
+def test_flips_and_shifts_only_reuse_pixels_of_the_image() -> None:
     images = torch.arange(2 * 1 * 4 * 6, dtype=torch.uint8).view(2, 1, 4, 6)
     still = augment(images, torch.Generator().manual_seed(1), Augmentation())
     assert still.equal(images)
@@ -18,7 +18,7 @@ def test_augmentation_mirrors_and_moves_but_invents_nothing() -> None:
     assert any(row[:, 1:, 1:].equal(images[0, :, :-1, :-1]) for row in moved[::2])
 
 
-def test_erasing_paints_a_part_of_some_images_in_one_grey() -> None:
+def test_erasing_fills_a_rectangle_of_some_images_with_one_grey() -> None:
     images = torch.randint(0, 256, (200, 3, 28, 36), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     erased = augment(images, torch.Generator().manual_seed(2), Augmentation(erase=0.5))
     changed = (erased != images).any(dim=1)  # (b, h, w)
@@ -26,16 +26,18 @@ def test_erasing_paints_a_part_of_some_images_in_one_grey() -> None:
     for after, where in zip(erased, changed, strict=True):
         rows, columns = where.any(dim=1).nonzero().flatten(), where.any(dim=0).nonzero().flatten()
         if len(rows):
-            assert rows[-1] - rows[0] < 10 and columns[-1] - columns[0] < 13, "a third of each side, and a pixel"
+            assert rows[-1] - rows[0] < 10 and columns[-1] - columns[0] < 13, (
+                "at most a third of each side, plus one pixel"
+            )
             assert after[:, where].unique().numel() == 1
             inside = after[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            assert inside.unique().numel() == 1, "a whole rectangle"
+            assert inside.unique().numel() == 1, "one filled rectangle"
     again = augment(images, torch.Generator().manual_seed(2), Augmentation(erase=0.5))
     assert again.equal(erased)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_crops_colours_and_randaugment_are_seeded_and_leave_the_global_generator_alone(channels: int) -> None:
+def test_random_augmentation_is_seeded_without_the_global_generator(channels: int) -> None:
     images = torch.randint(0, 256, (4, channels, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(7)
     before = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""`probe` refuses what `decode` refuses, whatever is damaged; metadata of any size decides nothing."""
+"""`probe` refuses every damaged image that `decode` refuses; metadata of any size has no effect."""
 
 import io
 import random
@@ -30,7 +30,7 @@ def chunk(kind: bytes, content: bytes, crc: int | None = None) -> bytes:
 
 
 def png(before: bytes = b"", after: bytes = b"") -> bytes:
-    """A red PNG of 40 x 30 with other chunks before and after its pixels."""
+    """A red PNG of 40 x 30 with extra chunks before and after its pixel data."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 30, 8, 2, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + bytes(RED) * 40 for _ in range(30))))
     return SIGNATURE + header + before + pixels + after + chunk(b"IEND", b"")
@@ -64,7 +64,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_cannot_be_decoded_does_not_pass_the_check(kind: str) -> None:
+def test_probe_refuses_images_that_decode_refuses(kind: str) -> None:
     chance, data = random.Random(kind), KINDS[kind]
     assert status(probe, data) == status(decode, data) == "ok"
     damaged = []
@@ -78,7 +78,7 @@ def test_what_cannot_be_decoded_does_not_pass_the_check(kind: str) -> None:
     assert any(pair[1] != "ok" for pair in found), "nothing was damaged"
 
 
-def test_one_wrong_byte_in_the_pixels_of_a_png_is_truncated() -> None:
+def test_png_with_a_corrupt_pixel_byte_is_truncated() -> None:
     data = bytearray(KINDS["PNG"])
     data[len(data) // 2] ^= 0x55
     assert (status(probe, bytes(data)), status(decode, bytes(data))) == ("truncated", "truncated")
@@ -100,13 +100,13 @@ LARGE = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_metadata_before_or_behind_the_pixels_decide_nothing(name: str) -> None:
+def test_ignores_damaged_or_large_metadata(name: str) -> None:
     for data in (png(before=LARGE[name]), png(after=LARGE[name])):
         assert probe(data).mode == "RGB"
         assert decode(data).getpixel((5, 5)) == RED
 
 
-def test_orientation_is_read_wherever_it_stands() -> None:
+def test_reads_orientation_from_each_metadata_chunk() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     raw = exif.tobytes()
@@ -124,7 +124,7 @@ def test_orientation_is_read_wherever_it_stands() -> None:
         assert decode(png(before=place)).size == (30, 40)
 
 
-def test_what_says_what_is_seen_stays() -> None:
+def test_without_metadata_keeps_chunks_that_affect_pixels() -> None:
     transparent = png(before=chunk(b"tRNS", struct.pack(">3H", *RED)))
     assert decode(transparent).getpixel((5, 5)) == (255, 255, 255)
     assert without_metadata(transparent) is transparent

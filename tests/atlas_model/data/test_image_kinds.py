@@ -1,4 +1,4 @@
-"""Images of every kind, by their known pixels: from bytes through `images.decode` to what a model is given."""
+"""Decoding of every image format and mode, compared with known pixels."""
 
 import io
 import struct
@@ -14,7 +14,7 @@ from atlas_model.data.images import decode, probe
 RED, BLUE, WHITE, BLACK = (255, 0, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 GREYS = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40  # no two pixels alike
 LOSSLESS = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True, "exact": True}}
-UPRIGHT = {  # EXIF orientation -> how what is stored becomes what people see, by hand
+UPRIGHT = {  # EXIF orientation -> transform from stored to upright pixels, written by hand
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
     3: lambda stored: stored[::-1, ::-1],
@@ -33,12 +33,12 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def pixels(data: bytes) -> list[object]:
-    """Those of the first row."""
+    """The pixels of the first row."""
     return np.asarray(decode(data))[0].tolist()
 
 
 def png(color: int, depth: int, row: bytes, width: int, transparent: bytes = b"") -> bytes:
-    """A PNG of one row, as the specification says; Pillow writes only some kinds."""
+    """A PNG of one row, written after the specification because Pillow writes only some kinds."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -63,7 +63,7 @@ def sixteen(*values: int) -> bytes:
 
 @pytest.mark.parametrize("kind", LOSSLESS)
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_each_orientation_shows_the_image_upright(kind: str, orientation: int) -> None:
+def test_applies_each_exif_orientation(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = Image.fromarray(GREYS) if kind == "TIFF" else Image.fromarray(GREYS).convert("RGB")
@@ -91,17 +91,17 @@ def test_each_orientation_shows_the_image_upright(kind: str, orientation: int) -
         pytest.param(tiff(12, 1, bytes([0x00, 0x0F, 0xFF]), 2), [0, 255], id="12-bit TIFF"),
     ],
 )
-def test_depths_and_transparency(data: bytes, expected: list[object]) -> None:
+def test_decodes_bit_depths_and_transparency(data: bytes, expected: list[object]) -> None:
     assert pixels(data) == [list(pixel) if isinstance(pixel, tuple) else pixel for pixel in expected]
     assert probe(data).n_frames == 1
 
 
-def test_big_endian_sixteen_bits() -> None:
+def test_decodes_big_endian_sixteen_bits() -> None:
     assert pixels(encoded(Image.fromarray(np.array([[0, 257 * 100, 65535]], dtype=">u2")), "TIFF")) == [0, 100, 255]
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
-def test_inks(kind: str) -> None:
+def test_converts_cmyk_to_rgb(kind: str) -> None:
     inks = {(0, 255, 255, 0): RED, (255, 255, 0, 0): BLUE, (0, 0, 0, 0): WHITE, (0, 0, 0, 255): BLACK}
     for cmyk, rgb in inks.items():
         data = encoded(Image.new("CMYK", (8, 8), cmyk), kind)
@@ -109,7 +109,7 @@ def test_inks(kind: str) -> None:
         assert np.allclose(np.asarray(decode(data))[4, 4], rgb, atol=0 if kind == "TIFF" else 3)
 
 
-def test_a_palette_whose_colours_are_half_transparent() -> None:
+def test_palette_with_partial_transparency_is_blended_with_white() -> None:
     image = Image.new("P", (3, 1))
     image.putpalette([*RED, *BLACK, *BLUE])
     image.putdata([0, 1, 2])
@@ -118,14 +118,14 @@ def test_a_palette_whose_colours_are_half_transparent() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_an_animation_is_its_first_frame(kind: str) -> None:
+def test_decodes_first_frame_of_an_animation(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE, WHITE)]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **LOSSLESS.get(kind, {}))
     assert probe(data).n_frames == 3
     assert decode(data).convert("RGB").getpixel((4, 4)) == RED
 
 
-def test_a_transparent_animation_lies_over_white() -> None:
+def test_transparent_animation_is_blended_with_white() -> None:
     first = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     first.paste(RED, (0, 0, 4, 8))
     data = encoded(first, "GIF", save_all=True, append_images=[Image.new("RGBA", (8, 8), BLUE)])
@@ -134,7 +134,7 @@ def test_a_transparent_animation_lies_over_white() -> None:
 
 @pytest.mark.parametrize("read", [probe, decode])
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
-def test_samples_whose_white_nobody_knows_are_refused(read: object, dtype: type) -> None:
+def test_refuses_samples_of_unknown_range(read: object, dtype: type) -> None:
     data = encoded(Image.fromarray(np.array([[0, 1]], dtype=dtype)), "TIFF")
     with pytest.raises(ImageError, match="expected 8 or 16 bits a sample") as caught:
         read(data)

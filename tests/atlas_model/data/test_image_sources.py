@@ -1,4 +1,4 @@
-"""Folders and Parquet as sources of images: which, in which order, from any place on."""
+"""Image sources (folders and Parquet files): which images, their order, and starting at any index."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ def read(source: ImageSource, first: int = 0) -> list[tuple[str, bytes]]:
     return [(image.name, image.read()) for image in source.start_at(first)]
 
 
-def test_a_folder_gives_its_image_files_by_path(tmp_path: Path) -> None:
+def test_folder_lists_image_files_sorted_by_path(tmp_path: Path) -> None:
     for name in ("b.png", "a/z.JPG", "a/y.webp", "a-b/x.gif", "a/deep/er/w.avif", "notes.txt", "c.jpg/inside.tiff"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -43,7 +43,7 @@ def test_a_folder_gives_its_image_files_by_path(tmp_path: Path) -> None:
     assert read(source, 7) == []
 
 
-def test_every_suffix_of_a_format_that_is_read_counts_and_others_are_counted(tmp_path: Path) -> None:
+def test_reads_all_supported_suffixes_and_counts_skipped_files(tmp_path: Path) -> None:
     Image.init()
     known = [suffix for suffix, kind in Image.registered_extensions().items() if kind in (*FORMATS, "MPO")]
     assert set(SUFFIXES_OF) == set(FORMATS)
@@ -66,7 +66,7 @@ def test_every_suffix_of_a_format_that_is_read_counts_and_others_are_counted(tmp
     }
 
 
-def test_a_folder_without_images_says_what_is_in_it(tmp_path: Path) -> None:
+def test_folder_without_images_reports_its_suffixes(tmp_path: Path) -> None:
     (tmp_path / "a.psd").write_bytes(b"1")
     with pytest.raises(InputError, match=r"expected images, got none \(1 file skipped, .*: \.psd 1\)"):
         open_source(tmp_path)
@@ -75,7 +75,7 @@ def test_a_folder_without_images_says_what_is_in_it(tmp_path: Path) -> None:
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
-def test_images_without_a_path_are_named_by_their_rows(tmp_path: Path) -> None:
+def test_images_without_path_are_named_by_row(tmp_path: Path) -> None:
     cells = [{"bytes": b"%d" % row, "path": None if row % 2 else f"{row}.jpg"} for row in range(150)]
     pq.write_table(pa.table({"image": pa.array(cells, STRUCT)}), tmp_path / "b.parquet", row_group_size=40)
     nameless = [{"bytes": b"x", "path": ""}, {"bytes": b"y", "path": None}]
@@ -86,7 +86,7 @@ def test_images_without_a_path_are_named_by_their_rows(tmp_path: Path) -> None:
         assert [image.name for image in source.start_at(first)] == expected[first:]
 
 
-def test_images_that_are_not_in_the_file_are_said_to_be(tmp_path: Path) -> None:
+def test_reports_images_that_are_not_in_the_file(tmp_path: Path) -> None:
     cells = [{"bytes": None, "path": "a.jpg"}, None, {"bytes": b"", "path": "c.jpg"}]
     pq.write_table(pa.table({"image": pa.array(cells, STRUCT)}), tmp_path / "in.parquet")
     first, second, third = open_source(tmp_path / "in.parquet").start_at(0)
@@ -97,7 +97,7 @@ def test_images_that_are_not_in_the_file_are_said_to_be(tmp_path: Path) -> None:
     assert third.read() == b""
 
 
-def test_links_that_lead_nowhere_are_their_readers_concern(tmp_path: Path) -> None:
+def test_broken_symlinks_fail_only_when_read(tmp_path: Path) -> None:
     (tmp_path / "circle.png").symlink_to("circle.png")
     (tmp_path / "gone.png").symlink_to("gone")
     (tmp_path / "long.png").symlink_to("x" * 300)
@@ -108,15 +108,15 @@ def test_links_that_lead_nowhere_are_their_readers_concern(tmp_path: Path) -> No
             image.read()
 
 
-def test_a_file_beyond_any_image_is_not_read(tmp_path: Path) -> None:
+def test_refuses_files_over_the_size_limit(tmp_path: Path) -> None:
     with (tmp_path / "vast.png").open("wb") as file:
-        file.truncate(2**40)  # a hole, which takes no room
+        file.truncate(2**40)  # a sparse file, which takes no disk space
     (image,) = open_source(tmp_path).start_at(0)
     with pytest.raises(ImageError, match="expected at most 500000000 bytes, got 1099511627776"):
         image.read()
 
 
-def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path) -> None:
+def test_folder_depth_may_exceed_recursion_limit(tmp_path: Path) -> None:
     folders = [tmp_path / "/".join("d" * depth) for depth in range(1, 1100)]
     for folder in folders:
         folder.mkdir()
@@ -124,17 +124,17 @@ def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path) -> None:
     image.write_bytes(b"1")
     assert open_source(tmp_path).count == 1
     image.unlink()
-    for folder in reversed(folders):  # `shutil.rmtree`, with which pytest tidies up, recurses
+    for folder in reversed(folders):  # pytest cleans up with `shutil.rmtree`, which recurses
         folder.rmdir()
 
 
-def test_a_name_in_no_encoding_can_be_written_down(tmp_path: Path) -> None:
+def test_undecodable_file_name_gets_replacement_character(tmp_path: Path) -> None:
     (Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))).write_bytes(b"1")
     assert read(open_source(tmp_path)) == [("\N{REPLACEMENT CHARACTER}.png", b"1")]
 
 
 @pytest.mark.parametrize("group", [1, 3, 70, 1000])
-def test_shards_in_name_order_from_any_row_on(tmp_path: Path, group: int) -> None:
+def test_reads_shards_in_name_order_from_any_row(tmp_path: Path, group: int) -> None:
     pq.write_table(images(range(100, 180)), tmp_path / "part-1.parquet", row_group_size=group)
     pq.write_table(images(range(100)), tmp_path / "part-0.parquet", row_group_size=group)
     pq.write_table(images(range(0)), tmp_path / "part-00.parquet")
@@ -146,7 +146,7 @@ def test_shards_in_name_order_from_any_row_on(tmp_path: Path, group: int) -> Non
     assert read(open_source(tmp_path / "part-0.parquet")) == everything[:100]
 
 
-def test_splits_are_called_by_their_image_id_and_others_by_their_path(tmp_path: Path) -> None:
+def test_names_are_image_id_in_splits_and_path_elsewhere(tmp_path: Path) -> None:
     file = tmp_path / "a.parquet"
     row = {"image": {"bytes": b"1", "path": "1.png"}, "image_id": "one", "product_id": "p", "title": "", "taxonomy": []}
     pq.write_table(pa.Table.from_pylist([{**row, "label": "", "split": "val"}], schema=SPLIT), file)
@@ -155,7 +155,7 @@ def test_splits_are_called_by_their_image_id_and_others_by_their_path(tmp_path: 
     assert read(open_source(file)) == [("x", b"1"), ("y", b"2")]
 
 
-def test_what_changes_has_another_key(tmp_path: Path) -> None:
+def test_key_changes_with_the_source(tmp_path: Path) -> None:
     folder, file = tmp_path / "folder", tmp_path / "a.parquet"
     folder.mkdir()
     (folder / "a.png").write_bytes(b"1")
@@ -172,7 +172,7 @@ def test_what_changes_has_another_key(tmp_path: Path) -> None:
     assert len(keys) == 6
 
 
-def test_what_is_no_source_says_what_was_expected(tmp_path: Path) -> None:
+def test_invalid_source_reports_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="got nothing of that name"):
         open_source(tmp_path / "missing")
     with pytest.raises(InputError, match="expected images, got none"):
@@ -193,7 +193,7 @@ def test_what_is_no_source_says_what_was_expected(tmp_path: Path) -> None:
         open_source(file)
 
 
-def test_damage_inside_a_file_is_told(tmp_path: Path) -> None:
+def test_reports_damaged_parquet_file(tmp_path: Path) -> None:
     file = tmp_path / "a.parquet"
     pq.write_table(images(range(1000)), file, row_group_size=500, compression="zstd")
     data = bytearray(file.read_bytes())
@@ -204,7 +204,7 @@ def test_damage_inside_a_file_is_told(tmp_path: Path) -> None:
         list(open_source(file).start_at(400))
 
 
-def test_a_folder_or_a_column_says_whose_image_it_is(tmp_path: Path) -> None:
+def test_product_id_comes_from_folder_or_column(tmp_path: Path) -> None:
     for name in ("a/1.png", "a/deep/2.png", "a/3.png", "b.png"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).touch()

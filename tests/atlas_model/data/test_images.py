@@ -37,23 +37,23 @@ def halves(mode: str, left: Any, right: Any, size: tuple[int, int] = (20, 10)) -
 
 
 def corners(image: Image.Image) -> list[Any]:
-    """The colours at the left and at the right of the middle row."""
+    """The colours at the left and right ends of the middle row."""
     return [image.getpixel((x, image.height // 2)) for x in (1, image.width - 2)]
 
 
-def test_grey_stays_grey() -> None:
+def test_grey_image_stays_grey() -> None:
     image = decode(encoded(halves("L", 10, 200), "PNG"))
     assert image.mode == "L"
     assert corners(image) == [10, 200]
 
 
-def test_black_and_white_becomes_grey() -> None:
+def test_black_and_white_image_becomes_grey() -> None:
     image = decode(encoded(halves("1", 0, 1), "PNG"))
     assert image.mode == "L"
     assert corners(image) == [0, 255]
 
 
-def test_transparency_lies_over_white() -> None:
+def test_transparency_is_blended_with_white() -> None:
     image = decode(encoded(halves("RGBA", (255, 0, 0, 255), (0, 0, 0, 0)), "PNG"))
     assert image.mode == "RGB"
     assert corners(image) == [RED, (255, 255, 255)]
@@ -61,7 +61,7 @@ def test_transparency_lies_over_white() -> None:
     assert half_black.getpixel((0, 0)) == (127, 127, 127)
 
 
-def test_a_palette_with_a_transparent_colour() -> None:
+def test_decodes_palette_with_transparent_colour() -> None:
     palette = Image.new("P", (20, 10), 0)
     palette.putpalette([*RED, *BLUE])
     palette.paste(1, (10, 0, 20, 10))
@@ -69,11 +69,11 @@ def test_a_palette_with_a_transparent_colour() -> None:
     assert corners(decode(encoded(palette, "PNG"))) == [RED, BLUE]
 
 
-def test_grey_with_alpha() -> None:
+def test_decodes_grey_with_alpha() -> None:
     assert corners(decode(encoded(halves("LA", (0, 255), (0, 0)), "PNG"))) == [(0, 0, 0), (255, 255, 255)]
 
 
-def test_cmyk() -> None:
+def test_decodes_cmyk() -> None:
     image = decode(encoded(halves("CMYK", (0, 255, 255, 0), (0, 0, 0, 0)), "JPEG", quality=95))
     assert image.mode == "RGB"
     (left, right) = corners(image)
@@ -88,7 +88,7 @@ def test_sixteen_bits_keep_the_upper_eight() -> None:
     assert np.asarray(image).tolist() == [[0, 100, 255]]
 
 
-def test_an_animation_shows_its_first_frame() -> None:
+def test_decodes_first_frame_of_an_animation() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, BLUE)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100)
     assert probe(data).n_frames == 3
@@ -98,7 +98,7 @@ def test_an_animation_shows_its_first_frame() -> None:
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
 def test_exif_orientation_is_applied(format: str) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: the stored left side is the top
+    exif[0x0112] = 6  # rotated camera: the stored left side is the top
     data = encoded(halves("RGB", RED, BLUE, size=(32, 16)), format, exif=exif)
     info = probe(data)
     assert (info.width, info.height, info.orientation) == (32, 16, 6)
@@ -109,7 +109,7 @@ def test_exif_orientation_is_applied(format: str) -> None:
     assert np.allclose(bottom, BLUE, atol=40)
 
 
-def test_exif_orientation_of_a_transparent_image() -> None:
+def test_exif_orientation_is_applied_to_transparent_image() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(halves("RGBA", (255, 0, 0, 255), (0, 0, 0, 0), size=(32, 16)), "PNG", exif=exif)
@@ -119,7 +119,7 @@ def test_exif_orientation_of_a_transparent_image() -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
-def test_what_probe_says(format: str) -> None:
+def test_probe_returns_format_mode_and_size(format: str) -> None:
     info = probe(encoded(noise(1), format))
     assert (info.width, info.height, info.format, info.orientation, info.n_frames) == (40, 30, format, 1, 1)
 
@@ -127,11 +127,11 @@ def test_what_probe_says(format: str) -> None:
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF"])
 @pytest.mark.parametrize("function", [probe, decode])
 @pytest.mark.parametrize("share", [0.3, 0.8])
-def test_truncated(format: str, function: object, share: float) -> None:
+def test_reports_truncated_images(format: str, function: object, share: float) -> None:
     data = encoded(noise(2, 200, 150), format)
     with pytest.raises(ImageError) as caught:
         function(data[: int(len(data) * share)])
-    # A WEBP says its length first, so that Pillow does not even open it.
+    # A WEBP starts with its length, so Pillow does not open it.
     assert caught.value.status == ("not_an_image" if format == "WEBP" else "truncated")
 
 
@@ -155,7 +155,7 @@ def png_header(width: int, height: int) -> bytes:
         (png_header(60_000, 60_000), "too_many_pixels"),
     ],
 )
-def test_what_is_no_image_has_a_status(function: object, data: bytes, status: str) -> None:
+def test_invalid_image_has_a_status(function: object, data: bytes, status: str) -> None:
     with pytest.raises(ImageError) as caught:
         function(data)
     assert caught.value.status == status
@@ -171,7 +171,7 @@ def tiff_with_a_tile(side: int) -> bytes:
 
 
 def progressive_jpeg(repeats: int, before: bytes = b"") -> bytes:
-    """One whose last scan comes again and again."""
+    """A progressive JPEG whose last scan is repeated ``repeats`` times."""
     data = encoded(noise(4), "JPEG", progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
     return data[:2] + before + data[2:-2] + last * repeats + data[-2:]
@@ -189,23 +189,23 @@ def tiff_pages(count: int) -> bytes:
         (tiff_pages(102), "decompression_bomb"),
         (progressive_jpeg(200), "decompression_bomb"),
         (progressive_jpeg(200, b"\xff\x01"), "decompression_bomb"),  # a marker without content
-        (progressive_jpeg(0, b"\xff\xfe\0\2" * 2_000), "decompression_bomb"),  # comments of which Pillow keeps each
+        (progressive_jpeg(0, b"\xff\xfe\0\2" * 2_000), "decompression_bomb"),  # comments, all of which Pillow keeps
     ],
 )
-def test_few_bytes_that_would_take_much_time_or_memory_are_refused(data: bytes, status: str) -> None:
+def test_refuses_decompression_bombs(data: bytes, status: str) -> None:
     with pytest.raises(ImageError) as caught:
         probe(data)
     assert caught.value.status == status
 
 
-def test_honest_parts_are_no_bombs() -> None:
-    film = b"\xff\xd9" + b"\xff\xda\0\2" * 2_000  # phones append one behind the end of a JPEG
+def test_accepts_ordinary_scans_pages_and_tiles() -> None:
+    film = b"\xff\xd9" + b"\xff\xda\0\2" * 2_000  # phones append a film after the end of a JPEG
     assert probe(progressive_jpeg(20) + film).format == "JPEG"
     assert probe(tiff_pages(100)).n_frames == 100
     assert probe(tiff_with_a_tile(32)).width == 16
 
 
-def test_the_limit_is_the_callers() -> None:
+def test_caller_sets_the_pixel_limit() -> None:
     data = encoded(noise(3, 40, 30), "PNG")
     assert probe(data, max_pixels=1200).width == 40
     with pytest.raises(ImageError, match="at most 1199 pixels, got 40 x 30"):
@@ -213,7 +213,7 @@ def test_the_limit_is_the_callers() -> None:
 
 
 @given(st.binary(max_size=300), st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"]), st.data())
-def test_damaged_images_are_images_or_have_a_status(junk: bytes, format: str, data: st.DataObject) -> None:
+def test_damaged_image_decodes_or_has_a_status(junk: bytes, format: str, data: st.DataObject) -> None:
     whole = encoded(noise(4), format)
     at = data.draw(st.integers(0, len(whole)))
     damaged = whole[:at] + junk + whole[at + len(junk) :]
@@ -232,7 +232,7 @@ def test_damaged_images_are_images_or_have_a_status(junk: bytes, format: str, da
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_perceptual_hash_is_that_of_imagehash(seed: int) -> None:
+def test_perceptual_hash_equals_imagehash(seed: int) -> None:
     width, height = 20 + 13 * seed, 300 - 7 * seed
     image = noise(seed, width, height, bands=1 if seed % 3 else 3).resize((97, 61), Image.Resampling.BILINEAR)
     expected = int(str(imagehash.phash(image)), 16)
@@ -240,11 +240,11 @@ def test_perceptual_hash_is_that_of_imagehash(seed: int) -> None:
 
 
 @pytest.mark.parametrize("shade", [0, 77, 255])
-def test_perceptual_hash_of_a_plain_image_is_no_rounding_noise(shade: int) -> None:
+def test_perceptual_hash_of_uniform_image_has_no_rounding_noise(shade: int) -> None:
     assert int(perceptual_hash(Image.new("L", (50, 40), shade))) == (2**63 if shade else 0)
 
 
-def test_perceptual_hash_hardly_moves_for_a_near_duplicate() -> None:
+def test_perceptual_hashes_of_near_duplicates_are_close() -> None:
     image = noise(5, 12, 12).resize((200, 200), Image.Resampling.BICUBIC)
     again = Image.open(io.BytesIO(encoded(image.resize((150, 150)), "JPEG", quality=70)))
     other = noise(6, 12, 12).resize((200, 200), Image.Resampling.BICUBIC)
@@ -256,7 +256,7 @@ def test_perceptual_hash_hardly_moves_for_a_near_duplicate() -> None:
     assert distance(image, other) > 15
 
 
-def test_squash_and_pad() -> None:
+def test_resizes_by_squashing_or_padding() -> None:
     image = Image.new("RGB", (40, 20), "white")
     squashed = Preprocessing(size=16, mode="L", resize="squash").apply(image)
     padded = Preprocessing(size=16, mode="L", resize="pad").apply(image)
@@ -266,37 +266,37 @@ def test_squash_and_pad() -> None:
     assert np.asarray(padded)[6:10].min() == 255
 
 
-def test_cropping_keeps_the_middle_and_the_aspect_ratio() -> None:
+def test_crop_keeps_centre_and_aspect_ratio() -> None:
     image = Image.new("RGB", (40, 20), "white")
     image.paste("black", (10, 0, 30, 20))
     cropped = Preprocessing(10, "RGB", "crop").apply(image)
-    assert np.asarray(cropped).max() < 30, "what is left and right of the middle square is gone"
+    assert np.asarray(cropped).max() < 30, "the parts left and right of the central square are cut off"
     squashed = np.asarray(Preprocessing(10, "RGB", "squash").apply(image))
     assert squashed[:, 0].min() > 225
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
-def test_interpolation_is_pillows(interpolation: Interpolation) -> None:
+def test_interpolation_equals_pillow(interpolation: Interpolation) -> None:
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8))
     expected = image.resize((16, 16), Image.Resampling[interpolation.upper()])
     assert Preprocessing(16, "RGB", "squash", interpolation).apply(image).tobytes() == expected.tobytes()
 
 
-def test_arrays_have_channels_first() -> None:
+def test_arrays_are_channels_first() -> None:
     assert to_array(halves("RGB", RED, BLUE)).shape == (3, 10, 20)
     assert to_array(halves("RGB", RED, BLUE))[:, 0, 0].tolist() == [255, 0, 0]
     assert to_array(halves("L", 1, 2)).shape == (1, 10, 20)
 
 
-def test_png_keeps_every_pixel() -> None:
+def test_png_is_lossless() -> None:
     image = noise(7)
     data = encode_png(image)
     assert data == encode_png(image)
     assert np.array_equal(np.asarray(decode(data)), np.asarray(image))
 
 
-def test_broken_bytes_are_an_image_error_or_an_image_never_something_else() -> None:
-    """Truncations and flipped bytes of every kind of file, through both ways in."""
+def test_broken_bytes_decode_or_raise_image_error() -> None:
+    """Truncations and flipped bytes of every format, through `probe` and `decode`."""
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (24, 20, 3), dtype=np.uint8))
     files = []
     for name in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"):
@@ -318,7 +318,7 @@ def test_broken_bytes_are_an_image_error_or_an_image_never_something_else() -> N
                     read(broken, max_pixels=1_000_000)
 
 
-def test_an_image_with_unreadable_exif_is_shown_as_it_is() -> None:
+def test_image_with_unreadable_exif_keeps_its_orientation() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 4), "red").save(buffer, "PNG", exif=b"Exif\0\0garbage")
     assert probe(buffer.getvalue()).orientation == 1

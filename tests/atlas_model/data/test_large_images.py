@@ -1,4 +1,4 @@
-"""Large images: small ones are made of them in memory that grows neither with them nor with how many there are."""
+"""Decoding large images at a reduced size in bounded memory."""
 
 import io
 import json
@@ -33,7 +33,7 @@ print(json.dumps([few, peak_mb(), table["reason"].to_pylist()]))
 
 
 def photograph(kind: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (WIDTH, HEIGHT), **options: Any) -> bytes:
-    """Soft blotches, as large as asked for."""
+    """Random soft blotches of the given size."""
     blotches = np.random.default_rng(1).integers(0, 256, (30, 20, 3), dtype=np.uint8)
     image = Image.fromarray(blotches).resize(size, Image.Resampling.BICUBIC).convert(mode)
     data = io.BytesIO()
@@ -53,7 +53,7 @@ def photograph(kind: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (W
         ("PNG", "L", {"compress_level": 1}),
     ],
 )
-def test_a_large_image_comes_smaller_and_looks_the_same(kind: str, mode: str, options: dict[str, Any]) -> None:
+def test_large_image_is_decoded_smaller_and_looks_the_same(kind: str, mode: str, options: dict[str, Any]) -> None:
     data = photograph(kind, mode, **options)
     whole, small = decode(data), decode(data, side=64)
     assert (whole.size, small.size) == ((WIDTH, HEIGHT), (WIDTH // 2, HEIGHT // 2))
@@ -66,21 +66,21 @@ def test_a_large_image_comes_smaller_and_looks_the_same(kind: str, mode: str, op
     assert np.array_equal(np.asarray(preprocessing.read(data)), np.asarray(preprocessing.apply(small)))
 
 
-def test_images_that_are_not_large_stay_as_they_are() -> None:
+def test_small_images_are_decoded_in_full() -> None:
     data = photograph(size=(2000, 2000))
     assert LARGE_PIXELS == 2000 * 2000
     assert decode(data, side=28).tobytes() == decode(data).tobytes()
 
 
-def test_no_side_falls_below_twice_what_is_wanted() -> None:
+def test_reduced_sides_are_at_least_twice_the_wanted_side() -> None:
     assert decode(photograph(), side=1024).size == (WIDTH, HEIGHT)
     assert decode(photograph(), side=600).size == (WIDTH // 2, HEIGHT // 2)
     assert decode(photograph(size=(8000, 3001)), side=600).size == (4000, 1501)
-    assert decode(photograph(size=(8000, 3001)), side=16).size == (2000, 751), "nor smaller than need be"
+    assert decode(photograph(size=(8000, 3001)), side=16).size == (2000, 751), "by a factor of 4 at most"
     assert decode(photograph(size=(50_000, 90)), side=16).size == (50_000, 90)
 
 
-def test_orientation_and_transparency_of_large_images() -> None:
+def test_reduced_images_keep_orientation_and_transparency() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     assert decode(photograph(exif=exif), side=64).size == (HEIGHT // 2, WIDTH // 2)
@@ -97,7 +97,7 @@ def test_orientation_and_transparency_of_large_images() -> None:
     assert decode(data.getvalue(), side=64).getextrema() == (100, 100)
 
 
-def test_a_damaged_large_image_is_refused_whatever_is_wanted() -> None:
+def test_refuses_damaged_large_image_at_any_side() -> None:
     for data in (photograph(), photograph("PNG", compress_level=1)):
         broken = data[: len(data) // 2]
         for read in (probe, decode, lambda some: decode(some, side=64)):
@@ -106,7 +106,7 @@ def test_a_damaged_large_image_is_refused_whatever_is_wanted() -> None:
             assert caught.value.status == "truncated"
 
 
-def test_large_images_that_cannot_be_decoded_smaller_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fully_decoded_large_images_are_reduced_under_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[bool] = []
     reduced = images._reduced
     monkeypatch.setattr(
@@ -117,7 +117,7 @@ def test_large_images_that_cannot_be_decoded_smaller_take_turns(monkeypatch: pyt
 
 
 @pytest.mark.slow
-def test_memory_of_the_stage_zoom_does_not_grow_with_the_batch(tmp_path: Path) -> None:
+def test_memory_of_stage_zoom_does_not_grow_with_the_batch(tmp_path: Path) -> None:
     data = photograph()
     info = {"width": WIDTH, "height": HEIGHT, "format": "JPEG", "mode": "RGB", "orientation": 1, "n_frames": 1}
     for name, count in (("few", 2), ("many", 24)):

@@ -1,4 +1,4 @@
-"""How titles are read, what of them tells no label, and what cells they become."""
+"""Tokenization of titles, removal of label words, and the title head."""
 
 import time
 import unicodedata
@@ -27,23 +27,26 @@ any_text = st.text(st.characters(exclude_categories=[]))  # lone surrogates and 
         ("\ud800Bag\udfff", ["bag"]),
         ("2XL 100%cotton €15", ["2xl", "100", "cotton", "€15"]),
         ("<Bag>", ["bag"]),
-        ("साड़ी कुर्ती", [unicodedata.normalize("NFC", "साड़ी"), "कुर्ती"]),  # its vowel signs are marks: no ends of words
+        (
+            "साड़ी कुर्ती",
+            [unicodedata.normalize("NFC", "साड़ी"), "कुर्ती"],
+        ),  # its vowel signs are marks, which do not split words
         ("قميص أزرق", ["قميص", "أزرق"]),
         ("👗👠 Dress", ["👗👠", "dress"]),
     ],
 )
-def test_words_are_folded_and_punctuation_parts_them(title: str, words: list[str]) -> None:
+def test_words_are_case_folded_and_split_at_punctuation(title: str, words: list[str]) -> None:
     assert split_words(title) == words
 
 
-def test_composed_and_decomposed_letters_are_the_same() -> None:
+def test_composed_and_decomposed_letters_are_equal() -> None:
     assert split_words("cafe\u0301 \u1e9e\u0323") == split_words(
         unicodedata.normalize("NFC", "cafe\u0301 \u1e9e\u0323")
     )
 
 
 @given(any_text)
-def test_any_text_is_read_and_again_the_same(title: str) -> None:
+def test_tokenization_of_any_text_is_idempotent(title: str) -> None:
     words = split_words(title)
     assert all(word and not any(map(str.isspace, word)) for word in words)
     assert split_words(" ".join(words)) == words or len(" ".join(words)) > MAX_CHARACTERS
@@ -54,7 +57,7 @@ def test_any_text_is_read_and_again_the_same(title: str) -> None:
         assert (ngram_ids(word, 100) < 100).all()
 
 
-def test_a_megabyte_costs_no_more_than_its_beginning() -> None:
+def test_long_title_is_truncated_before_tokenization() -> None:
     title = "Shirt " + "a\u0301" * 500_000
     started = time.process_time()
     assert split_words(title) == split_words(title[:MAX_CHARACTERS])
@@ -64,14 +67,16 @@ def test_a_megabyte_costs_no_more_than_its_beginning() -> None:
     assert time.process_time() - started < 1  # seconds
 
 
-def test_ngrams_are_those_of_the_marked_word_and_their_buckets_never_change() -> None:
+def test_ngrams_include_word_boundaries_and_have_stable_buckets() -> None:
     assert sorted(ngram_ids("tee", 10**9)) == sorted(
         crc32(ngram) % 10**9
         for ngram in (b"<t", b"te", b"ee", b"e>", b"<te", b"tee", b"ee>", b"<tee", b"tee>", b"<tee>")
     )
-    assert len(ngram_ids("sweatshirt", 10**9)) == 11 + 10 + 9 + 8 + 1, "all of 2 to 5 characters, and the whole"
+    assert len(ngram_ids("sweatshirt", 10**9)) == 11 + 10 + 9 + 8 + 1, (
+        "all n-grams of 2 to 5 characters, and the whole word"
+    )
     assert crc32(b"<sweatshirt>") % 10**9 in ngram_ids("sweatshirt", 10**9)
-    # Models on disk count on these.
+    # Saved models depend on these buckets.
     assert ngram_ids("tee", 16384).tolist() == [7717, 15322, 6346, 4278, 11459, 5035, 4752, 4796, 9045, 7891]
 
 
@@ -88,23 +93,23 @@ def test_ngrams_are_those_of_the_marked_word_and_their_buckets_never_change() ->
         ("Running track", "running"),
         ("Scarf, Dress & Watch", ""),
         ("accessory", ""),
-        ("Shirt", "shirt"),  # Tshirts is another word
-        ("Sweatshirt for apparelers", "sweatshirt for apparelers"),  # it contains one, it is none
+        ("Shirt", "shirt"),  # Tshirts is a different word
+        ("Sweatshirt for apparelers", "sweatshirt for apparelers"),  # contains a label word, but is not one
         ("flipflops flip-flop", ""),
         ("", ""),
     ],
 )
-def test_the_words_of_labels_are_taken_out(title: str, left: str) -> None:
+def test_removes_label_words(title: str, left: str) -> None:
     assert LabelWords(NAMES).remove_from(title) == left
 
 
-def test_a_singular_name_takes_out_the_plural_too() -> None:
+def test_singular_label_also_removes_the_plural() -> None:
     words = LabelWords(["Glove", "Knife Set", "Bra"])
     assert words.remove_from("gloves knives sets bras glove knife set bra left") == "left"
     assert LabelWords([]).remove_from("Any Title") == "any title"
 
 
-def test_a_title_is_scored_by_the_mean_of_its_ngrams() -> None:
+def test_title_score_uses_the_mean_of_ngram_embeddings() -> None:
     torch.manual_seed(1)
     head = TitleHead(50, 4, ["Hat"], 6, 0.5).eval()
     with torch.no_grad():
@@ -116,7 +121,7 @@ def test_a_title_is_scored_by_the_mean_of_its_ngrams() -> None:
         vector = sum(head.ngrams.weight[(index + 25) % 50] for index in named) / len(named)
         torch.testing.assert_close(found[4], head.output(head.norm(vector)))
     assert torch.equal(found[2], found[0])
-    assert not found[1].any(), "it says nothing"
+    assert not found[1].any(), "an empty title has zero logits"
     assert not found[3].any()
 
 
@@ -128,7 +133,7 @@ def test_unread_buckets_get_no_gradient() -> None:
     )
 
 
-def test_augmented_titles_lose_words_in_the_share_that_was_asked_for() -> None:
+def test_augmentation_drops_the_requested_share_of_words() -> None:
     words, titles = LabelWords(["Tshirts"]), ["Nike blue cotton men Tshirt"] * 2000
 
     def draw(seed: int, **shares: float) -> list[str]:
@@ -144,5 +149,5 @@ def test_augmented_titles_lose_words_in_the_share_that_was_asked_for() -> None:
     assert augment_titles(["", "-"], words, torch.Generator(), strip=0.5, drop=0.5) == ["", ""]
 
 
-def test_words_are_looked_up_in_bounded_memory() -> None:
+def test_word_cache_has_bounded_memory() -> None:
     assert titles_module.ngram_ids.cache_info().maxsize == titles_module.CACHED_WORDS

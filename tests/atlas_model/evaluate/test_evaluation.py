@@ -1,4 +1,4 @@
-"""What an evaluation says of models with random weights, held against asking them directly."""
+"""Evaluation of models with random weights, compared with direct predictions."""
 
 from dataclasses import replace
 from typing import Any
@@ -47,7 +47,7 @@ def measure(model: Categorizer, split: Split, **changes: Any) -> Evaluation:
 
 
 @pytest.mark.parametrize("normalize", ["vocabulary", "children"])
-def test_what_it_says_is_what_the_model_does(split: Split, normalize: Normalize) -> None:
+def test_figures_equal_direct_predictions(split: Split, normalize: Normalize) -> None:
     model = make_model(normalize, temperature=2.0)
     evaluation = measure(model, split, beam=1)
     images = split.images(np.arange(COUNT), CPU)
@@ -58,7 +58,7 @@ def test_what_it_says_is_what_the_model_does(split: Split, normalize: Normalize)
     figures = evaluation.figures
     assert figures["nll"] == pytest.approx(-float(right.mean()), abs=1e-5)
     assert figures["beam_equals_exact"] == float((found.path == exact.path).double().mean())
-    assert normalize == "vocabulary" or figures["beam_equals_exact"] < 1, "else this would prove nothing"
+    assert normalize == "vocabulary" or figures["beam_equals_exact"] < 1, "otherwise the test has no effect"
     assert measure(model, split).figures["beam_equals_exact"] == 1
     assert figures["exact_n"] == COUNT
     assert figures["micro_f1"] == (evaluation.predicted == split.paths).mean()
@@ -66,7 +66,7 @@ def test_what_it_says_is_what_the_model_does(split: Split, normalize: Normalize)
     assert low <= figures["micro_f1"] <= high
 
 
-def test_what_calibration_does_is_told_by_the_same_model_at_temperature_1(split: Split) -> None:
+def test_uncalibrated_figures_use_temperature_1(split: Split) -> None:
     warm, plain = measure(make_model(temperature=4.0), split), measure(make_model(), split)
     assert warm.figures["ece_uncalibrated"] == plain.figures["ece"] == plain.figures["ece_uncalibrated"]
     assert warm.uncalibrated_reliability == plain.reliability
@@ -76,11 +76,11 @@ def test_what_calibration_does_is_told_by_the_same_model_at_temperature_1(split:
 
 
 @pytest.mark.parametrize("length_normalization", [0.0, 2.0])
-def test_what_the_constraint_does(split: Split, length_normalization: float) -> None:
+def test_measures_the_effect_of_the_constraint(split: Split, length_normalization: float) -> None:
     nearly_anything_goes = Taxonomy([("a",), ("b",), ("a", "a"), ("a", "b"), ("b", "a"), ("c", "c")])
     model = make_model(taxonomy=nearly_anything_goes)
     with torch.no_grad():
-        model.decoder.output.bias[:END] -= 50  # never
+        model.decoder.output.bias[:END] -= 50  # effectively disables these tokens
         model.decoder.output.bias[END] -= 5
     figures = measure(model, split, length_normalization=length_normalization).figures
     images = split.images(np.arange(COUNT), CPU)
@@ -94,20 +94,20 @@ def test_what_the_constraint_does(split: Split, length_normalization: float) -> 
     assert 0 < figures["unconstrained_micro_f1"] == sum(right) / COUNT < 1
 
 
-def test_a_model_that_knows_children_only_is_not_let_free(split: Split) -> None:
+def test_no_unconstrained_search_for_models_over_children(split: Split) -> None:
     figures = measure(make_model("children"), split).figures
     assert figures["unconstrained_invalid_share"] is None
     assert figures["unconstrained_micro_f1"] is None
 
 
 @pytest.mark.parametrize(("exact_nodes", "exact_n"), [(1, 1), (100, 100 // len(TAXONOMY.trie.path)), (10**9, COUNT)])
-def test_a_large_taxonomy_is_searched_exactly_for_a_sample(split: Split, exact_nodes: int, exact_n: int) -> None:
+def test_exact_search_of_large_taxonomy_uses_a_sample(split: Split, exact_nodes: int, exact_n: int) -> None:
     evaluation = measure(make_model("children"), split, exact_nodes=exact_nodes)
     assert evaluation.figures["exact_n"] == exact_n
     assert len(evaluation.predicted) == evaluation.figures["n"] == COUNT
 
 
-def test_the_abstention_curve_ends_where_nobody_is_that_sure(split: Split) -> None:
+def test_abstention_curve_ends_at_the_highest_threshold(split: Split) -> None:
     evaluation = measure(make_model("children"), split)
     first, last = evaluation.abstention[0], evaluation.abstention[-1]
     assert first["answered"] == first["complete"] == 1
@@ -118,7 +118,7 @@ def test_the_abstention_curve_ends_where_nobody_is_that_sure(split: Split) -> No
 
 
 @pytest.mark.parametrize("normalize", ["vocabulary", "children"])
-def test_products_are_answered_from_all_their_images(split: Split, normalize: Normalize) -> None:
+def test_products_are_predicted_from_all_their_images(split: Split, normalize: Normalize) -> None:
     products = [f"p{row % 12}" if row < 24 else str(row) for row in range(COUNT)]  # 12 pairs, 6 single images
     paths = np.concatenate([split.paths[:12], split.paths[:12], split.paths[24:]])
     of_products = replace(split, product_ids=products, paths=paths)
@@ -149,7 +149,7 @@ def test_products_are_answered_from_all_their_images(split: Split, normalize: No
     assert figures["intervals"]["micro_f1"][0] <= figures["micro_f1"] <= figures["intervals"]["micro_f1"][1]
 
 
-def test_a_sample_that_is_searched_exactly_has_whole_products(split: Split) -> None:
+def test_exact_search_sample_has_whole_products(split: Split) -> None:
     of_products = replace(split, product_ids=[f"p{row % 10}" for row in range(COUNT)])
     nodes = len(TAXONOMY.trie.path)
     evaluation = evaluate(
@@ -160,7 +160,7 @@ def test_a_sample_that_is_searched_exactly_has_whole_products(split: Split) -> N
     assert evaluation.pooled is not None and set(evaluation.pooled.images.tolist()) == {3}
 
 
-def test_where_each_product_has_one_image_products_are_images(split: Split) -> None:
+def test_product_figures_equal_image_figures_for_single_images(split: Split) -> None:
     figures = measure(make_model("children", temperature=2.0), split).figures
     for name in ("micro_f1", "macro_f1", "n"):
         assert figures["products"][name] == figures[name]
@@ -169,7 +169,7 @@ def test_where_each_product_has_one_image_products_are_images(split: Split) -> N
     assert figures["products"]["intervals"]["macro_f1"] == pytest.approx(figures["intervals"]["macro_f1"])
 
 
-def test_the_baseline(split: Split) -> None:
+def test_evaluates_the_baseline(split: Split) -> None:
     logits = torch.randn(COUNT, len(TAXONOMY), generator=torch.Generator().manual_seed(0))
     model = classifier(TAXONOMY)
     model.encoder = Lookup(logits.unsqueeze(1))  # type: ignore[assignment]  # a stand-in

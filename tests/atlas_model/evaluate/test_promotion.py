@@ -1,4 +1,4 @@
-"""The verdict on two models' answers: against a slow reference, and in the cases that it is there for."""
+"""The promotion decision between two models: compared with a slow reference, and on typical cases."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ RULE: dict[str, Any] = {"margin": 0.02, "category_margin": 0.1, "large_category"
 
 
 def verdict(actual: list[str], champion: list[str], challenger: list[str], **changes: Any) -> PromotionDecision:
-    """Of images that are each a product of its own."""
+    """The decision for images that are each a product of their own."""
     given = {"known": CATEGORIES, "products": [str(number) for number in range(len(actual))], **RULE, **changes}
     return compare_models(actual, champion, challenger, **given)
 
 
 def answers(right: dict[str, float], actual: list[str], instead: str = "Bags") -> list[str]:
-    """For each category the first so large share of its images is right, and the others are called ``instead``."""
+    """Predictions: in each category the first share ``right`` of the images is correct, the rest is ``instead``."""
     found = []
     for category in CATEGORIES:
         count = actual.count(category)
@@ -32,7 +32,7 @@ def answers(right: dict[str, float], actual: list[str], instead: str = "Bags") -
 ACTUAL = ["Shirts"] * 200 + ["Jeans"] * 200 + ["Bags"] * 20  # in the order of CATEGORIES
 
 
-def test_figures_and_intervals_are_those_of_the_drawn_images() -> None:
+def test_figures_and_intervals_equal_slow_bootstrap() -> None:
     generator = np.random.default_rng(3)
     actual, champion, challenger = (generator.choice(CATEGORIES, 90).tolist() for _ in range(3))
     products = [str(number // 2) for number in range(90)]
@@ -57,25 +57,25 @@ def test_figures_and_intervals_are_those_of_the_drawn_images() -> None:
     assert [c.count for c in found.comparisons] == [90, *(actual.count(name) for name in sorted(CATEGORIES))]
 
 
-def test_the_same_answers_pass_with_no_margin_at_all() -> None:
+def test_identical_predictions_pass_with_zero_margin() -> None:
     given = answers({"Shirts": 0.8}, ACTUAL)
     found = verdict(ACTUAL, given, given, margin=0.0, category_margin=0.0)
     assert found.accepted
     assert found.comparisons[0].interval == (0.0, 0.0)
 
 
-def test_a_better_model_passes_and_the_way_back_does_not() -> None:
+def test_better_model_passes_and_worse_model_does_not() -> None:
     worse, better = answers({"Shirts": 0.6}, ACTUAL), answers({"Shirts": 0.9}, ACTUAL)
     assert verdict(ACTUAL, worse, better).accepted
     refused = verdict(ACTUAL, better, worse)
     assert not refused.accepted
     assert "may be inferior by more than the margin on 420 validation images: micro F" in refused.reason
     assert "F of Shirts" in refused.reason
-    assert "F of Jeans" not in refused.reason, "it is as good as before"
+    assert "F of Jeans" not in refused.reason, "Jeans is as good as before"
 
 
-def test_few_images_are_no_excuse() -> None:
-    """As many are wrong in twenty as in two thousand, and only the latter show that it is not more."""
+def test_too_few_images_are_refused() -> None:
+    """The error rate is equal for 20 and for 2000 images; only 2000 give an interval within the margin."""
     for count, accepted in ((20, False), (2000, True)):
         actual = ["Shirts"] * count
         champion = ["Shirts" if number % 10 else "Bags" for number in range(count)]
@@ -85,20 +85,20 @@ def test_few_images_are_no_excuse() -> None:
         assert found.accepted is accepted
 
 
-def test_one_large_category_is_enough_to_refuse_and_a_small_one_is_not() -> None:
+def test_worse_large_category_is_refused_and_small_one_is_not() -> None:
     actual = ["Shirts"] * 900 + ["Jeans"] * 60 + ["Bags"] * 40
     champion = answers({"Shirts": 0.9}, actual)
     worse_jeans = answers({"Shirts": 0.98, "Jeans": 0.5}, actual)
     worse_bags = answers({"Bags": 0.5}, actual, instead="Shirts")
     refused = verdict(actual, champion, worse_jeans)
-    assert refused.comparisons[0].passed, "the whole got better"
+    assert refused.comparisons[0].passed, "the overall figure got better"
     assert not refused.accepted
     assert refused.reason.startswith("may be inferior by more than the margin on 1000 validation images: F of Jeans")
     assert verdict(actual, champion, worse_bags).accepted
 
 
-def test_a_category_that_swallows_others_does_not_pass_as_better() -> None:
-    """All its own images are right then: recall says 1, F does not."""
+def test_overpredicted_category_is_refused() -> None:
+    """Its recall is 1, but its F score is lower."""
     actual = ["Shirts"] * 500 + ["Jeans"] * 300 + ["Bags"] * 200
     champion, challenger = actual, ["Shirts"] * 500 + ["Jeans"] * 300 + ["Shirts"] * 200
     shirts = next(c for c in verdict(actual, champion, challenger).comparisons if c.figure == "F of Shirts")
@@ -106,7 +106,7 @@ def test_a_category_that_swallows_others_does_not_pass_as_better() -> None:
     assert not shirts.passed
 
 
-def test_images_of_a_product_are_no_independent_witnesses() -> None:
+def test_images_of_a_product_are_resampled_together() -> None:
     actual = ["Shirts"] * 400
     champion = ["Shirts" if number // 4 % 2 else "Bags" for number in range(400)]
     challenger = ["Shirts"] * 400
@@ -114,10 +114,12 @@ def test_images_of_a_product_are_no_independent_witnesses() -> None:
     for products in ([str(number) for number in range(400)], [str(number // 4) for number in range(400)]):
         low, high = verdict(actual, champion, challenger, products=products).comparisons[0].interval
         widths.append(high - low)
-    assert widths[1] == pytest.approx(2 * widths[0], rel=0.3), "four images say as much as one: twice as wide"
+    assert widths[1] == pytest.approx(2 * widths[0], rel=0.3), (
+        "four equal images count as one: the interval is twice as wide"
+    )
 
 
-def test_only_what_both_know_is_compared() -> None:
+def test_compares_only_categories_of_both_models() -> None:
     champion, challenger = ["Shirts"] * 420, ACTUAL
     found = verdict(ACTUAL, champion, challenger, known={"Shirts"})
     assert (found.images, found.skipped) == (200, 220)
@@ -129,7 +131,7 @@ def test_only_what_both_know_is_compared() -> None:
     assert nothing.reason == "nothing to compare on: of 420 validation images none has a category of both models"
 
 
-def test_products_are_compared_beside_images() -> None:
+def test_compares_products_and_images() -> None:
     generator = np.random.default_rng(5)
     right = generator.choice(CATEGORIES, 60)
     old, new = (np.where(generator.random(60) < share, right, "Bags") for share in (0.6, 0.8))
@@ -148,7 +150,7 @@ def test_products_are_compared_beside_images() -> None:
 
 
 @pytest.mark.parametrize("level", ["images", "products"])
-def test_a_model_that_is_worse_at_one_level_is_refused(level: str) -> None:
+def test_refuses_model_that_is_worse_for_images_or_products(level: str) -> None:
     worse = answers({"Shirts": 0.7}, ACTUAL)
     products = ProductPredictions(ACTUAL, ACTUAL, worse if level == "products" else ACTUAL)
     found = verdict(ACTUAL, ACTUAL, worse if level == "images" else ACTUAL, of_products=products, category_margin=1.0)
@@ -157,7 +159,7 @@ def test_a_model_that_is_worse_at_one_level_is_refused(level: str) -> None:
     assert verdict(ACTUAL, ACTUAL, ACTUAL, of_products=ProductPredictions(ACTUAL, ACTUAL, ACTUAL)).accepted
 
 
-def test_the_reason_tells_both_levels() -> None:
+def test_reason_names_images_and_products() -> None:
     found = verdict(ACTUAL, ACTUAL, ACTUAL, of_products=ProductPredictions(ACTUAL, ACTUAL, ACTUAL))
     assert "micro F 1.0000" in found.reason and "micro F of products 1.0000" in found.reason
     assert "also the F of 2 large categories" in found.reason

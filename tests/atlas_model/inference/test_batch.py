@@ -1,4 +1,4 @@
-"""Many images to one file: complete and in order, whatever interrupts it, however many there are."""
+"""Batch prediction of images to one file: completeness, order, resuming and memory."""
 
 import signal
 import subprocess
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_every_image_has_its_row_in_order(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_image_has_a_row_in_order(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "007.png").write_bytes(b"")
     (folder / "008.png").write_bytes(encode_png(Image.effect_noise((50, 50), 99))[:400])
     for number in (12, 13, 14, 15):  # a whole batch
@@ -68,12 +68,14 @@ def test_every_image_has_its_row_in_order(folder: Path, tmp_path: Path, capsys: 
     assert all(row["reason"] and row["path"] == [] and row["label"] is None for row in rows if row["image"] in bad)
     assert report.statuses == {"ok": COUNT - 6, "empty": 1, "truncated": 1, "not_an_image": 4}
     assert (report.unreadable, report.images) == (6, COUNT)
-    assert [len(batch) for batch in model.batches] == [4, 3, 3, *[4] * 8, 2], "none for the batch without any"
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["out.parquet"], "parts are gone"
+    assert [len(batch) for batch in model.batches] == [4, 3, 3, *[4] * 8, 2], (
+        "no call for the batch without readable images"
+    )
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["out.parquet"], "parts are deleted"
     assert f"predict: {COUNT}/{COUNT} images, done" in capsys.readouterr().err
 
 
-def test_several_answers_and_none(folder: Path, tmp_path: Path) -> None:
+def test_writes_several_predictions_or_none_per_image(folder: Path, tmp_path: Path) -> None:
     def answer(pixels: np.ndarray) -> list[list[Prediction]]:
         return [
             [NOT_SURE] if shade % 2 else [Prediction(("A",), 0.5, (0.5,)), Prediction(("B", "C"), 0.25, (0.4, 0.3))]
@@ -88,7 +90,7 @@ def test_several_answers_and_none(folder: Path, tmp_path: Path) -> None:
         ("001.png", 1, None, "not_sure"),
     ]
     assert rows[2]["path"] == [] and rows[2]["probability"] is None and rows[2]["reason"] is None
-    assert report.statuses == {"ok": COUNT / 2, "not_sure": COUNT / 2}, "of images, not of rows"
+    assert report.statuses == {"ok": COUNT / 2, "not_sure": COUNT / 2}, "counts images, not rows"
     assert report.unreadable == 0
 
 
@@ -111,25 +113,25 @@ run(open_source(Path(sys.argv[1])), Path(sys.argv[2]), answer)
 """
 
 
-def test_a_killed_run_goes_on_where_it_was(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_run_resumes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole, output = tmp_path / "whole.parquet", tmp_path / "out.parquet"
     (folder / "003.png").write_bytes(b"")
     run(open_source(folder), whole, Model().answer)
     child = subprocess.run([sys.executable, "-c", CHILD, folder, output], cwd=ROOT, check=False, capture_output=True)
     assert child.returncode == -signal.SIGKILL, child.stderr
-    assert not output.exists(), "it appears whole"
+    assert not output.exists(), "the output appears only when complete"
     model = Model()
     report = run(open_source(folder), output, model.answer)
-    assert list(chain(*model.batches)) == list(range(24, COUNT)), "what was done is not done again"
+    assert list(chain(*model.batches)) == list(range(24, COUNT)), "completed batches are not predicted again"
     assert output.read_bytes() == whole.read_bytes()
     assert report.images == COUNT - 24
-    assert report.unreadable == 1, "that of the first run"
+    assert report.unreadable == 1, "the one of the first run"
     assert not (tmp_path / "out.parquet.parts").exists()
     assert "resumes after 24 images" in capsys.readouterr().err
 
 
 def interrupted(folder: Path, output: Path) -> None:
-    """A run that is broken off in its fourth batch."""
+    """A run that fails in its fourth batch."""
     model = Model()
 
     def answer(pixels: np.ndarray) -> list[list[Prediction]]:
@@ -144,7 +146,7 @@ def interrupted(folder: Path, output: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["nothing", "model", "batch", "image", "more", "fewer"])
-def test_it_starts_anew_when_something_has_changed(folder: Path, tmp_path: Path, change: str) -> None:
+def test_restarts_when_inputs_or_settings_changed(folder: Path, tmp_path: Path, change: str) -> None:
     output, model = tmp_path / "out.parquet", Model()
     interrupted(folder, output)
     if change == "image":
@@ -172,7 +174,7 @@ def test_row_groups_do_not_depend_on_parts(folder: Path, tmp_path: Path, monkeyp
     assert [metadata.row_group(group).num_rows for group in range(4)] == [15, 15, 15, 5]
 
 
-def test_images_are_read_while_the_model_is_at_work(tmp_path: Path) -> None:
+def test_reads_the_next_batch_while_the_model_runs(tmp_path: Path) -> None:
     read = [threading.Event() for _ in range(30)]
 
     def reading(number: int) -> Callable[[], bytes]:
@@ -188,7 +190,7 @@ def test_images_are_read_while_the_model_is_at_work(tmp_path: Path) -> None:
     class Waiting(Model):
         def answer(self, pixels: np.ndarray) -> list[list[Prediction]]:
             next_batch = min(29, 4 * (len(self.batches) + 2) - 1)
-            assert read[next_batch].wait(60), "the model waits for the next batch to be read: nobody does"
+            assert read[next_batch].wait(60), "the next batch was not read while the model was running"
             return super().answer(pixels)
 
     model = Waiting()
@@ -197,16 +199,16 @@ def test_images_are_read_while_the_model_is_at_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [29, 31])
-def test_images_that_change_meanwhile_are_no_answer(tmp_path: Path, count: int) -> None:
+def test_reports_image_count_that_changed_during_the_run(tmp_path: Path, count: int) -> None:
     def start_at(first: int) -> Iterator[SourceImage]:
         return (SourceImage(str(number), lambda: shade(1)) for number in range(first, 30))
 
     with pytest.raises(AtlasError, match=f"expected {count} images, got 30"):
         run(ImageSource(count, "key", start_at), tmp_path / "out.parquet", Model().answer)
-    assert not list(tmp_path.iterdir()), "nor is there anything to go on from"
+    assert not list(tmp_path.iterdir()), "no parts are left to resume from"
 
 
-def test_two_at_once_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_refuses_two_runs_at_once(folder: Path, tmp_path: Path) -> None:
     with locked(tmp_path / "out.parquet.parts", "prediction"), pytest.raises(AtlasError, match="another prediction"):
         run(open_source(folder), tmp_path / "out.parquet", Model().answer)
 
@@ -227,11 +229,11 @@ print(few, peak_mb())
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (300, 300), dtype=np.uint8)
     buffer = tmp_path / "noise.bmp"
     Image.fromarray(noise).save(buffer)
-    data = [buffer.read_bytes()] * 90  # of 90 kB: a row group of 8 MB, as in our shards
+    data = [buffer.read_bytes()] * 90  # 90 kB each: a row group of 8 MB, as in the shards of the pipeline
     schema = pa.schema([("image_id", pa.string()), ("bytes", pa.binary())])
     for name, count in (("few", 180), ("many", 3060)):
         path = tmp_path / f"{name}.parquet"

@@ -1,4 +1,4 @@
-"""`atlas predict --products`, `--product` and what they stand on: one answer for all images of a product."""
+"""`atlas predict --products` and `--product`: one prediction from all images of a product."""
 
 import itertools
 import json
@@ -38,7 +38,7 @@ FOLDERS = ("shoes", "shoes/red", "hat")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model of strong opinions."""
+    """An untrained model with high confidences."""
     folder = tmp_path_factory.mktemp("models") / "some"
     torch.manual_seed(1)
     net = Categorizer(Architecture("small", 3, "native", 8, 8, 8, 0.0, "children"), TAXONOMY)
@@ -50,7 +50,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder ``in`` with images of three products in folders, whose names mix, and of two that are a file each."""
+    """A folder ``in``: three products with a subfolder each, whose sort orders interleave, and two with a file each."""
     monkeypatch.chdir(tmp_path)
     generator = np.random.default_rng(1)
     for number in range(20):
@@ -82,7 +82,7 @@ def products() -> dict[str, dict[str, Any]]:
 
 
 def expected(model: Path, folder: Path, files: list[str], min_confidence: float | None = None) -> dict[str, Any]:
-    """Asking the model directly, and taking the mean over the paths."""
+    """The mean of the model's path probabilities, computed directly."""
     predictor = Predictor.load(model, "cpu")
     pool = predictor.pool()
     for file in files:
@@ -93,7 +93,7 @@ def expected(model: Path, folder: Path, files: list[str], min_confidence: float 
     return {"path": list(best.path), "probability": best.probability, "disagree": found.disagree, "images": len(files)}
 
 
-def test_each_product_gets_one_answer_from_all_its_images(
+def test_each_product_gets_one_prediction_from_all_its_images(
     here: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert to_files("in", model) == 0
@@ -114,11 +114,11 @@ def test_each_product_gets_one_answer_from_all_its_images(
         assert (row["images"], row["unreadable_images"], row["status"]) == (len(files), 0, "ok")
     assert found["single.png"]["path"] == answers["single.png"]["path"]
     assert found["single.png"]["probability"] == pytest.approx(answers["single.png"]["probability"], rel=1e-4)
-    assert any(found[folder]["disagree"] for folder in FOLDERS), "of noise one says this, another that"
+    assert any(found[folder]["disagree"] for folder in FOLDERS), "predictions for noise images disagree"
     assert capsys.readouterr().err.endswith("out.parquet: 22 ok\nproducts.parquet: 5 ok products\n")
 
 
-def test_the_answers_of_images_are_those_without_products(here: Path, model: Path) -> None:
+def test_image_predictions_are_the_same_with_products(here: Path, model: Path) -> None:
     assert to_files("in", model, "--top", "2") == 0
     with_products = Path("out.parquet").read_bytes()
     assert pq.read_schema("out.parquet").equals(PREDICTED)
@@ -126,8 +126,8 @@ def test_the_answers_of_images_are_those_without_products(here: Path, model: Pat
     assert Path("o.parquet").read_bytes() == with_products
 
 
-def test_in_parquet_a_column_says_whose_image_it_is(here: Path, model: Path) -> None:
-    """In any order: a product's images need not stand together."""
+def test_parquet_column_gives_the_product_of_an_image(here: Path, model: Path) -> None:
+    """In any order: the images of a product need not be adjacent."""
     assert to_files("in", model) == 0
     by_folder = products()
     files = sorted((here / "in").rglob("*.png"), key=lambda path: path.name)
@@ -146,7 +146,7 @@ def whose(here: Path, file: Path) -> str:
     return str(folder) if folder.name else file.name
 
 
-def test_images_that_cannot_be_read_are_counted_and_leave_the_others(here: Path, model: Path) -> None:
+def test_counts_unreadable_images_and_uses_the_others(here: Path, model: Path) -> None:
     (here / "in/hat/a02.png").write_bytes(b"")
     (here / "in/bad").mkdir()
     (here / "in/bad/only.jpg").write_text("<html>")
@@ -160,7 +160,7 @@ def test_images_that_cannot_be_read_are_counted_and_leave_the_others(here: Path,
     assert bad["path"] == [] and bad["label"] is bad["probability"] is bad["disagree"] is None
 
 
-def test_a_product_is_answered_as_deep_as_it_is_sure(here: Path, model: Path) -> None:
+def test_product_path_is_as_deep_as_its_confidence_allows(here: Path, model: Path) -> None:
     assert to_files("in", model) == 0
     level = max(float(row["level_probabilities"][0]) for row in products().values())
     assert to_files("in", model, "--min-confidence", f"{level - 1e-4}") == 0
@@ -191,7 +191,7 @@ pooled(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), before, before)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed_at", [5, 11, 14])  # of 11 batches and 5 products
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(here: Path, model: Path, killed_at: int) -> None:
+def test_killed_run_resumes_with_identical_output(here: Path, model: Path, killed_at: int) -> None:
     pooled(here / "in", model, here / "whole/out.parquet")
     output = here / "out.parquet"
     command = [sys.executable, "-c", CHILD, here / "in", model, output, str(killed_at)]
@@ -200,15 +200,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(here: Path, model: Pa
     assert not (here / "products.parquet").exists()
     seen: list[None] = []
     report = pooled(here / "in", model, output, lambda: seen.append(None))
-    assert len(seen) == max(0, 12 - killed_at), "what was done is not done again"
+    assert len(seen) == max(0, 12 - killed_at), "completed batches are not predicted again"
     assert report.products == {"ok": 5}
     for name in ("out.parquet", "products.parquet"):
         assert (here / name).read_bytes() == (here / "whole" / name).read_bytes()
     assert not (here / "out.parquet.parts").exists()
 
 
-def test_answers_without_products_are_not_gone_on_from_with_them(here: Path, model: Path) -> None:
-    """They lack what products are made of."""
+def test_run_with_products_does_not_resume_one_without(here: Path, model: Path) -> None:
+    """Its parts lack the path probabilities that products need."""
 
     def stop() -> NoReturn:
         raise KeyboardInterrupt
@@ -226,7 +226,7 @@ def test_answers_without_products_are_not_gone_on_from_with_them(here: Path, mod
             model_key="model",
             batch_size=2,
         )
-    assert list(here.rglob("*-*.parquet")), "a part was done"
+    assert list(here.rglob("*-*.parquet")), "at least one part was written"
     assert pooled(here / "in", model, here / "out.parquet").images == 22
 
 
@@ -234,7 +234,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_named_images_are_one_product(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_named_images_are_pooled_to_one_product(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = sorted(path.name for path in (here / "in/hat").iterdir())
     reference = expected(model, here / "in/hat", files)
     assert atlas("in/hat", "--product", "--model", model) == 0
@@ -255,12 +255,10 @@ def test_named_images_are_one_product(here: Path, model: Path, capsys: pytest.Ca
 
     assert atlas("in/hat/" + files[0], "in/hat/" + files[0], "--product", "--model", model) == 0
     line = printed(capsys)
-    assert line.startswith("product of 2 images\t") and "disagree" not in line, "an image agrees with itself"
+    assert line.startswith("product of 2 images\t") and "disagree" not in line, "a single image cannot disagree"
 
 
-def test_a_product_is_answered_from_the_images_that_can_be_read(
-    here: Path, model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_product_is_predicted_from_readable_images(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "in/hat/a02.png").write_bytes(b"")
     assert atlas("in/hat", "--product", "--model", model) == 2
     captured = capsys.readouterr()
@@ -285,7 +283,7 @@ def test_a_product_is_answered_from_the_images_that_can_be_read(
         (["--input", "numbers.parquet", "--output", "o.parquet", "--products", "p.parquet"], "strings in the column"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_refuses_invalid_arguments(
     arguments: list[str], words: str, here: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = {"image_id": list("abcd"), "bytes": [b""] * 4}
@@ -322,12 +320,12 @@ for count in counts:
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_products(tmp_path: Path) -> None:
-    """Two full parts take what reading, sorting and writing take; with the others, only what is kept could grow."""
+def test_memory_does_not_grow_with_the_number_of_products(tmp_path: Path) -> None:
+    """Two full parts reach the memory of reading, sorting and writing; further parts add only what is retained."""
     random = np.random.default_rng(1)
     images, nodes, few, many = 1000, 1001, 2, 24
     node = np.tile(np.arange(nodes, dtype=np.int32), images)
-    for part in range(many):  # 8 MB each, which do not compress; the two images of a product are in two parts
+    for part in range(many):  # 8 MB each, incompressible; the two images of a product are in different parts
         numbers = {"node": node, "log_p": random.uniform(-9, -5, images * nodes).astype(np.float32)}
         lists = {name: pa.ListArray.from_arrays(np.arange(images + 1) * nodes, of) for name, of in numbers.items()}
         product_ids = [f"{image * 7919 % images:04d}-{part // 2}" for image in range(images)]

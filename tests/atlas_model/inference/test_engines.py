@@ -1,4 +1,4 @@
-"""Engines: the same cells as the encoder that was trained, whatever runs it."""
+"""Inference engines: each gives the same cells as the trained encoder."""
 
 import itertools
 import json
@@ -43,7 +43,7 @@ INSTALLED = [
 
 
 def trained(encoder: Encoder) -> Encoder:
-    """With batch norms that do something, as after training."""
+    """An encoder with non-trivial batch norms, as after training."""
     torch.manual_seed(1)
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -69,12 +69,12 @@ def images(count: int, channels: int = 1, size: int = 28) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all, so that the encoder is exported once."""
+    """One cache folder for all tests, so that the encoder is exported once."""
     return tmp_path_factory.mktemp("engines")
 
 
 @pytest.mark.parametrize("name", get_args(EncoderName))
-def test_folding_changes_no_cell_and_leaves_no_batch_norm(name: EncoderName) -> None:
+def test_folding_removes_batch_norms_and_keeps_cells(name: EncoderName) -> None:
     encoder = trained(build_encoder(name, in_channels=3, grid="native"))
     before = {key: tensor.clone() for key, tensor in encoder.state_dict().items()}
     faster = fold_batch_norms(encoder)
@@ -83,10 +83,12 @@ def test_folding_changes_no_cell_and_leaves_no_batch_norm(name: EncoderName) -> 
     with torch.no_grad():
         right = encoder(seen)
         torch.testing.assert_close(faster(seen), right, rtol=0, atol=1e-5 * float(right.abs().max()))
-    assert all(tensor.equal(before[key]) for key, tensor in encoder.state_dict().items())  # the trained one is whole
+    assert all(
+        tensor.equal(before[key]) for key, tensor in encoder.state_dict().items()
+    )  # the trained encoder is unchanged
 
 
-def test_torch_answers_as_before() -> None:
+def test_torch_engine_gives_the_same_predictions() -> None:
     seen, model = images(5), categorizer()
     before = model.search(seen, beam=3, top=3)
     assert accelerate(model, "torch", pixels=PIXELS, cache=None) == "torch"
@@ -97,7 +99,7 @@ def test_torch_answers_as_before() -> None:
     assert model.encoder.channels == 128
 
 
-def test_the_baseline_is_accelerated_too() -> None:
+def test_baseline_is_accelerated_too() -> None:
     model = Classifier(ARCHITECTURE, TAXONOMY).eval()
     trained(model.encoder)
     with torch.no_grad():
@@ -108,19 +110,19 @@ def test_the_baseline_is_accelerated_too() -> None:
 
 @pytest.mark.parametrize("engine", INSTALLED)
 @pytest.mark.parametrize("count", [1, 3])
-def test_other_engines_give_the_same_cells(engine: EngineName, count: int, cache: Path) -> None:
+def test_all_engines_give_the_same_cells(engine: EngineName, count: int, cache: Path) -> None:
     model = categorizer()
     with torch.no_grad():
         right = model.encoder(images(count))
     assert accelerate(model, engine, pixels=PIXELS, cache=cache) == engine
     torch.testing.assert_close(model.encoder(images(count)), right, rtol=0, atol=1e-4)
-    assert len(list(cache.glob("*.onnx"))) == 1  # the same encoder is exported once, whoever runs it
+    assert len(list(cache.glob("*.onnx"))) == 1  # the engines share one exported encoder
     assert model.search(images(count), beam=3).path.equal(categorizer().search(images(count), beam=3).path)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(extras.missing_packages("onnx")), reason="needs pip install atlas[onnx]")
-def test_8_bits_are_near_once_they_have_seen_enough(cache: Path) -> None:
+def test_int8_cells_are_close_after_calibration(cache: Path) -> None:
     model, again, seen = categorizer(), categorizer(), images(engines.CALIBRATION + 1)
     with torch.no_grad():
         right = model.encoder(seen)
@@ -131,11 +133,13 @@ def test_8_bits_are_near_once_they_have_seen_enough(cache: Path) -> None:
     assert 0 < float((found - right).norm() / right.norm()) < 0.05
     torch.testing.assert_close(model.encoder(seen[:1]), found[:1])
     accelerate(again, "onnxruntime-int8", pixels=PIXELS, cache=cache)
-    torch.testing.assert_close(again.encoder(seen[:1]), found[:1])  # another process need not see as many
+    torch.testing.assert_close(again.encoder(seen[:1]), found[:1])  # another process reuses the calibration
 
 
 @pytest.mark.parametrize("engine", INSTALLED)
-def test_auto_takes_the_fastest_and_remembers_it(engine: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_selects_the_fastest_engine_and_caches_it(
+    engine: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engines, "FEW_PARAMETERS", 0)
     for old in cache.glob("*.json"):
         old.unlink()
@@ -152,7 +156,7 @@ def test_auto_takes_the_fastest_and_remembers_it(engine: str, cache: Path, monke
 
 @pytest.mark.parametrize("content", ["no JSON", "[]", '{"torch": "fast", "onnxruntime": 1, "openvino": 1}'])
 @pytest.mark.parametrize("engine", INSTALLED[:1])
-def test_a_measurement_that_cannot_be_read_is_taken_again(
+def test_unreadable_measurement_is_repeated(
     engine: str, content: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(engines, "FEW_PARAMETERS", 0)
@@ -168,7 +172,7 @@ def test_a_measurement_that_cannot_be_read_is_taken_again(
 
 
 @pytest.mark.parametrize("engine", [*INSTALLED, pytest.param("onnxruntime-int8", marks=INSTALLED[0].marks)])
-def test_a_graph_that_cannot_be_read_is_made_anew(
+def test_unreadable_graph_is_exported_again(
     engine: EngineName, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, seen = [], images(engines.CALIBRATION)
@@ -187,7 +191,7 @@ def test_a_graph_that_cannot_be_read_is_made_anew(
 
 @torch.no_grad()
 @pytest.mark.skipif(bool(extras.missing_packages("onnx")), reason="needs pip install atlas[onnx]")
-def test_other_code_or_another_version_never_reads_an_old_graph_of_8_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_graph_is_not_reused_by_other_code_or_version(monkeypatch: pytest.MonkeyPatch) -> None:
     trained = engines._TrainedEncoder(categorizer().encoder, PIXELS, Path())
     names = {trained.int8_file}
     monkeypatch.setattr(engines, "version", lambda package: "0")
@@ -199,12 +203,12 @@ def test_other_code_or_another_version_never_reads_an_old_graph_of_8_bits(monkey
     assert len(names) == 4
 
 
-def test_a_small_encoder_runs_in_torch_unmeasured(tmp_path: Path) -> None:
+def test_small_encoder_runs_in_torch_without_measurement(tmp_path: Path) -> None:
     assert accelerate(categorizer(), "auto", pixels=PIXELS, cache=tmp_path) == "torch"
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_extra_is_named_and_auto_does_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extra_is_named_and_skipped_by_auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "FEW_PARAMETERS", 0)
     for engine, extra in engines.EXTRA_OF.items():
         monkeypatch.setitem(extras.EXTRAS, extra, ("no_such_package",))
@@ -213,7 +217,7 @@ def test_a_missing_extra_is_named_and_auto_does_without(tmp_path: Path, monkeypa
     assert accelerate(categorizer(), "auto", pixels=PIXELS, cache=tmp_path) == "torch"
 
 
-def test_extras_are_those_of_pyproject() -> None:
+def test_extras_are_declared_in_pyproject() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for extra, packages in extras.EXTRAS.items():
         names = [re.split("[<>=]", line)[0].replace("-", "_") for line in declared[extra]]
@@ -221,14 +225,14 @@ def test_extras_are_those_of_pyproject() -> None:
 
 
 @pytest.mark.parametrize("engine", INSTALLED)
-def test_a_cache_that_cannot_be_written_is_named(engine: EngineName, tmp_path: Path) -> None:
+def test_reports_read_only_cache(engine: EngineName, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=r"file: expected a folder to keep exported graphs in"):
         accelerate(categorizer(), engine, pixels=PIXELS, cache=tmp_path / "file")
 
 
 @torch.no_grad()
-def test_other_weights_sizes_or_code_never_read_an_old_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graph_is_not_reused_by_other_weights_sizes_or_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def key(encoder: Encoder, pixels: tuple[int, int, int] = PIXELS) -> str:
         return engines._TrainedEncoder(encoder, pixels, tmp_path).key
 
@@ -245,14 +249,14 @@ def test_other_weights_sizes_or_code_never_read_an_old_graph(tmp_path: Path, mon
     assert len(set(keys)) == len(keys)
 
 
-def test_on_a_gpu_there_is_torch_alone(tmp_path: Path) -> None:
+def test_gpu_supports_only_the_torch_engine(tmp_path: Path) -> None:
     model = categorizer().to("meta")  # any device that is not the CPU
     with pytest.raises(InputError, match=r"engine openvino: (runs on the CPU|needs )"):
         accelerate(model, "openvino", pixels=PIXELS, cache=tmp_path)
 
 
-def test_what_a_gpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In bfloat16; here on the CPU and not compiled."""
+def test_gpu_encoder_runs_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs on the CPU and without compilation here."""
     monkeypatch.setattr(torch, "compile", lambda module: module)
     encoder = categorizer().encoder
     with torch.no_grad():

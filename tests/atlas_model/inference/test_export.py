@@ -1,4 +1,4 @@
-"""Exported graphs: what they compute is what torch computes, for any number of images and hypotheses."""
+"""Exported graphs: the same results as torch, for any number of images and hypotheses."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ def make() -> Categorizer:
     torch.manual_seed(0)
     model = Categorizer(Architecture("small", 1, "native", 8, 6, 10, 0.5, normalize="children"), TAXONOMY).eval()
     decoder = model.decoder
-    with torch.no_grad():  # images and tokens make a difference
+    with torch.no_grad():  # weights large enough for outputs to depend on images and tokens
         for layer, factor in ((decoder.first_hidden, 30), (decoder.embedding, 8), (decoder.output, 8)):
             layer.weight.mul_(factor)
     model.temperature = 1.5
@@ -63,7 +63,7 @@ def _file(folder: Path, name: str) -> str:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Where the model lies in that form, by the command; each is exported once."""
+    """The folder of the model exported in a format by the command; each format is exported once."""
     root = tmp_path_factory.mktemp("export")
     save(make(), root / "model", Preprocessing(SIZE, "L", "pad"), params={}, metrics={})
 
@@ -85,9 +85,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     ],
 )
 @torch.no_grad()
-def test_graphs_compute_what_torch_does(
-    form: str, run: Callable[[Path, str], Graph], exported: Callable[[str], Path]
-) -> None:
+def test_graphs_equal_torch(form: str, run: Callable[[Path, str], Graph], exported: Callable[[str], Path]) -> None:
     model, folder = make(), exported(form)
     look, start, step = (run(folder, name) for name in ("encoder", "decoder_start", "decoder_step"))
     for images, hypotheses in ((1, 1), (3, 1), (2, 5)):
@@ -119,7 +117,7 @@ def _same(found: list[np.ndarray], right: list[torch.Tensor]) -> None:
 @pytest.mark.slow
 @needs("onnx")
 @torch.no_grad()
-def test_a_resnet_pooled_to_14_cells_too(tmp_path: Path) -> None:
+def test_exports_resnet_pooled_to_14_cells(tmp_path: Path) -> None:
     import onnxruntime
 
     torch.manual_seed(1)
@@ -133,8 +131,8 @@ def test_a_resnet_pooled_to_14_cells_too(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs("onnx")
-def test_the_files_are_enough_to_search(exported: Callable[[str], Path]) -> None:
-    """Greedily, one image at a time, without a line of ours."""
+def test_exported_files_suffice_for_greedy_search(exported: Callable[[str], Path]) -> None:
+    """Greedy search, one image at a time, without code of atlas_model."""
     folder = exported("onnx")
     about = json.loads((folder / "export.json").read_text())
     assert about["preprocessing"] == {
@@ -169,14 +167,14 @@ def test_the_files_are_enough_to_search(exported: Callable[[str], Path]) -> None
             begun = begun if last == about["end"] else (*begun, about["tokens"][last])
         answers.append((begun, log_p))
     found = make().search(torch.from_numpy(images), beam=1)
-    assert len({path for path, _ in answers}) > 1  # not the same answer for all
+    assert len({path for path, _ in answers}) > 1  # predictions differ between images
     assert [path for path, _ in answers] == [TAXONOMY.paths[index] for index in found.path[:, 0]]
     np.testing.assert_allclose([log_p for _, log_p in answers], found.log_probability[:, 0], atol=1e-3)
 
 
 @pytest.mark.slow
 @needs("onnx")
-def test_an_export_is_no_model(exported: Callable[[str], Path]) -> None:
+def test_export_is_not_a_model(exported: Callable[[str], Path]) -> None:
     folder = exported("onnx")
     names = {"encoder.onnx", "decoder_start.onnx", "decoder_step.onnx", "export.json"}
     assert {file.name for file in folder.iterdir()} == names
@@ -184,7 +182,7 @@ def test_an_export_is_no_model(exported: Callable[[str], Path]) -> None:
         load_categorizer(folder, torch.device("cpu"))
 
 
-def test_what_the_command_refuses(
+def test_command_refuses_invalid_exports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved, mine = str(tmp_path / "categorizer"), tmp_path / "mine"
@@ -205,7 +203,7 @@ def test_what_the_command_refuses(
 @pytest.mark.slow
 @needs("onnx")
 @torch.no_grad()
-def test_a_path_head_is_a_graph_of_its_own(tmp_path: Path) -> None:
+def test_path_head_is_a_separate_graph(tmp_path: Path) -> None:
     architecture = Architecture("small", 1, "native", 4, 4, 4, 0.0, normalize="children", path_head=True)
     torch.manual_seed(1)
     model = Categorizer(architecture, TAXONOMY).eval()

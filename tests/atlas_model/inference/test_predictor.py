@@ -1,4 +1,4 @@
-"""From a model folder and a decoded image to paths and an image of where the model looked."""
+"""The predictor: from a model folder and a decoded image to paths and an attention overlay."""
 
 import itertools
 import json
@@ -37,7 +37,7 @@ def images(count: int) -> list[Image.Image]:
     return [Image.fromarray(generator.integers(0, 256, (40, 30 + row % 5, 3), dtype=np.uint8)) for row in range(count)]
 
 
-def test_top_paths_are_valid_distinct_and_in_order(folder: Path) -> None:
+def test_top_paths_are_valid_distinct_and_sorted(folder: Path) -> None:
     answers = Predictor.load(folder, "cpu").predict(images(3), beam=5, top=4)
     assert len(answers) == 3
     for answer in answers:
@@ -48,12 +48,12 @@ def test_top_paths_are_valid_distinct_and_in_order(folder: Path) -> None:
         assert 0 < sum(probabilities) <= 1
 
 
-def test_more_paths_than_the_taxonomy_has_are_all_of_them(folder: Path) -> None:
+def test_top_is_limited_by_the_size_of_the_taxonomy(folder: Path) -> None:
     (answer,) = Predictor.load(folder, "cpu").predict(images(1), beam=2, top=50)
     assert {prediction.path for prediction in answer} == set(TAXONOMY.paths)
 
 
-def test_an_image_that_was_read_small_has_the_answer_of_the_whole(folder: Path) -> None:
+def test_image_decoded_small_gets_the_same_prediction(folder: Path) -> None:
     predictor = Predictor.load(folder, "cpu")
     (small,) = [predictor.read(encode_png(image)) for image in images(1)]
     assert small.size == (predictor.side, predictor.side) == (28, 28)
@@ -61,7 +61,7 @@ def test_an_image_that_was_read_small_has_the_answer_of_the_whole(folder: Path) 
     assert predictor.predict([small]) == predictor.predict(images(1))
 
 
-def test_batches_do_not_change_answers(folder: Path) -> None:
+def test_predictions_do_not_depend_on_the_batch(folder: Path) -> None:
     predictor = Predictor.load(folder, "cpu")
     many = images(BATCH + 3)
     together = predictor.predict(many)
@@ -72,26 +72,26 @@ def test_batches_do_not_change_answers(folder: Path) -> None:
     assert predictor.predict([]) == []
 
 
-def test_a_pickle_given_as_model_is_refused_unread(tmp_path: Path) -> None:
+def test_refuses_pickle_as_model(tmp_path: Path) -> None:
     torch.save({"state": 1}, tmp_path / "model.safetensors")
     (tmp_path / "model.json").write_text('{"format": 1, "kind": "categorizer"}')
     with pytest.raises(CheckpointError, match="safetensors"):
         Predictor.load(tmp_path)
 
 
-def test_no_model_is_an_input_error(tmp_path: Path) -> None:
+def test_missing_model_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="expected a model's description"):
         Predictor.load(tmp_path / "nothing")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_cuda_without_a_gpu_says_so() -> None:
+def test_reports_cuda_without_gpu() -> None:
     with pytest.raises(InputError, match="torch finds no GPU"):
         choose_device("cuda")
     assert choose_device("auto").type == "cpu"
 
 
-def test_the_overlay_lights_up_where_the_attention_is(folder: Path) -> None:
+def test_overlay_highlights_the_attended_cells(folder: Path) -> None:
     predictor = Predictor.load(folder, "cpu")
     (image,) = images(1)
     ((answer,),) = predictor.predict([image])
@@ -101,12 +101,12 @@ def test_the_overlay_lights_up_where_the_attention_is(folder: Path) -> None:
     attention[0, 1] = 1.0  # top right
     lit = np.asarray(overlay(Image.new("L", (28, 28)), ["$x_$ <b>"], attention, title="$a$")).astype(int)
     panel = lit[:, lit.shape[1] // 2 :]
-    bright = np.argwhere((panel[..., 0] > 90) & (panel[..., 0] < 200))  # the heat, neither background nor black
+    bright = np.argwhere((panel[..., 0] > 90) & (panel[..., 0] < 200))  # the heat map, neither background nor black
     centre = bright.mean(axis=0) / panel.shape[:2]
     assert centre[0] < 0.55 and centre[1] > 0.5
 
 
-def test_the_overlay_shows_the_answer_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overlay_shows_only_the_predicted_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr(
         "atlas_model.viz.attention.overlay",
@@ -129,9 +129,7 @@ def test_the_overlay_shows_the_answer_alone(folder: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("min_confidence", [None, 0.5])
-def test_weights_that_are_no_numbers_are_an_error_not_a_missing_answer(
-    folder: Path, tmp_path: Path, min_confidence: float | None
-) -> None:
+def test_nan_weights_raise_an_error(folder: Path, tmp_path: Path, min_confidence: float | None) -> None:
     model, preprocessing = load_categorizer(folder, torch.device("cpu"))
     model.decoder.output.weight.data.fill_(float("nan"))
     save(model, tmp_path / "nan", preprocessing, params={}, metrics={})
@@ -139,7 +137,7 @@ def test_weights_that_are_no_numbers_are_an_error_not_a_missing_answer(
         Predictor.load(tmp_path / "nan", "cpu").predict(images(1), min_confidence=min_confidence)
 
 
-def test_more_paths_than_memory_could_hold_are_no_more_than_there_are(folder: Path) -> None:
+def test_huge_top_is_limited_by_the_taxonomy(folder: Path) -> None:
     (answer,) = Predictor.load(folder, "cpu").predict(images(1), top=10**12)
     assert len(answer) == len(TAXONOMY)
 
@@ -162,9 +160,7 @@ def test_more_paths_than_memory_could_hold_are_no_more_than_there_are(folder: Pa
         ("architecture", {"encoder": "vgg"}),
     ],
 )
-def test_a_description_that_cannot_be_run_is_refused_before_it_is(
-    tmp_path: Path, part: str, change: dict[str, Any]
-) -> None:
+def test_refuses_invalid_description_before_loading(tmp_path: Path, part: str, change: dict[str, Any]) -> None:
     model = Categorizer(Architecture("small", 1, "native", 8, 8, 8, 0.0), TAXONOMY)
     save(model, tmp_path / "bad", Preprocessing(28, "L", "squash"), params={}, metrics={})
     file = tmp_path / "bad/model.json"

@@ -1,4 +1,4 @@
-"""The bootstrap: its figures are the figures, its draws keep products whole, its intervals have the right width."""
+"""The bootstrap: figures per draw, resampling of whole products, width of the intervals."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ TAXONOMY = Taxonomy([("Men", "Shirts"), ("Men", "Jeans"), ("Women", "Shirts"), (
 
 
 def make_answers(taxonomy: Taxonomy, seed: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Right paths, predicted ones of which nine in ten are right, and confidences."""
+    """True paths, predicted paths (about 90 % correct), and confidences."""
     generator = np.random.default_rng(seed)
     actual, other = generator.integers(len(taxonomy), size=(2, count))
     return actual, np.where(generator.random(count) < 0.9, actual, other), generator.random(count)
@@ -23,7 +23,7 @@ def make_answers(taxonomy: Taxonomy, seed: int, count: int) -> tuple[np.ndarray,
 
 @settings(max_examples=40)
 @given(taxonomy=taxonomies, seed=st.integers(0, 10_000))
-def test_the_headlines_of_a_draw_are_the_figures_of_its_images(taxonomy: Taxonomy, seed: int) -> None:
+def test_headlines_of_a_draw_equal_figures_of_its_images(taxonomy: Taxonomy, seed: int) -> None:
     actual, predicted, confidence = make_answers(taxonomy, seed, 30)
     weight = np.random.default_rng(seed).integers(0, 3, size=30)
     weight[0] = 1
@@ -34,7 +34,7 @@ def test_the_headlines_of_a_draw_are_the_figures_of_its_images(taxonomy: Taxonom
     assert got == pytest.approx([scores[name] for name in HEADLINES])
 
 
-def test_the_width_is_that_of_a_share() -> None:
+def test_interval_width_equals_that_of_a_proportion() -> None:
     given = make_answers(TAXONOMY, 0, 2000)
     answers = ScoredPredictions.of(*given, TAXONOMY)
     low, high = intervals(answers, [str(row) for row in range(2000)], resamples=500, seed=1)["micro_f1"]
@@ -43,18 +43,18 @@ def test_the_width_is_that_of_a_share() -> None:
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(share * (1 - share) / 2000), rel=0.15)
 
 
-def test_images_of_a_product_come_and_go_together() -> None:
+def test_images_of_a_product_are_resampled_together() -> None:
     answers = ScoredPredictions.of(*make_answers(TAXONOMY, 0, 40), TAXONOMY)
     found = intervals(answers, ["one product"] * 40, resamples=20, seed=1)
-    assert all(low == pytest.approx(high) for low, high in found.values()), "every draw is the same"
+    assert all(low == pytest.approx(high) for low, high in found.values()), "all draws are equal"
     actual, predicted, confidence = (np.repeat(each, 2) for each in make_answers(TAXONOMY, 0, 40))
     same_twice = ScoredPredictions.of(actual, predicted, confidence, TAXONOMY)
     once = intervals(answers, [str(row) for row in range(40)], resamples=20, seed=1)
     twice = intervals(same_twice, [str(row // 2) for row in range(80)], resamples=20, seed=1)
-    assert {name: pytest.approx(interval) for name, interval in twice.items()} == once, "a copy tells nothing new"
+    assert {name: pytest.approx(interval) for name, interval in twice.items()} == once, "copies add no information"
 
 
-def test_a_difference_is_taken_on_the_same_draws() -> None:
+def test_differences_use_paired_draws() -> None:
     actual, predicted, confidence = make_answers(TAXONOMY, 0, 400)
     groups = [str(row) for row in range(400)]
     one = ScoredPredictions.of(actual, predicted, confidence, TAXONOMY)
@@ -67,10 +67,10 @@ def test_a_difference_is_taken_on_the_same_draws() -> None:
     assert found["micro_f1"]["value"] == pytest.approx(10 / 400)
     assert 0 < low < 10 / 400 < high
     apart = intervals(one, groups, resamples=500, seed=1)["micro_f1"]
-    assert high - low < (apart[1] - apart[0]) * 0.75, "what is hard for both cancels out"
+    assert high - low < (apart[1] - apart[0]) * 0.75, "errors of both models cancel out"
 
 
-def test_a_seed_is_a_result() -> None:
+def test_result_depends_only_on_the_seed() -> None:
     answers, groups = ScoredPredictions.of(*make_answers(TAXONOMY, 0, 60), TAXONOMY), [str(row) for row in range(60)]
     first, again, other = (intervals(answers, groups, resamples=20, seed=seed) for seed in (1, 1, 2))
     assert first == again != other

@@ -1,4 +1,4 @@
-"""Figures of merit on cases small enough to do by hand."""
+"""Metrics on cases small enough to compute by hand."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from tests.support.slow_search import taxonomies
 TAXONOMY = Taxonomy([("Men", "Shirts"), ("Men", "Jeans"), ("Women", "Shirts"), ("Bags",)])
 
 
-def test_headline_figures_by_hand() -> None:
+def test_headline_metrics_of_a_hand_computed_case() -> None:
     actual, predicted = np.array([0, 0, 1, 2, 3]), np.array([0, 1, 1, 0, 3])
     scores = path_scores(actual, predicted, TAXONOMY)
     assert scores["micro_f1"] == 3 / 5
@@ -30,21 +30,21 @@ def test_headline_figures_by_hand() -> None:
     assert scores["n"] == 5
 
 
-def test_a_level_counts_only_where_the_path_reaches_it_and_all_above_is_right() -> None:
+def test_level_accuracy_needs_correct_levels_above() -> None:
     actual, predicted = np.array([0, 0, 2, 3]), np.array([1, 2, 0, 3])
-    # level 1: right for the first (Men) and the last (Bags); level 2: Women>Shirts called Men>Shirts is wrong
+    # level 1: correct for the first (Men) and the last (Bags); level 2: Women>Shirts predicted as Men>Shirts is wrong
     assert level_accuracy(actual, predicted, TAXONOMY) == [2 / 4, 0 / 3]
 
 
-def test_no_images_no_figures() -> None:
+def test_no_images_give_no_metrics() -> None:
     empty = np.array([], dtype=np.int64)
     scores = path_scores(empty, empty, TAXONOMY)
     assert (scores.pop("level_accuracy"), scores.pop("n")) == ([], 0)
     assert set(scores.values()) == {None}
 
 
-def test_hierarchical_figures_by_hand() -> None:
-    # Men>Shirts called Men>Jeans: 1 of 2, 1 of 2; called Bags: 0 of 1, 0 of 2; Bags called Women>Shirts: 0 of 2, 0 of 1
+def test_hierarchical_metrics_of_a_hand_computed_case() -> None:
+    # Men>Shirts as Men>Jeans: 1 of 2, 1 of 2; as Bags: 0 of 1, 0 of 2; Bags as Women>Shirts: 0 of 2, 0 of 1
     scores = hierarchical_scores(np.array([0, 0, 3, 2]), np.array([1, 3, 2, 2]), TAXONOMY)
     assert scores["hierarchical_precision"] == 3 / 7
     assert scores["hierarchical_recall"] == 3 / 7
@@ -55,7 +55,7 @@ def test_hierarchical_figures_by_hand() -> None:
 
 
 @given(taxonomy=taxonomies, seed=st.integers(0, 10_000))
-def test_hierarchical_figures_are_those_of_sets_of_ancestors(taxonomy: Taxonomy, seed: int) -> None:
+def test_hierarchical_metrics_equal_ancestor_set_definition(taxonomy: Taxonomy, seed: int) -> None:
     actual, predicted = np.random.default_rng(seed).integers(len(taxonomy), size=(2, 6))
     shared = of_predicted = of_actual = 0
     for a, p in zip(actual, predicted, strict=True):
@@ -69,7 +69,7 @@ def test_hierarchical_figures_are_those_of_sets_of_ancestors(taxonomy: Taxonomy,
     assert list(scores.values()) == pytest.approx([precision, recall, f1])
 
 
-def test_paths_of_one_depth_have_one_hierarchical_figure() -> None:
+def test_hierarchical_metrics_are_equal_for_paths_of_one_depth() -> None:
     taxonomy = Taxonomy(TAXONOMY.paths[:3])
     actual, predicted = np.array([0, 0, 1, 2]), np.array([0, 1, 2, 2])
     by_level = np.mean(np.array(level_accuracy(actual, predicted, taxonomy)))
@@ -80,10 +80,10 @@ def test_categories_of_a_level() -> None:
     names, of_path = categories_of_level(TAXONOMY, 1)
     assert (names, of_path.tolist()) == ([("Men",), ("Women",), ("Bags",)], [0, 0, 1, 2])
     names, of_path = categories_of_level(TAXONOMY, 2)
-    assert (tuple(names), of_path.tolist()) == (TAXONOMY.paths, [0, 1, 2, 3]), "Bags ends above"
+    assert (tuple(names), of_path.tolist()) == (TAXONOMY.paths, [0, 1, 2, 3]), "Bags ends at a higher level"
 
 
-def test_categories_and_confusion() -> None:
+def test_category_metrics_and_confusion_matrix() -> None:
     actual, predicted = np.array([0, 0, 1]), np.array([0, 3, 1])
     rows = category_scores(actual, predicted, TAXONOMY)
     assert [row["category"] for row in rows] == ["Men > Shirts", "Men > Jeans", "Bags"]
@@ -94,29 +94,31 @@ def test_categories_and_confusion() -> None:
     assert totals.tolist() == [2, 1, 0]
 
 
-def test_of_many_categories_the_most_confused_are_kept() -> None:
+def test_confusion_matrix_keeps_the_most_confused_categories() -> None:
     right = np.arange(4).repeat(9)
     actual, predicted = np.append(right, [0, 1]), np.append(right, [3, 3])
-    assert [confusion(actual, predicted, at_most)[0].tolist() for at_most in (1, 2)] == [[3], [0, 3]], "first of equals"
+    assert [confusion(actual, predicted, at_most)[0].tolist() for at_most in (1, 2)] == [[3], [0, 3]], (
+        "ties keep the first"
+    )
     _, counts, totals = confusion(actual, predicted, at_most=2)
     assert counts.tolist() == [[9, 1], [0, 9]]
     assert totals.tolist() == [10, 9]
-    vast = np.arange(200_000)  # whose square is no matrix
+    vast = np.arange(200_000)  # too many for a square matrix
     met, counts, totals = confusion(vast, vast[::-1].copy(), at_most=40)
     assert met.tolist() == list(range(40))
     assert not counts.any() and totals.tolist() == [1] * 40
 
 
-def test_invalid_paths_are_judged_by_their_names() -> None:
+def test_invalid_path_is_one_that_the_taxonomy_lacks() -> None:
     token = {name: index for index, name in enumerate(TAXONOMY.tokens)}
     written = np.array(
         [
             [token["Men"], token["Jeans"], END],  # a path
-            [token["Women"], token["Jeans"], END],  # names exist, the path does not
-            [token["Bags"], END, token["Men"]],  # a path; what follows END does not count
-            [token["Men"], END, PAD],  # an inner node that is no valid end
+            [token["Women"], token["Jeans"], END],  # the names exist, the path does not
+            [token["Bags"], END, token["Men"]],  # a path; tokens after END are ignored
+            [token["Men"], END, PAD],  # an inner node that is not a valid end
             [token["Women"], token["Shirts"], PAD],  # a path without END
-            [END, PAD, PAD],  # nothing
+            [END, PAD, PAD],  # empty
             [PAD, PAD, PAD],
             [token["Bags"], PAD, token["Men"]],
         ]

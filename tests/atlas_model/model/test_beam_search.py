@@ -1,4 +1,4 @@
-"""The batched beam against a slow, obvious one (`slow_search`)."""
+"""The batched beam search, compared with a slow reference (`slow_search`)."""
 
 import itertools
 import math
@@ -48,7 +48,7 @@ def answers(found: SearchResult, image: int) -> tuple[list[int], list[float]]:
     """Paths and scores of the ranks that are filled."""
     filled = found.path[image] >= 0
     assert torch.equal(filled, found.log_probability[image] > -torch.inf)
-    assert torch.equal(filled, filled.sort(descending=True, stable=True).values), "nothing comes last"
+    assert torch.equal(filled, filled.sort(descending=True, stable=True).values), "empty ranks come last"
     return found.path[image][filled].tolist(), found.log_probability[image][filled].tolist()
 
 
@@ -64,7 +64,7 @@ def answers(found: SearchResult, image: int) -> tuple[list[int], list[float]]:
     sharpness=st.sampled_from([1.0, 8.0]),
     seed=st.integers(0, 10_000),
 )
-def test_agrees_with_the_slow_beam(
+def test_equals_slow_beam_search(
     taxonomy: Taxonomy,
     beam: int,
     top: int,
@@ -77,7 +77,9 @@ def test_agrees_with_the_slow_beam(
     decoder = make_decoder(len(taxonomy.tokens), seed, sharpness)
     cells = torch.randn(2, 4, 6)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoder_module, "FEW_TOKENS", few_tokens)  # 0: a vocabulary too large to look at as a whole
+        patch.setattr(
+            decoder_module, "FEW_TOKENS", few_tokens
+        )  # 0: treats the vocabulary as too large to compute all logits
         found = run(decoder, cells, taxonomy, beam=beam, top=top, normalize=normalize, alpha=alpha)
     assert found.path.shape == (2, top)
     sequences = written(taxonomy)
@@ -92,7 +94,7 @@ def test_agrees_with_the_slow_beam(
 
 @settings(max_examples=20)
 @given(taxonomy=taxonomies, normalize=normalizes, seed=st.integers(0, 10_000))
-def test_a_beam_wider_than_the_taxonomy_is_exact(taxonomy: Taxonomy, normalize: Normalize, seed: int) -> None:
+def test_beam_wider_than_the_taxonomy_is_exact(taxonomy: Taxonomy, normalize: Normalize, seed: int) -> None:
     decoder = make_decoder(len(taxonomy.tokens), seed)
     cells = torch.randn(1, 4, 6)
     found = run(decoder, cells, taxonomy, beam=100, top=len(taxonomy), normalize=normalize)
@@ -103,10 +105,10 @@ def test_a_beam_wider_than_the_taxonomy_is_exact(taxonomy: Taxonomy, normalize: 
     assert equal_scores(scores, [expected[tuple(sequences[path])] for path in paths])
 
 
-def test_never_writes_an_invalid_path_however_much_the_decoder_wants_to() -> None:
+def test_constrained_search_never_predicts_an_invalid_path() -> None:
     taxonomy = Taxonomy([("Men", "Shirts"), ("Women", "Sarees"), ("Women", "Shirts")])
     decoder = make_decoder(len(taxonomy.tokens), seed=1)
-    with torch.no_grad():  # loves to write "Men > Sarees" and to end at once
+    with torch.no_grad():  # biased towards "Men > Sarees" and an immediate END
         decoder.output.bias[taxonomy.tokens.index("Men")] = 50
         decoder.output.bias[taxonomy.tokens.index("Sarees")] = 60
         decoder.output.bias[END] = 70
@@ -117,14 +119,12 @@ def test_never_writes_an_invalid_path_however_much_the_decoder_wants_to() -> Non
     assert names <= valid
     free = DeviceTrie.unconstrained(len(taxonomy.tokens), taxonomy.depth + 1, CPU)
     freely = beam_search(decoder, cells, free, beam=5, top=1, normalize="vocabulary")
-    assert (freely.tokens[:, 0, 0] == END).all(), "with no mask it writes what it wants"
+    assert (freely.tokens[:, 0, 0] == END).all(), "the unconstrained search follows the bias"
 
 
 @settings(max_examples=20)
 @given(vocabulary=st.integers(4, 8), steps=st.integers(1, 5), beam=st.integers(1, 6), seed=st.integers(0, 10_000))
-def test_unconstrained_search_is_a_beam_over_the_whole_vocabulary(
-    vocabulary: int, steps: int, beam: int, seed: int
-) -> None:
+def test_unconstrained_search_uses_the_whole_vocabulary(vocabulary: int, steps: int, beam: int, seed: int) -> None:
     decoder = make_decoder(vocabulary, seed)
     cells = torch.randn(1, 4, 6)
     free = DeviceTrie.unconstrained(vocabulary, steps, CPU)
@@ -153,7 +153,7 @@ def test_unconstrained_search_is_a_beam_over_the_whole_vocabulary(
     few_tokens=st.sampled_from([0, 1024]),
     seed=st.integers(0, 10_000),
 )
-def test_a_temperature_divides_the_logits(
+def test_temperature_divides_the_logits(
     taxonomy: Taxonomy, normalize: Normalize, temperature: float, few_tokens: int, seed: int
 ) -> None:
     decoder = make_decoder(len(taxonomy.tokens), seed)
@@ -172,7 +172,7 @@ def test_a_temperature_divides_the_logits(
     torch.testing.assert_close(warm_nodes, divided_nodes, atol=1e-4, rtol=1e-4)
 
 
-def test_attention_is_that_of_the_written_path() -> None:
+def test_attention_belongs_to_the_predicted_path() -> None:
     taxonomy = Taxonomy([*itertools.product("AB", "CD", "EF"), ("A",), ("G", "A")])
     decoder = make_decoder(len(taxonomy.tokens), seed=5)
     cells = torch.randn(4, 9, 6)
@@ -190,7 +190,7 @@ def test_attention_is_that_of_the_written_path() -> None:
 
 @pytest.mark.parametrize("normalize", ["vocabulary", "children"])
 @pytest.mark.parametrize("beam", [1, 2, 3])
-def test_ties_go_to_the_shallower_then_the_earlier(beam: int, normalize: Normalize) -> None:
+def test_ties_prefer_shallower_then_earlier_paths(beam: int, normalize: Normalize) -> None:
     taxonomy = Taxonomy([("D",), ("C",), ("A", "A", "B"), ("A", "A", "A"), ("B", "D"), ("B", "C"), ("A", "B", "A")])
     decoder = make_indifferent(make_decoder(len(taxonomy.tokens), seed=1))
     sequences = written(taxonomy)
@@ -198,10 +198,10 @@ def test_ties_go_to_the_shallower_then_the_earlier(beam: int, normalize: Normali
     expected = slow_beam(decoder, torch.randn(4, 6), sequences, beam=beam, normalize=normalize)
     for image in range(3):
         assert answers(found, image)[0] == [sequences.index(tokens) for _, tokens in expected]
-    assert found.path[0, :2].tolist() == [1, 0], "C before D, both before what is deeper"
+    assert found.path[0, :2].tolist() == [1, 0], "C before D, both before deeper paths"
 
 
-def test_length_normalization_favours_the_deep() -> None:
+def test_length_normalization_favours_deep_paths() -> None:
     taxonomy = Taxonomy([("A",), ("B", "A", "A", "A")])
     decoder = make_indifferent(make_decoder(len(taxonomy.tokens), seed=1))
     cells = torch.randn(1, 4, 6)
@@ -209,24 +209,24 @@ def test_length_normalization_favours_the_deep() -> None:
     assert plain.path.tolist() == [[0, 1]]
     divided = run(decoder, cells, taxonomy, beam=2, top=2, alpha=1.2)
     assert divided.path.tolist() == [[1, 0]]
-    assert divided.log_probability.flip(1).equal(plain.log_probability), "probabilities stay what they are"
+    assert divided.log_probability.flip(1).equal(plain.log_probability), "probabilities are unchanged"
 
 
-def test_only_hypotheses_that_can_still_win_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decodes_only_hypotheses_that_can_still_win(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = watch_steps(monkeypatch)
     taxonomy = Taxonomy(itertools.product("AB", "CDE", "FGHI"))
     run(make_decoder(len(taxonomy.tokens), seed=1), torch.randn(3, 4, 6), taxonomy, beam=5, top=1)
-    assert decoded == [(3, 1), (3, 2), (3, 5)], "as many as there are, at most the beam, and no step for leaves"
+    assert decoded == [(3, 1), (3, 2), (3, 5)], "all hypotheses up to the beam width, and no step for leaves"
     decoded.clear()
     deep = Taxonomy([("A",), *itertools.product("BC", "DE", "FG", "HI")])
     decoder = make_decoder(len(deep.tokens), seed=1)
     with torch.no_grad():
         decoder.output.bias[deep.tokens.index("A")] = 50
     assert run(decoder, torch.randn(3, 4, 6), deep, beam=5, top=1).path.tolist() == [[0]] * 3
-    assert decoded == [(3, 1)], "what is worse than an end can only get worse"
+    assert decoded == [(3, 1)], "a hypothesis below a finished path can only lose probability"
 
 
-def test_what_may_still_become_better_than_an_end_is_kept() -> None:
+def test_keeps_hypotheses_that_may_beat_a_finished_path() -> None:
     taxonomy = Taxonomy([("A",), ("B", "C"), ("B", "D")])
     decoder = make_indifferent(make_decoder(len(taxonomy.tokens), seed=1))
     with torch.no_grad():
@@ -235,7 +235,7 @@ def test_what_may_still_become_better_than_an_end_is_kept() -> None:
     assert found.path.tolist() == [[1]] * 2
 
 
-def test_probabilities_are_probabilities() -> None:
+def test_probabilities_sum_to_at_most_one() -> None:
     taxonomy = Taxonomy(itertools.product("AB", "CD"))
     found = run(make_decoder(len(taxonomy.tokens), seed=8), torch.randn(1, 4, 6), taxonomy, beam=10, top=4)
     total = float(found.log_probability.exp().sum())
@@ -246,7 +246,7 @@ def test_probabilities_are_probabilities() -> None:
 @given(
     st.lists(st.sampled_from([-0.0, 0.0, -(2.0**-100), -0.5, -1.0, -7.25, -math.inf]), min_size=1), st.integers(1, 9)
 )
-def test_best_is_a_stable_sort(scores: list[float], count: int) -> None:
+def test_topk_is_a_stable_sort(scores: list[float], count: int) -> None:
     values, order = stable_topk(torch.tensor([scores]), count)
     expected = sorted(range(len(scores)), key=lambda index: -scores[index])[:count]
     assert order[0].tolist() == expected

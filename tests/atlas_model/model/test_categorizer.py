@@ -1,4 +1,4 @@
-"""The sequence model's two losses, its searches, and what a saved one says of itself."""
+"""The sequence model: its two losses, its searches, and the description in a saved model."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ from tests.support.slow_search import followers, log_probabilities, written
 
 SMALL = Architecture("small", 1, "native", 16, 8, 16, 0.0)
 OVER_CHILDREN = replace(SMALL, normalize="children")
-# Levels without a choice, an inner end, the same name in two branches, depths 1 to 4.
+# Levels with a single child, an inner end, the same name in two branches, depths 1 to 4.
 TAXONOMY = Taxonomy(
     [("Bags",), ("Men",), ("Men", "Tops"), ("Men", "Shoes", "Low"), ("Women", "All", "Shoes", "Low"), ("Hats", "Hats")]
 )
@@ -35,7 +35,7 @@ def make(architecture: Architecture, **keywords) -> tuple[Categorizer, torch.Ten
 
 
 @pytest.mark.parametrize(("few_tokens", "smoothing"), [(0, 0.0), (1024, 0.0), (0, 0.2), (1024, 0.2)])
-def test_the_loss_over_children_counts_choices_alone(
+def test_loss_over_children_counts_only_choices(
     few_tokens: int, smoothing: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoder_module, "FEW_TOKENS", few_tokens)
@@ -58,7 +58,7 @@ def test_the_loss_over_children_counts_choices_alone(
     assert model.loss(images, paths).item() == pytest.approx(-sum(choices) / len(choices), rel=1e-5)
 
 
-def test_smoothed_labels_ask_a_share_of_all_tokens_or_paths() -> None:
+def test_label_smoothing_spreads_over_all_tokens_or_paths() -> None:
     paths = torch.arange(12) % len(TAXONOMY)
     for build in (Categorizer, Classifier):
         torch.manual_seed(1)
@@ -79,7 +79,7 @@ def test_smoothed_labels_ask_a_share_of_all_tokens_or_paths() -> None:
             torch.testing.assert_close(model.loss(images, paths), 0.75 * sharp + 0.25 * even)
 
 
-def test_the_loss_over_children_is_minus_the_exact_log_probability() -> None:
+def test_loss_over_children_is_negative_exact_log_probability() -> None:
     model, images = make(OVER_CHILDREN)
     _, log_p = model.exact(images)
     for index, route in enumerate(TAXONOMY.trie.routes):
@@ -88,7 +88,7 @@ def test_the_loss_over_children_is_minus_the_exact_log_probability() -> None:
         assert -log_p[:, route.max()].mean().item() == pytest.approx(forced * choices, rel=1e-4)
 
 
-def test_a_taxonomy_without_a_choice_costs_nothing() -> None:
+def test_loss_is_zero_for_a_taxonomy_of_one_path() -> None:
     model = Categorizer(OVER_CHILDREN, Taxonomy([("A", "B")]), alpha_c=0.0)
     loss = model.loss(torch.zeros(2, 1, 16, 16, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
     assert loss.item() == 0
@@ -97,7 +97,7 @@ def test_a_taxonomy_without_a_choice_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize("normalize", ["vocabulary", "children"])
-def test_the_attention_term_counts_the_steps_of_the_path(normalize: Normalize) -> None:
+def test_attention_term_counts_the_steps_of_the_path(normalize: Normalize) -> None:
     architecture = replace(SMALL, normalize=normalize)
     plain, images = make(architecture)
     paths = torch.arange(12) % len(TAXONOMY)
@@ -118,7 +118,7 @@ def test_the_attention_term_counts_the_steps_of_the_path(normalize: Normalize) -
 
 
 @pytest.mark.parametrize("architecture", [SMALL, OVER_CHILDREN])
-def test_a_wide_beam_finds_what_exact_finds(architecture: Architecture) -> None:
+def test_wide_beam_equals_exact_search(architecture: Architecture) -> None:
     model, images = make(architecture)
     found, log_p = model.exact(images, top=len(TAXONOMY))
     beamed = model.search(images, beam=20, top=len(TAXONOMY))
@@ -130,7 +130,7 @@ def test_a_wide_beam_finds_what_exact_finds(architecture: Architecture) -> None:
     assert torch.allclose(total, torch.ones(12)) == (architecture.normalize == "children")
 
 
-def test_learns_over_children() -> None:
+def test_trains_with_loss_over_children() -> None:
     torch.manual_seed(1)
     taxonomy = Taxonomy([("Bright", "Left"), ("Bright", "Right"), ("Dark",)])
     model = Categorizer(OVER_CHILDREN, taxonomy, alpha_c=1.0)
@@ -148,7 +148,7 @@ def test_learns_over_children() -> None:
     assert torch.equal(model.eval().best_path(images), paths)
 
 
-def test_what_is_saved_says_how_it_is_normalised(tmp_path: Path) -> None:
+def test_saved_model_records_its_normalization(tmp_path: Path) -> None:
     for architecture in (SMALL, OVER_CHILDREN):
         model, images = make(architecture)
         save(model, tmp_path / "model", PREPROCESSING, params={}, metrics={})
@@ -160,14 +160,14 @@ def test_what_is_saved_says_how_it_is_normalised(tmp_path: Path) -> None:
     del content["architecture"]["normalize"]
     description.write_text(json.dumps(content))
     loaded, _ = load_categorizer(tmp_path / "model", torch.device("cpu"))
-    assert loaded.architecture.normalize == "vocabulary", "as the models were that were saved without a word on it"
+    assert loaded.architecture.normalize == "vocabulary", "the default for saved models without this field"
     content["architecture"]["normalize"] = "siblings"
     description.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="siblings"):
         load_categorizer(tmp_path / "model", torch.device("cpu"))
 
 
-def test_no_figure_depends_on_the_batch() -> None:
+def test_results_do_not_depend_on_the_batch() -> None:
     model, images = make(OVER_CHILDREN)
     together, log_p = model.exact(images, top=3)
     for index, image in itertools.islice(enumerate(images.split(1)), 3):

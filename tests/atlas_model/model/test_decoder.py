@@ -1,4 +1,4 @@
-"""The attention decoder against the paper's formulas, written out for one hypothesis of one image."""
+"""The attention decoder, compared with the paper's formulas for one hypothesis of one image."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def plain_step(
 
 
 @pytest.mark.parametrize("cached_floats", [1, 70, 2**18])
-def test_a_step_is_the_papers(cached_floats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_follows_the_formulas_of_the_paper(cached_floats: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_module, "CACHED_FLOATS", cached_floats)
     decoder = make_decoder(9, seed=4)
     cells, tokens = torch.randn(5, 4, 6), torch.randint(3, 9, (5, 3))
@@ -48,7 +48,7 @@ def test_a_step_is_the_papers(cached_floats: int, monkeypatch: pytest.MonkeyPatc
             torch.testing.assert_close(attention[b, k], looked)
 
 
-def test_starts_from_the_mean_of_the_cells() -> None:
+def test_initial_state_uses_the_mean_of_the_cells() -> None:
     decoder = make_decoder(9, seed=4)
     cells = torch.randn(2, 4, 6)
     _, state = decoder.start(cells)
@@ -57,7 +57,7 @@ def test_starts_from_the_mean_of_the_cells() -> None:
 
 
 @pytest.mark.parametrize("gradients", [True, False])
-def test_teacher_forcing_equals_walking_step_by_step(gradients: bool) -> None:
+def test_teacher_forcing_equals_single_steps(gradients: bool) -> None:
     decoder = make_decoder(9, seed=2)
     cells, tokens = torch.randn(3, 4, 6), torch.randint(3, 9, (3, 5))
     with torch.set_grad_enabled(gradients):
@@ -71,14 +71,14 @@ def test_teacher_forcing_equals_walking_step_by_step(gradients: bool) -> None:
     assert torch.allclose(attention.sum(-1), torch.ones(3, 5))
 
 
-def test_states_are_gathered_by_hypothesis() -> None:
+def test_gathers_states_by_hypothesis() -> None:
     hidden = torch.arange(2 * 3 * 1.0).view(2, 3, 1)
     state = DecoderState(hidden, -hidden).at(torch.tensor([[2, 0], [1, 1]]))
     assert state.hidden.squeeze(-1).tolist() == [[2, 0], [4, 4]]
     assert state.cell.squeeze(-1).tolist() == [[-2, 0], [-4, -4]]
 
 
-def test_logits_of_some_tokens_are_those_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_of_selected_tokens_equal_full_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = make_decoder(9, seed=3)
     hidden = torch.randn(2, 3, 7)
     tokens, valid = torch.randint(0, 9, (3, 4)), torch.rand(3, 4) < 0.7
@@ -98,7 +98,7 @@ def test_logits_of_some_tokens_are_those_among_all(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
-def test_a_deep_output_sees_what_was_attended_beside_the_hidden_state() -> None:
+def test_deep_output_reads_context_and_hidden_state() -> None:
     decoder = AttentionDecoder(
         5, cell_features=2, attention_size=3, embedding_size=3, hidden_size=2, dropout=0.0, deep_output=True
     ).eval()
@@ -109,7 +109,7 @@ def test_a_deep_output_sees_what_was_attended_beside_the_hidden_state() -> None:
         assert decoder.readout(cells, hidden, attention).tolist() == [[[10.25, 23.25]]]
 
 
-def test_feature_dropout_leaves_out_whole_features_in_training_alone() -> None:
+def test_feature_dropout_zeroes_whole_features_in_training_only() -> None:
     torch.manual_seed(1)
     sizes: dict[str, Any] = {
         "cell_features": 64,
@@ -126,7 +126,7 @@ def test_feature_dropout_leaves_out_whole_features_in_training_alone() -> None:
     decoder.readout = lambda cells, hidden, attention: seen.append(cells) or hidden
     decoder(cells, tokens)
     (dropped,) = seen
-    assert set(dropped.unique().tolist()) == {0.0, 2.0}, "left out, or scaled up"
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}, "zeroed, or scaled up"
     assert dropped[:, :1].expand_as(dropped).equal(dropped), "the same in all cells"
     assert 0.45 < (dropped == 0).float().mean() < 0.55
     decoder.eval()

@@ -1,4 +1,4 @@
-"""Exact search against one path at a time (`slow_search`), and what probabilities over a tree have to obey."""
+"""Exact search, compared with one path at a time (`slow_search`), and properties of probabilities over a tree."""
 
 import itertools
 
@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
     few_tokens=st.sampled_from([0, 1024]),
     seed=st.integers(0, 10_000),
 )
-def test_agrees_with_one_path_at_a_time(
+def test_equals_scoring_one_path_at_a_time(
     taxonomy: Taxonomy, top: int, normalize: Normalize, alpha: float, floats: int, few_tokens: int, seed: int
 ) -> None:
     decoder = make_decoder(len(taxonomy.tokens), seed)
@@ -78,7 +78,7 @@ def test_agrees_with_one_path_at_a_time(
 
 @settings(max_examples=40)
 @given(taxonomy=taxonomies, seed=st.integers(0, 10_000))
-def test_over_children_a_node_shares_its_probability_without_rest(taxonomy: Taxonomy, seed: int) -> None:
+def test_child_probabilities_sum_to_that_of_their_parent(taxonomy: Taxonomy, seed: int) -> None:
     trie = taxonomy.trie
     decoder = make_decoder(len(taxonomy.tokens), seed)
     _, log_p = exact_search(decoder, torch.randn(2, 4, 6), DeviceTrie.of(trie, CPU), top=1, normalize="children")
@@ -91,7 +91,7 @@ def test_over_children_a_node_shares_its_probability_without_rest(taxonomy: Taxo
 
 @settings(max_examples=30)
 @given(taxonomy=taxonomies, normalize=normalizes, seed=st.integers(0, 10_000))
-def test_finds_and_sees_what_an_endless_beam_does(taxonomy: Taxonomy, normalize: Normalize, seed: int) -> None:
+def test_equals_beam_search_with_an_unlimited_beam(taxonomy: Taxonomy, normalize: Normalize, seed: int) -> None:
     decoder, trie = make_decoder(len(taxonomy.tokens), seed), DeviceTrie.of(taxonomy.trie, CPU)
     cells = torch.randn(3, 4, 6)
     found, _ = exact_search(decoder, cells, trie, top=5, normalize=normalize)
@@ -100,7 +100,7 @@ def test_finds_and_sees_what_an_endless_beam_does(taxonomy: Taxonomy, normalize:
         torch.testing.assert_close(getattr(found, name), getattr(beamed, name), atol=1e-4, rtol=1e-4)
 
 
-def test_each_node_that_goes_on_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decodes_each_inner_node_once(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = watch_steps(monkeypatch)
     monkeypatch.setattr(exact_module, "FLOATS_AT_ONCE", 100)
     taxonomy = Taxonomy([("A",), *itertools.product("ABC", "DEF", "GHIJ")])
@@ -109,11 +109,11 @@ def test_each_node_that_goes_on_is_decoded_once(monkeypatch: pytest.MonkeyPatch)
         decoder, torch.randn(2, 4, 6), DeviceTrie.of(taxonomy.trie, CPU), top=40, normalize="children"
     )
     assert sum(images * nodes for images, nodes in decoded) == 2 * (1 + 3 + 9)
-    assert len(decoded) > 6, "in several parts"
+    assert len(decoded) > 6, "several chunks"
     assert sorted(found.path[1].tolist()) == [-1, -1, -1, *range(37)]
 
 
-def test_ties_go_to_the_shallower_then_the_earlier() -> None:
+def test_ties_prefer_shallower_then_earlier_paths() -> None:
     taxonomy = Taxonomy([("D",), ("C",), ("B", "D"), ("B", "C")])
     decoder = make_indifferent(make_decoder(len(taxonomy.tokens), seed=1))
     found, _ = exact_search(

@@ -1,4 +1,4 @@
-"""The classifier inside the sequence model: its scores over the tree, and what it adds to every search."""
+"""The path head (the classifier inside the sequence model): its scores over the tree, and their effect on searches."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def images(count: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
 
 
-def test_an_edge_has_the_log_of_the_sum_over_the_paths_below_it() -> None:
+def test_edge_score_is_logsumexp_of_the_paths_below() -> None:
     scores = (50 * torch.randn(3, len(TAXONOMY))).requires_grad_()
     edges = PathEdges(TAXONOMY.trie)(scores)
     for edge in range(edges.shape[1]):
@@ -44,7 +44,7 @@ def test_an_edge_has_the_log_of_the_sum_over_the_paths_below_it() -> None:
 
 
 @torch.no_grad()
-def test_with_a_decoder_that_adds_nothing_the_model_is_the_classifier() -> None:
+def test_model_with_constant_decoder_equals_the_classifier() -> None:
     model = make_model(deep=False)
     cells = model.encoder(images(6))
     pooled = torch.stack([cells.mean(dim=1), cells.amax(dim=1)], dim=1)  # (b, 2, d)
@@ -71,7 +71,7 @@ def test_beam_and_exact_search_agree(temperature: float) -> None:
 
 
 @torch.no_grad()
-def test_the_temperature_is_that_of_the_whole_model() -> None:
+def test_temperature_applies_to_the_whole_model() -> None:
     model = make_model()
     cells = model.encoder(images(40))
     paths = model.best_path_of_cells(cells).numpy()
@@ -86,7 +86,7 @@ def test_the_temperature_is_that_of_the_whole_model() -> None:
     assert losses[1] == min(losses)
 
 
-def test_it_is_saved_with_the_model(tmp_path) -> None:
+def test_path_head_is_saved_with_the_model(tmp_path) -> None:
     model = make_model()
     save(model, tmp_path / "model", Preprocessing(16, "L", "squash"), params={}, metrics={})
     loaded, _ = load_categorizer(tmp_path / "model", torch.device("cpu"))
@@ -96,7 +96,7 @@ def test_it_is_saved_with_the_model(tmp_path) -> None:
     assert found.log_probability.equal(again.log_probability)
 
 
-def test_scores_of_a_large_taxonomy_take_no_matrix_of_nodes_and_paths() -> None:
+def test_scores_of_large_taxonomy_need_no_node_path_matrix() -> None:
     paths = [(f"{a}", f"{a} {b}", f"{a} {b} {c}") for a in range(20) for b in range(25) for c in range(20)]
     taxonomy = Taxonomy(paths)
     scores = torch.from_numpy(np.random.default_rng(1).normal(size=(2, len(paths)))).float()

@@ -1,4 +1,4 @@
-"""Saved models: what comes back from disk, and what is refused."""
+"""Saved models: round trip, and rejection of invalid descriptions."""
 
 import json
 from dataclasses import replace
@@ -15,7 +15,7 @@ from atlas_model.model.saved_models import load_categorizer, load_classifier, sa
 from tests.support.training import CPU, RECIPE, SMALL, TAXONOMY, make_split, train
 
 
-def test_a_description_that_makes_no_sense_is_a_checkpoint_error(tmp_path: Path) -> None:
+def test_invalid_description_raises_checkpoint_error(tmp_path: Path) -> None:
     model = Categorizer(SMALL, TAXONOMY)
     save(model, tmp_path / "model", Preprocessing(16, "L", "squash"), params={}, metrics={})
     description = json.loads((tmp_path / "model/model.json").read_text())
@@ -31,7 +31,7 @@ def test_a_description_that_makes_no_sense_is_a_checkpoint_error(tmp_path: Path)
             load_categorizer(tmp_path / "model", CPU)
 
 
-def test_the_baseline_round_trips_and_kinds_are_told_apart(tmp_path: Path) -> None:
+def test_baseline_round_trips_and_other_kinds_are_refused(tmp_path: Path) -> None:
     model, _ = train(tmp_path, replace(RECIPE, epochs=1), model=Classifier(SMALL, TAXONOMY))
     save(model, tmp_path / "baseline", Preprocessing(16, "L", "squash"), params={}, metrics={})
     loaded, _ = load_classifier(tmp_path / "baseline", CPU)

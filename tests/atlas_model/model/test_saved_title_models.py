@@ -1,4 +1,4 @@
-"""Saved models that read titles: what comes back from disk, and what is refused."""
+"""Saved models that read titles: round trip, and rejection of invalid descriptions."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,7 @@ from atlas_model.model.saved_models import load_categorizer, save
 from tests.support.title_models import ARCHITECTURE, CPU, PREPROCESSING, TAXONOMY, TITLES, WEIGHTS, make
 
 
-def test_weights_are_saved_with_the_model(tmp_path: Path) -> None:
+def test_title_weights_are_saved_with_the_model(tmp_path: Path) -> None:
     model, images = make()
     model.temperature = 1.5
     save(model, tmp_path / "model", PREPROCESSING, params={}, metrics={})
@@ -34,7 +34,7 @@ def test_weights_are_saved_with_the_model(tmp_path: Path) -> None:
         ("title_size", "8"),
     ],
 )
-def test_a_description_that_is_none_is_refused(key: str, value: object, tmp_path: Path) -> None:
+def test_refuses_invalid_title_description(key: str, value: object, tmp_path: Path) -> None:
     model, _ = make()
     save(model, tmp_path / "model", PREPROCESSING, params={}, metrics={})
     description = tmp_path / "model/model.json"
@@ -57,7 +57,7 @@ def test_a_description_that_is_none_is_refused(key: str, value: object, tmp_path
         WEIGHTS.to_json() | {"other": {"image": "nan", "title": 1.0, "alone": 1.0}},
     ],
 )
-def test_weights_that_are_none_are_refused(weights: object, tmp_path: Path) -> None:
+def test_refuses_invalid_title_weights(weights: object, tmp_path: Path) -> None:
     model, _ = make()
     save(model, tmp_path / "model", PREPROCESSING, params={}, metrics={})
     description = tmp_path / "model/model.json"
@@ -66,7 +66,7 @@ def test_weights_that_are_none_are_refused(weights: object, tmp_path: Path) -> N
         load_categorizer(tmp_path / "model", CPU)
 
 
-def test_a_model_from_before_titles_still_loads(tmp_path: Path) -> None:
+def test_loads_model_saved_before_title_support(tmp_path: Path) -> None:
     model = Categorizer(replace(ARCHITECTURE, title="none", title_buckets=0, title_size=0), TAXONOMY).eval()
     save(model, tmp_path / "model", PREPROCESSING, params={}, metrics={})
     description = tmp_path / "model/model.json"

@@ -1,4 +1,4 @@
-"""The training pass with its own gradients, against numerical ones and against the decoder's plain loop."""
+"""Teacher forcing with hand-written gradients, compared with numerical gradients and with the decoder's plain loop."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ B, N, D, A, H, T = 3, 5, 4, 6, 2, 3  # images, cells, features, attention, hidde
 
 
 @pytest.mark.parametrize("cached_floats", [1, 70, 2**18])
-def test_gradients_are_the_numerical_ones(cached_floats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_equal_numerical_gradients(cached_floats: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teacher_forcing, "CACHED_FLOATS", cached_floats)
     torch.manual_seed(1)
     mixed = A + D + 4 * H
@@ -25,14 +25,14 @@ def test_gradients_are_the_numerical_ones(cached_floats: int, monkeypatch: pytes
 
 @contextmanager
 def plain_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As on a GPU, or in mixed precision."""
+    """Use the plain loop, as on a GPU or in mixed precision."""
     with monkeypatch.context() as patch:
         patch.setattr(torch, "is_autocast_enabled", lambda device_type: True)
         yield
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_it_is_the_plain_loop(frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equals_plain_loop(frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = make_decoder(9, seed=2)
     cells, tokens = torch.randn(4, 5, 6, requires_grad=not frozen), torch.randint(3, 9, (4, 3))
     weights = torch.randn(4, 3, 7), torch.randn(4, 3, 5)
@@ -41,7 +41,7 @@ def test_it_is_the_plain_loop(frozen: bool, monkeypatch: pytest.MonkeyPatch) -> 
         hidden, attention = decoder(cells, tokens)
         decoder.zero_grad()
         ((hidden * weights[0]).sum() + (attention * weights[1]).sum()).backward()
-        unused = {"output.weight", "output.bias", "score.bias"}  # the last is the same in all cells
+        unused = {"output.weight", "output.bias", "score.bias"}  # score.bias adds the same value to all cells
         gradients = [weight.grad.clone() for name, weight in decoder.named_parameters() if name not in unused]
         if not frozen:
             gradients.append(cells.grad.clone())

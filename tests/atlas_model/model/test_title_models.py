@@ -1,4 +1,4 @@
-"""Models that read titles: image, title or both, held against the slow reference; trained, killed, saved and loaded."""
+"""Models that read titles: searches and losses for image, title or both, compared with a slow reference."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from tests.support.title_models import ARCHITECTURE, TAXONOMY, TITLES, WEIGHTS, 
 
 
 def expected_log_p(model: Categorizer, cells: torch.Tensor | None, titles: list[str] | None, row: int) -> torch.Tensor:
-    """Log p of each path, from the definition: each step's logits, weighed, added up, normalised over children."""
+    """Log p of each path by definition: weighted sum of each step's logits, normalised over children."""
     taxonomy = model.taxonomy
     weights = LogitWeights(image=1 / model.temperature)
     if titles is not None and split_words(titles[row]):
@@ -55,7 +55,7 @@ def expected_log_p(model: Categorizer, cells: torch.Tensor | None, titles: list[
 @pytest.mark.parametrize("path_head", [False, True])
 @pytest.mark.parametrize("given", ["image", "title", "image_and_title"])
 @torch.no_grad()
-def test_searches_are_those_of_the_definition_whatever_is_given(path_head: bool, given: str) -> None:
+def test_searches_follow_the_definition_for_all_inputs(path_head: bool, given: str) -> None:
     model, images = make(path_head=path_head)
     model.temperature = 1.3
     cells = None if given == "title" else model.encoder(images)
@@ -69,7 +69,7 @@ def test_searches_are_those_of_the_definition_whatever_is_given(path_head: bool,
         expected = expected_log_p(model, cells, titles, row)
         torch.testing.assert_close(exactly.log_probability[row], expected[exactly.path[row]], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(exactly.log_probability.exp().sum(dim=1), torch.ones(6))
-    # The same alone, and in any company.
+    # A row has the same result alone and in a batch.
     alone = model.evidence(None if cells is None else cells[4:5], None if titles is None else titles[4:5])
     torch.testing.assert_close(model.exact_cells(alone)[1][0], log_p[4], atol=1e-5, rtol=1e-4)
     some = evidence_batches.at(torch.tensor([False, False, True, False, True, False]))
@@ -77,7 +77,7 @@ def test_searches_are_those_of_the_definition_whatever_is_given(path_head: bool,
 
 
 @torch.no_grad()
-def test_titles_matter_and_an_absent_one_is_as_an_empty_one() -> None:
+def test_titles_change_predictions_and_missing_equals_empty() -> None:
     model, images = make()
     model.temperature = 1.3
     cells = model.encoder(images)
@@ -86,13 +86,13 @@ def test_titles_matter_and_an_absent_one_is_as_an_empty_one() -> None:
     torch.testing.assert_close(wordless, without)
     _, with_titles = model.exact_cells(model.evidence(cells, TITLES))
     changed = (with_titles - without).abs().amax(dim=1) > 1e-3
-    assert changed.tolist() == [True, False, True, True, True, True], "the second has no title"
+    assert changed.tolist() == [True, False, True, True, True, True], "the second image has no title"
     _, alone = model.exact_cells(model.evidence(None, TITLES))
     assert not torch.allclose(alone[0], alone[2])
 
 
 @torch.no_grad()
-def test_uncalibrated_all_logits_count_as_they_are() -> None:
+def test_uncalibrated_logits_are_unweighted() -> None:
     model, images = make(path_head=True)
     model.temperature = 1.3
     cells = model.encoder(images)
@@ -103,7 +103,7 @@ def test_uncalibrated_all_logits_count_as_they_are() -> None:
 
 
 @torch.no_grad()
-def test_a_word_of_a_label_is_looked_up_apart() -> None:
+def test_titles_with_label_words_use_separate_buckets() -> None:
     head = make()[0].title_head
     assert head.words.occur_in("a men thing")
     assert not head.words.occur_in("a blue thing")
@@ -112,14 +112,14 @@ def test_a_word_of_a_label_is_looked_up_apart() -> None:
     assert {*other.tolist()} <= {(number + 128) % 256 for number in named.tolist()}
 
 
-def test_a_model_without_titles_takes_none() -> None:
+def test_model_without_title_head_refuses_titles() -> None:
     model = Categorizer(replace(ARCHITECTURE, title="none"), TAXONOMY)
     assert not reads_titles(model)
     with pytest.raises(AssertionError, match="reads no titles"):
         model.evidence(torch.zeros(1, 16, 128), ["Blue tee"])
 
 
-def test_the_loss_is_that_of_each_part_by_itself() -> None:
+def test_loss_is_the_sum_of_the_losses_of_each_part() -> None:
     model, images = make(path_head=True)
     paths = torch.arange(6) % len(TAXONOMY)
     cells = model.encoder(images).detach()
@@ -140,7 +140,7 @@ def test_the_loss_is_that_of_each_part_by_itself() -> None:
     assert parts.item() == pytest.approx(expected, rel=1e-4), "the losses of parts add up"
 
 
-def test_the_prior_of_each_path_is_in_the_loss_of_each_part() -> None:
+def test_loss_of_each_part_includes_path_priors() -> None:
     priors = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
     torch.manual_seed(1)
     model = Categorizer(replace(ARCHITECTURE, path_head=True), TAXONOMY, priors=priors).eval()
@@ -154,17 +154,17 @@ def test_the_prior_of_each_path_is_in_the_loss_of_each_part() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_all_parts_learn_from_the_loss() -> None:
+def test_loss_has_gradients_in_all_parts() -> None:
     model, images = make(path_head=True)
     paths = torch.arange(6) % len(TAXONOMY)
     model.loss_of_cells(model.encoder(images), paths, paths, TITLES).backward()
     learning = {name for name, weight in model.named_parameters() if weight.grad is not None and weight.grad.any()}
     still = {name for name, _ in model.named_parameters()} - learning
-    assert still <= {"decoder.score.bias"}, "the same in all cells"
+    assert still <= {"decoder.score.bias"}, "adds the same value to all cells"
 
 
 @torch.no_grad()
-def test_fitted_weights_make_the_right_paths_most_probable() -> None:
+def test_fitted_weights_maximize_the_likelihood() -> None:
     model, _ = make(path_head=True)
     generator = torch.Generator().manual_seed(3)
     count = 300
@@ -193,14 +193,14 @@ def test_fitted_weights_make_the_right_paths_most_probable() -> None:
         best = loss(weights)
         for image, title in ((1.2, 1), (0.8, 1), (1, 1.2), (1, 0.8)):
             if weights.image * image < 0.1:
-                continue  # the least that is tried
+                continue  # the lower bound of the search
             assert best <= loss(replace(weights, image=weights.image * image, title=weights.title * title)) + 0.1
     alone = fit_title_weights(model, cells.split(100), titles, drawn["alone"])
     assert alone.named.alone > 1.2 > alone.other.alone
 
 
 @torch.no_grad()
-def test_with_few_titles_that_name_a_label_there_is_one_kind() -> None:
+def test_few_titles_with_label_words_share_one_weight_set() -> None:
     model, images = make()
     found = fit_title_weights(model, [model.encoder(images)], TITLES, np.zeros(6, dtype=np.int64))
     assert found.named == found.other

@@ -1,4 +1,4 @@
-"""Weights that would run code if they were unpickled: refused unread, wherever they are given, with what to do."""
+"""Untrusted weights with a malicious pickle: refused without unpickling, with a remedy."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from flows.cli.main import main
 
 
 class Bomb:
-    """Who unpickles it makes a folder."""
+    """A pickle payload that creates a folder when it is loaded."""
 
     def __init__(self, sign: Path) -> None:
         self.sign = sign
@@ -45,10 +45,10 @@ KINDS = {"torch": torch_file, "old torch": old_torch_file, "pickle": lambda bomb
 
 @pytest.fixture(params=KINDS)
 def hostile(request: pytest.FixtureRequest, tmp_path: Path) -> bytes:
-    """A file of our own that goes off when it is unpickled: here, once, to see that it would."""
+    """A file that runs code when it is unpickled; unpickled here once to verify that."""
     data = KINDS[request.param](Bomb(tmp_path / "sign"))
     torch.load(io.BytesIO(data), weights_only=False) if "torch" in request.param else pickle.loads(data)
-    (tmp_path / "sign").rmdir()  # it works
+    (tmp_path / "sign").rmdir()  # the payload works
     return data
 
 
@@ -57,7 +57,7 @@ def description(kind: str) -> str:
 
 
 @pytest.mark.parametrize("given", ["file", "folder", "renamed weights", "renamed description"])
-def test_as_a_model(
+def test_refuses_pickle_as_model(
     given: str, hostile: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -77,7 +77,7 @@ def test_as_a_model(
     assert not Path("out.parquet").exists()
 
 
-def test_as_the_baseline(hostile: bytes, tmp_path: Path) -> None:
+def test_refuses_pickle_as_baseline(hostile: bytes, tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).write_bytes(hostile)
     (tmp_path / DESCRIPTION).write_text(description("classifier"))
     with pytest.raises(CheckpointError, match="expected weights in the safetensors format"):
@@ -85,9 +85,9 @@ def test_as_the_baseline(hostile: bytes, tmp_path: Path) -> None:
     assert not (tmp_path / "sign").exists()
 
 
-@pytest.mark.slow  # torchvision is
+@pytest.mark.slow  # imports torchvision
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
-def test_as_first_weights_of_an_encoder(name: str, hostile: bytes, tmp_path: Path) -> None:
+def test_refuses_pickle_as_encoder_weights(name: str, hostile: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(hostile)
     with pytest.raises(InputError, match=r"train\.weights: .* are not supported.*safetensors\.torch\.save_file"):
         build_encoder("resnet18", in_channels=3, grid="native", weights=str(tmp_path / name))

@@ -1,4 +1,4 @@
-"""The rules of splitting, one test each, and the count of leaks, which must be able to see one."""
+"""The rules of splitting, one test each, and the detection of leaks."""
 
 import random
 from collections import Counter
@@ -19,7 +19,7 @@ SHIRT, SHOE, BAG = ("Clothing", "Shirt"), ("Footwear", "Shoe"), ("Bags", "Bag")
 
 
 def far(number: int) -> int:
-    """Hashes that are no near-duplicates of each other."""
+    """Perceptual hashes that are not near-duplicates of each other."""
     return random.Random(number).getrandbits(64)
 
 
@@ -68,12 +68,12 @@ class Catalogue:
 
 
 def product_in(split: str, seed: int = 1, start: str = "p") -> str:
-    """An id whose hash alone puts it into ``split``."""
+    """A product id whose hash assigns it to ``split``."""
     names = (f"{start}{number}" for number in range(1000))
     return next(name for name in names if assign_split(name, val_share=0.15, test_share=0.15, seed=seed) == split)
 
 
-def test_shares_are_about_the_asked_ones_and_the_seed_matters() -> None:
+def test_shares_are_close_to_params_and_depend_on_the_seed() -> None:
     one, other = (Catalogue().fill(4000).split(seed=seed) for seed in (1, 2))
     counts = Counter(one.values())
     assert counts["val"] / 4000 == pytest.approx(0.15, abs=0.02)
@@ -81,18 +81,18 @@ def test_shares_are_about_the_asked_ones_and_the_seed_matters() -> None:
     assert one != other
 
 
-def test_no_product_moves_when_the_catalogue_grows() -> None:
+def test_products_keep_their_split_when_the_catalogue_grows() -> None:
     before = Catalogue().fill(300).split()
     after = Catalogue().fill(900).fill(300, SHOE).split()
     assert all(after[key] == outcome for key, outcome in before.items())
 
 
-def test_a_growing_test_share_only_adds_to_the_test_split() -> None:
+def test_larger_test_share_only_adds_to_the_test_split() -> None:
     small, large = (Catalogue().fill(500).split(test_share=share) for share in (0.1, 0.2))
     assert all(large[key] == "test" for key, outcome in small.items() if outcome == "test")
 
 
-def test_products_that_share_an_image_stay_together_and_the_image_is_stored_once() -> None:
+def test_products_with_a_shared_image_stay_together() -> None:
     catalogue = Catalogue().fill(50)
     for number in range(49):
         catalogue.add(f"Shirt-{number:05d}", "shared.jpg")
@@ -103,11 +103,11 @@ def test_products_that_share_an_image_stay_together_and_the_image_is_stored_once
     assert shared == {connected.pop(): 1, "duplicate": 48}
 
 
-def test_an_image_that_many_products_show_is_left_out_and_ties_nothing_together() -> None:
+def test_widely_shared_image_is_dropped_and_groups_nothing() -> None:
     catalogue = Catalogue().fill(60).fill(60, SHOE)
     for number in range(60):
         catalogue.add(f"Shirt-{number:05d}", "chart.jpg")
-    for number in range(3):  # the same chart, compressed once more
+    for number in range(3):  # the same chart, recompressed
         catalogue.add(f"Shirt-{number:05d}", "chart-again.jpg")
     catalogue.score("chart.jpg", phash=0b1).score("chart-again.jpg", phash=0b111)
     outcomes = catalogue.split()
@@ -117,7 +117,7 @@ def test_an_image_that_many_products_show_is_left_out_and_ties_nothing_together(
     assert "shared_image" not in catalogue.split(max_products_per_image=60).values()
 
 
-def test_products_count_whatever_their_category_and_an_image_of_several_is_a_conflict() -> None:
+def test_shared_images_count_products_of_all_categories() -> None:
     catalogue = Catalogue().fill(8)
     for number in range(8):
         catalogue.add(f"Shirt-{number:05d}", "chart.jpg", "both.jpg")
@@ -128,7 +128,7 @@ def test_products_count_whatever_their_category_and_an_image_of_several_is_a_con
     assert outcomes["Shirt-00000", "both.jpg"] == outcomes["Shoe-0", "both.jpg"] == "label_conflict"
 
 
-def test_near_duplicates_follow_the_key_image() -> None:
+def test_near_duplicates_follow_the_key_image_of_a_product() -> None:
     test, train = product_in("test", start="a"), product_in("train", start="b")
     catalogue = Catalogue().add(test, "x").add(train, "y").score("x", phash=0b0).score("y", phash=0b11)
     assert set(catalogue.split().values()) == {"test"}
@@ -136,7 +136,7 @@ def test_near_duplicates_follow_the_key_image() -> None:
 
 
 @pytest.mark.parametrize(("guarded", "lesser"), [("test", "train"), ("test", "val"), ("val", "train")])
-def test_what_is_still_near_a_more_guarded_split_is_left_out(guarded: str, lesser: str) -> None:
+def test_drops_near_duplicates_of_val_and_test_images(guarded: str, lesser: str) -> None:
     one, other = product_in(guarded, start="a"), product_in(lesser, start="b")
     # The key images are far apart: only the second ones are alike.
     catalogue = Catalogue().add(one, "a1", "a2").add(other, "b1", "b2").score("a2", phash=7).score("b2", phash=6)
@@ -146,7 +146,7 @@ def test_what_is_still_near_a_more_guarded_split_is_left_out(guarded: str, lesse
     assert outcomes[other, "b2"] == f"near_duplicate_of_{guarded}"
 
 
-def test_reasons() -> None:
+def test_reports_a_reason_for_each_dropped_image() -> None:
     gone = ImageRef("a", None, "http_404")
     catalogue = Catalogue().add("a", "close", "broken", gone, "fine").add("b", "other", category=("Toys",))
     catalogue.score("close", keep=False, reason="zoomed").score("broken", keep=False, reason="unreadable")
@@ -160,7 +160,7 @@ def test_reasons() -> None:
     }
 
 
-def test_an_image_with_two_labels_goes_and_connects_nobody() -> None:
+def test_image_with_two_labels_is_dropped_and_groups_nothing() -> None:
     shirt, shoe = product_in("test", start="a"), product_in("train", start="b")
     catalogue = Catalogue().add(shirt, "placeholder", "a").add(shoe, "placeholder", "b", category=SHOE)
     outcomes = catalogue.split()
@@ -172,7 +172,7 @@ def test_an_image_with_two_labels_goes_and_connects_nobody() -> None:
     }
 
 
-def test_rare_categories_are_dropped_or_trained_on() -> None:
+def test_rare_categories_are_dropped_or_used_for_training() -> None:
     catalogue = Catalogue().fill(20).fill(9, SHOE).fill(10, BAG)
     dropped = catalogue.split(min_products=10)
     assert {outcome for (product, _), outcome in dropped.items() if product.startswith("Shoe")} == {"rare_category"}
@@ -181,14 +181,14 @@ def test_rare_categories_are_dropped_or_trained_on() -> None:
     assert {outcome for (product, _), outcome in trained.items() if product.startswith("Shoe")} == {"train"}
 
 
-def test_a_category_is_rare_by_the_products_that_have_an_image_left() -> None:
+def test_rarity_counts_products_with_remaining_images() -> None:
     catalogue = Catalogue().fill(10)
     for number in range(10, 20):
         catalogue.add(f"Shirt-{number}", ImageRef(f"Shirt-{number}", None, "timeout"))
     assert set(catalogue.split(min_products=11).values()) == {"rare_category", "timeout"}
 
 
-def test_hints_count_only_if_respected_and_the_most_guarded_wins() -> None:
+def test_split_hints_apply_only_if_respected_and_test_wins() -> None:
     train = product_in("train")
     catalogue = Catalogue().add(train, "x", hint="val").add("z", "x", "y", hint="test").add("q", "q", hint=" ")
     assert catalogue.split()[train, "x"] == "train"
@@ -197,7 +197,7 @@ def test_hints_count_only_if_respected_and_the_most_guarded_wins() -> None:
     assert respected["q", "q"] == assign_split("q", val_share=0.15, test_share=0.15, seed=1)
 
 
-def test_the_usual_names_of_splits_are_understood() -> None:
+def test_accepts_common_names_of_splits() -> None:
     names = {
         "train": ["train", "TRAIN", " Training ", "restval"],
         "val": ["val", "Valid", "validation", "dev"],
@@ -210,7 +210,7 @@ def test_the_usual_names_of_splits_are_understood() -> None:
     assert all(product.startswith(split) for (product, _), split in catalogue.split(respect_hint=True).items())
 
 
-def test_other_names_of_splits_are_refused_where_splits_are_respected() -> None:
+def test_refuses_unknown_split_names_if_hints_are_respected() -> None:
     catalogue = Catalogue().fill(3).add("q", "q", hint="holdout").add("r", "r", hint="holdout").add("s", "s", hint="7")
     assert set(catalogue.split().values()) <= set(SPLITS)
     with pytest.raises(
@@ -231,7 +231,7 @@ close_hashes = st.lists(st.integers(0, 255), min_size=31, max_size=31)
 
 @settings(deadline=None)
 @given(products, close_hashes, st.integers(0, 3), st.sampled_from(["drop", "train"]), st.integers(0, 100))
-def test_whatever_the_catalogue_nothing_leaks_and_every_ref_has_an_outcome(
+def test_any_catalogue_is_split_without_leaks_and_completely(
     products: list[tuple[list[int], tuple[str, ...]]], hashes: list[int], distance: int, rare: str, seed: int
 ) -> None:
     catalogue = Catalogue()
@@ -255,7 +255,7 @@ def test_whatever_the_catalogue_nothing_leaks_and_every_ref_has_an_outcome(
     assert count_near_duplicate_leaks(kept_hashes, splits, distance) == 0
 
 
-def test_leaks_are_seen() -> None:
+def test_detects_leaks() -> None:
     assert count_product_leaks(["a", "a", "b", "b", "c"], ["train", "train", "train", "test", "val"]) == 1
     hashes = np.array([0b0, 0b1, 0b11, 0b111], dtype=np.uint64)
     assert count_near_duplicate_leaks(hashes, ["train", "test", "test", "val"], 1) == 2

@@ -1,4 +1,4 @@
-"""Grouping against slow, obvious references, and on the inputs that would make a careless one explode."""
+"""Grouping, compared with slow references and timed on worst-case inputs."""
 
 import time
 
@@ -20,7 +20,7 @@ def bits(one: int, other: int) -> int:
 
 @settings(deadline=None)
 @given(st.lists(clumpy, unique=True, max_size=40), distances)
-def test_near_pairs_are_those_of_all_pairs_and_each_comes_once(values: list[int], distance: int) -> None:
+def test_near_pairs_equal_brute_force_without_duplicates(values: list[int], distance: int) -> None:
     hashes = np.array(values, dtype=np.uint64)
     found = [
         frozenset(pair)
@@ -36,7 +36,7 @@ def test_near_pairs_are_those_of_all_pairs_and_each_comes_once(values: list[int]
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(clumpy, st.booleans()), max_size=40), distances)
-def test_near_any_is_what_comparing_with_each_marked_one_says(values: list[tuple[int, bool]], distance: int) -> None:
+def test_near_any_equals_brute_force(values: list[tuple[int, bool]], distance: int) -> None:
     hashes = np.array([value for value, _ in values], dtype=np.uint64)
     marked = np.array([mark for _, mark in values], dtype=bool)
     expected = [any(mark and bits(value, other) <= distance for other, mark in values) for value, _ in values]
@@ -44,7 +44,7 @@ def test_near_any_is_what_comparing_with_each_marked_one_says(values: list[tuple
 
 
 def slow_groups(refs: list[tuple[int, int]], hashes: list[int], distance: int) -> dict[int, int]:
-    """Merge sets until nothing shares an image; then join leaders one by one, as the docstring says it."""
+    """Merge sets until none share an image; then join leaders one by one, as the docstring describes."""
     components = [({product}, {image}) for product, image in refs]
     merged = True
     while merged:
@@ -79,7 +79,7 @@ def slow_groups(refs: list[tuple[int, int]], hashes: list[int], distance: int) -
     st.lists(st.tuples(st.integers(0, 15), st.integers(0, 11)), min_size=1, max_size=20, unique=True),
     st.integers(0, 4),
 )
-def test_groups_are_those_of_the_slow_way(hashes: list[int], refs: list[tuple[int, int]], distance: int) -> None:
+def test_groups_equal_slow_reference(hashes: list[int], refs: list[tuple[int, int]], distance: int) -> None:
     refs = sorted(refs, key=lambda ref: ref[0])
     product, image = (np.array(column, dtype=np.int64) for column in zip(*refs, strict=True))
     assert group_products(product, image, np.array(hashes, dtype=np.uint64), distance) == slow_groups(
@@ -92,18 +92,18 @@ def groups_of(hashes: list[int], distance: int) -> list[int]:
     return list(group_products(index, index, np.array(hashes, dtype=np.uint64), distance).values())
 
 
-def test_a_chain_of_near_duplicates_is_not_one_group() -> None:
+def test_chain_of_near_duplicates_is_not_one_group() -> None:
     assert groups_of([0b0, 0b11, 0b1111, 0b111111], 2) == [0, 0, 2, 2]
 
 
-def test_products_that_share_an_image_are_one_group_through_others_too() -> None:
+def test_products_with_shared_images_are_grouped_transitively() -> None:
     product, image = np.array([0, 1, 1, 2, 3]), np.array([0, 0, 1, 1, 2])
     far_apart = np.array([0, 2**32 - 1, 2**64 - 1], dtype=np.uint64)
     assert group_products(product, image, far_apart, 2) == {0: 0, 1: 0, 2: 0, 3: 3}
 
 
 @pytest.mark.parametrize("distance", [0, 2, 4])
-def test_a_hundred_thousand_blank_and_ordinary_images_take_moments(distance: int) -> None:
+def test_groups_100_000_images_quickly(distance: int) -> None:
     random = np.random.default_rng(1)
     hashes = np.concatenate([np.zeros(50_000, np.uint64), random.integers(0, 2**64, 50_000, dtype=np.uint64)])
     index = np.arange(len(hashes))

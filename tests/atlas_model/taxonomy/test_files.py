@@ -29,37 +29,37 @@ def faults_of(path: Path) -> str:
 @pytest.mark.parametrize(
     "line", ["Men->Tops->Shirts", "Men > Tops > Shirts", "Men/Tops/Shirts", " Men ->Tops> Shirts "]
 )
-def test_three_separators(tmp_path: Path, line: str) -> None:
+def test_accepts_three_separators(tmp_path: Path, line: str) -> None:
     assert load_taxonomy(write(tmp_path, f"# comment\n\n{line}\n")).paths == (("Men", "Tops", "Shirts"),)
 
 
-def test_a_slash_in_a_name_stays_where_arrows_separate(tmp_path: Path) -> None:
+def test_slash_stays_in_a_name_where_arrows_separate(tmp_path: Path) -> None:
     text = "Men > Shirts/Blouses\nShoes/Boots\n"
     assert load_taxonomy(write(tmp_path, text)).paths == (("Men", "Shirts/Blouses"), ("Shoes/Boots",))
 
 
-def test_empty_levels_are_kept_for_the_caller() -> None:
+def test_split_path_keeps_empty_levels() -> None:
     assert split_path("A->->B") == ("A", "", "B")
     assert split_path("A//B", slashes=True) == ("A", "", "B")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_a_csv_of_paths(tmp_path: Path, encoding: str, newline: str) -> None:
+def test_reads_csv_of_paths(tmp_path: Path, encoding: str, newline: str) -> None:
     text = newline.join(["TAXONOMY,shop", "A->B,x", "Größe->C,", ""])
     assert load_taxonomy(write(tmp_path, text, encoding)).paths == (("A", "B"), ("Größe", "C"))
 
 
-def test_a_csv_of_nodes(tmp_path: Path) -> None:
+def test_reads_csv_of_nodes(tmp_path: Path) -> None:
     text = "id,name,parent_id\n3,Shirts,2\n1,Men,\n2,Tops,1\n4,Shoes,1\n5,Gifts,\n"
     assert load_taxonomy(write(tmp_path, text)).paths == (("Men", "Tops", "Shirts"), ("Men", "Shoes"), ("Gifts",))
 
 
-def test_an_inner_node_with_a_line_of_its_own_is_an_end(tmp_path: Path) -> None:
+def test_inner_node_with_its_own_line_is_a_category(tmp_path: Path) -> None:
     assert len(load_taxonomy(write(tmp_path, "A\nA > B\n"))) == 2
 
 
-def test_all_faulty_lines_at_once(tmp_path: Path) -> None:
+def test_reports_all_invalid_lines(tmp_path: Path) -> None:
     text = faults_of(write(tmp_path, "A > B\n\nA >\nA > B\n > B\n"))
     assert "3 faults" in text
     assert "line 3: a level is empty" in text
@@ -67,7 +67,7 @@ def test_all_faulty_lines_at_once(tmp_path: Path) -> None:
     assert "line 5: a level is empty" in text
 
 
-def test_cycles_name_their_lines_only(tmp_path: Path) -> None:
+def test_cycle_error_names_only_its_lines(tmp_path: Path) -> None:
     text = faults_of(
         write(tmp_path, "id,parent_id,name\n1,2,A\n2,3,B\n3,1,C\n4,1,hangs on it\n5,5,own parent\n6,,fine\n")
     )
@@ -75,7 +75,7 @@ def test_cycles_name_their_lines_only(tmp_path: Path) -> None:
     assert sorted(line.partition("lines ")[2].partition(":")[0].split(", ")) == ["2", "3", "4", "6"]
 
 
-def test_faults_of_nodes(tmp_path: Path) -> None:
+def test_reports_invalid_nodes(tmp_path: Path) -> None:
     text = faults_of(write(tmp_path, "id,parent_id,name\n1,,A\n1,,B\n2,9,C\n,1,D\n"))
     assert "line 3: id '1' is on line 2 already" in text
     assert "line 4: parent_id '9' is no row's id" in text
@@ -83,36 +83,36 @@ def test_faults_of_nodes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\n \n", "# only a comment\n", "Taxonomy,shop\n", "id,parent_id,name\n"])
-def test_empty(tmp_path: Path, text: str) -> None:
+def test_reports_empty_file(tmp_path: Path, text: str) -> None:
     assert "empty" in faults_of(write(tmp_path, text))
 
 
-def test_an_empty_taxonomy_cell(tmp_path: Path) -> None:
+def test_reports_empty_taxonomy_cell(tmp_path: Path) -> None:
     assert "line 3: a level is empty" in faults_of(write(tmp_path, "Taxonomy,shop\nA,x\n,y\n"))
 
 
-def test_nodes_without_cells_or_names(tmp_path: Path) -> None:
+def test_reports_nodes_without_cells_or_names(tmp_path: Path) -> None:
     assert "line 2" in faults_of(write(tmp_path, "id,parent_id,name\n1\n2,,A\n"))
 
 
-def test_other_encodings_and_missing_files(tmp_path: Path) -> None:
+def test_reports_wrong_encoding_and_missing_file(tmp_path: Path) -> None:
     assert "expected UTF-8" in faults_of(write(tmp_path, "Größe > A", "latin-1"))
     assert "No such file" in faults_of(tmp_path / "missing.csv")
     assert "directory" in faults_of(tmp_path)
 
 
-def test_a_cell_without_an_end(tmp_path: Path) -> None:
+def test_reports_unterminated_cell(tmp_path: Path) -> None:
     assert "it is not CSV" in faults_of(write(tmp_path, 'taxonomy\n"' + "A->B\n" * 50_000))
 
 
-def test_the_projects_own_taxonomy() -> None:
+def test_reads_taxonomy_of_the_project() -> None:
     taxonomy = load_taxonomy(ROOT / "data/taxonomy.csv")
     assert len(taxonomy) == 10
     assert taxonomy.depth == 3
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no real taxonomies beside the project")
-def test_real_taxonomies() -> None:
+def test_reads_real_taxonomies() -> None:
     atlas = load_taxonomy(SHARED / "atlas52.csv")
     with (SHARED / "atlas52.csv").open(encoding="utf-8-sig", newline="") as handle:
         assert len(atlas) == len(list(csv.reader(handle))) - 1 == 52

@@ -1,4 +1,4 @@
-"""Names of categories in one form, and those that only look alike."""
+"""Normalization of category names, and look-alike names."""
 
 import unicodedata
 
@@ -19,27 +19,27 @@ from atlas_model.taxonomy.names import clean_name, look_alikes
         ("\u202eShirts\u202c", "Shirts"),
         ("Shirts\ufe0f\U000e0100", "Shirts"),
         ("\u3164\u2800\x00", ""),
-        ("क्\u200dष", "क्\u200dष"),  # a joiner that changes what is seen
+        ("क्\u200dष", "क्\u200dष"),  # a joiner that changes the rendering
         ("می\u200cروم", "می\u200cروم"),
         ("می\u200c", "می"),
         ("Men\u200c's", "Men's"),
         ("İ", "İ"),
-        ("ﬁt", "ﬁt"),  # NFC, not NFKC: other characters are look-alikes, not the same
+        ("ﬁt", "ﬁt"),  # NFC, not NFKC: compatibility characters are look-alikes, not equal
     ],
 )
-def test_one_form(given_name: str, expected: str) -> None:
+def test_normalizes_names(given_name: str, expected: str) -> None:
     assert clean_name(given_name) == expected
 
 
 @given(st.text(st.characters() | st.sampled_from("\u200c\u200d\u00ad\u0308 \u0627\u0628"), max_size=12))
-def test_a_clean_name_stays_as_it_is(text: str) -> None:
+def test_normalization_is_idempotent(text: str) -> None:
     cleaned = clean_name(text)
     assert clean_name(cleaned) == cleaned
     assert unicodedata.is_normalized("NFC", cleaned)
     assert clean_name(unicodedata.normalize("NFD", text)) == cleaned
 
 
-def test_look_alikes() -> None:
+def test_finds_look_alike_names() -> None:
     names = [
         "Tops",
         "T\u043eps",

@@ -20,20 +20,20 @@ taxonomies = st.lists(
 
 
 def written(taxonomy: Taxonomy, index: int) -> list[str]:
-    """What a decoder writes for a path: END only where the path could have gone on."""
+    """The tokens that a decoder writes for a path: END only where the path has children."""
     path = taxonomy.paths[index]
     goes_on = any(other[: len(path)] == path for other in taxonomy.paths if other != path)
     return [*path, SPECIAL[END]] if goes_on else list(path)
 
 
 def walks(taxonomy: Taxonomy) -> dict[tuple[str, ...], int]:
-    """All ways from the root to an end, and the path that each end names."""
+    """All walks from the root to an end node, and the path that each end node names."""
     trie, found = taxonomy.trie, {}
     waiting: list[tuple[int, tuple[str, ...]]] = [(0, ())]
     while waiting:
         node, names = waiting.pop()
         if trie.is_end[node]:
-            assert trie.first[node] == trie.first[node + 1], "an end has no children"
+            assert trie.first[node] == trie.first[node + 1], "an end node has no children"
             found[names] = int(trie.path[node])
         for edge in range(trie.first[node], trie.first[node + 1]):
             waiting.append((edge + 1, (*names, taxonomy.tokens[trie.token[edge]])))
@@ -41,16 +41,16 @@ def walks(taxonomy: Taxonomy) -> dict[tuple[str, ...], int]:
 
 
 @given(taxonomies)
-def test_the_trie_spells_exactly_the_paths(taxonomy: Taxonomy) -> None:
+def test_trie_contains_exactly_the_paths(taxonomy: Taxonomy) -> None:
     assert walks(taxonomy) == {tuple(written(taxonomy, index)): index for index in range(len(taxonomy))}
 
 
 @given(taxonomies)
-def test_the_trie_is_a_tree_with_ordered_edges(taxonomy: Taxonomy) -> None:
+def test_trie_is_a_tree_with_ordered_edges(taxonomy: Taxonomy) -> None:
     trie = taxonomy.trie
     nodes = len(trie.path)
     assert len(trie.first) == nodes + 1
-    assert trie.first[-1] == len(trie.token) == nodes - 1, "each node but the root has one parent"
+    assert trie.first[-1] == len(trie.token) == nodes - 1, "each node except the root has one parent"
     for node in range(nodes):
         tokens = trie.token[trie.first[node] : trie.first[node + 1]]
         assert list(tokens) == sorted(set(tokens))
@@ -58,7 +58,7 @@ def test_the_trie_is_a_tree_with_ordered_edges(taxonomy: Taxonomy) -> None:
 
 
 @given(taxonomies)
-def test_levels_are_ranges_of_nodes(taxonomy: Taxonomy) -> None:
+def test_levels_are_node_ranges(taxonomy: Taxonomy) -> None:
     trie = taxonomy.trie
     assert trie.levels[0] == 0
     assert trie.levels[-1] == len(trie.path)
@@ -66,7 +66,9 @@ def test_levels_are_ranges_of_nodes(taxonomy: Taxonomy) -> None:
     for level, widest in enumerate(trie.fan_out):
         first = trie.first[trie.levels[level] : trie.levels[level + 1] + 1]
         assert widest == max(np.diff(first)) > 0
-        assert (first[0] + 1, first[-1] + 1) == trie.levels[level + 1 : level + 3], "its children are the next level"
+        assert (first[0] + 1, first[-1] + 1) == trie.levels[level + 1 : level + 3], (
+            "the children of a level are the next level"
+        )
 
 
 @given(taxonomies)
@@ -92,11 +94,11 @@ def test_targets_spell_the_paths_and_end(taxonomy: Taxonomy) -> None:
 
 
 @given(taxonomies)
-def test_json_and_back(taxonomy: Taxonomy) -> None:
+def test_json_round_trip(taxonomy: Taxonomy) -> None:
     assert Taxonomy.from_json(json.loads(json.dumps(taxonomy.to_json()))) == taxonomy
 
 
-def test_the_same_name_in_two_branches_is_one_token() -> None:
+def test_same_name_in_two_branches_is_one_token() -> None:
     taxonomy = Taxonomy([("Men", "Shoes"), ("Women", "Shoes"), ("Shoes",)])
     assert taxonomy.tokens == (*SPECIAL, "Men", "Shoes", "Women")
     assert taxonomy.labels == ("Men > Shoes", "Women > Shoes", "Shoes")
@@ -106,19 +108,19 @@ def test_the_same_name_in_two_branches_is_one_token() -> None:
     assert 3 not in taxonomy
 
 
-def test_an_inner_node_may_be_an_end() -> None:
+def test_inner_node_may_be_an_end() -> None:
     taxonomy = Taxonomy([("A",), ("A", "B"), ("A", "B", "C")])
     end = SPECIAL[END]
     assert set(walks(taxonomy)) == {("A", end), ("A", "B", end), ("A", "B", "C")}
 
 
-def test_one_path_alone() -> None:
+def test_single_path() -> None:
     trie = Taxonomy([("A",)]).trie
     assert isinstance(trie, Trie)
     assert trie.path.tolist() == [-1, 0]
 
 
-def test_all_faults_at_once() -> None:
+def test_reports_all_errors() -> None:
     paths: list[CategoryPath] = [("A", ""), (), ("B",), ("B",), ("<end>", "C")]
     with pytest.raises(TaxonomyError) as caught:
         Taxonomy(paths)
@@ -131,29 +133,29 @@ def test_all_faults_at_once() -> None:
     assert "reserved" in text
 
 
-def test_empty() -> None:
+def test_refuses_empty_taxonomy() -> None:
     with pytest.raises(TaxonomyError, match="empty"):
         Taxonomy([])
 
 
 @pytest.mark.parametrize("value", [None, [], {}, {"paths": 3}, {"paths": ["AB"]}, {"paths": [[1]]}, {"paths": [None]}])
-def test_other_json_is_refused(value: object) -> None:
+def test_refuses_invalid_json(value: object) -> None:
     with pytest.raises(TaxonomyError, match=r"old\.json"):
         Taxonomy.from_json(value, "old.json")
 
 
-def test_an_unknown_path_is_named() -> None:
+def test_names_unknown_path() -> None:
     with pytest.raises(TaxonomyError, match="'A > B' is not one of the taxonomy's 1 paths"):
         Taxonomy([("A",)]).index(("A", "B"))
 
 
-def test_saved_as_json(tmp_path: Path) -> None:
+def test_saves_as_json(tmp_path: Path) -> None:
     taxonomy = Taxonomy([("A", "Größe")])
     taxonomy.save(tmp_path / "taxonomy.json")
     assert Taxonomy.from_json(json.loads((tmp_path / "taxonomy.json").read_text(encoding="utf-8"))) == taxonomy
 
 
-def test_a_hundred_thousand_paths() -> None:
+def test_handles_100_000_paths() -> None:
     draw = random.Random(1)
     paths = {tuple(f"level {draw.randrange(3000)}" for _ in range(draw.randint(2, 8))) for _ in range(100_000)}
     taxonomy = Taxonomy(sorted(paths))

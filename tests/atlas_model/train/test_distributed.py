@@ -1,4 +1,4 @@
-"""Two processes train what one does: the stage under torchrun, on the CPU."""
+"""Distributed training: the stage under torchrun with two CPU processes equals one process."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def train(folder: Path, changes: dict[str, Any], *, processes: int) -> tuple[dic
     else:
         done = torchrun(folder, "-m", "flows.stages.train")
         assert done.returncode == 0, done.stderr
-        assert done.stderr.count("train categorizer epoch 2/") == 1, "the first process alone speaks"
+        assert done.stderr.count("train categorizer epoch 2/") == 1, "only the first process prints progress"
     metrics = json.loads((folder / paths.REPORTS / "train/metrics.json").read_text())
     return metrics, load_file(folder / paths.CATEGORIZER / "model.safetensors")
 
@@ -65,7 +65,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_with_a_frozen_encoder_two_processes_are_one(folder: Path) -> None:
+def test_two_processes_equal_one_with_frozen_encoder(folder: Path) -> None:
     torch.manual_seed(1)
     save_file(models.resnet18(weights=None).state_dict(), folder / "resnet18.safetensors")
     frozen = {
@@ -78,7 +78,9 @@ def test_with_a_frozen_encoder_two_processes_are_one(folder: Path) -> None:
     }
     one, one_weights = train(folder, frozen, processes=1)
     two, two_weights = train(folder, frozen, processes=2)
-    assert len(list((folder / paths.WORK / "activations").glob("*.npy"))) == 2, "train, val: the second run read them"
+    assert len(list((folder / paths.WORK / "activations").glob("*.npy"))) == 2, (
+        "train and val: the second run reads them"
+    )
     for kind in ("categorizer", "baseline"):
         assert one[kind]["val_accuracy"] == two[kind]["val_accuracy"]
     assert one["constraint"] == two["constraint"]
@@ -86,8 +88,8 @@ def test_with_a_frozen_encoder_two_processes_are_one(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_with_batch_norms_of_its_own_each_two_processes_are_nearly_one(folder: Path) -> None:
-    """Same images, same augmentation; but half a batch is normalised by itself."""
+def test_two_processes_nearly_equal_one_with_batch_norm(folder: Path) -> None:
+    """Same images and augmentation, but each process normalises its half of the batch."""
     losses = []
     for processes in (1, 2):
         metrics, _ = train(folder, {"batch_size": 24, "epochs": 3}, processes=processes)
@@ -98,7 +100,7 @@ def test_with_batch_norms_of_its_own_each_two_processes_are_nearly_one(folder: P
     assert losses[1][0] != losses[0][0]
 
 
-def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run of torchrun's")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -124,7 +126,7 @@ with joined(torch.device("cpu")):
 
 
 @pytest.mark.slow
-def test_a_process_without_rows_adds_zeros(tmp_path: Path) -> None:
+def test_process_without_rows_adds_zeros(tmp_path: Path) -> None:
     (tmp_path / "one_row.py").write_text(ONE_ROW)
     done = torchrun(tmp_path, "one_row.py")
     assert done.returncode == 0, done.stderr
@@ -145,7 +147,7 @@ print("survived", flush=True)
 
 
 @pytest.mark.slow
-def test_when_one_dies_all_end(tmp_path: Path) -> None:
+def test_all_processes_end_when_one_fails(tmp_path: Path) -> None:
     (tmp_path / "dying.py").write_text(DYING)
     done = torchrun(tmp_path, "dying.py")
     assert done.returncode != 0

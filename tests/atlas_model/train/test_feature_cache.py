@@ -1,4 +1,4 @@
-"""The cache of a frozen encoder's activations: what it holds, when it is read, and what becomes of it."""
+"""The cache of a frozen encoder's activations: content, reuse, invalidation and resuming."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,11 +23,11 @@ ROWS = 20
 
 
 class Killed(BaseException):
-    """Stands for a kill in the middle."""
+    """Simulates a kill during the computation."""
 
 
 class Counting(Encoder):
-    """An encoder that remembers how many images it saw, and can be told to die."""
+    """An encoder that counts its images and can raise `Killed`."""
 
     counts: dict[str, int]  # shared with the copy that is run
     dies_after: int | None
@@ -44,7 +44,7 @@ class Counting(Encoder):
 
 
 class Counts(dict):
-    """Is not copied with the encoder."""
+    """A dict that is shared, not copied, when the encoder is copied."""
 
     def __deepcopy__(self, memo: dict) -> "Counts":
         return self
@@ -81,10 +81,10 @@ def expected(encoder: Counting, split: Split) -> torch.Tensor:
         return encoder.activations(split.images(np.arange(ROWS), CPU))
 
 
-def test_holds_what_the_encoder_says_and_is_read_again(tmp_path: Path) -> None:
+def test_cache_holds_encoder_activations_and_is_reused(tmp_path: Path) -> None:
     encoder, split = make_encoder(), make_split()
     found = load(encoder, split, tmp_path).read(np.array([3, 1, 19]), CPU)
-    assert encoder.seen == ROWS + 1, "one to see the shape"
+    assert encoder.seen == ROWS + 1, "one image determines the shape"
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected(encoder, split)[[3, 1, 19]], rtol=1e-3, atol=1e-3)
     again = load(make_encoder(dies_after=0), split, tmp_path)
@@ -92,20 +92,18 @@ def test_holds_what_the_encoder_says_and_is_read_again(tmp_path: Path) -> None:
     assert len(again) == ROWS
 
 
-def test_tells_what_the_forward_pass_took_also_when_it_is_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reports_forward_time_also_when_read_from_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert forward_seconds(tmp_path, "train") is None
     clock = iter(range(100))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
     load(make_encoder(), make_split(), tmp_path)
-    assert forward_seconds(tmp_path, "train") == 4 / ROWS, "a second for each of four batches"
+    assert forward_seconds(tmp_path, "train") == 4 / ROWS, "one second for each of four batches"
     load(make_encoder(dies_after=0), make_split(), tmp_path)
     assert forward_seconds(tmp_path, "train") == 4 / ROWS
     assert forward_seconds(tmp_path, "val") is None
 
 
-def test_anything_changed_is_computed_anew_and_the_old_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_inputs_replace_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = set()
     split = make_split()
     other_pixels = replace(split, pixels=split.pixels.copy())
@@ -132,22 +130,22 @@ def test_anything_changed_is_computed_anew_and_the_old_removed(tmp_path: Path, m
         found = load(encoder, variant, tmp_path).read(np.arange(ROWS), CPU)
         torch.testing.assert_close(found, expected(encoder, variant), rtol=1e-3, atol=1e-3)
         (path,) = tmp_path.glob("train-*.npy")
-        assert len(list(tmp_path.glob("train-*"))) == 2, "its timing beside it"
+        assert len(list(tmp_path.glob("train-*"))) == 2, "the cache and its timing file"
         names.add(path.name)
     assert len(names) == 7
     monkeypatch.setattr("atlas_model.encoders.encoder.__file__", __file__)
     load(make_encoder(), split, tmp_path)
-    assert not names & {path.name for path in tmp_path.iterdir()}, "other code may make other cells of the same"
-    assert len(list(tmp_path.glob("val-*.npy"))) == 1, "the other split keeps its own"
+    assert not names & {path.name for path in tmp_path.iterdir()}, "other code may compute other cells"
+    assert len(list(tmp_path.glob("val-*.npy"))) == 1, "the other split keeps its cache"
 
 
 @pytest.mark.parametrize("torn_bytes", [0, 100])
-def test_a_killed_run_goes_on_after_its_last_whole_row(torn_bytes: int, tmp_path: Path) -> None:
+def test_killed_run_resumes_after_its_last_complete_row(torn_bytes: int, tmp_path: Path) -> None:
     split = make_split()
     with pytest.raises(Killed):
         load(make_encoder(dies_after=13), split, tmp_path)
     (part,) = tmp_path.iterdir()
-    assert part.suffix == ".part", "nothing that looks whole"
+    assert part.suffix == ".part", "no file with the name of a complete cache"
     with part.open("r+b") as file:
         file.truncate(part.stat().st_size - torn_bytes)
     encoder = make_encoder()
@@ -157,7 +155,7 @@ def test_a_killed_run_goes_on_after_its_last_whole_row(torn_bytes: int, tmp_path
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".npy"]
 
 
-def test_no_room_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_reports_full_disk(tmp_path: Path) -> None:
     with (
         limited_file_size(),
         pytest.raises(AtlasError, match=r"activations of 20 images could not be written.*Free disk space"),
@@ -165,7 +163,7 @@ def test_no_room_is_an_error_that_says_so(tmp_path: Path) -> None:
         load(make_encoder(), make_split(), tmp_path)
 
 
-def test_numbers_too_large_for_half_precision_are_an_error(tmp_path: Path) -> None:
+def test_overflow_of_half_precision_is_an_error(tmp_path: Path) -> None:
     encoder = make_encoder()
     with torch.no_grad():
         encoder.trunk[-1][1].weight.mul_(1e7)
@@ -173,7 +171,7 @@ def test_numbers_too_large_for_half_precision_are_an_error(tmp_path: Path) -> No
         load(encoder, make_split(), tmp_path)
 
 
-def test_views_are_the_image_its_mirror_image_and_others(tmp_path: Path) -> None:
+def test_views_are_the_image_its_flip_and_augmentations(tmp_path: Path) -> None:
     augmentation = Augmentation(flip=True, shift=3)
     encoder, split = make_encoder(), make_split()
     options: dict[str, Any] = {"views": 4, "augmentation": augmentation, "seed": 5, "device": CPU}
@@ -191,13 +189,13 @@ def test_views_are_the_image_its_mirror_image_and_others(tmp_path: Path) -> None
     with pytest.raises(Killed):
         load_activations(make_encoder(dies_after=41), split, tmp_path / "killed", **options)
     resumed = load_activations(make_encoder(), split, tmp_path / "killed", **options)
-    assert resumed.file.read_bytes() == found.file.read_bytes(), "views do not depend on where a run was killed"
+    assert resumed.file.read_bytes() == found.file.read_bytes(), "views do not depend on where the run was killed"
     other = load_activations(encoder, split, tmp_path / "other", **{**options, "seed": 6})
     assert other.file.name != found.file.name
     assert not other.read(rows, CPU, np.full(2, 2)).equal(seen[2])
 
 
-def test_a_file_that_was_cut_off_is_an_error(tmp_path: Path) -> None:
+def test_truncated_cache_file_is_an_error(tmp_path: Path) -> None:
     found = load(make_encoder(), make_split(), tmp_path)
     with found.file.open("r+b") as file:
         file.truncate(found.file.stat().st_size - 1)
@@ -205,7 +203,7 @@ def test_a_file_that_was_cut_off_is_an_error(tmp_path: Path) -> None:
         found.read(np.array([19]), CPU)
 
 
-def test_a_thread_reads_ahead_in_order_where_a_gpu_works() -> None:
+def test_prefetches_in_order_for_a_gpu() -> None:
     taken = []
 
     def items() -> Iterator[int]:

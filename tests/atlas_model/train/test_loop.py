@@ -1,4 +1,4 @@
-"""The training loop: it learns, repeats itself byte for byte, and leaves frozen weights as they are."""
+"""The training loop: convergence, reproducibility, frozen weights."""
 
 import itertools
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from atlas_model.train.validation import Examples, path_accuracies
 from tests.support.training import CPU, RECIPE, SMALL, TAXONOMY, make_split, train
 
 
-def test_learns_what_can_be_seen_and_round_trips(tmp_path: Path) -> None:
+def test_trains_on_separable_images_and_round_trips(tmp_path: Path) -> None:
     model, records = train(tmp_path, replace(RECIPE, epochs=12))
     val = make_split("val", 48, seed=2)
     accuracy, _ = path_accuracies(model, val, 32, CPU)
@@ -40,7 +40,7 @@ def test_learns_what_can_be_seen_and_round_trips(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_same_seed_gives_identical_files(tmp_path: Path) -> None:
     for run in ("one", "two"):
         model, _ = train(tmp_path / run, replace(RECIPE, epochs=2))
         save(model, tmp_path / run / "model", Preprocessing(16, "L", "squash"), params={}, metrics={})
@@ -49,12 +49,12 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def still(model: Categorizer) -> Categorizer:
-    """Without what depends on how images are put together: the encoder frozen, no dropout."""
+    """The model without parts that depend on the batch: the encoder frozen, no dropout."""
     model.decoder.dropout.p = 0.0
     return model
 
 
-def test_accumulated_batches_make_the_step_of_a_large_one(tmp_path: Path) -> None:
+def test_accumulated_batches_equal_one_large_batch(tmp_path: Path) -> None:
     recipe = replace(RECIPE, fine_tune_from="none", shift=0, epochs=2)
     runs = {}
     sizes_of: dict[str, dict[str, Any]] = {"large": {"batch_size": 36}, "small": {"batch_size": 12, "accumulate": 3}}
@@ -65,12 +65,12 @@ def test_accumulated_batches_make_the_step_of_a_large_one(tmp_path: Path) -> Non
     (large, large_records), (small, small_records) = runs["large"], runs["small"]
     torch.testing.assert_close(small.state_dict(), large.state_dict(), rtol=1e-3, atol=1e-4)
     assert small_records[-1].train_loss == pytest.approx(large_records[-1].train_loss, rel=1e-4)
-    assert small_records[0].lr == large_records[0].lr, "the learning rate goes by steps"
+    assert small_records[0].lr == large_records[0].lr, "the learning rate depends on steps"
 
 
 @pytest.mark.parametrize("kind", [Categorizer, Classifier])
 @pytest.mark.parametrize("block", ["none", "3"])  # of `small`: everything frozen, all but the last three blocks
-def test_training_on_activations_is_training_with_the_blocks_frozen(kind: type, block: str, tmp_path: Path) -> None:
+def test_training_on_activations_equals_freezing_the_blocks(kind: type, block: str, tmp_path: Path) -> None:
     recipe = replace(RECIPE, fine_tune_from=block, batch_norm="frozen", shift=0, epochs=3)
     splits = make_split("train", 96, seed=1), make_split("val", 48, seed=2)
     found = []
@@ -81,7 +81,7 @@ def test_training_on_activations_is_training_with_the_blocks_frozen(kind: type, 
         examples: Sequence[Examples] = splits
         if name == "activations":
             examples = [load_activations(model.encoder, each, tmp_path, device=CPU) for each in splits]
-            model.encoder.activations = None  # nothing calls it
+            model.encoder.activations = None  # must not be called
         records = fit(
             model,
             examples[0],
@@ -93,13 +93,13 @@ def test_training_on_activations_is_training_with_the_blocks_frozen(kind: type, 
             on_epoch=lambda record: None,
         )
         found.append([record.train_loss for record in records])
-    alike = 3 if block == "none" else 1  # epochs: what half precision rounds off adds up where blocks learn from it
+    alike = 3 if block == "none" else 1  # epochs: half-precision rounding accumulates where blocks are trained on it
     assert found[1][:alike] == pytest.approx(found[0][:alike], rel=1e-3)
     assert found[0][2] < found[0][0]
     assert found[1][2] < found[1][0]
 
 
-def test_in_head_epochs_the_encoder_stays_as_it_is(tmp_path: Path) -> None:
+def test_encoder_is_frozen_in_head_epochs(tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = Categorizer(SMALL, TAXONOMY)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
@@ -111,7 +111,7 @@ def test_in_head_epochs_the_encoder_stays_as_it_is(tmp_path: Path) -> None:
     assert changed == {"decoder", "encoder"}
 
 
-def test_earlier_blocks_learn_more_slowly() -> None:
+def test_earlier_blocks_have_lower_learning_rates() -> None:
     model = Categorizer(SMALL, TAXONOMY)
     groups = loop._optimizer(model, replace(RECIPE, encoder_lr=1.0, layer_decay=0.5)).param_groups
     assert [group["peak"] for group in groups] == [0.5**4, 0.5**3, 0.5**2, 0.5, 1.0, RECIPE.decoder_lr]
@@ -126,7 +126,7 @@ def test_few_images_get_more_epochs() -> None:
 
 
 @pytest.mark.parametrize("kind", [Categorizer, Classifier])
-def test_priors_take_from_the_logits_what_frequency_explains(kind: type) -> None:
+def test_logit_adjustment_removes_class_frequency(kind: type) -> None:
     """At the optimum of the adjusted loss, logits and log priors together give the frequencies."""
     counts = np.array([60.0, 20.0, 15.0, 5.0])
     torch.manual_seed(1)
@@ -144,15 +144,15 @@ def test_priors_take_from_the_logits_what_frequency_explains(kind: type) -> None
     else:
         found = model.eval().search_cells(cells[:1], beam=4, top=4)
         probability = dict(zip(found.path[0].tolist(), found.log_probability[0].exp().tolist(), strict=True))
-        # Bright and Dark are even, and so are the ends of each.
+        # Bright and Dark are equally probable, and so are the ends of each.
         assert [probability[path] for path in range(4)] == pytest.approx([0.25] * 4, abs=0.02)
 
 
 @pytest.mark.parametrize("fine_tune_from", ["none", "all"])
-def test_what_several_processes_average_leaves_a_frozen_encoder_as_it_is(
+def test_averaging_over_processes_keeps_a_frozen_encoder(
     fine_tune_from: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As three processes that agree would: a third of three times a number is not always the number."""
+    """Simulates three equal processes: 3 * x / 3 is not always x in floating point."""
     monkeypatch.setattr(distributed, "all_reduce_mean", lambda tensors: [tensor.mul_(3).div_(3) for tensor in tensors])
     torch.manual_seed(1)
     model = Categorizer(SMALL, TAXONOMY)
@@ -165,22 +165,20 @@ def test_what_several_processes_average_leaves_a_frozen_encoder_as_it_is(
     assert all(same) if fine_tune_from == "none" else not any(same)
 
 
-@pytest.mark.parametrize("batch_size", [16, 96])  # the second: in the very last step
-def test_weights_that_are_no_numbers_end_training(
-    batch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("batch_size", [16, 96])  # the second: in the last step
+def test_nan_weights_stop_training(batch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
     real_step = loop._step
     monkeypatch.setattr(loop, "_step", lambda *args: taken.append(1) or real_step(*args))
     wild = replace(RECIPE, encoder_lr=1e39, decoder_lr=1e39, clip_norm=1e30, batch_size=batch_size, epochs=1)
     with pytest.raises(AtlasError, match=r"diverged \(NaN or Inf in the weights\) in epoch 1. Lower train\.encoder_lr"):
         train(tmp_path, wild)
-    assert len(taken) == 1, "no step is taken for nothing"
+    assert len(taken) == 1, "training stops at the first step"
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
-def test_resnet101_trains_a_step_and_round_trips(tmp_path: Path) -> None:
+def test_resnet101_trains_one_step_and_round_trips(tmp_path: Path) -> None:
     architecture = replace(SMALL, encoder="resnet101", in_channels=3)
     torch.manual_seed(1)
     model = Categorizer(architecture, TAXONOMY)
@@ -196,11 +194,11 @@ def test_resnet101_trains_a_step_and_round_trips(tmp_path: Path) -> None:
         torch.testing.assert_close(loaded.encoder(images), model.encoder(images))
 
 
-def test_a_last_batch_of_one_is_left_out() -> None:
+def test_last_batch_of_one_image_is_dropped() -> None:
     generator = torch.Generator().manual_seed(1)
     assert sorted(map(len, loop._order(33, 16, generator))) == [16, 16]
     assert sorted(map(len, loop._order(1, 16, generator))) == [1]
-    assert sorted(map(len, loop._order(3, 1, generator))) == [1, 1, 1], "who wants batches of one gets them"
+    assert sorted(map(len, loop._order(3, 1, generator))) == [1, 1, 1], "a batch size of one keeps all batches"
 
 
 def test_learning_rate_warms_up_and_ends_at_zero() -> None:

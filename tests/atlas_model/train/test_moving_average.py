@@ -11,7 +11,7 @@ from atlas_model.train.validation import path_accuracies
 from tests.support.training import CPU, RECIPE, make_split, train
 
 
-def test_the_average_of_weights_is_validated_and_kept(tmp_path: Path) -> None:
+def test_averaged_weights_are_validated_and_saved(tmp_path: Path) -> None:
     plain, _ = train(tmp_path / "plain", replace(RECIPE, epochs=2))
     averaged, records = train(tmp_path / "averaged", replace(RECIPE, epochs=2, ema=0.99))
     names = [name for name, weight in plain.named_parameters()]
@@ -20,7 +20,7 @@ def test_the_average_of_weights_is_validated_and_kept(tmp_path: Path) -> None:
     assert path_accuracies(averaged, val, 16, CPU)[0] == max(record.val_accuracy for record in records)
 
 
-def test_moving_average_is_that_of_the_formula() -> None:
+def test_moving_average_follows_the_formula() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         model.weight.fill_(0.0)

@@ -1,4 +1,4 @@
-"""Training that was killed, or whose state file is of no use."""
+"""Resuming training after a kill, and invalid state files."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +18,7 @@ from tests.support.training import CPU, RECIPE, SMALL, TAXONOMY, Killed, make_sp
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_a_killed_run_resumes_and_ends_as_if_never_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_run_resumes_with_identical_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, whole_records = train(tmp_path / "whole")
 
     def die(record: loop.EpochRecord) -> None:
@@ -36,8 +36,8 @@ def test_a_killed_run_resumes_and_ends_as_if_never_killed(tmp_path: Path, monkey
     )
     seen = []
     resumed, records = train(tmp_path / "killed", on_epoch=seen.append)
-    assert trained_epochs == [3, 4], "what is done is not done again"
-    assert [record.epoch for record in seen] == [1, 2, 3, 4], "plots get every epoch"
+    assert trained_epochs == [3, 4], "completed epochs are not trained again"
+    assert [record.epoch for record in seen] == [1, 2, 3, 4], "plots contain every epoch"
     assert [record.train_loss for record in records] == [record.train_loss for record in whole_records]
     for name, tensor in whole.state_dict().items():
         assert tensor.equal(resumed.state_dict()[name]), name
@@ -48,19 +48,19 @@ def torn(content: bytes) -> bytes:
 
 
 def foreign(content: bytes) -> bytes:
-    """Sound, but without a word on what it is."""
+    """A valid safetensors file without metadata."""
     return safetensors.torch.save(safetensors.torch.load(content))
 
 
 def of_another_model(content: bytes) -> bytes:
-    """With the right names, and one weight larger than here."""
+    """The right names, and one weight of another shape."""
     tensors = {name: tensor + 7 for name, tensor in safetensors.torch.load(content).items()}
     tensors["model/decoder.output.weight"] = torch.zeros(99, 16)
     return safetensors.torch.save(tensors, {"records": "[]"})
 
 
 @pytest.mark.parametrize("damage", [torn, foreign, of_another_model])
-def test_a_state_file_of_no_use_starts_anew_and_leaves_no_trace(
+def test_invalid_state_file_is_discarded(
     damage: Callable[[bytes], bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     once = replace(RECIPE, epochs=1)
@@ -73,7 +73,7 @@ def test_a_state_file_of_no_use_starts_anew_and_leaves_no_trace(
     assert capsys.readouterr().err.count(f"{state}: expected the state of training") == 1
 
 
-def test_no_room_for_the_state_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_reports_full_disk(tmp_path: Path) -> None:
     with (
         limited_file_size(),
         pytest.raises(AtlasError, match=r"state of training could not be written.*Free disk space"),
@@ -83,7 +83,7 @@ def test_no_room_for_the_state_is_an_error_that_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_views_are_drawn_anew_in_each_epoch_and_resumed_exactly(tmp_path: Path) -> None:
+def test_views_differ_by_epoch_and_resume_exactly(tmp_path: Path) -> None:
     recipe = replace(RECIPE, fine_tune_from="3", batch_norm="frozen", views=3, flip=True, shift=2, ema=0.9, epochs=4)
 
     def run(name: str, stop_after: int | None = None) -> tuple[Categorizer, list[loop.EpochRecord]]:

@@ -1,4 +1,4 @@
-"""Training models that read titles: they learn from both, resume exactly, and repeat themselves."""
+"""Training models that read titles: learning from both inputs, resuming, reproducibility."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ RECIPE = Recipe(
 
 
 def make_split(name: str, count: int, *, seed: int) -> Split:
-    """Images show which half is brighter, and titles say how bright it is, some by the category's name."""
+    """Images show which half is brighter; titles give the brightness, some of them with the category's name."""
     generator = np.random.default_rng(seed)
     paths = generator.integers(0, 4, count)
     pixels = generator.integers(0, 60, (count, 1, 16, 16))
@@ -66,14 +66,14 @@ def train(folder: Path, recipe: Recipe = RECIPE, on_epoch=lambda record: None, *
 
 
 @pytest.mark.slow
-def test_it_learns_what_only_titles_say_and_what_only_images_show(tmp_path: Path) -> None:
+def test_learns_from_titles_and_from_images(tmp_path: Path) -> None:
     model, records = train(tmp_path, replace(RECIPE, epochs=12))
     val = make_split("val", 48, seed=2)
     image, _, title, _ = path_accuracies(model, val, 16, CPU)
-    assert 0.3 <= image <= 0.75, "an image shows the second level alone"
-    assert 0.3 <= title <= 0.75, "a title says the first level alone"
+    assert 0.3 <= image <= 0.75, "an image shows only the second level"
+    assert 0.3 <= title <= 0.75, "a title gives only the first level"
     best = max(records, key=lambda record: record.val_accuracy + record.val_accuracy_of_title)
-    assert (best.val_accuracy, best.val_accuracy_of_title) == (image, title), "both choose the epoch"
+    assert (best.val_accuracy, best.val_accuracy_of_title) == (image, title), "the epoch is chosen by both inputs"
     levels = {}
     for given in ("title", "image_and_title"):
         seen = evidence_batches(model, val, np.arange(48), modality=given, batch_size=16, device=CPU)
@@ -83,12 +83,12 @@ def test_it_learns_what_only_titles_say_and_what_only_images_show(tmp_path: Path
 
 
 class Killed(BaseException):
-    """Stands for a kill between two epochs."""
+    """Simulates a kill between two epochs."""
 
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("block", ["all", "2"])
-def test_a_killed_run_resumes_and_ends_as_if_never_killed(block: str, tmp_path: Path) -> None:
+def test_killed_run_resumes_with_identical_result(block: str, tmp_path: Path) -> None:
     recipe = replace(RECIPE, fine_tune_from=block, shift=1 if block == "all" else 0, ema=0.9)
     whole, whole_records = train(tmp_path / "whole", recipe)
 
@@ -105,7 +105,7 @@ def test_a_killed_run_resumes_and_ends_as_if_never_killed(block: str, tmp_path: 
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_titles(tmp_path: Path) -> None:
+def test_seed_determines_files_and_title_augmentation(tmp_path: Path) -> None:
     for run, seed in (("one", 1), ("two", 1), ("three", 2)):
         model, _ = train(tmp_path / run, replace(RECIPE, epochs=2, seed=seed))
         save(model, tmp_path / run / "model", PREPROCESSING, params={}, metrics={})
@@ -113,13 +113,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_titles(tmp_pa
     assert one == two != three
 
 
-def test_titles_of_an_epoch_depend_on_seed_and_epoch_alone() -> None:
+def test_augmented_titles_depend_only_on_seed_and_epoch() -> None:
     model, split = Categorizer(ARCHITECTURE, HALVES), make_split("train", 40, seed=1)
     batches = [np.arange(0, 20), np.arange(20, 40)]
     one, again, other = (list(loop._titles(model, split, batches, RECIPE, seed)) for seed in (5, 5, 6))
     assert one == again != other
     assert any("bright" in title for title in one[0])
     assert not any("item" not in title.split() for title in split.titles)
-    assert any("item" not in title.split() for title in one[0]), "words are left out"
+    assert any("item" not in title.split() for title in one[0]), "some words are dropped"
     unread = Categorizer(replace(ARCHITECTURE, title="none"), HALVES)
     assert list(loop._titles(unread, split, batches, RECIPE, 5)) == [None, None]

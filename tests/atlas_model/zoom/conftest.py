@@ -1,4 +1,4 @@
-"""What the tests of the close-up classifier train once."""
+"""Fixtures of the close-up classifier, trained once per process."""
 
 import pytest
 
@@ -15,5 +15,5 @@ def labelled() -> LabelledImages:
 
 @pytest.fixture(scope="session")
 def trained() -> tuple[ZoomModel, list[ZoomEpoch]]:
-    """A model that is trained on them, and its epochs."""
+    """A model trained on these images, and the records of its epochs."""
     return trained_model()

@@ -16,7 +16,7 @@ def bundled() -> ZoomModel:
     return ZoomModel.load(ROOT / zoom_stage.PHOTO_FILTER, CPU)
 
 
-def test_the_bundled_filter_is_small_and_says_what_it_is() -> None:
+def test_bundled_filter_is_small_and_describes_itself() -> None:
     model = bundled()
     assert model.architecture == "linear"
     assert "photographs" in model.trained_on
@@ -25,8 +25,8 @@ def test_the_bundled_filter_is_small_and_says_what_it_is() -> None:
     assert "recall" in (ROOT / zoom_stage.PHOTO_FILTER / "README.md").read_text().lower()
 
 
-def test_the_bundled_filter_tells_fabric_from_products() -> None:
-    """Drawn ones: woven stripes, checks and dots that fill the frame; shapes of products on plain grounds."""
+def test_bundled_filter_separates_fabric_from_products() -> None:
+    """Synthetic images: stripes, checks and dots that fill the frame; product shapes on plain backgrounds."""
     model, close_ups, products = bundled(), [], []
     rows, columns = np.mgrid[0:300, 0:300]
     for number, (first, second) in enumerate([((200, 30, 60), (240, 240, 230)), ((20, 40, 90), (120, 150, 200))]):
@@ -48,7 +48,7 @@ def test_the_bundled_filter_tells_fabric_from_products() -> None:
 
 
 @pytest.mark.slow
-def test_hardly_any_photograph_is_discarded() -> None:
+def test_bundled_filter_discards_few_photographs() -> None:
     path = ROOT / "../shared/images/myntra.parquet"
     if not path.is_file():
         pytest.skip("the photographs are not there")

@@ -11,7 +11,7 @@ from atlas_model.zoom.contact_sheet import SHOWN, write_sheet
 from tests.support.zoom_images import image_row
 
 
-def test_a_contact_sheet_is_bounded_and_the_surest_come_first(tmp_path: Path) -> None:
+def test_contact_sheet_is_bounded_and_sorted_by_confidence(tmp_path: Path) -> None:
     count = SHOWN + 5
     with ShardWriter(tmp_path / "shards", IMAGES, rows_per_shard=50) as writer:
         for number in range(count):

@@ -1,4 +1,4 @@
-"""The linear layer on a frozen encoder, held against scikit-learn."""
+"""The linear layer on a frozen encoder, compared with scikit-learn."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def linear(labelled: LabelledImages) -> ZoomModel:
     return train_linear(labelled, SMALL, batch_size=16, **shares)
 
 
-def test_a_linear_layer_is_measured_on_the_same_parts(
+def test_linear_layer_is_evaluated_on_the_same_splits(
     linear: ZoomModel, trained: tuple[ZoomModel, list[ZoomEpoch]]
 ) -> None:
     for part in ("val", "test"):
@@ -39,9 +39,7 @@ def test_a_linear_layer_is_measured_on_the_same_parts(
     assert 0 < linear.threshold < 1
 
 
-def test_a_linear_layer_comes_back_from_disk_with_the_same_answers(
-    linear: ZoomModel, labelled: LabelledImages, tmp_path: Path
-) -> None:
+def test_saved_linear_layer_gives_the_same_scores(linear: ZoomModel, labelled: LabelledImages, tmp_path: Path) -> None:
     linear.save(tmp_path / "zoom")
     loaded = ZoomModel.load(tmp_path / "zoom", CPU)
     assert loaded.architecture == "linear"
@@ -50,7 +48,7 @@ def test_a_linear_layer_comes_back_from_disk_with_the_same_answers(
     assert size < 2_000_000, "half precision"
 
 
-def test_the_layer_is_sklearns_on_what_the_encoder_says(linear: ZoomModel, labelled: LabelledImages) -> None:
+def test_linear_layer_equals_sklearn_on_encoder_features(linear: ZoomModel, labelled: LabelledImages) -> None:
     assert isinstance(linear.net, ZoomLinear)
     features = encode_features(linear.net, labelled.pixels, 7)
     assert features.shape == (len(labelled.pixels), 2 * 112)
@@ -62,7 +60,7 @@ def test_the_layer_is_sklearns_on_what_the_encoder_says(linear: ZoomModel, label
     assert found == pytest.approx(expected.decision_function(scaled), abs=1e-3)
 
 
-def test_the_encoder_is_cut_where_it_says(linear: ZoomModel) -> None:
+def test_features_are_those_of_the_named_encoder_block(linear: ZoomModel) -> None:
     whole = build_encoder("efficientnet_lite0", in_channels=3, grid="native", weights="package").eval()
     whole.trunk.load_state_dict(to_half(whole.trunk.state_dict(), dimensions=HALVED))
     whole.freeze_before("block12")
@@ -74,7 +72,7 @@ def test_the_encoder_is_cut_where_it_says(linear: ZoomModel) -> None:
     assert torch.allclose(found, expected, atol=1e-4)
 
 
-def test_a_missing_encoder_is_told_with_the_remedy(labelled: LabelledImages, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_missing_encoder_with_remedy(labelled: LabelledImages, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atlas_model.encoders.efficientnet_lite.importlib.util.find_spec", lambda name: None)
     shares = {name: RECIPE[name] for name in ("val_share", "test_share", "seed")}
     with pytest.raises(InputError, match=r"pip install atlas\[lite\]"):

@@ -1,4 +1,4 @@
-"""The close-up classifier: the paper's network, its scores, and a model that comes back from disk."""
+"""The close-up classifier: the paper's network, its scores, saving and loading."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.support.zoom_images import CPU, assert_same_weights
 
 
 @pytest.mark.parametrize("size", [16, 33, 150])
-def test_the_network_has_the_papers_layers(size: int) -> None:
+def test_network_has_the_layers_of_the_paper(size: int) -> None:
     net = ZoomNet(size)
     cells = (size // 8) ** 2
     shapes = [tuple(parameter.shape) for parameter in net.parameters() if parameter.dim() > 1]
@@ -28,7 +28,7 @@ def test_the_network_has_the_papers_layers(size: int) -> None:
     assert net(torch.zeros(2, 3, size, size, dtype=torch.uint8)).shape == (2,)
 
 
-def test_a_model_comes_back_from_disk(trained: tuple[ZoomModel, list[ZoomEpoch]], tmp_path: Path) -> None:
+def test_saved_model_loads_unchanged(trained: tuple[ZoomModel, list[ZoomEpoch]], tmp_path: Path) -> None:
     trained[0].save(tmp_path / "zoom")
     loaded = ZoomModel.load(tmp_path / "zoom", CPU)
     assert_same_weights(loaded, trained[0])
@@ -54,7 +54,7 @@ def test_a_model_comes_back_from_disk(trained: tuple[ZoomModel, list[ZoomEpoch]]
         {"preprocessing": {"size": 16, "mode": "L", "resize": "squash"}},
     ],
 )
-def test_a_wrong_description_is_refused(
+def test_refuses_invalid_description(
     trained: tuple[ZoomModel, list[ZoomEpoch]], tmp_path: Path, change: dict[str, Any]
 ) -> None:
     trained[0].save(tmp_path / "zoom")
@@ -65,7 +65,7 @@ def test_a_wrong_description_is_refused(
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=12))
-def test_scores_are_sklearns(drawn: list[tuple[int, int]]) -> None:
+def test_scores_equal_sklearn(drawn: list[tuple[int, int]]) -> None:
     actual, predicted = np.array([a for a, _ in drawn], dtype=int), np.array([p for _, p in drawn], dtype=int)
     found = binary_scores(predicted, actual)
     reference = precision_recall_fscore_support(actual, predicted, labels=[0, 1], zero_division=np.nan)

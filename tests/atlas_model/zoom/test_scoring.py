@@ -1,4 +1,4 @@
-"""Scores of all images: a row and a reason for each."""
+"""Scoring of all images: one row with a reason per image."""
 
 import io
 import weakref
@@ -16,7 +16,7 @@ from atlas_model.zoom.training import ZoomEpoch
 from tests.support.zoom_images import IMAGE_ROWS, image, image_row
 
 
-def test_every_image_gets_a_row_and_a_reason(trained: tuple[ZoomModel, list[ZoomEpoch]]) -> None:
+def test_each_image_has_a_row_and_a_reason(trained: tuple[ZoomModel, list[ZoomEpoch]]) -> None:
     batches = pa.Table.from_pylist(IMAGE_ROWS, schema=IMAGES).to_batches(max_chunksize=3)
     table = score_images(batches, trained[0], trained[0].threshold)
     assert table.schema == SCORES
@@ -50,7 +50,7 @@ def test_without_a_filter_every_readable_image_is_kept() -> None:
     assert discarded_share(table) == 0.0
 
 
-def test_one_decoded_image_is_in_memory_at_a_time(
+def test_keeps_few_decoded_images_in_memory(
     trained: tuple[ZoomModel, list[ZoomEpoch]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive: list[weakref.ref[Image.Image]] = []
@@ -67,4 +67,4 @@ def test_one_decoded_image_is_in_memory_at_a_time(
     images = [image_row(str(number), image("normal", number)) for number in range(20)]
     score_images(pa.Table.from_pylist(images, schema=IMAGES).to_batches(), trained[0], 0.5)
     assert len(alive) == 20
-    assert most <= 2, "the last one and the next"
+    assert most <= 2, "the previous image and the current one"

@@ -1,4 +1,4 @@
-"""Training the close-up classifier: fair parts, honest counts, the same bytes again."""
+"""Training the close-up classifier: splits, counts of discarded images, reproducibility."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from atlas_model.zoom.training import (
 from tests.support.zoom_images import RECIPE, SMALL, assert_same_weights, image, row, table_of
 
 
-def test_training_tells_the_two_apart(trained: tuple[ZoomModel, list[ZoomEpoch]]) -> None:
+def test_training_separates_zoomed_from_normal_images(trained: tuple[ZoomModel, list[ZoomEpoch]]) -> None:
     model, history = trained
     assert model.metrics["test"]["f1_zoomed"] == model.metrics["test"]["f1_normal"] == 1.0
     assert model.metrics["test"]["n"] > 5
@@ -36,7 +36,7 @@ def test_training_tells_the_two_apart(trained: tuple[ZoomModel, list[ZoomEpoch]]
     assert p_zoomed[0] >= model.threshold > p_zoomed[1]
 
 
-def test_the_best_epoch_is_kept_and_patience_ends_training(labelled: LabelledImages) -> None:
+def test_keeps_best_epoch_and_stops_after_patience(labelled: LabelledImages) -> None:
     model, history = train_zoom(labelled, SMALL, **{**RECIPE, "epochs": 30, "patience": 2, "lr": 0.02})
     best = min(history, key=lambda record: record.val_loss)
     assert len(history) == best.epoch + 2 < 30
@@ -46,7 +46,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_training(labelled: LabelledIma
     assert_same_weights(model, again)
 
 
-def test_the_same_seed_gives_the_same_bytes(
+def test_same_seed_gives_identical_files(
     labelled: LabelledImages, trained: tuple[ZoomModel, list[ZoomEpoch]], tmp_path: Path
 ) -> None:
     trained[0].save(tmp_path / "one")
@@ -59,7 +59,7 @@ def test_the_same_seed_gives_the_same_bytes(
     assert one["model.safetensors"] != other["model.safetensors"]
 
 
-def test_parts_never_share_a_source_and_do_not_move() -> None:
+def test_splits_share_no_source_and_are_stable() -> None:
     sources = [f"source-{number % 700}" for number in range(2000)]
     part = draw_splits(sources, val_share=0.2, test_share=0.1, seed=3)
     found = {name: {sources[place] for place in np.flatnonzero(part == index)} for index, name in enumerate(SPLITS)}
@@ -70,12 +70,12 @@ def test_parts_never_share_a_source_and_do_not_move() -> None:
     assert not np.array_equal(draw_splits(sources, val_share=0.2, test_share=0.1, seed=4), part)
 
 
-def test_what_cannot_be_learnt_from_is_counted() -> None:
+def test_counts_discarded_images_by_reason() -> None:
     both = image("normal", 1)
     rows = [
         row("normal", 0),
         row("zoomed", 0),
-        {**row("zoomed", 0), "source_id": "elsewhere"},  # the same image again
+        {**row("zoomed", 0), "source_id": "elsewhere"},  # a duplicate image
         {**row("normal", 1, content=both), "image_id": "both"},
         {**row("zoomed", 1, content=both), "image_id": "both"},
         row("normal", 2, content=b""),
@@ -88,7 +88,7 @@ def test_what_cannot_be_learnt_from_is_counted() -> None:
     assert found.dropped == {"duplicate": 1, "empty": 1, "label_conflict": 2, "not_an_image": 1, "truncated": 1}
 
 
-def test_unknown_labels_and_poor_parts_are_refused(labelled: LabelledImages) -> None:
+def test_refuses_unknown_labels_and_too_small_splits(labelled: LabelledImages) -> None:
     with pytest.raises(InputError, match="normal and zoomed, got blurred"):
         read_labelled(table_of([{**row("normal", 0), "label": "blurred"}]), SMALL)
     with pytest.raises(InputError, match="both labels in the val split"):
@@ -101,14 +101,14 @@ pairs = st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9]), st.intege
 
 
 @given(pairs.filter(lambda drawn: any(zoomed for _, zoomed in drawn)))
-def test_the_threshold_has_the_best_f1(drawn: list[tuple[float, int]]) -> None:
+def test_threshold_has_the_best_f1(drawn: list[tuple[float, int]]) -> None:
     p_zoomed, zoomed = np.array([p for p, _ in drawn], dtype=np.float32), np.array([z for _, z in drawn])
     threshold = choose_threshold(p_zoomed, zoomed)
     best = max(f1_score(zoomed, p_zoomed >= bound, zero_division=0) for bound in (0.0, 0.2, 0.4, 0.6, 0.8))
     assert f1_score(zoomed, p_zoomed >= threshold) == pytest.approx(best)
 
 
-def test_the_fingerprint_goes_by_images_and_labels_not_by_their_order() -> None:
+def test_fingerprint_ignores_the_order_of_images() -> None:
     rows = [row("normal", 0), row("zoomed", 1)]
     assert fingerprint(table_of(rows)) == fingerprint(table_of(rows[::-1]))
     assert fingerprint(table_of(rows)) != fingerprint(table_of([{**rows[0], "label": "zoomed"}, rows[1]]))
