@@ -38,7 +38,6 @@ test: lint  ## lint, types, import contracts, all tests, coverage (ARGS="-k sear
 fast: $(DEV)  ## run the fast tests only (ARGS="-k search" for some)
 	$(PYTEST) $(ARGS)
 
-
 lint: $(DEV)  ## run ruff, mypy, import-linter and deptry
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
