@@ -79,7 +79,7 @@ class PrefectServer:
 
 @contextmanager
 def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectServer]:
-    """Run a server with its database in ``folder`` and Prefect's ``settings``; stop it after the block or with this process."""
+    """Run a server with the database in ``folder`` and Prefect's ``settings``; ends with the block or process."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
     with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
