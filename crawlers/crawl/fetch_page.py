@@ -24,7 +24,7 @@ from crawlers.http.user_agent import robot_name
 
 WHY = {
     "robots": "its robots.txt forbids it",
-    "robots_tag": "its X-Robots-Tag forbids it (crawl.robots_tags of params.yaml)",
+    "robots_tag": "its X-Robots-Tag or robots meta tag forbids it (crawl.robots_tags of params.yaml)",
     "robots_unreachable": "its robots.txt cannot be fetched, so it is unknown what is allowed; try again later",
     "no_such_host": "its host does not exist, or its name cannot be resolved",
     "unreachable": "its server cannot be connected to; try again later",

@@ -206,7 +206,7 @@ def test_failing_host_is_given_up_until_the_next_run(
 def test_too_many_transient_failures_raise_and_a_rerun_retries_only_those(server: Server, tmp_path: Path) -> None:
     server.odd = {f"/busy-{number}": fails_first(2, 503) for number in range(2)}
     urls = [url(f"/images/{number}") for number in range(8)] + [url(path) for path in server.odd]
-    with pytest.raises(RetryError, match=r"2 of 10 image URLs failed .*raise fetch\.max_failed_share"):
+    with pytest.raises(RetryError, match=r"2 of 10 image URLs had transient failures .*raise fetch\.max_failed_share"):
         get(server, urls, tmp_path, max_failed_share=0.1)
     server.asked.clear()
     server.odd = {}
@@ -216,7 +216,7 @@ def test_too_many_transient_failures_raise_and_a_rerun_retries_only_those(server
 
 def test_blocked_host_is_requested_once_it_is_mapped(server: Server, tmp_path: Path) -> None:
     private = f"http://127.0.0.1:{server.port}/images/1"
-    with pytest.raises(RetryError, match=r"blocked 1\. A host in a network of your own has to be named in crawl\.con"):
+    with pytest.raises(RetryError, match=r"blocked 1\. Name hosts in your own network in crawl\.con"):
         get(server, [private], tmp_path, connect_map={})
     allowed = get(server, [private], tmp_path, connect_map={"127.0.0.1": ("127.0.0.1", server.port)})
     assert allowed.statuses == {private: "ok"}
