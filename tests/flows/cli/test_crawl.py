@@ -194,7 +194,7 @@ def test_decodes_saved_file_like_a_response(shop: Shop, tmp_path: Path, capsys: 
         (Reply("User-agent: Atlas\nDisallow: /p/"), 2, "its robots.txt forbids it"),
         (Reply("User-agent: other\nDisallow: /"), 0, ""),
         (Reply("", 404), 0, ""),
-        (Reply("x", 503), 1, "unknown what is allowed"),
+        (Reply("x", 503), 1, "it is unknown what is allowed"),
         (Reply("#" * 600_000 + "\nUser-agent: *\nDisallow: /"), 0, ""),  # RFC 9309: the first 500 KiB count
     ],
 )
@@ -223,8 +223,8 @@ def redirect(target: str) -> Reply:
         (Reply("gone", 404), 1, "expected a page, got HTTP 404"),
         (Reply("busy", 503), 1, "try again later"),
         (Reply("a" * (MAX_PAGE_BYTES + 1)), 2, "larger than"),
-        (Reply(PRODUCT.body, 200, {"X-Robots-Tag": "noai"}), 2, "forbids it"),
-        (Reply(f"<meta name=robots content=noindex>{PRODUCT.body!s}"), 2, "forbids it"),
+        (Reply(PRODUCT.body, 200, {"X-Robots-Tag": "noai"}), 2, "robots meta tag forbids it"),
+        (Reply(f"<meta name=robots content=noindex>{PRODUCT.body!s}"), 2, "robots meta tag forbids it"),
         (Reply(gzip.compress(str(PRODUCT.body).encode()), 200, {"Content-Encoding": "gzip"}), 0, ""),
         (Reply(gzip.compress(bytes(8_000_000)), 200, {"Content-Encoding": "gzip"}), 2, ""),
     ],
