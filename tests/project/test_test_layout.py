@@ -1,6 +1,7 @@
 """The tests' own layout: folders mirror the packages, and test modules do not import each other."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def test_folders_mirror_packages() -> None:
 def test_every_sub_package_has_tests(package: str) -> None:
     sub_packages = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
     assert {name for name in sub_packages if not any((TESTS / package / name).glob("test_*.py"))} == set()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_programs_in_strings_import_what_exists(module: Path) -> None:
+    """A child program that fails at its import can look like the failure that a test expects."""
+    for name in imported(module):
+        if name.startswith(tuple(f"{package}." for package in PACKAGES)):
+            where, _, what = name.rpartition(".")
+            assert hasattr(importlib.import_module(where), what) or importlib.import_module(name), name
 
 
 def test_all_modules_are_tests_or_support() -> None:

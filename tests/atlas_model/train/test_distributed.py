@@ -114,13 +114,13 @@ def test_refuses_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> No
 ONE_ROW = """
 import torch
 
-from atlas_model.train.distributed import add_up_gradients, joined, share
+from atlas_model.train.distributed import all_reduce_gradients, local_shard, process_group
 
-with joined(torch.device("cpu")):
+with process_group(torch.device("cpu")):
     weight = torch.ones(2, requires_grad=True)
-    for row in share([3.0]):
+    for row in local_shard([3.0]):
         (weight * row).sum().backward()
-    add_up_gradients([weight])
+    all_reduce_gradients([weight])
     assert weight.grad.tolist() == [3.0, 3.0]
 """
 
@@ -137,10 +137,11 @@ import sys
 
 import torch
 
-from atlas_model.train.distributed import first_alone, joined, rank
+from atlas_model.train.distributed import main_process_first, process_group, rank
 
-with joined(torch.device("cpu")), first_alone():
+with process_group(torch.device("cpu")), main_process_first():
     if rank() == 0:
+        print("main process ends", flush=True)
         sys.exit(3)
 print("survived", flush=True)
 """
@@ -151,4 +152,5 @@ def test_all_processes_end_when_one_fails(tmp_path: Path) -> None:
     (tmp_path / "dying.py").write_text(DYING)
     done = torchrun(tmp_path, "dying.py")
     assert done.returncode != 0
+    assert "main process ends" in done.stdout
     assert "survived" not in done.stdout
