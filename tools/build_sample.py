@@ -58,7 +58,7 @@ def choose(images: Images, labels: Labels, served: int, labelled: int) -> pa.Tab
 
 
 def label_images(sample: pa.Table) -> pa.Table:
-    """Normal and zoomed images (`records.LABELLED`) of those in ``sample`` that are not served.
+    """Normal and zoomed images (`schemas.LABELLED`) of those in ``sample`` that are not served.
 
     Every source gives a normal image, and a zoomed one if its garment is broad enough for a close-up. Half of the
     normal ones are scaled down as far as a close-up is, so that sharpness does not separate the classes.

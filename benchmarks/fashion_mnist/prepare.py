@@ -49,7 +49,7 @@ def run(params: Params) -> None:
 
 
 def read_rows(source: Path, part: Part) -> Iterator[dict[str, Any]]:
-    """The images of an official part as rows of `records.SPLIT`, in the order of its files."""
+    """The images of an official part as rows of `schemas.SPLIT`, in the order of its files."""
     images, labels = read_part(source, part)
     for index, (pixels, label) in enumerate(track(zip(images, labels, strict=True), part, len(labels), "images")):
         kind, png = KINDS[label], encode_png(Image.fromarray(pixels))

@@ -41,7 +41,7 @@ def import_manifest(manifest: Path, output: Path, work: Path, *, shard_rows: int
 
     Args:
         manifest: JSON, see `crawlers.sources.manifest.read_labelled_manifest`.
-        output: folder for shards of `records.LABELLED`, sorted by image_id.
+        output: folder for shards of `schemas.LABELLED`, sorted by image_id.
         work: folder of the spool that all manifests share; not tracked by git.
         shard_rows: images per shard.
         **fetch_options: as `crawlers.fetch.images.fetch_images` takes them.
