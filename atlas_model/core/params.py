@@ -6,9 +6,8 @@ these objects; all other code takes plain arguments.
 """
 
 import shutil
-from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -350,17 +349,12 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     if isinstance(content, dict) and "base" in content:
         base = parse_yaml(path.parent / str(content.pop("base")), ParamsError)
         content = {**base, **content} if isinstance(base, dict) else content
-    faults += [
-        f"{section}.{key}: was renamed to {new}; rename it"
-        for (section, key), new in RENAMED.items()
-        if key in _section(content, section) and new not in _section(content, section)
-    ]
+    for (name, key), new in RENAMED.items():
+        section = content.get(name) if isinstance(content, dict) else None
+        if isinstance(section, dict) and key in section and new not in section:
+            faults.append(f"{name}.{key}: was renamed to {new}; rename it")
+            section[new] = section.pop(key)  # one fault, and the value is still validated
     return validate(content, Params, path, ParamsError, faults)
-
-
-def _section(content: Any, name: str) -> Collection[str]:
-    section = content.get(name) if isinstance(content, dict) else None
-    return section if isinstance(section, dict) else ()
 
 
 def set_snapshot(snapshot: str, path: Path = PARAMS_FILE) -> None:
