@@ -1,0 +1,61 @@
+"""`atlas init` and `check`."""
+
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Add the subcommands."""
+    starting = commands.add_parser(
+        "init",
+        help="inspect a folder of images and its table, and write params.yaml for them",
+        description="Inspect a folder of images and its table (CSV, JSONL or Parquet; see docs/files.md), and write "
+        "params.yaml for them. Prints each choice with its reason, the faults of the data, and the next command.",
+    )
+    starting.add_argument(
+        "--images", type=Path, metavar="DIR", help="the folder of images; not needed if a Parquet table contains them"
+    )
+    starting.add_argument(
+        "--table", type=Path, metavar="FILE", help="the table; without one, the folder of an image is its category path"
+    )
+    starting.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="ROLE=NAME",
+        dest="columns",
+        help="the column NAME has this role: image, category (several times: one per level), product, title, price or "
+        "split; default: detected",
+    )
+    starting.add_argument(
+        "--params",
+        type=Path,
+        default=Path("params.yaml"),
+        metavar="FILE",
+        dest="params_file",
+        help="the file to change (default: params.yaml)",
+    )
+    starting.add_argument("--force", action="store_true", help="overwrite it although it has uncommitted changes")
+    starting.set_defaults(command=run_init)
+
+    check = commands.add_parser(
+        "check",
+        help="find the faults of params.yaml and of the files that it names",
+        description="Read params.yaml and the input files that it names, and print all faults. Runs no stage. Exit "
+        "code 0: no faults; 2: faults.",
+    )
+    check.set_defaults(command=run_check)
+
+
+def run_init(**options: Any) -> int:
+    """See `flows.init.command`."""
+    from flows.init.command import init
+
+    return init(**options)
+
+
+def run_check() -> int:
+    """See `flows.cli.check`."""
+    from flows.cli.check import check
+
+    return check()

@@ -1,0 +1,1 @@
+"""The review page: people correct categories and close-up labels."""

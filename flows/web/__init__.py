@@ -1,0 +1,1 @@
+"""What the pages of Atlas share: style, templates, access rules, the server."""
