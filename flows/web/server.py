@@ -1,0 +1,92 @@
+"""Runs an application on a socket, until SIGINT or SIGTERM; requests in progress are answered first."""
+
+import errno
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from atlas_model.core.errors import InputError
+from flows.web.access import AccessMiddleware, AccessRules
+
+GRACE_S = 20  # for requests in progress, after the signal to stop
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on ``host`` and ``port``; port 0: a free one.
+
+    Raises:
+        InputError: the address is not one of this machine, or the port is in use or not permitted.
+    """
+    try:
+        return socket.create_server((host, port), family=_family(host), backlog=1024)
+    except OSError as error:
+        advice = {
+            errno.EADDRINUSE: "Another program listens there. Stop it, or choose another --port",
+            errno.EACCES: "Ports below 1024 need privileges. Choose another --port",
+        }.get(error.errno or 0, "Choose an address of this machine, such as --host 127.0.0.1")
+        raise InputError(f"cannot listen on {host} port {port}: {error.strerror or error}. {advice}") from error
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def url_of(listening: socket.socket, rules: AccessRules) -> str:
+    """The URL that opens the first page in a browser; with the token, if there is one."""
+    host, port = listening.getsockname()[:2]
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not listened on
+        host = socket.gethostname()
+    token = f"?token={rules.token}" if rules.token else ""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/{token}"
+
+
+def serve(
+    app: ASGIApp, listening: socket.socket, rules: AccessRules, *, on_stop: Callable[[], None] | None = None
+) -> None:
+    """Serve ``app`` under ``rules`` until SIGINT or SIGTERM.
+
+    Args:
+        app: the application; its lifespan is run.
+        listening: from `listen`.
+        rules: from `flows.web.access.access_rules`.
+        on_stop: called when the signal arrives, before the last requests are answered.
+    """
+    config = uvicorn.Config(
+        AccessMiddleware(app, rules),
+        log_config=None,  # warnings and errors go to the handlers of the program
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    with _ignoring_signals():
+        _Server(config, on_stop).run(sockets=[listening])
+
+
+@contextmanager
+def _ignoring_signals() -> Iterator[None]:
+    """Uvicorn raises the signal again after it has stopped; the program should go on and end with exit code 0."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it begins to stop."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._on_stop is not None:
+            self._on_stop()
+        await super().shutdown(sockets)
