@@ -1,8 +1,10 @@
 """Checkpoints: a folder with a model's weights (safetensors) and its description (JSON), written together.
 
-Works for any model. Nothing is unpickled: an untrusted folder can cause an error, but cannot run code.
+Works for any model. Nothing is unpickled: an untrusted folder can cause an error, but cannot run code. The description
+holds a checksum of both files, so that a damaged model is an error and gives no predictions.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from torch import Tensor, nn
 from atlas_model.core.errors import CheckpointError
 from atlas_model.core.files import replacing, replacing_folder, write_json
 
-FORMAT = 1  # increment it when older descriptions can no longer be read
+FORMAT = 2  # of written models; format 1 had no checksum
+READABLE = (1, FORMAT)
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
+CHECKSUM = "sha256"  # key of the description
 UNSUPPORTED_FORMATS = "Other formats (.pt, .pth, .ckpt, .bin) are not supported: reading them can execute code"
 
 
@@ -26,14 +30,25 @@ def save_model(folder: Path, tensors: dict[str, Tensor], description: dict[str, 
     Args:
         folder: replaced if it exists.
         tensors: the weights, by name.
-        description: JSON values; ``"kind"`` is the type of model, which `load_model` checks.
+        description: JSON values; ``"kind"`` is the type of model, which `load_model` checks. The written one also has
+            the keys ``"format"`` and `CHECKSUM`.
     """
     assert isinstance(description.get("kind"), str), "a description has a kind"
     with replacing_folder(folder) as temporary:
         with replacing(temporary / WEIGHTS) as weights:
             # Not `save_file`: it makes the file readable for its owner alone, whatever the umask.
             weights.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
-        write_json(temporary / DESCRIPTION, {"format": FORMAT, **description})
+        whole = {"format": FORMAT, **description}
+        write_json(temporary / DESCRIPTION, whole | {CHECKSUM: _checksum(temporary / WEIGHTS, whole)})
+
+
+def _checksum(weights: Path, description: dict[str, Any]) -> str:
+    """SHA-256 of the weights' bytes and of the description without the key `CHECKSUM`."""
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    rest = {key: value for key, value in description.items() if key != CHECKSUM}
+    digest.update(json.dumps(rest, sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def to_half(tensors: dict[str, Tensor], *, dimensions: int) -> dict[str, Tensor]:
@@ -54,14 +69,17 @@ def load_model(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         raise _bad(folder, f"a folder with {DESCRIPTION} and {WEIGHTS}", f"a file. {UNSUPPORTED_FORMATS}")
     description = read_description(folder)
     found = (description.get("kind"), description.get("format"))
-    if found != (kind, FORMAT):
+    if found[0] != kind or found[1] not in READABLE:
         raise CheckpointError(
-            f"{folder}: expected a model of kind {kind!r}, format {FORMAT}; "
+            f"{folder}: expected a model of kind {kind!r}, format {' or '.join(map(str, READABLE))}; "
             f"got kind {found[0]!r}, format {found[1]!r}. "
             "Train it again with this version, or name another folder."
         )
     try:
-        return load_file(folder / WEIGHTS), description
+        tensors = load_file(folder / WEIGHTS)
+        if found[1] != 1 and description.get(CHECKSUM) != _checksum(folder / WEIGHTS, description):
+            raise _bad(folder, f"the content that the checksum in {DESCRIPTION} is of", "other content: it is damaged")
+        return tensors, description
     except (OSError, SafetensorError) as error:
         raise _bad(folder / WEIGHTS, "weights in the safetensors format", f"{error}. {UNSUPPORTED_FORMATS}") from error
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from atlas_model.core.checkpoint import WEIGHTS, load_model, save_model, to_half
+from atlas_model.core.checkpoint import CHECKSUM, WEIGHTS, load_model, save_model, to_half
 from atlas_model.core.errors import AtlasError
 from atlas_model.core.files import write_text
 from atlas_model.model.categorizer import Categorizer
@@ -28,7 +28,8 @@ def bundle(model: Path, folder: Path) -> int:
             "Train a smaller one (train.hidden_size, title_buckets)"
         )
     card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
-    del description["format"]  # `save_model` writes its own
+    for key in ("format", CHECKSUM):  # `save_model` writes its own
+        description.pop(key, None)
     save_model(folder, halved, description)
     if card:
         write_text(folder / CARD, card)

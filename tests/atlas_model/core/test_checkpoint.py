@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from atlas_model.core.checkpoint import DESCRIPTION, WEIGHTS, load_model, load_weights, save_model
+from atlas_model.core.checkpoint import CHECKSUM, DESCRIPTION, WEIGHTS, load_model, load_weights, save_model
 from atlas_model.core.errors import CheckpointError
 
 TENSORS = {"b": torch.ones(2, 3).T, "a": torch.arange(4, dtype=torch.int64)}
@@ -22,7 +22,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_saved_model_loads_unchanged(folder: Path) -> None:
     tensors, description = load_model(folder, "toy")
-    assert description == {"format": 1, "kind": "toy", "size": 3}
+    assert len(description.pop(CHECKSUM)) == 64
+    assert description == {"format": 2, "kind": "toy", "size": 3}
     assert tensors.keys() == TENSORS.keys()
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -42,7 +43,7 @@ def test_refuses_other_kinds_and_formats(folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"kind 'other'.*kind 'toy'"):
         load_model(folder, "other")
     (folder / DESCRIPTION).write_text(json.dumps({"kind": "toy", "format": 0}))
-    with pytest.raises(CheckpointError, match=r"format 1.*format 0"):
+    with pytest.raises(CheckpointError, match=r"format 1 or 2; .*format 0"):
         load_model(folder, "toy")
 
 
@@ -57,6 +58,29 @@ def test_refuses_damaged_files(folder: Path, name: str, damage: str) -> None:
         path.write_bytes(contents[damage])
     with pytest.raises(CheckpointError, match=name):
         load_model(folder, "toy")
+
+
+def test_each_changed_byte_is_found(folder: Path) -> None:
+    for name in (WEIGHTS, DESCRIPTION):
+        whole = (folder / name).read_bytes()
+        for position, byte in enumerate(whole):
+            if name == DESCRIPTION and bytes([byte]).isspace():  # has no meaning
+                continue
+            (folder / name).write_bytes(whole[:position] + bytes([byte ^ 1]) + whole[position + 1 :])
+            with pytest.raises(CheckpointError):
+                load_model(folder, "toy")
+        (folder / name).write_bytes(whole)
+
+
+def test_a_model_of_format_1_has_no_checksum(folder: Path) -> None:
+    description = json.loads((folder / DESCRIPTION).read_text())
+    del description[CHECKSUM]
+    (folder / DESCRIPTION).write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_model(folder, "toy")
+    description["format"] = 1
+    (folder / DESCRIPTION).write_text(json.dumps(description))
+    assert load_model(folder, "toy")[1]["size"] == 3
 
 
 def test_refuses_weights_of_another_shape_in_one_line(folder: Path) -> None:

@@ -165,6 +165,7 @@ def test_refuses_invalid_description_before_loading(tmp_path: Path, part: str, c
     save(model, tmp_path / "bad", Preprocessing(28, "L", "squash"), params={}, metrics={})
     file = tmp_path / "bad/model.json"
     description = json.loads(file.read_text())
+    description["format"] = 1  # without a checksum
     description[part].update(change)
     file.write_text(json.dumps(description))
     with pytest.raises(CheckpointError, match="its description is not one of a categorizer"):

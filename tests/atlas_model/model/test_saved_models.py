@@ -25,7 +25,7 @@ def test_invalid_description_raises_checkpoint_error(tmp_path: Path) -> None:
         ("preprocessing", "mode", "CMYK"),
         ("taxonomy", "paths", "all of them"),
     ]:
-        changed = {**description, place: {**description[place], key: value}}
+        changed = {**description, "format": 1, place: {**description[place], key: value}}
         (tmp_path / "model/model.json").write_text(json.dumps(changed))
         with pytest.raises(InputError):
             load_categorizer(tmp_path / "model", CPU)

@@ -40,6 +40,7 @@ def test_refuses_invalid_title_description(key: str, value: object, tmp_path: Pa
     description = tmp_path / "model/model.json"
     content = json.loads(description.read_text())
     content["architecture"][key] = value
+    content["format"] = 1  # without a checksum
     description.write_text(json.dumps(content))
     with pytest.raises(CheckpointError):
         load_categorizer(tmp_path / "model", CPU)
@@ -61,7 +62,7 @@ def test_refuses_invalid_title_weights(weights: object, tmp_path: Path) -> None:
     model, _ = make()
     save(model, tmp_path / "model", PREPROCESSING, params={}, metrics={})
     description = tmp_path / "model/model.json"
-    description.write_text(json.dumps(json.loads(description.read_text()) | {"title_weights": weights}))
+    description.write_text(json.dumps(json.loads(description.read_text()) | {"format": 1, "title_weights": weights}))
     with pytest.raises(CheckpointError):
         load_categorizer(tmp_path / "model", CPU)
 
@@ -72,6 +73,7 @@ def test_loads_model_saved_before_title_support(tmp_path: Path) -> None:
     description = tmp_path / "model/model.json"
     content = json.loads(description.read_text())
     assert "title_weights" not in content
+    content["format"] = 1
     for key in ("title", "title_buckets", "title_size"):
         del content["architecture"][key]
     description.write_text(json.dumps(content))

@@ -59,7 +59,7 @@ def test_refuses_invalid_description(
 ) -> None:
     trained[0].save(tmp_path / "zoom")
     path = tmp_path / "zoom/model.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1, **change}))
     with pytest.raises(CheckpointError):
         ZoomModel.load(tmp_path / "zoom", CPU)
 

@@ -161,7 +161,7 @@ def test_new_champion_invalidates_profiles_of_old_one(
     drift.save_profile(old)
     shutil.copytree(bundled_model(), CHAMPION)
     description = json.loads((CHAMPION / "model.json").read_text())
-    (CHAMPION / "model.json").write_text(json.dumps(description | {"metrics": {}}))
+    (CHAMPION / "model.json").write_text(json.dumps(description | {"format": 1, "metrics": {}}))
     drift.save_profile(old)
     new = crawled("two", garments[:20])
     report = drift.report_drift("one", "two", new)
