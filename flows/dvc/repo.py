@@ -47,7 +47,7 @@ def stages() -> dict[str, list[str]]:
     from dvc.repo import Repo
     from networkx import dfs_postorder_nodes
 
-    with _dvc_errors(), Repo() as repo:
+    with dvc_errors(), Repo() as repo:
         graph = repo.index.graph
         return {
             stage.addressing: sorted(needed.addressing for needed in graph.successors(stage) if needed.cmd)
@@ -70,7 +70,7 @@ def is_up_to_date(stage: str) -> bool:
     """
     from dvc.repo import Repo
 
-    with _dvc_errors(), Repo() as repo:  # a new one each time: a Repo caches dvc.lock
+    with dvc_errors(), Repo() as repo:  # a new one each time: a Repo caches dvc.lock
         return not repo.status(targets=[stage])
 
 
@@ -96,7 +96,7 @@ def out_of_date() -> list[str]:
     """What `dvc status` reports: stages that are not up to date, and ``.dvc`` files whose data differ."""
     from dvc.repo import Repo
 
-    with _dvc_errors(), Repo() as repo:
+    with dvc_errors(), Repo() as repo:
         return sorted(repo.status())
 
 
@@ -108,7 +108,7 @@ def inputs() -> dict[Path, list[Path]]:
     """
     from dvc.repo import Repo
 
-    with _dvc_errors(), Repo() as repo:
+    with dvc_errors(), Repo() as repo:
         stages = list(repo.index.stages)
         made = {Path(out.fs_path) for stage in stages for out in stage.outs}
         needed = {Path(dep.fs_path) for stage in stages for dep in stage.deps if dep.is_in_repo}
@@ -122,7 +122,7 @@ def cache_folder() -> Path:
     """The absolute path of DVC's cache."""
     from dvc.repo import Repo
 
-    with _dvc_errors(), Repo() as repo:
+    with dvc_errors(), Repo() as repo:
         return Path(repo.cache.local_cache_dir)
 
 
@@ -130,7 +130,7 @@ def default_remote() -> str | None:
     """The name of the default remote of `dvc push`; None if there is none."""
     from dvc.repo import Repo
 
-    with _dvc_errors(), Repo() as repo:
+    with dvc_errors(), Repo() as repo:
         name: str | None = repo.config["core"].get("remote")
         return name
 
@@ -153,7 +153,7 @@ def push(on_line: Callable[[str], None]) -> None:
             f"dvc push failed: {said[-1]}\nCheck that the remote exists (`dvc remote list`) and that its credentials "
             "are in the environment, then run again: nothing is pushed twice."
         )
-    with _dvc_errors(), Repo() as repo:
+    with dvc_errors(), Repo() as repo:
         states = [repo.cloud.status(needed, odb=remote) for remote, needed in repo.used_objs(push=True).items()]
     lacking = sum(len(state.new) + len(state.missing) for state in states)
     if lacking:  # for DVC this is only a warning
@@ -169,7 +169,7 @@ def content_hash(folder: Path) -> str | None:
 
     if not folder.is_dir():
         return None
-    with _dvc_errors(), Repo() as repo, repo.lock:
+    with dvc_errors(), Repo() as repo, repo.lock:
         return _hashed(repo, folder, dry_run=True, ignore=repo.dvcignore)[1]
 
 
@@ -178,7 +178,7 @@ def add_to_cache(folder: Path) -> str:
     from dvc.repo import Repo
     from dvc_data.hashfile.transfer import transfer
 
-    with _dvc_errors(), Repo() as repo, repo.lock:
+    with dvc_errors(), Repo() as repo, repo.lock:
         staged, content = _hashed(repo, folder, dry_run=False, ignore=repo.dvcignore)
         transfer(staged, repo.cache.local, {_hash_info(content)}, shallow=False)
         return content
@@ -190,7 +190,7 @@ def has(content: str) -> bool:
     from dvc_data.hashfile import check, load
     from dvc_objects.errors import ObjectFormatError
 
-    with _dvc_errors(), Repo() as repo:
+    with dvc_errors(), Repo() as repo:
         try:
             check(repo.cache.local, load(repo.cache.local, _hash_info(content)))
         except (OSError, ObjectFormatError):
@@ -223,7 +223,7 @@ def restore(content: str, folder: Path) -> None:
             raise ObjectFormatError("the cache is damaged")
 
     try:
-        with _dvc_errors(), Repo() as repo, repo.lock:
+        with dvc_errors(), Repo() as repo, repo.lock:
             try:
                 from_cache(repo)
             except (OSError, CheckoutError, ObjectFormatError):
@@ -300,7 +300,7 @@ def read_output(path: Path, commit: str) -> bytes:
     from dvc.api import read
 
     try:
-        with _dvc_errors():
+        with dvc_errors():
             return bytes(read(path.as_posix(), rev=commit, mode="rb"))
     except (InputError, OSError) as error:
         raise InputError(
@@ -374,7 +374,8 @@ def _busy(said_by_dvc: str) -> DvcBusyError:
 
 
 @contextmanager
-def _dvc_errors() -> Iterator[None]:
+def dvc_errors() -> Iterator[None]:
+    """Turn the errors of DVC into those of Atlas."""
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
 

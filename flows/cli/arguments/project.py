@@ -1,4 +1,4 @@
-"""`atlas init` and `check`."""
+"""`atlas init`, `check` and `verify`."""
 
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,17 @@ def add(commands: Any) -> None:
     )
     check.set_defaults(command=run_check)
 
+    verify = commands.add_parser(
+        "verify",
+        help="compare every tracked file with its hash",
+        description="Read every byte of the tracked files, and compare it with its hash: the outputs of the stages, "
+        "their copies in DVC's cache, and the data and models in git. Prints each damaged or missing file, and the "
+        "commands that bring it back. dvc status and git status do not notice damage that leaves the size and the time "
+        "of a file unchanged. Exit code 1: a file is damaged or missing.",
+    )
+    verify.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object instead")
+    verify.set_defaults(command=run_verify)
+
 
 def run_init(**options: Any) -> int:
     """See `flows.init.command`."""
@@ -59,3 +70,10 @@ def run_check() -> int:
     from flows.cli.check import check
 
     return check()
+
+
+def run_verify(as_json: bool) -> int:
+    """See `flows.cli.verify`."""
+    from flows.cli.verify import verify_files
+
+    return verify_files(as_json=as_json)
