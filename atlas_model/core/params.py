@@ -145,6 +145,7 @@ class SplitParams(ParamsSection):
     """From products and images to train, val and test."""
 
     taxonomy: FilePath  # category paths, as CSV or text
+    taxonomy_changes: FilePath  # CSV: categories that were renamed, merged, split or removed; a header: none were
     labels: Literal["listed", "met"]  # listed: those of the taxonomy file; met: all that occur in the split
     image_size: Annotated[int, Field(ge=16, le=1024)]  # px, square: images are stored at this size
     image_mode: Literal["L", "RGB"]
