@@ -25,7 +25,7 @@ from atlas_model.split.report import (
     missing_categories,
     share_deviations,
 )
-from atlas_model.taxonomy.changes import TaxonomyChanges, load_changes
+from atlas_model.taxonomy.changes import NO_CHANGES, TaxonomyChanges, load_changes
 from atlas_model.taxonomy.files import load_taxonomy
 from atlas_model.taxonomy.names import clean_name, look_alikes
 from atlas_model.taxonomy.tree import SEPARATOR, Taxonomy
@@ -47,7 +47,9 @@ CONSEQUENCES = {  # of a category without images in a split, with the remedy
 def run(params: Params) -> None:
     """Assign every image to a split or a reason, write the splits, and report on the written files."""
     options = params.split
-    changes = load_changes(options.taxonomy_changes, _listed(options))
+    # A missing file stops DVC, whose dependency it is, and `atlas check`.
+    changed = options.taxonomy_changes.exists()
+    changes = load_changes(options.taxonomy_changes, _listed(options)) if changed else NO_CHANGES
     products, titles, undecided = _read_products(changes)
     refs = _read_refs()
     scores = _read_scores(options.min_side)
