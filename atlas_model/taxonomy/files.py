@@ -158,8 +158,8 @@ def _read_nodes(text: str, faults: list[str]) -> _Read:
         faults.append(f"lines {lines}: cycle: each of these ids is its own ancestor")
     if faults:
         return _Read([])
-    lines = [(nodes[leaf][0], _ancestry(leaf, nodes)) for leaf in nodes if leaf not in parents]
-    return _Read(lines, {_ancestry(identity, nodes): identity for identity in nodes})
+    ends = [(nodes[leaf][0], _ancestry(leaf, nodes)) for leaf in nodes if leaf not in parents]
+    return _Read(ends, {_ancestry(identity, nodes): identity for identity in nodes})
 
 
 def _nodes_on_cycles(nodes: dict[str, tuple[int, str, str]]) -> list[str]:

@@ -205,7 +205,7 @@ class Taxonomy:
         """
         given = value if isinstance(value, dict) else {}
         paths, keys, ids = given.get("paths"), given.get("keys"), given.get("ids", {})
-        if not _is_list_of_paths(paths):
+        if paths is None or not _is_list_of_paths(paths):
             raise TaxonomyError(f'{source}: expected {{"paths": [["A", "B"], ...]}}')
         if not (keys is None or _is_list_of_paths(keys)) or not _is_dict_of_texts(ids):
             raise TaxonomyError(f'{source}: expected "keys": [["A", "B"], ...] and "ids": {{"A > B": "12", ...}}')

@@ -63,11 +63,14 @@ def _inputs(params: Params) -> Iterator[tuple[Path, Callable[[Path], object]]]:
     yield params.split.taxonomy_changes, partial(_read_changes, params)
     if params.crawl.source == "manifest":
         yield params.crawl.manifest, read_manifest_products
-    elif params.crawl.source == "files":
-        given = params.crawl.files
-        columns = Columns(**given.columns.model_dump())
-        yield given.table, partial(check_table, images=given.images, separator=given.separator, columns=columns)
-        if given.images != given.table:
+    elif params.crawl.source in ("files", "urls"):
+        given, urls = params.crawl.files, params.crawl.source == "urls"
+        columns = Columns(**given.columns.names)
+        yield (
+            given.table,
+            partial(check_table, images=given.images, separator=given.separator, columns=columns, urls=urls),
+        )
+        if given.images != given.table and not urls:
             yield given.images, Folder
     else:
         yield params.crawl.sources, read_sources

@@ -28,7 +28,7 @@ from atlas_model.split.report import (
 from atlas_model.taxonomy.changes import NO_CHANGES, TaxonomyChanges, load_changes
 from atlas_model.taxonomy.files import load_taxonomy
 from atlas_model.taxonomy.names import clean_name, look_alikes
-from atlas_model.taxonomy.tree import SEPARATOR, Taxonomy
+from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath, Taxonomy
 from flows import paths
 from flows.stages.entry import main, write_metrics
 
@@ -127,8 +127,8 @@ def _read_products(
             undecided.append((product_id, title, SEPARATOR.join(category), " | ".join(map(SEPARATOR.join, today))))
     if undecided:
         say(
-            f"warning: split: {len(undecided)} products have a category that split.taxonomy_changes splits. Their images "
-            f"are not used until someone decides: {UNDECIDED} lists them with the categories to choose from"
+            f"warning: split: {len(undecided)} products have a category that split.taxonomy_changes splits. Their "
+            f"images are not used until someone decides: {UNDECIDED} lists them with the categories to choose from"
         )
     return products, dict(zip(table["product_id"], table["title"], strict=True)), undecided
 
@@ -181,7 +181,8 @@ def _taxonomy(options: SplitParams, products: Iterable[SplitProduct], changes: T
             "answers.parquet"
         )
     # In the order of their first names, so that a renaming does not change it.
-    return changes.apply(Taxonomy(sorted(met, key=changes.former)))
+    ordered: list[CategoryPath] = sorted(met, key=changes.former)
+    return changes.apply(Taxonomy(ordered))
 
 
 def _look_alikes(taxonomy: Taxonomy, products: Iterable[SplitProduct]) -> list[tuple[str, ...]]:

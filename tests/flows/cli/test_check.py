@@ -18,6 +18,7 @@ def test_check_covers_table_and_image_folder(
     table = write_csv("a.jpg,A,x")
     Path("data").mkdir()
     Path("data/taxonomy.csv").write_text("taxonomy\nA\n")
+    Path("data/taxonomy_changes.csv").write_text("from,to\n")
 
     def params(**columns: Any) -> None:
         content = stage_params(table, columns).model_dump(mode="json")

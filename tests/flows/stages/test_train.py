@@ -202,11 +202,11 @@ def test_full_disk_while_caching_pixels_is_an_error() -> None:
 def test_checkpoint_key_depends_on_given_weights(params: Callable[..., Params]) -> None:
     weights = Path("resnet18.safetensors")
     given = params(train={"encoder": "resnet18", "weights": str(weights), "erase": 0.0}).train
-    missing = train._key(given)
+    missing = train._key(given, TAXONOMY)
     weights.write_bytes(b"one")
-    one = train._key(given)
+    one = train._key(given, TAXONOMY)
     weights.write_bytes(b"two")
-    assert len({missing, one, train._key(given)}) == 3
+    assert len({missing, one, train._key(given, TAXONOMY)}) == 3
 
 
 def test_missing_splits_name_the_stage_to_run(params: Callable[..., Params]) -> None:
