@@ -27,7 +27,12 @@ def test_check_covers_table_and_image_folder(
 
     params()
     assert main(["check"]) == 0
-    assert capsys.readouterr().out.splitlines()[1:] == ["data/taxonomy.csv: ok", "table.csv: ok", "photos: ok"]
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "data/taxonomy.csv: ok",
+        "data/taxonomy_changes.csv: ok",
+        "table.csv: ok",
+        "photos: ok",
+    ]
     params(title="name")
     Path("photos").rmdir()
     assert main(["check"]) == 2
