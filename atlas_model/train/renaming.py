@@ -8,14 +8,15 @@ training reads in the splits, without names and ids. The outputs of the last tra
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from atlas_model.core.checkpoint import DESCRIPTION
+from atlas_model.core.checkpoint import CHECKSUM, DESCRIPTION, load_model, read_description, save_model
+from atlas_model.core.errors import CheckpointError
 from atlas_model.core.files import replacing, replacing_folder, write_json
 from atlas_model.data.dataset import BATCH_ROWS, PREPROCESSING_KEY
 from atlas_model.taxonomy.tree import Taxonomy
@@ -67,8 +68,11 @@ def restore(memory: Path, key: str, taxonomy: Taxonomy, outputs: Sequence[Path])
         return False
     if not all(path.exists() for path in kept):
         return False
-    for path, output in zip(kept, outputs, strict=True):
-        _write(path, output, record)
+    try:
+        for path, output in zip(kept, outputs, strict=True):
+            _write(path, output, taxonomy)
+    except CheckpointError:  # the copy is damaged
+        return False
     write_json(memory / RECORD, record)
     return True
 
@@ -77,16 +81,17 @@ def _record(key: str, taxonomy: Taxonomy) -> dict[str, Any]:
     return {"key": key, "taxonomy": taxonomy.to_json()}
 
 
-def _write(kept: Path, output: Path, record: Mapping[str, Any]) -> None:
+def _write(kept: Path, output: Path, taxonomy: Taxonomy) -> None:
     if kept.is_file():
         with replacing(output) as temporary:
             shutil.copyfile(kept, temporary)
-        return
-    with replacing_folder(output) as folder:
-        shutil.copytree(kept, folder, dirs_exist_ok=True)
-        if (folder / DESCRIPTION).is_file():
-            description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-            write_json(folder / DESCRIPTION, description | {"taxonomy": record["taxonomy"]})
+    elif (kept / DESCRIPTION).is_file():
+        tensors, description = load_model(kept, str(read_description(kept).get("kind")))
+        about = {key: value for key, value in description.items() if key not in ("format", CHECKSUM)}
+        save_model(output, tensors, about | {"taxonomy": taxonomy.to_json()})
+    else:
+        with replacing_folder(output) as folder:
+            shutil.copytree(kept, folder, dirs_exist_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -50,7 +50,7 @@ def run(params: Params) -> None:
     # A missing file stops DVC, whose dependency it is, and `atlas check`.
     changed = options.taxonomy_changes.exists()
     changes = load_changes(options.taxonomy_changes, _listed(options)) if changed else NO_CHANGES
-    products, titles, undecided = _read_products(changes)
+    products, titles = _read_products(changes)
     refs = _read_refs()
     scores = _read_scores(options.min_side)
     _check_complete(refs, products, scores)
@@ -102,35 +102,44 @@ def run(params: Params) -> None:
             Preprocessing(options.image_size, options.image_mode, options.resize, options.interpolation),
         )
         taxonomy.save(folder / paths.TAXONOMY.name)
-    with replacing(UNDECIDED) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([("product_id", "title", "category", "successors"), *undecided])
+    _write_undecided(products.values(), titles, changes)
     _report(counts | {"categories_without": missing, "look_alikes": alike}, scores, options)
 
 
-def _read_products(
-    changes: TaxonomyChanges,
-) -> tuple[dict[str, SplitProduct], dict[str, str], list[tuple[str, str, str, str]]]:
-    """The products by id with the categories of today, their titles, and a row for each that needs a decision."""
+def _read_products(changes: TaxonomyChanges) -> tuple[dict[str, SplitProduct], dict[str, str]]:
+    """The products by id, with the categories of today, and their titles."""
     columns = ["product_id", "title", "taxonomy", "split_hint"]
     table = read_table(paths.PRODUCTS, PRODUCTS, "crawl", columns).to_pydict()
-    products: dict[str, SplitProduct] = {}
-    undecided = []
-    for product_id, title, path, hint in zip(*table.values(), strict=True):
-        category = tuple(map(clean_name, path))
-        today = changes.now(category) if category else (category,)
-        if len(today) == 1:
-            products[product_id] = SplitProduct(product_id, today[0], hint)
-            continue
-        fault = "category_split" if today else "category_removed"
-        products[product_id] = SplitProduct(product_id, category, hint, fault)
-        if today:
-            undecided.append((product_id, title, SEPARATOR.join(category), " | ".join(map(SEPARATOR.join, today))))
+    paths_of = (tuple(map(clean_name, path)) for path in table["taxonomy"])
+    products = map(SplitProduct, table["product_id"], paths_of, table["split_hint"])
+    by_id = {product.product_id: _of_today(product, changes) for product in products}
+    return by_id, dict(zip(table["product_id"], table["title"], strict=True))
+
+
+def _of_today(product: SplitProduct, changes: TaxonomyChanges) -> SplitProduct:
+    """The product with the category of today; with a fault if its category was split or removed."""
+    today = changes.now(product.category) if product.category else (product.category,)
+    if len(today) == 1:
+        return replace(product, category=today[0])
+    return replace(product, fault="category_split" if today else "category_removed")
+
+
+def _write_undecided(products: Iterable[SplitProduct], titles: Mapping[str, str], changes: TaxonomyChanges) -> None:
+    """List the products whose category was split, with its successors: someone has to decide."""
+    undecided = [product for product in products if product.fault == "category_split"]
+    with replacing(UNDECIDED) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["product_id", "title", "category", "successors"])
+        for product in undecided:
+            successors = " | ".join(map(SEPARATOR.join, changes.now(product.category)))
+            writer.writerow(
+                [product.product_id, titles[product.product_id], SEPARATOR.join(product.category), successors]
+            )
     if undecided:
         say(
             f"warning: split: {len(undecided)} products have a category that split.taxonomy_changes splits. Their "
             f"images are not used until someone decides: {UNDECIDED} lists them with the categories to choose from"
         )
-    return products, dict(zip(table["product_id"], table["title"], strict=True)), undecided
 
 
 def _read_refs() -> list[ImageRef]:

@@ -214,6 +214,7 @@ def test_missing_splits_name_the_stage_to_run(params: Callable[..., Params]) -> 
         train.run(params())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("splits")
 def test_renamed_categories_keep_the_weights(params: Callable[..., Params], capsys: pytest.CaptureFixture[str]) -> None:
     outputs = [folder / file for folder in (paths.CATEGORIZER, paths.BASELINE) for file in MODEL_FILES]
