@@ -88,7 +88,7 @@ def iterate_entries(path: Path) -> Iterator[ManifestEntry]:
         faults: list[str] = []
         product = _product(entry, faults)
         filename = entry.get("filename") if isinstance(entry, dict) else None
-        yield ManifestEntry(index, filename if _is_text(filename) else "", product, faults)
+        yield ManifestEntry(index, str(filename) if _is_text(filename) else "", product, faults)
 
 
 def read_labelled_manifest(path: Path) -> list[LabelledImage]:
