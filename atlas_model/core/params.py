@@ -7,7 +7,7 @@ these objects; all other code takes plain arguments.
 
 import shutil
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -43,25 +43,32 @@ class ParamsSection(BaseModel):
 class FileColumns(ParamsSection):
     """Names of the columns of a table of images; docs/files.md lists the types that they may have."""
 
-    image: ColumnName  # paths relative to crawl.files.images; in Parquet also the bytes, or a struct of bytes and path
-    category: Annotated[list[ColumnName], Field(min_length=1)]  # one that holds the whole path, or one per level
+    image: ColumnName  # paths relative to crawl.files.images; in Parquet also the image; with source "urls" URLs
+    category: Annotated[list[ColumnName], Field(min_length=1)] | None  # one, or one per level; null: URLs not labelled
     product: ColumnName | None  # rows with the same value are one product; null: each row is one
     title: ColumnName | None
     price: ColumnName | None
     split: ColumnName | None  # train, val or test; used if split.respect_hint is true
 
+    @property
+    def names(self) -> dict[str, Any]:
+        """The names by role, with an empty category instead of null."""
+        return self.model_dump() | {"category": self.category or ()}
+
 
 class FilesParams(ParamsSection):
-    """A table and a folder of images, read when crawl.source is "files"."""
+    """A table and a folder of images, read when crawl.source is "files"; or a table of URLs, when it is "urls"."""
 
-    table: FilePath  # .csv, .tsv, .jsonl or .parquet; or the folder of images: its folders are the category paths
-    images: FilePath  # a folder; nothing outside it is read. If the table holds the images, its path may be repeated
+    table: FilePath  # .csv, .tsv, .jsonl, .parquet; the folder of images: folders are categories; .txt: a list of URLs
+    images: (
+        FilePath  # a folder; nothing outside it is read. If the table holds images or URLs, its path may be repeated
+    )
     separator: Annotated[str, Field(min_length=1)] | None  # between the levels in one category column; null: one level
     columns: FileColumns
 
     @model_validator(mode="after")
     def _one_way_to_write_a_path(self) -> Self:
-        if self.separator is not None and len(self.columns.category) > 1:
+        if self.separator is not None and len(self.columns.category or ()) > 1:
             raise ValueError("separator is for one category column: it must be null where columns.category has several")
         return self
 
@@ -69,7 +76,7 @@ class FilesParams(ParamsSection):
 class CrawlParams(ParamsSection):
     """From categories of shops, a manifest, or a table of local images, to products."""
 
-    source: Literal["demo", "shops", "manifest", "files"]
+    source: Literal["demo", "shops", "manifest", "files", "urls"]
     snapshot: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]  # also the name of a folder
     sources: FilePath  # CSV: a Taxonomy column (A->B->C) and a column of category URLs per shop
     manifest: FilePath  # JSON of image URLs, read when source is "manifest"
@@ -84,6 +91,12 @@ class CrawlParams(ParamsSection):
     sitemaps: Literal["check", "ignore"]  # check: count products that are in a shop's sitemaps only
     max_failed_share: Probability  # the crawl fails if more product pages of a shop have transient errors
     max_coverage_drop: Probability  # the crawl fails if a shop's coverage drops by more (0.2: 80 % to 63 %)
+
+    @model_validator(mode="after")
+    def _labels_of_local_images(self) -> Self:
+        if self.source == "files" and self.files.columns.category is None:
+            raise ValueError("files.columns.category: expected columns, got null, which is for source: urls")
+        return self
 
     @property
     def connect_map(self) -> dict[str, tuple[str, int]]:
@@ -145,6 +158,7 @@ class SplitParams(ParamsSection):
     """From products and images to train, val and test."""
 
     taxonomy: FilePath  # category paths, as CSV or text
+    taxonomy_changes: FilePath  # CSV: categories that were renamed, merged, split or removed; a header: none were
     labels: Literal["listed", "met"]  # listed: those of the taxonomy file; met: all that occur in the split
     image_size: Annotated[int, Field(ge=16, le=1024)]  # px, square: images are stored at this size
     image_mode: Literal["L", "RGB"]

@@ -95,6 +95,7 @@ SPLIT = pa.schema(
         pa.field("split", pa.string(), nullable=False),  # train, val, test
     ]
 )
+CATEGORY_ID = pa.field("category_id", pa.string())  # of the predicted category; null if the taxonomy has none
 PREDICTIONS = pa.schema(
     [
         pa.field("file_name", pa.string(), nullable=False),  # the image's image_id
@@ -103,6 +104,7 @@ PREDICTIONS = pa.schema(
         pa.field("predicted_category", pa.string(), nullable=False),
         pa.field("log_probability", pa.float32(), nullable=False),
         pa.field("split_value", pa.string(), nullable=False),
+        CATEGORY_ID,
     ]
 )
 PRODUCT_PREDICTIONS = pa.schema(
@@ -114,6 +116,7 @@ PRODUCT_PREDICTIONS = pa.schema(
         pa.field("images", pa.int32(), nullable=False),
         pa.field("disagree", pa.bool_(), nullable=False),  # whether the best path of some image is another one
         pa.field("split_value", pa.string(), nullable=False),
+        CATEGORY_ID,
     ]
 )
 
@@ -127,6 +130,7 @@ PREDICTED = pa.schema(
         pa.field("level_probabilities", pa.list_(pa.float32())),  # for each name: that the right path goes through it
         pa.field("status", pa.string(), nullable=False),  # ok, not_sure, or why it cannot be read: truncated, ...
         pa.field("reason", pa.string()),  # message; null if the image can be read
+        CATEGORY_ID,
     ]
 )
 BAND = pa.field("band", pa.string())  # accept, review, no_answer (`predictor.Band`); null if unreadable
@@ -143,6 +147,7 @@ PREDICTED_PRODUCTS = pa.schema(
         pa.field("unreadable_images", pa.int32(), nullable=False),  # further images, which cannot be read
         pa.field("disagree", pa.bool_()),  # whether its images have different best paths; null if unreadable
         pa.field("band", pa.string()),  # as `BAND`; also null if no accuracy was requested
+        CATEGORY_ID,
     ]
 )
 

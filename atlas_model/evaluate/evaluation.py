@@ -92,6 +92,7 @@ class Evaluation:
                 "predicted_category": [taxonomy.labels[path] for path in self.predicted],
                 "log_probability": self.log_probability,
                 "split_value": [self.split.name] * len(rows),
+                "category_id": [taxonomy.id_of(taxonomy.paths[path]) for path in self.predicted],
             },
             schema=PREDICTIONS,
         )
@@ -110,6 +111,7 @@ class Evaluation:
                 "images": pooled.images.astype(np.int32),
                 "disagree": pooled.disagree,
                 "split_value": [self.split.name] * len(pooled.product_ids),
+                "category_id": [taxonomy.id_of(taxonomy.paths[path]) for path in pooled.path],
             },
             schema=PRODUCT_PREDICTIONS,
         )

@@ -147,7 +147,7 @@ def search(
     """Search the images of ``chunk`` with all input variants, batch by batch; each image is encoded once."""
     found: dict[InputVariant, list[SearchOutputs]] = {variant: [] for variant in settings.input_variants}
     words = (
-        LabelWords(model.taxonomy.names)
+        LabelWords(model.taxonomy.vocabulary)
         if {*settings.input_variants} & {"stripped_title", "image_and_stripped_title"}
         else None
     )

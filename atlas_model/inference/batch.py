@@ -300,6 +300,7 @@ def _predicted_row(name: str, rank: int, prediction: Prediction) -> dict[str, An
         probability=prediction.probability,
         level_probabilities=prediction.levels,
         band=prediction.band,
+        category_id=prediction.category_id,
     )
 
 

@@ -132,7 +132,7 @@ def _row(product_id: str, images: Iterable[tuple[bytes, bytes]], output: Product
     if not best.path:
         return {**row, "status": "not_sure"}
     answer = {"label": SEPARATOR.join(best.path), "probability": best.probability, "level_probabilities": best.levels}
-    return {**row, **answer, "path": best.path, "status": "ok"}
+    return {**row, **answer, "path": best.path, "status": "ok", "category_id": best.category_id}
 
 
 def _counted(rows: Iterable[dict[str, Any]], statuses: Counter[str]) -> Iterator[dict[str, object]]:

@@ -45,6 +45,7 @@ class Prediction:
     probability: float | None  # that it is right, range [0, 1]; None for an empty path
     levels: tuple[float, ...]  # for each name, that the right path goes through it; not increasing
     band: Band | None = None  # None if no accuracy was requested
+    category_id: str | None = None  # of the predicted node; None if the taxonomy has no id for it
 
 
 NOT_SURE = Prediction((), None, ())
@@ -210,7 +211,7 @@ class Predictor:
         from atlas_model.viz.attention import overlay  # matplotlib is slow to import
 
         pixels = torch.from_numpy(np.stack([self.prepare(image)])).to(self.device)
-        before = [START, *map(self._model.taxonomy.tokens.index, answer.path)]
+        before = [START, *map(self.taxonomy.tokens.index, self.taxonomy.key_of(answer.path))]
         with torch.inference_mode():
             _, attention = self._model.decoder(self._model.encoder(pixels), torch.tensor([before], device=self.device))
         probability = "" if answer.probability is None else f"   ({answer.probability:.0%})"
@@ -287,13 +288,15 @@ class Predictor:
             for index, probability, prefixes in zip(*row, strict=True):
                 if index >= 0:
                     path = self._model.taxonomy.paths[index]
-                    answers.append(Prediction(path, probability, tuple(prefixes[: len(path)])))
+                    levels = tuple(prefixes[: len(path)])
+                    answers.append(Prediction(path, probability, levels, category_id=self.taxonomy.id_of(path)))
             yield answers
 
     def _whole(self, log_p: Float[np.ndarray, "nodes"], path: int) -> Prediction:
         names, route = self.taxonomy.paths[path], self.taxonomy.trie.routes[path]
         levels = np.exp(log_p[route[1 : len(names) + 1]]).tolist()
-        return Prediction(names, float(np.exp(log_p[route.max()])), tuple(levels))
+        category_id = self.taxonomy.id_of(names)
+        return Prediction(names, float(np.exp(log_p[route.max()])), tuple(levels), category_id=category_id)
 
     def _confident(self, log_p: Float[torch.Tensor, "b nodes"], min_confidence: ConfidenceRule) -> Iterator[Prediction]:
         descent = descend(self.taxonomy.trie, log_p)
@@ -303,7 +306,10 @@ class Predictor:
         for row, level in enumerate(levels.tolist()):
             path, probabilities = descent.names(self.taxonomy, row, level), descent.probability[row].tolist()
             band: Band = "accept" if level == descent.depth[row] else "review" if level else "no_answer"
-            answer = Prediction(path, probabilities[level - 1], tuple(probabilities[: len(path)])) if path else NOT_SURE
+            answer = NOT_SURE
+            if path:
+                category_id, its_levels = self.taxonomy.id_of(path), tuple(probabilities[: len(path)])
+                answer = Prediction(path, probabilities[level - 1], its_levels, category_id=category_id)
             yield replace(answer, band=band) if has_band else answer
 
 

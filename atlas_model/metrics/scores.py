@@ -156,13 +156,13 @@ def invalid_paths(tokens: Int[np.ndarray, "n t"], taxonomy: Taxonomy) -> int:
     Compares names, without the trie that constrains the search. Tokens after END are ignored; a sequence without END is
     a path if its names are one.
     """
-    valid = set(taxonomy.paths)
+    valid = set(taxonomy.keys)
     return sum(_names(row, taxonomy.tokens) not in valid for row in tokens)
 
 
 def exact_paths(tokens: Int[np.ndarray, "n t"], actual: Int[np.ndarray, "n"], taxonomy: Taxonomy) -> int:
     """Count the token sequences that are the right path, compared as in `invalid_paths`."""
-    return sum(_names(row, taxonomy.tokens) == taxonomy.paths[path] for row, path in zip(tokens, actual, strict=True))
+    return sum(_names(row, taxonomy.tokens) == taxonomy.keys[path] for row, path in zip(tokens, actual, strict=True))
 
 
 def _levels(

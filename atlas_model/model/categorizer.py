@@ -92,7 +92,7 @@ class Categorizer(nn.Module):
             self.title_head = TitleHead(
                 architecture.title_buckets,
                 architecture.title_size,
-                taxonomy.names,
+                taxonomy.vocabulary,
                 len(taxonomy),
                 architecture.dropout,
             )

@@ -2,7 +2,8 @@
 
 An image is discarded, by the first rule that applies, if
  1. it was not fetched (reason: the fetch's status), or the stage zoom does not keep it (reason: that of the stage);
- 2. its product's category is not in the taxonomy: ``not_in_taxonomy``;
+ 2. the taxonomy has changed, and its product's category was split or removed: ``category_split``,
+    ``category_removed``; or the category is not in the taxonomy: ``not_in_taxonomy``;
  3. products of different categories show it: ``label_conflict``, for all of them;
  4. too many products show it, or a near-duplicate of it: ``shared_image``. Size charts and placeholders carry no
     information about a product, and would connect a whole category;
@@ -41,6 +42,7 @@ class SplitProduct:
     product_id: str
     category: CategoryPath
     split_hint: str | None = None
+    fault: str = ""  # why no image of the product can be used
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,8 @@ def _unusable_reason(
         return ref.status
     if not scores[ref.image_id].keep:
         return scores[ref.image_id].reason
-    return None if products[ref.product_id].category in allowed else "not_in_taxonomy"
+    product = products[ref.product_id]
+    return product.fault or (None if product.category in allowed else "not_in_taxonomy")
 
 
 def _remaining(outcomes: Sequence[str | None]) -> list[int]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from atlas_model.split.names import SPLITS
 from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath
 
+NO_CATEGORY_OF_TODAY = ("not_in_taxonomy", "category_split", "category_removed")  # outcomes
+
 if TYPE_CHECKING:
     import pandas as pd  # imported where it is used: it takes tenths of a second
 
@@ -51,7 +53,7 @@ def missing_categories(
             products[label].add(product_id)
         elif outcome == "rare_category":
             rare.add(label)
-        elif outcome not in ("not_in_taxonomy", "duplicate"):
+        elif outcome not in NO_CATEGORY_OF_TODAY and outcome != "duplicate":
             found.setdefault(label, set())
     missing: dict[str, list[str]] = {split: [] for split in SPLITS}
     for label in dict.fromkeys([*labels, *sorted(found.keys() - rare - {""})]):

@@ -1,1 +1,5 @@
-"""Category paths: normalised names (`names`), the taxonomy and its trie (`tree`), reading from files (`files`)."""
+"""Category paths: normalised names, the taxonomy, and changes between its versions.
+
+`names` normalises names, `tree` has the taxonomy and its trie, `files` reads taxonomies, `changes` reads what was
+renamed, merged, split or removed between two versions.
+"""

@@ -2,8 +2,9 @@
 
 The first line decides which of three formats a file has:
 
-- plain text, one path a line (Google's product taxonomy): ``Animals > Live Animals``; ``#`` starts a comment;
-- CSV with a column ``taxonomy`` (any capitals); other columns are ignored;
+- plain text, one path a line: ``Animals > Live Animals``; ``#`` starts a comment. Each line may begin with an id, as in
+  Google's product taxonomy (``123 - Animals``) and Shopify's (``gid://shopify/TaxonomyCategory/ap : Animals``);
+- CSV with a column ``taxonomy`` (any capitals), and maybe a column ``id``; other columns are ignored;
 - CSV with the columns ``id, parent_id, name``: one node per row; every node without children is a path.
 
 Levels are separated by ``->`` or ``>``, or by ``/`` in a file that has neither. Names are normalised by
@@ -15,6 +16,7 @@ In plain text and CSV of paths each line is a path, so an inner node with a line
 import csv
 import io
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from atlas_model.core.errors import TaxonomyError
@@ -23,6 +25,20 @@ from atlas_model.taxonomy.tree import CategoryPath, Taxonomy
 
 ARROWS = re.compile(r"\s*-?>\s*")
 NODE_COLUMNS = {"id", "parent_id", "name"}
+# https://www.google.com/basepages/producttype/taxonomy-with-ids.en-US.txt;
+# https://github.com/Shopify/product-taxonomy/blob/main/dist/en/categories.txt
+LINES_WITH_IDS = (
+    re.compile(r"\s*(\d+) - (.+)"),
+    re.compile(r"\s*(gid://shopify/TaxonomyCategory/\S+)\s*:\s+(.+)"),
+)
+
+
+@dataclass
+class _Read:
+    """What was read from a file."""
+
+    lines: list[tuple[int, CategoryPath]]  # number and path of each line; of CSV of nodes: the paths that end there
+    ids: dict[CategoryPath, str] = field(default_factory=dict)  # of nodes
 
 
 def split_path(text: str, *, slashes: bool = False) -> CategoryPath:
@@ -45,27 +61,48 @@ def load_taxonomy(path: Path) -> Taxonomy:
         raise TaxonomyError(f"{path}: cannot be read: {error.strerror}") from error
     faults: list[str] = []
     try:
-        lines = _read_lines(text, faults)
+        read = _read(text, faults)
     except csv.Error as error:
         raise TaxonomyError(f"{path}: it is not CSV: {error}") from error
-    paths = _without_faults(lines, faults)
-    if not lines and not faults:
+    paths = _without_faults(read.lines, faults)
+    if not read.lines and not faults:
         faults.append("it is empty: at least one category path is needed")
     if faults:
         raise TaxonomyError.from_faults(str(path), faults)
-    return Taxonomy(paths)
+    return Taxonomy(paths, ids=read.ids)
 
 
-def _read_lines(text: str, faults: list[str]) -> list[tuple[int, CategoryPath]]:
+def _read(text: str, faults: list[str]) -> _Read:
     header = [cell.strip().lower() for cell in next(csv.reader(io.StringIO(text)), [])]
     if set(header) >= NODE_COLUMNS:
-        return _paths_of_nodes(text, faults)
+        return _read_nodes(text, faults)
     if "taxonomy" in header:
-        return _split(_column(text, header.index("taxonomy")))
-    lines = _plain_lines(text)
-    if len(header) > 1 and ">" not in lines[0][1] and any(">" in line for _, line in lines):
+        lines = _split(_column(text, header.index("taxonomy")))
+        return _with_ids(lines, _column(text, header.index("id")) if "id" in header else [], faults)
+    plain = _plain_lines(text)
+    for pattern in LINES_WITH_IDS:
+        found = [pattern.fullmatch(line) for _, line in plain]
+        if plain and all(found):
+            numbered = [(number, match) for (number, _), match in zip(plain, found, strict=True) if match]
+            lines = _split([(number, match[2]) for number, match in numbered])
+            return _with_ids(lines, [(number, match[1]) for number, match in numbered], faults)
+    if len(header) > 1 and ">" not in plain[0][1] and any(">" in line for _, line in plain):
         faults.append(f"line 1: expected a column taxonomy, or id, parent_id and name; got {', '.join(header)}")
-    return _split(lines)
+    return _Read(_split(plain))
+
+
+def _with_ids(lines: list[tuple[int, CategoryPath]], ids: list[tuple[int, str]], faults: list[str]) -> _Read:
+    """The lines with the ids of the same lines; an empty id is none."""
+    first_line: dict[str, int] = {}
+    read = _Read(lines)
+    for (number, path), (_, text) in zip(lines, ids, strict=False):
+        node_id = text.strip()
+        if node_id in first_line:
+            faults.append(f"line {number}: id {node_id!r} is on line {first_line[node_id]} already")
+        elif node_id:
+            first_line[node_id] = number
+            read.ids[path] = node_id
+    return read
 
 
 def _plain_lines(text: str) -> list[tuple[int, str]]:
@@ -96,7 +133,7 @@ def _without_faults(lines: list[tuple[int, CategoryPath]], faults: list[str]) ->
     return list(first_line)
 
 
-def _paths_of_nodes(text: str, faults: list[str]) -> list[tuple[int, CategoryPath]]:
+def _read_nodes(text: str, faults: list[str]) -> _Read:
     nodes: dict[str, tuple[int, str, str]] = {}  # id -> line, parent, name
     reader = csv.DictReader(io.StringIO(text))
     reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
@@ -120,9 +157,9 @@ def _paths_of_nodes(text: str, faults: list[str]) -> list[tuple[int, CategoryPat
         lines = ", ".join(str(nodes[identity][0]) for identity in on_cycle)
         faults.append(f"lines {lines}: cycle: each of these ids is its own ancestor")
     if faults:
-        return []
-    leaves = [identity for identity in nodes if identity not in parents]
-    return [(nodes[leaf][0], _ancestry(leaf, nodes)) for leaf in leaves]
+        return _Read([])
+    ends = [(nodes[leaf][0], _ancestry(leaf, nodes)) for leaf in nodes if leaf not in parents]
+    return _Read(ends, {_ancestry(identity, nodes): identity for identity in nodes})
 
 
 def _nodes_on_cycles(nodes: dict[str, tuple[int, str, str]]) -> list[str]:

@@ -3,10 +3,13 @@
 There is one token per level *name*, as in the paper: the same name in two branches is one token, and the trie
 distinguishes the branches. Paths may have any depth, and a path may end at an inner node.
 
+A node may have an id, such as Google's or Shopify's. A path may have a key: the path that it was renamed from
+(`changes`). Tokens are the names in the keys, so training gives the same weights before and after a renaming.
+
 `files` reads taxonomies from CSV and text.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,17 +78,31 @@ class Taxonomy:
 
     Args:
         paths: at least one; each a non-empty sequence of non-empty level names without ``>``; no path twice.
+        keys: for each path the one that it was renamed from, of the same length. Nodes and their keys correspond one
+            to one. None: nothing was renamed.
+        ids: of nodes, by their path from the root; those of other nodes are ignored.
 
     Raises:
         TaxonomyError: with all errors at once.
     """
 
-    def __init__(self, paths: Iterable[Sequence[str]]) -> None:
+    def __init__(
+        self,
+        paths: Iterable[Sequence[str]],
+        *,
+        keys: Iterable[Sequence[str]] | None = None,
+        ids: Mapping[CategoryPath, str] | None = None,
+    ) -> None:
         self.paths: tuple[CategoryPath, ...] = tuple(tuple(path) for path in paths)
+        self.keys = self.paths if keys is None else tuple(tuple(key) for key in keys)
         faults = _faults(self.paths)
+        if not faults and self.keys != self.paths:
+            faults = [f"keys: {fault}" for fault in _faults(self.keys)] or _key_faults(self.paths, self.keys)
         if faults:
             raise TaxonomyError.from_faults("taxonomy", faults)
-        names = sorted({name for path in self.paths for name in path})
+        nodes = {path[:level] for path in self.paths for level in range(1, len(path) + 1)} if ids else set()
+        self.ids: dict[CategoryPath, str] = {node: node_id for node, node_id in (ids or {}).items() if node in nodes}
+        names = sorted({name for key in self.keys for name in key})
         self.tokens: tuple[str, ...] = (*SPECIAL, *names)
         self._token_of = {name: index for index, name in enumerate(self.tokens) if index >= len(SPECIAL)}
         self._index_of = {path: index for index, path in enumerate(self.paths)}
@@ -102,10 +119,33 @@ class Taxonomy:
     def __contains__(self, path: object) -> bool:
         return isinstance(path, Sequence) and tuple(path) in self._index_of
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of all categories on all levels, unique, in alphabetical order."""
+        return tuple(sorted({name for path in self.paths for name in path}))
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The names that are tokens: `names`, but renamed ones as they are in the keys."""
         return self.tokens[len(SPECIAL) :]
+
+    def id_of(self, node: Sequence[str]) -> str | None:
+        """The id of the node with this path from the root; None if it has none."""
+        return self.ids.get(tuple(node))
+
+    def key_of(self, node: Sequence[str]) -> CategoryPath:
+        """The key of the node with this path from the root, which must be in the taxonomy."""
+        return self._key_of_node[tuple(node)]
+
+    @cached_property
+    def _key_of_node(self) -> dict[CategoryPath, CategoryPath]:
+        pairs = zip(self.paths, self.keys, strict=True)
+        return {path[:level]: key[:level] for path, key in pairs for level in range(len(path) + 1)}
+
+    def restricted_to(self, paths: Container[CategoryPath]) -> "Taxonomy":
+        """The taxonomy with those of its paths that are in ``paths``, in its order."""
+        kept = [(path, key) for path, key in zip(self.paths, self.keys, strict=True) if path in paths]
+        return Taxonomy([path for path, _ in kept], keys=[key for _, key in kept], ids=self.ids)
 
     @cached_property
     def depth(self) -> int:
@@ -116,6 +156,11 @@ class Taxonomy:
     def labels(self) -> tuple[str, ...]:
         """The paths as strings ``A > B > C``, in order."""
         return tuple(SEPARATOR.join(path) for path in self.paths)
+
+    @cached_property
+    def key_labels(self) -> tuple[str, ...]:
+        """The keys as strings ``A > B > C``, in the order of the paths."""
+        return tuple(SEPARATOR.join(key) for key in self.keys)
 
     def index(self, path: Sequence[str]) -> int:
         """Return the index of ``path``.
@@ -132,9 +177,9 @@ class Taxonomy:
     def targets(self) -> Int[np.ndarray, "paths steps"]:
         """The decoder's targets for each path, in depth + 1 steps: its tokens, END, then PAD."""
         rows = np.full((len(self), self.depth + 1), PAD, dtype=np.int64)
-        for row, path in zip(rows, self.paths, strict=True):
-            row[: len(path)] = [self._token_of[name] for name in path]
-            row[len(path)] = END
+        for row, key in zip(rows, self.keys, strict=True):
+            row[: len(key)] = [self._token_of[name] for name in key]
+            row[len(key)] = END
         return rows
 
     @cached_property
@@ -143,8 +188,13 @@ class Taxonomy:
         return _build_trie(self.targets, len(self.tokens))
 
     def to_json(self) -> dict[str, Any]:
-        """Convert to JSON values."""
-        return {"paths": [list(path) for path in self.paths]}
+        """Convert to JSON values: ``paths``; ``keys`` if something was renamed; ``ids`` by label if there are any."""
+        value: dict[str, Any] = {"paths": [list(path) for path in self.paths]}
+        if self.keys != self.paths:
+            value["keys"] = [list(key) for key in self.keys]
+        if self.ids:
+            value["ids"] = {SEPARATOR.join(node): node_id for node, node_id in self.ids.items()}
+        return value
 
     @classmethod
     def from_json(cls, value: Any, source: str = "taxonomy.json") -> "Taxonomy":
@@ -153,18 +203,47 @@ class Taxonomy:
         Raises:
             TaxonomyError: the value has another form, or its paths are not a taxonomy.
         """
-        paths = value.get("paths") if isinstance(value, dict) else None
-        well_formed = isinstance(paths, list) and all(
-            isinstance(path, list) and all(isinstance(name, str) for name in path) for path in paths
-        )
-        if not well_formed:
+        given = value if isinstance(value, dict) else {}
+        paths, keys, ids = given.get("paths"), given.get("keys"), given.get("ids", {})
+        if paths is None or not _is_list_of_paths(paths):
             raise TaxonomyError(f'{source}: expected {{"paths": [["A", "B"], ...]}}')
-        assert isinstance(paths, list)
-        return cls(paths)
+        if not (keys is None or _is_list_of_paths(keys)) or not _is_dict_of_texts(ids):
+            raise TaxonomyError(f'{source}: expected "keys": [["A", "B"], ...] and "ids": {{"A > B": "12", ...}}')
+        return cls(paths, keys=keys, ids={tuple(label.split(SEPARATOR)): node_id for label, node_id in ids.items()})
 
     def save(self, path: Path) -> None:
         """Write `to_json` to ``path``."""
         write_json(path, self.to_json())
+
+
+def _is_list_of_paths(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(path, list) and all(isinstance(name, str) for name in path) for path in value
+    )
+
+
+def _is_dict_of_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+def _key_faults(paths: tuple[CategoryPath, ...], keys: tuple[CategoryPath, ...]) -> list[str]:
+    """The faults of keys: each node must have one key, and each key one node."""
+    if len(keys) != len(paths):
+        return [f"keys: expected one for each of {len(paths)} paths, got {len(keys)}"]
+    faults = []
+    key_of: dict[CategoryPath, CategoryPath] = {}
+    node_of: dict[CategoryPath, CategoryPath] = {}
+    for path, key in zip(paths, keys, strict=True):
+        text = f"keys: {SEPARATOR.join(path)!r} and its key {SEPARATOR.join(key)!r}"
+        if len(path) != len(key):
+            faults.append(f"{text}: expected the same number of levels")
+        elif any(
+            key_of.setdefault(path[:level], key[:level]) != key[:level]
+            or node_of.setdefault(key[:level], path[:level]) != path[:level]
+            for level in range(1, len(path) + 1)
+        ):
+            faults.append(f"{text}: expected one key for each node, and one node for each key")
+    return faults
 
 
 def _faults(paths: tuple[CategoryPath, ...]) -> list[str]:

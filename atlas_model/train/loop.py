@@ -298,7 +298,7 @@ def _titles(
         yield from itertools.repeat(None, len(batches))
         return
     generator = torch.Generator().manual_seed(seed + 250_007)  # a separate one: images may be augmented in a thread
-    words = LabelWords(model.taxonomy.names)
+    words = LabelWords(model.taxonomy.vocabulary)
     for rows in batches:
         given = [train.titles[row] for row in rows]
         yield distributed.local_shard(

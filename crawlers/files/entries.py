@@ -18,7 +18,7 @@ from atlas_model.split.names import parse_split
 from atlas_model.taxonomy.files import split_path
 from atlas_model.taxonomy.names import LEVEL_SEPARATOR, clean_name
 from atlas_model.taxonomy.tree import CategoryPath
-from crawlers.files.references import path_reference, row_reference
+from crawlers.files.references import NO_IMAGE, path_reference, row_reference
 from crawlers.files.table import PARQUET, has_embedded_images, printable, read_rows, short_repr
 from crawlers.pages.text.values import currency_code, parse_amount
 
@@ -31,7 +31,7 @@ class Columns:
     """Names of the table's columns; None: the table has no such column."""
 
     image: str
-    category: Sequence[str]  # one column with the whole path, or one per level
+    category: Sequence[str]  # one column with the whole path, or one per level; none: the images have no labels
     product: str | None
     title: str | None
     price: str | None
@@ -91,15 +91,27 @@ class DiscardedFields:
 
 
 def entries_of_table(
-    path: Path, columns: Columns, separator: str | None, discarded: DiscardedFields
+    path: Path, columns: Columns, separator: str | None, discarded: DiscardedFields, *, urls: bool = False
 ) -> Iterator[ProductEntry]:
     """Read one entry per row of the table at ``path``.
 
+    Args:
+        path: the table.
+        columns: its columns.
+        separator: as in `products.write_products`.
+        discarded: counts discarded fields.
+        urls: whether the image column holds URLs instead of paths. The fetch checks them: an invalid one gets a status.
+
     Raises:
         MissingError: the file does not exist.
-        InputError: it is not a table, is empty, or lacks a column.
+        InputError: it is not a table, is empty, or lacks a column; or it contains images where URLs are expected.
     """
     embedded = has_embedded_images(path, columns.image)
+    if embedded and urls:
+        raise InputError(
+            f"{path}: expected URLs in the column {columns.image!r}, got images. For a table that contains its images, "
+            "set crawl.source to files"
+        )
     unit = "row" if path.suffix.lower() in PARQUET else "line"
     for row in read_rows(path, columns.names):
         place = f"{unit} {row.number}"
@@ -107,7 +119,8 @@ def entries_of_table(
             yield ProductEntry(place, place, True, path_reference(""), (), BAD_ROW)
             continue
         optional = _OptionalFields(columns, row.fields, place, discarded)
-        image, image_fault = _image(row.fields.get(columns.image), row.number, embedded)
+        value = row.fields.get(columns.image)
+        image, image_fault = _url(value) if urls else _image(value, row.number, embedded)
         name, is_product, product_fault = _product(row.fields, columns, place)
         category, fault = _category([row.fields.get(column) for column in columns.category], separator)
         yield ProductEntry(
@@ -169,6 +182,15 @@ def _image(value: Any, number: int, embedded: bool) -> tuple[str, str]:
     if not isinstance(value, str) or not _is_valid_utf8(value):
         return path_reference(""), BAD_ROW
     return path_reference(value.strip()), ""
+
+
+def _url(value: Any) -> tuple[str, str]:
+    """The URL as it is, and the fault if it is no text."""
+    if _is_empty(value):
+        return NO_IMAGE, ""
+    if not isinstance(value, str) or not _is_valid_utf8(value):
+        return NO_IMAGE, BAD_ROW
+    return value.strip(), ""
 
 
 def _category(values: Sequence[Any], separator: str | None) -> tuple[CategoryPath, str]:

@@ -26,7 +26,7 @@ from crawlers.files.entries import (
     entries_of_folder,
     entries_of_table,
 )
-from crawlers.files.references import FAULT, path_reference
+from crawlers.files.references import FAULT, path_reference, shown
 from crawlers.files.table import printable
 from crawlers.sources.manifest import number_repeats
 
@@ -73,7 +73,7 @@ class ProductCounts:
 
 
 def write_products(
-    output: Path, *, table: Path, images: Path, separator: str | None, columns: Columns
+    output: Path, *, table: Path, images: Path, separator: str | None, columns: Columns, urls: bool = False
 ) -> ProductCounts:
     """Write products.parquet from a table, or from the folders of ``images`` if that is the table.
 
@@ -86,16 +86,17 @@ def write_products(
         table: CSV, JSONL or Parquet file; or the folder ``images`` itself.
         images: folder of images; it is listed only if it is the table.
         separator: between the levels of a path in a single category column; None: the column holds one level.
-        columns: columns of the table.
+        columns: columns of the table. Without a category column the products have no labels.
+        urls: whether the image column holds URLs; ``images`` is not used then.
 
     Raises:
         MissingError: the table does not exist.
         InputError: the table cannot be read, or no row is usable.
     """
     left_out: Counter[str] = Counter()
-    read, discarded = _read(table, images, separator, columns, left_out)
+    read, discarded = _read(table, images, separator, columns, left_out, urls=urls)
     tally = _ProductTally()
-    products = write_rows(output, tally.usable(table, _products(read)), PRODUCTS)
+    products = write_rows(output, tally.usable(table, _products(read, labelled=bool(columns.category))), PRODUCTS)
     conflicts = _images_with_two_categories(read)
     warnings = tally.warnings()
     warnings += [
@@ -121,24 +122,26 @@ def write_products(
     )
 
 
-def check_table(table: Path, *, images: Path, separator: str | None, columns: Columns) -> None:
+def check_table(table: Path, *, images: Path, separator: str | None, columns: Columns, urls: bool = False) -> None:
     """Check the table like `write_products`, without writing.
 
     Raises:
         MissingError: as in `write_products`.
         InputError: as in `write_products`.
     """
-    read, _ = _read(table, images, separator, columns, Counter())
-    for _ in _ProductTally().usable(table, _products(read)):
+    read, _ = _read(table, images, separator, columns, Counter(), urls=urls)
+    for _ in _ProductTally().usable(table, _products(read, labelled=bool(columns.category))):
         pass
 
 
 def _read(
-    table: Path, images: Path, separator: str | None, columns: Columns, left_out: Counter[str]
+    table: Path, images: Path, separator: str | None, columns: Columns, left_out: Counter[str], *, urls: bool
 ) -> tuple[pa.Table, DiscardedFields]:
     discarded = DiscardedFields()
     if not table.is_dir():
-        entries = entries_of_table(table, columns, separator, discarded)
+        entries = entries_of_table(table, columns, separator, discarded, urls=urls)
+    elif urls:
+        raise InputError(f"{table}: expected a table of URLs, got a folder. For local images set crawl.source to files")
     elif images.is_dir() and table.samefile(images):
         entries = entries_of_folder(images, left_out)
     else:
@@ -210,13 +213,13 @@ def _product_ids(names: Sequence[str], own: Sequence[bool]) -> list[str]:
     return [f"{SITE}:{next(unique) if alone else name}" for name, alone in zip(names, own, strict=True)]
 
 
-def _products(table: pa.Table) -> Iterator[tuple[str, dict[str, Any]]]:
+def _products(table: pa.Table, *, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     rows = (row for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE) for row in batch.to_pylist())
     for product_id, group in groupby(rows, key=lambda row: row["product_id"]):
         members = list(group)
         categories = list(dict.fromkeys(tuple(row["category"]) for row in members if row["category"]))
         fault = next((row["fault"] for row in members if row["fault"]), None)
-        if fault is None and len(categories) != 1:
+        if fault is None and labelled and len(categories) != 1:
             fault = LABEL_CONFLICT if categories else NO_CATEGORY
         priced = next((row for row in members if row["price"] is not None), members[0])
         yield (
@@ -228,7 +231,7 @@ def _products(table: pa.Table) -> Iterator[tuple[str, dict[str, Any]]]:
                 "price": priced["price"],
                 "currency": priced["currency"],
                 "breadcrumb": [],
-                "taxonomy": [] if fault else list(categories[0]),
+                "taxonomy": list(categories[0]) if categories and not fault else [],
                 "details": [(FAULT, fault)] if fault else [],
                 "image_urls": [row["image"] for row in members],
                 "split_hint": max((row["split"] for row in members), key=_split_priority),
@@ -246,4 +249,4 @@ def _images_with_two_categories(table: pa.Table) -> list[str]:
     named = table.filter(pc.and_(pc.is_valid(table["label"]), pc.not_equal(table["image"], path_reference(""))))
     counts = named.group_by("image").aggregate([("label", "count_distinct")])
     found = counts.filter(pc.greater(counts["label_count_distinct"], 1))["image"].to_pylist()
-    return sorted(reference.partition(":")[2] for reference in found)
+    return sorted(map(shown, found))

@@ -75,6 +75,7 @@ def guess_columns(
     is_image: Callable[[str], bool],
     embedded: Collection[str],
     given: Mapping[str, Sequence[str]],
+    labelled: bool = True,
 ) -> ColumnGuess:
     """Guess the roles of the columns of ``rows``.
 
@@ -83,6 +84,7 @@ def guess_columns(
         is_image: whether a text is the path of an image.
         embedded: columns with embedded images.
         given: role -> columns given by the user; the other roles are guessed.
+        labelled: whether there must be a column with categories.
 
     Raises:
         InputError: no column fits images or categories, or a given column does not exist.
@@ -110,7 +112,12 @@ def guess_columns(
     title = take("title", _title(rows, free))
     category = list(given.get("category", ()))
     if not category:
-        category, reasons["category"] = _category(rows, [name for name in free if not _is_identity(rows, name)])
+        repeated = [name for name in free if not _is_identity(rows, name)]
+        try:
+            category, reasons["category"] = _category(rows, repeated)
+        except InputError:
+            if labelled:
+                raise
         free = [name for name in free if name not in category]
     product = take("product", _product(rows, free, category))
     separator = _separator(_texts(rows, category[0])) if len(category) == 1 else None

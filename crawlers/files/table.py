@@ -1,6 +1,7 @@
-"""Reads the rows of CSV (or TSV), JSONL and Parquet tables in bounded memory.
+"""Reads the rows of CSV (or TSV), JSONL and Parquet tables, and of plain lists, in bounded memory.
 
-The suffix of the file name decides the format. Fields keep the file's types (CSV: text); `entries` interprets them.
+The suffix of the file name decides the format. Fields keep the file's types (CSV: text); `entries` interprets them. The
+lines of a list (.txt) are the column `LIST_COLUMN`; empty lines and those that begin with ``#`` are ignored.
 """
 
 import csv
@@ -17,7 +18,9 @@ from atlas_model.core.errors import InputError, MissingError
 from atlas_model.data.schemas import open_parquet
 
 DELIMITED, JSON_LINES, PARQUET = (".csv", ".tsv"), (".jsonl", ".ndjson"), (".parquet",)
-SUFFIXES = (*DELIMITED, *JSON_LINES, *PARQUET)
+LISTS = (".txt",)
+SUFFIXES = (*DELIMITED, *JSON_LINES, *PARQUET, *LISTS)
+LIST_COLUMN = "url"
 DELIMITERS = ",;\t|"
 MAX_LINE = 16_000_000  # characters of a line of JSONL
 ROWS_AT_ONCE = 1_024  # rows per batch of a Parquet file
@@ -49,11 +52,13 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Tabl
     if suffix not in SUFFIXES:
         raise InputError(f"{path}: expected a table whose name ends with {', '.join(SUFFIXES)}")
     if not path.exists():
-        raise MissingError(f"{path}: no such file; expected a table (CSV, JSONL or Parquet)")
+        raise MissingError(f"{path}: no such file; expected a table (CSV, JSONL, Parquet, or a list of URLs)")
     if not path.is_file():
         raise InputError(f"{path}: expected a table, got something that is not a regular file")
     if suffix in PARQUET:
         rows = _parquet_rows(path, columns)
+    elif suffix in LISTS:
+        rows = _list_rows(path, columns)
     else:
         rows = _text_rows(path, columns, "\t" if suffix == ".tsv" else None if suffix in DELIMITED else "")
     count = 0
@@ -144,6 +149,16 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 def _has_path(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) and "path" in (field.name for field in kind)
+
+
+def _list_rows(path: Path, columns: Sequence[str] | None) -> Iterator[TableRow]:
+    _check_columns(path, columns or (), [LIST_COLUMN])
+    with _reading(path) as file:
+        number = 0
+        while line := file.readline(MAX_LINE):
+            number += 1
+            if line.strip() and not line.lstrip().startswith("#"):
+                yield TableRow(number, {LIST_COLUMN: line.strip()})
 
 
 def _text_rows(path: Path, columns: Sequence[str] | None, delimiter: str | None) -> Iterator[TableRow]:

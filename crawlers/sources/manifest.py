@@ -67,6 +67,30 @@ def read_manifest_products(path: Path) -> pa.Table:
     return table.set_column(column, PRODUCTS.field(column), pa.array(numbered)).sort_by("product_id")
 
 
+@dataclass(frozen=True)
+class ManifestEntry:
+    """An entry of a manifest of products, which may be invalid."""
+
+    index: int  # from 0
+    filename: str  # empty if it has none
+    product: dict[str, Any] | None  # as a row of products.parquet; None: it is invalid
+    faults: list[str]
+
+
+def iterate_entries(path: Path) -> Iterator[ManifestEntry]:
+    """Read a manifest of products entry by entry, without ending at an invalid one.
+
+    Raises:
+        MissingError: the file does not exist.
+        InputError: it is not JSON of this form.
+    """
+    for index, entry in enumerate(_products_in(path)):
+        faults: list[str] = []
+        product = _product(entry, faults)
+        filename = entry.get("filename") if isinstance(entry, dict) else None
+        yield ManifestEntry(index, str(filename) if _is_text(filename) else "", product, faults)
+
+
 def read_labelled_manifest(path: Path) -> list[LabelledImage]:
     """Read a manifest of zoomed and normal images, in the file's order.
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 from atlas_model.core.errors import InputError
 from atlas_model.core.params import PARAMS_FILE, Params, load_params
 from atlas_model.core.progress import say
+from atlas_model.taxonomy.changes import load_changes
 from atlas_model.taxonomy.files import load_taxonomy
 from atlas_model.taxonomy.names import look_alikes
 from atlas_model.taxonomy.tree import Taxonomy
@@ -58,18 +60,30 @@ def _names_in(content: object) -> Iterator[str]:
 def _inputs(params: Params) -> Iterator[tuple[Path, Callable[[Path], object]]]:
     if params.split.labels == "listed":
         yield params.split.taxonomy, load_taxonomy
+    yield params.split.taxonomy_changes, partial(_read_changes, params)
     if params.crawl.source == "manifest":
         yield params.crawl.manifest, read_manifest_products
-    elif params.crawl.source == "files":
-        given = params.crawl.files
-        columns = Columns(**given.columns.model_dump())
-        yield given.table, partial(check_table, images=given.images, separator=given.separator, columns=columns)
-        if given.images != given.table:
+    elif params.crawl.source in ("files", "urls"):
+        given, urls = params.crawl.files, params.crawl.source == "urls"
+        columns = Columns(**given.columns.names)
+        yield (
+            given.table,
+            partial(check_table, images=given.images, separator=given.separator, columns=columns, urls=urls),
+        )
+        if given.images != given.table and not urls:
             yield given.images, Folder
     else:
         yield params.crawl.sources, read_sources
     if params.zoom.enabled and params.zoom.filter == "trained" and params.crawl.source != "demo":
         yield params.zoom_train.labelled, _read_labelled
+
+
+def _read_changes(params: Params, path: Path) -> None:
+    taxonomy = None
+    if params.split.labels == "listed":
+        with suppress(InputError):  # reported for the taxonomy's file
+            taxonomy = load_taxonomy(params.split.taxonomy)
+    load_changes(path, taxonomy)
 
 
 def _read_labelled(folder: Path) -> None:

@@ -246,7 +246,12 @@ def _product_as_lines(found: ProductPrediction) -> str:
 
 def _as_json(about: dict[str, Any], predictions: Sequence[Prediction]) -> str:
     rows = [
-        {"path": each.path, "probability": each.probability, "levels": each.levels}
+        {
+            "path": each.path,
+            "probability": each.probability,
+            "levels": each.levels,
+            "category_id": each.category_id,
+        }
         | ({} if each.band is None else {"band": each.band})
         for each in predictions
     ]

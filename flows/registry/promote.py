@@ -243,11 +243,16 @@ def _predictions(folder: Path, split: "Split", taxonomy: "Taxonomy", params: Par
                 for row, of_image in zip(np.flatnonzero(pooled[rows]), log_p, strict=True):
                     pools[split.product_ids[start + row]].add(of_image[None])
             progress.advance(len(batch))
+    # A category that was renamed since the training of the model has the same key; it is compared by today's name.
+    today = dict(zip(taxonomy.key_labels, taxonomy.labels, strict=True))
+    pairs = zip(model.taxonomy.labels, model.taxonomy.key_labels, strict=True)
+    name_of = {label: today.get(key, label) for label, key in pairs}
+    images, with_titles = ([name_of[label] for label in found] for found in (images, with_titles))
     products = {product: label for product, label in zip(split.product_ids, images, strict=True) if times[product] == 1}
     for product, pool in pools.items():
-        products[product] = model.taxonomy.labels[pool.path]
+        products[product] = name_of[model.taxonomy.labels[pool.path]]
     reads = predictor.reads_titles
-    return ModelPredictions(images, with_titles if reads else images, reads, products, set(model.taxonomy.labels))
+    return ModelPredictions(images, with_titles if reads else images, reads, products, set(name_of.values()))
 
 
 def _load(folder: Path, params: Params) -> tuple["Categorizer", "Preprocessing", "torch.device"]:

@@ -1,4 +1,4 @@
-"""Stage ``crawl``: writes data/raw/products.parquet from shops, a manifest or a table of local images."""
+"""Stage ``crawl``: writes data/raw/products.parquet from shops, a manifest, or a table of local images or URLs."""
 
 import csv
 import io
@@ -33,14 +33,15 @@ def run(params: Params) -> None:
         products = read_manifest_products(params.crawl.manifest)
         write_table(PRODUCTS, products, SCHEMA)
         _report({"products": products.num_rows, "by_site": {"manifest": products.num_rows}, "dropped": {}})
-    elif params.crawl.source == "files":
+    elif params.crawl.source in ("files", "urls"):
         given = params.crawl.files
         counts = write_products(
             PRODUCTS,
             table=given.table,
             images=given.images,
             separator=given.separator,
-            columns=Columns(**given.columns.model_dump()),
+            columns=Columns(**given.columns.names),
+            urls=params.crawl.source == "urls",
         )
         for warning in counts.warnings:
             say(f"warning: {given.table}: {warning}")

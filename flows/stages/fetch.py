@@ -1,6 +1,8 @@
 """Stage ``fetch``: downloads each distinct image URL once, or reads each local file once, and records a status."""
 
 import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from atlas_model.core.errors import InputError
@@ -9,6 +11,7 @@ from crawlers.fetch.collect import image_urls, write_images, write_refs
 from crawlers.fetch.images import FetchReport, fetch_images
 from crawlers.fetch.spool import Spool
 from crawlers.files import images as files
+from crawlers.files import urls as table_urls
 from crawlers.http.user_agent import user_agent
 from flows import paths
 from flows.parallel import make_parallel_map
@@ -25,7 +28,9 @@ def spool_folder(given: CrawlParams) -> Path:
 
 def run(params: Params) -> None:
     """Download the images, then write the shards and the refs."""
-    if not any(True for _ in image_urls(paths.PRODUCTS)):
+    of_table = params.crawl.source == "urls"
+    wanted = table_urls.requested if of_table else image_urls
+    if not any(True for _ in wanted(paths.PRODUCTS)):
         raise InputError(f"{paths.PRODUCTS}: expected products with image URLs, got none")
     runner, workers = params.pipeline.runner, params.pipeline.workers
     spread = (
@@ -38,7 +43,7 @@ def run(params: Params) -> None:
     with Spool(folder) as spool:
         with connections(params.crawl) as connect_map:
             report = fetch_images(
-                image_urls(paths.PRODUCTS),
+                wanted(paths.PRODUCTS),
                 spool,
                 snapshot=params.crawl.snapshot,
                 connect_map=connect_map,
@@ -48,8 +53,11 @@ def run(params: Params) -> None:
                 **params.fetch.model_dump(exclude={"shard_rows"}),
             )
         write_images(paths.SHARDS, spool, params.fetch.shard_rows)
-        write_refs(paths.REFS, paths.PRODUCTS, spool)
+        (table_urls.write_refs if of_table else write_refs)(paths.REFS, paths.PRODUCTS, spool)
         spool.drop_unwanted()
+    if of_table:
+        statuses = Counter(report.statuses) + table_urls.unrequested(paths.PRODUCTS)
+        report = replace(report, statuses=dict(sorted(statuses.items())))
     _report(params, report)
     if params.crawl.source == "demo":  # the demo shop's code may change under one snapshot
         shutil.rmtree(folder)

@@ -1,5 +1,6 @@
 """Stage ``split``: assigns images to train, val and test without leaks, and counts each discarded image by reason."""
 
+import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from atlas_model.core.errors import InputError
-from atlas_model.core.files import replacing_folder, write_text
+from atlas_model.core.files import replacing, replacing_folder, write_text
 from atlas_model.core.params import Params, SplitParams
 from atlas_model.core.progress import say
 from atlas_model.data.images import Preprocessing
@@ -24,12 +25,14 @@ from atlas_model.split.report import (
     missing_categories,
     share_deviations,
 )
+from atlas_model.taxonomy.changes import NO_CHANGES, TaxonomyChanges, load_changes
 from atlas_model.taxonomy.files import load_taxonomy
 from atlas_model.taxonomy.names import clean_name, look_alikes
-from atlas_model.taxonomy.tree import SEPARATOR, Taxonomy
+from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath, Taxonomy
 from flows import paths
 from flows.stages.entry import main, write_metrics
 
+UNDECIDED = paths.REPORTS / "split/undecided.csv"  # products whose category was split
 CATEGORIES = paths.PLOTS / "split/categories.csv"
 MAX_LISTED = 20  # names in a warning; reports/split/metrics.json has all
 NOUN = {"train": "training", "val": "validation", "test": "test"}
@@ -44,11 +47,14 @@ CONSEQUENCES = {  # of a category without images in a split, with the remedy
 def run(params: Params) -> None:
     """Assign every image to a split or a reason, write the splits, and report on the written files."""
     options = params.split
-    products, titles = _read_products()
+    # A missing file stops DVC, whose dependency it is, and `atlas check`.
+    changed = options.taxonomy_changes.exists()
+    changes = load_changes(options.taxonomy_changes, _listed(options)) if changed else NO_CHANGES
+    products, titles = _read_products(changes)
     refs = _read_refs()
     scores = _read_scores(options.min_side)
     _check_complete(refs, products, scores)
-    taxonomy = _taxonomy(options, products.values())
+    taxonomy = _taxonomy(options, products.values(), changes)
     alike = _look_alikes(taxonomy, products.values())
     outcomes = split_refs(
         refs,
@@ -66,7 +72,7 @@ def run(params: Params) -> None:
     )
     if options.labels == "met":  # the model must not predict a category without training images
         kept = {products[ref.product_id].category for ref, found in zip(refs, outcomes, strict=True) if found in SPLITS}
-        taxonomy = Taxonomy([path for path in taxonomy.paths if path in kept] or taxonomy.paths)
+        taxonomy = taxonomy.restricted_to(kept or taxonomy)
     counts = count_outcomes(outcomes, [ref.product_id for ref in refs])
     _check_none_empty(counts)
     _warn_of_losses(counts, options)
@@ -96,16 +102,44 @@ def run(params: Params) -> None:
             Preprocessing(options.image_size, options.image_mode, options.resize, options.interpolation),
         )
         taxonomy.save(folder / paths.TAXONOMY.name)
+    _write_undecided(products.values(), titles, changes)
     _report(counts | {"categories_without": missing, "look_alikes": alike}, scores, options)
 
 
-def _read_products() -> tuple[dict[str, SplitProduct], dict[str, str]]:
+def _read_products(changes: TaxonomyChanges) -> tuple[dict[str, SplitProduct], dict[str, str]]:
+    """The products by id, with the categories of today, and their titles."""
     columns = ["product_id", "title", "taxonomy", "split_hint"]
     table = read_table(paths.PRODUCTS, PRODUCTS, "crawl", columns).to_pydict()
     paths_of = (tuple(map(clean_name, path)) for path in table["taxonomy"])
     products = map(SplitProduct, table["product_id"], paths_of, table["split_hint"])
-    by_id = {product.product_id: product for product in products}
+    by_id = {product.product_id: _of_today(product, changes) for product in products}
     return by_id, dict(zip(table["product_id"], table["title"], strict=True))
+
+
+def _of_today(product: SplitProduct, changes: TaxonomyChanges) -> SplitProduct:
+    """The product with the category of today; with a fault if its category was split or removed."""
+    today = changes.now(product.category) if product.category else (product.category,)
+    if len(today) == 1:
+        return replace(product, category=today[0])
+    return replace(product, fault="category_split" if today else "category_removed")
+
+
+def _write_undecided(products: Iterable[SplitProduct], titles: Mapping[str, str], changes: TaxonomyChanges) -> None:
+    """List the products whose category was split, with its successors: someone has to decide."""
+    undecided = [product for product in products if product.fault == "category_split"]
+    with replacing(UNDECIDED) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["product_id", "title", "category", "successors"])
+        for product in undecided:
+            successors = " | ".join(map(SEPARATOR.join, changes.now(product.category)))
+            writer.writerow(
+                [product.product_id, titles[product.product_id], SEPARATOR.join(product.category), successors]
+            )
+    if undecided:
+        say(
+            f"warning: split: {len(undecided)} products have a category that split.taxonomy_changes splits. Their "
+            f"images are not used until someone decides: {UNDECIDED} lists them with the categories to choose from"
+        )
 
 
 def _read_refs() -> list[ImageRef]:
@@ -139,11 +173,25 @@ def _check_complete(
         raise InputError(f"{paths.SCORES}: {len(unscored)} images of {paths.REFS} are missing. Run: dvc repro zoom")
 
 
-def _taxonomy(options: SplitParams, products: Iterable[SplitProduct]) -> Taxonomy:
-    """The taxonomy of split.taxonomy, or the category paths of all products."""
-    if options.labels == "listed":
-        return load_taxonomy(options.taxonomy)
-    return Taxonomy(sorted({product.category for product in products if product.category}))
+def _listed(options: SplitParams) -> Taxonomy | None:
+    return load_taxonomy(options.taxonomy) if options.labels == "listed" else None
+
+
+def _taxonomy(options: SplitParams, products: Iterable[SplitProduct], changes: TaxonomyChanges) -> Taxonomy:
+    """The taxonomy of split.taxonomy, or the category paths of all products; as it is after the changes."""
+    listed = _listed(options)
+    if listed is not None:
+        return changes.apply(listed) if changes else listed
+    met = {product.category for product in products if product.category and not product.fault}
+    if not met:
+        raise InputError(
+            f"{paths.PRODUCTS}: expected products with categories, got none, so nothing can be trained. To predict the "
+            "categories of these images with a trained model: atlas predict --input data/images/shards --output "
+            "answers.parquet"
+        )
+    # In the order of their first names, so that a renaming does not change it.
+    ordered: list[CategoryPath] = sorted(met, key=changes.former)
+    return changes.apply(Taxonomy(ordered))
 
 
 def _look_alikes(taxonomy: Taxonomy, products: Iterable[SplitProduct]) -> list[tuple[str, ...]]:
@@ -163,6 +211,9 @@ REMEDIES = {  # reason for which images were discarded -> explanation and remedy
     "zoomed": "the stage zoom classified them as close-ups. zoom.enabled: false keeps every image; zoom.filter and "
     "zoom.threshold change the classifier",
     "unreadable": "the files cannot be decoded. Download them again, or replace them",
+    "category_split": "split.taxonomy_changes splits their categories, so someone has to decide: "
+    "reports/split/undecided.csv lists the products",
+    "category_removed": "split.taxonomy_changes removes their categories. Name successors there",
     "not_in_taxonomy": "their categories are not in split.taxonomy. Add them there, or set split.labels: met",
     "too_small": "their shorter side is below split.min_side, as with tracking pixels and placeholders",
     "shared_image": "each belongs to more than split.max_products_per_image products, as a size chart or a placeholder "

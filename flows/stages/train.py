@@ -4,6 +4,9 @@ Checkpoints are in .atlas/train/, keyed by the parameters, the splits, the initi
 resumes after its last epoch; a run with any of these changed starts from the beginning, as does one after a run that
 completed. Activations of the frozen blocks of the encoder are cached in .atlas/activations/, also for later runs.
 
+The outputs of the last training are kept in .atlas/trained/. If only names or ids of categories have changed since,
+the models get these names and keep their weights (`atlas_model.train.renaming`): training would give the same weights.
+
 `torchrun --nproc_per_node N -m flows.stages.train` trains with N processes, on as many GPUs where there are some.
 """
 
@@ -33,13 +36,16 @@ from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer, Model, reads_titles
 from atlas_model.model.classifier import Classifier
 from atlas_model.model.saved_models import save
-from atlas_model.train.distributed import is_main_process, main_process_first, process_group
+from atlas_model.taxonomy.tree import Taxonomy
+from atlas_model.train import renaming
+from atlas_model.train.distributed import is_main_process, main_process_first, process_group, world_size
 from atlas_model.train.feature_cache import forward_seconds, load_activations
 from atlas_model.train.loop import EpochRecord, Recipe, best_record, fit
 from atlas_model.train.validation import ConstraintEffect, Examples, encode_batches, evidence_batches
-from flows.paths import BASELINE, CATEGORIZER, PLOTS, SPLITS, TAXONOMY, WORK
+from flows.paths import BASELINE, CATEGORIZER, METRICS, PLOTS, REPORTS, SPLITS, TAXONOMY, WORK
 from flows.stages.entry import main, write_metrics
 
+OUTPUTS = (CATEGORIZER, BASELINE, PLOTS / "train", REPORTS / "train/metrics.json", METRICS / "train.json")
 CONSTRAINT = tuple(ConstraintEffect.__dataclass_fields__)
 
 
@@ -59,11 +65,17 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             "the whole encoder (fine_tune_from: all)"
         )
     taxonomy = load_taxonomy_json(TAXONOMY)
+    key = _key(given, taxonomy)
+    if world_size() == 1 and renaming.restore(WORK / "trained", key, taxonomy, OUTPUTS):
+        say(
+            "train: only names or ids of categories have changed since the last training: the models keep their weights"
+        )
+        return
     with main_process_first():
         train, val = (load_split(SPLITS, name, taxonomy, WORK / "pixels") for name in ("train", "val"))
     if given.title != "none":
         _check_titles(train, val)
-    work = WORK / "train" / _key(given)
+    work = WORK / "train" / key
     # Fields and parameters share their names, so that a new one is written in two places, not three.
     recipe = Recipe(**given.model_dump(include=set(Recipe.__dataclass_fields__))).for_images(len(train))
     if recipe.epochs > given.epochs:
@@ -152,6 +164,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
                 else forward_seconds(WORK / "activations", train.name),
             },
         )
+        renaming.keep(WORK / "trained", key, taxonomy, OUTPUTS)
 
 
 def _guarantees(
@@ -212,10 +225,10 @@ def _priors(train: Split, paths: int, balance: float) -> np.ndarray | None:
     return (np.bincount(train.paths, minlength=paths) + 1.0) ** balance if balance else None
 
 
-def _key(given: TrainParams) -> str:
+def _key(given: TrainParams, taxonomy: Taxonomy) -> str:
     code = [Path(__file__), *sorted(Path(atlas_model.__file__).parent.rglob("*.py"))]
     weights = [path for path in [Path(given.weights or "")] if path.is_file()]
-    content = content_key([TAXONOMY, *sorted(SPLITS.glob("*.parquet")), *code, *weights])
+    content = f"{content_key([*code, *weights])} {renaming.training_content(SPLITS, ('train', 'val'), taxonomy)}"
     return hashlib.sha256(f"{given.model_dump_json()} {torch.__version__} {content}".encode()).hexdigest()[:32]
 
 

@@ -8,15 +8,22 @@ def add(commands: Any) -> None:
     """Add the subcommands."""
     starting = commands.add_parser(
         "init",
-        help="inspect a folder of images and its table, and write params.yaml for them",
-        description="Inspect a folder of images and its table (CSV, JSONL or Parquet; see docs/files.md), and write "
-        "params.yaml for them. Prints each choice with its reason, the faults of the data, and the next command.",
+        help="inspect a folder of images and its table, or a table of URLs, and write params.yaml for them",
+        description="Inspect a folder of images and its table (CSV, JSONL or Parquet; see docs/files.md), or a table "
+        "or list of image URLs (docs/interchange.md), and write params.yaml for them. Prints each choice with its "
+        "reason, the faults of the data, and the next command.",
     )
     starting.add_argument(
-        "--images", type=Path, metavar="DIR", help="the folder of images; not needed if a Parquet table contains them"
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="the folder of images; not needed if a Parquet table contains them, or if the table has their URLs",
     )
     starting.add_argument(
-        "--table", type=Path, metavar="FILE", help="the table; without one, the folder of an image is its category path"
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="the table, or a list of URLs (.txt); without one, the folder of an image is its category path",
     )
     starting.add_argument(
         "--column",

@@ -62,6 +62,7 @@ def test_each_image_has_a_row_in_order(folder: Path, tmp_path: Path, capsys: pyt
         "level_probabilities": [1.0, 0.5],
         "status": "ok",
         "reason": None,
+        "category_id": None,
     }
     bad = {row["image"]: row["status"] for row in rows if row["status"] != "ok"}
     assert bad == {"007.png": "empty", "008.png": "truncated", **{f"0{n}.png": "not_an_image" for n in range(12, 16)}}
@@ -78,16 +79,18 @@ def test_each_image_has_a_row_in_order(folder: Path, tmp_path: Path, capsys: pyt
 def test_writes_several_predictions_or_none_per_image(folder: Path, tmp_path: Path) -> None:
     def answer(pixels: np.ndarray) -> list[list[Prediction]]:
         return [
-            [NOT_SURE] if shade % 2 else [Prediction(("A",), 0.5, (0.5,)), Prediction(("B", "C"), 0.25, (0.4, 0.3))]
+            [NOT_SURE]
+            if shade % 2
+            else [Prediction(("A",), 0.5, (0.5,), category_id="7"), Prediction(("B", "C"), 0.25, (0.4, 0.3))]
             for shade in pixels[:, 0, 0, 0].tolist()
         ]
 
     report = run(open_source(folder), tmp_path / "out.parquet", answer)
     rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
-    assert [(row["image"], row["rank"], row["label"], row["status"]) for row in rows[:3]] == [
-        ("000.png", 1, "A", "ok"),
-        ("000.png", 2, "B > C", "ok"),
-        ("001.png", 1, None, "not_sure"),
+    assert [(row["image"], row["rank"], row["label"], row["status"], row["category_id"]) for row in rows[:3]] == [
+        ("000.png", 1, "A", "ok", "7"),
+        ("000.png", 2, "B > C", "ok", None),
+        ("001.png", 1, None, "not_sure", None),
     ]
     assert rows[2]["path"] == [] and rows[2]["probability"] is None and rows[2]["reason"] is None
     assert report.statuses == {"ok": COUNT / 2, "not_sure": COUNT / 2}, "counts images, not rows"

@@ -72,6 +72,31 @@ def test_predictions_do_not_depend_on_the_batch(folder: Path) -> None:
     assert predictor.predict([]) == []
 
 
+def test_answers_have_the_names_and_ids_of_today(folder: Path, tmp_path: Path) -> None:
+    model, preprocessing = load_categorizer(folder, torch.device("cpu"))
+    today = [tuple("Gents" if name == "Men" else name for name in path) for path in TAXONOMY.paths]
+    ids = {path[:level]: "/".join(path[:level]) for path in today for level in range(1, len(path) + 1)}
+    model.taxonomy = Taxonomy(today, keys=TAXONOMY.paths, ids=ids)
+    save(model, tmp_path / "renamed", preprocessing, params={}, metrics={})
+    before, after = (Predictor.load(each, "cpu") for each in (folder, tmp_path / "renamed"))
+    for rule in (None, 0.2):
+        old, new = (predictor.predict(images(3), top=9, min_confidence=rule) for predictor in (before, after))
+        for one, other in zip(itertools.chain(*old), itertools.chain(*new), strict=True):
+            assert other.path == tuple("Gents" if name == "Men" else name for name in one.path)
+            assert (other.probability, other.levels) == (one.probability, one.levels)
+            assert other.category_id == ("/".join(other.path) or None)
+            assert one.category_id is None
+    pool = after.pool()
+    pool.add(after.distribution(np.stack([after.prepare(image) for image in images(2)])))
+    (best,) = after.predict_product(pool).predictions
+    assert best.category_id == "/".join(best.path)
+    drawn, expected = (
+        predictor.attention_overlay(images(1)[0], Prediction((name, "Tops"), None, ()))
+        for predictor, name in ((after, "Gents"), (before, "Men"))
+    )
+    assert drawn.size == expected.size
+
+
 def test_refuses_pickle_as_model(tmp_path: Path) -> None:
     torch.save({"state": 1}, tmp_path / "model.safetensors")
     (tmp_path / "model.json").write_text('{"format": 1, "kind": "categorizer"}')

@@ -55,6 +55,43 @@ def test_reads_csv_of_nodes(tmp_path: Path) -> None:
     assert load_taxonomy(write(tmp_path, text)).paths == (("Men", "Tops", "Shirts"), ("Men", "Shoes"), ("Gifts",))
 
 
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        (
+            "# Google_Product_Taxonomy_Version: 2021-09-21\n1 - Animals, Pets\n3237 - Animals, Pets > Live - 2\n",
+            {("Animals, Pets",): "1", ("Animals, Pets", "Live - 2"): "3237"},
+        ),
+        (
+            "# Shopify Product Taxonomy - Categories: 2025-06\n"
+            "gid://shopify/TaxonomyCategory/ap     : Animals : Pets\n"
+            "gid://shopify/TaxonomyCategory/ap-1   : Animals : Pets > Live\n",
+            {
+                ("Animals : Pets",): "gid://shopify/TaxonomyCategory/ap",
+                ("Animals : Pets", "Live"): "gid://shopify/TaxonomyCategory/ap-1",
+            },
+        ),
+        ("taxonomy,id\nA,\nA->B,7\n", {("A", "B"): "7"}),
+        ("id,parent_id,name\n1,,A\n2,1,B\n", {("A",): "1", ("A", "B"): "2"}),
+    ],
+    ids=["google", "shopify", "csv of paths", "csv of nodes"],
+)
+def test_keeps_ids(tmp_path: Path, text: str, ids: dict[tuple[str, ...], str]) -> None:
+    found = load_taxonomy(write(tmp_path, text))
+    assert found.ids == ids
+    assert found.paths[-1] == list(ids)[-1]
+
+
+def test_numbers_that_are_not_on_every_line_are_names(tmp_path: Path) -> None:
+    found = load_taxonomy(write(tmp_path, "3 - Piece > Suits\nMen > Shirts\n"))
+    assert found.paths == (("3 - Piece", "Suits"), ("Men", "Shirts"))
+    assert not found.ids
+
+
+def test_id_on_two_lines_is_a_fault(tmp_path: Path) -> None:
+    assert "line 2: id '1' is on line 1 already" in faults_of(write(tmp_path, "1 - A\n1 - B\n"))
+
+
 def test_inner_node_with_its_own_line_is_a_category(tmp_path: Path) -> None:
     assert len(load_taxonomy(write(tmp_path, "A\nA > B\n"))) == 2
 

@@ -18,6 +18,7 @@ def test_check_covers_table_and_image_folder(
     table = write_csv("a.jpg,A,x")
     Path("data").mkdir()
     Path("data/taxonomy.csv").write_text("taxonomy\nA\n")
+    Path("data/taxonomy_changes.csv").write_text("from,to\n")
 
     def params(**columns: Any) -> None:
         content = stage_params(table, columns).model_dump(mode="json")
@@ -26,7 +27,12 @@ def test_check_covers_table_and_image_folder(
 
     params()
     assert main(["check"]) == 0
-    assert capsys.readouterr().out.splitlines()[1:] == ["data/taxonomy.csv: ok", "table.csv: ok", "photos: ok"]
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "data/taxonomy.csv: ok",
+        "data/taxonomy_changes.csv: ok",
+        "table.csv: ok",
+        "photos: ok",
+    ]
     params(title="name")
     Path("photos").rmdir()
     assert main(["check"]) == 2

@@ -196,7 +196,7 @@ def test_check_reports_errors_of_all_files(here: Path, capsys: pytest.CaptureFix
     shutil.copytree(ROOT / "data", here / "data")
     assert main(["check"]) == 0
     out, err = capsys.readouterr()
-    assert out.count(": ok\n") == 3
+    assert out.count(": ok\n") == 4
     assert err == ""
 
     taxonomy = (here / "data/taxonomy.csv").read_text()

@@ -246,3 +246,51 @@ def test_large_splits_are_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [pq.read_metadata(tmp_path / name).num_rows for name in names] == [5, 5, 2]
     written = read_columns(tmp_path, ["train"], ["image_id"])["image_id"].to_pylist()
     assert written == [f"{number:02d}" for number in range(12)]
+
+
+def test_changes_of_the_taxonomy_apply_to_labels(run: Callable[..., None]) -> None:
+    run()
+    before = read_columns(paths.SPLITS, SPLITS, ["image_id", "split"])
+    keys = Taxonomy.from_json(json.loads(paths.TAXONOMY.read_text())).paths
+    changes = Path("changes.csv")
+    changes.write_text("from,to\nClothing,Apparel\nApparel > Shirt,Apparel > Tops\n")
+    run(taxonomy_changes=str(changes))
+    renamed = Taxonomy.from_json(json.loads(paths.TAXONOMY.read_text()))
+    assert renamed.paths == (("Apparel", "Tops"), ("Footwear", "Shoe"))
+    assert renamed.keys == keys
+    after = read_columns(paths.SPLITS, SPLITS, ["image_id", "split", "label"])
+    assert set(after["label"].to_pylist()) == set(renamed.labels)
+    assert after.select(["image_id", "split"]) == before, "no image changes its split"
+    changes.write_text("from,to\nClothing > Shirt,Clothing > Tops\nFootwear > Shoe,Boots\nFootwear > Shoe,Sandals\n")
+    with pytest.raises(InputError, match=r"at least one|none in"):
+        run(taxonomy_changes=str(changes), labels="listed", taxonomy=str(listed("Footwear > Shoe")))
+    run(taxonomy_changes=str(changes))
+    assert metrics()["dropped"]["category_split"] == 59, "60 products, one of them without an image"
+    with (paths.REPORTS / "split/undecided.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 60
+    assert rows[0] == {
+        "product_id": "p001",
+        "title": "Title p001",
+        "category": "Footwear > Shoe",
+        "successors": "Boots | Sandals",
+    }
+
+
+def listed(*lines: str) -> Path:
+    path = Path("listed.txt")
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_ids_of_a_listed_taxonomy_are_kept(run: Callable[..., None]) -> None:
+    run(labels="listed", taxonomy=str(listed("1 - Clothing > Shirt", "2 - Footwear > Shoe")))
+    assert json.loads(paths.TAXONOMY.read_text())["ids"] == {"Clothing > Shirt": "1", "Footwear > Shoe": "2"}
+
+
+def test_products_without_categories_cannot_train(run: Callable[..., None]) -> None:
+    table = read_table(paths.PRODUCTS, PRODUCTS, "crawl").to_pylist()
+    unlabelled = [row | {"taxonomy": []} for row in table]
+    write_table(paths.PRODUCTS, pa.Table.from_pylist(unlabelled, schema=PRODUCTS), PRODUCTS)
+    with pytest.raises(InputError, match="atlas predict --input data/images/shards"):
+        run()

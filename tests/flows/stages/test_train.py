@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tests.support.full_disk import limited_file_size
 from tests.support.paths import ROOT
 from tests.support.training_split import TAXONOMY, write_split
 
+MODEL_FILES = ("model.safetensors", "model.json")
 SMALL: dict[str, dict[str, Any]] = {
     "train": {
         "epochs": 2,
@@ -200,13 +202,45 @@ def test_full_disk_while_caching_pixels_is_an_error() -> None:
 def test_checkpoint_key_depends_on_given_weights(params: Callable[..., Params]) -> None:
     weights = Path("resnet18.safetensors")
     given = params(train={"encoder": "resnet18", "weights": str(weights), "erase": 0.0}).train
-    missing = train._key(given)
+    missing = train._key(given, TAXONOMY)
     weights.write_bytes(b"one")
-    one = train._key(given)
+    one = train._key(given, TAXONOMY)
     weights.write_bytes(b"two")
-    assert len({missing, one, train._key(given)}) == 3
+    assert len({missing, one, train._key(given, TAXONOMY)}) == 3
 
 
 def test_missing_splits_name_the_stage_to_run(params: Callable[..., Params]) -> None:
     with pytest.raises(MissingError, match="dvc repro split"):
         train.run(params())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("splits")
+def test_renamed_categories_keep_the_weights(params: Callable[..., Params], capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = [folder / file for folder in (paths.CATEGORIZER, paths.BASELINE) for file in MODEL_FILES]
+    small = params(train={"epochs": 1})
+    train.run(small)
+    before = [path.read_bytes() for path in outputs]
+    renamed = [("Light", "L"), ("Light", "Right"), ("Dark", "Left")]  # one of the two nodes named Left
+    for name in ("train", "val", "test"):
+        _rename(name, dict(zip(TAXONOMY.paths, renamed, strict=True)))
+    Taxonomy(renamed, keys=TAXONOMY.paths, ids={("Light", "L"): "7"}).save(paths.TAXONOMY)
+    for folder in (paths.CATEGORIZER, paths.BASELINE, paths.PLOTS / "train"):
+        shutil.rmtree(folder)  # as DVC does before it runs a stage
+    capsys.readouterr()
+    train.run(small)
+    assert "the models keep their weights" in capsys.readouterr().err
+    restored = [path.read_bytes() for path in outputs]
+    assert restored[::2] == before[::2], "weights"
+    assert json.loads(restored[1])["taxonomy"]["paths"] == [list(path) for path in renamed]
+    train.run(small)  # with the same names: someone wants to train again
+    assert "the models keep their weights" not in capsys.readouterr().err
+    assert [path.read_bytes() for path in outputs] == restored, "what was kept is what training gives"
+
+
+def _rename(name: str, new: dict[tuple[str, ...], tuple[str, ...]]) -> None:
+    (path,) = paths.SPLITS.glob(f"{name}-*.parquet")
+    table = pq.read_table(path)
+    names = [list(new[tuple(old)]) for old in table["taxonomy"].to_pylist()]
+    table = table.set_column(table.schema.get_field_index("taxonomy"), table.schema.field("taxonomy"), [names])
+    pq.write_table(table, path)
