@@ -95,6 +95,13 @@ SPLIT = pa.schema(
         pa.field("split", pa.string(), nullable=False),  # train, val, test
     ]
 )
+DISCARDED = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string()),  # null: the image was not fetched
+        pa.field("reason", pa.string(), nullable=False),  # as in reports/split/metrics.json
+    ]
+)
 PREDICTIONS = pa.schema(
     [
         pa.field("file_name", pa.string(), nullable=False),  # the image's image_id
