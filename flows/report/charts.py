@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flows.report.predictions import RiskPoint
 
 WIDTH, HEIGHT = 460.0, 320.0  # units of the SVG
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 12.0, 46.0  # margins for the labels
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 24.0, 12.0, 46.0  # margins for the labels
 LARGEST_MARK = 7.0  # radius
 
 
@@ -93,7 +93,7 @@ def reliability_chart(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Ch
     return Chart(
         "reliability",
         "Reliability",
-        "Share correct against stated probability. A calibrated model is on the diagonal; below it, it is too sure.",
+        "A calibrated model is on the diagonal; below it, it is too sure. Larger points have more images.",
         "stated probability",
         "share correct",
         tuple(Tick(_x(value / 5), f"{value * 20}") for value in range(6)),
