@@ -174,7 +174,12 @@ def _confused(predictions: "pd.DataFrame") -> list[dict[str, Any]]:
 
 def _reports() -> list[Path]:
     names = ("confusion.png", "reliability.png", "categories.csv", "attention")
-    return [REPORT, *(EVALUATION / name for name in names), REPORTS / "zoom/contact_sheet.png", EVALUATION / "metrics.json"]
+    return [
+        REPORT,
+        *(EVALUATION / name for name in names),
+        REPORTS / "zoom/contact_sheet.png",
+        EVALUATION / "metrics.json",
+    ]
 
 
 # --- warnings

@@ -1,10 +1,11 @@
 """Stores the champion, which is the model for predictions, and the history of all champions.
 
 Three files hold its state. ``models/champions.json`` is the history: an event per promotion and per rollback; a fresh
-clone has it without events. The stage report compares with it. The champion is the model of the last event; the two other files are derived from it. ``models/champion.dvc`` makes DVC push
-and pull the model, and ``models/champion/`` contains it. The history is written first, each file is replaced
-atomically, and `repair` restores the other two from the history: after a kill, a change has either happened or not. The
-models of all versions stay in DVC's cache and remote, where the stage train has stored them.
+clone has it without events. The champion is the model of the last event; the two other files are derived from it.
+``models/champion.dvc`` makes DVC push and pull the model, and ``models/champion/`` contains it. The history is written
+first, each file is replaced atomically, and `repair` restores the other two from the history: after a kill, a change
+has either happened or not. The models of all versions stay in DVC's cache and remote, where the stage train has stored
+them. The stage report reads the history, to compare a model with the last accepted one.
 
 Which model is better is decided in `flows.registry.promote`.
 """
@@ -12,7 +13,6 @@ Which model is better is decided in `flows.registry.promote`.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
@@ -23,10 +23,10 @@ from atlas_model.core.files import locked, replacing_folder, write_json, write_t
 from atlas_model.core.progress import say
 from atlas_model.core.yaml_files import read_yaml
 from flows.dvc import repo
-from flows.paths import CHAMPIONS as HISTORY
-from flows.paths import WORK
+from flows.paths import CHAMPIONS, WORK
 from flows.registry.model_folders import CHAMPION
 
+HISTORY = CHAMPIONS
 POINTER = CHAMPION.with_suffix(".dvc")
 
 

@@ -1,8 +1,8 @@
 """Reads the metrics of the last accepted model from ``models/champions.json``, which promotion writes.
 
 `atlas promote` and the flow append an event per accepted model to that file (`flows.registry.champion`). It is in git,
-and a fresh clone has it without events. A report compares a model with the last accepted one; if the model of the report
-is that one itself, with the one that it replaced.
+and a fresh clone has it without events. A report compares its model with the last accepted one; if its model is that
+one itself, with the one that it replaced.
 """
 
 import hashlib
@@ -45,9 +45,7 @@ def read_acceptance(path: Path, weights: str) -> Acceptance:
     """
     try:
         events = json.loads(path.read_text(encoding="utf-8"))["champions"]
-        models = [
-            AcceptedModel(event["version"], event["at"], event["reason"], event.get("test")) for event in events
-        ]
+        models = [AcceptedModel(event["version"], event["at"], event["reason"], event.get("test")) for event in events]
         replaced = [event["replaced"] for event in events]
         promoted = {m.version: m for m, event in zip(models, events, strict=True) if not event["rollback"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -74,4 +72,6 @@ def hash_of_weights(folder: Path) -> str:
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:
-        raise CheckpointError(f"{path}: expected the weights of a model, got {error.strerror}. Run: dvc repro train") from error
+        raise CheckpointError(
+            f"{path}: expected the weights of a model, got {error.strerror}. Run: dvc repro train"
+        ) from error

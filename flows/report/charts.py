@@ -85,7 +85,7 @@ def reliability_chart(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Ch
             for row in rows
         )
         lines.append(Line(name, number, _polyline(marks), marks))
-    rows = tuple(
+    table = tuple(
         (name, _percent(row["confidence"]), _percent(row["accuracy"]), f"{int(row['n']):,}")
         for name, rows in curves.items()
         for row in rows
@@ -101,7 +101,7 @@ def reliability_chart(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Ch
         tuple(lines),
         (_x(0), _y(0, 1.0), _x(1), _y(1, 1.0)),
         ("model", "stated probability", "share correct", "images"),
-        rows,
+        table,
     )
 
 

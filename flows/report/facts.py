@@ -73,7 +73,7 @@ class Facts:
     quality: tuple[Issue, ...] | None  # None: no stage looked for any
     caveats: tuple[str, ...]
     split: Mapping[str, Any]  # reports/split/metrics.json
-    zoom: Mapping[str, Any]  # reports/zoom/metrics.json
+    obey_robots: bool  # robots.txt of the hosts of images was obeyed
     titles: Mapping[str, str]  # image id -> title, of the images that the report names
     labels: Mapping[str, str]  # image id -> category, of those in a split
 
@@ -91,14 +91,13 @@ class Facts:
         return [image_id for one in rounds for image_id in one]
 
 
-def collect(
-    *, source: str, snapshot: str, zoom_enabled: bool, pairs: int, images: int
-) -> Facts:
+def collect(*, source: str, snapshot: str, obey_robots: bool, zoom_enabled: bool, pairs: int, images: int) -> Facts:
     """Read the outputs of all stages in the current folder.
 
     Args:
         source: crawl.source.
         snapshot: crawl.snapshot.
+        obey_robots: fetch.obey_robots.
         zoom_enabled: zoom.enabled.
         pairs: maximum number of pairs of confused categories.
         images: maximum number of images of each kind in a pair or strip.
@@ -130,6 +129,7 @@ def collect(
         snapshot=snapshot,
         crawled=_stage_metrics("crawl"),
         fetched=_stage_metrics("fetch"),
+        reviews=split.get("reviews"),
         products=list(zip(products["product_id"].to_pylist(), products["site"].to_pylist(), strict=True)),
         listed=refs["product_id"].to_pylist(),
         discarded=zip(discarded["product_id"], discarded["reason"], strict=True),
@@ -169,7 +169,7 @@ def collect(
             )
         ),
         split=split,
-        zoom=_stage_metrics("zoom"),
+        obey_robots=obey_robots,
         titles={},
         labels={},
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from flows.report.figures import Figure, Metrics, read_figure
 
 WIDTH, ROW, TOP, AXIS = 460.0, 30.0, 6.0, 24.0  # units of the SVG
-LABEL = 150.0  # width of the names
+LABEL = 165.0  # width of the names
 EDGE = 16.0
 PADDING = 0.15  # of the span of the intervals, on each side
 LEAST_SPAN = 0.02
@@ -70,8 +70,7 @@ def forest(metrics: Metrics) -> Forest | None:
     step = next(step for step in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 6)
     first = math.ceil(low / step)
     ticks = tuple(
-        (x(number * step), f"{number * step * 100:.3g} %")
-        for number in range(first, math.floor(high / step) + 1)
+        (x(number * step), f"{number * step * 100:.3g} %") for number in range(first, math.floor(high / step) + 1)
     )
     axis = TOP + ROW * len(rows)
     return Forest(axis + AXIS, rows, ticks, axis)

@@ -33,11 +33,9 @@ def unfiltered(shop: Shop) -> int:
 def funnel(sources: Sources) -> list[Step]:
     """The steps of all shops together."""
     total = sources.total
-    of_split = {
-        reason: count for reason, count in _lost(total, of_fetch=False).items() if reason not in FILTERED
-    }
+    of_split = {reason: count for reason, count in _lost(total, of_fetch=False).items() if reason not in FILTERED}
     of_zoom = {reason: count for reason, count in total.discarded.items() if reason in FILTERED}
-    steps = []
+    steps: list[tuple[str, int, int, Mapping[str, int], str]] = []
     if total.pages is not None:
         steps.append(("product pages", total.pages, total.pages, {}, "crawl"))
     most = max(total.pages or 0, total.products)
@@ -54,6 +52,4 @@ def funnel(sources: Sources) -> list[Step]:
 
 
 def _lost(shop: Shop, *, of_fetch: bool) -> dict[str, int]:
-    return {
-        reason: count for reason, count in shop.discarded.items() if (kind_of(reason) == NOT_FETCHED) == of_fetch
-    }
+    return {reason: count for reason, count in shop.discarded.items() if (kind_of(reason) == NOT_FETCHED) == of_fetch}

@@ -7,8 +7,8 @@ Titles, categories and names of shops are untrusted: the templates escape them, 
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +93,7 @@ def _render(facts: Facts, texts: Texts, thumbnails: Thumbnails) -> str:
         policy=policy(style, script),
         splits=SPLIT_NAMES,
         metric_names=[name for name, _ in NAMES.values()],
-        charts=[
-            chart for chart in (reliability_chart(facts.reliability), risk_chart(facts.risk)) if chart is not None
-        ],
+        charts=[chart for chart in (reliability_chart(facts.reliability), risk_chart(facts.risk)) if chart is not None],
         forest=forest(facts.metrics),
         funnel=funnel(facts.sources),
         ranked_from=RANKED_FROM,
@@ -109,7 +107,7 @@ def report_environment() -> Environment:
     """The templates with their filters."""
     environment = templates(FOLDER / "templates")
     environment.finalize = _plain
-    environment.filters |= {
+    filters: dict[str, Callable[..., Any]] = {
         "percent": _percent,
         "points": points,
         "count": lambda value: f"{value:,}",
@@ -119,6 +117,7 @@ def report_environment() -> Environment:
         "figure": figure_text,
         "reason": reason_text,
     }
+    environment.filters |= filters
     return environment
 
 

@@ -50,6 +50,7 @@ def collect_sources(
     snapshot: str,
     crawled: Mapping[str, Any],
     fetched: Mapping[str, Any],
+    reviews: Mapping[str, Any] | None,
     products: Sequence[tuple[str, str]],
     listed: Iterable[str],
     discarded: Iterable[tuple[str, str]],
@@ -62,6 +63,7 @@ def collect_sources(
         snapshot: crawl.snapshot.
         crawled: reports/crawl/metrics.json.
         fetched: reports/fetch/metrics.json.
+        reviews: the key of that name in reports/split/metrics.json; None: there were no decisions of reviewers.
         products: id and site.
         listed: the product id of each image URL.
         discarded: product id and reason of each discarded image.
@@ -108,7 +110,7 @@ def collect_sources(
         crawled.get("listing_pages"),
         total,
         tuple(shops),
-        tuple(_notes(crawled)),
+        (*_notes(crawled), *_review_notes(reviews)),
         _ordered(Counter(fetched.get("statuses") or {})),
     )
 
@@ -165,3 +167,12 @@ def _notes(crawled: Mapping[str, Any]) -> Iterable[str]:
         if counts:
             listed = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
             yield f"{sum(counts.values()):,} {text}: {listed}."
+
+
+def _review_notes(reviews: Mapping[str, Any] | None) -> Iterable[str]:
+    """The decisions of reviewers, as sentences."""
+    for key, name in (("categories", "categories"), ("zoom", "close-ups")):
+        counts = (reviews or {}).get(key) or {}
+        if counts:
+            listed = ", ".join(f"{effect.replace('_', ' ')} {count:,}" for effect, count in counts.items())
+            yield f"{sum(counts.values()):,} decisions of reviewers on {name}: {listed}."
