@@ -6,7 +6,7 @@ from typing import Any
 from flows.report.categories import RANKED_FROM, TaxonomyReport
 from flows.report.figures import Metrics
 from flows.report.sources import Sources
-from flows.text import share
+from flows.text import percent, share
 
 FEWEST = 100  # images of val or test, below which their metrics are uncertain
 MOST_DROPPED = 0.5  # share of the images, above which there is a warning
@@ -95,17 +95,17 @@ def _of_the_model(metrics: Metrics, taxonomy: TaxonomyReport, evaluated: Mapping
     if interval and interval[1] < 0:
         yield (
             "the plain classifier with the same encoder is better: the 95 % interval of the difference of this model "
-            f"to it is {share(interval[0], sign=True)} to {share(interval[1], sign=True)}"
+            f"to it is {percent(interval[0], sign=True)} to {percent(interval[1], sign=True)} points"
         )
     of_train, of_val = ((evaluated.get(name) or {}).get("micro_f1") for name in ("train", "val"))
     if of_train is not None and of_val is not None and of_train - of_val > MEMORIZED:
         yield (
-            f"the model is much better on training images ({share(of_train)}) than on validation images "
-            f"({share(of_val)}): it has learned images by heart. Use more images or more augmentation"
+            f"the model is much better on training images ({percent(of_train)}) than on validation images "
+            f"({percent(of_val)}): it has learned images by heart. Use more images or more augmentation"
         )
     ece = next((each.figure.value for each in metrics.headlines if each.key == "ece"), None)
     if ece is not None and ece > MISCALIBRATED:
-        yield f"the stated probabilities differ from the share correct by {share(ece)} on average"
+        yield f"the stated probabilities differ from the share correct by {percent(ece)} on average"
     few = sum(0 < each.scores.tested < RANKED_FROM for each in taxonomy.categories)
     if few:
         yield f"{few} categories have fewer than {RANKED_FROM} test images: their scores are mostly chance"

@@ -60,3 +60,12 @@ def most_confused(
         )
         for (actual, predicted), found in chosen
     ], len(wrong)
+
+
+def confused_with(predictions: Sequence[Prediction]) -> dict[str, tuple[str, int]]:
+    """For each category the wrong category that it is most often predicted as, and how often."""
+    counts = Counter((each.actual, each.predicted) for each in predictions if not each.right)
+    found: dict[str, tuple[str, int]] = {}
+    for (actual, predicted), count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        found.setdefault(actual, (predicted, count))
+    return found

@@ -24,7 +24,7 @@ from flows import paths
 from flows.report.accepted import hash_of_weights, read_acceptance
 from flows.report.categories import TaxonomyReport, collect_categories
 from flows.report.caveats import report_caveats
-from flows.report.confusions import Confusion, most_confused
+from flows.report.confusions import Confusion, confused_with, most_confused
 from flows.report.discards import Strip, collect_discards
 from flows.report.figures import Metrics, collect_metrics
 from flows.report.predictions import RiskPoint, fingerprint, read_predictions, risk_coverage
@@ -65,6 +65,9 @@ class Facts:
     taxonomy: TaxonomyReport
     confusions: tuple[Confusion, ...]
     confused_pairs: int  # all of them
+    confused_with: Mapping[
+        str, tuple[str, int]
+    ]  # category -> the one that it is most often predicted as, and how often
     errors: int  # wrong predictions on test
     reliability: Mapping[str, Sequence[Mapping[str, float]]]  # model -> rows of the curve
     risk: tuple[RiskPoint, ...]
@@ -148,6 +151,7 @@ def collect(*, source: str, snapshot: str, obey_robots: bool, zoom_enabled: bool
         taxonomy=taxonomy,
         confusions=tuple(confusions),
         confused_pairs=confused_pairs,
+        confused_with=confused_with(predictions),
         errors=sum(not each.right for each in predictions),
         reliability={
             name: _read_curve(CURVES / f"reliability_{key}.csv")

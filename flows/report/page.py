@@ -7,7 +7,7 @@ Titles, categories and names of shops are untrusted: the templates escape them, 
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,6 @@ def _render(facts: Facts, texts: Texts, thumbnails: Thumbnails) -> str:
         forest=forest(facts.metrics),
         funnel=funnel(facts.sources),
         ranked_from=RANKED_FROM,
-        confused_as=_most_confused_with(facts),
         opened=len(facts.taxonomy.categories) <= MOST_OPENED,
         open_pairs=OPEN_PAIRS,
     )
@@ -184,11 +183,3 @@ def _minified(style: str) -> str:
 def _icon() -> str:
     content = (STYLE.parent / "atlas.svg").read_bytes()
     return f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
-
-
-def _most_confused_with(facts: Facts) -> Mapping[str, tuple[str, int]]:
-    """For each category the one that it is predicted as most often, if wrong, and how often; of the shown pairs."""
-    found: dict[str, tuple[str, int]] = {}
-    for pair in facts.confusions:
-        found.setdefault(pair.actual, (pair.predicted, pair.count))
-    return found
