@@ -84,6 +84,15 @@ class Mode:
 
 
 @dataclass(frozen=True)
+class Guarantee:
+    """What came of a guaranteed accuracy on test, for images."""
+
+    accuracy: float  # promised on validation images
+    accepted: float | None  # share of the images with a whole path that is accepted
+    right: float | None  # share of these that is correct; None: none is accepted
+
+
+@dataclass(frozen=True)
 class Metrics:
     """All metrics of a report."""
 
@@ -93,6 +102,7 @@ class Metrics:
     baseline: Figure  # micro F of the plain classifier on test
     difference: Figure  # micro F of this model minus that
     confident: Mapping[str, Figure]  # at a probability of at least .9: answered, complete, accuracy
+    guarantees: tuple[Guarantee, ...]
     splits: tuple[SplitFigures, ...]
     modes: tuple[Mode, ...]  # empty: the model reads no titles
     acceptance: Acceptance
@@ -150,6 +160,7 @@ def collect_metrics(evaluated: Mapping[str, Any], acceptance: Acceptance, images
         baseline=read_figure(baseline.get("test") or {}, "micro_f1"),
         difference=_difference(difference),
         confident={key: read_figure(confident, key) for key in ("answered", "complete", "accuracy")},
+        guarantees=tuple(_guarantees((evaluated.get("guarantees") or {}).get("images") or {})),
         splits=tuple(_split(name, evaluated.get(name) or {}) for name in ("test", "val", "train")),
         modes=tuple(_modes(evaluated.get("modes") or {})),
         acceptance=acceptance,
@@ -179,6 +190,12 @@ def _split(name: str, found: Mapping[str, Any]) -> SplitFigures:
         _levels(found),
         read_figure(found.get("products") or {}, "micro_f1"),
     )
+
+
+def _guarantees(found: Mapping[str, Any]) -> Iterator[Guarantee]:
+    for accuracy, figures in found.items():
+        test = figures.get("test") or {}
+        yield Guarantee(float(accuracy), test.get("accepted"), test.get("accepted_right"))
 
 
 def _modes(found: Mapping[str, Any]) -> Iterator[Mode]:

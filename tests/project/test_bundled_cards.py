@@ -58,8 +58,8 @@ def test_text_of_pretrained_model_has_figures_of_its_seed() -> None:
         ("image, plain classifier with the same encoder and epochs", "classifier"),
     ):
         figures = found[key]
-        row = f"| {name} | {with_interval(figures, 'micro_f1')} | {share(figures['macro_f1'])} | {share(figures['ece'])} |"
-        assert row in text
+        row = [name, with_interval(figures, "micro_f1"), share(figures["macro_f1"]), share(figures["ece"])]
+        assert f"| {' | '.join(row)} |" in text
     assert f"best of three seeds on validation ({share(found['val']['micro_f1'])})" in text
     scores = sorted(share(seed["image"]["micro_f1"]) for seed in seeds.values())
     assert f"{scores[0]}, {scores[1]} and {scores[2]}" in text
@@ -91,7 +91,8 @@ def test_text_of_zoom_filter_has_figures_of_its_description() -> None:
         ("several products side by side", ("group",)),
         ("products cropped tightly, without background on some side", ("tight",)),
         (
-            "recall: fabric that fills the frame; details; hems, soles and collars with some background; mirrored pieces",
+            "recall: fabric that fills the frame; details; hems, soles and collars with some background; mirrored "
+            "pieces",
             ("texture", "detail", "edge", "repeat"),
         ),
     ):
