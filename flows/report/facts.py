@@ -87,7 +87,9 @@ class Facts:
             shown = ([each.image_id for each in pair.wrong], pair.of_actual, pair.of_predicted)
             rounds += [[image_id for group in shown for image_id in group[:2]]]
         rounds += [[image_id for image_id, _ in (*strip.doubtful, *strip.clear)] for strip in self.discards]
-        rounds += [[finding.image_id for finding in issue.findings] for issue in self.quality or ()]
+        for issue in self.quality or ():
+            others = [each.detail for each in issue.findings if each.detail] if issue.key == "duplicate" else []
+            rounds += [[each.image_id for each in issue.findings], others]
         for pair in self.confusions:
             shown = ([each.image_id for each in pair.wrong], pair.of_actual, pair.of_predicted)
             rounds += [[image_id for group in shown for image_id in group[2:]]]

@@ -21,6 +21,7 @@ ISSUES = {  # issue -> name, explanation
     "label_error": ("Likely label error", "The model is sure of another category than the label."),
     "outlier": ("Outlier", "The image is unlike the others of its category."),
     "duplicate": ("Duplicate", "Another image looks the same."),
+    "light": ("Light", "Almost all of the image is white."),
     "dark": ("Dark", "Most of the image is dark."),
     "blurred": ("Blurred", "The image has no sharp edges."),
     "blank": ("Blank", "The image shows almost nothing."),
@@ -67,5 +68,17 @@ def collect_quality(paths: Iterable[Path], *, most: int) -> list[Issue] | None:
     for key in [*(key for key in ISSUES if key in found), *sorted(found.keys() - ISSUES.keys())]:
         name, explanation = ISSUES.get(key, (key.replace("_", " ").capitalize(), ""))
         ranked = sorted(found[key], key=lambda each: (-each.score, each.image_id))
-        issues.append(Issue(key, name, explanation, len(ranked), tuple(ranked[:most])))
+        shown = _without_mirrored(ranked) if key == "duplicate" else ranked
+        issues.append(Issue(key, name, explanation, len(ranked), tuple(shown[:most])))
     return issues
+
+
+def _without_mirrored(findings: list[Finding]) -> list[Finding]:
+    """The findings without those whose other image is listed with this one before."""
+    pairs: set[tuple[str, str | None]] = set()
+    kept = []
+    for each in findings:
+        if (each.detail, each.image_id) not in pairs:
+            kept.append(each)
+        pairs.add((each.image_id, each.detail))
+    return kept

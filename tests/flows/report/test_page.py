@@ -231,13 +231,15 @@ def test_missing_things_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_findings_about_quality_and_kinds_of_input_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(tmp_path / "run", categories(4), reads_titles=True)
     monkeypatch.chdir(tmp_path / "run")
-    ids = pq.read_table(paths.REFS, columns=["image_id"])["image_id"].to_pylist()[:3]
-    found = {"image_id": ids, "issue": ["dark", "label_error", "odd"], "score": [0.5, 0.9, 0.1]}
-    table_of = pa.Table.from_pydict({**found, "detail": [None, "Branch 1 > Category 1", None]}, COLUMNS)
+    ids = pq.read_table(paths.REFS, columns=["image_id"])["image_id"].to_pylist()[:5]
+    found = {"image_id": ids, "issue": ["dark", "label_error", "odd", "duplicate", "duplicate"]}
+    details = [None, "Branch 1 > Category 1", None, ids[4], ids[3]]
+    table_of = pa.Table.from_pydict({**found, "score": [0.5, 0.9, 0.1, 0.8, 0.8], "detail": details}, COLUMNS)
     pq.write_table(table_of, paths.REPORTS / "split/quality.parquet")
     page = run_stage(tmp_path / "run", monkeypatch)
     names = [text_of(name) for name in page.xpath("//section[@id='quality']//h3")]
-    assert names == ["Likely label error 1", "Dark 1", "Odd 1"]
+    assert names == ["Likely label error 1", "Duplicate 2", "Dark 1", "Odd 1"]
+    assert section(page, "quality").count("looks the same") == 2, "in the explanation, and below the one pair"
     assert "Category 0 → Category 1" in section(page, "quality")
     rows = table(page, "//section[@id='titles']")
     assert [row[0] for row in rows[1:]] == ["image", "title", "image and title"]
