@@ -13,6 +13,10 @@ CATEGORIZER = Path("models/categorizer")
 BASELINE = Path("models/baseline")
 REPORTS = Path("reports")  # <stage>/metrics.json: all metrics of a stage, tracked by DVC
 EVALUATION = REPORTS / "evaluate"
+DISCARDED = REPORTS / "split/discarded.parquet"
+CHAMPIONS = Path("models/champions.json")  # in git
+REPORT = REPORTS / "report.html"
+CARDS = REPORTS / "cards"  # model/README.md, data/README.md
 
 METRICS = Path("metrics")  # <stage>.json: the headline metrics, tracked by git
 PLOTS = Path("plots")  # <stage>/, tracked by DVC; plots/crawl and plots/split, which are counts, by git

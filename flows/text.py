@@ -1,4 +1,4 @@
-"""Makes untrusted text safe to print on a terminal and to show in Markdown."""
+"""Makes untrusted text safe to print on a terminal and to show in Markdown; formats numbers."""
 
 import re
 
@@ -21,3 +21,14 @@ MARKUP = re.compile(r"[^\w\s.,'/():;%&=+>-]|_|&(?=\w+;)|:(?=//)|^[=+>-]")
 def in_markdown(text: str) -> str:
     """``text`` as one line that Markdown (also in a cell of a table) and HTML show literally."""
     return MARKUP.sub(lambda found: f"&#{ord(found[0])};", printable(" ".join(text.split())))
+
+
+def share(value: float, *, sign: bool = False) -> str:
+    """Three decimal places, as in the README: .896."""
+    text = f"{value:+.3f}" if sign else f"{value:.3f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+
+
+def percent(value: float, *, sign: bool = False) -> str:
+    """A share as percent with one decimal place: 89.6 %; with ``sign`` a difference, as +0.4."""
+    return f"{value * 100:+.1f}" if sign else f"{value * 100:.1f}\N{NO-BREAK SPACE}%"

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from atlas_model.core.encoder_names import OWN_ENCODERS
 from atlas_model.core.errors import ParamsError
@@ -21,6 +21,7 @@ from atlas_model.core.param_types import (
     Device,
     Encoder,
     FilePath,
+    ParamsSection,
     PositiveFloat,
     PositiveInt,
     Probability,
@@ -28,16 +29,11 @@ from atlas_model.core.param_types import (
     Share,
     Timezone,
 )
+from atlas_model.core.report_params import ReportParams
 from atlas_model.core.yaml_files import parse_with_duplicates, parse_yaml, replace_text, validate
 
 PARAMS_FILE = Path("params.yaml")
 RENAMED = {("drift", "picture_sizes"): "image_sizes"}  # keys of earlier versions -> new names
-
-
-class ParamsSection(BaseModel):
-    """A section of params.yaml: frozen, with strict types; unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class FileColumns(ParamsSection):
@@ -333,6 +329,7 @@ class Params(ParamsSection):
     split: SplitParams
     train: TrainParams
     evaluate: EvaluateParams
+    report: ReportParams
     pipeline: PipelineParams
     drift: DriftParams
     promote: PromoteParams

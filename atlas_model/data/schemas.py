@@ -95,6 +95,13 @@ SPLIT = pa.schema(
         pa.field("split", pa.string(), nullable=False),  # train, val, test
     ]
 )
+DISCARDED = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string()),  # null: the image was not fetched
+        pa.field("reason", pa.string(), nullable=False),  # as in reports/split/metrics.json
+    ]
+)
 CATEGORY_ID = pa.field("category_id", pa.string())  # of the predicted category; null if the taxonomy has none
 PREDICTIONS = pa.schema(
     [

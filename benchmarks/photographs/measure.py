@@ -71,7 +71,7 @@ def _pipeline(plan: Plan, state: "_State") -> None:
             state.save()
             connect = {"connect": {HOST: f"127.0.0.1:{port}"}}
             write_params(folder, given, {"crawl": connect, "train": {"seed": seed}})
-            say(f"photographs: seed {seed}: {'the whole pipeline' if first else 'train and evaluate'}")
+            say(f"photographs: seed {seed}: {'the whole pipeline' if first else 'train, evaluate and report'}")
             usage = _run(["dvc", "repro"], folder, state, found, f"seed {seed}")
         with replacing_folder(seeds / str(seed)) as kept:
             for name in KEPT:

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 from atlas_model.core.errors import MissingError
 from atlas_model.taxonomy.tree import SEPARATOR
 from flows.evaluation_tables import read_categories, read_predictions, weakest_categories
-from flows.paths import CATEGORIZER, EVALUATION, METRICS, REPORTS, TAXONOMY
+from flows.paths import CATEGORIZER, EVALUATION, METRICS, REPORT, REPORTS, TAXONOMY
 from flows.registry import champion
 from flows.registry.model_folders import locked_model
 from flows.registry.promote import REPORTS as COMPARISONS
+from flows.report.caveats import doubtful_metrics, large_losses
 from flows.stages.entry import read_metrics
 from flows.text import printable
+from flows.text import share as _share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 WIDTH = 100  # columns
 LABEL = 26  # of them, for the name of a metric
 SHOWN = 4  # weakest categories, and pairs of confused categories
-FEWEST = 100  # images of val or test, below which their metrics are uncertain
-MOST_DROPPED = 0.5  # share of the images, above which there is a warning
 
 
 def show_results(*, as_json: bool) -> int:
@@ -174,7 +174,12 @@ def _confused(predictions: "pd.DataFrame") -> list[dict[str, Any]]:
 
 def _reports() -> list[Path]:
     names = ("confusion.png", "reliability.png", "categories.csv", "attention")
-    return [*(EVALUATION / name for name in names), REPORTS / "zoom/contact_sheet.png", EVALUATION / "metrics.json"]
+    return [
+        REPORT,
+        *(EVALUATION / name for name in names),
+        REPORTS / "zoom/contact_sheet.png",
+        EVALUATION / "metrics.json",
+    ]
 
 
 # --- warnings
@@ -195,37 +200,12 @@ def _missing(evaluate: dict[str, Any], categories: "pd.DataFrame") -> Iterator[s
 
 def _warnings(found: dict[str, Any], categories: "pd.DataFrame") -> Iterator[str]:
     """Warnings about metrics that may be meaningless."""
-    test = found["test"]
     met = categories[categories["split"] == "test"].set_index("category")["n"]
-    images = int(met.sum())
-    if test.get("micro_f1") is not None and images:
-        most_frequent = str(met.idxmax())
-        chance, (low, _) = met[most_frequent] / images, _interval(test, "micro_f1")
-        if chance == 1:
-            yield f"all test images have one category, {most_frequent}: the metrics are meaningless"
-        elif low <= chance:
-            yield (
-                f"micro F is at chance level: always predicting {most_frequent}, the most frequent category, gives "
-                f"{_share(chance)}. Use more steps (train.epochs), pretrained weights or more images"
-            )
-    for name in ("test", "val"):
-        size = found[name].get("n")
-        if size is not None and size < FEWEST:
-            yield f"{name} has {size} images, fewer than {FEWEST}: its metrics are uncertain"
-    if TAXONOMY.is_file() and images:
-        known = len(json.loads(TAXONOMY.read_text(encoding="utf-8"))["paths"])
-        tested = int((met > 0).sum())
-        if tested < known:
-            yield f"{known - tested} of {known} categories have no test image: the metrics do not cover them"
-    sizes = found["split"]
-    if sizes and sizes["left_out"] > MOST_DROPPED * (sizes["left_out"] + sizes["kept"]):
-        total = sizes["left_out"] + sizes["kept"]
-        yield f"{sizes['left_out']:,} of {total:,} images were discarded, for the reasons below"
-
-
-def _interval(figures: dict[str, Any], name: str) -> tuple[float, float]:
-    low, high = (figures.get("intervals") or {}).get(name) or (figures[name], figures[name])
-    return low, high
+    known = len(json.loads(TAXONOMY.read_text(encoding="utf-8"))["paths"]) if TAXONOMY.is_file() else None
+    sizes = {name: found[name].get("n") for name in ("test", "val")}
+    yield from doubtful_metrics(found["test"], {str(label): int(n) for label, n in met.items()}, sizes, known)
+    if found["split"]:
+        yield from large_losses(found["split"]["kept"], found["split"]["left_out"])
 
 
 # --- lines
@@ -287,12 +267,6 @@ def _category_text(row: dict[str, Any]) -> str:
 
 def _range(interval: Sequence[float]) -> str:
     return " to ".join(_share(each) for each in interval)
-
-
-def _share(value: float, *, sign: bool = False) -> str:
-    """Three decimal places, as in the README: .896."""
-    text = f"{value:+.3f}" if sign else f"{value:.3f}"
-    return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
 def _short(value: Any) -> str:

@@ -46,6 +46,7 @@ NETWORK_STAGES = {"crawl", "fetch"}  # their failures may be transient
 RETRY_DELAYS_S = (10.0, 60.0)
 BUSY_POLL_S = 1.0
 HEALTH_TIMEOUT_S = 10.0  # of each of Prefect's attempts
+REPORT_STAGE = "report"
 REFUSED = "Refused"  # name of the state of a task or flow with bad input
 LOGS = WORK / "logs"  # <stage>.log: output of the last run of the stage
 
@@ -76,7 +77,7 @@ def atlas(recrawl: bool = False) -> State:
                 cancel_missed_runs(get_run_logger().info)
                 run_step("recrawl", steps.recrawl)
                 params = load_params()
-            run_final_steps(params, run_stages(dvc, params))
+            run_final_steps(params, run_stages(dvc, params), dvc)
     except StepError as error:
         failure = error.failure
     except AtlasError as error:
@@ -132,8 +133,8 @@ def task_environment() -> dict[str, str]:
     return environment
 
 
-def run_final_steps(params: Params, stages: Sequence[State]) -> None:
-    """Report the drift, promote the model, commit an accepted run."""
+def run_final_steps(params: Params, stages: Sequence[State], dvc: DvcChild) -> None:
+    """Report the drift, promote the model, renew the report, commit an accepted run."""
     if not CATEGORIZER.is_dir():
         return  # the pipeline has no stage train
     if steps.is_unchanged():
@@ -143,9 +144,23 @@ def run_final_steps(params: Params, stages: Sequence[State]) -> None:
     promotion = run_step("promote", lambda: steps.promote(params), stages)
     if promotion.news:  # now, because it would not be sent again if the commit failed
         send_notification(promotion.news, params)
+    if promotion.done and promotion.accepted:
+        renew_report(dvc, params, stages)
     if params.pipeline.commit and promotion.accepted:
         run_step("commit", lambda: steps.commit(params), stages)
     steps.record_run(params)
+
+
+def renew_report(dvc: DvcChild, params: Params, after: Sequence[State]) -> None:
+    """Run the stage report again: a promotion has changed models/champions.json, which it reads."""
+
+    def work() -> State:
+        run_stage(dvc, REPORT_STAGE)
+        create_artifacts(lambda: stage_artifacts(REPORT_STAGE, params))
+        return Completed(message="done, with the promotion")
+
+    if REPORT_STAGE in retry_while_busy(dvc.inspect).changed:
+        run(REPORT_STAGE, work, after)
 
 
 def send_notification(text: str, params: Params) -> None:

@@ -1,10 +1,11 @@
 """Stores the champion, which is the model for predictions, and the history of all champions.
 
-Three files hold its state. ``models/champions.json`` is the history: an event per promotion and per rollback. The
-champion is the model of the last event; the two other files are derived from it. ``models/champion.dvc`` makes DVC push
-and pull the model, and ``models/champion/`` contains it. The history is written first, each file is replaced
-atomically, and `repair` restores the other two from the history: after a kill, a change has either happened or not. The
-models of all versions stay in DVC's cache and remote, where the stage train has stored them.
+Three files hold its state. ``models/champions.json`` is the history: an event per promotion and per rollback; a fresh
+clone has it without events. The champion is the model of the last event; the two other files are derived from it.
+``models/champion.dvc`` makes DVC push and pull the model, and ``models/champion/`` contains it. The history is written
+first, each file is replaced atomically, and `repair` restores the other two from the history: after a kill, a change
+has either happened or not. The models of all versions stay in DVC's cache and remote, where the stage train has stored
+them. The stage report reads the history, to compare a model with the last accepted one.
 
 Which model is better is decided in `flows.registry.promote`.
 """
@@ -12,7 +13,6 @@ Which model is better is decided in `flows.registry.promote`.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
@@ -23,11 +23,30 @@ from atlas_model.core.files import locked, replacing_folder, write_json, write_t
 from atlas_model.core.progress import say
 from atlas_model.core.yaml_files import read_yaml
 from flows.dvc import repo
-from flows.paths import WORK
+from flows.paths import CHAMPIONS, WORK
 from flows.registry.model_folders import CHAMPION
 
-HISTORY = Path("models/champions.json")
+HISTORY = CHAMPIONS
 POINTER = CHAMPION.with_suffix(".dvc")
+
+
+class AcceptedMetrics(BaseModel):
+    """Metrics of a model on the test split at the time of its acceptance, for the report of later models.
+
+    The names are those of reports/evaluate/metrics.json.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    weights: str  # SHA-256 of the weights, hex
+    images: str  # fingerprint of the test images and their categories (`flows.report.predictions.fingerprint`)
+    n: int  # test images
+    micro_f1: float | None
+    macro_f1: float | None
+    hierarchical_f1: float | None
+    ece: float | None
+    intervals: dict[str, list[float]]
+    products: dict[str, Any]  # micro_f1 and its interval, of products
 
 
 class Event(BaseModel):
@@ -43,6 +62,7 @@ class Event(BaseModel):
     replaced: int | None  # the version that was champion before
     rollback: bool  # by hand, with `atlas rollback`
     split: dict[str, Any]  # parameters at that time that decide which products are in the validation split
+    test: AcceptedMetrics | None = None  # None: that model was not evaluated on the test split, or by an older version
 
 
 class History(BaseModel):
@@ -139,7 +159,7 @@ def repair(history: Sequence[Event]) -> None:
     if not history:
         if CHAMPION.exists() or POINTER.exists():
             raise InputError(
-                f"{CHAMPION}: expected no champion, because {HISTORY} does not exist; got one. Restore that file "
+                f"{CHAMPION}: expected no champion, because {HISTORY} lists none; got one. Restore that file "
                 "from git, or run `atlas promote --force`, which makes the last trained model the champion"
             )
         return

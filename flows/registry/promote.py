@@ -20,10 +20,13 @@ from atlas_model.core.errors import CheckpointError, MissingError
 from atlas_model.core.files import write_json, write_text
 from atlas_model.core.params import Params
 from flows.dvc import repo
-from flows.paths import CATEGORIZER, SHARDS, SPLITS, TAXONOMY, WORK
+from flows.paths import CATEGORIZER, EVALUATION, SHARDS, SPLITS, TAXONOMY, WORK
 from flows.registry import champion
-from flows.registry.champion import Event
-from flows.registry.model_folders import CHAMPION
+from flows.registry.champion import AcceptedMetrics, Event
+from flows.registry.model_folders import CHAMPION, locked_model
+from flows.report.accepted import hash_of_weights
+from flows.report.predictions import fingerprint, read_predictions
+from flows.stages.entry import read_metrics
 from flows.text import in_markdown
 
 if TYPE_CHECKING:
@@ -118,12 +121,34 @@ def promote(params: Params, *, force: bool = False) -> Decision:
                     replaced=current.version if current else None,
                     rollback=False,
                     split=_split_rule(params),
+                    test=_test_metrics(challenger),
                 ),
             )
         verdict = f"promoted to version {version}" if judgement.accepted else f"not promoted: version {version} stays"
         markdown = f"**{verdict[0].upper()}{verdict[1:]}**: {in_markdown(judgement.reason)}\n\n{judgement.table}"
         write_text(_report(current, challenger).with_suffix(".md"), markdown)
         return Decision(judgement.accepted, True, version, f"{verdict}: {judgement.reason}", markdown)
+
+
+def _test_metrics(challenger: str) -> AcceptedMetrics | None:
+    """The metrics of the challenger on the test split; None if the last evaluation is not one of this model."""
+    metrics = read_metrics("evaluate").get("test") or {}
+    predictions = EVALUATION / "predictions.parquet"
+    if locked_model("evaluate") != challenger or not predictions.is_file() or not metrics.get("n"):
+        return None
+    names = ("micro_f1", "macro_f1", "hierarchical_f1", "ece")
+    products = metrics.get("products") or {}
+    return AcceptedMetrics(
+        weights=hash_of_weights(CATEGORIZER),
+        images=fingerprint(read_predictions(predictions)),
+        n=metrics["n"],
+        **{name: metrics.get(name) for name in names},
+        intervals={name: ends for name, ends in (metrics.get("intervals") or {}).items() if name in names},
+        products={
+            "micro_f1": products.get("micro_f1"),
+            "intervals": {"micro_f1": (products.get("intervals") or {}).get("micro_f1")},
+        },
+    )
 
 
 def _judge(params: Params, history: list[Event], challenger: str, *, force: bool) -> Judgement:

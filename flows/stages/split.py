@@ -1,4 +1,7 @@
-"""Stage ``split``: assigns images to train, val and test without leaks, and counts each discarded image by reason."""
+"""Stage ``split``: assigns images to train, val and test without leaks, and discards others, each with a reason.
+
+reports/split/metrics.json counts the discarded images by reason; reports/split/discarded.parquet lists them.
+"""
 
 import csv
 from collections import Counter
@@ -13,11 +16,12 @@ from atlas_model.core.files import replacing, replacing_folder, write_text
 from atlas_model.core.params import Params, SplitParams
 from atlas_model.core.progress import say
 from atlas_model.data.images import Preprocessing
-from atlas_model.data.schemas import IMAGES, PRODUCTS, REFS, SCORES, read_table
+from atlas_model.data.schemas import DISCARDED, IMAGES, PRODUCTS, REFS, SCORES, read_table, write_rows
 from atlas_model.split.assign import ImageRef, ImageScore, SplitProduct, split_refs
 from atlas_model.split.files import read_columns, write_split_files
 from atlas_model.split.leaks import count_near_duplicate_leaks, count_product_leaks
 from atlas_model.split.names import SPLITS
+from atlas_model.split.reasons import REMEDIES, kind_of
 from atlas_model.split.report import (
     categories_csv,
     category_counts,
@@ -103,6 +107,7 @@ def run(params: Params) -> None:
         )
         taxonomy.save(folder / paths.TAXONOMY.name)
     _write_undecided(products.values(), titles, changes)
+    write_rows(paths.DISCARDED, _discarded(refs, outcomes), DISCARDED)
     _report(counts | {"categories_without": missing, "look_alikes": alike}, scores, options)
 
 
@@ -207,36 +212,22 @@ def _look_alikes(taxonomy: Taxonomy, products: Iterable[SplitProduct]) -> list[t
     return found
 
 
-REMEDIES = {  # reason for which images were discarded -> explanation and remedy
-    "zoomed": "the stage zoom classified them as close-ups. zoom.enabled: false keeps every image; zoom.filter and "
-    "zoom.threshold change the classifier",
-    "unreadable": "the files cannot be decoded. Download them again, or replace them",
-    "category_split": "split.taxonomy_changes splits their categories, so someone has to decide: "
-    "reports/split/undecided.csv lists the products",
-    "category_removed": "split.taxonomy_changes removes their categories. Name successors there",
-    "not_in_taxonomy": "their categories are not in split.taxonomy. Add them there, or set split.labels: met",
-    "too_small": "their shorter side is below split.min_side, as with tracking pixels and placeholders",
-    "shared_image": "each belongs to more than split.max_products_per_image products, as a size chart or a placeholder "
-    "does. Raise that number if these are images of products",
-    "label_conflict": "each belongs to products of several categories. Give each image one category",
-    "duplicate": "another product has the same image. Use more distinct images",
-    "rare_category": "their categories have fewer than split.min_products products. Lower it, or set split.rare: train",
-    "near_duplicate": "they look like images of another split. Lower split.near_duplicate_distance",
-    "not_fetched": "they could not be downloaded. reports/fetch/metrics.json counts the reasons; "
-    "atlas fetch --retry-failed requests them again",
-}
-
-
 def _remedy(counts: Mapping[str, Any]) -> str:
     """The remedy for the most frequent reason; for the assignment itself, if more images were kept than discarded."""
     kinds: Counter[str] = Counter()
     for reason, count in counts["dropped"].items():
-        kind = "near_duplicate" if reason.startswith("near_duplicate") else reason
-        kinds[kind if kind in REMEDIES else "not_fetched"] += count
+        kinds[kind_of(reason)] += count
     kind, count = max(kinds.items(), key=lambda item: item[1], default=("", 0))
     if count < sum(counts["images_per_split"].values()):
         return "Use more products, other shares or another split.seed"
     return f"The largest reason is {kind} ({count}): {REMEDIES[kind]}"
+
+
+def _discarded(refs: Sequence[ImageRef], outcomes: Sequence[str]) -> Iterable[dict[str, object]]:
+    """A row for each image of each product that is in no split, in the order of ``refs``."""
+    for ref, outcome in zip(refs, outcomes, strict=True):
+        if outcome not in SPLITS:
+            yield {"product_id": ref.product_id, "image_id": ref.image_id, "reason": outcome}
 
 
 def _check_none_empty(counts: Mapping[str, Any]) -> None:

@@ -320,7 +320,7 @@ def test_benchmark_runs_on_a_few_images(source: Path, tmp_path: Path, capfd: pyt
     assert {"crawl", "fetch", "zoom", "split", "train", "evaluate"} <= first["stages"].keys()
     assert {"crawl", "fetch", "split", "train", "evaluate"} <= figures["files"]["usage"]["draw 1 dvc"]["stages"].keys()
     assert sum(figures["files"]["draws"]["1"]["images"].values()) == 56
-    assert second["stages"].keys() == {"train", "evaluate"}
+    assert second["stages"].keys() == {"train", "evaluate", "report"}
     shown = capfd.readouterr().out
     assert "exact path from the image, test" in shown
 

@@ -19,7 +19,7 @@ from crawlers.shop.process import running_shop
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-STAGES = ["crawl", "fetch", "zoom_train", "zoom", "split", "train", "evaluate"]
+STAGES = ["crawl", "fetch", "zoom_train", "zoom", "split", "train", "evaluate", "report"]
 SMALL: dict[str, dict[str, object]] = {  # two categories of each shop, one listing page each, few epochs
     "crawl": {"max_pages_per_category": 1},
     "zoom_train": {"epochs": 2, "image_size": 32},
@@ -159,6 +159,21 @@ def test_predictions_have_original_columns_and_valid_paths_only(project: Project
     assert len(list((project.root / "reports/evaluate/attention").glob("*.png"))) == 2
 
 
+def test_report_and_cards_state_metrics_of_the_run(project: Project) -> None:
+    page = (project.root / "reports/report.html").read_text()
+    micro_f1 = project.metrics("evaluate")["test"]["micro_f1"]
+    assert f'<p class="big">{micro_f1 * 100:.1f}\N{NO-BREAK SPACE}%</p>' in page
+    assert all(f'<th scope="row" dir="auto">shop-{letter}.demo.test</th>' in page for letter in "abc")
+    card = yaml.safe_load((project.root / "reports/cards/model/README.md").read_text().split("---\n")[1])
+    headline = json.loads((project.root / "metrics/evaluate.json").read_text())["test"]
+    values = {each["name"]: each["value"] for each in card["model-index"][0]["results"][0]["metrics"]}
+    assert values["Exact category path (micro F)"] == headline["micro_f1"]
+    assert values["Macro F"] == headline["macro_f1"]
+    assert values["Expected calibration error"] == headline["ece"]
+    discarded = project.table("reports/split/discarded.parquet")
+    assert len(discarded) == sum(project.metrics("split")["dropped"].values())
+
+
 def test_dvc_metrics_and_plots_work(project: Project) -> None:
     shown = project.dvc("metrics", "show")
     assert "evaluate.json" in shown
@@ -172,7 +187,7 @@ def test_repro_is_up_to_date_and_restores_reverted_params(project: Project) -> N
     assert project.repro() == []
     before, params = project.written(), (project.root / "params.yaml").read_text()
     project.set({"train": {"dropout": 0.25}})
-    assert project.repro() == ["train", "evaluate"]
+    assert project.repro() == ["train", "evaluate", "report"]
     project.set(
         {
             "crawl": {"max_attempts": 2},
@@ -199,7 +214,7 @@ def test_run_in_fresh_clone_leaves_git_clean(project: Project, tmp_path: Path) -
     assert clone.git("status", "--porcelain") == "", "timings, say, would be other ones"
 
 
-def test_new_crawl_of_unchanged_shop_runs_no_later_stage(project: Project) -> None:
+def test_new_crawl_of_unchanged_shop_runs_only_the_report_again(project: Project) -> None:
     spider, products = (
         project.root / "crawlers/scrapy_app/catalogue_spider.py",
         project.root / "data/raw/products.parquet",
@@ -207,7 +222,7 @@ def test_new_crawl_of_unchanged_shop_runs_no_later_stage(project: Project) -> No
     code, found = spider.read_text(), products.read_bytes()
     spider.write_text(f"{code}\n# a comment\n")
     project.set({"crawl": {"snapshot": "sample-2"}})
-    assert project.repro() == ["crawl"]
+    assert project.repro() == ["crawl", "report"], "it names the crawl"
     assert products.read_bytes() == found
     spider.write_text(code)
     project.set({"crawl": {"snapshot": "sample-1"}})

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas_model.core.errors import AtlasError
+from atlas_model.core.progress import say
 from flows.cli.arguments.types import positive
 
 
@@ -77,6 +78,8 @@ def run_promote(force: bool) -> int:
 
     decision = promote(load_params(), force=force)
     sys.stdout.write(html.unescape(decision.markdown))
+    if decision.promoted:
+        _say_report_is_older()
     return 0 if decision.accepted else AtlasError.exit_code
 
 
@@ -86,7 +89,15 @@ def run_roll_back(version: int | None) -> int:
 
     champion = roll_back(version)
     sys.stdout.write(f"the champion is version {champion.version} again: {champion.reason}\n")
+    _say_report_is_older()
     return 0
+
+
+def _say_report_is_older() -> None:
+    from flows.paths import REPORT
+
+    if REPORT.is_file():
+        say(f"{REPORT} compares with the champion before; to renew it: dvc repro report")
 
 
 def run_results(as_json: bool) -> int:

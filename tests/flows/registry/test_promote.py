@@ -18,7 +18,7 @@ from atlas_model.core.files import locked
 from atlas_model.core.params import Params, load_params
 from atlas_model.data.dataset import load_split
 from atlas_model.data.images import Preprocessing, encode_png
-from atlas_model.data.schemas import IMAGES, write_table
+from atlas_model.data.schemas import IMAGES, PREDICTIONS, write_table
 from atlas_model.inference.predictor import Predictor
 from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer
@@ -31,6 +31,8 @@ from flows.registry import champion
 from flows.registry.champion import HISTORY, POINTER, roll_back
 from flows.registry.model_folders import CHAMPION, model_folder
 from flows.registry.promote import REPORTS, _predictions, promote
+from flows.report.accepted import hash_of_weights, read_acceptance
+from flows.stages.entry import write_metrics
 from tests.support.promoting import SHARE, STORED, TAXONOMY, make_project, train, write_validation
 
 
@@ -224,6 +226,41 @@ def test_rollback_restores_previous_champion_once(params: Params) -> None:
     assert (last.version, last.model, last.replaced) == (4, third, 1), "the same model under a new number"
     answer_of_champion()
     assert roll_back(2).version == 2
+
+
+def test_promotion_records_test_metrics_of_the_evaluated_model(params: Params) -> None:
+    """For the report of later models; not those of another model, whose evaluation has not run again yet."""
+
+    def evaluate(model: str) -> None:
+        path = {"path": str(paths.CATEGORIZER), "md5": model}
+        lock = {"schema": "2.0", "stages": {"evaluate": {"cmd": "x", "deps": [path]}}}
+        Path("dvc.lock").write_text(yaml.safe_dump(lock))
+
+    train("Shirts")
+    test = {"n": 2, "micro_f1": 0.5, "ece": 0.1, "intervals": {"micro_f1": [0.4, 0.6], "nll": [0, 1]}}
+    write_metrics("evaluate", {}, {"test": {**test, "products": {"micro_f1": 0.7}}})
+    names = ("file_name", "product_id", "actual_category", "predicted_category")
+    columns = {name: ["a", "b"] for name in names} | {"log_probability": [-1.0, -2.0], "split_value": ["test"] * 2}
+    write_table(paths.EVALUATION / "predictions.parquet", pa.table(columns), PREDICTIONS)
+    evaluate(str(repo.content_hash(paths.CATEGORIZER)))
+    promote(params)
+    acceptance = read_acceptance(HISTORY, hash_of_weights(paths.CATEGORIZER))
+    assert acceptance.is_this
+    assert acceptance.current is not None
+    assert acceptance.current.test is not None
+    assert acceptance.current.test["intervals"] == {"micro_f1": [0.4, 0.6]}
+    assert (acceptance.current.test["micro_f1"], acceptance.current.test["macro_f1"]) == (0.5, None)
+    assert acceptance.current.test["products"]["micro_f1"] == 0.7
+
+    train("Jeans")
+    promote(params, force=True)
+    acceptance = read_acceptance(HISTORY, hash_of_weights(paths.CATEGORIZER))
+    assert acceptance.current is not None
+    assert (acceptance.current.version, acceptance.current.test) == (2, None)
+    roll_back(None)
+    assert read_acceptance(HISTORY, "other").before == read_acceptance(HISTORY, "other").current
+    train("Shirts")
+    assert read_acceptance(HISTORY, hash_of_weights(paths.CATEGORIZER)).is_this, "the rollback keeps its metrics"
 
 
 def test_damaged_champion_is_reported_and_replaced_with_force(params: Params) -> None:
