@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from atlas_model.data.reviews import CategoryDecision, Decision, Undo, ZoomDecision
-from atlas_model.taxonomy.tree import CategoryPath
 
 Kind = Literal["category", "zoom"]
-Answer = CategoryPath | Literal["normal", "zoomed"]
-NO_CATEGORY: CategoryPath = ()  # no category of the taxonomy fits
+Answer = tuple[str, ...] | Literal["normal", "zoomed"]  # a category path, or the label of an image
+NO_CATEGORY: tuple[str, ...] = ()  # no category of the taxonomy fits
 
 
 @dataclass(frozen=True)

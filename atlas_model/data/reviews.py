@@ -176,7 +176,9 @@ def read_reviews(folder: Path) -> Reviews:
                 faults.append(f"{record.reviewer}.jsonl: {record.id} undoes {record.undoes}, which is not in this file")
     if faults:
         more = [f"and {len(faults) - MAX_FAULTS} more"] if len(faults) > MAX_FAULTS else []
-        raise InputError.from_faults(f"{folder}: expected records of reviews (docs/review.md)", faults[:MAX_FAULTS] + more)
+        raise InputError.from_faults(
+            f"{folder}: expected records of reviews (docs/review.md)", faults[:MAX_FAULTS] + more
+        )
     return Reviews(sorted(records.values(), key=lambda record: record.at), torn)
 
 
@@ -211,7 +213,9 @@ def append_record(folder: Path, record: Decision | Undo) -> None:
         if end == 0:
             sync_directory(folder)
     except OSError as error:
-        raise AtlasError(f"{path}: the decision could not be stored: {error}. Free disk space, or check its rights") from error
+        raise AtlasError(
+            f"{path}: the decision could not be stored: {error}. Free disk space, or check its rights"
+        ) from error
 
 
 def store_image(folder: Path, image_id: str, data: bytes) -> None:

@@ -11,7 +11,9 @@ from atlas_model.core.errors import InputError
 from atlas_model.core.files import replacing_folder, write_text
 from atlas_model.core.params import Params, SplitParams
 from atlas_model.core.progress import say
+from atlas_model.data.decisions import verdicts
 from atlas_model.data.images import Preprocessing
+from atlas_model.data.reviews import Reviews, read_reviews, say_torn
 from atlas_model.data.schemas import IMAGES, PRODUCTS, REFS, SCORES, read_table
 from atlas_model.split.assign import ImageRef, ImageScore, SplitProduct, split_refs
 from atlas_model.split.files import read_columns, write_split_files
@@ -24,6 +26,7 @@ from atlas_model.split.report import (
     missing_categories,
     share_deviations,
 )
+from atlas_model.split.reviews import CATEGORY_EFFECTS, ZOOM_EFFECTS, Counts, reviewed_labels, reviewed_scores
 from atlas_model.taxonomy.files import load_taxonomy
 from atlas_model.taxonomy.names import clean_name, look_alikes
 from atlas_model.taxonomy.tree import SEPARATOR, Taxonomy
@@ -46,9 +49,15 @@ def run(params: Params) -> None:
     options = params.split
     products, titles = _read_products()
     refs = _read_refs()
-    scores = _read_scores(options.min_side)
+    scores = _read_scores()
     _check_complete(refs, products, scores)
-    taxonomy = _taxonomy(options, products.values())
+    listed = load_taxonomy(options.taxonomy) if options.labels == "listed" else None
+    reviews = read_reviews(paths.REVIEWS)
+    products, of_labels = reviewed_labels(products, verdicts(reviews.records, "category"), listed)
+    scores, of_images = reviewed_scores(scores, verdicts(reviews.records, "zoom"))
+    _say_reviews(reviews, of_labels, of_images)
+    scores = _without_small(scores, options.min_side)
+    taxonomy = listed or Taxonomy(sorted({product.category for product in products.values() if product.category}))
     alike = _look_alikes(taxonomy, products.values())
     outcomes = split_refs(
         refs,
@@ -96,7 +105,11 @@ def run(params: Params) -> None:
             Preprocessing(options.image_size, options.image_mode, options.resize, options.interpolation),
         )
         taxonomy.save(folder / paths.TAXONOMY.name)
-    _report(counts | {"categories_without": missing, "look_alikes": alike}, scores, options)
+    _report(
+        counts | {"categories_without": missing, "look_alikes": alike} | _review_counts(reviews, of_labels, of_images),
+        scores,
+        options,
+    )
 
 
 def _read_products() -> tuple[dict[str, SplitProduct], dict[str, str]]:
@@ -116,11 +129,15 @@ def _read_refs() -> list[ImageRef]:
     return list(map(ImageRef, *table.select(["product_id", "image_id", "status"]).to_pydict().values()))
 
 
-def _read_scores(min_side: int) -> dict[str, ImageScore]:
-    """The scores by image_id; an image whose shorter side is below ``min_side`` (px) gets ``keep=False``."""
+def _read_scores() -> dict[str, ImageScore]:
+    """The scores by image_id."""
     table = read_table(paths.SCORES, SCORES, "zoom", ["image_id", "keep", "reason", "phash"]).to_pydict()
     image_ids = table.pop("image_id")
-    scores = dict(zip(image_ids, map(ImageScore, *table.values()), strict=True))
+    return dict(zip(image_ids, map(ImageScore, *table.values()), strict=True))
+
+
+def _without_small(scores: dict[str, ImageScore], min_side: int) -> dict[str, ImageScore]:
+    """``scores``, in which an image whose shorter side is below ``min_side`` (px) has ``keep=False``."""
     sizes = read_table(paths.SHARDS, IMAGES, "fetch", ["image_id", "width", "height"])
     for image_id, width, height in zip(*sizes.to_pydict().values(), strict=True):
         if min(width, height) < min_side and image_id in scores and scores[image_id].keep:
@@ -139,11 +156,25 @@ def _check_complete(
         raise InputError(f"{paths.SCORES}: {len(unscored)} images of {paths.REFS} are missing. Run: dvc repro zoom")
 
 
-def _taxonomy(options: SplitParams, products: Iterable[SplitProduct]) -> Taxonomy:
-    """The taxonomy of split.taxonomy, or the category paths of all products."""
-    if options.labels == "listed":
-        return load_taxonomy(options.taxonomy)
-    return Taxonomy(sorted({product.category for product in products if product.category}))
+def _say_reviews(reviews: Reviews, of_labels: Counts, of_images: Counts) -> None:
+    """Say what the decisions of reviewers changed, and which had no effect and why."""
+    say_torn(reviews)
+    count = len(reviews.reviewers)
+    by = f"of {count} {'reviewer' if count == 1 else 'reviewers'}"
+    for what, counts, texts in (
+        ("categories", of_labels, CATEGORY_EFFECTS),
+        ("close-ups", of_images, ZOOM_EFFECTS),
+    ):
+        if counts:
+            effects = ", ".join(f"{number} {texts[effect]}" for effect, number in counts.items())
+            say(f"split: {sum(counts.values())} decisions on {what} {by}: {effects}")
+
+
+def _review_counts(reviews: Reviews, of_labels: Counts, of_images: Counts) -> dict[str, Any]:
+    """The key ``reviews`` of the metrics; nothing if there are no decisions."""
+    if not reviews.records:
+        return {}
+    return {"reviews": {"reviewers": len(reviews.reviewers), "categories": of_labels, "zoom": of_images}}
 
 
 def _look_alikes(taxonomy: Taxonomy, products: Iterable[SplitProduct]) -> list[tuple[str, ...]]:
