@@ -24,7 +24,7 @@ from atlas_model.core.files import replacing, sync_directory
 from atlas_model.core.progress import say
 from atlas_model.data.images import decode, probe
 
-VERSION = 1
+VERSION: Literal[1] = 1
 IMAGES_FOLDER = "images"  # in the folder of reviews: the images of close-up decisions
 MAX_LINE_BYTES = 65_536
 MAX_IMAGE_BYTES = 100_000  # larger images are stored at a reduced size
