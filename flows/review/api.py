@@ -3,13 +3,14 @@
 Handlers are plain functions, which FastAPI runs in threads.
 """
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, HTTPException, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atlas_model.core.errors import InputError
 from atlas_model.data.reviews import (
@@ -63,7 +64,7 @@ class NewDecision(BaseModel):
     image_id: ImageId
     answer: Literal["category", "none", "unsure", "normal", "zoomed"]
     category: Annotated[list[Text], Field(max_length=64)] | None = None
-    shown: Shown | None = None
+    shown: dict[str, Any] | None = None  # a `Shown`
 
 
 class NewUndo(BaseModel):
@@ -186,7 +187,7 @@ def _record(given: NewDecision, catalogue: Catalogue, images: ImageStore) -> Dec
     name = reviewer_name(given.reviewer)
     if given.image_id not in catalogue.images_of.get(given.product_id, ()) or given.image_id not in images:
         raise InputError(f"expected an image of the product {given.product_id}, got {given.image_id}")
-    answer, at = given.answer, now()
+    answer, at, shown = given.answer, now(), _shown(given.shown)
     if given.queue == "zoom":
         if answer not in ("normal", "zoomed", "unsure"):
             raise InputError(f"answer: expected normal, zoomed or unsure, got {answer}")
@@ -197,7 +198,7 @@ def _record(given: NewDecision, catalogue: Catalogue, images: ImageStore) -> Dec
             product_id=given.product_id,
             image_id=given.image_id,
             answer=answer,
-            shown=given.shown,
+            shown=shown,
         )
     if answer not in ("category", "none", "unsure"):
         raise InputError(f"answer: expected category, none or unsure, got {answer}")
@@ -212,5 +213,12 @@ def _record(given: NewDecision, catalogue: Catalogue, images: ImageStore) -> Dec
         image_id=given.image_id,
         answer=answer,
         category=category if answer == "category" else None,
-        shown=given.shown,
+        shown=shown,
     )
+
+
+def _shown(given: dict[str, Any] | None) -> Shown | None:
+    try:  # as JSON, in which a list is a tuple
+        return None if given is None else Shown.model_validate_json(json.dumps(given))
+    except ValidationError as error:
+        raise InputError(f"shown: {error.errors()[0]['msg']} ({error.errors()[0]['loc']})") from error

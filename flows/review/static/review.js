@@ -23,7 +23,7 @@ const state = {
   left: 0,
   mine: 0,
   ended: false, // the queue has no more items
-  loading: false,
+  pending: null, // the request for the next items
   load: 0, // number of the last change of the queue, so that older answers are dropped
   keys: 0, // keys, clicks and touches since the item was shown
   shownAt: 0,
@@ -76,7 +76,7 @@ const item = () => state.items[0];
 
 async function start() {
   state.load += 1;
-  Object.assign(state, { items: [], past: [], next: 0, ended: false, loading: false, skipped: 0 });
+  Object.assign(state, { items: [], past: [], next: 0, ended: false, pending: null, skipped: 0 });
   const only = [...$("order").options].find((option) => option.value === state.order);
   if (!only || (state.queue === "zoom" && only.dataset.only)) {
     state.order = "uncertain";
@@ -95,12 +95,20 @@ async function start() {
   }
 }
 
-async function more() {
-  if (state.loading || state.ended) {
-    return;
+// Asks for the next items; a second call waits for the first.
+function more() {
+  if (!state.pending && !state.ended) {
+    const load = state.load;
+    state.pending = ask(load).finally(() => {
+      if (load === state.load) {
+        state.pending = null;
+      }
+    });
   }
-  state.loading = true;
-  const load = state.load;
+  return state.pending;
+}
+
+async function ask(load) {
   const query = new URLSearchParams({
     queue: state.queue, order: state.order, reviewer: state.reviewer, position: state.next, count: AHEAD,
     others: $("others").checked,
@@ -112,9 +120,9 @@ async function more() {
     }
     const known = new Set([...state.items, ...state.past.map((each) => each.item)].map((each) => each.subject));
     state.items.push(...found.items.filter((each) => !known.has(each.subject)));
-    Object.assign(state, { next: found.next, total: found.total, mine: found.mine });
+    Object.assign(state, { next: found.next, total: found.total });
     if (!state.past.length) {
-      state.left = found.left;
+      Object.assign(state, { left: found.left, mine: found.mine });
     }
     state.ended = found.next >= found.total;
     if ($("retry").dataset.loads) {
@@ -126,17 +134,17 @@ async function more() {
       showFailure(`The next items could not be read (${error.message}).`, true);
       $("retry").dataset.loads = "yes";
     }
-  } finally {
-    if (load === state.load) {
-      state.loading = false;
-    }
   }
   state.items.slice(1, 4).forEach((each) => { new Image().src = imageUrl(each.images[0].id, "large"); });
 }
 
 async function show() {
+  const load = state.load;
   if (!item() && !state.ended) {
     await more();
+    if (load !== state.load) {
+      return;
+    }
   }
   const there = Boolean(item());
   $("subject").hidden = $("decide").hidden = !there;
@@ -162,7 +170,9 @@ async function show() {
   focusChoice();
   if (state.items.length <= AHEAD / 2) {
     await more();
-    drawStrip(state.items);
+    if (load === state.load) {
+      drawStrip(state.items);
+    }
   }
 }
 
