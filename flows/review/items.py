@@ -63,7 +63,6 @@ def zoom_item(catalogue: Catalogue, image_id: str) -> Item:
     product_id = catalogue.product_of[image_id]
     score = catalogue.zoom_scores[image_id]
     p_zoomed = 0.0 if score.p_zoomed is None else score.p_zoomed
-    zoomed = p_zoomed >= catalogue.threshold
     choices = [
         {"answer": "zoomed", "probability": p_zoomed},
         {"answer": "normal", "probability": 1 - p_zoomed},
@@ -75,7 +74,7 @@ def zoom_item(catalogue: Catalogue, image_id: str) -> Item:
         "product_id": product_id,
         "images": [_image(catalogue, image_id)],
         "label": list(catalogue.label(product_id)),
-        "choices": choices if zoomed else choices[::-1],
+        "choices": choices if score.reason == "zoomed" else choices[::-1],
     }
 
 
