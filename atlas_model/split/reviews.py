@@ -16,20 +16,20 @@ from atlas_model.taxonomy.tree import CategoryPath
 CATEGORY_EFFECTS = {  # key in the report -> text of the message
     "changed": "labels changed",
     "confirmed": "labels confirmed",
-    "excluded": "products that fit no category, discarded as not_in_taxonomy",
+    "excluded": "no category fits, discarded as not_in_taxonomy",
     "unsure": "not sure",
-    "disagreement": "without a majority of the reviewers: the label stays",
-    "unknown_category": "whose category is not in the taxonomy: the label stays",
-    "unknown_product": "whose product is not in this snapshot",
+    "disagreement": "no majority of the reviewers, the label stays",
+    "unknown_category": "category not in the taxonomy, the label stays",
+    "unknown_product": "product not in this snapshot",
 }
 ZOOM_EFFECTS = {
     "kept": "images kept that the filter discards",
     "discarded": "images discarded that the filter keeps",
     "confirmed": "as the filter decides",
     "unsure": "not sure",
-    "disagreement": "without a majority of the reviewers: the filter decides",
-    "unreadable": "whose image cannot be decoded",
-    "unknown_image": "whose image is not in this snapshot",
+    "disagreement": "no majority of the reviewers, the filter decides",
+    "unreadable": "image cannot be decoded",
+    "unknown_image": "image not in this snapshot",
 }
 Counts = dict[str, int]
 

@@ -16,8 +16,8 @@ EFFECTS = {  # key in the report -> text of the message
     "changed": "labels of labelled images changed",
     "confirmed": "labels confirmed",
     "unsure": "not sure",
-    "disagreement": "without a majority of the reviewers",
-    "no_image": "whose image is not in data/reviews/images",
+    "disagreement": "no majority of the reviewers",
+    "no_image": "image not in data/reviews/images",
 }
 
 

@@ -166,8 +166,8 @@ def _say_reviews(reviews: Reviews, of_labels: Counts, of_images: Counts) -> None
         ("close-ups", of_images, ZOOM_EFFECTS),
     ):
         if counts:
-            effects = ", ".join(f"{number} {texts[effect]}" for effect, number in counts.items())
-            say(f"split: {sum(counts.values())} decisions on {what} {by}: {effects}")
+            effects = "; ".join(f"{texts[effect]}: {number}" for effect, number in counts.items())
+            say(f"split: decisions on {what} {by}: {sum(counts.values())}. {effects}")
 
 
 def _review_counts(reviews: Reviews, of_labels: Counts, of_images: Counts) -> dict[str, Any]:

@@ -88,8 +88,8 @@ def _add_reviewed(given: pa.Table) -> tuple[pa.Table, dict[str, dict[str, int]]]
     table, counts = add_reviewed(given, verdicts(reviews.records, "zoom"), REVIEWS)
     if not counts:
         return given, {}
-    effects = ", ".join(f"{number} {EFFECTS[effect]}" for effect, number in counts.items())
-    say(f"zoom_train: {sum(counts.values())} decisions on close-ups: {effects}")
+    effects = "; ".join(f"{EFFECTS[effect]}: {number}" for effect, number in counts.items())
+    say(f"zoom_train: decisions on close-ups: {sum(counts.values())}. {effects}")
     return table, {"reviews": counts}
 
 

@@ -369,11 +369,14 @@ const LETTERS = {
 const ONCE = "nxsuq?"; // not repeated while the key is held
 
 document.addEventListener("keydown", (event) => {
+  if (!["Shift", "Tab", "Control", "Alt", "Meta"].includes(event.key) && !$("help").open) {
+    state.keys += 1;
+  }
+}, true); // before the key has its effect
+
+document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) {
     return;
-  }
-  if (!["Shift", "Tab"].includes(event.key)) {
-    state.keys += 1;
   }
   if (event.target.closest("input, select, textarea")) {
     return;

@@ -37,6 +37,6 @@ def test_not_sure_is_no_vote_and_no_category_is_one() -> None:
 
 
 def test_kinds_are_apart() -> None:
-    records = [category("same", "A"), zoom("same", "zoomed")]
+    records: list[Decision | Undo] = [category("same", "A"), zoom("same", "zoomed")]
     assert verdicts(records, "zoom")["same"].answer == "zoomed"
     assert verdicts(records, "category")["same"].answer == ("A",)

@@ -41,8 +41,13 @@ for number in range(1_000_000):
 
 
 def test_records_are_read_as_they_were_stored(tmp_path: Path) -> None:
-    records = [category("p1", "A > B"), zoom("i1", "zoomed", "Jörg-2"), category("p2", None, answer="none")]
-    records.append(undo(records[0]))
+    first = category("p1", "A > B")
+    records: list[Decision | Undo] = [
+        first,
+        zoom("i1", "zoomed", "Jörg-2"),
+        category("p2", None, answer="none"),
+        undo(first),
+    ]
     for record in records:
         append_record(tmp_path / "reviews", record)
     found = read_reviews(tmp_path / "reviews")

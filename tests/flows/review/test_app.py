@@ -57,7 +57,7 @@ def client(catalogue: Catalogue) -> Iterator[TestClient]:
 
 
 def items(client: TestClient, **query: Any) -> dict[str, Any]:
-    asked = {"queue": "categories", "order": "uncertain", "reviewer": "anna", "count": 12} | query
+    asked: dict[str, Any] = {"queue": "categories", "order": "uncertain", "reviewer": "anna", "count": 12} | query
     answer = client.get("/api/items", params=asked)
     assert answer.status_code == 200, answer.text
     return answer.json()
