@@ -106,7 +106,7 @@ def _scripted() -> dict[str, float]:
         page.wait_for_selector(".choice", timeout=120_000)
         started = perf_counter()
         for number in range(DECISIONS):
-            page.wait_for_function("document.querySelector('.choice') && !document.getElementById('decide').hidden")
+            page.wait_for_selector("main:not([aria-busy]) .choice")
             page.keyboard.press("Enter")
             expect(page.locator("#progress")).to_contain_text(f"{number + 1} decided", timeout=60_000)
         seconds = perf_counter() - started

@@ -1,5 +1,6 @@
 """Which decisions of `reviews` count: the last one of each reviewer that is not undone, and the majority of reviewers.
 
+Feedback to `atlas serve` is no vote: it waits for a reviewer (`suggestions`).
 A subject is a product (its category) or an image (close-up or not). "unsure" is no vote. The answer of more than half
 of the votes counts. Without such a majority nothing counts, until a reviewer changes a decision or another one decides.
 """
@@ -9,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from atlas_model.data.reviews import CategoryDecision, Decision, Undo, ZoomDecision
+from atlas_model.data.reviews import SERVICE, CategoryDecision, Decision, Undo, ZoomDecision
 
 Kind = Literal["category", "zoom"]
 Answer = tuple[str, ...] | Literal["normal", "zoomed"]  # a category path, or the label of an image
@@ -48,12 +49,27 @@ def standing_decisions(records: Iterable[Decision | Undo]) -> list[Decision]:
     Args:
         records: by time.
     """
+    return [each for each in _standing(records) if not is_feedback(each)]
+
+
+def suggestions(records: Iterable[Decision | Undo]) -> list[CategoryDecision]:
+    """Feedback to `atlas serve`, as `standing_decisions`; without those that name no category."""
+    standing = _standing(records)
+    return [each for each in standing if isinstance(each, CategoryDecision) and is_feedback(each) and each.category]
+
+
+def is_feedback(decision: Decision) -> bool:
+    """Whether it is feedback to `atlas serve`."""
+    return decision.shown is not None and decision.shown.order == SERVICE
+
+
+def _standing(records: Iterable[Decision | Undo]) -> list[Decision]:
     listed = list(records)
     undone = {record.undoes for record in listed if isinstance(record, Undo)}
-    last: dict[tuple[str, str, str], Decision] = {}
+    last: dict[tuple[str, str, str, bool], Decision] = {}
     for record in listed:
         if not isinstance(record, Undo) and record.id not in undone:
-            key = (record.kind, record.reviewer, record.subject)
+            key = (record.kind, record.reviewer, record.subject, is_feedback(record))
             last.pop(key, None)
             last[key] = record
     return list(last.values())

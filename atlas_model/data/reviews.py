@@ -30,6 +30,7 @@ MAX_LINE_BYTES = 65_536
 MAX_IMAGE_BYTES = 100_000  # larger images are stored at a reduced size
 STORED_SIDE = 512  # px, longer side of a reduced image
 MAX_FAULTS = 20  # listed in a message
+SERVICE = "service"  # the order of feedback, which `atlas serve` stores: a suggestion, not a vote
 REVIEWER = re.compile(r"\w[\w.-]{0,63}")  # also the name of a file
 
 Reviewer = Annotated[str, Field(pattern=rf"^{REVIEWER.pattern}$")]
@@ -59,7 +60,7 @@ class Shown(BaseModel):
     label: Path_ | None = None  # the label at that time, or normal or zoomed
     predicted: Path_ | None = None  # the preselected answer
     probability: Probability | None = None  # of that answer
-    order: Annotated[str, Field(pattern=r"^[a-z]{1,20}$")] | None = None  # of the queue
+    order: Annotated[str, Field(pattern=r"^[a-z]{1,20}$")] | None = None  # of the queue; or `SERVICE`
     keys: Annotated[int, Field(ge=0, le=10_000)] | None = None  # keys, clicks and touches since it was shown
     seconds: Annotated[float, Field(ge=0, le=1e6)] | None = None  # since it was shown
 

@@ -4,6 +4,7 @@ Handlers are plain functions, which FastAPI runs in threads.
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +30,7 @@ from atlas_model.data.reviews import (
 from atlas_model.taxonomy.tree import SEPARATOR
 from flows.review.catalogue import Catalogue
 from flows.review.images import ImageStore
-from flows.review.items import Item, category_item, vote, zoom_item
+from flows.review.items import Item, category_item, suggest, vote, zoom_item
 from flows.review.model import Advisor
 from flows.review.queues import ORDERS, Order, Queue, ordered
 from flows.review.search import Finder
@@ -113,11 +114,10 @@ class _Api:
         """
         name, session = reviewer_name(reviewer), self._on.session
         by_others = not others and order != "random"
+        subjects, unique = self._subjects(queue, order)
         if order == "disagreements":
-            subjects = [each.subject for each in session.disagreements(queue) if self._is_here(queue, each.subject)]
             left = len(subjects)
         else:
-            subjects, unique = self._ordered(queue, order)
             left = len(subjects) - session.decided(queue, unique, name, by_others=by_others)
         found: list[Item] = []
         while position < len(subjects) and len(found) < count:
@@ -127,6 +127,9 @@ class _Api:
                 found.append(self._item(queue, subject) | {"votes": list(map(vote, session.votes(queue, subject)))})
             elif not session.is_decided(queue, subject, name, by_others=by_others):
                 found.append(self._item(queue, subject))
+        if order == "feedback":
+            suggested = self._suggested()
+            found = [suggest(self._on.catalogue, each, suggested[each["subject"]]) for each in found]
         return {"items": found, "next": position, "total": len(subjects), "left": left, "mine": session.count(name)}
 
     def one(self, queue: Queue, subject: Annotated[str, Query(max_length=2048)]) -> Item:
@@ -164,6 +167,26 @@ class _Api:
     def sample(self, queue: Queue, reviewer: Reviewer) -> dict[str, Any]:
         """The accuracies in the reviewer's random sample."""
         return self._on.session.sample(queue, reviewer_name(reviewer))
+
+    def _subjects(self, queue: Queue, order: Order) -> tuple[list[str], Collection[str]]:
+        """What `items` goes through, and the same as a set."""
+        if order == "disagreements":
+            found = [each.subject for each in self._on.session.disagreements(queue)]
+            here = [subject for subject in found if self._is_here(queue, subject)]
+            return here, here
+        if order == "feedback":
+            suggested = self._suggested() if queue == "categories" else {}
+            return list(suggested), suggested
+        return self._ordered(queue, order)
+
+    def _suggested(self) -> dict[str, CategoryDecision]:
+        """The newest feedback on each product of the catalogue."""
+        found: dict[str, CategoryDecision] = {}
+        for each in self._on.session.suggestions():
+            product_id = self._on.catalogue.product_with(each.product_id, each.image_id)
+            if product_id is not None:
+                found.setdefault(product_id, each)
+        return found
 
     def _order(self, queue: Queue, order: Order) -> tuple[list[str], frozenset[str]]:
         subjects = ordered(self._on.catalogue, queue, order, self._on.seed)

@@ -82,6 +82,10 @@ class Catalogue:
             return subject in self.images_of
         return subject in self.product_of and subject in self.zoom_scores
 
+    def product_with(self, product_id: str, image_id: str | None) -> str | None:
+        """The product, or that with the image; None if the catalogue has neither."""
+        return product_id if product_id in self.images_of else self.product_of.get(image_id or "")
+
     def facts(self, product_id: str) -> dict[str, Any]:
         """The columns `SHOWN` of a product."""
         row: dict[str, Any] = self.products.slice(self.row_of[product_id], 1).to_pylist()[0]

@@ -62,6 +62,9 @@ def review(
     images = ImageStore(paths.SHARDS)
     folder = model_folder(model or (str(paths.CATEGORIZER) if paths.CATEGORIZER.is_dir() else None))
     advisor = Advisor(None if model is None and folder == bundled_model() else folder, images, catalogue.taxonomy)
+    elsewhere = [each for each in session.suggestions() if not catalogue.product_with(each.product_id, each.image_id)]
+    if elsewhere:
+        catalogue.notes.append(f"Feedback to the service on images that are not in this snapshot: {len(elsewhere)}.")
     for note in catalogue.notes:
         say(f"review: {note}")
     if advisor.folder is None:

@@ -4,7 +4,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from atlas_model.data.decisions import answer_of
-from atlas_model.data.reviews import Decision
+from atlas_model.data.reviews import CategoryDecision, Decision
 from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath
 from flows.review.catalogue import LABEL_ERROR, Catalogue
 from flows.review.model import ALTERNATIVES, Advisor
@@ -56,6 +56,18 @@ def _choices(
         {"index": taxonomy.index(path), "path": list(path), "probability": probability, "is_label": path == label}
         for path, probability in found.items()
     ]
+
+
+def suggest(catalogue: Catalogue, item: Item, suggestion: CategoryDecision) -> Item:
+    """``item`` with the category that a user of `atlas serve` suggests as the first choice."""
+    path = suggestion.category or ()
+    others = [choice for choice in item["choices"] if tuple(choice["path"]) != path]
+    found = [choice for choice in item["choices"] if tuple(choice["path"]) == path]
+    if not found and path in catalogue.taxonomy:
+        index, is_label = catalogue.taxonomy.index(path), list(path) == item["label"]
+        found = [{"index": index, "path": list(path), "probability": None, "is_label": is_label}]
+    votes = [vote(suggestion) | {"reviewer": f"{suggestion.reviewer}, to the service"}]
+    return item | {"choices": (found + others)[:ALTERNATIVES], "votes": votes}
 
 
 def zoom_item(catalogue: Catalogue, image_id: str) -> Item:

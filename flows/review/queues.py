@@ -12,17 +12,18 @@ from atlas_model.core.errors import InputError
 from flows.review.catalogue import LABEL_ERROR, Catalogue
 
 Queue = Literal["categories", "zoom"]
-Order = Literal["uncertain", "errors", "unlabelled", "issues", "disagreements", "random"]
+Order = Literal["uncertain", "errors", "unlabelled", "issues", "feedback", "disagreements", "random"]
 QUEUES: tuple[Queue, ...] = get_args(Queue)
 ORDERS: dict[Order, str] = {  # order -> its name on the page
     "uncertain": "Least certain first",
     "errors": "Likely errors first",
     "unlabelled": "Without a usable label",
     "issues": "Quality issues first",
+    "feedback": "Feedback to the service",
     "disagreements": "Reviewers disagree",
     "random": "Random sample",
 }
-OF_CATEGORIES_ONLY: set[Order] = {"unlabelled"}
+OF_CATEGORIES_ONLY: set[Order] = {"unlabelled", "feedback"}
 
 
 def available_orders(queue: Queue) -> list[Order]:
@@ -31,7 +32,7 @@ def available_orders(queue: Queue) -> list[Order]:
 
 
 def ordered(catalogue: Catalogue, queue: Queue, order: Order, seed: int) -> list[str]:
-    """The subjects of a queue (product ids or image ids) in ``order``; disagreements are those of `session`.
+    """The subjects of a queue (product ids or image ids) in ``order``; disagreements and feedback are in `session`.
 
     * uncertain: by the probability of the prediction, the lowest first. Then products without a stored prediction,
       those without a usable label first. For close-ups: the nearest to the filter's threshold first.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas_model.core.errors import InputError
-from atlas_model.data.decisions import Kind, Verdict, answer_of, standing_decisions, verdicts
+from atlas_model.data.decisions import Kind, Verdict, answer_of, standing_decisions, suggestions, verdicts
 from atlas_model.data.reviews import (
     CategoryDecision,
     Decision,
@@ -118,6 +118,11 @@ class Session:
             decisions = list(self._decided.values())
         found = [each for each in verdicts(decisions, KINDS[queue]).values() if each.disagree]
         return sorted(found, key=lambda verdict: verdict.answer is not None)
+
+    def suggestions(self) -> list[CategoryDecision]:
+        """Feedback to `atlas serve`, the newest first."""
+        with self._lock:
+            return suggestions(self._records)[::-1]
 
     def sample(self, queue: Queue, reviewer: str) -> dict[str, Any]:
         """What the random sample says: how often the label and the prediction are right, with 95 % intervals."""

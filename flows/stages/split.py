@@ -11,7 +11,7 @@ from atlas_model.core.errors import InputError
 from atlas_model.core.files import replacing_folder, write_text
 from atlas_model.core.params import Params, SplitParams
 from atlas_model.core.progress import say
-from atlas_model.data.decisions import verdicts
+from atlas_model.data.decisions import suggestions, verdicts
 from atlas_model.data.images import Preprocessing
 from atlas_model.data.reviews import Reviews, read_reviews, say_torn
 from atlas_model.data.schemas import IMAGES, PRODUCTS, REFS, SCORES, read_table
@@ -168,13 +168,17 @@ def _say_reviews(reviews: Reviews, of_labels: Counts, of_images: Counts) -> None
         if counts:
             effects = "; ".join(f"{texts[effect]}: {number}" for effect, number in counts.items())
             say(f"split: decisions on {what} {by}: {sum(counts.values())}. {effects}")
+    if waiting := len(suggestions(reviews.records)):
+        say(f"split: feedback of atlas serve has no effect before a review (atlas review --order feedback): {waiting}")
 
 
 def _review_counts(reviews: Reviews, of_labels: Counts, of_images: Counts) -> dict[str, Any]:
     """The key ``reviews`` of the metrics; nothing if there are no decisions."""
     if not reviews.records:
         return {}
-    return {"reviews": {"reviewers": len(reviews.reviewers), "categories": of_labels, "zoom": of_images}}
+    feedback = len(suggestions(reviews.records))
+    counts = {"reviewers": len(reviews.reviewers), "categories": of_labels, "zoom": of_images, "feedback": feedback}
+    return {"reviews": counts}
 
 
 def _look_alikes(taxonomy: Taxonomy, products: Iterable[SplitProduct]) -> list[tuple[str, ...]]:

@@ -4,7 +4,7 @@ import os
 from itertools import count
 from typing import Any
 
-from atlas_model.data.reviews import CategoryDecision, Undo, ZoomDecision
+from atlas_model.data.reviews import CategoryDecision, Shown, Undo, ZoomDecision
 
 _numbers = count()
 
@@ -14,10 +14,18 @@ def _common(reviewer: str) -> dict[str, Any]:
     return {"id": f"{os.getpid():016x}{number:016x}", "at": f"2026-11-30T12:00:00.{number:06d}Z", "reviewer": reviewer}
 
 
-def category(product_id: str, path: str | None, reviewer: str = "anna", answer: str = "category") -> CategoryDecision:
+def category(
+    product_id: str,
+    path: str | None,
+    reviewer: str = "anna",
+    answer: str = "category",
+    order: str | None = None,
+    image_id: str | None = None,
+) -> CategoryDecision:
     """A decision on the category; ``path``: "A > B"."""
     names = tuple(path.split(" > ")) if path else None
-    given: Any = {"product_id": product_id, "answer": answer, "category": names}
+    given: Any = {"product_id": product_id, "answer": answer, "category": names, "image_id": image_id}
+    given["shown"] = Shown(order=order) if order else None
     return CategoryDecision(**_common(reviewer), **given)
 
 

@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--order",
-        choices=("uncertain", "errors", "unlabelled", "issues", "disagreements", "random"),
+        choices=("uncertain", "errors", "unlabelled", "issues", "feedback", "disagreements", "random"),
         default="uncertain",
         help="uncertain: the least certain predictions first (default); errors: likely label errors first; random: a "
         "sample, whose accuracy is shown with an interval",

@@ -5,7 +5,8 @@ import { Outbox, newId, request } from "./outbox.js";
 import { drawChoices, drawItem, drawSample, drawStrip, drawViews, element, imageUrl, nameOf, select } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
-const AHEAD = 6; // items to have ready
+const FIRST = 4; // items of the first request, so that it is answered soon
+const AHEAD = 12; // of the next ones
 const page = $("review").dataset;
 const asked = new URLSearchParams(location.search);
 
@@ -110,7 +111,8 @@ function more() {
 
 async function ask(load) {
   const query = new URLSearchParams({
-    queue: state.queue, order: state.order, reviewer: state.reviewer, position: state.next, count: AHEAD,
+    queue: state.queue, order: state.order, reviewer: state.reviewer, position: state.next,
+    count: state.next ? AHEAD : FIRST,
     others: $("others").checked,
   });
   try {
@@ -141,11 +143,13 @@ async function ask(load) {
 async function show() {
   const load = state.load;
   if (!item() && !state.ended) {
+    $("main").setAttribute("aria-busy", "true"); // what is still seen is decided
     await more();
     if (load !== state.load) {
       return;
     }
   }
+  $("main").removeAttribute("aria-busy");
   const there = Boolean(item());
   $("subject").hidden = $("decide").hidden = !there;
   $("ended").hidden = there || !state.ended;
@@ -168,7 +172,7 @@ async function show() {
   drawChoices(state.choices, state.selected, { blind: isBlind() });
   $("attention").setAttribute("aria-pressed", "false");
   focusChoice();
-  if (state.items.length <= AHEAD / 2) {
+  if (state.items.length <= (2 * AHEAD) / 3) {
     await more();
     if (load === state.load) {
       drawStrip(state.items);

@@ -1,6 +1,7 @@
 """Which decisions count."""
 
-from atlas_model.data.decisions import NO_CATEGORY, standing_decisions, verdicts
+from atlas_model.data.decisions import NO_CATEGORY, standing_decisions, suggestions, verdicts
+from atlas_model.data.reviews import SERVICE, Decision, Undo
 from tests.support.reviews import category, undo, zoom
 
 
@@ -40,3 +41,12 @@ def test_kinds_are_apart() -> None:
     records: list[Decision | Undo] = [category("same", "A"), zoom("same", "zoomed")]
     assert verdicts(records, "zoom")["same"].answer == "zoomed"
     assert verdicts(records, "category")["same"].answer == ("A",)
+
+
+def test_feedback_is_a_suggestion_and_no_vote() -> None:
+    feedback = category("p", "A", order=SERVICE)
+    unsure = category("q", None, answer="unsure", order=SERVICE)
+    assert verdicts([feedback, unsure], "category") == {} and suggestions([feedback, unsure]) == [feedback]
+    decided = category("p", "B")
+    assert verdicts([feedback, decided], "category")["p"].answer == ("B",)
+    assert suggestions([feedback, undo(feedback), decided]) == []

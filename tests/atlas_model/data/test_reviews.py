@@ -16,6 +16,8 @@ from atlas_model.data.images import decode, encode_png
 from atlas_model.data.reviews import (
     MAX_IMAGE_BYTES,
     STORED_SIDE,
+    Decision,
+    Undo,
     append_record,
     file_of,
     read_reviews,

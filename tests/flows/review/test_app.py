@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from atlas_model.core.errors import InputError
-from atlas_model.data.reviews import append_record, read_reviews, stored_image
+from atlas_model.data.reviews import SERVICE, append_record, read_reviews, stored_image
 from flows import paths
 from flows.review.api import Reviewing
 from flows.review.app import Start, create_app
@@ -177,6 +177,23 @@ def test_another_reviewer_gets_what_is_left_or_a_second_opinion(client: TestClie
     assert "no majority" in page and HOSTILE not in page and "&lt;script&gt;" in page
     client.post("/api/decisions", json=decision(3, reviewer="cem"))
     assert "counts: Footwear &gt; Boots" in client.get("/disagreements").text
+
+
+def test_feedback_to_the_service_waits_for_a_reviewer(catalogue: Catalogue) -> None:
+    of_product = category("shop.test:003", "Footwear > Boots", "carl", order=SERVICE)
+    of_image = category("image-x", "Clothing > Tops > Shirt", "service", order=SERVICE, image_id="image005")
+    elsewhere = category("image-y", "Footwear > Boots", "service", order=SERVICE, image_id="unknown")
+    for record in (of_product, of_image, elsewhere):
+        append_record(paths.REVIEWS, record)
+    client = client_of(catalogue)
+    found = items(client, order="feedback")
+    assert subjects(found) == ["shop.test:005", "shop.test:003"] and found["left"] == 2
+    first = found["items"][1]
+    assert first["choices"][0]["path"] == ["Footwear", "Boots"]
+    assert first["votes"] == [{"reviewer": "carl, to the service", "answer": "Footwear > Boots"}]
+    assert "shop.test:003" in subjects(items(client)), "it is not decided"
+    client.post("/api/decisions", json=decision(product=3))
+    assert subjects(items(client, order="feedback")) == ["shop.test:005"]
 
 
 def test_a_random_sample_gives_intervals(client: TestClient) -> None:

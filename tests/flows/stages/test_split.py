@@ -16,7 +16,7 @@ from PIL import Image
 from atlas_model.core.errors import InputError
 from atlas_model.core.params import Params, load_params
 from atlas_model.data.images import Preprocessing, encode_png
-from atlas_model.data.reviews import append_record
+from atlas_model.data.reviews import SERVICE, Decision, append_record
 from atlas_model.data.schemas import IMAGES, PRODUCTS, REFS, SCORES, ShardWriter, read_table, write_table
 from atlas_model.split import files as split_files
 from atlas_model.split.files import SplitWriter, read_columns
@@ -148,10 +148,11 @@ def test_decisions_of_reviewers_change_labels_and_kept_images(
     run()
     assert {path.name: path.read_bytes() for path in paths.SPLITS.iterdir()} == before
     assert "reviews" not in metrics()
-    records = [
+    records: list[Decision] = [
         category("p001", "Clothing > Shirt"),
         category("p003", None, "bob", answer="none"),
         zoom("ip000", "normal"),
+        category("p007", "Clothing > Shirt", "service", order=SERVICE),
     ]
     for record in [*records, category("gone", "Clothing > Shirt"), category("p005", None, answer="unsure")]:
         append_record(paths.REVIEWS, record)
@@ -159,19 +160,21 @@ def test_decisions_of_reviewers_change_labels_and_kept_images(
     run()
     said = capsys.readouterr().err
     assert (
-        "split: decisions on categories of 2 reviewers: 4. labels changed: 1; no category fits, discarded as "
+        "split: decisions on categories of 3 reviewers: 4. labels changed: 1; no category fits, discarded as "
         "not_in_taxonomy: 1; not sure: 1; product not in this snapshot: 1\n"
-        "split: decisions on close-ups of 2 reviewers: 1. images kept that the filter discards: 1\n"
+        "split: decisions on close-ups of 3 reviewers: 1. images kept that the filter discards: 1\n"
+        "split: feedback of atlas serve has no effect before a review (atlas review --order feedback): 1\n"
     ) in said
     assert metrics()["reviews"] == {
-        "reviewers": 2,
+        "reviewers": 3,
         "categories": {"changed": 1, "excluded": 1, "unsure": 1, "unknown_product": 1},
         "zoom": {"kept": 1},
+        "feedback": 1,
     }
     assert metrics()["dropped"] == {"not_in_taxonomy": 1, "timeout": 1}
     rows = read_columns(paths.SPLITS, SPLITS, ["product_id", "label"]).to_pydict()
     labels = dict(zip(rows["product_id"], rows["label"], strict=True))
-    assert labels["p001"] == "Clothing > Shirt" and labels["p005"] == "Footwear > Shoe"
+    assert labels["p001"] == "Clothing > Shirt" and labels["p005"] == labels["p007"] == "Footwear > Shoe"
     assert "p000" in labels and "p003" not in labels
     with (paths.REVIEWS / "anna.jsonl").open("a") as file:
         file.write("not JSON\n")
