@@ -15,7 +15,9 @@ from atlas_model.core.errors import InputError
 from atlas_model.core.files import replacing, replacing_folder, write_text
 from atlas_model.core.params import Params, SplitParams
 from atlas_model.core.progress import say
+from atlas_model.data.decisions import suggestions, verdicts
 from atlas_model.data.images import Preprocessing
+from atlas_model.data.reviews import Reviews, read_reviews, say_torn
 from atlas_model.data.schemas import DISCARDED, IMAGES, PRODUCTS, REFS, SCORES, read_table, write_rows
 from atlas_model.split.assign import ImageRef, ImageScore, SplitProduct, split_refs
 from atlas_model.split.files import read_columns, write_split_files
@@ -29,6 +31,7 @@ from atlas_model.split.report import (
     missing_categories,
     share_deviations,
 )
+from atlas_model.split.reviews import CATEGORY_EFFECTS, ZOOM_EFFECTS, Counts, reviewed_labels, reviewed_scores
 from atlas_model.taxonomy.changes import NO_CHANGES, TaxonomyChanges, load_changes
 from atlas_model.taxonomy.files import load_taxonomy
 from atlas_model.taxonomy.names import clean_name, look_alikes
@@ -51,14 +54,21 @@ CONSEQUENCES = {  # of a category without images in a split, with the remedy
 def run(params: Params) -> None:
     """Assign every image to a split or a reason, write the splits, and report on the written files."""
     options = params.split
-    # A missing file stops DVC, whose dependency it is, and `atlas check`.
-    changed = options.taxonomy_changes.exists()
-    changes = load_changes(options.taxonomy_changes, _listed(options)) if changed else NO_CHANGES
+    listed = load_taxonomy(options.taxonomy) if options.labels == "listed" else None
+    changed = options.taxonomy_changes.exists()  # a missing file stops DVC, whose dependency it is, and `atlas check`
+    changes = load_changes(options.taxonomy_changes, listed) if changed else NO_CHANGES
+    if listed is not None and changes:
+        listed = changes.apply(listed)
     products, titles = _read_products(changes)
     refs = _read_refs()
-    scores = _read_scores(options.min_side)
+    scores = _read_scores()
     _check_complete(refs, products, scores)
-    taxonomy = _taxonomy(options, products.values(), changes)
+    reviews = read_reviews(paths.REVIEWS)
+    products, of_labels = reviewed_labels(products, verdicts(reviews.records, "category"), listed, changes.now)
+    scores, of_images = reviewed_scores(scores, verdicts(reviews.records, "zoom"))
+    _say_reviews(reviews, of_labels, of_images)
+    scores = _without_small(scores, options.min_side)
+    taxonomy = listed or _met(products.values(), changes)
     alike = _look_alikes(taxonomy, products.values())
     outcomes = split_refs(
         refs,
@@ -108,7 +118,11 @@ def run(params: Params) -> None:
         taxonomy.save(folder / paths.TAXONOMY.name)
     _write_undecided(products.values(), titles, changes)
     write_rows(paths.DISCARDED, _discarded(refs, outcomes), DISCARDED)
-    _report(counts | {"categories_without": missing, "look_alikes": alike}, scores, options)
+    _report(
+        counts | {"categories_without": missing, "look_alikes": alike} | _review_counts(reviews, of_labels, of_images),
+        scores,
+        options,
+    )
 
 
 def _read_products(changes: TaxonomyChanges) -> tuple[dict[str, SplitProduct], dict[str, str]]:
@@ -155,11 +169,15 @@ def _read_refs() -> list[ImageRef]:
     return list(map(ImageRef, *table.select(["product_id", "image_id", "status"]).to_pydict().values()))
 
 
-def _read_scores(min_side: int) -> dict[str, ImageScore]:
-    """The scores by image_id; an image whose shorter side is below ``min_side`` (px) gets ``keep=False``."""
+def _read_scores() -> dict[str, ImageScore]:
+    """The scores by image_id."""
     table = read_table(paths.SCORES, SCORES, "zoom", ["image_id", "keep", "reason", "phash"]).to_pydict()
     image_ids = table.pop("image_id")
-    scores = dict(zip(image_ids, map(ImageScore, *table.values()), strict=True))
+    return dict(zip(image_ids, map(ImageScore, *table.values()), strict=True))
+
+
+def _without_small(scores: dict[str, ImageScore], min_side: int) -> dict[str, ImageScore]:
+    """``scores``, in which an image whose shorter side is below ``min_side`` (px) has ``keep=False``."""
     sizes = read_table(paths.SHARDS, IMAGES, "fetch", ["image_id", "width", "height"])
     for image_id, width, height in zip(*sizes.to_pydict().values(), strict=True):
         if min(width, height) < min_side and image_id in scores and scores[image_id].keep:
@@ -178,15 +196,8 @@ def _check_complete(
         raise InputError(f"{paths.SCORES}: {len(unscored)} images of {paths.REFS} are missing. Run: dvc repro zoom")
 
 
-def _listed(options: SplitParams) -> Taxonomy | None:
-    return load_taxonomy(options.taxonomy) if options.labels == "listed" else None
-
-
-def _taxonomy(options: SplitParams, products: Iterable[SplitProduct], changes: TaxonomyChanges) -> Taxonomy:
-    """The taxonomy of split.taxonomy, or the category paths of all products; as it is after the changes."""
-    listed = _listed(options)
-    if listed is not None:
-        return changes.apply(listed) if changes else listed
+def _met(products: Iterable[SplitProduct], changes: TaxonomyChanges) -> Taxonomy:
+    """The category paths of all products."""
     met = {product.category for product in products if product.category and not product.fault}
     if not met:
         raise InputError(
@@ -197,6 +208,31 @@ def _taxonomy(options: SplitParams, products: Iterable[SplitProduct], changes: T
     # In the order of their first names, so that a renaming does not change it.
     ordered: list[CategoryPath] = sorted(met, key=changes.former)
     return changes.apply(Taxonomy(ordered))
+
+
+def _say_reviews(reviews: Reviews, of_labels: Counts, of_images: Counts) -> None:
+    """Say what the decisions of reviewers changed, and which had no effect and why."""
+    say_torn(reviews)
+    count = len(reviews.reviewers)
+    by = f"of {count} {'reviewer' if count == 1 else 'reviewers'}"
+    for what, counts, texts in (
+        ("categories", of_labels, CATEGORY_EFFECTS),
+        ("close-ups", of_images, ZOOM_EFFECTS),
+    ):
+        if counts:
+            effects = "; ".join(f"{texts[effect]}: {number}" for effect, number in counts.items())
+            say(f"split: decisions on {what} {by}: {sum(counts.values())}. {effects}")
+    if waiting := len(suggestions(reviews.records)):
+        say(f"split: feedback of atlas serve has no effect before a review (atlas review --order feedback): {waiting}")
+
+
+def _review_counts(reviews: Reviews, of_labels: Counts, of_images: Counts) -> dict[str, Any]:
+    """The key ``reviews`` of the metrics; nothing if there are no decisions."""
+    if not reviews.records:
+        return {}
+    feedback = len(suggestions(reviews.records))
+    counts = {"reviewers": len(reviews.reviewers), "categories": of_labels, "zoom": of_images, "feedback": feedback}
+    return {"reviews": counts}
 
 
 def _look_alikes(taxonomy: Taxonomy, products: Iterable[SplitProduct]) -> list[tuple[str, ...]]:
