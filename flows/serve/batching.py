@@ -87,6 +87,8 @@ class Batcher:
         """
         now = time.monotonic()
         with self._changed:
+            if len(self._rows) + len(rows) > self._max_queue:  # requests that timed out leave their rows
+                self._rows = deque(waiting for waiting in self._rows if not waiting[1].future.cancelled())
             if self._rows and len(self._rows) + len(rows) > self._max_queue:
                 raise QueueFullError(len(self._rows), len(self._rows) * self._seconds_per_row)
             self._rows.extend((now, row) for row in rows)

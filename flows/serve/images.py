@@ -25,6 +25,20 @@ class DecodedImage:
 
 
 @dataclass(frozen=True)
+class Base64Image:
+    """The file of an image in base64."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ImageUrl:
+    """The URL of an image."""
+
+    url: str
+
+
+@dataclass(frozen=True)
 class UnreadableImage:
     """Why an image cannot be used."""
 
@@ -55,11 +69,23 @@ def _alphabet(text: str) -> bytes | None:
     return b"-_" if "-" in text or "_" in text else None
 
 
+Source = bytes | Base64Image | ImageUrl
+
+
 def read(
-    data: bytes, predictor: Predictor, *, max_bytes: int, max_pixels: int, view: bool
+    given: bytes | Base64Image, predictor: Predictor, *, max_bytes: int, max_pixels: int, view: bool
 ) -> DecodedImage | UnreadableImage:
-    """Decode ``data`` as `atlas predict` does; never raises for what is in it."""
+    """Decode an image as `atlas predict` does; never raises for what is in it.
+
+    Args:
+        given: the image.
+        predictor: whose input it becomes.
+        max_bytes: limit of its size.
+        max_pixels: limit of width x height.
+        view: whether `DecodedImage.view` is needed.
+    """
     try:
+        data = from_base64(given.text, max_bytes) if isinstance(given, Base64Image) else given
         if len(data) > max_bytes:
             raise ImageError("too_large", f"expected at most {max_bytes} bytes, got {len(data)}")
         image = decode(data, max_pixels, side=max(predictor.side, VIEW_SIDE) if view else predictor.side)

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from atlas_model.core.errors import AtlasError
 from atlas_model.core.progress import say
 from flows.paths import CATEGORIZER
 from flows.registry.model_folders import CHAMPION, model_folder
@@ -60,11 +59,12 @@ class ModelHolder:
                 return False
             try:
                 loaded = self._load(folder)
-            except (AtlasError, OSError) as error:
+            except Exception as error:  # of any kind: the loaded model goes on answering
                 if fingerprint(folder) == found:  # else it is being replaced: the next check finds it complete
                     self._set_refused((folder, found))
                     self._metrics.swaps.labels("refused").inc()
-                    say(f"error: new model refused, {self.current.version} goes on answering: {error}")
+                    reason = str(error) or type(error).__name__
+                    say(f"error: new model refused, {self.current.version} goes on answering: {reason}")
                 return False
             old, self.current = self.current, loaded
             self._set_refused(None)

@@ -13,7 +13,8 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from atlas_model.taxonomy.tree import SEPARATOR
-from flows.serve.prediction import Item, PredictionService, image_source
+from flows.serve.images import Base64Image
+from flows.serve.prediction import Item, PredictionService
 from flows.serve.problems import Problem, shown
 from flows.serve.routes import _options
 from flows.serve.schemas import PROBLEMS, SQUARE
@@ -196,7 +197,7 @@ def open_inference_routes(service: PredictionService, readiness: Readiness) -> A
     async def infer(request: InferenceRequest, name: str, model_version: str | None = None) -> Response:
         """Predict images. If one of them cannot be read, the whole request is refused."""
         _model(service, name, model_version)
-        items = _items(service, request)
+        items = _items(request)
         model, results = await service.predict(items, _parameters(request.parameters or {}))
         for index, result in enumerate(results):
             if result["status"] == "error":
@@ -230,7 +231,7 @@ def _model(service: PredictionService, name: str, model_version: str | None) -> 
     return model
 
 
-def _items(service: PredictionService, request: InferenceRequest) -> list[Item]:
+def _items(request: InferenceRequest) -> list[Item]:
     tensors = {tensor.name: tensor for tensor in request.inputs}
     image, title = tensors.get("image"), tensors.get("title")
     for tensor in request.inputs:
@@ -239,8 +240,7 @@ def _items(service: PredictionService, request: InferenceRequest) -> list[Item]:
     counts = {len(tensor.data) for tensor in tensors.values()}
     if len(counts) > 1 or counts == {0}:
         raise _bad_input("image and title with the same number of elements, at least one", str(sorted(counts)))
-    limit = service.limits.max_image_bytes
-    sources = [[image_source(data, limit)] for data in image.data] if image else [[]] * len(title.data if title else ())
+    sources = [[Base64Image(data)] for data in image.data] if image else [[]] * len(title.data if title else ())
     titles: list[str | None] = [*title.data] if title else [None] * len(sources)
     return [Item(each, text, product=False) for each, text in zip(sources, titles, strict=True)]
 

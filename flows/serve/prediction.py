@@ -2,14 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from atlas_model.confidence.risk_control import Subject
-from atlas_model.core.errors import ImageError, InputError
+from atlas_model.core.errors import InputError
 from atlas_model.data.titles import Modality, split_words
 from atlas_model.inference.predictor import (
     ConfidenceRule,
@@ -20,7 +20,7 @@ from atlas_model.inference.predictor import (
 )
 from flows.serve import explanation, images
 from flows.serve.batching import Batcher, QueueFullError, Row
-from flows.serve.images import DecodedImage, UnreadableImage
+from flows.serve.images import Base64Image, DecodedImage, ImageUrl, Source, UnreadableImage
 from flows.serve.metrics import Metrics
 from flows.serve.model_holder import ModelHolder
 from flows.serve.problems import Problem, busy
@@ -30,9 +30,8 @@ from flows.serve.settings import Limits
 from flows.serve.urls import UrlFetcher
 
 SMALL_BYTES = 100_000  # images of fewer bytes together are decoded in one thread: changing threads takes longer
+URLS_AT_ONCE = 16  # that are fetched and decoded, of all requests, which bounds memory
 MAX_EXPLAINED = 16  # images of a request with explanations, which take as long as several predictions
-
-Source = bytes | str | UnreadableImage  # the bytes of an image, its URL, or why there is none
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,7 @@ class PredictionService:
     ) -> None:
         self.holder, self.limits, self.metrics, self.fetcher = holder, limits, metrics, fetcher
         self._batcher = batcher
+        self._url_slots = asyncio.Semaphore(URLS_AT_ONCE)
         self._readers = ThreadPoolExecutor(os.cpu_count() or 1, "images")
 
     def close(self) -> None:
@@ -132,41 +132,46 @@ class PredictionService:
 
     async def _read_all(self, works: Sequence[_Work], model: ServedModel, view: bool) -> None:
         """Fetch and decode the images of all items; several at once."""
-        sources = [source for work in works for source in work.item.sources]
-        fetched = await asyncio.gather(*(self._fetched(source) for source in sources))
+        limits, run = self.limits, asyncio.get_running_loop().run_in_executor
         read = partial(
             images.read,
             predictor=model.predictor,
-            max_bytes=self.limits.max_image_bytes,
-            max_pixels=self.limits.max_pixels,
+            max_bytes=limits.max_image_bytes,
+            max_pixels=limits.max_pixels,
             view=view,
         )
-
-        def read_one(data: bytes | UnreadableImage) -> DecodedImage | UnreadableImage:
-            return data if isinstance(data, UnreadableImage) else read(data)
-
-        run, readers = asyncio.get_running_loop().run_in_executor, self._readers
-        if sum(len(data) for data in fetched if isinstance(data, bytes)) < SMALL_BYTES:
-            decoded = await run(readers, lambda: list(map(read_one, fetched))) if fetched else []
+        sources = [source for work in works for source in work.item.sources]
+        given = [source for source in sources if not isinstance(source, ImageUrl)]
+        if len(given) == len(sources) and sum(map(_size, given)) < SMALL_BYTES:
+            decoded = await run(self._readers, lambda: list(map(read, given))) if given else []
         else:
-            decoded = await asyncio.gather(*(run(readers, read_one, data) for data in fetched))
+            decoded = await asyncio.gather(
+                *(
+                    self._fetch(source.url, read) if isinstance(source, ImageUrl) else run(self._readers, read, source)
+                    for source in sources
+                )
+            )
         waiting = iter(decoded)
         for work in works:
             work.images = [next(waiting) for _ in work.item.sources]
-            for image in work.images:
-                if isinstance(image, UnreadableImage):
-                    self.metrics.errors.labels(image.status).inc()
+            faults = [image for image in work.images if isinstance(image, UnreadableImage)]
+            for fault in faults:
+                self.metrics.errors.labels(fault.status).inc()
             if work.images and not work.readable:
-                work.fault = work.fault or "; ".join(sorted({str(image.detail) for image in work.images}))  # type: ignore[union-attr]
+                work.fault = work.fault or "; ".join(sorted({fault.detail for fault in faults}))
 
-    async def _fetched(self, source: Source) -> bytes | UnreadableImage:
-        if not isinstance(source, str):
-            return source
+    async def _fetch(
+        self, url: str, read: Callable[[bytes], DecodedImage | UnreadableImage]
+    ) -> DecodedImage | UnreadableImage:
         if self.fetcher is None:
             return UnreadableImage(
                 "url", "expected the bytes of an image, got a URL. This service was started without --allow-urls"
             )
-        return await self.fetcher.get(source)
+        async with self._url_slots:
+            data = await self.fetcher.get(url)
+            if isinstance(data, UnreadableImage):
+                return data
+            return await asyncio.get_running_loop().run_in_executor(self._readers, read, data)
 
     def _submit(self, works: Sequence[_Work], model: ServedModel, options: Options) -> None:
         for work in works:
@@ -296,9 +301,5 @@ def _image(image: DecodedImage | UnreadableImage) -> dict[str, Any]:
     return {"status": "ok", "image_id": image.image_id}
 
 
-def image_source(data: str, max_bytes: int) -> Source:
-    """The bytes of an image in base64, or why there are none."""
-    try:
-        return images.from_base64(data, max_bytes)
-    except ImageError as error:
-        return UnreadableImage(error.status, str(error))
+def _size(source: bytes | Base64Image) -> int:
+    return len(source) if isinstance(source, bytes) else len(source.text)

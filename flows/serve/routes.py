@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from atlas_model.taxonomy.tree import SEPARATOR
 from flows.serve.explanation import OverlayFormat
-from flows.serve.images import DecodedImage, UnreadableImage, read
+from flows.serve.images import Base64Image, DecodedImage, ImageUrl, Source, UnreadableImage, from_base64, read
 from flows.serve.metrics import Metrics
-from flows.serve.prediction import Item, PredictionService, Source, image_source
+from flows.serve.prediction import Item, PredictionService
 from flows.serve.problems import Problem, shown
 from flows.serve.schemas import (
     LONGEST_TEXT,
@@ -48,7 +48,7 @@ def prediction_routes(service: PredictionService) -> APIRouter:
         predicted, the response is 422.
         """
         items = [
-            Item([_source(service, image) for image in item.images], item.title, item.is_product, item.id)
+            Item([_source(image) for image in item.images], item.title, item.is_product, item.id)
             for item in request.items
         ]
         return _json(*await service.predict(items, request))
@@ -110,7 +110,7 @@ def feedback_routes(service: PredictionService, reviews: Path | None) -> APIRout
         for name, path in (("predicted", request.predicted), ("category", request.category)):
             if path and (request.verdict == "right" or name == "category"):
                 _check_category(model, name, path)
-        image, data = await _feedback_image(service, model, request.image)
+        image, data = await asyncio.to_thread(_feedback_image, service, model, request.image)
         from flows.serve.feedback import store_feedback
 
         record = await asyncio.to_thread(store_feedback, reviews, request, image.image_id if image else None, data)
@@ -132,11 +132,11 @@ def metrics_routes(metrics: Metrics) -> APIRouter:
     return router
 
 
-def _source(service: PredictionService, image: ImageIn) -> Source:
+def _source(image: ImageIn) -> Source:
     if image.bytes is not None:
-        return image_source(image.bytes, service.limits.max_image_bytes)
+        return Base64Image(image.bytes)
     assert image.url is not None
-    return image.url
+    return ImageUrl(image.url)
 
 
 def _options(**values: Any) -> Options:
@@ -179,32 +179,27 @@ def _check_category(model: ServedModel, name: str, path: Sequence[str]) -> None:
     )
 
 
-async def _feedback_image(
+def _feedback_image(
     service: PredictionService, model: ServedModel, given: ImageIn | None
 ) -> tuple[DecodedImage | None, bytes | None]:
+    """The image of feedback, and its bytes."""
     if given is None:
         return None, None
-    source = _source(service, given)
-    if isinstance(source, str):
+    if given.bytes is None:
         raise Problem(422, "url", expected="image: its bytes", got="a URL", remedy="Send the bytes that were predicted")
-    image: DecodedImage | UnreadableImage
-    if isinstance(source, UnreadableImage):
-        image, data = source, b""
-    else:
-        data, limits = source, service.limits
-        image = await asyncio.to_thread(
-            read,
-            data,
-            model.predictor,
-            max_bytes=limits.max_image_bytes,
-            max_pixels=limits.max_pixels,
-            view=False,
-        )
+    limits = service.limits
+    image = read(
+        Base64Image(given.bytes),
+        model.predictor,
+        max_bytes=limits.max_image_bytes,
+        max_pixels=limits.max_pixels,
+        view=False,
+    )
     if isinstance(image, UnreadableImage):
         raise Problem(
             422, image.status, expected="image: an image", got=image.detail, remedy="Send the bytes of an image file"
         )
-    return image, data
+    return image, from_base64(given.bytes, limits.max_image_bytes)
 
 
 def _json(model: ServedModel, results: list[dict[str, Any]]) -> Response:

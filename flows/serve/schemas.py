@@ -8,11 +8,13 @@ from atlas_model.data.titles import Modality
 from atlas_model.inference.predictor import Band
 from flows.serve.explanation import OverlayFormat
 
+MAX_LEVELS = 20  # of a category path in feedback, so that a record fits into its line
 LONGEST_TEXT = 2048  # characters of a title, a URL or a name
 # A grey square of 8 x 8 px, as an example.
 SQUARE = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR4nGNsYIAAJgaKGAAmCACQXTClHgAAAABJRU5ErkJggg=="
 
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+Level = Annotated[str, Field(min_length=1, max_length=200)]
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
 
 
@@ -109,9 +111,13 @@ class FeedbackRequest(_Request):
     product_id: Name | None = Field(None, description="id of the product in the catalogue", examples=["sku-4711"])
     image: ImageIn | None = Field(None, description="the image that was predicted; it is stored for the review")
     verdict: Literal["right", "wrong"]
-    predicted: list[Name] = Field(description="the category path that was predicted", examples=[["Clothing", "Tops"]])
-    category: list[Name] | None = Field(
-        None, description="the right category path, if the prediction is wrong and the right one is known"
+    predicted: list[Level] = Field(
+        max_length=MAX_LEVELS, description="the category path that was predicted", examples=[["Clothing", "Tops"]]
+    )
+    category: list[Level] | None = Field(
+        None,
+        max_length=MAX_LEVELS,
+        description="the right category path, if the prediction is wrong and the right one is known",
     )
     probability: float | None = Field(None, ge=0, le=1, description="of the prediction")
     reviewer: Annotated[str, Field(max_length=64)] | None = Field(None, examples=["anna"])

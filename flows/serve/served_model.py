@@ -12,6 +12,7 @@ from atlas_model.confidence.guarantees import Guarantees, load_guarantees
 from atlas_model.confidence.risk_control import Subject
 from atlas_model.core.checkpoint import DESCRIPTION, WEIGHTS
 from atlas_model.core.errors import CheckpointError, InputError
+from atlas_model.core.progress import say
 from atlas_model.data.dataset import content_key
 from atlas_model.data.titles import Modality
 from atlas_model.inference.engines import EngineName
@@ -113,7 +114,11 @@ def _guarantees(folder: Path, modality: Modality) -> Guarantees | CheckpointErro
 
 
 def _champion_version() -> int | None:
-    history = read_history()
+    try:
+        history = read_history()
+    except InputError as error:  # the model can be served without its number
+        say(f"warning: the champion's version is unknown: {error}")
+        return None
     return history[-1].version if history else None
 
 

@@ -235,7 +235,7 @@ def test_open_inference_protocol(client: httpx.Client, predictor: Predictor) -> 
     assert (path["name"], path["datatype"], path["shape"]) == ("path", "BYTES", [4, 2])
     expected = [each for row in predictor.predict([predictor.read(each) for each in FILES], top=2) for each in row]
     assert path["data"] == [" > ".join(each.path) for each in expected]
-    assert np.allclose(probability["data"], [each.probability for each in expected], atol=1e-5)
+    assert np.allclose(probability["data"], [each.probability or 0 for each in expected], atol=1e-5)
     one = client.post(f"{versioned}/infer", json={**asked, "outputs": [{"name": "probability"}]}).json()
     assert [each["name"] for each in one["outputs"]] == ["probability"]
     for wrong, status in (
@@ -259,6 +259,7 @@ def test_feedback_becomes_a_record_of_the_reviews(client: httpx.Client, project:
     client.post("/v1/feedback", json={**given, "verdict": "right", "reviewer": None}).raise_for_status()
     client.post("/v1/feedback", json={**given, "verdict": "wrong"}).raise_for_status()
     corrected, confirmed, unsure = read_reviews(project / "data/reviews").records
+    assert corrected.image_id is not None
     assert (corrected.id, corrected.reviewer, corrected.category) == (stored.json()["id"], "anna", ("Men", "Tops"))
     assert (confirmed.reviewer, confirmed.category, confirmed.product_id) == ("service", ("Bags",), "sku-1")
     assert (unsure.answer, unsure.shown.predicted) == ("unsure", ("Bags",))
