@@ -4,7 +4,11 @@ import asyncio
 import base64
 import io
 import json
+import re
+import shutil
 import socket
+import subprocess
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -290,6 +294,21 @@ def test_slow_body_is_refused(client: httpx.Client) -> None:
         slow.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         slow.settimeout(20)
         assert slow.recv(100).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_commands_of_the_documentation_work(client: httpx.Client, project: Path) -> None:
+    page = (ROOT / "docs/serving.md").read_text()
+    commands = [block for block in re.findall(r"(?:^ {4}.*\n)+", page, re.MULTILINE) if "curl" in block]
+    assert len(commands) == 4
+    for command in commands:
+        script = re.sub("curl ", "curl --silent --fail-with-body ", textwrap.dedent(command))
+        script = script.replace("http://127.0.0.1:8080/", str(client.base_url)).replace(
+            '"Clothing", "Tops", "T-shirt"', '"Bags"'
+        )
+        ran = subprocess.run(["/bin/sh", "-ec", script], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stderr) == (0, ""), f"{script}\n{ran.stdout}"
+        assert '"version":' in ran.stdout or '"model_version":' in ran.stdout
 
 
 @pytest.mark.slow
