@@ -4,6 +4,7 @@ A server process per model. The clients write prepared requests to sockets, so t
 processors. In each round, all loads run in turn, so that a change of the machine affects all of them: one client with
 one image per request; 16 clients with one image per request; 16 clients with 16 images per request; and
 `atlas predict --input` for the same images, with the same engine and batch size. A ratio is the median over the rounds.
+The processor time per image of the server and of `atlas predict --input` hardly depends on what else the machine does.
 
 Models: the demo's (`make run` trains it), with its images of 28 px; and the bundled one, with images of 224 px.
 """
@@ -25,6 +26,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -109,8 +111,11 @@ def _measure(folder: Path, images: list[bytes]) -> dict[str, float]:
             for number in range(ROUNDS + 1):
                 single = asyncio.run(_run(port, one, 1, 1))
                 several = asyncio.run(_run(port, one, CLIENTS, 1))
+                cpu = [_cpu_s(server.pid)]
                 batches = asyncio.run(_run(port, many, CLIENTS, PER_REQUEST))
+                cpu += [_cpu_s(server.pid), _cpu_s(os.getpid())]
                 file_per_s = _file(predictor, Path(temporary), len(images))
+                cpu += [_cpu_s(os.getpid())]
                 if number:  # the first round warms up
                     sixteen.latencies += several.latencies
                     rounds.append(
@@ -122,6 +127,8 @@ def _measure(folder: Path, images: list[bytes]) -> dict[str, float]:
                             "clients_over_file": several.per_s / file_per_s,
                             "batches_images_per_s": batches.per_s,
                             "batches_over_file": batches.per_s / file_per_s,
+                            "batches_cpu_ms": 1000 * (cpu[1] - cpu[0]) / batches.images,
+                            "file_cpu_ms": 1000 * (cpu[3] - cpu[2]) / len(images),
                             "one_client_p50_ms": 1000 * median(single.latencies),
                         }
                     )
@@ -165,6 +172,12 @@ async def _run(port: int, requests: list[bytes], clients: int, images: int) -> L
     await asyncio.gather(*(client(number) for number in range(clients)))
     load.seconds = perf_counter() - began
     return load
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor time of a process, s."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def _file(predictor: Predictor, folder: Path, images: int) -> float:

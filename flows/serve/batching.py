@@ -11,9 +11,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,7 +26,7 @@ FIRST_ESTIMATE_S = 0.02  # time per row before the first batch
 Result = TypeVar("Result")
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Row:
     """An image or a title that is predicted, with the model that its request began with."""
 
@@ -34,7 +34,35 @@ class Row:
     pixels: np.ndarray | None
     title: str | None
     options: RowOptions
-    future: "asyncio.Future[Any]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class _Submission:
+    """The rows of a request, which may be in several batches, and the future of their results."""
+
+    def __init__(self, rows: int) -> None:
+        self.future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._results: list[Any] = [None] * rows
+        self._left = rows
+
+    def set(self, place: int, result: Any) -> None:
+        """Keep the result of a row; called in the thread of the model."""
+        self._results[place] = result
+        self._left -= 1
+        if not self._left:
+            _in_loop(self.future, partial(_set, self.future, self._results))
+
+    def fail(self, error: Exception) -> None:
+        """End the request; called in the thread of the model."""
+        _in_loop(self.future, partial(_fail, self.future, error))
+
+
+class _Waiting(NamedTuple):
+    """A row in the queue."""
+
+    since: float  # time.monotonic()
+    row: Row
+    of: _Submission
+    place: int  # among the rows of the submission
 
 
 class QueueFullError(Exception):
@@ -58,7 +86,7 @@ class Batcher:
     def __init__(self, *, max_batch: int, max_wait_s: float, max_queue: int, metrics: Metrics) -> None:
         self._max_batch, self._max_wait_s, self._max_queue, self._metrics = max_batch, max_wait_s, max_queue, metrics
         self._changed = threading.Condition()
-        self._rows: deque[tuple[float, Row]] = deque()  # with the time of their arrival
+        self._rows: deque[_Waiting] = deque()
         self._calls: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
         self._preparing = 0  # rows that will arrive soon
         self._last_rows = 0  # of the last batch
@@ -79,21 +107,24 @@ class Batcher:
                 self._preparing -= rows
                 self._changed.notify()
 
-    def submit(self, rows: Sequence[Row]) -> None:
-        """Queue all ``rows``; their futures get the results of `Predictor.predict_mixed`.
+    def submit(self, rows: Sequence[Row]) -> "asyncio.Future[list[Any]]":
+        """Queue all ``rows``, at least one; the future gets the results of `Predictor.predict_mixed`.
+
+        If it is cancelled, the rows that still wait are dropped.
 
         Raises:
             QueueFullError: there is no place for all of them; none is queued.
         """
-        now = time.monotonic()
+        now, submission = time.monotonic(), _Submission(len(rows))
         with self._changed:
             if len(self._rows) + len(rows) > self._max_queue:  # requests that timed out leave their rows
-                self._rows = deque(waiting for waiting in self._rows if not waiting[1].future.cancelled())
+                self._rows = deque(waiting for waiting in self._rows if not waiting.of.future.done())
             if self._rows and len(self._rows) + len(rows) > self._max_queue:
                 raise QueueFullError(len(self._rows), len(self._rows) * self._seconds_per_row)
-            self._rows.extend((now, row) for row in rows)
+            self._rows.extend(_Waiting(now, row, submission, place) for place, row in enumerate(rows))
             self._metrics.queue.set(len(self._rows))
             self._changed.notify()
+        return submission.future
 
     async def run(self, call: Callable[[], Result]) -> Result:
         """The result of ``call``, which runs in the thread of the model, between batches."""
@@ -120,7 +151,7 @@ class Batcher:
             if not batch and not calls:
                 return
 
-    def _next(self) -> tuple[list[Row], list[tuple[Callable[[], Any], "asyncio.Future[Any]"]]]:
+    def _next(self) -> tuple[list[_Waiting], list[tuple[Callable[[], Any], "asyncio.Future[Any]"]]]:
         """The next batch and calls; both are empty after `stop`."""
         with self._changed:
             while not self._stopped:
@@ -128,10 +159,10 @@ class Batcher:
                 self._calls.clear()
                 wait_s = self._wait_s()
                 if calls or (self._rows and wait_s <= 0):
-                    taken = [self._rows.popleft()[1] for _ in range(min(len(self._rows), self._max_batch))]
+                    taken = [self._rows.popleft() for _ in range(min(len(self._rows), self._max_batch))]
                     self._metrics.queue.set(len(self._rows))
                     self._last_rows = len(taken)
-                    live = [row for row in taken if not row.future.cancelled()]
+                    live = [each for each in taken if not each.of.future.done()]
                     if live or calls:
                         return live, calls
                     continue
@@ -143,27 +174,29 @@ class Batcher:
         waiting = len(self._rows)
         if not waiting or waiting >= min(self._max_batch, max(self._last_rows, waiting + self._preparing)):
             return 0.0
-        return self._rows[0][0] + self._max_wait_s - time.monotonic()
+        return self._rows[0].since + self._max_wait_s - time.monotonic()
 
-    def _predict(self, rows: Sequence[Row]) -> None:
+    def _predict(self, batch: Sequence[_Waiting]) -> None:
         started = time.perf_counter()
-        by_model: dict[int, list[Row]] = {}  # after a swap, the rows of two models may wait
-        for row in rows:
-            by_model.setdefault(id(row.predictor), []).append(row)
-        settled: list[Callable[[], None]] = []
+        by_model: dict[int, list[_Waiting]] = {}  # after a swap, the rows of two models may wait
+        for each in batch:
+            by_model.setdefault(id(each.row.predictor), []).append(each)
         for group in by_model.values():
+            rows = [each.row for each in group]
             try:
-                found: Sequence[Any] = group[0].predictor.predict_mixed(
-                    [row.pixels for row in group], [row.title for row in group], [row.options for row in group]
+                found = rows[0].predictor.predict_mixed(
+                    [row.pixels for row in rows], [row.title for row in rows], [row.options for row in rows]
                 )
-                settled += [partial(_set, row.future, result) for row, result in zip(group, found, strict=True)]
             except Exception as error:  # the requests of this batch fail; the thread goes on
-                settled += [partial(_fail, row.future, error) for row in group]
+                for submission in {each.of for each in group}:
+                    submission.fail(error)
+            else:
+                for each, result in zip(group, found, strict=True):
+                    each.of.set(each.place, result)
         seconds = time.perf_counter() - started
-        self._seconds_per_row += SMOOTHING * (seconds / len(rows) - self._seconds_per_row)
-        self._metrics.batch.observe(len(rows))
+        self._seconds_per_row += SMOOTHING * (seconds / len(batch) - self._seconds_per_row)
+        self._metrics.batch.observe(len(batch))
         self._metrics.batch_seconds.observe(seconds)
-        _in_loop(rows[0].future, lambda: [each() for each in settled])
 
 
 def _settle(future: "asyncio.Future[Any]", call: Callable[[], Any]) -> None:

@@ -102,12 +102,10 @@ class PredictionService:
                 with self._batcher.expecting(sum(max(1, len(item.sources)) for item in items)):
                     works = [_begin(model, item, options) for item in items]
                     await self._read_all(works, model, options.explain)
-                    self._submit(works, model, options)
-                await self._collect(works, model, options)
+                    results = self._submit(works, model, options)
+                await self._collect(works, await results if results else (), model, options)
                 attention = await self._explain(works, model, options) if options.explain else {}
         except TimeoutError:
-            for row in (row for work in works for row in work.rows):
-                row.future.cancel()
             raise Problem(
                 504,
                 "timeout",
@@ -173,7 +171,10 @@ class PredictionService:
                 return data
             return await asyncio.get_running_loop().run_in_executor(self._readers, read, data)
 
-    def _submit(self, works: Sequence[_Work], model: ServedModel, options: Options) -> None:
+    def _submit(
+        self, works: Sequence[_Work], model: ServedModel, options: Options
+    ) -> "asyncio.Future[list[Any]] | None":
+        """Queue the rows of all items; None if there is nothing to predict."""
         for work in works:
             if work.fault:
                 continue
@@ -187,24 +188,27 @@ class PredictionService:
             title = None if work.modality == "image" else work.item.title
             pixels = [None] if work.modality == "title" else [image.pixels for image in work.readable]
             work.rows = [Row(model.predictor, each, title, chosen) for each in pixels]
+        rows = [row for work in works for row in work.rows]
         try:
-            self._batcher.submit([row for work in works for row in work.rows])
+            return self._batcher.submit(rows) if rows else None
         except QueueFullError as full:
             self.metrics.errors.labels("busy").inc()
             raise busy(f"{full.waiting} images in the queue", full.seconds) from None
 
-    async def _collect(self, works: Sequence[_Work], model: ServedModel, options: Options) -> None:
-        """Wait for the rows, and pool those of products."""
-        await asyncio.gather(*(row.future for work in works for row in work.rows))
+    async def _collect(
+        self, works: Sequence[_Work], results: Sequence[Any], model: ServedModel, options: Options
+    ) -> None:
+        """Assign the results of the rows to their items, and pool those of products."""
+        waiting = iter(results)
         for work in works:
             if not work.rows:
                 continue
-            results = [row.future.result() for row in work.rows]
+            own = [next(waiting) for _ in work.rows]
             if work.rows[0].options.distribution:
-                call = partial(_pooled, model, results, options.top, work.rule)
+                call = partial(_pooled, model, own, options.top, work.rule)
                 work.found = await asyncio.get_running_loop().run_in_executor(self._readers, call)
             else:
-                work.found = ProductPrediction(results[0], 1, disagree=False)
+                work.found = ProductPrediction(own[0], 1, disagree=False)
 
     async def _explain(
         self, works: Sequence[_Work], model: ServedModel, options: Options

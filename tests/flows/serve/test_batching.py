@@ -46,12 +46,9 @@ def test_lone_row_does_not_wait_and_many_rows_are_predicted_together(batcher: Ba
     async def run() -> None:
         started = time.monotonic()
         (lone,) = rows(model, "a")
-        batcher.submit([lone])
-        assert await lone.future == "a"
+        assert await batcher.submit([lone]) == ["a"]
         assert time.monotonic() - started < MAX_WAIT_S
-        many = rows(model, *"bcdefghij")
-        batcher.submit(many)
-        assert await asyncio.gather(*(row.future for row in many)) == list("bcdefghij")
+        assert await batcher.submit(rows(model, *"bcdefghij")) == list("bcdefghij")
 
     model = Recorder()
     asyncio.run(run())
@@ -62,10 +59,10 @@ def test_batch_waits_for_announced_rows(batcher: Batcher) -> None:
     async def run() -> None:
         one, other = rows(model, "a", "b")
         with batcher.expecting(1):
-            batcher.submit([one])
+            first = batcher.submit([one])
             await asyncio.sleep(MAX_WAIT_S / 4)
-            batcher.submit([other])
-        await asyncio.gather(one.future, other.future)
+            second = batcher.submit([other])
+        assert await asyncio.gather(first, second) == [["a"], ["b"]]
 
     model = Recorder()
     asyncio.run(run())
@@ -78,11 +75,11 @@ def test_full_queue_refuses_all_rows_of_a_request(batcher: Batcher) -> None:
         first, waiting = rows(model, "a"), rows(model, *"bcdefghi")
         batcher.submit(first)
         await asyncio.sleep(0.05)  # the model has taken it
-        batcher.submit(waiting)
+        found = batcher.submit(waiting)
         with pytest.raises(QueueFullError):
             batcher.submit(rows(model, "x", "y", "z"))
         model.free.set()
-        assert await asyncio.gather(*(row.future for row in waiting)) == list("bcdefghi")
+        assert await found == list("bcdefghi")
 
     model = Recorder()
     asyncio.run(run())
@@ -95,17 +92,14 @@ def test_cancelled_rows_are_skipped_and_an_error_fails_its_batch_only(batcher: B
         (first,) = rows(model, "a")
         batcher.submit([first])
         await asyncio.sleep(0.05)
-        cancelled, *failing = rows(model, "b", "c", "fail")
-        batcher.submit([cancelled, *failing])
-        cancelled.future.cancel()
+        cancelled, *failing = [batcher.submit(rows(model, *titles)) for titles in (["b"], ["c"], ["d", "fail"])]
+        cancelled.cancel()
         model.free.set()
-        results = await asyncio.gather(*(row.future for row in failing), return_exceptions=True)
+        results = await asyncio.gather(*failing, return_exceptions=True)
         assert [str(each) for each in results] == ["the model failed"] * 2
-        (after,) = rows(model, "d")
-        batcher.submit([after])
-        assert await after.future == "d"
+        assert await batcher.submit(rows(model, "e")) == ["e"]
         assert await batcher.run(lambda: 42) == 42
 
     model = Recorder()
     asyncio.run(run())
-    assert model.batches == [1, 2, 1]
+    assert model.batches == [1, 3, 1]

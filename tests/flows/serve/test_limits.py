@@ -92,7 +92,9 @@ def test_too_many_requests_and_bytes_at_once_are_refused() -> None:
 
 
 @pytest.fixture
-def slow_service(tmp_path: Path) -> Iterator[tuple[PredictionService, threading.Event]]:
+def slow_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[PredictionService, threading.Event]]:
     """A service whose model waits for the event."""
     metrics, free = Metrics(), threading.Event()
     holder = ModelHolder(str(save_model(tmp_path / "model")), load, metrics)
@@ -103,7 +105,7 @@ def slow_service(tmp_path: Path) -> Iterator[tuple[PredictionService, threading.
         free.wait(10)
         return predict(*arguments)
 
-    predictor.predict_mixed = wait_and_predict
+    monkeypatch.setattr(predictor, "predict_mixed", wait_and_predict)
     batcher = Batcher(max_batch=2, max_wait_s=0.01, max_queue=2, metrics=metrics)
     yield PredictionService(holder, batcher, LIMITS, metrics, None), free
     free.set()
