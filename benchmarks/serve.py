@@ -2,7 +2,7 @@
 
 A server process per model. The clients write prepared requests to sockets, so that they take little time of the same
 processors. In each round, all loads run in turn, so that a change of the machine affects all of them: one client with
-one image per request; 16 clients with one image per request; 16 clients with 16 images per request; and
+one image per request; 16 clients with one image per request; 16 clients with 32 images per request; and
 `atlas predict --input` for the same images, with the same engine and batch size. A ratio is the median over the rounds.
 The processor time per image of the server and of `atlas predict --input` hardly depends on what else the machine does.
 
@@ -42,7 +42,7 @@ from flows.paths import CATEGORIZER
 from flows.registry.model_folders import bundled_model
 
 SAMPLE = Path("data/sample.parquet")  # 28 x 28, grey
-CLIENTS, PER_REQUEST, BATCH = 16, 16, 32
+CLIENTS, PER_REQUEST, BATCH = 16, 32, 32
 ROUNDS = 5
 LOAD_S = float(os.environ.get("LOAD_S", "4"))
 ENGINE = os.environ.get("ENGINE", "auto")
