@@ -15,16 +15,15 @@ def add(commands: Any) -> None:
         help="answer prediction requests over HTTP, and show a page to try the model",
         description="Answer prediction requests over HTTP (docs/serving.md), and show a page to try the model. If the "
         "champion changes, the service uses the new one, without a failed request.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     serving.add_argument("--model", metavar="DIR", help="see atlas predict --help")
     serving.add_argument(
         "--host",
         default="127.0.0.1",
         help="address to listen on. Elsewhere than on loopback, requests need the token in the environment variable "
-        "ATLAS_TOKEN; without one, a token is made and printed",
+        "ATLAS_TOKEN; without one, a token is made and printed (default: %(default)s)",
     )
-    serving.add_argument("--port", type=_port, default=8080, help="0: a free port")
+    serving.add_argument("--port", type=_port, default=8080, help="0: a free port (default: %(default)s)")
     serving.add_argument(
         "--allowed-host",
         action="append",
@@ -37,7 +36,7 @@ def add(commands: Any) -> None:
         "--engine",
         choices=("auto", "torch", "onnxruntime", "onnxruntime-int8", "openvino"),
         default="auto",
-        help="library that runs the encoder; auto: the fastest one installed, measured once per machine",
+        help="library that runs the encoder; auto: the fastest one installed, measured once per machine (default: %(default)s)",
     )
     serving.add_argument(
         "--allow-urls",
@@ -48,23 +47,47 @@ def add(commands: Any) -> None:
         "--reviews", type=Path, metavar="DIR", help="folder for feedback; default: data/reviews of the project"
     )
     limits = serving.add_argument_group("limits")
-    limits.add_argument("--max-batch", type=positive, default=32, metavar="N", help="images predicted together")
     limits.add_argument(
-        "--max-wait", type=_milliseconds, default=5.0, metavar="MS", help="how long an image waits for others, in ms"
+        "--max-batch", type=positive, default=32, metavar="N", help="images predicted together (default: %(default)s)"
     )
-    limits.add_argument("--max-queue", type=positive, default=512, metavar="N", help="images that wait; then 503")
-    limits.add_argument("--max-requests", type=positive, default=128, metavar="N", help="requests at once; then 503")
-    limits.add_argument("--max-images", type=positive, default=64, metavar="N", help="images of a request")
-    limits.add_argument("--max-image-bytes", type=_bytes, default=20_000_000, metavar="N", help="of one image")
-    limits.add_argument("--max-body-bytes", type=_bytes, default=64_000_000, metavar="N", help="of a request")
-    limits.add_argument("--max-pixels", type=_bytes, default=40_000_000, metavar="N", help="of one image")
-    limits.add_argument("--timeout", type=_seconds, default=15.0, metavar="S", help="seconds of a request")
+    limits.add_argument(
+        "--max-wait",
+        type=_milliseconds,
+        default=5.0,
+        metavar="MS",
+        help="how long an image waits for others, in ms (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--max-queue", type=positive, default=512, metavar="N", help="images that wait; then 503 (default: %(default)s)"
+    )
+    limits.add_argument(
+        "--max-requests",
+        type=positive,
+        default=128,
+        metavar="N",
+        help="requests at once; then 503 (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--max-images", type=positive, default=64, metavar="N", help="images of a request (default: %(default)s)"
+    )
+    limits.add_argument(
+        "--max-image-bytes", type=_bytes, default=20_000_000, metavar="N", help="of one image (default: %(default)s)"
+    )
+    limits.add_argument(
+        "--max-body-bytes", type=_bytes, default=64_000_000, metavar="N", help="of a request (default: %(default)s)"
+    )
+    limits.add_argument(
+        "--max-pixels", type=_bytes, default=40_000_000, metavar="N", help="of one image (default: %(default)s)"
+    )
+    limits.add_argument(
+        "--timeout", type=_seconds, default=15.0, metavar="S", help="seconds of a request (default: %(default)s)"
+    )
     limits.add_argument(
         "--drain",
         type=_seconds,
         default=1.0,
         metavar="S",
-        help="seconds after SIGTERM or Ctrl-C in which requests are still accepted, while /v2/health/ready is 503",
+        help="seconds after SIGTERM or Ctrl-C in which requests are still accepted, while /v2/health/ready is 503 (default: %(default)s)",
     )
     serving.set_defaults(command=run_serve)
 
