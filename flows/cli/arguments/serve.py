@@ -36,7 +36,8 @@ def add(commands: Any) -> None:
         "--engine",
         choices=("auto", "torch", "onnxruntime", "onnxruntime-int8", "openvino"),
         default="auto",
-        help="library that runs the encoder; auto: the fastest one installed, measured once per machine (default: %(default)s)",
+        help="library that runs the encoder; auto: the fastest one installed, measured once per machine "
+        "(default: %(default)s)",
     )
     serving.add_argument(
         "--allow-urls",
@@ -87,7 +88,8 @@ def add(commands: Any) -> None:
         type=_seconds,
         default=1.0,
         metavar="S",
-        help="seconds after SIGTERM or Ctrl-C in which requests are still accepted, while /v2/health/ready is 503 (default: %(default)s)",
+        help="seconds after SIGTERM or Ctrl-C in which requests are still accepted, while /v2/health/ready is 503 "
+        "(default: %(default)s)",
     )
     serving.set_defaults(command=run_serve)
 
