@@ -149,9 +149,11 @@ function showAnswer(found, decision) {
   element("answer").hidden = false;
   if (hasFeedback) element("feedback").hidden = !images.length; // a review needs an image
   const best = result.predictions[0];
-  const from = { image: "", title: " from the title alone", image_and_title: " from images and title" }[result.modality];
   const used = result.images.filter((image) => image.status === "ok").length;
-  const note = result.product ? ` from ${used} images together` : from;
+  const count = used < images.length ? `${used} of ${images.length} images` : `${used} images together`;
+  const from = [...(result.product ? [count] : images.length ? ["the image"] : [])];
+  if (result.modality !== "image") from.push(images.length ? "the title" : "the title alone");
+  const note = from.length > 1 || images.length !== 1 ? `, from ${from.join(" and ")}` : "";
   const disagree = result.disagree ? " The images disagree: taken alone, they have different categories." : "";
   const ignored = title() && result.modality === "image" ? " The title was not used." : "";
   say(`${percent(best.probability)} ${best.path.join(SEPARATOR)}${note}.${disagree}${ignored}`);
