@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -225,11 +225,10 @@ class Predictor:
                 row_cells = None if modality == "title" or cells is None else cells[place[rows].tolist()]
                 row_titles = None if modality == "image" else [str(titles[row]) for row in rows]
                 query = _Query(modality, np.array(rows), self._model.evidence(row_cells, row_titles))
-                exact = chosen.distribution or chosen.min_confidence is not None
-                log_p = self._exact(query) if exact else None
-                if chosen.distribution and log_p is not None:
-                    results: Sequence[list[Prediction] | Float[np.ndarray, "nodes"]] = list(log_p.cpu().numpy())
+                if chosen.distribution:
+                    results: Sequence[Any] = list(self._exact(query).cpu().numpy())
                 else:
+                    log_p = None if chosen.min_confidence is None else self._exact(query)
                     results = self._predict_query(query, log_p, chosen.beam, chosen.top, chosen.min_confidence)
                 for row, result in zip(rows, results, strict=True):
                     found[row] = result

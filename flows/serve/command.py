@@ -8,6 +8,7 @@ from atlas_model.core.errors import InputError
 from atlas_model.core.params import PARAMS_FILE, load_params
 from atlas_model.core.progress import say
 from crawlers.http.user_agent import user_agent
+from flows.paths import REVIEWS
 from flows.serve.app import build_app
 from flows.serve.metrics import Metrics
 from flows.serve.model_holder import ModelHolder
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from atlas_model.inference.engines import EngineName
 
 PUBLIC = ("/v2/health/live", "/v2/health/ready")
-REVIEWS = Path("data/reviews")
 
 
 def serve(

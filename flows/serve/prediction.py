@@ -295,7 +295,12 @@ def _pooled(model: ServedModel, results: Sequence[Any], top: int, rule: Confiden
 
 
 def _prediction(found: Prediction) -> dict[str, Any]:
-    row = {"path": found.path, "probability": found.probability, "levels": found.levels}
+    row = {
+        "path": found.path,
+        "probability": found.probability,
+        "levels": found.levels,
+        "category_id": found.category_id,
+    }
     return row if found.band is None else {**row, "band": found.band}
 
 

@@ -148,6 +148,7 @@ class PredictionOut(BaseModel):
     path: list[str] = Field(examples=[["Clothing", "Tops", "Shirts"]])
     probability: float | None
     levels: list[float] = Field(description="of each name, the probability that the right path goes through it")
+    category_id: str | None = Field(None, description="of the predicted category, if the taxonomy has ids")
     band: Band | None = None
 
 

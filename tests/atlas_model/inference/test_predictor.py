@@ -223,4 +223,4 @@ def test_mixed_options_in_one_batch_give_the_predictions_of_separate_calls() -> 
         assert [each.path for each in answers] == [each.path for each in predictions]
         for one, other in zip(answers, predictions, strict=True):
             assert np.allclose(one.levels, other.levels, atol=1e-5)
-    assert np.allclose(found[4], predictor.distribution(pixels.numpy()[4:5])[0], atol=1e-5)
+    assert np.allclose(np.asarray(found[4]), predictor.distribution(pixels.numpy()[4:5])[0], atol=1e-5)
