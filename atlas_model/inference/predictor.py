@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -61,6 +61,16 @@ class ProductPrediction:
 
 
 @dataclass(frozen=True)
+class RowOptions:
+    """How one row of `Predictor.predict_mixed` is predicted; arguments as in `Predictor.predict_prepared`."""
+
+    beam: int = 5
+    top: int = 1
+    min_confidence: ConfidenceRule | None = None
+    distribution: bool = False  # whether the result is log p of every node of the trie, for a `products.ProductPool`
+
+
+@dataclass(frozen=True)
 class _Query:
     """Rows of one modality, which are predicted together."""
 
@@ -84,6 +94,11 @@ class Predictor:
     def side(self) -> int:
         """Side of the model's square input, px."""
         return self._preprocessing.size
+
+    @property
+    def channels(self) -> int:
+        """Channels of the model's input: 3 for RGB, 1 for grey."""
+        return 3 if self._preprocessing.mode == "RGB" else 1
 
     @property
     def reads_titles(self) -> bool:
@@ -110,9 +125,7 @@ class Predictor:
         """Run the encoder in ``engine``; see `engines.accelerate`."""
         from atlas_model.inference.engines import accelerate  # slow to import
 
-        channels = 3 if self._preprocessing.mode == "RGB" else 1
-        pixels = (channels, self._preprocessing.size, self._preprocessing.size)
-        return accelerate(self._model, engine, pixels=pixels, cache=cache)
+        return accelerate(self._model, engine, pixels=(self.channels, self.side, self.side), cache=cache)
 
     def predict(
         self,
@@ -181,6 +194,46 @@ class Predictor:
         assert log_p is not None
         return answers, log_p
 
+    def predict_mixed(
+        self,
+        pixels: Sequence[UInt8[np.ndarray, "c h w"] | None],
+        titles: Sequence[str | None],
+        options: Sequence[RowOptions],
+    ) -> "list[list[Prediction] | Float[np.ndarray, 'nodes']]":
+        """Predict rows that have options of their own in one batch: the encoder runs once for all images.
+
+        Args:
+            pixels: of each prepared image; None: the row is predicted from its title alone, which must have a word.
+            titles: as in `predict_prepared`.
+            options: of each row.
+
+        Returns:
+            For each row its predictions, best first, or its distribution.
+
+        Raises:
+            CheckpointError: the model returns NaN.
+        """
+        groups: dict[tuple[Modality, RowOptions], list[int]] = {}
+        for row, (image, title, chosen) in enumerate(zip(pixels, titles, options, strict=True)):
+            groups.setdefault((modality_of(image is not None, title), chosen), []).append(row)
+        images = [image for image in pixels if image is not None]
+        place = np.cumsum([image is not None for image in pixels]) - 1  # of a row's image among all images
+        found: list[list[Prediction] | Float[np.ndarray, "nodes"]] = [[]] * len(pixels)
+        with torch.inference_mode():
+            cells = encode(self._model.encoder, torch.from_numpy(np.stack(images)).to(self.device)) if images else None
+            for (modality, chosen), rows in groups.items():
+                row_cells = None if modality == "title" or cells is None else cells[place[rows].tolist()]
+                row_titles = None if modality == "image" else [str(titles[row]) for row in rows]
+                query = _Query(modality, np.array(rows), self._model.evidence(row_cells, row_titles))
+                if chosen.distribution:
+                    results: Sequence[Any] = list(self._exact(query).cpu().numpy())
+                else:
+                    log_p = None if chosen.min_confidence is None else self._exact(query)
+                    results = self._predict_query(query, log_p, chosen.beam, chosen.top, chosen.min_confidence)
+                for row, result in zip(rows, results, strict=True):
+                    found[row] = result
+        return found
+
     def distribution(
         self, pixels: UInt8[np.ndarray, "b c h w"], titles: Sequence[str | None] | None = None
     ) -> Float[np.ndarray, "b nodes"]:
@@ -210,13 +263,32 @@ class Predictor:
         """Draw the attention on the image for each level of a prediction."""
         from atlas_model.viz.attention import overlay  # matplotlib is slow to import
 
-        pixels = torch.from_numpy(np.stack([self.prepare(image)])).to(self.device)
-        before = [START, *map(self.taxonomy.tokens.index, self.taxonomy.key_of(answer.path))]
-        with torch.inference_mode():
-            _, attention = self._model.decoder(self._model.encoder(pixels), torch.tensor([before], device=self.device))
+        attention = self.attention(self.prepare(image), answer.path)
         probability = "" if answer.probability is None else f"   ({answer.probability:.0%})"
         heading = (SEPARATOR.join(answer.path) or "not sure") + probability
-        return overlay(self._preprocessing.apply(image), answer.path, attention[0].cpu().numpy(), title=heading)
+        return overlay(self._preprocessing.apply(image), answer.path, attention, title=heading)
+
+    def attention(self, pixels: UInt8[np.ndarray, "c h w"], path: CategoryPath) -> Float[np.ndarray, "steps cells"]:
+        """The decoder's attention over a square grid of cells: a row for each name of ``path``, and one after it.
+
+        Args:
+            pixels: of a prepared image.
+            path: of the taxonomy, or a prefix.
+        """
+        before = [START, *map(self.taxonomy.tokens.index, self.taxonomy.key_of(path))]
+        with torch.inference_mode():
+            cells = self._model.encoder(torch.from_numpy(np.stack([pixels])).to(self.device))
+            _, attention = self._model.decoder(cells, torch.tensor([before], device=self.device))
+        found: Float[np.ndarray, "steps cells"] = attention[0].cpu().numpy()
+        return found
+
+    def view(self, image: Image.Image, side: int) -> Image.Image:
+        """What the model sees of ``image``, in RGB, at most ``side`` px long: its grid of cells covers all of it."""
+        if self._preprocessing.resize != "squash":
+            return replace(self._preprocessing, size=side, mode="RGB").apply(image)
+        scale = side / max(image.size)
+        width, height = (max(1, round(length * scale)) for length in image.size)
+        return image.convert(self._preprocessing.mode).convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
 
     def _queries(
         self, pixels: UInt8[np.ndarray, "b c h w"] | None, titles: Sequence[str | None] | None
@@ -311,6 +383,13 @@ class Predictor:
                 category_id, its_levels = self.taxonomy.id_of(path), tuple(probabilities[: len(path)])
                 answer = Prediction(path, probabilities[level - 1], its_levels, category_id=category_id)
             yield replace(answer, band=band) if has_band else answer
+
+
+def modality_of(has_image: bool, title: str | None) -> Modality:
+    """What a row is predicted from, by a model that reads titles; a title without a word is ignored."""
+    if not has_image:
+        return "title"
+    return "image_and_title" if title and split_words(title) else "image"
 
 
 def _check_probabilities(sound: Bool[torch.Tensor, "..."]) -> None:

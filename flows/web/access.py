@@ -17,7 +17,7 @@ import ipaddress
 import os
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -43,6 +43,10 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+
+Refuse = Callable[[int, str, dict[str, str] | None], Response]
+"""Makes the response to a refused request, of its status, the reason, and further headers."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +122,10 @@ def _is_address(host: str) -> bool:
 class AccessMiddleware:
     """Applies `AccessRules` to the HTTP requests of an application; it serves no other protocol."""
 
-    def __init__(self, app: ASGIApp, rules: AccessRules) -> None:
+    def __init__(self, app: ASGIApp, rules: AccessRules, refuse: "Refuse | None" = None) -> None:
         self.app = app
         self.rules = rules
+        self._refuse = refuse or plain_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request, or pass it on to the application."""
@@ -146,9 +151,9 @@ class AccessMiddleware:
         headers, rules = Headers(scope=scope), self.rules
         host = headers.get("host", "")
         if not rules.allows_host(host):
-            return _refuse(421, f"expected a Host header that names this server, got {host_of(host)!r}")
+            return self._refuse(421, f"expected a Host header that names this server, got {host_of(host)!r}", None)
         if scope["method"] not in SAFE_METHODS and not _is_same_origin(headers):
-            return _refuse(403, "a page of another site sent this request")
+            return self._refuse(403, "a page of another site sent this request", None)
         if rules.token is None or scope["path"] in rules.public:
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -159,7 +164,7 @@ class AccessMiddleware:
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
         if (scheme.lower() == "bearer" and _equal(bearer.strip(), rules.token)) or _equal(cookie, rules.token):
             return None
-        return _refuse(
+        return self._refuse(
             401,
             f"expected the token of this server (the value of {VARIABLE}, or the one printed at its start): as "
             "Authorization: Bearer <token>, or once as /?token=<token> in a browser",
@@ -187,5 +192,6 @@ def _remember(scope: Scope, token: str, query: list[tuple[str, str]]) -> Respons
     return response
 
 
-def _refuse(status: int, reason: str, headers: dict[str, str] | None = None) -> Response:
+def plain_refusal(status: int, reason: str, headers: dict[str, str] | None = None) -> Response:
+    """A refusal as text."""
     return PlainTextResponse(reason + "\n", status_code=status, headers=headers)

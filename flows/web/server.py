@@ -1,8 +1,10 @@
 """Runs an application on a socket, until SIGINT or SIGTERM; requests in progress are answered first."""
 
+import asyncio
 import errno
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,7 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from atlas_model.core.errors import InputError
-from flows.web.access import AccessMiddleware, AccessRules
+from flows.web.access import AccessMiddleware, AccessRules, Refuse, plain_refusal
 
 GRACE_S = 20  # for requests in progress, after the signal to stop
 
@@ -22,7 +24,11 @@ def listen(host: str, port: int) -> socket.socket:
         InputError: the address is not one of this machine, or the port is in use or not permitted.
     """
     try:
-        return socket.create_server((host, port), family=_family(host), backlog=1024)
+        listening = socket.create_server((host, port), family=_family(host), backlog=1024)
+        # Connections inherit it. asyncio does not set it for a socket whose protocol number is 0, as here; then the
+        # body of a response waits up to 40 ms for the acknowledgement of its head.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
     except OSError as error:
         advice = {
             errno.EADDRINUSE: "Another program listens there. Stop it, or choose another --port",
@@ -45,7 +51,13 @@ def url_of(listening: socket.socket, rules: AccessRules) -> str:
 
 
 def serve(
-    app: ASGIApp, listening: socket.socket, rules: AccessRules, *, on_stop: Callable[[], None] | None = None
+    app: ASGIApp,
+    listening: socket.socket,
+    rules: AccessRules,
+    *,
+    on_stop: Callable[[], None] | None = None,
+    drain_s: float = 0.0,
+    refuse: Refuse = plain_refusal,
 ) -> None:
     """Serve ``app`` under ``rules`` until SIGINT or SIGTERM.
 
@@ -54,9 +66,11 @@ def serve(
         listening: from `listen`.
         rules: from `flows.web.access.access_rules`.
         on_stop: called when the signal arrives, before the last requests are answered.
+        drain_s: time after that in which new requests are still accepted; a second Ctrl-C ends it.
+        refuse: makes the response to a request that the rules refuse.
     """
     config = uvicorn.Config(
-        AccessMiddleware(app, rules),
+        AccessMiddleware(app, rules, refuse),
         log_config=None,  # warnings and errors go to the handlers of the program
         access_log=False,
         server_header=False,
@@ -64,7 +78,7 @@ def serve(
         timeout_graceful_shutdown=GRACE_S,
     )
     with _ignoring_signals():
-        _Server(config, on_stop).run(sockets=[listening])
+        _Server(config, on_stop, drain_s).run(sockets=[listening])
 
 
 @contextmanager
@@ -82,11 +96,14 @@ def _ignoring_signals() -> Iterator[None]:
 class _Server(uvicorn.Server):
     """A server that says when it begins to stop."""
 
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None] | None) -> None:
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None] | None, drain_s: float) -> None:
         super().__init__(config)
-        self._on_stop = on_stop
+        self._on_stop, self._drain_s = on_stop, drain_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._on_stop is not None:
             self._on_stop()
+        until = time.monotonic() + self._drain_s
+        while time.monotonic() < until and not self.force_exit:
+            await asyncio.sleep(0.05)
         await super().shutdown(sockets)

@@ -13,12 +13,13 @@ from PIL import Image
 from atlas_model.core.device import choose_device
 from atlas_model.core.errors import CheckpointError, InputError
 from atlas_model.data.images import Preprocessing, encode_png
-from atlas_model.inference.predictor import BATCH, NOT_SURE, Prediction, Predictor
+from atlas_model.inference.predictor import BATCH, NOT_SURE, Prediction, Predictor, RowOptions
 from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer
 from atlas_model.model.saved_models import load_categorizer, save
 from atlas_model.taxonomy.tree import Taxonomy
 from atlas_model.viz.attention import overlay
+from tests.support import title_models
 
 TAXONOMY = Taxonomy([*itertools.product(["Men", "Women"], ["Tops", "Jeans"], ["Long", "Short"]), ("Bags",)])
 
@@ -195,3 +196,31 @@ def test_refuses_invalid_description_before_loading(tmp_path: Path, part: str, c
     file.write_text(json.dumps(description))
     with pytest.raises(CheckpointError, match="its description is not one of a categorizer"):
         Predictor.load(tmp_path / "bad", "cpu").predict(images(1))
+
+
+def test_mixed_options_in_one_batch_give_the_predictions_of_separate_calls() -> None:
+    model, pixels = title_models.make()
+    predictor = Predictor(model, title_models.PREPROCESSING, torch.device("cpu"))
+    rows = list(pixels.numpy())
+    titles = ["Blue tee", None, "Bag", None, None, "!"]
+    options = [
+        RowOptions(),
+        RowOptions(top=3),
+        RowOptions(),
+        RowOptions(min_confidence=0.3),
+        RowOptions(distribution=True),
+    ]
+    found = predictor.predict_mixed([rows[0], rows[1], None, rows[3], rows[4], rows[5]], titles, [*options, options[0]])
+
+    def separate(row: int, **given: Any) -> list[Prediction]:
+        return predictor.predict_prepared(pixels.numpy()[row : row + 1], titles=titles[row : row + 1], **given)[0]
+
+    expected = {0: separate(0), 1: separate(1, top=3), 3: separate(3, min_confidence=0.3), 5: separate(5)}
+    expected[2] = predictor.predict_prepared(None, titles=["Bag"])[0]
+    for row, predictions in expected.items():
+        answers = found[row]
+        assert isinstance(answers, list)
+        assert [each.path for each in answers] == [each.path for each in predictions]
+        for one, other in zip(answers, predictions, strict=True):
+            assert np.allclose(one.levels, other.levels, atol=1e-5)
+    assert np.allclose(np.asarray(found[4]), predictor.distribution(pixels.numpy()[4:5])[0], atol=1e-5)
