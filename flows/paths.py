@@ -5,6 +5,7 @@ from pathlib import Path
 PRODUCTS = Path("data/raw/products.parquet")
 SHARDS = Path("data/images/shards")
 REFS = Path("data/images/refs.parquet")
+REVIEWS = Path("data/reviews")  # decisions of people, an input
 ZOOM_MODEL = Path("models/zoom")
 SCORES = Path("data/zoom/scores.parquet")
 SPLITS = Path("data/splits")

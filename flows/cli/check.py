@@ -11,6 +11,7 @@ import pyarrow as pa
 from atlas_model.core.errors import InputError
 from atlas_model.core.params import PARAMS_FILE, Params, load_params
 from atlas_model.core.progress import say
+from atlas_model.data.reviews import read_reviews
 from atlas_model.taxonomy.changes import load_changes
 from atlas_model.taxonomy.files import load_taxonomy
 from atlas_model.taxonomy.names import look_alikes
@@ -20,6 +21,7 @@ from crawlers.files.folder import Folder
 from crawlers.files.products import check_table
 from crawlers.sources.csv_sources import Source, read_sources
 from crawlers.sources.manifest import read_manifest_products
+from flows.paths import REVIEWS
 
 
 def check() -> int:
@@ -76,6 +78,8 @@ def _inputs(params: Params) -> Iterator[tuple[Path, Callable[[Path], object]]]:
         yield params.crawl.sources, read_sources
     if params.zoom.enabled and params.zoom.filter == "trained" and params.crawl.source != "demo":
         yield params.zoom_train.labelled, _read_labelled
+    if any(REVIEWS.glob("*.jsonl")):
+        yield REVIEWS, read_reviews
 
 
 def _read_changes(params: Params, path: Path) -> None:

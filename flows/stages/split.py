@@ -16,6 +16,7 @@ from atlas_model.core.files import replacing, replacing_folder, write_text
 from atlas_model.core.params import Params, SplitParams
 from atlas_model.core.progress import say
 from atlas_model.data.images import Preprocessing
+from atlas_model.data.reviews import read_reviews
 from atlas_model.data.schemas import DISCARDED, IMAGES, PRODUCTS, REFS, SCORES, read_table, write_rows
 from atlas_model.split.assign import ImageRef, ImageScore, SplitProduct, split_refs
 from atlas_model.split.files import read_columns, write_split_files
@@ -29,6 +30,7 @@ from atlas_model.split.report import (
     missing_categories,
     share_deviations,
 )
+from atlas_model.split.reviews import apply_reviews
 from atlas_model.taxonomy.changes import NO_CHANGES, TaxonomyChanges, load_changes
 from atlas_model.taxonomy.files import load_taxonomy
 from atlas_model.taxonomy.names import clean_name, look_alikes
@@ -53,12 +55,17 @@ def run(params: Params) -> None:
     options = params.split
     # A missing file stops DVC, whose dependency it is, and `atlas check`.
     changed = options.taxonomy_changes.exists()
-    changes = load_changes(options.taxonomy_changes, _listed(options)) if changed else NO_CHANGES
+    changes = load_changes(options.taxonomy_changes, _listed(options, NO_CHANGES)) if changed else NO_CHANGES
     products, titles = _read_products(changes)
     refs = _read_refs()
-    scores = _read_scores(options.min_side)
+    scores = _read_scores()
     _check_complete(refs, products, scores)
-    taxonomy = _taxonomy(options, products.values(), changes)
+    listed = _listed(options, changes)
+    reviewed = apply_reviews(read_reviews(paths.REVIEWS), products, scores, allowed=listed, today=changes.now)
+    products, scores = reviewed.products, _without_small(reviewed.scores, options.min_side)
+    for line in reviewed.messages:
+        say(line)
+    taxonomy = listed or _met(products.values(), changes)
     alike = _look_alikes(taxonomy, products.values())
     outcomes = split_refs(
         refs,
@@ -108,7 +115,7 @@ def run(params: Params) -> None:
         taxonomy.save(folder / paths.TAXONOMY.name)
     _write_undecided(products.values(), titles, changes)
     write_rows(paths.DISCARDED, _discarded(refs, outcomes), DISCARDED)
-    _report(counts | {"categories_without": missing, "look_alikes": alike}, scores, options)
+    _report(counts | {"categories_without": missing, "look_alikes": alike} | reviewed.report, scores, options)
 
 
 def _read_products(changes: TaxonomyChanges) -> tuple[dict[str, SplitProduct], dict[str, str]]:
@@ -155,11 +162,15 @@ def _read_refs() -> list[ImageRef]:
     return list(map(ImageRef, *table.select(["product_id", "image_id", "status"]).to_pydict().values()))
 
 
-def _read_scores(min_side: int) -> dict[str, ImageScore]:
-    """The scores by image_id; an image whose shorter side is below ``min_side`` (px) gets ``keep=False``."""
+def _read_scores() -> dict[str, ImageScore]:
+    """The scores by image_id."""
     table = read_table(paths.SCORES, SCORES, "zoom", ["image_id", "keep", "reason", "phash"]).to_pydict()
     image_ids = table.pop("image_id")
-    scores = dict(zip(image_ids, map(ImageScore, *table.values()), strict=True))
+    return dict(zip(image_ids, map(ImageScore, *table.values()), strict=True))
+
+
+def _without_small(scores: dict[str, ImageScore], min_side: int) -> dict[str, ImageScore]:
+    """``scores``, in which an image whose shorter side is below ``min_side`` (px) has ``keep=False``."""
     sizes = read_table(paths.SHARDS, IMAGES, "fetch", ["image_id", "width", "height"])
     for image_id, width, height in zip(*sizes.to_pydict().values(), strict=True):
         if min(width, height) < min_side and image_id in scores and scores[image_id].keep:
@@ -178,15 +189,16 @@ def _check_complete(
         raise InputError(f"{paths.SCORES}: {len(unscored)} images of {paths.REFS} are missing. Run: dvc repro zoom")
 
 
-def _listed(options: SplitParams) -> Taxonomy | None:
-    return load_taxonomy(options.taxonomy) if options.labels == "listed" else None
+def _listed(options: SplitParams, changes: TaxonomyChanges) -> Taxonomy | None:
+    """The taxonomy of split.taxonomy, as it is after the changes; None if the labels make the taxonomy."""
+    if options.labels != "listed":
+        return None
+    listed = load_taxonomy(options.taxonomy)
+    return changes.apply(listed) if changes else listed
 
 
-def _taxonomy(options: SplitParams, products: Iterable[SplitProduct], changes: TaxonomyChanges) -> Taxonomy:
-    """The taxonomy of split.taxonomy, or the category paths of all products; as it is after the changes."""
-    listed = _listed(options)
-    if listed is not None:
-        return changes.apply(listed) if changes else listed
+def _met(products: Iterable[SplitProduct], changes: TaxonomyChanges) -> Taxonomy:
+    """The category paths of all products, as a taxonomy."""
     met = {product.category for product in products if product.category and not product.fault}
     if not met:
         raise InputError(

@@ -11,12 +11,15 @@ from atlas_model.core.errors import MissingError
 from atlas_model.core.files import replacing_folder, write_json, write_text
 from atlas_model.core.params import Params, ZoomTrainParams
 from atlas_model.core.progress import say
+from atlas_model.data.decisions import verdicts
 from atlas_model.data.images import Preprocessing
+from atlas_model.data.reviews import read_reviews
 from atlas_model.data.schemas import LABELLED, LABELS, read_table
 from atlas_model.zoom.linear import has_encoder
 from atlas_model.zoom.model import ZoomModel
+from atlas_model.zoom.reviewed import EFFECTS, add_reviewed
 from atlas_model.zoom.training import LabelledImages, ZoomEpoch, fingerprint, read_labelled, train_linear, train_zoom
-from flows.paths import PLOTS, ZOOM_MODEL
+from flows.paths import PLOTS, REVIEWS, ZOOM_MODEL
 from flows.stages.entry import main, write_metrics
 
 HISTORY = PLOTS / "zoom_train" / "history.csv"
@@ -29,19 +32,21 @@ def run(params: Params) -> None:
         _write_nothing(reason)
         return
     options = params.zoom_train
-    if not any(options.labelled.glob("*.parquet")):
-        raise MissingError(
-            f"{options.labelled}: expected labelled images (*.parquet), found none. "
-            "Those of the demo are in git; atlas import-manifest downloads others from a manifest with labels. "
-            "Without labelled images, set zoom.filter: photographs, or zoom.enabled: false"
-        )
     started = time.perf_counter()
     preprocessing = Preprocessing(size=options.image_size, mode="RGB", resize="squash")
-    table = read_table(options.labelled, LABELLED, made_by="zoom_train")
+    given = _read_given(options)
+    table, reviewed = _add_reviewed(given)
+    if not table.num_rows:
+        raise MissingError(
+            f"{options.labelled}: expected labelled images (*.parquet), found none. "
+            "Those of the demo are in git; atlas import-manifest downloads others from a manifest with labels, and "
+            "atlas review --queue zoom adds those that you label. "
+            "Without labelled images, set zoom.filter: photographs, or zoom.enabled: false"
+        )
     labelled = read_labelled(table, preprocessing)
     models, history = _train(labelled, preprocessing, options)
     kept = models[options.model]
-    data = _describe(table, labelled, options)
+    data = _describe(given, labelled, options) | reviewed
     ZoomModel(kept.net, kept.preprocessing, kept.threshold, kept.metrics, data).save(ZOOM_MODEL)
     write_text(HISTORY, _csv(history))
     write_metrics(
@@ -53,6 +58,7 @@ def run(params: Params) -> None:
             "threshold": kept.threshold,
             "epochs": len(history),
             "dropped": labelled.dropped,
+            **reviewed,
             "both": {name: model.metrics for name, model in models.items()},
             "better": _better(models),
         },
@@ -66,6 +72,26 @@ def _not_needed(params: Params) -> str | None:
     if params.zoom.filter == "photographs":
         return "zoom.filter is photographs, whose model is in models/zoom_photographs"
     return None
+
+
+def _read_given(options: ZoomTrainParams) -> pa.Table:
+    """The images of zoom_train.labelled."""
+    if not any(options.labelled.glob("*.parquet")):
+        return LABELLED.empty_table()
+    return read_table(options.labelled, LABELLED, made_by="zoom_train")
+
+
+def _add_reviewed(given: pa.Table) -> tuple[pa.Table, dict[str, dict[str, int]]]:
+    """The table with the images of reviewers; and the counts of their decisions, if there are any, as ``reviews``."""
+    reviews = read_reviews(REVIEWS)
+    for warning in reviews.warnings():
+        say(warning)
+    table, counts = add_reviewed(given, verdicts(reviews.records, "zoom"), REVIEWS)
+    if not counts:
+        return given, {}
+    effects = "; ".join(f"{EFFECTS[effect]}: {number}" for effect, number in counts.items())
+    say(f"zoom_train: decisions on close-ups: {sum(counts.values())}. {effects}")
+    return table, {"reviews": counts}
 
 
 def _write_nothing(reason: str) -> None:
@@ -110,13 +136,13 @@ def _better(models: dict[str, ZoomModel]) -> str | None:
     return max(f1, key=lambda name: f1[name] or 0.0)
 
 
-def _describe(table: pa.Table, labelled: LabelledImages, options: ZoomTrainParams) -> dict[str, Any]:
+def _describe(given: pa.Table, labelled: LabelledImages, options: ZoomTrainParams) -> dict[str, Any]:
     counts = {label: int((labelled.zoomed == index).sum()) for index, label in enumerate(LABELS)}
     found = " and ".join(f"{count} {label}" for label, count in counts.items())
     return {
         "description": f"{found} images of {options.labelled.as_posix()}",
         "images": counts,
-        "fingerprint": fingerprint(table),
+        "fingerprint": fingerprint(given),  # so that the demo's images are recognised, whatever was added to them
     }
 
 

@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from crawlers.http.chromium import find_browser
 from tests.support.flow_projects import environment
 
 DESKTOP, PHONE = (1280, 800), (390, 844)  # px
+TIMEOUT_MS = 30_000  # the machine may be busy
 
 
 @contextmanager
 def browsing_pages() -> Iterator[Browser]:
     """A headless Chromium."""
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(None), args=["--no-sandbox"])
         try:
@@ -55,7 +57,7 @@ def watched_page(
 
     try:
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(TIMEOUT_MS)
         watched = Watched(page)
         page.on("pageerror", lambda error: watched.faults.append(str(error)))
         page.on("console", lambda message: watched.faults.append(message.text) if message.type == "error" else None)

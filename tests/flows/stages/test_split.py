@@ -16,6 +16,7 @@ from PIL import Image
 from atlas_model.core.errors import InputError
 from atlas_model.core.params import Params, load_params
 from atlas_model.data.images import Preprocessing, encode_png
+from atlas_model.data.reviews import SERVICE, Decision, append_record
 from atlas_model.data.schemas import IMAGES, PRODUCTS, REFS, SCORES, ShardWriter, read_table, write_table
 from atlas_model.split import files as split_files
 from atlas_model.split.files import SplitWriter, read_columns
@@ -24,6 +25,7 @@ from atlas_model.taxonomy.tree import Taxonomy
 from flows import paths
 from flows.stages import split
 from tests.support.paths import ROOT
+from tests.support.reviews import category, zoom
 
 CATEGORIES = [["Clothing", "Shirt"], ["Footwear", "Shoe"]]
 
@@ -134,6 +136,50 @@ def test_metrics_count_all_refs_and_plot_counts_all_images(run: Callable[..., No
         rows = list(csv.DictReader(handle))
     assert [(row["category"], row["split"]) for row in rows][:3] == [("Clothing > Shirt", name) for name in SPLITS]
     assert sum(int(row["n"]) for row in rows) == catalogue - 2
+
+
+def test_decisions_of_reviewers_change_labels_and_kept_images(
+    run: Callable[..., None], catalogue: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run()
+    before = {path.name: path.read_bytes() for path in paths.SPLITS.iterdir()}
+    paths.REVIEWS.mkdir(parents=True)
+    (paths.REVIEWS / "README.md").touch()
+    run()
+    assert {path.name: path.read_bytes() for path in paths.SPLITS.iterdir()} == before
+    assert "reviews" not in metrics()
+    records: list[Decision] = [
+        category("p001", "Clothing > Shirt"),
+        category("p003", None, "bob", answer="none"),
+        zoom("ip000", "normal"),
+        category("p007", "Clothing > Shirt", "service", order=SERVICE),
+    ]
+    for record in [*records, category("gone", "Clothing > Shirt"), category("p005", None, answer="unsure")]:
+        append_record(paths.REVIEWS, record)
+    capsys.readouterr()
+    run()
+    said = capsys.readouterr().err
+    assert (
+        "split: decisions on categories of 3 reviewers: 4. labels changed: 1; no category fits, discarded as "
+        "not_in_taxonomy: 1; not sure: 1; product not in this snapshot: 1\n"
+        "split: decisions on close-ups of 3 reviewers: 1. images kept that the filter discards: 1\n"
+        "split: feedback of atlas serve, without effect before a review (atlas review --order feedback): 1\n"
+    ) in said
+    assert metrics()["reviews"] == {
+        "reviewers": 3,
+        "categories": {"changed": 1, "excluded": 1, "unsure": 1, "unknown_product": 1},
+        "zoom": {"kept": 1},
+        "feedback": 1,
+    }
+    assert metrics()["dropped"] == {"not_in_taxonomy": 1, "timeout": 1}
+    rows = read_columns(paths.SPLITS, SPLITS, ["product_id", "label"]).to_pydict()
+    labels = dict(zip(rows["product_id"], rows["label"], strict=True))
+    assert labels["p001"] == "Clothing > Shirt" and labels["p005"] == labels["p007"] == "Footwear > Shoe"
+    assert "p000" in labels and "p003" not in labels
+    with (paths.REVIEWS / "anna.jsonl").open("a") as file:
+        file.write("not JSON\n")
+    with pytest.raises(InputError, match=r"data/reviews: expected records .*anna\.jsonl, line 5"):
+        run()
 
 
 def test_metadata_holds_preprocessing(run: Callable[..., None]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from atlas_model.core.errors import CheckpointError, InputError, MissingError
+from atlas_model.data.reviews import append_record, store_image
 from atlas_model.data.schemas import IMAGES, LABELLED, REFS, SCORES, ShardWriter, read_table, write_table
 from atlas_model.zoom.model import ZoomModel
 from atlas_model.zoom.training import (
@@ -17,10 +18,12 @@ from atlas_model.zoom.training import (
     fingerprint,
 )
 from crawlers.shop.catalogue import LABELLED_FINGERPRINT, zoomed_urls
+from flows.paths import REVIEWS
 from flows.stages import zoom as zoom_stage
 from flows.stages import zoom_train as zoom_train_stage
 from flows.stages.entry import read_metrics
 from tests.support.paths import ROOT
+from tests.support.reviews import zoom
 from tests.support.zoom_images import CPU, IMAGE_ROWS, RECIPE, ROWS, SMALL, table_of, trained_model
 
 
@@ -91,6 +94,25 @@ def test_zoom_train_and_zoom_outputs(params: Any) -> None:
     found = read_metrics("zoom")
     assert found["shop"] is None and found["threshold"] == 0.0 and found["images_per_reason"]["zoomed"] == 3
     assert set(json.loads(Path("metrics/zoom.json").read_text())) == {"images", "dropped"}, "nobody knows the truth"
+
+
+def test_zoom_train_learns_from_reviews_and_still_recognises_the_labelled_images(
+    params: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = table_of(ROWS[3:])
+    write_table(Path("labelled/part-00000.parquet"), table, LABELLED)
+    for row in ROWS[:3]:
+        store_image(REVIEWS, row["image_id"], row["bytes"])
+        append_record(REVIEWS, zoom(row["image_id"], row["label"]))
+    append_record(REVIEWS, zoom("lost", "normal", "bob"))
+    zoom_train_stage.run(params)
+    assert (
+        "zoom_train: decisions on close-ups: 4. images added: 3; image not in data/reviews/images: 1\n"
+        in capsys.readouterr().err
+    )
+    assert read_metrics("zoom_train")["reviews"] == {"added": 3, "no_image": 1}
+    data = ZoomModel.load(Path("models/zoom"), CPU).data
+    assert data["images"] == {"normal": 60, "zoomed": 30} and data["fingerprint"] == fingerprint(table)
 
 
 def test_compares_both_networks_and_keeps_the_chosen_one(params: Any) -> None:
