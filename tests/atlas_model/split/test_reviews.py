@@ -57,7 +57,11 @@ def test_each_decision_on_a_close_up_has_its_effect_or_its_reason() -> None:
 def test_decisions_follow_changes_of_the_taxonomy() -> None:
     products = {name: SplitProduct(name, ("A", "B"), fault="category_split") for name in ("p1", "p2", "p3")}
     records = [category("p1", "Old > C"), category("p2", "Old > D"), category("p3", "Old > E")]
-    changes = {("Old", "C"): (("A", "C"),), ("Old", "D"): (("A", "B"), ("A", "C")), ("Old", "E"): ()}
+    changes: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {
+        ("Old", "C"): (("A", "C"),),
+        ("Old", "D"): (("A", "B"), ("A", "C")),
+        ("Old", "E"): (),
+    }
     found, counts = reviewed_labels(products, verdicts(records, "category"), TAXONOMY, changes.__getitem__)
     assert counts == {"changed": 1, "unknown_category": 2}
     assert found["p1"] == SplitProduct("p1", ("A", "C")), "someone has decided"
