@@ -226,8 +226,9 @@ def _micro_f1(
     seed: int,
 ) -> float:
     """On ``held_out``; one label per image, so it equals the accuracy."""
+    net = _trained(pixels, labels, seed)
     with torch.inference_mode():
-        return float((_trained(pixels, labels, seed)(held_out).argmax(dim=1).numpy() == right).mean())
+        return float((net(held_out).argmax(dim=1).numpy() == right).mean())
 
 
 def _trained(pixels: Float[torch.Tensor, "n d"], labels: Int[np.ndarray, "n"], seed: int) -> nn.Module:

@@ -126,6 +126,11 @@ class Reviews:
         """Names of the reviewers, sorted."""
         return sorted({record.reviewer for record in self.records})
 
+    def warnings(self) -> list[str]:
+        """A message for each incomplete last line."""
+        why = "its last line is incomplete and is ignored: a review was stopped while it was written"
+        return [f"warning: {path}: {why}" for path in self.torn]
+
 
 def now() -> str:
     """The current time in the format of the records."""
@@ -181,12 +186,6 @@ def read_reviews(folder: Path) -> Reviews:
             f"{folder}: expected records of reviews (docs/review.md)", faults[:MAX_FAULTS] + more
         )
     return Reviews(sorted(records.values(), key=lambda record: record.at), torn)
-
-
-def say_torn(reviews: Reviews) -> None:
-    """Report incomplete last lines."""
-    for path in reviews.torn:
-        say(f"warning: {path}: its last line is incomplete and is ignored: a review was stopped while it was written")
 
 
 def append_record(folder: Path, record: Decision | Undo) -> None:

@@ -6,9 +6,11 @@ decisions count.
 
 from collections import Counter
 from collections.abc import Callable, Container, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
-from atlas_model.data.decisions import NO_CATEGORY, Verdict
+from atlas_model.data.decisions import NO_CATEGORY, Verdict, suggestions, verdicts
+from atlas_model.data.reviews import Reviews
 from atlas_model.split.assign import ImageScore, SplitProduct
 from atlas_model.taxonomy.names import clean_name
 from atlas_model.taxonomy.tree import CategoryPath
@@ -19,7 +21,7 @@ CATEGORY_EFFECTS = {  # key in the report -> text of the message
     "excluded": "no category fits, discarded as not_in_taxonomy",
     "unsure": "not sure",
     "disagreement": "no majority of the reviewers, the label stays",
-    "unknown_category": "category not in the taxonomy, the label stays",
+    "unknown_category": "category not in the taxonomy, or split in several, the label stays",
     "unknown_product": "product not in this snapshot",
 }
 ZOOM_EFFECTS = {
@@ -32,16 +34,55 @@ ZOOM_EFFECTS = {
     "unknown_image": "image not in this snapshot",
 }
 Counts = dict[str, int]
+Today = Callable[[CategoryPath], tuple[CategoryPath, ...]]  # what a path is after changes of the taxonomy
 
 
-Today = Callable[[CategoryPath], tuple[CategoryPath, ...]]  # see `TaxonomyChanges.now`
+@dataclass(frozen=True)
+class Reviewed:
+    """The input of the split after the decisions."""
+
+    products: dict[str, SplitProduct]
+    scores: dict[str, ImageScore]
+    messages: list[str]  # what changed, and what had no effect and why
+    report: dict[str, Any]  # the key ``reviews`` of the metrics; empty if there are no records
+
+
+def apply_reviews(
+    reviews: Reviews,
+    products: Mapping[str, SplitProduct],
+    scores: Mapping[str, ImageScore],
+    *,
+    allowed: Container[CategoryPath] | None,
+    today: Today,
+) -> Reviewed:
+    """Apply all decisions; arguments as of `reviewed_labels` and `reviewed_scores`."""
+    corrected, of_labels = reviewed_labels(products, verdicts(reviews.records, "category"), allowed, today)
+    kept, of_images = reviewed_scores(scores, verdicts(reviews.records, "zoom"))
+    if not reviews.records:
+        return Reviewed(corrected, kept, reviews.warnings(), {})
+    count, waiting = len(reviews.reviewers), len(suggestions(reviews.records))
+    messages = reviews.warnings()
+    for what, counts, texts in (
+        ("categories", of_labels, CATEGORY_EFFECTS),
+        ("close-ups", of_images, ZOOM_EFFECTS),
+    ):
+        if counts:
+            by = f"{count} {'reviewer' if count == 1 else 'reviewers'}"
+            effects = "; ".join(f"{texts[effect]}: {number}" for effect, number in counts.items())
+            messages.append(f"split: decisions on {what} of {by}: {sum(counts.values())}. {effects}")
+    if waiting:
+        messages.append(
+            f"split: feedback of atlas serve, without effect before a review (atlas review --order feedback): {waiting}"
+        )
+    report = {"reviewers": count, "categories": of_labels, "zoom": of_images, "feedback": waiting}
+    return Reviewed(corrected, kept, messages, {"reviews": report})
 
 
 def reviewed_labels(
     products: Mapping[str, SplitProduct],
     verdicts: Mapping[str, Verdict],
     allowed: Container[CategoryPath] | None,
-    today: Today,
+    today: Today = lambda path: (path,),
 ) -> tuple[dict[str, SplitProduct], Counts]:
     """Replace the categories of products by those that the reviewers chose.
 
@@ -49,7 +90,7 @@ def reviewed_labels(
         products: by product_id, with the labels of the crawl.
         verdicts: on categories, by product_id.
         allowed: the taxonomy's paths; None: the taxonomy is made from the labels, so that every path is allowed.
-        today: what a category is now that was in the taxonomy when it was chosen.
+        today: what a path is after changes of the taxonomy; a decision may be older than these.
 
     Returns:
         The products, and the number of decisions for each key of `CATEGORY_EFFECTS` that occurs. A product that fits
@@ -74,14 +115,12 @@ def _category_effect(
         return "unknown_product", None
     if verdict.answer is None:
         return ("disagreement" if verdict.votes else "unsure"), None
-    chosen = tuple(map(clean_name, verdict.answer))
-    if chosen == NO_CATEGORY:
-        return "excluded", chosen
-    categories = today(chosen)
-    if len(categories) != 1 or (allowed is not None and categories[0] not in allowed):
+    if verdict.answer == NO_CATEGORY:
+        return "excluded", NO_CATEGORY
+    found = today(tuple(map(clean_name, verdict.answer)))
+    if len(found) != 1 or (allowed is not None and found[0] not in allowed):
         return "unknown_category", None
-    category = categories[0]
-    return ("confirmed", None) if category == product.category and not product.fault else ("changed", category)
+    return ("confirmed", None) if found[0] == product.category else ("changed", found[0])
 
 
 def reviewed_scores(

@@ -4,6 +4,7 @@ Only products.parquet, refs.parquet and the image shards must exist. Without the
 and orders are available; `Catalogue.notes` says which and why.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 
 from atlas_model.core.errors import InputError
 from atlas_model.data.schemas import PREDICTIONS, PRODUCT_PREDICTIONS, PRODUCTS, REFS, SCORES, read_table
+from atlas_model.taxonomy.changes import NO_CHANGES, TaxonomyChanges
 from atlas_model.taxonomy.names import clean_name
 from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath, Taxonomy
 from flows import paths
@@ -74,6 +76,7 @@ class Catalogue:
     predictions: dict[str, Stored]  # by product_id; empty before the stage evaluate
     issues: dict[str, list[Issue]]  # by image_id
     threshold: float = 0.5  # of the close-up filter
+    changes: TaxonomyChanges = NO_CHANGES  # of the taxonomy since the crawl
     notes: list[str] = field(default_factory=list)  # what is missing, and its consequence
 
     def has(self, queue: str, subject: str) -> bool:
@@ -92,8 +95,8 @@ class Catalogue:
         return row
 
     def label(self, product_id: str) -> CategoryPath:
-        """The category that the crawl found; empty if there is none."""
-        return tuple(map(clean_name, self.products["taxonomy"][self.row_of[product_id]].as_py()))
+        """The category that the crawl found, by its name of today; empty if there is none."""
+        return _of_today(self.products["taxonomy"][self.row_of[product_id]].as_py(), self.changes)
 
     @cached_property
     def product_of(self) -> dict[str, str]:
@@ -107,14 +110,14 @@ class Catalogue:
     @cached_property
     def unlabelled(self) -> set[str]:
         """The products whose label is not in the taxonomy."""
-        known: dict[str, bool] = {}
+        known: dict[str, bool] = {}  # few different labels
         found = set()
         column = self.products["taxonomy"].to_pylist()
         for product_id, row in self.row_of.items():
-            raw = SEPARATOR.join(column[row])
-            if raw not in known:
-                known[raw] = tuple(map(clean_name, column[row])) in self.taxonomy
-            if not known[raw]:
+            label = SEPARATOR.join(column[row])
+            if label not in known:
+                known[label] = _of_today(column[row], self.changes) in self.taxonomy
+            if not known[label]:
                 found.add(product_id)
         return found
 
@@ -124,11 +127,12 @@ class Catalogue:
         return sorted(self.images_of[product_id], key=lambda each: each in scores and not scores[each].keep)
 
 
-def read_catalogue(listed: Taxonomy | None) -> Catalogue:
+def read_catalogue(listed: Taxonomy | None, changes: TaxonomyChanges = NO_CHANGES) -> Catalogue:
     """Read the outputs of the stages in the current folder.
 
     Args:
-        listed: the taxonomy of split.taxonomy; None: the labels of all products (split.labels: met).
+        listed: the taxonomy of split.taxonomy, after the changes; None: the labels of all products (split.labels: met).
+        changes: of split.taxonomy_changes.
 
     Raises:
         MissingError: the stages crawl and fetch have not run.
@@ -141,7 +145,7 @@ def read_catalogue(listed: Taxonomy | None) -> Catalogue:
     if not images_of:
         raise InputError(f"{paths.REFS}: expected products with images, got none. Run: dvc repro fetch")
     return Catalogue(
-        taxonomy=listed or _taxonomy_of(products),
+        taxonomy=listed or _taxonomy_of(products, changes),
         products=products.drop(["product_id"]),
         row_of=row_of,
         images_of=images_of,
@@ -149,12 +153,20 @@ def read_catalogue(listed: Taxonomy | None) -> Catalogue:
         predictions=_predictions(notes),
         issues=_issues(notes),
         threshold=read_metrics("zoom").get("threshold") or 0.5,
+        changes=changes,
         notes=notes,
     )
 
 
-def _taxonomy_of(products: pa.Table) -> Taxonomy:
-    unique = {tuple(map(clean_name, path)) for path in products["taxonomy"].to_pylist()}
+def _of_today(label: Sequence[str], changes: TaxonomyChanges) -> CategoryPath:
+    """A label by its name of today; as it is if its category was split or removed."""
+    path = tuple(map(clean_name, label))
+    today = changes.now(path) if path else ()
+    return today[0] if len(today) == 1 else path
+
+
+def _taxonomy_of(products: pa.Table, changes: TaxonomyChanges) -> Taxonomy:
+    unique = {_of_today(path, changes) for path in set(map(tuple, products["taxonomy"].to_pylist()))}
     if not unique - {()}:
         raise InputError(
             f"{paths.PRODUCTS}: no product has a category, so there is no taxonomy to choose from. Name a taxonomy "

@@ -8,7 +8,8 @@ from atlas_model.core.errors import InputError
 from atlas_model.core.params import load_params
 from atlas_model.core.progress import say
 from atlas_model.data.decisions import answer_of, verdicts
-from atlas_model.data.reviews import read_reviews, reviewer_name, say_torn
+from atlas_model.data.reviews import read_reviews, reviewer_name
+from atlas_model.taxonomy.changes import NO_CHANGES, load_changes
 from atlas_model.taxonomy.files import load_taxonomy
 from atlas_model.taxonomy.tree import SEPARATOR
 from flows import paths
@@ -58,7 +59,10 @@ def review(
     rules = access_rules(host, allowed_hosts=allowed_hosts)
     options = load_params().split
     session = Session(paths.REVIEWS)
-    catalogue = read_catalogue(load_taxonomy(options.taxonomy) if options.labels == "listed" else None)
+    listed = load_taxonomy(options.taxonomy) if options.labels == "listed" else None
+    changed = options.taxonomy_changes.exists()
+    changes = load_changes(options.taxonomy_changes, listed) if changed else NO_CHANGES
+    catalogue = read_catalogue(changes.apply(listed) if listed and changes else listed, changes)
     images = ImageStore(paths.SHARDS)
     folder = model_folder(model or (str(paths.CATEGORIZER) if paths.CATEGORIZER.is_dir() else None))
     advisor = Advisor(None if model is None and folder == bundled_model() else folder, images, catalogue.taxonomy)
@@ -83,7 +87,8 @@ def review(
 def list_disagreements() -> int:
     """Print a line for each product and image on which reviewers disagree, with tabs between the columns."""
     reviews = read_reviews(paths.REVIEWS)
-    say_torn(reviews)
+    for warning in reviews.warnings():
+        say(warning)
     count = 0
     for kind in ("category", "zoom"):
         for verdict in verdicts(reviews.records, kind).values():

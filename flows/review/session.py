@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas_model.core.errors import InputError
+from atlas_model.core.progress import say
 from atlas_model.data.decisions import Kind, Verdict, answer_of, standing_decisions, suggestions, verdicts
 from atlas_model.data.reviews import (
     CategoryDecision,
@@ -18,7 +19,6 @@ from atlas_model.data.reviews import (
     ZoomDecision,
     append_record,
     read_reviews,
-    say_torn,
 )
 from flows.review.queues import Queue
 
@@ -35,7 +35,8 @@ class Session:
 
     def __init__(self, folder: Path) -> None:
         reviews = read_reviews(folder)
-        say_torn(reviews)
+        for warning in reviews.warnings():
+            say(warning)
         self._folder = folder
         self._lock = threading.Lock()
         self._records = list(reviews.records)

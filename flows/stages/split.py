@@ -17,7 +17,7 @@ from atlas_model.core.params import Params, SplitParams
 from atlas_model.core.progress import say
 from atlas_model.data.decisions import suggestions, verdicts
 from atlas_model.data.images import Preprocessing
-from atlas_model.data.reviews import Reviews, read_reviews, say_torn
+from atlas_model.data.reviews import read_reviews
 from atlas_model.data.schemas import DISCARDED, IMAGES, PRODUCTS, REFS, SCORES, read_table, write_rows
 from atlas_model.split.assign import ImageRef, ImageScore, SplitProduct, split_refs
 from atlas_model.split.files import read_columns, write_split_files
@@ -31,7 +31,7 @@ from atlas_model.split.report import (
     missing_categories,
     share_deviations,
 )
-from atlas_model.split.reviews import CATEGORY_EFFECTS, ZOOM_EFFECTS, Counts, reviewed_labels, reviewed_scores
+from atlas_model.split.reviews import apply_reviews
 from atlas_model.taxonomy.changes import NO_CHANGES, TaxonomyChanges, load_changes
 from atlas_model.taxonomy.files import load_taxonomy
 from atlas_model.taxonomy.names import clean_name, look_alikes
@@ -54,20 +54,18 @@ CONSEQUENCES = {  # of a category without images in a split, with the remedy
 def run(params: Params) -> None:
     """Assign every image to a split or a reason, write the splits, and report on the written files."""
     options = params.split
-    listed = load_taxonomy(options.taxonomy) if options.labels == "listed" else None
-    changed = options.taxonomy_changes.exists()  # a missing file stops DVC, whose dependency it is, and `atlas check`
-    changes = load_changes(options.taxonomy_changes, listed) if changed else NO_CHANGES
-    if listed is not None and changes:
-        listed = changes.apply(listed)
+    # A missing file stops DVC, whose dependency it is, and `atlas check`.
+    changed = options.taxonomy_changes.exists()
+    changes = load_changes(options.taxonomy_changes, _listed(options, NO_CHANGES)) if changed else NO_CHANGES
     products, titles = _read_products(changes)
     refs = _read_refs()
     scores = _read_scores()
     _check_complete(refs, products, scores)
-    reviews = read_reviews(paths.REVIEWS)
-    products, of_labels = reviewed_labels(products, verdicts(reviews.records, "category"), listed, changes.now)
-    scores, of_images = reviewed_scores(scores, verdicts(reviews.records, "zoom"))
-    _say_reviews(reviews, of_labels, of_images)
-    scores = _without_small(scores, options.min_side)
+    listed = _listed(options, changes)
+    reviewed = apply_reviews(read_reviews(paths.REVIEWS), products, scores, allowed=listed, today=changes.now)
+    products, scores = reviewed.products, _without_small(reviewed.scores, options.min_side)
+    for line in reviewed.messages:
+        say(line)
     taxonomy = listed or _met(products.values(), changes)
     alike = _look_alikes(taxonomy, products.values())
     outcomes = split_refs(
@@ -118,11 +116,7 @@ def run(params: Params) -> None:
         taxonomy.save(folder / paths.TAXONOMY.name)
     _write_undecided(products.values(), titles, changes)
     write_rows(paths.DISCARDED, _discarded(refs, outcomes), DISCARDED)
-    _report(
-        counts | {"categories_without": missing, "look_alikes": alike} | _review_counts(reviews, of_labels, of_images),
-        scores,
-        options,
-    )
+    _report(counts | {"categories_without": missing, "look_alikes": alike} | reviewed.report, scores, options)
 
 
 def _read_products(changes: TaxonomyChanges) -> tuple[dict[str, SplitProduct], dict[str, str]]:
@@ -196,8 +190,16 @@ def _check_complete(
         raise InputError(f"{paths.SCORES}: {len(unscored)} images of {paths.REFS} are missing. Run: dvc repro zoom")
 
 
+def _listed(options: SplitParams, changes: TaxonomyChanges) -> Taxonomy | None:
+    """The taxonomy of split.taxonomy, as it is after the changes; None if the labels make the taxonomy."""
+    if options.labels != "listed":
+        return None
+    listed = load_taxonomy(options.taxonomy)
+    return changes.apply(listed) if changes else listed
+
+
 def _met(products: Iterable[SplitProduct], changes: TaxonomyChanges) -> Taxonomy:
-    """The category paths of all products."""
+    """The category paths of all products, as a taxonomy."""
     met = {product.category for product in products if product.category and not product.fault}
     if not met:
         raise InputError(

@@ -13,7 +13,7 @@ from atlas_model.core.params import Params, ZoomTrainParams
 from atlas_model.core.progress import say
 from atlas_model.data.decisions import verdicts
 from atlas_model.data.images import Preprocessing
-from atlas_model.data.reviews import read_reviews, say_torn
+from atlas_model.data.reviews import read_reviews
 from atlas_model.data.schemas import LABELLED, LABELS, read_table
 from atlas_model.zoom.linear import has_encoder
 from atlas_model.zoom.model import ZoomModel
@@ -84,7 +84,8 @@ def _read_given(options: ZoomTrainParams) -> pa.Table:
 def _add_reviewed(given: pa.Table) -> tuple[pa.Table, dict[str, dict[str, int]]]:
     """The table with the images of reviewers; and the counts of their decisions, if there are any, as ``reviews``."""
     reviews = read_reviews(REVIEWS)
-    say_torn(reviews)
+    for warning in reviews.warnings():
+        say(warning)
     table, counts = add_reviewed(given, verdicts(reviews.records, "zoom"), REVIEWS)
     if not counts:
         return given, {}

@@ -22,7 +22,6 @@ from atlas_model.data.reviews import (
     file_of,
     read_reviews,
     reviewer_name,
-    say_torn,
     store_image,
     stored_image,
 )
@@ -81,8 +80,8 @@ def test_an_incomplete_last_line_is_reported_and_replaced(tmp_path: Path, capsys
         path.write_bytes(torn)
         reviews = read_reviews(tmp_path)
         assert (reviews.records, reviews.torn) == ([first], [path])
-        say_torn(reviews)
-        assert "its last line is incomplete and is ignored" in capsys.readouterr().err
+        (warning,) = reviews.warnings()
+        assert "anna.jsonl: its last line is incomplete and is ignored" in warning
     append_record(tmp_path, second)
     assert "removed an incomplete last line" in capsys.readouterr().err
     assert read_reviews(tmp_path).records == [first, second]

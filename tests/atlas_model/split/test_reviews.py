@@ -3,7 +3,6 @@
 from atlas_model.data.decisions import verdicts
 from atlas_model.split.assign import ImageScore, SplitProduct
 from atlas_model.split.reviews import CATEGORY_EFFECTS, ZOOM_EFFECTS, reviewed_labels, reviewed_scores
-from atlas_model.taxonomy.changes import NO_CHANGES, TaxonomyChanges
 from atlas_model.taxonomy.tree import Taxonomy
 from tests.support.reviews import category, zoom
 
@@ -22,27 +21,12 @@ def test_each_decision_on_a_category_has_its_effect_or_its_reason() -> None:
         category("p6", "A > Gone"),
         category("gone", "A > C"),
     ]
-    found, counts = reviewed_labels(products, verdicts(records, "category"), TAXONOMY, NO_CHANGES.now)
+    found, counts = reviewed_labels(products, verdicts(records, "category"), TAXONOMY)
     assert counts == dict.fromkeys(CATEGORY_EFFECTS, 1)
     assert found["p1"].category == ("A", "C") and found["p3"].category == ()
     assert all(found[name] == products[name] for name in ("p2", "p4", "p5", "p6", "untouched"))
-    found, counts = reviewed_labels(products, verdicts(records, "category"), None, NO_CHANGES.now)
+    found, counts = reviewed_labels(products, verdicts(records, "category"), None)
     assert found["p6"].category == ("A", "Gone") and counts["changed"] == 2
-
-
-def test_decisions_follow_changes_of_the_taxonomy_and_decide_split_categories() -> None:
-    changes = TaxonomyChanges({("A", "B"): (("A", "New"),), ("A", "C"): (("A", "D"), ("A", "E"))})
-    products = {
-        "renamed": SplitProduct("renamed", ("A", "New")),
-        "split": SplitProduct("split", ("A", "C"), fault="category_split"),
-        "open": SplitProduct("open", ("A", "C"), fault="category_split"),
-    }
-    records = [category("renamed", "A > B"), category("split", "A > D"), category("open", "A > C")]
-    allowed = Taxonomy([("A", "New"), ("A", "D"), ("A", "E")])
-    found, counts = reviewed_labels(products, verdicts(records, "category"), allowed, changes.now)
-    assert counts == {"changed": 1, "confirmed": 1, "unknown_category": 1}
-    assert (found["split"].category, found["split"].fault) == (("A", "D"), "")
-    assert found["open"] == products["open"]
 
 
 def test_each_decision_on_a_close_up_has_its_effect_or_its_reason() -> None:
@@ -68,3 +52,17 @@ def test_each_decision_on_a_close_up_has_its_effect_or_its_reason() -> None:
     found, counts = reviewed_scores(scores, verdicts(records, "zoom"))
     assert counts == dict.fromkeys(ZOOM_EFFECTS, 1)
     assert found == scores | {"i1": ImageScore(True, "normal", 2), "i2": ImageScore(False, "zoomed", 1)}
+
+
+def test_decisions_follow_changes_of_the_taxonomy() -> None:
+    products = {name: SplitProduct(name, ("A", "B"), fault="category_split") for name in ("p1", "p2", "p3")}
+    records = [category("p1", "Old > C"), category("p2", "Old > D"), category("p3", "Old > E")]
+    changes: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {
+        ("Old", "C"): (("A", "C"),),
+        ("Old", "D"): (("A", "B"), ("A", "C")),
+        ("Old", "E"): (),
+    }
+    found, counts = reviewed_labels(products, verdicts(records, "category"), TAXONOMY, changes.__getitem__)
+    assert counts == {"changed": 1, "unknown_category": 2}
+    assert found["p1"] == SplitProduct("p1", ("A", "C")), "someone has decided"
+    assert found["p2"].fault == "category_split"

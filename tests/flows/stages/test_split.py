@@ -163,7 +163,7 @@ def test_decisions_of_reviewers_change_labels_and_kept_images(
         "split: decisions on categories of 3 reviewers: 4. labels changed: 1; no category fits, discarded as "
         "not_in_taxonomy: 1; not sure: 1; product not in this snapshot: 1\n"
         "split: decisions on close-ups of 3 reviewers: 1. images kept that the filter discards: 1\n"
-        "split: feedback of atlas serve has no effect before a review (atlas review --order feedback): 1\n"
+        "split: feedback of atlas serve, without effect before a review (atlas review --order feedback): 1\n"
     ) in said
     assert metrics()["reviews"] == {
         "reviewers": 3,
