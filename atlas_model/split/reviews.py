@@ -120,7 +120,8 @@ def _category_effect(
     found = today(tuple(map(clean_name, verdict.answer)))
     if len(found) != 1 or (allowed is not None and found[0] not in allowed):
         return "unknown_category", None
-    return ("confirmed", None) if found[0] == product.category else ("changed", found[0])
+    is_same = found[0] == product.category and not product.fault
+    return ("confirmed", None) if is_same else ("changed", found[0])
 
 
 def reviewed_scores(
