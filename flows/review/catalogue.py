@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from atlas_model.core.errors import InputError
 from atlas_model.data.schemas import PREDICTIONS, PRODUCT_PREDICTIONS, PRODUCTS, REFS, SCORES, read_table
+from atlas_model.taxonomy.changes import NO_CHANGES, TaxonomyChanges
 from atlas_model.taxonomy.names import clean_name
 from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath, Taxonomy
 from flows import paths
@@ -75,6 +76,7 @@ class Catalogue:
     issues: dict[str, list[Issue]]  # by image_id
     threshold: float = 0.5  # of the close-up filter
     notes: list[str] = field(default_factory=list)  # what is missing, and its consequence
+    changes: TaxonomyChanges = NO_CHANGES  # between the taxonomy of the labels and that of today
 
     def has(self, queue: str, subject: str) -> bool:
         """Whether a product with an image, or an image with a score for the queue ``zoom``, is in the catalogue."""
@@ -92,8 +94,19 @@ class Catalogue:
         return row
 
     def label(self, product_id: str) -> CategoryPath:
-        """The category that the crawl found; empty if there is none."""
-        return tuple(map(clean_name, self.products["taxonomy"][self.row_of[product_id]].as_py()))
+        """The category that the crawl found, by its name of today; empty if there is none.
+
+        A category that was split or removed keeps its name.
+        """
+        found = tuple(map(clean_name, self.products["taxonomy"][self.row_of[product_id]].as_py()))
+        today = self.changes.now(found) if found else ()
+        return today[0] if len(today) == 1 else found
+
+    def successors(self, product_id: str) -> tuple[CategoryPath, ...]:
+        """The categories that a product's category was split into, which someone has to choose from; else none."""
+        found = tuple(map(clean_name, self.products["taxonomy"][self.row_of[product_id]].as_py()))
+        today = self.changes.now(found) if found else ()
+        return today if len(today) > 1 else ()
 
     @cached_property
     def product_of(self) -> dict[str, str]:
@@ -106,14 +119,15 @@ class Catalogue:
 
     @cached_property
     def unlabelled(self) -> set[str]:
-        """The products whose label is not in the taxonomy."""
+        """The products whose label is not in the taxonomy, or was split."""
         known: dict[str, bool] = {}
         found = set()
         column = self.products["taxonomy"].to_pylist()
         for product_id, row in self.row_of.items():
             raw = SEPARATOR.join(column[row])
             if raw not in known:
-                known[raw] = tuple(map(clean_name, column[row])) in self.taxonomy
+                today = self.changes.now(tuple(map(clean_name, column[row])))
+                known[raw] = len(today) == 1 and today[0] in self.taxonomy
             if not known[raw]:
                 found.add(product_id)
         return found
@@ -124,11 +138,12 @@ class Catalogue:
         return sorted(self.images_of[product_id], key=lambda each: each in scores and not scores[each].keep)
 
 
-def read_catalogue(listed: Taxonomy | None) -> Catalogue:
+def read_catalogue(listed: Taxonomy | None, changes: TaxonomyChanges = NO_CHANGES) -> Catalogue:
     """Read the outputs of the stages in the current folder.
 
     Args:
         listed: the taxonomy of split.taxonomy; None: the labels of all products (split.labels: met).
+        changes: of split.taxonomy_changes.
 
     Raises:
         MissingError: the stages crawl and fetch have not run.
@@ -141,7 +156,7 @@ def read_catalogue(listed: Taxonomy | None) -> Catalogue:
     if not images_of:
         raise InputError(f"{paths.REFS}: expected products with images, got none. Run: dvc repro fetch")
     return Catalogue(
-        taxonomy=listed or _taxonomy_of(products),
+        taxonomy=changes.apply(listed or _taxonomy_of(products)),
         products=products.drop(["product_id"]),
         row_of=row_of,
         images_of=images_of,
@@ -150,6 +165,7 @@ def read_catalogue(listed: Taxonomy | None) -> Catalogue:
         issues=_issues(notes),
         threshold=read_metrics("zoom").get("threshold") or 0.5,
         notes=notes,
+        changes=changes,
     )
 
 

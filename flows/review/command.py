@@ -9,6 +9,7 @@ from atlas_model.core.params import load_params
 from atlas_model.core.progress import say
 from atlas_model.data.decisions import answer_of, verdicts
 from atlas_model.data.reviews import read_reviews, reviewer_name, say_torn
+from atlas_model.taxonomy.changes import NO_CHANGES, load_changes
 from atlas_model.taxonomy.files import load_taxonomy
 from atlas_model.taxonomy.tree import SEPARATOR
 from flows import paths
@@ -58,7 +59,9 @@ def review(
     rules = access_rules(host, allowed_hosts=allowed_hosts)
     options = load_params().split
     session = Session(paths.REVIEWS)
-    catalogue = read_catalogue(load_taxonomy(options.taxonomy) if options.labels == "listed" else None)
+    listed = load_taxonomy(options.taxonomy) if options.labels == "listed" else None
+    changed = options.taxonomy_changes.exists()
+    catalogue = read_catalogue(listed, load_changes(options.taxonomy_changes, listed) if changed else NO_CHANGES)
     images = ImageStore(paths.SHARDS)
     folder = model_folder(model or (str(paths.CATEGORIZER) if paths.CATEGORIZER.is_dir() else None))
     advisor = Advisor(None if model is None and folder == bundled_model() else folder, images, catalogue.taxonomy)
