@@ -4,7 +4,6 @@ Only products.parquet, refs.parquet and the image shards must exist. Without the
 and orders are available; `Catalogue.notes` says which and why.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -76,8 +75,8 @@ class Catalogue:
     predictions: dict[str, Stored]  # by product_id; empty before the stage evaluate
     issues: dict[str, list[Issue]]  # by image_id
     threshold: float = 0.5  # of the close-up filter
-    changes: TaxonomyChanges = NO_CHANGES  # of the taxonomy since the crawl
     notes: list[str] = field(default_factory=list)  # what is missing, and its consequence
+    changes: TaxonomyChanges = NO_CHANGES  # between the taxonomy of the labels and that of today
 
     def has(self, queue: str, subject: str) -> bool:
         """Whether a product with an image, or an image with a score for the queue ``zoom``, is in the catalogue."""
@@ -95,8 +94,19 @@ class Catalogue:
         return row
 
     def label(self, product_id: str) -> CategoryPath:
-        """The category that the crawl found, by its name of today; empty if there is none."""
-        return _of_today(self.products["taxonomy"][self.row_of[product_id]].as_py(), self.changes)
+        """The category that the crawl found, by its name of today; empty if there is none.
+
+        A category that was split or removed keeps its name.
+        """
+        found = tuple(map(clean_name, self.products["taxonomy"][self.row_of[product_id]].as_py()))
+        today = self.changes.now(found) if found else ()
+        return today[0] if len(today) == 1 else found
+
+    def successors(self, product_id: str) -> tuple[CategoryPath, ...]:
+        """The categories that a product's category was split into, which someone has to choose from; else none."""
+        found = tuple(map(clean_name, self.products["taxonomy"][self.row_of[product_id]].as_py()))
+        today = self.changes.now(found) if found else ()
+        return today if len(today) > 1 else ()
 
     @cached_property
     def product_of(self) -> dict[str, str]:
@@ -109,15 +119,16 @@ class Catalogue:
 
     @cached_property
     def unlabelled(self) -> set[str]:
-        """The products whose label is not in the taxonomy."""
-        known: dict[str, bool] = {}  # few different labels
+        """The products whose label is not in the taxonomy, or was split."""
+        known: dict[str, bool] = {}
         found = set()
         column = self.products["taxonomy"].to_pylist()
         for product_id, row in self.row_of.items():
-            label = SEPARATOR.join(column[row])
-            if label not in known:
-                known[label] = _of_today(column[row], self.changes) in self.taxonomy
-            if not known[label]:
+            raw = SEPARATOR.join(column[row])
+            if raw not in known:
+                today = self.changes.now(tuple(map(clean_name, column[row])))
+                known[raw] = len(today) == 1 and today[0] in self.taxonomy
+            if not known[raw]:
                 found.add(product_id)
         return found
 
@@ -131,7 +142,7 @@ def read_catalogue(listed: Taxonomy | None, changes: TaxonomyChanges = NO_CHANGE
     """Read the outputs of the stages in the current folder.
 
     Args:
-        listed: the taxonomy of split.taxonomy, after the changes; None: the labels of all products (split.labels: met).
+        listed: the taxonomy of split.taxonomy; None: the labels of all products (split.labels: met).
         changes: of split.taxonomy_changes.
 
     Raises:
@@ -145,7 +156,7 @@ def read_catalogue(listed: Taxonomy | None, changes: TaxonomyChanges = NO_CHANGE
     if not images_of:
         raise InputError(f"{paths.REFS}: expected products with images, got none. Run: dvc repro fetch")
     return Catalogue(
-        taxonomy=listed or _taxonomy_of(products, changes),
+        taxonomy=changes.apply(listed) if listed is not None else _met(products, changes),
         products=products.drop(["product_id"]),
         row_of=row_of,
         images_of=images_of,
@@ -153,26 +164,21 @@ def read_catalogue(listed: Taxonomy | None, changes: TaxonomyChanges = NO_CHANGE
         predictions=_predictions(notes),
         issues=_issues(notes),
         threshold=read_metrics("zoom").get("threshold") or 0.5,
-        changes=changes,
         notes=notes,
+        changes=changes,
     )
 
 
-def _of_today(label: Sequence[str], changes: TaxonomyChanges) -> CategoryPath:
-    """A label by its name of today; as it is if its category was split or removed."""
-    path = tuple(map(clean_name, label))
-    today = changes.now(path) if path else ()
-    return today[0] if len(today) == 1 else path
-
-
-def _taxonomy_of(products: pa.Table, changes: TaxonomyChanges) -> Taxonomy:
-    unique = {_of_today(path, changes) for path in set(map(tuple, products["taxonomy"].to_pylist()))}
-    if not unique - {()}:
+def _met(products: pa.Table, changes: TaxonomyChanges) -> Taxonomy:
+    """The categories of all products by their names of today."""
+    labels = {tuple(map(clean_name, path)) for path in map(tuple, products["taxonomy"].to_pylist()) if path}
+    met = {today for label in labels for today in changes.now(label)}
+    if not met:
         raise InputError(
             f"{paths.PRODUCTS}: no product has a category, so there is no taxonomy to choose from. Name a taxonomy "
             "file in split.taxonomy and set split.labels: listed"
         )
-    return Taxonomy(sorted(unique - {()}))
+    return Taxonomy(sorted(met))
 
 
 def _images_of(row_of: dict[str, int]) -> dict[str, list[str]]:

@@ -61,8 +61,7 @@ def review(
     session = Session(paths.REVIEWS)
     listed = load_taxonomy(options.taxonomy) if options.labels == "listed" else None
     changed = options.taxonomy_changes.exists()
-    changes = load_changes(options.taxonomy_changes, listed) if changed else NO_CHANGES
-    catalogue = read_catalogue(changes.apply(listed) if listed and changes else listed, changes)
+    catalogue = read_catalogue(listed, load_changes(options.taxonomy_changes, listed) if changed else NO_CHANGES)
     images = ImageStore(paths.SHARDS)
     folder = model_folder(model or (str(paths.CATEGORIZER) if paths.CATEGORIZER.is_dir() else None))
     advisor = Advisor(None if model is None and folder == bundled_model() else folder, images, catalogue.taxonomy)

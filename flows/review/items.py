@@ -28,7 +28,7 @@ def category_item(catalogue: Catalogue, advisor: Advisor, product_id: str) -> It
         "product_id": product_id,
         "images": [_image(catalogue, image_id) for image_id in shown[:MAX_IMAGES]],
         "label": list(label),
-        "label_known": label in catalogue.taxonomy,
+        "label_known": label in catalogue.taxonomy and not catalogue.successors(product_id),
         "suspected": max((issue.score for issue in suspected), default=None),
         "choices": _choices(catalogue, advisor, product_id, facts["title"], label),
         "split": catalogue.predictions[product_id].split if product_id in catalogue.predictions else None,
@@ -38,7 +38,10 @@ def category_item(catalogue: Catalogue, advisor: Advisor, product_id: str) -> It
 def _choices(
     catalogue: Catalogue, advisor: Advisor, product_id: str, title: str, label: CategoryPath
 ) -> list[dict[str, Any]]:
-    """At most `ALTERNATIVES` paths; the label is always among them, if it is in the taxonomy."""
+    """At most `ALTERNATIVES` paths; the label is always among them, if it is in the taxonomy.
+
+    If the label was split, its successors are the first ones, the most probable first.
+    """
     taxonomy = catalogue.taxonomy
     scores = catalogue.zoom_scores
     shown = catalogue.shown_first(product_id)
@@ -52,6 +55,9 @@ def _choices(
     if label in taxonomy and label not in found:
         found = dict(list(found.items())[: ALTERNATIVES - 1])
         found[label] = None
+    successors = [path for path in catalogue.successors(product_id) if path in taxonomy]
+    first = sorted(successors, key=lambda path: -(found.get(path) or 0))
+    found = dict(list(({path: found.get(path) for path in first} | found).items())[: max(ALTERNATIVES, len(first))])
     return [
         {"index": taxonomy.index(path), "path": list(path), "probability": probability, "is_label": path == label}
         for path, probability in found.items()

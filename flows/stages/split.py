@@ -15,7 +15,6 @@ from atlas_model.core.errors import InputError
 from atlas_model.core.files import replacing, replacing_folder, write_text
 from atlas_model.core.params import Params, SplitParams
 from atlas_model.core.progress import say
-from atlas_model.data.decisions import suggestions, verdicts
 from atlas_model.data.images import Preprocessing
 from atlas_model.data.reviews import read_reviews
 from atlas_model.data.schemas import DISCARDED, IMAGES, PRODUCTS, REFS, SCORES, read_table, write_rows
@@ -210,31 +209,6 @@ def _met(products: Iterable[SplitProduct], changes: TaxonomyChanges) -> Taxonomy
     # In the order of their first names, so that a renaming does not change it.
     ordered: list[CategoryPath] = sorted(met, key=changes.former)
     return changes.apply(Taxonomy(ordered))
-
-
-def _say_reviews(reviews: Reviews, of_labels: Counts, of_images: Counts) -> None:
-    """Say what the decisions of reviewers changed, and which had no effect and why."""
-    say_torn(reviews)
-    count = len(reviews.reviewers)
-    by = f"of {count} {'reviewer' if count == 1 else 'reviewers'}"
-    for what, counts, texts in (
-        ("categories", of_labels, CATEGORY_EFFECTS),
-        ("close-ups", of_images, ZOOM_EFFECTS),
-    ):
-        if counts:
-            effects = "; ".join(f"{texts[effect]}: {number}" for effect, number in counts.items())
-            say(f"split: decisions on {what} {by}: {sum(counts.values())}. {effects}")
-    if waiting := len(suggestions(reviews.records)):
-        say(f"split: feedback of atlas serve has no effect before a review (atlas review --order feedback): {waiting}")
-
-
-def _review_counts(reviews: Reviews, of_labels: Counts, of_images: Counts) -> dict[str, Any]:
-    """The key ``reviews`` of the metrics; nothing if there are no decisions."""
-    if not reviews.records:
-        return {}
-    feedback = len(suggestions(reviews.records))
-    counts = {"reviewers": len(reviews.reviewers), "categories": of_labels, "zoom": of_images, "feedback": feedback}
-    return {"reviews": counts}
 
 
 def _look_alikes(taxonomy: Taxonomy, products: Iterable[SplitProduct]) -> list[tuple[str, ...]]:

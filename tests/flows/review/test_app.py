@@ -10,12 +10,14 @@ from starlette.testclient import TestClient
 
 from atlas_model.core.errors import InputError
 from atlas_model.data.reviews import SERVICE, append_record, read_reviews, stored_image
+from atlas_model.taxonomy.changes import load_changes
 from flows import paths
 from flows.review.api import Reviewing
 from flows.review.app import Start, create_app
 from flows.review.catalogue import Catalogue, Issue, read_catalogue
 from flows.review.command import list_disagreements
 from flows.review.images import ImageStore
+from flows.review.items import category_item
 from flows.review.model import Advisor
 from flows.review.queues import ordered
 from flows.review.session import Session
@@ -107,6 +109,22 @@ def test_orders_put_the_right_products_first(catalogue: Catalogue) -> None:
     assert ordered(catalogue, "zoom", "uncertain", 1)[:2] == ["second", "image039"], "the nearest to the threshold"
     with pytest.raises(InputError, match="order: expected one of"):
         ordered(catalogue, "zoom", "unlabelled", 1)
+
+
+def test_split_categories_are_queued_with_their_successors(catalogue: Catalogue, tmp_path: Path) -> None:
+    boots, changes = ("Footwear", "Boots"), tmp_path / "changes.csv"
+    rows = ["Footwear > Boots,Footwear > Boots", "Footwear > Boots,Wellingtons", "Garden,Clothing > Tops > Shirt"]
+    changes.write_text("\n".join(["from,to", *rows]))
+    found = read_catalogue(CATEGORIES, load_changes(changes, None))
+    split = [product_id for product_id in found.row_of if catalogue.label(product_id) == boots]
+    assert split
+    assert ordered(found, "categories", "unlabelled", 1) == split, "Garden has a category of today"
+    advisor = Advisor(None, ImageStore(paths.SHARDS), found.taxonomy)
+    advisor.start()
+    item = category_item(found, advisor, split[0])
+    assert not item["label_known"]
+    assert {tuple(choice["path"]) for choice in item["choices"][:2]} == {boots, ("Wellingtons",)}
+    assert found.label("shop.test:009") == ("Clothing", "Tops", "Shirt")
 
 
 def test_a_decision_is_stored_before_the_answer_and_leaves_the_queue(client: TestClient) -> None:
