@@ -171,6 +171,8 @@ def test_images_that_do_not_fit_are_counted(run: Path, monkeypatch: pytest.Monke
     shown = len(page.xpath("//defs/image"))
     assert 0 < shown < all_images
     assert f"{shown} of {all_images} example images are shown; {all_images - shown} did not fit" in text_of(page)
+    counts = metrics_of(run, "report")["images"]
+    assert counts == {"shown": shown, "left_out": all_images - shown, "unreadable": 0}
     with pytest.raises(InputError, match=r"report\.max_bytes: expected at least .*Raise it, or lower report\.pairs"):
         run_stage(run, monkeypatch, max_bytes=10_000)
     run_stage(run, monkeypatch)
