@@ -158,7 +158,7 @@ def test_page_has_at_most_five_megabytes(
 ) -> None:
     """Noise of 128 px is the worst case: each thumbnail has some 9 kB."""
     write_run(tmp_path / "run", categories(count), side=side)
-    page = run_stage(tmp_path / "run", monkeypatch, pairs=100, images=12 if count == 50 else 4)
+    page = run_stage(tmp_path / "run", monkeypatch, pairs=100, images=8 if count == 50 else 4)
     assert 1_000_000 < (tmp_path / "run" / paths.REPORT).stat().st_size <= 5_000_000
     assert len(page.xpath("//div[contains(@class, 'leaf')]")) == count
     assert len(page.xpath("//table[@id='table']//th[@scope='row']")) == count
