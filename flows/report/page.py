@@ -51,8 +51,16 @@ class Texts:
     intended_use: str | None
 
 
-def render_page(facts: Facts, texts: Texts, shards: Path, *, side: int, max_bytes: int) -> str:
-    """The report as HTML.
+@dataclass(frozen=True)
+class Page:
+    """The report."""
+
+    html: str
+    thumbnails: Thumbnails
+
+
+def render_page(facts: Facts, texts: Texts, shards: Path, *, side: int, max_bytes: int) -> Page:
+    """The report as HTML, with its images.
 
     Args:
         facts: what it states.
@@ -74,9 +82,9 @@ def render_page(facts: Facts, texts: Texts, shards: Path, *, side: int, max_byte
             f"{max_bytes:,}. Raise it, or lower report.pairs"
         )
     thumbnails = make_thumbnails(shards, wanted, side=side, max_bytes=room)
-    page = _render(facts, texts, thumbnails)
-    assert len(page.encode()) <= max_bytes, "a page without images is larger by their markup"
-    return page
+    html = _render(facts, texts, thumbnails)
+    assert len(html.encode()) <= max_bytes, "a page without images is larger by their markup"
+    return Page(html, thumbnails)
 
 
 def _render(facts: Facts, texts: Texts, thumbnails: Thumbnails) -> str:

@@ -11,11 +11,11 @@ from flows import paths
 from flows.report.cards import data_card, model_card
 from flows.report.facts import collect
 from flows.report.page import Texts, render_page
-from flows.stages.entry import main
+from flows.stages.entry import main, write_metrics
 
 
 def run(params: Params) -> None:
-    """Write the three files."""
+    """Write the three files, and count warnings and images."""
     given = params.report
     facts = collect(
         source=params.crawl.source,
@@ -34,11 +34,25 @@ def run(params: Params) -> None:
         intended_use=given.intended_use,
     )
     page = render_page(facts, texts, paths.SHARDS, side=given.image_side, max_bytes=given.max_bytes)
-    write_text(paths.REPORT, page)
+    write_text(paths.REPORT, page.html)
     with replacing_folder(paths.CARDS) as folder:
         for name, card in (("model", model_card(facts, texts)), ("data", data_card(facts, texts))):
             (folder / name).mkdir()
             (folder / name / "README.md").write_text(card, encoding="utf-8")
+    warnings, images = len(facts.caveats), page.thumbnails
+    write_metrics(
+        "report",
+        {"warnings": warnings},
+        {
+            "warnings": warnings,
+            "bytes": len(page.html.encode()),
+            "images": {
+                "shown": len(images.by_id),
+                "left_out": images.left_out,
+                "unreadable": images.unreadable,
+            },
+        },
+    )
 
 
 if __name__ == "__main__":
