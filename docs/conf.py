@@ -1,0 +1,36 @@
+"""Settings of Sphinx for the documentation site. ``make docs`` calls it on a copy of the pages (tools/docs_site)."""
+
+from importlib.metadata import version as version_of
+
+project = "Atlas"
+author = "the Atlas contributors"
+copyright = author  # noqa: A001  # Sphinx's name for it
+version = release = version_of("atlas")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+source_suffix = {".md": "markdown"}
+root_doc = "index"
+
+myst_heading_anchors = 6  # the anchors of a code host
+myst_links_external_new_tab = False
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_class_signature = "mixed"
+napoleon_numpy_docstring = False
+default_role = "literal"  # docstrings write `name`
+python_maximum_signature_line_length = 88
+
+# Types of other libraries: the site loads nothing from elsewhere, their inventories included.
+nitpick_ignore_regex = [(r"py:.*", r"(?!atlas_model\.|crawlers\.).*")]
+
+highlight_language = "none"
+html_theme = "furo"
+html_title = f"Atlas {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
+html_theme_options = {"source_repository": "", "top_of_page_buttons": []}
+suppress_warnings = ["config.cache"]
