@@ -40,7 +40,7 @@ def _sections(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _description(parser: argparse.ArgumentParser) -> str:
-    text = (parser.description or "") % {"prog": parser.prog}
+    text = (parser.description or "").replace("%(prog)s", parser.prog)
     if parser.formatter_class is not argparse.RawTextHelpFormatter:
         return plain(text)
     first, _, rest = text.partition("\n\n")

@@ -7,6 +7,7 @@ from tools.docs_site.api_reference import api_reference
 from tools.docs_site.cli_reference import cli_reference
 from tools.docs_site.params_reference import params_reference
 from tools.docs_site.schema_reference import schema_reference
+from tools.docs_site.snippet_reference import snippet_reference
 
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 GENERATORS: dict[str, Callable[[], str]] = {
@@ -14,6 +15,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "cli": cli_reference,
     "schemas": schema_reference,
     "api": api_reference,
+    "snippets": snippet_reference,
 }
 
 

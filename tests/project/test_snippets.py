@@ -1,0 +1,111 @@
+"""Every command and Python example in the pages is executed, or tools/snippets.yaml says by which test, or why not.
+
+The snippets of a page run in its order, in one small project: a folder of images with a table, as in the tutorial, whose
+own commands set it up. They run in forks of a process that has imported everything (tests/support/warm_python.py).
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from tests.support.paths import ROOT
+from tests.support.warm_python import install
+from tools.snippets import Checked, all_checked, load_rules, pages, rule_of, snippets_of
+
+CHECKED = all_checked()
+BY_PAGE = {page: list(checked) for page, checked in groupby(CHECKED, key=lambda each: each.snippet.page)}
+FIRST = "docs/tutorials/your-folder.md"  # sets up the project
+HERE = [page for page in BY_PAGE if any(each.runs_here for each in BY_PAGE[page])]
+ORDER = sorted(HERE, key=lambda page: page != FIRST)
+KINDS = ("Shirt", "Trouser", "Sneaker", "Bag")
+EACH = 12  # products of a category
+TIMEOUT_S = 120
+
+
+def test_rules_match_snippets_and_name_tests_that_exist() -> None:
+    rules = load_rules()
+    used = [rule_of(each.snippet, rules) for each in CHECKED]
+    assert [rule for rule in rules if rule not in used] == [], "rules that match nothing"
+    for rule in rules:
+        if rule.tested_by:
+            file, _, name = rule.tested_by.partition("::")
+            assert re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), rule
+
+
+def test_snippets_of_every_page_are_found() -> None:
+    found = {page.relative_to(ROOT).as_posix() for page in pages() if any(snippets_of(page))}
+    assert found == set(BY_PAGE)
+    assert FIRST in BY_PAGE
+
+
+class Project:
+    """A folder with a copy of the project, and a shell in it."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.environment = {**environment, "PATH": f"{folder / '.venv/bin'}{os.pathsep}{environment['PATH']}"}
+
+    def run(self, program: str, exit_code: int = 0) -> str:
+        """Run a command or a Python program; return what it wrote."""
+        done = subprocess.run(
+            ["/bin/sh", "-c", program],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == exit_code, f"{program}\n{done.stdout}"
+        return done.stdout
+
+    def check(self, checked: Checked) -> None:
+        """Run a snippet as its rule says."""
+        program = checked.program
+        if checked.snippet.kind == "python":
+            (self.folder / "example.py").write_text(program, encoding="utf-8")
+            program = "python example.py"
+        self.run(program, checked.rule.exit_code if checked.rule else 0)
+
+
+@pytest.fixture(scope="module")
+def project(
+    tmp_path_factory: pytest.TempPathFactory, copy_project: Callable[[Path], Path], git_env: dict[str, str]
+) -> Iterator[Project]:
+    folder = copy_project(tmp_path_factory.mktemp("snippets") / "project")
+    address = folder.parent / "socket"
+    install(folder / ".venv/bin", address)
+    prepare(folder)
+    environment = {**git_env, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.support.warm_python", str(address)]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None and server.stdout.readline() == "ready\n"
+        yield Project(folder, environment)
+        server.kill()
+
+
+def prepare(folder: Path) -> None:
+    """Write the images and tables that the snippets name."""
+    rows = pq.read_table(ROOT / "data/sample.parquet")
+    print(rows.schema)
+    del Image, yaml
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", ORDER)
+def test_snippets_run(project: Project, page: str) -> None:
+    for checked in BY_PAGE[page]:
+        if checked.runs_here:
+            project.check(checked)
