@@ -10,13 +10,14 @@ from sphinx.environment import BuildEnvironment
 
 project = "Atlas"
 author = "the Atlas contributors"
-copyright = author  # noqa: A001  # Sphinx's name for it
+copyright = author
 version = release = version_of("atlas")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}
 root_doc = "index"
 
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 6  # the anchors of a code host
 myst_links_external_new_tab = False
 
@@ -30,6 +31,7 @@ python_maximum_signature_line_length = 88
 # Types of other libraries: the site loads nothing from elsewhere, their inventories included.
 nitpick_ignore_regex = [(r"py:.*", r"(?!atlas_model\.api\.|crawlers\.api\.).*")]
 
+smartquotes = False  # pages and help texts name options such as --input
 highlight_language = "none"
 html_theme = "furo"
 html_title = f"Atlas {version}"

@@ -23,7 +23,7 @@ from atlas_model.core.yaml_files import read_yaml
 ROOT = Path(__file__).resolve().parents[1]
 RULES = ROOT / "tools/snippets.yaml"
 RUNNER = "tests/project/test_snippets.py"
-GLOBS = ("README.md", "CONTRIBUTING.md", "data/README.md", "models/*/README.md", "docs/**/*.md")
+GLOBS = ("README.md", "CONTRIBUTING.md", "data/README.md", "models/*/README.md", "examples/README.md", "docs/**/*.md")
 SHELLS = {"bash", "sh", "shell", "console"}
 DATA = {"text", "yaml", "json", "jsonl", "csv", "toml", "html", "ini", "dockerfile", "diff", "http", "mermaid"}
 PROGRAM = re.compile(r"(?:[A-Z_]+=\S* )*(?:\.{0,2}/)?[a-z][\w./-]*(?: |$)")
@@ -143,7 +143,7 @@ def _in_block(token: Token, page: str, first: int) -> Iterator[Snippet]:
             yield Snippet(page, first + offset, "command", command)
     elif language and language not in DATA and not language.startswith("{"):
         raise InputError(
-            f"{page}:{first}: expected a block of bash or python, or of data ({', '.join(sorted(DATA))}), got {language}"
+            f"{page}:{first}: expected a block of bash, python or data ({', '.join(sorted(DATA))}), got {language}"
         )
 
 

@@ -1,9 +1,11 @@
 """Every command and Python example in the pages is executed, or tools/snippets.yaml says by which test, or why not.
 
-The snippets of a page run in its order, in one small project: a folder of images with a table, as in the tutorial, whose
-own commands set it up. They run in forks of a process that has imported everything (tests/support/warm_python.py).
+The snippets of a page run in its order, in one small project: a folder of images with a table, as in the tutorial,
+whose own commands set it up. They run in forks of a process that has imported everything
+(tests/support/warm_python.py).
 """
 
+import json
 import os
 import re
 import subprocess
@@ -14,9 +16,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from PIL import Image
 
+from crawlers.shop.process import running_shop
+from tests.support.git_repo import commit_all
 from tests.support.paths import ROOT
 from tests.support.warm_python import install
 from tools.snippets import Checked, all_checked, load_rules, pages, rule_of, snippets_of
@@ -26,7 +29,12 @@ BY_PAGE = {page: list(checked) for page, checked in groupby(CHECKED, key=lambda 
 FIRST = "docs/tutorials/your-folder.md"  # sets up the project
 HERE = [page for page in BY_PAGE if any(each.runs_here for each in BY_PAGE[page])]
 ORDER = sorted(HERE, key=lambda page: page != FIRST)
-KINDS = ("Shirt", "Trouser", "Sneaker", "Bag")
+KINDS = {0: ("T-shirt", "Clothing"), 1: ("Trousers", "Clothing"), 7: ("Sneaker", "Footwear"), 8: ("Bag", "Bags")}
+COPIES = {  # other names of images that the snippets use
+    "t-shirt-00.jpg": ("some.jpg", "shirt.jpg", "front.jpg", "folder/a.jpg"),
+    "t-shirt-01.jpg": ("back.jpg", "folder/b.jpg"),
+    "t-shirt-02.jpg": ("label.jpg",),
+}
 EACH = 12  # products of a category
 TIMEOUT_S = 120
 
@@ -86,26 +94,49 @@ def project(
     folder = copy_project(tmp_path_factory.mktemp("snippets") / "project")
     address = folder.parent / "socket"
     install(folder / ".venv/bin", address)
-    prepare(folder)
     environment = {**git_env, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.support.warm_python", str(address)]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as server:
+    with (
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as server,
+        running_shop() as hosts,
+    ):
+        prepare(folder, hosts["shop-a.demo.test"])
+        commit_all(folder, git_env)
         assert server.stdout is not None and server.stdout.readline() == "ready\n"
         yield Project(folder, environment)
         server.kill()
 
 
-def prepare(folder: Path) -> None:
-    """Write the images and tables that the snippets name."""
-    rows = pq.read_table(ROOT / "data/sample.parquet")
-    print(rows.schema)
-    del Image, yaml
+def prepare(folder: Path, shop: tuple[str, int]) -> None:
+    """Write the images and tables that the snippets name, and make the demo shop known as http://shop-a.test."""
+    rows = pq.read_table(ROOT / "data/sample.parquet").to_pylist()
+    table = ["image,category,title"]
+    for label, (kind, category) in KINDS.items():
+        for number, row in enumerate([row for row in rows if row["label"] == label][:EACH]):
+            image = Image.frombytes("L", (28, 28), row["pixels"]).resize((64, 64))
+            name = f"{kind.lower()}-{number:02}.jpg"
+            for path in (Path("photos", name), *(Path(other) for other in COPIES.get(name, ()))):
+                (folder / path).parent.mkdir(exist_ok=True)
+                image.save(folder / path, quality=90)
+            table.append(f"{name},{category} > {kind},Plain {kind.lower()} {number}")
+    (folder / "products.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
+    url = "http://shop-a.test/media/{}-1.jpg"
+    labelled = [
+        {"filename": f"{number}.jpg", "image_url": url.format(number), "label": label, "title": "Shirt"}
+        for number, label in ((10032, "normal"), (10076, "zoomed"))
+    ]
+    (folder / "labelled.json").write_text(json.dumps(labelled), encoding="utf-8")
+    params = folder / "params.yaml"
+    connect = f'connect: {{shop-a.test: "{shop[0]}:{shop[1]}"}}'
+    params.write_text(params.read_text(encoding="utf-8").replace("connect: {}", connect, 1), encoding="utf-8")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", ORDER)
-def test_snippets_run(project: Project, page: str) -> None:
+def test_snippets_run(project: Project, git_env: dict[str, str], page: str) -> None:
     for checked in BY_PAGE[page]:
         if checked.runs_here:
             project.check(checked)
+    if page == FIRST:
+        commit_all(project.folder, git_env)  # `atlas init` of a later page overwrites no uncommitted params.yaml

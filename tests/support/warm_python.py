@@ -14,7 +14,8 @@ import socket
 import sys
 from pathlib import Path
 
-PRELOADED = ("dvc.cli", "dvc.repo", "dvc.stage", "flows.cli.predict", "flows.cli.crawl", "flows.stages.train")
+STAGES = ("crawl", "fetch", "zoom_train", "zoom", "split", "train", "evaluate")
+PRELOADED = ("dvc.cli", "dvc.repo", "flows.cli.main", "flows.cli.predict", "flows.cli.crawl", "flows.init.command")
 SHIM = """#!{python} -ISE
 import json, os, socket, sys
 link = socket.socket(socket.AF_UNIX)
@@ -37,7 +38,7 @@ def install(folder: Path, address: Path) -> None:
 
 def serve(address: str) -> None:
     """Accept commands until the process is killed."""
-    for name in PRELOADED:
+    for name in (*PRELOADED, *(f"flows.stages.{stage}" for stage in STAGES)):
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended children need no parent that waits
     with socket.socket(socket.AF_UNIX) as server:
@@ -68,7 +69,7 @@ def _answer(link: socket.socket) -> None:
     os.chdir(folder)
     code = 1
     try:
-        code = _run(name, arguments)
+        code = _run(name, arguments, folder)
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         if isinstance(ended.code, str):
@@ -76,13 +77,16 @@ def _answer(link: socket.socket) -> None:
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if log := os.environ.get("WARM_LOG"):  # TEMP
+            with open(log, "a") as f:
+                f.write(f"{sum(os.times()[:4]):6.2f} {name} {arguments}\n")
         link.sendall(str(code).encode())
         os._exit(code)
 
 
-def _run(name: str, arguments: list[str]) -> int:
+def _run(name: str, arguments: list[str], folder: str) -> int:
     if name == "atlas":
         from flows.cli.main import main
 
@@ -95,7 +99,8 @@ def _run(name: str, arguments: list[str]) -> int:
         return int(dvc(arguments) or 0)
     if arguments[:1] == ["-m"]:
         sys.argv = arguments[1:]
-        sys.path.insert(0, os.getcwd())
+        sys.path.insert(0, folder)
+        sys.modules.pop(arguments[1], None)
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
         sys.argv = arguments

@@ -1,6 +1,7 @@
 """``python -m tools.docs_site``: builds the documentation site in docs/_build/html."""
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def build(target: Path, *, jobs: str = "auto") -> int:
     Returns:
         Exit code of Sphinx.
     """
+    for name in ("source", "html", "cache"):  # a complete build takes seconds, and no page of an earlier one is left
+        shutil.rmtree(target / name, ignore_errors=True)
     write_source(ROOT, target / "source")
     options = ["--quiet", "--fail-on-warning", "--keep-going", "--nitpicky", "--jobs", jobs]
     folders = ["--conf-dir", ROOT / "docs", "--doctree-dir", target / "cache", target / "source", target / "html"]

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from typing import get_args
 
 MODULES = ("atlas_model.api", "crawlers.api")
 
@@ -16,6 +17,10 @@ def _module(name: str) -> str:
     lines = [f".. py:currentmodule:: {name}", ""]
     for public in module.__all__:
         value = getattr(module, public)
-        kind = "autoclass" if inspect.isclass(value) else "autofunction" if inspect.isfunction(value) else "autodata"
-        lines += [f".. {kind}:: {name}.{public}", *([] if kind != "autoclass" else ["   :members:"]), ""]
+        if inspect.isclass(value) and not get_args(value):
+            lines += [f".. autoclass:: {name}.{public}", "   :members:", ""]
+        elif inspect.isfunction(value):
+            lines += [f".. autofunction:: {name}.{public}", ""]
+        else:
+            lines += [f".. py:data:: {name}.{public}", "", f"   The type ``{value}``.", ""]
     return f"## {name}\n\n```{{eval-rst}}\n" + "\n".join(lines) + "\n```\n"

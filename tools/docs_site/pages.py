@@ -7,7 +7,6 @@ because the site has to work without a code host. A link to a folder leads to it
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from atlas_model.core.errors import InputError
@@ -30,37 +29,25 @@ LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".json": "json",
 MAX_SHOWN_BYTES = 200_000
 
 
-def write_source(root: Path, target: Path) -> list[str]:
-    """Write the source folder of the site; unchanged files keep their time of change, so that Sphinx skips them.
+def write_source(root: Path, target: Path) -> None:
+    """Write the source folder of the site.
 
     Args:
         root: the project.
-        target: the folder to write; what else is in it is deleted.
-
-    Returns:
-        The pages, by their paths in ``root``.
+        target: the folder to write; it does not exist yet.
 
     Raises:
         InputError: a link leads to nothing.
     """
     site = _Site(root)
     written = {name: site.page(name) for name in site.pages}
-    while site.shown.keys() - site.done:  # pages that show files
-        written |= {name: site.file_page(name) for name in sorted(site.shown.keys() - site.done)}
+    written |= {name: site.file_page(name) for name in sorted(site.shown)}
     if site.broken:
         raise InputError("links that lead to nothing:\n" + "\n".join(f"  - {link}" for link in site.broken))
-    texts = {site.place(name): text for name, text in written.items()}
-    for name, images in site.images.items():
-        shutil.copy2(root / name, _ready(target / images))
-    kept = {target / place for place in (*texts, *site.images.values())}
-    for place, text in texts.items():
-        file = _ready(target / place)
-        if not file.is_file() or file.read_text(encoding="utf-8") != text:
-            file.write_text(text, encoding="utf-8")
-    for file in target.rglob("*"):
-        if file.is_file() and file not in kept:
-            file.unlink()
-    return list(site.pages)
+    for name, text in written.items():
+        _ready(target / site.place(name)).write_text(text, encoding="utf-8")
+    for name, place in site.images.items():
+        shutil.copy2(root / name, _ready(target / place))
 
 
 def _ready(file: Path) -> Path:
@@ -78,7 +65,6 @@ class _Site:
         self.pages = {name: self._name(name) for name in [*sorted(own), *PROJECT, *sorted(cards)]}
         self.shown: dict[str, str] = {}  # file or folder of the project -> the page that shows it
         self.images: dict[str, str] = {}
-        self.done: set[str] = set()
         self.broken: list[str] = []
 
     @staticmethod
@@ -143,7 +129,6 @@ class _Site:
 
     def file_page(self, name: str) -> str:
         """A page that shows a file, or lists the files of a folder."""
-        self.done.add(name)
         path = self.root / name
         head = f"---\norphan: true\nnosearch: true\n---\n\n# {name}\n\n"
         if path.is_dir():
@@ -155,8 +140,3 @@ class _Site:
         text = content.decode("utf-8", errors="replace")
         fence = "`" * max(3, *(len(run) + 1 for run in [*re.findall(r"`+", text), ""]))
         return head + f"{fence}{LANGUAGES.get(path.suffix, 'text')}\n{text.rstrip()}\n{fence}\n"
-
-
-def pages_of(root: Path) -> Iterator[str]:
-    """The pages of the site, by their paths in the project."""
-    yield from _Site(root).pages

@@ -6,6 +6,7 @@ The default is the value in params.yaml, because the models have none.
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from atlas_model.core.params import Params
 from tools.docs_site.comments import field_comments, yaml_comments
-from tools.docs_site.markdown import code, plain, table
+from tools.docs_site.markdown import code, plain
 
 PARAMS = Path("params.yaml")
-HEAD = ("key", "default", "type and range", "unit", "meaning")
 # The unit of a number, from its key or from the beginning of its comment; the first match holds.
 UNITS = (
     (r"_s$", "s"),
@@ -45,41 +45,72 @@ UNITS = (
     (r"_buckets$", "vectors"),
     (r"^views$", "views per image"),
 )
-COMMENT_UNITS = ((r"^px\b|, px\b|\bpx,", "px"), (r"^bits\b", "bits"), (r"^ms\b", "ms"), (r"distance\b", "distance, 0 to 1"))
+COMMENT_UNITS = (
+    (r"^px\b|, px\b|\bpx,", "px"),
+    (r"^bits\b", "bits"),
+    (r"^ms\b", "ms"),
+    (r"distance\b", "distance, 0 to 1"),
+)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A key of params.yaml; the last three are Markdown."""
+
+    key: str  # train.lr
+    default: Any
+    unit: str  # empty unless it is a number
+    kind: str  # type and range
+    meaning: str
 
 
 def params_reference() -> str:
-    """Markdown: a heading and a table per section."""
-    values = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    said = yaml_comments(PARAMS)
+    """Markdown: a heading per section, and a definition per key."""
     parts = []
     for name, field in Params.model_fields.items():
         section = field.annotation
         assert isinstance(section, type) and issubclass(section, BaseModel), name
-        rows = list(_rows(section, name, values[name], said))
-        parts.append(f"## {name}\n\n{plain(section.__doc__ or '')}\n\n{table(HEAD, rows)}")
+        parts.append(f"## {name}\n\n{plain(section.__doc__ or '')}\n")
+        parts += map(_definition, parameters_of(name))
     return "\n".join(parts)
 
 
-def _rows(section: type[BaseModel], prefix: str, values: dict[str, Any], said: dict[str, str]) -> Iterator[list[str]]:
+def _definition(parameter: Parameter) -> str:
+    facts = [f"default {code(json.dumps(parameter.default))}", parameter.kind]
+    if parameter.unit:
+        facts.append(f"unit: {parameter.unit}")
+    body = "; ".join(facts) + (f"\n\n  {parameter.meaning}" if parameter.meaning else "")
+    return f"({parameter.key})=\n{code(parameter.key)}\n: {body}\n"
+
+
+def parameters_of(name: str) -> Iterator[Parameter]:
+    """The keys of the section ``name``, in the order of its model."""
+    section = Params.model_fields[name].annotation
+    assert isinstance(section, type) and issubclass(section, BaseModel), name
+    values = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))[name]
+    yield from _parameters(section, name, values, yaml_comments(PARAMS))
+
+
+def _parameters(
+    section: type[BaseModel], prefix: str, values: dict[str, Any], said: dict[str, str]
+) -> Iterator[Parameter]:
     schema = section.model_json_schema()
     for name, field in section.model_fields.items():
         key = f"{prefix}.{name}"
         part = field.annotation
         if isinstance(part, type) and issubclass(part, BaseModel):
-            yield from _rows(part, key, values[name], said)
+            yield from _parameters(part, key, values[name], said)
             continue
         what = schema["properties"][name]
         kind, limits = _kind(what), _limits(what) or _expected(section, name)
-        comment = field_comments(section).get(name, "")
-        meaning = [text for text in (said.get(key, ""), comment) if text]
-        yield [
-            code(key.partition(".")[2]),
-            code(json.dumps(values[name])),
-            ", ".join(filter(None, (kind, limits))),
-            _unit(name, " ".join(meaning)) if re.search("integer|number", kind) else "",
-            "<br>".join(dict.fromkeys(map(plain, meaning))),
-        ]
+        texts = [text for text in (said.get(key, ""), field_comments(section).get(name, "")) if text]
+        yield Parameter(
+            key=key,
+            default=values[name],
+            unit=_unit(name, " ".join(texts)) if re.search("integer|number", kind) else "",
+            kind=", ".join(filter(None, (kind, limits))),
+            meaning="; ".join(dict.fromkeys(plain(text.rstrip(".")) for text in texts)),
+        )
 
 
 def _kind(what: dict[str, Any]) -> str:
@@ -127,7 +158,9 @@ def _expected(section: type[BaseModel], name: str) -> str:
         except ValidationError as error:
             for fault in error.errors():
                 if fault["loc"][:1] == (name,) and fault["type"] == "value_error":
-                    return plain(fault["msg"].removeprefix("Value error, expected ").removesuffix(", or null for never"))
+                    return plain(
+                        fault["msg"].removeprefix("Value error, expected ").removesuffix(", or null for never")
+                    )
     return ""
 
 

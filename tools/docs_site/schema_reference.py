@@ -37,14 +37,13 @@ def schema_reference() -> str:
         rows = [
             [
                 code(field.name),
-                code(str(field.type)),
-                "yes" if field.nullable else "",
+                code(str(field.type)) + (" or null" if field.nullable else ""),
                 plain(said.get((variable, field.name)) or by_name.get(field.name, "")),
             ]
             for field in schema
         ]
         where = WRITTEN.get(variable, "")
-        parts.append(f"## {variable}\n\n{where}\n\n{table(('column', 'type', 'may be null', 'content'), rows)}")
+        parts.append(f"## {variable}\n\n{where}\n\n{table(('column', 'type', 'content'), rows)}")
     return "\n".join(parts)
 
 
