@@ -79,9 +79,6 @@ def _answer(link: socket.socket) -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        if log := os.environ.get("WARM_LOG"):  # TEMP
-            with open(log, "a") as f:
-                f.write(f"{sum(os.times()[:4]):6.2f} {name} {arguments}\n")
         link.sendall(str(code).encode())
         os._exit(code)
 
