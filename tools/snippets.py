@@ -26,7 +26,8 @@ RUNNER = "tests/project/test_snippets.py"
 GLOBS = ("README.md", "CONTRIBUTING.md", "data/README.md", "models/*/README.md", "examples/README.md", "docs/**/*.md")
 SHELLS = {"bash", "sh", "shell", "console"}
 DATA = {"text", "yaml", "json", "jsonl", "csv", "toml", "html", "ini", "dockerfile", "diff", "http", "mermaid"}
-PROGRAM = re.compile(r"(?:[A-Z_]+=\S* )*(?:\.{0,2}/)?[a-z][\w./-]*(?: |$)")
+PROGRAM = re.compile(r"(?:[A-Z_]+=\S* )*[./]*[a-z][\w./-]*(?: |$)")
+OURS = re.compile(r"(?:[A-Z_]+=\S* )*(?:\.venv/bin/)?(?:atlas|make|dvc|python|prefect|pip|git|docker|curl)(?: |$)")
 HEREDOC = re.compile(r"<<-? ?['\"]?(\w+)['\"]?")
 COMMENT = re.compile(r"(?:^|\s+)#\s.*$")
 
@@ -149,7 +150,7 @@ def _in_block(token: Token, page: str, first: int) -> Iterator[Snippet]:
 
 def _is_shell(block: str) -> bool:
     lines = [line for _, line in commands_of(block)]
-    return bool(lines) and all(PROGRAM.match(line) for line in lines)
+    return bool(lines) and (all(map(PROGRAM.match, lines)) or any(map(OURS.match, lines)))
 
 
 def commands_of(block: str) -> Iterator[tuple[int, str]]:
