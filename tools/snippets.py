@@ -44,7 +44,7 @@ class Rule(BaseModel):
     tested_by: Text | None = None  # file::test that executes it
     not_run: Text | None = None  # why no test executes it
     replace: dict[str, str] | None = None  # executed with other values: text -> text
-    exit_code: int = 0  # expected
+    prepared: bool = False  # no page has such a snippet yet
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -94,7 +94,7 @@ class Checked:
         what = "executed"
         if rule.replace:
             what += ", with " + ", ".join(f"{new} for {old}" for old, new in rule.replace.items())
-        return f"{what}; exit code {rule.exit_code}" if rule.exit_code else what
+        return what
 
     @property
     def runs_here(self) -> bool:

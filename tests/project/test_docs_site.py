@@ -136,9 +136,13 @@ def test_search_finds_pages_without_network(site: Path, browser) -> None:
 
 @needs_chromium
 @pytest.mark.parametrize("name", ["reference/params", "model", "tutorials/your-shop", "explanation/architecture"])
-def test_pages_fit_a_phone(site: Path, browser, name: str) -> None:
+def test_pages_fit_a_phone_and_are_accessible(site: Path, browser, name: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
     page = browser.new_page(viewport=PHONE)
     page.goto((site / f"{name}.html").as_uri())
     width = page.evaluate("document.documentElement.scrollWidth")
-    assert width <= PHONE["width"], "only tables and code scroll sideways"
+    assert width <= PHONE["width"], "only tables, code and the diagram scroll sideways"
+    faults = Axe().run(page).response["violations"]
+    assert [fault["id"] for fault in faults if fault["impact"] in ("serious", "critical")] == []
     page.close()

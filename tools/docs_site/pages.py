@@ -18,6 +18,7 @@ PROJECT = {  # pages outside docs/ -> their names on the site
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changelog.md",
     "data/README.md": "project/demo-data.md",
+    "examples/README.md": "project/examples.md",
     "tests/crawlers/pages/saved/README.md": "project/saved-pages.md",
 }
 FILES = "files"  # folder of the pages that show files
