@@ -161,6 +161,8 @@ def prepare(folder: Path, shop: tuple[str, int]) -> None:
                 image.save(folder / path, quality=90)
             table.append(f"{name},{category} > {kind},Plain {kind.lower()} {number}")
     (folder / "products.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
+    (folder / "old.txt").write_text("1 - Clothing\n2 - Clothing > Shirts\n", encoding="utf-8")
+    (folder / "new.txt").write_text("1 - Clothing\n2 - Clothing > Tops\n", encoding="utf-8")
     url = "http://shop-a.test/media/{}-1.jpg"
     labelled = [
         {"filename": f"{number}.jpg", "image_url": url.format(number), "label": label, "title": "Shirt"}

@@ -12,13 +12,9 @@ SECTIONS = ("tutorials/index.md", "how-to/index.md", "reference/index.md", "expl
 # Pages that the index page holds, whether it links to them yet or not.
 HELD: dict[str, tuple[str, ...]] = {
     "how-to/index.md": (
-        "review.md",
         "data-quality.md",
-        "report.md",
         "serving.md",
         "containers.md",
-        "interchange.md",
-        "original-project.md",
     ),
 }
 
