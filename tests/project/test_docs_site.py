@@ -102,10 +102,10 @@ def test_comments_of_yaml_continue_below_their_key(tmp_path: Path) -> None:
 
 
 def test_index_page_holds_the_pages_that_it_links_to() -> None:
-    pages = {"index.md", "how-to/index.md", "gpu.md", "scale.md", "serving.md"}
+    pages = {"index.md", "how-to/index.md", "gpu.md", "scale.md", "containers.md"}
     assert contents("how-to/index.md", ["scale.md", "index.md", "gpu.md"], pages).split() == [
         *("```{toctree}", ":hidden:", "/scale", "/gpu"),
-        *("/serving", "```"),
+        *("/containers", "```"),
     ], "and a page that is there but not linked yet"
     assert contents("gpu.md", ["scale.md"], pages) == ""
 

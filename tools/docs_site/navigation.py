@@ -13,7 +13,6 @@ SECTIONS = ("tutorials/index.md", "how-to/index.md", "reference/index.md", "expl
 HELD: dict[str, tuple[str, ...]] = {
     "how-to/index.md": (
         "data-quality.md",
-        "serving.md",
         "containers.md",
     ),
 }
