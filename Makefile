@@ -10,12 +10,14 @@ WORKERS ?= 3
 # module again.
 PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest \
 	--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
-CODE := $(wildcard atlas_model crawlers flows tests benchmarks tools)
+CODE := $(wildcard atlas_model crawlers flows tests benchmarks tools examples docs)
 
 # DVC runs the `cmd` of a stage in $SHELL, which may not be a POSIX shell.
 export SHELL := /bin/sh
 
-.PHONY: FORCE run flow up down test fast lint format deps lock benchmark benchmark-fashion-mnist clean help
+.PHONY: FORCE run flow up down test fast lint format docs deps lock benchmark benchmark-fashion-mnist clean help install
+
+install: $(STAMP)  ## create .venv with what `make run` needs
 
 run: $(STAMP)  ## run every stage that is not up to date: crawl, fetch, zoom_train, zoom, split, train, evaluate
 	@$(BIN)/atlas check
@@ -49,6 +51,9 @@ lint: $(DEV)  ## run ruff, mypy, import-linter and deptry
 format: $(DEV)  ## apply the fixes and the format of ruff
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+docs: $(DEV)  ## build the documentation site in docs/_build/html
+	@$(BIN)/python -m tools.docs_site
 
 deps: $(DEV)  ## list missing and unnecessary deps of each stage in dvc.yaml
 	@$(BIN)/python -m tools.stage_imports

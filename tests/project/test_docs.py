@@ -4,23 +4,27 @@ Knows nothing of whether what a page says is true.
 """
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from flows.cli.main import _parser
 from tests.support.paths import ROOT
+from tools.snippets import snippets_of
 
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "data/README.md",
     ROOT / "tests/crawlers/pages/saved/README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "examples/README.md",
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts),
     *sorted((ROOT / "models").glob("*/README.md")),
 ]
 FILES = [
@@ -148,7 +152,8 @@ def test_parameters_named_are_in_params_yaml(page: Path) -> None:
 def test_make_targets_named_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = {one or other for one, other in TARGET.findall(page.read_text(encoding="utf-8"))}
-    assert named <= targets
+    commands = (snippet.text.split() for snippet in snippets_of(page) if snippet.text.startswith("make "))
+    assert named | {command[1] for command in commands} <= targets
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -182,3 +187,20 @@ def test_readme_is_short_and_links_to_every_page() -> None:
     assert len(text.splitlines()) <= README_LINES
     linked = {target.partition("#")[0] for target in LINK.findall(text)}
     assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
+    for index in (ROOT / "docs").glob("*/index.md"):
+        held = {target.partition("#")[0] for target in LINK.findall(index.read_text(encoding="utf-8"))}
+        assert {page.name for page in index.parent.glob("*.md")} - {"index.md"} <= held, index
+
+
+def test_headline_metrics_are_defined() -> None:
+    text = (ROOT / "docs/reference/metrics.md").read_text(encoding="utf-8")
+    defined = set(re.findall(r"`(\w+)`", text))
+    for file in (ROOT / "metrics").glob("*.json"):
+        assert set(_keys(json.loads(file.read_text(encoding="utf-8")))) <= defined, file
+
+
+def _keys(metrics: dict[str, Any]) -> Iterator[str]:
+    for key, value in metrics.items():
+        yield key
+        if isinstance(value, dict):
+            yield from _keys(value)
