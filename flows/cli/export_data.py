@@ -179,6 +179,8 @@ def _hub_readme(counts: dict[str, int]) -> str:
     except yaml.YAMLError as error:
         raise InputError(f"{CARD}: expected YAML between the lines ---: {error}. Run: dvc repro report") from error
     header = {**(known if isinstance(known, dict) else {}), "configs": configs}
+    # Of data/splits: other names of splits, no ids. The Parquet files have the features of the exported columns.
+    header.pop("dataset_info", None)
     body = text[found.end() :] if found else f"\n{text}"
     return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n{body}"
 

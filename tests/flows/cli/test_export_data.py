@@ -16,6 +16,7 @@ from atlas_model.taxonomy.tree import Taxonomy
 from flows import paths
 from flows.cli.export_data import CARD, write_tars
 from flows.cli.main import main
+from flows.report.front_matter import dataset_front_matter
 from tests.support.training_split import TAXONOMY, write_split
 
 
@@ -80,7 +81,10 @@ def test_shards_do_not_exceed_their_size(tmp_path: Path) -> None:
     assert len(set(names)) == len(names) == 27
 
 
-@pytest.mark.parametrize("card", [None, "---\nlicense: mit\nconfigs: []\n---\n\n# Ours\n", "# No front matter\n"])
+OURS = dataset_front_matter(name="Ours", license="mit", features={}, splits={"train": 1, "val": 1}, size=1)
+
+
+@pytest.mark.parametrize("card", [None, f"{OURS}\n# Ours\n", "# No front matter\n"])
 def test_load_dataset_opens_the_hub_folder(card: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if card is not None:
         CARD.parent.mkdir(parents=True)
