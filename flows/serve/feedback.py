@@ -1,6 +1,6 @@
 """Feedback of users, appended to the records of reviews.
 
-It has the form of a decision of the named reviewer, marked as feedback: a suggestion, which has no effect before somebody
+It has the form of a decision, marked as feedback: a suggestion, which has no effect before somebody
 decides in `atlas review --order feedback`. A prediction that is only called wrong is stored as "unsure". The image is
 stored beside the records.
 """
