@@ -53,9 +53,8 @@ def standing_decisions(records: Iterable[Decision | Undo]) -> list[Decision]:
 
 
 def suggestions(records: Iterable[Decision | Undo]) -> list[CategoryDecision]:
-    """Feedback to `atlas serve`, as `standing_decisions`; without those that name no category."""
-    standing = _standing(records)
-    return [each for each in standing if isinstance(each, CategoryDecision) and is_feedback(each) and each.category]
+    """Feedback to `atlas serve`, as `standing_decisions`; "unsure" if it names no category ("this is wrong")."""
+    return [each for each in _standing(records) if isinstance(each, CategoryDecision) and is_feedback(each)]
 
 
 def is_feedback(decision: Decision) -> bool:

@@ -65,14 +65,15 @@ def _choices(
 
 
 def suggest(catalogue: Catalogue, item: Item, suggestion: CategoryDecision) -> Item:
-    """``item`` with the category that a user of `atlas serve` suggests as the first choice."""
+    """``item`` with the category that a user of `atlas serve` suggests, if any, as the first choice."""
     path = suggestion.category or ()
     others = [choice for choice in item["choices"] if tuple(choice["path"]) != path]
     found = [choice for choice in item["choices"] if tuple(choice["path"]) == path]
     if not found and path in catalogue.taxonomy:
         index, is_label = catalogue.taxonomy.index(path), list(path) == item["label"]
         found = [{"index": index, "path": list(path), "probability": None, "is_label": is_label}]
-    votes = [vote(suggestion) | {"reviewer": f"{suggestion.reviewer}, to the service"}]
+    said = vote(suggestion)["answer"] if path else "the prediction is wrong"
+    votes = [{"reviewer": f"{suggestion.reviewer}, to the service", "answer": said}]
     return item | {"choices": (found + others)[:ALTERNATIVES], "votes": votes}
 
 

@@ -1,17 +1,17 @@
-"""Feedback of users, appended to the records of reviews, from which the next `dvc repro` learns.
+"""Feedback of users, appended to the records of reviews.
 
-A confirmed or corrected category is a decision of the named reviewer, like one that is made in `atlas review`; a
-prediction that is only called wrong is stored as "unsure", which is no vote. The image is stored beside the records.
+It has the form of a decision, marked as feedback: a suggestion, which has no effect before somebody
+decides in `atlas review --order feedback`. A prediction that is only called wrong is stored as "unsure". The image is
+stored beside the records.
 """
 
 import uuid
 from pathlib import Path
 
-from atlas_model.data.reviews import CategoryDecision, Shown, append_record, now, reviewer_name, store_image
+from atlas_model.data.reviews import SERVICE, CategoryDecision, Shown, append_record, now, reviewer_name, store_image
 from flows.serve.schemas import FeedbackRequest
 
 ANONYMOUS = "service"  # reviewer of feedback without a name
-ORDER = "service"  # marks records of the service: they were shown on request, and not from a queue
 
 
 def store_feedback(folder: Path, given: FeedbackRequest, image_id: str | None, data: bytes | None) -> CategoryDecision:
@@ -36,7 +36,7 @@ def store_feedback(folder: Path, given: FeedbackRequest, image_id: str | None, d
         image_id=image_id,
         answer="unsure" if category is None else "category",
         category=category,
-        shown=Shown(predicted=tuple(given.predicted) or None, probability=given.probability, order=ORDER),
+        shown=Shown(predicted=tuple(given.predicted) or None, probability=given.probability, order=SERVICE),
     )
     if image_id is not None and data is not None:
         store_image(folder, image_id, data)

@@ -46,7 +46,7 @@ def test_kinds_are_apart() -> None:
 def test_feedback_is_a_suggestion_and_no_vote() -> None:
     feedback = category("p", "A", order=SERVICE)
     unsure = category("q", None, answer="unsure", order=SERVICE)
-    assert verdicts([feedback, unsure], "category") == {} and suggestions([feedback, unsure]) == [feedback]
+    assert verdicts([feedback, unsure], "category") == {} and suggestions([feedback, unsure]) == [feedback, unsure]
     decided = category("p", "B")
     assert verdicts([feedback, decided], "category")["p"].answer == ("B",)
     assert suggestions([feedback, undo(feedback), decided]) == []
