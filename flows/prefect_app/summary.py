@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.paths import REPORTS
+from flows.prefect_app.server import REPORT, REPORT_URL
 from flows.stages.entry import read_metrics
 from flows.text import in_markdown
 
-REPORT = REPORTS / "report.html"
-REPORT_URL = "ATLAS_REPORT_URL"  # where the server of `make up` serves the report; set for its runs
 UP_TO_DATE = "every stage is up to date"
 CACHED, RAN = "up to date", "done"
 

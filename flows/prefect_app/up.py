@@ -26,8 +26,7 @@ from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.params import load_params
 from atlas_model.core.processes import INTERRUPTED, die_with_parent
 from atlas_model.core.progress import say
-from flows.prefect_app.server import DATABASE_URL, HOST, QUIET, REPORT_PATH, Server
-from flows.prefect_app.summary import REPORT_URL
+from flows.prefect_app.server import DATABASE_URL, HOST, QUIET, REPORT_PATH, REPORT_URL, Server
 
 FOLDER = Path(".prefect")
 PORT = 4200

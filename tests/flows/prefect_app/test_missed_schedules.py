@@ -78,7 +78,7 @@ def test_unreachable_server_stops_no_run(monkeypatch: pytest.MonkeyPatch) -> Non
     run: Any = SimpleNamespace(flow_run=SimpleNamespace(id=None, deployment_id="x"))
     monkeypatch.setattr(missed_schedules, "FlowRunContext", SimpleNamespace(get=lambda: run))
 
-    def refuse(*_: object) -> int:
+    def refuse(**_: object) -> int:
         raise OSError("no server")
 
     monkeypatch.setattr(missed_schedules, "get_client", refuse)

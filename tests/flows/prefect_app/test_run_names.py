@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
-from prefect.client.schemas.objects import CreatedBy, FlowRun
+from prefect.client.schemas.objects import FlowRun
 
 from flows.prefect_app.run_names import name_of
 
 TIME = datetime(2026, 11, 29, 2, 0, tzinfo=UTC)
-AUTOMATION = CreatedBy(type="AUTOMATION", display_value="Review after drift")
+AUTOMATION = {"type": "AUTOMATION", "display_value": "Review after drift"}
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_reports_drift_between_two_crawls(params: Params, monkeypatch: pytest.Mo
 
     def report_drift(old: str, new: str, _params: Params) -> DriftReport | None:
         asked.append((old, new))
-        figures = {"prices": {"distance": 0.5, "chance": 0.1, "threshold": 0.2}}
+        figures: dict[str, dict[str, float | None]] = {"prices": {"distance": 0.5, "chance": 0.1, "threshold": 0.2}}
         drifted = [] if old == "similar" else ["prices", "categories"]
         return None if old == "forgotten" else DriftReport("# Report", drifted, Path("x.md"), figures)
 

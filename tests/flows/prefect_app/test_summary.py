@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.prefect_app.summary import REPORT, REPORT_URL, RunRecord, missed_text, short, summary
+from flows.prefect_app.server import REPORT, REPORT_URL
+from flows.prefect_app.summary import RunRecord, missed_text, short, summary
 
 
 @pytest.fixture(autouse=True)

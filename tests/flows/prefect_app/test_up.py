@@ -91,7 +91,15 @@ def cancel(up: Up) -> SimpleNamespace:
     processes = up.processes()["runs"]
     up.server.ask(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
     gone_s, end = until_gone(processes), up.ended(run)
-    return SimpleNamespace(n=len(processes), gone_s=gone_s, end=end, shown=RunInUi(up.server, end))
+    return SimpleNamespace(n=len(processes), gone_s=gone_s, end=end, **vars(shown(up, end)))
+
+
+def shown(up: Up, run: dict[str, Any]) -> SimpleNamespace:
+    """What the page of ``run`` shows now."""
+    found = RunInUi(up.server, run)
+    return SimpleNamespace(
+        name=found.name, states=found.states(), lines=found.lines(None, logging.WARNING), pages=found.artifacts(None)
+    )
 
 
 def hang(up: Up) -> str:
@@ -187,7 +195,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, git_env: dict[str, str]) -> 
         (folder / "reports").mkdir(exist_ok=True)
         (folder / "reports/report.html").write_text(REPORT)
         told.late = miss_times(up)
-        told.replacing = RunInUi(up.server, next(run for run in told.late if run["state_name"] != MISSED))
+        told.replacing = shown(up, next(run for run in told.late if run["state_name"] != MISSED))
         told.cancelled = cancel(up)
         told.forgotten = forget(up, told.killed.run)
         told.died = kill_all(up)
@@ -262,8 +270,8 @@ def test_runs_one_of_several_missed_schedules(story: SimpleNamespace) -> None:
     first, missed = story.replacing.name, [time for time in times if f"schedule {time}" not in story.replacing.name]
     assert re.fullmatch(r"schedule 20\d\d-\d\d-\d\d \d\d:\d\d, 20\d\d-\d\d-\d\dT\d{6}Z", first), "and the snapshot"
     text = f"{len(missed)} times of the schedule were missed: {', '.join(missed)}. This run replaces them"
-    assert f"warning: {text}" in story.replacing.lines(None, logging.WARNING)
-    (page,) = story.replacing.artifacts(None)
+    assert f"warning: {text}" in story.replacing.lines
+    (page,) = story.replacing.pages
     assert f"{text}." in page["data"]
     assert f"[Open the report of the last run]({story.url}/atlas/report)" in page["data"]
 
@@ -291,8 +299,8 @@ def test_cancelling_ends_all_processes(story: SimpleNamespace) -> None:
     assert story.cancelled.n >= 3
     assert story.cancelled.gone_s < 10
     assert story.cancelled.end["state_name"] == "Cancelled"
-    assert story.cancelled.shown.states() == {"crawl": "Cancelled"}
-    assert not story.cancelled.shown.lines(None, logging.ERROR), "it has not crashed"
+    assert story.cancelled.states == {"crawl": "Cancelled"}
+    assert not story.cancelled.lines, "no warning, no error: it has not crashed"
 
 
 def test_old_runs_are_deleted_and_database_stays_bounded(story: SimpleNamespace) -> None:
