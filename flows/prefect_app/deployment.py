@@ -31,7 +31,7 @@ from atlas_model.core.errors import ParamsError
 from atlas_model.core.processes import INTERRUPTED
 from atlas_model.core.progress import say
 from flows.prefect_app.flow import DESCRIPTION, atlas
-from flows.prefect_app.missed_schedules import is_overdue, missed_state, times_of
+from flows.prefect_app.missed_schedules import UNSERVED, is_overdue, missed_state, times_of
 from flows.prefect_app.run_names import name_of, timezone_of
 from flows.prefect_app.summary import missed_text
 
@@ -193,8 +193,7 @@ async def _mark_missed_runs(client: PrefectClient, deployment: UUID) -> None:
     timezone = await asyncio.to_thread(timezone_of, overdue[0])
     for run in overdue:
         await client.update_flow_run(run.id, name=name_of(run, timezone))
-        state = missed_state("No process served the deployment at that time.")
-        await client.set_flow_run_state(run.id, state, force=True)
+        await client.set_flow_run_state(run.id, missed_state(UNSERVED), force=True)
     say(f"warning: {missed_text(times_of(overdue, timezone))}. The next run replaces them")
 
 

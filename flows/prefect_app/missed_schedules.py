@@ -21,6 +21,7 @@ from prefect.states import Cancelled
 from flows.prefect_app.run_names import local_time, name_of, timezone_of
 from flows.prefect_app.summary import missed_text
 
+UNSERVED = "No process served the deployment at that time."  # message of that state
 LISTED = 100  # missed times since the last run, at most
 NAME = "Missed"  # of the state of a cancelled overdue run
 
@@ -77,7 +78,7 @@ def _cancel_overdue(client: SyncPrefectClient, deployment: UUID, own: FlowRun) -
     overdue = [run for run in _runs(client, deployment, waiting) if run.id != own.id and is_overdue(run, now)]
     for run in overdue:
         client.update_flow_run(run.id, name=name_of(run, timezone_of(run)))
-        client.set_flow_run_state(run.id, missed_state(f"Replaced by another run: {own.id}."), force=True)
+        client.set_flow_run_state(run.id, missed_state(_replaced_by(own)), force=True)
 
 
 def _missed_since_last_run(client: SyncPrefectClient, deployment: UUID, own: FlowRun) -> list[FlowRun]:
@@ -85,7 +86,16 @@ def _missed_since_last_run(client: SyncPrefectClient, deployment: UUID, own: Flo
     begun = [run for run in _runs(client, deployment, was_run) if run.id != own.id]
     last = max((run.start_time for run in begun if run.start_time), default=datetime.min.replace(tzinfo=UTC))
     missed = _runs(client, deployment, {"state": {"name": {"any_": [NAME]}}})
-    return [run for run in missed if run.state and run.state.timestamp > last]
+    return [
+        run
+        for run in missed
+        if run.state is not None
+        and (run.state.message == _replaced_by(own) or (run.state.message == UNSERVED and run.state.timestamp > last))
+    ]
+
+
+def _replaced_by(own: FlowRun) -> str:
+    return f"Replaced by another run: {own.id}."
 
 
 def _runs(client: SyncPrefectClient, deployment: UUID, which: dict[str, Any]) -> list[FlowRun]:
