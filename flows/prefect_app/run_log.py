@@ -10,6 +10,7 @@ import logging
 import re
 from uuid import UUID
 
+from prefect._internal.control_listener import get_intent  # what the runner told this process; there is no public way
 from prefect.client.orchestration import get_client
 
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
@@ -53,7 +54,12 @@ def shorten_run_logs() -> None:
 
 
 def is_cancelling(flow_run: UUID | str | None) -> bool:
-    """Whether someone has cancelled the flow run; False if the server does not say so."""
+    """Whether someone has cancelled the flow run, or is stopping the process that serves it.
+
+    The runner of `make up` tells this process; a worker of a work pool does not, so the server is asked.
+    """
+    if get_intent() == "cancel":
+        return True
     if not flow_run:
         return False
     try:
