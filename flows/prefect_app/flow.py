@@ -22,7 +22,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.settings import get_current_settings
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Cancelled, Completed
 from prefect.tasks import Task
 
 from atlas_model.core.errors import AtlasError, InputError
@@ -36,6 +36,7 @@ from flows.dvc.worker import DvcChild
 from flows.paths import CATEGORIZER, WORK
 from flows.prefect_app import run_page, steps
 from flows.prefect_app.artifacts import Artifact, stage_artifacts
+from flows.prefect_app.failures import CONTINUE, REFUSED, StepError, failed_state, is_stage_message
 from flows.prefect_app.log_relay import Lines, relay_to
 from flows.prefect_app.missed_schedules import cancel_missed_runs
 from flows.prefect_app.reporter import API_URL, FLOW_RUN, TASK_RUN
@@ -52,7 +53,6 @@ RETRY_DELAYS_S = (10.0, 60.0)
 BUSY_POLL_S = 1.0
 HEALTH_TIMEOUT_S = 10.0  # of each of Prefect's attempts
 REPORT_STAGE = "report"
-REFUSED = "Refused"  # name of the state of a task or flow with bad input
 LOGS = WORK / "logs"  # <stage>.log: output of the last run of the stage
 
 Work = Callable[[], State]
@@ -72,28 +72,8 @@ STEPS = {
     "commit": "Pushes the data, then commits and tags the accepted run.",
     "notify": "Posts to notify.webhook.",
 }
-CONTINUE = "To continue, run the flow again (Run in the UI, or `make flow`): completed stages are not repeated."
 
 shorten_run_logs()
-
-
-class StepError(Exception):
-    """A stage or step has failed."""
-
-    def __init__(self, name: str, state: State) -> None:
-        super().__init__(name, state.message)
-        text = state.message or "it failed"
-        if is_stage_message(name, text):  # says what to do in its last two lines
-            message, self.remedy = text, "\n".join(text.splitlines()[-2:])
-        else:
-            message, self.remedy = f"{name} failed: {text}\n{CONTINUE}", CONTINUE
-        self.name = name
-        self.failure: State = Failed(name=state.name, message=message)
-
-
-def is_stage_message(name: str, text: str) -> bool:
-    """Whether ``text`` is the message of `flows.dvc.repo.failure` for the stage ``name``."""
-    return text.startswith(f"stage {name} ") and "\n" in text
 
 
 @flow(name="atlas", description=DESCRIPTION, flow_run_name=name_of_current_run, validate_parameters=False)
@@ -309,11 +289,6 @@ def make_task(name: str, description: str = "") -> Task[[Work], State]:
         retries=len(delays_s),
         retry_delay_seconds=delays_s,
     )
-
-
-def failed_state(error: AtlasError) -> State:
-    """The state for ``error``."""
-    return Failed(name=REFUSED if isinstance(error, InputError) else "Failed", message=str(error))
 
 
 def retry_while_busy(call: Callable[[], T]) -> T:

@@ -28,7 +28,7 @@ import requests
 from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.processes import die_with_parent
 from atlas_model.core.progress import say
-from flows.paths import REPORTS
+from flows.paths import REPORT
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -38,7 +38,6 @@ START_TIMEOUT_S = 900.0  # creating a database takes about 15 s on two idle core
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.1
 HEALTH = "/api/health"
-REPORT = REPORTS / "report.html"
 REPORT_PATH = "/atlas/report"
 REPORT_URL = "ATLAS_REPORT_URL"  # environment variable for the runs of `make up`: where the server serves the report
 REPORT_HEADERS = {  # the report contains texts of shops: its scripts must not act as pages of this server

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.prefect_app.server import REPORT, REPORT_URL
+from flows.paths import REPORT
+from flows.prefect_app.server import REPORT_URL
 from flows.stages.entry import read_metrics
 from flows.text import in_markdown
 

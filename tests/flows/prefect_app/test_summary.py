@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.prefect_app.server import REPORT, REPORT_URL
+from flows.paths import REPORT
+from flows.prefect_app.server import REPORT_URL
 from flows.prefect_app.summary import RunRecord, missed_text, short, summary
 
 
