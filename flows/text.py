@@ -14,8 +14,9 @@ def printable_lines(text: str) -> str:
 
 
 # Characters that Markdown or HTML interprets. Those that mean something only at the start of a line are escaped only
-# there: one of the two versions of Prefect's UI shows entities in tables literally, so few of them are used.
-MARKUP = re.compile(r"[^\w\s.,'/():;%&=+>-]|_|&(?=\w+;)|:(?=//)|^[=+>-]")
+# there: one of the two versions of Prefect's UI shows entities in tables literally, so few of them are used. An
+# underscore between letters or digits means nothing.
+MARKUP = re.compile(r"[^\w\s.,'/():;%&=+>-]|(?<![^\W_])_|_(?![^\W_])|&(?=\w+;)|:(?=//)|^[=+>-]")
 
 
 def in_markdown(text: str) -> str:

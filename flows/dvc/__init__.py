@@ -1,4 +1,5 @@
 """DVC: `repo` calls its API and its command; `worker` runs the stages of a flow in child processes.
 
-`pipeline_lock` keeps flows and `dvc repro` apart; `stale_locks` removes locks of processes that have ended.
+`descriptions` reads those of the stages. `pipeline_lock` keeps flows and `dvc repro` apart; `stale_locks` removes locks
+of processes that have ended.
 """

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LAST_LINES = 500  # of the output of a command, in which the reason of a failure is searched
 BAD_INPUT = 2  # `InputError.exit_code`, as DVC reports it for a stage
+SAID = r"^(?:error: |(?=[\w.]+Error: ))(.+?)(?=^error: |^ERROR: |^[\w.]+Error: |\Z)"  # its message, or its exception
 SETTINGS = (".dvc/config", ".dvcignore")  # of DVC, in git
 
 
@@ -355,7 +356,7 @@ def failure(stage: str, output: str) -> AtlasError:
     *_, said_by_dvc = ["DVC gave no reason", *re.split(r"^ERROR: ", output, flags=re.MULTILINE)[1:]]
     if re.match("Unable to acquire lock|.* is busy, it is being blocked by:", said_by_dvc):
         return _busy(said_by_dvc)
-    said_by_stage = re.findall(r"^error: (.*?)(?=^error: |^ERROR: |\Z)", output, re.DOTALL | re.MULTILINE)
+    said_by_stage = re.findall(SAID, output, re.DOTALL | re.MULTILINE)
     reason = said_by_stage[-1].strip() if said_by_stage else said_by_dvc.partition("\n")[0]
     ended = re.search(r"exited with (-?\d+)$", said_by_dvc, re.MULTILINE)
     exit_code = int(ended[1]) if ended else None

@@ -28,7 +28,8 @@ from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.params import load_params
 from flows.experiments import experiment
 from flows.experiments.experiment import Combination
-from flows.prefect_app.flow import REFUSED, ensure_server, exit_code_of, task_environment
+from flows.prefect_app.failures import REFUSED
+from flows.prefect_app.flow import ensure_server, exit_code_of, task_environment
 from flows.prefect_app.log_relay import relay_to
 
 

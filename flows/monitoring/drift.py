@@ -8,7 +8,7 @@ distances of images are then omitted, with a note in the report.
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class DriftReport:
     markdown: str
     drifted: list[str]  # names of the distances above their thresholds
     path: Path  # of the markdown; the JSON file is beside it
+    figures: dict[str, dict[str, float | None]] = field(default_factory=dict)  # name -> distance, chance, threshold
 
 
 def report_drift(old: str, new: str, params: Params) -> DriftReport | None:
@@ -113,7 +114,10 @@ def _report(old: tuple[str, CrawlProfile], new: tuple[str, CrawlProfile], params
     path = REPORTS / f"{old[0]}..{new[0]}.md"
     write_json(path.with_name(f"{old[0]}..{new[0]}.json"), _as_json(old, new, figures))
     write_text(path, markdown)
-    return DriftReport(markdown, [figure.name for figure in figures if figure.drifted], path)
+    shown = {
+        each.name: {"distance": each.distance, "chance": each.chance, "threshold": each.threshold} for each in figures
+    }
+    return DriftReport(markdown, [figure.name for figure in figures if figure.drifted], path, shown)
 
 
 def _as_json(old: tuple[str, CrawlProfile], new: tuple[str, CrawlProfile], figures: list[Figure]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
 from prefect.schedules import Cron, Schedule
 from prefect.states import Crashed
@@ -29,8 +30,10 @@ from prefect.types.entrypoint import EntrypointType
 from atlas_model.core.errors import ParamsError
 from atlas_model.core.processes import INTERRUPTED
 from atlas_model.core.progress import say
-from flows.prefect_app.flow import atlas
-from flows.prefect_app.missed_schedules import is_overdue
+from flows.prefect_app.flow import DESCRIPTION, atlas
+from flows.prefect_app.missed_schedules import UNSERVED, is_overdue, missed_state, times_of
+from flows.prefect_app.run_names import name_of, timezone_of
+from flows.prefect_app.summary import missed_text
 
 NAME = "atlas"
 HEARTBEAT_S = 30  # the shortest that Prefect allows
@@ -128,13 +131,20 @@ async def register(runner: Runner, schedule: Schedule | None) -> UUID:
 
     Only one process may serve the deployment at a time.
     """
+    async with get_client() as client:
+        with suppress(ObjectNotFound):  # the first time
+            known = await client.read_deployment_by_name(f"{atlas.name}/{NAME}")
+            await _mark_missed_runs(client, known.id)  # first, because the registration deletes scheduled runs
     # By module name, because the code may be outside the current folder.
     deployment = await runner.aadd_flow(
-        atlas, name=NAME, schedules=[schedule] if schedule else [], entrypoint_type=EntrypointType.MODULE_PATH
+        atlas,
+        name=NAME,
+        schedules=[schedule] if schedule else [],
+        description=DESCRIPTION,
+        entrypoint_type=EntrypointType.MODULE_PATH,
     )
     async with get_client() as client:
         await _mark_killed_runs(client, deployment)
-        await _delete_overdue_runs(client, deployment)
         if not await client.read_automations_by_name(AUTOMATION):
             await client.create_automation(crash_without_heartbeat())
     return deployment
@@ -173,11 +183,18 @@ async def _mark_killed_runs(client: PrefectClient, deployment: UUID) -> None:
         await client.set_flow_run_state(run.id, state, force=True)
 
 
-async def _delete_overdue_runs(client: PrefectClient, deployment: UUID) -> None:
-    """Delete overdue scheduled runs, which were missed while no process served the deployment."""
-    for run in await _runs(client, deployment, [StateType.SCHEDULED]):
-        if is_overdue(run, datetime.now(UTC)):
-            await client.delete_flow_run(run.id)
+async def _mark_missed_runs(client: PrefectClient, deployment: UUID) -> None:
+    """Cancel overdue scheduled runs, whose time passed while no process served the deployment, and print the times."""
+    overdue = [
+        run for run in await _runs(client, deployment, [StateType.SCHEDULED]) if is_overdue(run, datetime.now(UTC))
+    ]
+    if not overdue:
+        return
+    timezone = await asyncio.to_thread(timezone_of, overdue[0])
+    for run in overdue:
+        await client.update_flow_run(run.id, name=name_of(run, timezone))
+        await client.set_flow_run_state(run.id, missed_state(UNSERVED), force=True)
+    say(f"warning: {missed_text(times_of(overdue, timezone))}. The next run replaces them")
 
 
 async def _runs(client: PrefectClient, deployment: UUID, states: Collection[StateType]) -> list[FlowRun]:

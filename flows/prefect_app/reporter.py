@@ -262,7 +262,8 @@ class Poster:
             self.api.request("PATCH", f"/artifacts/{known}", shown)
             return
         assert self._runs is not None
-        new = {"type": "progress", "key": key_of(step.job), **shown, **_ids(self._runs)}
+        # Without a key it is shown on the page of the run, and not in the list of all artifacts, which is for results.
+        new = {"type": "progress", **shown, **_ids(self._runs)}
         made = self.api.request("POST", "/artifacts/", new)
         self._artifacts[step.job] = made["id"]
 

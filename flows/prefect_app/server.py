@@ -21,19 +21,30 @@ from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import requests
 
 from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.processes import die_with_parent
 from atlas_model.core.progress import say
+from flows.paths import REPORT
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 900.0  # creating a database takes about 15 s on two idle cores, and minutes on busy ones
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.1
 HEALTH = "/api/health"
+REPORT_PATH = "/atlas/report"
+REPORT_URL = "ATLAS_REPORT_URL"  # environment variable for the runs of `make up`: where the server serves the report
+REPORT_HEADERS = {  # the report contains texts of shops: its scripts must not act as pages of this server
+    "Content-Security-Policy": "sandbox allow-scripts; default-src 'unsafe-inline' data:",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
 CLOSE_TIMEOUT_S = 2  # for open connections and websockets at shutdown
 EVENT_DAYS = 7  # at most: there are many events, and only automations use them
 HEAVY_EVENTS = ("prefect.artifact-collection.created", "prefect.artifact-collection.updated")  # contain whole images
@@ -226,12 +237,30 @@ def _listen(port: int) -> socket.socket:
         ) from error
 
 
+def app_with_report() -> "FastAPI":
+    """Prefect's application, which also serves the report of the last run at `REPORT_PATH`."""
+    from prefect.server.api.server import create_app
+    from starlette.responses import FileResponse, PlainTextResponse, Response
+    from starlette.routing import Route
+
+    report = REPORT.absolute()
+
+    async def serve_report(_request: object) -> Response:
+        if not report.is_file():
+            return PlainTextResponse(f"There is no report yet: {REPORT} is written by the stage report.", 404)
+        return FileResponse(report, media_type="text/html", headers=REPORT_HEADERS)
+
+    app = create_app()
+    app.router.routes.insert(0, Route(REPORT_PATH, serve_report))  # before the UI, which answers every path
+    return app
+
+
 def _main() -> None:
     die_with_parent()
     import uvicorn
 
     config = uvicorn.Config(
-        "prefect.server.api.server:create_app",
+        "flows.prefect_app.server:app_with_report",
         factory=True,
         log_level="warning",
         timeout_graceful_shutdown=CLOSE_TIMEOUT_S,

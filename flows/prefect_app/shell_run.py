@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -116,7 +117,7 @@ def _flow_run(api: Api, dvc: Process) -> str:
     """The id of the flow run of ``dvc``, which is created if it does not exist."""
     run = {
         "flow_id": api.request("POST", "/flows/", {"name": FLOW})["id"],
-        "name": f"dvc repro in a shell, pid {dvc.pid}",
+        "name": f"dvc repro {datetime.now().astimezone():%Y-%m-%d %H:%M}, pid {dvc.pid}",
         "idempotency_key": f"{socket.gethostname()}-{dvc.pid}-{dvc.birth}",
         "tags": ["shell"],
         "state": {"type": "RUNNING"},
@@ -174,15 +175,18 @@ def _set_final_states(api: Api, flow_run: str, folder: Path) -> None:
             send_lines(api, (flow_run, task_run), [LogLine(*line) for line in report["lines"]])
             write_json(path, {**report, "lines": []})
     ends: dict[str, list[str]] = {}
+    ran: list[str] = []
     query = {"flow_runs": {"id": {"any_": [flow_run]}}, "sort": "EXPECTED_START_TIME_ASC"}
     for task_run in api.request("POST", "/task_runs/filter", query):
         state = task_run["state"]
         if state["type"] not in WORST_FIRST:
             state = states.get(task_run["name"], KILLED)
             set_state(api, "task_runs", task_run["id"], state)
+        ran.append(task_run["name"])
         ends.setdefault(state["type"], []).append(f"stage {task_run['name']}: {state['message']}")
     worst = next((kind for kind in WORST_FIRST if kind in ends), "COMPLETED")
-    set_state(api, "flow_runs", flow_run, {"type": worst, "message": "\n".join(ends.get(worst, []))})
+    message = f"ran {', '.join(ran)}" if worst == "COMPLETED" else "\n".join(ends[worst])
+    set_state(api, "flow_runs", flow_run, {"type": worst, "message": message})
 
 
 if __name__ == "__main__":

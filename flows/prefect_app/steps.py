@@ -1,17 +1,35 @@
 """The steps of the flow before and after the stages, as functions: recrawl, drift, promote, commit, notify."""
 
 import hashlib
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from atlas_model.core.files import write_text
 from atlas_model.core.params import PARAMS_FILE, Params
 from flows.paths import WORK
+from flows.prefect_app.summary import short
 from flows.registry.model_folders import CHAMPION
+
+if TYPE_CHECKING:
+    from flows.registry.promote import Decision
 
 LAST_RUN = WORK / "judged"
 CHAMPIONS = Path("models/champions.json")
+# A line of the error of a crawl that read shops worse than the last accepted one (`crawlers.crawl.health`).
+DROP = re.compile(r"^\s*- (\S+): (.+ fell from .+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """An event for Prefect's event feed and automations; names and ids get the prefix ``atlas.``."""
+
+    name: str
+    resource: str  # id of what has changed
+    resource_name: str
+    payload: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -23,6 +41,9 @@ class StepResult:
     done: bool = True  # False: there was nothing to do
     accepted: bool = False  # the model of the run is the champion, so the run is committed as a version
     news: str = ""  # text of a notification; empty: none
+    summary: str = ""  # a few words for the message of the run; empty: none
+    tags: tuple[str, ...] = ()  # for the run
+    events: tuple[RunEvent, ...] = field(default=())
 
 
 NOTHING = StepResult("nothing to do", done=False)
@@ -44,7 +65,13 @@ def drift(params: Params) -> StepResult:
     report = report_drift(old, new, params) if old not in (None, new) else None
     if report is None:
         return NOTHING
-    return StepResult(f"above the thresholds: {', '.join(report.drifted) or 'nothing'}", report.markdown)
+    found = ", ".join(report.drifted)
+    message = f"above the thresholds: {found or 'nothing'}"
+    if not found:
+        return StepResult(message, report.markdown)
+    payload = {"old": old, "new": new, "drifted": report.drifted, "figures": report.figures, "report": str(report.path)}
+    event = RunEvent("drift", f"crawl.{new}", f"crawl {new}", payload)
+    return StepResult(message, report.markdown, summary=f"drift in {found}", tags=("drift",), events=(event,))
 
 
 def promote(params: Params) -> StepResult:
@@ -53,7 +80,60 @@ def promote(params: Params) -> StepResult:
 
     decision = promote(params)
     news = f"atlas: {decision.reason}" if decision.promoted and params.notify.on_promotion else ""
-    return StepResult(decision.reason, decision.markdown, decision.changed, decision.accepted, news)
+    tags = [name for name, holds in (("accepted", decision.accepted), ("promoted", decision.promoted)) if holds]
+    return StepResult(
+        decision.reason,
+        decision.markdown,
+        decision.changed,
+        decision.accepted,
+        news,
+        summary=_promotion_summary(decision),
+        tags=tuple(tags),
+        events=_promotion_events(decision),
+    )
+
+
+def _promotion_summary(decision: "Decision") -> str:
+    """``(+.004 to version 3); promoted to version 4``."""
+    if not decision.changed:
+        return f"(the model is the champion already, version {decision.version})"
+    change = ""
+    if decision.change is not None:
+        change = f"({short(decision.change, signed=True)} to version {decision.replaced} on the validation split); "
+    return change + (
+        f"promoted to version {decision.version}"
+        if decision.promoted
+        else f"not promoted: version {decision.version} stays"
+    )
+
+
+def _promotion_events(decision: "Decision") -> tuple[RunEvent, ...]:
+    if not decision.promoted:
+        return ()
+    payload = {
+        "version": decision.version,
+        "replaced": decision.replaced,
+        "change": decision.change,
+        "figures": decision.figures,
+        "reason": decision.reason,
+    }
+    return (RunEvent("promoted", "champion", f"version {decision.version}", payload),)
+
+
+def degraded_crawl(message: str, snapshot: str) -> RunEvent | None:
+    """The event on a crawl that failed because shops were read worse than before; None for other failures.
+
+    Args:
+        message: of the failed stage crawl.
+        snapshot: of the crawl.
+    """
+    shops: dict[str, list[str]] = {}
+    for shop, drop in DROP.findall(message):
+        shops.setdefault(shop, []).append(drop)
+    if not shops:
+        return None
+    payload = {"snapshot": snapshot, "shops": shops, "reason": message}
+    return RunEvent("crawl.degraded", f"crawl.{snapshot}", f"crawl {snapshot}", payload)
 
 
 def commit(params: Params) -> StepResult:

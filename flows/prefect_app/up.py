@@ -26,7 +26,7 @@ from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.params import load_params
 from atlas_model.core.processes import INTERRUPTED, die_with_parent
 from atlas_model.core.progress import say
-from flows.prefect_app.server import DATABASE_URL, HOST, QUIET, Server
+from flows.prefect_app.server import DATABASE_URL, HOST, QUIET, REPORT_PATH, REPORT_URL, Server
 
 FOLDER = Path(".prefect")
 PORT = 4200
@@ -173,6 +173,7 @@ def _prepare_environment(folder: Path, url: str) -> None:
     """Set the environment of Prefect here and in runs. The URL of the database is removed: it may hold a password."""
     os.environ.pop(DATABASE_URL, None)
     os.environ.update(QUIET, PREFECT_HOME=str(folder), PREFECT_API_URL=f"{url}/api")
+    os.environ[REPORT_URL] = f"{url}{REPORT_PATH}"
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), HOST]))
 

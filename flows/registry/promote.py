@@ -54,6 +54,9 @@ class Decision:
     version: int  # of the champion after the decision
     reason: str  # one line
     markdown: str  # the reason with the metrics, for a report
+    replaced: int | None = None  # the version that was the champion before; None: there was none
+    change: float | None = None  # of micro F, from that version to the challenger, on the validation split
+    figures: dict[str, float] = field(default_factory=dict)  # of the challenger, on the validation split
 
     @property
     def accepted(self) -> bool:
@@ -69,6 +72,7 @@ class Judgement:
     reason: str
     table: str = ""  # markdown
     figures: dict[str, float] = field(default_factory=dict)
+    change: float | None = None  # of the first figure, from the champion to the challenger
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,16 @@ def promote(params: Params, *, force: bool = False) -> Decision:
         verdict = f"promoted to version {version}" if judgement.accepted else f"not promoted: version {version} stays"
         markdown = f"**{verdict[0].upper()}{verdict[1:]}**: {in_markdown(judgement.reason)}\n\n{judgement.table}"
         write_text(_report(current, challenger).with_suffix(".md"), markdown)
-        return Decision(judgement.accepted, True, version, f"{verdict}: {judgement.reason}", markdown)
+        return Decision(
+            judgement.accepted,
+            True,
+            version,
+            f"{verdict}: {judgement.reason}",
+            markdown,
+            replaced=current.version if current else None,
+            change=judgement.change,
+            figures=judgement.figures,
+        )
 
 
 def _test_metrics(challenger: str) -> AcceptedMetrics | None:
@@ -214,7 +227,8 @@ def _compare(params: Params, current: Event) -> Judgement:
             "some of these images, which raises its metrics"
         )
     figures = {c.figure: c.challenger for c in verdict.comparisons[:1]}
-    return Judgement(verdict.accepted, reason, _table(verdict), figures)
+    change = next((c.challenger - c.champion for c in verdict.comparisons), None)
+    return Judgement(verdict.accepted, reason, _table(verdict), figures, change)
 
 
 def _table(verdict: "PromotionDecision") -> str:

@@ -119,6 +119,7 @@ class RunInUi:
     def __init__(self, server: PrefectServer, run: dict[str, Any]) -> None:
         self.id = run["id"]
         self.name, self.state, self.message = run["name"], run["state_name"], run["state"]["message"]
+        self.tags: list[str] = run["tags"]
         self._server = server
         self._tasks = {task["id"]: task for task in server.of_flow_run("task_runs", self.id)}
 
@@ -130,14 +131,20 @@ class RunInUi:
         """Task run -> message of its state."""
         return {task["name"]: task["state"]["message"] for task in self._tasks.values()}
 
-    def lines(self, task: str, least_level: int = 0) -> list[str]:
-        """The log of a task run."""
+    def lines(self, task: str | None = None, least_level: int = 0) -> list[str]:
+        """The log of a task run, or of the flow run with all its task runs."""
         logs = self._server.of_flow_run("logs", self.id)
-        return [log["message"] for log in logs if self._is_of(log, task) and log["level"] >= least_level]
+        return [log["message"] for log in logs if (not task or self._is_of(log, task)) and log["level"] >= least_level]
 
-    def artifacts(self, task: str) -> list[dict[str, Any]]:
-        """The artifacts of a task run."""
-        return [each for each in self._server.of_flow_run("artifacts", self.id) if self._is_of(each, task)]
+    def artifacts(self, task: str | None) -> list[dict[str, Any]]:
+        """The artifacts of a task run, or those of the flow run itself."""
+        found = self._server.of_flow_run("artifacts", self.id)
+        return [each for each in found if (self._is_of(each, task) if task else not each["task_run_id"])]
+
+    def events(self) -> dict[str, dict[str, Any]]:
+        """Our events of the run: name -> event, as automations see it."""
+        mine = {"event": {"prefix": ["atlas."]}, "related": {"id": [f"prefect.flow-run.{self.id}"]}}
+        return {each["event"]: each for each in self._server.ask("/events/filter", {"filter": mine})["events"]}
 
     def graph(self) -> dict[str, set[str]]:
         """Node -> its upstream nodes, as the run's page shows them."""

@@ -120,7 +120,8 @@ def test_report_escapes_untrusted_text(crawled: Callable[..., Params], garments:
     rows = [line for line in report.markdown.splitlines() if line.startswith("|")]
     assert all(line.count("|") in (9, 8) for line in rows), "no cell of its own making"
     assert in_markdown("&lt;b&gt; &NewLine; &#10;") == "&#38;lt;b&#38;gt; &#38;NewLine; &&#35;10;"
-    assert in_markdown("Müller & Söhne: 1/2-zip_x") == "Müller & Söhne: 1/2-zip&#95;x"
+    assert in_markdown("Müller & Söhne: 1/2-zip_x") == "Müller & Söhne: 1/2-zip_x"
+    assert in_markdown("_x_ a__b x._y") == "&#95;x&#95; a&#95;&#95;b x.&#95;y"
     assert in_markdown("> 5 http://a") == "&#62; 5 http&#58;//a"
 
 

@@ -13,7 +13,11 @@ import jsonschema
 import prefect
 import pytest
 import yaml
+from prefect.events.schemas.automations import AutomationCore, EventTrigger
+from prefect.events.schemas.events import Resource
 
+from flows.prefect_app.run_page import PREFIX
+from flows.prefect_app.steps import degraded_crawl
 from tests.support.paths import ROOT
 from tests.support.prefect_server import PrefectServer
 
@@ -90,6 +94,15 @@ def test_ecs_template_mounts_project_file_system() -> None:
     assert variables["properties"].pop("file_system_id")["type"] == "string"
     assert variables.pop("required") == ["file_system_id"]
     assert ours == own
+
+
+def test_automation_of_the_docs_expects_our_event() -> None:
+    automation = AutomationCore.model_validate(yaml.safe_load((ROOT / "deploy/automation.yaml").read_text()))
+    event = degraded_crawl("stage crawl failed: worse:\n  - a.test: price fell from 9% to 1%", "crawl-2")
+    assert event is not None
+    assert isinstance(automation.trigger, EventTrigger)
+    assert automation.trigger.expect == {f"{PREFIX}{event.name}"}
+    assert automation.trigger.match.matches(Resource({"prefect.resource.id": f"{PREFIX}{event.resource}"}))
 
 
 @pytest.mark.slow

@@ -44,11 +44,16 @@ def test_flow_runs_then_is_up_to_date_then_fails_on_input_error(
     assert sorted(runs_of(project)) == ["crawl", "split", "zoom_train"]
     run = flow_run(done.stderr)
     assert (run.state, run.states()) == ("Completed", all_nodes("Completed"))
+    assert (run.name, run.message) == ("manual", "ran crawl, zoom_train, split")
+    (page,) = run.artifacts(None)
+    assert page["key"] == "summary"
+    assert page["data"].startswith("**ran crawl, zoom_train, split**")
     assert run.graph() == {"crawl": set(), "zoom_train": set(), "split": {"crawl", "zoom_train"}}, "as DVC has it"
     assert "split is at work" in run.lines("split")
     shown = {artifact["type"]: artifact for artifact in wait_until(lambda: run.artifacts("crawl"))}
     assert len(run.artifacts("crawl")) == 2, "one per job, and the metrics"
-    assert shown["progress"]["key"] == "crawl-count"
+    assert shown["progress"]["key"] is None, "so that it is not among the results on the page of all artifacts"
+    assert shown["progress"]["description"].startswith("crawl count: ")
     assert shown["progress"]["data"] == 100
     assert "4/4" in shown["progress"]["description"]
     assert shown["table"]["key"] == "crawl-metrics"
@@ -60,6 +65,7 @@ def test_flow_runs_then_is_up_to_date_then_fails_on_input_error(
     assert len(runs_of(project)) == 3, "nothing ran"
     run = flow_run(done.stderr)
     assert (run.state, run.states()) == ("Completed", all_nodes("Cached"))
+    assert run.message == "every stage is up to date"
 
     params = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(params.replace("snapshot: sample-1", "snapshot: sample-2"))
@@ -72,10 +78,13 @@ def test_flow_runs_then_is_up_to_date_then_fails_on_input_error(
         "neither repeated, nor are the later ones run"
     )
     assert run.lines("crawl", logging.ERROR)[:2] == ["error: a fault", "  - and its place"]
-    assert run.message.startswith(
-        "crawl: stage crawl refused its input: a fault\n  - and its place\nCorrect that, then run"
-    )
+    assert run.message.startswith("stage crawl refused its input: a fault\n  - and its place\nCorrect that, then run")
     assert run.message.endswith("Its log: .atlas/logs/crawl.log")
+    log = "\n".join(run.lines())
+    assert log.count("a fault") == log.count("and its place") == 1, log
+    assert log.count("`dvc repro crawl`") == 1
+    assert "NoneType" not in log + done.stderr
+    assert "Finished in state Refused" in run.lines("crawl")
     assert "error: a fault" in (project / ".atlas/logs/crawl.log").read_text()
 
     (project / "fail-crawl").unlink()
@@ -96,7 +105,12 @@ def test_flow_retries_network_errors_and_shows_bugs_with_traceback(
     assert done.returncode == 1, done.stderr
     assert runs_of(project) == ["crawl"] * 3
     assert flow_run(done.stderr).states() == {"crawl": "Failed"}
-    assert "\nerror: crawl: stage crawl failed: a fault" in done.stderr
+    assert "\nerror: stage crawl failed: a fault" in done.stderr
+    log = "\n".join(flow_run(done.stderr).lines())
+    assert log.count("a fault") == 3, "once per attempt"
+    assert "Retry 1/2 will start" in log
+    assert log.count("`dvc repro crawl`") == 1, "what to do, at the end"
+    assert "NoneType" not in log + done.stderr
 
     (project / "fail-crawl").unlink()
     (project / "fail-zoom_train").write_text("ZeroDivisionError")
@@ -107,7 +121,7 @@ def test_flow_retries_network_errors_and_shows_bugs_with_traceback(
     trace = run.lines("zoom_train", logging.ERROR)
     assert trace[0] == "Traceback (most recent call last):"
     assert any(re.match(r"ZeroDivisionError: a fault", line) for line in trace)
-    assert run.message.startswith("zoom_train: stage zoom_train failed: ")
+    assert run.message.startswith("stage zoom_train failed: ZeroDivisionError: a fault\n  - and its place\n")
 
 
 @pytest.mark.slow
@@ -131,7 +145,11 @@ def test_interrupted_flow_leaves_no_process(
         wait_until(lambda: processes_of(flow.pid) == [], lambda: str(processes_of(flow.pid)))
     said = log.read_text()
     assert "Traceback" not in said
-    assert number == signal.SIGKILL or re.search(r"Flow run '[\w-]+' - Finished in state (Crashed|Cancelled)", said)
+    if number == signal.SIGINT:
+        assert "Flow run 'manual' - Finished in state Cancelled('interrupted. To continue, run the flow again" in said
+        assert "Crash" not in said
+    elif number == signal.SIGTERM:
+        assert "Flow run 'manual' - Crash detected! Execution was aborted by a termination signal." in said
 
     if number == signal.SIGKILL:  # and nothing that it left is in the way
         (project / "hang-crawl").unlink()

@@ -43,13 +43,27 @@ def test_starting_run_replaces_missed_schedules(prefect_server: PrefectServer, m
         context: Any = SimpleNamespace(get=lambda: SimpleNamespace(flow_run=begun))
         monkeypatch.setattr(missed_schedules, "FlowRunContext", context)
         told: list[str] = []
-        late = {str(run.id) for run in runs if run.id != begun.id and is_late(run)}
-        assert missed_schedules.cancel_missed_runs(told.append) == len(late) >= MINUTES - 2
-        assert missed_schedules.cancel_missed_runs(told.append) == 0
-    assert told == [f"{len(late)} overdue runs of the schedule are cancelled: this run replaces them"]
+        late = {str(run.id): run.expected_start_time for run in runs if run.id != begun.id and is_late(run)}
+        times = sorted(f"{time:%Y-%m-%d %H:%M}" for time in late.values() if time)
+        assert len(times) >= MINUTES - 2
+        assert missed_schedules.cancel_missed_runs(told.append) == times
+        assert missed_schedules.cancel_missed_runs(told.append) == times, "of the same run"
+        unserved = {"type": "CANCELLED", "name": missed_schedules.NAME, "message": missed_schedules.UNSERVED}
+        before = states(prefect_server, mine)
+        waiting = next(run.id for run in runs if before[str(run.id)] == "Scheduled")
+        prefect_server.ask(f"/flow_runs/{waiting}/set_state", {"state": unserved, "force": True})
+        assert len(missed_schedules.cancel_missed_runs(told.append)) == len(times) + 1, "also before this run"
+        prefect_server.ask(f"/flow_runs/{by_hand}/set_state", {"state": {"type": "RUNNING"}, "force": True})
+        assert missed_schedules.cancel_missed_runs(told.append) == times, "another run has listed the other one"
+    line = f"warning: {len(times)} times of the schedule were missed: {', '.join(times)}. This run replaces them"
+    assert told[:2] == [line, line]
+    assert len(told) == 4
     after = states(prefect_server, mine)
-    assert {run for run, name in after.items() if name == missed_schedules.NAME} == late
-    assert {after[by_hand], after[str(begun.id)]} <= {"Scheduled", "Late"}
+    names = {prefect_server.ask(f"/flow_runs/{run}")["name"] for run in late}
+    assert names == {f"schedule {time}" for time in times}
+    assert {run for run, name in after.items() if name == missed_schedules.NAME} == {*late, str(waiting)}
+    assert after[by_hand] == "Running"
+    assert after[str(begun.id)] in {"Scheduled", "Late"}
     assert missed_schedules.NAME not in states(prefect_server, other).values()
 
 
@@ -59,10 +73,10 @@ def is_late(run: FlowRun) -> bool:
 
 def test_shell_run_asks_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    assert missed_schedules.cancel_missed_runs(told.append) == 0
+    assert missed_schedules.cancel_missed_runs(told.append) == []
     run: Any = SimpleNamespace(flow_run=SimpleNamespace(id=None, deployment_id=None))
     monkeypatch.setattr(missed_schedules, "FlowRunContext", SimpleNamespace(get=lambda: run))
-    assert missed_schedules.cancel_missed_runs(told.append) == 0
+    assert missed_schedules.cancel_missed_runs(told.append) == []
     assert not told
 
 
@@ -70,10 +84,10 @@ def test_unreachable_server_stops_no_run(monkeypatch: pytest.MonkeyPatch) -> Non
     run: Any = SimpleNamespace(flow_run=SimpleNamespace(id=None, deployment_id="x"))
     monkeypatch.setattr(missed_schedules, "FlowRunContext", SimpleNamespace(get=lambda: run))
 
-    def refuse(*_: object) -> int:
+    def refuse(**_: object) -> int:
         raise OSError("no server")
 
-    monkeypatch.setattr(missed_schedules, "_cancel_overdue", refuse)
+    monkeypatch.setattr(missed_schedules, "get_client", refuse)
     told: list[str] = []
-    assert missed_schedules.cancel_missed_runs(told.append) == 0
+    assert missed_schedules.cancel_missed_runs(told.append) == []
     assert told == ["warning: overdue runs could not be listed: no server"]

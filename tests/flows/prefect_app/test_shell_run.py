@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -34,10 +35,11 @@ def repro(project: Path, tmp_path: Path, prefect_server: PrefectServer) -> Calla
         log = tmp_path / "log"
         with started(["dvc", "repro", *options], project, log, PREFECT_API_URL=prefect_server.url) as dvc:
             dvc.wait(timeout=TIMEOUT_S)
-            name = f"dvc repro in a shell, pid {dvc.pid}"
 
             def ended() -> RunInUi | None:
-                found = RunInUi(prefect_server, prefect_server.flow_run(name=[name]))
+                of_shells = {"flow_runs": {"name": {"like_": f", pid {dvc.pid}"}}}
+                (run,) = prefect_server.ask("/flow_runs/filter", of_shells)
+                found = RunInUi(prefect_server, run)
                 return found if found.state != "Running" else None
 
             wait_until(lambda: not list((project / ".atlas/shell-runs").iterdir()), log.read_text)  # the closer's end
@@ -53,6 +55,8 @@ def test_dvc_repro_is_shown_as_flow_run(project: Path, repro: Callable[..., RunI
     assert sorted(runs_of(project)) == sorted(STAGES)
     assert (run.state, run.states()) == ("Completed", dict.fromkeys(runs_of(project), "Completed"))
     assert set(run.graph()) == set(STAGES), "one tree"
+    assert re.fullmatch(r"dvc repro \d{4}-\d\d-\d\d \d\d:\d\d, pid \d+", run.name)
+    assert run.message == f"ran {', '.join(runs_of(project))}"
     for stage in STAGES:
         assert f"{stage} is at work" in run.lines(stage)
     assert wait_until(lambda: run.artifacts("split"))[0]["data"] == 100

@@ -3,6 +3,7 @@
 Told once, by the fixture `story`; each test looks at one thing that happened.
 """
 
+import logging
 import os
 import re
 import subprocess
@@ -22,8 +23,10 @@ from crawlers.http.chromium import find_browser
 from flows.prefect_app.missed_schedules import NAME as MISSED
 from flows.prefect_app.server import is_healthy
 from tests.support.chromium import needs_chromium
+from tests.support.flow_projects import RunInUi
 from tests.support.up import ENDINGS, LONG_AGO, TIMEOUT_S, Up, make_project, run_up, until_gone, wait_for
 
+REPORT = "<!DOCTYPE html><title>Report</title><script>document.title = window.origin</script>"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
@@ -87,7 +90,16 @@ def cancel(up: Up) -> SimpleNamespace:
     run = hang(up)
     processes = up.processes()["runs"]
     up.server.ask(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
-    return SimpleNamespace(n=len(processes), gone_s=until_gone(processes), end=up.ended(run))
+    gone_s, end = until_gone(processes), up.ended(run)
+    return SimpleNamespace(n=len(processes), gone_s=gone_s, end=end, **vars(shown(up, end)))
+
+
+def shown(up: Up, run: dict[str, Any]) -> SimpleNamespace:
+    """What the page of ``run`` shows now."""
+    found = RunInUi(up.server, run)
+    return SimpleNamespace(
+        name=found.name, states=found.states(), lines=found.lines(None, logging.WARNING), pages=found.artifacts(None)
+    )
 
 
 def hang(up: Up) -> str:
@@ -135,7 +147,7 @@ def kill_all(up: Up) -> SimpleNamespace:
     overdue = "UPDATE flow_run SET expected_start_time = ?, next_scheduled_start_time = ? WHERE id = ?"
     assert up.change(overdue, LONG_AGO, LONG_AGO, missed)
     again = Up(up.folder)
-    return SimpleNamespace(n=len(processes), gone_s=gone_s, up=again, end=again.run(run), missed=again.rows(missed))
+    return SimpleNamespace(n=len(processes), gone_s=gone_s, up=again, end=again.run(run), missed=again.run(missed))
 
 
 @contextmanager
@@ -180,7 +192,10 @@ def story(tmp_path_factory: pytest.TempPathFactory, git_env: dict[str, str]) -> 
         told.served_again = kill_server(up)
         told.scheduled = scheduled_run(up)
         told.trained = [line for line in (folder / "ran").read_text().splitlines() if line.startswith("from")]
+        (folder / "reports").mkdir(exist_ok=True)
+        (folder / "reports/report.html").write_text(REPORT)
         told.late = miss_times(up)
+        told.replacing = shown(up, next(run for run in told.late if run["state_name"] != MISSED))
         told.cancelled = cancel(up)
         told.forgotten = forget(up, told.killed.run)
         told.died = kill_all(up)
@@ -213,8 +228,20 @@ def pages(story: SimpleNamespace) -> Iterator[SimpleNamespace]:
         image = page.locator("img[src^='data:image/png']").first
         image.wait_for()
         width = image.evaluate("image => image.decode().then(() => image.naturalWidth)")
-        yield SimpleNamespace(faults=faults, width=width)
+        page.goto(f"{story.up.url}/atlas/report")
+        yield SimpleNamespace(faults=faults, width=width, report=page.title())
         browser.close()
+
+
+def test_deployment_and_parameter_are_described(story: SimpleNamespace) -> None:
+    deployment = story.up.server.ask("/deployments/name/atlas/atlas")
+    assert "One task" in deployment["description"] or "one task" in deployment["description"]
+    assert "new crawl" in deployment["parameter_openapi_schema"]["properties"]["recrawl"]["description"]
+
+
+@needs_chromium
+def test_report_is_served_in_a_sandbox(pages: SimpleNamespace) -> None:
+    assert pages.report == "null", "it runs scripts, in an origin of its own"
 
 
 @needs_chromium
@@ -238,6 +265,15 @@ def test_runs_one_of_several_missed_schedules(story: SimpleNamespace) -> None:
     names = [run["state_name"] for run in story.late]
     assert len(names) >= 3
     assert sorted(names) == ["Completed", *[MISSED] * (len(names) - 1)]
+    times = sorted(run["expected_start_time"][:16].replace("T", " ") for run in story.late)
+    assert {run["name"].partition(",")[0] for run in story.late} == {f"schedule {time}" for time in times}
+    first, missed = story.replacing.name, [time for time in times if f"schedule {time}" not in story.replacing.name]
+    assert re.fullmatch(r"schedule 20\d\d-\d\d-\d\d \d\d:\d\d, 20\d\d-\d\d-\d\dT\d{6}Z", first), "and the snapshot"
+    text = f"{len(missed)} times of the schedule were missed: {', '.join(missed)}. This run replaces them"
+    assert f"warning: {text}" in story.replacing.lines
+    (page,) = story.replacing.pages
+    assert f"{text}." in page["data"]
+    assert f"[Open the report of the last run]({story.url}/atlas/report)" in page["data"]
 
 
 def test_progress_updates_while_a_stage_runs(story: SimpleNamespace) -> None:
@@ -263,6 +299,8 @@ def test_cancelling_ends_all_processes(story: SimpleNamespace) -> None:
     assert story.cancelled.n >= 3
     assert story.cancelled.gone_s < 10
     assert story.cancelled.end["state_name"] == "Cancelled"
+    assert story.cancelled.states == {"crawl": "Cancelled"}
+    assert not story.cancelled.lines, "no warning, no error: it has not crashed"
 
 
 def test_old_runs_are_deleted_and_database_stays_bounded(story: SimpleNamespace) -> None:
@@ -279,7 +317,9 @@ def test_killed_up_leaves_no_process(story: SimpleNamespace) -> None:
 def test_marks_crashed_runs_and_skips_missed_schedules(story: SimpleNamespace) -> None:
     assert story.died.end["state_name"] == "Crashed"
     assert "killed" in story.died.end["state"]["message"]
-    assert not story.died.missed
+    assert story.died.missed["state_name"] == MISSED
+    log = (story.up.folder / ".prefect/up.log").read_text()
+    assert f"were missed: {LONG_AGO[:16]}" in log or f"was missed: {LONG_AGO[:16]}" in log
 
 
 def test_run_without_heartbeat_is_marked_crashed(story: SimpleNamespace) -> None:
