@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from atlas_model.core.checkpoint import WEIGHTS, read_description, save_model
 from atlas_model.data.images import Preprocessing
 from atlas_model.model.architecture import Architecture
 from atlas_model.model.categorizer import Categorizer
@@ -145,9 +146,8 @@ def test_default_model_is_champion_then_trained_then_bundled(
 def test_predict_escapes_control_characters_in_untrusted_names(
     here: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(model, here / "strange")
-    weights = load_file(model / "model.safetensors")
-    save_file({**weights, "\x1b]0;owned\x07": torch.zeros(1)}, here / "strange/model.safetensors")
+    weights = load_file(model / WEIGHTS) | {"\x1b]0;owned\x07": torch.zeros(1)}
+    save_model(here / "strange", weights, read_description(model))
     assert main(["predict", str(image(here / "a.png")), "--model", "strange"]) == 2
     error = capsys.readouterr().err
     assert "owned" in error and "\x1b" not in error
