@@ -10,6 +10,8 @@ NAMES = {  # reason -> name
     "zoomed": "Close-up",
     "unreadable": "Cannot be decoded",
     "not_in_taxonomy": "Category outside the taxonomy",
+    "category_split": "Category was split",
+    "category_removed": "Category was removed",
     "too_small": "Too small",
     "shared_image": "Shared by many products",
     "label_conflict": "Products of several categories",

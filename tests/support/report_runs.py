@@ -182,7 +182,7 @@ def _write_evaluation(folder: Path, rows: list[dict], tree: Taxonomy, *, wrong: 
     if wrong:
         predicted[::WRONG] = (predicted[::WRONG] + 1) % len(tree)
     confidence = np.linspace(0.3, 1.0, len(test))
-    table = {
+    table: dict[str, Any] = {
         "file_name": [row["image_id"] for row in test],
         "product_id": [row["product_id"] for row in test],
         "actual_category": [tree.labels[index] for index in actual],
@@ -190,6 +190,7 @@ def _write_evaluation(folder: Path, rows: list[dict], tree: Taxonomy, *, wrong: 
         "log_probability": np.log(confidence).astype(np.float32),
         "split_value": ["test"] * len(test),
     }
+    table |= {name: [None] * len(test) for name in PREDICTIONS.names if name not in table}  # the taxonomy has no ids
     write_table(folder / paths.EVALUATION / "predictions.parquet", pa.table(table), PREDICTIONS)
     figures: dict[str, Any] = {**path_scores(actual, predicted, tree), "ece": 0.0123}
     figures["intervals"] = {key: [figures[key] - 0.02, figures[key] + 0.03] for key in METRICS if key != "n"}

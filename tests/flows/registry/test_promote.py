@@ -237,11 +237,11 @@ def test_promotion_records_test_metrics_of_the_evaluated_model(params: Params) -
         Path("dvc.lock").write_text(yaml.safe_dump(lock))
 
     train("Shirts")
-    test = {"n": 2, "micro_f1": 0.5, "ece": 0.1, "intervals": {"micro_f1": [0.4, 0.6], "nll": [0, 1]}}
+    test = {"n": 1, "micro_f1": 0.5, "ece": 0.1, "intervals": {"micro_f1": [0.4, 0.6], "nll": [0, 1]}}
     write_metrics("evaluate", {}, {"test": {**test, "products": {"micro_f1": 0.7}}})
     names = ("file_name", "product_id", "actual_category", "predicted_category")
-    columns = {name: ["a", "b"] for name in names} | {"log_probability": [-1.0, -2.0], "split_value": ["test"] * 2}
-    write_table(paths.EVALUATION / "predictions.parquet", pa.table(columns), PREDICTIONS)
+    row = dict.fromkeys(names, "a") | {"log_probability": -1.0, "split_value": "test"}
+    write_table(paths.EVALUATION / "predictions.parquet", pa.Table.from_pylist([row], PREDICTIONS), PREDICTIONS)
     evaluate(str(repo.content_hash(paths.CATEGORIZER)))
     promote(params)
     acceptance = read_acceptance(HISTORY, hash_of_weights(paths.CATEGORIZER))

@@ -13,7 +13,9 @@ from lxml import html
 
 from atlas_model.core.errors import InputError, MissingError
 from atlas_model.core.params import Params, load_params
+from atlas_model.split.reasons import REMEDIES
 from flows import paths
+from flows.report.discards import NAMES
 from flows.report.quality import COLUMNS
 from flows.stages import report
 from flows.text import percent
@@ -247,6 +249,11 @@ def test_findings_about_quality_and_kinds_of_input_are_shown(tmp_path: Path, mon
     assert [row[0] for row in rows[1:]] == ["image", "title", "image and title"]
     assert rows[2][-1] == "+10.0 (+5.0 to +15.0)"
     assert "with the title of the product" in section(page, "figures")
+
+
+def test_every_reason_of_the_split_has_a_name() -> None:
+    near = {"near_duplicate_of_test", "near_duplicate_of_val"}
+    assert set(NAMES) == set(REMEDIES) - {"near_duplicate"} | near
 
 
 def test_damaged_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
