@@ -146,7 +146,9 @@ def test_is_a_dvc_project_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(FOLDER)
     assert repo.stage_names() == ["prepare", "train", "evaluate", "publish"]
-    assert (FOLDER / ".dvc/config").read_bytes() == (ROOT / ".dvc/config").read_bytes()
+    config = (ROOT / ".dvc/config").read_text(encoding="utf-8").replace("plots.html", "../../../.dvc/plots.html")
+    assert (FOLDER / ".dvc/config").read_text(encoding="utf-8") == config
+    assert (FOLDER / ".dvc" / "../../../.dvc/plots.html").is_file()
 
 
 # --- what came of it
