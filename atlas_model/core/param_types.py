@@ -6,11 +6,18 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from atlas_model.core.encoder_names import TIMM, EncoderName
 
 CRON_FIELDS = 5
+
+
+class ParamsSection(BaseModel):
+    """A section of params.yaml: frozen, with strict types; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
 
 FilePath = Annotated[Path, Field(strict=False)]
 PositiveInt = Annotated[int, Field(gt=0)]

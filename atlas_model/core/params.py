@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from atlas_model.core.encoder_names import OWN_ENCODERS
 from atlas_model.core.errors import ParamsError
@@ -21,6 +21,7 @@ from atlas_model.core.param_types import (
     Device,
     Encoder,
     FilePath,
+    ParamsSection,
     PositiveFloat,
     PositiveInt,
     Probability,
@@ -28,16 +29,11 @@ from atlas_model.core.param_types import (
     Share,
     Timezone,
 )
+from atlas_model.core.quality_params import LabelQualityParams, SplitQualityParams
 from atlas_model.core.yaml_files import parse_with_duplicates, parse_yaml, replace_text, validate
 
 PARAMS_FILE = Path("params.yaml")
 RENAMED = {("drift", "picture_sizes"): "image_sizes"}  # keys of earlier versions -> new names
-
-
-class ParamsSection(BaseModel):
-    """A section of params.yaml: frozen, with strict types; unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class FileColumns(ParamsSection):
@@ -158,6 +154,7 @@ class SplitParams(ParamsSection):
     max_products_per_image: PositiveInt  # images of more products are discarded: size charts, placeholders
     near_duplicate_distance: Annotated[int, Field(ge=0, le=16)]  # bits of the 64-bit perceptual hash
     respect_hint: bool  # use the split that a manifest or table gives
+    quality: SplitQualityParams
     seed: Seed
 
     @model_validator(mode="after")
@@ -265,6 +262,7 @@ class EvaluateParams(ParamsSection):
     seed: Seed
     device: Device
     engine: Literal["torch", "onnxruntime", "onnxruntime-int8", "openvino"]  # runs the encoders; see engines.py
+    quality: LabelQualityParams
 
 
 class PipelineParams(ParamsSection):

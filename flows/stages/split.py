@@ -29,6 +29,7 @@ from atlas_model.taxonomy.names import clean_name, look_alikes
 from atlas_model.taxonomy.tree import SEPARATOR, Taxonomy
 from flows import paths
 from flows.stages.entry import main, write_metrics
+from flows.stages.split_quality import report_quality
 
 CATEGORIES = paths.PLOTS / "split/categories.csv"
 MAX_LISTED = 20  # names in a warning; reports/split/metrics.json has all
@@ -96,7 +97,8 @@ def run(params: Params) -> None:
             Preprocessing(options.image_size, options.image_mode, options.resize, options.interpolation),
         )
         taxonomy.save(folder / paths.TAXONOMY.name)
-    _report(counts | {"categories_without": missing, "look_alikes": alike}, scores, options)
+    quality = report_quality(refs, products, scores, outcomes, options)
+    _report(counts | {"categories_without": missing, "look_alikes": alike, "quality": quality}, scores, options)
 
 
 def _read_products() -> tuple[dict[str, SplitProduct], dict[str, str]]:

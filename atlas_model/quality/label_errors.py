@@ -1,0 +1,140 @@
+"""Labels that are likely wrong, by confident learning on out-of-fold probabilities.
+
+Northcutt, Jiang and Chuang (2021), "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 70. The
+probabilities of an image come from a classifier that saw neither it nor another image of its product.
+
+The number of errors is estimated from the confident joint (section 3.1, equation 1): an image counts as one if another
+category than its label reaches its threshold, the mean probability of the images that are labelled so. As many images
+with the lowest probability of their label are listed. Listing those that were counted finds fewer errors:
+docs/data-quality.md has the figures. The package cleanlab calls the methods ``low_self_confidence`` and
+``confident_learning``; it returns the same images (tests/atlas_model/quality/test_label_errors.py).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from atlas_model.quality.gaussians import CategoryGaussians, Moments, centered, parts
+
+FOLDS = 5
+TEMPERATURES = torch.logspace(-1, 2, 61, dtype=torch.float64)  # that are tried; Gaussians are too sure
+TEMPERATURE_SAMPLE = 20_000  # images that the temperature is chosen on
+MIN_PRODUCTS = 2  # of a category: with one, no other fold has an image of it
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """Likely wrong labels, the most likely first."""
+
+    row: Int[np.ndarray, "m"]
+    score: Float[np.ndarray, "m"]  # 1 - probability of the label
+    suggested: Int[np.ndarray, "m"]  # the most probable other category
+    checked: int  # images whose label was checked
+    accuracy: float  # share of them whose most probable category is the label
+
+
+def find_label_errors(
+    points: Float[np.ndarray, "n d"], category: Int[np.ndarray, "n"], product_ids: Sequence[str], *, seed: int
+) -> LabelErrors:
+    """Find labels that are likely wrong.
+
+    Args:
+        points: embeddings of images.
+        category: label of each, as an index; the same for all images of a product.
+        product_ids: the product of each.
+        seed: of the folds.
+    """
+    fold, checked = assign_folds(category, product_ids, seed)
+    rows = np.flatnonzero(checked)
+    if not len(rows):
+        empty = np.empty(0, dtype=np.int64)
+        return LabelErrors(empty, np.empty(0), empty, 0, 0.0)
+    used, compact = np.unique(category[rows], return_inverse=True)
+    labels = torch.from_numpy(compact.astype(np.int64))
+    held_out = _HeldOut(centered(points[rows]), labels, torch.from_numpy(fold[rows]), len(used), seed)
+
+    label_p = labels.new_zeros(len(labels), dtype=torch.float64)
+    for at, p in held_out:
+        label_p[at] = p.gather(1, labels[at, None]).squeeze(1)
+    sums = torch.zeros(len(used), dtype=torch.float64).index_add_(0, labels, label_p)
+    thresholds = sums / torch.bincount(labels, minlength=len(used))
+    errors, right = 0, 0
+    other = torch.zeros_like(labels)
+    for at, p in held_out:
+        errors += int(confident_errors(p, labels[at], thresholds).sum())
+        right += int((p.argmax(dim=1) == labels[at]).sum())
+        other[at] = p.scatter(1, labels[at, None], -1.0).argmax(dim=1)
+    order = torch.argsort(label_p, stable=True)[:errors].numpy()
+    return LabelErrors(
+        rows[order], 1 - label_p.numpy()[order], used[other.numpy()[order]], len(rows), right / len(rows)
+    )
+
+
+def confident_errors(
+    p: Float[Tensor, "n k"], labels: Int[Tensor, "n"], thresholds: Float[Tensor, "k"]
+) -> Bool[Tensor, "n"]:
+    """Whether the most probable of the categories that reach their threshold is another one than the label."""
+    reaching = p.masked_fill(p < thresholds, -1.0)
+    best, category = reaching.max(dim=1)
+    return (best >= 0) & (category != labels)
+
+
+def assign_folds(
+    category: Int[np.ndarray, "n"], product_ids: Sequence[str], seed: int
+) -> tuple[Int[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
+    """Assign each image to one of `FOLDS`, together with the others of its product and category.
+
+    The products of a category are spread evenly, so a category with `MIN_PRODUCTS` is in more than one fold.
+
+    Returns:
+        The fold of each image; and whether its category has `MIN_PRODUCTS`, so that its label can be checked.
+    """
+    products, product = np.unique(np.asarray(product_ids, dtype=str), return_inverse=True)
+    drawn = np.random.default_rng(seed).permutation(len(products))[product]
+    pair, pair_of = np.unique(np.stack([category, drawn]), axis=1, return_inverse=True)  # sorted by category
+    first = np.searchsorted(pair[0], pair[0])
+    rank = np.arange(pair.shape[1]) - first  # of the product among those of its category
+    size = np.searchsorted(pair[0], pair[0], side="right") - first
+    return (rank % FOLDS)[pair_of.reshape(-1)], (size >= MIN_PRODUCTS)[pair_of.reshape(-1)]
+
+
+class _HeldOut:
+    """Out-of-fold probabilities, in parts: iterate as often as needed."""
+
+    def __init__(
+        self, points: Float[Tensor, "n d"], labels: Int[Tensor, "n"], fold: Int[Tensor, "n"], categories: int, seed: int
+    ) -> None:
+        self._points, self._categories = points, categories
+        everything = Moments.of(points, labels, categories)
+        self._folds = []
+        for number in range(FOLDS):
+            at = torch.nonzero(fold == number).squeeze(1)
+            if len(at):
+                others = everything.without(Moments.of(points[at], labels[at], categories))
+                self._folds.append((at, CategoryGaussians(others)))
+        self._temperature = self._choose_temperature(labels, seed)
+
+    def _choose_temperature(self, labels: Int[Tensor, "n"], seed: int) -> float:
+        """The temperature with the highest likelihood of the labels, on a sample."""
+        order = np.random.default_rng(seed).permutation(len(labels))[:TEMPERATURE_SAMPLE]
+        sample = torch.zeros(len(labels), dtype=torch.bool)
+        sample[torch.from_numpy(order)] = True
+        losses = torch.zeros_like(TEMPERATURES)
+        for at, gaussians in self._folds:
+            chosen = at[sample[at]]
+            for part in parts(len(chosen), self._categories):
+                log_odds = gaussians.log_odds(self._points[chosen[part]])
+                of_label = log_odds.gather(1, labels[chosen[part], None]).squeeze(1)
+                for index, temperature in enumerate(TEMPERATURES):
+                    losses[index] += ((log_odds / temperature).logsumexp(dim=1) - of_label / temperature).sum()
+        return float(TEMPERATURES[losses.argmin()])
+
+    def __iter__(self) -> Iterator[tuple[Int[Tensor, "m"], Float[Tensor, "m k"]]]:
+        """Yield rows, and the probability of each category for them."""
+        for at, gaussians in self._folds:
+            for part in parts(len(at), self._categories):
+                yield at[part], (gaussians.log_odds(self._points[at[part]]) / self._temperature).softmax(dim=1)
