@@ -57,7 +57,7 @@ def embed_stored(rows: Rows, *, stored: StoredModel, batch_size: int) -> Points:
 
 @torch.inference_mode()
 def embed(
-    rows: Rows, *, model: Categorizer, pixels: UInt8[np.ndarray, "n c h w"], batch_size: int, device: torch.device
+    rows: Rows, *, model: Categorizer, pixels: UInt8[np.ndarray, "images c h w"], batch_size: int, device: torch.device
 ) -> Points:
     """Embed images, batch by batch."""
     batches = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))

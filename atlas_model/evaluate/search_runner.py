@@ -166,7 +166,7 @@ def search(
     return {variant: concatenate_searches(parts) for variant, parts in found.items()}
 
 
-def pooled_cells(cells: Float[Tensor, "b cells d"]) -> Float[np.ndarray, "b d"]:
+def pooled_cells(cells: Float[Tensor, "b cells d"]) -> Float[np.ndarray, "b e"]:
     """The mean of the cells of each image, in single precision. More than `EMBEDDING_SIZE` dimensions are projected.
 
     The projection is random, which keeps distances (Johnson-Lindenstrauss), and the same for all images.

@@ -10,7 +10,7 @@ docs/data-quality.md has the figures. The package cleanlab calls the methods ``l
 ``confident_learning``; it returns the same images (tests/atlas_model/quality/test_label_errors.py).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,21 +57,37 @@ def find_label_errors(
     labels = torch.from_numpy(compact.astype(np.int64))
     held_out = _HeldOut(centered(points[rows]), labels, torch.from_numpy(fold[rows]), len(used), seed)
 
-    label_p = labels.new_zeros(len(labels), dtype=torch.float64)
-    for at, p in held_out:
+    order, score, other, accuracy = rank_label_errors(held_out, labels, len(used))
+    return LabelErrors(rows[order.numpy()], score.numpy(), used[other.numpy()], len(rows), accuracy)
+
+
+def rank_label_errors(
+    probabilities: Iterable[tuple[Int[Tensor, "_"], Float[Tensor, "_ k"]]], labels: Int[Tensor, "n"], categories: int
+) -> tuple[Int[Tensor, "e"], Float[Tensor, "e"], Int[Tensor, "e"], float]:
+    """The likely errors among ``labels``, the most likely first.
+
+    Args:
+        probabilities: rows with their out-of-fold probabilities; iterated twice.
+        labels: of all rows.
+        categories: their number.
+
+    Returns:
+        The rows of the errors; 1 - the probability of the label; the most probable other category; and the share of all
+        rows whose most probable category is the label.
+    """
+    label_p = torch.zeros(len(labels), dtype=torch.float64)
+    for at, p in probabilities:
         label_p[at] = p.gather(1, labels[at, None]).squeeze(1)
-    sums = torch.zeros(len(used), dtype=torch.float64).index_add_(0, labels, label_p)
-    thresholds = sums / torch.bincount(labels, minlength=len(used))
+    sums = torch.zeros(categories, dtype=torch.float64).index_add_(0, labels, label_p)
+    thresholds = sums / torch.bincount(labels, minlength=categories)
     errors, right = 0, 0
     other = torch.zeros_like(labels)
-    for at, p in held_out:
+    for at, p in probabilities:
         errors += int(confident_errors(p, labels[at], thresholds).sum())
         right += int((p.argmax(dim=1) == labels[at]).sum())
         other[at] = p.scatter(1, labels[at, None], -1.0).argmax(dim=1)
-    order = torch.argsort(label_p, stable=True)[:errors].numpy()
-    return LabelErrors(
-        rows[order], 1 - label_p.numpy()[order], used[other.numpy()[order]], len(rows), right / len(rows)
-    )
+    order = torch.argsort(label_p, stable=True)[:errors]
+    return order, 1 - label_p[order], other[order], right / len(labels)
 
 
 def confident_errors(
@@ -133,7 +149,7 @@ class _HeldOut:
                     losses[index] += ((log_odds / temperature).logsumexp(dim=1) - of_label / temperature).sum()
         return float(TEMPERATURES[losses.argmin()])
 
-    def __iter__(self) -> Iterator[tuple[Int[Tensor, "m"], Float[Tensor, "m k"]]]:
+    def __iter__(self) -> Iterator[tuple[Int[Tensor, "_"], Float[Tensor, "_ k"]]]:
         """Yield rows, and the probability of each category for them."""
         for at, gaussians in self._folds:
             for part in parts(len(at), self._categories):

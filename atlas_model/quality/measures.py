@@ -6,7 +6,7 @@ Knows no thresholds; `issues` turns measures into scores.
 from typing import TypedDict
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 THUMBNAIL = 64  # px, longer side; images are reduced to it, so that blur does not depend on their resolution
@@ -44,7 +44,7 @@ def measure_image(image: Image.Image) -> ImageMeasures:
     }
 
 
-def blur(grey: Int[np.ndarray, "h w"]) -> float | None:
+def blur(grey: UInt8[np.ndarray, "h w"]) -> float | None:
     """How little an image changes when it is blurred, range [0, 1]; None if it is too small, or has no edges.
 
     Blurring a sharp image changes the differences between adjacent pixels much; blurring a blurred image changes them

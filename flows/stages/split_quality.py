@@ -74,10 +74,9 @@ def _image_issues(input_side: int, thresholds: Mapping[str, float | None]) -> li
     sizes = read_table(paths.SHARDS, IMAGES, "fetch", ["image_id", "width", "height"])
     joined = measured.join(sizes, "image_id", join_type="inner").sort_by("image_id")
     image_ids = joined["image_id"].to_pylist()
-    columns = {name: joined[name].to_numpy().astype(np.float64) for name in (*MEASURES, "width", "height")}
-    found = score_images(
-        {name: columns[name] for name in MEASURES}, columns["width"], columns["height"], input_side=input_side
-    )
+    measures = {name: joined[name].to_numpy().astype(np.float64) for name in MEASURES}  # null becomes NaN
+    width, height = joined["width"].to_numpy(), joined["height"].to_numpy()
+    found = score_images(measures, width, height, input_side=input_side)
     return [list_issue(issue, image_ids, found[issue], thresholds[issue]) for issue in IMAGE_ISSUES]
 
 
