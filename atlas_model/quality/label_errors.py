@@ -7,7 +7,8 @@ The number of errors is estimated from the confident joint (section 3.1, equatio
 category than its label reaches its threshold, the mean probability of the images that are labelled so. As many images
 with the lowest probability of their label are listed. Listing those that were counted finds fewer errors:
 docs/data-quality.md has the figures. The package cleanlab calls the methods ``low_self_confidence`` and
-``confident_learning``; it returns the same images (tests/atlas_model/quality/test_label_errors.py).
+``confident_learning``. If several categories reach their thresholds, it takes the most probable of all categories
+instead of the most probable of these.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,11 +19,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from atlas_model.quality.gaussians import CategoryGaussians, Moments, centered, parts
+from atlas_model.core.progress import say
+from atlas_model.quality.gaussians import parts
+from atlas_model.quality.logistic import LogisticRegression, fit_logistic, standardized
 
 FOLDS = 5
-TEMPERATURES = torch.logspace(-1, 2, 61, dtype=torch.float64)  # that are tried; Gaussians are too sure
-TEMPERATURE_SAMPLE = 20_000  # images that the temperature is chosen on
+MAX_WORK = 20_000_000_000  # images x dimensions x categories that a classifier is fitted to: minutes on one core
+MIN_FITTED = 10  # images per category, on average
 MIN_PRODUCTS = 2  # of a category: with one, no other fold has an image of it
 
 
@@ -50,13 +53,21 @@ def find_label_errors(
     """
     fold, checked = assign_folds(category, product_ids, seed)
     rows = np.flatnonzero(checked)
+    empty = np.empty(0, dtype=np.int64)
+    nothing = LabelErrors(empty, np.empty(0), empty, 0, 0.0)
     if not len(rows):
-        empty = np.empty(0, dtype=np.int64)
-        return LabelErrors(empty, np.empty(0), empty, 0, 0.0)
+        return nothing
     used, compact = np.unique(category[rows], return_inverse=True)
+    fitted = MAX_WORK // (points.shape[1] * len(used))
+    if fitted < min(len(rows), MIN_FITTED * len(used)):
+        say(
+            f"warning: the labels are not checked, because it would take too long: {len(used)} categories, and "
+            f"embeddings of {points.shape[1]} dimensions"
+        )
+        return nothing
     labels = torch.from_numpy(compact.astype(np.int64))
-    held_out = _HeldOut(centered(points[rows]), labels, torch.from_numpy(fold[rows]), len(used), seed)
-
+    ready = standardized(torch.from_numpy(points[rows]))
+    held_out = _HeldOut(ready, labels, fold[rows], categories=len(used), fitted=fitted, seed=seed)
     order, score, other, accuracy = rank_label_errors(held_out, labels, len(used))
     return LabelErrors(rows[order.numpy()], score.numpy(), used[other.numpy()], len(rows), accuracy)
 
@@ -93,10 +104,13 @@ def rank_label_errors(
 def confident_errors(
     p: Float[Tensor, "n k"], labels: Int[Tensor, "n"], thresholds: Float[Tensor, "k"]
 ) -> Bool[Tensor, "n"]:
-    """Whether the most probable of the categories that reach their threshold is another one than the label."""
+    """Whether the most probable of the categories that reach their threshold is another one than the label.
+
+    As in cleanlab, an image whose most probable category of all is its label does not count.
+    """
     reaching = p.masked_fill(p < thresholds, -1.0)
     best, category = reaching.max(dim=1)
-    return (best >= 0) & (category != labels)
+    return (best >= 0) & (category != labels) & (p.argmax(dim=1) != labels)
 
 
 def assign_folds(
@@ -119,38 +133,39 @@ def assign_folds(
 
 
 class _HeldOut:
-    """Out-of-fold probabilities, in parts: iterate as often as needed."""
+    """Out-of-fold probabilities, in parts: iterate as often as needed.
+
+    Args:
+        points: standardized embeddings.
+        labels: of these.
+        fold: of each.
+        categories: their number.
+        fitted: images that a classifier is fitted to, at most; a sample if there are more.
+        seed: of the sample.
+    """
 
     def __init__(
-        self, points: Float[Tensor, "n d"], labels: Int[Tensor, "n"], fold: Int[Tensor, "n"], categories: int, seed: int
+        self,
+        points: Float[Tensor, "n d"],
+        labels: Int[Tensor, "n"],
+        fold: Int[np.ndarray, "n"],
+        *,
+        categories: int,
+        fitted: int,
+        seed: int,
     ) -> None:
         self._points, self._categories = points, categories
-        everything = Moments.of(points, labels, categories)
-        self._folds = []
+        self._folds: list[tuple[Int[Tensor, "_"], LogisticRegression]] = []
+        order = np.random.default_rng(seed).permutation(len(labels))
         for number in range(FOLDS):
-            at = torch.nonzero(fold == number).squeeze(1)
-            if len(at):
-                others = everything.without(Moments.of(points[at], labels[at], categories))
-                self._folds.append((at, CategoryGaussians(others)))
-        self._temperature = self._choose_temperature(labels, seed)
-
-    def _choose_temperature(self, labels: Int[Tensor, "n"], seed: int) -> float:
-        """The temperature with the highest likelihood of the labels, on a sample."""
-        order = np.random.default_rng(seed).permutation(len(labels))[:TEMPERATURE_SAMPLE]
-        sample = torch.zeros(len(labels), dtype=torch.bool)
-        sample[torch.from_numpy(order)] = True
-        losses = torch.zeros_like(TEMPERATURES)
-        for at, gaussians in self._folds:
-            chosen = at[sample[at]]
-            for part in parts(len(chosen), self._categories):
-                log_odds = gaussians.log_odds(self._points[chosen[part]])
-                of_label = log_odds.gather(1, labels[chosen[part], None]).squeeze(1)
-                for index, temperature in enumerate(TEMPERATURES):
-                    losses[index] += ((log_odds / temperature).logsumexp(dim=1) - of_label / temperature).sum()
-        return float(TEMPERATURES[losses.argmin()])
+            held_out = np.flatnonzero(fold == number)
+            if len(held_out):
+                others = torch.from_numpy(order[fold[order] != number][:fitted])
+                classifier = fit_logistic(points[others], labels[others], categories)
+                self._folds.append((torch.from_numpy(held_out), classifier))
 
     def __iter__(self) -> Iterator[tuple[Int[Tensor, "_"], Float[Tensor, "_ k"]]]:
         """Yield rows, and the probability of each category for them."""
-        for at, gaussians in self._folds:
-            for part in parts(len(at), self._categories):
-                yield at[part], (gaussians.log_odds(self._points[at[part]]) / self._temperature).softmax(dim=1)
+        for held_out, classifier in self._folds:
+            for part in parts(len(held_out), self._categories):
+                yield held_out[part], classifier.probabilities(self._points[held_out[part]]).double()

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from atlas_model.quality.gaussians import CategoryGaussians, Moments, centered, parts
+from atlas_model.quality.gaussians import CategoryGaussians, centered, parts
 
 
 def outlier_scores(points: Float[np.ndarray, "n d"], category: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
@@ -23,7 +23,7 @@ def outlier_scores(points: Float[np.ndarray, "n d"], category: Int[np.ndarray, "
     """
     used, compact = np.unique(category, return_inverse=True)
     moved, labels = centered(points), torch.from_numpy(compact.astype(np.int64))
-    gaussians = CategoryGaussians(Moments.of(moved, labels, len(used)))
+    gaussians = CategoryGaussians(moved, labels, len(used))
     nearest = [gaussians.squared_distances(moved[part]).amin(dim=1) for part in parts(len(moved), len(used))]
     distance = torch.cat(nearest).sqrt().numpy()
     median = np.median(distance)

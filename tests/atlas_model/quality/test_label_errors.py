@@ -57,7 +57,7 @@ def test_finds_wrong_labels_of_products() -> None:
     found = find_label_errors(points, given, products, seed=1)
     assert found.checked == len(labels)
     assert wrong[found.row].mean() > 0.95
-    assert wrong[found.row].sum() > 0.7 * wrong.sum()  # the estimate counts only confident errors
+    assert wrong[found.row].sum() > 0.5 * wrong.sum()  # the estimate counts only confident errors
     right = found.row[wrong[found.row]]
     assert (found.suggested[wrong[found.row]] == labels[right]).mean() > 0.9
     assert (np.diff(found.score) <= 0).all()
