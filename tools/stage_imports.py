@@ -30,6 +30,7 @@ EXEMPT = {
     "atlas_model.core.params": "validates parameters, which DVC compares key by key",
     "atlas_model.core.param_types": "see above",
     "atlas_model.core.report_params": "see above",
+    "atlas_model.core.quality_params": "see above",
     "atlas_model.core.encoder_names": "names of encoders, implemented in `encoder`",
     "atlas_model.core.yaml_files": "validates YAML files without changing their values",
     "atlas_model.core.extras": "reports packages that are not installed",

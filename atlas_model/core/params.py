@@ -29,6 +29,7 @@ from atlas_model.core.param_types import (
     Share,
     Timezone,
 )
+from atlas_model.core.quality_params import LabelQualityParams, SplitQualityParams
 from atlas_model.core.report_params import ReportParams
 from atlas_model.core.yaml_files import parse_with_duplicates, parse_yaml, replace_text, validate
 
@@ -168,6 +169,7 @@ class SplitParams(ParamsSection):
     max_products_per_image: PositiveInt  # images of more products are discarded: size charts, placeholders
     near_duplicate_distance: Annotated[int, Field(ge=0, le=16)]  # bits of the 64-bit perceptual hash
     respect_hint: bool  # use the split that a manifest or table gives
+    quality: SplitQualityParams
     seed: Seed
 
     @model_validator(mode="after")
@@ -275,6 +277,7 @@ class EvaluateParams(ParamsSection):
     seed: Seed
     device: Device
     engine: Literal["torch", "onnxruntime", "onnxruntime-int8", "openvino"]  # runs the encoders; see engines.py
+    quality: LabelQualityParams
 
 
 class PipelineParams(ParamsSection):

@@ -82,6 +82,20 @@ SCORES = pa.schema(
         pa.field("keep", pa.bool_(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),  # normal, zoomed, unreadable, not_filtered (filter disabled)
         pa.field("phash", pa.uint64()),  # 64-bit perceptual hash of the whole image
+        # As in `quality.measures.ImageMeasures`; null if the image cannot be decoded.
+        pa.field("brightness_low", pa.float32()),
+        pa.field("brightness_high", pa.float32()),
+        pa.field("entropy", pa.float32()),
+        pa.field("blur_64", pa.float32()),  # null also if unknown, as is the next
+        pa.field("blur_32", pa.float32()),
+    ]
+)
+QUALITY = pa.schema(  # reports/split/quality.parquet and reports/evaluate/quality.parquet
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("issue", pa.string(), nullable=False),  # dark, light, blurred, ..., duplicate; outlier, label_error
+        pa.field("score", pa.float32(), nullable=False),  # range [0, 1], 1: most suspicious; as params.yaml asks for
+        pa.field("detail", pa.string()),  # duplicate: image_id of the other; label_error: the suggested label
     ]
 )
 SPLIT = pa.schema(

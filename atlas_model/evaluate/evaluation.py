@@ -69,6 +69,7 @@ class Evaluation:
     abstention: list[dict[str, float | None]]  # as in `calibration.abstention_curve`; empty for a classifier
     pooled: PooledProducts | None = None  # of the exactly searched products; None for a classifier
     held_out: Mapping[Subject, HeldOutItems] = field(default_factory=dict)  # of these; empty for a classifier
+    embeddings: Float[np.ndarray, "n d"] | None = None  # of a sequence model given images alone
 
     @property
     def actual(self) -> Int[np.ndarray, "n"]:
@@ -227,6 +228,7 @@ def _summarize(
         abstention=abstention,
         pooled=pooled,
         held_out={"images": of_image, "products": of_product},
+        embeddings=searched.embeddings,
     )
 
 

@@ -9,7 +9,7 @@ on which worker searches a chunk.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -31,6 +31,7 @@ from atlas_model.model.evidence import ModelEvidence
 from atlas_model.model.saved_models import load_categorizer
 from atlas_model.taxonomy.tree import Taxonomy
 
+EMBEDDING_SIZE = 512  # maximum dimensions of an embedding: 2 KB an image
 CHUNK_BATCHES = 4  # batches per chunk, for which another process has to load the model
 
 # The input of a model. A stripped title is without the words of all labels (`titles.LabelWords`).
@@ -123,6 +124,7 @@ class SearchOutputs:
     uncalibrated: BestPaths
     free: BestPaths | None  # without the constraint; None for models for which this is meaningless
     exact: ExactResult | None  # of the images in the sample; None if there are none
+    embeddings: Float[np.ndarray, "n d"] | None = None  # of the images (`pooled_cells`); only of the variant "image"
 
 
 def search_stored(chunk: Chunk, *, stored: StoredModel, settings: SearchSettings) -> dict[InputVariant, SearchOutputs]:
@@ -159,8 +161,21 @@ def search(
             titles = None if variant == "image" else stripped if "stripped" in variant else part.titles
             of = (cells if "image" in variant else None, titles)
             evidence, uncalibrated = (model.evidence(*of, calibrated=each) for each in (True, False))
-            found[variant].append(_searched(model, settings, evidence, uncalibrated, part))
+            searched = _searched(model, settings, evidence, uncalibrated, part)
+            found[variant].append(replace(searched, embeddings=pooled_cells(cells)) if variant == "image" else searched)
     return {variant: concatenate_searches(parts) for variant, parts in found.items()}
+
+
+def pooled_cells(cells: Float[Tensor, "b cells d"]) -> Float[np.ndarray, "b e"]:
+    """The mean of the cells of each image, in single precision. More than `EMBEDDING_SIZE` dimensions are projected.
+
+    The projection is random, which keeps distances (Johnson-Lindenstrauss), and the same for all images.
+    """
+    points = cells.float().mean(dim=1).cpu().numpy()
+    if points.shape[1] <= EMBEDDING_SIZE:
+        return points
+    directions = np.random.default_rng(0).standard_normal((points.shape[1], EMBEDDING_SIZE), dtype=np.float32)
+    return np.asarray(points @ directions / np.float32(EMBEDDING_SIZE**0.5))
 
 
 def _searched(
@@ -185,11 +200,13 @@ def _searched(
 def concatenate_searches(parts: Sequence[SearchOutputs]) -> SearchOutputs:
     """Concatenate the results of ``parts``."""
     free, exact = ([found for part in parts if (found := getattr(part, name))] for name in ("free", "exact"))
+    embeddings = [part.embeddings for part in parts if part.embeddings is not None]
     return SearchOutputs(
         concatenate([part.answers for part in parts]),
         concatenate([part.uncalibrated for part in parts]),
         concatenate(free) if free else None,
         concatenate(exact) if exact else None,
+        np.concatenate(embeddings) if embeddings else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Applies a zoom filter to every image, and computes its perceptual hash, because both need the decoded image.
+"""Applies a zoom filter to every image, and computes its perceptual hash and its quality, from one decoded image.
 
 Each image gets a row that says whether it is kept and why.
 """
@@ -16,6 +16,7 @@ from atlas_model.core.device import choose_device, single_threaded_torch
 from atlas_model.core.errors import ImageError
 from atlas_model.data.images import HASH_SIDE, decode, perceptual_hash
 from atlas_model.data.schemas import IMAGES, SCORES, iterate_shards
+from atlas_model.quality.measures import measure_image
 from atlas_model.zoom.model import ZoomModel, binary_scores
 
 BATCH = 64  # default of batch_size
@@ -97,7 +98,8 @@ def _score_batch(images: Iterable[tuple[str, bytes]], model: ZoomModel | None, t
         if model is not None:
             pixels.append(model.pixels(image))
         reason = "not_filtered" if model is None else "normal"
-        rows.append({**_row(image_id, keep=True, reason=reason), "phash": int(perceptual_hash(image))})
+        row = _row(image_id, keep=True, reason=reason)
+        rows.append({**row, "phash": int(perceptual_hash(image)), **measure_image(image)})
     if model is not None and pixels:
         scored = [row for row in rows if row["keep"]]
         for row, p_zoomed in zip(scored, model.probabilities(np.stack(pixels)), strict=True):

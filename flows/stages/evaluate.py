@@ -11,6 +11,9 @@ defined in `atlas_model.metrics`, ``products`` in `evaluation.product_figures`, 
 
 For a model that reads titles, ``modes`` has the metrics on test given the image, the title, both, and the same with
 titles without the words of all category names; predictions_image_and_title.parquet has the predictions from both.
+
+quality.parquet lists outliers and likely label errors of all images of all splits (docs/data-quality.md); ``quality``
+counts them.
 """
 
 import csv
@@ -35,6 +38,7 @@ from atlas_model.core.params import Params
 from atlas_model.core.progress import track
 from atlas_model.data.dataset import Split, load_split, load_taxonomy_json
 from atlas_model.data.schemas import PREDICTIONS, PRODUCT_PREDICTIONS, write_table
+from atlas_model.evaluate.embeddings import embed_split
 from atlas_model.evaluate.evaluation import Evaluation, evaluate, evaluate_baseline
 from atlas_model.evaluate.search_runner import InputVariant, StoredModel
 from atlas_model.inference.engines import accelerate
@@ -48,6 +52,7 @@ from atlas_model.viz.plots import MAX_CATEGORIES, abstention_plot, confusion_plo
 from flows.parallel import ParallelMap, make_parallel_map
 from flows.paths import BASELINE, CATEGORIZER, EVALUATION, PLOTS, SPLITS, TAXONOMY, WORK
 from flows.stages.entry import main, write_metrics
+from flows.stages.evaluate_quality import report_label_quality
 
 CSV_COLUMNS = ["actual_category", "file_name", "predicted_category", "split_value"]  # the original project's
 # What a model that reads titles is given beside images alone.
@@ -123,7 +128,15 @@ def run(params: Params) -> None:
     metrics["guarantees"] = guarantee_figures(guarantees, evaluations["val"].held_out, test.held_out, given.seed)
     if with_titles["test"]:
         metrics["modes"] = _modes(test, with_titles, resamples=given.resamples, seed=given.seed)
+
+    def embed(split: Split, rows: np.ndarray) -> np.ndarray:
+        searchers = _searchers(params, run_parallel, split, device)
+        return embed_split(model, split, rows, batch_size=given.batch_size, device=device, **searchers)
+
     with replacing_folder(EVALUATION) as folder:
+        metrics["quality"] = report_label_quality(
+            folder / "quality.parquet", splits, evaluations, taxonomy, given.quality, embed=embed, seed=given.seed
+        )
         _write_predictions(folder, pa.concat_tables(each.table(taxonomy) for each in evaluations.values()))
         if with_titles["test"]:
             both = (with_titles[name]["image_and_title"].table(taxonomy) for name in ("val", "test"))

@@ -37,6 +37,7 @@ from atlas_model.taxonomy.names import clean_name, look_alikes
 from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath, Taxonomy
 from flows import paths
 from flows.stages.entry import main, write_metrics
+from flows.stages.split_quality import report_quality
 
 UNDECIDED = paths.REPORTS / "split/undecided.csv"  # products whose category was split
 CATEGORIES = paths.PLOTS / "split/categories.csv"
@@ -115,7 +116,9 @@ def run(params: Params) -> None:
         taxonomy.save(folder / paths.TAXONOMY.name)
     _write_undecided(products.values(), titles, changes)
     write_rows(paths.DISCARDED, _discarded(refs, outcomes), DISCARDED)
-    _report(counts | {"categories_without": missing, "look_alikes": alike} | reviewed.report, scores, options)
+    quality = report_quality(refs, products, scores, outcomes, options)
+    found = {"categories_without": missing, "look_alikes": alike, "quality": quality} | reviewed.report
+    _report(counts | found, scores, options)
 
 
 def _read_products(changes: TaxonomyChanges) -> tuple[dict[str, SplitProduct], dict[str, str]]:

@@ -11,7 +11,9 @@ import pytest
 from atlas_model.core.errors import InputError, MissingError
 from atlas_model.data.schemas import PRODUCTS, SCORES, ShardWriter, iterate_shards, read_table, shard_paths, write_table
 
+MEASURES = ("brightness_low", "brightness_high", "entropy", "blur_64", "blur_32")
 SCORE = {"image_id": "a", "p_zoomed": 0.5, "keep": True, "reason": "normal", "phash": 2**64 - 1}
+SCORE |= dict.fromkeys(MEASURES, 0.5)
 
 
 def scores(count: int) -> list[dict[str, object]]:
