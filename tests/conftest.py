@@ -16,7 +16,9 @@ from jaxtyping import install_import_hook
 
 from tests.support.git_repo import commit_all
 from tests.support.paths import ROOT
-from tests.support.prefect_server import PrefectServer, serving_prefect
+from tests.support.prefect_server import PrefectServer, shared_server
+from tests.support.shared_processes import shared_folder
+from tests.support.warm_python import shared_programs
 from tools import typechecker
 
 # A shell that starts tests in the background has them ignore Ctrl-C, and children inherit that.
@@ -38,7 +40,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("atlas")
 
 # A file is one worker's. These wait most, or take longest: at the end, one of them would leave the others idle.
-BEGUN_FIRST = ("test_up.py", "test_end_to_end.py", "test_big_crawl.py", "test_photographs.py", "test_flow.py")
+BEGUN_FIRST = (
+    *("test_up.py", "test_end_to_end.py", "test_photographs.py", "test_flow.py", "test_command.py"),
+    *("test_big_crawl.py", "test_distributed.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -142,10 +147,18 @@ def mini_project(tmp_path: Path, git_env: dict[str, str]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(_own_world: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A Prefect server that all tests of this worker share: whoever wants it gives PREFECT_API_URL to a child."""
-    with serving_prefect(tmp_path_factory.mktemp("server")) as server:
-        yield server
+def prefect_server(_own_world: None, tmp_path_factory: pytest.TempPathFactory) -> PrefectServer:
+    """A Prefect server that all tests share, also those of other workers: whoever wants it gives its url to a child.
+
+    Starting one takes seconds, and so do its services while it waits.
+    """
+    return shared_server(shared_folder(tmp_path_factory, "prefect-server"))
+
+
+@pytest.fixture(scope="session")
+def warm_python(_own_world: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PATH: its `python` runs stages without importing the libraries again, for tests of many stages."""
+    return shared_programs(shared_folder(tmp_path_factory, "warm-python"))
 
 
 @pytest.fixture

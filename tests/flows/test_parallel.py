@@ -207,6 +207,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.usefixtures("prefect_server")  # its empty database is what the temporary server starts with
 @pytest.mark.slow
 def test_error_on_temporary_cluster_is_raised_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -217,3 +217,17 @@ def test_classifies_pip_failures(output: str, said: str) -> None:
     error = set_up.fault(output)
     assert said in str(error)
     assert "\n" not in str(error) or "pip failed" in str(error)
+
+
+def test_compiles_packages_without_their_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    package = Path(".venv/lib/python3/site-packages/package")
+    (package / "tests").mkdir(parents=True)
+    Path(".venv/bin").mkdir()
+    Path(".venv/bin/python").symlink_to(sys.executable)
+    (package / "code.py").write_text("x = 1")
+    (package / "python2.py").write_text("print x")
+    (package / "tests/test_code.py").write_text("x = 1")
+    set_up.compile_packages()
+    compiled = [path.name.split(".")[0] for path in Path(".venv").rglob("*.pyc")]
+    assert compiled == ["code"]

@@ -22,7 +22,7 @@ from atlas_model.core.errors import InputError
 from crawlers.shop.process import running_shop
 from tests.support.git_repo import commit_all
 from tests.support.paths import ROOT
-from tests.support.warm_python import install
+from tests.support.warm_python import PROJECT, install
 from tools.snippets import Checked, all_checked, load_rules, rule_of, snippets_of
 
 CHECKED = all_checked()
@@ -136,7 +136,7 @@ def project(
     address = folder.parent / "socket"
     install(folder / ".venv/bin", address)
     environment = {**git_env, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.support.warm_python", str(address)]
+    command = [sys.executable, "-m", "tests.support.warm_python", str(address), *PROJECT, str(os.getpid())]
     with (
         subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as server,
         running_shop() as hosts,

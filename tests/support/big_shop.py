@@ -1,4 +1,4 @@
-"""A shop of 20,000 products in its own process, and processes that crawl it and fetch its images.
+"""A shop of 6,000 products in its own process, and processes that crawl it and fetch its images.
 
 ``python -m tests.support.big_shop shop`` prints its port; the other commands take a folder and that port. All
 run as processes so that a test can kill them and the shop uses no CPU time of the test process.
@@ -23,7 +23,7 @@ from crawlers.http.host_limits import HostProfile
 from crawlers.sources.csv_sources import Source
 from tests.support.servers import HOST
 
-PRODUCTS = 20_000
+PRODUCTS = 6_000
 CATEGORIES = 10
 PER_PAGE = 100
 IMAGES = 3  # per product: two that it shares with others, one of its own

@@ -1,29 +1,33 @@
 """A real Prefect server on a free port, and requests to its API.
 
-The fixture `prefect_server` (conftest) shares one among the tests of a worker: query only runs of the same test.
+The fixture `prefect_server` (conftest) shares one among all tests, also those of other workers: query only runs of the
+same test.
 """
 
 import json
 import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.support.shared_processes import first_in, start
 
 BUSY_TIMEOUT_S = 60
 START_TIMEOUT_S = 180  # the first start creates the database: 15 s on idle cores
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # ignores proxies that a test has set
 PROGRAM = """
 import sys
-from atlas_model.core.processes import die_with_parent
-die_with_parent()
+from tests.support.shared_processes import end_with_pytest
+end_with_pytest(int(sys.argv[2]))
 import uvicorn
 uvicorn.run("prefect.server.api.server:create_app", factory=True, fd=int(sys.argv[1]), log_level="error")
 """
@@ -77,32 +81,42 @@ class PrefectServer:
             found += page
 
 
-@contextmanager
-def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectServer]:
-    """Run a server with its database in ``folder`` and Prefect's ``settings``; stop it after the block."""
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "server.log"
+def shared_server(folder: Path) -> PrefectServer:
+    """The server of all workers, with its database in ``folder``; the first worker that asks starts it.
+
+    The current PREFECT_HOME gets an empty database, if it has none: a server creates one in five seconds of CPU time.
+    """
+    url, log, empty = folder / "url", folder / "server.log", folder / "empty.db"
+    with first_in(folder) as is_first:
+        if is_first:
+            url.write_text(_start(folder, log).url)
+            with closing(sqlite3.connect(folder / "prefect.db")) as live:
+                live.execute("VACUUM INTO ?", [str(empty)])
+    mine = Path(os.environ["PREFECT_HOME"]) / "prefect.db"
+    if not mine.exists():
+        mine.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(empty, mine)
+    return PrefectServer(url.read_text(), log)
+
+
+def _start(folder: Path, log: Path) -> PrefectServer:
     with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-        process = subprocess.Popen(
+        process = start(
             [sys.executable, "-c", PROGRAM, str(listener.fileno())],
-            env={**os.environ, "PREFECT_HOME": str(folder), "PREFECT_UI_ENABLED": "false", **settings},
-            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PREFECT_HOME": str(folder), "PREFECT_UI_ENABLED": "false"},
             stdout=output,
             stderr=output,
             pass_fds=[listener.fileno()],
         )
-    with process:
-        try:
-            server = PrefectServer(url, log)
-            _wait_until_healthy(server, process)
-            yield server
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    server = PrefectServer(url, log)
+    try:
+        _wait_until_healthy(server, process)
+    except BaseException:
+        process.kill()
+        raise
+    process.returncode = 0  # nobody here waits for its end
+    return server
 
 
 def _wait_until_healthy(server: PrefectServer, process: subprocess.Popen[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Crawl and fetch of a shop with 20,000 products, with repeated kills: all products and images are complete."""
+"""Crawl and fetch of a shop with 6,000 products, with repeated kills: all products and images are complete."""
 
 import hashlib
 import json
@@ -81,8 +81,8 @@ def run_to_its_end(what: str, folder: Path, port: int) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the child is not told that its parent was killed")
-def test_crawl_of_20000_products_survives_five_kills(tmp_path: Path, port: int) -> None:
-    chance = random.Random(20_000)
+def test_crawl_of_6000_products_survives_five_kills(tmp_path: Path, port: int) -> None:
+    chance = random.Random(PRODUCTS)
     for pages in sorted(chance.sample(range(1, PRODUCTS), KILLS)):
         known = "SELECT count(*) FROM pages"
         run_and_kill("crawl", tmp_path, port, lambda: count(tmp_path / "crawl/journal.sqlite", known) >= pages)  # noqa: B023
@@ -107,7 +107,7 @@ def test_crawl_of_20000_products_survives_five_kills(tmp_path: Path, port: int) 
     assert len(asked) == PRODUCTS + CATEGORIES * PAGES
     assert asked.total() - len(asked) <= KILLS * AT_WORK, "pages that were asked for twice"
 
-    images = ask(port, "total") + 5000
+    images = ask(port, "total") + PRODUCTS // 4
     run_and_kill("fetch", tmp_path, port, lambda: ask(port, "total") > images)
     names = {Path(url).name for number in range(PRODUCTS) for url in image_urls_of(number)}
     assert run_to_its_end("fetch", tmp_path, port) == {"images": len(names), "statuses": {"ok": len(names)}}

@@ -15,9 +15,9 @@ from tests.support.fetching import jpeg
 from tests.support.file_source import put
 
 
-def repro_fetch(git_env: dict[str, str]) -> list[str]:
-    """The stages that ran."""
-    env = {**git_env, "PATH": os.pathsep.join([str(Path(sys.executable).parent), git_env["PATH"]])}
+def repro_fetch(git_env: dict[str, str], python: Path) -> list[str]:
+    """The stages that ran, with the `python` of that folder."""
+    env = {**git_env, "PATH": os.pathsep.join([str(python), git_env["PATH"]])}
     command = [sys.executable, "-m", "dvc", "repro", "fetch"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
@@ -27,11 +27,11 @@ def repro_fetch(git_env: dict[str, str]) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_edited_table_or_folder_reruns_the_stages_that_read_it(
-    project: Path, git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    project: Path, git_env: dict[str, str], warm_python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project)
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("source: demo ", "source: files "))
-    repro = partial(repro_fetch, git_env)
+    repro = partial(repro_fetch, git_env, warm_python)
     assert repro() == ["crawl", "fetch"]
     refs = read_table(paths.REFS, REFS, "fetch")
     assert refs.num_rows == 30
@@ -56,14 +56,14 @@ def test_edited_table_or_folder_reruns_the_stages_that_read_it(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_folders_as_categories_under_dvc(
-    project: Path, git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    project: Path, git_env: dict[str, str], warm_python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder is a dependency twice: as the table and as the images."""
     monkeypatch.chdir(project)
     put("Men/1.jpg", "Women/1.jpg")
     text = Path("params.yaml").read_text().replace("source: demo ", "source: files ")
     Path("params.yaml").write_text(re.sub(r"data/files/(products.csv|images) ", "photos ", text))
-    repro = partial(repro_fetch, git_env)
+    repro = partial(repro_fetch, git_env, warm_python)
     assert repro() == ["crawl", "fetch"]
     assert repro() == []
     put("Men/2.jpg")

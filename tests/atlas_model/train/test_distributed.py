@@ -111,10 +111,12 @@ def test_refuses_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> No
         pass
 
 
-ONE_ROW = """
+ONE_ROW_THEN_DYING = """
+import sys
+
 import torch
 
-from atlas_model.train.distributed import all_reduce_gradients, local_shard, process_group
+from atlas_model.train.distributed import all_reduce_gradients, local_shard, main_process_first, process_group, rank
 
 with process_group(torch.device("cpu")):
     weight = torch.ones(2, requires_grad=True)
@@ -122,35 +124,23 @@ with process_group(torch.device("cpu")):
         (weight * row).sum().backward()
     all_reduce_gradients([weight])
     assert weight.grad.tolist() == [3.0, 3.0]
-"""
+    print(f"process {rank()} has the gradient", flush=True)
+    torch.distributed.barrier()
 
-
-@pytest.mark.slow
-def test_process_without_rows_adds_zeros(tmp_path: Path) -> None:
-    (tmp_path / "one_row.py").write_text(ONE_ROW)
-    done = torchrun(tmp_path, "one_row.py")
-    assert done.returncode == 0, done.stderr
-
-
-DYING = """
-import sys
-
-import torch
-
-from atlas_model.train.distributed import main_process_first, process_group, rank
-
-with process_group(torch.device("cpu")), main_process_first():
-    if rank() == 0:
-        print("main process ends", flush=True)
-        sys.exit(3)
+    with main_process_first():
+        if rank() == 0:
+            print("main process ends", flush=True)
+            sys.exit(3)
 print("survived", flush=True)
 """
 
 
 @pytest.mark.slow
-def test_all_processes_end_when_one_fails(tmp_path: Path) -> None:
-    (tmp_path / "dying.py").write_text(DYING)
-    done = torchrun(tmp_path, "dying.py")
+def test_process_without_rows_adds_zeros_and_all_end_when_one_fails(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(ONE_ROW_THEN_DYING)
+    done = torchrun(tmp_path, "program.py")
+    for number in range(2):
+        assert f"process {number} has the gradient" in done.stdout, done.stderr
     assert done.returncode != 0
     assert "main process ends" in done.stdout
     assert "survived" not in done.stdout

@@ -270,13 +270,17 @@ def test_refuses_output_folders_of_the_pipeline(here: Path, folder: str, capsys:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_init_and_repro_evaluate_a_model_from_table_and_folder(
-    tmp_path: Path, copy_project: Callable[[Path], Path], git_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    copy_project: Callable[[Path], Path],
+    git_env: dict[str, str],
+    warm_python: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     project = copy_project(tmp_path / "project")
     monkeypatch.chdir(project)
     _, rows = data_set(each=25)
     write(rows)
-    env = {**git_env, "PATH": os.pathsep.join([str(Path(sys.executable).parent), git_env["PATH"]])}
+    env = {**git_env, "PATH": os.pathsep.join([str(warm_python), git_env["PATH"]])}
     for arguments in (
         ["flows.cli.main", "init", "--images", "photos", "--table", "products.csv"],
         ["flows.cli.main", "check"],
