@@ -145,9 +145,15 @@ async def register(runner: Runner, schedule: Schedule | None) -> UUID:
     )
     async with get_client() as client:
         await _mark_killed_runs(client, deployment)
+    await create_crash_automation()
+    return deployment
+
+
+async def create_crash_automation() -> None:
+    """Create the automation at the server of ``PREFECT_API_URL``, unless it exists."""
+    async with get_client() as client:
         if not await client.read_automations_by_name(AUTOMATION):
             await client.create_automation(crash_without_heartbeat())
-    return deployment
 
 
 def crash_without_heartbeat() -> AutomationCore:

@@ -23,6 +23,7 @@ ISSUES = {  # issue -> name, explanation
     "duplicate": ("Duplicate", "Another image looks the same."),
     "light": ("Light", "Almost all of the image is white."),
     "dark": ("Dark", "Most of the image is dark."),
+    "light": ("Light", "Most of the image is white, or nearly so."),
     "blurred": ("Blurred", "The image has no sharp edges."),
     "blank": ("Blank", "The image shows almost nothing."),
     "tiny": ("Tiny", "The image has very few pixels."),
