@@ -136,7 +136,7 @@ def _scripted() -> dict[str, float]:
         lines = (folder / "data/reviews/benchmark.jsonl").read_text().splitlines()
     shown = [json.loads(line)["shown"] for line in lines]
     return {
-        "keys_per_decision": mean(each["keys"] for each in shown),
+        "keys_per_decision": float(mean(each["keys"] for each in shown)),
         "decisions_per_minute": 60 * DECISIONS / seconds,
         "decisions_lost": float(DECISIONS - len(lines)),
     }
@@ -200,7 +200,7 @@ def _simulated(name: str, scenario: Scenario) -> dict[str, Any]:
         "orders": {
             order: {
                 "gain_per_200": _interval([(curve[-1] - curve[0]) / ROUNDS for curve in curves[order]]),
-                "micro_f1": [mean(values) for values in zip(*curves[order], strict=True)],
+                "micro_f1": tuple(mean(values) for values in zip(*curves[order], strict=True)),
                 **({"errors_found": _interval(found[order])} if scenario.wrong_share else {}),
             }
             for order in orders
