@@ -2,10 +2,11 @@
 
 Needs the outputs of a complete run of the demo in the current folder, and Chromium for the first part.
 
-The worth is simulated: a share of the training labels of the demo is replaced by wrong ones, and each decision restores
-the right label. After each 200 decisions a small network is trained again on pixels, and measured on the untouched test
-split. The orders are computed from out-of-fold probabilities, as a reviewer has no others. The network sees pixels
-only: features of the trained model would know the right labels.
+What decisions are worth is simulated on the demo's training images. In two scenarios a share of the labels is wrong and
+a decision restores the right one; in a third one most products have no label and a decision gives it. After each 200
+decisions a small network is trained again, and measured on the untouched test split. Orders are computed from
+out-of-fold probabilities, as a reviewer has no others. The network sees small images, not features of the trained
+model, which would know the right labels. Wrong labels are uniform over the other categories.
 """
 
 import json
@@ -15,14 +16,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import mean, median, stdev
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from scipy.stats import t as student
 from torch import nn
 
@@ -34,10 +37,26 @@ from flows import paths
 from flows.review.search import Finder
 
 DECISIONS = 120  # scripted in Chromium
-WRONG_SHARE = 0.1
 SEEDS, ROUNDS, PER_ROUND, FOLDS = 5, 3, 200, 3
-EPOCHS, BATCH, HIDDEN = 12, 128, 256
+EPOCHS, MIN_STEPS, BATCH, HIDDEN = 12, 500, 128, 128
+SIDE = 14  # px, to which the images are reduced
 ORDERS = ("errors", "uncertain", "random")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is reviewed."""
+
+    images: int | None  # a random sample of the training images; None: all
+    wrong_share: float = 0.0  # of their labels
+    labelled: int | None = None  # images that have a label at the start; None: all
+
+
+SCENARIOS = {
+    "wrong_labels": Scenario(None, wrong_share=0.1),
+    "wrong_labels_small": Scenario(2_000, wrong_share=0.2),
+    "no_labels": Scenario(None, labelled=400),
+}
 QUERIES = ("a", "e", "shoe", "men dress", "q", "zzz", "men women shoe bag")
 
 
@@ -46,11 +65,14 @@ def main() -> None:
     figures: dict[str, object] = {}
     figures |= _search()
     figures |= _scripted()
-    figures |= _simulated()
     rows = [(name, value, "") for name, value in figures.items() if isinstance(value, float)]
-    for order in ORDERS:
-        for what, unit in (("gain_per_200", "micro F"), ("errors_found", "of 200 decisions")):
-            rows.append((f"{order}: {what}", figures[order][what]["mean"], unit))  # type: ignore[index]
+    for name, scenario in SCENARIOS.items():
+        found = _simulated(name, scenario)
+        figures[name] = found
+        for order, measured in found["orders"].items():
+            rows.append((f"{name}, {order}: gained per 200 decisions", measured["gain_per_200"]["mean"], "micro F"))
+            if "errors_found" in measured:
+                rows.append((f"{name}, {order}: errors found", measured["errors_found"]["mean"], "of 200"))
     report("review", rows, figures)
 
 
@@ -114,7 +136,7 @@ def _scripted() -> dict[str, float]:
         lines = (folder / "data/reviews/benchmark.jsonl").read_text().splitlines()
     shown = [json.loads(line)["shown"] for line in lines]
     return {
-        "keys_per_decision": mean(each["keys"] for each in shown),
+        "keys_per_decision": float(mean(each["keys"] for each in shown)),
         "decisions_per_minute": 60 * DECISIONS / seconds,
         "decisions_lost": float(DECISIONS - len(lines)),
     }
@@ -140,70 +162,91 @@ def _server() -> Iterator[tuple[str, Path]]:
                 process.send_signal(signal.SIGTERM)
 
 
-def _simulated() -> dict[str, object]:
+def _simulated(name: str, scenario: Scenario) -> dict[str, Any]:
     """The gain of each order, mean and 95 % interval over the seeds."""
     taxonomy = load_taxonomy_json(paths.TAXONOMY)
-    train, test = (load_split(paths.SPLITS, name, taxonomy, paths.WORK / "pixels") for name in ("train", "test"))
-    pixels, held_out = (
-        torch.from_numpy(np.asarray(split.pixels, dtype=np.float32).reshape(len(split), -1) / 255)
-        for split in (train, test)
-    )
-    curves: dict[str, list[list[float]]] = {order: [] for order in ORDERS}
-    found: dict[str, list[float]] = {order: [] for order in ORDERS}
-    for order, seed in track(list(product(ORDERS, range(SEEDS))), "simulate", SEEDS * len(ORDERS), "runs"):
+    train, test = (load_split(paths.SPLITS, split, taxonomy, paths.WORK / "pixels") for split in ("train", "test"))
+    pixels, held_out = (_reduced(split.pixels) for split in (train, test))
+    orders = ORDERS if scenario.wrong_share else ORDERS[1:]
+    curves: dict[str, list[list[float]]] = {order: [] for order in orders}
+    found: dict[str, list[float]] = {order: [] for order in orders}
+    best: list[float] = []
+    runs = list(product(orders, range(SEEDS)))
+    for order, seed in track(runs, f"simulate {name}", len(runs), "runs"):
         generator = np.random.default_rng(seed)
-        labels = _corrupted(train.paths, len(taxonomy), generator)
-        open_rows = np.ones(len(labels), dtype=bool)
-        curve, hits = [_micro_f1(pixels, labels, held_out, test.paths, seed)], 0
+        rows = generator.permutation(len(train))[: scenario.images]
+        images, right = pixels[rows], train.paths[rows]
+        labels = _corrupted(right, len(taxonomy), scenario.wrong_share, generator)
+        known = np.arange(len(rows)) < (scenario.labelled or len(rows))
+        reviewed = np.zeros(len(rows), dtype=bool)
+        if order == "random":
+            best.append(_micro_f1(images, right, held_out, test.paths, seed))
+        curve, hits = [_micro_f1(images[known], labels[known], held_out, test.paths, seed)], 0
         for number in range(ROUNDS):
-            chosen = _chosen(order, pixels, labels, open_rows, seed=100 * seed + number)
-            hits += int((labels[chosen] != train.paths[chosen]).sum())
-            labels[chosen] = train.paths[chosen]
-            open_rows[chosen] = False
-            curve.append(_micro_f1(pixels, labels, held_out, test.paths, seed))
+            waiting = np.flatnonzero(~known if scenario.labelled else ~reviewed)
+            chosen = waiting[_chosen(order, images, labels, known, waiting, seed=100 * seed + number)]
+            hits += int((labels[chosen] != right[chosen]).sum())
+            labels[chosen], known[chosen], reviewed[chosen] = right[chosen], True, True
+            curve.append(_micro_f1(images[known], labels[known], held_out, test.paths, seed))
         curves[order].append(curve)
         found[order].append(hits / ROUNDS)
-    clean = [_micro_f1(pixels, train.paths, held_out, test.paths, seed) for seed in range(SEEDS)]
     return {
-        "wrong_share": WRONG_SHARE,
-        "images": len(train),
+        "images": scenario.images or len(train),
+        "wrong_share": scenario.wrong_share,
+        "labelled": scenario.labelled or scenario.images or len(train),
         "decisions": ROUNDS * PER_ROUND,
-        "micro_f1_corrupted": mean(curve[0] for curve in curves["random"]),
-        "micro_f1_clean": mean(clean),
-        **{
+        "micro_f1_before": mean(curve[0] for curve in curves["random"]),
+        "micro_f1_all_right": mean(best),
+        "orders": {
             order: {
                 "gain_per_200": _interval([(curve[-1] - curve[0]) / ROUNDS for curve in curves[order]]),
-                "errors_found": _interval(found[order]),
-                "micro_f1": [mean(values) for values in zip(*curves[order], strict=True)],
+                "micro_f1": tuple(mean(values) for values in zip(*curves[order], strict=True)),
+                **({"errors_found": _interval(found[order])} if scenario.wrong_share else {}),
             }
-            for order in ORDERS
+            for order in orders
         },
     }
 
 
-def _corrupted(paths_of: Int[np.ndarray, "n"], count: int, generator: np.random.Generator) -> Int[np.ndarray, "n"]:
-    labels = paths_of.copy()
-    rows = np.flatnonzero(generator.random(len(labels)) < WRONG_SHARE)
-    labels[rows] = (labels[rows] + generator.integers(1, count, len(rows))) % count
+def _reduced(pixels: UInt8[np.ndarray, "n c h w"]) -> Float[torch.Tensor, "n d"]:
+    return nn.functional.adaptive_avg_pool2d(torch.from_numpy(pixels / np.float32(255)), SIDE).flatten(1)
+
+
+def _corrupted(
+    right: Int[np.ndarray, "n"], categories: int, share: float, generator: np.random.Generator
+) -> Int[np.ndarray, "n"]:
+    labels = right.copy()
+    rows = np.flatnonzero(generator.random(len(labels)) < share)
+    labels[rows] = (labels[rows] + generator.integers(1, categories, len(rows))) % categories
     return labels
 
 
 def _chosen(
     order: str,
-    pixels: Float[torch.Tensor, "n d"],
+    images: Float[torch.Tensor, "n d"],
     labels: Int[np.ndarray, "n"],
-    open_rows: np.ndarray,
+    known: np.ndarray,
+    waiting: Int[np.ndarray, "w"],
+    *,
     seed: int,
 ) -> Int[np.ndarray, "k"]:
-    """The next rows to review."""
-    rows = np.flatnonzero(open_rows)
+    """Which of the ``waiting`` images to review next."""
     if order == "random":
-        return np.random.default_rng(seed).choice(rows, PER_ROUND, replace=False)
-    out_of_fold = _out_of_fold(pixels, labels, seed)[rows]
-    given = out_of_fold[np.arange(len(rows)), labels[rows]]
-    # "errors": the lowest normalised margin (Northcutt et al. 2021, "Confident Learning", section 3.2).
-    doubt = out_of_fold.max(axis=1) - given if order == "errors" else 1 - out_of_fold.max(axis=1)
-    return rows[np.argsort(-doubt, kind="stable")[:PER_ROUND]]
+        return np.random.default_rng(seed).choice(len(waiting), PER_ROUND, replace=False)
+    if known.all():
+        probabilities = _out_of_fold(images, labels, seed)[waiting]
+    else:
+        probabilities = _probabilities(_trained(images[known], labels[known], seed), images[waiting])
+    doubt = 1 - probabilities.max(axis=1)
+    if order == "errors":  # the normalised margin (Northcutt et al. 2021, "Confident Learning", section 3.2)
+        doubt = probabilities.max(axis=1) - probabilities[np.arange(len(waiting)), labels[waiting]]
+    return np.argsort(-doubt, kind="stable")[:PER_ROUND]
+
+
+@torch.inference_mode()
+def _probabilities(net: nn.Module, images: Float[torch.Tensor, "n d"]) -> Float[np.ndarray, "n paths"]:
+    found: np.ndarray = net(images).softmax(dim=1).numpy()
+    return found
 
 
 def _out_of_fold(
@@ -213,8 +256,7 @@ def _out_of_fold(
     found = np.empty((len(labels), labels.max() + 1), dtype=np.float32)
     for number in range(FOLDS):
         net = _trained(pixels[fold != number], labels[fold != number], seed)
-        with torch.inference_mode():
-            found[fold == number] = net(pixels[fold == number]).softmax(dim=1).numpy()
+        found[fold == number] = _probabilities(net, pixels[fold == number])
     return found
 
 
@@ -226,9 +268,8 @@ def _micro_f1(
     seed: int,
 ) -> float:
     """On ``held_out``; one label per image, so it equals the accuracy."""
-    net = _trained(pixels, labels, seed)
-    with torch.inference_mode():
-        return float((net(held_out).argmax(dim=1).numpy() == right).mean())
+    found = _probabilities(_trained(pixels, labels, seed), held_out)
+    return float((found.argmax(axis=1) == right).mean())
 
 
 def _trained(pixels: Float[torch.Tensor, "n d"], labels: Int[np.ndarray, "n"], seed: int) -> nn.Module:
@@ -238,7 +279,7 @@ def _trained(pixels: Float[torch.Tensor, "n d"], labels: Int[np.ndarray, "n"], s
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.01)
     loss_of = nn.CrossEntropyLoss()
     targets = torch.from_numpy(labels)
-    for _ in range(EPOCHS):
+    for _ in range(max(EPOCHS, MIN_STEPS * BATCH // len(targets))):  # small sets get more epochs
         for batch in torch.split(torch.randperm(len(targets)), BATCH):
             optimizer.zero_grad()
             loss = loss_of(net(pixels[batch]), targets[batch])
