@@ -21,7 +21,6 @@ ISSUES = {  # issue -> name, explanation
     "label_error": ("Likely label error", "The model is sure of another category than the label."),
     "outlier": ("Outlier", "The image is unlike the others of its category."),
     "duplicate": ("Duplicate", "Another image looks the same."),
-    "light": ("Light", "Almost all of the image is white."),
     "dark": ("Dark", "Most of the image is dark."),
     "light": ("Light", "Most of the image is white, or nearly so."),
     "blurred": ("Blurred", "The image has no sharp edges."),
