@@ -20,7 +20,7 @@ from flows.paths import CATEGORIZER, EVALUATION, METRICS, REPORT, REPORTS, TAXON
 from flows.registry import champion
 from flows.registry.model_folders import locked_model
 from flows.registry.promote import REPORTS as COMPARISONS
-from flows.report.caveats import doubtful_metrics, large_losses
+from flows.report.caveats import doubtful_metrics, large_losses, worse_than_classifier
 from flows.stages.entry import read_metrics
 from flows.text import printable
 from flows.text import share as _share
@@ -204,6 +204,7 @@ def _warnings(found: dict[str, Any], categories: "pd.DataFrame") -> Iterator[str
     known = len(json.loads(TAXONOMY.read_text(encoding="utf-8"))["paths"]) if TAXONOMY.is_file() else None
     sizes = {name: found[name].get("n") for name in ("test", "val")}
     yield from doubtful_metrics(found["test"], {str(label): int(n) for label, n in met.items()}, sizes, known)
+    yield from worse_than_classifier((found["classifier"].get("difference") or {}).get("interval"))
     if found["split"]:
         yield from large_losses(found["split"]["kept"], found["split"]["left_out"])
 

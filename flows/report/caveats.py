@@ -49,6 +49,20 @@ def doubtful_metrics(
             yield f"{known - with_images} of {known} categories have no test image: the metrics do not cover them"
 
 
+def worse_than_classifier(interval: Sequence[float] | None) -> Iterator[str]:
+    """A warning if the plain classifier is better.
+
+    Args:
+        interval: 95 % interval of the difference of micro F, model - classifier; None: unknown.
+    """
+    if interval and interval[1] < 0:
+        yield (
+            "the plain classifier with the same encoder is better: the 95 % interval of the difference of this model "
+            f"to it is {percent(interval[0], sign=True)} to {percent(interval[1], sign=True)} points. It needs fewer "
+            "images: use more per category"
+        )
+
+
 def large_losses(kept: int, left_out: int) -> Iterator[str]:
     """A warning if most images were discarded."""
     total = kept + left_out
@@ -91,12 +105,7 @@ def report_caveats(
 
 
 def _of_the_model(metrics: Metrics, taxonomy: TaxonomyReport, evaluated: Mapping[str, Any]) -> Iterator[str]:
-    interval = metrics.difference.interval
-    if interval and interval[1] < 0:
-        yield (
-            "the plain classifier with the same encoder is better: the 95 % interval of the difference of this model "
-            f"to it is {percent(interval[0], sign=True)} to {percent(interval[1], sign=True)} points"
-        )
+    yield from worse_than_classifier(metrics.difference.interval)
     of_train, of_val = ((evaluated.get(name) or {}).get("micro_f1") for name in ("train", "val"))
     if of_train is not None and of_val is not None and of_train - of_val > MEMORIZED:
         yield (

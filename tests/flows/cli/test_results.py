@@ -137,6 +137,15 @@ def test_results_warn_of_figures_from_few_images(
     assert len(lines) <= 24
 
 
+def test_results_warn_if_the_plain_classifier_is_better(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate()
+    path = Path("reports/evaluate/metrics.json")
+    metrics = json.loads(path.read_text())
+    metrics["baseline"]["difference"]["micro_f1"] = {"value": -0.05, "interval": [-0.09, -0.01]}
+    path.write_text(json.dumps(metrics))
+    assert "the plain classifier with the same encoder is better" in " ".join(map(str.strip, shown(capsys)))
+
+
 def test_results_warn_when_most_images_were_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     evaluate()
     write_metrics("split", {}, {"images_per_split": {"train": 9, "val": 2, "test": 1}, "dropped": {"zoomed": 288}})
