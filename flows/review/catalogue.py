@@ -13,21 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas_model.core.errors import InputError
-from atlas_model.data.schemas import PREDICTIONS, PRODUCT_PREDICTIONS, PRODUCTS, REFS, SCORES, read_table
+from atlas_model.data.schemas import PREDICTIONS, PRODUCT_PREDICTIONS, PRODUCTS, QUALITY, REFS, SCORES, read_table
 from atlas_model.taxonomy.changes import NO_CHANGES, TaxonomyChanges
 from atlas_model.taxonomy.names import clean_name
 from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath, Taxonomy
 from flows import paths
 from flows.stages.entry import read_metrics
 
-QUALITY = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("issue", pa.string(), nullable=False),
-        pa.field("score", pa.float32(), nullable=False),  # 1: most suspicious
-        pa.field("detail", pa.string()),
-    ]
-)
 QUALITY_FILES = {  # stage -> file
     "split": paths.REPORTS / "split/quality.parquet",
     "evaluate": paths.EVALUATION / "quality.parquet",
@@ -224,9 +216,11 @@ def _issues(notes: list[str]) -> dict[str, list[Issue]]:
         if not path.exists():
             notes.append(f"{_missing(stage)} ({path} does not exist: dvc repro {stage}).")
             continue
-        columns = read_table(path, QUALITY, stage).to_pydict().values()
-        for image_id, issue, score, detail in zip(*columns, strict=True):
+        table = read_table(path, QUALITY, stage).to_pydict()
+        for image_id, issue, score, detail in zip(*table.values(), strict=True):
             found.setdefault(image_id, []).append(Issue(issue, float(score), detail))
+        if stage == "evaluate" and LABEL_ERROR not in table["issue"]:
+            notes.append(f"{_missing(stage)} ({path} lists no likely label error).")
     return found
 
 

@@ -95,7 +95,7 @@ export function drawViews(item, number) {
     button.append(thumb);
     return button;
   }));
-  const tags = image.issues.map((issue) => element("span", "tag warn", `${ISSUES[issue.issue] || issue.issue} ${issue.score.toFixed(2)}`));
+  const tags = image.issues.map((issue) => element("span", "tag warn", `${ISSUES[issue.issue] || issue.issue.replaceAll("_", " ")} ${issue.score.toFixed(2)}`));
   if (item.queue === "categories" && !image.kept) {
     tags.unshift(element("span", "tag", image.reason === "zoomed" ? "discarded as a close-up" : `discarded: ${image.reason}`));
   }
