@@ -138,7 +138,7 @@ def mini_project(tmp_path: Path, git_env: dict[str, str]) -> Path:
     """
     folder = tmp_path / "mini"
     (folder / ".dvc").mkdir(parents=True)
-    for name in (".dvc/config", ".dvcignore", "params.yaml"):
+    for name in (".dvc/config", ".dvc/plots.html", ".dvcignore", "params.yaml"):
         shutil.copy2(ROOT / name, folder / name)
     (folder / "dvc.yaml").write_text(_MINI_DVC_YAML)
     (folder / "stage.py").write_text(_MINI_STAGE)

@@ -127,7 +127,7 @@ def test_search_finds_pages_without_network(site: Path, browser) -> None:
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))
     page.goto((site / "search.html").as_uri() + "?q=near-duplicates")
-    page.wait_for_selector("#search-results ul.search li a")
+    page.wait_for_selector("#search-results ul.search li a >> text=Why these splits")  # results come one by one
     found = page.eval_on_selector_all("#search-results ul.search li a", "links => links.map(link => link.textContent)")
     assert "Why these splits" in found
     assert {url.partition(":")[0] for url in requested} <= {"file", "data"}

@@ -83,7 +83,8 @@ def test_sweep_with_failing_point_resumes(
     states = {name: task["state"]["name"] for name, task in tasks.items()}
     assert states == dict.fromkeys(POINTS, "Cached") | {POINTS[1]: "Completed"}
     progress, table = sorted(prefect_server.of_flow_run("artifacts", newest["id"]), key=lambda found: found["type"])
-    assert (progress["key"], progress["task_run_id"]) == ("epochs", tasks[POINTS[1]]["id"]), "of its stage train"
+    assert (progress["type"], progress["task_run_id"]) == ("progress", tasks[POINTS[1]]["id"]), "of its stage train"
+    assert progress["key"] is None, "so that the list of artifacts has results only"
     assert table["key"] == "sweep" and table["data"].count('"*"') == 1
 
 
