@@ -65,8 +65,7 @@ def find_duplicates(
     for bits, hash_, other_hash in _near(sorted(by_hash), distance):
         candidates = _representatives(by_hash[other_hash])
         for image in by_hash[hash_]:
-            itself = [image] if bits == 0 else []  # if several products share it
-            found = [other for candidate in (*candidates, *itself) if (other := _compare(image, candidate, bits))]
+            found = [other for candidate in candidates if (other := _compare(image, candidate, bits))]
             if image.image_id in best:
                 found.append(best[image.image_id])
             if found:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+import urllib.request
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -265,3 +266,14 @@ def test_layout_of_the_image_predicts(tmp_path: Path) -> None:
     answer = run("atlas", "predict", "some.png", "--top", "1").split("\t")
     assert answer[0] == "some.png"
     assert 0 < float(answer[1]) <= 1
+    # The image's command on loopback and a free port; an engine is not measured.
+    command = [*json.loads(dict(with_parents("cpu"))["CMD"])[:2], "--port", "0", "--engine", "torch"]
+    with subprocess.Popen(command, cwd=work, env=environment, stdout=subprocess.PIPE, text=True) as service:
+        try:
+            assert service.stdout is not None
+            url = next(found[0] for line in service.stdout if (found := re.search(r"http://[\w.:]+", line)))
+            with urllib.request.urlopen(f"{url}/v2/health/live", timeout=30) as response:
+                assert response.status == 200
+        finally:
+            service.terminate()
+            service.communicate()
