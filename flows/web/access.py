@@ -56,12 +56,14 @@ class AccessRules:
     Attributes:
         hosts: the names and addresses that the ``Host`` header may have, without the port, in lower case.
         token: the token that each request must have; None: no token.
+        token_is_new: the token was generated for this server, so that only its output can tell it.
         public: paths that need no token, such as those of health checks.
         any_address: an IP address as ``Host`` is accepted. A DNS rebinding attack needs a name.
     """
 
     hosts: frozenset[str]
     token: str | None = None
+    token_is_new: bool = False
     public: frozenset[str] = frozenset()
     any_address: bool = False
 
@@ -93,9 +95,15 @@ def access_rules(host: str, *, allowed_hosts: Iterable[str] = (), public: Iterab
         )
     names = {name.lower() for name in allowed_hosts}
     if is_loopback(host):
-        return AccessRules(frozenset(LOOPBACK_NAMES | names), token, frozenset(public))
+        return AccessRules(frozenset(LOOPBACK_NAMES | names), token, public=frozenset(public))
     names |= {host.lower(), "localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
-    return AccessRules(frozenset(names), token or secrets.token_urlsafe(), frozenset(public), any_address=True)
+    return AccessRules(
+        frozenset(names),
+        token or secrets.token_urlsafe(),
+        token_is_new=token is None,
+        public=frozenset(public),
+        any_address=True,
+    )
 
 
 def is_loopback(host: str) -> bool:

@@ -42,11 +42,14 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def url_of(listening: socket.socket, rules: AccessRules) -> str:
-    """The URL that opens the first page in a browser; with the token, if there is one."""
+    """The URL that opens the first page in a browser.
+
+    It has the token if it was generated. One that the user has set stays out of the output, which may become a log.
+    """
     host, port = listening.getsockname()[:2]
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not listened on
         host = socket.gethostname()
-    token = f"?token={rules.token}" if rules.token else ""
+    token = f"?token={rules.token}" if rules.token_is_new else ""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/{token}"
 
 

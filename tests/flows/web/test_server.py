@@ -62,8 +62,9 @@ def test_the_url_has_the_token_and_a_name_that_a_browser_can_open() -> None:
     with listen("0.0.0.0", 0) as listening:
         port = listening.getsockname()[1]
         assert (
-            url_of(listening, AccessRules(frozenset(), "secret"))
+            url_of(listening, AccessRules(frozenset(), "secret", token_is_new=True))
             == f"http://{socket.gethostname()}:{port}/?token=secret"
         )
     with listen("127.0.0.1", 0) as listening:
         assert url_of(listening, AccessRules(frozenset())) == f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        assert "secret" not in url_of(listening, AccessRules(frozenset(), "secret")), "the output may become a log"
