@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas_model.core.files import write_text
-from flows.report.figures import MODES
+from flows.report.facts.figures import MODES
 from flows.report.front_matter import Result, Tested, model_front_matter, results, rounded
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -40,11 +40,11 @@ EXEMPT = {
     "flows.prefect_app.server": "see above",
     "flows.stages": "ends a stage with its DVC process",
     "flows.stages.entry": "exit codes and the format of the metrics",
-    "flows.prefect_app.log_relay": "log messages",
+    "flows.prefect_app.ui.log_relay": "log messages",
     "flows.text": "escapes text for output",
     "flows.prefect_app.shell_run": "reports to Prefect's UI",
     "flows.dvc.pipeline_lock": "a lock",
-    "flows.prefect_app.reporter": "reports to Prefect's UI",
+    "flows.prefect_app.ui.reporter": "reports to Prefect's UI",
     "flows.stages.parameters": "validates parameters, which DVC compares key by key",
     "flows.paths": "paths of dvc.yaml, which a test compares",
 }

@@ -20,7 +20,7 @@ from flows.paths import CATEGORIZER, EVALUATION, METRICS, REPORT, REPORTS, TAXON
 from flows.registry import champion
 from flows.registry.model_folders import locked_model
 from flows.registry.promote import REPORTS as COMPARISONS
-from flows.report.caveats import doubtful_metrics, large_losses, worse_than_classifier
+from flows.report.facts.caveats import doubtful_metrics, large_losses, worse_than_classifier
 from flows.stages.entry import read_metrics
 from flows.text import printable
 from flows.text import share as _share

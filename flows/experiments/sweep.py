@@ -30,7 +30,7 @@ from flows.experiments import experiment
 from flows.experiments.experiment import Combination
 from flows.prefect_app.failures import REFUSED
 from flows.prefect_app.flow import ensure_server, exit_code_of, task_environment
-from flows.prefect_app.log_relay import relay_to
+from flows.prefect_app.ui.log_relay import relay_to
 
 
 @task(cache_policy=NO_CACHE)

@@ -32,8 +32,8 @@ from atlas_model.core.processes import INTERRUPTED
 from atlas_model.core.progress import say
 from flows.prefect_app.flow import DESCRIPTION, atlas
 from flows.prefect_app.missed_schedules import UNSERVED, is_overdue, missed_state, times_of
-from flows.prefect_app.run_names import name_of, timezone_of
-from flows.prefect_app.summary import missed_text
+from flows.prefect_app.ui.run_names import name_of, timezone_of
+from flows.prefect_app.ui.summary import missed_text
 
 NAME = "atlas"
 HEARTBEAT_S = 30  # the shortest that Prefect allows

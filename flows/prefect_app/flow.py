@@ -34,16 +34,17 @@ from flows.dvc.pipeline_lock import flow_lock
 from flows.dvc.repo import DvcBusyError
 from flows.dvc.worker import DvcChild
 from flows.paths import CATEGORIZER, WORK
-from flows.prefect_app import run_page, steps
-from flows.prefect_app.artifacts import Artifact, stage_artifacts
+from flows.prefect_app import steps
 from flows.prefect_app.failures import CONTINUE, REFUSED, StepError, failed_state, is_stage_message
-from flows.prefect_app.log_relay import Lines, relay_to
 from flows.prefect_app.missed_schedules import cancel_missed_runs
-from flows.prefect_app.reporter import API_URL, FLOW_RUN, TASK_RUN
-from flows.prefect_app.run_log import is_cancelling, shorten_run_logs
-from flows.prefect_app.run_names import name_of_current_run
 from flows.prefect_app.steps import StepResult
-from flows.prefect_app.summary import CACHED, RAN, RunRecord, summary
+from flows.prefect_app.ui import run_page
+from flows.prefect_app.ui.artifacts import Artifact, stage_artifacts
+from flows.prefect_app.ui.log_relay import Lines, relay_to
+from flows.prefect_app.ui.reporter import API_URL, FLOW_RUN, TASK_RUN
+from flows.prefect_app.ui.run_log import is_cancelling, shorten_run_logs
+from flows.prefect_app.ui.run_names import name_of_current_run
+from flows.prefect_app.ui.summary import CACHED, RAN, RunRecord, summary
 
 if TYPE_CHECKING:
     from prefect.server.api.server import SubprocessASGIServer
@@ -166,7 +167,7 @@ def task_environment() -> dict[str, str]:
     assert context is not None
     api = get_current_settings().api
     environment = {
-        WATCHER: "flows.prefect_app.reporter:post",
+        WATCHER: "flows.prefect_app.ui.reporter:post",
         API_URL: api.url or temporary_server().api_url,
         FLOW_RUN: str(context.task_run.flow_run_id),
         TASK_RUN: str(context.task_run.id),

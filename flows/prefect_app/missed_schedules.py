@@ -18,8 +18,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled
 
-from flows.prefect_app.run_names import local_time, name_of, timezone_of
-from flows.prefect_app.summary import missed_text
+from flows.prefect_app.ui.run_names import local_time, name_of, timezone_of
+from flows.prefect_app.ui.summary import missed_text
 
 UNSERVED = "No process served the deployment at that time."  # message of that state
 LISTED = 100  # missed times since the last run, at most

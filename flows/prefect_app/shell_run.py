@@ -27,9 +27,9 @@ from atlas_model.core.files import write_json
 from atlas_model.core.processes import Process
 from atlas_model.core.progress import WATCHER
 from flows.paths import WORK
-from flows.prefect_app import reporter
-from flows.prefect_app.log_relay import Lines, relay_to
-from flows.prefect_app.reporter import (
+from flows.prefect_app.ui import reporter
+from flows.prefect_app.ui.log_relay import Lines, relay_to
+from flows.prefect_app.ui.reporter import (
     API_URL,
     FLOW_RUN,
     FLUSH_S,
@@ -65,7 +65,7 @@ def reported(stage: str, dvc: Process) -> Iterator[None]:
     _start_closer(dvc, folder)
     poster = Poster(Api(os.environ[API_URL]), lambda api: _open(api, stage, dvc))
     reporter.use_poster(poster)
-    os.environ[WATCHER] = "flows.prefect_app.reporter:post"
+    os.environ[WATCHER] = "flows.prefect_app.ui.reporter:post"
     relay = relay_to(poster.log)
     state = {"type": "CRASHED", "message": "it ended early"}
     stderr = sys.stderr

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from atlas_model.core.files import write_text
 from atlas_model.core.params import PARAMS_FILE, Params
 from flows.paths import WORK
-from flows.prefect_app.summary import short
+from flows.prefect_app.ui.summary import short
 from flows.registry.model_folders import CHAMPION
 
 if TYPE_CHECKING:

@@ -61,9 +61,8 @@ def up(port: int) -> int:
     folder = _folder()
     with _project_lock(folder) as status, Server(folder, port, params.retention_days, dict(os.environ)) as server:
         _prepare_environment(folder, server.url)
-        from flows.prefect_app import (
-            deployment,
-        )  # imports Prefect, which takes seconds and reads the environment at import
+        # Here, because it imports Prefect, which takes seconds and reads the environment at import.
+        from flows.prefect_app import deployment
 
         schedule = deployment.schedule_of(params.cron, params.timezone)
         say(f"starting the Prefect server at {server.url} (creating a new database takes a while) ...")

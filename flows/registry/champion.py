@@ -39,7 +39,7 @@ class AcceptedMetrics(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     weights: str  # SHA-256 of the weights, hex
-    images: str  # fingerprint of the test images and their categories (`flows.report.predictions.fingerprint`)
+    images: str  # fingerprint of the test images and their categories (`flows.report.facts.predictions.fingerprint`)
     n: int  # test images
     micro_f1: float | None
     macro_f1: float | None

@@ -24,8 +24,8 @@ from flows.paths import CATEGORIZER, EVALUATION, SHARDS, SPLITS, TAXONOMY, WORK
 from flows.registry import champion
 from flows.registry.champion import AcceptedMetrics, Event
 from flows.registry.model_folders import CHAMPION, locked_model
-from flows.report.accepted import hash_of_weights
-from flows.report.predictions import fingerprint, read_predictions
+from flows.report.facts.accepted import hash_of_weights
+from flows.report.facts.predictions import fingerprint, read_predictions
 from flows.stages.entry import read_metrics
 from flows.text import in_markdown
 

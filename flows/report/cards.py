@@ -17,9 +17,9 @@ from markupsafe import Markup
 from atlas_model.core.errors import InputError
 from atlas_model.split.names import SPLITS as SPLIT_NAMES
 from flows import paths
-from flows.report.discards import NAMES as NAMES_OF_DISCARDS
-from flows.report.facts import Facts
-from flows.report.figures import MODES, NAMES, Figure
+from flows.report.facts.collect import Facts
+from flows.report.facts.discards import NAMES as NAMES_OF_DISCARDS
+from flows.report.facts.figures import MODES, NAMES, Figure
 from flows.report.front_matter import Tested, dataset_front_matter, model_front_matter, results
 from flows.report.page import FOLDER, Texts, reason_text
 from flows.text import in_markdown, share

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flows.report.predictions import RiskPoint
+from flows.report.facts.predictions import RiskPoint
 
 WIDTH, HEIGHT = 460.0, 320.0  # units of the SVG
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 24.0, 12.0, 46.0  # margins for the labels

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from flows.report.figures import Figure, Metrics, read_figure
+from flows.report.facts.figures import Figure, Metrics, read_figure
 
 WIDTH, ROW, TOP, AXIS = 460.0, 30.0, 6.0, 24.0  # units of the SVG
 LABEL = 165.0  # width of the names

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from atlas_model.split.reasons import NOT_FETCHED, kind_of
-from flows.report.sources import Shop, Sources
+from flows.report.facts.sources import Shop, Sources
 
 FILTERED = ("zoomed", "unreadable")  # reasons of the stage zoom
 

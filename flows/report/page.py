@@ -18,11 +18,11 @@ from markupsafe import Markup
 from atlas_model.core.errors import InputError
 from atlas_model.split.names import SPLITS as SPLIT_NAMES
 from atlas_model.taxonomy.tree import SEPARATOR
-from flows.report.categories import RANKED_FROM
 from flows.report.charts import reliability_chart, risk_chart
-from flows.report.discards import NAMES as NAMES_OF_DISCARDS
-from flows.report.facts import Facts
-from flows.report.figures import NAMES, Figure
+from flows.report.facts.categories import RANKED_FROM
+from flows.report.facts.collect import Facts
+from flows.report.facts.discards import NAMES as NAMES_OF_DISCARDS
+from flows.report.facts.figures import NAMES, Figure
 from flows.report.forest import forest
 from flows.report.funnel import funnel
 from flows.report.thumbnails import Thumbnail, Thumbnails, make_thumbnails

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from flows.serve.batching import Batcher
+from flows.serve.inference.batching import Batcher
+from flows.serve.inference.model_holder import ModelHolder
+from flows.serve.inference.urls import UrlFetcher
 from flows.serve.metrics import Metrics
-from flows.serve.model_holder import ModelHolder
 from flows.serve.open_inference import Readiness, open_inference_routes
 from flows.serve.page import add_page
 from flows.serve.prediction import PredictionService
@@ -18,7 +19,6 @@ from flows.serve.problems import add_handlers
 from flows.serve.request_limits import RequestLimits
 from flows.serve.routes import feedback_routes, metrics_routes, prediction_routes
 from flows.serve.settings import Limits
-from flows.serve.urls import UrlFetcher
 
 WATCH_S = 1.0  # between two checks of the model's folder
 DESCRIPTION = """Predicts category paths of product images, titles, and products with several images.

@@ -10,12 +10,12 @@ from atlas_model.core.progress import say
 from crawlers.http.user_agent import user_agent
 from flows.paths import REVIEWS
 from flows.serve.app import build_app
+from flows.serve.inference.model_holder import ModelHolder
+from flows.serve.inference.served_model import ServedModel
+from flows.serve.inference.urls import UrlFetcher
 from flows.serve.metrics import Metrics
-from flows.serve.model_holder import ModelHolder
 from flows.serve.problems import refusal
-from flows.serve.served_model import ServedModel
 from flows.serve.settings import Limits
-from flows.serve.urls import UrlFetcher
 from flows.web import server
 from flows.web.access import access_rules
 

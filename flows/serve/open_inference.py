@@ -13,12 +13,12 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from atlas_model.taxonomy.tree import SEPARATOR
-from flows.serve.images import Base64Image
+from flows.serve.inference.images import Base64Image
+from flows.serve.inference.served_model import ServedModel
 from flows.serve.prediction import Item, PredictionService
 from flows.serve.problems import Problem, shown
-from flows.serve.routes import _options
+from flows.serve.routes import form_options
 from flows.serve.schemas import PROBLEMS, SQUARE
-from flows.serve.served_model import ServedModel
 
 MODEL = "atlas"
 INPUTS: list[dict[str, Any]] = [
@@ -259,7 +259,7 @@ def _parameters(given: dict[str, Any]) -> Any:
             got=shown(unknown[0]),
             remedy="Omit it",
         )
-    return _options(**given)
+    return form_options(**given)
 
 
 def _outputs(results: list[dict[str, Any]], wanted: list[str] | None) -> list[dict[str, Any]]:

@@ -18,16 +18,16 @@ from atlas_model.inference.predictor import (
     RowOptions,
     modality_of,
 )
-from flows.serve import explanation, images
-from flows.serve.batching import Batcher, QueueFullError, Row
-from flows.serve.images import Base64Image, DecodedImage, ImageUrl, Source, UnreadableImage
+from flows.serve.inference import explanation, images
+from flows.serve.inference.batching import Batcher, QueueFullError, Row
+from flows.serve.inference.images import Base64Image, DecodedImage, ImageUrl, Source, UnreadableImage
+from flows.serve.inference.model_holder import ModelHolder
+from flows.serve.inference.served_model import ServedModel
+from flows.serve.inference.urls import UrlFetcher
 from flows.serve.metrics import Metrics
-from flows.serve.model_holder import ModelHolder
 from flows.serve.problems import Problem, busy
 from flows.serve.schemas import Options
-from flows.serve.served_model import ServedModel
 from flows.serve.settings import Limits
-from flows.serve.urls import UrlFetcher
 
 SMALL_BYTES = 100_000  # images of fewer bytes together are decoded in one thread: changing threads takes longer
 URLS_AT_ONCE = 16  # that are fetched and decoded, of all requests, which bounds memory

@@ -13,8 +13,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 
 from atlas_model.taxonomy.tree import SEPARATOR
-from flows.serve.explanation import OverlayFormat
-from flows.serve.images import Base64Image, DecodedImage, ImageUrl, Source, UnreadableImage, from_base64, read
+from flows.serve.inference.explanation import OverlayFormat
+from flows.serve.inference.images import Base64Image, DecodedImage, ImageUrl, Source, UnreadableImage, from_base64, read
+from flows.serve.inference.served_model import ServedModel
 from flows.serve.metrics import Metrics
 from flows.serve.prediction import Item, PredictionService
 from flows.serve.problems import Problem, shown
@@ -29,7 +30,6 @@ from flows.serve.schemas import (
     PredictRequest,
     PredictResponse,
 )
-from flows.serve.served_model import ServedModel
 
 LISTED = 50  # categories of a search, at most
 NEAR = 3  # suggestions in an error
@@ -66,7 +66,7 @@ def prediction_routes(service: PredictionService) -> APIRouter:
         explain_format: Annotated[OverlayFormat, Form()] = "webp",
     ) -> Response:
         """Predict uploaded files: each one, or all together as a product; `id` of a result is the name of its file."""
-        options = _options(
+        options = form_options(
             top=top,
             beam=beam,
             min_confidence=min_confidence,
@@ -139,7 +139,7 @@ def _source(image: ImageIn) -> Source:
     return ImageUrl(image.url)
 
 
-def _options(**values: Any) -> Options:
+def form_options(**values: Any) -> Options:
     """The options of a form, with the errors of JSON."""
     try:
         return Options(**values)

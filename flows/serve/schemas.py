@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from atlas_model.data.titles import Modality
 from atlas_model.inference.predictor import Band
-from flows.serve.explanation import OverlayFormat
+from flows.serve.inference.explanation import OverlayFormat
 
 MAX_LEVELS = 20  # of a category path in feedback, so that a record fits into its line
 LONGEST_TEXT = 2048  # characters of a title, a URL or a name

@@ -9,7 +9,7 @@ from atlas_model.core.files import replacing_folder, write_text
 from atlas_model.core.params import Params
 from flows import paths
 from flows.report.cards import data_card, model_card
-from flows.report.facts import collect
+from flows.report.facts.collect import collect
 from flows.report.page import Texts, render_page
 from flows.stages.entry import main, write_metrics
 

@@ -16,8 +16,8 @@ import yaml
 from prefect.events.schemas.automations import AutomationCore, EventTrigger
 from prefect.events.schemas.events import Resource
 
-from flows.prefect_app.run_page import PREFIX
 from flows.prefect_app.steps import degraded_crawl
+from flows.prefect_app.ui.run_page import PREFIX
 from tests.support.paths import ROOT
 from tests.support.prefect_server import PrefectServer
 

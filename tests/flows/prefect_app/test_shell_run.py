@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from flows.prefect_app import shell_run
-from flows.prefect_app.reporter import Api
+from flows.prefect_app.ui.reporter import Api
 from tests.support.flow_projects import STAGE, RunInUi, run_dvc, runs_of, started
 from tests.support.prefect_server import PrefectServer
 from tests.support.waiting import TIMEOUT_S, wait_until

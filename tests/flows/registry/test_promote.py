@@ -31,7 +31,7 @@ from flows.registry import champion
 from flows.registry.champion import HISTORY, POINTER, roll_back
 from flows.registry.model_folders import CHAMPION, model_folder
 from flows.registry.promote import REPORTS, _predictions, promote
-from flows.report.accepted import hash_of_weights, read_acceptance
+from flows.report.facts.accepted import hash_of_weights, read_acceptance
 from flows.stages.entry import write_metrics
 from tests.support.promoting import SHARE, STORED, TAXONOMY, make_project, train, write_validation
 

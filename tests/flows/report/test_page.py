@@ -15,8 +15,8 @@ from atlas_model.core.errors import InputError, MissingError
 from atlas_model.core.params import Params, load_params
 from atlas_model.split.reasons import REMEDIES
 from flows import paths
-from flows.report.discards import NAMES
-from flows.report.quality import COLUMNS
+from flows.report.facts.discards import NAMES
+from flows.report.facts.quality import COLUMNS
 from flows.stages import report
 from flows.text import percent
 from tests.support.report_runs import EACH, LOST, categories, write_json_to, write_run

@@ -13,15 +13,15 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from flows.registry.model_folders import CHAMPION
-from flows.serve.batching import Batcher
-from flows.serve.images import Base64Image
+from flows.serve.inference.batching import Batcher
+from flows.serve.inference.images import Base64Image
+from flows.serve.inference.model_holder import ModelHolder
+from flows.serve.inference.served_model import ServedModel
 from flows.serve.metrics import Metrics
-from flows.serve.model_holder import ModelHolder
 from flows.serve.prediction import Item, PredictionService
 from flows.serve.problems import Problem
 from flows.serve.request_limits import RequestLimits
 from flows.serve.schemas import SQUARE, Options
-from flows.serve.served_model import ServedModel
 from flows.serve.settings import Limits
 from tests.support.promoting import train
 from tests.support.serving import save_model

@@ -16,8 +16,8 @@ from pathlib import Path
 from atlas_model.core.progress import say
 from flows.paths import CATEGORIZER
 from flows.registry.model_folders import CHAMPION, model_folder
+from flows.serve.inference.served_model import Fingerprint, ServedModel, fingerprint
 from flows.serve.metrics import Metrics
-from flows.serve.served_model import Fingerprint, ServedModel, fingerprint
 
 Load = Callable[[Path], ServedModel]
 

@@ -21,7 +21,7 @@ from flows.dvc import repo
 from flows.evaluation_tables import read_categories, weakest_categories
 from flows.git import content_at
 from flows.paths import METRICS, REPORTS, TIMINGS
-from flows.prefect_app.reporter import key_of
+from flows.prefect_app.ui.reporter import key_of
 from flows.registry.versions import compared_with
 from flows.stages.entry import read_metrics
 from flows.text import in_markdown, printable
@@ -70,7 +70,7 @@ def stage_artifacts(stage: str, params: Params) -> Iterator[Artifact]:
         yield Artifact("table", key_of(f"{stage}-metrics"), description, _metric_rows(stage, found, before))
     if stage == "evaluate" and found:
         yield Artifact("markdown", "evaluation", "The evaluation", evaluation_report(params))
-    from flows.prefect_app.figures import images_of
+    from flows.prefect_app.ui.figures import images_of
 
     for key, description, image in images_of(stage):
         yield Artifact("image", key_of(key), description, data_url(image))

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flows.report.predictions import Prediction
+from flows.report.facts.predictions import Prediction
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from atlas_model.core.progress import Step
-from flows.prefect_app import reporter
-from flows.prefect_app.reporter import Api, Poster, key_of, post, poster_of_stage
+from flows.prefect_app.ui import reporter
+from flows.prefect_app.ui.reporter import Api, Poster, key_of, post, poster_of_stage
 from tests.support.waiting import wait_until
 
 

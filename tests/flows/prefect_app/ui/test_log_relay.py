@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from flows.prefect_app.log_relay import LONGEST_LINE, Lines, relay_to
+from flows.prefect_app.ui.log_relay import LONGEST_LINE, Lines, relay_to
 
 
 def test_lines_become_log_records_at_their_level() -> None:

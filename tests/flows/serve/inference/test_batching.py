@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from atlas_model.inference.predictor import RowOptions
-from flows.serve.batching import Batcher, QueueFullError, Row
+from flows.serve.inference.batching import Batcher, QueueFullError, Row
 from flows.serve.metrics import Metrics
 
 MAX_BATCH, MAX_WAIT_S, MAX_QUEUE = 4, 0.2, 10

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flows.report.accepted import Acceptance
+from flows.report.facts.accepted import Acceptance
 
 NAMES = {  # keys of reports/evaluate/metrics.json -> name, explanation
     "micro_f1": ("Exact category path", "Share of the test images whose whole predicted path is correct (micro F)."),

@@ -16,7 +16,7 @@ from crawlers.fetch.check import check
 from crawlers.fetch.client.client import Client
 from crawlers.fetch.client.outcome import FetchOutcome, ImageRequest
 from crawlers.http.address_guard import ConnectMap
-from flows.serve.images import UnreadableImage
+from flows.serve.inference.images import UnreadableImage
 
 KEPT_IMAGES = 8  # times the largest image: bytes of fetched images that are kept until their requests take them
 

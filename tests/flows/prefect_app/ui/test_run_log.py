@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from flows.prefect_app import run_log
-from flows.prefect_app.run_log import LOGGERS, RunLogFilter, shorten_run_logs
+from flows.prefect_app.ui import run_log
+from flows.prefect_app.ui.run_log import LOGGERS, RunLogFilter, shorten_run_logs
 
 
 @pytest.fixture

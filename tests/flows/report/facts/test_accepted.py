@@ -8,9 +8,9 @@ import pytest
 
 from flows import paths
 from flows.registry.champion import AcceptedMetrics, Event, History
-from flows.report.accepted import hash_of_weights, read_acceptance
-from flows.report.figures import Figure, change_since, collect_metrics
-from flows.report.predictions import Prediction, fingerprint
+from flows.report.facts.accepted import hash_of_weights, read_acceptance
+from flows.report.facts.figures import Figure, change_since, collect_metrics
+from flows.report.facts.predictions import Prediction, fingerprint
 
 EVALUATED: dict[str, Any] = {
     "test": {"n": 100, "micro_f1": 0.9, "ece": 0.02, "intervals": {"micro_f1": [0.87, 0.93], "ece": [0.01, 0.03]}}

@@ -7,7 +7,7 @@ import pytest
 
 from flows.paths import REPORT
 from flows.prefect_app.server import REPORT_URL
-from flows.prefect_app.summary import RunRecord, missed_text, short, summary
+from flows.prefect_app.ui.summary import RunRecord, missed_text, short, summary
 
 
 @pytest.fixture(autouse=True)

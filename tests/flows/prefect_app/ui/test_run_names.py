@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
-from flows.prefect_app.run_names import name_of
+from flows.prefect_app.ui.run_names import name_of
 
 TIME = datetime(2026, 11, 29, 2, 0, tzinfo=UTC)
 AUTOMATION = {"type": "AUTOMATION", "display_value": "Review after drift"}

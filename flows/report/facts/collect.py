@@ -21,15 +21,15 @@ from atlas_model.split.files import read_columns
 from atlas_model.split.names import SPLITS as SPLIT_NAMES
 from atlas_model.taxonomy.tree import CategoryPath
 from flows import paths
-from flows.report.accepted import hash_of_weights, read_acceptance
-from flows.report.categories import TaxonomyReport, collect_categories
-from flows.report.caveats import report_caveats
-from flows.report.confusions import Confusion, confused_with, most_confused
-from flows.report.discards import Strip, collect_discards
-from flows.report.figures import Metrics, collect_metrics
-from flows.report.predictions import RiskPoint, fingerprint, read_predictions, risk_coverage
-from flows.report.quality import Issue, collect_quality
-from flows.report.sources import Sources, collect_sources
+from flows.report.facts.accepted import hash_of_weights, read_acceptance
+from flows.report.facts.categories import TaxonomyReport, collect_categories
+from flows.report.facts.caveats import report_caveats
+from flows.report.facts.confusions import Confusion, confused_with, most_confused
+from flows.report.facts.discards import Strip, collect_discards
+from flows.report.facts.figures import Metrics, collect_metrics
+from flows.report.facts.predictions import RiskPoint, fingerprint, read_predictions, risk_coverage
+from flows.report.facts.quality import Issue, collect_quality
+from flows.report.facts.sources import Sources, collect_sources
 
 CURVES = paths.PLOTS / "evaluate"
 QUALITY = (paths.REPORTS / "split/quality.parquet", paths.EVALUATION / "quality.parquet")

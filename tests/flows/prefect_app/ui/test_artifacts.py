@@ -14,9 +14,9 @@ from PIL import Image
 from atlas_model.core.params import Params, load_params
 from atlas_model.data.images import encode_png
 from atlas_model.data.schemas import IMAGES, SCORES, write_table
-from flows.prefect_app import artifacts
-from flows.prefect_app.artifacts import Artifact, data_url, evaluation_report, stage_artifacts
-from flows.prefect_app.figures import montage, read_curves
+from flows.prefect_app.ui import artifacts
+from flows.prefect_app.ui.artifacts import Artifact, data_url, evaluation_report, stage_artifacts
+from flows.prefect_app.ui.figures import montage, read_curves
 from flows.stages.entry import write_metrics
 from tests.support.paths import ROOT
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from atlas_model.split.names import SPLITS
 from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath
-from flows.report.predictions import Prediction
+from flows.report.facts.predictions import Prediction
 
 MOST_NODES = 1_500  # of the tree; beyond it, the categories with the fewest images have no row
 RANKED_FROM = 10  # test images of a category, from which it is ranked: with fewer, its F is mostly chance

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from flows.report.categories import RANKED_FROM, TaxonomyReport
-from flows.report.figures import Metrics
-from flows.report.sources import Sources
+from flows.report.facts.categories import RANKED_FROM, TaxonomyReport
+from flows.report.facts.figures import Metrics
+from flows.report.facts.sources import Sources
 from flows.text import percent, share
 
 FEWEST = 100  # images of val or test, below which their metrics are uncertain
