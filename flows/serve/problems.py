@@ -85,7 +85,7 @@ def add_handlers(app: FastAPI) -> None:
 
     async def of_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return _of_validation(error).response(request.url.path)
+        return _of_validation(request, error).response(request.url.path)
 
     async def of_atlas(request: Request, error: Exception) -> Response:
         status = 422 if isinstance(error, InputError) else 500
@@ -119,15 +119,8 @@ def _of_http(request: Request, error: HTTPException) -> Problem:
     return Problem(error.status_code, code, expected=expected, got=got, remedy=remedy, headers=error.headers)
 
 
-def _of_validation(error: RequestValidationError) -> Problem:
-    faults = [
-        {
-            "pointer": "#/" + "/".join(str(part) for part in fault["loc"][1:]),
-            "expected": fault["msg"],
-            "got": shown(fault.get("input")),
-        }
-        for fault in error.errors()
-    ]
+def _of_validation(request: Request, error: RequestValidationError) -> Problem:
+    faults = [_fault(request, fault) for fault in error.errors()]
     first = faults[0]
     more = f" and {len(faults) - 1} more faults" if len(faults) > 1 else ""
     return Problem(
@@ -138,6 +131,17 @@ def _of_validation(error: RequestValidationError) -> Problem:
         remedy="See /openapi.json for the request's schema",
         errors=faults,
     )
+
+
+def _fault(request: Request, fault: Mapping[str, Any]) -> dict[str, str]:
+    """One fault of a request: the place in its body, what was expected there, and what came."""
+    place, value = fault["loc"][1:], fault.get("input")
+    if fault["type"] == "json_invalid":  # its place is a position in the text
+        return {"pointer": "#/", "expected": "valid JSON", "got": f"{fault['ctx']['error']} at character {place[0]}"}
+    if isinstance(value, bytes) and not place:  # the body was not read as JSON, because of its type
+        came = shown(request.headers.get("content-type", "no Content-Type"))
+        return {"pointer": "#/", "expected": "Content-Type: application/json (files: /v1/predict/files)", "got": came}
+    return {"pointer": "#/" + "/".join(map(str, place)), "expected": fault["msg"], "got": shown(value)}
 
 
 def _response(

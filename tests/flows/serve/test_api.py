@@ -191,6 +191,13 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("accuracy out of reach", {"json": {"items": [ITEM], "accuracy": 0.99}}, 422, "at most 0.9"),
     ("lone surrogate", {"content": b'{"items": [{"title": "\\ud800"}]}'}, 422, "title"),
     ("title without a word", {"json": {"items": [{"title": "!"}]}}, 422, "a word in it"),
+    ("broken JSON", {"content": b"{nonsense"}, 422, "expected #/: valid JSON, got"),
+    (
+        "files",
+        {"content": b"--x", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+        422,
+        "/predict/files",
+    ),
     ("not base64", {"json": {"items": [{"images": [{"bytes": "?"}]}]}}, 422, "base64"),
     ("not an image", {"json": {"items": [{"images": [encoded(b"text")]}]}}, 422, "other bytes"),
     ("decompression bomb", {"json": {"items": [{"images": [encoded(bomb())]}]}}, 422, "90000 pixels"),
