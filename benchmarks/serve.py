@@ -102,7 +102,7 @@ def _measure(folder: Path, images: list[bytes]) -> dict[str, float]:
         rows = ({"image_id": f"{number:05d}", "bytes": each, **row} for number, each in enumerate(images))
         write_rows(Path(temporary) / "in.parquet", rows, IMAGES)
         predictor = Predictor.load(folder, "cpu")
-        predictor.accelerate(ENGINE, Path.home() / ".cache/atlas/engines")  # type: ignore[arg-type]
+        predictor.accelerate(ENGINE, Path.home() / ".cache/atlas/engines")  # type: ignore[arg-type]  # a name
         command = [sys.executable, "-m", "flows.cli.main", "serve", "--port", "0", "--drain", "0", "--engine", ENGINE]
         with subprocess.Popen([*command, "--model", str(folder)], stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None

@@ -44,9 +44,9 @@ def fit_logistic(points: Float[Tensor, "n d"], labels: Int[Tensor, "n"], categor
         optimizer.zero_grad()
         value = functional.cross_entropy(functional.linear(points, weight, bias), labels)
         value = value + PENALTY / 2 * (weight**2).sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()  # type: ignore[no-untyped-call]  # torch has no type there
         return value
 
     with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        optimizer.step(loss)  # type: ignore[no-untyped-call]  # torch has no type there
     return LogisticRegression(weight.detach(), bias.detach())

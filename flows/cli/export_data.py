@@ -90,7 +90,8 @@ def write_tars(folder: Path, split: str, files: Sequence[Path], taxonomy: Taxono
                 tar = None
             if tar is None:
                 # USTAR, with the times and owners that TarInfo has by default (none): the same bytes each time.
-                tar = tarfile.open(folder / f"{split}-{shards:06d}.tar", "x", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+                path = folder / f"{split}-{shards:06d}.tar"
+                tar = tarfile.open(path, "x", format=tarfile.USTAR_FORMAT)  # noqa: SIM115  # closed when it is full
                 shards += 1
             for name, data in sample.items():
                 member = tarfile.TarInfo(name)

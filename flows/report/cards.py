@@ -90,7 +90,7 @@ def _render(name: str, facts: Facts, texts: Texts) -> str:
         "share": lambda value: "unknown" if value is None else share(value),
         "signed": lambda value: share(value, sign=True),
         "count": lambda value: f"{value:,}",
-        "reason": lambda reason: Markup(in_markdown(reason_text(reason))),  # noqa: S704
+        "reason": lambda reason: Markup(in_markdown(reason_text(reason))),  # noqa: S704  # as below
     }
     text = environment.get_template(name).render(
         facts=facts,

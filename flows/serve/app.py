@@ -97,4 +97,4 @@ def _document_token(app: FastAPI) -> None:
         document["security"] = [{"token": []}]
         return document
 
-    app.openapi = with_token  # type: ignore[method-assign]
+    app.openapi = with_token  # type: ignore[method-assign]  # as FastAPI documents it

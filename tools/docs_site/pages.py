@@ -125,7 +125,7 @@ class _Site:
             to = self.pages[path]
         else:
             to = self.shown.setdefault(path, f"{FILES}/{path}.md")
-        relative = os.path.relpath(to, os.path.dirname(self.place(page)) or ".")  # noqa: PTH120
+        relative = os.path.relpath(to, os.path.dirname(self.place(page)) or ".")  # noqa: PTH120  # likewise
         return f"{relative}#{anchor}" if anchor else relative
 
     def file_page(self, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,7 +27,8 @@ def images() -> list[Image.Image]:
 def scores(images: list[Image.Image], input_side: int = 28) -> dict[str, np.ndarray]:
     measured = [measure_image(image) for image in images]
     names = ImageMeasures.__annotations__
-    columns = {name: np.array([row[name] for row in measured], dtype=np.float64) for name in names}  # type: ignore[literal-required]
+    rows: list[dict[str, Any]] = [dict(row) for row in measured]
+    columns = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
     width, height = np.array([image.size for image in images]).T
     return score_images(columns, width, height, input_side=input_side)
 

@@ -39,7 +39,7 @@ def batcher() -> Iterator[Batcher]:
 
 
 def rows(model: Recorder, *titles: str) -> list[Row]:
-    return [Row(model, None, title, RowOptions()) for title in titles]  # type: ignore[arg-type]
+    return [Row(model, None, title, RowOptions()) for title in titles]  # type: ignore[arg-type]  # a stand-in
 
 
 def test_lone_row_does_not_wait_and_many_rows_are_predicted_together(batcher: Batcher) -> None:
