@@ -88,7 +88,7 @@ async function start() {
     button.setAttribute("aria-pressed", String(button.dataset.queue === state.queue));
   });
   history.replaceState(null, "", `?queue=${state.queue}&order=${state.order}`);
-  $("sample").hidden = true;
+  $("sample").hidden = $("subject").hidden = $("decide").hidden = true; // what is seen is no longer in the queue
   await more();
   show();
   if (isBlind()) {

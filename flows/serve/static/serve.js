@@ -304,6 +304,7 @@ function percent(share) {
 
 function busy(working) {
   element("result").setAttribute("aria-busy", String(working));
+  if (hasFeedback) element("right").disabled = element("wrong").disabled = working; // it would be about the next result
 }
 
 function say(line) {
@@ -354,7 +355,11 @@ element("clear").addEventListener("click", () => {
   element("choose").focus();
 });
 element("options").addEventListener("submit", (event) => event.preventDefault());
-element("title")?.addEventListener("input", debounced(update, 400));
+const updateSoon = debounced(update, 400);
+element("title")?.addEventListener("input", () => {
+  busy(true);
+  updateSoon();
+});
 element("accuracy")?.addEventListener("change", update);
 element("attention").addEventListener("change", showLevels);
 if (hasFeedback) {
