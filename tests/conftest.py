@@ -16,7 +16,7 @@ from jaxtyping import install_import_hook
 
 from tests.support.git_repo import commit_all
 from tests.support.paths import ROOT
-from tests.support.prefect_server import PrefectServer, shared_server
+from tests.support.prefect_server import PrefectServer, start_server
 from tests.support.shared_processes import shared_folder
 from tests.support.warm_python import shared_programs
 from tools import typechecker
@@ -148,11 +148,8 @@ def mini_project(tmp_path: Path, git_env: dict[str, str]) -> Path:
 
 @pytest.fixture(scope="session")
 def prefect_server(_own_world: None, tmp_path_factory: pytest.TempPathFactory) -> PrefectServer:
-    """A Prefect server that all tests share, also those of other workers: whoever wants it gives its url to a child.
-
-    Starting one takes seconds, and so do its services while it waits.
-    """
-    return shared_server(shared_folder(tmp_path_factory, "prefect-server"))
+    """A Prefect server that all tests of this worker share: whoever wants it gives its url to a child."""
+    return start_server(tmp_path_factory.mktemp("server"), shared_folder(tmp_path_factory, "prefect-server"))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """A real Prefect server on a free port, and requests to its API.
 
-The fixture `prefect_server` (conftest) shares one among all tests, also those of other workers: query only runs of the
-same test.
+The fixture `prefect_server` (conftest) shares one among the tests of a worker: query only runs of the same test.
+Workers do not share one, because its database would be locked too often.
 """
 
 import json
@@ -81,22 +81,31 @@ class PrefectServer:
             found += page
 
 
-def shared_server(folder: Path) -> PrefectServer:
-    """The server of all workers, with its database in ``folder``; the first worker that asks starts it.
+def start_server(folder: Path, shared: Path) -> PrefectServer:
+    """A server that ends with pytest.
 
-    The current PREFECT_HOME gets an empty database, if it has none: a server creates one in five seconds of CPU time.
+    A server creates its database in five seconds of CPU time, so the first one leaves an empty copy to the others. The
+    current PREFECT_HOME gets one as well, if it has none, for temporary servers.
+
+    Args:
+        folder: of its database.
+        shared: a folder of all workers.
     """
-    url, log, empty = folder / "url", folder / "server.log", folder / "empty.db"
-    with first_in(folder) as is_first:
+    log, empty = folder / "server.log", shared / "empty.db"
+    server = None
+    with first_in(shared) as is_first:
         if is_first:
-            url.write_text(_start(folder, log).url)
+            server = _start(folder, log)
             with closing(sqlite3.connect(folder / "prefect.db")) as live:
                 live.execute("VACUUM INTO ?", [str(empty)])
     mine = Path(os.environ["PREFECT_HOME"]) / "prefect.db"
     if not mine.exists():
         mine.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(empty, mine)
-    return PrefectServer(url.read_text(), log)
+    if server is None:
+        shutil.copyfile(empty, folder / "prefect.db")
+        server = _start(folder, log)
+    return server
 
 
 def _start(folder: Path, log: Path) -> PrefectServer:
