@@ -106,10 +106,15 @@ def test_unknown_processes() -> None:
 
 
 def test_prints_commands_that_are_not_utf8() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()", b"\xff"], stdin=subprocess.PIPE) as child:
+    program = "print(flush=True), input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, b"\xff"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # while a process starts, it has no command line
         process = Process.of(child.pid)
         assert process is not None
-        assert process.command.endswith("input() ?")
+        assert process.command.endswith(f"{program} ?")
         child.kill()
 
 
