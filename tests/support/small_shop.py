@@ -13,8 +13,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -141,7 +143,7 @@ class SmallProject:
 
     def __init__(self, root: Path, shop: SmallShop, env: dict[str, str], programs: Path | None = None) -> None:
         self.root, self.shop = root, shop
-        self.env = {**env, "PATH": os.pathsep.join([str(programs or Path(sys.executable).parent), env["PATH"]])}
+        self.env = _with_path(env, programs)
         (root / "crawlers/pages/small.yaml").write_text(PROFILE)
         sources = [f"{path.replace(' > ', '->')},http://{HOST}/c/{n}" for n, path in enumerate(CATEGORIES)]
         (root / "data/sources.csv").write_text("\n".join([f"Taxonomy,{HOST}", *sources]) + "\n")
@@ -159,6 +161,12 @@ class SmallProject:
         for section, values in changes.items():
             params[section].update(values)
         path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def with_programs(self, programs: Path | None) -> Self:
+        """The same project with other ``programs``."""
+        other = copy(self)
+        other.env = _with_path(self.env, programs)
+        return other
 
     def start(self, *command: str, log: Path | None = None) -> subprocess.Popen[bytes]:
         """Start ``python -m command`` in a session of its own; its output goes to ``log``."""
@@ -199,6 +207,10 @@ class SmallProject:
             for file in sorted(files)
             if "timings" not in file.parts
         }
+
+
+def _with_path(env: dict[str, str], programs: Path | None) -> dict[str, str]:
+    return {**env, "PATH": os.pathsep.join([str(programs or Path(sys.executable).parent), env["PATH"]])}
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
