@@ -1,6 +1,7 @@
 """Atomic writes of files and folders: a temporary name, fsync, rename. And locks on folders."""
 
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from atlas_model.core.errors import AtlasError
+
+OLD = "old.tmp"  # end of the name of a folder that is being replaced
 
 
 def sync_directory(folder: Path) -> None:
@@ -26,10 +29,35 @@ def _sync_file(path: Path) -> None:
         os.fsync(handle.fileno())
 
 
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes left beside ``path`` that were killed while they replaced it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        pid, _, rest = left.name.removeprefix(f".{path.name}.").partition(".")
+        if not pid.isdecimal() or _is_running(int(pid)):
+            continue
+        if rest == OLD and not path.exists():  # killed between the two renames of `replacing_folder`
+            left.replace(path)
+        elif left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # it is somebody else's
+        pass
+    return True
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` on success, remove it on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -55,8 +83,9 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             raise AtlasError(f"{path}: expected a folder or a link to one, got a link in a loop")
         path = real
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    old = path.with_name(f".{path.name}.{os.getpid()}.{OLD}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:

@@ -22,12 +22,22 @@ def die_with_parent() -> None:
     """Let the kernel kill this process when the thread that started it ends; Linux only, elsewhere a no-op."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # psutil has no call for it
+        if _is_orphan():
+            os.kill(os.getpid(), signal.SIGKILL)
         ancestor = os.environ.get(ANCESTOR)
         if ancestor:
             import psutil
 
             if not psutil.pid_exists(int(ancestor)):  # it ended before the kernel was asked
                 os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_orphan() -> bool:
+    """Whether the parent ended before the kernel was asked: then its place has a process of another session."""
+    try:
+        return os.getsid(0) not in (os.getpid(), os.getsid(os.getppid()))
+    except ProcessLookupError:  # it is ending now
+        return True
 
 
 class Process(NamedTuple):

@@ -144,7 +144,7 @@ def predict_all(
     with locked(folder, "prediction"):
         schema, kept = PREDICTED_WITH_BAND if bands else PREDICTED, [] if products is None else [str(DISTRIBUTIONS)]
         key_parts = [source.key, model_key, str(batch_size), str(schema), f"{source.titled} titles"]
-        parts = OutputParts(folder, _key(*key_parts, *kept), schema)
+        parts = OutputParts(folder, _key(*key_parts, *kept), schema, with_distributions=products is not None)
         first = parts.done
         if first:
             say(f"predict: resumes after {first} images")
@@ -176,18 +176,23 @@ class OutputParts:
     For predictions of products, the folder ``distributions`` has a file of the same name with the images'
     distributions. It is written first, so that it exists for each part.
 
+    A killed run may have left any of them, because folders of parts are not removed all at once: only the first parts
+    without a gap are used.
+
     Args:
         folder: for the parts. Parts with another key in it are removed.
         key: digest of everything that the predictions depend on.
         schema: of the predictions.
+        with_distributions: whether each part has a file of distributions.
     """
 
-    def __init__(self, folder: Path, key: str, schema: pa.Schema) -> None:
+    def __init__(self, folder: Path, key: str, schema: pa.Schema, *, with_distributions: bool) -> None:
         self._folder, self._schema = folder / key, schema
         for other in filter(Path.is_dir, folder.iterdir()):
             if other != self._folder:
                 shutil.rmtree(other)
-        self._first = self.done = int(self._paths()[-1].stem.partition("-")[2]) if self._paths() else 0
+        self._with_distributions = with_distributions
+        self._first = self.done = self._remove_after_gap()
         self._rows: list[dict[str, Any]] = []
         self._distributions: list[dict[str, Any]] = []
         self._nodes = 0  # in the distributions
@@ -229,6 +234,18 @@ class OutputParts:
             self._distributions, self._nodes = [], 0
         write_table(path, pa.Table.from_pylist(self._rows, schema=self._schema), self._schema)
         self._first, self._rows, self._written_at = self.done, [], time.monotonic()
+
+    def _remove_after_gap(self) -> int:
+        """Remove the parts after a missing one; returns the number of images in the others."""
+        done = 0
+        for path in self._paths():
+            first, _, end = path.stem.partition("-")
+            lacks = self._with_distributions and not self._distribution(path).is_file()
+            if int(first) == done and not lacks:
+                done = int(end)
+            else:
+                path.unlink()
+        return done
 
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob("*.parquet"))

@@ -53,18 +53,22 @@ def keep(memory: Path, key: str, taxonomy: Taxonomy, outputs: Sequence[Path]) ->
         write_json(folder / RECORD, _record(key, taxonomy))
 
 
-def restore(memory: Path, key: str, taxonomy: Taxonomy, outputs: Sequence[Path]) -> bool:
+def restore(
+    memory: Path, key: str, taxonomy: Taxonomy, outputs: Sequence[Path], *, with_same_names: bool = False
+) -> bool:
     """Write the outputs of the last training with the names and ids of ``taxonomy``; False: they cannot be used.
 
     They can if the last training had the same ``key``, but other names or ids. With the same names, too, someone wants
-    to train again.
+    to train again, unless ``with_same_names``: then the outputs were lost.
     """
     record = _record(key, taxonomy)
     before: Any = None
     with suppress(OSError, ValueError):
         before = json.loads((memory / RECORD).read_text(encoding="utf-8"))
     kept = [memory / str(number) for number in range(len(outputs))]
-    if not isinstance(before, dict) or before.get("key") != key or before == record:
+    if not isinstance(before, dict) or before.get("key") != key:
+        return False
+    if before == record and not with_same_names:
         return False
     if not all(path.exists() for path in kept):
         return False

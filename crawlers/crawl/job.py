@@ -19,6 +19,7 @@ class CrawlJob:
     """Input of a crawl; the arguments are those of `crawlers.crawl.run.crawl`."""
 
     snapshot: str  # name of the crawl; an unfinished crawl of the same name is resumed
+    again: bool  # whether a finished crawl of the same name is begun again; False: resumed
     sources: list[Source]  # the index in the list is the source's rank; the label of the lowest rank wins
     readers: dict[str, str]  # name of a shop -> digest of the code and profile that read its pages
     connect_map: ConnectMap

@@ -81,11 +81,19 @@ class Journal:
         self._shared = 0
         self._last_asked: dict[str, int] = {}  # site -> id of the last requested page in the table found
 
-    def begin(self, snapshot: str, readers: Collection[str]) -> None:
-        """Resume the crawl ``snapshot`` if it is unfinished, else start it; delete rows of other ``reader_digests``."""
+    def begin(self, snapshot: str, readers: Collection[str], *, again: bool = True) -> None:
+        """Resume the crawl ``snapshot`` if it is unfinished, else start it; delete rows of other ``reader_digests``.
+
+        Args:
+            snapshot: name of the crawl.
+            readers: digests of the current ``reader_digests``.
+            again: start it also if the last crawl of this name is finished; False: resume that one.
+        """
         last = self._db.execute("SELECT snapshot, finished FROM state").fetchone()
         with self._transaction():
-            if last != (snapshot, 0):
+            if last == (snapshot, 1) and not again:
+                self._db.execute("UPDATE state SET finished = 0")
+            elif last != (snapshot, 0):
                 self._db.execute("DELETE FROM state")
                 self._db.execute("INSERT INTO state VALUES (?, ?, 0)", (self.crawl + 1, snapshot))
                 self.crawl += 1

@@ -71,6 +71,7 @@ def crawl(
     timeout_s: float,
     profiles: Mapping[str, HostProfile] = PROFILES,
     snapshot: str = "crawl",
+    again: bool = True,
     robots_tags: Collection[str] = (),
     check_sitemaps: bool = False,
     browser: str | None = None,
@@ -91,6 +92,8 @@ def crawl(
         timeout_s: timeout (s) of one attempt.
         profiles: host -> request rate; otherwise the shop's profile or the default rate is used.
         snapshot: name of this crawl; an unfinished crawl of the same name is resumed.
+        again: whether a finished crawl of the same name is begun again. False: it is resumed, which requests only pages
+            that it does not have, because its result was lost.
         robots_tags: directives of X-Robots-Tag that forbid a page.
         check_sitemaps: whether to search the shops' sitemaps for products that no category lists.
         browser: path or name of Chromium, for shops whose profile requires one; None: the one in PATH.
@@ -110,6 +113,7 @@ def crawl(
     sources = ranked(sources)
     job = CrawlJob(
         snapshot=snapshot,
+        again=again,
         sources=sources,
         readers=reader_digests(robots_tags),
         connect_map=connect_map,

@@ -4,21 +4,26 @@ It is a separate process because Twisted's reactor cannot be started twice in on
 """
 
 import sys
-
-from scrapy.crawler import AsyncCrawlerProcess
+from typing import TYPE_CHECKING
 
 from atlas_model.core.errors import AtlasError
 from atlas_model.core.processes import die_with_parent
 from atlas_model.core.progress import Progress
-from crawlers.crawl.job import CrawlJob, CrawlReport
-from crawlers.crawl.journal import Journal
-from crawlers.crawl.reader_digests import reader_of
-from crawlers.scrapy_app.catalogue_spider import CatalogueSpider
-from crawlers.scrapy_app.settings import scrapy_settings
+
+if TYPE_CHECKING:
+    from crawlers.crawl.job import CrawlJob
 
 
-def run(job: CrawlJob) -> None:
+def run(job: "CrawlJob") -> None:
     """Run the crawl, and write the report."""
+    from scrapy.crawler import AsyncCrawlerProcess
+
+    from crawlers.crawl.job import CrawlReport
+    from crawlers.crawl.journal import Journal
+    from crawlers.crawl.reader_digests import reader_of
+    from crawlers.scrapy_app.catalogue_spider import CatalogueSpider
+    from crawlers.scrapy_app.settings import scrapy_settings
+
     settings = scrapy_settings(
         hosts=sorted({source.site for source in job.sources}),
         profiles=job.profiles,
@@ -33,7 +38,7 @@ def run(job: CrawlJob) -> None:
     process = AsyncCrawlerProcess(settings)
     crawler = process.create_crawler(CatalogueSpider)
     with Journal(job.journal) as journal, Progress("crawl", unit="products") as progress:
-        journal.begin(job.snapshot, job.readers.values())
+        journal.begin(job.snapshot, job.readers.values(), again=job.again)
         journal.delete_outdated(lambda url: reader_of(url, job.readers))
         progress.advance(journal.count_products_read())
         process.crawl(crawler, job=job, journal=journal, progress=progress)
@@ -54,7 +59,9 @@ def run(job: CrawlJob) -> None:
 
 def main() -> int:
     """Run the job on stdin; returns the exit code."""
-    die_with_parent()
+    die_with_parent()  # before the imports below, which take a second
+    from crawlers.crawl.job import CrawlJob
+
     try:
         run(CrawlJob.from_json(sys.stdin.read()))
     except AtlasError as error:

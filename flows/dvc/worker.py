@@ -28,8 +28,8 @@ from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.processes import ANCESTOR, die_with_parent
 from atlas_model.core.progress import say
 from flows.dvc import repo
+from flows.dvc.after_kill import mend
 from flows.dvc.repo import DvcBusyError
-from flows.dvc.stale_locks import remove_stale_locks
 
 Response = dict[str, Any]
 ERRORS = {error.__name__: error for error in (AtlasError, InputError, DvcBusyError)}
@@ -176,7 +176,7 @@ def _result(request: Response) -> Response:
     try:
         if request["do"] == "status":
             return {"found": not repo.is_up_to_date(request["stage"])}
-        remove_stale_locks()
+        mend()
         return {"found": {"needs": repo.stages(), "changed": repo.out_of_date()}}
     except AtlasError as error:
         return {"error": type(error).__name__, "text": str(error)}

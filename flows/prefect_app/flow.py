@@ -321,10 +321,10 @@ def create_artifacts(find: Callable[[], Iterable[Artifact]]) -> None:
 
 
 def temporary_server() -> "SubprocessASGIServer":
-    """The temporary server of Prefect, one per process."""
-    from prefect.server.api.server import SubprocessASGIServer  # takes as long as all other imports of Prefect
+    """The temporary server of Prefect, one per process; it ends with this one."""
+    from flows.prefect_app.temporary_server import TemporaryServer  # takes as long as all other imports of Prefect
 
-    return SubprocessASGIServer()
+    return TemporaryServer()
 
 
 def ensure_server() -> None:

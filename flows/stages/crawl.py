@@ -21,9 +21,10 @@ from crawlers.sources.manifest import read_manifest_products
 from flows.git import content_at
 from flows.paths import PLOTS, PRODUCTS, SNAPSHOTS, WORK
 from flows.stages.connections import connections
-from flows.stages.entry import main, write_metrics
+from flows.stages.entry import ended_unrecorded, main, write_metrics
 
 HEALTH = PLOTS / "crawl/health.csv"  # in git: what the next crawl is compared with, also in a new clone
+OF_THIS_RUN = ("seconds", "listing_pages", "product_pages", "reused_pages", "variants", "retries")
 HEALTH_COLUMNS = ("shop", "asked", "products", "success_rate", *FIELDS)
 
 
@@ -66,6 +67,7 @@ def _crawl(params: CrawlParams) -> None:
             max_attempts=params.max_attempts,
             timeout_s=params.timeout_s,
             snapshot=params.snapshot,
+            again=not ended_unrecorded("crawl"),
             robots_tags=params.robots_tags,
             check_sitemaps=params.sitemaps == "check",
             browser=params.browser,
@@ -74,12 +76,19 @@ def _crawl(params: CrawlParams) -> None:
             max_failed_share=params.max_failed_share,
         )
     figures = asdict(result)
-    _report(figures, result.shops, {"seconds": figures.pop("seconds")})
+    # What this run did differs from that of an undisturbed run, if it was interrupted: no output may depend on it.
+    run = {name: figures.pop(name) for name in OF_THIS_RUN}
+    if reused := sum(run["reused_pages"].values()):
+        say(f"crawl: {reused} pages were unchanged since the last crawl")
+    if run["variants"]:
+        say(f"crawl: {run['variants']} product pages were not requested: they differ from another only in their query")
+    totals = {name: sum(shop[name] for shop in result.shops.values()) for name in ("listing_pages", "product_pages")}
+    _report(totals | figures, result.shops, run)
     if params.source == "demo":  # pages of the demo shop may come from another version of its code
         shutil.rmtree(folder)
 
 
-def _report(figures: dict[str, Any], shops: Health | None = None, timings: dict[str, float] | None = None) -> None:
+def _report(figures: dict[str, Any], shops: Health | None = None, timings: dict[str, Any] | None = None) -> None:
     """Write the metrics, and the table of the health of each shop, which is empty if no shop was crawled."""
     write_metrics(
         "crawl", {"products": figures["products"], "dropped": sum(figures["dropped"].values())}, figures, timings

@@ -145,11 +145,7 @@ def _ordered(counts: Mapping[str, int]) -> dict[str, int]:
 
 def _notes(crawled: Mapping[str, Any]) -> Iterable[str]:
     """Other counts of the crawl, as sentences."""
-    reused = crawled.get("reused_pages") or {}
-    if sum(reused.values()):
-        yield f"{sum(reused.values()):,} pages were unchanged since the last crawl and were not read again."
     for key, text in (
-        ("variants", "product pages differ from another one only in the query of their URL; they were not requested."),
         ("two_categories", "products are listed in several categories."),
         ("shared_numbers", "product numbers belong to several products, as style numbers do."),
         ("without_title", "products have no title."),
