@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -77,9 +78,17 @@ class SmallShop(Shop):
     """The server of the shop: `servers.Shop` whose pages follow ``products``; ``asked`` counts its requests."""
 
     products: dict[int, SmallProduct] = field(default_factory=dict)
+    delay_s: float = 0  # before each response
+    log: list[tuple[float, str]] = field(default_factory=list)  # of each request: time.monotonic(), path
 
     def reply(self, path: str) -> Reply:
         self.asked[path] += 1
+        self.log.append((time.monotonic(), path))
+        reply = self._page(path)
+        reply.after_s = self.delay_s
+        return reply
+
+    def _page(self, path: str) -> Reply:
         kind, _, name = path.strip("/").partition("/")
         number = re.match(r"\d+", name)
         if kind == "c" and number:
