@@ -65,7 +65,7 @@ def commit_run(params: Params, message: str) -> Version | None:
     before = tip or _tip(f"refs/remotes/origin/{params.pipeline.branch}")
     tree = _tree(head)
     if before is not None and tree == run_git("rev-parse", f"{before}^{{tree}}"):
-        return None
+        return _complete(params.pipeline.branch, tip, message) if tip else None
     _check_reproducible(head)
     _push()
     if checked_out:
@@ -87,6 +87,20 @@ def compared_with(params: Params) -> tuple[str, str]:
     """
     last = max(_runs(params.pipeline.branch), default=0)
     return (f"{params.pipeline.branch}-{last}", "last accepted run") if last else ("HEAD", "last commit")
+
+
+def _complete(branch: str, tip: str, message: str) -> Version | None:
+    """Create the tags of the last version, if git was killed after it had moved the branch; None if it has them."""
+    if run_git("log", "-1", "--format=%B", tip) != message:
+        return None  # somebody else's commit
+    tagged = {f"{branch}-{number}" for number in _runs(branch)} & set(run_git("tag", "--points-at", tip).split("\n"))
+    tag = max(tagged, default=_next_tag(branch))
+    missing = [*([] if tagged else [tag]), *_champion_tags()]
+    if not missing:
+        return None
+    _write_refs(f"refs/heads/{branch}", tip, missing, tip, message)
+    say(f"git: commit {tip[:8]} on branch {branch} lacked its tags: created {', '.join(missing)}")
+    return Version(tip, branch, tag)
 
 
 def _check_branch(branch: str, *, checked_out: bool) -> None:

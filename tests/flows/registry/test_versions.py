@@ -96,6 +96,18 @@ def commit(message: str = "a run") -> Version | None:
     return commit_run(load_params(), message)
 
 
+@pytest.mark.slow
+def test_tags_that_a_killed_git_did_not_create_are_created(mini: Path, git: Git) -> None:
+    change()
+    done = commit()
+    assert done is not None
+    git("tag", "--delete", done.tag)
+    assert commit("another run") is None, "the commit is not of this run"
+    assert commit() == done
+    assert git("rev-parse", f"{done.tag}^{{commit}}") == done.commit
+    assert commit() is None
+
+
 @pytest.fixture(params=["folder", "s3"])
 def remote(
     request: pytest.FixtureRequest, mini: Path, tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch
