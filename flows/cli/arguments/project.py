@@ -48,8 +48,9 @@ def add(commands: Any) -> None:
     check = commands.add_parser(
         "check",
         help="find the faults of params.yaml and of the files that it names",
-        description="Read params.yaml and the input files that it names, and print all faults. Runs no stage. Exit "
-        "code 0: no faults; 2: faults.",
+        description="Read params.yaml and the input files that it names, and print all faults. Runs no stage. Before "
+        "that, restore what a killed DVC left: a list of files in use, or a dvc.lock, that was cut off. Exit code 0: "
+        "no faults; 2: faults.",
     )
     check.set_defaults(command=run_check)
 
