@@ -31,11 +31,12 @@ from tests.support.disturbed_project import (
     left_in,
 )
 from tests.support.git_repo import commit_all
-from tests.support.killing import Killer, files_of, half_written, summary
+from tests.support.killing import KINDS, Killer, files_of, half_written, summary
 from tests.support.paths import ROOT
 from tests.support.prefect_server import PrefectServer
 from tests.support.servers import HOST
-from tests.support.small_shop import SmallProject, small_shop
+from tests.support.small_shop import SmallProject, kill_group, small_shop
+from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.timeout(0),
@@ -43,6 +44,7 @@ pytestmark = [
 ]
 CHAIN = "the whole pipeline"
 BUSY_S = 3.0  # by which a busy machine may delay a step of a client
+FEW = 2  # kills of a stage in `make test`
 SOAK = {
     "crawl": 32, "fetch": 28, "zoom_train": 28, "zoom": 20, "split": 20, "train": 32, "evaluate": 24, "report": 16,
 }  # fmt: skip
@@ -73,7 +75,7 @@ def report(capsys: pytest.CaptureFixture[str], name: str, killer: Killer, **more
 @pytest.mark.parametrize(
     ("stage", "kills"),
     [
-        *(pytest.param(stage, 2, marks=pytest.mark.slow) for stage in ("crawl", "fetch")),
+        *(pytest.param(stage, FEW, marks=pytest.mark.slow) for stage in ("crawl", "fetch")),
         *(pytest.param(stage, kills, marks=pytest.mark.soak) for stage, kills in SOAK.items()),
     ],
 )
@@ -81,10 +83,12 @@ def test_killed_stage_completes_with_the_same_bytes(
     disturbed: DisturbedProject, stage: str, kills: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Slow, so that there is something to lose: in a second, everything would be asked.
-    disturbed.shop.delay_s = {"crawl": 0.05, "fetch": 0.25}.get(stage, 0) * (1 if kills <= 3 else 4)
+    disturbed.shop.delay_s = {"crawl": 0.05, "fetch": 0.25}.get(stage, 0) * (1 if kills == FEW else 4)
     disturbed.reach(stage)
     lost_s = disturbed.shop.delay_s + BUSY_S + (FLUSH_S if stage == "fetch" else 0)
-    killer = disturbed.killer("dvc", "repro", "-s", stage)
+    # The few kills of `make test` are not left to chance: the process alone, then the whole group.
+    few = {"crawl": ("leader",), "fetch": ("group",)}[stage] if kills == FEW else KINDS
+    killer = disturbed.killer("dvc", "repro", "-s", stage, kinds=few)
     asked_again = 0
     for _ in disturbed.torment(killer, kills, disturbed.duration_s[stage], lambda: disturbed.forget((stage,))):
         assert disturbed.project.hashes() == disturbed.expected
@@ -225,6 +229,7 @@ def test_killed_prediction_of_many_images_has_the_same_bytes(
     disturbed.measured("predict", *command)
     expected = hashlib.md5(output.read_bytes()).hexdigest()
     killer = disturbed.killer(*command)
+    disturbed.also = [output.parent]
 
     def begin() -> None:
         shutil.rmtree(output.parent)
@@ -240,24 +245,15 @@ def test_killed_import_of_a_manifest_has_the_same_bytes(
     disturbed: DisturbedProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
     disturbed.shop.delay_s = 0.5
-    rows = [
-        {"filename": f"{one.number}.jpg", "image_url": f"http://{HOST}{one.image_path}", "label": label, "title": "One"}
-        for one in disturbed.shop.products.values()
-        for label in [("zoomed", "normal")[one.number % 2]]
-    ]
-    manifest = disturbed.root.parent / "manifest.json"
-    manifest.write_text(json.dumps(rows))
     output = disturbed.root.parent / "imported/labelled"
-    command = ("flows.cli.main", "import-manifest", str(manifest), "--output", str(output))
+    command = import_command(disturbed, output)
     disturbed.measured("import", *command)
     expected = {file.name: file.read_bytes() for file in output.iterdir()}
     killer = disturbed.killer(*command, kinds=("group",))
-    (work,) = [
-        path for path in (disturbed.root / ".atlas").iterdir() if "import" in path.name or "manifest" in path.name
-    ]
+    disturbed.also = [output.parent]
 
     def begin() -> None:
-        shutil.rmtree(work)
+        shutil.rmtree(disturbed.root / ".atlas/import")
         shutil.rmtree(output.parent, ignore_errors=True)
 
     asked_again = 0
@@ -266,6 +262,40 @@ def test_killed_import_of_a_manifest_has_the_same_bytes(
         assert list(half_written(output.parent, (output.name,))) == left_in(output.parent) == []
         asked_again += disturbed.check_requests(killer, disturbed.shop.delay_s + FLUSH_S + BUSY_S)
     report(capsys, "import-manifest", killer, asked_again=asked_again)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("what", ["crawl", "import-manifest"])
+def test_second_command_is_refused_while_the_first_works(
+    disturbed: DisturbedProject, tmp_path: Path, what: str
+) -> None:
+    disturbed.shop.delay_s = 1
+    command = ("flows.stages.crawl",) if what == "crawl" else import_command(disturbed, tmp_path / "labelled")
+    shutil.rmtree(disturbed.root / ".atlas", ignore_errors=True)
+    disturbed.shop.log.clear()
+    log = tmp_path / "log"
+    first = disturbed.project.start(*command, log=log)
+    try:
+        wait_until(lambda: disturbed.shop.log or first.poll() is not None, log.read_text)
+        second = disturbed.project.run(*command)
+        assert first.poll() is None, log.read_text()
+        assert second.returncode == 1, second.stderr
+        assert "another" in second.stderr
+        assert first.wait() == 0, log.read_text()
+    finally:
+        kill_group(first)
+
+
+def import_command(disturbed: DisturbedProject, output: Path) -> tuple[str, ...]:
+    """Imports a manifest of all images of the shop into ``output``."""
+    rows = [
+        {"filename": f"{each.number}.jpg", "image_url": f"http://{HOST}{each.image_path}", "label": label, "title": "A"}
+        for each in disturbed.shop.products.values()
+        for label in [("zoomed", "normal")[each.number % 2]]
+    ]
+    manifest = disturbed.root.parent / "manifest.json"
+    manifest.write_text(json.dumps(rows))
+    return "flows.cli.main", "import-manifest", str(manifest), "--output", str(output)
 
 
 def test_every_stage_is_killed() -> None:

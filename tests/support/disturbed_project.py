@@ -13,11 +13,14 @@ from typing import Any
 
 import yaml
 
-from tests.support.killing import Killer, repeated
+from tests.support.killing import GROWING, Killer, repeated
 from tests.support.small_shop import SmallProject, SmallShop
+from tests.support.written_in_place import written_in_place
 
 STAGES = ("crawl", "fetch", "zoom_train", "zoom", "split", "train", "evaluate", "report")
 STATE = {"crawl": ["crawl"], "fetch": ["fetch"], "train": ["train", "trained"]}  # folders in .atlas
+LOCK = "lock"  # an empty file, on which a process holds a lock of the kernel
+FOLDERS = ("data/raw", "data/images", "data/zoom", "data/splits", "models", "metrics", "plots", "reports")
 KILLS_IN_A_ROW = 8
 ASKED_EACH_TIME = "/robots.txt"
 # A killed DVC may leave these two files cut off; `atlas check`, the first step of `make run`, restores them.
@@ -33,6 +36,7 @@ class DisturbedProject:
     chance: random.Random
     duration_s: dict[str, float] = field(default_factory=dict)
     expected: dict[str, str] = field(default_factory=dict)  # hashes of the outputs up to the last stage that was run
+    also: list[Path] = field(default_factory=list)  # folders outside of the project in which a command writes
 
     @property
     def root(self) -> Path:
@@ -83,7 +87,12 @@ class DisturbedProject:
     def attempt(self, killer: Killer, moment_s: float | None) -> bool:
         """Run the command once, killed after ``moment_s``; whether it completed."""
         before, children = self.recorded(), killer.tally.kills["child"]
-        code = killer.run(moment_s)
+        with written_in_place([*(self.root / name for name in FOLDERS), *self.also]) as written:
+            code = killer.run(moment_s)
+        in_place = sorted(
+            str(path) for path in written if self.root / GROWING not in path.parents and path.name != LOCK
+        )
+        assert not in_place, "written under their final names"
         again = before & set(re.findall(r"Running stage '(\w+)'", killer.said))
         assert not again, f"run again although completed: {again}\n{killer.said}"
         if code in (None, 0) or killer.tally.kills["child"] > children:
