@@ -92,7 +92,7 @@ class DisturbedProject:
         in_place = sorted(
             str(path) for path in written if self.root / GROWING not in path.parents and path.name != LOCK
         )
-        assert not in_place, "written under their final names"
+        assert in_place == [], "written under their final names"
         again = before & set(re.findall(r"Running stage '(\w+)'", killer.said))
         assert not again, f"run again although completed: {again}\n{killer.said}"
         if code in (None, 0) or killer.tally.kills["child"] > children:
