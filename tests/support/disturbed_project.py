@@ -134,6 +134,7 @@ class DisturbedProject:
 
 
 def copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder."""
     if source.is_dir():
         shutil.copytree(source, target)
     else:
@@ -146,6 +147,7 @@ def left_in(folder: Path) -> list[str]:
 
 
 def git(disturbed: DisturbedProject, *arguments: str) -> str:
+    """The output of git in the project."""
     done = subprocess.run(
         ["git", *arguments], cwd=disturbed.root, env=disturbed.project.env, capture_output=True, text=True, check=True
     )
