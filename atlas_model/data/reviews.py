@@ -20,7 +20,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from atlas_model.core.errors import AtlasError, InputError
-from atlas_model.core.files import replacing, sync_directory
+from atlas_model.core.files import make_folder, replacing, sync_directory
 from atlas_model.core.progress import say
 from atlas_model.data.images import decode, probe
 
@@ -198,7 +198,7 @@ def append_record(folder: Path, record: Decision | Undo) -> None:
     assert len(line) <= MAX_LINE_BYTES, "the fields are shorter"
     path = file_of(folder, record.reviewer)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with path.open("ab+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             end = _end_of_records(path, file)

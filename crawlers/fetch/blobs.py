@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from atlas_model.core.files import sync_directory
+
 FILE_BYTES = 64_000_000  # size from which a new file is started
 MAX_OPEN = 64  # files that are open for reading
 
@@ -58,10 +60,20 @@ class Blobs:
         while view:
             view = view[os.write(self._writer, view) :]
         self._offset += len(data)
+        self._unsynced = True
         return place
+
+    def sync(self) -> None:
+        """Sync the bytes to disk: only then may an index refer to them."""
+        if self._unsynced:
+            os.fsync(self._writer)
+            if self._is_new:
+                sync_directory(self._folder)
+            self._unsynced = self._is_new = False
 
     def start_file(self) -> None:
         """Start a new file for the next bytes."""
+        self.sync()
         os.close(self._writer)
         self.current += 1
         self._writer = self._open_writer()
@@ -92,7 +104,9 @@ class Blobs:
         return ((int(path.stem), path) for path in sorted(self._folder.glob("[0-9]" * 6 + ".blob")))
 
     def _open_writer(self) -> int:
-        writer = os.open(self._path(self.current), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        path = self._path(self.current)
+        self._unsynced, self._is_new = False, not path.exists()
+        writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._offset = os.fstat(writer).st_size
         return writer
 
