@@ -73,7 +73,7 @@ def read_json_with_checksum(path: Path) -> Any:
     if not isinstance(value, dict) or not KEYS & value.keys():
         return value
     # The whole text is compared, so that no byte of it can change: neither the name of a key nor a space.
-    if KEYS != value.keys() or data != _text(value["content"]).encode():
+    if value.keys() != KEYS or data != _text(value["content"]).encode():
         raise ValueError(f"{path}: its content is not that of its checksum")
     return value["content"]
 

@@ -21,8 +21,8 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from atlas_model.core.errors import AtlasError, InputError, MissingError
 from atlas_model.core.checksums import remove_with_checksum, replacing_with_checksum, state_of
+from atlas_model.core.errors import AtlasError, InputError, MissingError
 from atlas_model.core.progress import say, track
 from atlas_model.data.images import Preprocessing, to_array
 from atlas_model.taxonomy.tree import Taxonomy

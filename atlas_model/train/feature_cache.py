@@ -235,7 +235,7 @@ def is_sound(path: Path) -> bool:
         return False
     row_bytes = HALF.itemsize * prod(shape[1:])
     complete = path.stat().st_size == len(header) + shape[0] * row_bytes and len(sums) == 1 + shape[0]
-    return complete and _sound_rows(path, header, row_bytes) == shape[0]
+    return bool(complete and _sound_rows(path, header, row_bytes) == shape[0])
 
 
 def _sound_rows(path: Path, header: bytes, row_bytes: int) -> int | None:

@@ -95,9 +95,12 @@ def check_state(path: Path) -> None:
     """Compare a checkpoint with its checksum.
 
     Raises:
-        OSError, SafetensorError, TypeError, KeyError, ValueError: it is damaged.
+        DamagedStateError: it is not a checkpoint, or damaged.
     """
-    _read(path)
+    try:
+        _read(path)
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise DamagedStateError(str(error)) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], list[dict[str, float | int | None]]]:
@@ -117,7 +120,7 @@ def _checksum(tensors: Mapping[str, Tensor], records: str) -> str:
     digest = hashlib.sha256(records.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

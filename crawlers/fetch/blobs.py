@@ -4,8 +4,11 @@ A `Place` (file, offset, size) locates bytes; `index` stores the places.
 """
 
 import errno
+import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +30,31 @@ class Place(NamedTuple):
     size: int  # bytes
 
 
+def damaged_images(folder: Path, images: Iterable[tuple[str, int, int, int]]) -> dict[Path, int]:
+    """Compare stored images with their ids, which are their SHA-256.
+
+    Args:
+        folder: of the files.
+        images: id, file, offset and size, sorted by file.
+
+    Returns:
+        Each file of these images, with the number of damaged ones.
+    """
+    found: dict[Path, int] = {}
+    for number, of_file in groupby(images, key=itemgetter(1)):
+        path = folder / NAME.format(number)
+        found[path] = 0
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            found[path] = sum(1 for _ in of_file)
+            continue
+        for image_id, _, offset, size in of_file:
+            found[path] += hashlib.sha256(os.pread(descriptor, size, offset)).hexdigest() != image_id
+        os.close(descriptor)
+    return found
+
+
 class Blobs:
     """The files in ``folder``; one process writes to them at a time.
 
@@ -45,6 +73,8 @@ class Blobs:
             elif path.stat().st_size > ends[number]:
                 os.truncate(path, ends[number])
         self.current = max(ends, default=1)  # file that is appended to
+        self._offset = 0  # its size
+        self._unsynced = self._is_new = False
         self._writer = self._open_writer()
 
     def sizes(self) -> dict[int, int]:

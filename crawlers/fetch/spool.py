@@ -106,7 +106,7 @@ class Spool:
 
     def export_queue(self, folder: Path, hosts: Sequence[str]) -> None:
         """Create a spool in ``folder`` with the queue of ``hosts``."""
-        folder.mkdir(parents=True)
+        make_folder(folder)
         self._index.export_queue(folder / INDEX, hosts)
 
     def merge(self, part: "Spool") -> None:

@@ -95,6 +95,7 @@ class Disk:
         self.top = self._read(root)
         self.changes: list[Change] = []
         self.faults: list[Fault] = []
+        self._lost_names: set[tuple[int, str, int]] = set()  # that wait for their folder
 
     def _read(self, path: Path) -> Folder:
         folder = Folder()
@@ -103,7 +104,7 @@ class Disk:
                 folder.names[entry.name] = self._read(Path(entry.path))
             else:
                 link = entry.is_symlink()
-                data = os.readlink(entry.path).encode() if link else Path(entry.path).read_bytes()
+                data = str(Path(entry.path).readlink()).encode() if link else Path(entry.path).read_bytes()
                 folder.names[entry.name] = File(bytearray(data), data, link=link)
         folder.before = dict(folder.names)
         return folder
@@ -157,8 +158,9 @@ class Disk:
         if target is None or source is None or found is None:
             outside = call.path if source is None else call.other
             raise AssertionError(f"a {call.name} across the border of the recorded folder: {outside}")
-        waiting = sorted(self._unsynced(found, self._relative(call.path)))
-        if call.name == "rename" and waiting and not self._kept(self._relative(call.other)):
+        temporary = call.other.endswith(".tmp")  # a library renames within our temporary name
+        waiting = self._sorted_unsynced(found, self._relative(call.path))
+        if call.name == "rename" and waiting and not self._kept(self._relative(call.other)) and not temporary:
             self.faults.append(Fault(self._relative(call.other), waiting))
         names = [(*target, found)] + ([(*source, None)] if call.name == "rename" else [])
         self._change(*names, path=call.other)
@@ -169,15 +171,25 @@ class Disk:
             if what.waiting:
                 yield path
             return
-        if any(id(what) in change.waits_for for change in self.changes):
-            yield f"{path}/"
         for name, each in what.names.items():
-            yield from self._unsynced(each, f"{path}/{name}")
+            if (id(what), name, id(each)) in self._lost_names:
+                yield f"{path}/{name}"
+            else:
+                yield from self._unsynced(each, f"{path}/{name}")
 
     def unsynced(self) -> list[str]:
-        """Files and folders (with a final slash) that a power failure may still change, without the kept ones."""
-        found = (path.removeprefix("./") for path in self._unsynced(self.top, "."))
-        return sorted(path for path in found if not self._kept(path))
+        """Files and folders that a power failure may still change or remove, without the kept ones."""
+        found = (path.removeprefix("./") for path in self._sorted_unsynced(self.top, "."))
+        return [path for path in found if not self._kept(path)]
+
+    def _sorted_unsynced(self, what: "File | Folder", path: str) -> list[str]:
+        self._lost_names = {
+            (id(folder), name, id(each))
+            for change in self.changes
+            for folder, name, each in change.names
+            if each is not None and change.waits_for
+        }
+        return sorted(self._unsynced(what, path))
 
     def _change(self, *names: tuple[Folder, str, "File | Folder | None"], path: str) -> None:
         change = Change(list(names), {id(folder) for folder, _, _ in names})
@@ -207,7 +219,7 @@ class Disk:
 
     def _place(self, path: str) -> tuple[Folder, str] | None:
         """The folder of ``path`` and its name in it; None if it is outside, or its folder has been removed."""
-        parts = self._relative(path).split(os.sep)
+        parts = self._relative(path).split("/")
         if parts[0] == "..":
             return None
         folder = self.top
@@ -278,7 +290,7 @@ def write_state(state: dict[str, bytes], target: Path, links: Iterable[str] = ()
         if path.endswith("/"):
             (target / path).mkdir(exist_ok=True)
         elif path in links:
-            os.symlink(data, target / path)
+            (target / path).symlink_to(os.fsdecode(data))
         else:
             (target / path).write_bytes(data)
 

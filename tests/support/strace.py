@@ -228,7 +228,7 @@ class _Reader:
 
     def _path(self, process: _Process, text: str, folder: str | None = None) -> str:
         base = process.folder if folder is None else _path_of(folder) or process.folder
-        return os.path.normpath(os.path.join(base, os.fsdecode(_bytes(text))))
+        return os.path.normpath(Path(base) / os.fsdecode(_bytes(text)))
 
 
 def _number(text: str) -> int:
