@@ -24,6 +24,24 @@ def sync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Create the folder ``path`` and its missing parents durably: files that are synced in it stay in it."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_directory(folder.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Sync all files and folders in ``folder`` to disk."""
+    for inside in folder.rglob("*"):
+        if inside.is_file():
+            _sync_file(inside)
+        elif inside.is_dir():
+            sync_directory(inside)
+    sync_directory(folder)
+
+
 def _sync_file(path: Path) -> None:
     with path.open("rb") as handle:
         os.fsync(handle.fileno())
@@ -56,7 +74,7 @@ def _is_running(pid: int) -> bool:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` on success, remove it on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -82,7 +100,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         if real.is_symlink():
             raise AtlasError(f"{path}: expected a folder or a link to one, got a link in a loop")
         path = real
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     old = path.with_name(f".{path.name}.{os.getpid()}.{OLD}")
@@ -90,9 +108,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in filter(Path.is_file, temporary.rglob("*")):
-            _sync_file(file)
-        sync_directory(temporary)
+        sync_tree(temporary)
         if path.exists():
             path.replace(old)  # a rename cannot replace a folder: between these two lines there is none
         temporary.replace(path)
@@ -113,7 +129,7 @@ def locked(folder: Path, holder: str) -> Iterator[int]:
     Raises:
         AtlasError: another process holds the lock.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / "lock").open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

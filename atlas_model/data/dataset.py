@@ -21,9 +21,9 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
+from atlas_model.core.checksums import remove_with_checksum, replacing_with_checksum, state_of
 from atlas_model.core.errors import AtlasError, InputError, MissingError
-from atlas_model.core.files import replacing
-from atlas_model.core.progress import track
+from atlas_model.core.progress import say, track
 from atlas_model.data.images import Preprocessing, to_array
 from atlas_model.taxonomy.tree import Taxonomy
 
@@ -152,6 +152,10 @@ def _preprocessing_of(shard: Path) -> Preprocessing:
 
 def _pixels(name: str, shards: list[Path], rows: int, preprocessing: Preprocessing, cache: Path) -> np.ndarray:
     path = cache / f"{name}-{content_key(shards)}.npy"
+    if path.exists() and (state := state_of(path)) != "sound":
+        why = "damaged" if state == "damaged" else "without a checksum, of an earlier version"
+        say(f"{path}: this cache is {why}. The images are decoded again")
+        remove_with_checksum(path)
     if not path.exists():
         for old in [*cache.glob(f"{name}-*"), *cache.glob(f".{name}-*.tmp")]:  # the latter are left by killed runs
             old.unlink()
@@ -159,7 +163,7 @@ def _pixels(name: str, shards: list[Path], rows: int, preprocessing: Preprocessi
         shape = (channels, preprocessing.size, preprocessing.size)
         try:
             # Written, not mapped: writing to a mapped file kills the process (SIGBUS) when the disk is full.
-            with replacing(path) as temporary, temporary.open("wb") as file:
+            with replacing_with_checksum(path) as temporary, temporary.open("wb") as file:
                 file.write(npy_header(np.dtype(np.uint8), (rows, *shape)))
                 for data in track(_image_bytes(shards), "decode", rows, "images"):
                     image = Image.open(io.BytesIO(data), formats=["PNG"]).convert(preprocessing.mode)

@@ -30,12 +30,13 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from atlas_model.core.checksums import remove_with_checksum, replacing_with_checksum, state_of
 from atlas_model.core.errors import AtlasError, ImageError
 from atlas_model.core.files import locked, replacing
 from atlas_model.core.progress import Progress, say
 from atlas_model.data.image_sources import ImageSource, SourceImage
 from atlas_model.data.images import decode
-from atlas_model.data.schemas import COMPRESSION, PREDICTED, PREDICTED_WITH_BAND, ROW_GROUP, write_table
+from atlas_model.data.schemas import COMPRESSION, PREDICTED, PREDICTED_WITH_BAND, ROW_GROUP
 from atlas_model.inference.batch_products import DISTRIBUTIONS, ProductOutput, distribution_rows, write_products
 from atlas_model.inference.predictor import Prediction
 from atlas_model.taxonomy.tree import SEPARATOR
@@ -176,8 +177,8 @@ class OutputParts:
     For predictions of products, the folder ``distributions`` has a file of the same name with the images'
     distributions. It is written first, so that it exists for each part.
 
-    A killed run may have left any of them, because folders of parts are not removed all at once: only the first parts
-    without a gap are used.
+    A killed run may have left any of them, because folders of parts are not removed all at once, and each file has a
+    checksum. From the first part that is missing or damaged on, images are predicted again.
 
     Args:
         folder: for the parts. Parts with another key in it are removed.
@@ -192,11 +193,27 @@ class OutputParts:
             if other != self._folder:
                 shutil.rmtree(other)
         self._with_distributions = with_distributions
-        self._first = self.done = self._remove_after_gap()
+        self._first = self.done = self._remove_damaged()
         self._rows: list[dict[str, Any]] = []
         self._distributions: list[dict[str, Any]] = []
         self._nodes = 0  # in the distributions
         self._written_at = time.monotonic()
+
+    def _remove_damaged(self) -> int:
+        """Remove the parts from the first damaged or missing one on; return the number of images before it."""
+        done, paths = 0, self._paths()
+        for number, path in enumerate(paths):
+            begin, _, end = path.stem.partition("-")
+            files = [path, self._distribution(path)] if self._with_distributions else [path]
+            if int(begin) != done or any(not each.exists() or state_of(each) != "sound" for each in files):
+                why = "damaged, behind a missing part, or of an earlier version without a checksum"
+                say(f"{path}: {why}. Images from number {done} on are predicted again")
+                for each in paths[number:]:
+                    remove_with_checksum(each)
+                    remove_with_checksum(self._distribution(each))
+                break
+            done = int(end)
+        return done
 
     def add(self, images: int, rows: list[dict[str, Any]], distributions: list[dict[str, Any]]) -> None:
         """Add rows of the next ``images``, and their ``distributions`` (`batch_products`; empty without products)."""
@@ -212,6 +229,10 @@ class OutputParts:
         """Merge the parts into one file, which does not depend on their sizes; return the images by status."""
         if self._rows:
             self._write()
+        if self._remove_damaged() != self.done:
+            raise AtlasError(
+                f"{self._folder}: a part of the output was damaged on disk. Run it again: it resumes before it"
+            )
         statuses: Counter[str] = Counter()
         with (
             replacing(output) as temporary,
@@ -230,28 +251,21 @@ class OutputParts:
         path = self._folder / f"{self._first:012d}-{self.done:012d}.parquet"
         if self._distributions:
             table = pa.Table.from_pylist(self._distributions, schema=DISTRIBUTIONS)
-            write_table(self._distribution(path), table, DISTRIBUTIONS)
+            _write_part(self._distribution(path), table)
             self._distributions, self._nodes = [], 0
-        write_table(path, pa.Table.from_pylist(self._rows, schema=self._schema), self._schema)
+        _write_part(path, pa.Table.from_pylist(self._rows, schema=self._schema))
         self._first, self._rows, self._written_at = self.done, [], time.monotonic()
-
-    def _remove_after_gap(self) -> int:
-        """Remove the parts after a missing one; returns the number of images in the others."""
-        done = 0
-        for path in self._paths():
-            first, _, end = path.stem.partition("-")
-            lacks = self._with_distributions and not self._distribution(path).is_file()
-            if int(first) == done and not lacks:
-                done = int(end)
-            else:
-                path.unlink()
-        return done
 
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob("*.parquet"))
 
     def _distribution(self, path: Path) -> Path:
         return path.parent / "distributions" / path.name
+
+
+def _write_part(path: Path, table: pa.Table) -> None:
+    with replacing_with_checksum(path) as temporary:
+        pq.write_table(table, temporary, compression=COMPRESSION)
 
 
 def _predict(

@@ -16,12 +16,15 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from atlas_model.core.checkpoint import CHECKSUM, DESCRIPTION, load_model, read_description, save_model
+from atlas_model.core.checksums import read_json_with_checksum, sha256_of, write_json_with_checksum
 from atlas_model.core.errors import CheckpointError
-from atlas_model.core.files import replacing, replacing_folder, write_json
+from atlas_model.core.files import replacing, replacing_folder
+from atlas_model.core.progress import say
 from atlas_model.data.dataset import BATCH_ROWS, PREPROCESSING_KEY
 from atlas_model.taxonomy.tree import Taxonomy
 
 RECORD = "training.json"  # {"key": ..., "taxonomy": ...}
+SUMS = "checksums.json"  # {"<file>": <SHA-256>}
 COLUMNS = ("image_id", "product_id", "title", "taxonomy", "image")
 
 
@@ -50,7 +53,8 @@ def keep(memory: Path, key: str, taxonomy: Taxonomy, outputs: Sequence[Path]) ->
     with replacing_folder(memory) as folder:
         for number, output in enumerate(outputs):
             _copy(output, folder / str(number))
-        write_json(folder / RECORD, _record(key, taxonomy))
+        write_json_with_checksum(folder / SUMS, _sums(folder))
+        write_json_with_checksum(folder / RECORD, _record(key, taxonomy))
 
 
 def restore(
@@ -64,7 +68,7 @@ def restore(
     record = _record(key, taxonomy)
     before: Any = None
     with suppress(OSError, ValueError):
-        before = json.loads((memory / RECORD).read_text(encoding="utf-8"))
+        before = read_json_with_checksum(memory / RECORD)
     kept = [memory / str(number) for number in range(len(outputs))]
     if not isinstance(before, dict) or before.get("key") != key:
         return False
@@ -72,13 +76,30 @@ def restore(
         return False
     if not all(path.exists() for path in kept):
         return False
+    if not is_sound(memory):
+        say(f"{memory}: damaged, or of an earlier version without checksums. The models are trained again")
+        return False
     try:
         for path, output in zip(kept, outputs, strict=True):
             _write(path, output, taxonomy)
     except CheckpointError:  # the copy is damaged
         return False
-    write_json(memory / RECORD, record)
+    write_json_with_checksum(memory / RECORD, record)
     return True
+
+
+def is_sound(memory: Path) -> bool:
+    """Whether all files that `keep` wrote are those of their checksums."""
+    try:
+        read_json_with_checksum(memory / RECORD)
+        return bool(read_json_with_checksum(memory / SUMS) == _sums(memory))
+    except (OSError, ValueError):
+        return False
+
+
+def _sums(memory: Path) -> dict[str, str]:
+    files = sorted(path for path in memory.rglob("*") if path.is_file() and path.name not in (RECORD, SUMS))
+    return {str(path.relative_to(memory)): sha256_of(path) for path in files}
 
 
 def _record(key: str, taxonomy: Taxonomy) -> dict[str, Any]:

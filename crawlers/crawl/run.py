@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atlas_model.core.checksums import read_json_with_checksum, write_json_with_checksum
 from atlas_model.core.errors import AtlasError, RetryError
-from atlas_model.core.files import locked, write_json
+from atlas_model.core.files import locked
 from atlas_model.core.progress import say
 from atlas_model.data.schemas import PRODUCTS, write_rows
 from crawlers.crawl.aggregate import ProductAggregator, Row, ranked
@@ -132,6 +133,8 @@ def crawl(
         for url, reason in report.category_faults:
             say(f"crawl: category page {url}: {explained(reason)}")
         with Journal(job.journal) as journal:
+            if journal.was_damaged:  # since the child closed it
+                raise RetryError(f"{job.journal}: pages are damaged on disk. The same command requests them again")
             _check_complete(report, journal, folder, max_failed_share)
             aggregator = ProductAggregator(journal, sources)
             for site, tally in aggregator.shops.items():
@@ -144,7 +147,7 @@ def crawl(
             never_met = aggregator.unlisted_products()
             journal.finish()
         health = {site: tally.to_json() for site, tally in aggregator.shops.items()}
-        write_json(accepted, health)
+        write_json_with_checksum(accepted, health)
     if aggregator.dropped["duplicate"] > products:
         say(
             f"crawl: {aggregator.dropped['duplicate']} pages count as duplicates of {products} products. Check with "
@@ -193,8 +196,11 @@ def _asked(site: str, sources: Sequence[Source], max_pages: int) -> str:
 def _health_in(path: Path) -> Health:
     """The health stored at ``path``; empty if the file is missing or damaged."""
     try:
-        health: Health = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        health: Health = read_json_with_checksum(path)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        say(f"warning: crawl: {path}: damaged: {error}. The shops are compared with git's last commit instead")
         return {}
     return health
 

@@ -1,8 +1,8 @@
 """Persistent store of download results: an index, and the bytes of each distinct image once.
 
-Bytes are written before their index rows, so a kill loses only results since the last flush (at most FLUSH_ROWS rows or
-FLUSH_S seconds). For each blob file, ``<number>.json`` counts the statuses of the URLs that were requested while it was
-the current file.
+Bytes are written and synced before their index rows, so a kill or a power failure loses only results since the last
+flush (at most FLUSH_ROWS rows or FLUSH_S seconds). For each blob file, ``<number>.json`` counts the statuses of the
+URLs that were requested while it was the current file.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from atlas_model.core.errors import AtlasError, RetryError
-from atlas_model.core.files import write_json
+from atlas_model.core.files import make_folder, write_json
 from atlas_model.core.progress import say
 from atlas_model.data.images import ImageInfo
 from crawlers.fetch.blobs import DISK_FAULTS, Blobs
@@ -45,8 +45,10 @@ class Spool:
         return self
 
     def _open(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self._index = self._open_index()
+        if self._index.damaged:
+            say(f"{self.folder}: {self._index.damaged} rows of the index are damaged; their URLs are requested again")
         self._blobs = Blobs(self.folder, self._index.ends_of_files())
         self._file = self._blobs.current
         sizes = self._blobs.sizes()
@@ -104,7 +106,7 @@ class Spool:
 
     def export_queue(self, folder: Path, hosts: Sequence[str]) -> None:
         """Create a spool in ``folder`` with the queue of ``hosts``."""
-        folder.mkdir(parents=True)
+        make_folder(folder)
         self._index.export_queue(folder / INDEX, hosts)
 
     def merge(self, part: "Spool") -> None:
@@ -130,6 +132,7 @@ class Spool:
         """Write pending images and outcomes to the index."""
         with self._lock:
             if self._outcomes or self._new:
+                self._blobs.sync()
                 self._index.record(self._new.values(), self._outcomes, self._file)
                 self._new, self._outcomes = {}, []
             while self._file < self._blobs.current:
@@ -195,13 +198,14 @@ class Spool:
             if file == self._blobs.current or kept.get(file, 0) > size / 2:
                 continue
             moved = list(self._index.images_of_file(file))
-            self._index.add_images(
-                image._replace(place=self._blobs.append(self._blobs.read(image.place))) for image in moved
-            )
+            copies = [image._replace(place=self._blobs.append(self._blobs.read(image.place))) for image in moved]
+            self._blobs.sync()
+            self._index.add_images(copies)
             self._blobs.remove(file)
             (self.folder / f"{file:06d}.json").unlink(missing_ok=True)
 
     def _merge(self) -> None:
+        self._blobs.sync()
         self._index.add_images(self._new.values())
         self._new = {}
 

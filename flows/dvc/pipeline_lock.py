@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from atlas_model.core.errors import RetryError
+from atlas_model.core.files import make_folder
 from atlas_model.core.processes import Process
 from flows.paths import WORK
 
@@ -24,7 +25,7 @@ POLL_S = 0.2
 @contextmanager
 def flow_lock(tell: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock for a flow, as soon as it is free; ``tell`` gets a line that names the process waited for."""
-    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(LOCK.parent)
     reported: set[Process | None] = set()
     with LOCK.open("a+") as handle:
         while (holder := _holder(handle)) or not _try_lock(handle, fcntl.LOCK_EX):
@@ -46,7 +47,7 @@ def stage_lock(dvc: Process | None) -> Iterator[None]:
     Raises:
         RetryError: a flow is running.
     """
-    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(LOCK.parent)
     with LOCK.open("a+") as handle:
         if not _try_lock(handle, fcntl.LOCK_SH):
             raise RetryError(

@@ -6,7 +6,8 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
-from atlas_model.core.files import replacing, write_text
+from atlas_model.core.checksums import replacing_with_checksum
+from atlas_model.core.files import write_text
 from atlas_model.core.params import CrawlParams, Params
 from atlas_model.core.progress import say
 from atlas_model.data.schemas import PRODUCTS as SCHEMA
@@ -49,7 +50,7 @@ def run(params: Params) -> None:
         _report(counts.to_json())
     else:
         _crawl(params.crawl)
-    with replacing(SNAPSHOTS / f"{params.crawl.snapshot}.parquet") as temporary:
+    with replacing_with_checksum(SNAPSHOTS / f"{params.crawl.snapshot}.parquet") as temporary:
         shutil.copyfile(PRODUCTS, temporary)
 
 

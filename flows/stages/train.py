@@ -28,6 +28,7 @@ from atlas_model.confidence.calibration import fit_temperature, fit_title_weight
 from atlas_model.confidence.guarantees import WITH_TITLES, find_guarantees, rows_for_guarantees
 from atlas_model.core.device import choose_device, keep_freed_memory
 from atlas_model.core.errors import InputError
+from atlas_model.core.files import sync_tree
 from atlas_model.core.params import Params, TrainParams
 from atlas_model.core.progress import say
 from atlas_model.data.dataset import Split, content_key, load_split, load_taxonomy_json
@@ -151,6 +152,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             live,
         )
     if is_main_process():
+        sync_tree(PLOTS / "train")  # which dvclive wrote
         summaries = {
             "categorizer": _summary(model, best_record(records, given.select), len(records), train),
             "baseline": _summary(baseline, best_record(baseline_records, given.select), len(baseline_records), train),
