@@ -32,6 +32,7 @@ from PIL import Image
 
 from atlas_model.core.errors import AtlasError, ImageError
 from atlas_model.core.files import locked, replacing
+from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import Progress, say
 from atlas_model.data.image_sources import ImageSource, SourceImage
 from atlas_model.data.images import decode
@@ -285,6 +286,7 @@ def _pixels(image: SourceImage, prepare: Prepare, side: int | None) -> Pixels | 
     except ImageError as error:
         return UnreadableImage(error.status, str(error))
     except OSError as error:
+        check_machine(error)
         return UnreadableImage("unreadable", str(error.strerror))
 
 

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from atlas_model.core.errors import InputError
 from atlas_model.core.extras import EXTRAS, missing_packages, require
 from atlas_model.core.files import write_json
+from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import say
 from atlas_model.encoders import encoder as encoder_module
 from atlas_model.encoders.encoder import Encoder, fold_batch_norms
@@ -267,7 +268,8 @@ def _load_or_make(file: Path, *, make: Callable[[Path], None], read: Callable[[P
             return read(file)
         except OSError:
             raise
-        except Exception:  # each library has its own error for a damaged file
+        except Exception as error:  # each library has its own error for a damaged file
+            check_machine(error)
             say(f"engines: {file}: damaged, so it is made anew")
     make(file)
     return read(file)

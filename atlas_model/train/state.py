@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from atlas_model.core.errors import AtlasError
 from atlas_model.core.files import replacing
+from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import say
 
 
@@ -63,6 +64,7 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
             records = json.loads(file.metadata()["records"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        check_machine(error)
         say(f"{path}: expected the state of training, got: {error}. Training starts anew")
         return None
     weights, best = _below("model/", tensors), _below("best/", tensors)

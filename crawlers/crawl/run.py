@@ -18,6 +18,7 @@ from typing import Any
 
 from atlas_model.core.errors import AtlasError, RetryError
 from atlas_model.core.files import locked, write_json
+from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import say
 from atlas_model.data.schemas import PRODUCTS, write_rows
 from crawlers.crawl.aggregate import ProductAggregator, Row, ranked
@@ -190,7 +191,8 @@ def _health_in(path: Path) -> Health:
     """The health stored at ``path``; empty if the file is missing or damaged."""
     try:
         health: Health = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        check_machine(error)
         return {}
     return health
 
@@ -204,7 +206,11 @@ def _run(job: CrawlJob, lock: int) -> CrawlReport:
     job.report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "crawlers.scrapy_app"]
     # The child inherits the lock, so that the folder stays locked if the child outlives this process.
-    ended = subprocess.run(command, input=job.to_json(), text=True, check=False, pass_fds=[lock])
+    ended = subprocess.run(
+        command, input=job.to_json(), stdout=subprocess.PIPE, text=True, check=False, pass_fds=[lock]
+    )
+    if ended.stdout.strip() and ended.returncode:
+        raise AtlasError(f"{ended.stdout.strip()}. The log of the crawl: {job.log}")
     if ended.returncode or not job.report.is_file():
         raise AtlasError(f"the crawling process ended with exit code {ended.returncode}. Its log: {job.log}")
     report = CrawlReport.load(job.report)

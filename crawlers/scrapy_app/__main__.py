@@ -3,17 +3,22 @@
 It is a separate process because Twisted's reactor cannot be started twice in one process.
 """
 
+import logging
 import sys
 
+from scrapy import signals
 from scrapy.crawler import AsyncCrawlerProcess
+from twisted.python.failure import Failure
 
-from atlas_model.core.errors import AtlasError
+from atlas_model.core.errors import AtlasError, MachineError
+from atlas_model.core.machine import machine_errors
 from atlas_model.core.processes import die_with_parent
 from atlas_model.core.progress import Progress
 from crawlers.crawl.job import CrawlJob, CrawlReport
 from crawlers.crawl.journal import Journal
 from crawlers.crawl.reader_digests import reader_of
 from crawlers.scrapy_app.catalogue_spider import CatalogueSpider
+from crawlers.scrapy_app.machine_stop import FAULT, stop_on_machine_error
 from crawlers.scrapy_app.settings import scrapy_settings
 
 
@@ -32,6 +37,12 @@ def run(job: CrawlJob) -> None:
     )
     process = AsyncCrawlerProcess(settings)
     crawler = process.create_crawler(CatalogueSpider)
+
+    def on_spider_error(failure: Failure) -> None:
+        if failure.value is not None:
+            stop_on_machine_error(crawler, failure.value)
+
+    crawler.signals.connect(on_spider_error, signals.spider_error)
     with Journal(job.journal) as journal, Progress("crawl", unit="products") as progress:
         journal.begin(job.snapshot, job.readers.values())
         journal.delete_outdated(lambda url: reader_of(url, job.readers))
@@ -41,6 +52,8 @@ def run(job: CrawlJob) -> None:
     spider, stats = crawler.spider, crawler.stats
     assert isinstance(spider, CatalogueSpider)
     assert stats is not None
+    if fault := stats.get_value(FAULT):
+        raise MachineError(fault)
     CrawlReport(
         finished=stats.get_value("finish_reason") == "finished",
         counts=dict(sorted(spider.counts.items())),
@@ -55,10 +68,12 @@ def run(job: CrawlJob) -> None:
 def main() -> int:
     """Run the job on stdin; returns the exit code."""
     die_with_parent()
+    logging.raiseExceptions = False  # if its log cannot be written, the journal cannot either, which is reported
     try:
-        run(CrawlJob.from_json(sys.stdin.read()))
+        with machine_errors():
+            run(CrawlJob.from_json(sys.stdin.read()))
     except AtlasError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stdout.write(str(error))  # the parent reports it
         return error.exit_code
     return 0
 
