@@ -75,7 +75,10 @@ class Journal:
         try:
             self._db = _open_or_recreate(path)
         except sqlite3.OperationalError as error:
-            raise AtlasError(f"{path}: expected a file that can be written, got: {error}") from error
+            raise AtlasError(
+                f"{path}: expected a file that can be written, got: {error}. Free some space, or make its folder "
+                "writable, and run again"
+            ) from error
         self.crawl: int = self._db.execute("SELECT coalesce(max(number), 0) FROM state").fetchone()[0]
         self.found = 0  # product pages to which this run found links
         self._shared = 0
