@@ -62,7 +62,7 @@ class Spool:
         self._index.close()
         fault = _disk_error(error)
         if fault is not None:
-            remedy = "Free some space, or make the folder writable, and run again: the results so far are kept"
+            remedy = "The results so far are kept. Free some space, or make the folder writable, and run again"
             raise AtlasError(f"{self.folder}: cannot be written: {fault}. {remedy}") from error
 
     def begin(self, urls: Iterable[str], plan: Plan) -> tuple[int, int]:

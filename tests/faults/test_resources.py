@@ -31,9 +31,9 @@ pytestmark = [
 STAGES = ("crawl", "fetch", "zoom_train", "zoom", "split", "train", "evaluate", "report")
 PREDICT = "predict"
 COMMANDS = (*STAGES, PREDICT)
-ARGUMENTS = {
-    PREDICT: ("predict", "--model", "pretrained", "--input", "data/images/shards", "--output", "found.parquet")
-}
+FOUND = "found.parquet"
+ARGUMENTS = {PREDICT: ("predict", "--model", "pretrained", "--input", "data/images/shards", "--output", FOUND)}
+LEFT_OUT = ("__pycache__", ".atlas", ".git", "tests", "docs", "benchmarks", "fashion_mnist")
 DAY_S = 86_400
 POINTS = 10
 TRIES = 8  # of a point, each with half of what is left
@@ -52,7 +52,7 @@ class Bench:
 
     def outputs(self, command: str) -> list[str]:
         if command == PREDICT:
-            return ["found.parquet"]
+            return [FOUND]
         stage = yaml.safe_load((self.base / "dvc.yaml").read_text())["stages"][command]
         found = [each for key in ("outs", "metrics", "plots") for each in stage.get(key, [])]
         return [each if isinstance(each, str) else next(iter(each)) for each in found]
@@ -78,10 +78,7 @@ class Bench:
     def before(self, command: str, root: Path | None = None) -> Iterator[Path]:
         """A copy of the project as it is before ``command``."""
         root = root or self.root / "point"
-        left_out = shutil.ignore_patterns(
-            "__pycache__", ".atlas", ".git", "tests", "docs", "benchmarks", "fashion_mnist"
-        )
-        shutil.copytree(self.base, root, dirs_exist_ok=True, ignore=left_out)
+        shutil.copytree(self.base, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
         for path in [root / name for name in self.outputs(command)]:
             if path.is_dir():
                 shutil.rmtree(path)
@@ -90,8 +87,7 @@ class Bench:
         try:
             yield root
         finally:
-            for name in os.listdir(root):
-                path = root / name
+            for path in list(root.iterdir()):
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
     def check_rerun(self, root: Path, command: str) -> None:
@@ -172,7 +168,7 @@ def fail_and_rerun(bench: Bench, command: str, kind: str, amount: float) -> None
             assert bench.hashes(root, command) == bench.expected[command]
             amount /= 2
             shutil.rmtree(root / ".atlas", ignore_errors=True)
-            (root / "found.parquet").unlink(missing_ok=True)
+            (root / FOUND).unlink(missing_ok=True)
         if kind == "memory_mb" and done.returncode in ABORTED:
             assert "Traceback" not in done.stderr
         else:
@@ -210,20 +206,22 @@ def mounted(*arguments: str, at: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(("commands", "command", "amount"), both("disk"))
 def test_disk_without_space_is_one_line(make_bench: Any, commands: Any, command: str, amount: float) -> None:
     bench = make_bench(commands)
-    with mounted("-t", "tmpfs", "-o", "size=200m", "tmpfs", at=bench.root / "tmpfs") as disk:
-        with bench.before(command, disk) as root:
-            for _ in range(TRIES):
-                found = os.statvfs(root)
-                (root / "ballast").write_bytes(bytes(max(0, found.f_bavail * found.f_frsize - int(amount))))
-                done = bench.run(root, command)
-                (root / "ballast").unlink()
-                if done.returncode:
-                    break
-                amount /= 2
-                shutil.rmtree(root / ".atlas", ignore_errors=True)
-                (root / "found.parquet").unlink(missing_ok=True)
-            check_said(done)
-            bench.check_rerun(root, command)
+    with (
+        mounted("-t", "tmpfs", "-o", "size=200m", "tmpfs", at=bench.root / "tmpfs") as disk,
+        bench.before(command, disk) as root,
+    ):
+        for _ in range(TRIES):
+            found = os.statvfs(root)
+            (root / "ballast").write_bytes(bytes(max(0, found.f_bavail * found.f_frsize - int(amount))))
+            done = bench.run(root, command)
+            (root / "ballast").unlink()
+            if done.returncode:
+                break
+            amount /= 2
+            shutil.rmtree(root / ".atlas", ignore_errors=True)
+            (root / FOUND).unlink(missing_ok=True)
+        check_said(done)
+        bench.check_rerun(root, command)
 
 
 def folders(bench: Bench, command: str) -> list[str]:
