@@ -77,7 +77,7 @@ def machine_error(error: BaseException) -> AtlasError | None:
             continue
         if isinstance(error, AtlasError) and not isinstance(error, InputError):
             return error
-        detail = _detail(found)
+        detail = "" if reason in (FILES, MEMORY, THREADS) else _detail(found)  # these are of no file
         if not detail and isinstance(error, InputError):
             detail = f"{str(error).partition(': ')[0]}: "  # what it is about; its remedy would be the wrong one
         return MachineError(f"{detail}{reason}")

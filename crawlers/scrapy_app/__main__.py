@@ -47,13 +47,15 @@ def run(job: CrawlJob) -> None:
         journal.begin(job.snapshot, job.readers.values())
         journal.delete_outdated(lambda url: reader_of(url, job.readers))
         progress.advance(journal.count_products_read())
-        process.crawl(crawler, job=job, journal=journal, progress=progress)
+        crawling = process.crawl(crawler, job=job, journal=journal, progress=progress)
         process.start()
+        if crawling.done() and not crawling.cancelled() and (error := crawling.exception()) is not None:
+            raise error  # it could not start
+        if crawler.stats is not None and (fault := crawler.stats.get_value(FAULT)):
+            raise MachineError(fault)
     spider, stats = crawler.spider, crawler.stats
     assert isinstance(spider, CatalogueSpider)
     assert stats is not None
-    if fault := stats.get_value(FAULT):
-        raise MachineError(fault)
     CrawlReport(
         finished=stats.get_value("finish_reason") == "finished",
         counts=dict(sorted(spider.counts.items())),

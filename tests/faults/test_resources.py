@@ -230,12 +230,16 @@ def folders(bench: Bench, command: str) -> list[str]:
     return sorted(found if command in ARGUMENTS else found | {".atlas"})
 
 
-@pytest.mark.parametrize("way", ["permissions", "file system"])
 @pytest.mark.parametrize(
-    ("commands", "command"),
+    ("commands", "command", "way"),
     [
-        *(pytest.param(FEW, command, marks=pytest.mark.slow) for command in ("fetch", PREDICT)),
-        *(pytest.param(COMMANDS, command, marks=pytest.mark.soak) for command in COMMANDS),
+        pytest.param(FEW, "fetch", "permissions", marks=pytest.mark.slow),
+        pytest.param(FEW, PREDICT, "file system", marks=pytest.mark.slow),
+        *(
+            pytest.param(COMMANDS, command, way, marks=pytest.mark.soak, id=f"soak-{command}-{way.replace(' ', '-')}")
+            for command in COMMANDS
+            for way in ("permissions", "file system")
+        ),
     ],
 )
 def test_read_only_folder_is_one_line(make_bench: Any, commands: Any, command: str, way: str) -> None:
