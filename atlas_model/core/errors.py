@@ -5,6 +5,7 @@ The entry points (`flows.cli.main`, `flows.stages`) print an `AtlasError` as one
 
     AtlasError               exit 1: the work failed
     |-- RetryError           exit 1: the network or a server failed; the same command may succeed later
+    |-- MachineError         exit 1: disk, memory or open files ran out; free some and run the same command again
     `-- InputError           exit 2: an input is invalid; the message says which and why
         |-- ParamsError      fix params.yaml (all errors at once)
         |-- TaxonomyError    fix the taxonomy or sources file (all errors at once, with line numbers)
@@ -24,6 +25,10 @@ class AtlasError(Exception):
 
 class RetryError(AtlasError):
     """The network or a server failed; the same command may succeed later."""
+
+
+class MachineError(AtlasError):
+    """The disk is full or read-only, memory or the number of open files is used up; `core.machine` makes it."""
 
 
 class InputError(AtlasError):

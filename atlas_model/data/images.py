@@ -18,15 +18,30 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from PIL import (  # noqa: F401  # Pillow would import them for the first image, and leave out what fails
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from atlas_model.core.errors import ImageError
+from atlas_model.core.machine import check_machine_for
 from atlas_model.data.png_metadata import without_metadata
 
 # Pillow's formats, except those that run other programs, contain other images, have no signature, or take minutes to
 # decode in Python. MPO is opened as JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
 MAX_PIXELS = 40_000_000  # larger images take hundreds of MB to decode
+MAX_DECODED_BYTES = 4 * MAX_PIXELS  # an image takes at most that many at once
 LARGE_PIXELS = 4_000_000  # larger images are reduced while decoding, if a small one is requested
 MAX_SCANS = 100  # of a JPEG: a scan of a few bytes costs as much as all pixels; progressive files have some 10
 MAX_SEGMENTS = 1_000  # of a JPEG: Pillow keeps each in memory
@@ -258,6 +273,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
         width, height = max(image.size, _tile_size(image), _codestream_size(data), key=math.prod)
     except Exception as error:  # decoders raise errors of many types: struct.error, SyntaxError, ...
+        check_machine_for(error, MAX_DECODED_BYTES)
         raise ImageError("not_an_image", f"expected an image ({', '.join(FORMATS)}), got other bytes") from error
     if image.mode in ("I", "F"):
         raise ImageError("unknown_range", f"expected 8 or 16 bits a sample, got a {image.format} of mode {image.mode}")
@@ -327,12 +343,14 @@ def _decoding() -> Iterator[None]:
     except ImageError:
         raise
     except Exception as error:
+        check_machine_for(error, MAX_DECODED_BYTES)
         raise ImageError("truncated", f"the image cannot be decoded to its end: {error}") from error
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # broken metadata does not matter
+    except Exception as error:  # broken metadata does not matter
+        check_machine_for(error, MAX_DECODED_BYTES)
         return 1
     return value if value in range(1, 9) else 1

@@ -33,6 +33,7 @@ from PIL import Image
 from atlas_model.core.checksums import remove_with_checksum, replacing_with_checksum, state_of
 from atlas_model.core.errors import AtlasError, ImageError
 from atlas_model.core.files import locked, replacing
+from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import Progress, say
 from atlas_model.data.image_sources import ImageSource, SourceImage
 from atlas_model.data.images import decode
@@ -316,6 +317,7 @@ def _pixels(image: SourceImage, prepare: Prepare, side: int | None) -> Pixels | 
     except ImageError as error:
         return UnreadableImage(error.status, str(error))
     except OSError as error:
+        check_machine(error)
         return UnreadableImage("unreadable", str(error.strerror))
 
 

@@ -37,6 +37,7 @@ from atlas_model.core.checksums import state_of, write_checksum
 from atlas_model.core.errors import InputError
 from atlas_model.core.extras import EXTRAS, missing_packages, require
 from atlas_model.core.files import write_json
+from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import say
 from atlas_model.encoders import encoder as encoder_module
 from atlas_model.encoders.encoder import Encoder, fold_batch_norms
@@ -270,6 +271,7 @@ def _load_or_make(file: Path, *, make: Callable[[Path], None], read: Callable[[P
         except OSError:
             raise
         except Exception as error:  # each library has its own error for a file that it cannot read
+            check_machine(error)
             say(f"engines: {file}: not readable ({type(error).__name__})")
         say(f"engines: {file}: damaged or of an earlier version, so it is made anew")
     make(file)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from atlas_model.core.errors import AtlasError
 from atlas_model.core.files import replacing
+from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import say
 
 FORMAT = "2"  # 1 had neither a format nor a checksum
@@ -72,6 +73,7 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
     try:
         tensors, records = _read(path)
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        check_machine(error)
         say(f"{path}: expected the state of training, got: {error}. Training starts anew")
         return None
     weights, best = _below("model/", tensors), _below("best/", tensors)

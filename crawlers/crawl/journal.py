@@ -105,7 +105,10 @@ class Journal:
         try:
             self._db, self.was_damaged = _open_or_recreate(path)
         except sqlite3.OperationalError as error:
-            raise AtlasError(f"{path}: expected a file that can be written, got: {error}") from error
+            raise AtlasError(
+                f"{path}: expected a file that can be written, got: {error}. Free some space, or make its folder "
+                "writable, and run again"
+            ) from error
         (number,) = self._db.execute("SELECT max(number) FROM state").fetchone()
         if number is None:  # a new journal, or the row was damaged: all pages are of earlier crawls then
             (number,) = self._db.execute("SELECT coalesce(max(crawl), 0) FROM pages").fetchone()

@@ -19,6 +19,7 @@ from typing import Any
 from atlas_model.core.checksums import read_json_with_checksum, write_json_with_checksum
 from atlas_model.core.errors import AtlasError, RetryError
 from atlas_model.core.files import locked
+from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import say
 from atlas_model.data.schemas import PRODUCTS, write_rows
 from crawlers.crawl.aggregate import ProductAggregator, Row, ranked
@@ -200,6 +201,7 @@ def _health_in(path: Path) -> Health:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
+        check_machine(error)
         say(f"warning: crawl: {path}: damaged: {error}. The shops are compared with git's last commit instead")
         return {}
     return health
@@ -214,7 +216,11 @@ def _run(job: CrawlJob, lock: int) -> CrawlReport:
     job.report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "crawlers.scrapy_app"]
     # The child inherits the lock, so that the folder stays locked if the child outlives this process.
-    ended = subprocess.run(command, input=job.to_json(), text=True, check=False, pass_fds=[lock])
+    ended = subprocess.run(
+        command, input=job.to_json(), stdout=subprocess.PIPE, text=True, check=False, pass_fds=[lock]
+    )
+    if ended.stdout.strip() and ended.returncode:
+        raise AtlasError(f"{ended.stdout.strip()}. The log of the crawl: {job.log}")
     if ended.returncode or not job.report.is_file():
         raise AtlasError(f"the crawling process ended with exit code {ended.returncode}. Its log: {job.log}")
     report = CrawlReport.load(job.report)

@@ -40,7 +40,7 @@ class Spool:
         try:
             self._open()
         except (OSError, sqlite3.Error) as error:
-            remedy = "Make the folder writable, or remove it to fetch everything again"
+            remedy = "Free some space, or make the folder writable; or remove it to fetch everything again"
             raise AtlasError(f"{self.folder}: the spool cannot be opened: {error}. {remedy}") from error
         return self
 
@@ -64,7 +64,8 @@ class Spool:
         self._index.close()
         fault = _disk_error(error)
         if fault is not None:
-            raise AtlasError(f"{self.folder}: cannot be written: {fault}. The results so far are kept") from error
+            remedy = "The results so far are kept. Free some space, or make the folder writable, and run again"
+            raise AtlasError(f"{self.folder}: cannot be written: {fault}. {remedy}") from error
 
     def begin(self, urls: Iterable[str], plan: Plan) -> tuple[int, int]:
         """Start a run for ``urls`` (they may repeat); returns their number, and how many must be requested."""

@@ -24,6 +24,7 @@ from crawlers.http import content, policy, robots_txt, urls
 from crawlers.http.session import ExactRequest, GuardedResponse, exact_url, open_session, refusal_reason
 from crawlers.scrapy_app.browser import BROWSER, BrowserPages
 from crawlers.scrapy_app.errors import PageRefusedError
+from crawlers.scrapy_app.machine_stop import stop_on_machine_error
 
 CONNECT_MAP = "ATLAS_CONNECT_MAP"  # Scrapy setting: the connect map
 CHROMIUM = "ATLAS_CHROMIUM"  # Scrapy setting: path of Chromium, if a shop requires a browser
@@ -49,6 +50,7 @@ class PageHandler(AiohttpDownloadHandler):
     _of_crawler: ClassVar[WeakKeyDictionary[Crawler, Self]] = WeakKeyDictionary()
 
     def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
         super(AiohttpDownloadHandler, self).__init__(crawler)  # skips a constructor that opens an unguarded session
         self._ssl_context = _make_ssl_context(crawler.settings)
         self._connect_map = {host: tuple(where) for host, where in crawler.settings.getdict(CONNECT_MAP).items()}
@@ -80,6 +82,7 @@ class PageHandler(AiohttpDownloadHandler):
         try:
             response = await self._download(request)
         except Exception as error:
+            stop_on_machine_error(self._crawler, error)
             if reason := refusal_reason(error):
                 raise PageRefusedError(reason, str(error)) from error
             raise

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 from scrapy.http import Response, TextResponse
 from web_poet import HttpResponse, HttpResponseHeaders
 
+from atlas_model.core.machine import check_machine_for
 from crawlers.crawl.journal import LISTING, PRODUCT, SITEMAP, JournalPage
 from crawlers.http import policy
 from crawlers.http.urls import request_url
@@ -74,7 +75,8 @@ async def _read(kind: str, shop: Shop, response: Response) -> tuple[dict[str, An
             return said | {"cut_off": True} if _breaks_off(response) else said, None
         product = await read_product(shop, page)
         return product.to_json(), product.missing
-    except Exception:  # an untrusted page may make any parser fail; only this page is lost
+    except Exception as error:  # an untrusted page may make any parser fail; only this page is lost
+        check_machine_for(error, 10 * policy.MAX_PAGE_BYTES)  # a tree of lxml takes several times its text
         log.warning("%s: cannot be read", response.url, exc_info=True)
         return None, "unreadable"
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from atlas_model.core.errors import AtlasError
+from atlas_model.core.machine import machine_errors
 from atlas_model.core.processes import INTERRUPTED
 from atlas_model.core.progress import say
 from flows.cli.arguments import crawl, interchange, models, predict, project, review, serve
@@ -23,9 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     try:
-        exit_code: int = command(**options)
-        sys.stdout.flush()
-        return exit_code
+        with machine_errors():
+            exit_code: int = command(**options)
+            sys.stdout.flush()
+            return exit_code
     except AtlasError as error:
         say(printable_lines(f"error: {error}"))
         return error.exit_code

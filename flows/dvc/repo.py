@@ -361,7 +361,7 @@ def failure(stage: str, output: str) -> AtlasError:
     ended = re.search(r"exited with (-?\d+)$", said_by_dvc, re.MULTILINE)
     exit_code = int(ended[1]) if ended else None
     again = f"run again (`dvc repro {stage}` runs up to this stage); completed stages are not repeated."
-    if exit_code == -signal.SIGKILL:
+    if exit_code in (-signal.SIGKILL, -signal.SIGABRT):  # the latter: a library that gets no memory
         reason += " (it was killed: out of memory?)"
     if exit_code == BAD_INPUT:
         return InputError(f"stage {stage} refused its input: {reason}\nCorrect that, then {again}")

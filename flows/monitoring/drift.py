@@ -7,6 +7,7 @@ distances of images are then omitted, with a note in the report.
 
 import hashlib
 import os
+import time
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -83,7 +84,8 @@ def save_profile(params: Params) -> None:
         for folder in (PROFILES, SNAPSHOTS):
             kept = [path for path in folder.glob("*") if path.suffix != SUFFIX]
             for path in sorted(kept, key=lambda path: path.stat().st_mtime_ns)[:-MAX_KEPT]:
-                remove_with_checksum(path)
+                if path.stem != params.crawl.snapshot:  # the clock may have been set back before it was written
+                    remove_with_checksum(path)
 
 
 def save_profile_before_recrawl(params: Params) -> None:
@@ -150,11 +152,19 @@ def _profile_on_disk(params: Params) -> CrawlProfile:
     path, state = PROFILES / f"{params.crawl.snapshot}.json", _state(model, params)
     kept = _read(path)
     if kept is not None and kept[0] == state:
-        os.utime(path)  # marks it as the profile of the last run
+        _mark_last(path)
         return kept[1]
     profile = _compute_profile(model, params.drift.sample)
     write_json_with_checksum(path, {"format": FORMAT, "state": state, "profile": profile.to_json()})
+    _mark_last(path)
     return profile
+
+
+def _mark_last(path: Path) -> None:
+    """Mark ``path`` as the profile of the last run: with the latest time of all, also if the clock was set back."""
+    others = [other.stat().st_mtime_ns for other in _profile_files().values() if other != path]
+    latest = max([time.time_ns(), *(time_ns + 1 for time_ns in others)])
+    os.utime(path, ns=(latest, latest))
 
 
 def _compute_profile(model: Path, sample: int) -> CrawlProfile:

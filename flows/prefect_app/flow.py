@@ -26,6 +26,7 @@ from prefect.states import Cancelled, Completed
 from prefect.tasks import Task
 
 from atlas_model.core.errors import AtlasError, InputError
+from atlas_model.core.machine import machine_errors
 from atlas_model.core.params import Params, load_params
 from atlas_model.core.processes import INTERRUPTED
 from atlas_model.core.progress import WATCHER, say
@@ -97,7 +98,7 @@ def atlas(recrawl: bool = False) -> State:
 def _run_all(record: RunRecord, *, recrawl: bool) -> State:
     params = None
     try:
-        with flow_lock(get_run_logger().info), DvcChild() as dvc:
+        with machine_errors(), flow_lock(get_run_logger().info), DvcChild() as dvc:
             params = load_params()
             if recrawl:
                 record.missed += cancel_missed_runs(relay_to(get_run_logger().log))
@@ -274,7 +275,8 @@ def _may_succeed_later(_task: Task[[Work], State], _run: TaskRun, state: State) 
 def do(work: Work) -> State:
     """Run ``work``; an `AtlasError` becomes a failed state without traceback."""
     try:
-        return work()
+        with machine_errors():
+            return work()
     except AtlasError as error:
         get_run_logger().error(str(error))
         return failed_state(error)
@@ -355,7 +357,8 @@ def ensure_server() -> None:
 def exit_code_of(run: Callable[[], State]) -> int:
     """Run a flow and return the exit code of the program; an error is printed."""
     try:
-        state = run()
+        with machine_errors():
+            state = run()
     except AtlasError as error:
         say(f"error: {error}")
         return error.exit_code

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from atlas_model.core.errors import AtlasError
+from atlas_model.core.machine import machine_errors
 from atlas_model.core.processes import INTERRUPTED, ancestor_without
 from flows.dvc.pipeline_lock import stage_lock
 from flows.paths import METRICS, REPORTS, TIMINGS, WORK
@@ -26,7 +27,7 @@ DIGITS = 4  # significant digits of a headline metric
 def main(run: "Callable[[Params], None]") -> NoReturn:
     """Run a stage as a program: an `AtlasError` becomes one message and its exit code, not a traceback."""
     try:
-        with _outside_flow():
+        with machine_errors(), _outside_flow(), machine_errors():  # the inner one: the UI shows its message
             logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
             run(checked_params())
             _note_end()

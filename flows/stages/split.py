@@ -94,6 +94,7 @@ def run(params: Params) -> None:
         only_trained=options.min_products if options.rare == "train" else 0,
     )
     _warn_of_missing(missing)
+    _warn_of_one_category({products[r.product_id].category for r, o in zip(refs, outcomes, strict=True) if o in SPLITS})
 
     with replacing_folder(paths.SPLITS) as folder:
         write_split_files(
@@ -276,6 +277,15 @@ def _warn_of_missing(missing: Mapping[str, Sequence[str]]) -> None:
                 f"warning: split: {len(labels)} {'category' if len(labels) == 1 else 'categories'} without "
                 f"{NOUN[split]} images: {listed}{more}. {CONSEQUENCES[split]}"
             )
+
+
+def _warn_of_one_category(categories: set[CategoryPath]) -> None:
+    if len(categories) == 1:
+        (only,) = map(SEPARATOR.join, categories)
+        say(
+            f"warning: split: all images have one category, {only}: there is nothing to choose, so every metric is 1 "
+            "whatever the model learns. Use products of other categories"
+        )
 
 
 def _report(counts: dict[str, Any], scores: Mapping[str, ImageScore], options: SplitParams) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import aiohttp
 from yarl import URL
 
+from atlas_model.core.machine import check_machine
 from crawlers.fetch.blobs import DISK_FAULTS
 from crawlers.fetch.client.body import Body, decoded_chunks
 from crawlers.fetch.client.outcome import FetchOutcome, FetchRefusedError, ImageRequest
@@ -194,6 +195,7 @@ def _none_unless_transient(outcome: FetchOutcome) -> None:
 def _outcome_of(error: Exception) -> FetchOutcome:
     if isinstance(error, OSError) and error.errno in DISK_FAULTS:
         raise error
+    check_machine(error)
     if refused := refusal_reason(error):
         return FetchOutcome.failed(refused)
     if isinstance(error, TimeoutError):
