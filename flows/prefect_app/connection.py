@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, t
 from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.processes import INTERRUPTED
 from atlas_model.core.progress import say
-from flows.prefect_app.failures import REFUSED
+from flows.prefect_app.failures import REFUSED, last_line
 from flows.prefect_app.ui.outbox import reason_of
 from flows.prefect_app.ui.reporter import API_URL
 
@@ -63,14 +63,14 @@ def _check_server(url: str) -> None:
             get_client(sync_client=True, httpx_settings={"timeout": HEALTH_TIMEOUT_S}) as client,
         ):
             version = str(client.api_version())
-        fault = "" if _major(version) == _major(prefect.__version__) else f"version {version[:100]!r}"
+        known = prefect.__version__
+        fault = "" if _major(version) == _major(known) else f"version {version[:100]!r}, which {known} cannot talk to"
     except Exception as error:
         fault = reason_of(error)
     if fault:
         raise AtlasError(
-            f"{API_URL}: expected a Prefect server at {url}, with version {prefect.__version__} or another of the same "
-            f"major version, got: {fault}. Start it (`make up`), or unset that variable: then a temporary server runs "
-            "during the flow"
+            f"{API_URL}: expected a Prefect server at {url}, got: {fault}. Start it (`make up`), or unset that "
+            "variable: then a temporary server runs during the flow"
         )
 
 
@@ -99,5 +99,5 @@ def exit_code_of(run: Callable[[], State]) -> int:
     if state.is_cancelled():
         say(f"cancelled: {state.message}")
         return INTERRUPTED
-    say(f"error: {state.message}")
+    say(f"error: {last_line(state.message or state.name or 'the run failed')}")
     return InputError.exit_code if state.name == REFUSED else AtlasError.exit_code

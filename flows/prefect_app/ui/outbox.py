@@ -39,6 +39,7 @@ TIMEOUT_S = 60.0  # of a request: a server whose database is locked answers afte
 RETRY_S = (1.0, 30.0)  # between attempts: doubled from the first to the second
 STALLED_S = 10.0  # without an answer: the end of a run does not wait longer
 WARN_AGAIN_S = 600.0
+LATER = f"What its page lacks is sent when the server answers again, by this run or, from {FOLDER}, by a later one"
 
 
 class Message(NamedTuple):
@@ -77,7 +78,7 @@ class Outbox:
                 self._answered_s = time.monotonic()
             if len(self._queue) >= MAX_MESSAGES:
                 self._queue.popleft()
-                warning = self._warning(f"more than {MAX_MESSAGES} messages wait for it: the oldest are discarded")
+                warning = self._warning(f"more than {MAX_MESSAGES} messages wait for it, and the oldest are discarded")
             self._queue.append(Message(method, path, body))
             self._changed.notify_all()
         _print(warning)
@@ -110,15 +111,12 @@ class Outbox:
             warning = self._warning(fault)
         _print(warning)
 
-    def _warning(self, fault: str) -> str:
+    def _warning(self, fault: str, what_follows: str = LATER) -> str:
         """The line about ``fault``; empty if there was one in the last minutes."""
         if time.monotonic() - self._warned_s < WARN_AGAIN_S:
             return ""
         self._warned_s = time.monotonic()
-        return (
-            f"warning: {self._name()} does not answer as expected ({fault}). The run continues; what its page lacks is "
-            f"sent when the server answers again, by this run or, from {FOLDER}, by a later one"
-        )
+        return f"warning: {self._name()} does not answer as expected ({fault}). The run continues. {what_follows}"
 
     def _name(self) -> str:
         return f"the Prefect server at {self._server}" if self._server else "the temporary Prefect server"
@@ -182,7 +180,7 @@ class Outbox:
                 self._queue.popleft()
             self._answered_s = time.monotonic()
             if rejected:
-                line = self._warning(rejected)
+                line = self._warning(rejected, "What it refused is not shown there")
             elif self._fault:
                 self._fault = ""
                 line = f"{self._name()} answers again"
