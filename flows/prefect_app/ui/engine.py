@@ -12,9 +12,8 @@ from uuid import UUID
 import prefect.flow_engine
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
-from prefect.events.clients import EventsClient
 from prefect.events.schemas.events import Event
-from prefect.events.worker import EventsWorker, emit_events_to_cloud
+from prefect.events.worker import EventsWorker, ProcessPoolForwardingEventsClient, emit_events_to_cloud
 from prefect.logging.handlers import set_api_log_sink
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.utilities.engine import propose_state_sync
@@ -24,11 +23,12 @@ from flows.prefect_app.ui.outbox import STALLED_S, outbox, reason_of
 PROPOSAL_S = 20.0  # for the answer to a final state
 
 
-class OutboxEventsClient(EventsClient):
-    """Puts events into the outbox."""
+class OutboxQueue:
+    """Puts events into the outbox: the queue of one of Prefect's own clients, because events for others are ignored."""
 
-    async def _emit(self, event: Event) -> None:
-        outbox().put("POST", "/events", event.model_dump(mode="json"))
+    def put(self, item: tuple[str, Event]) -> None:
+        """Put an event with its kind."""
+        outbox().put("POST", "/events", item[1].model_dump(mode="json"))
 
 
 def send_log(entry: dict[str, Any]) -> None:
@@ -66,7 +66,7 @@ def send_through_outbox() -> None:
     """Change Prefect in this process, as the module describes."""
     set_api_log_sink(send_log)
     if not emit_events_to_cloud():  # Prefect Cloud takes events only over its own protocol
-        EventsWorker.set_client_override(OutboxEventsClient)
+        EventsWorker.set_client_override(ProcessPoolForwardingEventsClient, event_queue=OutboxQueue())
     prefect.flow_engine.propose_state_sync = propose_state  # type: ignore[attr-defined]
 
 
