@@ -16,7 +16,6 @@ from uuid import UUID
 import httpx
 from prefect._internal.control_listener import get_intent  # what the runner told this process; there is no public way
 from prefect.client.orchestration import get_client
-from websockets.exceptions import WebSocketException
 
 from flows.prefect_app.ui.outbox import WARN_AGAIN_S, reason_of
 
@@ -62,7 +61,8 @@ class OutageFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether ``record`` is logged."""
         error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, OSError | httpx.HTTPError | WebSocketException):
+        of_websockets = type(error).__module__.partition(".")[0] == "websockets"  # a library of Prefect's, not of ours
+        if not (of_websockets or isinstance(error, OSError | httpx.HTTPError)):
             return True
         if time.monotonic() - self._logged_s < WARN_AGAIN_S:
             return False
