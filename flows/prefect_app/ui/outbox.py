@@ -138,10 +138,10 @@ class Outbox:
                 except (httpx.HTTPError, OSError, ValueError, RuntimeError) as error:
                     with self._changed:
                         self._fault = reason_of(error)
-                        warning = self._warning(self._fault)
-                        if self._closing:
-                            return
+                        warning, closing = self._warning(self._fault), self._closing
                     _print(warning)
+                    if closing:
+                        return
                     with self._changed:
                         self._changed.wait_for(lambda: self._closing, max(delay_s, _retry_after_s(error)))
                     delay_s = min(2 * delay_s, RETRY_S[1])
