@@ -10,8 +10,10 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,15 +150,17 @@ def restart(server: FaultyServer, _: Proxy) -> None:
 
 
 def lock_database(server: FaultyServer, _: Proxy) -> None:
-    subprocess.Popen([sys.executable, "-c", LOCKING, str(server.database), str(LOCKED_S)])
+    locked = threading.Event()
 
+    def lock() -> None:
+        with contextlib.closing(sqlite3.connect(server.database, isolation_level=None, timeout=60)) as database:
+            database.execute("BEGIN EXCLUSIVE")
+            locked.set()
+            time.sleep(LOCKED_S)
+            database.rollback()
 
-LOCKING = """
-import sqlite3, sys, time
-database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
-database.execute("BEGIN EXCLUSIVE")
-time.sleep(float(sys.argv[2]))
-"""
+    threading.Thread(target=lock, daemon=True).start()
+    assert locked.wait(60)
 
 
 def fill_disk(server: FaultyServer, _: Proxy) -> None:

@@ -173,8 +173,11 @@ def test_rejected_message_is_told_and_does_not_stop_the_others(
 def test_silent_server_delays_nothing_and_the_next_process_sends_the_rest(
     notes: Notes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    notes.silent.set()
     box = Outbox(notes.url)
+    put_lines(box, "a")
+    wait_until(box.wait)  # it is connected
+    notes.accepted.clear()
+    notes.silent.set()
     begun = time.monotonic()
     put_lines(box, *map(str, range(1000)))
     assert time.monotonic() - begun < 1
