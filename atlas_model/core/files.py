@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from atlas_model.core.errors import AtlasError
+from atlas_model.core.processes import Process
 
 OLD = "old.tmp"  # end of the name of a folder that is being replaced
 
@@ -130,11 +131,18 @@ def locked(folder: Path, holder: str) -> Iterator[int]:
         AtlasError: another process holds the lock.
     """
     make_folder(folder)
-    with (folder / "lock").open("wb") as lock:
+    with (folder / "lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise AtlasError(f"{folder}: another {holder} is running there. Wait until it ends, or stop it") from None
+            lock.seek(0)
+            who = lock.read()
+            raise AtlasError(
+                f"{folder}: another {holder} is running there. Wait until it ends, or stop it{who and f' ({who})'}"
+            ) from None
+        with suppress(OSError):  # a full disk: then the message lacks the process
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), Process.current().description.encode())
         yield lock.fileno()
 
 

@@ -86,4 +86,4 @@ def _holder(handle: IO[str]) -> Process | None:
 def _named(process: Process | None) -> str:
     if process is None or not process.command:
         return "another run of the pipeline"
-    return f"another run of the pipeline (pid {process.pid}: {process.command[:80]})"
+    return f"another run of the pipeline ({process.description})"

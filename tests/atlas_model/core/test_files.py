@@ -156,7 +156,8 @@ def test_json_is_indented_utf8_and_refuses_nan(tmp_path: Path) -> None:
 
 
 def test_second_lock_is_refused(tmp_path: Path) -> None:
-    taken = pytest.raises(AtlasError, match=r"another crawl is running there\. Wait")
+    who = rf"\(pid {os.getpid()}: .*, since 20"
+    taken = pytest.raises(AtlasError, match=rf"another crawl is running there\. Wait .* {who}")
     with locked(tmp_path / "new", "crawl"), taken, locked(tmp_path / "new", "crawl"):
         pass
     with locked(tmp_path / "new", "crawl"):
