@@ -10,12 +10,11 @@ import re
 HEAD, TAIL = 4096, 2000  # first and last bytes that are searched
 HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body)[\s>]", re.IGNORECASE)
 HTML_END = re.compile(rb"</(?:html|body)\b", re.IGNORECASE)
-SITEMAP = re.compile(rb"<(?:\w+:)?(?:urlset|sitemapindex)[\s>]")
-SITEMAP_END = re.compile(rb"</(?:\w+:)?(?:urlset|sitemapindex)\s*>")
+XML = re.compile(rb"\s*(?:\xef\xbb\xbf)?(?:<\?xml\b|<(?:\w+:)?(?:urlset|sitemapindex)[\s>])")
+XML_END = re.compile(rb"</(?:\w+:)?(?:urlset|sitemapindex|html|body|rss|feed)\s*>", re.IGNORECASE)
 IMAGE_ENDS = {  # start of an image -> its end, which other bytes may follow
     b"\xff\xd8\xff": b"\xff\xd9",  # JPEG
     b"\x89PNG\r\n\x1a\n": b"IEND\xaeB`\x82",
-    b"GIF8": b";",
 }
 
 
@@ -43,8 +42,10 @@ def looks_truncated(body: bytes, content_type: str = "") -> bool:
         return is_broken_json(body)
     if head.startswith(b"RIFF"):  # WebP
         return len(body) < 8 + int.from_bytes(body[4:8], "little")
+    if head.startswith(b"GIF8"):
+        return not tail.rstrip(b"\0").endswith(b";")
     if end := next((end for start, end in IMAGE_ENDS.items() if head.startswith(start)), None):
         return end not in tail
-    if SITEMAP.search(head):
-        return not SITEMAP_END.search(tail)
+    if XML.match(head):
+        return not XML_END.search(tail)
     return not body.strip() or (bool(HTML.search(head)) and not HTML_END.search(tail))

@@ -320,6 +320,14 @@ def most_at_once(asked: list[Asked]) -> int:
     return most
 
 
+def check_pauses(asked: list[Asked]) -> None:
+    """No request is begun while a Retry-After of a second holds, but for those that crossed it."""
+    for busy in asked:
+        if busy.fault in ("busy_for_a_second", "http_503"):
+            early = [one.at_s - busy.ended_s for one in asked if 0.5 < one.at_s - busy.ended_s < 0.95]
+            assert not early, f"{early} s after {busy}"
+
+
 def _read_head(reader: "object") -> tuple[str, dict[str, str]] | None:
     lines: list[str] = []
     while True:
