@@ -70,6 +70,7 @@ class CrawlReport:
     counts: dict[str, int]  # listing, product, sitemap: pages of this run; not_modified, same_content, variants
     walk_ends: dict[str, int]  # reason -> sources whose pages ended for it
     category_faults: list[tuple[str, str]]  # URL of a category page, reason
+    sitemap_faults: list[tuple[str, str]]  # URL of a sitemap that could not be fetched, reason
     listed: dict[str, dict[str, int]]  # site -> number of category pages and of items on them
     retries: int
     errors: int  # exceptions in the spider
@@ -82,5 +83,6 @@ class CrawlReport:
     def load(cls, path: Path) -> Self:
         """Read a report that `save` wrote."""
         value = json.loads(path.read_text(encoding="utf-8"))
-        value["category_faults"] = [(url, reason) for url, reason in value["category_faults"]]
+        for faults in ("category_faults", "sitemap_faults"):
+            value[faults] = [(url, reason) for url, reason in value[faults]]
         return cls(**value)

@@ -54,6 +54,7 @@ class CrawlResult:
     two_categories: int  # products
     shared_numbers: int  # product numbers that several products share, such as style numbers
     category_faults: dict[str, int]  # reason -> category pages
+    sitemap_faults: dict[str, int]  # reason -> sitemaps that could not be fetched
     walk_ends: dict[str, int]  # reason -> sources whose pages ended for it
     never_met: dict[str, int]  # site -> products in its sitemaps that no category lists; sites with a sitemap only
     shops: Health
@@ -133,6 +134,8 @@ def crawl(
         report = _run(job, lock)
         for url, reason in report.category_faults:
             say(f"crawl: category page {url}: {explained(reason)}")
+        for url, reason in report.sitemap_faults:
+            say(f"warning: crawl: sitemap {url}: {explained(reason)}; never_met lacks the products that it names")
         with Journal(job.journal) as journal:
             if journal.was_damaged:  # since the child closed it
                 raise RetryError(f"{job.journal}: pages are damaged on disk. The same command requests them again")
@@ -180,6 +183,7 @@ def crawl(
         two_categories=aggregator.two_categories,
         shared_numbers=aggregator.shared_numbers,
         category_faults=_counted(reason for _, reason in report.category_faults),
+        sitemap_faults=_counted(reason for _, reason in report.sitemap_faults),
         walk_ends=report.walk_ends,
         never_met={site: len(urls) for site, urls in never_met.items()},
         shops=health,

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from atlas_model.core.row_checksums import add_checksums, structural_fault
 from atlas_model.data.images import ImageInfo
 from crawlers.fetch.blobs import Place
-from crawlers.fetch.client.outcome import UNSETTLED, FetchOutcome, ImageRequest
+from crawlers.fetch.client.outcome import FORBIDDEN, FetchOutcome, ImageRequest
 from crawlers.fetch.tables import CHECKED_TABLES, FROM_VERSION_1, FROM_VERSION_2, STORED, TABLES, VERSION
 
 Reuse = Literal["never", "validate", "always"]
@@ -279,9 +279,9 @@ class Index:
         return self._counts("SELECT status, count(*) FROM urls WHERE wanted GROUP BY status ORDER BY status")
 
     def transient_failures(self) -> int:
-        """Number of this run's URLs with a transient failure."""
+        """Number of this run's URLs that the next run requests again, without those that the shop forbids."""
         query = "SELECT status, count(*) FROM urls WHERE wanted AND NOT settled GROUP BY status"
-        return sum(count for status, count in self._counts(query).items() if status not in UNSETTLED)
+        return sum(count for status, count in self._counts(query).items() if status not in FORBIDDEN)
 
     def totals(self) -> tuple[int, int]:
         """Number of distinct images of this run's URLs, and the total bytes of all URLs with an image."""

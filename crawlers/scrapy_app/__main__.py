@@ -67,6 +67,7 @@ def run(job: "CrawlJob") -> None:
         counts=dict(sorted(spider.counts.items())),
         walk_ends=dict(sorted(spider.walk_ends.items())),
         category_faults=sorted(spider.category_faults),
+        sitemap_faults=sorted(spider.sitemap_faults),
         listed={site: dict(counts) for site, counts in spider.listed.items()},
         retries=stats.get_value("retry/count", 0),
         errors=stats.get_value("spider_exceptions/count", 0),

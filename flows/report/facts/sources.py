@@ -155,6 +155,7 @@ def _notes(crawled: Mapping[str, Any]) -> Iterable[str]:
             yield f"{crawled[key]:,} {text}"
     for key, text in (
         ("category_faults", "category pages could not be read"),
+        ("sitemap_faults", "sitemaps could not be fetched"),
         ("never_met", "products are in the sitemaps, but no category lists them"),
         ("discarded_fields", "fields of the table have a wrong type and were not used"),
         ("left_out_files", "files in the image folders are no images by their names"),

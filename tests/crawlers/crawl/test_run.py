@@ -248,7 +248,7 @@ def test_jobs_and_reports_survive_json(tmp_path: Path) -> None:
     )
     assert CrawlJob.from_json(job.to_json()) == job
     sent = CrawlReport(
-        True, {"listing": 1}, {"last_page": 1}, [("u", "timeout")], {"a": {"pages": 1, "items": 2}}, 0, 0
+        True, {"listing": 1}, {"last_page": 1}, [("u", "timeout")], [("s", "no")], {"a": {"pages": 1, "items": 2}}, 0, 0
     )
     sent.save(tmp_path / "r")
     assert CrawlReport.load(tmp_path / "r") == sent
