@@ -77,7 +77,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' Makefile | expand -t 26
 
 # Installed once; again only when a lock file or the declared dependencies change, or for another PYTHON.
-$(STAMP): requirements.lock pyproject.toml $(if $(PYTHON),FORCE)
+$(STAMP): requirements.lock requirements-build.lock requirements-cuda.lock pyproject.toml $(if $(PYTHON),FORCE)
 	@python=$$(PYTHON='$(PYTHON)' sh tools/python.sh) && "$$python" tools/set_up.py run
 
 $(DEV): requirements-dev.lock $(STAMP)
