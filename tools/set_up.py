@@ -5,12 +5,14 @@ interrupted installation is resumed. pip takes no file whose hash is not in a lo
 in the environment, torch and torchvision come from that index, such as PyTorch's of CPU builds, in the locked versions.
 """
 
+import json
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -235,15 +237,51 @@ def announce(part: str, packages: int) -> None:
         raise SetUpError(f"needs {disk} GB on disk, and {free:.1f} GB are free: free some space", code=2)
 
 
-def install(lock: Path) -> None:
+def install(lock: Path, torch: str = "") -> None:
     """Install a lock, with a line of progress.
+
+    Args:
+        lock: the file.
+        torch: the build of torch, as from `locked_build`; empty: pip chooses.
 
     Raises:
         SetUpError: see `pip`.
     """
-    # "raw": lines that can be parsed.
-    options = ("--no-compile", "--progress-bar", "raw", "--requirement", str(lock))
-    pip(*LOCKED, *options, progress=Progress(len(pins(lock))))
+    with tempfile.TemporaryDirectory() as folder:
+        if torch:
+            text = re.sub(r"^torch==[^;\s\\]+", f"torch=={torch}", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            lock = Path(folder, lock.name)
+            lock.write_text(text, encoding="utf-8")
+        # "raw": lines that can be parsed.
+        options = ("--no-compile", "--progress-bar", "raw", "--requirement", str(lock))
+        pip(*LOCKED, *options, progress=Progress(len(pins(lock))))
+
+
+def locked_build(lock: Path) -> str:
+    """The build of torch that pip takes on this machine, such as 2.13.0+cpu, if the lock has its hash; else empty.
+
+    With hashes alone pip would prefer another build: it takes a file whose hash the index states to one in a folder of
+    ``find-links``.
+
+    Raises:
+        SetUpError: see `pip`.
+    """
+    version = pins(lock).get("torch")
+    if version is None or os.environ.get("TORCH_INDEX"):
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        # fast-deps reads the metadata of a wheel without its 0.5 GB.
+        options = ("--dry-run", "--ignore-installed", "--no-deps", "--use-feature=fast-deps", "--report", str(report))
+        pip("install", *options, f"torch=={version}")
+        (found,) = json.loads(report.read_text(encoding="utf-8"))["install"]
+    build = str(found["metadata"]["version"])
+    if "+" not in build:
+        return build
+    if found["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256", "-") in lock.read_text("utf-8"):
+        return build
+    say(f"  torch {build} is not in {lock}: torch {version} is installed. TORCH_INDEX takes it (CONTRIBUTING.md, Set-up)")
+    return version
 
 
 def needs_cuda() -> bool:
@@ -271,7 +309,7 @@ def set_up(part: str) -> None:
     pip(*LOCKED, "--requirement", str(BUILD_LOCK))
     if part == "run" and (index := os.environ.get("TORCH_INDEX")):
         pip("install", "--no-deps", "--index-url", index, *(f"{name}=={locked[name]}" for name in TORCH))
-    install(lock)
+    install(lock, locked_build(lock) if part == "run" else "")
     if part == "run" and needs_cuda():
         say("  the CUDA packages of this torch build; TORCH_INDEX chooses another (CONTRIBUTING.md, Set-up)")
         install(CUDA_LOCK)
