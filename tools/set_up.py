@@ -280,7 +280,9 @@ def locked_build(lock: Path) -> str:
         return build
     if found["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256", "-") in lock.read_text("utf-8"):
         return build
-    say(f"  torch {build} is not in {lock}: torch {version} is installed. TORCH_INDEX takes it (CONTRIBUTING.md, Set-up)")
+    say(
+        f"  torch {build} is not in {lock}: torch {version} is installed. TORCH_INDEX takes it (CONTRIBUTING.md, Set-up)"
+    )
     return version
 
 
