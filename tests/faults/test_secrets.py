@@ -7,6 +7,8 @@ objects, the files and the API of Prefect's server, and the command lines of all
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,22 @@ from atlas_model.core.errors import AtlasError, ImageError, InputError, without_
 from atlas_model.core.progress import say
 from crawlers.sources.csv_sources import read_sources
 from flows.prefect_app.ui.log_relay import relay_to
-from tests.support.canaries import USER, Internet, canaries, command_lines, files_of, leaks, serving_internet, told_by
+from tests.support.canaries import (
+    USER,
+    Internet,
+    basic,
+    canaries,
+    command_lines,
+    files_of,
+    leaks,
+    serving_internet,
+    told_by,
+)
 from tests.support.flow_projects import environment
-from tests.support.prefect_server import PrefectServer
+from tests.support.paths import ROOT
+from tests.support.prefect_server import PrefectServer, start_server
 from tests.support.servers import HOST, Reply
-from tests.support.small_shop import SmallProject, small_shop
+from tests.support.small_shop import SmallProject, SmallShop, small_shop
 
 SECRETS = canaries()
 PLACED = (".dvc/config.local",)  # where the user has written a secret
@@ -134,14 +147,16 @@ def test_failing_flow_webhook_proxy_and_pushes_show_no_secret(
     set_param(mini_project, "notify", webhook=HOOK)  # not by the environment: in the file, which is the user's
     (mini_project / "fail-crawl").write_text("InputError")
     with command_lines() as commands, serving_internet(Internet(SECRETS, status=500, remote_status=403)) as internet:
-        env = git_env | secret_environment(internet)
+        env = {**git_env, **secret_environment(internet)}
+        del env["PATH"]  # `environment` has the one with this Python
         flow = run(mini_project, "flows.prefect_app.flow", **env, PREFECT_API_URL=prefect_server.url)
         assert flow.returncode == 2, flow.stdout + flow.stderr
         assert "hooks.test was not notified: HTTP status 500" in flow.stdout + flow.stderr
         assert internet.asked == ["hooks.test"], "the proxy accepted the password and passed the request on"
         (mini_project / "fail-crawl").unlink()
         pushed = [run(mini_project, "dvc", "repro", **env)]
-        for remote, refuses in (("store", False), ("web", False), ("shell", False), ("web", True)):
+        assert pushed[0].returncode == 0, pushed[0].stderr
+        for remote, refuses in (("store", False), ("web", True)):  # the others: in the soak
             internet.refuses = refuses
             (mini_project / ".dvc/config.local").write_text(f"[core]\n    remote = {remote}\n{passwords}")
             done = subprocess.run(
@@ -163,3 +178,108 @@ def test_failing_flow_webhook_proxy_and_pushes_show_no_secret(
     assert leaks(found, SECRETS) == []
     assert any("flows.dvc.worker" in command for command in commands)
     assert len(found) > 50
+
+
+class ShopWithPasswords(SmallShop):
+    """A shop whose links and images have a name and a password in their URLs."""
+
+    def reply(self, path: str) -> Reply:
+        reply = super().reply(path)
+        if isinstance(reply.body, str):
+            reply.body = reply.body.replace('"/', f'"http://{USER}:{SECRETS["shop"]}@{HOST}/')
+        return reply
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("succeeds", [True, False], ids=["everything works", "everything refuses"])
+def test_whole_run_shows_no_secret(
+    succeeds: bool,
+    tmp_path: Path,
+    copy_project: Callable[[Path], Path],
+    git_env: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All stages, promotion, commit, push and webhook, with a Prefect server that has a password."""
+    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
+    login = f"{USER}:{SECRETS['api']}"
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", login)
+    for name in ("server", "shared"):
+        (tmp_path / name).mkdir()
+    server = replace(
+        start_server(tmp_path / "server", tmp_path / "shared"),
+        headers={"Authorization": f"Basic {basic(SECRETS['api']).decode()}"},
+    )
+    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING")
+    storage = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    storage.start()
+    address, port = storage.get_host_and_port()
+    s3 = f"http://{address}:{port}"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    boto3.client("s3", endpoint_url=s3, region_name="us-east-1").create_bucket(Bucket="atlas")
+    refusals = {} if succeeds else {"status": 500, "remote_status": 403}
+    said: list[str] = []
+    with (
+        small_shop(kind=ShopWithPasswords) as shop,
+        serving_internet(Internet(SECRETS, s3, **refusals)) as internet,
+        command_lines() as commands,
+    ):
+        root = copy_project(tmp_path / "project")
+        project = SmallProject(root, shop, {**git_env, **secret_environment(internet)})
+        project.env |= {"PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": login}
+        project.set({"pipeline": {"commit": True}, "notify": {"webhook": "$WEBHOOK"}})
+        passwords = set_remotes(root)
+        config = root / ".dvc/config"
+        config.write_text(config.read_text().replace("[core]\n", "[core]\n    remote = store\n", 1))
+        for command in (["git", "checkout", "-q", "-b", "main"], ["git", "add", "-A"], ["git", "commit", "-qm", "x"]):
+            subprocess.run(command, cwd=root, env=project.env, check=False)
+        for arguments in (
+            ["flows.prefect_app.flow"],
+            ["flows.cli.main", "check"],
+            ["flows.cli.main", "results"],
+            ["flows.cli.main", "verify"],
+        ):
+            done = project.run(*arguments)
+            said += [" ".join(arguments), done.stdout, done.stderr]
+            if "flow" in arguments[0] and arguments[0].endswith("flow"):
+                assert (done.returncode == 0) is succeeds, done.stderr
+                assert "hooks.test was " in done.stderr + done.stdout
+                assert ("store.test" in "".join(internet.asked)) or not succeeds
+        if not succeeds:
+            for remote, refuses in (("web", False), ("shell", False), ("web", True)):
+                internet.refuses = refuses
+                (root / ".dvc/config.local").write_text(f"[core]\n    remote = {remote}\n{passwords}")
+                done = subprocess.run(
+                    [sys.executable, "-c", PUSH],
+                    cwd=root,
+                    env=project.env,
+                    capture_output=True,
+                    text=True,
+                    timeout=300,
+                    check=False,
+                )
+                assert done.returncode == 1
+                said.append(done.stderr)
+    storage.stop()
+    found = everything(root, server, *said, *commands)
+    assert leaks(found, SECRETS) == []
+    assert len(found) > 200
+    assert shop.asked, "the shop was crawled"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("postgresql://{login}@127.0.0.1:port/x", marks=pytest.mark.slow),
+        pytest.param("postgresql://{login}@127.0.0.1:1/x", marks=pytest.mark.soak),
+    ],
+)
+def test_unreachable_database_does_not_show_its_password(tmp_path: Path, url: str) -> None:
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    login = f"{USER}:{SECRETS['database']}"
+    settings = {"PREFECT_API_DATABASE_CONNECTION_URL": url.format(login=login)}
+    with command_lines() as commands:
+        done = run(tmp_path, "flows.prefect_app.up", "--port", "0", PYTHONPATH=str(ROOT), **settings)
+    assert done.returncode == 1, done.stderr
+    assert "the Prefect server did not start" in done.stderr
+    assert leaks(everything(tmp_path, None, done.stdout, done.stderr, *commands), SECRETS) == []

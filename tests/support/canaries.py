@@ -39,7 +39,7 @@ def forms(secret: str) -> list[bytes]:
 
 @dataclass
 class Internet:
-    """A proxy with a password, and all hosts behind it: hooks.test (webhooks), web.test (a DVC remote), store.test (S3).
+    """A proxy with a password, and the hosts behind it: hooks.test (webhooks), web.test and store.test (DVC remotes).
 
     Attributes:
         secret: password of the proxy and of web.test.

@@ -31,7 +31,10 @@ def browsing_pages() -> Iterator[Browser]:
 
 @dataclass
 class Watched:
-    """A page, and what must stay empty: errors of scripts, violations of the policy, requests to other hosts."""
+    """A page, and what must stay empty: errors of scripts, violations of the policy, requests to other hosts.
+
+    Also dialogs, and calls of ``hacked()``, with which scripts in `tests.support.hostile_titles` show that they run.
+    """
 
     page: Page
     faults: list[str] = field(default_factory=list)
@@ -57,6 +60,8 @@ def watched_page(
         page = context.new_page()
         page.set_default_timeout(TIMEOUT_MS)
         watched = Watched(page)
+        context.expose_function("hacked", lambda: watched.faults.append("a script of a title runs"))
+        page.on("dialog", lambda dialog: (watched.faults.append(f"dialog {dialog.message}"), dialog.dismiss()))
         page.on("pageerror", lambda error: watched.faults.append(str(error)))
         page.on("console", lambda message: watched.faults.append(message.text) if message.type == "error" else None)
         page.on("request", check_host)
