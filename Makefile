@@ -15,7 +15,7 @@ CODE := $(wildcard atlas_model crawlers flows tests benchmarks tools examples do
 # DVC runs the `cmd` of a stage in $SHELL, which may not be a POSIX shell.
 export SHELL := /bin/sh
 
-.PHONY: FORCE run flow up down test fast soak lint format docs deps lock benchmark benchmark-fashion-mnist clean help install
+.PHONY: FORCE run flow up down test fast soak lint format docs deps lock audit benchmark benchmark-fashion-mnist clean help install
 
 install: $(STAMP)  ## create .venv with what `make run` needs
 
@@ -63,6 +63,9 @@ deps: $(DEV)  ## list missing and unnecessary deps of each stage in dvc.yaml
 
 lock: $(DEV)  ## resolve pyproject.toml into the lock files (UPGRADE=1: to the newest versions)
 	$(BIN)/python -m tools.lock $(if $(UPGRADE),--upgrade)
+
+audit: $(DEV)  ## look for known vulnerabilities of the locked packages
+	@$(BIN)/python -m tools.audit
 
 benchmark: $(DEV)  ## run a benchmark: make benchmark NAME=search
 	$(BIN)/python -m benchmarks.$(NAME)

@@ -111,7 +111,8 @@ def resolve(*options: str, python: str | None = None, wanted: list[str] | None =
     pip = [sys.executable, "-c", PIP, python] if python else [sys.executable, "-m", "pip"]
     if python:
         options += ("--python-version", python, "--only-binary", ":all:", "--target", "nowhere")
-    command = [*pip, "install", "--dry-run", "--ignore-installed", "--progress-bar", "off"]
+    # fast-deps reads the metadata of a wheel, not all of it, where the index does not have them apart.
+    command = [*pip, "install", "--dry-run", "--ignore-installed", "--progress-bar", "off", "--use-feature=fast-deps"]
     wanted = [requirement.replace("atlas", str(ROOT)) for requirement in wanted or DEV]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "report.json")
@@ -160,9 +161,8 @@ def cuda(pins: dict[str, str], folder: Path) -> dict[str, str]:
     """
     constraints = folder / "cuda-constraints.txt"
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in pins.items() if name != "atlas"))
-    # `===` takes no local version such as +cpu. fast-deps reads the metadata of a wheel without its 0.5 GB.
-    options = ("--use-feature=fast-deps", "--constraint", str(constraints))
-    found = resolve(*options, wanted=[f"torch==={pins['torch']}"]).versions()
+    # `===` takes no local version such as +cpu.
+    found = resolve("--constraint", str(constraints), wanted=[f"torch==={pins['torch']}"]).versions()
     return {name: version for name, version in found.items() if name != "atlas" and not kept(name)}
 
 

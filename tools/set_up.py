@@ -165,9 +165,9 @@ def fault(output: str) -> SetUpError:
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in output:
         found = re.search(r"^\s*(\S+==\S+) from ", output, flags=re.MULTILINE)
         return SetUpError(
-            f"{found[1] if found else 'a package'}: the file that the package index sent is not the one of the lock file"
-            " (another SHA-256), so nothing was installed: see where pip takes packages from (pip config list). If a"
-            " maintainer changed the pin, run `make lock`"
+            f"{found[1] if found else 'a package'}: expected the file that the lock names, got one with another SHA-256"
+            " from the package index, so nothing was installed. See where pip takes packages from: pip config list. If"
+            " you have changed a lock by hand, run `make lock`"
         )
     if "No space left on device" in output:
         return SetUpError("the disk is full: free some space, then run this again")
@@ -252,8 +252,8 @@ def install(lock: Path, torch: str = "") -> None:
             text = re.sub(r"^torch==[^;\s\\]+", f"torch=={torch}", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
             lock = Path(folder, lock.name)
             lock.write_text(text, encoding="utf-8")
-        # "raw": lines that can be parsed.
-        options = ("--no-compile", "--progress-bar", "raw", "--requirement", str(lock))
+        bar = "raw" if "pip" in pins(BUILD_LOCK) else "off"  # lines that can be parsed; older versions lack them
+        options = ("--no-compile", "--progress-bar", bar, "--requirement", str(lock))
         pip(*LOCKED, *options, progress=Progress(len(pins(lock))))
 
 
@@ -281,7 +281,8 @@ def locked_build(lock: Path) -> str:
     if found["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256", "-") in lock.read_text("utf-8"):
         return build
     say(
-        f"  torch {build} is not in {lock}: torch {version} is installed. TORCH_INDEX takes it (CONTRIBUTING.md, Set-up)"
+        f"  {lock} has no hash of torch {build}: torch {version} is installed. To take it, see TORCH_INDEX in"
+        " CONTRIBUTING.md"
     )
     return version
 

@@ -2,8 +2,11 @@
 
 import csv
 import io
-from collections.abc import Iterator
+import os
+import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
@@ -12,13 +15,18 @@ from atlas_model.core.params import load_params
 from atlas_model.data.csv_cells import FORMULA, for_cell, from_cell
 from atlas_model.taxonomy.names import clean_name
 from flows import paths
-from flows.cli.main import main
+from flows.prefect_app.server import Server
 from flows.stages import report
 from flows.text import in_markdown, printable, printable_lines
 from tests.support.chromium import needs_chromium
+from tests.support.crawling import product
 from tests.support.hostile_titles import FORMULAS, TITLES, controls_in
+from tests.support.prefect_server import PrefectServer
 from tests.support.report_runs import write_run
-from tests.support.web_pages import browsing_pages, watched_page
+from tests.support.servers import HOST, Reply
+from tests.support.serving import image_file
+from tests.support.small_shop import SmallProject, SmallShop, small_shop
+from tests.support.web_pages import atlas_server, browsing_pages, watched_page
 
 
 def names_of_categories() -> list[tuple[str, ...]]:
@@ -110,3 +118,135 @@ def test_report_and_cards_show_hostile_names_as_text(
         assert (
             "<script" not in text and "<img" not in text and "](javascript" not in text and "](http://evil" not in text
         )
+
+
+HOSTILE_CATEGORIES = (
+    "Hostile > <img src=x onerror=hacked() > =cmd|'/C calc'!A0",
+    "Hostile > {{constructor.constructor('hacked()')()}}",
+    '@SUM(1+1) > "><svg onload=hacked() x="'.replace('">', '"'),
+    "[x](javascript:hacked())",
+)
+
+
+class HostileShop(SmallShop):
+    """A shop whose products have the hostile titles, in turn, also as breadcrumbs."""
+
+    first = 0  # place of the first title
+
+    def reply(self, path: str) -> Reply:
+        reply = super().reply(path)
+        number = int(path.removeprefix("/p/")) if path.startswith("/p/") else -1
+        if number in self.products:
+            title = TITLES[(number + self.first) % len(TITLES)]
+            return product(title, f"A{number}", f"/i/{number}.jpg", price="1.00", breadcrumb=(title, title))
+        return reply
+
+
+def ui_faults(browser: Browser, url: str) -> list[str]:
+    """What runs, or asks evil.test, on a page of Prefect's UI, whose own messages do not count."""
+    with watched_page(browser, url) as watched:
+        watched.page.wait_for_timeout(6000)
+        assert len(watched.page.inner_text("body")) > 50, "the page is shown"
+        return [fault for fault in watched.faults if "title runs" in fault or "dialog" in fault or "evil" in fault]
+
+
+@needs_chromium
+@pytest.mark.soak
+def test_hostile_titles_of_a_shop_run_nowhere(
+    tmp_path: Path, copy_project: Callable[[Path], Path], git_env: dict[str, str], warm_python: Path, browser: Browser
+) -> None:
+    """Every stage, Prefect's UI, the terminal, review and service, DVC's plots, exports, changes between crawls."""
+    count = -(-len(TITLES) // 4)
+    (tmp_path / "server").mkdir()
+    settings = {**os.environ, "PREFECT_UI_ENABLED": "true"}
+    with small_shop(count, kind=HostileShop) as shop, Server(tmp_path / "server", 0, 30, settings) as server:
+        server.start()
+        server.wait_until_healthy()
+        root = copy_project(tmp_path / "project")
+        project = SmallProject(root, shop, git_env, warm_python)
+        project.env |= {"PREFECT_API_URL": f"{server.url}/api", "DO_NOT_TRACK": "1"}
+        (root / "data/taxonomy.csv").write_text("taxonomy\n" + "".join(map(quoted, HOSTILE_CATEGORIES)))
+        sources = [quoted(name)[:-1] + f",http://{HOST}/c/{n}\n" for n, name in enumerate(HOSTILE_CATEGORIES)]
+        (root / "data/sources.csv").write_text(f"Taxonomy,{HOST}\n" + "".join(sources))
+        outside = {*tmp_path.iterdir()}
+        said = ""
+
+        def run(*command: str) -> None:
+            nonlocal said
+            done = project.run(*command)
+            said += done.stdout + done.stderr
+            assert done.returncode == 0, done.stdout + done.stderr
+
+        run("flows.prefect_app.flow")
+        run("flows.cli.main", "check")
+        run("flows.cli.main", "results")
+        run("dvc", "metrics", "show")
+        run("dvc", "plots", "show")
+        for form in ("webdataset", "hub"):
+            run("flows.cli.main", "export-data", f"exported-{form}", "--format", form)
+        project.set({"crawl": {"snapshot": "two"}})
+        assert isinstance(shop, HostileShop)
+        shop.first = 1
+        run("dvc", "repro", "-s", "crawl")
+        run("flows.cli.main", "crawl", "changes", "one", "two")
+        api = PrefectServer(f"{server.url}/api", server.log)
+        faults = prefect_pages(browser, server.url, api)
+        for log in api.ask("/logs/filter", {"limit": 200}):
+            assert not controls_in(log["message"])
+        faults += page_faults(browser, (root / "dvc_plots/index.html").as_uri())
+        faults += page_faults(browser, (root / paths.REPORT).as_uri())
+        (root / NAME_OF_IMAGE).write_bytes(image_file(1))
+        for arguments in (("review", "--reviewer", "anna"), ("serve", "--model", "models/categorizer", "--drain", "0")):
+            with atlas_server(root, *arguments, "--port", "0", PYTHONPATH=str(root)) as (url, _):
+                faults += shown(browser, url, root)
+    assert faults == []
+    assert not controls_in(said)
+    assert formulas_in(root) == []
+    assert len([*root.rglob("*.csv")]) > 8
+    assert {*tmp_path.iterdir()} == outside and not [*tmp_path.rglob("*hacked*")]
+    for path in root.glob("exported-webdataset/*.tar"):
+        with tarfile.open(path) as tar:
+            assert all(name == Path(name).name and name.isascii() for name in tar.getnames())
+
+
+NAME_OF_IMAGE = "<img src=x onerror=hacked()>.png"
+
+
+def quoted(name: str) -> str:
+    """A line of CSV with one cell."""
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow([name])
+    return written.getvalue()
+
+
+def page_faults(browser: Browser, url: str) -> list[str]:
+    with watched_page(browser, url) as watched:
+        watched.page.wait_for_timeout(2000)
+        return watched.faults
+
+
+def prefect_pages(browser: Browser, url: str, api: PrefectServer) -> list[str]:
+    """The faults of Prefect's pages of runs, their logs and every artifact."""
+    runs = api.ask("/flow_runs/filter", {})
+    artifacts: list[dict[str, Any]] = api.ask("/artifacts/filter", {"limit": 200})
+    assert runs and len(artifacts) > 10
+    pages = ["runs", f"runs/flow-run/{runs[0]['id']}", "artifacts"]
+    latest = {each["key"]: each for each in artifacts if each["key"]}
+    pages += [f"artifacts/artifact/{each['id']}" for each in latest.values() if "progress" not in each["key"]]
+    return [f"{page}: {fault}" for page in pages for fault in ui_faults(browser, f"{url}/{page}")]
+
+
+def shown(browser: Browser, url: str, root: Path) -> list[str]:
+    """The faults of a page of the review (several products) or of the service (an image with a hostile name)."""
+    with watched_page(browser, url) as watched:
+        page = watched.page
+        if page.title().startswith("Review"):
+            for _ in range(30):
+                page.keyboard.press("s")
+                page.wait_for_timeout(60)
+        else:
+            page.set_input_files("#files", [root / NAME_OF_IMAGE])
+            page.wait_for_selector("#answer:not([hidden])")
+            page.fill("#title", TITLES[0])
+            page.locator("#result[aria-busy=false]").wait_for()
+        return watched.faults

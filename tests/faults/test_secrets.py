@@ -217,13 +217,14 @@ def test_whole_run_shows_no_secret(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     boto3.client("s3", endpoint_url=s3, region_name="us-east-1").create_bucket(Bucket="atlas")
-    refusals = {} if succeeds else {"status": 500, "remote_status": 403}
     said: list[str] = []
     with (
         small_shop(kind=ShopWithPasswords) as shop,
-        serving_internet(Internet(SECRETS, s3, **refusals)) as internet,
+        serving_internet(Internet(SECRETS, s3)) as internet,
         command_lines() as commands,
     ):
+        if not succeeds:
+            internet.status, internet.remote_status = 500, 403
         root = copy_project(tmp_path / "project")
         project = SmallProject(root, shop, {**git_env, **secret_environment(internet)})
         project.env |= {"PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": login}
