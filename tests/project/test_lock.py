@@ -285,3 +285,20 @@ def test_audit_says_what_it_could_not_compare(packages: list[dict], said: str, e
     lines, code = audit.report(text)
     assert code == exit_code
     assert any(said in line for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("locked", "build"), [("2.0+cpu", "2.0+cpu"), ("2.0", "2.0")])
+def test_takes_the_build_of_torch_that_pip_prefers_if_its_hash_is_locked(
+    locked: str, build: str, offline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(set_up, "VENV", Path(sys.prefix))
+    for version in ("2.0", "2.0+cpu"):
+        wheel(offline, "torch", version)
+    digest = hashlib.sha256((offline / f"torch-{locked}-py3-none-any.whl").read_bytes()).hexdigest()
+    file = offline / "requirements.lock"
+    file.write_text(f"torch==2.0 \\\n    --hash=sha256:{digest}\n")
+    assert set_up.locked_build(file) == build
+    assert ("has no hash of torch 2.0+cpu" in capsys.readouterr().err) is (locked == "2.0")
+    monkeypatch.setenv("TORCH_INDEX", "http://127.0.0.1:1")
+    assert set_up.locked_build(file) == "", "that index is asked, not the lock"
