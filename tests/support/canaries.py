@@ -2,10 +2,8 @@
 
 import base64
 import json
-import socket
 import subprocess
 import threading
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -61,11 +59,13 @@ class Internet:
 
     @property
     def environment(self) -> dict[str, str]:
+        """The variables that name the proxy."""
         url = f"http://{USER}:{self.secret['proxy']}@127.0.0.1:{self.port}"
         names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
         return {**dict.fromkeys(names, url), "no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
 
     def answer(self, method: str, url: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        """Status, body and headers of the answer to a request for ``url``."""
         given = headers.get("Proxy-Authorization", "")
         if self.refuses or given.encode() != b"Basic " + basic(self.secret["proxy"]):
             return 407, b"", {}
@@ -97,6 +97,7 @@ class Internet:
 
 
 def basic(secret: str) -> bytes:
+    """The credentials of `USER` for basic authentication."""
     return base64.b64encode(f"{USER}:{secret}".encode())
 
 
@@ -219,14 +220,3 @@ def told_by(server: PrefectServer) -> dict[str, bytes]:
     told["events"] = server.ask("/events/filter", {"limit": 50, "filter": {"order": "DESC"}})
     told["settings"] = server.ask("/admin/settings")
     return {f"API: {kind}": json.dumps(found).encode() for kind, found in told.items()}
-
-
-def free_port() -> int:
-    """A port on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def settle(seconds: float = 1.0) -> None:
-    """Let a server write what it has received."""
-    time.sleep(seconds)
