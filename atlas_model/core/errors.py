@@ -14,13 +14,28 @@ The entry points (`flows.cli.main`, `flows.stages`) print an `AtlasError` as one
         `-- MissingError     a file is missing; the message names the stage that makes it
 """
 
+import re
 from collections.abc import Sequence
+
+# Name and password of a URL: everything before the last @ of its host.
+CREDENTIALS = re.compile(r"(?<=://)[^\s/?#]+@")
+
+
+def without_credentials(text: str) -> str:
+    """``text`` with the names and passwords of its URLs replaced: https://name:password@host -> https://***@host.
+
+    For messages, which become logs: of an invalid URL that a user has written, of another program.
+    """
+    return CREDENTIALS.sub("***@", text)
 
 
 class AtlasError(Exception):
-    """The work failed; the message says why."""
+    """The work failed; the message says why. As text, it has no credentials of URLs (`without_credentials`)."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return without_credentials(super().__str__())
 
 
 class RetryError(AtlasError):
@@ -60,7 +75,7 @@ class ImageError(InputError):
         self.status = status
 
     def __str__(self) -> str:
-        return str(self.args[1])
+        return without_credentials(str(self.args[1]))
 
 
 class CheckpointError(InputError):

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atlas_model.core.errors import AtlasError, InputError, RetryError
+from atlas_model.core.errors import AtlasError, InputError, RetryError, without_credentials
 from atlas_model.core.processes import die_with_parent
 from atlas_model.core.yaml_files import parse_text
 from flows.git import content_at, try_git
@@ -316,9 +316,9 @@ def _run_dvc(on_line: Callable[[str], None], *arguments: str) -> tuple[int, str]
     with _started_dvc(*arguments) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.strip():
-                lines.append(line.rstrip())
-                on_line(line.rstrip())
+            if said := without_credentials(line).rstrip():
+                lines.append(said)
+                on_line(said)
     return process.returncode, "\n".join(lines)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from atlas_model.core.errors import AtlasError, InputError
+from atlas_model.core.errors import AtlasError, InputError, without_credentials
 from atlas_model.core.processes import ANCESTOR, die_with_parent
 from atlas_model.core.progress import say
 from flows.dvc import repo
@@ -106,7 +106,7 @@ class DvcChild:
                 self._mark
             )  # the last line of a stage may have no newline
             if before.strip():
-                on_line(before.rstrip())
+                on_line(without_credentials(before.rstrip()))
             if mark:
                 found: Response = json.loads(response)
                 return found

@@ -10,6 +10,7 @@ from atlas_model.core.checksums import replacing_with_checksum
 from atlas_model.core.files import write_text
 from atlas_model.core.params import CrawlParams, Params
 from atlas_model.core.progress import say
+from atlas_model.data.csv_cells import for_cell, from_cell
 from atlas_model.data.schemas import PRODUCTS as SCHEMA
 from atlas_model.data.schemas import write_table
 from crawlers.crawl.health import FIELDS, Health
@@ -97,7 +98,9 @@ def _report(figures: dict[str, Any], shops: Health | None = None, timings: dict[
     text = io.StringIO()
     table = csv.DictWriter(text, HEALTH_COLUMNS, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
-    table.writerows({"shop": shop, **health, **health["coverage"]} for shop, health in sorted((shops or {}).items()))
+    table.writerows(
+        {"shop": for_cell(shop), **health, **health["coverage"]} for shop, health in sorted((shops or {}).items())
+    )
     write_text(HEALTH, text.getvalue())
 
 
@@ -107,7 +110,7 @@ def _committed_health() -> Health | None:
     if committed is None:
         return None
     try:
-        return {row.pop("shop"): _health(row) for row in csv.DictReader(io.StringIO(committed.decode()))}
+        return {from_cell(row.pop("shop")): _health(row) for row in csv.DictReader(io.StringIO(committed.decode()))}
     except (ValueError, TypeError, KeyError):
         return None  # it is damaged
 

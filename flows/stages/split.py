@@ -15,6 +15,7 @@ from atlas_model.core.errors import InputError
 from atlas_model.core.files import replacing, replacing_folder, write_text
 from atlas_model.core.params import Params, SplitParams
 from atlas_model.core.progress import say
+from atlas_model.data.csv_cells import for_cell
 from atlas_model.data.images import Preprocessing
 from atlas_model.data.reviews import read_reviews
 from atlas_model.data.schemas import DISCARDED, IMAGES, PRODUCTS, REFS, SCORES, read_table, write_rows
@@ -148,9 +149,8 @@ def _write_undecided(products: Iterable[SplitProduct], titles: Mapping[str, str]
         writer.writerow(["product_id", "title", "category", "successors"])
         for product in undecided:
             successors = " | ".join(map(SEPARATOR.join, changes.now(product.category)))
-            writer.writerow(
-                [product.product_id, titles[product.product_id], SEPARATOR.join(product.category), successors]
-            )
+            cells = [product.product_id, titles[product.product_id], SEPARATOR.join(product.category), successors]
+            writer.writerow(map(for_cell, cells))
     if undecided:
         say(
             f"warning: split: {len(undecided)} products have a category that split.taxonomy_changes splits. Their "

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,14 @@ class PrefectServer:
 
     url: str
     log: Path
+    headers: dict[str, str] = field(default_factory=dict)  # of each request, such as that with a password
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON response of ``path``: to a POST of ``body``, or to a GET without one."""
         request = urllib.request.Request(
             self.url + path,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json", **self.headers},
         )
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while True:

@@ -130,11 +130,11 @@ def small_image(shown: SmallProduct) -> bytes:
 
 
 @contextmanager
-def small_shop(products_per_category: int = 12) -> Iterator[SmallShop]:
+def small_shop(products_per_category: int = 12, kind: type[SmallShop] = SmallShop) -> Iterator[SmallShop]:
     """Serve a shop with `CATEGORIES` while the ``with`` block runs."""
     count = products_per_category * len(CATEGORIES)
     products = {number: SmallProduct(number, number % len(CATEGORIES)) for number in range(count)}
-    shop = SmallShop(products=products)
+    shop = kind(products=products)
     with serving(shop):
         yield shop
 
