@@ -24,6 +24,7 @@ from prefect.states import Cancelled, Completed
 from prefect.tasks import Task
 
 from atlas_model.core.errors import AtlasError
+from atlas_model.core.machine import machine_errors
 from atlas_model.core.params import Params, load_params
 from atlas_model.core.progress import WATCHER
 from flows.dvc.descriptions import stage_descriptions

@@ -67,14 +67,14 @@ def _set_clock_back(clock_s: float, clock_calls: int) -> None:
     def back() -> float:
         return clock_s if next(calls) >= clock_calls else 0.0
 
-    class Datetime(real_class):  # type: ignore[misc,valid-type]
+    class Datetime(real_class):  # type: ignore[valid-type]
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
             return real_class.fromtimestamp(time.time(), tz)
 
     time.time = lambda: real() - back()
     time.time_ns = lambda: real_ns() - int(back() * 1e9)
-    datetime.datetime = Datetime  # type: ignore[misc]
+    datetime.datetime = Datetime
 
 
 if __name__ == "__main__":

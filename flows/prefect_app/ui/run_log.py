@@ -62,7 +62,7 @@ class OutageFilter(logging.Filter):
         """Whether ``record`` is logged."""
         error = record.exc_info[1] if record.exc_info else None
         of_websockets = type(error).__module__.partition(".")[0] == "websockets"  # a library of Prefect's, not of ours
-        if not (of_websockets or isinstance(error, OSError | httpx.HTTPError)):
+        if error is None or not (of_websockets or isinstance(error, OSError | httpx.HTTPError)):
             return True
         if time.monotonic() - self._logged_s < WARN_AGAIN_S:
             return False

@@ -233,6 +233,7 @@ def test_products_with_a_shared_style_number_stay_separate(tmp_path: Path, field
 def test_jobs_and_reports_survive_json(tmp_path: Path) -> None:
     job = CrawlJob(
         "now",
+        True,
         [source("/x")],
         {"r": "1"},
         {"h": ("::1", 1)},
