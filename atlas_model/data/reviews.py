@@ -297,8 +297,9 @@ def _parse(line: bytes) -> Decision | Undo | str:
     """The record in a line, or what is wrong with it."""
     if len(line) > MAX_LINE_BYTES:
         return f"expected at most {MAX_LINE_BYTES} bytes, got {len(line)}"
-    if checksum := CHECKSUM.search(line.rstrip()):
-        line = line.rstrip()[: checksum.start()] + b"}"
+    line = line.removesuffix(b"\r")  # git on Windows may have added it
+    if checksum := CHECKSUM.search(line):
+        line = line[: checksum.start()] + b"}"
         if zlib.crc32(line) != int(checksum[1], 16):
             return (
                 "damaged: its content is not that of its checksum. Restore the line from git, or, if you changed it, "

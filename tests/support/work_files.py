@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from atlas_model.core.checkpoint import save_model
 from atlas_model.core.checksums import replacing_with_checksum, write_checksum, write_json_with_checksum
+from atlas_model.data.dataset import load_split
 from atlas_model.data.images import Preprocessing, encode_png
 from atlas_model.split.files import SplitWriter
 from atlas_model.taxonomy.tree import Taxonomy
@@ -38,7 +40,8 @@ def make_work(work: Path, reviews: Path, scratch: Path) -> dict[str, list[Path]]
     (work / "snapshots").mkdir()
     with replacing_with_checksum(work / "snapshots/one.parquet") as temporary:
         shutil.copyfile(scratch / "crawl/out/products.parquet", temporary)
-    _pixels(work / "pixels", scratch / "splits")
+    write_pixels_split(scratch / "splits")
+    load_split(scratch / "splits", "val", TAXONOMY, work / "pixels")
     (work / "engines").mkdir()
     (work / "engines/key.onnx").write_bytes(np.random.default_rng(1).bytes(900))
     write_checksum(work / "engines/key.onnx")
@@ -65,11 +68,8 @@ def _trained(memory: Path, outputs: Path) -> None:
     renaming.keep(memory, "key", TAXONOMY, [outputs / "plots", outputs / "metrics.json"])
 
 
-def _pixels(cache: Path, splits: Path) -> None:
-    from PIL import Image
-
-    from atlas_model.data.dataset import load_split
-
+def write_pixels_split(splits: Path) -> None:
+    """Write a split ``val`` of three small images."""
     splits.mkdir()
     with SplitWriter(splits, "val", 3, Preprocessing(8, "L", "squash")) as writer:
         for number in range(3):
@@ -77,4 +77,3 @@ def _pixels(cache: Path, splits: Path) -> None:
             row = {"image_id": str(number), "product_id": "p", "title": "", "taxonomy": ["A", "B"], "label": "A > B"}
             image = {"bytes": encode_png(Image.fromarray(noise)), "path": f"{number}.png"}
             writer.append({**row, "image": image, "split": "val"})
-    load_split(splits, "val", TAXONOMY, cache)
