@@ -67,18 +67,18 @@ def _set_clock_back(clock_s: float, clock_calls: int) -> None:
     def back() -> float:
         return clock_s if next(calls) >= clock_calls else 0.0
 
-    class Datetime(real_class):  # type: ignore[misc,valid-type]
+    class Datetime(real_class):  # type: ignore[valid-type]
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
             return real_class.fromtimestamp(time.time(), tz)
 
     time.time = lambda: real() - back()
     time.time_ns = lambda: real_ns() - int(back() * 1e9)
-    datetime.datetime = Datetime  # type: ignore[misc]
+    datetime.datetime = Datetime
 
 
 if __name__ == "__main__":
     given, module = json.loads(sys.argv[1]), sys.argv[2]
-    sys.argv = sys.argv[2:]
+    sys.argv = ["-m", *sys.argv[3:]]  # as Python has it while it looks for the module
     limit(**given)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
