@@ -158,11 +158,11 @@ def test_category_without_images_is_unknown_in_every_report(runs: Runs) -> None:
     assert re.search(r"without training images: .*'Hats'", said), said
     assert re.search(r"without (test|training) images: ", said), said
     no_nan(root)
-    categories = list(csv.DictReader((root / "reports/evaluate/categories.csv").open()))
+    categories = list(csv.DictReader((root / "reports/evaluate/categories.csv").read_text().splitlines()))
     for row in categories:
         assert (row["recall"] == "") == (row["f1"] == "") == (row["n"] == "0"), row
     of_test = {row["category"]: row for row in categories if row["split"] == "test"}
-    predictions = list(csv.DictReader((root / "reports/evaluate/predictions.csv").open()))
+    predictions = list(csv.DictReader((root / "reports/evaluate/predictions.csv").read_text().splitlines()))
     predicted = {row["predicted_category"] for row in predictions if row["split_value"] == "test"}
     for category, row in of_test.items():
         assert (row["precision"] == "") == (category not in predicted), "nothing was predicted, so nothing is precise"
@@ -171,7 +171,7 @@ def test_category_without_images_is_unknown_in_every_report(runs: Runs) -> None:
         resplits = figures["resplits"]
         assert (resplits["held"] is None) == (resplits["promised"] == 0), "a promise that nobody made is not kept"
     card = (root / "reports/cards/model/README.md").read_text()
-    assert "| Hats | 0 | unknown | unknown | unknown |" in card
+    assert re.search(r"\| Hats \| 0 \| (unknown|\.000) \| unknown \| unknown \|", card), "it may be predicted, wrongly"
     if metrics["test"]["min_confidence_0.9"]["answered"] == 0:
         assert "unknown (no image reaches this probability) of the answers are correct" in card
     done = runs.stage(root, "flows.cli.main", "results")

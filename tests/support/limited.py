@@ -79,6 +79,6 @@ def _set_clock_back(clock_s: float, clock_calls: int) -> None:
 
 if __name__ == "__main__":
     given, module = json.loads(sys.argv[1]), sys.argv[2]
-    sys.argv = sys.argv[2:]
+    sys.argv = ["-m", *sys.argv[3:]]  # as Python has it while it looks for the module
     limit(**given)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
