@@ -73,7 +73,8 @@ class Storage:
         """
         found: dict[str, int] = {}
         for database in self._remotes():
-            paths = {database.oid_to_path(content): content for content in database.all() if OBJECT.fullmatch(content)}
+            listed: Iterator[str] = database.all()  # type: ignore[no-untyped-call]
+            paths = {database.oid_to_path(content): content for content in listed if OBJECT.fullmatch(content)}
             for content, info in zip(paths.values(), database.fs.info(list(paths)), strict=True):
                 found[content] = found.get(content, 0) + int(info.get("size") or 0)
         return found

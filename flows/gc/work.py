@@ -1,8 +1,8 @@
 """Finds what no later run can use: in `.atlas`, and files that killed processes left in the folders of the outputs.
 
 Everything in `.atlas` can be made again. What is listed here would not be read again by any run on the data that are
-kept. Folders of `.atlas` that never hold more than the last run of their kind are not looked at: `champion`, `init`,
-`logs`, `prefect`, `promote`, `trained`. A test compares the names with the code.
+kept. Folders of `.atlas` that never hold more than the last run of their kind are not looked at: `champion`, `import`,
+`init`, `logs`, `prefect`, `promote`, `trained`. A test compares the names with the code.
 """
 
 import re
