@@ -104,11 +104,8 @@ class Storage:
 
         count = 0
         for database in self._remotes():
-            # DVC clears its index of the remote after it has deleted. If it is killed between the two, later pushes
-            # take the deleted objects for pushed. So it is cleared before, and again after.
-            get_index(database).clear()
+            get_index(database).clear()  # before the deletion: after it, as in DVC, a kill may come first
             count += _delete(database, needed)
-            get_index(database).clear()
         return count
 
     def _databases(self) -> "list[HashFileDB]":

@@ -31,6 +31,7 @@ CHANGES = ("none", "add", "remove", "reprice", "swap", "swap and reprice")
 # Runs the flow once per line on stdin, as the schedule does, and prints its result, its memory and open descriptors.
 PROGRAM = """
 import json, sys
+import psutil
 from flows.prefect_app.flow import atlas
 
 answers, sys.stdout = sys.stdout, sys.stderr

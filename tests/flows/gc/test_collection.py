@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from atlas_model.core.errors import AtlasError
 from atlas_model.core.params import load_params, set_snapshot
 from flows.cli.main import main
+from flows.dvc import storage
 from flows.dvc.pipeline_lock import flow_lock
 from flows.gc.collection import collected
 from flows.registry import champion
@@ -276,17 +278,45 @@ def test_remote_keeps_what_is_needed(project: Path, remote: Path, capsys: pytest
     assert not any(TAGGED.encode() in path.read_bytes() for path in remote.rglob("*") if path.is_file())
 
 
-def test_what_was_deleted_from_the_remote_is_pushed_again(project: Path, remote: Path, tmp_path: Path) -> None:
-    """DVC keeps an index of what the remote has: it must not outlive the deletion."""
-    commit = git("rev-parse", "accepted-1^{commit}").strip()
-    git("tag", "-d", "accepted-1")
-    shutil.copytree(".dvc/cache", tmp_path / "copy")
-    assert main(["gc", "--keep", "1", "--yes", "--cloud"]) == 0
-    shutil.rmtree(".dvc/cache")
-    shutil.copytree(tmp_path / "copy", ".dvc/cache")
-    git("checkout", "-q", "--force", commit)
-    dvc("push")
-    assert any(TAGGED.encode() in path.read_bytes() for path in remote.rglob("*") if path.is_file())
+@pytest.mark.slow
+def test_what_was_deleted_from_the_remote_is_pushed_again(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC keeps an index of what a bucket has: after a deletion that was killed, a push is complete all the same."""
+    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        for name, value in (("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "secret"), ("DEFAULT_REGION", "us-east-1")):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        bucket = boto3.resource("s3", endpoint_url=endpoint).create_bucket(Bucket="atlas")
+        dvc("remote", "add", "--local", "-d", "store", "s3://atlas/store")
+        dvc("remote", "modify", "--local", "store", "endpointurl", endpoint)
+        commit = git("rev-parse", "accepted-1^{commit}").strip()
+        git("checkout", "-q", "--force", commit)
+        dvc("push")
+        before = {item.key for item in bucket.objects.all()}
+        assert len(before) >= 4
+        git("checkout", "-q", "--force", "-")
+        git("tag", "-d", "accepted-1")
+        shutil.copytree(".dvc/cache", tmp_path / "copy")
+
+        def delete_and_die(database: object, needed: frozenset[str]) -> int:
+            delete(database, needed)
+            raise AtlasError("killed")
+
+        delete = storage._delete
+        monkeypatch.setattr(storage, "_delete", delete_and_die)
+        assert main(["gc", "--keep", "1", "--yes", "--cloud"]) == 1
+        assert len({item.key for item in bucket.objects.all()}) < len(before)
+        shutil.rmtree(".dvc/cache")
+        shutil.copytree(tmp_path / "copy", ".dvc/cache")
+        git("checkout", "-q", "--force", commit)
+        dvc("push")
+        assert {item.key for item in bucket.objects.all()} >= before
+    finally:
+        server.stop()
 
 
 def test_remote_is_refused_without_the_lists_of_its_folders(
