@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -302,7 +303,7 @@ def test_what_was_deleted_from_the_remote_is_pushed_again(
         git("tag", "-d", "accepted-1")
         shutil.copytree(".dvc/cache", tmp_path / "copy")
 
-        def delete_and_die(database: object, needed: frozenset[str]) -> int:
+        def delete_and_die(database: Any, needed: frozenset[str]) -> int:
             delete(database, needed)
             raise AtlasError("killed")
 

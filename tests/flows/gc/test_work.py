@@ -16,8 +16,10 @@ from flows.paths import WORK
 from tests.support.paths import ROOT
 
 NOBODY = 2**22 + 1  # no process has this id
-LOOKED_AT = ("crawl", "fetch", "pixels", "activations", "train", "last-model", "engines", "shell-runs", "sweep")
-LOOKED_AT += ("snapshots", "profiles")
+LOOKED_AT = (
+    *("crawl", "fetch", "pixels", "activations", "train", "last-model", "engines", "shell-runs", "sweep"),
+    *("snapshots", "profiles"),
+)
 NEVER_MORE_THAN_ONE = ("champion", "import", "init", "logs", "prefect", "promote", "trained")
 SINGLE_FILES = ("flow.lock", "judged", "checked-params")
 
