@@ -13,7 +13,7 @@ from atlas_model.core.errors import AtlasError
 from atlas_model.core.machine import machine_errors
 from atlas_model.core.processes import INTERRUPTED
 from atlas_model.core.progress import say
-from flows.cli.arguments import crawl, interchange, models, predict, project, review, serve
+from flows.cli.arguments import crawl, gc, interchange, models, predict, project, review, serve
 from flows.text import printable_lines
 
 BROKEN_PIPE = 141  # as a shell reports a program whose reader closed the pipe
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="atlas", description="Categorises product images in one taxonomy.")
     parser.add_argument("--version", action="version", version=f"atlas {version('atlas')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (predict, serve, models, crawl, project, review, interchange):
+    for module in (predict, serve, models, crawl, project, gc, review, interchange):
         module.add(commands)
     return parser
 

@@ -2,15 +2,17 @@
 
 Without it the outputs would still be correct, because DVC locks files, but each of the two would fail at files that the
 other has locked. A flow holds the lock from before its first stage to its end, and waits for it. A stage of `dvc repro`
-fails at once if a flow holds the lock: it holds locks of DVC that the flow needs, so it must not wait.
+fails at once if a flow holds the lock: it holds locks of DVC that the flow needs, so it must not wait. `atlas gc` holds
+it as a flow does, but fails at once if it is not free.
 
 Every stage imports this module, so it imports neither DVC nor Prefect.
 """
 
 import fcntl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import IO
 
 from atlas_model.core.errors import RetryError
@@ -38,6 +40,28 @@ def flow_lock(tell: Callable[[str], None]) -> Iterator[None]:
             yield
         finally:
             handle.truncate(0)
+
+
+@contextmanager
+def idle_pipeline(workspaces: Iterable[Path] = ()) -> Iterator[None]:
+    """Hold the lock for work that no stage may run beside, here and in the copies of the project below ``workspaces``.
+
+    Raises:
+        RetryError: a flow or a stage is running.
+    """
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        for path in [LOCK, *(found for folder in workspaces for found in sorted(folder.rglob(str(LOCK))))]:
+            handle = stack.enter_context(path.open("a+"))
+            if (holder := _holder(handle)) or not _try_lock(handle, fcntl.LOCK_EX):
+                where = "this folder" if path == LOCK else str(path.parent.parent)
+                raise RetryError(f"{_named(holder)} is running in {where}. Run again when it has ended, or stop it")
+        with LOCK.open("a+") as handle:
+            _write(handle, Process.current())
+            try:
+                yield
+            finally:
+                handle.truncate(0)
 
 
 @contextmanager

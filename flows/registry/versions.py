@@ -27,6 +27,7 @@ from flows.registry import champion
 FILES = (PARAMS_FILE, Path("dvc.lock"), METRICS, PLOTS, champion.POINTER, champion.HISTORY)
 UNFINISHED = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")  # in .git
 SHOWN = 5  # files listed in an error
+MAX_LOOSE = 2000  # objects that git stores as one file each
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def commit_run(params: Params, message: str) -> Version | None:
     commit = run_git("commit-tree", tree, *(word for parent in parents for word in ("-p", parent)), given=message)
     tag = _next_tag(params.pipeline.branch)
     _write_refs(branch, tip, [tag, *_champion_tags()], commit, message)
+    _pack()
     say(f"git: {tag} is commit {commit[:8]} on branch {params.pipeline.branch}")
     return Version(commit, params.pipeline.branch, tag)
 
@@ -180,6 +182,12 @@ def _write_refs(branch: str, tip: str | None, tags: Sequence[str], commit: str, 
         raise RetryError(
             f"the run was not committed: another process changed the branch or tag. Run again. {error}"
         ) from error
+
+
+def _pack() -> None:
+    """Pack loose objects of git: the commands above never do. Not `git gc`, which locks references while it works."""
+    if int((try_git("count-objects") or "0").split()[0]) > MAX_LOOSE:
+        try_git("repack", "-d", "--quiet")
 
 
 def _tip(reference: str) -> str | None:

@@ -216,6 +216,14 @@ def test_each_changed_run_becomes_a_version(mini: Path, git: Git) -> None:
     assert git("show", f"{third.commit}:README") == "new code, say"
 
 
+def test_many_versions_do_not_leave_a_file_per_object(mini: Path, git: Git, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "MAX_LOOSE", 1)
+    assert commit() is not None
+    assert git("count-objects").startswith("0 objects")
+    assert git("fsck", "--no-dangling") == ""
+    assert git("ls-tree", "--name-only", "accepted-1", "dvc.lock") == "dvc.lock"
+
+
 def test_commits_to_the_checked_out_branch(mini: Path, git: Git) -> None:
     git("checkout", "-q", "-b", "accepted")
     change()
