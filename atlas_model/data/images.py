@@ -121,6 +121,8 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
         if image.format in ("JPEG", "MPO"):
             image.draft("L", (max(1, width // 8), max(1, height // 8)))
         image.load()  # before reading metadata, which also loads and may hide errors
+        if image.mode == "P" and image.palette is None:  # which `crop` would add
+            raise ValueError("it has no palette")
         _flattened(image.crop((0, 0, 1, 1)), getattr(image, "tag_v2", {}))
         return ImageInfo(
             width=width,
@@ -257,6 +259,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
         width, height = max(image.size, _tile_size(image), _codestream_size(data), key=math.prod)
+    except ImageError:
+        raise
     except Exception as error:  # decoders raise errors of many types: struct.error, SyntaxError, ...
         raise ImageError("not_an_image", f"expected an image ({', '.join(FORMATS)}), got other bytes") from error
     if image.mode in ("I", "F"):
@@ -327,7 +331,7 @@ def _decoding() -> Iterator[None]:
     except ImageError:
         raise
     except Exception as error:
-        raise ImageError("truncated", f"the image cannot be decoded to its end: {error}") from error
+        raise ImageError("truncated", f"the image cannot be decoded to its end: {str(error) or repr(error)}") from error
 
 
 def _orientation(image: Image.Image) -> int:
