@@ -134,7 +134,9 @@ def _check_size(node: yaml.Node, known: dict[int, int]) -> int:
     children = node.value if isinstance(node, yaml.SequenceNode) else (child for pair in node.value for child in pair)
     count = 1 + sum(_check_size(child, known) for child in children)
     if count > MAX_VALUES:
-        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: expected at most {MAX_VALUES} values, got more by aliases")
+        raise yaml.YAMLError(
+            f"line {node.start_mark.line + 1}: expected at most {MAX_VALUES} values, got more by aliases"
+        )
     known[id(node)] = count
     return count
 

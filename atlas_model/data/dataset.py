@@ -138,7 +138,7 @@ def load_taxonomy_json(path: Path) -> Taxonomy:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # the last: nested too deep
         raise TaxonomyError(
-            f"{path}: expected a taxonomy in JSON, got something else ({error}). Run the stage that makes it: dvc repro split"
+            f"{path}: expected a taxonomy in JSON, got something else ({error}). Make it again: dvc repro split"
         ) from error
     return Taxonomy.from_json(content, source=str(path))
 
@@ -181,15 +181,28 @@ def _pixels(name: str, shards: list[Path], rows: int, preprocessing: Preprocessi
             with replacing(path) as temporary, temporary.open("wb") as file:
                 file.write(npy_header(np.dtype(np.uint8), (rows, *shape)))
                 for data in track(_image_bytes(shards), "decode", rows, "images"):
-                    image = Image.open(io.BytesIO(data), formats=["PNG"]).convert(preprocessing.mode)
-                    file.write(to_array(image).reshape(shape).tobytes())
+                    file.write(_decoded(data, preprocessing, name).tobytes())
         except OSError as error:
             raise AtlasError(
-                f"{path}: the pixels of {rows} images could not be written: {error}. Free disk space, or, if an image "
-                "cannot be read, make the split again: dvc repro split"
+                f"{path}: the pixels of {rows} images could not be written: {error}. Free disk space, and run it again"
             ) from error
     pixels: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return pixels
+
+
+def _decoded(data: Any, preprocessing: Preprocessing, name: str) -> UInt8[np.ndarray, "c h w"]:
+    """The pixels of an image that the stage `split` wrote."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=["PNG"])
+        image.load()
+        if image.size != (preprocessing.size, preprocessing.size):
+            raise ValueError(f"expected {preprocessing.size} x {preprocessing.size} pixels, got {image.size}")
+        return to_array(image.convert(preprocessing.mode))
+    except Exception as error:  # decoders raise errors of many types
+        raise InputError(
+            f"the split {name}: expected PNG images of the stage split, got one that cannot be read: {error}. Make the "
+            "split again: dvc repro split"
+        ) from error
 
 
 def _image_bytes(shards: list[Path]) -> Iterator[bytes]:

@@ -130,7 +130,7 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
             format="JPEG" if image.format == "MPO" else str(image.format),
             mode=mode,
             orientation=_orientation(image),
-            n_frames=_frame_count(image),
+            n_frames=_frame_count(image, data),
         )
 
 
@@ -309,7 +309,10 @@ def _codestream_size(data: bytes) -> tuple[int, int]:
     return size
 
 
-def _frame_count(image: Image.Image) -> int:
+def _frame_count(image: Image.Image, data: bytes) -> int:
+    if image.format == "PNG" and b"acTL" in data:
+        with suppress(ImageError, OSError, SyntaxError, ValueError):  # a damaged animation has a first image
+            image = Image.open(io.BytesIO(without_metadata(data, animation=True)), formats=["PNG"])
     if image.format != "TIFF":
         return getattr(image, "n_frames", 1)
     count = 1

@@ -13,15 +13,20 @@ from atlas_model.core.errors import ImageError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEYWORDS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # of text chunks that Pillow searches for the orientation
-PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")  # ancillary chunks that affect the pixels
+PIXELS = (b"tRNS",)  # ancillary chunks that affect the pixels of the first image
+ANIMATION = (b"acTL", b"fcTL", b"fdAT")  # of the others; Pillow takes fdAT for missing pixels of the first one
 MAX_UNPACKED = 1 << 20  # bytes after decompression: Pillow's limit (PngImagePlugin.MAX_TEXT_CHUNK)
 MAX_TEXT = 4 << 20  # bytes of an uncompressed text; Pillow's limit is 64 MB in all
 MAX_KEPT = 8  # metadata chunks that are kept
 HEAD, CHECKSUM = 8, 4  # bytes around a chunk's content
 
 
-def without_metadata(data: bytes) -> bytes:
+def without_metadata(data: bytes, *, animation: bool = False) -> bytes:
     """Remove the metadata of a PNG; other ``data`` is returned as it is.
+
+    Args:
+        data: of the file.
+        animation: whether to keep further images of an animation, in order to count them.
 
     Raises:
         ImageError: a chunk that the pixels depend on is incomplete, or differs from its checksum.
@@ -40,7 +45,7 @@ def without_metadata(data: bytes) -> bytes:
             raise ImageError("truncated", f"the chunk {name} of a PNG is incomplete, or differs from its checksum")
         if end > len(data):
             break
-        if kind[:1].islower() and kind not in PIXELS:  # ancillary
+        if kind[:1].islower() and kind not in (*PIXELS, *(ANIMATION if animation else ())):  # ancillary
             if kept < MAX_KEPT and _may_say_orientation(kind, data[at + HEAD : end]):
                 kept += 1
             else:

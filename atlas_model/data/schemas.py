@@ -244,9 +244,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         InputError: it is not Parquet.
     """
     try:  # without pre-buffering, which would load all of it into memory
-        return pq.ParquetFile(
-            path, buffer_size=READ_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
-        )
+        return pq.ParquetFile(path, buffer_size=READ_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
     except DAMAGED as error:
         raise InputError(f"{path}: expected a Parquet file, got something else ({error})") from error
 

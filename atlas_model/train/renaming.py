@@ -13,13 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from atlas_model.data.schemas import reading_parquet
 from atlas_model.core.checkpoint import CHECKSUM, DESCRIPTION, load_model, read_description, save_model
 from atlas_model.core.errors import CheckpointError
 from atlas_model.core.files import replacing, replacing_folder, write_json
 from atlas_model.data.dataset import BATCH_ROWS, PREPROCESSING_KEY
+from atlas_model.data.schemas import reading_parquet
 from atlas_model.taxonomy.tree import Taxonomy
 
 RECORD = "training.json"  # {"key": ..., "taxonomy": ...}

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from atlas_model.data.schemas import CHECKSUMS, open_parquet, reading_parquet
 from atlas_model.core.errors import InputError, MissingError
 from atlas_model.core.files import replacing_folder
 from atlas_model.core.progress import say, track
 from atlas_model.data.dataset import load_taxonomy_json
+from atlas_model.data.schemas import CHECKSUMS, open_parquet, reading_parquet
 from atlas_model.split.names import SPLITS
 from atlas_model.taxonomy.tree import Taxonomy
 from flows import paths

@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from markupsafe import Markup
 
-from atlas_model.data.schemas import open_parquet
 from atlas_model.core.errors import InputError
+from atlas_model.data.schemas import open_parquet
 from atlas_model.split.names import SPLITS as SPLIT_NAMES
 from flows import paths
 from flows.report.facts.collect import Facts

@@ -16,9 +16,9 @@ from atlas_model.core.checkpoint import CHECKSUM, DESCRIPTION, WEIGHTS
 from atlas_model.core.errors import AtlasError, CheckpointError
 from atlas_model.data.dataset import load_split
 from atlas_model.data.image_sources import open_source
-from atlas_model.data.images import Preprocessing
+from atlas_model.data.images import Preprocessing, encode_png
 from atlas_model.data.schemas import IMAGES, LABELLED, PRODUCTS, REFS, SCORES, ShardWriter, iterate_shards, read_table
-from atlas_model.model.categorizer import Categorizer
+from atlas_model.model.categorizer import Categorizer, Model
 from atlas_model.model.classifier import Classifier
 from atlas_model.model.saved_models import load_categorizer, load_classifier, save
 from atlas_model.split.files import SplitWriter, read_columns
@@ -57,10 +57,12 @@ def _image_row(number: int, data: bytes) -> dict[str, Any]:
 def _write_splits(folder: Path) -> None:
     with SplitWriter(folder, "train", 4, TINY) as writer:
         for number, path in enumerate(TAXONOMY.paths):
-            png = valid_images()["png L"]
+            png = encode_png(TINY.read(valid_images()["png L"]))
             image = {"bytes": png, "path": f"{number}.png"}
             names = {"image_id": str(number), "product_id": f"p{number}", "title": "T" * number}
-            writer.append({**names, "image": image, "taxonomy": list(path), "label": " > ".join(path), "split": "train"})
+            writer.append(
+                {**names, "image": image, "taxonomy": list(path), "label": " > ".join(path), "split": "train"}
+            )
 
 
 @cache
@@ -87,7 +89,7 @@ def valid_tables() -> dict[str, bytes]:
                 writer.append(row)
         (folder / "shards/part-00000.parquet").rename(folder / name)
 
-    found = {name: _files(lambda folder, name=name: write(folder, name))[name] for name in rows}  # type: ignore[misc]
+    found = {name: _files(lambda folder, name=name: write(folder, name))[name] for name in rows}
     (split,) = _files(_write_splits).values()
     return found | {"split": split}
 
@@ -131,7 +133,9 @@ def check_parquet(made: Files, folder: Path) -> str:
     # What is damaged and still is Parquet of this schema must be noticed, or have no effect.
     if "other" in outcomes.values() and not _is_other_file(files):
         raise AssertionError(f"{name}: other rows in silence: {outcomes}")
-    return "ok" if set(outcomes.values()) == {"ok"} else "InputError" if "refused" in outcomes.values() else "another file"
+    return (
+        "ok" if set(outcomes.values()) == {"ok"} else "InputError" if "refused" in outcomes.values() else "another file"
+    )
 
 
 def _is_other_file(files: dict[str, bytes]) -> bool:
@@ -172,7 +176,7 @@ def _ways(name: str, folder: Path, path: Path) -> dict[str, Callable[[], Any]]:
 def valid_models() -> dict[str, dict[str, bytes]]:
     """Folders of models: name -> files."""
     torch.manual_seed(1)
-    kinds = {"categorizer": Categorizer(SMALL, TAXONOMY), "classifier": Classifier(SMALL, TAXONOMY)}
+    kinds: dict[str, Model] = {"categorizer": Categorizer(SMALL, TAXONOMY), "classifier": Classifier(SMALL, TAXONOMY)}
     image = Preprocessing(16, "L", "squash")
 
     def write(folder: Path, name: str) -> None:
@@ -190,7 +194,7 @@ def valid_models() -> dict[str, dict[str, bytes]]:
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         save_state(folder / WEIGHTS, model, optimizer, TrainingState([{"epoch": 1, "loss": 0.5}], state, {}))
 
-    found = {name: _files(lambda folder, name=name: write(folder, name)) for name in kinds}  # type: ignore[misc]
+    found = {name: _files(lambda folder, name=name: write(folder, name)) for name in kinds}
     return found | {"zoom": _files(write_zoom), "state": _files(write_state)}
 
 
@@ -298,14 +302,18 @@ def valid_stores() -> dict[str, dict[str, bytes]]:
     return {"journal": _files(write_journal), "spool": _files(write_spool)}
 
 
-def make_store(random: Random) -> Files:
-    """A journal or a spool of which one file is damaged."""
-    stores = valid_stores()
-    name = random.choice(list(stores))
-    files = dict(stores[name])
-    damaged = random.choice([file for file in files if not file.endswith("-shm")])
-    files[damaged] = mutated(files[damaged], random, [content for store in stores.values() for content in store.values()])
-    return name, files
+def make_store(name: str) -> Callable[[Random], Files]:
+    """Makes journals or spools of which one file is damaged."""
+
+    def make(random: Random) -> Files:
+        stores = valid_stores()
+        files = dict(stores[name])
+        damaged = random.choice([file for file in files if not file.endswith("-shm")])
+        others = [content for store in stores.values() for content in store.values()]
+        files[damaged] = mutated(files[damaged], random, others)
+        return name, files
+
+    return make
 
 
 def check_store(made: Files, folder: Path) -> str:
@@ -352,4 +360,5 @@ def _resume_spool(folder: Path) -> str:
 
 PARQUET = Kind(make_parquet, check_parquet)
 MODELS = Kind(make_model, check_model)
-STORES = Kind(make_store, check_store)
+SPOOLS = Kind(make_store("spool"), check_store)
+JOURNALS = Kind(make_store("journal"), check_store)

@@ -6,12 +6,13 @@ import json
 import lzma
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from random import Random
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from scrapy.http import HtmlResponse
@@ -56,7 +57,10 @@ def valid_pages() -> list[Page]:
     saved = [SavedPage.load(path) for path in sorted(SAVED.glob("*/*.json"))]
     pages = [Page(one.kind, one.url, one.content_type, one.body) for one in saved]
     own = [
-        (PRODUCT, product("Red Shirt", "A-12", ["/i/1.jpg", "/i/2.jpg"], price="12.50", breadcrumb=("Clothing", "Tops"))),
+        (
+            PRODUCT,
+            product("Red Shirt", "A-12", ["/i/1.jpg", "/i/2.jpg"], price="12.50", breadcrumb=("Clothing", "Tops")),
+        ),
         (LISTING, listing("/p/1", "/p/2", next_page="/c?page=2")),
     ]
     pages += [Page(kind, "https://shop.test/p/1", HEADERS[0], str(reply.body).encode()) for kind, reply in own]
@@ -105,12 +109,29 @@ def _script(data: bytes, random: Random) -> bytes:
         return data
     places = [value]
     for node in places:
-        places += [child for child in (node.values() if isinstance(node, dict) else node) if isinstance(child, dict | list)]
+        places += [
+            child for child in (node.values() if isinstance(node, dict) else node) if isinstance(child, dict | list)
+        ]
     node = random.choice(places)
     keys = list(node) if isinstance(node, dict) else list(range(len(node)))
     if keys:
-        odd = (None, True, -1, 1e308, 10**400, "", "  ", [], {}, [[[]]], {"@value": "x"}, {"@id": "#a"}, ["a", {}], node)
-        node[random.choice(keys)] = random.choice((*odd, *STRANGE[:20], *NUMBERS))  # type: ignore[index]
+        odd = (
+            None,
+            True,
+            -1,
+            1e308,
+            10**400,
+            "",
+            "  ",
+            [],
+            {},
+            [[[]]],
+            {"@value": "x"},
+            {"@id": "#a"},
+            ["a", {}],
+            node,
+        )
+        node[random.choice(keys)] = random.choice((*odd, *STRANGE[:20], *NUMBERS))
     try:
         written = json.dumps(value)
     except ValueError:  # the node in itself
@@ -120,7 +141,9 @@ def _script(data: bytes, random: Random) -> bytes:
 
 def _nested(data: bytes, random: Random) -> bytes:
     at = random.choice([one.start() for one in TAG.finditer(data)] or [0])
-    opening = random.choice((b"<div>", b"<span class='price'>", b"<table><tr><td>", b"<a href='/p/9'><img src='/9.jpg'>", b"<b"))
+    opening = random.choice(
+        (b"<div>", b"<span class='price'>", b"<table><tr><td>", b"<a href='/p/9'><img src='/9.jpg'>", b"<b")
+    )
     return data[:at] + opening * random.choice((50, 300, 5_000, 50_000)) + data[at:]
 
 
@@ -149,20 +172,20 @@ def check_page(page: Page, folder: Path) -> str:
     return found.dropped or f"ok, {page.kind}"
 
 
-def check_fields(item: dict[str, object], page: Page) -> None:
+def check_fields(item: Mapping[str, Any], page: Page) -> None:
     """Assert that the name, numbers, price, brand, details and images of a product are in its page."""
     texts = _Texts(page)
     for name in ("name", "sku", "gtin", "mpn", "brand"):
         value = item[name]
         assert value is None or texts.has(str(value)) or (name == "gtin" and texts.has(str(value)[3:-1])), (name, value)
     for name, values in (("breadcrumbs", item["breadcrumbs"]), ("details", item["additional_properties"])):
-        pairs = values.items() if isinstance(values, dict) else ((one, one) for one in values)  # type: ignore[attr-defined]
+        pairs = values.items() if isinstance(values, dict) else ((one, one) for one in values)
         for key, value in pairs:
             assert texts.has(str(value)), (name, key, value)
     if item["price"] is not None:
         assert texts.has_amount(Decimal(str(item["price"]))), item["price"]
     assert item["availability"] in (None, *STATED)
-    for url in item["images"]:  # type: ignore[attr-defined]
+    for url in item["images"]:
         last = urlsplit(url).path.rstrip("/").rpartition("/")[2] or urlsplit(url).netloc
         assert texts.has(unquote(last), r"[\W_]+") or texts.has(last, r"[\W_]+"), url  # a size may be removed from it
 
@@ -177,7 +200,9 @@ class _Texts:
         self._waiting = self._all_versions()
 
     def _all_versions(self) -> Iterator[str]:
-        text = HttpResponse(self._page.url, body=self._page.body, headers={"Content-Type": self._page.content_type}).text
+        text = HttpResponse(
+            self._page.url, body=self._page.body, headers={"Content-Type": self._page.content_type}
+        ).text
         without = re.sub(r"<!--.*?-->|<script.*?</script>|<[^>]*>", "", text, flags=re.DOTALL)
         escaped = re.sub(r"\\(.)", r"\1", _json_unescaped(text))
         versions = [self._page.url, text, without, escaped, re.sub(r"<[^>]*>", "", text), unquote(text)]

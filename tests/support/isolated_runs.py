@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -165,6 +166,22 @@ def _kb(name: str) -> int:
     except OSError:
         return 0
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(name))
+
+
+def _misbehave(made: str, folder: Path) -> str:
+    if made == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    while made == "hang":
+        pass
+    if made == "error":
+        raise KeyError("no input error")
+    if made == "refused":
+        raise InputError("a reason")
+    return str(len(bytes(made, "ascii") * (40_000_000 if made == "large" else 1))) and "ok"
+
+
+FAULTY = Kind(lambda random: random.choice(("ok", "crash", "hang", "error", "large", "refused")), _misbehave)
+"""For the tests of this module."""
 
 
 def main(name: str, first: int, last: int, folder: Path) -> None:
