@@ -136,6 +136,8 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
         if image.format in ("JPEG", "MPO"):
             image.draft("L", (max(1, width // 8), max(1, height // 8)))
         image.load()  # before reading metadata, which also loads and may hide errors
+        if image.mode == "P" and image.palette is None:  # which `crop` would add
+            raise ValueError("it has no palette")
         _flattened(image.crop((0, 0, 1, 1)), getattr(image, "tag_v2", {}))
         return ImageInfo(
             width=width,
@@ -143,7 +145,7 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
             format="JPEG" if image.format == "MPO" else str(image.format),
             mode=mode,
             orientation=_orientation(image),
-            n_frames=_frame_count(image),
+            n_frames=_frame_count(image, data),
         )
 
 
@@ -272,6 +274,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
         width, height = max(image.size, _tile_size(image), _codestream_size(data), key=math.prod)
+    except ImageError:
+        raise
     except Exception as error:  # decoders raise errors of many types: struct.error, SyntaxError, ...
         check_machine_for(error, MAX_DECODED_BYTES)
         raise ImageError("not_an_image", f"expected an image ({', '.join(FORMATS)}), got other bytes") from error
@@ -321,7 +325,10 @@ def _codestream_size(data: bytes) -> tuple[int, int]:
     return size
 
 
-def _frame_count(image: Image.Image) -> int:
+def _frame_count(image: Image.Image, data: bytes) -> int:
+    if image.format == "PNG" and b"acTL" in data:
+        with suppress(ImageError, OSError, SyntaxError, ValueError):  # a damaged animation has a first image
+            image = Image.open(io.BytesIO(without_metadata(data, animation=True)), formats=["PNG"])
     if image.format != "TIFF":
         return getattr(image, "n_frames", 1)
     count = 1
@@ -344,7 +351,7 @@ def _decoding() -> Iterator[None]:
         raise
     except Exception as error:
         check_machine_for(error, MAX_DECODED_BYTES)
-        raise ImageError("truncated", f"the image cannot be decoded to its end: {error}") from error
+        raise ImageError("truncated", f"the image cannot be decoded to its end: {str(error) or repr(error)}") from error
 
 
 def _orientation(image: Image.Image) -> int:

@@ -37,7 +37,14 @@ from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import Progress, say
 from atlas_model.data.image_sources import ImageSource, SourceImage
 from atlas_model.data.images import decode
-from atlas_model.data.schemas import COMPRESSION, PREDICTED, PREDICTED_WITH_BAND, ROW_GROUP
+from atlas_model.data.schemas import (
+    CHECKSUMS,
+    COMPRESSION,
+    PREDICTED,
+    PREDICTED_WITH_BAND,
+    ROW_GROUP,
+    reading_parquet,
+)
 from atlas_model.inference.batch_products import DISTRIBUTIONS, ProductOutput, distribution_rows, write_products
 from atlas_model.inference.predictor import Prediction
 from atlas_model.taxonomy.tree import SEPARATOR
@@ -237,7 +244,7 @@ class OutputParts:
         statuses: Counter[str] = Counter()
         with (
             replacing(output) as temporary,
-            pq.ParquetWriter(temporary, self._schema, compression=COMPRESSION) as writer,
+            pq.ParquetWriter(temporary, self._schema, compression=COMPRESSION, **CHECKSUMS) as writer,
         ):
             for table in _row_groups(self._paths(), self._schema):
                 writer.write_table(table)
@@ -283,7 +290,8 @@ def _row_groups(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the rows of all files in tables of the size of a row group."""
     waiting = schema.empty_table()
     for path in paths:
-        waiting = pa.concat_tables([waiting, pq.read_table(path)])
+        with reading_parquet(path) as file:
+            waiting = pa.concat_tables([waiting, file.read()])
         while waiting.num_rows >= ROW_GROUP:
             yield waiting.slice(0, ROW_GROUP).combine_chunks()
             waiting = waiting.slice(ROW_GROUP)

@@ -13,14 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from atlas_model.core.checkpoint import CHECKSUM, DESCRIPTION, load_model, read_description, save_model
 from atlas_model.core.checksums import read_json_with_checksum, sha256_of, write_json_with_checksum
 from atlas_model.core.errors import CheckpointError
 from atlas_model.core.files import replacing, replacing_folder
 from atlas_model.core.progress import say
 from atlas_model.data.dataset import BATCH_ROWS, PREPROCESSING_KEY
+from atlas_model.data.schemas import reading_parquet
 from atlas_model.taxonomy.tree import Taxonomy
 
 RECORD = "training.json"  # {"key": ..., "taxonomy": ...}
@@ -36,7 +35,7 @@ def training_content(folder: Path, names: Sequence[str], taxonomy: Taxonomy) -> 
     """
     digest = hashlib.sha256(json.dumps(taxonomy.keys).encode())
     for file in (file for name in names for file in sorted(folder.glob(f"{name}-*.parquet"))):
-        with pq.ParquetFile(file) as table:
+        with reading_parquet(file) as table:
             metadata = table.schema_arrow.metadata or {}
             digest.update(b"%s\0%s\0" % (file.name.encode(), metadata.get(PREPROCESSING_KEY, b"")))
             for batch in table.iter_batches(BATCH_ROWS, columns=list(COLUMNS)):

@@ -80,11 +80,14 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
     if not _shapes(weights) == _shapes(best) == _shapes(model.state_dict()):
         say(f"{path}: expected the state of training of this model, got that of another. Training starts anew")
         return None
-    model.load_state_dict(weights)
     values: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below("optimizer/", tensors).items():
         index, _, key = name.partition("/")
+        if not index.isascii() or not index.isdecimal():
+            say(f"{path}: expected the state of an optimizer, got {name[:50]!r}. Training starts anew")
+            return None
         values.setdefault(int(index), {})[key] = tensor
+    model.load_state_dict(weights)
     optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
     for weight, kept in optimizer.state.items():
         for key, tensor in kept.items():

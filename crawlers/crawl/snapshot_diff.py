@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from atlas_model.core.errors import InputError
 from atlas_model.core.files import replacing
 from atlas_model.data.csv_cells import for_cell
-from atlas_model.data.schemas import COMPRESSION
+from atlas_model.data.schemas import CHECKSUMS, COMPRESSION
 
 if TYPE_CHECKING:
     import pandas as pd  # imported inside functions, because it takes tenths of a second
@@ -135,7 +135,7 @@ def _write_csv(path: Path, found: Iterable["pd.DataFrame"]) -> Iterator["pd.Data
 
 def _write_parquet(path: Path, found: Iterable["pd.DataFrame"]) -> Iterator["pd.DataFrame"]:
     """Write each of ``found``, and yield it."""
-    with pq.ParquetWriter(path, SCHEMA, compression=COMPRESSION) as writer:
+    with pq.ParquetWriter(path, SCHEMA, compression=COMPRESSION, **CHECKSUMS) as writer:
         for block in found:
             writer.write_table(pa.Table.from_pandas(block, SCHEMA, preserve_index=False))
             yield block

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas_model.core.errors import InputError, MissingError
-from atlas_model.data.schemas import open_parquet
+from atlas_model.data.schemas import DAMAGED, open_parquet
 
 DELIMITED, JSON_LINES, PARQUET = (".csv", ".tsv"), (".jsonl", ".ndjson"), (".parquet",)
 LISTS = (".txt",)
@@ -118,7 +118,7 @@ def _reading_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     with open_parquet(path) as file:
         try:
             yield file
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except DAMAGED as error:
             raise InputError(f"{path}: cannot be read completely: {error}") from error
 
 
