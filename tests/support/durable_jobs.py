@@ -123,17 +123,9 @@ def review(folder: Path) -> None:
     for number in range(DECISIONS):
         if (name := f"{number:032x}") not in known:
             at = f"2026-11-30T12:00:0{number}.000000Z"
-            decision: dict[str, Any] = {
-                "id": name,
-                "at": at,
-                "reviewer": "anna",
-                "answer": "category",
-                "category": ("A", "B" * 400),
-            }
-            append_record(
-                folder / "out/reviews",
-                CategoryDecision(id=name, at=at, reviewer="anna", product_id=f"p{number}", **answer),
-            )
+            answer: dict[str, Any] = {"answer": "category", "category": ("A", "B" * 400)}
+            decision = CategoryDecision(id=name, at=at, reviewer="anna", product_id=f"p{number}", **answer)
+            append_record(folder / "out/reviews", decision)
 
 
 def predict(folder: Path) -> None:
