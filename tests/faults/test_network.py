@@ -42,6 +42,7 @@ from tests.support.small_shop import CATEGORIES, SmallProduct, SmallProject, Sma
 
 ATTEMPTS = 2  # max_attempts of a URL in a run
 HOPS = 11  # requests of one attempt in a loop of redirects
+TIMEOUT_S = 4  # of an attempt, in a network with faults
 MOST_RUNS = 12  # of one command, until its data are complete
 OUTPUTS = ("data/raw/products.parquet", "data/images")
 
@@ -194,8 +195,8 @@ def full_project(
     shop = FullShop(products={number: SmallProduct(number, number % len(CATEGORIES)) for number in range(count)})
     with serving(shop):
         project = SmallProject(copy_project(tmp_path / "project"), shop, git_env)
-        project.set({"crawl": {"timeout_s": 2, "max_attempts": ATTEMPTS, "sitemaps": "check"}})
-        project.set({"fetch": {"timeout_s": 2, "max_attempts": ATTEMPTS, "max_failed_share": 0.0}})
+        project.set({"crawl": {"timeout_s": 60, "max_attempts": ATTEMPTS, "sitemaps": "check"}})
+        project.set({"fetch": {"timeout_s": 60, "max_attempts": ATTEMPTS, "max_failed_share": 0.0}})
         yield project
 
 
@@ -243,7 +244,7 @@ def complete(project: SmallProject, python: Path, stage: str, network: FaultyNet
         check_attempts(asked)
         check_pauses(asked)
         for one in asked:
-            one.ended_s = min(one.ended_s or one.at_s, one.at_s + 2)  # by then the client has hung up
+            one.ended_s = min(one.ended_s or one.at_s, one.at_s + TIMEOUT_S)  # by then the client has hung up
         assert most_at_once(asked) <= (4 if stage == "crawl" else 8)
         if done.returncode == 0:
             return number
@@ -259,7 +260,8 @@ def in_network(project: SmallProject, python: Path, seed: int) -> tuple[int, int
         shutil.rmtree(project.root / name, ignore_errors=True)
     plan, outages = network_of(seed)
     with faulty_network(project.shop.port, plan, outages) as network:
-        project.set({"crawl": {"connect": {HOST: f"127.0.0.1:{network.port}"}}})
+        connect = {HOST: f"127.0.0.1:{network.port}"}
+        project.set({"crawl": {"connect": connect, "timeout_s": TIMEOUT_S}, "fetch": {"timeout_s": TIMEOUT_S}})
         found = complete(project, python, "crawl", network), complete(project, python, "fetch", network)
         kinds = Counter(one.fault for one in network.asked if one.fault)
         print(
@@ -309,7 +311,8 @@ def test_whole_chain_gives_the_hashes_of_a_quiet_network(full_project: SmallProj
         plan, outages = network_of(1000 + seed)
         with faulty_network(full_project.shop.port, plan, outages) as network:
             connect = {HOST: f"127.0.0.1:{network.port}"}
-            full_project.set({"crawl": {"connect": connect, "snapshot": f"seed {seed}"}})
+            full_project.set({"crawl": {"connect": connect, "timeout_s": TIMEOUT_S, "snapshot": f"seed {seed}"}})
+            full_project.set({"fetch": {"timeout_s": TIMEOUT_S}})
             for name in (".atlas", "data/raw", "data/images"):
                 shutil.rmtree(full_project.root / name, ignore_errors=True)
             codes = []
