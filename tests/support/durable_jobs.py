@@ -9,6 +9,7 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,7 +123,7 @@ def review(folder: Path) -> None:
     for number in range(DECISIONS):
         if (name := f"{number:032x}") not in known:
             at = f"2026-11-30T12:00:0{number}.000000Z"
-            decision = {"id": name, "at": at, "reviewer": "anna", "answer": "category", "category": ("A", "B" * 400)}
+            decision: dict[str, Any] = {"id": name, "at": at, "reviewer": "anna", "answer": "category", "category": ("A", "B" * 400)}
             append_record(folder / "out/reviews", CategoryDecision(product_id=f"p{number}", **decision))
 
 
