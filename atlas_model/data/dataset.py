@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Int, UInt8
 from PIL import Image
@@ -77,8 +75,8 @@ def load_split(folder: Path, name: str, taxonomy: Taxonomy, cache: Path) -> Spli
     wanted = ["image_id", "product_id", "title", "taxonomy"]
     columns = []
     for shard in shards:
-        with reading_parquet(shard) as file:
-            columns.append(_checked_columns(file, shard, wanted).to_pydict())
+        with reading_parquet(shard, wanted) as file:
+            columns.append(file.read(columns=wanted).to_pydict())
     labels = [path for column in columns for path in column["taxonomy"]]
     return Split(
         name=name,
@@ -89,13 +87,6 @@ def load_split(folder: Path, name: str, taxonomy: Taxonomy, cache: Path) -> Spli
         preprocessing=preprocessing,
         titles=[title or "" for column in columns for title in column["title"]],
     )
-
-
-def _checked_columns(file: pq.ParquetFile, shard: Path, wanted: Sequence[str]) -> pa.Table:
-    missing = [name for name in wanted if name not in file.schema_arrow.names]
-    if missing:
-        raise InputError(f"{shard}: expected the columns {', '.join(wanted)}; missing: {', '.join(missing)}")
-    return file.read(columns=wanted)
 
 
 def release_page_cache(array: np.ndarray) -> None:
@@ -211,7 +202,7 @@ def _decoded(data: Any, preprocessing: Preprocessing, name: str) -> UInt8[np.nda
 
 def _image_bytes(shards: list[Path]) -> Iterator[bytes]:
     for shard in shards:
-        with reading_parquet(shard) as file:
+        with reading_parquet(shard, ["image"]) as file:
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=["image"]):
                 for image in batch.column("image").to_pylist():
                     yield image["bytes"]

@@ -223,8 +223,7 @@ def iterate_shards(path: Path, schema: pa.Schema, made_by: str, batch_rows: int)
         InputError: a file is damaged, is not Parquet, or lacks a column of the schema.
     """
     for shard in shard_paths(path, made_by):
-        with reading_parquet(shard) as file:
-            _check_columns(shard, file.schema_arrow, schema.names)
+        with reading_parquet(shard, schema.names) as file:
             yield from file.iter_batches(batch_size=batch_rows, columns=schema.names)
 
 
@@ -250,13 +249,18 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 
 @contextmanager
-def reading_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+def reading_parquet(path: Path, columns: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
     """Open the Parquet file at ``path`` for a block that reads from it, and does nothing else that may fail.
 
+    Args:
+        path: of the file.
+        columns: that it must have; pyarrow ignores a missing one.
+
     Raises:
-        InputError: it is not Parquet, or its content is damaged.
+        InputError: it is not Parquet, lacks a column, or its content is damaged.
     """
     with open_parquet(path) as file:
+        _check_columns(path, file.schema_arrow, columns)
         try:
             yield file
         except DAMAGED as error:

@@ -122,11 +122,11 @@ def read_columns(folder: Path, names: Iterable[str], columns: list[str]) -> pa.T
     """Read ``columns`` of the splits ``names`` in ``folder``.
 
     Raises:
-        InputError: a file is damaged.
+        InputError: a file is damaged, or lacks a column.
     """
     tables = []
     for path in (path for name in names for path in sorted(folder.glob(f"{name}-*.parquet"))):
-        with reading_parquet(path) as file:
+        with reading_parquet(path, columns) as file:
             tables.append(file.read(columns=columns))
     return pa.concat_tables(tables)
 

@@ -35,7 +35,7 @@ def training_content(folder: Path, names: Sequence[str], taxonomy: Taxonomy) -> 
     """
     digest = hashlib.sha256(json.dumps(taxonomy.keys).encode())
     for file in (file for name in names for file in sorted(folder.glob(f"{name}-*.parquet"))):
-        with reading_parquet(file) as table:
+        with reading_parquet(file, COLUMNS) as table:
             metadata = table.schema_arrow.metadata or {}
             digest.update(b"%s\0%s\0" % (file.name.encode(), metadata.get(PREPROCESSING_KEY, b"")))
             for batch in table.iter_batches(BATCH_ROWS, columns=list(COLUMNS)):
