@@ -303,7 +303,7 @@ def test_two_runs_at_once_wait_or_stop_with_a_sentence(
             else:
                 code, said = outcome(two, logs[1])
                 assert code != 0
-                named = re.findall(r"\(pid (\d+)\)?: ", said, re.I)  # DVC names the process of the flow in which it runs
+                named = re.findall(r"\(pid (\d+)\)?: ", said, re.I)  # DVC names the process in which the flow runs it
                 assert {os.getsid(int(pid)) for pid in named} == {one.pid}, said
                 assert "Traceback" not in said
             if kill_first:
