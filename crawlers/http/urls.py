@@ -118,7 +118,7 @@ def _authority(authority: str, default_port: str) -> str:
 
 
 def _is_host(text: str) -> bool:
-    return bool(text) and not any(character in text for character in ' %<>"^`{|}\\')
+    return bool(text) and not any(character <= " " or character in '%<>"^`{|}\\\x7f' for character in text)
 
 
 def _without_dots(path: str) -> str:

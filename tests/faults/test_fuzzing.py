@@ -13,6 +13,7 @@ from tests.support.mutations import NUMBERS, STRANGE, mutated_text
 SECONDS = 60  # of each target in the soak
 FOUND = [  # target, input that fuzzing or mutation found
     ("urls", b"//\xaf."),  # IDNA made it a host with a space
+    ("urls", b"\\\\\\\\\0\0\\:"),  # a host of NULs
     ("taxonomies", b"#a,b\n"),  # a list index out of range
 ]
 

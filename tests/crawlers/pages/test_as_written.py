@@ -77,7 +77,18 @@ def test_resolves_links_like_browsers(written: str, whole: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "x", "ftp://a.test/", "http://", "http:///x", "http://a..test/", "http://a:0/", "http://a b/", "http://\xaf."],
+    [
+        "",
+        "x",
+        "ftp://a.test/",
+        "http://",
+        "http:///x",
+        "http://a..test/",
+        "http://a:0/",
+        "http://a b/",
+        "http://\xaf.",
+        "http://a\0b/",
+    ],
 )
 def test_rejects_urls_that_cannot_be_requested(url: str) -> None:
     with pytest.raises(ValueError, match=r"expected|label|Port|port"):
