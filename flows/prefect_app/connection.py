@@ -22,8 +22,8 @@ from flows.prefect_app.ui.reporter import API_URL
 if TYPE_CHECKING:
     from prefect.server.api.server import SubprocessASGIServer
 
-HEALTH_TIMEOUT_S = 10.0  # of each attempt
-HEALTH_RETRIES = 2  # while the server is starting, or its database is locked
+HEALTH_TIMEOUT_S = 30.0  # of each attempt: a server on a busy machine may answer after many seconds
+HEALTH_RETRIES = 1
 # Of Prefect, if the server refuses, cannot be reached, or sends nonsense (pydantic's errors are ValueErrors, too).
 SERVER_FAULTS = (httpx.HTTPError, PrefectException, ValueError)
 
