@@ -110,7 +110,7 @@ def check_state(path: Path) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], list[dict[str, float | int | None]]]:
     with safe_open(path, framework="pt") as file:
-        about = file.metadata()
+        about = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     if CHECKED & about.keys():
         expected = {"records": about["records"], "format": FORMAT, "sha256": _checksum(tensors, about["records"])}

@@ -176,7 +176,7 @@ def test_pixel_cache_is_reused_and_stale_entries_are_removed() -> None:
     write_split("train", 48)
     write_split("val", 12)
     whole, _ = load("train"), load("val")
-    (kept,) = cache.glob("train-*")
+    (kept,) = cache.glob("train-*.npy")
     written_at = kept.stat().st_mtime_ns
     assert np.array_equal(load("train").pixels, whole.pixels)
     assert kept.stat().st_mtime_ns == written_at
@@ -184,7 +184,8 @@ def test_pixel_cache_is_reused_and_stale_entries_are_removed() -> None:
     write_split("train", 24)
     assert len(load("train").pixels) == 24
     assert len(whole.pixels) == 48, "who has the old ones open keeps them"
-    assert sorted(path.name.partition("-")[0] for path in cache.iterdir()) == ["train", "val"]
+    assert sorted(path.name.partition("-")[0] for path in cache.glob("[!.]*.npy")) == ["train", "val"]
+    assert not list(cache.glob(".*"))
 
 
 @pytest.mark.usefixtures("params")
