@@ -248,7 +248,16 @@ def test_layout_of_the_image_predicts(tmp_path: Path) -> None:
     subprocess.run([*pip, *build, str(source)], check=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
     (wheel,) = (tmp_path / "wheels").iterdir()
-    install = ["install", "--quiet", "--no-deps", "--no-index", "--no-compile", "--root-user-action", "ignore"]
+    install = [
+        "install",
+        "--quiet",
+        "--ignore-installed",
+        "--no-deps",
+        "--no-index",
+        "--no-compile",
+        "--root-user-action",
+        "ignore",
+    ]
     subprocess.run([*pip, "--python", str(venv / "bin/python"), *install, str(wheel)], check=True)
     (site,) = venv.glob("lib/python*/site-packages")
     # The packages of requirements.lock are those of this environment; its .pth files are not read, so the code is

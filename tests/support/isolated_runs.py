@@ -120,7 +120,11 @@ def _child(kind: str, first: int, last: int, folder: Path, wall_s: float) -> Ite
 
 
 def load_kind(name: str) -> Kind:
-    """The `Kind` of a name such as ``hostile_images:IMAGES``."""
+    """The `Kind` of a name such as ``hostile_images:IMAGES``.
+
+    The modules are tests.support.hostile_images, tests.support.hostile_pages, tests.support.hostile_texts and
+    tests.support.hostile_binaries; they are imported in the children, too.
+    """
     module, _, attribute = name.partition(":")
     found = getattr(importlib.import_module(f"tests.support.{module}"), attribute)
     assert isinstance(found, Kind)
