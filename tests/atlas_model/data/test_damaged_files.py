@@ -62,7 +62,13 @@ def test_refuses_png_of_palette_without_palette() -> None:
 
 
 def test_finds_every_flipped_bit_of_a_shards_images(tmp_path: Path) -> None:
-    row = {"image_id": "a", "bytes": b"pixels " * 20, "label": "normal", "source_id": "s", "title": ""}
+    row: dict[str, object] = {
+        "image_id": "a",
+        "bytes": b"pixels " * 20,
+        "label": "normal",
+        "source_id": "s",
+        "title": "",
+    }
     with ShardWriter(tmp_path / "shards", LABELLED, 10) as writer:
         writer.append(row)
     path = tmp_path / "shards/part-00000.parquet"
