@@ -1,17 +1,18 @@
 """Finds what no later run can use: in `.atlas`, and files that killed processes left in the folders of the outputs.
 
 Everything in `.atlas` can be made again. What is listed here would not be read again by any run on the data that are
-kept. Folders of `.atlas` that never hold more than the last run of their kind are not looked at: `champion`, `import`,
-`init`, `logs`, `prefect`, `promote`, `trained`. A test compares the names with the code.
+kept. Folders of `.atlas` that never hold more than the last run of their kind are not looked at: `champion`, `ended`,
+`import`, `init`, `logs`, `prefect`, `promote`, `trained`, `unsent`. A test compares the names with the code.
 """
 
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from atlas_model.core.checksums import SUFFIX, checksum_file
 from atlas_model.core.params import Params
 from atlas_model.core.processes import Process
 from crawlers.fetch.spool import INDEX
@@ -68,6 +69,11 @@ def find_unused(needed: Needed, params: Params, keep: int) -> list[Unused]:
     whole: dict[Path, Unused] = {}
     for each in found:
         if not any(parent in whole for parent in [each.path, *each.path.parents]):
+            checksum = checksum_file(each.path)
+            if (
+                checksum.is_file()
+            ):  # first: without it the file is listed again after a kill, but not it without the file
+                whole[checksum] = replace(each, path=checksum)
             whole[each.path] = each
     return list(whole.values())
 
@@ -170,6 +176,6 @@ def _head_of(workspace: Path) -> str | None:
 
 
 def _by_time(paths: Iterable[Path]) -> list[Path]:
-    """Oldest first."""
+    """Oldest first, without temporary files and checksums."""
     time: Callable[[Path], tuple[int, str]] = lambda path: (path.stat().st_mtime_ns, path.name)  # noqa: E731
-    return sorted((path for path in paths if not path.name.startswith(".")), key=time)
+    return sorted((path for path in paths if not path.name.startswith(".") and path.suffix != SUFFIX), key=time)

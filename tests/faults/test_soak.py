@@ -2,7 +2,7 @@
 
 Each run crawls again, as the schedule does: a real Prefect server, real HTTP, the stages crawl and fetch. `atlas gc`
 follows every few runs. The rule that is checked is in `Bounds`. The figures of each run go to ``soak.jsonl`` in the
-temporary folder of the test, or in the folder that the environment variable ATLAS_SOAK_LOG names.
+temporary folder of the test, or in the folder that the environment variable SOAK_LOG names.
 """
 
 import hashlib
@@ -120,7 +120,7 @@ def test_scheduled_runs_stay_within_the_bounds(
     project: SmallProject, prefect_server: PrefectServer, tmp_path: Path, runs: int
 ) -> None:
     shop, chance, bounds = project.shop, random.Random(1), Bounds()
-    figures = Path(os.environ.get("ATLAS_SOAK_LOG", tmp_path)) / "soak.jsonl"
+    figures = Path(os.environ.get("SOAK_LOG", tmp_path)) / "soak.jsonl"
     figures.write_text("")
     scheduler = Scheduler(project, prefect_server, tmp_path / "scheduler.log")
     shown = {number: product.look for number, product in shop.products.items()}  # as of the last fetch
@@ -203,7 +203,10 @@ def collect_garbage(project: SmallProject, bounds: Bounds) -> None:
     cache = size_of(project.root / ".dvc/cache")
     assert cache <= kept + bounds.cache_spare, (cache, kept)
     assert size_of(project.root / ".atlas") <= bounds.work
-    assert len(list((project.root / ".atlas/snapshots").glob("*"))) <= KEEP
+    snapshots = sorted(path.name for path in (project.root / ".atlas/snapshots").glob("*.parquet"))
+    assert len(snapshots) <= KEEP, (snapshots, done.stderr)
+    checksums = sorted(path.stem for path in (project.root / ".atlas/snapshots").glob("*.sha256"))
+    assert checksums == snapshots, "each has its own"
     status = subprocess.run(["dvc", "status"], cwd=project.root, env=project.env, capture_output=True, check=True)
     assert b"up to date" in status.stdout
     checkout = ["dvc", "checkout", "--force"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from atlas_model.core.checksums import write_checksum
 from atlas_model.core.params import Params, load_params
 from atlas_model.core.processes import Process
 from atlas_model.data.dataset import content_key
@@ -20,7 +21,7 @@ LOOKED_AT = (
     *("crawl", "fetch", "pixels", "activations", "train", "last-model", "engines", "shell-runs", "sweep"),
     *("snapshots", "profiles"),
 )
-NEVER_MORE_THAN_ONE = ("champion", "import", "init", "logs", "prefect", "promote", "trained")
+NEVER_MORE_THAN_ONE = ("champion", "ended", "import", "init", "logs", "prefect", "promote", "trained", "unsent")
 SINGLE_FILES = ("flow.lock", "judged", "checked-params")
 
 
@@ -65,6 +66,15 @@ def test_old_crawls_are_deleted_but_not_those_that_a_reference_has(params: Param
         *(f".atlas/{folder}" for folder in ("profiles/a.json", "profiles/c.json")),
         "reports/drift/a..c.md",
     }
+
+
+def test_checksum_goes_with_its_file_and_not_without_it(params: Params) -> None:
+    for number, name in enumerate("abcd"):
+        write_checksum(write(f".atlas/snapshots/{name}.parquet", at=number + 1))
+    found = list(unused(params, keep=2))
+    assert found == [f".atlas/snapshots/{name}.parquet{suffix}" for name in "ab" for suffix in (".sha256", "")], (
+        "the checksum first: after a kill between the two, the file is listed again"
+    )
 
 
 def test_journal_and_spool_of_a_source_that_no_kept_crawl_has(params: Params) -> None:
