@@ -25,7 +25,7 @@ from tests.support.small_shop import CATEGORIES, SmallProduct, SmallProject, Sma
 
 CPU_S, WALL_S = 20, 120  # limits for an input; the second is generous, because a machine may be busy
 MB = 400  # that an input may take at its peak: an image of 40 million pixels takes 200
-MB_OF_A_PAGE = 2_200  # pyarrow allocates what the header of a page states, at most 2 GiB
+MB_OF_A_PAGE = 4_400  # pyarrow allocates what the header of a page states: at most 2 GiB, packed and unpacked
 # kind: (inputs in `make test`, inputs in `make soak`)
 KINDS = {
     "hostile_images:IMAGES": (150, 10_000),
