@@ -29,6 +29,10 @@ def without_credentials(text: str) -> str:
     return CREDENTIALS.sub("***@", text)
 
 
+MAX_FAULTS = 100  # listed in one message
+MAX_FAULT_CHARS = 1_000  # of a fault in a message
+
+
 class AtlasError(Exception):
     """The work failed; the message says why. As text, it has no credentials of URLs (`without_credentials`)."""
 
@@ -53,10 +57,17 @@ class InputError(AtlasError):
 
     @classmethod
     def from_faults(cls, what: str, faults: Sequence[str]) -> "InputError":
-        """Make one error of all ``faults`` in ``what``: on one line if there is one, else a line each."""
+        """Make one error of all ``faults`` in ``what``: on one line if there is one, else a line each.
+
+        A text is cut after `MAX_FAULT_CHARS`, and the list after `MAX_FAULTS`.
+        """
+        shown = [
+            text if len(text) <= MAX_FAULT_CHARS else f"{text[:MAX_FAULT_CHARS]}..." for text in faults[:MAX_FAULTS]
+        ]
         if len(faults) == 1:
-            return cls(f"{what}: {faults[0]}")
-        return cls("\n  - ".join([f"{what}: {len(faults)} faults", *faults]))
+            return cls(f"{what}: {shown[0]}")
+        more = [f"and {len(faults) - MAX_FAULTS} more"] if len(faults) > MAX_FAULTS else []
+        return cls("\n  - ".join([f"{what}: {len(faults)} faults", *shown, *more]))
 
 
 class ParamsError(InputError):

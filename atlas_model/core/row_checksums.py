@@ -16,6 +16,10 @@ FUNCTION = "row_checksum"
 COLUMN = "checksum"
 
 
+# What SQLite raises for a damaged file; UnicodeDecodeError: its message quotes a damaged definition of a table.
+DAMAGED = (sqlite3.DatabaseError, UnicodeDecodeError)
+
+
 @dataclass(frozen=True)
 class CheckedTable:
     """A table whose rows have checksums.
@@ -113,7 +117,7 @@ def find_damage(path: Path, tables: str, checked: Sequence[CheckedTable], versio
             return [f"{count} rows of the table {name}" for name, count in counts.items() if count]
     except sqlite3.OperationalError:
         raise
-    except sqlite3.DatabaseError as error:
+    except DAMAGED as error:
         return [str(error)]
 
 

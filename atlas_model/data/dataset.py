@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from jaxtyping import Int, UInt8
 from PIL import Image
@@ -24,7 +26,7 @@ from atlas_model.core.checksums import remove_with_checksum, replacing_with_chec
 from atlas_model.core.errors import AtlasError, InputError, MissingError, TaxonomyError
 from atlas_model.core.progress import say, track
 from atlas_model.data.images import Preprocessing, to_array
-from atlas_model.data.schemas import open_parquet, reading_parquet
+from atlas_model.data.schemas import iterate_batches, open_parquet, read_parquet
 from atlas_model.taxonomy.tree import Taxonomy
 
 PREPROCESSING_KEY = b"atlas"  # schema metadata of a split's files: {"preprocessing": {...}}
@@ -73,10 +75,7 @@ def load_split(folder: Path, name: str, taxonomy: Taxonomy, cache: Path) -> Spli
         raise MissingError(f"{folder}: no {name}-*.parquet there. Run the stage that makes it: dvc repro split")
     preprocessing = _preprocessing_of(shards[0])
     wanted = ["image_id", "product_id", "title", "taxonomy"]
-    columns = []
-    for shard in shards:
-        with reading_parquet(shard, wanted) as file:
-            columns.append(file.read(columns=wanted).to_pydict())
+    columns = [read_parquet(shard, wanted).to_pydict() for shard in shards]
     labels = [path for column in columns for path in column["taxonomy"]]
     return Split(
         name=name,
@@ -200,9 +199,10 @@ def _decoded(data: Any, preprocessing: Preprocessing, name: str) -> UInt8[np.nda
         ) from error
 
 
-def _image_bytes(shards: list[Path]) -> Iterator[bytes]:
+def _image_bytes(shards: list[Path]) -> Iterator[bytes | None]:
     for shard in shards:
-        with reading_parquet(shard, ["image"]) as file:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=["image"]):
-                for image in batch.column("image").to_pylist():
-                    yield image["bytes"]
+        for batch in iterate_batches(shard, BATCH_ROWS, ["image"]):
+            kind = batch.schema.field("image").type
+            if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+                raise InputError(f"{shard}: expected images in the column image. Make the split again: dvc repro split")
+            yield from pc.struct_field(batch.column("image"), "bytes").to_pylist()

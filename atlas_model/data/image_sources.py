@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from atlas_model.core.errors import ImageError, InputError
 from atlas_model.data.image_files import describe_skipped, image_files, read_image
-from atlas_model.data.schemas import DAMAGED, open_parquet, shard_paths
+from atlas_model.data.schemas import DAMAGED, check_rows, open_parquet, shard_paths
 from atlas_model.data.titles import split_words
 
 BATCH_ROWS = 64  # rows of a Parquet file in memory
@@ -127,6 +127,7 @@ def _images(file: Path, first: int, more: Sequence[str]) -> Iterator[SourceImage
                 for name, cell, owner, title in list(zip(named, cells, owners, titles, strict=True))[first:]:
                     yield SourceImage(str(name), partial(_bytes, cell, str(name)), owner, title)
                 first = max(0, first - batch.num_rows)
+            check_rows(file, opened, row)
         except DAMAGED as error:
             raise InputError(f"{file}: expected a whole Parquet file, got a damaged one: {error}") from error
 

@@ -223,8 +223,7 @@ def iterate_shards(path: Path, schema: pa.Schema, made_by: str, batch_rows: int)
         InputError: a file is damaged, is not Parquet, or lacks a column of the schema.
     """
     for shard in shard_paths(path, made_by):
-        with reading_parquet(shard, schema.names) as file:
-            yield from file.iter_batches(batch_size=batch_rows, columns=schema.names)
+        yield from iterate_batches(shard, batch_rows, schema.names)
 
 
 def count_rows(path: Path, made_by: str) -> int:
@@ -265,6 +264,38 @@ def reading_parquet(path: Path, columns: Sequence[str] = ()) -> Iterator[pq.Parq
             yield file
         except DAMAGED as error:
             raise InputError(f"{path}: cannot be read completely, it is damaged: {error}") from error
+
+
+def iterate_batches(path: Path, batch_rows: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of one Parquet file in batches of at most ``batch_rows``.
+
+    Raises:
+        InputError: it is damaged, is not Parquet, or lacks one of ``columns``.
+    """
+    with reading_parquet(path, columns) as file:
+        rows = 0
+        for batch in file.iter_batches(batch_size=batch_rows, columns=list(columns)):
+            rows += batch.num_rows
+            yield batch
+        check_rows(path, file, rows)
+
+
+def read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Read ``columns`` of one Parquet file; raises as `iterate_batches`."""
+    with reading_parquet(path, columns) as file:
+        table = file.read(columns=list(columns))
+        check_rows(path, file, table.num_rows)
+        return table
+
+
+def check_rows(path: Path, file: pq.ParquetFile, rows: int) -> None:
+    """Check that all rows were read: the header of a page has no checksum, and a damaged one can end a column.
+
+    Raises:
+        InputError: ``rows`` is not the number in the metadata.
+    """
+    if rows != file.metadata.num_rows:
+        raise InputError(f"{path}: expected {file.metadata.num_rows} rows, got {rows}: it is damaged")
 
 
 def shard_paths(path: Path, made_by: str) -> list[Path]:
@@ -342,6 +373,7 @@ def _read_file(path: Path, contract: pa.Schema) -> pa.Table:
         _check_columns(path, file.schema_arrow, there)
         try:
             table = file.read(columns=there)
+            check_rows(path, file, table.num_rows)
             for name in absent:
                 table = table.append_column(contract.field(name), pa.nulls(table.num_rows, contract.field(name).type))
             return table.select(contract.names).cast(contract)

@@ -43,7 +43,7 @@ from atlas_model.data.schemas import (
     PREDICTED,
     PREDICTED_WITH_BAND,
     ROW_GROUP,
-    reading_parquet,
+    read_parquet,
 )
 from atlas_model.inference.batch_products import DISTRIBUTIONS, ProductOutput, distribution_rows, write_products
 from atlas_model.inference.predictor import Prediction
@@ -290,8 +290,7 @@ def _row_groups(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the rows of all files in tables of the size of a row group."""
     waiting = schema.empty_table()
     for path in paths:
-        with reading_parquet(path) as file:
-            waiting = pa.concat_tables([waiting, file.read()])
+        waiting = pa.concat_tables([waiting, read_parquet(path, schema.names)])
         while waiting.num_rows >= ROW_GROUP:
             yield waiting.slice(0, ROW_GROUP).combine_chunks()
             waiting = waiting.slice(ROW_GROUP)

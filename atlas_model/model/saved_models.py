@@ -76,7 +76,8 @@ def _load(
         taxonomy = Taxonomy.from_json(description["taxonomy"], source=f"{folder}: taxonomy")
         architecture = Architecture(**description["architecture"])
         check_architecture(architecture)
-        check_shapes(lambda: model_class(architecture, taxonomy), tensors, folder)
+        sizes = (architecture.attention_size, architecture.embedding_size, architecture.hidden_size)
+        check_shapes(lambda: model_class(architecture, taxonomy), tensors, folder, largest=max(sizes))
         model = model_class(architecture, taxonomy)
         model.temperature = _temperature(description.get("temperature", 1.0))
         if isinstance(model, Categorizer) and reads_titles(model):

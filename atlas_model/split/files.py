@@ -20,7 +20,7 @@ from atlas_model.core.errors import InputError
 from atlas_model.core.files import replacing
 from atlas_model.core.progress import track
 from atlas_model.data.images import Preprocessing, encode_png
-from atlas_model.data.schemas import CHECKSUMS, COMPRESSION, IMAGES, SPLIT, iterate_shards, reading_parquet
+from atlas_model.data.schemas import CHECKSUMS, COMPRESSION, IMAGES, SPLIT, iterate_shards, read_parquet
 
 ROWS_PER_FILE = 8192
 ROWS_PER_GROUP = 256  # in memory at once, when writing and when reading
@@ -124,11 +124,8 @@ def read_columns(folder: Path, names: Iterable[str], columns: list[str]) -> pa.T
     Raises:
         InputError: a file is damaged, or lacks a column.
     """
-    tables = []
-    for path in (path for name in names for path in sorted(folder.glob(f"{name}-*.parquet"))):
-        with reading_parquet(path, columns) as file:
-            tables.append(file.read(columns=columns))
-    return pa.concat_tables(tables)
+    files = [path for name in names for path in sorted(folder.glob(f"{name}-*.parquet"))]
+    return pa.concat_tables(read_parquet(path, columns) for path in files)
 
 
 def _prepared_images(shards: Path, wanted: Container[str], preprocessing: Preprocessing) -> Iterator[tuple[str, bytes]]:

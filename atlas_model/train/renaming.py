@@ -19,7 +19,7 @@ from atlas_model.core.errors import CheckpointError
 from atlas_model.core.files import replacing, replacing_folder
 from atlas_model.core.progress import say
 from atlas_model.data.dataset import BATCH_ROWS, PREPROCESSING_KEY
-from atlas_model.data.schemas import reading_parquet
+from atlas_model.data.schemas import iterate_batches, open_parquet
 from atlas_model.taxonomy.tree import Taxonomy
 
 RECORD = "training.json"  # {"key": ..., "taxonomy": ...}
@@ -35,15 +35,15 @@ def training_content(folder: Path, names: Sequence[str], taxonomy: Taxonomy) -> 
     """
     digest = hashlib.sha256(json.dumps(taxonomy.keys).encode())
     for file in (file for name in names for file in sorted(folder.glob(f"{name}-*.parquet"))):
-        with reading_parquet(file, COLUMNS) as table:
+        with open_parquet(file) as table:
             metadata = table.schema_arrow.metadata or {}
-            digest.update(b"%s\0%s\0" % (file.name.encode(), metadata.get(PREPROCESSING_KEY, b"")))
-            for batch in table.iter_batches(BATCH_ROWS, columns=list(COLUMNS)):
-                for image_id, product_id, title, path, image in zip(
-                    *(batch[name].to_pylist() for name in COLUMNS), strict=True
-                ):
-                    row = [image_id, product_id, title, taxonomy.index(path), len(image["bytes"])]
-                    digest.update(json.dumps(row).encode() + image["bytes"])
+        digest.update(b"%s\0%s\0" % (file.name.encode(), metadata.get(PREPROCESSING_KEY, b"")))
+        for batch in iterate_batches(file, BATCH_ROWS, COLUMNS):
+            for image_id, product_id, title, path, image in zip(
+                *(batch[name].to_pylist() for name in COLUMNS), strict=True
+            ):
+                row = [image_id, product_id, title, taxonomy.index(path), len(image["bytes"])]
+                digest.update(json.dumps(row).encode() + image["bytes"])
     return digest.hexdigest()
 
 

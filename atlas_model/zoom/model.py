@@ -125,7 +125,8 @@ class ZoomModel:
             if preprocessing.mode != "RGB" or preprocessing.size < MIN_SIZE:
                 raise ValueError(f"preprocessing {preprocessing.to_json()}")
             architecture = description.get("architecture", "cnn")
-            check_shapes(lambda: _build(architecture, preprocessing.size), tensors, folder)
+            size = preprocessing.size
+            check_shapes(lambda: _build(architecture, size), tensors, folder, largest=size)
             net = _build(architecture, preprocessing.size)
         except CheckpointError:
             raise

@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 from atlas_model.core.errors import AtlasError
 from atlas_model.core.files import make_folder
 from atlas_model.core.progress import say
-from atlas_model.core.row_checksums import CheckedTable, add_checksums, structural_fault
+from atlas_model.core.row_checksums import DAMAGED, CheckedTable, add_checksums, structural_fault
 from crawlers.crawl.product_grouping import IDENTITIES, Identity, group
 
 LISTING, PRODUCT, SITEMAP, ROBOTS = "listing", "product", "sitemap", "robots"  # kinds of pages
@@ -314,7 +314,7 @@ def _open_or_recreate(path: Path) -> tuple[sqlite3.Connection, bool]:
         return _opened(path)
     except sqlite3.OperationalError:  # disk full or no permission: the content is not damaged
         raise
-    except sqlite3.DatabaseError as error:
+    except DAMAGED as error:
         say(f"{path}: damaged or of another version; its pages are requested again ({error})")
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)

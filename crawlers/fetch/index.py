@@ -129,7 +129,7 @@ class Index:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
         try:
             self._open()
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             self._db.close()
             raise
 

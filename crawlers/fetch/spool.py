@@ -16,6 +16,7 @@ from typing import Any, Self
 from atlas_model.core.errors import AtlasError, RetryError
 from atlas_model.core.files import make_folder, write_json
 from atlas_model.core.progress import say
+from atlas_model.core.row_checksums import DAMAGED
 from atlas_model.data.images import ImageInfo
 from crawlers.fetch.blobs import DISK_FAULTS, Blobs
 from crawlers.fetch.client.outcome import FetchOutcome, ImageRequest
@@ -219,7 +220,7 @@ class Spool:
             raise RetryError(
                 f"{self.folder}: another process is fetching into it; run again when it has ended"
             ) from error
-        except sqlite3.DatabaseError as error:
+        except DAMAGED as error:
             say(f"{self.folder}: the index is damaged; everything is fetched again ({error})")
             for path in filter(Path.is_file, self.folder.iterdir()):
                 path.unlink()

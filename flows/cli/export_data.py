@@ -21,7 +21,7 @@ from atlas_model.core.errors import InputError, MissingError
 from atlas_model.core.files import replacing_folder
 from atlas_model.core.progress import say, track
 from atlas_model.data.dataset import load_taxonomy_json
-from atlas_model.data.schemas import CHECKSUMS, open_parquet, reading_parquet
+from atlas_model.data.schemas import CHECKSUMS, SPLIT, iterate_batches, open_parquet
 from atlas_model.split.names import SPLITS
 from atlas_model.taxonomy.tree import Taxonomy
 from flows import paths
@@ -132,8 +132,7 @@ def _rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    with reading_parquet(path) as file:
-        yield from file.iter_batches(ROWS_AT_ONCE)
+    yield from iterate_batches(path, ROWS_AT_ONCE, SPLIT.names)
 
 
 def _count(files: Sequence[Path]) -> int:

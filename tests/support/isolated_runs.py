@@ -141,7 +141,7 @@ def outcome_of(kind: Kind, made: Any, folder: Path) -> tuple[str, str]:
     try:
         return kind.check(made, folder), ""
     except InputError as error:
-        if not str(error).strip() or len(str(error)) > 20_000:
+        if not str(error).strip() or len(str(error)) > 110_000:
             return "error", f"a message of {len(str(error))} characters: {str(error)[:200]!r}"
         return type(error).__name__, ""
     except AtlasError as error:

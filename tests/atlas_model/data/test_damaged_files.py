@@ -2,8 +2,6 @@
 
 import io
 import json
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +13,12 @@ from PIL import Image
 from atlas_model.core.errors import ImageError, InputError, TaxonomyError
 from atlas_model.data.dataset import load_taxonomy_json
 from atlas_model.data.images import decode, probe
-from atlas_model.data.schemas import LABELLED, ShardWriter, read_table
+from atlas_model.data.schemas import LABELLED, ShardWriter, iterate_shards, read_table
 from atlas_model.split.files import read_columns
 
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+LABELLED_ROW: dict[str, object] = {
+    "image_id": "a", "bytes": b"x", "label": "normal", "source_id": "s", "title": ""
+}  # fmt: skip
 
 
 def png(*, palette: bool = False, animated: bool = False, level: int = 0) -> bytes:
@@ -62,13 +60,7 @@ def test_refuses_png_of_palette_without_palette() -> None:
 
 
 def test_finds_every_flipped_bit_of_a_shards_images(tmp_path: Path) -> None:
-    row: dict[str, object] = {
-        "image_id": "a",
-        "bytes": b"pixels " * 20,
-        "label": "normal",
-        "source_id": "s",
-        "title": "",
-    }
+    row = {**LABELLED_ROW, "bytes": b"pixels " * 20}
     with ShardWriter(tmp_path / "shards", LABELLED, 10) as writer:
         writer.append(row)
     path = tmp_path / "shards/part-00000.parquet"
@@ -94,3 +86,23 @@ def test_taxonomy_of_a_split_that_is_no_taxonomy_is_an_error(tmp_path: Path, con
     path.write_bytes(content)
     with pytest.raises(TaxonomyError, match=r"taxonomy\.json: expected"):
         load_taxonomy_json(path)
+
+
+def test_rows_that_a_damaged_page_header_hides_are_missed(tmp_path: Path) -> None:
+    rows = [{**LABELLED_ROW, "image_id": str(number)} for number in range(40)]
+    with ShardWriter(tmp_path / "shards", LABELLED, 100) as writer:
+        for row in rows:
+            writer.append(row)
+    path = tmp_path / "shards/part-00000.parquet"
+    whole = path.read_bytes()
+    lost = 0
+    for at in range(4, 40):  # the header of the first page, which has no checksum
+        for bit in range(8):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+            try:
+                found = [row for batch in iterate_shards(path.parent, LABELLED, "x", 8) for row in batch.to_pylist()]
+            except InputError as error:
+                lost += "expected 40 rows, got" in str(error)
+            else:
+                assert found == rows
+    assert lost
