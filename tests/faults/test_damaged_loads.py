@@ -18,18 +18,22 @@ from atlas_model.core.checksums import (
     state_of,
     write_json_with_checksum,
 )
-from atlas_model.core.errors import AtlasError, InputError
+from atlas_model.core.errors import AtlasError, InputError, RetryError
 from atlas_model.data.dataset import load_split
 from atlas_model.data.images import probe
 from atlas_model.data.reviews import CategoryDecision, append_record, read_reviews
 from atlas_model.taxonomy.tree import Taxonomy
 from atlas_model.train import feature_cache, renaming
 from atlas_model.train.state import TrainingState, load_state, save_state
+from crawlers.crawl import run as crawl_run
+from crawlers.crawl.job import CrawlJob, CrawlReport
 from crawlers.crawl.journal import PRODUCT, Journal, JournalPage
 from crawlers.crawl.run import _health_in
 from crawlers.fetch.client.outcome import FetchOutcome
 from crawlers.fetch.spool import INDEX, Spool
+from tests.support.crawling import listing, product, run, source, titles
 from tests.support.durable_jobs import PLAN, activations, image
+from tests.support.servers import Shop, serving
 from tests.support.work_files import TAXONOMY, write_pixels_split
 
 URL = "http://a.test/p/1"
@@ -58,6 +62,29 @@ def test_a_damaged_page_of_a_crawl_is_requested_again(tmp_path: Path, capsys: py
         assert journal.was_damaged and journal.page(PRODUCT, URL) is None
         assert journal.page(PRODUCT, f"{URL}2") is not None
     assert "1 rows are damaged on disk; their pages are requested again" in said(capsys)
+
+
+def test_a_crawl_whose_journal_is_damaged_before_it_is_read_writes_no_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crawl_pages = crawl_run._run
+
+    def damaged_afterwards(job: CrawlJob, lock: int) -> CrawlReport:
+        report = crawl_pages(job, lock)
+        with closing(sqlite3.connect(job.journal)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        change(job.journal, b"Title one", b"Title ONE")
+        return report
+
+    pages = {"/c": listing("/p/1", "/p/2"), "/p/1": product("Title one", "1"), "/p/2": product("Title two", "2")}
+    with serving(Shop(pages)) as shop:
+        with monkeypatch.context() as patch:
+            patch.setattr(crawl_run, "_run", damaged_afterwards)
+            with pytest.raises(RetryError, match="pages are damaged on disk"):
+                run(shop, [source("/c")], tmp_path)
+        assert not (tmp_path / "products.parquet").exists()
+        run(shop, [source("/c")], tmp_path)
+        assert (titles(tmp_path), shop.asked["/p/1"], shop.asked["/p/2"]) == ({"Title one", "Title two"}, 2, 1)
 
 
 def test_after_damage_to_its_state_a_journal_counts_on(tmp_path: Path) -> None:
