@@ -357,6 +357,8 @@ element("clear").addEventListener("click", () => {
 element("options").addEventListener("submit", (event) => event.preventDefault());
 const updateSoon = debounced(update, 400);
 element("title")?.addEventListener("input", () => {
+  current?.abort(); // its answer would be about the title before
+  current = null;
   busy(true);
   updateSoon();
 });

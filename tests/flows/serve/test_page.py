@@ -1,10 +1,11 @@
 """The page of `atlas serve` in Chromium: images, attention, feedback, accessibility, phones, untrusted names."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Error, Page, Route
 
 from atlas_model.data.reviews import read_reviews
 from tests.support.serving import image_file, save_model
@@ -83,6 +84,30 @@ def test_images_are_predicted_corrected_and_stored(browser: Browser, url: str, f
         assert watched.faults == []
     (record,) = read_reviews(folder / "reviews").records
     assert (record.reviewer, record.category) == ("anna", ("Men", "Shoes", "Low"))
+
+
+def test_late_answer_about_another_title_cannot_be_corrected(browser: Browser, url: str, folder: Path) -> None:
+    with watched_page(browser, url) as watched:
+        page = watched.page
+        page.set_input_files("#files", [folder / "front.png"])
+        page.locator("#result[aria-busy=false]").wait_for()
+        page.clock.install(time=0)
+        page.clock.pause_at(1000)  # so that the pause after the last key ends only when the test says so
+        held: list[Route] = []
+        page.route("**/v1/predict/files", lambda route: held.append(route))  # noqa: PLW0108  # playwright marks it
+        page.set_input_files("#files", [folder / "back.png"])
+        page.locator("#status", has_text="Predicting").wait_for()
+        page.fill("#title", "Blue bag")
+        page.unroute("**/v1/predict/files")
+        for route in held:
+            with suppress(Error):  # the page has given the request up
+                route.continue_()
+        page.wait_for_timeout(500)
+        assert page.is_disabled("#wrong")
+        page.clock.run_for(1000)
+        page.locator("#result[aria-busy=false]").wait_for()
+        assert page.is_enabled("#wrong")
+        assert watched.faults == []
 
 
 def test_page_on_a_dark_phone_takes_pasted_images_and_reports_unusable_ones(
