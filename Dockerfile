@@ -28,9 +28,9 @@ RUN apt-get update \
 # The wheel of this project, with the bundled model.
 FROM base AS wheel
 WORKDIR /build
-COPY requirements.lock ./
+COPY requirements-build.lock ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m venv /opt/atlas && pip install --constraint requirements.lock setuptools wheel
+    python -m venv /opt/atlas && pip install --require-hashes --no-deps --requirement requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY models/pretrained models/pretrained
 COPY atlas_model atlas_model
@@ -42,24 +42,29 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 # "dvc-s3" for a DVC remote in S3, or "onnx onnxruntime onnxscript" for that engine.
 FROM base AS packages
 WORKDIR /build
-COPY requirements.lock requirements-dev.lock ./
-RUN python -m venv /opt/atlas
+COPY requirements.lock requirements-build.lock requirements-cuda.lock requirements-dev.lock ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m venv /opt/atlas && pip install --require-hashes --no-deps --requirement requirements-build.lock
 ARG PACKAGES=""
 
 FROM packages AS packages-cpu
-# PyTorch's index has builds without CUDA, which are 2.5 GB smaller.
+# PyTorch's index has builds without CUDA, which are 2.5 GB smaller. The lock has no hashes of all of them, so torch and
+# torchvision are taken from there as they are; what is installed, the next command leaves.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-# hadolint ignore=SC2086
+# hadolint ignore=SC2046,SC2086
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --extra-index-url "${TORCH_INDEX}" --requirement requirements.lock \
-    && pip install --extra-index-url "${TORCH_INDEX}" --constraint requirements-dev.lock pip ${PACKAGES}
+    pip install --no-deps --index-url "${TORCH_INDEX}" \
+        $(sed -n 's/^\(torch\(vision\)\{0,1\}==[^ ;]*\).*/\1/p' requirements.lock) \
+    && pip install --require-hashes --no-deps --no-build-isolation --requirement requirements.lock \
+    && pip install --constraint requirements.lock --constraint requirements-dev.lock pip ${PACKAGES}
 
 FROM packages AS packages-cuda
 # The package index has builds with the CUDA libraries; only the driver comes from the host.
 # hadolint ignore=SC2086
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --requirement requirements.lock \
-    && pip install --constraint requirements-dev.lock pip ${PACKAGES}
+    pip install --require-hashes --no-deps --no-build-isolation --requirement requirements.lock \
+        --requirement requirements-cuda.lock \
+    && pip install --constraint requirements.lock --constraint requirements-dev.lock pip ${PACKAGES}
 
 # What both targets share.
 FROM base AS service

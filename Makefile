@@ -15,7 +15,7 @@ CODE := $(wildcard atlas_model crawlers flows tests benchmarks tools examples do
 # DVC runs the `cmd` of a stage in $SHELL, which may not be a POSIX shell.
 export SHELL := /bin/sh
 
-.PHONY: FORCE run flow up down test fast lint format docs deps lock benchmark benchmark-fashion-mnist clean help install
+.PHONY: FORCE run flow up down test fast soak lint format docs deps lock audit benchmark benchmark-fashion-mnist clean help install
 
 install: $(STAMP)  ## create .venv with what `make run` needs
 
@@ -35,10 +35,13 @@ down: $(STAMP)  ## stop what `make up DETACH=1` started
 
 test: lint  ## lint, types, import contracts, all tests, coverage (ARGS="-k search" for some)
 	$(BIN)/coverage erase
-	$(PYTEST) -m "slow or not slow" --durations=20 --durations-min=1 $(if $(ARGS),$(ARGS),--cov --cov-report=term)
+	$(PYTEST) -m "not soak" --durations=20 --durations-min=1 $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
 fast: $(DEV)  ## run the fast tests only (ARGS="-k search" for some)
 	$(PYTEST) $(ARGS)
+
+soak: $(DEV)  ## run the long tests of faults, for hours (ARGS="-k crash" for some)
+	$(PYTEST) -m soak --timeout 0 $(if $(ARGS),$(ARGS),tests/faults)
 
 lint: $(DEV)  ## run ruff, mypy, import-linter and deptry
 	$(BIN)/ruff check $(CODE)
@@ -61,6 +64,9 @@ deps: $(DEV)  ## list missing and unnecessary deps of each stage in dvc.yaml
 lock: $(DEV)  ## resolve pyproject.toml into the lock files (UPGRADE=1: to the newest versions)
 	$(BIN)/python -m tools.lock $(if $(UPGRADE),--upgrade)
 
+audit: $(DEV)  ## look for known vulnerabilities of the locked packages
+	@$(BIN)/python -m tools.audit
+
 benchmark: $(DEV)  ## run a benchmark: make benchmark NAME=search
 	$(BIN)/python -m benchmarks.$(NAME)
 
@@ -74,7 +80,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' Makefile | expand -t 26
 
 # Installed once; again only when a lock file or the declared dependencies change, or for another PYTHON.
-$(STAMP): requirements.lock pyproject.toml $(if $(PYTHON),FORCE)
+$(STAMP): requirements.lock requirements-build.lock requirements-cuda.lock pyproject.toml $(if $(PYTHON),FORCE)
 	@python=$$(PYTHON='$(PYTHON)' sh tools/python.sh) && "$$python" tools/set_up.py run
 
 $(DEV): requirements-dev.lock $(STAMP)

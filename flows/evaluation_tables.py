@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from atlas_model.data.csv_cells import from_cell
 from flows.paths import EVALUATION
 
 if TYPE_CHECKING:
@@ -33,10 +34,13 @@ def _read(name: str, columns: list[str]) -> "pd.DataFrame":
     path = EVALUATION / name
     if not path.is_file():
         return pd.DataFrame(columns=columns)
-    return pd.read_csv(
+    texts = [column for column in columns if column not in {*FIGURES, "n"}]
+    rows = pd.read_csv(
         path,
         usecols=columns,
-        dtype={column: "str" for column in columns if column not in {*FIGURES, "n"}},
+        dtype=dict.fromkeys(texts, "str"),
         keep_default_na=False,  # a category may be called NA
         na_values=dict.fromkeys(FIGURES, ""),
     )
+    rows[texts] = rows[texts].map(from_cell)
+    return rows

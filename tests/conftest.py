@@ -47,14 +47,14 @@ BEGUN_FIRST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have long files begin before the others, whose order stays as it is; measure what property tests do elsewhere.
+    """Have long files begin before the others, whose order stays as it is; measure coverage of the fast tests only.
 
-    Tracing takes as long as the work, and tens of examples go through lines that other tests go through, too.
+    Tracing takes as long as the work, and property tests and slow tests repeat lines that fast tests execute, too.
     """
     rank = {name: number for number, name in enumerate(BEGUN_FIRST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
     for item in items:
-        if is_hypothesis_test(getattr(item, "function", None)):
+        if item.get_closest_marker("slow") or is_hypothesis_test(getattr(item, "function", None)):
             item.add_marker(pytest.mark.no_cover)
 
 

@@ -1,15 +1,18 @@
 """Installs Atlas into .venv: ``python tools/set_up.py run`` the packages for a run, ``dev`` those for the tests too.
 
 Runs on the Python from which .venv is created (chosen by ``tools/python.sh``), with the standard library alone. An
-interrupted installation is resumed.
+interrupted installation is resumed. pip takes no file whose hash is not in a lock. The exception: with ``TORCH_INDEX``
+in the environment, torch and torchvision come from that index, such as PyTorch's of CPU builds, in the locked versions.
 """
 
+import json
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -19,6 +22,8 @@ from typing import Self
 
 VENV = Path(".venv")
 LOCKS = {"run": Path("requirements.lock"), "dev": Path("requirements-dev.lock")}
+BUILD_LOCK, CUDA_LOCK = Path("requirements-build.lock"), Path("requirements-cuda.lock")
+TORCH = ("torch", "torchvision")
 STAMPS = {"run": VENV / ".installed", "dev": VENV / ".installed-dev"}
 PARTS = {"run": "what a run needs", "dev": "what the tests need on top"}
 # GB to download and on disk, measured on Linux x86-64; torch's CUDA build and its libraries apart.
@@ -28,6 +33,9 @@ MINUTES = {"run": "3 to 10 minutes", "dev": "1 to 4 minutes"}
 TERMINAL_S, LOG_S = 0.2, 15.0  # between two lines of progress
 TICK_S = 1.0
 NOT_COMPILED = r"[/\\]tests?[/\\]"  # the tests of packages, a fifth of their code
+# Only what the locks name, and no build environment, into which pip would put packages that no lock names.
+LOCKED = ("install", "--require-hashes", "--no-deps", "--no-build-isolation")
+TORCH_BUILD = "import importlib.metadata; print(importlib.metadata.version('torch'))"
 OFFLINE = re.compile(r"Retrying \(Retry|NewConnectionError|Max retries exceeded|Name or service not known")
 
 
@@ -110,7 +118,7 @@ def say(text: str) -> None:
 
 def pins(lock: Path) -> dict[str, str]:
     """Versions by name, without regard to markers."""
-    found = re.findall(r"^([\w.-]+)==([^;\s]+)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    found = re.findall(r"^([\w.-]+)==([^;\s\\]+)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return dict(found)
 
 
@@ -153,6 +161,13 @@ def fault(output: str) -> SetUpError:
     if found := re.search(r"No matching distribution found for (\S+)", output):
         return SetUpError(
             f"{found[1]} has no wheel for {this.strip()}: use another Python: make PYTHON=/path/to/python3 ...", code=2
+        )
+    if "THESE PACKAGES DO NOT MATCH THE HASHES" in output:
+        found = re.search(r"^\s*(\S+==\S+) from ", output, flags=re.MULTILINE)
+        return SetUpError(
+            f"{found[1] if found else 'a package'}: expected the file that the lock names, got one with another SHA-256"
+            " from the package index, so nothing was installed. See where pip takes packages from: pip config list. If"
+            " you have changed a lock by hand, run `make lock`"
         )
     if "No space left on device" in output:
         return SetUpError("the disk is full: free some space, then run this again")
@@ -222,6 +237,63 @@ def announce(part: str, packages: int) -> None:
         raise SetUpError(f"needs {disk} GB on disk, and {free:.1f} GB are free: free some space", code=2)
 
 
+def install(lock: Path, torch: str = "") -> None:
+    """Install a lock, with a line of progress.
+
+    Args:
+        lock: the file.
+        torch: the build of torch, as from `locked_build`; empty: pip chooses.
+
+    Raises:
+        SetUpError: see `pip`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if torch:
+            text = re.sub(r"^torch==[^;\s\\]+", f"torch=={torch}", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            lock = Path(folder, lock.name)
+            lock.write_text(text, encoding="utf-8")
+        bar = "raw" if "pip" in pins(BUILD_LOCK) else "off"  # lines that can be parsed; older versions lack them
+        options = ("--no-compile", "--progress-bar", bar, "--requirement", str(lock))
+        pip(*LOCKED, *options, progress=Progress(len(pins(lock))))
+
+
+def locked_build(lock: Path) -> str:
+    """The build of torch that pip takes on this machine, such as 2.13.0+cpu, if the lock has its hash; else empty.
+
+    With hashes alone pip would prefer another build: it takes a file whose hash the index states to one in a folder of
+    ``find-links``.
+
+    Raises:
+        SetUpError: see `pip`.
+    """
+    version = pins(lock).get("torch")
+    if version is None or os.environ.get("TORCH_INDEX"):
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        # fast-deps reads the metadata of a wheel without its 0.5 GB.
+        options = ("--dry-run", "--ignore-installed", "--no-deps", "--use-feature=fast-deps", "--report", str(report))
+        pip("install", *options, f"torch=={version}")
+        (found,) = json.loads(report.read_text(encoding="utf-8"))["install"]
+    build = str(found["metadata"]["version"])
+    if "+" not in build:
+        return build
+    if found["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256", "-") in lock.read_text("utf-8"):
+        return build
+    say(
+        f"  {lock} has no hash of torch {build}: torch {version} is installed. To take it, see TORCH_INDEX in"
+        " CONTRIBUTING.md"
+    )
+    return version
+
+
+def needs_cuda() -> bool:
+    """Whether the installed torch is the ordinary build for Linux, which requires the CUDA packages."""
+    command = [str(VENV / "bin/python"), "-c", TORCH_BUILD]
+    version = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return sys.platform == "linux" and bool(version) and "+" not in version
+
+
 def set_up(part: str) -> None:
     """Install a part.
 
@@ -230,18 +302,20 @@ def set_up(part: str) -> None:
     """
     lock, stamp = LOCKS[part], STAMPS[part]
     made = make_venv()
-    changed = max(path.stat().st_mtime for path in (lock, Path("pyproject.toml")))
+    changed = max(path.stat().st_mtime for path in (lock, BUILD_LOCK, CUDA_LOCK, Path("pyproject.toml")))
     if not made and stamp.exists() and stamp.stat().st_mtime >= changed:
         stamp.touch()  # so that the stamp of `dev` is newer than that of `run`, for make
         return
     locked = pins(lock)
     begun = time.monotonic()
     announce(part, len(locked))
-    bar = ["--progress-bar", "off"]
-    if "pip" in pins(LOCKS["run"]):
-        pip("install", f"pip=={pins(LOCKS['run'])['pip']}")
-        bar = ["--progress-bar", "raw"]  # lines that can be parsed; older versions of pip do not have them
-    pip("install", "--no-compile", *bar, "--requirement", str(lock), progress=Progress(len(locked)))
+    pip(*LOCKED, "--requirement", str(BUILD_LOCK))
+    if part == "run" and (index := os.environ.get("TORCH_INDEX")):
+        pip("install", "--no-deps", "--index-url", index, *(f"{name}=={locked[name]}" for name in TORCH))
+    install(lock, locked_build(lock) if part == "run" else "")
+    if part == "run" and needs_cuda():
+        say("  the CUDA packages of this torch build; TORCH_INDEX chooses another (CONTRIBUTING.md, Set-up)")
+        install(CUDA_LOCK)
     compile_packages()
     if part == "run":
         pip("install", "--no-deps", "--no-build-isolation", "--editable", ".")

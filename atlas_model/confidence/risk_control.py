@@ -163,7 +163,7 @@ def simulate_resplits(
         ``promised``: share of the draws with a guarantee. ``held``: share in which the other items reach ``accuracy``
         with their accepted and with all predictions, or in which there is no guarantee. Over the draws with a
         guarantee, the means of ``accepted`` and ``answered`` (share of the other items with a whole path; with any
-        prediction) and ``right`` (share of these predictions); None if there is no such draw.
+        prediction) and ``right`` (share of these predictions). All but ``promised`` are None if no draw has one.
     """
     generator, n = np.random.default_rng(seed), len(held_out)
     weight = np.zeros((times, n))
@@ -177,7 +177,7 @@ def simulate_resplits(
                 outcomes[index] = others.outcome(index, place, n - calibration)
     found = [each for each in outcomes if each is not None]
     if not found:
-        return {"promised": 0.0, "held": 1.0, **dict.fromkeys(("accepted", "answered", "right"))}
+        return {"promised": 0.0, **dict.fromkeys(("held", "accepted", "answered", "right"))}
     right = [each.answered_right for each in found if each.answered_right is not None]
     return {
         "promised": len(found) / times,

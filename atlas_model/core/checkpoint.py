@@ -6,9 +6,11 @@ holds a checksum of both files, so that a damaged model is an error and gives no
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ READABLE = (1, FORMAT)
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 CHECKSUM = "sha256"  # key of the description
+MAX_SHOWN = 500  # characters of what was found, in a message
 UNSUPPORTED_FORMATS = "Other formats (.pt, .pth, .ckpt, .bin) are not supported: reading them can execute code"
 
 
@@ -72,7 +75,7 @@ def load_model(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     if found[0] != kind or found[1] not in READABLE:
         raise CheckpointError(
             f"{folder}: expected a model of kind {kind!r}, format {' or '.join(map(str, READABLE))}; "
-            f"got kind {found[0]!r}, format {found[1]!r}. "
+            f"got kind {_shortened(repr(found[0]))}, format {_shortened(repr(found[1]))}. "
             "Train it again with this version, or name another folder."
         )
     try:
@@ -100,6 +103,39 @@ def read_description(folder: Path) -> dict[str, Any]:
     return description
 
 
+def check_shapes(build: Callable[[], nn.Module], tensors: dict[str, Tensor], folder: Path, *, largest: int) -> None:
+    """Check that the module of ``build`` has the ``tensors``, before it is built: it may need any amount of memory.
+
+    Does nothing if the file has as many weights as layers of the declared size have, as all real models do: the check
+    imports libraries for a second.
+
+    Args:
+        build: builds the module.
+        tensors: of the file.
+        folder: for the error message.
+        largest: of the declared sizes.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected, or of another shape.
+    """
+    if 4 * largest**2 <= sum(tensor.numel() for tensor in tensors.values()):
+        return
+    with torch.device("meta"):  # tensors without memory
+        expected = build().state_dict()
+    wrong = [name for name in expected.keys() | tensors.keys() if _shape(expected, name) != _shape(tensors, name)]
+    if wrong:
+        name = min(wrong)
+        raise _bad(
+            folder / WEIGHTS,
+            "the weights that its description declares",
+            f"{len(wrong)} others, first {name!r}: declared {_shape(expected, name)}, there {_shape(tensors, name)}",
+        )
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> str:
+    return str(tuple(tensors[name].shape)) if name in tensors else "none"
+
+
 def load_weights(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
     """Load ``tensors`` into ``module``; ``folder`` is for the error message.
 
@@ -115,4 +151,11 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], folder: Path) ->
 
 
 def _bad(path: Path, expected: str, got: object) -> CheckpointError:
-    return CheckpointError(f"{path}: expected {expected}, got: {got}. Train the model again, or name another folder.")
+    return CheckpointError(
+        f"{path}: expected {expected}, got: {_shortened(got)}. Train the model again, or name another folder."
+    )
+
+
+def _shortened(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

@@ -5,6 +5,7 @@ The entry points (`flows.cli.main`, `flows.stages`) print an `AtlasError` as one
 
     AtlasError               exit 1: the work failed
     |-- RetryError           exit 1: the network or a server failed; the same command may succeed later
+    |-- MachineError         exit 1: disk, memory or open files ran out; free some and run the same command again
     `-- InputError           exit 2: an input is invalid; the message says which and why
         |-- ParamsError      fix params.yaml (all errors at once)
         |-- TaxonomyError    fix the taxonomy or sources file (all errors at once, with line numbers)
@@ -13,17 +14,40 @@ The entry points (`flows.cli.main`, `flows.stages`) print an `AtlasError` as one
         `-- MissingError     a file is missing; the message names the stage that makes it
 """
 
+import re
 from collections.abc import Sequence
+
+# Name and password of a URL: everything before the last @ of its host.
+CREDENTIALS = re.compile(r"(?<=://)[^\s/?#]+@")
+
+
+def without_credentials(text: str) -> str:
+    """``text`` with the names and passwords of its URLs replaced: https://name:password@host -> https://***@host.
+
+    For messages, which become logs: of an invalid URL that a user has written, of another program.
+    """
+    return CREDENTIALS.sub("***@", text)
+
+
+MAX_FAULTS = 100  # listed in one message
+MAX_FAULT_CHARS = 1_000  # of a fault in a message
 
 
 class AtlasError(Exception):
-    """The work failed; the message says why."""
+    """The work failed; the message says why. As text, it has no credentials of URLs (`without_credentials`)."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return without_credentials(super().__str__())
 
 
 class RetryError(AtlasError):
     """The network or a server failed; the same command may succeed later."""
+
+
+class MachineError(AtlasError):
+    """The disk is full or read-only, memory or the number of open files is used up; `core.machine` makes it."""
 
 
 class InputError(AtlasError):
@@ -33,10 +57,17 @@ class InputError(AtlasError):
 
     @classmethod
     def from_faults(cls, what: str, faults: Sequence[str]) -> "InputError":
-        """Make one error of all ``faults`` in ``what``: on one line if there is one, else a line each."""
+        """Make one error of all ``faults`` in ``what``: on one line if there is one, else a line each.
+
+        A text is cut after `MAX_FAULT_CHARS`, and the list after `MAX_FAULTS`.
+        """
+        shown = [
+            text if len(text) <= MAX_FAULT_CHARS else f"{text[:MAX_FAULT_CHARS]}..." for text in faults[:MAX_FAULTS]
+        ]
         if len(faults) == 1:
-            return cls(f"{what}: {faults[0]}")
-        return cls("\n  - ".join([f"{what}: {len(faults)} faults", *faults]))
+            return cls(f"{what}: {shown[0]}")
+        more = [f"and {len(faults) - MAX_FAULTS} more"] if len(faults) > MAX_FAULTS else []
+        return cls("\n  - ".join([f"{what}: {len(faults)} faults", *shown, *more]))
 
 
 class ParamsError(InputError):
@@ -55,7 +86,7 @@ class ImageError(InputError):
         self.status = status
 
     def __str__(self) -> str:
-        return str(self.args[1])
+        return without_credentials(str(self.args[1]))
 
 
 class CheckpointError(InputError):

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # exit code that shells report after Ctrl-C
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LONGEST_COMMAND = 80  # characters of a command in a message
 ANCESTOR = "ATLAS_WORKS_FOR"  # environment variable: pid of the process that this one works for
 
 
@@ -22,12 +24,22 @@ def die_with_parent() -> None:
     """Let the kernel kill this process when the thread that started it ends; Linux only, elsewhere a no-op."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # psutil has no call for it
+        if _is_orphan():
+            os.kill(os.getpid(), signal.SIGKILL)
         ancestor = os.environ.get(ANCESTOR)
         if ancestor:
             import psutil
 
             if not psutil.pid_exists(int(ancestor)):  # it ended before the kernel was asked
                 os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_orphan() -> bool:
+    """Whether the parent ended before the kernel was asked: then its place has a process of another session."""
+    try:
+        return os.getsid(0) not in (os.getpid(), os.getsid(os.getppid()))
+    except ProcessLookupError:  # it is ending now
+        return True
 
 
 class Process(NamedTuple):
@@ -66,6 +78,17 @@ class Process(NamedTuple):
             command = " ".join(psutil.Process(self.pid).cmdline()).strip()
             return command.encode(errors="replace").decode()  # bytes that are no UTF-8 cannot be printed
         return ""
+
+    @property
+    def description(self) -> str:
+        """``pid 12: dvc repro, since 2026-11-30 14:05``, for a message about what it holds."""
+        import psutil
+
+        command = self.command[:LONGEST_COMMAND]
+        with suppress(psutil.Error, OSError, ValueError):
+            since = datetime.fromtimestamp(psutil.Process(self.pid).create_time())
+            return f"pid {self.pid}{command and ': '}{command}, since {since:%Y-%m-%d %H:%M}"
+        return f"pid {self.pid}{command and ': '}{command}"
 
 
 def ancestor_without(variable: str) -> Process | None:

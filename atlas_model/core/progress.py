@@ -15,6 +15,8 @@ from typing import NoReturn, Self, TypeVar
 
 from tqdm import tqdm
 
+from atlas_model.core.errors import without_credentials
+
 WATCHER = "ATLAS_WATCHER"
 LINE_INTERVAL_S = 5.0  # minimum time between two log lines of a job
 
@@ -44,9 +46,9 @@ class Step:
 
 
 def say(line: str) -> None:
-    """Print a line on stderr; stdout is for results."""
+    """Print a line on stderr, without credentials of URLs; stdout is for results."""
     with tqdm.external_write_mode(file=sys.stderr):
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{without_credentials(line)}\n")
         sys.stderr.flush()
 
 

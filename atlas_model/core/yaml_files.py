@@ -18,6 +18,9 @@ from atlas_model.core.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+MAX_VALUES = 1_000_000  # of a file, an alias counted as what it stands for: few lines of them stand for billions
+MAX_SHOWN = 200  # characters of a value in a message
+
 BOOL, INT, FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 PLAIN = {  # YAML 1.2: pattern of a plain scalar for each tag, and the characters that it may begin with
     BOOL: (r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -104,10 +107,38 @@ def _parsed(text: str) -> tuple[Any, list[str]]:
         root = loader.get_single_node()
         if root is None:
             return None, []
+        _check_size(root, {})
         duplicates = list(_duplicate_keys(root))  # before constructing, which puts merged keys into the nodes
         return loader.construct_document(root), duplicates
     finally:
         loader.dispose()
+
+
+def _check_size(node: yaml.Node, known: dict[int, int]) -> int:
+    """The number of values in ``node``, with aliases resolved.
+
+    Args:
+        node: of the document.
+        known: id of a collection -> its number of values; 0 while it is counted.
+
+    Raises:
+        yaml.YAMLError: there are more than `MAX_VALUES`, or a value contains itself.
+    """
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) in known:
+        if not known[id(node)]:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a value contains itself, by an alias")
+        return known[id(node)]
+    known[id(node)] = 0
+    children = node.value if isinstance(node, yaml.SequenceNode) else (child for pair in node.value for child in pair)
+    count = 1 + sum(_check_size(child, known) for child in children)
+    if count > MAX_VALUES:
+        raise yaml.YAMLError(
+            f"line {node.start_mark.line + 1}: expected at most {MAX_VALUES} values, got more by aliases"
+        )
+    known[id(node)] = count
+    return count
 
 
 def _duplicate_keys(root: yaml.Node) -> Iterator[str]:
@@ -129,7 +160,7 @@ def _duplicate_keys(root: yaml.Node) -> Iterator[str]:
                 earlier = first.setdefault((key.tag, key.value), key)
                 if earlier is not key:
                     lines = f"{earlier.start_mark.line + 1} and {key.start_mark.line + 1}"
-                    yield f"{'.'.join(named)}: duplicate key, on lines {lines}; remove one of them"
+                    yield f"{_shortened('.'.join(named))}: duplicate key, on lines {lines}; remove one of them"
             below.append((named, value))
         waiting += reversed(below)
 
@@ -248,7 +279,7 @@ def _dumped(value: Any, allow_unicode: bool) -> str:
 def _place(location: tuple[int | str, ...]) -> str:
     """The keys of ``location``, without the names of a union's members that pydantic adds ("literal['native']")."""
     keys = [str(part) for part in location if part != "constrained-int" and "[" not in str(part)]
-    return ".".join(keys) or "(the file)"
+    return _shortened(".".join(keys)) or "(the file)"
 
 
 def _text(fault: dict[str, Any]) -> str:
@@ -258,4 +289,8 @@ def _text(fault: dict[str, Any]) -> str:
         return "unknown key"
     text: str = fault["msg"].removeprefix("Value error, ")
     given = fault["input"]
-    return text if isinstance(given, dict) else f"{text}; got {given!r}"
+    return text if isinstance(given, dict) else f"{text}; got {_shortened(repr(given))}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

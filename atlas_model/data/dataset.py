@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from atlas_model.core.errors import AtlasError, InputError, MissingError
-from atlas_model.core.files import replacing
-from atlas_model.core.progress import track
+from atlas_model.core.checksums import remove_with_checksum, replacing_with_checksum, state_of
+from atlas_model.core.errors import AtlasError, InputError, MissingError, TaxonomyError
+from atlas_model.core.progress import say, track
 from atlas_model.data.images import Preprocessing, to_array
+from atlas_model.data.schemas import iterate_batches, open_parquet, read_parquet
 from atlas_model.taxonomy.tree import Taxonomy
 
 PREPROCESSING_KEY = b"atlas"  # schema metadata of a split's files: {"preprocessing": {...}}
@@ -73,7 +75,7 @@ def load_split(folder: Path, name: str, taxonomy: Taxonomy, cache: Path) -> Spli
         raise MissingError(f"{folder}: no {name}-*.parquet there. Run the stage that makes it: dvc repro split")
     preprocessing = _preprocessing_of(shards[0])
     wanted = ["image_id", "product_id", "title", "taxonomy"]
-    columns = [pq.read_table(shard, columns=wanted).to_pydict() for shard in shards]
+    columns = [read_parquet(shard, wanted).to_pydict() for shard in shards]
     labels = [path for column in columns for path in column["taxonomy"]]
     return Split(
         name=name,
@@ -122,7 +124,13 @@ def load_taxonomy_json(path: Path) -> Taxonomy:
     """
     if not path.exists():
         raise MissingError(f"{path}: no such file. Run the stage that makes it: dvc repro split")
-    return Taxonomy.from_json(json.loads(path.read_text(encoding="utf-8")), source=str(path))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # the last: nested too deep
+        raise TaxonomyError(
+            f"{path}: expected a taxonomy in JSON, got something else ({error}). Make it again: dvc repro split"
+        ) from error
+    return Taxonomy.from_json(content, source=str(path))
 
 
 def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
@@ -143,15 +151,20 @@ def content_key(paths: list[Path]) -> str:
 
 
 def _preprocessing_of(shard: Path) -> Preprocessing:
-    metadata = pq.read_schema(shard).metadata or {}
+    with open_parquet(shard) as file:
+        metadata = file.schema_arrow.metadata or {}
     try:
         return Preprocessing(**json.loads(metadata[PREPROCESSING_KEY])["preprocessing"])
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{shard}: no preprocessing in its metadata. Run the stage again: dvc repro split") from error
 
 
 def _pixels(name: str, shards: list[Path], rows: int, preprocessing: Preprocessing, cache: Path) -> np.ndarray:
     path = cache / f"{name}-{content_key(shards)}.npy"
+    if path.exists() and (state := state_of(path)) != "sound":
+        why = "damaged" if state == "damaged" else "without a checksum, of an earlier version"
+        say(f"{path}: this cache is {why}. The images are decoded again")
+        remove_with_checksum(path)
     if not path.exists():
         for old in [*cache.glob(f"{name}-*"), *cache.glob(f".{name}-*.tmp")]:  # the latter are left by killed runs
             old.unlink()
@@ -159,23 +172,37 @@ def _pixels(name: str, shards: list[Path], rows: int, preprocessing: Preprocessi
         shape = (channels, preprocessing.size, preprocessing.size)
         try:
             # Written, not mapped: writing to a mapped file kills the process (SIGBUS) when the disk is full.
-            with replacing(path) as temporary, temporary.open("wb") as file:
+            with replacing_with_checksum(path) as temporary, temporary.open("wb") as file:
                 file.write(npy_header(np.dtype(np.uint8), (rows, *shape)))
                 for data in track(_image_bytes(shards), "decode", rows, "images"):
-                    image = Image.open(io.BytesIO(data), formats=["PNG"]).convert(preprocessing.mode)
-                    file.write(to_array(image).reshape(shape).tobytes())
+                    file.write(_decoded(data, preprocessing, name).tobytes())
         except OSError as error:
             raise AtlasError(
-                f"{path}: the pixels of {rows} images could not be written: {error}. Free disk space, or, if an image "
-                "cannot be read, make the split again: dvc repro split"
+                f"{path}: the pixels of {rows} images could not be written: {error}. Free disk space, and run it again"
             ) from error
     pixels: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return pixels
 
 
-def _image_bytes(shards: list[Path]) -> Iterator[bytes]:
+def _decoded(data: Any, preprocessing: Preprocessing, name: str) -> UInt8[np.ndarray, "c h w"]:
+    """The pixels of an image that the stage `split` wrote."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=["PNG"])
+        image.load()
+        if image.size != (preprocessing.size, preprocessing.size):
+            raise ValueError(f"expected {preprocessing.size} x {preprocessing.size} pixels, got {image.size}")
+        return to_array(image.convert(preprocessing.mode))
+    except Exception as error:  # decoders raise errors of many types
+        raise InputError(
+            f"the split {name}: expected PNG images of the stage split, got one that cannot be read: {error}. Make the "
+            "split again: dvc repro split"
+        ) from error
+
+
+def _image_bytes(shards: list[Path]) -> Iterator[bytes | None]:
     for shard in shards:
-        with pq.ParquetFile(shard) as file:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=["image"]):
-                for image in batch.column("image").to_pylist():
-                    yield image["bytes"]
+        for batch in iterate_batches(shard, BATCH_ROWS, ["image"]):
+            kind = batch.schema.field("image").type
+            if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+                raise InputError(f"{shard}: expected images in the column image. Make the split again: dvc repro split")
+            yield from pc.struct_field(batch.column("image"), "bytes").to_pylist()

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from atlas_model.core.errors import ImageError, InputError
 from atlas_model.data.image_files import describe_skipped, image_files, read_image
-from atlas_model.data.schemas import open_parquet, shard_paths
+from atlas_model.data.schemas import DAMAGED, check_rows, open_parquet, shard_paths
 from atlas_model.data.titles import split_words
 
 BATCH_ROWS = 64  # rows of a Parquet file in memory
@@ -127,7 +127,8 @@ def _images(file: Path, first: int, more: Sequence[str]) -> Iterator[SourceImage
                 for name, cell, owner, title in list(zip(named, cells, owners, titles, strict=True))[first:]:
                     yield SourceImage(str(name), partial(_bytes, cell, str(name)), owner, title)
                 first = max(0, first - batch.num_rows)
-        except (pa.ArrowException, OSError) as error:
+            check_rows(file, opened, row)
+        except DAMAGED as error:
             raise InputError(f"{file}: expected a whole Parquet file, got a damaged one: {error}") from error
 
 
@@ -167,7 +168,7 @@ def _check_product_ids(file: Path, opened: pq.ParquetFile) -> None:
                 row += pc.index(batch[PRODUCT_ID].is_null(), True).as_py()
                 raise InputError(f"{file}: expected a {PRODUCT_ID} in each row, got none in row {row}, counted from 0")
             row += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGED as error:
         raise InputError(f"{file}: expected a whole Parquet file, got a damaged one: {error}") from error
 
 
@@ -179,7 +180,7 @@ def _count_titles(file: Path, opened: pq.ParquetFile) -> int:
     try:
         batches = opened.iter_batches(columns=[TITLE])
         return sum(bool(split_words(title or "")) for batch in batches for title in batch[TITLE].to_pylist())
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGED as error:
         raise InputError(f"{file}: expected a whole Parquet file, got a damaged one: {error}") from error
 
 

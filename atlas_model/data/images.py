@@ -18,15 +18,30 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from PIL import (  # noqa: F401  # Pillow would import them for the first image, and leave out what fails
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from atlas_model.core.errors import ImageError
+from atlas_model.core.machine import check_machine_for
 from atlas_model.data.png_metadata import without_metadata
 
 # Pillow's formats, except those that run other programs, contain other images, have no signature, or take minutes to
 # decode in Python. MPO is opened as JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
 MAX_PIXELS = 40_000_000  # larger images take hundreds of MB to decode
+MAX_DECODED_BYTES = 4 * MAX_PIXELS  # an image takes at most that many at once
 LARGE_PIXELS = 4_000_000  # larger images are reduced while decoding, if a small one is requested
 MAX_SCANS = 100  # of a JPEG: a scan of a few bytes costs as much as all pixels; progressive files have some 10
 MAX_SEGMENTS = 1_000  # of a JPEG: Pillow keeps each in memory
@@ -121,6 +136,8 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
         if image.format in ("JPEG", "MPO"):
             image.draft("L", (max(1, width // 8), max(1, height // 8)))
         image.load()  # before reading metadata, which also loads and may hide errors
+        if image.mode == "P" and image.palette is None:  # which `crop` would add
+            raise ValueError("it has no palette")
         _flattened(image.crop((0, 0, 1, 1)), getattr(image, "tag_v2", {}))
         return ImageInfo(
             width=width,
@@ -128,7 +145,7 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
             format="JPEG" if image.format == "MPO" else str(image.format),
             mode=mode,
             orientation=_orientation(image),
-            n_frames=_frame_count(image),
+            n_frames=_frame_count(image, data),
         )
 
 
@@ -257,7 +274,10 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
         width, height = max(image.size, _tile_size(image), _codestream_size(data), key=math.prod)
+    except ImageError:
+        raise
     except Exception as error:  # decoders raise errors of many types: struct.error, SyntaxError, ...
+        check_machine_for(error, MAX_DECODED_BYTES)
         raise ImageError("not_an_image", f"expected an image ({', '.join(FORMATS)}), got other bytes") from error
     if image.mode in ("I", "F"):
         raise ImageError("unknown_range", f"expected 8 or 16 bits a sample, got a {image.format} of mode {image.mode}")
@@ -305,7 +325,10 @@ def _codestream_size(data: bytes) -> tuple[int, int]:
     return size
 
 
-def _frame_count(image: Image.Image) -> int:
+def _frame_count(image: Image.Image, data: bytes) -> int:
+    if image.format == "PNG" and b"acTL" in data:
+        with suppress(ImageError, OSError, SyntaxError, ValueError):  # a damaged animation has a first image
+            image = Image.open(io.BytesIO(without_metadata(data, animation=True)), formats=["PNG"])
     if image.format != "TIFF":
         return getattr(image, "n_frames", 1)
     count = 1
@@ -327,12 +350,14 @@ def _decoding() -> Iterator[None]:
     except ImageError:
         raise
     except Exception as error:
-        raise ImageError("truncated", f"the image cannot be decoded to its end: {error}") from error
+        check_machine_for(error, MAX_DECODED_BYTES)
+        raise ImageError("truncated", f"the image cannot be decoded to its end: {str(error) or repr(error)}") from error
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # broken metadata does not matter
+    except Exception as error:  # broken metadata does not matter
+        check_machine_for(error, MAX_DECODED_BYTES)
         return 1
     return value if value in range(1, 9) else 1

@@ -1,24 +1,36 @@
-"""Removes metadata from PNG files, because Pillow rejects some images for their metadata alone.
+"""Removes metadata from PNG files, because Pillow rejects some images for their metadata alone; checks their pixels.
 
 Pillow rejects a file if a compressed profile or text in it is larger than 1 MB, or if the checksum of a metadata chunk
 is wrong. Neither affects the pixels. Chunks that may hold the EXIF orientation are kept if they are valid and small.
-Specification: PNG (third edition), W3C, sections 4.7 and 11.3.
+Pillow does not compare the checksum of the pixels (IDAT): it decodes damaged ones to other pixels.
+Specification: PNG (third edition), W3C, sections 4.7, 5.3 and 11.3.
 """
 
 import struct
 import zlib
 
+from atlas_model.core.errors import ImageError
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEYWORDS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # of text chunks that Pillow searches for the orientation
-PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")  # ancillary chunks that affect the pixels
+PIXELS = (b"tRNS",)  # ancillary chunks that affect the pixels of the first image
+ANIMATION = (b"acTL", b"fcTL", b"fdAT")  # of the others; Pillow takes fdAT for missing pixels of the first one
 MAX_UNPACKED = 1 << 20  # bytes after decompression: Pillow's limit (PngImagePlugin.MAX_TEXT_CHUNK)
 MAX_TEXT = 4 << 20  # bytes of an uncompressed text; Pillow's limit is 64 MB in all
 MAX_KEPT = 8  # metadata chunks that are kept
 HEAD, CHECKSUM = 8, 4  # bytes around a chunk's content
 
 
-def without_metadata(data: bytes) -> bytes:
-    """Remove the metadata of a PNG; other ``data`` is returned as it is."""
+def without_metadata(data: bytes, *, animation: bool = False) -> bytes:
+    """Remove the metadata of a PNG; other ``data`` is returned as it is.
+
+    Args:
+        data: of the file.
+        animation: whether to keep further images of an animation, in order to count them.
+
+    Raises:
+        ImageError: a chunk that the pixels depend on is incomplete, or differs from its checksum.
+    """
     if not data.startswith(SIGNATURE):
         return data
     view, start, at, kept = memoryview(data), 0, len(SIGNATURE), 0
@@ -26,9 +38,14 @@ def without_metadata(data: bytes) -> bytes:
     while at + HEAD <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)
         end = at + HEAD + size + CHECKSUM
-        if kind == b"IEND" or end > len(data):
+        if kind == b"IEND":
             break
-        if kind[:1].islower() and kind not in PIXELS:  # ancillary
+        if kind[:1].isupper() and (end > len(data) or not _is_intact(view[at + 4 : end])):  # critical
+            name = kind.decode("ascii", "replace")
+            raise ImageError("truncated", f"the chunk {name} of a PNG is incomplete, or differs from its checksum")
+        if end > len(data):
+            break
+        if kind[:1].islower() and kind not in (*PIXELS, *(ANIMATION if animation else ())):  # ancillary
             if kept < MAX_KEPT and _may_say_orientation(kind, data[at + HEAD : end]):
                 kept += 1
             else:
@@ -36,6 +53,11 @@ def without_metadata(data: bytes) -> bytes:
                 start = end
         at = end
     return b"".join([*parts, view[start:]]) if parts else data
+
+
+def _is_intact(chunk: memoryview) -> bool:
+    """Whether the kind and content of a chunk fit its checksum."""
+    return zlib.crc32(chunk[:-CHECKSUM]) == int.from_bytes(chunk[-CHECKSUM:], "big")
 
 
 def _may_say_orientation(kind: bytes, content: bytes) -> bool:

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from atlas_model.core.errors import AtlasError, InputError
-from atlas_model.core.files import replacing, sync_directory
+from atlas_model.core.files import make_folder, replacing, sync_directory
 from atlas_model.core.progress import say
 from atlas_model.data.images import decode, probe
 
@@ -29,6 +30,7 @@ IMAGES_FOLDER = "images"  # in the folder of reviews: the images of close-up dec
 MAX_LINE_BYTES = 65_536
 MAX_IMAGE_BYTES = 100_000  # larger images are stored at a reduced size
 STORED_SIDE = 512  # px, longer side of a reduced image
+CHECKSUM = re.compile(rb', "crc32": "([0-9a-f]{8})"\}$')  # at the end of a line: of the record without this field
 MAX_FAULTS = 20  # listed in a message
 SERVICE = "service"  # the order of feedback, which `atlas serve` stores: a suggestion, not a vote
 REVIEWER = re.compile(r"\w[\w.-]{0,63}")  # also the name of a file
@@ -188,17 +190,23 @@ def read_reviews(folder: Path) -> Reviews:
     return Reviews(sorted(records.values(), key=lambda record: record.at), torn)
 
 
+def damaged_lines(path: Path) -> list[int]:
+    """Numbers of the lines of a reviewer's file that are not records, or not those of their checksums."""
+    lines = path.read_bytes().split(b"\n")
+    return [number for number, line in enumerate(lines, start=1) if line.strip() and isinstance(_parse(line), str)]
+
+
 def append_record(folder: Path, record: Decision | Undo) -> None:
     """Add ``record`` to its reviewer's file and sync it to disk; several processes may do so at once.
 
     Raises:
         AtlasError: it could not be stored; the file is as before.
     """
-    line = (json.dumps(record.model_dump(mode="json", exclude_none=True), ensure_ascii=False) + "\n").encode()
+    line = _line_of(record)
     assert len(line) <= MAX_LINE_BYTES, "the fields are shorter"
     path = file_of(folder, record.reviewer)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with path.open("ab+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             end = _end_of_records(path, file)
@@ -248,6 +256,11 @@ def stored_image(folder: Path, image_id: str) -> bytes | None:
     return found[0].read_bytes() if found else None
 
 
+def _line_of(record: Decision | Undo) -> bytes:
+    text = json.dumps(record.model_dump(mode="json", exclude_none=True), ensure_ascii=False).encode()
+    return text[:-1] + b', "crc32": "%08x"}\n' % zlib.crc32(text)
+
+
 def _read_file(path: Path, faults: list[str]) -> tuple[list[Decision | Undo], bool]:
     """The records of a file, and whether its last line is incomplete."""
     lines = path.read_bytes().split(b"\n")
@@ -257,7 +270,7 @@ def _read_file(path: Path, faults: list[str]) -> tuple[list[Decision | Undo], bo
             continue
         record = _parse(line)
         if isinstance(record, str):
-            if number == len(lines):
+            if is_torn(line, is_last=not b"".join(lines[number:]), has_end=number < len(lines)):
                 return found, True
             faults.append(f"{path.name}, line {number}: {record}")
         elif record.reviewer != path.stem:
@@ -267,10 +280,31 @@ def _read_file(path: Path, faults: list[str]) -> tuple[list[Decision | Undo], bo
     return found, False
 
 
+def is_torn(line: bytes, *, is_last: bool, has_end: bool) -> bool:
+    """Whether an invalid ``line`` was left by a process or a computer that stopped while it wrote, not by damage.
+
+    After a power failure the line may have its end, but zeros instead of its begin. Its writer had not confirmed it.
+
+    Args:
+        line: without its end.
+        is_last: of the file.
+        has_end: whether a newline follows.
+    """
+    return is_last and (line.startswith(b"\0") or (not has_end and CHECKSUM.search(line[:-1]) is None))
+
+
 def _parse(line: bytes) -> Decision | Undo | str:
     """The record in a line, or what is wrong with it."""
     if len(line) > MAX_LINE_BYTES:
         return f"expected at most {MAX_LINE_BYTES} bytes, got {len(line)}"
+    line = line.removesuffix(b"\r")  # git on Windows may have added it
+    if checksum := CHECKSUM.search(line):
+        line = line[: checksum.start()] + b"}"
+        if zlib.crc32(line) != int(checksum[1], 16):
+            return (
+                "damaged: its content is not that of its checksum. Restore the line from git, or, if you changed it, "
+                "remove the field crc32"
+            )
     try:
         return RECORD.validate_json(line)
     except ValidationError as error:
@@ -294,11 +328,15 @@ def _end_of_records(path: Path, file: io.FileIO) -> int:
     file.seek(start)
     tail = file.read(size - start)
     assert tail is not None
-    if tail.endswith(b"\n"):
+    has_end = tail.endswith(b"\n")
+    text = tail.removesuffix(b"\n")
+    begin = start + text.rfind(b"\n") + 1
+    last = text[text.rfind(b"\n") + 1 :]
+    if has_end and not last.startswith(b"\0"):
         return size
-    begin = start + tail.rfind(b"\n") + 1
-    last = tail[tail.rfind(b"\n") + 1 :]
     if isinstance(_parse(last), str):
+        if not is_torn(last, is_last=True, has_end=has_end):
+            raise AtlasError(f"{path}: expected a record in its last line, got damage. Restore the line from git")
         say(f"warning: {path}: removed an incomplete last line of {len(last)} bytes, left by a review that was stopped")
         file.truncate(begin)
         return begin

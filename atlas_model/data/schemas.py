@@ -1,10 +1,11 @@
 """Schemas of the Parquet tables that stages exchange, and functions to read and write them.
 
 A schema is a contract between stages: the stage that writes a table casts to its schema, and a stage that reads it
-checks the columns.
+checks the columns. Each page of a file (some thousand values) has a checksum, which reading compares.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +18,14 @@ from atlas_model.core.errors import InputError, MissingError
 from atlas_model.core.files import replacing, replacing_folder
 
 COMPRESSION = "zstd"
+CHECKSUMS = {"write_page_checksum": True}  # options of a writer
 ROW_GROUP = 10_000  # rows in memory in `write_rows`
 ROW_GROUP_BYTES = 8_000_000  # bytes of images in memory in `ShardWriter`
 READ_BUFFER_BYTES = 1 << 20  # per column
 LABELS = ("normal", "zoomed")  # of images; as numbers 0 and 1
 SHARD_PATTERN = "part-{:05d}.parquet"
+# What pyarrow raises for a damaged file; UnicodeDecodeError: for a text that is not UTF-8.
+DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError)
 
 PRODUCTS = pa.schema(
     [
@@ -176,14 +180,17 @@ PREDICTED_PRODUCTS = pa.schema(
 def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
     """Write ``table`` as one Parquet file of ``schema``, atomically."""
     with replacing(path) as temporary:
-        pq.write_table(table.cast(schema), temporary, compression=COMPRESSION)
+        pq.write_table(table.cast(schema), temporary, compression=COMPRESSION, **CHECKSUMS)
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, object]], schema: pa.Schema) -> int:
     """Write ``rows`` as one Parquet file of ``schema``, atomically, `ROW_GROUP` at a time; return their number."""
     count = 0
     waiting = iter(rows)
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression=COMPRESSION) as writer:
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression=COMPRESSION, **CHECKSUMS) as writer,
+    ):
         while group := list(islice(waiting, ROW_GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
             count += len(group)
@@ -209,11 +216,14 @@ def read_table(path: Path, schema: pa.Schema, made_by: str, columns: Sequence[st
 
 
 def iterate_shards(path: Path, schema: pa.Schema, made_by: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a folder of shards in order, in batches of at most ``batch_rows``."""
+    """Yield the rows of a folder of shards in order, in batches of at most ``batch_rows``.
+
+    Raises:
+        MissingError: there is no file.
+        InputError: a file is damaged, is not Parquet, or lacks a column of the schema.
+    """
     for shard in shard_paths(path, made_by):
-        with open_parquet(shard) as file:
-            _check_columns(shard, file.schema_arrow, schema.names)
-            yield from file.iter_batches(batch_size=batch_rows, columns=schema.names)
+        yield from iterate_batches(shard, batch_rows, schema.names)
 
 
 def count_rows(path: Path, made_by: str) -> int:
@@ -232,9 +242,60 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         InputError: it is not Parquet.
     """
     try:  # without pre-buffering, which would load all of it into memory
-        return pq.ParquetFile(path, buffer_size=READ_BUFFER_BYTES, pre_buffer=False)
-    except (pa.ArrowInvalid, OSError) as error:
+        return pq.ParquetFile(path, buffer_size=READ_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
+    except DAMAGED as error:
         raise InputError(f"{path}: expected a Parquet file, got something else ({error})") from error
+
+
+@contextmanager
+def reading_parquet(path: Path, columns: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+    """Open the Parquet file at ``path`` for a block that reads from it, and does nothing else that may fail.
+
+    Args:
+        path: of the file.
+        columns: that it must have; pyarrow ignores a missing one.
+
+    Raises:
+        InputError: it is not Parquet, lacks a column, or its content is damaged.
+    """
+    with open_parquet(path) as file:
+        _check_columns(path, file.schema_arrow, columns)
+        try:
+            yield file
+        except DAMAGED as error:
+            raise InputError(f"{path}: cannot be read completely, it is damaged: {error}") from error
+
+
+def iterate_batches(path: Path, batch_rows: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of one Parquet file in batches of at most ``batch_rows``.
+
+    Raises:
+        InputError: it is damaged, is not Parquet, or lacks one of ``columns``.
+    """
+    with reading_parquet(path, columns) as file:
+        rows = 0
+        for batch in file.iter_batches(batch_size=batch_rows, columns=list(columns)):
+            rows += batch.num_rows
+            yield batch
+        check_rows(path, file, rows)
+
+
+def read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Read ``columns`` of one Parquet file; raises as `iterate_batches`."""
+    with reading_parquet(path, columns) as file:
+        table = file.read(columns=list(columns))
+        check_rows(path, file, table.num_rows)
+        return table
+
+
+def check_rows(path: Path, file: pq.ParquetFile, rows: int) -> None:
+    """Check that all rows were read: the header of a page has no checksum, and a damaged one can end a column.
+
+    Raises:
+        InputError: ``rows`` is not the number in the metadata.
+    """
+    if rows != file.metadata.num_rows:
+        raise InputError(f"{path}: expected {file.metadata.num_rows} rows, got {rows}: it is damaged")
 
 
 def shard_paths(path: Path, made_by: str) -> list[Path]:
@@ -283,7 +344,7 @@ class ShardWriter:
             path = self._temporary / SHARD_PATTERN.format(self._shards)
             compression = {name: "none" if name in self._binary else COMPRESSION for name in self._schema.names}
             self._writer = pq.ParquetWriter(
-                path, self._schema, compression=compression if self._binary else COMPRESSION
+                path, self._schema, compression=compression if self._binary else COMPRESSION, **CHECKSUMS
             )
         self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
         self._rows, self._bytes = [], 0
@@ -312,10 +373,11 @@ def _read_file(path: Path, contract: pa.Schema) -> pa.Table:
         _check_columns(path, file.schema_arrow, there)
         try:
             table = file.read(columns=there)
+            check_rows(path, file, table.num_rows)
             for name in absent:
                 table = table.append_column(contract.field(name), pa.nulls(table.num_rows, contract.field(name).type))
             return table.select(contract.names).cast(contract)
-        except (pa.ArrowException, ValueError) as error:  # ValueError: a null in a column that allows none
+        except (*DAMAGED, ValueError) as error:  # ValueError: a null in a column that allows none
             types = ", ".join(f"{field.name}: {field.type}" for field in contract)
             raise InputError(f"{path}: expected the columns {types}; {error}") from error
 

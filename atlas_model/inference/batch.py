@@ -30,12 +30,21 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from atlas_model.core.checksums import remove_with_checksum, replacing_with_checksum, state_of
 from atlas_model.core.errors import AtlasError, ImageError
 from atlas_model.core.files import locked, replacing
+from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import Progress, say
 from atlas_model.data.image_sources import ImageSource, SourceImage
 from atlas_model.data.images import decode
-from atlas_model.data.schemas import COMPRESSION, PREDICTED, PREDICTED_WITH_BAND, ROW_GROUP, write_table
+from atlas_model.data.schemas import (
+    CHECKSUMS,
+    COMPRESSION,
+    PREDICTED,
+    PREDICTED_WITH_BAND,
+    ROW_GROUP,
+    read_parquet,
+)
 from atlas_model.inference.batch_products import DISTRIBUTIONS, ProductOutput, distribution_rows, write_products
 from atlas_model.inference.predictor import Prediction
 from atlas_model.taxonomy.tree import SEPARATOR
@@ -144,7 +153,7 @@ def predict_all(
     with locked(folder, "prediction"):
         schema, kept = PREDICTED_WITH_BAND if bands else PREDICTED, [] if products is None else [str(DISTRIBUTIONS)]
         key_parts = [source.key, model_key, str(batch_size), str(schema), f"{source.titled} titles"]
-        parts = OutputParts(folder, _key(*key_parts, *kept), schema)
+        parts = OutputParts(folder, _key(*key_parts, *kept), schema, with_distributions=products is not None)
         first = parts.done
         if first:
             say(f"predict: resumes after {first} images")
@@ -176,22 +185,43 @@ class OutputParts:
     For predictions of products, the folder ``distributions`` has a file of the same name with the images'
     distributions. It is written first, so that it exists for each part.
 
+    A killed run may have left any of them, because folders of parts are not removed all at once, and each file has a
+    checksum. From the first part that is missing or damaged on, images are predicted again.
+
     Args:
         folder: for the parts. Parts with another key in it are removed.
         key: digest of everything that the predictions depend on.
         schema: of the predictions.
+        with_distributions: whether each part has a file of distributions.
     """
 
-    def __init__(self, folder: Path, key: str, schema: pa.Schema) -> None:
+    def __init__(self, folder: Path, key: str, schema: pa.Schema, *, with_distributions: bool) -> None:
         self._folder, self._schema = folder / key, schema
         for other in filter(Path.is_dir, folder.iterdir()):
             if other != self._folder:
                 shutil.rmtree(other)
-        self._first = self.done = int(self._paths()[-1].stem.partition("-")[2]) if self._paths() else 0
+        self._with_distributions = with_distributions
+        self._first = self.done = self._remove_damaged()
         self._rows: list[dict[str, Any]] = []
         self._distributions: list[dict[str, Any]] = []
         self._nodes = 0  # in the distributions
         self._written_at = time.monotonic()
+
+    def _remove_damaged(self) -> int:
+        """Remove the parts from the first damaged or missing one on; return the number of images before it."""
+        done, paths = 0, self._paths()
+        for number, path in enumerate(paths):
+            begin, _, end = path.stem.partition("-")
+            files = [path, self._distribution(path)] if self._with_distributions else [path]
+            if int(begin) != done or any(not each.exists() or state_of(each) != "sound" for each in files):
+                why = "damaged, behind a missing part, or of an earlier version without a checksum"
+                say(f"{path}: {why}. Images from number {done} on are predicted again")
+                for each in paths[number:]:
+                    remove_with_checksum(each)
+                    remove_with_checksum(self._distribution(each))
+                break
+            done = int(end)
+        return done
 
     def add(self, images: int, rows: list[dict[str, Any]], distributions: list[dict[str, Any]]) -> None:
         """Add rows of the next ``images``, and their ``distributions`` (`batch_products`; empty without products)."""
@@ -207,10 +237,14 @@ class OutputParts:
         """Merge the parts into one file, which does not depend on their sizes; return the images by status."""
         if self._rows:
             self._write()
+        if self._remove_damaged() != self.done:
+            raise AtlasError(
+                f"{self._folder}: a part of the output was damaged on disk. Run it again: it resumes before it"
+            )
         statuses: Counter[str] = Counter()
         with (
             replacing(output) as temporary,
-            pq.ParquetWriter(temporary, self._schema, compression=COMPRESSION) as writer,
+            pq.ParquetWriter(temporary, self._schema, compression=COMPRESSION, **CHECKSUMS) as writer,
         ):
             for table in _row_groups(self._paths(), self._schema):
                 writer.write_table(table)
@@ -225,9 +259,9 @@ class OutputParts:
         path = self._folder / f"{self._first:012d}-{self.done:012d}.parquet"
         if self._distributions:
             table = pa.Table.from_pylist(self._distributions, schema=DISTRIBUTIONS)
-            write_table(self._distribution(path), table, DISTRIBUTIONS)
+            _write_part(self._distribution(path), table)
             self._distributions, self._nodes = [], 0
-        write_table(path, pa.Table.from_pylist(self._rows, schema=self._schema), self._schema)
+        _write_part(path, pa.Table.from_pylist(self._rows, schema=self._schema))
         self._first, self._rows, self._written_at = self.done, [], time.monotonic()
 
     def _paths(self) -> list[Path]:
@@ -235,6 +269,11 @@ class OutputParts:
 
     def _distribution(self, path: Path) -> Path:
         return path.parent / "distributions" / path.name
+
+
+def _write_part(path: Path, table: pa.Table) -> None:
+    with replacing_with_checksum(path) as temporary:
+        pq.write_table(table, temporary, compression=COMPRESSION)
 
 
 def _predict(
@@ -251,7 +290,7 @@ def _row_groups(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the rows of all files in tables of the size of a row group."""
     waiting = schema.empty_table()
     for path in paths:
-        waiting = pa.concat_tables([waiting, pq.read_table(path)])
+        waiting = pa.concat_tables([waiting, read_parquet(path, schema.names)])
         while waiting.num_rows >= ROW_GROUP:
             yield waiting.slice(0, ROW_GROUP).combine_chunks()
             waiting = waiting.slice(ROW_GROUP)
@@ -285,6 +324,7 @@ def _pixels(image: SourceImage, prepare: Prepare, side: int | None) -> Pixels | 
     except ImageError as error:
         return UnreadableImage(error.status, str(error))
     except OSError as error:
+        check_machine(error)
         return UnreadableImage("unreadable", str(error.strerror))
 
 

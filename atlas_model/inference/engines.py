@@ -33,9 +33,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from atlas_model.core.checksums import state_of, write_checksum
 from atlas_model.core.errors import InputError
 from atlas_model.core.extras import EXTRAS, missing_packages, require
 from atlas_model.core.files import write_json
+from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import say
 from atlas_model.encoders import encoder as encoder_module
 from atlas_model.encoders.encoder import Encoder, fold_batch_norms
@@ -261,15 +263,19 @@ def _milliseconds(runners: dict[str, nn.Module], images: UInt8[Tensor, "b c h w"
 
 
 def _load_or_make(file: Path, *, make: Callable[[Path], None], read: Callable[[Path], Made]) -> Made:
-    """Return ``read(file)``; ``make`` writes the file if it is missing or damaged."""
+    """Return ``read(file)``; ``make`` writes the file if it is missing or damaged, or has no checksum."""
     if file.exists():
         try:
-            return read(file)
+            if state_of(file) == "sound":
+                return read(file)
         except OSError:
             raise
-        except Exception:  # each library has its own error for a damaged file
-            say(f"engines: {file}: damaged, so it is made anew")
+        except Exception as error:  # each library has its own error for a file that it cannot read
+            check_machine(error)
+            say(f"engines: {file}: not readable ({type(error).__name__})")
+        say(f"engines: {file}: damaged or of an earlier version, so it is made anew")
     make(file)
+    write_checksum(file)
     return read(file)
 
 

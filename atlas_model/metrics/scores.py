@@ -97,19 +97,23 @@ def level_accuracy(
 
 def category_scores(
     actual: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], taxonomy: Taxonomy
-) -> list[dict[str, str | float | int]]:
-    """Precision, recall, F1 and count of each category that occurs or is predicted, in the taxonomy's order."""
+) -> list[dict[str, str | float | int | None]]:
+    """Precision, recall, F1 and count of each category that occurs or is predicted, in the taxonomy's order.
+
+    The precision of a category that is never predicted, and the recall and F1 of one without images, are None.
+    """
     met = np.union1d(actual, predicted)
+    is_predicted = np.isin(met, predicted)
     columns = precision_recall_fscore_support(actual, predicted, labels=met, zero_division=0)
     return [
         {
             "category": taxonomy.labels[index],
-            "precision": float(precision),
-            "recall": float(recall),
-            "f1": float(f1),
+            "precision": float(precision) if predicted_once else None,
+            "recall": float(recall) if count else None,
+            "f1": float(f1) if count else None,
             "n": int(count),
         }
-        for index, precision, recall, f1, count in zip(met, *columns, strict=True)
+        for index, predicted_once, precision, recall, f1, count in zip(met, is_predicted, *columns, strict=True)
     ]
 
 

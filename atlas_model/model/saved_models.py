@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from atlas_model.core.checkpoint import load_model, load_weights, save_model
+from atlas_model.core.checkpoint import check_shapes, load_model, load_weights, save_model
 from atlas_model.core.errors import CheckpointError, InputError
 from atlas_model.data.images import Preprocessing
 from atlas_model.model.architecture import Architecture, check_architecture, check_images
@@ -76,14 +76,20 @@ def _load(
         taxonomy = Taxonomy.from_json(description["taxonomy"], source=f"{folder}: taxonomy")
         architecture = Architecture(**description["architecture"])
         check_architecture(architecture)
+        sizes = (architecture.attention_size, architecture.embedding_size, architecture.hidden_size)
+        check_shapes(lambda: model_class(architecture, taxonomy), tensors, folder, largest=max(sizes))
         model = model_class(architecture, taxonomy)
         model.temperature = _temperature(description.get("temperature", 1.0))
         if isinstance(model, Categorizer) and reads_titles(model):
             model.title_weights = TitleWeights.from_json(description["title_weights"])
         preprocessing = Preprocessing(**description["preprocessing"])
         check_images(architecture, preprocessing, model.encoder.in_channels)
+    except CheckpointError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, InputError) as error:
-        raise CheckpointError(f"{folder}: its description is not one of a {model_class.kind}: {error}") from error
+        raise CheckpointError(
+            f"{folder}: its description is not one of a {model_class.kind}: {str(error)[:500]}"
+        ) from error
     load_weights(model, tensors, folder)
     return model.to(device).eval(), preprocessing
 

@@ -20,7 +20,7 @@ from atlas_model.core.errors import InputError
 from atlas_model.core.files import replacing
 from atlas_model.core.progress import track
 from atlas_model.data.images import Preprocessing, encode_png
-from atlas_model.data.schemas import COMPRESSION, IMAGES, SPLIT, iterate_shards
+from atlas_model.data.schemas import CHECKSUMS, COMPRESSION, IMAGES, SPLIT, iterate_shards, read_parquet
 
 ROWS_PER_FILE = 8192
 ROWS_PER_GROUP = 256  # in memory at once, when writing and when reading
@@ -77,7 +77,9 @@ class SplitWriter:
     def _next_file(self) -> None:
         self._file.close()
         temporary = self._file.enter_context(replacing(self._paths.pop(0)))
-        self._writer = self._file.enter_context(pq.ParquetWriter(temporary, self._schema, compression=COMPRESSION))
+        self._writer = self._file.enter_context(
+            pq.ParquetWriter(temporary, self._schema, compression=COMPRESSION, **CHECKSUMS)
+        )
         self._room = ROWS_PER_FILE
 
     def __exit__(
@@ -117,9 +119,13 @@ def write_split_files(
 
 
 def read_columns(folder: Path, names: Iterable[str], columns: list[str]) -> pa.Table:
-    """Read ``columns`` of the splits ``names`` in ``folder``."""
+    """Read ``columns`` of the splits ``names`` in ``folder``.
+
+    Raises:
+        InputError: a file is damaged, or lacks a column.
+    """
     files = [path for name in names for path in sorted(folder.glob(f"{name}-*.parquet"))]
-    return pa.concat_tables(pq.read_table(path, columns=columns) for path in files)
+    return pa.concat_tables(read_parquet(path, columns) for path in files)
 
 
 def _prepared_images(shards: Path, wanted: Container[str], preprocessing: Preprocessing) -> Iterator[tuple[str, bytes]]:

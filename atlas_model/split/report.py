@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from atlas_model.data.csv_cells import for_cell
 from atlas_model.split.names import SPLITS
 from atlas_model.taxonomy.tree import SEPARATOR, CategoryPath
 
@@ -82,4 +83,5 @@ def count_outcomes(outcomes: Sequence[str], product_ids: Sequence[str]) -> dict[
 def categories_csv(counts: "pd.DataFrame") -> str:
     """``category,split,n`` for plotting."""
     rows = counts.reset_index().melt("category", value_name="n").sort_values("category", kind="stable")
+    rows["category"] = rows["category"].map(for_cell)
     return rows.to_csv(index=False, lineterminator="\n")

@@ -86,7 +86,7 @@ def _read(text: str, faults: list[str]) -> _Read:
             numbered = [(number, match) for (number, _), match in zip(plain, found, strict=True) if match]
             lines = _split([(number, match[2]) for number, match in numbered])
             return _with_ids(lines, [(number, match[1]) for number, match in numbered], faults)
-    if len(header) > 1 and ">" not in plain[0][1] and any(">" in line for _, line in plain):
+    if len(header) > 1 and plain and ">" not in plain[0][1] and any(">" in line for _, line in plain):
         faults.append(f"line 1: expected a column taxonomy, or id, parent_id and name; got {', '.join(header)}")
     return _Read(_split(plain))
 

@@ -7,13 +7,17 @@ A cache is one array in half precision. Its file name is a digest of all that it
 frozen blocks, the preprocessing, the pixels, the augmentation and its seed. So a changed split or weight file never
 reads an old cache. It is written row by row under a temporary name, and a killed run resumes after the last complete
 row. A split has one cache: making a new one removes the old.
+
+Each row has a checksum (CRC-32), in a file of its own. They are compared when a cache is opened and when its making is
+resumed: rows from the first damaged one on are computed again.
 """
 
 import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -24,8 +28,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from atlas_model.core.errors import AtlasError
-from atlas_model.core.files import sync_directory, write_json
-from atlas_model.core.progress import Progress
+from atlas_model.core.files import make_folder, sync_directory, write_json
+from atlas_model.core.progress import Progress, say
 from atlas_model.data import augmentation as augmentation_module
 from atlas_model.data.augmentation import Augmentation, view
 from atlas_model.data.dataset import Split, npy_header, release_page_cache, to_device
@@ -34,6 +38,8 @@ from atlas_model.encoders import encoder as encoder_module
 from atlas_model.encoders.encoder import Encoder, fold_batch_norms
 
 HALF = np.dtype(np.float16)
+SUM_BYTES = 4
+SUMS = ".crc32"  # suffix of the checksums: of the header of the .npy file, then of each row
 ENCODED = 16  # views per batch: few, so that their activations fit into the CPU's cache
 ENCODED_ON_GPU = 256
 CODE = (augmentation_module, efficientnet_lite_module, encoder_module)
@@ -107,14 +113,19 @@ def load_activations(
     """
     key = _key(encoder, split, repr((views, seed, augmentation) if views > 1 else 1))
     path = cache / f"{split.name}-{key}.npy"
+    if path.exists() and not is_sound(path):
+        say(f"{path}: this cache is damaged, or of an earlier version without checksums. It is made anew")
+        path.replace(_part_of(path))
+        _sums_of(path).touch()
+        _sums_of(path).replace(_sums_of(_part_of(path)))
     if not path.exists():
         with torch.inference_mode():
             shape = tuple(encoder.to(device).eval().activations(split.images(np.arange(1), device)).shape[1:])
         header = npy_header(HALF, (len(split), views, *shape))
-        cache.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
+        make_folder(cache)
+        part = _part_of(path)
         for old in cache.glob(f"{split.name}-*"):
-            if old != part:
+            if old not in (part, _sums_of(part)):
                 old.unlink()
         rows = max(1, (ENCODED if device.type == "cpu" else ENCODED_ON_GPU) // views)
         try:
@@ -125,6 +136,7 @@ def load_activations(
                 f"({len(split) * views * prod(shape) * HALF.itemsize / 1e9:.1f} GB in all) and run it again (it "
                 "resumes where it stopped), or lower train.views."
             ) from error
+        _sums_of(part).replace(_sums_of(path))
         part.replace(path)
         sync_directory(cache)
     kept = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -167,13 +179,20 @@ def _write(  # noqa: PLR0917 - of one caller
     row_bytes = HALF.itemsize * views * prod(shape)
     frozen = fold_batch_norms(encoder).to(device)
     forward_s, forwarded = 0.0, 0
-    with part.open("ab") as file, Progress(f"activations {split.name}", len(split), "images") as progress:
-        done = (file.tell() - len(header)) // row_bytes
-        if done < 0:
+    with (
+        part.open("ab") as file,
+        _sums_of(part).open("ab") as sums,
+        Progress(f"activations {split.name}", len(split), "images") as progress,
+    ):
+        done = _sound_rows(part, header, row_bytes)
+        if done is None:
             done = 0
             file.truncate(0)
             file.write(header)
+            sums.truncate(0)
+            sums.write(_sum(header))
         file.truncate(len(header) + done * row_bytes)
+        sums.truncate((1 + done) * SUM_BYTES)
         progress.advance(done)
         for start in range(done, len(split), rows):
             some = np.arange(start, min(start + rows, len(split)))
@@ -189,13 +208,70 @@ def _write(  # noqa: PLR0917 - of one caller
                     f"activations: the encoder's outputs overflow half precision (rows {some[0]}-{some[-1]} of "
                     f"{split.name}). Train from an earlier block (train.fine_tune_from), or use other weights."
                 )
-            file.write(found.contiguous().numpy().tobytes())
+            written = found.contiguous().numpy().tobytes()
+            file.write(written)
+            starts = range(0, len(written), row_bytes)
+            sums.write(b"".join(_sum(written[first : first + row_bytes]) for first in starts))
             release_page_cache(split.pixels)
             progress.advance(len(some))
-        file.flush()
-        os.fsync(file.fileno())
+        for each in (file, sums):
+            each.flush()
+            os.fsync(each.fileno())
     if forwarded:  # else a killed run had written all rows
         write_json(part.with_suffix(".json"), {"forward_seconds": forward_s / forwarded})
+
+
+def is_sound(path: Path) -> bool:
+    """Whether all bytes of the cache ``path`` are those of its checksums."""
+    with path.open("rb") as file:
+        start = file.read(10)  # format 1.0: magic string, version, length of the rest of the header
+        header = start + file.read(int.from_bytes(start[8:], "little"))
+    sums = _read_sums(path)
+    if not sums or sums[0] != _sum(header):
+        return False
+    try:
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    except ValueError:  # the file is shorter than its header says
+        return False
+    row_bytes = HALF.itemsize * prod(shape[1:])
+    complete = path.stat().st_size == len(header) + shape[0] * row_bytes and len(sums) == 1 + shape[0]
+    return bool(complete and _sound_rows(path, header, row_bytes) == shape[0])
+
+
+def _sound_rows(path: Path, header: bytes, row_bytes: int) -> int | None:
+    """Number of complete rows before the first one that is not that of its checksum; None if the header is not."""
+    sums = _read_sums(path)
+    with path.open("rb") as file:
+        if file.read(len(header)) != header or not sums or sums[0] != _sum(header):
+            return None
+        rows: Iterator[bytes] = iter(lambda: file.read(row_bytes), b"")
+        count = 0
+        for expected, row in zip(sums[1:], rows, strict=False):
+            if len(row) != row_bytes or _sum(row) != expected:
+                break
+            count += 1
+    return count
+
+
+def _sum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(SUM_BYTES, "little")
+
+
+def _read_sums(path: Path) -> list[bytes]:
+    """The checksums of the cache ``path``; empty if it has none."""
+    try:
+        data = _sums_of(path).read_bytes()
+    except FileNotFoundError:
+        return []
+    return [data[start : start + SUM_BYTES] for start in range(0, len(data), SUM_BYTES)]
+
+
+def _sums_of(path: Path) -> Path:
+    return path.with_name(path.name + SUMS)
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_suffix(".part")
 
 
 def _views(image: Tensor, row: int, views: int, augmentation: Augmentation | None, seed: int) -> Tensor:

@@ -246,6 +246,8 @@ def _epoch(
                 _check_weights(model, job, epoch)
         distributed.all_reduce_sum([losses])
         mean_loss = float(losses.mean())
+        if not math.isfinite(mean_loss):
+            raise AtlasError(_diverged(job, epoch, f"a loss of {mean_loss}"))
         distributed.all_reduce_mean(_running_statistics(model))
         seconds = time.perf_counter() - started
         validated, constraint = [0.0] * (4 if reads_titles(model) else 2), None
@@ -341,10 +343,14 @@ def _step(model: Model, optimizer: torch.optim.Optimizer, recipe: Recipe, lr_fac
 def _check_weights(model: Model, job: str, epoch: int) -> None:
     """Raise if training diverged: a loss of NaN makes all weights NaN."""
     if not torch.stack([weight.isfinite().all() for weight in model.parameters()]).all():
-        raise AtlasError(
-            f"{job}: training diverged (NaN or Inf in the weights) in epoch {epoch}. Lower train.encoder_lr and "
-            "decoder_lr, or use other train.weights."
-        )
+        raise AtlasError(_diverged(job, epoch, "NaN or Inf in the weights"))
+
+
+def _diverged(job: str, epoch: int, sign: str) -> str:
+    return (
+        f"{job}: training diverged ({sign}) in epoch {epoch}. Lower train.encoder_lr and decoder_lr, or use other "
+        "train.weights."
+    )
 
 
 def _running_statistics(model: Model) -> list[Tensor]:

@@ -13,15 +13,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from atlas_model.core.checkpoint import CHECKSUM, DESCRIPTION, load_model, read_description, save_model
+from atlas_model.core.checksums import read_json_with_checksum, sha256_of, write_json_with_checksum
 from atlas_model.core.errors import CheckpointError
-from atlas_model.core.files import replacing, replacing_folder, write_json
+from atlas_model.core.files import replacing, replacing_folder
+from atlas_model.core.progress import say
 from atlas_model.data.dataset import BATCH_ROWS, PREPROCESSING_KEY
+from atlas_model.data.schemas import iterate_batches, open_parquet
 from atlas_model.taxonomy.tree import Taxonomy
 
 RECORD = "training.json"  # {"key": ..., "taxonomy": ...}
+SUMS = "checksums.json"  # {"<file>": <SHA-256>}
 COLUMNS = ("image_id", "product_id", "title", "taxonomy", "image")
 
 
@@ -33,15 +35,15 @@ def training_content(folder: Path, names: Sequence[str], taxonomy: Taxonomy) -> 
     """
     digest = hashlib.sha256(json.dumps(taxonomy.keys).encode())
     for file in (file for name in names for file in sorted(folder.glob(f"{name}-*.parquet"))):
-        with pq.ParquetFile(file) as table:
+        with open_parquet(file) as table:
             metadata = table.schema_arrow.metadata or {}
-            digest.update(b"%s\0%s\0" % (file.name.encode(), metadata.get(PREPROCESSING_KEY, b"")))
-            for batch in table.iter_batches(BATCH_ROWS, columns=list(COLUMNS)):
-                for image_id, product_id, title, path, image in zip(
-                    *(batch[name].to_pylist() for name in COLUMNS), strict=True
-                ):
-                    row = [image_id, product_id, title, taxonomy.index(path), len(image["bytes"])]
-                    digest.update(json.dumps(row).encode() + image["bytes"])
+        digest.update(b"%s\0%s\0" % (file.name.encode(), metadata.get(PREPROCESSING_KEY, b"")))
+        for batch in iterate_batches(file, BATCH_ROWS, COLUMNS):
+            for image_id, product_id, title, path, image in zip(
+                *(batch[name].to_pylist() for name in COLUMNS), strict=True
+            ):
+                row = [image_id, product_id, title, taxonomy.index(path), len(image["bytes"])]
+                digest.update(json.dumps(row).encode() + image["bytes"])
     return digest.hexdigest()
 
 
@@ -50,31 +52,53 @@ def keep(memory: Path, key: str, taxonomy: Taxonomy, outputs: Sequence[Path]) ->
     with replacing_folder(memory) as folder:
         for number, output in enumerate(outputs):
             _copy(output, folder / str(number))
-        write_json(folder / RECORD, _record(key, taxonomy))
+        write_json_with_checksum(folder / SUMS, _sums(folder))
+        write_json_with_checksum(folder / RECORD, _record(key, taxonomy))
 
 
-def restore(memory: Path, key: str, taxonomy: Taxonomy, outputs: Sequence[Path]) -> bool:
+def restore(
+    memory: Path, key: str, taxonomy: Taxonomy, outputs: Sequence[Path], *, with_same_names: bool = False
+) -> bool:
     """Write the outputs of the last training with the names and ids of ``taxonomy``; False: they cannot be used.
 
     They can if the last training had the same ``key``, but other names or ids. With the same names, too, someone wants
-    to train again.
+    to train again, unless ``with_same_names``: then the outputs were lost.
     """
     record = _record(key, taxonomy)
     before: Any = None
     with suppress(OSError, ValueError):
-        before = json.loads((memory / RECORD).read_text(encoding="utf-8"))
+        before = read_json_with_checksum(memory / RECORD)
     kept = [memory / str(number) for number in range(len(outputs))]
-    if not isinstance(before, dict) or before.get("key") != key or before == record:
+    if not isinstance(before, dict) or before.get("key") != key:
+        return False
+    if before == record and not with_same_names:
         return False
     if not all(path.exists() for path in kept):
+        return False
+    if not is_sound(memory):
+        say(f"{memory}: damaged, or of an earlier version without checksums. The models are trained again")
         return False
     try:
         for path, output in zip(kept, outputs, strict=True):
             _write(path, output, taxonomy)
     except CheckpointError:  # the copy is damaged
         return False
-    write_json(memory / RECORD, record)
+    write_json_with_checksum(memory / RECORD, record)
     return True
+
+
+def is_sound(memory: Path) -> bool:
+    """Whether all files that `keep` wrote are those of their checksums."""
+    try:
+        read_json_with_checksum(memory / RECORD)
+        return bool(read_json_with_checksum(memory / SUMS) == _sums(memory))
+    except (OSError, ValueError):
+        return False
+
+
+def _sums(memory: Path) -> dict[str, str]:
+    files = sorted(path for path in memory.rglob("*") if path.is_file() and path.name not in (RECORD, SUMS))
+    return {str(path.relative_to(memory)): sha256_of(path) for path in files}
 
 
 def _record(key: str, taxonomy: Taxonomy) -> dict[str, Any]:

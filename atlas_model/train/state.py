@@ -1,8 +1,10 @@
 """The checkpoint of a training run in progress, one safetensors file: weights, best weights, optimizer, records.
 
-It is written atomically after each epoch, so that a killed run loses at most one epoch.
+It is written atomically after each epoch, so that a killed run loses at most one epoch. Its metadata hold a checksum of
+all tensors and records, so that training never resumes from a damaged one.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +17,15 @@ from torch import Tensor, nn
 
 from atlas_model.core.errors import AtlasError
 from atlas_model.core.files import replacing
+from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import say
+
+FORMAT = "2"  # 1 had neither a format nor a checksum
+CHECKED = {"format", "sha256"}  # keys of the metadata of format 2
+
+
+class DamagedStateError(ValueError):
+    """A checkpoint whose content is not that of its checksum."""
 
 
 @dataclass
@@ -41,7 +51,9 @@ def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
     cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         with replacing(path) as temporary:
-            save_file(cpu, temporary, metadata={"records": json.dumps(state.records)})
+            records = json.dumps(state.records)
+            about = {"records": records, "format": FORMAT, "sha256": _checksum(cpu, records)}
+            save_file(cpu, temporary, metadata=about)
     except (OSError, SafetensorError) as error:
         raise AtlasError(
             f"{path}: the state of training could not be written: {error}. Free disk space and run it again (it "
@@ -59,27 +71,62 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            records = json.loads(file.metadata()["records"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        tensors, records = _read(path)
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        check_machine(error)
         say(f"{path}: expected the state of training, got: {error}. Training starts anew")
         return None
     weights, best = _below("model/", tensors), _below("best/", tensors)
     if not _shapes(weights) == _shapes(best) == _shapes(model.state_dict()):
         say(f"{path}: expected the state of training of this model, got that of another. Training starts anew")
         return None
-    model.load_state_dict(weights)
     values: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below("optimizer/", tensors).items():
         index, _, key = name.partition("/")
+        if not index.isascii() or not index.isdecimal():
+            say(f"{path}: expected the state of an optimizer, got {name[:50]!r}. Training starts anew")
+            return None
         values.setdefault(int(index), {})[key] = tensor
+    model.load_state_dict(weights)
     optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
     for weight, kept in optimizer.state.items():
         for key, tensor in kept.items():
             if tensor.shape == weight.shape:  # a fused step requires the same memory layout
                 kept[key] = torch.empty_like(weight).copy_(tensor)
     return TrainingState(records=records, best=best, average=_below("average/", tensors))
+
+
+def check_state(path: Path) -> None:
+    """Compare a checkpoint with its checksum.
+
+    Raises:
+        DamagedStateError: it is not a checkpoint, or damaged.
+    """
+    try:
+        _read(path)
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise DamagedStateError(str(error)) from error
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], list[dict[str, float | int | None]]]:
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    if CHECKED & about.keys():
+        expected = {"records": about["records"], "format": FORMAT, "sha256": _checksum(tensors, about["records"])}
+        if about != expected:
+            raise DamagedStateError("other content than that of its checksum: it is damaged")
+    records: list[dict[str, float | int | None]] = json.loads(about["records"])
+    return tensors, records
+
+
+def _checksum(tensors: Mapping[str, Tensor], records: str) -> str:
+    """SHA-256 of the records, and of the names, types, shapes and bytes of the tensors."""
+    digest = hashlib.sha256(records.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from atlas_model.core.checkpoint import load_model, load_weights, save_model, to_half
+from atlas_model.core.checkpoint import check_shapes, load_model, load_weights, save_model, to_half
 from atlas_model.core.errors import CheckpointError
 from atlas_model.data.images import Preprocessing, to_array
 from atlas_model.data.schemas import LABELS
@@ -124,10 +124,15 @@ class ZoomModel:
             data = dict(description.get("data", {}))
             if preprocessing.mode != "RGB" or preprocessing.size < MIN_SIZE:
                 raise ValueError(f"preprocessing {preprocessing.to_json()}")
-            net = _build(description.get("architecture", "cnn"), preprocessing.size)
-        except (KeyError, TypeError, ValueError) as error:
+            architecture = description.get("architecture", "cnn")
+            size = preprocessing.size
+            check_shapes(lambda: _build(architecture, size), tensors, folder, largest=size)
+            net = _build(architecture, preprocessing.size)
+        except CheckpointError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
-                f"{folder}: its description lacks a value or has an invalid one: {error}. Train it again."
+                f"{folder}: its description lacks a value or has an invalid one: {str(error)[:500]}. Train it again."
             ) from error
         load_weights(net, tensors, folder)
         return cls(net.to(device), preprocessing, threshold, metrics, data)

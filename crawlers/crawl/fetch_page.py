@@ -4,22 +4,23 @@ The rules of a crawl apply: robots.txt, X-Robots-Tag, the address guard, checks 
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 
 import aiohttp
 from web_poet import HttpResponse
 from yarl import URL
 
 from atlas_model.core.errors import AtlasError, InputError, RetryError
-from crawlers.fetch.client.body import decoded_chunks
+from crawlers.fetch.client.body import decoded_chunks, read_robots_txt
 from crawlers.fetch.client.outcome import FetchRefusedError
 from crawlers.fetch.client.robots import Robots
 from crawlers.http import content, policy, urls
 from crawlers.http.address_guard import ConnectMap
+from crawlers.http.endings import looks_truncated
 from crawlers.http.policy import MAX_PAGE_BYTES
 from crawlers.http.robots_tag import forbidden_directive, meta_values
-from crawlers.http.robots_txt import MAX_BYTES as MAX_ROBOTS_BYTES
-from crawlers.http.session import exact_url, open_session, raw_values, refusal_reason
+from crawlers.http.session import GuardedResponse, exact_url, open_session, raw_values, refusal_reason
 from crawlers.http.user_agent import robot_name
 
 WHY = {
@@ -34,6 +35,7 @@ WHY = {
     "truncated": "it is truncated; try again later",
     "too_large": f"it is larger than {MAX_PAGE_BYTES:,} bytes",
     "bad_url": "expected http://... or https://...",
+    "redirects": f"it has more than {policy.MAX_REDIRECTS} redirects",
     "bad_redirect": "it redirects to an invalid URL: expected http://... or https://...",
 }
 
@@ -60,7 +62,8 @@ def fetch_page(
     except FetchRefusedError as refused:
         status = refused.outcome.status
         # A host that does not exist is more likely misspelt here than missing for a moment.
-        kind = RetryError if policy.is_transient(status) and status != "no_such_host" else InputError
+        kind: type[AtlasError] = RetryError if policy.is_transient(status) and status != "no_such_host" else InputError
+        kind = AtlasError if status == "redirects" else kind
         raise kind(f"{url}: {WHY.get(status, status)}") from None
     except TimeoutError:
         raise RetryError(f"{url}: no whole answer within {timeout_s:g} s") from None
@@ -81,21 +84,18 @@ async def _fetch(
 
         async def robots_txt(target: URL) -> bytes | None:
             try:
-                response = await _get(session, str(target), MAX_ROBOTS_BYTES, None)
-            except AtlasError as error:  # a response without a file; RFC 9309 distinguishes that from no response
-                if isinstance(error, RetryError):
-                    raise FetchRefusedError("robots_unreachable") from error
-                return None
+                return await _get_robots(session, str(target))
             except FetchRefusedError as refused:
-                if refused.outcome.status == "bad_redirect":  # counts as no robots.txt (RFC 9309, 2.3.1.2)
-                    return None
-                raise FetchRefusedError("robots_unreachable") from refused
+                fault = policy.robots_fault(refused.outcome.status)
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise FetchRefusedError(refusal_reason(error) or _unconnected(error)) from error
-            return response.body
+                fault = refusal_reason(error) or _unconnected(error)
+                fault = policy.robots_fault(fault) if fault in policy.SUSPECT_FAULTS else fault
+            if fault is not None:
+                raise FetchRefusedError(fault)
+            return None
 
         robots = Robots(robots_txt, robot)
-        response = await _get(session, _checked(url), MAX_PAGE_BYTES, robots)
+        response = await _get(session, _checked(url), robots)
         said = [*response.headers.getall("X-Robots-Tag", []), *meta_values(response.body, robot)]
         if forbidden_directive(said, robot, robots_tags):
             raise FetchRefusedError("robots_tag")
@@ -109,32 +109,49 @@ def _unconnected(error: Exception) -> str:
     return "unreachable" if isinstance(error, aiohttp.ClientConnectorError) else "robots_unreachable"
 
 
-async def _get(session: aiohttp.ClientSession, target: str, max_bytes: int, robots: Robots | None) -> HttpResponse:
+async def _get(session: aiohttp.ClientSession, target: str, robots: Robots) -> HttpResponse:
+    async with _follow_redirects(session, target, robots) as (answer, final_url):
+        if policy.is_transient_status(answer.status):
+            wait_s = policy.retry_after_s(answer.headers.get("Retry-After"))
+            later = "later" if wait_s is None else f"in {wait_s:.0f} s"
+            raise RetryError(f"{final_url}: HTTP {answer.status}: the shop is busy or broken; try again {later}")
+        if answer.status != 200:
+            raise AtlasError(f"{final_url}: expected a page, got HTTP {answer.status}")
+        body = bytearray()
+        async for chunk in decoded_chunks(answer):
+            body += chunk
+            if len(body) > MAX_PAGE_BYTES:
+                raise FetchRefusedError("too_large")
+        if answer.end_is_uncertain and looks_truncated(bytes(body), answer.headers.get("Content-Type", "")):
+            raise FetchRefusedError("truncated")
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.raw_headers]
+        headers = [(name, value) for name, value in headers if name.lower() != "content-encoding"]
+        return HttpResponse(final_url, body=bytes(body), status=answer.status, headers=headers)
+
+
+async def _get_robots(session: aiohttp.ClientSession, target: str) -> bytes:
+    async with _follow_redirects(session, target, None) as (answer, _):
+        if answer.status != 200:
+            raise FetchRefusedError(f"http_{answer.status}")
+        return await read_robots_txt(answer)
+
+
+@asynccontextmanager
+async def _follow_redirects(
+    session: aiohttp.ClientSession, target: str, robots: Robots | None
+) -> AsyncIterator[tuple[GuardedResponse, str]]:
+    """The response after all redirects, and its URL."""
     for _ in range(policy.MAX_REDIRECTS + 1):
         if robots is not None:
             await robots.check(URL(target, encoded=True))
         async with session.get(exact_url(target), allow_redirects=False) as answer:
-            locations = raw_values(answer, b"location")
-            if answer.status in policy.REDIRECT_STATUSES and locations:
-                target = _redirected(target, locations[0])
-                continue
-            if policy.is_transient_status(answer.status):
-                wait_s = policy.retry_after_s(answer.headers.get("Retry-After"))
-                later = "later" if wait_s is None else f"in {wait_s:.0f} s"
-                raise RetryError(f"{target}: HTTP {answer.status}: the shop is busy or broken; try again {later}")
-            if answer.status != 200:
-                raise AtlasError(f"{target}: expected a page, got HTTP {answer.status}")
-            body = bytearray()
-            async for chunk in decoded_chunks(answer):
-                body += chunk
-                if len(body) > max_bytes and robots is not None:
-                    raise FetchRefusedError("too_large")
-                if len(body) > max_bytes:
-                    break  # a robots.txt is read up to this limit only
-            headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.raw_headers]
-            headers = [(name, value) for name, value in headers if name.lower() != "content-encoding"]
-            return HttpResponse(target, body=bytes(body), status=answer.status, headers=headers)
-    raise AtlasError(f"{target}: more than {policy.MAX_REDIRECTS} redirects")
+            assert isinstance(answer, GuardedResponse)
+            locations = raw_values(answer, b"location") if answer.status in policy.REDIRECT_STATUSES else []
+            if not locations:
+                yield answer, target
+                return
+            target = _redirected(target, locations[0])
+    raise FetchRefusedError("redirects")
 
 
 def _checked(url: str) -> str:

@@ -19,6 +19,7 @@ class CrawlJob:
     """Input of a crawl; the arguments are those of `crawlers.crawl.run.crawl`."""
 
     snapshot: str  # name of the crawl; an unfinished crawl of the same name is resumed
+    again: bool  # whether a finished crawl of the same name is begun again; False: resumed
     sources: list[Source]  # the index in the list is the source's rank; the label of the lowest rank wins
     readers: dict[str, str]  # name of a shop -> digest of the code and profile that read its pages
     connect_map: ConnectMap
@@ -69,6 +70,7 @@ class CrawlReport:
     counts: dict[str, int]  # listing, product, sitemap: pages of this run; not_modified, same_content, variants
     walk_ends: dict[str, int]  # reason -> sources whose pages ended for it
     category_faults: list[tuple[str, str]]  # URL of a category page, reason
+    sitemap_faults: list[tuple[str, str]]  # URL of a sitemap that could not be fetched, reason
     listed: dict[str, dict[str, int]]  # site -> number of category pages and of items on them
     retries: int
     errors: int  # exceptions in the spider
@@ -81,5 +83,6 @@ class CrawlReport:
     def load(cls, path: Path) -> Self:
         """Read a report that `save` wrote."""
         value = json.loads(path.read_text(encoding="utf-8"))
-        value["category_faults"] = [(url, reason) for url, reason in value["category_faults"]]
+        for faults in ("category_faults", "sitemap_faults"):
+            value[faults] = [(url, reason) for url, reason in value[faults]]
         return cls(**value)

@@ -2,13 +2,16 @@
 
 A row records the last crawl that requested the page. Rows of the current crawl are done and are not requested again
 when it resumes. Rows of an earlier crawl serve for conditional requests. Each row is its own transaction: after `put`
-only a power failure can lose it, and then the page is fetched again. (Measured: 33 us a row, 13 us in batches of 64.)
+only a power failure can lose it, and only within `SYNC_S` seconds; then the page is fetched again.
+
+Each row has a checksum. Damaged rows are deleted when the journal is opened, and their pages are requested again.
 
 The links from categories to products are recorded anew in each run, because they determine the shop's current products.
 They are in the file rather than in memory because a shop may have a million products. Items are stored as text.
 """
 
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,18 +19,30 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from atlas_model.core.errors import AtlasError
+from atlas_model.core.files import make_folder
 from atlas_model.core.progress import say
+from atlas_model.core.row_checksums import DAMAGED, CheckedTable, add_checksums, structural_fault
 from crawlers.crawl.product_grouping import IDENTITIES, Identity, group
 
 LISTING, PRODUCT, SITEMAP, ROBOTS = "listing", "product", "sitemap", "robots"  # kinds of pages
 VARIANTS = 3  # equal pages whose URLs differ only in the query, after which further ones are not requested
 
-VERSION = 1
-TABLES = """
-CREATE TABLE IF NOT EXISTS state (number INTEGER NOT NULL, snapshot TEXT NOT NULL, finished INTEGER NOT NULL);
+SYNC_S = 2.0  # s between writes that wait for the disk: waiting for each row would take longer than many requests
+
+VERSION = 2  # 1: without checksums of the rows
+STATE = CheckedTable("state", ("number", "snapshot", "finished"))
+PAGES = CheckedTable(
+    "pages",
+    ("kind", "url", "crawl", "said", "dropped", "reader", "final_url", "etag", "last_modified", "sha256"),
+)
+CHECKED_TABLES = (STATE, PAGES)
+TABLES = f"""
+CREATE TABLE IF NOT EXISTS state (
+    number INTEGER NOT NULL, snapshot TEXT NOT NULL, finished INTEGER NOT NULL, {STATE.definition}
+);
 CREATE TABLE IF NOT EXISTS pages (
     kind TEXT NOT NULL, url TEXT NOT NULL, crawl INTEGER NOT NULL, said TEXT, dropped TEXT, reader TEXT NOT NULL,
-    final_url TEXT, etag TEXT, last_modified TEXT, sha256 BLOB, PRIMARY KEY (kind, url)
+    final_url TEXT, etag TEXT, last_modified TEXT, sha256 BLOB, {PAGES.definition}, PRIMARY KEY (kind, url)
 );
 -- tables of one run
 CREATE TABLE IF NOT EXISTS found (id INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE, site TEXT NOT NULL);
@@ -36,6 +51,18 @@ CREATE TABLE IF NOT EXISTS labels (found INTEGER, rank INTEGER, PRIMARY KEY (fou
 CREATE TABLE IF NOT EXISTS faults (kind TEXT, url TEXT, reason TEXT NOT NULL, PRIMARY KEY (kind, url)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS variants (bare TEXT PRIMARY KEY, said TEXT NOT NULL, url TEXT, times INTEGER) WITHOUT ROWID;
 """
+FROM_VERSION_1 = f"""
+BEGIN;
+ALTER TABLE state RENAME TO old_state;
+ALTER TABLE pages RENAME TO old_pages;
+{TABLES}
+INSERT INTO state ({", ".join(STATE.columns)}) SELECT {", ".join(STATE.columns)} FROM old_state;
+INSERT INTO pages ({", ".join(PAGES.columns)}) SELECT {", ".join(PAGES.columns)} FROM old_pages;
+DROP TABLE old_state;
+DROP TABLE old_pages;
+PRAGMA user_version = {VERSION};
+COMMIT;
+"""  # noqa: S608 (our own names)
 TABLES_OF_A_RUN = ("found", "labels", "faults", "variants")
 
 
@@ -66,28 +93,46 @@ class FoundPage(NamedTuple):
 class Journal:
     """The journal at ``path``, created if missing. Use as a context manager, inside `locked`.
 
+    Its attribute ``was_damaged`` tells whether pages were lost because the file was damaged.
+
     Raises:
         AtlasError: the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
+        self._synced_s = time.monotonic()
         try:
-            self._db = _open_or_recreate(path)
+            self._db, self.was_damaged = _open_or_recreate(path)
         except sqlite3.OperationalError as error:
-            raise AtlasError(f"{path}: expected a file that can be written, got: {error}") from error
-        self.crawl: int = self._db.execute("SELECT coalesce(max(number), 0) FROM state").fetchone()[0]
+            raise AtlasError(
+                f"{path}: expected a file that can be written, got: {error}. Free some space, or make its folder "
+                "writable, and run again"
+            ) from error
+        (number,) = self._db.execute("SELECT max(number) FROM state").fetchone()
+        if number is None:  # a new journal, or the row was damaged: all pages are of earlier crawls then
+            (number,) = self._db.execute("SELECT coalesce(max(crawl), 0) FROM pages").fetchone()
+        self.crawl: int = number
         self.found = 0  # product pages to which this run found links
         self._shared = 0
         self._last_asked: dict[str, int] = {}  # site -> id of the last requested page in the table found
 
-    def begin(self, snapshot: str, readers: Collection[str]) -> None:
-        """Resume the crawl ``snapshot`` if it is unfinished, else start it; delete rows of other ``reader_digests``."""
+    def begin(self, snapshot: str, readers: Collection[str], *, again: bool = True) -> None:
+        """Resume the crawl ``snapshot`` if it is unfinished, else start it; delete rows of other ``reader_digests``.
+
+        Args:
+            snapshot: name of the crawl.
+            readers: digests of the current ``reader_digests``.
+            again: start it also if the last crawl of this name is finished; False: resume that one.
+        """
         last = self._db.execute("SELECT snapshot, finished FROM state").fetchone()
         with self._transaction():
-            if last != (snapshot, 0):
+            if last == (snapshot, 1) and not again:
+                self._db.execute("UPDATE state SET finished = 0")
+            elif last != (snapshot, 0):
                 self._db.execute("DELETE FROM state")
-                self._db.execute("INSERT INTO state VALUES (?, ?, 0)", (self.crawl + 1, snapshot))
+                values = (self.crawl + 1, snapshot)
+                self._db.execute("INSERT INTO state (number, snapshot, finished) VALUES (?, ?, 0)", values)
                 self.crawl += 1
             for table in TABLES_OF_A_RUN:
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608 (our own names)
@@ -101,6 +146,7 @@ class Journal:
 
     def finish(self) -> None:
         """Mark the crawl as accepted, and delete rows of older crawls."""
+        self._db.execute("PRAGMA synchronous = FULL")
         with self._transaction():
             self._db.execute("DELETE FROM pages WHERE crawl < ?", (self.crawl,))
             self._db.execute("UPDATE state SET finished = 1")
@@ -125,11 +171,16 @@ class Journal:
     def put(self, kind: str, url: str, page: JournalPage) -> None:
         """Store a page of the current crawl."""
         values = (kind, url, *page[:-1], self.crawl)
+        if synced := time.monotonic() - self._synced_s >= SYNC_S:
+            self._db.execute("PRAGMA synchronous = FULL")  # syncs all that was written since the last time
         self._db.execute(
             "INSERT OR REPLACE INTO pages (kind, url, said, dropped, reader, final_url, etag, last_modified, sha256, "
             "crawl) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             values,
         )
+        if synced:
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._synced_s = time.monotonic()
 
     def link(self, urls: Sequence[str], rank: int, site: str) -> int:
         """Record links from the source of ``rank`` to product pages; returns how many are new for that source."""
@@ -257,31 +308,40 @@ ORDER BY 1, url
 """
 
 
-def _open_or_recreate(path: Path) -> sqlite3.Connection:
+def _open_or_recreate(path: Path) -> tuple[sqlite3.Connection, bool]:
+    """The open journal, and whether something in it was damaged."""
     try:
         return _opened(path)
     except sqlite3.OperationalError:  # disk full or no permission: the content is not damaged
         raise
-    except sqlite3.DatabaseError as error:
+    except DAMAGED as error:
         say(f"{path}: damaged or of another version; its pages are requested again ({error})")
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
-        return _opened(path)
+        return _opened(path)[0], True
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _opened(path: Path) -> tuple[sqlite3.Connection, bool]:
     database = sqlite3.connect(path, isolation_level=None)
     try:
+        add_checksums(database)
         database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA synchronous = FULL")
         version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, VERSION):
+        if version not in (0, 1, VERSION):
             raise sqlite3.DatabaseError(f"expected version {VERSION}, got {version}")
-        database.executescript(TABLES)
+        database.executescript(TABLES if version != 1 else FROM_VERSION_1)
+        fault = structural_fault(database, TABLES)
+        if fault is not None:
+            raise sqlite3.DatabaseError(fault)
+        damaged = sum(table.delete_damaged(database) for table in CHECKED_TABLES)
+        if damaged:
+            say(f"{path}: {damaged} rows are damaged on disk; their pages are requested again")
         database.executescript(IDENTITIES)
         database.execute("CREATE TEMP TABLE met (url TEXT PRIMARY KEY) WITHOUT ROWID")
         database.execute(f"PRAGMA user_version = {VERSION}")
+        database.execute("PRAGMA synchronous = NORMAL")
     except BaseException:
         database.close()
         raise
-    return database
+    return database, damaged > 0

@@ -1,7 +1,7 @@
 """Explanations of the less obvious reasons under which a crawl counts discarded pages."""
 
 EXPLANATIONS = {  # reason -> explanation
-    "bad_http": "the server's response is not valid HTTP (see the log); a retry does not help",
+    "bad_http": "the server's response is not valid HTTP (see the log)",
     "cut_off": "the listing is truncated: it has more products than were read",
 }
 

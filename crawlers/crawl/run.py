@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atlas_model.core.checksums import read_json_with_checksum, write_json_with_checksum
 from atlas_model.core.errors import AtlasError, RetryError
-from atlas_model.core.files import locked, write_json
+from atlas_model.core.files import locked
+from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import say
 from atlas_model.data.schemas import PRODUCTS, write_rows
 from crawlers.crawl.aggregate import ProductAggregator, Row, ranked
@@ -52,6 +54,7 @@ class CrawlResult:
     two_categories: int  # products
     shared_numbers: int  # product numbers that several products share, such as style numbers
     category_faults: dict[str, int]  # reason -> category pages
+    sitemap_faults: dict[str, int]  # reason -> sitemaps that could not be fetched
     walk_ends: dict[str, int]  # reason -> sources whose pages ended for it
     never_met: dict[str, int]  # site -> products in its sitemaps that no category lists; sites with a sitemap only
     shops: Health
@@ -71,6 +74,7 @@ def crawl(
     timeout_s: float,
     profiles: Mapping[str, HostProfile] = PROFILES,
     snapshot: str = "crawl",
+    again: bool = True,
     robots_tags: Collection[str] = (),
     check_sitemaps: bool = False,
     browser: str | None = None,
@@ -91,6 +95,8 @@ def crawl(
         timeout_s: timeout (s) of one attempt.
         profiles: host -> request rate; otherwise the shop's profile or the default rate is used.
         snapshot: name of this crawl; an unfinished crawl of the same name is resumed.
+        again: whether a finished crawl of the same name is begun again. False: it is resumed, which requests only pages
+            that it does not have, because its result was lost.
         robots_tags: directives of X-Robots-Tag that forbid a page.
         check_sitemaps: whether to search the shops' sitemaps for products that no category lists.
         browser: path or name of Chromium, for shops whose profile requires one; None: the one in PATH.
@@ -110,6 +116,7 @@ def crawl(
     sources = ranked(sources)
     job = CrawlJob(
         snapshot=snapshot,
+        again=again,
         sources=sources,
         readers=reader_digests(robots_tags),
         connect_map=connect_map,
@@ -127,7 +134,11 @@ def crawl(
         report = _run(job, lock)
         for url, reason in report.category_faults:
             say(f"crawl: category page {url}: {explained(reason)}")
+        for url, reason in report.sitemap_faults:
+            say(f"warning: crawl: sitemap {url}: {explained(reason)}; never_met lacks the products that it names")
         with Journal(job.journal) as journal:
+            if journal.was_damaged:  # since the child closed it
+                raise RetryError(f"{job.journal}: pages are damaged on disk. The same command requests them again")
             _check_complete(report, journal, folder, max_failed_share)
             aggregator = ProductAggregator(journal, sources)
             for site, tally in aggregator.shops.items():
@@ -140,7 +151,7 @@ def crawl(
             never_met = aggregator.unlisted_products()
             journal.finish()
         health = {site: tally.to_json() for site, tally in aggregator.shops.items()}
-        write_json(accepted, health)
+        write_json_with_checksum(accepted, health)
     if aggregator.dropped["duplicate"] > products:
         say(
             f"crawl: {aggregator.dropped['duplicate']} pages count as duplicates of {products} products. Check with "
@@ -172,6 +183,7 @@ def crawl(
         two_categories=aggregator.two_categories,
         shared_numbers=aggregator.shared_numbers,
         category_faults=_counted(reason for _, reason in report.category_faults),
+        sitemap_faults=_counted(reason for _, reason in report.sitemap_faults),
         walk_ends=report.walk_ends,
         never_met={site: len(urls) for site, urls in never_met.items()},
         shops=health,
@@ -189,8 +201,12 @@ def _asked(site: str, sources: Sequence[Source], max_pages: int) -> str:
 def _health_in(path: Path) -> Health:
     """The health stored at ``path``; empty if the file is missing or damaged."""
     try:
-        health: Health = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        health: Health = read_json_with_checksum(path)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        check_machine(error)
+        say(f"warning: crawl: {path}: damaged: {error}. The shops are compared with git's last commit instead")
         return {}
     return health
 
@@ -204,7 +220,11 @@ def _run(job: CrawlJob, lock: int) -> CrawlReport:
     job.report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "crawlers.scrapy_app"]
     # The child inherits the lock, so that the folder stays locked if the child outlives this process.
-    ended = subprocess.run(command, input=job.to_json(), text=True, check=False, pass_fds=[lock])
+    ended = subprocess.run(
+        command, input=job.to_json(), stdout=subprocess.PIPE, text=True, check=False, pass_fds=[lock]
+    )
+    if ended.stdout.strip() and ended.returncode:
+        raise AtlasError(f"{ended.stdout.strip()}. The log of the crawl: {job.log}")
     if ended.returncode or not job.report.is_file():
         raise AtlasError(f"the crawling process ended with exit code {ended.returncode}. Its log: {job.log}")
     report = CrawlReport.load(job.report)

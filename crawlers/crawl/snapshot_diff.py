@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from atlas_model.core.errors import InputError
 from atlas_model.core.files import replacing
-from atlas_model.data.schemas import COMPRESSION
+from atlas_model.data.csv_cells import for_cell
+from atlas_model.data.schemas import CHECKSUMS, COMPRESSION
 
 if TYPE_CHECKING:
     import pandas as pd  # imported inside functions, because it takes tenths of a second
@@ -33,8 +34,6 @@ SCHEMA = pa.schema(
     ]
 )
 BLOCK = 10_000  # products that are compared at a time, which bounds the additional memory
-# Spreadsheets interpret cells with these prefixes as formulas: https://owasp.org/www-community/attacks/CSV_Injection
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def changes(old: pa.Table, new: pa.Table) -> Iterator["pd.DataFrame"]:
@@ -130,14 +129,13 @@ def _write_csv(path: Path, found: Iterable["pd.DataFrame"]) -> Iterator["pd.Data
     with path.open("w", newline="", encoding="utf-8") as file:
         file.write(",".join(SCHEMA.names) + "\r\n")
         for block in found:
-            harmless = block.apply(lambda texts: texts.mask(texts.str.startswith(FORMULA, na=False), "'" + texts))
-            harmless.to_csv(file, index=False, header=False, lineterminator="\r\n")
+            block.map(for_cell, na_action="ignore").to_csv(file, index=False, header=False, lineterminator="\r\n")
             yield block
 
 
 def _write_parquet(path: Path, found: Iterable["pd.DataFrame"]) -> Iterator["pd.DataFrame"]:
     """Write each of ``found``, and yield it."""
-    with pq.ParquetWriter(path, SCHEMA, compression=COMPRESSION) as writer:
+    with pq.ParquetWriter(path, SCHEMA, compression=COMPRESSION, **CHECKSUMS) as writer:
         for block in found:
             writer.write_table(pa.Table.from_pandas(block, SCHEMA, preserve_index=False))
             yield block

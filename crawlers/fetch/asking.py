@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -71,6 +72,7 @@ def fetch_queue(spool: Spool, total: int, config: FetchConfig) -> FetchCounts:
         max_bytes=config.max_bytes,
         obey_robots=config.obey_robots,
         robots_tags=config.robots_tags,
+        patience_s=math.inf,  # a longer Retry-After than the policy's limit gives up the host instead
     )
     tally = _Tally(spool)
     asyncio.run(tally.fill(client, total, config))

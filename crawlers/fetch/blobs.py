@@ -4,10 +4,15 @@ A `Place` (file, offset, size) locates bytes; `index` stores the places.
 """
 
 import errno
+import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
+
+from atlas_model.core.files import sync_directory
 
 FILE_BYTES = 64_000_000  # size from which a new file is started
 MAX_OPEN = 64  # files that are open for reading
@@ -23,6 +28,31 @@ class Place(NamedTuple):
     file: int
     offset: int
     size: int  # bytes
+
+
+def damaged_images(folder: Path, images: Iterable[tuple[str, int, int, int]]) -> dict[Path, int]:
+    """Compare stored images with their ids, which are their SHA-256.
+
+    Args:
+        folder: of the files.
+        images: id, file, offset and size, sorted by file.
+
+    Returns:
+        Each file of these images, with the number of damaged ones.
+    """
+    found: dict[Path, int] = {}
+    for number, of_file in groupby(images, key=itemgetter(1)):
+        path = folder / NAME.format(number)
+        found[path] = 0
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            found[path] = sum(1 for _ in of_file)
+            continue
+        for image_id, _, offset, size in of_file:
+            found[path] += hashlib.sha256(os.pread(descriptor, size, offset)).hexdigest() != image_id
+        os.close(descriptor)
+    return found
 
 
 class Blobs:
@@ -43,6 +73,8 @@ class Blobs:
             elif path.stat().st_size > ends[number]:
                 os.truncate(path, ends[number])
         self.current = max(ends, default=1)  # file that is appended to
+        self._offset = 0  # its size
+        self._unsynced = self._is_new = False
         self._writer = self._open_writer()
 
     def sizes(self) -> dict[int, int]:
@@ -58,10 +90,20 @@ class Blobs:
         while view:
             view = view[os.write(self._writer, view) :]
         self._offset += len(data)
+        self._unsynced = True
         return place
+
+    def sync(self) -> None:
+        """Sync the bytes to disk: only then may an index refer to them."""
+        if self._unsynced:
+            os.fsync(self._writer)
+            if self._is_new:
+                sync_directory(self._folder)
+            self._unsynced = self._is_new = False
 
     def start_file(self) -> None:
         """Start a new file for the next bytes."""
+        self.sync()
         os.close(self._writer)
         self.current += 1
         self._writer = self._open_writer()
@@ -92,7 +134,9 @@ class Blobs:
         return ((int(path.stem), path) for path in sorted(self._folder.glob("[0-9]" * 6 + ".blob")))
 
     def _open_writer(self) -> int:
-        writer = os.open(self._path(self.current), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        path = self._path(self.current)
+        self._unsynced, self._is_new = False, not path.exists()
+        writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._offset = os.fstat(writer).st_size
         return writer
 

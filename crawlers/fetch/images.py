@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from atlas_model.core.errors import RetryError
+from atlas_model.core.progress import say
 from crawlers.fetch.asking import FetchConfig, fetch_queue
 from crawlers.fetch.index import Plan, Reuse
 from crawlers.fetch.parts import ParallelMap, fetch_in_parts, merge_parts
@@ -113,6 +114,11 @@ def _check_enough(spool: Spool, wanted: int, statuses: dict[str, int], max_faile
     failed = spool.transient_failures()
     if failed > max_failed_share * wanted:
         raise RetryError(
-            f"{failed} of {wanted} image URLs had transient failures ({counts}). Run again later: the images fetched "
-            "so far are kept. To continue without the others, raise fetch.max_failed_share."
+            f"{failed} of {wanted} image URLs had transient failures or no valid response ({counts}). Run again later: "
+            "the images fetched so far are kept. To continue without the others, raise fetch.max_failed_share."
+        )
+    if failed:
+        say(
+            f"warning: fetch: {failed} of {wanted} image URLs failed ({counts}), fewer than fetch.max_failed_share "
+            "allows; their images are missing"
         )

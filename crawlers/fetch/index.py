@@ -1,6 +1,7 @@
 """Index of a spool in one SQLite file: URLs with their status, and the places of image bytes.
 
-Memory is independent of the number of URLs.
+Memory is independent of the number of URLs. Each row has a checksum. Damaged rows are deleted when the index is opened,
+and their URLs are requested again.
 """
 
 import sqlite3
@@ -11,46 +12,16 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+from atlas_model.core.row_checksums import add_checksums, structural_fault
 from atlas_model.data.images import ImageInfo
 from crawlers.fetch.blobs import Place
-from crawlers.fetch.client.outcome import UNSETTLED, FetchOutcome, ImageRequest
+from crawlers.fetch.client.outcome import FORBIDDEN, FetchOutcome, ImageRequest
+from crawlers.fetch.tables import CHECKED_TABLES, FROM_VERSION_1, FROM_VERSION_2, STORED, TABLES, VERSION
 
 Reuse = Literal["never", "validate", "always"]
 """What to do with an image of an earlier snapshot: fetch it again, send a conditional request, or reuse it."""
 
-VERSION = 2  # version of the tables; an index of an unknown version is not read
 ROWS_AT_ONCE = 64  # rows that are read at a time from a host's queue
-
-TABLES = f"""
-CREATE TABLE IF NOT EXISTS urls (
-    id INTEGER PRIMARY KEY,
-    url TEXT NOT NULL UNIQUE,
-    host TEXT NOT NULL,
-    wanted INTEGER NOT NULL,  -- by this run
-    status TEXT,              -- as in `outcome.FetchOutcome`; null: never requested
-    settled INTEGER,          -- whether it is not requested again in its snapshot
-    limit_value INTEGER,      -- limit, if status is too_large or too_many_pixels
-    image_id TEXT,            -- its last image
-    final_url TEXT,
-    etag TEXT,
-    last_modified TEXT,
-    snapshot TEXT,            -- in which it was last requested
-    file INTEGER              -- current blob file at that time
-);
-CREATE INDEX IF NOT EXISTS urls_by_image ON urls (image_id);
-CREATE INDEX IF NOT EXISTS urls_by_file ON urls (file, status);
-CREATE TABLE IF NOT EXISTS images (
-    image_id TEXT PRIMARY KEY,
-    file INTEGER NOT NULL, offset INTEGER NOT NULL, size INTEGER NOT NULL,
-    width INTEGER NOT NULL, height INTEGER NOT NULL, format TEXT NOT NULL, mode TEXT NOT NULL,
-    orientation INTEGER NOT NULL, n_frames INTEGER NOT NULL
-) WITHOUT ROWID;
-DROP TABLE IF EXISTS queue;
-CREATE TABLE queue (host TEXT, turn INTEGER, id INTEGER, PRIMARY KEY (host, turn, id)) WITHOUT ROWID;
-PRAGMA user_version = {VERSION};
-"""
-
-FROM_VERSION_1 = "ALTER TABLE pictures RENAME TO images; ALTER TABLE urls RENAME COLUMN than TO limit_value;"
 
 # A URL is not requested if it has a result of this snapshot (or a reusable image of another one) that would be the same
 # under the limits of this run.
@@ -90,9 +61,11 @@ ON CONFLICT (url) DO UPDATE SET
 """
 # To the index of a part: the queue, and the images that the spool has; file 0 means that their bytes are elsewhere.
 EXPORT = """
-INSERT INTO part.urls SELECT id, url, urls.host, 1, status, settled, limit_value, image_id, final_url, etag,
-    last_modified, snapshot, NULL FROM queue JOIN urls USING (id) WHERE queue.host = ?;
-INSERT OR IGNORE INTO part.images SELECT image_id, 0, 0, size, width, height, format, mode, orientation,
+INSERT INTO part.urls (id, url, host, wanted, status, settled, limit_value, image_id, final_url, etag, last_modified,
+    snapshot) SELECT id, url, urls.host, 1, status, settled, limit_value, image_id, final_url, etag,
+    last_modified, snapshot FROM queue JOIN urls USING (id) WHERE queue.host = ?;
+INSERT OR IGNORE INTO part.images (image_id, file, offset, size, width, height, format, mode, orientation, n_frames)
+    SELECT image_id, 0, 0, size, width, height, format, mode, orientation,
     n_frames FROM images WHERE image_id IN (SELECT image_id FROM part.urls WHERE host = ?);
 """
 # Like PENDING for all URLs of a run, sorted by URL.
@@ -110,11 +83,12 @@ ASKED = """
 SELECT status, settled, limit_value, snapshot, ?, image_id, final_url, etag, last_modified, url FROM urls WHERE file
 """
 MERGE = SETTLED.replace("WHERE id", "WHERE url")
-WANTED_IMAGES = """
-SELECT * FROM images
+IMAGES = f"SELECT {', '.join(STORED.columns)} FROM images"  # noqa: S608 (our own names)
+WANTED_IMAGES = f"""
+{IMAGES}
 WHERE EXISTS (SELECT 1 FROM urls WHERE urls.image_id = images.image_id AND wanted AND status = 'ok')
 ORDER BY image_id
-"""
+"""  # noqa: S608
 TOTALS = """
 SELECT count(DISTINCT image_id), coalesce(sum(size), 0) FROM urls JOIN images USING (image_id)
 WHERE wanted AND status = 'ok'
@@ -155,23 +129,26 @@ class Index:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
         try:
             self._open()
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             self._db.close()
             raise
 
     def _open(self) -> None:
+        add_checksums(self._db)
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")  # a power failure loses at most the last seconds
-        (fault,) = self._db.execute("PRAGMA quick_check(1)").fetchone()  # 0.15 s for 200,000 URLs
-        if fault != "ok":
-            raise sqlite3.DatabaseError(fault.splitlines()[-1])
+        self._db.execute("PRAGMA synchronous = FULL")  # a power failure loses no committed row
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == 1:
-            self._db.executescript(f"BEGIN; {FROM_VERSION_1} PRAGMA user_version = {VERSION}; COMMIT;")
+        if version in (1, 2):
+            upgrade = (FROM_VERSION_1 if version == 1 else "") + FROM_VERSION_2
+            self._db.executescript(f"BEGIN; {upgrade} COMMIT;")
         elif version not in (0, VERSION):
             raise sqlite3.DatabaseError(f"version {version}")
         self._db.executescript(TABLES)
+        fault = structural_fault(self._db, TABLES)
+        if fault is not None:
+            raise sqlite3.DatabaseError(fault)
+        self.damaged = sum(table.delete_damaged(self._db) for table in CHECKED_TABLES)
 
     def close(self) -> None:
         """Close the file."""
@@ -302,9 +279,9 @@ class Index:
         return self._counts("SELECT status, count(*) FROM urls WHERE wanted GROUP BY status ORDER BY status")
 
     def transient_failures(self) -> int:
-        """Number of this run's URLs with a transient failure."""
+        """Number of this run's URLs that the next run requests again, without those that the shop forbids."""
         query = "SELECT status, count(*) FROM urls WHERE wanted AND NOT settled GROUP BY status"
-        return sum(count for status, count in self._counts(query).items() if status not in UNSETTLED)
+        return sum(count for status, count in self._counts(query).items() if status not in FORBIDDEN)
 
     def totals(self) -> tuple[int, int]:
         """Number of distinct images of this run's URLs, and the total bytes of all URLs with an image."""
@@ -325,11 +302,11 @@ class Index:
 
     def own_images(self) -> Iterator[StoredImage]:
         """All images whose bytes are in this spool."""
-        return self._images("SELECT * FROM images WHERE file > 0 ORDER BY file, offset")
+        return self._images(f"{IMAGES} WHERE file > 0 ORDER BY file, offset")
 
     def images_of_file(self, file: int) -> Iterator[StoredImage]:
         """The images of a blob file, in order."""
-        return self._images("SELECT * FROM images WHERE file = ? ORDER BY offset", (file,))
+        return self._images(f"{IMAGES} WHERE file = ? ORDER BY offset", (file,))
 
     # Deletion
 
@@ -352,7 +329,7 @@ class Index:
 
     def _add_images(self, images: Iterable[StoredImage]) -> None:
         self._db.executemany(
-            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO images ({', '.join(STORED.columns)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
             ((image_id, *place, *vars(info).values()) for image_id, place, info in images),
         )
 

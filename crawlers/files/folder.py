@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from atlas_model.core.errors import MissingError
+from atlas_model.core.machine import check_machine
 from crawlers.files.table import PARQUET
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -93,6 +94,7 @@ class Folder:
 
 
 def _refused(error: OSError) -> RefusedError:
+    check_machine(error)
     if error.errno == errno.ELOOP:  # caused by O_NOFOLLOW
         return RefusedError("outside_folder")
     missing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from atlas_model.core.errors import ImageError, InputError
+from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import Progress, say
 from atlas_model.data.schemas import PRODUCTS, REFS, iterate_shards, write_rows
 from crawlers.fetch.check import check
@@ -152,7 +153,8 @@ def _from_file(name: str, folder: Folder, wanted: ImageRequest, max_bytes: int) 
             return data, FetchOutcome("ok", True, etag=etag)
     except RefusedError as refused:
         return None, FetchOutcome(refused.status, permanent=True)
-    except OSError:
+    except OSError as error:
+        check_machine(error)
         return None, FetchOutcome("unreadable", permanent=True)
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas_model.core.errors import InputError, MissingError
-from atlas_model.data.schemas import open_parquet
+from atlas_model.data.schemas import DAMAGED, check_rows, open_parquet
 
 DELIMITED, JSON_LINES, PARQUET = (".csv", ".tsv"), (".jsonl", ".ndjson"), (".parquet",)
 LISTS = (".txt",)
@@ -77,8 +77,11 @@ def read_images(path: Path, column: str) -> Iterator[Any]:
     """
     with _reading_parquet(path) as file:
         _check_columns(path, [column], file.schema_arrow.names)
+        rows = 0
         for batch in file.iter_batches(batch_size=IMAGES_AT_ONCE, columns=[column]):
+            rows += batch.num_rows
             yield from (value.as_py() for value in batch.column(0))
+        check_rows(path, file, rows)
 
 
 def has_embedded_images(path: Path, column: str) -> bool:
@@ -111,6 +114,7 @@ def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[TableRo
                 for name in images:
                     fields[name] = (fields[name] or {}).get("path") if name in paths else True
                 yield TableRow(number, fields)
+        check_rows(path, file, number)
 
 
 @contextmanager
@@ -118,7 +122,7 @@ def _reading_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     with open_parquet(path) as file:
         try:
             yield file
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except DAMAGED as error:
             raise InputError(f"{path}: cannot be read completely: {error}") from error
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.helpers import set_exception
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 MAX_HEAD_BYTES = 262_144  # header section that is repaired; browsers have the same limit
@@ -31,7 +32,25 @@ class BadHttpError(aiohttp.ClientError):
 
 
 class LenientHandler(ResponseHandler):
-    """aiohttp's protocol with a `LenientParser`."""
+    """aiohttp's protocol with a `LenientParser`; a connection with unexpected data is not used again."""
+
+    requests = 0  # on this connection
+    _lenient: "LenientParser | None" = None  # of the last response, also after the connection is closed
+
+    @property
+    def has_surplus(self) -> bool:
+        """Whether data other than white space came after the stated end of the last response."""
+        return self._lenient is not None and self._lenient.has_surplus
+
+    def is_connected(self) -> bool:
+        """Called by aiohttp before it reuses an idle connection; data that came meanwhile answer no request."""
+        return super().is_connected() and not self._should_close
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by asyncio; a reset is no end of a body, which aiohttp assumes if no header states the length."""
+        if exc is not None and self._payload is not None and not self._payload.is_eof():
+            set_exception(self._payload, aiohttp.ClientPayloadError(f"the connection was reset: {exc!r}"), exc)
+        super().connection_lost(exc)
 
     def set_response_params(self, **params: Any) -> None:
         """Called by aiohttp before each request."""
@@ -41,6 +60,8 @@ class LenientHandler(ResponseHandler):
             return self._parser
 
         patient = LenientParser(fresh, self.force_close)
+        self._lenient = patient
+        self.requests += 1
         self._parser = patient  # type: ignore[assignment]  # in place of aiohttp's own, of which it has what is called
 
 
@@ -64,6 +85,7 @@ class LenientParser:
         self._refused: Exception | None = None  # error of aiohttp's parser
         self._payload: Any = None
         self._over = False  # data came after the complete body
+        self.has_surplus = False  # other data than white space
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parser, name)
@@ -75,7 +97,7 @@ class LenientParser:
             aiohttp.http_exceptions.HttpProcessingError: the response cannot be parsed.
         """
         if self._over:
-            return (), False, b""
+            return self._ignore(data)
         if self._head is None:
             return self._feed_body(data)
         if len(self._head) <= MAX_HEAD_BYTES:
@@ -119,22 +141,36 @@ class LenientParser:
         return messages, upgraded, b""
 
     def _note_head(self, found: tuple[Any, bool, bytes]) -> tuple[Any, bool, bytes]:
-        messages, _, _ = found
-        if messages and messages[-1][0].code >= 200:
-            self._head, self._payload = None, messages[-1][1]
-        elif messages:
-            self._head = bytearray()  # an interim response; the final one follows
-        return found
+        messages, upgraded, tail = found
+        place = next((place for place, (message, _) in enumerate(messages) if message.code >= 200), None)
+        if place is None:
+            if messages:
+                self._head = bytearray()  # an interim response; the final one follows
+            return found
+        self._head, self._payload = None, messages[place][1]
+        if messages[place + 1 :]:
+            self._ignore(b"HTTP")  # a response to no request
+        return messages[: place + 1], upgraded, tail
 
     def _feed_body(self, data: bytes) -> tuple[Any, bool, bytes]:
+        if data and self._payload.is_eof():
+            return self._ignore(data)
         try:
-            return self._parser.feed_data(data)  # type: ignore[no-any-return]  # aiohttp leaves it untyped
+            messages, upgraded, tail = self._parser.feed_data(data)
         except Exception:
-            if self._payload is None or not self._payload.is_eof():
+            if not self._payload.is_eof():
                 raise
-            self._over = True
-            self._close()
-            return (), False, b""
+            return self._ignore(b"?")
+        if messages:
+            return self._ignore(b"HTTP")  # a response to no request
+        return messages, upgraded, tail
+
+    def _ignore(self, data: bytes) -> tuple[Any, bool, bytes]:
+        """Ignore ``data`` after the body, and use the connection for no other request."""
+        self._over = True
+        self.has_surplus = self.has_surplus or bool(data.strip())
+        self._close()
+        return (), False, b""
 
 
 def repaired_head(head: bytes) -> bytes:

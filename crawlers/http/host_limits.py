@@ -1,5 +1,6 @@
 """Request rates of hosts, and settings for shops that require a browser."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,34 @@ class BrowserProfile:
     load_more: str | None  # CSS selector of the button that loads more products
     max_clicks: int  # limit of clicks on that button
     scroll: bool  # whether to scroll to the end, for shops that load more products there
+
+
+class Pace:
+    """The times at which one host may be requested, by its delay and its Retry-After.
+
+    Requests that wait together take their turns one after the other when the wait ends.
+    """
+
+    def __init__(self) -> None:
+        self._last_at = self._resume_at = float("-inf")  # time.monotonic()
+
+    def postpone(self, wait_s: float) -> None:
+        """Allow no request for ``wait_s``; a longer wait remains."""
+        self._resume_at = max(self._resume_at, time.monotonic() + wait_s)
+
+    @property
+    def pause_s(self) -> float:
+        """What is left (s) of the longest `postpone`; not positive: nothing."""
+        return self._resume_at - time.monotonic()
+
+    def take(self, delay_s: float) -> float:
+        """Take the next turn, at least ``delay_s`` after the last one: 0, or the wait (s) after which to call again."""
+        now = time.monotonic()
+        wait_s = max(self._resume_at, self._last_at + delay_s) - now
+        if wait_s > 0:
+            return wait_s
+        self._last_at = now
+        return 0.0
 
 
 DEFAULT_PROFILE = HostProfile(delay_s=1.0, concurrency=2, autothrottle=True)

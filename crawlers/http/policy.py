@@ -5,10 +5,14 @@
 | 200 | success | read |
 | 301, 302, 303, 307, 308 with a Location | redirect | followed, `MAX_REDIRECTS` times at most |
 | 408, 425, 429, all of 5xx | transient | retried; if every attempt fails, the next run requests it again |
+| no page: other 3xx, 206, invalid HTTP, a loop of redirects | suspect | not retried; the next run requests it again |
 | all others | permanent | counted with its reason |
 
-A transient error of robots.txt forbids its whole host in this run; a permanent one, or too many redirects, means that
-there is no robots.txt (RFC 9309, 2.3.1). ``max_attempts`` in params.yaml (``crawl``, ``fetch``) limits the attempts.
+Transient and suspect faults are no statement of the shop about its page, so a stage fails if more URLs than its
+``max_failed_share`` have one. A transient or suspect error of robots.txt forbids its whole host in this run; a
+permanent one, or too many redirects, means that there is no robots.txt (RFC 9309, 2.3.1). ``max_attempts`` in
+params.yaml (``crawl``, ``fetch``) limits the attempts. The HTTP library repeats a request by itself only as
+`session.GuardedConnector.limit_repeats` says.
 """
 
 import random
@@ -28,6 +32,11 @@ TRANSIENT_FAULTS = frozenset(  # no response, or a truncated one
     }
 )
 FIXABLE_FAULTS = frozenset({"blocked", "certificate"})  # permanent until this machine or params.yaml changes
+# What a shop does not say of a page, but a network or a broken server makes of it: a retry at once would mostly repeat
+# it, and to count the page as discarded would lose it.
+SUSPECT_FAULTS = frozenset({"bad_http", "headers_too_large", "bad_encoding", "redirects", "bad_redirect", "empty"})
+# Neither a page nor an error: redirects without a target, "not modified" to an unconditional request, and a part.
+SUSPECT_STATUSES = frozenset({206, *range(300, 400)})
 
 MAX_VALIDATOR_CHARS = 500  # of an ETag or a Last-Modified; a longer one is not stored
 MAX_PAGE_BYTES = 5_000_000  # also after decompression; images have fetch.max_bytes
@@ -40,6 +49,8 @@ MAX_CRAWL_DELAY_S = 60.0  # limit of Crawl-delay in robots.txt
 # more requests are in flight when a host fails briefly.
 MAX_PAGE_FAILURES = 10
 MAX_IMAGE_FAILURES = 32
+# Failed requests in a row for one robots.txt, after which a fetch makes one per minute for all URLs of the host.
+MAX_ROBOTS_FAILURES = 8
 
 
 def is_transient_status(status: int) -> bool:
@@ -56,8 +67,22 @@ def is_transient(reason: str) -> bool:
 
 
 def is_retried_next_run(reason: str) -> bool:
-    """Whether the next run requests again what failed for ``reason``: it is transient, or may be fixed by then."""
-    return is_transient(reason) or reason in FIXABLE_FAULTS
+    """Whether the next run requests again what failed for ``reason``: it is transient, suspect, or may be fixed."""
+    kind, _, status = reason.partition("_")
+    if kind == "http" and status.isdecimal():
+        return int(status) in TRANSIENT_STATUSES | SUSPECT_STATUSES
+    return reason in TRANSIENT_FAULTS | FIXABLE_FAULTS | SUSPECT_FAULTS
+
+
+def robots_fault(reason: str) -> str | None:
+    """The reason for not requesting a host whose robots.txt failed for ``reason``; None: it has no robots.txt.
+
+    A redirect that leads nowhere means that there is none (RFC 9309, 2.3.1.2).
+    """
+    if reason in FIXABLE_FAULTS:
+        return reason
+    unknown = is_retried_next_run(reason) or reason == "decompression_bomb"
+    return "robots_unreachable" if unknown and reason not in ("redirects", "bad_redirect") else None
 
 
 def backoff_s(base_s: float, attempt: int) -> float:

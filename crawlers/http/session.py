@@ -5,6 +5,7 @@ and no proxies, and it does not decompress. The caller handles redirects, the si
 """
 
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -16,11 +17,13 @@ from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
 from crawlers.http.address_guard import BlockedAddressError, ConnectMap, is_blocked_literal, is_public
-from crawlers.http.heads import BadHttpError, use_lenient_parser
+from crawlers.http.heads import BadHttpError, LenientHandler, use_lenient_parser
 
 MAX_HEADER_BYTES = 16_384  # one header, or the status line
 MAX_HEADERS = 128
 MAX_HEADERS_BYTES = 262_144  # all headers; browsers have the same limit
+
+FRESH_S = 60.0  # for which a host gets new connections, after it closed one that was to be reused
 
 
 class HeadersTooLargeError(aiohttp.ClientError):
@@ -48,6 +51,7 @@ def open_session(
     connector = GuardedConnector(connect_map, limit=limit, limit_per_host=limit_per_host)
     return aiohttp.ClientSession(
         connector=connector,
+        middlewares=(connector.limit_repeats,),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,
         trust_env=False,  # with a proxy, the guard would check the proxy's address only
@@ -71,8 +75,11 @@ def exact_url(url: str) -> URL:
 class ExactRequest(aiohttp.ClientRequest):
     """A request that keeps a trailing "?" of its URL, which yarl drops."""
 
+    on_reused_connection = False
+
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         """Called by aiohttp."""
+        self.on_reused_connection = isinstance(conn.protocol, LenientHandler) and conn.protocol.requests > 1
         if _requested.get() == f"{self.url}?":
             self.url: Any = _BareQuery(self.url)
         return await super().send(conn)
@@ -113,6 +120,7 @@ class GuardedConnector(aiohttp.TCPConnector):
 
     def __init__(self, connect_map: ConnectMap, **options: Any) -> None:
         self._connect_map = connect_map
+        self._fresh_until: dict[str | None, float] = {}  # host -> time.monotonic() until which it gets new connections
         super().__init__(resolver=MappedResolver(connect_map), **options)
         use_lenient_parser(self)
 
@@ -127,6 +135,35 @@ class GuardedConnector(aiohttp.TCPConnector):
             fault = BlockedAddressError(f"{host}: expected a public address")
             raise aiohttp.ClientConnectorError(req.connection_key, fault)
         return await super().connect(req, *details, **more)
+
+    async def limit_repeats(
+        self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Middleware of aiohttp, which repeats a request at once if its connection is lost before the response.
+
+        That is beyond the attempts and pauses of `policy`, and of use only if the server had closed an idle connection
+        (RFC 9112, 9.3.1). So it happens for a reused connection only, after which the host gets new ones for a while.
+
+        Raises:
+            aiohttp.ClientConnectionError: the connection was lost.
+        """
+        try:
+            return await send(request)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            if not (isinstance(request, ExactRequest) and request.on_reused_connection):
+                raise aiohttp.ClientConnectionError(f"{request.url}: connection lost: {error}") from error
+            self._fresh_until[request.url.host] = time.monotonic() + FRESH_S
+            raise
+
+    async def _get(
+        self, key: "aiohttp.client_reqrep.ConnectionKey", traces: list["aiohttp.tracing.Trace"]
+    ) -> aiohttp.connector.Connection | None:
+        if time.monotonic() < self._fresh_until.get(key.host, 0.0):
+            return None
+        self._fresh_until.pop(key.host, None)
+        return await super()._get(key, traces)
 
     async def _resolve_host(
         self, host: str, port: int, traces: Sequence["aiohttp.tracing.Trace"] | None = None
@@ -177,6 +214,20 @@ class GuardedResponse(aiohttp.ClientResponse):
     Use `raw_headers` for exact bytes; in `headers` aiohttp replaces bytes that are not UTF-8.
     """
 
+    _handler: LenientHandler | None = None  # of the connection, also after its release
+
+    @property
+    def end_is_uncertain(self) -> bool:
+        """Whether the body, once read, may be truncated: no header states its length, or more than that came."""
+        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+            return False
+        return "Content-Length" not in self.headers or self.has_surplus
+
+    @property
+    def has_surplus(self) -> bool:
+        """Whether more came than the stated length."""
+        return self._handler is not None and self._handler.has_surplus
+
     async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         """Called by aiohttp.
 
@@ -184,6 +235,7 @@ class GuardedResponse(aiohttp.ClientResponse):
             HeadersTooLargeError: the headers exceed the limits of this module.
             BadHttpError: the response is not valid HTTP.
         """
+        self._handler = connection.protocol if isinstance(connection.protocol, LenientHandler) else None
         try:
             await super().start(connection)
         except aiohttp.ClientResponseError as error:

@@ -104,15 +104,21 @@ def _authority(authority: str, default_port: str) -> str:
     """Host and port: the host in lower case and IDNA, the port only if it is not the scheme's default."""
     parts = urlsplit(f"//{authority}")
     host, port = parts.hostname or "", parts.port  # both raise ValueError
-    if not host or port == 0 or any(character in host for character in ' %<>"^`{|}\\'):
+    if not _is_host(host) or port == 0:
         raise ValueError(f"expected a host, got {authority[:100]!r}")
     host = f"[{host}]" if ":" in host else host
     if not host.startswith("["):
         host.encode("idna")  # raises UnicodeError for an empty, too long or invalid label
     if not host.isascii():
         host = URL(f"http://{host}").raw_host or ""
+        if not _is_host(host):  # "\N{MACRON}" becomes a space and an accent
+            raise ValueError(f"expected a host, got {authority[:100]!r}")
     text = "" if port is None else f":{port}"
     return host + (text if text != default_port else "")
+
+
+def _is_host(text: str) -> bool:
+    return bool(text) and not any(character <= " " or character in '%<>"^`{|}\\\x7f' for character in text)
 
 
 def _without_dots(path: str) -> str:

@@ -71,6 +71,7 @@ class CatalogueSpider(scrapy.Spider):
         self.counts: Counter[str] = Counter()
         self.walk_ends: Counter[str] = Counter()  # reason -> sources whose pages ended for it
         self.category_faults: list[tuple[str, str]] = []  # URL of a category page, reason
+        self.sitemap_faults: list[tuple[str, str]] = []  # URL of a sitemap that could not be fetched, reason
         self.listed = {
             source.site: Counter(pages=0, items=0) for source in job.sources
         }  # site -> category pages and items on them
@@ -293,9 +294,12 @@ class CatalogueSpider(scrapy.Spider):
         )
 
     def _sitemap_failed(self, failure: Failure) -> None:
-        """Store the failure; it is not counted, because many shops have no sitemap."""
+        """Store the failure; it is counted only if there may be a sitemap, because many shops have none."""
         given, why = _failed(failure)
-        self._journal.put(SITEMAP, given["url"], JournalPage(dropped=why, reader=self._reader(GENERIC)))
+        if is_retried_next_run(why):
+            self.sitemap_faults.append((given["url"], why))
+        else:
+            self._journal.put(SITEMAP, given["url"], JournalPage(dropped=why, reader=self._reader(GENERIC)))
 
     # Shared by all kinds of pages
 

@@ -6,7 +6,7 @@ classes, so Scrapy's version is pinned.
 """
 
 import asyncio
-import time
+from collections import defaultdict
 from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
@@ -21,14 +21,18 @@ from scrapy.utils.httpobj import urlparse_cached
 from scrapy.utils.ssl import _make_ssl_context
 
 from crawlers.http import content, policy, robots_txt, urls
+from crawlers.http.endings import looks_truncated
+from crawlers.http.host_limits import Pace
 from crawlers.http.session import ExactRequest, GuardedResponse, exact_url, open_session, refusal_reason
 from crawlers.scrapy_app.browser import BROWSER, BrowserPages
 from crawlers.scrapy_app.errors import PageRefusedError
+from crawlers.scrapy_app.machine_stop import stop_on_machine_error
+from crawlers.scrapy_app.politeness import ROBOTS_BYTES, ROBOTS_TXT
 
 CONNECT_MAP = "ATLAS_CONNECT_MAP"  # Scrapy setting: the connect map
 CHROMIUM = "ATLAS_CHROMIUM"  # Scrapy setting: path of Chromium, if a shop requires a browser
+UNCERTAIN_END = "uncertain_end"  # in Response.flags: see `GuardedResponse.end_is_uncertain`
 VERBATIM = "verbatim_url"  # key of Request.meta: Scrapy and aiohttp do not re-encode the URL
-UNBOUNDED = "unbounded"  # in Response.flags: no header states the length of the body, so it may be truncated
 
 
 class _Request(ExactRequest):
@@ -49,6 +53,7 @@ class PageHandler(AiohttpDownloadHandler):
     _of_crawler: ClassVar[WeakKeyDictionary[Crawler, Self]] = WeakKeyDictionary()
 
     def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
         super(AiohttpDownloadHandler, self).__init__(crawler)  # skips a constructor that opens an unguarded session
         self._ssl_context = _make_ssl_context(crawler.settings)
         self._connect_map = {host: tuple(where) for host, where in crawler.settings.getdict(CONNECT_MAP).items()}
@@ -61,7 +66,7 @@ class PageHandler(AiohttpDownloadHandler):
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),  # Scrapy sets them
         )
         self._browser: BrowserPages | None = None
-        self._resume_at: dict[str, float] = {}  # host -> time of the next allowed request, on the monotonic clock
+        self._paces: defaultdict[str, Pace] = defaultdict(Pace)  # by host
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
@@ -80,12 +85,12 @@ class PageHandler(AiohttpDownloadHandler):
         try:
             response = await self._download(request)
         except Exception as error:
+            stop_on_machine_error(self._crawler, error)
             if reason := refusal_reason(error):
                 raise PageRefusedError(reason, str(error)) from error
             raise
         if policy.is_transient_status(response.status):
-            resume_at = time.monotonic() + (_retry_after_s(response) or 0)
-            self._resume_at[host] = max(resume_at, self._resume_at.get(host, 0.0))  # a longer wait remains
+            self._paces[host].postpone(_retry_after_s(response) or 0)
         return response
 
     async def _download(self, request: Request) -> Response:
@@ -99,6 +104,15 @@ class PageHandler(AiohttpDownloadHandler):
         except ValueError as error:  # invalid host name, status line or length
             raise DownloadFailedError(str(error)) from error
 
+    async def _read_response(self, response: _ClientResponse, request: Request) -> Response:
+        result = await super()._read_response(response, request)
+        assert isinstance(response, GuardedResponse)
+        if request.meta.get(ROBOTS_TXT) and response.has_surplus and not _is_long_robots_txt(request):
+            raise ResponseDataLossError(f"{request.url}: it goes on after its stated length")
+        if response.end_is_uncertain:
+            result.flags.append(UNCERTAIN_END)
+        return result
+
     @staticmethod
     def _extract_headers(response: _ClientResponse) -> Headers:
         """The exact bytes of the headers; aiohttp's texts lose bytes that are not UTF-8."""
@@ -111,17 +125,17 @@ class PageHandler(AiohttpDownloadHandler):
             PageRefusedError: the body cannot be decompressed, or is too large.
             scrapy.exceptions.ResponseDataLossError: the body is truncated.
         """
-        if "Content-Length" not in response.headers and "Transfer-Encoding" not in response.headers:
-            response.flags.append(UNBOUNDED)
         encodings = [value.decode("latin-1") for value in response.headers.getlist("Content-Encoding")]
-        if not encodings:
-            return response
-        if is_robots_txt := bool(request.meta.get("dont_obey_robotstxt")):
+        if not encodings or response.status != 200:  # what an error says is not read
+            return self._whole(request, response)
+        if request.meta.get(ROBOTS_TXT):
             max_bytes = robots_txt.MAX_BYTES
         else:
             max_bytes = request.meta.get("download_maxsize", self._default_maxsize)
         body, fault = content.decode_partially(response.body, encodings, max_bytes)
-        if is_robots_txt and fault in ("too_large", "truncated") and body:
+        if request.meta.get(ROBOTS_TXT) and fault == "too_large":
+            fault = None
+        if _is_long_robots_txt(request) and fault == "truncated" and body:
             fault = None  # the start of a large robots.txt is used
         if fault == "truncated":
             raise ResponseDataLossError(f"{request.url}: {encodings}: the body is truncated")
@@ -132,7 +146,20 @@ class PageHandler(AiohttpDownloadHandler):
         del headers["Content-Encoding"]
         kind = responsetypes.from_args(headers=headers, url=response.url, body=body)
         changes: dict[str, Any] = {"encoding": None} if issubclass(kind, TextResponse) else {}
-        return response.replace(cls=kind, headers=headers, body=body, **changes)
+        return self._whole(request, response.replace(cls=kind, headers=headers, body=body, **changes))
+
+    @staticmethod
+    def _whole(request: Request, response: Response) -> Response:
+        if request.meta.get(ROBOTS_TXT) or not 200 <= response.status < 300:
+            return response
+        if response.status != 200:  # Scrapy would read it as a page
+            raise PageRefusedError(f"http_{response.status}", f"{request.url}: expected a page")
+        kind = (response.headers.get("Content-Type") or b"").decode("latin-1")
+        if not response.body.strip():
+            raise ResponseDataLossError(f"{request.url}: the body is empty")
+        if UNCERTAIN_END in response.flags and looks_truncated(response.body, kind):
+            raise ResponseDataLossError(f"{request.url}: no header proves its length, and it has no end")
+        return response
 
     async def _in_browser(self, request: Request) -> Response:
         if self._browser is None:
@@ -147,10 +174,16 @@ class PageHandler(AiohttpDownloadHandler):
         await super().close()
 
     async def _wait(self, host: str) -> None:
-        """Wait until ``host`` may be requested; waiting requests occupy its concurrency slots."""
-        while (wait_s := self._resume_at.get(host, 0.0) - time.monotonic()) > 0:
-            if wait_s > policy.MAX_RETRY_AFTER_S:
-                raise PageRefusedError("host_down", f"{host} sent Retry-After: {wait_s:.0f} s")
+        """Wait until ``host`` may be requested; waiting requests occupy its concurrency slots.
+
+        Scrapy's slot has kept the delay already, except between requests that wait here for the same Retry-After.
+        """
+        pace = self._paces[host]
+        slot = self.crawler.engine.downloader.slots.get(host)
+        delay_s = slot.delay * (1 - slot.jitter) if slot else 0.0
+        while (wait_s := pace.take(delay_s)) > 0:
+            if pace.pause_s > policy.MAX_RETRY_AFTER_S:
+                raise PageRefusedError("host_down", f"{host} sent Retry-After: {pace.pause_s:.0f} s")
             await asyncio.sleep(wait_s)
 
 
@@ -180,9 +213,14 @@ class GuardedRedirects(RedirectMiddleware):
 
     @staticmethod
     def _refused(request: Request, response: Response, reason: str, text: str) -> Response:
-        if request.meta.get("dont_obey_robotstxt"):
+        if request.meta.get(ROBOTS_TXT):
             return response  # for robots.txt this means that there is none (RFC 9309, 2.3.1.2)
         raise PageRefusedError(reason, f"{request.url}: {text}")
+
+
+def _is_long_robots_txt(request: Request) -> bool:
+    """Whether only the start of a large robots.txt was received."""
+    return bool(request.meta.get(ROBOTS_TXT)) and request.meta.get(ROBOTS_BYTES, 0) > robots_txt.MAX_BYTES
 
 
 def _retry_after_s(response: Response) -> float | None:

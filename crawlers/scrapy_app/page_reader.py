@@ -8,16 +8,15 @@ from typing import Any, TypedDict
 from scrapy.http import Response, TextResponse
 from web_poet import HttpResponse, HttpResponseHeaders
 
+from atlas_model.core.machine import check_machine_for
 from crawlers.crawl.journal import LISTING, PRODUCT, SITEMAP, JournalPage
 from crawlers.http import policy
+from crawlers.http.endings import is_broken_json, is_json
 from crawlers.http.urls import request_url
 from crawlers.pages.registry import read_listing, read_product
 from crawlers.pages.shops import Shop
-from crawlers.scrapy_app.download_handler import UNBOUNDED
 from crawlers.sources.sitemaps import read_sitemap
 
-JSON = ("application/json", "text/json", "application/ld+json")
-TAIL = 2000  # last bytes of a page, which must contain its end tags
 NOT_MODIFIED = 304
 
 log = logging.getLogger(__name__)
@@ -63,41 +62,22 @@ async def _read(kind: str, shop: Shop, response: Response) -> tuple[dict[str, An
         return said if sitemap.complete else said | {"cut_off": True}, None
     if kind == SITEMAP:
         return None, "no_sitemap"
-    if fault := "cut_off" if _is_broken_json(response) else None if isinstance(response, TextResponse) else "not_html":
+    content_type = (response.headers.get("Content-Type") or b"").decode("latin-1")
+    is_broken = is_json(content_type) and is_broken_json(response.body)  # its list of products may be truncated
+    if fault := "cut_off" if is_broken else None if isinstance(response, TextResponse) else "not_html":
         return None, fault
     headers = HttpResponseHeaders.from_bytes_dict(response.headers, "latin-1")
     page = HttpResponse(response.url, body=response.body, status=response.status, headers=headers)
     try:
         if kind == LISTING:
             listing = await read_listing(shop, page)
-            said = {"items": listing.items, "next_pages": [listing.next_page] if listing.next_page else []}
-            return said | {"cut_off": True} if _breaks_off(response) else said, None
+            return {"items": listing.items, "next_pages": [listing.next_page] if listing.next_page else []}, None
         product = await read_product(shop, page)
         return product.to_json(), product.missing
-    except Exception:  # an untrusted page may make any parser fail; only this page is lost
+    except Exception as error:  # an untrusted page may make any parser fail; only this page is lost
+        check_machine_for(error, 10 * policy.MAX_PAGE_BYTES)  # a tree of lxml takes several times its text
         log.warning("%s: cannot be read", response.url, exc_info=True)
         return None, "unreadable"
-
-
-def _is_broken_json(response: Response) -> bool:
-    """Whether the response is invalid JSON by its content type; its list of products may be truncated."""
-    kind = (response.headers.get("Content-Type") or b"").decode("latin-1").partition(";")[0].strip().lower()
-    if kind not in JSON:
-        return False
-    try:
-        json.loads(response.body)
-    except RecursionError:
-        return False
-    except ValueError:
-        return True
-    return False
-
-
-def _breaks_off(response: Response) -> bool:
-    """Whether the HTML ends before its end tags, and no header states the length of the body."""
-    end = response.body[-TAIL:].lower()
-    ended = b"</html" in end or b"</body" in end
-    return UNBOUNDED in response.flags and not ended and b"<body" in response.body.lower()
 
 
 def _validators(response: Response) -> _Validators:

@@ -62,6 +62,7 @@ class StrictRobots(RobotsTxtMiddleware):
         """Return if ``request`` is allowed; raise otherwise. Scrapy passes no spider any more."""
         if request.meta.get(ROBOTS_TXT):
             request.meta["download_maxsize"] = 0  # `_received` stops at the limit instead
+            request.meta[ROBOTS_BYTES] = 0  # a retry has the meta of the attempt before
         await super().process_request(request)
 
     async def robot_parser(self, request: Request) -> Any:
@@ -77,8 +78,11 @@ class StrictRobots(RobotsTxtMiddleware):
                 raise StopDownload(fail=False)
 
     async def _parse_robots(self, response: Response, netloc: str, request: Request) -> None:
-        if policy.is_transient_status(response.status):
-            self._faults[netloc] = "robots_unreachable", f"{netloc}/robots.txt: HTTP {response.status}"
+        reason = f"http_{response.status}"
+        if "Location" in response.headers and response.status in policy.REDIRECT_STATUSES:
+            reason = "redirects"
+        if fault := policy.robots_fault(reason):
+            self._faults[netloc] = fault, f"{netloc}/robots.txt: HTTP {response.status}"
         said = response.body if response.status == 200 else b""  # "not found" in so many words is no rule
         response = response.replace(body=robots_txt.rules_for(said, self._robot).encode())
         await super()._parse_robots(response, netloc, request)
@@ -86,7 +90,7 @@ class StrictRobots(RobotsTxtMiddleware):
     def _robots_error(self, exc: Exception, netloc: str) -> None:
         reason = "host_down"
         if isinstance(exc, PageRefusedError):  # an unreadable robots.txt may forbid the page
-            reason = exc.reason if policy.is_retried_next_run(exc.reason) else "robots_unreachable"
+            reason = exc.reason if exc.reason in policy.FIXABLE_FAULTS | {"host_down"} else "robots_unreachable"
         self._faults[netloc] = reason, f"{netloc}/robots.txt: {exc}"
         super()._robots_error(exc, netloc)
 
@@ -191,8 +195,9 @@ class HostThrottle(AutoThrottle):
         self._crawl_delay_s[host] = delay_s = max(0.0, min(delay_s, policy.MAX_CRAWL_DELAY_S))
         future = downloader.per_slot_settings.setdefault(host, {})  # applies when the slot is created again
         future["delay"] = max(future.get("delay", downloader._delay), delay_s)
-        if host in downloader.slots:
-            downloader.slots[host].delay = max(downloader.slots[host].delay, delay_s)
+        future["jitter"] = 0.0  # it would shorten what the shop asks for
+        if slot := downloader.slots.get(host):
+            slot.delay, slot.jitter = max(slot.delay, delay_s), 0.0
 
     def _response_downloaded(self, response: Response, request: Request, spider: Any) -> None:
         host = _host(request)

@@ -21,15 +21,19 @@ from crawlers.files.folder import Folder
 from crawlers.files.products import check_table
 from crawlers.sources.csv_sources import Source, read_sources
 from crawlers.sources.manifest import read_manifest_products
+from flows.dvc.after_kill import mend
 from flows.paths import REVIEWS
 
 
 def check() -> int:
     """Print the files without faults on stdout and all faults on stderr; 2 if there are any.
 
+    Before that, mend what a killed DVC process left: this is the first step of `make run`.
+
     Raises:
         ParamsError: params.yaml itself is faulty, so the paths of the other files are unknown.
     """
+    mend()
     params = load_params()
     sys.stdout.write(f"{PARAMS_FILE}: ok\n")
     exit_code = 0

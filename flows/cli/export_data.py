@@ -21,6 +21,7 @@ from atlas_model.core.errors import InputError, MissingError
 from atlas_model.core.files import replacing_folder
 from atlas_model.core.progress import say, track
 from atlas_model.data.dataset import load_taxonomy_json
+from atlas_model.data.schemas import CHECKSUMS, SPLIT, iterate_batches, open_parquet
 from atlas_model.split.names import SPLITS
 from atlas_model.taxonomy.tree import Taxonomy
 from flows import paths
@@ -126,9 +127,12 @@ def _sample(row: dict[str, Any], taxonomy: Taxonomy) -> dict[str, bytes]:
 
 def _rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
     for path in files:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(ROWS_AT_ONCE):
-                yield from batch.to_pylist()
+        for batch in _batches(path):
+            yield from batch.to_pylist()
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    yield from iterate_batches(path, ROWS_AT_ONCE, SPLIT.names)
 
 
 def _count(files: Sequence[Path]) -> int:
@@ -142,15 +146,15 @@ def _copy_parquet(folder: Path, files: Sequence[Path], taxonomy: Taxonomy) -> in
         if not taxonomy.ids:
             shutil.copyfile(path, folder / path.name)
             continue
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             schema = _with_ids(file.schema_arrow)
             compression = file.metadata.row_group(0).column(0).compression.lower() if file.metadata.num_rows else "zstd"
-            with pq.ParquetWriter(folder / path.name, schema, compression=compression) as writer:
-                for batch in file.iter_batches(ROWS_AT_ONCE):
-                    ids = [taxonomy.id_of(labels) for labels in batch["taxonomy"].to_pylist()]
-                    writer.write_batch(
-                        pa.RecordBatch.from_arrays([*batch.columns, pa.array(ids, pa.string())], schema=schema)
-                    )
+        with pq.ParquetWriter(folder / path.name, schema, compression=compression, **CHECKSUMS) as writer:
+            for batch in _batches(path):
+                ids = [taxonomy.id_of(labels) for labels in batch["taxonomy"].to_pylist()]
+                writer.write_batch(
+                    pa.RecordBatch.from_arrays([*batch.columns, pa.array(ids, pa.string())], schema=schema)
+                )
     return _count(files)
 
 

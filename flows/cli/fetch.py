@@ -9,6 +9,7 @@ from crawlers.fetch.restore import restore
 from crawlers.fetch.spool import Spool
 from flows import paths
 from flows.dvc import repo
+from flows.dvc.after_kill import mend
 from flows.stages.entry import read_metrics
 from flows.stages.fetch import spool_folder
 
@@ -25,6 +26,7 @@ def fetch(*, retry_failed: bool) -> int:
         AtlasError: the stage failed.
     """
     params = load_params()
+    mend()
     if retry_failed and params.crawl.source != "files":  # local files are read again in any case
         # The metrics name the snapshot that was fetched; params.yaml may name a newer one.
         with Spool(spool_folder(params.crawl)) as spool:

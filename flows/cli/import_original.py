@@ -19,6 +19,7 @@ from atlas_model.core.errors import InputError, MissingError
 from atlas_model.core.files import replacing
 from atlas_model.core.params import load_params
 from atlas_model.core.progress import say, track
+from atlas_model.data.csv_cells import for_cell
 from atlas_model.split.names import SPLITS, parse_split
 from atlas_model.taxonomy.names import clean_name
 from atlas_model.taxonomy.tree import SEPARATOR, SPECIAL, CategoryPath
@@ -137,7 +138,7 @@ def _usable(dataset: Path, words: frozenset[str] | None, counts: _Counts, log: A
         reason, detail = _fault(entry, words, counts)
         if reason:
             counts.discarded[reason] += 1
-            log.writerow([entry.index, printable(entry.filename), reason, printable(detail)])
+            log.writerow([entry.index, for_cell(printable(entry.filename)), reason, for_cell(printable(detail))])
             continue
         product = entry.product
         assert product is not None

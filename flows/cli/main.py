@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from atlas_model.core.errors import AtlasError
+from atlas_model.core.machine import machine_errors
 from atlas_model.core.processes import INTERRUPTED
 from atlas_model.core.progress import say
-from flows.cli.arguments import crawl, interchange, models, predict, project, review, serve
+from flows.cli.arguments import crawl, gc, interchange, models, predict, project, review, serve
 from flows.text import printable_lines
 
 BROKEN_PIPE = 141  # as a shell reports a program whose reader closed the pipe
@@ -23,9 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     try:
-        exit_code: int = command(**options)
-        sys.stdout.flush()
-        return exit_code
+        with machine_errors():
+            exit_code: int = command(**options)
+            sys.stdout.flush()
+            return exit_code
     except AtlasError as error:
         say(printable_lines(f"error: {error}"))
         return error.exit_code
@@ -40,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="atlas", description="Categorises product images in one taxonomy.")
     parser.add_argument("--version", action="version", version=f"atlas {version('atlas')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (predict, serve, models, crawl, project, review, interchange):
+    for module in (predict, serve, models, crawl, project, gc, review, interchange):
         module.add(commands)
     return parser
 

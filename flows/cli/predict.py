@@ -18,6 +18,7 @@ from PIL import Image
 
 from atlas_model.confidence.products import ProductPool
 from atlas_model.core.errors import ImageError, InputError
+from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import say
 from atlas_model.data.image_files import describe_skipped, image_files, read_image
 from atlas_model.data.titles import split_words
@@ -223,6 +224,7 @@ def _decoded(paths: Iterable[Path], predictor: Predictor) -> Iterator[tuple[Path
         try:
             yield path, predictor.read(read_image(path))
         except (OSError, ValueError, ImageError) as error:  # ValueError: a NUL in the path
+            check_machine(error)
             reason = error.strerror if isinstance(error, OSError) else error
             say(f"error: {printable(str(path))}: {reason}")
 

@@ -26,5 +26,10 @@ def verify_files(*, as_json: bool) -> int:
         if found.absent:
             listed = ", ".join(printable(str(path)) for path in found.absent)
             say(f"not here: {len(found.absent)} outputs ({listed}). `dvc pull` or `dvc repro` creates them")
+        if found.unchecked:
+            say(f"without checksums: {len(found.unchecked)} files of an earlier version, such as {found.unchecked[0]}")
+        if found.busy:
+            listed = ", ".join(printable(str(path)) for path in found.busy)
+            say(f"not read, because a process uses them: {listed}. Run again when it has ended")
         say(f"verified: {found.files:,} files, {len(found.faults):,} damaged or missing")
     return AtlasError.exit_code if found.faults else 0

@@ -1,5 +1,6 @@
 """DVC: `repo` calls its API and its command; `worker` runs the stages of a flow in child processes.
 
 `descriptions` reads those of the stages. `pipeline_lock` keeps flows and `dvc repro` apart; `stale_locks` removes locks
-of processes that have ended.
+of processes that have ended. `verify` compares files with their hashes. `storage` and `run_cache` read what DVC has
+stored, for `flows.gc`.
 """

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atlas_model.core.errors import AtlasError, InputError, RetryError
+from atlas_model.core.errors import AtlasError, InputError, RetryError, without_credentials
 from atlas_model.core.processes import die_with_parent
 from atlas_model.core.yaml_files import parse_text
 from flows.git import content_at, try_git
@@ -316,9 +316,9 @@ def _run_dvc(on_line: Callable[[str], None], *arguments: str) -> tuple[int, str]
     with _started_dvc(*arguments) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.strip():
-                lines.append(line.rstrip())
-                on_line(line.rstrip())
+            if said := without_credentials(line).rstrip():
+                lines.append(said)
+                on_line(said)
     return process.returncode, "\n".join(lines)
 
 
@@ -361,7 +361,7 @@ def failure(stage: str, output: str) -> AtlasError:
     ended = re.search(r"exited with (-?\d+)$", said_by_dvc, re.MULTILINE)
     exit_code = int(ended[1]) if ended else None
     again = f"run again (`dvc repro {stage}` runs up to this stage); completed stages are not repeated."
-    if exit_code == -signal.SIGKILL:
+    if exit_code in (-signal.SIGKILL, -signal.SIGABRT):  # the latter: a library that gets no memory
         reason += " (it was killed: out of memory?)"
     if exit_code == BAD_INPUT:
         return InputError(f"stage {stage} refused its input: {reason}\nCorrect that, then {again}")

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from atlas_model.core.files import write_text
+
 FOLDER = Path(".dvc/tmp")
 
 
@@ -31,7 +33,7 @@ def remove_stale_locks() -> None:
             for file, several in locks.get("read", {}).items()
         }
         if {"write": writers, "read": readers} != locks:
-            path.write_text(json.dumps({"write": writers, "read": readers}), encoding="utf-8")
+            write_text(path, json.dumps({"write": writers, "read": readers}))
 
 
 def _is_alive(who: dict[str, Any], written_s: float) -> bool:

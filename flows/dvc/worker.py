@@ -24,12 +24,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from atlas_model.core.errors import AtlasError, InputError
+from atlas_model.core.errors import AtlasError, InputError, without_credentials
 from atlas_model.core.processes import ANCESTOR, die_with_parent
 from atlas_model.core.progress import say
 from flows.dvc import repo
+from flows.dvc.after_kill import mend
 from flows.dvc.repo import DvcBusyError
-from flows.dvc.stale_locks import remove_stale_locks
 
 Response = dict[str, Any]
 ERRORS = {error.__name__: error for error in (AtlasError, InputError, DvcBusyError)}
@@ -106,7 +106,7 @@ class DvcChild:
                 self._mark
             )  # the last line of a stage may have no newline
             if before.strip():
-                on_line(before.rstrip())
+                on_line(without_credentials(before.rstrip()))
             if mark:
                 found: Response = json.loads(response)
                 return found
@@ -176,7 +176,7 @@ def _result(request: Response) -> Response:
     try:
         if request["do"] == "status":
             return {"found": not repo.is_up_to_date(request["stage"])}
-        remove_stale_locks()
+        mend()
         return {"found": {"needs": repo.stages(), "changed": repo.out_of_date()}}
     except AtlasError as error:
         return {"error": type(error).__name__, "text": str(error)}

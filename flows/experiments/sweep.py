@@ -18,7 +18,6 @@ from types import FrameType
 from typing import Any
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
@@ -28,8 +27,11 @@ from atlas_model.core.errors import AtlasError, InputError
 from atlas_model.core.params import load_params
 from flows.experiments import experiment
 from flows.experiments.experiment import Combination
+from flows.prefect_app.connection import ensure_server, exit_code_of
 from flows.prefect_app.failures import REFUSED
-from flows.prefect_app.flow import ensure_server, exit_code_of, task_environment
+from flows.prefect_app.flow import task_environment
+from flows.prefect_app.ui import run_page
+from flows.prefect_app.ui.artifacts import Artifact
 from flows.prefect_app.ui.log_relay import relay_to
 
 
@@ -60,9 +62,8 @@ def sweep(combinations: Sequence[Combination], threads: int) -> State:
         states.append(future.state)
     stage = combinations[0].stage
     rows = table(combinations, stage)
-    create_table_artifact(
-        rows, key="sweep", description=f"Validation metrics of {stage}; the best combination is marked"
-    )
+    description = f"Validation metrics of {stage}; the best combination is marked"
+    run_page.add_artifact(Artifact("table", "sweep", description, rows))
     sys.stdout.write(
         "\n".join("\t".join(map(str, line)) for line in (list(rows[0]), *(row.values() for row in rows))) + "\n"
     )

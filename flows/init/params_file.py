@@ -69,7 +69,8 @@ def write_choices(path: Path, choices: Sequence[Choice]) -> Path | None:
             raise ParamsError(
                 f"{path}: not changed: {text}. Reset the keys named here to their values in git"
             ) from error
-        shutil.copy2(path, backup)
+        with replacing(backup) as copy:
+            shutil.copy2(path, copy)
     write_json(WRITTEN, {"sha256": _digest(content)})
     return backup
 

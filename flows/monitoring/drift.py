@@ -6,13 +6,14 @@ distances of images are then omitted, with a note in the report.
 """
 
 import hashlib
-import json
 import os
+import time
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from atlas_model.core.checksums import SUFFIX, read_json_with_checksum, remove_with_checksum, write_json_with_checksum
 from atlas_model.core.errors import CheckpointError, InputError
 from atlas_model.core.files import write_json, write_text
 from atlas_model.core.params import Params
@@ -81,8 +82,10 @@ def save_profile(params: Params) -> None:
     if PRODUCTS.is_file() and SHARDS.is_dir():
         _profile_on_disk(params)
         for folder in (PROFILES, SNAPSHOTS):
-            for path in sorted(folder.glob("*"), key=lambda path: path.stat().st_mtime_ns)[:-MAX_KEPT]:
-                path.unlink()
+            kept = [path for path in folder.glob("*") if path.suffix != SUFFIX]
+            for path in sorted(kept, key=lambda path: path.stat().st_mtime_ns)[:-MAX_KEPT]:
+                if path.stem != params.crawl.snapshot:  # the clock may have been set back before it was written
+                    remove_with_checksum(path)
 
 
 def save_profile_before_recrawl(params: Params) -> None:
@@ -149,11 +152,19 @@ def _profile_on_disk(params: Params) -> CrawlProfile:
     path, state = PROFILES / f"{params.crawl.snapshot}.json", _state(model, params)
     kept = _read(path)
     if kept is not None and kept[0] == state:
-        os.utime(path)  # marks it as the profile of the last run
+        _mark_last(path)
         return kept[1]
     profile = _compute_profile(model, params.drift.sample)
-    write_json(path, {"format": FORMAT, "state": state, "profile": profile.to_json()})
+    write_json_with_checksum(path, {"format": FORMAT, "state": state, "profile": profile.to_json()})
+    _mark_last(path)
     return profile
+
+
+def _mark_last(path: Path) -> None:
+    """Mark ``path`` as the profile of the last run: with the latest time of all, also if the clock was set back."""
+    others = [other.stat().st_mtime_ns for other in _profile_files().values() if other != path]
+    latest = max([time.time_ns(), *(time_ns + 1 for time_ns in others)])
+    os.utime(path, ns=(latest, latest))
 
 
 def _compute_profile(model: Path, sample: int) -> CrawlProfile:
@@ -198,9 +209,12 @@ def _profile_files() -> dict[str, Path]:
 def _read(path: Path) -> tuple[str, CrawlProfile] | None:
     """The fingerprint and the profile in ``path``; None if it is missing, damaged or of another format."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_with_checksum(path)
         if content["format"] != FORMAT:
             return None
         return content["state"], CrawlProfile.from_json(content["profile"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        say(f"drift: {path}: damaged, so it is computed again: {error}")
         return None

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from atlas_model.core.checksums import state_of
 from atlas_model.core.errors import InputError
+from atlas_model.core.progress import say
 from atlas_model.data.schemas import PRODUCTS as SCHEMA
 from atlas_model.data.schemas import read_table
 from crawlers.crawl.snapshot_diff import COLUMNS
@@ -25,6 +27,8 @@ def products_of(snapshot: str, columns: Sequence[str] = COLUMNS) -> pa.Table:
         InputError: the snapshot is unknown; the text names the known ones.
     """
     kept = {path.stem: path for path in SNAPSHOTS.glob("*.parquet")}
+    if snapshot in kept and state_of(kept[snapshot]) == "damaged":
+        say(f"{kept.pop(snapshot)}: this copy is damaged. The products are read from git's history and DVC's cache")
     if snapshot in kept:
         return read_table(kept[snapshot], SCHEMA, "crawl", columns)
     commits = snapshots_in_history()

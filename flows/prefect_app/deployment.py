@@ -32,6 +32,8 @@ from atlas_model.core.processes import INTERRUPTED
 from atlas_model.core.progress import say
 from flows.prefect_app.flow import DESCRIPTION, atlas
 from flows.prefect_app.missed_schedules import UNSERVED, is_overdue, missed_state, times_of
+from flows.prefect_app.ui.outbox import reason_of
+from flows.prefect_app.ui.run_log import OutageFilter
 from flows.prefect_app.ui.run_names import name_of, timezone_of
 from flows.prefect_app.ui.summary import missed_text
 
@@ -82,6 +84,9 @@ async def serve(
     """
     stop = asyncio.Event()
     logging.getLogger("prefect.runner").setLevel(logging.WARNING)  # at INFO it logs at each poll that a run has to wait
+    for handler in logging.getLogger("prefect").handlers:
+        handler.addFilter(OutageFilter())
+    away = False  # whether that was told
 
     def on_signal() -> None:
         if stop.is_set():
@@ -97,10 +102,13 @@ async def serve(
             for number in stopping:
                 asyncio.get_running_loop().add_signal_handler(number, on_signal)
             ready()
+            away = False
             await _watch(runner, serving, every_second, stop)
         except* (httpx.HTTPError, RuntimeError) as trouble:  # the server or its database cannot be reached
-            fault = str(trouble.exceptions[0]).partition("\n")[0]
-            say(f"warning: no response from the Prefect server: {fault}; retrying in {RETRY_S} s")
+            if not away:
+                fault = reason_of(trouble.exceptions[0])
+                say(f"warning: no response from the Prefect server: {fault}; retrying every {RETRY_S} s")
+            away = True
             await _pause(stop, timeout_s=RETRY_S)
 
 

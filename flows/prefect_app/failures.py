@@ -1,10 +1,13 @@
 """The states and messages of failed tasks: which stage or step, why, and what to do."""
 
+import re
+
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from atlas_model.core.errors import AtlasError, InputError
 
+STEP = re.compile(r"((?:stage )?\S+ (?:failed|refused its input)): ")  # start of the message of a `StepError`
 REFUSED = "Refused"  # name of the state of a task or flow with bad input
 CONTINUE = "To continue, run the flow again (Run in the UI, or `make flow`): completed stages are not repeated."
 
@@ -31,3 +34,9 @@ class StepError(Exception):
 def is_stage_message(name: str, text: str) -> bool:
     """Whether ``text`` is the message of `flows.dvc.repo.failure` for the stage ``name``."""
     return text.startswith(f"stage {name} ") and "\n" in text
+
+
+def last_line(message: str) -> str:
+    """What a program prints last about a failed run, whose log above it has the reason already."""
+    step = STEP.match(message)
+    return f"{step[1]}: the reason and what to do are above" if step else message

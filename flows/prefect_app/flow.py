@@ -12,12 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import TerminationSignal
@@ -25,34 +23,32 @@ from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Completed
 from prefect.tasks import Task
 
-from atlas_model.core.errors import AtlasError, InputError
+from atlas_model.core.errors import AtlasError
+from atlas_model.core.machine import machine_errors
 from atlas_model.core.params import Params, load_params
-from atlas_model.core.processes import INTERRUPTED
-from atlas_model.core.progress import WATCHER, say
+from atlas_model.core.progress import WATCHER
 from flows.dvc.descriptions import stage_descriptions
 from flows.dvc.pipeline_lock import flow_lock
 from flows.dvc.repo import DvcBusyError
 from flows.dvc.worker import DvcChild
 from flows.paths import CATEGORIZER, WORK
 from flows.prefect_app import steps
+from flows.prefect_app.connection import ensure_server, exit_code_of, temporary_server
 from flows.prefect_app.failures import CONTINUE, REFUSED, StepError, failed_state, is_stage_message
 from flows.prefect_app.missed_schedules import cancel_missed_runs
 from flows.prefect_app.steps import StepResult
 from flows.prefect_app.ui import run_page
 from flows.prefect_app.ui.artifacts import Artifact, stage_artifacts
+from flows.prefect_app.ui.engine import send_through_outbox
 from flows.prefect_app.ui.log_relay import Lines, relay_to
 from flows.prefect_app.ui.reporter import API_URL, FLOW_RUN, TASK_RUN
 from flows.prefect_app.ui.run_log import is_cancelling, shorten_run_logs
 from flows.prefect_app.ui.run_names import name_of_current_run
 from flows.prefect_app.ui.summary import CACHED, RAN, RunRecord, summary
 
-if TYPE_CHECKING:
-    from prefect.server.api.server import SubprocessASGIServer
-
 NETWORK_STAGES = {"crawl", "fetch"}  # their failures may be transient
 RETRY_DELAYS_S = (10.0, 60.0)
 BUSY_POLL_S = 1.0
-HEALTH_TIMEOUT_S = 10.0  # of each of Prefect's attempts
 REPORT_STAGE = "report"
 LOGS = WORK / "logs"  # <stage>.log: output of the last run of the stage
 
@@ -75,6 +71,7 @@ STEPS = {
 }
 
 shorten_run_logs()
+send_through_outbox()
 
 
 @flow(name="atlas", description=DESCRIPTION, flow_run_name=name_of_current_run, validate_parameters=False)
@@ -97,7 +94,7 @@ def atlas(recrawl: bool = False) -> State:
 def _run_all(record: RunRecord, *, recrawl: bool) -> State:
     params = None
     try:
-        with flow_lock(get_run_logger().info), DvcChild() as dvc:
+        with machine_errors(), flow_lock(get_run_logger().info), DvcChild() as dvc:
             params = load_params()
             if recrawl:
                 record.missed += cancel_missed_runs(relay_to(get_run_logger().log))
@@ -274,7 +271,8 @@ def _may_succeed_later(_task: Task[[Work], State], _run: TaskRun, state: State) 
 def do(work: Work) -> State:
     """Run ``work``; an `AtlasError` becomes a failed state without traceback."""
     try:
-        return work()
+        with machine_errors():
+            return work()
     except AtlasError as error:
         get_run_logger().error(str(error))
         return failed_state(error)
@@ -309,65 +307,9 @@ def create_artifacts(find: Callable[[], Iterable[Artifact]]) -> None:
     """Create the artifacts that ``find`` yields; an error is a warning and does not fail the stage."""
     try:
         for artifact in find():
-            shared = {"key": artifact.key, "description": artifact.description}
-            if artifact.kind == "table":
-                create_table_artifact(artifact.data, **shared)
-            elif artifact.kind == "image":
-                create_image_artifact(artifact.data, **shared)
-            else:
-                create_markdown_artifact(artifact.data, **shared)
+            run_page.add_artifact(artifact)
     except Exception:
         get_run_logger().warning("not all artifacts could be created", exc_info=True)
-
-
-def temporary_server() -> "SubprocessASGIServer":
-    """The temporary server of Prefect, one per process."""
-    from prefect.server.api.server import SubprocessASGIServer  # takes as long as all other imports of Prefect
-
-    return SubprocessASGIServer()
-
-
-def ensure_server() -> None:
-    """Check that the server of ``PREFECT_API_URL`` responds; without it, start a temporary one that ignores Ctrl-C.
-
-    Prefect would also start one, and stops this one at the end. If Ctrl-C ended it, the flow could not report the end
-    of the run, and would retry for minutes.
-
-    Raises:
-        AtlasError: the server does not respond.
-    """
-    if url := get_current_settings().api.url:
-        with get_client(sync_client=True, httpx_settings={"timeout": HEALTH_TIMEOUT_S}) as client:
-            fault = client.api_healthcheck()
-        if fault is not None:
-            raise AtlasError(
-                f"{API_URL}: expected a Prefect server at {url}, got: {str(fault) or type(fault).__name__}. Start it "
-                "(`make up`), or unset that variable: then a temporary server runs during the flow"
-            )
-    else:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child process inherits the mask
-        try:
-            temporary_server().start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def exit_code_of(run: Callable[[], State]) -> int:
-    """Run a flow and return the exit code of the program; an error is printed."""
-    try:
-        state = run()
-    except AtlasError as error:
-        say(f"error: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    if state.is_completed():
-        return 0
-    if state.is_cancelled():
-        say(f"cancelled: {state.message}")
-        return INTERRUPTED
-    say(f"error: {state.message}")
-    return InputError.exit_code if state.name == REFUSED else AtlasError.exit_code
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ from uuid import uuid4
 from atlas_model.core.errors import AtlasError
 from atlas_model.core.files import write_json
 from atlas_model.core.processes import Process
-from atlas_model.core.progress import WATCHER
+from atlas_model.core.progress import WATCHER, say
 from flows.paths import WORK
 from flows.prefect_app.ui import reporter
 from flows.prefect_app.ui.log_relay import Lines, relay_to
@@ -45,8 +45,8 @@ from flows.text import printable_lines
 
 FLOW = "atlas"  # name of the flow
 FOLDER = WORK / "shell-runs"  # <pid>-<birth> of a DVC process: files of its stages for each other and for the closer
-# Marker files in it: the server does not respond; it responds too slowly; the closer was started.
-SILENT, SLOW, CLOSER = "silent", "slow", "closer"
+# Marker files in it: the server does not respond; it responds too slowly; a stage has told so; the closer was started.
+SILENT, SLOW, TOLD, CLOSER = "silent", "slow", "told", "closer"
 KILLED = {"type": "CRASHED", "message": "its process was killed"}
 POLL_S = 0.5
 CLOSING_S = 30.0  # after which the closer stops trying to reach the server
@@ -63,7 +63,9 @@ def reported(stage: str, dvc: Process) -> Iterator[None]:
     report = folder / f"{uuid4()}.json"  # read by the closer
     write_json(report, {"stage": stage, "state": KILLED, "lines": []})
     _start_closer(dvc, folder)
-    poster = Poster(Api(os.environ[API_URL]), lambda api: _open(api, stage, dvc))
+    poster = Poster(
+        Api(os.environ[API_URL]), lambda api: _open(api, stage, dvc), tell=lambda line: _tell_once(folder, line)
+    )
     reporter.use_poster(poster)
     os.environ[WATCHER] = "flows.prefect_app.ui.reporter:post"
     relay = relay_to(poster.log)
@@ -99,6 +101,13 @@ def reported(stage: str, dvc: Process) -> Iterator[None]:
 
 def _folder(dvc: Process) -> Path:
     return FOLDER / f"{dvc.pid}-{dvc.birth}"
+
+
+def _tell_once(folder: Path, line: str) -> None:
+    """Print ``line`` unless a stage of the same run has printed one."""
+    with suppress(FileExistsError):
+        (folder / TOLD).touch(exist_ok=False)
+        say(line)
 
 
 def _relay_all(relay: Callable[[str], None], text: str) -> None:

@@ -23,6 +23,7 @@ from atlas_model.core.files import locked, replacing_folder, write_json, write_t
 from atlas_model.core.progress import say
 from atlas_model.core.yaml_files import read_yaml
 from flows.dvc import repo
+from flows.dvc.after_kill import mend
 from flows.paths import CHAMPIONS, WORK
 from flows.registry.model_folders import CHAMPION
 
@@ -81,6 +82,7 @@ def exclusive_change() -> Iterator[None]:
         AtlasError: another process is changing it.
     """
     with locked(WORK / "champion", "promotion or rollback"):
+        mend()
         yield
 
 

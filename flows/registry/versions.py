@@ -27,6 +27,7 @@ from flows.registry import champion
 FILES = (PARAMS_FILE, Path("dvc.lock"), METRICS, PLOTS, champion.POINTER, champion.HISTORY)
 UNFINISHED = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")  # in .git
 SHOWN = 5  # files listed in an error
+MAX_LOOSE = 2000  # objects that git stores as one file each
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def commit_run(params: Params, message: str) -> Version | None:
     before = tip or _tip(f"refs/remotes/origin/{params.pipeline.branch}")
     tree = _tree(head)
     if before is not None and tree == run_git("rev-parse", f"{before}^{{tree}}"):
-        return None
+        return _complete(params.pipeline.branch, tip, message) if tip else None
     _check_reproducible(head)
     _push()
     if checked_out:
@@ -76,6 +77,7 @@ def commit_run(params: Params, message: str) -> Version | None:
     commit = run_git("commit-tree", tree, *(word for parent in parents for word in ("-p", parent)), given=message)
     tag = _next_tag(params.pipeline.branch)
     _write_refs(branch, tip, [tag, *_champion_tags()], commit, message)
+    _pack()
     say(f"git: {tag} is commit {commit[:8]} on branch {params.pipeline.branch}")
     return Version(commit, params.pipeline.branch, tag)
 
@@ -87,6 +89,20 @@ def compared_with(params: Params) -> tuple[str, str]:
     """
     last = max(_runs(params.pipeline.branch), default=0)
     return (f"{params.pipeline.branch}-{last}", "last accepted run") if last else ("HEAD", "last commit")
+
+
+def _complete(branch: str, tip: str, message: str) -> Version | None:
+    """Create the tags of the last version, if git was killed after it had moved the branch; None if it has them."""
+    if run_git("log", "-1", "--format=%B", tip) != message:
+        return None  # somebody else's commit
+    tagged = {f"{branch}-{number}" for number in _runs(branch)} & set(run_git("tag", "--points-at", tip).split("\n"))
+    tag = max(tagged, default=_next_tag(branch))
+    missing = [*([] if tagged else [tag]), *_champion_tags()]
+    if not missing:
+        return None
+    _write_refs(f"refs/heads/{branch}", tip, missing, tip, message)
+    say(f"git: commit {tip[:8]} on branch {branch} lacked its tags: created {', '.join(missing)}")
+    return Version(tip, branch, tag)
 
 
 def _check_branch(branch: str, *, checked_out: bool) -> None:
@@ -166,6 +182,12 @@ def _write_refs(branch: str, tip: str | None, tags: Sequence[str], commit: str, 
         raise RetryError(
             f"the run was not committed: another process changed the branch or tag. Run again. {error}"
         ) from error
+
+
+def _pack() -> None:
+    """Pack loose objects of git: the commands above never do. Not `git gc`, which locks references while it works."""
+    if int((try_git("count-objects") or "0").split()[0]) > MAX_LOOSE:
+        try_git("repack", "-d", "--quiet")
 
 
 def _tip(reference: str) -> str | None:

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from atlas_model.core.errors import InputError
+from atlas_model.data.schemas import open_parquet
 from atlas_model.split.names import SPLITS as SPLIT_NAMES
 from flows import paths
 from flows.report.facts.collect import Facts
@@ -75,9 +75,10 @@ def figure_in_text(figure: Figure) -> str:
 def _features(path: Path) -> Mapping[str, Mapping[str, Any]]:
     """The features in the metadata of a file of a split."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        with open_parquet(path) as file:
+            metadata = file.schema_arrow.metadata or {}
         features: dict[str, dict[str, Any]] = json.loads(metadata[b"huggingface"])["info"]["features"]
-    except (OSError, ValueError, KeyError) as error:
+    except (InputError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path}: expected a file of the stage split, got {error}. Run: dvc repro split") from error
     return features
 

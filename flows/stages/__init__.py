@@ -6,9 +6,13 @@ starts each of them in tenths of a second.
 """
 
 import os
+import sys
 
+from atlas_model.core.machine import report_uncaught
 from atlas_model.core.processes import die_with_parent
 
 # A stage ends with the DVC process that started it. Set up here, because the imports of a stage may take seconds.
 if "DVC_STAGE" in os.environ:
     die_with_parent()
+if sys.argv[0] == "-m":  # while `python -m flows.stages.<stage>` is imported: memory or files may run out even then
+    sys.excepthook = report_uncaught

@@ -6,9 +6,11 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
-from atlas_model.core.files import replacing, write_text
+from atlas_model.core.checksums import replacing_with_checksum
+from atlas_model.core.files import write_text
 from atlas_model.core.params import CrawlParams, Params
 from atlas_model.core.progress import say
+from atlas_model.data.csv_cells import for_cell, from_cell
 from atlas_model.data.schemas import PRODUCTS as SCHEMA
 from atlas_model.data.schemas import write_table
 from crawlers.crawl.health import FIELDS, Health
@@ -21,9 +23,10 @@ from crawlers.sources.manifest import read_manifest_products
 from flows.git import content_at
 from flows.paths import PLOTS, PRODUCTS, SNAPSHOTS, WORK
 from flows.stages.connections import connections
-from flows.stages.entry import main, write_metrics
+from flows.stages.entry import ended_unrecorded, main, write_metrics
 
 HEALTH = PLOTS / "crawl/health.csv"  # in git: what the next crawl is compared with, also in a new clone
+OF_THIS_RUN = ("seconds", "listing_pages", "product_pages", "reused_pages", "variants", "retries")
 HEALTH_COLUMNS = ("shop", "asked", "products", "success_rate", *FIELDS)
 
 
@@ -48,7 +51,7 @@ def run(params: Params) -> None:
         _report(counts.to_json())
     else:
         _crawl(params.crawl)
-    with replacing(SNAPSHOTS / f"{params.crawl.snapshot}.parquet") as temporary:
+    with replacing_with_checksum(SNAPSHOTS / f"{params.crawl.snapshot}.parquet") as temporary:
         shutil.copyfile(PRODUCTS, temporary)
 
 
@@ -66,6 +69,7 @@ def _crawl(params: CrawlParams) -> None:
             max_attempts=params.max_attempts,
             timeout_s=params.timeout_s,
             snapshot=params.snapshot,
+            again=not ended_unrecorded("crawl"),
             robots_tags=params.robots_tags,
             check_sitemaps=params.sitemaps == "check",
             browser=params.browser,
@@ -74,12 +78,19 @@ def _crawl(params: CrawlParams) -> None:
             max_failed_share=params.max_failed_share,
         )
     figures = asdict(result)
-    _report(figures, result.shops, {"seconds": figures.pop("seconds")})
+    # What this run did differs from that of an undisturbed run, if it was interrupted: no output may depend on it.
+    run = {name: figures.pop(name) for name in OF_THIS_RUN}
+    if reused := sum(run["reused_pages"].values()):
+        say(f"crawl: {reused} pages were unchanged since the last crawl")
+    if run["variants"]:
+        say(f"crawl: {run['variants']} product pages were not requested: they differ from another only in their query")
+    totals = {name: sum(shop[name] for shop in result.shops.values()) for name in ("listing_pages", "product_pages")}
+    _report(totals | figures, result.shops, run)
     if params.source == "demo":  # pages of the demo shop may come from another version of its code
         shutil.rmtree(folder)
 
 
-def _report(figures: dict[str, Any], shops: Health | None = None, timings: dict[str, float] | None = None) -> None:
+def _report(figures: dict[str, Any], shops: Health | None = None, timings: dict[str, Any] | None = None) -> None:
     """Write the metrics, and the table of the health of each shop, which is empty if no shop was crawled."""
     write_metrics(
         "crawl", {"products": figures["products"], "dropped": sum(figures["dropped"].values())}, figures, timings
@@ -87,7 +98,9 @@ def _report(figures: dict[str, Any], shops: Health | None = None, timings: dict[
     text = io.StringIO()
     table = csv.DictWriter(text, HEALTH_COLUMNS, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
-    table.writerows({"shop": shop, **health, **health["coverage"]} for shop, health in sorted((shops or {}).items()))
+    table.writerows(
+        {"shop": for_cell(shop), **health, **health["coverage"]} for shop, health in sorted((shops or {}).items())
+    )
     write_text(HEALTH, text.getvalue())
 
 
@@ -97,7 +110,7 @@ def _committed_health() -> Health | None:
     if committed is None:
         return None
     try:
-        return {row.pop("shop"): _health(row) for row in csv.DictReader(io.StringIO(committed.decode()))}
+        return {from_cell(row.pop("shop")): _health(row) for row in csv.DictReader(io.StringIO(committed.decode()))}
     except (ValueError, TypeError, KeyError):
         return None  # it is damaged
 

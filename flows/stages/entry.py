@@ -6,26 +6,31 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from atlas_model.core.errors import AtlasError
+from atlas_model.core.machine import machine_errors
 from atlas_model.core.processes import INTERRUPTED, ancestor_without
 from flows.dvc.pipeline_lock import stage_lock
-from flows.paths import METRICS, REPORTS, TIMINGS
+from flows.paths import METRICS, REPORTS, TIMINGS, WORK
 from flows.stages.parameters import checked_params
 
 if TYPE_CHECKING:
     from atlas_model.core.params import Params
 
+ENDED = WORK / "ended"  # <stage>: an empty file, whose time is that of the end of its last run under DVC
+LOCK_FILE = Path("dvc.lock")
 DIGITS = 4  # significant digits of a headline metric
 
 
 def main(run: "Callable[[Params], None]") -> NoReturn:
     """Run a stage as a program: an `AtlasError` becomes one message and its exit code, not a traceback."""
     try:
-        with _outside_flow():
+        with machine_errors(), _outside_flow(), machine_errors():  # the inner one: the UI shows its message
             logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
             run(checked_params())
+            _note_end()
     except AtlasError as error:
         from flows.text import printable_lines
 
@@ -54,6 +59,24 @@ def _outside_flow() -> Iterator[None]:
             yield
 
 
+def ended_unrecorded(stage: str) -> bool:
+    """Whether the last run of ``stage`` ended, but DVC was killed before it had recorded that in dvc.lock.
+
+    DVC then runs the stage again, although its result was complete.
+    """
+    try:
+        return (ENDED / stage).stat().st_mtime_ns > LOCK_FILE.stat().st_mtime_ns
+    except FileNotFoundError:  # no run has ended; or none was ever recorded
+        return (ENDED / stage).exists()
+
+
+def _note_end() -> None:
+    stage = os.environ.get("DVC_STAGE")
+    if stage is not None:
+        ENDED.mkdir(parents=True, exist_ok=True)
+        (ENDED / stage.rpartition(":")[2]).touch()
+
+
 def write_metrics(
     stage: str,
     headline: dict[str, Any],
@@ -69,8 +92,8 @@ def write_metrics(
             significant digits, None is omitted. Nothing here may depend on the speed of the machine.
         details: all metrics, those of the headline too, to ``reports/<stage>/metrics.json``, an output of the stage in
             dvc.yaml.
-        timings: seconds and rates, to ``reports/timings/<stage>.json``. Neither git nor DVC tracks them, because they
-            differ from run to run and the hashes of outputs must not.
+        timings: seconds, rates and what this run did (requests, retries), to ``reports/timings/<stage>.json``. Neither
+            git nor DVC tracks them, because they differ from run to run and the hashes of outputs must not.
     """
     from atlas_model.core.files import write_json
 

@@ -36,6 +36,7 @@ from atlas_model.core.errors import CheckpointError
 from atlas_model.core.files import replacing, replacing_folder
 from atlas_model.core.params import Params
 from atlas_model.core.progress import track
+from atlas_model.data.csv_cells import for_cell, with_guarded_cells
 from atlas_model.data.dataset import Split, load_split, load_taxonomy_json
 from atlas_model.data.schemas import PREDICTIONS, PRODUCT_PREDICTIONS, write_table
 from atlas_model.evaluate.embeddings import embed_split
@@ -245,7 +246,7 @@ def _write_plots(folder: Path, test: Evaluation, plain: Evaluation, taxonomy: Ta
 
 def _write_predictions(folder: Path, table: pa.Table) -> None:
     write_table(folder / "predictions.parquet", table, PREDICTIONS)
-    arrow_csv.write_csv(table.select(CSV_COLUMNS), folder / "predictions.csv")
+    arrow_csv.write_csv(with_guarded_cells(table.select(CSV_COLUMNS)), folder / "predictions.csv")
 
 
 def _category_rows(evaluations: dict[str, Evaluation], taxonomy: Taxonomy) -> Iterable[dict[str, Any]]:
@@ -281,7 +282,9 @@ def _write_csv(path: Path, columns: list[str], rows: Iterable[dict[str, Any]]) -
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, columns)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(
+            {name: for_cell(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows
+        )
 
 
 if __name__ == "__main__":

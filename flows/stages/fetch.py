@@ -18,7 +18,8 @@ from flows.parallel import make_parallel_map
 from flows.stages.connections import connections
 from flows.stages.entry import main, write_metrics
 
-TIMED = ("seconds", "images_per_s")
+# Of one run: those of a run that was interrupted, and of its rest, differ from those of an undisturbed one.
+OF_THIS_RUN = ("spooled", "unchanged", "retries", "seconds", "images_per_s")
 
 
 def spool_folder(given: CrawlParams) -> Path:
@@ -88,8 +89,8 @@ def _report(params: Params, report: FetchReport) -> None:
     write_metrics(
         "fetch",
         {"images": report.images, "dropped": sum(report.statuses.values()) - report.statuses.get("ok", 0)},
-        {"snapshot": params.crawl.snapshot} | {key: value for key, value in found.items() if key not in TIMED},
-        {key: found[key] for key in TIMED},
+        {"snapshot": params.crawl.snapshot} | {key: value for key, value in found.items() if key not in OF_THIS_RUN},
+        {key: found[key] for key in OF_THIS_RUN},
     )
 
 

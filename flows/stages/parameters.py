@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from atlas_model.core.files import make_folder
 from flows.paths import WORK
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def checked_params() -> "Params":
     if state is None or not CHECKED.is_file() or CHECKED.read_text(encoding="utf-8") != state:
         params.read  # noqa: B018  # raises if params.yaml has faults
         if state is not None:
-            CHECKED.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(CHECKED.parent)
             CHECKED.write_text(state, encoding="utf-8")
     return cast("Params", params)
 

@@ -15,6 +15,7 @@ from atlas_model.core.errors import InputError
 from atlas_model.core.files import replacing, replacing_folder, write_text
 from atlas_model.core.params import Params, SplitParams
 from atlas_model.core.progress import say
+from atlas_model.data.csv_cells import for_cell
 from atlas_model.data.images import Preprocessing
 from atlas_model.data.reviews import read_reviews
 from atlas_model.data.schemas import DISCARDED, IMAGES, PRODUCTS, REFS, SCORES, read_table, write_rows
@@ -94,6 +95,7 @@ def run(params: Params) -> None:
         only_trained=options.min_products if options.rare == "train" else 0,
     )
     _warn_of_missing(missing)
+    _warn_of_one_category({products[r.product_id].category for r, o in zip(refs, outcomes, strict=True) if o in SPLITS})
 
     with replacing_folder(paths.SPLITS) as folder:
         write_split_files(
@@ -147,9 +149,8 @@ def _write_undecided(products: Iterable[SplitProduct], titles: Mapping[str, str]
         writer.writerow(["product_id", "title", "category", "successors"])
         for product in undecided:
             successors = " | ".join(map(SEPARATOR.join, changes.now(product.category)))
-            writer.writerow(
-                [product.product_id, titles[product.product_id], SEPARATOR.join(product.category), successors]
-            )
+            cells = [product.product_id, titles[product.product_id], SEPARATOR.join(product.category), successors]
+            writer.writerow(map(for_cell, cells))
     if undecided:
         say(
             f"warning: split: {len(undecided)} products have a category that split.taxonomy_changes splits. Their "
@@ -276,6 +277,15 @@ def _warn_of_missing(missing: Mapping[str, Sequence[str]]) -> None:
                 f"warning: split: {len(labels)} {'category' if len(labels) == 1 else 'categories'} without "
                 f"{NOUN[split]} images: {listed}{more}. {CONSEQUENCES[split]}"
             )
+
+
+def _warn_of_one_category(categories: set[CategoryPath]) -> None:
+    if len(categories) == 1:
+        (only,) = map(SEPARATOR.join, categories)
+        say(
+            f"warning: split: all images have one category, {only}: there is nothing to choose, so every metric is 1 "
+            "whatever the model learns. Use products of other categories"
+        )
 
 
 def _report(counts: dict[str, Any], scores: Mapping[str, ImageScore], options: SplitParams) -> None:

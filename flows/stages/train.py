@@ -6,6 +6,7 @@ completed. Activations of the frozen blocks of the encoder are cached in .atlas/
 
 The outputs of the last training are kept in .atlas/trained/. If only names or ids of categories have changed since,
 the models get these names and keep their weights (`atlas_model.train.renaming`): training would give the same weights.
+They are also used if DVC was killed after the training, before it had recorded its outputs.
 
 `torchrun --nproc_per_node N -m flows.stages.train` trains with N processes, on as many GPUs where there are some.
 """
@@ -27,6 +28,7 @@ from atlas_model.confidence.calibration import fit_temperature, fit_title_weight
 from atlas_model.confidence.guarantees import WITH_TITLES, find_guarantees, rows_for_guarantees
 from atlas_model.core.device import choose_device, keep_freed_memory
 from atlas_model.core.errors import InputError
+from atlas_model.core.files import sync_tree
 from atlas_model.core.params import Params, TrainParams
 from atlas_model.core.progress import say
 from atlas_model.data.dataset import Split, content_key, load_split, load_taxonomy_json
@@ -43,7 +45,7 @@ from atlas_model.train.feature_cache import forward_seconds, load_activations
 from atlas_model.train.loop import EpochRecord, Recipe, best_record, fit
 from atlas_model.train.validation import ConstraintEffect, Examples, encode_batches, evidence_batches
 from flows.paths import BASELINE, CATEGORIZER, METRICS, PLOTS, REPORTS, SPLITS, TAXONOMY, WORK
-from flows.stages.entry import main, write_metrics
+from flows.stages.entry import ended_unrecorded, main, write_metrics
 
 OUTPUTS = (CATEGORIZER, BASELINE, PLOTS / "train", REPORTS / "train/metrics.json", METRICS / "train.json")
 CONSTRAINT = tuple(ConstraintEffect.__dataclass_fields__)
@@ -66,10 +68,15 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
         )
     taxonomy = load_taxonomy_json(TAXONOMY)
     key = _key(given, taxonomy)
-    if world_size() == 1 and renaming.restore(WORK / "trained", key, taxonomy, OUTPUTS):
+    lost = ended_unrecorded("train") or (WORK / "train" / key).exists()  # or killed while it removed that folder
+    if world_size() == 1 and renaming.restore(WORK / "trained", key, taxonomy, OUTPUTS, with_same_names=lost):
         say(
-            "train: only names or ids of categories have changed since the last training: the models keep their weights"
+            "train: the last training is complete"
+            if lost
+            else "train: only names or ids of categories have changed since the last training: the models keep their "
+            "weights"
         )
+        shutil.rmtree(WORK / "train", ignore_errors=True)
         return
     with main_process_first():
         train, val = (load_split(SPLITS, name, taxonomy, WORK / "pixels") for name in ("train", "val"))
@@ -145,7 +152,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             live,
         )
     if is_main_process():
-        shutil.rmtree(WORK / "train")
+        sync_tree(PLOTS / "train")  # which dvclive wrote
         summaries = {
             "categorizer": _summary(model, best_record(records, given.select), len(records), train),
             "baseline": _summary(baseline, best_record(baseline_records, given.select), len(baseline_records), train),
@@ -165,6 +172,7 @@ def _train_both(given: TrainParams, device: torch.device) -> None:
             },
         )
         renaming.keep(WORK / "trained", key, taxonomy, OUTPUTS)
+        shutil.rmtree(WORK / "train")  # last: with it, a killed run loses at most one epoch
 
 
 def _guarantees(

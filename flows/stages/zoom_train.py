@@ -129,11 +129,11 @@ def _train(
 
 
 def _better(models: dict[str, ZoomModel]) -> str | None:
-    """The name of the model with the higher F1 of "zoomed" on the test split; None without a difference."""
+    """The name of the model with the higher F1 of "zoomed" on test; None if they are equal or one is unknown."""
     f1 = {name: model.metrics["test"]["f1_zoomed"] for name, model in models.items()}
-    if len(f1) < 2 or len(set(f1.values())) == 1:
+    if len(f1) < 2 or None in f1.values() or len(set(f1.values())) == 1:
         return None
-    return max(f1, key=lambda name: f1[name] or 0.0)
+    return max(f1, key=lambda name: f1[name])
 
 
 def _describe(given: pa.Table, labelled: LabelledImages, options: ZoomTrainParams) -> dict[str, Any]:

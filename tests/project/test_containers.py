@@ -91,7 +91,7 @@ def test_every_file_that_is_copied_exists_and_nothing_else_is_sent() -> None:
     assert {path for path in sent if not any(path == each or path.startswith(f"{each}/") for each in copied)} == set()
     assert all(map(is_ignored, (".env", ".git/config", "data/sample.parquet", "models/champion/model.safetensors")))
     used = {part for name, arguments in _instructions() if name in ("COPY", "RUN") for part in arguments.split()}
-    assert {"requirements.lock", "requirements-dev.lock"} <= used
+    assert {path.name for path in ROOT.glob("requirements*.lock")} <= used
 
 
 def _instructions() -> list[Instruction]:
@@ -116,7 +116,8 @@ def test_image_runs_as_another_user_with_a_health_check_and_no_secrets(target: s
     assert not [text for name, text in instructions if name == "ADD"]
     installed = stages()[f"packages-{target}"][1][-1][1]
     assert "pip install" in installed
-    assert "--requirement requirements.lock" in installed
+    assert "--require-hashes --no-deps --no-build-isolation --requirement requirements.lock" in installed
+    assert ("--requirement requirements-cuda.lock" in installed) is (target == "cuda")
     assert list(stages())[-1] == "cpu"  # the default
 
 
@@ -247,7 +248,16 @@ def test_layout_of_the_image_predicts(tmp_path: Path) -> None:
     subprocess.run([*pip, *build, str(source)], check=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
     (wheel,) = (tmp_path / "wheels").iterdir()
-    install = ["install", "--quiet", "--no-deps", "--no-index", "--no-compile", "--root-user-action", "ignore"]
+    install = [
+        "install",
+        "--quiet",
+        "--ignore-installed",
+        "--no-deps",
+        "--no-index",
+        "--no-compile",
+        "--root-user-action",
+        "ignore",
+    ]
     subprocess.run([*pip, "--python", str(venv / "bin/python"), *install, str(wheel)], check=True)
     (site,) = venv.glob("lib/python*/site-packages")
     # The packages of requirements.lock are those of this environment; its .pth files are not read, so the code is

@@ -30,7 +30,7 @@ class Machine:
         self.project, self.path = folder / "project", folder / "bin"
         self.project.mkdir()
         self.path.mkdir()
-        for name in ("Makefile", "pyproject.toml", "requirements.lock", "requirements-dev.lock"):
+        for name in ("Makefile", "pyproject.toml", *(path.name for path in ROOT.glob("requirements*.lock"))):
             shutil.copy(ROOT / name, self.project)
         shutil.copytree(ROOT / "tools", self.project / "tools", ignore=shutil.ignore_patterns("__pycache__"))
         for tool in ("sed", "sh", "make"):
@@ -178,7 +178,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     (tmp_path / "pyproject.toml").write_text("")
-    (tmp_path / "requirements.lock").write_text("--only-binary :all:\nno-wheel-anywhere==1.0\n")
+    for name in (set_up.BUILD_LOCK, set_up.CUDA_LOCK):
+        (tmp_path / name).write_text("")
+    no_such = f"no-wheel-anywhere==1.0 \\\n    --hash=sha256:{64 * '0'}\n"
+    (tmp_path / "requirements.lock").write_text(f"--only-binary :all:\n{no_such}")
     return tmp_path
 
 

@@ -11,7 +11,7 @@ from tests.support.paths import ROOT
 
 TESTS = ROOT / "tests"
 PACKAGES = ("atlas_model", "crawlers", "flows")
-OTHERS = {"project", "system", "support"}  # rules of this repository, whole runs, helpers
+OTHERS = {"project", "system", "support", "faults"}  # rules of this repository, whole runs, helpers, faults
 MAX_LINES = 400
 MODULES = sorted(TESTS.rglob("*.py"))
 HELPERS = sorted((TESTS / "support").glob("*.py"))

@@ -15,14 +15,14 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.support.shared_processes import first_in, start
 
 BUSY_TIMEOUT_S = 60
-START_TIMEOUT_S = 180  # the first start creates the database: 15 s on idle cores
+START_TIMEOUT_S = 900  # the first start creates the database: 15 s on idle cores, minutes on a busy machine
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # ignores proxies that a test has set
 PROGRAM = """
 import sys
@@ -39,13 +39,14 @@ class PrefectServer:
 
     url: str
     log: Path
+    headers: dict[str, str] = field(default_factory=dict)  # of each request, such as that with a password
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON response of ``path``: to a POST of ``body``, or to a GET without one."""
         request = urllib.request.Request(
             self.url + path,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json", **self.headers},
         )
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while True:

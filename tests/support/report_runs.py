@@ -56,6 +56,7 @@ def write_run(
     *,
     sites: Sequence[str] = ("shop-a.test", "shop-b.test"),
     title: str = "Title",
+    titles: Sequence[str] = (),
     untested: Sequence[CategoryPath] = (),
     wrong: bool = True,
     reads_titles: bool = False,
@@ -68,6 +69,7 @@ def write_run(
         taxonomy: the category paths.
         sites: of the products, in turn; one without a dot is a source without pages.
         title: beginning of all titles; empty: no titles.
+        titles: whole titles, in turn, instead.
         untested: categories without test images.
         wrong: every `WRONG`rd prediction is wrong.
         reads_titles: the model reads titles, and the evaluation has its kinds of input.
@@ -88,7 +90,7 @@ def write_run(
                 "product_id": f"{number:04d}-{place:02d}",
                 "site": sites[(number + place) % len(sites)],
                 "image_id": f"{number:04d}{place:02d}".rjust(64, "0"),
-                "title": f"{title} {number}" if title else "",
+                "title": titles[(number + place) % len(titles)] if titles else f"{title} {number}" if title else "",
                 "path": path,
                 "split": split,
             }

@@ -46,6 +46,8 @@ class Shop:
     asked: Counter[str] = field(default_factory=Counter)
     asked_at_s: list[float] = field(default_factory=list)
     headers: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # of each request: path, headers
+    sent: Counter[str] = field(default_factory=Counter)  # bodies of successful replies: path -> number
+    conditional: bool = False  # whether a request with the ETag of the reply gets 304, without a body
     port: int = 0
 
     @property
@@ -70,6 +72,9 @@ def serving(shop: Shop) -> Iterator[Shop]:
             reply = shop.reply(self.path)
             shop.headers.append((self.path, dict(self.headers)))
             time.sleep(reply.after_s)
+            if shop.conditional and reply.headers.get("ETag", "") == self.headers.get("If-None-Match"):
+                reply = Reply(status=304)
+            shop.sent[self.path] += reply.status == 200
             body = reply.body.encode() if isinstance(reply.body, str) else reply.body
             self.send_response(reply.status)
             for name, value in reply.headers.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Request, expect, sync_playwright
 
 from crawlers.http.chromium import find_browser
 from tests.support.flow_projects import environment
@@ -31,7 +31,10 @@ def browsing_pages() -> Iterator[Browser]:
 
 @dataclass
 class Watched:
-    """A page, and what must stay empty: errors of scripts, violations of the policy, requests to other hosts."""
+    """A page, and what must stay empty: errors of scripts, violations of the policy, requests to other hosts.
+
+    Also dialogs, and calls of ``hacked()``, with which scripts in `tests.support.hostile_titles` show that they run.
+    """
 
     page: Page
     faults: list[str] = field(default_factory=list)
@@ -53,10 +56,16 @@ def watched_page(
         if not request.url.startswith((origin, "data:", "blob:")):
             watched.faults.append(f"request to {request.url}")
 
+    def dismiss(dialog: Dialog) -> None:
+        watched.faults.append(f"dialog {dialog.message}")
+        dialog.dismiss()
+
     try:
         page = context.new_page()
         page.set_default_timeout(TIMEOUT_MS)
         watched = Watched(page)
+        context.expose_function("hacked", lambda: watched.faults.append("a script of a title runs"))
+        page.on("dialog", dismiss)
         page.on("pageerror", lambda error: watched.faults.append(str(error)))
         page.on("console", lambda message: watched.faults.append(message.text) if message.type == "error" else None)
         page.on("request", check_host)

@@ -11,7 +11,8 @@ import aiohttp
 
 from crawlers.fetch.client.outcome import FetchRefusedError
 from crawlers.http.content import ContentError, Decoder
-from crawlers.http.session import encodings
+from crawlers.http.robots_txt import MAX_BYTES as MAX_ROBOTS_BYTES
+from crawlers.http.session import GuardedResponse, encodings
 
 IN_MEMORY_BYTES = 1_000_000  # a larger body is written to disk
 
@@ -65,3 +66,19 @@ async def decoded_chunks(response: aiohttp.ClientResponse) -> AsyncIterator[byte
         decoder.end()
     except ContentError as error:
         raise FetchRefusedError(error.reason) from None
+
+
+async def read_robots_txt(response: GuardedResponse) -> bytes:
+    """The body of a robots.txt, up to the limit of its size.
+
+    Raises:
+        FetchRefusedError: as in `decoded_chunks`, or it goes on after its stated length, so that rules are missing.
+    """
+    content = bytearray()
+    async for chunk in decoded_chunks(response):
+        content += chunk
+        if len(content) >= MAX_ROBOTS_BYTES:
+            return bytes(content)
+    if response.has_surplus:
+        raise FetchRefusedError("truncated")
+    return bytes(content)

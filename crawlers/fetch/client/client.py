@@ -10,19 +10,20 @@ from pathlib import Path
 import aiohttp
 from yarl import URL
 
+from atlas_model.core.machine import check_machine
 from crawlers.fetch.blobs import DISK_FAULTS
-from crawlers.fetch.client.body import Body, decoded_chunks
+from crawlers.fetch.client.body import Body, read_robots_txt
 from crawlers.fetch.client.outcome import FetchOutcome, FetchRefusedError, ImageRequest
-from crawlers.fetch.client.robots import Robots
+from crawlers.fetch.client.robots import MAX_ORIGINS, Robots
 from crawlers.http import policy, urls
 from crawlers.http.address_guard import ConnectMap
+from crawlers.http.endings import looks_truncated
+from crawlers.http.host_limits import Pace
 from crawlers.http.robots_tag import forbidden_directive
-from crawlers.http.robots_txt import MAX_BYTES as MAX_ROBOTS_BYTES
-from crawlers.http.session import exact_url, open_session, raw_values, refusal_reason
+from crawlers.http.session import GuardedResponse, exact_url, open_session, raw_values, refusal_reason
 from crawlers.http.user_agent import robot_name
 
-# Errors after which robots.txt is unknown; it may forbid the URL.
-UNREADABLE = {"bad_encoding", "bad_http", "decompression_bomb", "headers_too_large"}
+CUT = {"not_an_image", "truncated", "empty"}  # what a truncated image may be taken for
 CHECKERS = 2  # threads that validate images; large images are decoded one at a time anyway (see `check`)
 
 Take = Callable[[bytes], FetchOutcome]
@@ -42,6 +43,8 @@ class Client(AbstractAsyncContextManager["Client"]):
         max_bytes: limit of a body's size; a larger one is aborted.
         obey_robots: whether to fetch and obey robots.txt.
         robots_tags: directives of X-Robots-Tag that forbid an image.
+        patience_s: longest wait (s) for the turn of a host, by its Crawl-delay and Retry-After; beyond it the status
+            is given_up.
     """
 
     def __init__(
@@ -56,7 +59,10 @@ class Client(AbstractAsyncContextManager["Client"]):
         max_bytes: int,
         obey_robots: bool,
         robots_tags: Collection[str],
+        patience_s: float,
     ) -> None:
+        self._paces: dict[str, Pace] = {}  # by host, oldest first
+        self._patience_s = patience_s
         self._take, self._folder = take, folder
         self._connect_map, self._user_agent = connect_map, user_agent
         self._robot = robot_name(user_agent)
@@ -84,83 +90,123 @@ class Client(AbstractAsyncContextManager["Client"]):
         """
         try:
             target = _usable(lambda: urls.request_url(request.url), "bad_url")
-            if self._robots is not None:
-                await self._robots.wait_for_turn(URL(target, encoded=True))
+            url = URL(target, encoded=True)
+            delay_s = 0.0 if self._robots is None else await self._robots.check(url)
+            while True:
+                async with self._slots:  # held while the image is checked too, which bounds the bodies in memory
+                    wait_s = self._take_turn(url, delay_s)
+                    if not wait_s:
+                        return await self._attempt(target, request)
+                await asyncio.sleep(wait_s)
         except FetchRefusedError as refused:
             return refused.outcome
-        async with self._slots:  # held while the image is checked too, which bounds the bodies in memory
-            with Body(self._folder) as body:
-                answer = await self._answer(target, request, body)
-                if answer.status != "ok" or answer.unchanged:
-                    return answer
-                taken = await asyncio.get_running_loop().run_in_executor(
-                    self._checkers, lambda: self._take(body.read())
-                )
+
+    def _pace(self, target: URL) -> Pace:
+        host = target.raw_host or ""
+        if host not in self._paces:
+            if len(self._paces) >= MAX_ORIGINS:
+                del self._paces[next(iter(self._paces))]
+            self._paces[host] = Pace()
+        return self._paces[host]
+
+    def _take_turn(self, target: URL, delay_s: float) -> float:
+        """See `Pace.take`, for the host of ``target``."""
+        wait_s = self._pace(target).take(delay_s)
+        if wait_s > self._patience_s:
+            raise FetchRefusedError("given_up")
+        return wait_s
+
+    async def _attempt(self, target: str, request: ImageRequest) -> FetchOutcome:
+        with Body(self._folder) as body:
+            answer, end_is_uncertain = await self._answer(target, request, body)
+            if answer.status != "ok" or answer.unchanged:
+                return answer
+
+            def take() -> FetchOutcome:
+                data = body.read()
+                if end_is_uncertain and looks_truncated(data):
+                    return FetchOutcome.failed("truncated")
+                taken = self._take(data)
+                return FetchOutcome.failed("truncated") if end_is_uncertain and taken.status in CUT else taken
+
+            taken = await asyncio.get_running_loop().run_in_executor(self._checkers, take)
         return answer._replace(image_id=taken.image_id) if taken.status == "ok" else taken
 
-    async def _answer(self, target: str, request: ImageRequest, body: Body) -> FetchOutcome:
+    async def _answer(self, target: str, request: ImageRequest, body: Body) -> tuple[FetchOutcome, bool]:
         """Like `_download`, with exceptions converted to outcomes."""
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._download(target, request, body)
+            async with asyncio.timeout(self._timeout_s) as deadline:
+                return await self._download(target, request, body, deadline)
         except FetchRefusedError as refused:
-            return refused.outcome
+            return refused.outcome, False
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return _outcome_of(error)
+            return _outcome_of(error), False
 
-    async def _download(self, target: str, request: ImageRequest, body: Body) -> FetchOutcome:
-        """Download the image into ``body``; returns the outcome for a valid image, without a body after a 304."""
-        async with self._follow_redirects(target, request) as (response, final_url):
+    async def _download(
+        self, target: str, request: ImageRequest, body: Body, deadline: asyncio.Timeout
+    ) -> tuple[FetchOutcome, bool]:
+        """Download the image into ``body``, which stays empty after a 304.
+
+        Returns the outcome for a valid image, and whether the end of the body is uncertain.
+        """
+        async with self._follow_redirects(target, request, deadline) as (response, final_url):
             if response.status == 304 and _validators(request, final_url):
-                return FetchOutcome("ok", True, None, *request[2:], unchanged=True)
+                return FetchOutcome("ok", True, None, *request[2:], unchanged=True), False
             if response.status != 200:
                 raise _refused(response)
             if forbidden_directive(response.headers.getall("X-Robots-Tag", ()), self._robot, self._robots_tags):
                 raise FetchRefusedError("robots_tag")
             await body.fill(response, self._max_bytes)
             etag, last_modified = (policy.validator(response.headers.get(name)) for name in ("ETag", "Last-Modified"))
-            return FetchOutcome("ok", True, None, None, final_url, etag, last_modified)
+            outcome = FetchOutcome("ok", True, None, None, final_url, etag, last_modified)
+            return outcome, response.end_is_uncertain
 
     @asynccontextmanager
     async def _follow_redirects(
-        self, target: str, request: ImageRequest | None
-    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, str | None]]:
-        """The response after all redirects, and its URL if there were any; ``request`` is None for robots.txt."""
+        self, target: str, request: ImageRequest | None, deadline: asyncio.Timeout
+    ) -> AsyncIterator[tuple[GuardedResponse, str | None]]:
+        """The response after all redirects, and its URL if there were any; ``request`` is None for robots.txt.
+
+        The caller has taken the turn for an image's first request.
+        """
         final_url = None
-        for _ in range(policy.MAX_REDIRECTS + 1):
+        for hop in range(policy.MAX_REDIRECTS + 1):
+            url = URL(target, encoded=True)
+            delay_s = 0.0
+            if hop and self._robots is not None and request is not None:
+                delay_s = await self._robots.check(url)
+            while (hop or request is None) and (wait_s := self._take_turn(url, delay_s)):
+                deadline.reschedule((deadline.when() or 0.0) + wait_s)
+                await asyncio.sleep(wait_s)
             validators = _validators(request, final_url)
             async with self._session.get(exact_url(target), headers=validators, allow_redirects=False) as response:
+                assert isinstance(response, GuardedResponse)
                 locations = raw_values(response, b"location") if response.status in policy.REDIRECT_STATUSES else []
                 if not locations:
+                    if pause_s := _retry_after_s(response):
+                        self._pace(url).postpone(min(pause_s, policy.MAX_RETRY_AFTER_S))
                     yield response, final_url
                     return
                 target = _usable(partial(urls.redirect_target, target, locations[0]), "bad_redirect")
             final_url = target
-            if self._robots is not None and request is not None:
-                await self._robots.check(URL(target, encoded=True))
         raise FetchRefusedError("bad_redirect")
 
     async def _get_robots(self, target: URL) -> bytes | None:
         """See `robots.FetchRobots`."""
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._download_robots(target)
+            async with asyncio.timeout(self._timeout_s) as deadline:
+                return await self._download_robots(target, deadline)
         except FetchRefusedError as refused:
-            _none_unless_transient(refused.outcome)
+            _raise_unless_missing(refused.outcome)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            _none_unless_transient(_outcome_of(error))
+            _raise_unless_missing(_outcome_of(error))
         return None
 
-    async def _download_robots(self, target: URL) -> bytes:
-        async with self._follow_redirects(str(target), None) as (response, _):
+    async def _download_robots(self, target: URL, deadline: asyncio.Timeout) -> bytes:
+        async with self._follow_redirects(str(target), None, deadline) as (response, _):
             if response.status != 200:
                 raise _refused(response)
-            content = bytearray()
-            async for chunk in decoded_chunks(response):
-                content += chunk
-                if len(content) >= MAX_ROBOTS_BYTES:
-                    break
-            return bytes(content)
+            return await read_robots_txt(response)
 
 
 def _usable(url: Callable[[], str], status: str) -> str:
@@ -180,20 +226,24 @@ def _validators(request: ImageRequest | None, final_url: str | None) -> dict[str
 
 
 def _refused(response: aiohttp.ClientResponse) -> FetchRefusedError:
+    return FetchRefusedError(f"http_{response.status}", retry_after_s=_retry_after_s(response))
+
+
+def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
     transient = policy.is_transient_status(response.status)
-    retry_after_s = policy.retry_after_s(response.headers.get("Retry-After")) if transient else None
-    return FetchRefusedError(f"http_{response.status}", retry_after_s=retry_after_s)
+    return policy.retry_after_s(response.headers.get("Retry-After")) if transient else None
 
 
-def _none_unless_transient(outcome: FetchOutcome) -> None:
-    """Return if there is no usable robots.txt; raise if that is unknown."""
-    if not outcome.permanent or outcome.status in UNREADABLE:
-        raise FetchRefusedError("robots_unreachable", retry_after_s=outcome.retry_after_s)
+def _raise_unless_missing(outcome: FetchOutcome) -> None:
+    """Return if the host has no robots.txt; raise if that is unknown."""
+    if fault := policy.robots_fault(outcome.status):
+        raise FetchRefusedError(fault, retry_after_s=outcome.retry_after_s)
 
 
 def _outcome_of(error: Exception) -> FetchOutcome:
     if isinstance(error, OSError) and error.errno in DISK_FAULTS:
         raise error
+    check_machine(error)
     if refused := refusal_reason(error):
         return FetchOutcome.failed(refused)
     if isinstance(error, TimeoutError):

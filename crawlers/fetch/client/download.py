@@ -50,7 +50,6 @@ async def download(
             while attempts < max_attempts and not outcome.permanent and not host.given_up:
                 if attempts:
                     await host.back_off(attempts)
-                await host.wait()
                 outcome = await client.get(request)
                 host.record_retry_after(outcome.retry_after_s)
                 attempts += 1

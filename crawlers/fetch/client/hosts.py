@@ -1,7 +1,6 @@
-"""State that all downloads from one host share: time of the next request, and consecutive failures."""
+"""State that all downloads from one host share: its consecutive failures."""
 
 import asyncio
-import time
 
 from crawlers.http import policy
 
@@ -11,7 +10,6 @@ class Host:
 
     def __init__(self, backoff_s: float) -> None:
         self._backoff_s = backoff_s
-        self._resume_at = 0.0
         self._failures = 0
 
     @property
@@ -24,21 +22,13 @@ class Host:
         if not self.given_up:
             self._failures = 0 if permanent else self._failures + 1
 
-    async def wait(self) -> None:
-        """Wait for the time that the host's Retry-After asked for."""
-        while (delay := self._resume_at - time.monotonic()) > 0:
-            await asyncio.sleep(delay)
-
     def record_retry_after(self, retry_after_s: float | None) -> None:
-        """Record the Retry-After (s) of a failed attempt, which holds for all URLs of the host.
+        """Record the Retry-After (s) of a failed attempt; `Client` waits for it.
 
         A host with more than `policy.MAX_RETRY_AFTER_S` is given up.
         """
-        if retry_after_s is None:
-            return
-        if retry_after_s > policy.MAX_RETRY_AFTER_S:
+        if (retry_after_s or 0.0) > policy.MAX_RETRY_AFTER_S:
             self._failures = policy.MAX_IMAGE_FAILURES
-        self._resume_at = max(self._resume_at, time.monotonic() + min(retry_after_s, policy.MAX_RETRY_AFTER_S))
 
     async def back_off(self, attempt: int) -> None:
         """Sleep after the failed ``attempt`` (1, 2, ...): exponential backoff with jitter."""

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple, Self
 
-from crawlers.http.policy import FIXABLE_FAULTS, is_transient
+from crawlers.http.policy import is_retried_next_run, is_transient
 
-UNSETTLED = FIXABLE_FAULTS | {"robots", "robots_tag"}  # permanent in this run; requested again in the next one
+FORBIDDEN = frozenset({"robots", "robots_tag"})  # permanent in this run; requested again in the next one
 
 
 class ImageRequest(NamedTuple):
@@ -46,7 +46,10 @@ class FetchOutcome(NamedTuple):
     @property
     def settled(self) -> bool:
         """Whether the next run of the snapshot does not request the URL again."""
-        return self.permanent and self.status not in UNSETTLED
+        if not self.permanent or self.status in FORBIDDEN:
+            return False
+        # An image that is permanently "truncated" was transferred whole, and is so at the shop.
+        return is_transient(self.status) or not is_retried_next_run(self.status)
 
 
 class FetchRefusedError(Exception):

@@ -48,18 +48,20 @@ def add(commands: Any) -> None:
     check = commands.add_parser(
         "check",
         help="find the faults of params.yaml and of the files that it names",
-        description="Read params.yaml and the input files that it names, and print all faults. Runs no stage. Exit "
-        "code 0: no faults; 2: faults.",
+        description="Read params.yaml and the input files that it names, and print all faults. Runs no stage. Before "
+        "that, restore what a killed DVC left: a list of files in use, or a dvc.lock, that was cut off. Exit code 0: "
+        "no faults; 2: faults.",
     )
     check.set_defaults(command=run_check)
 
     verify = commands.add_parser(
         "verify",
-        help="compare every tracked file with its hash",
+        help="compare every tracked file, cache and journal with its hash or checksum",
         description="Read every byte of the tracked files, and compare it with its hash: the outputs of the stages, "
-        "their copies in DVC's cache, and the data and models in git. Prints each damaged or missing file, and the "
-        "commands that bring it back. dvc status and git status do not notice damage that leaves the size and the time "
-        "of a file unchanged. Exit code 1: a file is damaged or missing.",
+        "their copies in DVC's cache, and the data and models in git. Compare work in progress (journals, spools, "
+        "checkpoints), caches and records of reviews with their own checksums. Prints each damaged or missing file, "
+        "and the commands that bring it back. dvc status and git status do not notice damage that leaves the size and "
+        "the time of a file unchanged. Exit code 1: a file is damaged or missing.",
     )
     verify.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object instead")
     verify.set_defaults(command=run_verify)

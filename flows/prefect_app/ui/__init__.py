@@ -2,5 +2,6 @@
 
 `artifacts` and `figures` make the artifacts of a stage, `summary` that of a run. `reporter` sends the progress of a
 stage, `log_relay` turns its output into log records, and `run_log` removes lines that repeat others. `run_names` and
-`run_page` set the name, the tags and the events of a run.
+`run_page` set the name, the tags and the events of a run. `outbox` sends all that a run shows, and `engine` makes
+Prefect's own engine use it: a server that does not answer neither stops nor delays a run.
 """

@@ -8,6 +8,7 @@ Prefect stores them in its database. The flow posts the artifacts; this module d
 """
 
 import json
+import math
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
@@ -135,9 +136,14 @@ def evaluation_report(params: Params) -> str:
         ]
         lines += ["|---|--:|--:|--:|--:|"]
     for row in weakest:
-        figures = " | ".join(_share(float(row[key])) for key in ("f1", "precision", "recall"))
+        figures = " | ".join(_share(_known(float(row[key]))) for key in ("f1", "precision", "recall"))
         lines.append(f"| {in_markdown(row['category'])} | {figures} | {in_markdown(str(row['n']))} |")
     return "\n".join(lines) + "\n"
+
+
+def _known(value: float) -> float | None:
+    """None for NaN: a metric that cannot be computed is an empty cell of the table."""
+    return None if math.isnan(value) else value
 
 
 def _get(value: Any, *keys: str) -> Any:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import TextIO
 
+from atlas_model.core.errors import without_credentials
 from flows.text import printable
 
 LONGEST_LINE = 10_000  # characters
@@ -21,8 +22,8 @@ LEVELS = {
 def relay_to(log: Callable[[int, str], None]) -> Callable[[str], None]:
     """A function that logs each line at the level named by its first word, else at INFO.
 
-    An indented line has the level of the line above, as has the last line of a traceback. Control characters are
-    replaced, long lines are cut.
+    An indented line has the level of the line above, as has the last line of a traceback. Control characters and
+    credentials of URLs are replaced, long lines are cut.
     """
     level, in_traceback = logging.INFO, False
 
@@ -34,7 +35,7 @@ def relay_to(log: Callable[[int, str], None]) -> Callable[[str], None]:
                 level = logging.ERROR
             else:
                 level = LEVELS.get(line.partition(" ")[0].rstrip(":").lower(), logging.INFO)
-        log(level, printable(line[:LONGEST_LINE].expandtabs()))
+        log(level, printable(without_credentials(line)[:LONGEST_LINE].expandtabs()))
 
     return relay
 

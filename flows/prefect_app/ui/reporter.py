@@ -2,7 +2,7 @@
 
 `post` is the watcher that the flow passes to its stages (``ATLAS_WATCHER``). A stage neither waits for the server nor
 fails because of it: messages are queued, up to a limit, and sent by a separate thread. A server that does not respond
-causes one warning, and a delay of at most `FLUSH_S` at the end.
+causes one warning, which in a flow is that of the flow itself, and a delay of at most `FLUSH_S` at the end.
 """
 
 import atexit
@@ -33,6 +33,7 @@ FLUSH_S = 1.0  # to send the rest of the queue at the end
 LINES_AT_ONCE = 500  # per request, which a busy server has to process within `TIMEOUT_S`
 MAX_LINES = 5000  # in the queue; the oldest are discarded
 LOGGER = "stage"
+TRANSIENT = (408, 425, 429)  # as in `crawlers.http.policy`, which a stage should not depend on for its reports
 
 
 def post(step: Step) -> None:
@@ -51,7 +52,7 @@ def poster_of_stage() -> "Poster | None":
     if not (url and flow_run and task_run):
         return None
     runs = (flow_run, task_run)
-    poster = Poster(Api(url), lambda _: runs)
+    poster = Poster(Api(url), lambda _: runs, tell=None)  # whoever started the run tells of faults, once for all stages
     atexit.register(poster.close)
     return poster
 
@@ -92,8 +93,8 @@ class Api:
 
         Raises:
             OSError: the server cannot be reached, times out, or sends an invalid response.
-            BusyError: status 5xx.
-            PrefectApiError: status 4xx.
+            BusyError: status 5xx, or another that is transient (429).
+            PrefectApiError: another status of 4xx.
         """
         url = self.url.rstrip("/") + path
         how: dict[str, Any] = {"timeout": TIMEOUT_S, "allow_redirects": False}
@@ -107,7 +108,7 @@ class Api:
             cause = getattr(error.args[0] if error.args else None, "reason", None) or error
             raise OSError(str(cause) or type(error).__name__) from error
         text = f"status {status} to {method} {path}"
-        if status >= 500:
+        if status >= 500 or status in TRANSIENT:
             raise BusyError(text)
         raise PrefectApiError(f"{text}: {answer[:200].decode(errors='replace')}")
 
@@ -150,10 +151,18 @@ class Poster:
     Args:
         api: of the server.
         open_runs: returns the ids of the flow run and of the task run, creating them if needed.
+        tell: called with the first fault of the server, as a line of text; None: nobody is told.
     """
 
-    def __init__(self, api: Api, open_runs: Callable[[Api], tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        api: Api,
+        open_runs: Callable[[Api], tuple[str, str]],
+        *,
+        tell: Callable[[str], None] | None = say,
+    ) -> None:
         self.api = api
+        self._tell = tell
         self._failed = False
         self._open_runs = open_runs
         self._runs: tuple[str, str] | None = None
@@ -272,6 +281,6 @@ class Poster:
         set_state(self.api, "task_runs", self._runs[1], state)
 
     def _warn_once(self, fault: str) -> None:
-        if not self._warned:
+        if not self._warned and self._tell is not None:
             self._warned = True
-            say(f"warning: {self.api.url}: {fault}")
+            self._tell(f"warning: {self.api.url}: {fault}")

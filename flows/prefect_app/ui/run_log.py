@@ -4,14 +4,20 @@ Prefect's engine logs the message of a failed task up to three times: as ``Task 
 traceback (``NoneType: None``), and as ``Finished in state`` of the task and of the flow. It logs ``Crash detected!``
 for the task at which a run was cancelled, and ``Finished in state Running()`` for that run. The states themselves keep
 their messages.
+
+While the server does not answer, Prefect's runner logs a traceback for each of its connections and attempts.
 """
 
 import logging
 import re
+import time
 from uuid import UUID
 
+import httpx
 from prefect._internal.control_listener import get_intent  # what the runner told this process; there is no public way
 from prefect.client.orchestration import get_client
+
+from flows.prefect_app.ui.outbox import WARN_AGAIN_S, reason_of
 
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 FAILED = "type=FAILED)"  # end of a state of this type with a name of its own
@@ -42,6 +48,27 @@ class RunLogFilter(logging.Filter):
             record.msg, record.args = f"Finished in state {finished[1]}", ()
         if finished and finished[1] == "Cancelled":
             record.levelno, record.levelname = logging.INFO, "INFO"
+        return True
+
+
+class OutageFilter(logging.Filter):
+    """Makes one line, and that once in some minutes, of the tracebacks of connections that failed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged_s = -WARN_AGAIN_S
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether ``record`` is logged."""
+        error = record.exc_info[1] if record.exc_info else None
+        of_websockets = type(error).__module__.partition(".")[0] == "websockets"  # a library of Prefect's, not of ours
+        if error is None or not (of_websockets or isinstance(error, OSError | httpx.HTTPError)):
+            return True
+        if time.monotonic() - self._logged_s < WARN_AGAIN_S:
+            return False
+        self._logged_s = time.monotonic()
+        record.msg, record.args = "%s (%s)", (record.getMessage(), reason_of(error))
+        record.exc_info = record.exc_text = None
         return True
 
 

@@ -1,17 +1,18 @@
-"""Changes what Prefect's UI shows of the current flow run: its name, its tags, its events.
+"""Changes what Prefect's UI shows of the current flow run: its name, its tags, its artifacts, its events.
 
-An error of the server is a warning in the log, because none of this is a reason to fail a run.
+All of it goes through the outbox, because no fault of the server is a reason to fail a run.
 """
 
+import json
 from collections.abc import Collection
 from typing import Any
 
-from prefect import get_run_logger
-from prefect.client.orchestration import get_client
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 
 from flows.prefect_app.steps import RunEvent
+from flows.prefect_app.ui.artifacts import Artifact
+from flows.prefect_app.ui.outbox import outbox
 
 PREFIX = "atlas."
 
@@ -25,6 +26,21 @@ def add_tags(tags: Collection[str]) -> None:
 def append_to_name(text: str) -> None:
     """Append ``text`` to the name of the current flow run."""
     _update(lambda run: {} if text in run.name else {"name": f"{run.name}, {text}"})
+
+
+def add_artifact(artifact: Artifact) -> None:
+    """Add ``artifact`` to the current task run, or, outside a task, to the current flow run."""
+    task, flow = TaskRunContext.get(), FlowRunContext.get()
+    run = flow.flow_run if flow is not None else None
+    body = {
+        "type": artifact.kind,
+        "key": artifact.key,
+        "description": artifact.description,
+        "data": json.dumps(artifact.data) if artifact.kind == "table" else artifact.data,
+        "task_run_id": str(task.task_run.id) if task is not None else None,
+        "flow_run_id": str(run.id) if run is not None else None,
+    }
+    outbox().put("POST", "/artifacts/", body)
 
 
 def emit(event: RunEvent) -> None:
@@ -41,11 +57,6 @@ def _update(changes_of: Any) -> None:
     changes = changes_of(run)
     if not changes:
         return
-    try:
-        with get_client(sync_client=True) as client:
-            client.update_flow_run(run.id, **changes)
-    except Exception as error:
-        get_run_logger().warning("the page of this run could not be updated: %s", error)
-        return
+    outbox().put("PATCH", f"/flow_runs/{run.id}", changes)
     for name, value in changes.items():
         setattr(run, name, value)

@@ -21,6 +21,7 @@ MODES = {
     "image_and_stripped_title": "image and title without words of category names",
 }
 NOT_GIVEN = "this evaluation did not measure it"
+NOT_REACHED = "no image reaches this probability"
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,10 @@ def collect_metrics(evaluated: Mapping[str, Any], acceptance: Acceptance, images
         ),
         baseline=read_figure(baseline.get("test") or {}, "micro_f1"),
         difference=_difference(difference),
-        confident={key: read_figure(confident, key) for key in ("answered", "complete", "accuracy")},
+        confident={
+            key: read_figure(confident, key, NOT_REACHED if confident.get("answered") == 0 else NOT_GIVEN)
+            for key in ("answered", "complete", "accuracy")
+        },
         guarantees=tuple(_guarantees((evaluated.get("guarantees") or {}).get("images") or {})),
         splits=tuple(_split(name, evaluated.get(name) or {}) for name in ("test", "val", "train")),
         modes=tuple(_modes(evaluated.get("modes") or {})),

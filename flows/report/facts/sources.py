@@ -145,11 +145,7 @@ def _ordered(counts: Mapping[str, int]) -> dict[str, int]:
 
 def _notes(crawled: Mapping[str, Any]) -> Iterable[str]:
     """Other counts of the crawl, as sentences."""
-    reused = crawled.get("reused_pages") or {}
-    if sum(reused.values()):
-        yield f"{sum(reused.values()):,} pages were unchanged since the last crawl and were not read again."
     for key, text in (
-        ("variants", "product pages differ from another one only in the query of their URL; they were not requested."),
         ("two_categories", "products are listed in several categories."),
         ("shared_numbers", "product numbers belong to several products, as style numbers do."),
         ("without_title", "products have no title."),
@@ -159,6 +155,7 @@ def _notes(crawled: Mapping[str, Any]) -> Iterable[str]:
             yield f"{crawled[key]:,} {text}"
     for key, text in (
         ("category_faults", "category pages could not be read"),
+        ("sitemap_faults", "sitemaps could not be fetched"),
         ("never_met", "products are in the sitemaps, but no category lists them"),
         ("discarded_fields", "fields of the table have a wrong type and were not used"),
         ("left_out_files", "files in the image folders are no images by their names"),

@@ -60,6 +60,7 @@ class UrlFetcher(AbstractAsyncContextManager["UrlFetcher"]):
             max_bytes=max_bytes,
             obey_robots=obey_robots,
             robots_tags=robots_tags,
+            patience_s=timeout_s,
         )
 
     async def __aenter__(self) -> "UrlFetcher":

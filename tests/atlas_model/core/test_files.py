@@ -59,6 +59,38 @@ def test_kill_between_write_and_rename_keeps_old_content(tmp_path: Path, writer:
     assert len(names_in(tmp_path)) == 2, "the kill came after the write"
 
 
+def pid_of_nobody() -> int:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    return ended.pid
+
+
+def test_next_write_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    dead, running = pid_of_nobody(), os.getppid()
+    (tmp_path / f".a.txt.{dead}.tmp").write_text("half")
+    (tmp_path / f".folder.{dead}.tmp").mkdir()
+    (tmp_path / f".folder.{dead}.old.tmp").mkdir()
+    (tmp_path / "folder").mkdir()
+    others = [f".a.txt.{running}.tmp", f".a.txt.more.{dead}.tmp", f".b.txt.{dead}.tmp", ".a.txt.tmp", ".a.txt.x.tmp"]
+    for name in others:
+        (tmp_path / name).touch()
+    write_text(tmp_path / "a.txt", "new")
+    with replacing_folder(tmp_path / "folder"):
+        pass
+    assert names_in(tmp_path) == sorted(["a.txt", "folder", *others])
+
+
+def test_folder_that_a_killed_process_had_moved_away_comes_back(tmp_path: Path) -> None:
+    dead = pid_of_nobody()
+    for name, content in (("old.tmp", "old"), ("tmp", "new")):
+        (tmp_path / f".folder.{dead}.{name}").mkdir()
+        (tmp_path / f".folder.{dead}.{name}/part").write_text(content)
+    with pytest.raises(RuntimeError), replacing_folder(tmp_path / "folder"):
+        raise RuntimeError
+    assert (tmp_path / "folder/part").read_text() == "old"
+    assert names_in(tmp_path) == ["folder"]
+
+
 def test_replacing_a_symlink_replaces_its_target_folder(tmp_path: Path) -> None:
     (tmp_path / "disk/old").mkdir(parents=True)
     (tmp_path / "disk/old/part").write_text("old")
@@ -124,7 +156,8 @@ def test_json_is_indented_utf8_and_refuses_nan(tmp_path: Path) -> None:
 
 
 def test_second_lock_is_refused(tmp_path: Path) -> None:
-    taken = pytest.raises(AtlasError, match=r"another crawl is running there\. Wait")
+    who = rf"\(pid {os.getpid()}: .*, since 20"
+    taken = pytest.raises(AtlasError, match=rf"another crawl is running there\. Wait .* {who}")
     with locked(tmp_path / "new", "crawl"), taken, locked(tmp_path / "new", "crawl"):
         pass
     with locked(tmp_path / "new", "crawl"):

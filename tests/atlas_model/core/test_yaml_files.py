@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from atlas_model.core.errors import ParamsError
-from atlas_model.core.yaml_files import parse_text, parse_yaml, replace_values
+from atlas_model.core.errors import InputError, ParamsError
+from atlas_model.core.yaml_files import parse_text, parse_yaml, read_yaml, replace_values
 from tests.support.paths import ROOT
 
 TEXT = """\
@@ -161,3 +162,24 @@ def test_edits_params_of_the_project(tmp_path: Path) -> None:
     lines = [pair for pair in zip(content.splitlines(), changed.splitlines(), strict=True) if pair[0] != pair[1]]
     assert len(lines) == 2
     assert all(old.partition("#")[2] == new.partition("#")[2] for old, new in lines)
+
+
+def test_aliases_that_stand_for_billions_of_values_are_an_error(tmp_path: Path) -> None:
+    lines = ["a: &a [x,x,x,x,x,x,x,x,x]"]
+    lines += [f"{chr(n)}: &{chr(n)} [{','.join([f'*{chr(n - 1)}'] * 9)}]" for n in range(ord("b"), ord("k"))]
+    path = tmp_path / "bomb.yaml"
+    for text, expected in (("\n".join(lines), "at most 1000000 values"), ("a: &a [*a]", "contains itself")):
+        path.write_text(text)
+        with pytest.raises(InputError, match=expected):
+            parse_yaml(path)
+
+
+def test_message_shows_the_beginning_of_a_long_value(tmp_path: Path) -> None:
+    class Section(BaseModel):
+        size: int
+
+    path = tmp_path / "long.yaml"
+    path.write_text(f"size: {'x' * 100_000}")
+    with pytest.raises(InputError, match=r"got 'xxx.*\.\.\.") as error:
+        read_yaml(path, Section)
+    assert len(str(error.value)) < 1_000

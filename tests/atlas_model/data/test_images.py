@@ -1,6 +1,8 @@
 """Decoding, resizing and encoding images: modes, sizes, metadata."""
 
+import errno
 import io
+import os
 import struct
 import zlib
 from contextlib import suppress
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from atlas_model.core.errors import ImageError
+from atlas_model.core.errors import ImageError, MachineError
 from atlas_model.data.images import Interpolation, Preprocessing, decode, encode_png, perceptual_hash, probe, to_array
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -323,3 +325,18 @@ def test_image_with_unreadable_exif_keeps_its_orientation() -> None:
     Image.new("RGB", (8, 4), "red").save(buffer, "PNG", exif=b"Exif\0\0garbage")
     assert probe(buffer.getvalue()).orientation == 1
     assert decode(buffer.getvalue()).size == (8, 4)
+
+
+def test_valid_image_is_not_blamed_for_missing_files_or_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode_png(Image.new("L", (8, 8)))
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch, pytest.raises(MachineError):
+        patch.setattr(Image, "open", fail)
+        probe(data)
+    with monkeypatch.context() as patch, pytest.raises(MachineError):
+        patch.setattr(Image.Image, "load", fail)
+        patch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+        decode(data)

@@ -1,9 +1,11 @@
 """Batch prediction of images to one file: completeness, order, resuming and memory."""
 
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -114,6 +116,28 @@ def answer(pixels):
 
 run(open_source(Path(sys.argv[1])), Path(sys.argv[2]), answer)
 """
+
+
+def test_parts_after_a_gap_are_predicted_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed run may have removed some of its parts, and not the others."""
+    output, parts = tmp_path / "out.parquet", tmp_path / "out.parquet.parts"
+    kept = tmp_path / "kept"
+    monkeypatch.setattr(batch, "PART_IMAGES", 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(batch.OutputParts, "join", lambda self, output: shutil.copytree(parts, kept) and Counter())
+        run(open_source(folder), output, Model().answer)
+    run(open_source(folder), output, Model().answer)
+    whole = output.read_bytes()
+    names = [path.relative_to(kept) for path in sorted(kept.rglob("*.parquet"))]
+    assert len(names) >= 3
+    for lost, of_images in ((names[0], 0), (names[1], 8)):
+        output.unlink()
+        shutil.copytree(kept, parts)
+        (parts / lost).unlink()
+        model = Model()
+        run(open_source(folder), output, model.answer)
+        assert output.read_bytes() == whole
+        assert list(chain(*model.batches)) == list(range(of_images, COUNT))
 
 
 def test_killed_run_resumes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

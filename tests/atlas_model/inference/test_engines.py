@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from atlas_model.core import extras
+from atlas_model.core.checksums import write_checksum
 from atlas_model.core.encoder_names import EncoderName
 from atlas_model.core.errors import InputError
 from atlas_model.encoders import encoder as encoder_module
@@ -148,6 +149,7 @@ def test_auto_selects_the_fastest_engine_and_caches_it(
     milliseconds = json.loads(file.read_text())
     assert milliseconds[chosen] == min(milliseconds.values())
     file.write_text(json.dumps({**dict.fromkeys(milliseconds, 2.0), engine: 1.0}))
+    write_checksum(file)
     assert accelerate(categorizer(), "auto", pixels=PIXELS, cache=cache) == engine
     monkeypatch.setattr(engines, "_cpu", lambda: "another processor")
     accelerate(categorizer(), "auto", pixels=PIXELS, cache=cache)

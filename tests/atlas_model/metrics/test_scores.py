@@ -88,6 +88,10 @@ def test_category_metrics_and_confusion_matrix() -> None:
     rows = category_scores(actual, predicted, TAXONOMY)
     assert [row["category"] for row in rows] == ["Men > Shirts", "Men > Jeans", "Bags"]
     assert rows[0] == {"category": "Men > Shirts", "precision": 1.0, "recall": 0.5, "f1": 2 / 3, "n": 2}
+    assert rows[1] == {"category": "Men > Jeans", "precision": 1.0, "recall": 1.0, "f1": 1.0, "n": 1}
+    assert rows[2] == {"category": "Bags", "precision": 0.0, "recall": None, "f1": None, "n": 0}, "it has no image"
+    (_, never) = category_scores(np.array([0, 1]), np.array([0, 0]), TAXONOMY)
+    assert never == {"category": "Men > Jeans", "precision": None, "recall": 0.0, "f1": 0.0, "n": 1}
     met, counts, totals = confusion(actual, predicted, at_most=9)
     assert met.tolist() == [0, 1, 3]
     assert counts.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]

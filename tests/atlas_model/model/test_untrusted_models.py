@@ -11,11 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from atlas_model.core.checkpoint import DESCRIPTION, WEIGHTS
+from atlas_model.core.checkpoint import DESCRIPTION, WEIGHTS, load_model, save_model
 from atlas_model.core.errors import CheckpointError, InputError
+from atlas_model.data.images import Preprocessing
 from atlas_model.encoders.encoder import build_encoder
-from atlas_model.model.saved_models import load_classifier
+from atlas_model.model.categorizer import Categorizer
+from atlas_model.model.saved_models import load_categorizer, load_classifier, save
+from atlas_model.zoom.model import ZoomModel, ZoomNet
 from flows.cli.main import main
+from tests.support.isolated_runs import Peak
+from tests.support.training import CPU, SMALL, TAXONOMY
 
 
 class Bomb:
@@ -92,3 +97,22 @@ def test_refuses_pickle_as_encoder_weights(name: str, hostile: bytes, tmp_path: 
     with pytest.raises(InputError, match=r"train\.weights: .* are not supported.*safetensors\.torch\.save_file"):
         build_encoder("resnet18", in_channels=3, grid="native", weights=str(tmp_path / name))
     assert not (tmp_path / "sign").exists()
+
+
+def test_size_that_a_model_declares_takes_no_memory_before_its_weights_are_compared(tmp_path: Path) -> None:
+    """Few bytes can declare a network of any size."""
+    image = Preprocessing(16, "L", "squash")
+    save(Categorizer(SMALL, TAXONOMY), tmp_path / "model", image, params={}, metrics={})
+    tensors, description = load_model(tmp_path / "model", "categorizer")
+    description["architecture"]["hidden_size"] = 5_000  # 400 MB
+    save_model(tmp_path / "model", tensors, description)
+    ZoomModel(ZoomNet(16), Preprocessing(16, "RGB", "squash"), 0.5, {}).save(tmp_path / "zoom")
+    tensors, description = load_model(tmp_path / "zoom", "zoom")
+    description["preprocessing"]["size"] = 5_000
+    save_model(tmp_path / "zoom", tensors, description)
+    with Peak() as peak:
+        with pytest.raises(CheckpointError, match="others, first"):
+            load_categorizer(tmp_path / "model", CPU)
+        with pytest.raises(CheckpointError, match="others, first"):
+            ZoomModel.load(tmp_path / "zoom", CPU)
+    assert peak.mb < 100

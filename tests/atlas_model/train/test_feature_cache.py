@@ -130,7 +130,7 @@ def test_changed_inputs_replace_the_cache(tmp_path: Path, monkeypatch: pytest.Mo
         found = load(encoder, variant, tmp_path).read(np.arange(ROWS), CPU)
         torch.testing.assert_close(found, expected(encoder, variant), rtol=1e-3, atol=1e-3)
         (path,) = tmp_path.glob("train-*.npy")
-        assert len(list(tmp_path.glob("train-*"))) == 2, "the cache and its timing file"
+        assert len(list(tmp_path.glob("train-*"))) == 3, "the cache, its checksums and its timing file"
         names.add(path.name)
     assert len(names) == 7
     monkeypatch.setattr("atlas_model.encoders.encoder.__file__", __file__)
@@ -144,15 +144,15 @@ def test_killed_run_resumes_after_its_last_complete_row(torn_bytes: int, tmp_pat
     split = make_split()
     with pytest.raises(Killed):
         load(make_encoder(dies_after=13), split, tmp_path)
-    (part,) = tmp_path.iterdir()
-    assert part.suffix == ".part", "no file with the name of a complete cache"
+    part, sums = sorted(tmp_path.iterdir())
+    assert (part.suffix, sums.name) == (".part", f"{part.name}.crc32"), "no file with the name of a complete cache"
     with part.open("r+b") as file:
         file.truncate(part.stat().st_size - torn_bytes)
     encoder = make_encoder()
     found = load(encoder, split, tmp_path)
     assert encoder.seen == 1 + ROWS - 12 + (torn_bytes > 0)
     torch.testing.assert_close(found.read(np.arange(ROWS), CPU), expected(encoder, split), rtol=1e-3, atol=1e-3)
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".npy"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".crc32", ".json", ".npy"]
 
 
 def test_reports_full_disk(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """Health of a crawl: shares per shop, and rejection of a worse crawl."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from atlas_model.core.checksums import read_json_with_checksum
 from atlas_model.core.errors import AtlasError
 from crawlers.crawl.health import ShopTally, coverage_drops
 from tests.support.crawling import listing, product, rows, run, source
@@ -131,7 +131,7 @@ def test_raised_limit_accepts_a_worse_crawl(tmp_path: Path) -> None:
             run(served, [source("/shirts")], tmp_path, baseline=before, max_coverage_drop=0.2)
         run(served, [source("/shirts")], tmp_path, baseline=before, max_coverage_drop=1.0)
         run(served, [source("/shirts")], tmp_path, baseline=before, max_coverage_drop=0.2, snapshot="two")
-    assert json.loads((tmp_path / "work/health.json").read_text())[HOST]["coverage"]["price"] == 0.0
+    assert read_json_with_checksum(tmp_path / "work/health.json")[HOST]["coverage"]["price"] == 0.0
     assert len(rows(tmp_path)) == 3
 
 

@@ -44,6 +44,21 @@ def test_resumes_an_unfinished_crawl_of_the_same_name(path: Path) -> None:
         assert journal.next_products("a.test", 9) == [], "nor is anything twice"
 
 
+def test_resumes_a_finished_crawl_whose_result_was_lost(path: Path) -> None:
+    with begun(path) as journal:
+        journal.put(PRODUCT, URL, JournalPage("said", reader="r"))
+        journal.finish()
+    with Journal(path) as journal:
+        journal.begin("one", ["r"], again=False)
+        journal.link([URL], 0, "a.test")
+        assert journal.next_products("a.test", 9) == [], "it has the page"
+        journal.finish()
+    with Journal(path) as journal:
+        journal.begin("two", ["r"], again=False)
+        journal.link([URL], 0, "a.test")
+        assert journal.next_products("a.test", 9) == [URL], "another name crawls again"
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_new_crawl_requests_all_pages_and_keeps_old_rows(path: Path, finished: bool) -> None:
     with begun(path) as journal:

@@ -233,6 +233,7 @@ def test_products_with_a_shared_style_number_stay_separate(tmp_path: Path, field
 def test_jobs_and_reports_survive_json(tmp_path: Path) -> None:
     job = CrawlJob(
         "now",
+        True,
         [source("/x")],
         {"r": "1"},
         {"h": ("::1", 1)},
@@ -248,7 +249,7 @@ def test_jobs_and_reports_survive_json(tmp_path: Path) -> None:
     )
     assert CrawlJob.from_json(job.to_json()) == job
     sent = CrawlReport(
-        True, {"listing": 1}, {"last_page": 1}, [("u", "timeout")], {"a": {"pages": 1, "items": 2}}, 0, 0
+        True, {"listing": 1}, {"last_page": 1}, [("u", "timeout")], [("s", "no")], {"a": {"pages": 1, "items": 2}}, 0, 0
     )
     sent.save(tmp_path / "r")
     assert CrawlReport.load(tmp_path / "r") == sent
@@ -324,7 +325,8 @@ def test_stage_rejects_a_crawl_worse_than_the_committed_health(
     metrics = json.loads((tmp_path / "reports/crawl/metrics.json").read_text())
     assert metrics["shops"][site]["coverage"]["price"] == 0.0
     assert metrics.keys().isdisjoint({"seconds"}), "timings would change a hash"
-    assert json.loads((tmp_path / "reports/timings/crawl.json").read_text()).keys() == {"seconds"}
+    timings = json.loads((tmp_path / "reports/timings/crawl.json").read_text())
+    assert timings.keys() == {"seconds", "listing_pages", "product_pages", "reused_pages", "retries", "variants"}
     commit_all(tmp_path, git_env)
     found = _committed_health()
     assert found is not None

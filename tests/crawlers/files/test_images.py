@@ -1,5 +1,6 @@
 """Reading of images from a folder: checks, limits, unchanged files."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,7 +8,6 @@ import pytest
 
 from atlas_model.core.errors import InputError
 from flows import paths
-from flows.stages.entry import read_metrics
 from tests.support.fetching import jpeg
 from tests.support.file_source import put, run, write_csv
 
@@ -65,7 +65,7 @@ def test_reads_only_changed_files_again(here: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(images, "check", lambda data, most: (checked.append(data), check(data, most))[1])
     run(table)
     assert checked == []
-    assert read_metrics("fetch")["unchanged"] == 3
+    assert json.loads((paths.TIMINGS / "fetch.json").read_text())["unchanged"] == 3
     assert {path: path.read_bytes() for path in first} == first
     Path("photos/b.jpg").write_bytes(jpeg("another"))
     assert run(table) == dict.fromkeys(["a.jpg", "b.jpg", "c.jpg"], "ok")

@@ -13,7 +13,6 @@ from atlas_model.data.schemas import IMAGES, PRODUCTS, REFS, read_table
 from crawlers.files import table as table_module
 from crawlers.files.table import read_rows
 from flows import paths
-from flows.stages.entry import read_metrics
 from tests.support.fetching import jpeg
 from tests.support.file_source import products_of, put, run, write_csv, write_jsonl
 
@@ -130,7 +129,7 @@ def test_reads_images_embedded_in_parquet(here: Path, kind: str) -> None:
     assert product["product_id"] == ("files:11.jpg" if kind == "struct" else "files:row 12")
     assert product["taxonomy"] == ["Kind 1"]
     run(table, {"title": None})
-    assert read_metrics("fetch")["unchanged"] == statuses.count("ok")
+    assert json.loads((paths.TIMINGS / "fetch.json").read_text())["unchanged"] == statuses.count("ok")
 
 
 def test_crawl_stage_does_not_read_embedded_images(here: Path) -> None:

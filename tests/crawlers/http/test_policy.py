@@ -297,7 +297,8 @@ def ended(followed: str, refused: str, kind: str = "h") -> dict[str, str]:
 @pytest.mark.slow
 def test_crawl_follows_ten_redirects(crawled: SimpleNamespace) -> None:
     dropped = {host: crawled.dropped[host] or "came" for host in crawled.dropped}
-    assert {host: dropped[host] for host in of_kind("h", HOSTS)} == ended("came", "redirects")
+    redirected = dropped | {host: f"fault: {why}" for host, why in crawled.faults.items()}
+    assert {host: redirected[host] for host in of_kind("h", HOSTS)} == ended("came", "fault: redirects")
     assert {host: dropped[host] for host in of_kind("q", HOSTS)} == ended("robots", "came", "q")
 
 

@@ -71,7 +71,6 @@ def test_readers_do_not_raise_on_arbitrary_bytes(body: bytes) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.no_cover  # coverage would double its time
 def test_readers_do_not_raise_on_benchmark_pages() -> None:
     pages = sorted((ROOT.parent / "shared/pages_benchmark/html").glob("*.xz"))
     if not pages:

@@ -94,7 +94,6 @@ def test_changed_manifest_fetches_new_urls_only(server: Server, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.no_cover  # coverage would double its time
 @pytest.mark.skipif(not ZVSN.exists(), reason="the original project's manifest is not here")
 def test_imports_original_manifest(server: Server, tmp_path: Path) -> None:
     hosts_of_manifest = {"rukmini1.flixcart.com": ("127.0.0.1", server.port)}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from atlas_model.data.reviews import ZoomDecision, append_record
 from flows.cli.main import main
 from flows.dvc.verify import Fault, verify
 
@@ -104,6 +105,25 @@ def test_each_flipped_byte_is_found_and_its_file_named(project: Path) -> None:
                 path.write_bytes(content)
             flipped += len(chosen)
     assert faults() == {}
+
+
+def test_records_of_reviews_count_as_sound_before_they_are_committed(project: Path) -> None:
+    path = Path("data/reviews/anna.jsonl")
+    for number in range(3):
+        at = f"2026-11-30T12:00:0{number}.000000Z"
+        decision = ZoomDecision(
+            id=f"{number:032x}", at=at, reviewer="anna", image_id="a", product_id="p", answer="normal"
+        )
+        append_record(path.parent, decision)
+        if number == 0:
+            run(project, "git add data/reviews")
+            committed = path.stat().st_size
+    assert faults() == {}
+    for position in (committed // 2, committed + committed // 2):  # in a record that git has, and in a newer one
+        kept = path.read_bytes()
+        flip(path, position)
+        assert faults().keys() == {path}
+        path.write_bytes(kept)
 
 
 def test_dvc_and_git_do_not_see_such_damage(project: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from PIL import Image, ImageOps
 
+from atlas_model.core.checksums import read_json_with_checksum
 from atlas_model.core.errors import InputError
 from atlas_model.core.params import Params, load_params, set_snapshot
 from atlas_model.data.images import encode_png
@@ -136,7 +137,7 @@ def test_unchanged_crawl_is_not_profiled_again(
     params = crawled("one", garments[:6])
     drift.save_profile(params)
     assert profile_of("one").stat().st_ino != kept
-    assert json.loads(profile_of("one").read_text())["profile"]["image_sizes"]["n"] == 6
+    assert read_json_with_checksum(profile_of("one"))["profile"]["image_sizes"]["n"] == 6
 
 
 def test_compares_with_profile_of_last_run(crawled: Callable[..., Params], garments: list[Image.Image]) -> None:
@@ -277,7 +278,7 @@ def test_skips_broken_images(crawled: Callable[..., Params], garments: list[Imag
     rows[1]["bytes"] = io.BytesIO(rows[1]["bytes"]).read(60)
     pq.write_table(pa.Table.from_pylist(rows, schema=IMAGES), paths.SHARDS / "part-00000.parquet")
     drift.save_profile(params)
-    profile = json.loads(profile_of("one").read_text())["profile"]
+    profile = read_json_with_checksum(profile_of("one"))["profile"]
     assert (profile["image_sizes"]["n"], profile["embeddings"]["shape"]) == (4, [3, 64])
 
 
@@ -287,4 +288,4 @@ def test_samples_at_most_the_given_number_of_images(
     text = (Path("params.yaml")).read_text()
     Path("params.yaml").write_text(text.replace("sample: 1000 ", "sample: 7 "))
     drift.save_profile(crawled("one", garments[:20]))
-    assert json.loads(profile_of("one").read_text())["profile"]["embeddings"]["shape"] == [7, 64]
+    assert read_json_with_checksum(profile_of("one"))["profile"]["embeddings"]["shape"] == [7, 64]

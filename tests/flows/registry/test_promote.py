@@ -233,7 +233,7 @@ def test_promotion_records_test_metrics_of_the_evaluated_model(params: Params) -
 
     def evaluate(model: str) -> None:
         path = {"path": str(paths.CATEGORIZER), "md5": model}
-        lock = {"schema": "2.0", "stages": {"evaluate": {"cmd": "x", "deps": [path]}}}
+        lock = {"schema": "2.0", "stages": {"evaluate": {"cmd": "x", "deps": [path], "outs": []}}}
         Path("dvc.lock").write_text(yaml.safe_dump(lock))
 
     train("Shirts")

@@ -96,6 +96,18 @@ def commit(message: str = "a run") -> Version | None:
     return commit_run(load_params(), message)
 
 
+@pytest.mark.slow
+def test_tags_that_a_killed_git_did_not_create_are_created(mini: Path, git: Git) -> None:
+    change()
+    done = commit()
+    assert done is not None
+    git("tag", "--delete", done.tag)
+    assert commit("another run") is None, "the commit is not of this run"
+    assert commit() == done
+    assert git("rev-parse", f"{done.tag}^{{commit}}") == done.commit
+    assert commit() is None
+
+
 @pytest.fixture(params=["folder", "s3"])
 def remote(
     request: pytest.FixtureRequest, mini: Path, tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch
@@ -202,6 +214,14 @@ def test_each_changed_run_becomes_a_version(mini: Path, git: Git) -> None:
     parents = [second.commit, git("rev-parse", "main")]
     assert git("rev-list", "--parents", "-1", third.commit).split()[1:] == parents
     assert git("show", f"{third.commit}:README") == "new code, say"
+
+
+def test_many_versions_do_not_leave_a_file_per_object(mini: Path, git: Git, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "MAX_LOOSE", 1)
+    assert commit() is not None
+    assert git("count-objects").startswith("0 objects")
+    assert git("fsck", "--no-dangling") == ""
+    assert git("ls-tree", "--name-only", "accepted-1", "dvc.lock") == "dvc.lock"
 
 
 def test_commits_to_the_checked_out_branch(mini: Path, git: Git) -> None:

@@ -83,8 +83,11 @@ def test_scores_of_categories_are_those_of_the_evaluation(run: Path) -> None:
     for row in expected:
         shown = found[row["category"]]
         assert shown[1:4] == [str(EACH["train"]), str(EACH["val"]), row["n"]]
-        scores = [percent(float(row[key])).replace("\N{NO-BREAK SPACE}", " ") for key in ("precision", "recall", "f1")]
-        assert shown[5:] == (scores if int(row["n"]) else [scores[0], "unknown", "unknown"])
+        cells = [row[key] for key in ("precision", "recall", "f1")]
+        assert shown[5:] == [
+            percent(float(cell)).replace("\N{NO-BREAK SPACE}", " ") if cell else "unknown" for cell in cells
+        ]
+        assert bool(int(row["n"])) == bool(cells[1]) == bool(cells[2]), "without images both are unknown"
     assert "1 of 7 categories have no test image" in section(page, "warnings")
 
 

@@ -22,7 +22,7 @@ from atlas_model.model.classifier import Classifier
 from atlas_model.model.saved_models import save
 from atlas_model.taxonomy.tree import Taxonomy
 from flows import paths
-from flows.stages import evaluate, train
+from flows.stages import entry, evaluate, train
 from flows.stages.entry import read_metrics
 from tests.support.full_disk import limited_file_size
 from tests.support.paths import ROOT
@@ -176,7 +176,7 @@ def test_pixel_cache_is_reused_and_stale_entries_are_removed() -> None:
     write_split("train", 48)
     write_split("val", 12)
     whole, _ = load("train"), load("val")
-    (kept,) = cache.glob("train-*")
+    (kept,) = cache.glob("train-*.npy")
     written_at = kept.stat().st_mtime_ns
     assert np.array_equal(load("train").pixels, whole.pixels)
     assert kept.stat().st_mtime_ns == written_at
@@ -184,7 +184,8 @@ def test_pixel_cache_is_reused_and_stale_entries_are_removed() -> None:
     write_split("train", 24)
     assert len(load("train").pixels) == 24
     assert len(whole.pixels) == 48, "who has the old ones open keeps them"
-    assert sorted(path.name.partition("-")[0] for path in cache.iterdir()) == ["train", "val"]
+    assert sorted(path.name.partition("-")[0] for path in cache.glob("[!.]*.npy")) == ["train", "val"]
+    assert not list(cache.glob(".*"))
 
 
 @pytest.mark.usefixtures("params")
@@ -244,3 +245,40 @@ def _rename(name: str, new: dict[tuple[str, ...], tuple[str, ...]]) -> None:
     names = [list(new[tuple(old)]) for old in table["taxonomy"].to_pylist()]
     table = table.set_column(table.schema.get_field_index("taxonomy"), table.schema.field("taxonomy"), [names])
     pq.write_table(table, path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("splits")
+def test_training_that_dvc_did_not_record_is_not_repeated(
+    params: Callable[..., Params], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC was killed after the stage, while it read the outputs: then it runs the stage again."""
+    small = params(train={"epochs": 1})
+    Path("dvc.lock").touch()
+    monkeypatch.setenv("DVC_STAGE", "train")
+    train.run(small)
+    entry._note_end()
+    outputs = [folder / file for folder in (paths.CATEGORIZER, paths.BASELINE) for file in MODEL_FILES]
+    before = [path.read_bytes() for path in outputs]
+    for folder in (paths.CATEGORIZER, paths.BASELINE, paths.PLOTS / "train"):
+        shutil.rmtree(folder)  # as DVC does before it runs a stage
+    capsys.readouterr()
+    train.run(small)
+    assert "train: the last training is complete" in capsys.readouterr().err
+    assert [path.read_bytes() for path in outputs] == before
+    Path("dvc.lock").touch()  # DVC has recorded it
+    train.run(small)
+    assert "complete" not in capsys.readouterr().err, "someone wants to train again"
+
+
+@pytest.mark.usefixtures("splits")
+def test_training_that_was_killed_at_its_end_is_not_lost(
+    params: Callable[..., Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "write_metrics", kill)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(params(train={"epochs": 1}))
+    assert len(list((paths.WORK / "train").rglob("*.safetensors"))) == 2, "the states of both models"

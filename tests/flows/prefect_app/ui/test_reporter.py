@@ -212,7 +212,7 @@ def test_retries_after_server_returns(
     told: Told, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(reporter, "RETRY_S", 0.05)
-    told.statuses = [503, 500]
+    told.statuses = [503, 500, 429, 408]
     poster = poster_to(told.url)
     poster.log(logging.INFO, "a line")
     deadline = time.monotonic() + 60
@@ -280,6 +280,24 @@ def test_progress_watcher_posts_for_runs_named_in_environment(told: Told, monkey
     drain(poster)
     assert told.bodies("POST", "/api/artifacts/")[0]["task_run_id"] == "t"
     poster_of_stage.cache_clear()
+
+
+def test_stage_of_a_flow_leaves_it_to_the_flow_to_tell_of_faults(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (
+        (reporter.API_URL, "http://127.0.0.1:1/api"),
+        (reporter.FLOW_RUN, "flow"),
+        (reporter.TASK_RUN, "task"),
+    ):
+        monkeypatch.setenv(name, value)
+    poster_of_stage.cache_clear()
+    post(step(1))
+    poster = poster_of_stage()
+    assert poster is not None
+    drain(poster)
+    poster_of_stage.cache_clear()
+    assert capsys.readouterr().err == ""
 
 
 def test_artifact_keys_are_valid_for_prefect() -> None:

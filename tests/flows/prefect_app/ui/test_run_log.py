@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flows.prefect_app.ui import run_log
-from flows.prefect_app.ui.run_log import LOGGERS, RunLogFilter, shorten_run_logs
+from flows.prefect_app.ui.run_log import LOGGERS, OutageFilter, RunLogFilter, shorten_run_logs
 
 
 @pytest.fixture
@@ -63,3 +63,20 @@ def test_filter_is_added_once() -> None:
     shorten_run_logs()
     for name in LOGGERS:
         assert [type(each) for each in logging.getLogger(name).filters].count(RunLogFilter) == 1
+
+
+def test_failed_connections_are_one_line_without_traceback() -> None:
+    def record(error: Exception) -> logging.LogRecord:
+        made = logging.LogRecord("prefect.x", logging.WARNING, "", 0, "the %s failed", ("observer",), None)
+        made.exc_info = (type(error), error, None)
+        return made
+
+    outage = OutageFilter()
+    first = record(TimeoutError("timed out during opening handshake"))
+    assert outage.filter(first)
+    assert first.getMessage() == "the observer failed (timed out during opening handshake)"
+    assert first.exc_info is None
+    assert not outage.filter(record(ConnectionRefusedError("refused"))), "it is told"
+    bug = record(KeyError("a bug"))
+    assert outage.filter(bug)
+    assert bug.exc_info is not None

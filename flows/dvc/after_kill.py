@@ -1,0 +1,81 @@
+"""Mends what a killed DVC process left: its list of files in use, and dvc.lock.
+
+DVC writes both in place, so a kill may leave them empty or cut off, and DVC then refuses to work until somebody removes
+them. Whoever starts DVC calls `mend` before: the flow, `atlas check` (the first step of `make run`), and the commands
+that run DVC.
+"""
+
+import fcntl
+from pathlib import Path
+
+import yaml
+
+from atlas_model.core.files import write_text
+from atlas_model.core.progress import say
+from flows.dvc.stale_locks import FOLDER, remove_stale_locks
+from flows.git import content_at
+
+LOCK_FILE = Path("dvc.lock")
+HEAD = "schema: '2.0'\nstages:\n"
+STAGE = "  "  # begins the line with the name of a stage; lines of the stage have more spaces
+
+
+def mend() -> None:
+    """Remove stale locks of DVC in this project, and restore a dvc.lock that was cut off."""
+    if not FOLDER.is_dir():
+        return  # DVC has never run here
+    remove_stale_locks()
+    _mend_lock_file()
+
+
+def _mend_lock_file() -> None:
+    """Restore dvc.lock from the stages that it still has, and for the others from git's last commit.
+
+    An entry that is not current does no harm: DVC compares it with the files. It also finds the outputs of stages
+    without an entry, if it had stored them: it restores them and does not run the stage.
+    """
+    if not LOCK_FILE.is_file() or not _is_free():
+        return
+    text = LOCK_FILE.read_text(encoding="utf-8", errors="replace")
+    if text.startswith("schema:") and _is_whole(text):
+        return
+    committed = (content_at("HEAD", LOCK_FILE) or b"").decode(errors="replace")
+    stages = _stages(committed) | _stages(text)
+    if stages:
+        write_text(LOCK_FILE, HEAD + "".join(stages.values()))
+    else:
+        LOCK_FILE.unlink()
+    say(f"warning: {LOCK_FILE} was cut off, because DVC was killed while it wrote it: restored ({len(stages)} stages)")
+
+
+def _is_free() -> bool:
+    """Whether no DVC process holds the lock of the project: one that does may be writing dvc.lock."""
+    with (FOLDER / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        stages = yaml.safe_load(text)["stages"]
+        return text.endswith("\n") and all(stage["cmd"] and "outs" in stage for stage in stages.values())
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+        return False
+
+
+def _stages(text: str) -> dict[str, str]:
+    """The stages in the text of a dvc.lock: name -> its lines; without the last one, if the text is cut off."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines(keepends=True):
+        if line.startswith(STAGE) and not line.startswith(STAGE + " ") and line.rstrip().endswith(":"):
+            name = line.strip()[:-1]
+            found[name] = line
+        elif name:
+            found[name] += line
+    if found and not _is_whole(text):
+        found.popitem()
+    return {name: lines for name, lines in found.items() if _is_whole(HEAD + lines)}

