@@ -7,6 +7,7 @@ that run DVC.
 
 import fcntl
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -29,15 +30,16 @@ def mend() -> None:
 
 
 def _mend_lock_file() -> None:
-    """Restore dvc.lock from the stages that it still has, and for the others from git's last commit.
+    """Restore a dvc.lock that DVC cannot read: the stages that it still has, and the others from git's last commit.
 
     An entry that is not current does no harm: DVC compares it with the files. It also finds the outputs of stages
-    without an entry, if it had stored them: it restores them and does not run the stage.
+    without an entry, if it had stored them: it restores them and does not run the stage. So a file that was cut off at
+    the end of a line stays as it is, if DVC can read it.
     """
     if not LOCK_FILE.is_file() or not _is_free():
         return
     text = LOCK_FILE.read_text(encoding="utf-8", errors="replace")
-    if text.startswith("schema:") and _is_whole(text):
+    if text.startswith("schema:") and _is_readable(text):
         return
     committed = (content_at("HEAD", LOCK_FILE) or b"").decode(errors="replace")
     stages = _stages(committed) | _stages(text)
@@ -58,12 +60,19 @@ def _is_free() -> bool:
     return True
 
 
-def _is_whole(text: str) -> bool:
+def _is_readable(text: str) -> bool:
+    """Whether DVC accepts the text as a dvc.lock, and its last line is not cut off."""
     try:
-        stages = yaml.safe_load(text)["stages"]
-        return text.endswith("\n") and all(stage["cmd"] and "outs" in stage for stage in stages.values())
+        return text.endswith("\n") and all(_is_entry(stage) for stage in yaml.safe_load(text)["stages"].values())
     except (yaml.YAMLError, TypeError, KeyError, AttributeError):
         return False
+
+
+def _is_entry(stage: dict[str, Any]) -> bool:
+    """Whether the entry has its command, and a value for each key; a parameter may be null."""
+    files = [*stage.get("deps", []), *stage.get("outs", [])]
+    values = [stage["cmd"], *stage.get("params", {}).values(), *(value for file in files for value in file.values())]
+    return None not in values
 
 
 def _stages(text: str) -> dict[str, str]:
@@ -76,6 +85,6 @@ def _stages(text: str) -> dict[str, str]:
             found[name] = line
         elif name:
             found[name] += line
-    if found and not _is_whole(text):
+    if found and not _is_readable(text):
         found.popitem()
-    return {name: lines for name, lines in found.items() if _is_whole(HEAD + lines)}
+    return {name: lines for name, lines in found.items() if _is_readable(HEAD + lines)}

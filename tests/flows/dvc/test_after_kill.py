@@ -2,9 +2,11 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from dvc.schema import COMPILED_LOCK_FILE_STAGE_SCHEMA, COMPILED_LOCKFILE_SCHEMA
 
 from flows.dvc.after_kill import LOCK_FILE, mend
 from flows.dvc.stale_locks import FOLDER
@@ -15,6 +17,8 @@ from tests.support.paths import ROOT
 
 WHOLE = (ROOT / "dvc.lock").read_text()
 STAGES = yaml.safe_load(WHOLE)["stages"]
+LINE_ENDS = [place + 1 for place, letter in enumerate(WHOLE[:-1]) if letter == "\n"]
+WITHIN_LINES = [size for size in range(31, len(WHOLE)) if size not in LINE_ENDS]
 
 
 @pytest.fixture
@@ -28,21 +32,42 @@ def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, git_env: dict[str
     FOLDER.mkdir(parents=True)
 
 
-@pytest.mark.usefixtures("committed")
-@pytest.mark.parametrize("size", [0, 1, 8, 30, *random.Random(15).sample(range(31, len(WHOLE)), 40), len(WHOLE) - 1])
-def test_lock_file_cut_off_anywhere_is_restored(size: int) -> None:
+def cut_off(size: int) -> dict[str, Any]:
+    """What dvc.lock holds after only its first `size` characters were written, and it was mended; DVC accepts it."""
     LOCK_FILE.write_text(WHOLE[:size])
     mend()
     restored = yaml.safe_load(LOCK_FILE.read_text())
+    COMPILED_LOCKFILE_SCHEMA(restored)
+    for stage in restored["stages"].values():
+        COMPILED_LOCK_FILE_STAGE_SCHEMA(stage)
     assert restored["schema"] == "2.0"
-    whole = [name for name in STAGES if f"\n  {name}:\n" in WHOLE[:size]][:-1]
+    return dict(restored["stages"])
+
+
+def stages_before_last(size: int) -> list[str]:
+    return [name for name in STAGES if f"\n  {name}:\n" in WHOLE[:size]][:-1]
+
+
+@pytest.mark.usefixtures("committed")
+@pytest.mark.parametrize("size", [0, 1, 8, 30, *random.Random(15).sample(WITHIN_LINES, 40), len(WHOLE) - 1])
+def test_lock_file_cut_off_within_a_line_is_restored(size: int) -> None:
+    restored = cut_off(size)
+    whole = stages_before_last(size)
     for name in STAGES:
         if name in whole:
-            assert restored["stages"][name] == STAGES[name], "what it still has"
+            assert restored[name] == STAGES[name], "what it still has"
         elif name == "crawl":
-            assert restored["stages"][name]["cmd"] == "another", "as git has it"
+            assert restored[name]["cmd"] == "another", "as git has it"
         elif name != "report":
-            assert restored["stages"][name] == STAGES[name]
+            assert restored[name] == STAGES[name]
+
+
+@pytest.mark.usefixtures("committed")
+def test_lock_file_cut_off_at_the_end_of_a_line_can_be_read() -> None:
+    for size in random.Random(16).sample(LINE_ENDS, 20):
+        restored = cut_off(size)
+        for name in stages_before_last(size):
+            assert restored[name] == STAGES[name], "what it still has"
 
 
 @pytest.mark.usefixtures("committed")
@@ -68,11 +93,15 @@ def test_nothing_happens_outside_a_project(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_dvc_works_again_without_running_a_stage(mini_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", ["within a line", "at the end of a line"])
+def test_dvc_works_again_without_running_a_stage(
+    place: str, mini_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(mini_project)
     assert run_dvc(mini_project, "repro").returncode == 0
     whole = LOCK_FILE.read_text()
-    LOCK_FILE.write_text(whole[: len(whole) // 2])
+    size = whole.rindex("outs:") + len("outs:\n") if place == "at the end of a line" else len(whole) // 2
+    LOCK_FILE.write_text(whole[:size])
     (FOLDER / "rwlock").write_text('{"write": {"')
     assert run_dvc(mini_project, "repro").returncode != 0, "DVC itself refuses"
     with DvcChild() as child:
