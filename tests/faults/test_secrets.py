@@ -30,6 +30,7 @@ from tests.support.canaries import (
     told_by,
 )
 from tests.support.flow_projects import environment
+from tests.support.object_storage import LOGIN, serving_bucket
 from tests.support.paths import ROOT
 from tests.support.prefect_server import PrefectServer, start_server
 from tests.support.servers import HOST, Reply
@@ -200,7 +201,6 @@ def test_whole_run_shows_no_secret(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All stages, promotion, commit, push and webhook, with a Prefect server that has a password."""
-    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
     login = f"{USER}:{SECRETS['api']}"
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", login)
     for name in ("server", "shared"):
@@ -210,15 +210,11 @@ def test_whole_run_shows_no_secret(
         headers={"Authorization": f"Basic {basic(SECRETS['api']).decode()}"},
     )
     monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING")
-    storage = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    storage.start()
-    address, port = storage.get_host_and_port()
-    s3 = f"http://{address}:{port}"
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    boto3.client("s3", endpoint_url=s3, region_name="us-east-1").create_bucket(Bucket="atlas")
+    for name, value in LOGIN.items():
+        monkeypatch.setenv(name, value)
     said: list[str] = []
     with (
+        serving_bucket() as (s3, _),
         small_shop(kind=ShopWithPasswords) as shop,
         serving_internet(Internet(SECRETS, s3)) as internet,
         command_lines() as commands,
@@ -261,7 +257,6 @@ def test_whole_run_shows_no_secret(
                 )
                 assert done.returncode == 1
                 said.append(done.stderr)
-    storage.stop()
     found = everything(root, server, *said, *commands)
     assert leaks(found, SECRETS) == []
     assert len(found) > 200

@@ -23,6 +23,7 @@ from flows.gc.collection import collected
 from flows.registry import champion
 from flows.registry.champion import Event
 from tests.support.git_repo import commit_all
+from tests.support.object_storage import LOGIN, REMOTE, serving_bucket
 from tests.support.paths import ROOT
 
 CRAWLS = [f"2026-11-{day:02d}T030000Z" for day in range(1, 11)]
@@ -284,15 +285,10 @@ def test_what_was_deleted_from_the_remote_is_pushed_again(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DVC keeps an index of what a bucket has: after a deletion that was killed, a push is complete all the same."""
-    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        endpoint = "http://{}:{}".format(*server.get_host_and_port())
-        for name, value in (("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "secret"), ("DEFAULT_REGION", "us-east-1")):
-            monkeypatch.setenv(f"AWS_{name}", value)
-        bucket = boto3.resource("s3", endpoint_url=endpoint).create_bucket(Bucket="atlas")
-        dvc("remote", "add", "--local", "-d", "store", "s3://atlas/store")
+    for name, value in LOGIN.items():
+        monkeypatch.setenv(name, value)
+    with serving_bucket() as (endpoint, bucket):
+        dvc("remote", "add", "--local", "-d", "store", REMOTE)
         dvc("remote", "modify", "--local", "store", "endpointurl", endpoint)
         commit = git("rev-parse", "accepted-1^{commit}").strip()
         git("checkout", "-q", "--force", commit)
@@ -316,8 +312,6 @@ def test_what_was_deleted_from_the_remote_is_pushed_again(
         git("checkout", "-q", "--force", commit)
         dvc("push")
         assert {item.key for item in bucket.objects.all()} >= before
-    finally:
-        server.stop()
 
 
 def test_remote_is_refused_without_the_lists_of_its_folders(

@@ -16,6 +16,7 @@ from flows.dvc import repo
 from flows.git import content_at
 from flows.registry import champion, versions
 from flows.registry.versions import Version, commit_run, compared_with
+from tests.support.object_storage import LOGIN, REMOTE, serving_bucket
 from tests.support.paths import ROOT
 
 Git = Callable[..., str]
@@ -117,21 +118,11 @@ def remote(
         set_remote(mini, git, url=str(tmp_path / "remote"))
         yield
         return
-    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        endpoint = f"http://{host}:{port}"
-        for name, value in (("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "secret"), ("DEFAULT_REGION", "eu-west-1")):
-            monkeypatch.setenv(f"AWS_{name}", value)
-        boto3.client("s3", endpoint_url=endpoint).create_bucket(
-            Bucket="atlas", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
-        )
-        set_remote(mini, git, url="s3://atlas/store", endpointurl=endpoint)
+    for name, value in LOGIN.items():
+        monkeypatch.setenv(name, value)
+    with serving_bucket() as (endpoint, _):
+        set_remote(mini, git, url=REMOTE, endpointurl=endpoint)
         yield
-    finally:
-        server.stop()
 
 
 def set_champion(version: int, folder: Path) -> None:
