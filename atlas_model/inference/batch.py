@@ -16,7 +16,7 @@ import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +35,7 @@ from atlas_model.core.errors import AtlasError, ImageError
 from atlas_model.core.files import locked, replacing
 from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import Progress, say
+from atlas_model.core.threads import ThreadPool
 from atlas_model.data.image_sources import ImageSource, SourceImage
 from atlas_model.data.images import decode
 from atlas_model.data.schemas import (
@@ -301,7 +302,7 @@ def _read_ahead(
     images: Iterator[SourceImage], read: Callable[[Sequence[SourceImage]], Batch], batch_size: int, threads: int | None
 ) -> Generator[Batch, None, None]:
     threads = threads or os.cpu_count() or 1
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPool(threads) as pool:
         waiting: deque[Future[Batch]] = deque()
         try:
             while batch := list(islice(images, batch_size)):

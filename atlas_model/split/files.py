@@ -7,7 +7,6 @@ metadata also hold the images' preprocessing, for training and prediction.
 import json
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from atlas_model.core.errors import InputError
 from atlas_model.core.files import replacing
 from atlas_model.core.progress import track
+from atlas_model.core.threads import ThreadPool
 from atlas_model.data.images import Preprocessing, encode_png
 from atlas_model.data.schemas import CHECKSUMS, COMPRESSION, IMAGES, SPLIT, iterate_shards, read_parquet
 
@@ -132,7 +132,7 @@ def _prepared_images(shards: Path, wanted: Container[str], preprocessing: Prepro
     def prepare(image: Mapping[str, Any]) -> tuple[str, bytes]:
         return image["image_id"], encode_png(preprocessing.read(image["bytes"]))
 
-    with ThreadPoolExecutor() as threads:  # Pillow releases the GIL while decoding
+    with ThreadPool() as threads:  # Pillow releases the GIL while decoding
         for batch in iterate_shards(shards, IMAGES, "fetch", READ_ROWS):
             yield from threads.map(prepare, [row for row in batch.to_pylist() if row["image_id"] in wanted])
 

@@ -4,13 +4,13 @@ import asyncio
 import hashlib
 import math
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from atlas_model.core.errors import ImageError
 from atlas_model.core.progress import Progress
+from atlas_model.core.threads import ThreadPool
 from crawlers.fetch.check import check
 from crawlers.fetch.client.client import Client
 from crawlers.fetch.client.download import download
@@ -89,7 +89,7 @@ class _Tally:
     async def fill(self, client: Client, total: int, config: FetchConfig) -> None:
         """`download` the whole queue; on any exception the results so far are stored."""
         # DNS lookups run in threads; with the default number a slow one would delay the others.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(LOOKUPS, "lookup"))
+        asyncio.get_running_loop().set_default_executor(ThreadPool(LOOKUPS, "lookup"))
         with Progress("fetch", total, "images") as progress:
 
             def keep(request: ImageRequest, outcome: FetchOutcome, attempts: int) -> None:

@@ -10,7 +10,6 @@ import stat
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,6 +20,7 @@ import pyarrow as pa
 from atlas_model.core.errors import ImageError, InputError
 from atlas_model.core.machine import check_machine
 from atlas_model.core.progress import Progress, say
+from atlas_model.core.threads import ThreadPool
 from atlas_model.data.schemas import PRODUCTS, REFS, iterate_shards, write_rows
 from crawlers.fetch.check import check
 from crawlers.fetch.client.outcome import FetchOutcome, ImageRequest
@@ -108,7 +108,7 @@ def _fill(spool: Spool, total: int, folder: Folder, rows: "_TableImages", *, max
     wanted = spool.wanted()
     take = partial(_take, spool=spool, max_pixels=max_pixels)
     try:
-        with ThreadPoolExecutor(READERS, "read") as readers, Progress("fetch", total, "images") as progress:
+        with ThreadPool(READERS, "read") as readers, Progress("fetch", total, "images") as progress:
             while some := list(islice(wanted, AT_ONCE)):
                 sources = [_source(one, folder, rows, max_bytes) for one in some]
                 for one, outcome in zip(some, readers.map(take, sources), strict=True):

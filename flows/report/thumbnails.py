@@ -7,7 +7,6 @@ importance until the limit is reached; the page says how many are missing.
 import base64
 import io
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 
 from atlas_model.core.errors import ImageError
 from atlas_model.core.progress import track
+from atlas_model.core.threads import ThreadPool
 from atlas_model.data.images import decode
 from atlas_model.data.schemas import open_parquet, shard_paths
 
@@ -63,7 +63,7 @@ def make_thumbnails(shards: Path, wanted: Iterable[str], *, side: int, max_bytes
     order = list(dict.fromkeys(wanted))
     made: dict[str, tuple[str, int, int]] = {}
     images = track(_read(shards, set(order)), "report: images", len(order), "images")
-    with ThreadPoolExecutor() as threads:  # Pillow releases the GIL
+    with ThreadPool() as threads:  # Pillow releases the GIL
         while batch := list(islice(images, AT_ONCE)):
             encoded = threads.map(partial(_encode, side=side), (content for _, content in batch))
             made |= {image_id: one for (image_id, _), one in zip(batch, encoded, strict=True) if one is not None}

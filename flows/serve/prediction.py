@@ -3,13 +3,13 @@
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from atlas_model.confidence.risk_control import Subject
 from atlas_model.core.errors import InputError
+from atlas_model.core.threads import ThreadPool
 from atlas_model.data.titles import Modality, split_words
 from atlas_model.inference.predictor import (
     ConfidenceRule,
@@ -83,7 +83,7 @@ class PredictionService:
         self.holder, self.limits, self.metrics, self.fetcher = holder, limits, metrics, fetcher
         self._batcher = batcher
         self._url_slots = asyncio.Semaphore(URLS_AT_ONCE)
-        self._readers = ThreadPoolExecutor(os.cpu_count() or 1, "images")
+        self._readers = ThreadPool(os.cpu_count() or 1, "images")
 
     def close(self) -> None:
         """Wait for the threads that decode images."""

@@ -125,7 +125,11 @@ class Catalogue(RuleBasedStateMachine):
         """Whatever has happened, the next run completes, and every file is whole."""
         if self.crawls:
             self.run()
-            self._atlas("verify")
+            self.verify()
+
+    def verify(self) -> None:
+        """Compare every file with its checksum."""
+        self._atlas("verify")
 
     def _new_snapshot(self) -> None:
         self.crawls += 1
@@ -135,6 +139,8 @@ class Catalogue(RuleBasedStateMachine):
 
     def _finish(self) -> None:
         """Run the stages to their end, compare the data with the shop, and commit."""
+        if self.kills:
+            self._atlas("check")  # mends what a killed DVC left, as `make run` and the flow do
         self.project.repro()
         self.is_complete = True
         rows = pq.read_table(self.project.root / "data/raw/products.parquet").to_pylist()
@@ -207,12 +213,12 @@ def test_each_event_keeps_the_guarantees(new_catalogue: Callable[[], Catalogue])
     catalogue.promote()
     for kind in ("image", "added"):
         catalogue.change_shop(kind, 1)
-    catalogue.run_and_kill(8)
+    catalogue.run_and_kill(4)
     catalogue.run()
     catalogue.promote()
     catalogue.roll_back()
     catalogue.check_out_earlier_commit(0)
-    catalogue.teardown()
+    catalogue.verify()
 
 
 @pytest.mark.soak

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ import aiohttp
 from yarl import URL
 
 from atlas_model.core.machine import check_machine
+from atlas_model.core.threads import ThreadPool
 from crawlers.fetch.blobs import DISK_FAULTS
 from crawlers.fetch.client.body import Body, read_robots_txt
 from crawlers.fetch.client.outcome import FetchOutcome, FetchRefusedError, ImageRequest
@@ -70,7 +70,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         self._robots = Robots(self._get_robots, self._robot) if obey_robots else None
         self._robots_tags = robots_tags
         self._slots = asyncio.Semaphore(concurrency)
-        self._checkers = ThreadPoolExecutor(CHECKERS, "check")
+        self._checkers = ThreadPool(CHECKERS, "check")
 
     async def __aenter__(self) -> "Client":
         headers = {"User-Agent": self._user_agent, "Accept": "image/*,*/*;q=0.8", "Accept-Encoding": "identity"}
