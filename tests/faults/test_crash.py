@@ -44,7 +44,7 @@ pytestmark = [
 ]
 CHAIN = "the whole pipeline"
 BUSY_S = 3.0  # by which a busy machine may delay a step of a client
-FEW = 2  # kills of a stage in `make test`
+FEW = 1  # kills of a stage in `make test`
 SOAK = {
     "crawl": 32, "fetch": 28, "zoom_train": 28, "zoom": 20, "split": 20, "train": 32, "evaluate": 24, "report": 16,
 }  # fmt: skip

@@ -140,6 +140,7 @@ def test_no_fault_of_the_network_makes_a_product_disappear(tmp_path: Path) -> No
     assert titles(tmp_path) == {f"{letter} {kind}" for letter in "PQRT" for kind in KINDS}
 
 
+@pytest.mark.slow
 def test_no_fault_of_the_network_makes_an_image_disappear(tmp_path: Path) -> None:
     """Each kind of fault, for ever, at an image and at a robots.txt."""
     urls = {kind: f"http://{host_of(kind)}/i/{number}" for number, kind in enumerate(KINDS)}
@@ -274,7 +275,7 @@ def in_network(project: SmallProject, python: Path, seed: int) -> tuple[int, int
 @pytest.mark.parametrize(
     ("full_project", "seeds"),
     [
-        pytest.param(3, range(2), marks=pytest.mark.slow, id="two"),
+        pytest.param(3, range(1), marks=pytest.mark.slow, id="one"),
         pytest.param(6, range(100, 200), marks=pytest.mark.soak, id="many"),
     ],
     indirect=["full_project"],
@@ -374,6 +375,7 @@ def test_crawl_keeps_crawl_delay_and_retry_after_together(tmp_path: Path) -> Non
     check_limits(network, 0.6)
 
 
+@pytest.mark.slow
 def test_fetch_keeps_crawl_delay_and_retry_after_together(tmp_path: Path) -> None:
     with serving(limits(0.4)) as shop, faulty_network(shop.port, busy_at(3)) as network:
         to_network: Any = SimpleNamespace(connect_map={HOST: ("127.0.0.1", network.port)})
