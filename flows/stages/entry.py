@@ -71,10 +71,11 @@ def ended_unrecorded(stage: str) -> bool:
 
 
 def _note_end() -> None:
+    from atlas_model.core.files import write_text
+
     stage = os.environ.get("DVC_STAGE")
     if stage is not None:
-        ENDED.mkdir(parents=True, exist_ok=True)
-        (ENDED / stage.rpartition(":")[2]).touch()
+        write_text(ENDED / stage.rpartition(":")[2], "")
 
 
 def write_metrics(

@@ -386,10 +386,7 @@ def test_fetch_keeps_crawl_delay_and_retry_after_together(tmp_path: Path) -> Non
 
 
 def check_attempts(asked: list[Asked]) -> None:
-    """No URL is requested more often in a run than `max_attempts` says.
-
-    Once more if a connection was lost that had been used before; a loop of redirects as often as they are followed.
-    """
+    """A run requests a URL `max_attempts` times at most; once more after a used connection was lost; loops `HOPS`."""
     times = Counter((one.host, re.split(f"[?&]{LOOP}", one.path)[0]) for one in asked)
     most = dict.fromkeys(times, ATTEMPTS)
     for one in asked:
