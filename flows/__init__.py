@@ -1,6 +1,23 @@
 """Orchestration: the DVC stages, the Prefect flow, the `atlas` command."""
 
 import os
+import resource
+import sys
+
+_BYTE_CODE = 64 * 2**20  # bytes: more than the byte code of all modules takes
+
+
+def _may_cut_off_files() -> bool:
+    """Whether this machine may soon cut off what is written: the disk is nearly full, or the size of files limited."""
+    disk, limit = os.statvfs(__file__), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return disk.f_bavail * disk.f_frsize < _BYTE_CODE or limit != resource.RLIM_INFINITY
+
+
+# Python before 3.12.8 and 3.13.1 does not notice that byte code was cut off (github.com/python/cpython/issues/126606):
+# the module could not be imported again until somebody deletes its file.
+if _may_cut_off_files():
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 # Disables telemetry and lets Prefect run without a server. Set before any import of these; child processes inherit it.
 for _name, _value in {
