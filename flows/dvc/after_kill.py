@@ -6,6 +6,8 @@ that run DVC.
 """
 
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import yaml
 
 from atlas_model.core.files import write_text
 from atlas_model.core.progress import say
-from flows.dvc.stale_locks import FOLDER, remove_stale_locks
+from flows.dvc.stale_locks import DVC_TMP, remove_stale_locks
 from flows.git import content_at
 
 LOCK_FILE = Path("dvc.lock")
@@ -23,41 +25,48 @@ STAGE = "  "  # begins the line with the name of a stage; lines of the stage hav
 
 def mend() -> None:
     """Remove stale locks of DVC in this project, and restore a dvc.lock that was cut off."""
-    if not FOLDER.is_dir():
+    if not DVC_TMP.is_dir():
         return  # DVC has never run here
     remove_stale_locks()
     _mend_lock_file()
 
 
 def _mend_lock_file() -> None:
-    """Restore a dvc.lock that DVC cannot read: the stages that it still has, and the others from git's last commit.
+    """Restore a dvc.lock that was cut off: the stages that it still has, and the others from git's last commit.
 
     An entry that is not current does no harm: DVC compares it with the files. It also finds the outputs of stages
     without an entry, if it had stored them: it restores them and does not run the stage. So a file that was cut off at
-    the end of a line stays as it is, if DVC can read it.
+    the end of a line stays as it is, if DVC can read it. What is wrong in another way, as a conflict of a merge, is not
+    changed: DVC says what it is.
     """
-    if not LOCK_FILE.is_file() or not _is_free():
+    if not LOCK_FILE.is_file():
         return
-    text = LOCK_FILE.read_text(encoding="utf-8", errors="replace")
-    if text.startswith("schema:") and _is_readable(text):
-        return
-    committed = (content_at("HEAD", LOCK_FILE) or b"").decode(errors="replace")
-    stages = _stages(committed) | _stages(text)
-    if stages:
-        write_text(LOCK_FILE, HEAD + "".join(stages.values()))
-    else:
-        LOCK_FILE.unlink()
+    with _lock_of_dvc() as is_held:
+        text = LOCK_FILE.read_text(encoding="utf-8", errors="replace") if is_held else ""
+        if not is_held or (text.startswith("schema:") and _is_readable(text)):
+            return
+        kept = _stages(text)
+        if kept is None:
+            return
+        committed = (content_at("HEAD", LOCK_FILE) or b"").decode(errors="replace")
+        stages = (_stages(committed) or {}) | kept
+        if stages:
+            write_text(LOCK_FILE, HEAD + "".join(stages.values()))
+        else:
+            LOCK_FILE.unlink()
     say(f"warning: {LOCK_FILE} was cut off, because DVC was killed while it wrote it: restored ({len(stages)} stages)")
 
 
-def _is_free() -> bool:
-    """Whether no DVC process holds the lock of the project: one that does may be writing dvc.lock."""
-    with (FOLDER / "lock").open("a") as lock:
+@contextmanager
+def _lock_of_dvc() -> Iterator[bool]:
+    """Hold the lock of the project; False if a DVC process holds it, which may be writing dvc.lock."""
+    with (DVC_TMP / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return False
-    return True
+            yield False
+        else:
+            yield True
 
 
 def _is_readable(text: str) -> bool:
@@ -75,16 +84,22 @@ def _is_entry(stage: dict[str, Any]) -> bool:
     return None not in values
 
 
-def _stages(text: str) -> dict[str, str]:
-    """The stages in the text of a dvc.lock: name -> its lines; without the last one, if the text is cut off."""
+def _stages(text: str) -> dict[str, str] | None:
+    """The stages in the text of a dvc.lock: name -> its lines; without the last one, if the text is cut off.
+
+    Returns:
+        None if more than its end is wrong.
+    """
     found: dict[str, str] = {}
     name = ""
-    for line in text.splitlines(keepends=True):
-        if line.startswith(STAGE) and not line.startswith(STAGE + " ") and line.rstrip().endswith(":"):
+    for line in text[len(HEAD) :].splitlines(keepends=True):
+        if not line.startswith(STAGE):
+            return None
+        if not line.startswith(STAGE + " ") and line.rstrip().endswith(":"):
             name = line.strip()[:-1]
-            found[name] = line
-        elif name:
-            found[name] += line
+            found[name] = ""
+        found[name] = found.get(name, "") + line
     if found and not _is_readable(text):
         found.popitem()
-    return {name: lines for name, lines in found.items() if _is_readable(HEAD + lines)}
+    is_cut_off = HEAD.startswith(text[: len(HEAD)]) and all(_is_readable(HEAD + lines) for lines in found.values())
+    return found if is_cut_off else None

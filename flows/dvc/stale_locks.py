@@ -12,15 +12,15 @@ from typing import Any
 
 from atlas_model.core.files import write_text
 
-FOLDER = Path(".dvc/tmp")
+DVC_TMP = Path(".dvc/tmp")
 
 
 def remove_stale_locks() -> None:
     """Remove the locks of processes that have ended; a file that a killed process left incomplete counts as empty."""
-    path = FOLDER / "rwlock"
+    path = DVC_TMP / "rwlock"
     if not path.is_file():
         return
-    with (FOLDER / "rwlock.lock").open("a") as guard:
+    with (DVC_TMP / "rwlock.lock").open("a") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)  # as DVC does
         written_s = path.stat().st_mtime
         try:

@@ -1,5 +1,6 @@
 """What a killed DVC leaves is mended: its list of files in use, and a dvc.lock that was cut off at any place."""
 
+import fcntl
 import random
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import yaml
 from dvc.schema import COMPILED_LOCK_FILE_STAGE_SCHEMA, COMPILED_LOCKFILE_SCHEMA
 
 from flows.dvc.after_kill import LOCK_FILE, mend
-from flows.dvc.stale_locks import FOLDER
+from flows.dvc.stale_locks import DVC_TMP
 from flows.dvc.worker import DvcChild
 from tests.support.flow_projects import run_dvc
 from tests.support.git_repo import commit_all
@@ -29,7 +30,7 @@ def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, git_env: dict[str
     stages["crawl"] = {**stages["crawl"], "cmd": "another"}
     LOCK_FILE.write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False))
     commit_all(tmp_path, git_env)
-    FOLDER.mkdir(parents=True)
+    DVC_TMP.mkdir(parents=True)
 
 
 def cut_off(size: int) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def stages_before_last(size: int) -> list[str]:
 
 
 @pytest.mark.usefixtures("committed")
-@pytest.mark.parametrize("size", [0, 1, 8, 30, *random.Random(15).sample(WITHIN_LINES, 40), len(WHOLE) - 1])
+@pytest.mark.parametrize("size", [0, 1, 8, 30, *random.Random(15).sample(WITHIN_LINES, 16), len(WHOLE) - 1])
 def test_lock_file_cut_off_within_a_line_is_restored(size: int) -> None:
     restored = cut_off(size)
     whole = stages_before_last(size)
@@ -71,6 +72,25 @@ def test_lock_file_cut_off_at_the_end_of_a_line_can_be_read() -> None:
 
 
 @pytest.mark.usefixtures("committed")
+@pytest.mark.parametrize("place", ["train", "report"])
+def test_conflict_of_a_merge_is_not_resolved(place: str) -> None:
+    stage = f"\n  {place}:\n    cmd: "
+    conflict = WHOLE.replace(stage, f"\n<<<<<<< HEAD\n{stage[1:]}mine\n=======\n{stage[1:]}theirs\n>>>>>>> a\n")
+    LOCK_FILE.write_text(conflict)
+    mend()
+    assert LOCK_FILE.read_text() == conflict
+
+
+@pytest.mark.usefixtures("committed")
+def test_lock_file_is_not_touched_while_dvc_may_write_it() -> None:
+    LOCK_FILE.write_text(WHOLE[:5000])
+    with (DVC_TMP / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        mend()
+    assert LOCK_FILE.read_text() == WHOLE[:5000]
+
+
+@pytest.mark.usefixtures("committed")
 def test_whole_lock_file_stays_as_it_is() -> None:
     LOCK_FILE.write_text(WHOLE)
     mend()
@@ -79,7 +99,7 @@ def test_whole_lock_file_stays_as_it_is() -> None:
 
 def test_empty_lock_file_without_git_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    FOLDER.mkdir(parents=True)
+    DVC_TMP.mkdir(parents=True)
     LOCK_FILE.touch()
     mend()
     assert not LOCK_FILE.exists()
@@ -102,7 +122,7 @@ def test_dvc_works_again_without_running_a_stage(
     whole = LOCK_FILE.read_text()
     size = whole.rindex("outs:") + len("outs:\n") if place == "at the end of a line" else len(whole) // 2
     LOCK_FILE.write_text(whole[:size])
-    (FOLDER / "rwlock").write_text('{"write": {"')
+    (DVC_TMP / "rwlock").write_text('{"write": {"')
     assert run_dvc(mini_project, "repro").returncode != 0, "DVC itself refuses"
     with DvcChild() as child:
         child.inspect()

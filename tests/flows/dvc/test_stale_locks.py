@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from flows.dvc.stale_locks import FOLDER, remove_stale_locks
+from flows.dvc.stale_locks import DVC_TMP, remove_stale_locks
 
-NOTES = FOLDER / "rwlock"
+NOTES = DVC_TMP / "rwlock"
 WE: dict[str, Any] = {"pid": os.getpid(), "cmd": "repro"}
 
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    FOLDER.mkdir(parents=True)
+    DVC_TMP.mkdir(parents=True)
 
 
 def after(**noted: Any) -> Any:
