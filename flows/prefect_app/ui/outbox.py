@@ -2,7 +2,7 @@
 
 A run neither waits for the server nor fails because of it. Messages are sent in order, and again until the server
 accepts them. One line says that the server does not answer, one that it does again. What is left at the end of the
-process is kept in `FOLDER`, and the next run that reaches the server sends it. Delivery is at least once: a server that
+process is kept in `UNSENT`, and the next run that reaches the server sends it. Delivery is at least once: a server that
 stores a message and does not answer may show a log line twice.
 
 Prefect's own senders retry each message alone, for minutes, and write a line about each.
@@ -30,16 +30,16 @@ from atlas_model.core.progress import say
 from crawlers.http.policy import MAX_RETRY_AFTER_S, is_transient_status, retry_after_s
 from flows.paths import WORK
 
-FOLDER = WORK / "unsent"
+UNSENT = WORK / "unsent"
 BATCHES = ("/logs/", "/events")  # paths that take a list
 AT_ONCE = 200  # elements of such a list
 MAX_MESSAGES = 20_000  # in memory; the oldest are discarded
-MAX_FILES = 20  # in `FOLDER`; the oldest are deleted
+MAX_FILES = 20  # in `UNSENT`; the oldest are deleted
 TIMEOUT_S = 60.0  # of a request: a server whose database is locked answers after up to a minute
 RETRY_S = (1.0, 30.0)  # between attempts: doubled from the first to the second
 STALLED_S = 10.0  # without an answer: the end of a run does not wait longer
 WARN_AGAIN_S = 600.0
-LATER = f"What its page lacks is sent when the server answers again, by this run or, from {FOLDER}, by a later one"
+LATER = f"What its page lacks is sent when the server answers again, by this run or, from {UNSENT}, by a later one"
 
 
 class Message(NamedTuple):
@@ -72,6 +72,7 @@ class Outbox:
 
     def put(self, method: str, path: str, body: Any) -> None:
         """Send a request later; returns at once."""
+        body = _sendable(body)
         warning = ""
         with self._changed:
             if not self._queue:
@@ -211,7 +212,10 @@ _lock = threading.Lock()
 def close_all() -> None:
     """Close all outboxes of this process."""
     for box in list(_outboxes.values()):
-        box.close()
+        try:
+            box.close()
+        except OSError as error:
+            say(f"warning: what the Prefect server lacks of this run is lost: {error}")
     _outboxes.clear()
 
 
@@ -258,6 +262,12 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if isinstance(error, ValueError) else text or type(error).__name__
 
 
+def _sendable(body: Any) -> Any:
+    """``body`` as JSON can hold it: characters without an encoding become ?, numbers that are not finite null."""
+    text = json.dumps(body, ensure_ascii=False, default=str, skipkeys=True)
+    return json.loads(text.encode("utf-8", "replace"), parse_constant=lambda _: None)
+
+
 def _client() -> SyncPrefectClient:
     return get_client(sync_client=True, httpx_settings={"timeout": httpx.Timeout(TIMEOUT_S, connect=STALLED_S)})
 
@@ -269,13 +279,14 @@ def _retry_after_s(error: BaseException) -> float:
 
 def _keep(server: str, messages: Sequence[Message]) -> None:
     """Write ``messages`` to a file, and delete the oldest files beyond `MAX_FILES`."""
-    write_json(FOLDER / f"{time.time_ns()}-{os.getpid()}.json", {"server": server, "messages": list(messages)})
+    write_json(UNSENT / f"{time.time_ns()}-{os.getpid()}.json", {"server": server, "messages": list(messages)})
     for old in _files()[:-MAX_FILES]:
         old.unlink(missing_ok=True)
+        say(f"warning: deleted {old}, which no Prefect server has received: more than {MAX_FILES} files wait for one")
 
 
 def _files() -> list[Path]:
-    return sorted(FOLDER.glob("*.json"))
+    return sorted(UNSENT.glob("*.json"))
 
 
 def _send_kept(client: SyncPrefectClient, server: str, name: str, answered: Callable[[], None]) -> None:

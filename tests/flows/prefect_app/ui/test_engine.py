@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Running
 
 from flows.prefect_app.ui import engine
-from flows.prefect_app.ui.outbox import FOLDER
+from flows.prefect_app.ui.outbox import UNSENT
 
 RUN = uuid4()
 
@@ -71,7 +71,7 @@ def test_events_and_log_records_go_through_the_outbox(tmp_path: Path) -> None:
     (_, where, event), line = json.loads(done.stdout)
     assert (where, event["event"]) == ("/events", "atlas.test")
     assert line == ["POST", "/logs/", {"message": "a line", "level": 20}]
-    (kept,) = (tmp_path / FOLDER).iterdir()
+    (kept,) = (tmp_path / UNSENT).iterdir()
     assert len(json.loads(kept.read_text())["messages"]) == 2
     assert done.stderr.count("\n") == 1, done.stderr
 

@@ -14,7 +14,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.prefect_app.ui import outbox as module
-from flows.prefect_app.ui.outbox import FOLDER, Outbox
+from flows.prefect_app.ui.outbox import UNSENT, Outbox
 from tests.support.waiting import wait_until
 
 LINE, STATE = ("POST", "/logs/"), ("POST", "/flow_runs/x/set_state")
@@ -117,7 +117,7 @@ def test_sends_in_order_and_lines_together(notes: Notes, capsys: pytest.CaptureF
     assert paths[-2:] == ["/api/flow_runs/x/set_state", "/api/logs/"]
     assert len(paths) <= 5, "lines that waited came in one request"
     assert capsys.readouterr().err == ""
-    assert not list(FOLDER.glob("*"))
+    assert not list(UNSENT.glob("*"))
 
 
 @pytest.mark.parametrize(
@@ -170,6 +170,15 @@ def test_rejected_message_is_told_and_does_not_stop_the_others(
     assert warning.endswith("What it refused is not shown there")
 
 
+def test_what_json_cannot_hold_stops_nothing(notes: Notes) -> None:
+    box = Outbox(notes.url)
+    put_lines(box, "a\udcff")  # of a file name that is not UTF-8
+    box.put(*LINE, {"message": float("nan")})
+    box.put(*LINE, {"message": Path("b")})
+    box.close()
+    assert [line["message"] for line in notes.lines()] == ["a?", None, "b"]
+
+
 def test_silent_server_delays_nothing_and_the_next_process_sends_the_rest(
     notes: Notes, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,7 +194,7 @@ def test_silent_server_delays_nothing_and_the_next_process_sends_the_rest(
     box.put(*STATE, {"state": 2})
     box.close()
     assert time.monotonic() - begun < 30
-    (kept,) = FOLDER.glob("*.json")
+    (kept,) = UNSENT.glob("*.json")
     assert capsys.readouterr().err.count("does not answer as expected") == 1
     notes.silent.clear()
     wait_until(notes.lines)  # of the request that was on its way
@@ -212,7 +221,7 @@ def test_server_that_was_never_there(notes: Notes, capsys: pytest.CaptureFixture
         assert not box.wait()
         put_lines(box, "b")
         box.close()
-    (kept,) = FOLDER.glob("*.json")
+    (kept,) = UNSENT.glob("*.json")
     assert len(json.loads(kept.read_text())["messages"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -227,18 +236,20 @@ def test_outage_fills_neither_memory_nor_disk(
         box = Outbox(notes.url)
         put_lines(box, *(f"{number} {line}" for line in range(20)))
         box.close()
-    assert len(list(FOLDER.glob("*.json"))) == 2
-    for kept in FOLDER.glob("*.json"):
+    assert len(list(UNSENT.glob("*.json"))) == 2
+    for kept in UNSENT.glob("*.json"):
         messages = json.loads(kept.read_text())["messages"]
         assert [message[2]["message"] for message in messages][-1].endswith(" 19"), "the newest are kept"
         assert len(messages) == 10
-    assert "the oldest are discarded" in capsys.readouterr().err
+    warnings = capsys.readouterr().err
+    assert "the oldest are discarded" in warnings
+    assert warnings.count("which no Prefect server has received") == 2
 
 
 def test_damaged_file_is_told_and_stops_nothing(notes: Notes, capsys: pytest.CaptureFixture[str]) -> None:
-    FOLDER.mkdir(parents=True)
-    (FOLDER / "1.json").write_text('{"server": ')
-    (FOLDER / "2.json").write_text(json.dumps({"server": notes.url, "messages": [1]}))
+    UNSENT.mkdir(parents=True)
+    (UNSENT / "1.json").write_text('{"server": ')
+    (UNSENT / "2.json").write_text(json.dumps({"server": notes.url, "messages": [1]}))
     box = Outbox(notes.url)
     put_lines(box, "a")
     box.close()
