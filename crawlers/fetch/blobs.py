@@ -123,8 +123,9 @@ class Blobs:
         self._path(file).unlink()
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files; a later `append` fails, and writes to no file that has the same descriptor then."""
         os.close(self._writer)
+        self._writer = -1
         self._close_readers()
 
     def _path(self, file: int) -> Path:

@@ -2,14 +2,20 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
+
+from atlas_model.core.threads import ThreadPool
 
 PROGRAM = """
 import logging, queue, sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from atlas_model.core import threads
 from atlas_model.core.threads import ThreadPool
+
+threads.WAIT_S = 0.5
 
 class Full(queue.SimpleQueue):
     ends = 0
@@ -41,3 +47,10 @@ def test_pool_ends_although_a_thread_died() -> None:
 def test_standard_pool_does_not() -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         run("ThreadPoolExecutor", 3)
+
+
+def test_pool_waits_for_running_tasks() -> None:
+    done: list[int] = []
+    with ThreadPool(2) as pool:
+        pool.submit(lambda: (time.sleep(0.3), done.append(1)))
+    assert done == [1]

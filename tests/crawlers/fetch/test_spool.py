@@ -350,3 +350,11 @@ def test_killed_run_resumes_with_identical_outputs(server: Server, tmp_path: Pat
     assert again == {each.removeprefix(f"http://{HOST}") for each in urls if each not in kept}
     image_ids = read_table(tmp_path / "killed/shards", IMAGES, "fetch", ["image_id"])["image_id"].to_pylist()
     assert image_ids == sorted(image_ids)
+
+
+def test_bytes_after_the_end_of_a_spool_go_to_no_other_file(tmp_path: Path) -> None:
+    late = blobs.Blobs(tmp_path, {})
+    late.close()
+    with (tmp_path / "other").open("wb"), pytest.raises(OSError, match="Bad file descriptor"):
+        late.append(b"image")
+    assert (tmp_path / "other").read_bytes() == b""
