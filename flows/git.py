@@ -77,10 +77,11 @@ def _identity(file: Path) -> tuple[int, int] | None:
 
 
 def _git_is_running() -> bool:
-    """Whether any process of git runs: it may work in any folder."""
+    """Whether any process of git runs: it may work in any folder. Its daemons hold no locks."""
     import psutil
 
-    return any((process.info["name"] or "").startswith("git") for process in psutil.process_iter(["name"]))
+    found = (process.info for process in psutil.process_iter(["name", "cmdline"]) if process.info["name"] == "git")
+    return any(not any("daemon" in argument for argument in process["cmdline"] or []) for process in found)
 
 
 def try_git(*arguments: str) -> str | None:

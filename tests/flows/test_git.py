@@ -3,7 +3,9 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from atlas_model.core.errors import InputError
@@ -45,6 +47,23 @@ def test_lock_of_a_running_git_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"index\.lock': File exists"):
         run_git("add", "a")
     assert Path(".git/index.lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "running"),
+    [
+        ("git", ["git", "commit"], True),
+        ("git", ["git", "fsmonitor--daemon", "run"], False),
+        ("gitea", ["gitea", "web"], False),
+        ("git", None, True),  # of another user
+    ],
+)
+def test_daemons_and_other_programs_hold_no_locks(
+    name: str, command: list[str] | None, running: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = SimpleNamespace(info={"name": name, "cmdline": command})
+    monkeypatch.setattr(psutil, "process_iter", lambda names: [process])
+    assert git._git_is_running() is running
 
 
 def test_lock_that_is_released_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
