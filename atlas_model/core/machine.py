@@ -41,12 +41,6 @@ NUMBERS = {
     errno.ENOMEM: MEMORY,
     errno.EAGAIN: THREADS,  # of fork; never of our files, which block
 }
-# Uncaught, these are of the machine, too. Of a single image that is read, they say something about that file.
-UNCAUGHT = {
-    errno.EIO: BROKEN,
-    errno.EACCES: DENIED,
-    errno.EPERM: DENIED,
-}
 TEXTS = (
     (r"no space left on device|database or disk is full", FULL),
     (r"disk quota exceeded", QUOTA),
@@ -112,8 +106,15 @@ def machine_errors() -> Iterator[None]:
 
 
 def _uncaught(error: Exception) -> MachineError | None:
-    reason = UNCAUGHT.get(error.errno or 0) if isinstance(error, OSError) else None
-    return None if reason is None else MachineError(f"{_detail(error)}{reason}")
+    """The error of a disk or a permission, which of a single image that is read says something about that file."""
+    if not isinstance(error, OSError):
+        return None
+    if error.errno == errno.EIO:
+        return MachineError(f"{_detail(error)}{BROKEN}")
+    # Without a file they have other causes: `ssl.SSLError` has the number of EPERM, and a firewall refuses with it.
+    if error.errno in (errno.EACCES, errno.EPERM) and error.filename is not None:
+        return MachineError(f"{_detail(error)}{DENIED}")
+    return None
 
 
 def report_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import sqlite3
+import ssl
 import sys
 
 import pytest
@@ -86,6 +87,15 @@ def test_missing_permission_ends_a_command_but_is_a_fault_of_a_file() -> None:
     check_machine(error_of(errno.EACCES, "a.jpg"))
     with pytest.raises(MachineError, match=r"^a\.jpg: this user may not"), machine_errors():
         raise error_of(errno.EACCES, "a.jpg")
+
+
+def test_refused_connection_is_no_missing_permission() -> None:
+    for error in (
+        ssl.SSLError(1, "certificate verify failed"),
+        PermissionError(errno.EPERM, "Operation not permitted"),
+    ):
+        with pytest.raises(type(error)), machine_errors():
+            raise error
 
 
 def test_content_that_needs_too_much_memory_is_its_own_fault() -> None:
