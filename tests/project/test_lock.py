@@ -231,6 +231,7 @@ def test_hashes_come_from_json_html_and_folders_and_known_ones_stay(
 ) -> None:
     json_index = {"files": [{"filename": "demo-1.0-py3-none-any.whl", "hashes": {"sha256": "a" * 64}}]}
     page = f'<a href="../demo-1.0%2Bcpu-py3-none-any.whl#sha256={"b" * 64}">demo</a><a href="x">x</a>'
+    page += f'<a href="../demo-1.0-py2.py3-none-any.whl#md5={"d" * 32}">demo</a>'
     kinds = {"Content-Type": "application/vnd.pypi.simple.v1+json"}
     shop = Shop({"/json/demo/": Reply(json.dumps(json_index), headers=kinds), "/html/demo/": Reply(page)})
     wheel(tmp_path, "demo", "1.0", tag="cp311-none-any")
