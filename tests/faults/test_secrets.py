@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from atlas_model.core.errors import AtlasError, ImageError, InputError, without_credentials
@@ -30,6 +32,7 @@ from tests.support.canaries import (
     told_by,
 )
 from tests.support.flow_projects import environment
+from tests.support.git_repo import commit_all
 from tests.support.object_storage import LOGIN, serving_bucket
 from tests.support.paths import ROOT
 from tests.support.prefect_server import PrefectServer, start_server
@@ -39,6 +42,21 @@ from tests.support.small_shop import SmallProject, SmallShop, small_shop
 SECRETS = canaries()
 PLACED = (".dvc/config.local",)  # where the user has written a secret
 HOOK = f"http://hooks.test/services/{SECRETS['hook']}"
+
+
+def test_search_finds_a_secret_in_every_kind_of_file(tmp_path: Path, git_env: dict[str, str]) -> None:
+    secret = SECRETS["web"]
+    (tmp_path / "log.txt").write_text(f"to http://{USER}:{secret}@web.test")
+    (tmp_path / "header.txt").write_bytes(b"Authorization: Basic " + basic(secret))
+    pq.write_table(pa.table({"message": [secret] * 100}), tmp_path / "rows.parquet", compression="zstd")
+    (tmp_path / "once").write_text(secret)
+    commit_all(tmp_path, git_env)
+    (tmp_path / "once").unlink()
+    found = leaks(files_of(tmp_path), SECRETS)
+    assert {place.partition(": ")[0] for place in found} >= {
+        *("log.txt", "header.txt", "rows.parquet (rows)", ".git (objects)"),
+    }
+    assert {place.partition(": ")[2] for place in found} == {"web"}
 
 
 @pytest.mark.parametrize(

@@ -60,18 +60,19 @@ def reset(project: Path) -> None:
 
 
 @contextlib.contextmanager
-def flow_in_crawl(project: Path, log: Path, url: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A flow that is in the middle of its stage crawl, until ``hang-crawl`` is deleted."""
-    (project / "hang-crawl").touch()
+def flow_in(stage: str, project: Path, log: Path, url: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A flow that is in the middle of ``stage``, until ``hang-<stage>`` is deleted."""
+    (project / f"hang-{stage}").touch()
     with started(FLOW, project, log, PREFECT_API_URL=url) as flow:
-        wait_until(lambda: runs_of(project) or flow.poll() is not None, log.read_text, timeout_s=LONG_S)
+        wait_until(lambda: stage in runs_of(project) or flow.poll() is not None, log.read_text, timeout_s=LONG_S)
         assert flow.poll() is None, log.read_text()
         yield flow
 
 
 def finish(project: Path, flow: "subprocess.Popen[bytes]", log: Path) -> str:
     """Let a flow end, which must succeed; returns what it printed."""
-    (project / "hang-crawl").unlink(missing_ok=True)
+    for file in project.glob("hang-*"):
+        file.unlink()
     assert flow.wait(timeout=LONG_S) == 0, log.read_text()
     return log.read_text()
 
@@ -98,7 +99,7 @@ def test_server_is_killed_and_the_next_run_tells_it_what_it_missed(
     project: Path, server: FaultyServer, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    with flow_in_crawl(project, log, server.url) as flow:
+    with flow_in("crawl", project, log, server.url) as flow:
         server.kill()
         said = finish(project, flow, log)
     assert_told_once(said)
@@ -197,10 +198,10 @@ def quiet_hashes() -> dict[str, str]:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("stage", ["crawl", "zoom_train", "split"])
 @pytest.mark.parametrize("name", FAULTS)
 def test_run_survives_every_fault_of_the_server(
-    name: str, seed: int, project: Path, server: FaultyServer, tmp_path: Path, quiet_hashes: dict[str, str]
+    name: str, stage: str, project: Path, server: FaultyServer, tmp_path: Path, quiet_hashes: dict[str, str]
 ) -> None:
     if not quiet_hashes:
         done = run_dvc(project, "repro")
@@ -209,8 +210,7 @@ def test_run_survives_every_fault_of_the_server(
         reset(project)
     log = tmp_path / "log"
     with proxy(server) as between:
-        with flow_in_crawl(project, log, between.url) as flow:
-            time.sleep(seed)  # the moment
+        with flow_in(stage, project, log, between.url) as flow:
             FAULTS[name](server, between)
             begun = time.monotonic()
             said = finish(project, flow, log)
@@ -271,6 +271,15 @@ def test_dvc_of_a_shell_survives_faults_of_the_server(
         server.resume()
     assert log.read_text().count("warning: ") <= 1, log.read_text()
     assert "Traceback" not in log.read_text()
+    check_rerun(project)
+
+
+def check_rerun(project: Path) -> None:
+    """The outputs are those of a run without faults."""
+    found = hashes(project)
+    reset(project)
+    assert run_dvc(project, "repro").returncode == 0
+    assert hashes(project) == found
 
 
 def outcome(command: "subprocess.Popen[bytes]", log: Path) -> tuple[int, str]:
@@ -322,10 +331,7 @@ def test_two_runs_at_once_wait_or_stop_with_a_sentence(
     assert done.returncode == 0, f"no lock needs a hand: {done.stderr}"
     assert sorted(set(runs_of(project))) == ["crawl", "split", "zoom_train"]
     assert len(runs_of(project)) == 3 + kill_first, "nothing ran twice but the stage that was killed"
-    found = hashes(project)
-    reset(project)
-    assert run_dvc(project, "repro").returncode == 0
-    assert hashes(project) == found
+    check_rerun(project)
 
 
 @pytest.mark.soak
