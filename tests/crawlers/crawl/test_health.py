@@ -1,12 +1,14 @@
 """Health of a crawl: shares per shop, and rejection of a worse crawl."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from atlas_model.core.checksums import read_json_with_checksum
-from atlas_model.core.errors import AtlasError
+from atlas_model.core.errors import AtlasError, MachineError
+from crawlers.crawl import run as crawl_run
 from crawlers.crawl.health import ShopTally, coverage_drops
 from tests.support.crawling import listing, product, rows, run, source
 from tests.support.servers import HOST, Reply, Shop, serving
@@ -16,6 +18,15 @@ def row(**values: Any) -> dict[str, Any]:
     empty = {"title": None, "price": None, "currency": None, "breadcrumb": [], "details": [], "image_urls": []}
     empty |= dict.fromkeys(("availability", "brand", "gtin", "mpn"))
     return empty | {"field_sources": []} | values
+
+
+def test_health_that_the_machine_cannot_read_stops_the_crawl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(path: Path) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(crawl_run, "read_json_with_checksum", fails)
+    with pytest.raises(MachineError, match="too many files are open"):
+        crawl_run._health_in(tmp_path / "health.json")
 
 
 def test_shares_are_relative_to_pages_read() -> None:

@@ -200,6 +200,20 @@ def test_endless_sitemap_indexes_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_sitemap_that_cannot_be_fetched_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sitemap = Reply(urlset(f"http://{HOST}/p/1", f"http://{HOST}/p/lost"), headers={})
+    shop = Shop({"/sitemap.xml": Reply("", 500), "/c": listing("/p/1"), "/p/1": product("One", "1")})
+    with serving(shop):
+        result = run(shop, [source("/c")], tmp_path, check_sitemaps=True)
+        assert result.sitemap_faults == {"http_500": 1}
+        assert f"sitemap http://{HOST}/sitemap.xml: " in capsys.readouterr().err
+        shop.pages["/sitemap.xml"] = sitemap
+        result = run(shop, [source("/c")], tmp_path, check_sitemaps=True, snapshot="two")
+    assert result.sitemap_faults == {}
+    assert result.never_met == {HOST: 1}
+
+
+@pytest.mark.slow
 def test_counts_sitemap_products_that_no_category_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = [f"http://{HOST}{path}" for path in ("/p/1", "/p/2", "/p/lost", "/p/too", "/about")]
     shop = Shop(

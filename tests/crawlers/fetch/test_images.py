@@ -15,6 +15,7 @@ from PIL import Image
 from atlas_model.core.errors import AtlasError, RetryError
 from crawlers.fetch.client import download
 from crawlers.http import policy
+from crawlers.http.robots_txt import MAX_BYTES
 from crawlers.http.user_agent import user_agent
 from tests.support.fetching import (
     HOST,
@@ -310,6 +311,24 @@ def test_unreadable_robots_txt_forbids_its_host(server: Server, tmp_path: Path, 
     with pytest.raises(RetryError, match="robots_unreachable 1"):
         get(server, [url("/images/1")], tmp_path, obey_robots=True)
     assert server.asked == {"/robots.txt": 2}
+
+
+def test_size_limit_of_robots_txt_is_of_one_attempt(server: Server, tmp_path: Path) -> None:
+    body = b"User-agent: *\nAllow: /\n".ljust(MAX_BYTES * 2 // 3)
+
+    async def breaks_off_first(server: Server, request: web.Request) -> web.StreamResponse:
+        if server.asked["/robots.txt"] > 1:
+            return web.Response(body=body, content_type="text/plain")
+        response = web.StreamResponse(headers={"Content-Length": str(len(body))})
+        await response.prepare(request)
+        await response.write(body[:-100])
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    server.odd = {"/robots.txt": breaks_off_first}
+    assert get(server, [url("/images/1")], tmp_path, obey_robots=True).report.statuses == {"ok": 1}
+    assert server.asked["/robots.txt"] == 2
 
 
 def test_observes_crawl_delay(server: Server, tmp_path: Path) -> None:

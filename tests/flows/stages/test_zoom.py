@@ -202,3 +202,12 @@ def test_bundled_filter_needs_no_training(params: Any, monkeypatch: pytest.Monke
     zoom_stage.run(params)
     found = read_metrics("zoom")
     assert found["filter"] == "photographs" and found["images_per_reason"]["not_filtered"] == 0
+
+
+@pytest.mark.parametrize(("f1", "better"), [((0.9, 0.8), "cnn"), ((0.8, 0.8), None), ((None, 0.8), None)])
+def test_no_filter_is_better_than_one_whose_f1_is_unknown(f1: tuple[float | None, float], better: str | None) -> None:
+    models: Any = {
+        name: SimpleNamespace(metrics={"test": {"f1_zoomed": value}})
+        for name, value in zip(("cnn", "linear"), f1, strict=True)
+    }
+    assert zoom_train_stage._better(models) == better
