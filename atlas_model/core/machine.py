@@ -50,7 +50,8 @@ TEXTS = (
     (r"too many open files", FILES),
     (
         r"cannot allocate memory|can't allocate memory|unable to allocate|out of memory|\bbad.?alloc|"
-        r"not enough memory|failed to map segment|errno 12\b|error return without exception set",  # the last: of C code
+        r"not enough memory|failed to map segment|errno 12\b|error return without exception set|"  # the last: of C code
+        r"could not create a (primitive|memory object)$",  # of oneDNN
         MEMORY,
     ),
     (r"can't start new thread|resource temporarily unavailable", THREADS),

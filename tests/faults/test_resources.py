@@ -39,7 +39,7 @@ POINTS = 10
 TRIES = 8  # of a point, each with half of what is left
 LARGEST = {"file_size": 300_000, "open_files": 40, "memory_mb": 100, "disk": 400_000}  # bytes, -, MB, bytes
 PAGE = 4096  # bytes that a disk takes whole
-ABORTED = 128 + 6, -6, 128 + 11, -11  # a library in C++ that gets no memory ends the process
+ABORTED = 128 + 6, -6, 128 + 11, -11, 127  # a library in C++, or the dynamic linker, that gets no memory ends it
 
 
 @dataclass

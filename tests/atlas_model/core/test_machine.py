@@ -41,6 +41,7 @@ def caused(error: Exception, cause: BaseException) -> Exception:
         (MemoryError(), MEMORY),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"), MEMORY),
         (RuntimeError("std::bad_alloc"), MEMORY),
+        (RuntimeError("could not create a primitive"), MEMORY),
         (RuntimeError("can't start new thread"), THREADS),
         (sqlite3.OperationalError("database or disk is full"), FULL),
         (ImportError("libtorch.so: failed to map segment from shared object"), MEMORY),
