@@ -28,6 +28,6 @@ def why_unread(error: OSError) -> Unread | None:
     return None
 
 
-def permit(path: Path) -> str:
+def permit(path: Path, mode: str = "u+rX") -> str:
     """The command that lets this user read a file or folder."""
-    return f"chmod -R u+rwX {shlex.quote(str(path))} (or change its owner)"
+    return f"chmod -R {mode} {shlex.quote(str(path))} (or change its owner)"

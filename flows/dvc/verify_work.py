@@ -124,7 +124,7 @@ def _databases_in_use(found: WorkFaults, path: Path, remedy: str) -> Iterator[No
             check_machine(error)
             with _reading(found, path, remedy):
                 _read_through(path)  # says which permission, or which limit of the machine, is missing
-                found.unread[path] = ("denied", permit(path.parent))  # SQLite writes beside the file
+                found.unread[path] = ("denied", permit(path.parent, "u+rwX"))  # SQLite writes beside the file
 
 
 @contextmanager
