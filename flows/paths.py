@@ -15,6 +15,7 @@ BASELINE = Path("models/baseline")
 REPORTS = Path("reports")  # <stage>/metrics.json: all metrics of a stage, tracked by DVC
 EVALUATION = REPORTS / "evaluate"
 DISCARDED = REPORTS / "split/discarded.parquet"
+CHAMPION = Path("models/champion")
 CHAMPIONS = Path("models/champions.json")  # in git
 REPORT = REPORTS / "report.html"
 CARDS = REPORTS / "cards"  # model/README.md, data/README.md

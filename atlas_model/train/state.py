@@ -101,10 +101,15 @@ def check_state(path: Path) -> None:
 
     Raises:
         DamagedStateError: it is not a checkpoint, or damaged.
+        OSError: it cannot be read.
+        MachineError: memory or open files ran out.
     """
+    with path.open("rb"):  # whose error has a number; safetensors says of each that there is no such file
+        pass
     try:
         _read(path)
-    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+    except (SafetensorError, TypeError, KeyError, ValueError) as error:
+        check_machine(error)
         raise DamagedStateError(str(error)) from error
 
 

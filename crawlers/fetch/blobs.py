@@ -39,6 +39,9 @@ def damaged_images(folder: Path, images: Iterable[tuple[str, int, int, int]]) ->
 
     Returns:
         Each file of these images, with the number of damaged ones.
+
+    Raises:
+        OSError: a file cannot be read.
     """
     found: dict[Path, int] = {}
     for number, of_file in groupby(images, key=itemgetter(1)):
@@ -49,9 +52,11 @@ def damaged_images(folder: Path, images: Iterable[tuple[str, int, int, int]]) ->
         except FileNotFoundError:
             found[path] = sum(1 for _ in of_file)
             continue
-        for image_id, _, offset, size in of_file:
-            found[path] += hashlib.sha256(os.pread(descriptor, size, offset)).hexdigest() != image_id
-        os.close(descriptor)
+        try:
+            for image_id, _, offset, size in of_file:
+                found[path] += hashlib.sha256(os.pread(descriptor, size, offset)).hexdigest() != image_id
+        finally:
+            os.close(descriptor)
     return found
 
 

@@ -9,6 +9,8 @@ from atlas_model.core.progress import say
 from flows.dvc.verify import verify
 from flows.text import printable
 
+KINDS = {"unreadable": "cannot be read: the disk reports an error", "denied": "cannot be read: no permission"}
+
 
 def verify_files(*, as_json: bool) -> int:
     """Print each damaged or missing file with its remedy; exit code 1 if there is one.
@@ -21,7 +23,8 @@ def verify_files(*, as_json: bool) -> int:
         sys.stdout.write(json.dumps(asdict(found), indent=2, default=str) + "\n")
     else:
         for fault in found.faults:
-            sys.stdout.write(f"{printable(str(fault.path))}: {fault.kind}, expected {fault.expected}\n")
+            kind = KINDS.get(fault.kind, fault.kind)
+            sys.stdout.write(f"{printable(str(fault.path))}: {kind}, expected {fault.expected}\n")
             sys.stdout.write(f"    {printable(fault.remedy)}\n")
         if found.absent:
             listed = ", ".join(printable(str(path)) for path in found.absent)
@@ -30,6 +33,9 @@ def verify_files(*, as_json: bool) -> int:
             say(f"without checksums: {len(found.unchecked)} files of an earlier version, such as {found.unchecked[0]}")
         if found.busy:
             listed = ", ".join(printable(str(path)) for path in found.busy)
-            say(f"not read, because a process uses them: {listed}. Run again when it has ended")
+            say(f"in use, not verified: {listed}. Run again when the process that uses them has ended")
+        if found.unrecorded:
+            listed = ", ".join(printable(str(path)) for path in found.unrecorded)
+            say(f"not recorded yet, not verified: {listed}. DVC was killed when their stage had ended: run dvc repro")
         say(f"verified: {found.files:,} files, {len(found.faults):,} damaged or missing")
     return AtlasError.exit_code if found.faults else 0

@@ -82,6 +82,17 @@ def stage_lock(dvc: Process | None) -> Iterator[None]:
         yield
 
 
+def is_pipeline_running() -> bool:
+    """Whether a flow, or `dvc repro` with stages, is running in this folder: only a look, which changes nothing."""
+    try:
+        with LOCK.open() as handle:
+            # Shared, so that a stage that starts at this moment gets the lock. A stage holds it shared, too, but its
+            # `dvc repro` is in the file.
+            return _holder(handle) is not None or not _try_lock(handle, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+
+
 def _try_lock(handle: IO[str], how: int) -> bool:
     try:
         fcntl.flock(handle, how | fcntl.LOCK_NB)

@@ -4,6 +4,7 @@
 champions. So `flows.gc` decides it, and DVC's own functions list, read and delete the files.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
     from dvc_data.hashfile.db import HashFileDB
 
-FOLDER = ".dir"  # suffix of the hash of a folder: that of the list of its files
+DIR_SUFFIX = ".dir"  # suffix of the hash of a folder: that of the list of its files
 OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
 SCHEMES = ("md5", "md5-dos2unix")  # the second one is that of DVC 2, and of metrics in git that the run cache stores
 
@@ -80,19 +81,25 @@ class Storage:
         return found
 
     def files_of(self, content: str, *, from_remote: bool) -> dict[str, str] | None:
-        """The files of a folder with the hash ``content``, and their hashes; None if nobody has the list.
+        """The files of a folder with the hash ``content``, and their hashes; None if nobody has a sound list.
 
         Args:
-            content: ends with `FOLDER`.
+            content: ends with `DIR_SUFFIX`.
             from_remote: whether to ask the default remote for a list that the cache lacks.
         """
         for database in [*self._databases(), *(self._remotes() if from_remote else [])]:
             try:
                 with database.fs.open(database.oid_to_path(content), "rb") as file:
-                    return {str(item["relpath"]): str(item["md5"]) for item in json.loads(file.read())}
-            except (OSError, ValueError, KeyError, TypeError):
+                    listed = files_in(file.read(), content)
+            except OSError:
                 continue
+            if listed is not None:
+                return listed
         return None
+
+    def has_list(self, content: str) -> bool:
+        """Whether the cache has a list of a folder with the hash ``content``, sound or not."""
+        return any(database.fs.exists(database.oid_to_path(content)) for database in self._databases())
 
     def delete(self, needed: Set[str]) -> int:
         """Delete from the cache all objects but ``needed``; returns their number."""
@@ -145,6 +152,19 @@ def opened_storage() -> Iterator[Storage]:
             yield Storage(repo)
         finally:
             repo.lock.unlock()
+
+
+def files_in(data: bytes, content: str) -> dict[str, str] | None:
+    """The files in the list of a folder, and their hashes; None if its bytes are not those of its hash.
+
+    Args:
+        data: of the list.
+        content: its hash, which ends with `DIR_SUFFIX`.
+    """
+    # A list with one changed digit is still valid JSON, and names a file that does not exist instead of one that does.
+    if hashlib.md5(data, usedforsecurity=False).hexdigest() + DIR_SUFFIX != content:
+        return None
+    return {str(item["relpath"]): str(item["md5"]) for item in json.loads(data)}
 
 
 def _holder(repo: "Repo") -> str:

@@ -16,7 +16,7 @@ from atlas_model.core.errors import InputError
 from atlas_model.core.params import Params
 from flows.dvc.pipeline_lock import idle_pipeline
 from flows.dvc.run_cache import Run, Runs, runs_in
-from flows.dvc.storage import FOLDER, Storage, opened_storage
+from flows.dvc.storage import DIR_SUFFIX, Storage, opened_storage
 from flows.gc.needed import find_needed
 from flows.gc.work import Unused, find_unused
 from flows.paths import WORK
@@ -57,6 +57,13 @@ class Collection:
                 f"--cloud: expected the lists of all folders that are needed, but neither the cache nor the remote has "
                 f"all those of {_some(self.needed.incomplete)}, so their files cannot be told from others. Push them "
                 "from where they are (`dvc push --all-commits`), or give them up (`git branch -D`, `git tag -d`)"
+            )
+        if self.needed.damaged:
+            raise InputError(
+                f"{storage.folder}: expected sound lists of all folders that are needed, got damaged ones of "
+                f"{_some(self.needed.damaged)}, so the files of these folders cannot be told from others. `atlas "
+                "verify` names those of the workspace, with the remedy; delete the others and run `dvc fetch "
+                "--all-commits`"
             )
         kept = {run.file for run in self.needed.runs}
         self._runs = [run for run in runs.all if run.file not in kept]
@@ -134,7 +141,7 @@ def _places(storage: Storage, runs: list[Run]) -> dict[str, str]:
     """Hash of an object -> path of the output that it belongs to, for the listing."""
     found: dict[str, str] = {}
     for path, content in [each for run in runs for each in run.outs]:
-        if content not in found and content.endswith(FOLDER):
+        if content not in found and content.endswith(DIR_SUFFIX):
             for file in (storage.files_of(content, from_remote=False) or {}).values():
                 found.setdefault(file, path)
         found.setdefault(content, path)

@@ -8,13 +8,14 @@ result with this one, which reads dvc.lock and the ``.dvc`` files only.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from atlas_model.core.errors import InputError
 from atlas_model.core.params import PARAMS_FILE
 from flows.dvc.run_cache import Output, Run, Runs, outputs_in, read_fast
-from flows.dvc.storage import FOLDER, Storage
+from flows.dvc.storage import DIR_SUFFIX, Storage
 from flows.git import content_at, run_git, try_git
 from flows.registry.champion import POINTER, Event, read_history
 
@@ -33,6 +34,7 @@ class Needed:
         models: hashes of model folders.
         references: number of commits that are kept.
         incomplete: what names folders whose lists of files are nowhere, so that their files cannot be known.
+        damaged: hashes of folders whose lists of files are in the cache, but damaged, and are nowhere else.
     """
 
     contents: frozenset[str]
@@ -42,6 +44,7 @@ class Needed:
     models: frozenset[str]
     references: int
     incomplete: tuple[str, ...]
+    damaged: tuple[str, ...]
 
 
 def find_needed(storage: Storage, runs: Runs, *, keep: int, branch: str, from_remote: bool) -> Needed:
@@ -83,7 +86,8 @@ def find_needed(storage: Storage, runs: Runs, *, keep: int, branch: str, from_re
     for run in kept:
         outputs.setdefault("the last crawls", []).extend(run.outs)
         sources |= {run.params["crawl.source"]} if "crawl.source" in run.params else set()
-    contents, incomplete = _expanded(outputs, lambda content: storage.files_of(content, from_remote=from_remote))
+    files_of = partial(storage.files_of, from_remote=from_remote)
+    contents, incomplete, unknown = _expanded(outputs, files_of)
     return Needed(
         frozenset(contents),
         tuple(run for run in runs.all if contents.issuperset(content for _, content in run.outs)),
@@ -92,19 +96,20 @@ def find_needed(storage: Storage, runs: Runs, *, keep: int, branch: str, from_re
         frozenset({*models, *(content for found in outputs.values() for path, content in found if _is_model(path))}),
         len(commits),
         tuple(incomplete),
+        tuple(sorted(filter(storage.has_list, unknown))),
     )
 
 
 def _expanded(
     outputs: dict[str, list[Output]], files_of: Callable[[str], dict[str, str] | None]
-) -> tuple[set[str], list[str]]:
-    """All hashes, with those of the files in folders; and what names folders whose lists nobody has."""
+) -> tuple[set[str], list[str], set[str]]:
+    """All hashes, with those of the files in folders; what names folders whose lists nobody has; these folders."""
     contents: set[str] = set()
     unknown: set[str] = set()
     incomplete: dict[str, None] = {}
     for name, found in outputs.items():
         for _, content in found:
-            if content.endswith(FOLDER) and content not in contents:
+            if content.endswith(DIR_SUFFIX) and content not in contents:
                 files = files_of(content)
                 if files is None:
                     unknown.add(content)
@@ -112,7 +117,7 @@ def _expanded(
             contents.add(content)
             if content in unknown:
                 incomplete[name] = None
-    return contents, list(incomplete)
+    return contents, list(incomplete), unknown
 
 
 def _commits(keep: int, branch: str) -> dict[str, str]:

@@ -10,9 +10,9 @@ from typing import Literal
 
 from atlas_model.core.progress import say
 from flows.paths import CATEGORIZER, WORK
+from flows.paths import CHAMPION as CHAMPION  # noqa: PLC0414 - it is imported from here, too
 
 BUNDLED = "pretrained"  # name of the bundled model on the command line; ./pretrained is a folder
-CHAMPION = Path("models/champion")
 POINTER = CHAMPION.with_suffix(".dvc")  # tracks the champion in DVC; in git
 LAST_MODELS = WORK / "last-model"  # <hash>/: a copy of models/categorizer from before a training
 BUSY_S = 10.0  # DVC holds its lock briefly before and after a stage

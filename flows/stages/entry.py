@@ -6,21 +6,20 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from atlas_model.core.errors import AtlasError
 from atlas_model.core.machine import machine_errors
 from atlas_model.core.processes import INTERRUPTED, ancestor_without
+from flows.dvc.ended_stages import ENDED
+from flows.dvc.ended_stages import ended_unrecorded as ended_unrecorded  # noqa: PLC0414 - stages import it from here
 from flows.dvc.pipeline_lock import stage_lock
-from flows.paths import METRICS, REPORTS, TIMINGS, WORK
+from flows.paths import METRICS, REPORTS, TIMINGS
 from flows.stages.parameters import checked_params
 
 if TYPE_CHECKING:
     from atlas_model.core.params import Params
 
-ENDED = WORK / "ended"  # <stage>: an empty file, whose time is that of the end of its last run under DVC
-LOCK_FILE = Path("dvc.lock")
 DIGITS = 4  # significant digits of a headline metric
 
 
@@ -57,17 +56,6 @@ def _outside_flow() -> Iterator[None]:
 
         with reported(stage, dvc):
             yield
-
-
-def ended_unrecorded(stage: str) -> bool:
-    """Whether the last run of ``stage`` ended, but DVC was killed before it had recorded that in dvc.lock.
-
-    DVC then runs the stage again, although its result was complete.
-    """
-    try:
-        return (ENDED / stage).stat().st_mtime_ns > LOCK_FILE.stat().st_mtime_ns
-    except FileNotFoundError:  # no run has ended; or none was ever recorded
-        return (ENDED / stage).exists()
 
 
 def _note_end() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from atlas_model.core.errors import RetryError
 from atlas_model.core.processes import Process, ancestor_without
-from flows.dvc.pipeline_lock import flow_lock, stage_lock
+from flows.dvc.pipeline_lock import LOCK, flow_lock, is_pipeline_running, stage_lock
 
 WAITING = "import flows.dvc.pipeline_lock as t\nwith t.flow_lock(lambda line: print(line, flush=True)): print('mine')"
 
@@ -65,6 +65,19 @@ def test_shell_stage_fails_at_once_while_flow_runs() -> None:
 def test_shell_stages_do_not_lock_each_other() -> None:
     with stage_lock(None), stage_lock(None):
         pass
+
+
+def test_a_look_at_the_lock_changes_nothing() -> None:
+    assert not is_pipeline_running()
+    assert not LOCK.exists()
+    with flow_lock(pytest.fail):
+        assert is_pipeline_running()
+    assert not is_pipeline_running()
+    with stage_lock(Process.current()):
+        assert is_pipeline_running()
+    assert is_pipeline_running(), "its dvc process has further stages"
+    LOCK.write_text("1 another process")
+    assert not is_pipeline_running()
 
 
 def test_lock_of_killed_flow_is_stale() -> None:

@@ -1,5 +1,6 @@
 """Every flipped byte of a tracked file is found, also where DVC and git see no change; the remedies bring it back."""
 
+import errno
 import os
 import random
 import shutil
@@ -10,9 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from atlas_model.core.processes import Process
 from atlas_model.data.reviews import ZoomDecision, append_record
 from flows.cli.main import main
+from flows.dvc import verify as verify_module
+from flows.dvc.ended_stages import ENDED
+from flows.dvc.pipeline_lock import flow_lock, stage_lock
 from flows.dvc.verify import Fault, verify
+from tests.support.unreadable import unreadable
 
 FLIPS = 1000
 DVC_YAML = """
@@ -198,3 +204,127 @@ def test_a_fresh_clone_has_nothing_damaged(project: Path, capsys: pytest.Capture
     shutil.rmtree(".dvc/cache")
     assert main(["verify"]) == 0
     assert "not here: 2 outputs" in capsys.readouterr().err
+
+
+def write_anew() -> None:
+    """Replace the outputs of the stage, as a run does."""
+    for path in [Path("single.bin"), *Path("out").iterdir()]:
+        path.chmod(0o644)
+        path.write_bytes(b"new " + path.read_bytes())
+
+
+def test_outputs_are_not_compared_while_a_pipeline_runs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_anew()
+    with flow_lock(pytest.fail):
+        assert main(["verify"]) == 0
+    assert "in use, not verified: out, single.bin, metrics/make.json. Run again" in capsys.readouterr().err
+    with stage_lock(Process.current()):
+        pass
+    assert verify().busy == [Path("out"), Path("single.bin"), Path("metrics/make.json")], "DVC is between two stages"
+
+
+def test_outputs_of_a_run_that_starts_meanwhile_are_not_damaged(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run also ends before the last file has been read."""
+    compare = verify_module._Check._compare
+
+    def start(check: verify_module._Check, path: Path, content: str) -> str | None:
+        if Path("out/3.bin").stat().st_size < 210:
+            write_anew()
+            Path("dvc.lock").write_text(Path("dvc.lock").read_text() + "\n")
+        return compare(check, path, content)
+
+    monkeypatch.setattr(verify_module._Check, "_compare", start)
+    found = verify()
+    assert found.faults == []
+    assert Path("out") in found.busy
+
+
+def test_outputs_of_a_stage_that_dvc_could_not_record_are_not_damaged(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_anew()
+    ENDED.mkdir(parents=True)
+    (ENDED / "make").touch()
+    assert main(["verify"]) == 0
+    assert "not recorded yet, not verified: out, single.bin. DVC was killed" in capsys.readouterr().err
+    os.utime("dvc.lock")
+    assert len(faults()) > 20, "once a run has been recorded, they are changed or damaged"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "text"),
+    [
+        (errno.EIO, "unreadable", "out/3.bin: cannot be read: the disk reports an error, expected"),
+        (errno.EACCES, "denied", "out/3.bin: cannot be read: no permission, expected"),
+    ],
+)
+def test_files_that_cannot_be_read_are_named_and_the_others_read(
+    number: int,
+    kind: str,
+    text: str,
+    project: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copy, weights = cached("out/3.bin").resolve(), Path("models/bundled/weights of 'a' model")
+    flip(Path("out/4.bin"), 3)
+    with unreadable(monkeypatch, number, Path("out/3.bin"), copy, weights):
+        assert main(["verify"]) == 1
+        assert text in capsys.readouterr().out
+        found = faults()
+    assert {path.resolve(): fault.kind for path, fault in found.items()} == {
+        Path("out/3.bin").resolve(): kind,
+        copy: kind,
+        weights.resolve(): kind,
+        Path("out/4.bin").resolve(): "damaged",
+    }
+    a_list = next(Path(".dvc/cache").rglob("*.dir"))
+    with unreadable(monkeypatch, number, Path("out/3.bin"), a_list):
+        assert {Path("out/3.bin"), a_list} <= faults().keys()
+
+
+@pytest.mark.parametrize("source", ["remote", "stage"])
+def test_damage_here_and_elsewhere_in_the_cache_has_one_remedy(source: str, project: Path) -> None:
+    """The remedies are run in turn, without a look in between: none of them records damage as the content."""
+    if source == "remote":
+        remote = project.parent / "remote"
+        run(project, f"mkdir {remote} && dvc remote add -q -d store {remote} && dvc push -q")
+    expected = Path("dvc.lock").read_text()
+    flip(Path("out/3.bin"), 7)
+    flip(cached("out/5.bin"), 7)
+    found = verify().faults
+    assert not any("dvc commit" in fault.remedy for fault in found)
+    assert len({fault.remedy for fault in found}) == 1
+    for fault in found:
+        run(project, fault.remedy)
+    assert faults() == {}
+    assert Path("dvc.lock").read_text() == expected
+    assert Path("out/3.bin").read_bytes() == Path("source/3.bin").read_bytes()
+
+
+def test_copies_are_not_made_anew_from_a_stage_with_another_damaged_output(project: Path) -> None:
+    flip(Path("out/3.bin"), 7)
+    flip(cached("single.bin"), 7)
+    found = faults()
+    assert not any("dvc commit" in fault.remedy for fault in found.values())
+    shutil.rmtree("out")
+    assert not any("dvc commit" in fault.remedy for fault in faults().values()), "it would record that out is missing"
+
+
+def test_data_of_a_user_are_not_brought_back_by_a_promotion(project: Path) -> None:
+    Path("photos").mkdir()
+    Path("photos/a.jpg").write_bytes(b"an image")
+    run(project, "dvc add -q photos")
+    damaged = Path("photos/a.jpg"), cached("photos/a.jpg")
+    for path in damaged:
+        flip(path, 0)
+    for path in damaged:
+        assert faults()[path].remedy.startswith("restore photos from where it came from")
+    run(project, f"mkdir {project.parent}/remote && dvc remote add -q -d store {project.parent}/remote")
+    assert faults()[damaged[0]].remedy.endswith(" && dvc pull photos.dvc")
+    Path("models/champion").mkdir()
+    Path("models/champion/model.json").write_text("{}")
+    run(project, "dvc remote remove store && dvc add -q models/champion")
+    for path in (Path("models/champion/model.json"), cached("models/champion/model.json")):
+        flip(path, 0)
+    assert faults()[Path("models/champion/model.json")].remedy.endswith("&& atlas promote --force")

@@ -257,6 +257,27 @@ def test_lists_of_folders_that_are_missing_are_named(project: Path, capsys: pyte
     assert "refs/tags/accepted-1" in capsys.readouterr().err
 
 
+def flip_list(content: str) -> Path:
+    """Change one digit of a hash in the cached list of a folder, which stays valid JSON."""
+    path = Path(".dvc/cache/files/md5", content[:2], content[2:])
+    text = path.read_text()
+    digit = text.index('"md5": "') + len('"md5": "')
+    path.chmod(0o644)
+    path.write_text(text[:digit] + ("0" if text[digit] != "0" else "1") + text[digit + 1 :])
+    return path
+
+
+def test_refuses_damaged_lists_of_folders_that_are_needed(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of a tag, and of a folder in use: each names a file that does not exist instead of one that does."""
+    tagged = yaml.safe_load(git("show", "accepted-1:dvc.lock"))["stages"]["train"]["outs"][0]["md5"]
+    for content in (tagged, lock_hash("models/categorizer")):
+        kept = files()
+        flip_list(content)
+        assert main(["gc", "--keep", str(KEEP), "--yes"]) == 2
+        assert content in capsys.readouterr().err
+        assert files() == kept, "nothing was deleted"
+
+
 @pytest.fixture
 def remote(project: Path, tmp_path: Path) -> Path:
     """The default remote, with the data of all commits and of the workspace."""
@@ -278,6 +299,17 @@ def test_remote_keeps_what_is_needed(project: Path, remote: Path, capsys: pytest
     dvc("pull", "--force")
     assert BRANCHED in Path("models/categorizer/a").read_text()
     assert not any(TAGGED.encode() in path.read_bytes() for path in remote.rglob("*") if path.is_file())
+
+
+def test_list_of_a_folder_that_is_damaged_here_is_read_from_the_remote(project: Path, remote: Path) -> None:
+    tagged = yaml.safe_load(git("show", "accepted-1:dvc.lock"))["stages"]["train"]["outs"][0]["md5"]
+    path = flip_list(tagged)
+    assert main(["gc", "--keep", str(KEEP), "--yes", "--cloud"]) == 0
+    path.unlink()
+    for place in (Path(".dvc/cache"), remote):
+        listed = (remote / "files/md5" / tagged[:2] / tagged[2:]).read_text()
+        for file in yaml.safe_load(listed):
+            assert (place / "files/md5" / file["md5"][:2] / file["md5"][2:]).is_file()
 
 
 @pytest.mark.slow

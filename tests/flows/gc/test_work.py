@@ -26,7 +26,7 @@ SINGLE_FILES = ("flow.lock", "judged", "checked-params")
 
 
 def needed(*snapshots: str, sources: frozenset[str] = frozenset(), models: frozenset[str] = frozenset()) -> Needed:
-    return Needed(frozenset(), (), frozenset(snapshots), sources, models, 0, ())
+    return Needed(frozenset(), (), frozenset(snapshots), sources, models, 0, (), ())
 
 
 @pytest.fixture
