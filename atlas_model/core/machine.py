@@ -130,6 +130,8 @@ def report_uncaught(kind: type[BaseException], error: BaseException, trace: Trac
 def check_machine_for(error: BaseException, needed_bytes: int) -> None:
     """As `check_machine`, for an error that reading untrusted content raised, which may cause a `MemoryError` itself.
 
+    A decoder in C that gets no memory may raise any error: libjpeg's is that of broken data.
+
     Args:
         error: of the reader.
         needed_bytes: what content within the limits needs at most. Only if these cannot be allocated, memory is short.
@@ -137,12 +139,11 @@ def check_machine_for(error: BaseException, needed_bytes: int) -> None:
     Raises:
         MachineError: it is one of the machine.
     """
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and "out of memory" in str(error)):  # Pillow's
-        try:
-            bytearray(needed_bytes)
-        except MemoryError:
-            raise MachineError(MEMORY) from error
-    elif isinstance(error, (OSError, ImportError)):  # not the others: their texts may quote the content
+    try:
+        bytearray(needed_bytes)
+    except MemoryError:
+        raise MachineError(MEMORY) from error
+    if isinstance(error, (OSError, ImportError)):  # not the others: their texts may quote the content
         check_machine(error)
 
 

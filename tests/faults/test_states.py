@@ -20,6 +20,7 @@ from tests.support.servers import HOST
 from tests.support.small_shop import SmallProduct, SmallProject, SmallShop, kill_group, small_image, small_shop
 
 CONNECTIONS = 4  # of a crawl
+PRODUCTS = 6  # of a category: with fewer, a split may be empty, which stops the run
 NOT_COMPARED = ("reports/promote/", "reports/report", "reports/cards/")  # untracked, or rewritten after a promotion
 CHAMPIONS = "models/champions.json"
 
@@ -44,7 +45,7 @@ class Catalogue(RuleBasedStateMachine):
         programs: Path,
     ) -> None:
         super().__init__()
-        self.shop: SmallShop = shops.enter_context(small_shop(products_per_category=6))
+        self.shop: SmallShop = shops.enter_context(small_shop(products_per_category=PRODUCTS))
         root = copy_project(folder / "project")
         self.project = SmallProject(root, self.shop, env, programs)
         self.killable = self.project.with_programs(None)  # its stages are in the process group that is killed
@@ -70,7 +71,7 @@ class Catalogue(RuleBasedStateMachine):
             chosen.look += 1
         elif kind == "added":
             self.shop.products[numbers[-1] + 1] = SmallProduct(numbers[-1] + 1, chosen.category)
-        elif len([each for each in self.shop.products.values() if each.category == chosen.category]) > 4:
+        elif len([each for each in self.shop.products.values() if each.category == chosen.category]) > PRODUCTS:
             del self.shop.products[chosen.number]
 
     @rule()

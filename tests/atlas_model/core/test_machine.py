@@ -102,7 +102,8 @@ def test_refused_connection_is_no_missing_permission() -> None:
 def test_content_that_needs_too_much_memory_is_its_own_fault() -> None:
     check_machine_for(MemoryError(), needed_bytes=1)  # these could be had
     check_machine_for(RuntimeError("out of memory"), needed_bytes=1)
-    for short in (MemoryError(), OSError("out of memory error when reading image file")):
+    check_machine_for(OSError("broken data stream when reading image file"), needed_bytes=1)
+    for short in (MemoryError(), OSError("broken data stream when reading image file")):
         with pytest.raises(MachineError):
             check_machine_for(short, needed_bytes=sys.maxsize)
     with pytest.raises(MachineError):
