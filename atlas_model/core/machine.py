@@ -13,6 +13,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from mmap import mmap
 from types import TracebackType
 
 from atlas_model.core.errors import AtlasError, ImageError, InputError, MachineError
@@ -28,6 +29,10 @@ FILES = f"too many files are open. Raise the limit (`ulimit -n 4096`), {AGAIN}"
 MEMORY = (
     "there is too little memory. Close other programs, lower batch_size in params.yaml or the number of workers, or "
     f"raise the limit (`ulimit -v`, of a container), {AGAIN}"
+)
+DATABASE = (
+    "a database file cannot be opened. Raise the limit of open files (`ulimit -n 4096`), or make its folder writable, "
+    f"{AGAIN}"
 )
 THREADS = f"no further thread or process can be started. Raise the limit (`ulimit -u`) or free memory, {AGAIN}"
 
@@ -48,6 +53,7 @@ TEXTS = (
     (r"read-only file system|readonly database", READ_ONLY),
     (r"disk I/O error|input/output error", BROKEN),
     (r"too many open files", FILES),
+    (r"unable to open database file", DATABASE),
     (
         r"cannot allocate memory|can't allocate memory|unable to allocate|out of memory|\bbad.?alloc|"
         r"not enough memory|failed to map segment|errno 12\b|error return without exception set|"  # the last: of C code
@@ -140,8 +146,8 @@ def check_machine_for(error: BaseException, needed_bytes: int) -> None:
         MachineError: it is one of the machine.
     """
     try:
-        bytearray(needed_bytes)
-    except MemoryError:
+        mmap(-1, needed_bytes).close()  # allocates them, but touches none
+    except OSError:
         raise MachineError(MEMORY) from error
     if isinstance(error, (OSError, ImportError)):  # not the others: their texts may quote the content
         check_machine(error)

@@ -10,6 +10,7 @@ import pytest
 
 from atlas_model.core.errors import AtlasError, CheckpointError, ImageError, InputError, MachineError
 from atlas_model.core.machine import (
+    DATABASE,
     FILES,
     FULL,
     MEMORY,
@@ -42,6 +43,7 @@ def caused(error: Exception, cause: BaseException) -> Exception:
         (RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"), MEMORY),
         (RuntimeError("std::bad_alloc"), MEMORY),
         (RuntimeError("could not create a primitive"), MEMORY),
+        (sqlite3.OperationalError("unable to open database file"), DATABASE),
         (RuntimeError("can't start new thread"), THREADS),
         (sqlite3.OperationalError("database or disk is full"), FULL),
         (ImportError("libtorch.so: failed to map segment from shared object"), MEMORY),
