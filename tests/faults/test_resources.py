@@ -172,6 +172,8 @@ def fail_and_rerun(bench: Bench, command: str, kind: str, amount: float) -> None
             amount /= 2
             shutil.rmtree(root / ".atlas", ignore_errors=True)
             (root / FOUND).unlink(missing_ok=True)
+        else:
+            return  # it needs no more than the least
         if kind == "memory_mb" and done.returncode in ABORTED:
             assert "Traceback" not in done.stderr
         else:
