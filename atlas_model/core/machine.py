@@ -53,7 +53,6 @@ TEXTS = (
     (r"read-only file system|readonly database", READ_ONLY),
     (r"disk I/O error|input/output error", BROKEN),
     (r"too many open files", FILES),
-    (r"unable to open database file", DATABASE),
     (
         r"cannot allocate memory|can't allocate memory|unable to allocate|out of memory|\bbad.?alloc|"
         r"not enough memory|failed to map segment|errno 12\b|error return without exception set|"  # the last: of C code
@@ -113,7 +112,9 @@ def machine_errors() -> Iterator[None]:
 
 
 def _uncaught(error: Exception) -> MachineError | None:
-    """The error of a disk or a permission, which of a single image that is read says something about that file."""
+    """The error of a disk or a permission, which of a single file that is read says something about that file."""
+    if isinstance(error, sqlite3.Error) and "unable to open database file" in str(error):
+        return MachineError(DATABASE)
     if not isinstance(error, OSError):
         return None
     if error.errno == errno.EIO:

@@ -93,7 +93,7 @@ def _stages(text: str) -> dict[str, str] | None:
     found: dict[str, str] = {}
     name = ""
     for line in text[len(HEAD) :].splitlines(keepends=True):
-        if not line.startswith(STAGE):
+        if not line.startswith(STAGE) and not STAGE.startswith(line):  # the latter: cut off within its indentation
             return None
         if not line.startswith(STAGE + " ") and line.rstrip().endswith(":"):
             name = line.strip()[:-1]

@@ -151,7 +151,7 @@ def chosen(kind: str, commands: tuple[str, ...], points: int) -> list[tuple[str,
 def both(kind: str) -> list[Any]:
     """The points of `make test`, and those of `make soak`: ten for each command."""
     few = [
-        pytest.param(FEW, command, amount / 4, marks=pytest.mark.slow, id=f"{command}-{amount / 4:.0f}")
+        pytest.param(FEW, command, amount / 16, marks=pytest.mark.slow, id=f"{command}-{amount / 16:.0f}")
         for command, amount in chosen(kind, ("fetch", PREDICT), 2)
     ]
     return few + [

@@ -10,7 +10,6 @@ import pytest
 
 from atlas_model.core.errors import AtlasError, CheckpointError, ImageError, InputError, MachineError
 from atlas_model.core.machine import (
-    DATABASE,
     FILES,
     FULL,
     MEMORY,
@@ -43,7 +42,6 @@ def caused(error: Exception, cause: BaseException) -> Exception:
         (RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"), MEMORY),
         (RuntimeError("std::bad_alloc"), MEMORY),
         (RuntimeError("could not create a primitive"), MEMORY),
-        (sqlite3.OperationalError("unable to open database file"), DATABASE),
         (RuntimeError("can't start new thread"), THREADS),
         (sqlite3.OperationalError("database or disk is full"), FULL),
         (ImportError("libtorch.so: failed to map segment from shared object"), MEMORY),
@@ -90,6 +88,13 @@ def test_missing_permission_ends_a_command_but_is_a_fault_of_a_file() -> None:
     check_machine(error_of(errno.EACCES, "a.jpg"))
     with pytest.raises(MachineError, match=r"^a\.jpg: this user may not"), machine_errors():
         raise error_of(errno.EACCES, "a.jpg")
+
+
+def test_database_that_cannot_be_opened_ends_a_command_but_is_a_fault_of_a_file() -> None:
+    error = sqlite3.OperationalError("unable to open database file")
+    check_machine(error)
+    with pytest.raises(MachineError, match="a database file cannot be opened"), machine_errors():
+        raise error
 
 
 def test_refused_connection_is_no_missing_permission() -> None:
