@@ -79,10 +79,8 @@ def on_index(index: str, name: str) -> Iterator[File]:
         return
     for link in html.fromstring(answer.content).iter("a"):
         address, fragment = urldefrag(urljoin(answer.url, link.get("href", "")))
-        yield (
-            unquote(address.rsplit("/", 1)[-1]),
-            fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else "",
-        )
+        kind, _, digest = fragment.partition("=")
+        yield unquote(address.rsplit("/", 1)[-1]), digest if kind == "sha256" else ""
 
 
 def in_folder(folder: Path) -> Iterator[File]:

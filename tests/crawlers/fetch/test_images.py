@@ -38,14 +38,18 @@ def server() -> Iterator[Server]:
         yield running
 
 
-async def breaks_off(server: Server, request: web.Request) -> web.StreamResponse:
-    body = jpeg("broken")
+async def break_off(request: web.Request, body: bytes) -> web.StreamResponse:
+    """Send all but the end of ``body``."""
     response = web.StreamResponse(headers={"Content-Length": str(len(body))})
     await response.prepare(request)
     await response.write(body[:-100])
     assert request.transport is not None
     request.transport.close()
     return response
+
+
+async def breaks_off(server: Server, request: web.Request) -> web.StreamResponse:
+    return await break_off(request, jpeg("broken"))
 
 
 async def says_huge(server: Server, request: web.Request) -> web.StreamResponse:
@@ -319,12 +323,7 @@ def test_size_limit_of_robots_txt_is_of_one_attempt(server: Server, tmp_path: Pa
     async def breaks_off_first(server: Server, request: web.Request) -> web.StreamResponse:
         if server.asked["/robots.txt"] > 1:
             return web.Response(body=body, content_type="text/plain")
-        response = web.StreamResponse(headers={"Content-Length": str(len(body))})
-        await response.prepare(request)
-        await response.write(body[:-100])
-        assert request.transport is not None
-        request.transport.close()
-        return response
+        return await break_off(request, body)
 
     server.odd = {"/robots.txt": breaks_off_first}
     assert get(server, [url("/images/1")], tmp_path, obey_robots=True).report.statuses == {"ok": 1}
