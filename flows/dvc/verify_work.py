@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -164,7 +165,7 @@ def _caches(found: WorkFaults) -> None:
 
 def _json(found: WorkFaults) -> None:
     for path in [*WORK.glob("profiles/*.json"), *WORK.glob("crawl/*/health.json")]:
-        _check(found, path, lambda path=path: read_json_with_checksum(path), _delete(path))  # type: ignore[misc]
+        _check(found, path, partial(read_json_with_checksum, path), _delete(path))
 
 
 def _activations(found: WorkFaults) -> None:
@@ -185,7 +186,7 @@ def _checkpoints(found: WorkFaults) -> None:
     if files:
         from atlas_model.train.state import check_state
     for path in files:
-        _check(found, path, lambda path=path: check_state(path), _delete(path))  # type: ignore[misc]
+        _check(found, path, partial(check_state, path), _delete(path))
 
 
 def _trained(found: WorkFaults) -> None:
@@ -203,13 +204,12 @@ def _models(found: WorkFaults) -> None:
     folders = [path for path in WORK.glob("last-model/*") if path.is_dir()]
     if folders:
         from atlas_model.core.checkpoint import load_model, read_description
+
+        def load(folder: Path) -> object:
+            return load_model(folder, str(read_description(folder).get("kind")))
+
     for folder in folders:
-        _check(
-            found,
-            folder,
-            lambda folder=folder: load_model(folder, str(read_description(folder).get("kind"))),  # type: ignore[misc]
-            _delete(folder),
-        )
+        _check(found, folder, partial(load, folder), _delete(folder))
 
 
 def _reviews(found: WorkFaults) -> None:

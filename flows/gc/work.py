@@ -7,7 +7,7 @@ kept. Folders of `.atlas` that never hold more than the last run of their kind a
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -177,5 +177,5 @@ def _head_of(workspace: Path) -> str | None:
 
 def _by_time(paths: Iterable[Path]) -> list[Path]:
     """Oldest first, without temporary files and checksums."""
-    time: Callable[[Path], tuple[int, str]] = lambda path: (path.stat().st_mtime_ns, path.name)  # noqa: E731
-    return sorted((path for path in paths if not path.name.startswith(".") and path.suffix != SUFFIX), key=time)
+    kept = (path for path in paths if not path.name.startswith(".") and path.suffix != SUFFIX)
+    return sorted(kept, key=lambda path: (path.stat().st_mtime_ns, path.name))
