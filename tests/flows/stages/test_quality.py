@@ -149,6 +149,7 @@ def test_large_embeddings_are_projected_and_keep_distances() -> None:
     cells = torch.randn(30, 3, 2 * EMBEDDING_SIZE, generator=torch.Generator().manual_seed(1))
     points, whole = pooled_cells(cells), cells.mean(dim=1).numpy()
     assert points.shape == (30, EMBEDDING_SIZE)
-    assert np.array_equal(points[:10], pooled_cells(cells[:10]))
+    # The projection is the same in each call. A BLAS may sum the products of 10 rows and of 30 in different orders.
+    np.testing.assert_allclose(points[:10], pooled_cells(cells[:10]), rtol=0, atol=1e-5)
     ratio = np.linalg.norm(points[1:] - points[0], axis=1) / np.linalg.norm(whole[1:] - whole[0], axis=1)
     assert np.abs(ratio - 1).max() < 0.15
