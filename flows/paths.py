@@ -17,6 +17,7 @@ EVALUATION = REPORTS / "evaluate"
 DISCARDED = REPORTS / "split/discarded.parquet"
 CHAMPION = Path("models/champion")
 CHAMPIONS = Path("models/champions.json")  # in git
+LOCK_FILE = Path("dvc.lock")  # in git: DVC's record of the last run of each stage
 REPORT = REPORTS / "report.html"
 CARDS = REPORTS / "cards"  # model/README.md, data/README.md
 

@@ -8,7 +8,6 @@ that run DVC.
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,8 +16,8 @@ from atlas_model.core.files import write_text
 from atlas_model.core.progress import say
 from flows.dvc.stale_locks import DVC_TMP, remove_stale_locks
 from flows.git import content_at
+from flows.paths import LOCK_FILE
 
-LOCK_FILE = Path("dvc.lock")
 HEAD = "schema: '2.0'\nstages:\n"
 STAGE = "  "  # begins the line with the name of a stage; lines of the stage have more spaces
 

@@ -1,11 +1,8 @@
 """When each stage last ended, which tells whether DVC was killed before it had recorded that in dvc.lock."""
 
-from pathlib import Path
-
-from flows.paths import WORK
+from flows.paths import LOCK_FILE, WORK
 
 ENDED = WORK / "ended"  # <stage>: an empty file, whose time is that of the end of its last run under DVC
-LOCK_FILE = Path("dvc.lock")
 
 
 def ended_unrecorded(stage: str) -> bool:

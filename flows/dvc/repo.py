@@ -21,6 +21,7 @@ from atlas_model.core.errors import AtlasError, InputError, RetryError, without_
 from atlas_model.core.processes import die_with_parent
 from atlas_model.core.yaml_files import parse_text
 from flows.git import content_at, try_git
+from flows.paths import LOCK_FILE
 from flows.text import printable_lines
 
 if TYPE_CHECKING:
@@ -261,8 +262,7 @@ def _hashed(repo: "Repo", folder: Path, *, dry_run: bool, ignore: "DvcIgnoreFilt
 
 def locked_snapshot() -> str | None:
     """The snapshot of the current data, from dvc.lock; None if it has none."""
-    lock = Path("dvc.lock")
-    return _snapshot_in(lock.read_text(encoding="utf-8")) if lock.is_file() else None
+    return _snapshot_in(LOCK_FILE.read_text(encoding="utf-8")) if LOCK_FILE.is_file() else None
 
 
 def committed_snapshot() -> str | None:
@@ -273,7 +273,7 @@ def committed_snapshot() -> str | None:
 def snapshots_in_history() -> dict[str, str]:
     """The snapshots in git's history: snapshot -> the last commit whose dvc.lock has it."""
     found: dict[str, str] = {}
-    for commit in (try_git("log", "--format=%H", "--", "dvc.lock") or "").split():
+    for commit in (try_git("log", "--format=%H", "--", str(LOCK_FILE)) or "").split():
         snapshot = _snapshot_at(commit)
         if snapshot is not None:
             found.setdefault(snapshot, commit)
@@ -281,7 +281,7 @@ def snapshots_in_history() -> dict[str, str]:
 
 
 def _snapshot_at(revision: str) -> str | None:
-    return _snapshot_in((content_at(revision, Path("dvc.lock")) or b"").decode(errors="replace"))
+    return _snapshot_in((content_at(revision, LOCK_FILE) or b"").decode(errors="replace"))
 
 
 def _snapshot_in(lock: str) -> str | None:

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from flows.dvc.ended_stages import LOCK_FILE, ended_unrecorded
+from flows.dvc.ended_stages import ended_unrecorded
 from flows.dvc.pipeline_lock import is_pipeline_running
 from flows.dvc.repo import dvc_errors
 from flows.dvc.storage import DIR_SUFFIX, files_in
 from flows.dvc.unread import Unread, permit, why_unread
 from flows.dvc.verify_work import verify_work
 from flows.git import content_at, run_git, try_git
-from flows.paths import CHAMPION, REVIEWS
+from flows.paths import CHAMPION, LOCK_FILE, REVIEWS
 
 IN_GIT = ("data", "models", "metrics", "plots")  # folders whose files in git are data, not code
 OWN = "the content of its own checksums, but different"

@@ -17,6 +17,7 @@ from atlas_model.core.params import PARAMS_FILE
 from flows.dvc.run_cache import Output, Run, Runs, outputs_in, read_fast
 from flows.dvc.storage import DIR_SUFFIX, Storage
 from flows.git import content_at, run_git, try_git
+from flows.paths import LOCK_FILE
 from flows.registry.champion import POINTER, Event, read_history
 
 REFERENCES = ("for-each-ref", "--format=%(objectname) %(*objectname) %(refname)")
@@ -62,8 +63,7 @@ def find_needed(storage: Storage, runs: Runs, *, keep: int, branch: str, from_re
     """
     outputs: dict[str, list[Output]] = {"the workspace": storage.outputs()}  # what needs them -> outputs
     snapshots, sources = set(), set()
-    lock = Path("dvc.lock")
-    files = [("the workspace", lock.name, lock.read_bytes())] if lock.is_file() else []
+    files = [("the workspace", LOCK_FILE.name, LOCK_FILE.read_bytes())] if LOCK_FILE.is_file() else []
     commits = _commits(keep, branch)
     for commit, name in commits.items():
         files += [(name, *file) for file in _files_of_dvc(commit)]
@@ -136,8 +136,8 @@ def _commits(keep: int, branch: str) -> dict[str, str]:
     found = {commit: name for commit, name in found.items() if _exists(f"{commit}^{{commit}}")}  # a tag may name a file
     tips = [tip for tip in ("HEAD", f"refs/heads/{branch}", f"refs/remotes/origin/{branch}") if _exists(tip)]
     crawls: set[str] = set()
-    for commit in run_git("log", "--format=%H", *tips, "--", "dvc.lock").split() if tips else []:
-        lock = read_fast((content_at(commit, Path("dvc.lock")) or b"").decode("utf-8", errors="replace"))
+    for commit in run_git("log", "--format=%H", *tips, "--", str(LOCK_FILE)).split() if tips else []:
+        lock = read_fast((content_at(commit, LOCK_FILE) or b"").decode("utf-8", errors="replace"))
         stages = lock.get("stages") if isinstance(lock, dict) else None
         snapshot = _crawl_in(stages.get("crawl")).get("snapshot") if isinstance(stages, dict) else None
         if snapshot is not None and snapshot not in crawls:
@@ -157,7 +157,7 @@ def _files_of_dvc(commit: str) -> Iterator[tuple[str, bytes]]:
     names = set(run_git("ls-tree", "-r", "--name-only", "-z", commit).split("\0"))
     for name in sorted(names):
         path = PurePosixPath(name)
-        is_of_dvc = path.name == "dvc.lock" or (path.suffix == ".dvc" and ".dvc" not in path.parts)
+        is_of_dvc = path.name == LOCK_FILE.name or (path.suffix == ".dvc" and ".dvc" not in path.parts)
         if is_of_dvc and not any(f"{folder}/.dvc/config" in names for folder in path.parents[:-1]):
             yield name, content_at(commit, Path(name)) or b""
 

@@ -25,8 +25,8 @@ from atlas_model.drift.profile import PRODUCT_COLUMNS, CrawlProfile
 from flows.dvc import repo
 from flows.monitoring.drift_report import as_markdown
 from flows.monitoring.snapshots import products_of
-from flows.paths import PRODUCTS, SHARDS, SNAPSHOTS, WORK
-from flows.registry.model_folders import CHAMPION, bundled_model
+from flows.paths import CHAMPION, PRODUCTS, SHARDS, SNAPSHOTS, WORK
+from flows.registry.model_folders import bundled_model
 
 PROFILES = WORK / "profiles"  # <snapshot>.json
 REPORTS = Path("reports/drift")

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from atlas_model.core.files import write_text
 from atlas_model.core.params import PARAMS_FILE, Params
-from flows.paths import WORK
+from flows.paths import CHAMPION, LOCK_FILE, WORK
 from flows.prefect_app.ui.summary import short
-from flows.registry.model_folders import CHAMPION
 
 if TYPE_CHECKING:
     from flows.registry.promote import Decision
@@ -168,6 +167,6 @@ def record_run(params: Params) -> None:
 
 
 def _fingerprint() -> str:
-    paths = [Path("dvc.lock"), PARAMS_FILE, CHAMPIONS]
+    paths = [LOCK_FILE, PARAMS_FILE, CHAMPIONS]
     contents = [path.read_bytes() if path.is_file() else b"" for path in paths]
     return hashlib.sha256(repr([*contents, CHAMPION.is_dir()]).encode()).hexdigest()

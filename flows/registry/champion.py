@@ -24,8 +24,7 @@ from atlas_model.core.progress import say
 from atlas_model.core.yaml_files import read_yaml
 from flows.dvc import repo
 from flows.dvc.after_kill import mend
-from flows.paths import CHAMPIONS, WORK
-from flows.registry.model_folders import CHAMPION
+from flows.paths import CHAMPION, CHAMPIONS, WORK
 
 HISTORY = CHAMPIONS
 POINTER = CHAMPION.with_suffix(".dvc")

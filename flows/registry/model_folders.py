@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from atlas_model.core.progress import say
-from flows.paths import CATEGORIZER, WORK
-from flows.paths import CHAMPION as CHAMPION  # noqa: PLC0414 - it is imported from here, too
+from flows.paths import CATEGORIZER, CHAMPION, LOCK_FILE, WORK
 
 BUNDLED = "pretrained"  # name of the bundled model on the command line; ./pretrained is a folder
 POINTER = CHAMPION.with_suffix(".dvc")  # tracks the champion in DVC; in git
@@ -98,10 +97,9 @@ def _last_complete() -> Path | None:
 
 def locked_model(stage: Literal["train", "evaluate"] = "train") -> str | None:
     """DVC's hash of the categorizer that ``stage`` wrote or read in its last run; None if dvc.lock has none."""
-    lock = Path("dvc.lock")
-    if not lock.is_file():
+    if not LOCK_FILE.is_file():
         return None
-    found = re.search(rf"^  {stage}:\n(?:   .*\n)+", lock.read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.search(rf"^  {stage}:\n(?:   .*\n)+", LOCK_FILE.read_text(encoding="utf-8"), re.MULTILINE)
     if found is None:  # only one stage is parsed as YAML, because parsing the whole file is slow
         return None
     import yaml

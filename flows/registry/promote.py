@@ -20,10 +20,10 @@ from atlas_model.core.errors import CheckpointError, MissingError
 from atlas_model.core.files import write_json, write_text
 from atlas_model.core.params import Params
 from flows.dvc import repo
-from flows.paths import CATEGORIZER, EVALUATION, SHARDS, SPLITS, TAXONOMY, WORK
+from flows.paths import CATEGORIZER, CHAMPION, EVALUATION, SHARDS, SPLITS, TAXONOMY, WORK
 from flows.registry import champion
 from flows.registry.champion import AcceptedMetrics, Event
-from flows.registry.model_folders import CHAMPION, locked_model
+from flows.registry.model_folders import locked_model
 from flows.report.facts.accepted import hash_of_weights
 from flows.report.facts.predictions import fingerprint, read_predictions
 from flows.stages.entry import read_metrics

@@ -21,10 +21,10 @@ from atlas_model.core.params import PARAMS_FILE, Params
 from atlas_model.core.progress import say
 from flows.dvc import repo
 from flows.git import run_git, try_git
-from flows.paths import METRICS, PLOTS
+from flows.paths import LOCK_FILE, METRICS, PLOTS
 from flows.registry import champion
 
-FILES = (PARAMS_FILE, Path("dvc.lock"), METRICS, PLOTS, champion.POINTER, champion.HISTORY)
+FILES = (PARAMS_FILE, LOCK_FILE, METRICS, PLOTS, champion.POINTER, champion.HISTORY)
 UNFINISHED = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")  # in .git
 SHOWN = 5  # files listed in an error
 MAX_LOOSE = 2000  # objects that git stores as one file each

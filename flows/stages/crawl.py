@@ -20,10 +20,11 @@ from crawlers.files.products import write_products
 from crawlers.http.user_agent import user_agent
 from crawlers.sources.csv_sources import read_sources
 from crawlers.sources.manifest import read_manifest_products
+from flows.dvc.ended_stages import ended_unrecorded
 from flows.git import content_at
 from flows.paths import PLOTS, PRODUCTS, SNAPSHOTS, WORK
 from flows.stages.connections import connections
-from flows.stages.entry import ended_unrecorded, main, write_metrics
+from flows.stages.entry import main, write_metrics
 
 HEALTH = PLOTS / "crawl/health.csv"  # in git: what the next crawl is compared with, also in a new clone
 OF_THIS_RUN = ("seconds", "listing_pages", "product_pages", "reused_pages", "variants", "retries")

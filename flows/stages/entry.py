@@ -12,7 +12,6 @@ from atlas_model.core.errors import AtlasError
 from atlas_model.core.machine import machine_errors
 from atlas_model.core.processes import INTERRUPTED, ancestor_without
 from flows.dvc.ended_stages import ENDED
-from flows.dvc.ended_stages import ended_unrecorded as ended_unrecorded  # noqa: PLC0414 - stages import it from here
 from flows.dvc.pipeline_lock import stage_lock
 from flows.paths import METRICS, REPORTS, TIMINGS
 from flows.stages.parameters import checked_params

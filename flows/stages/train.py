@@ -44,8 +44,9 @@ from atlas_model.train.distributed import is_main_process, main_process_first, p
 from atlas_model.train.feature_cache import forward_seconds, load_activations
 from atlas_model.train.loop import EpochRecord, Recipe, best_record, fit
 from atlas_model.train.validation import ConstraintEffect, Examples, encode_batches, evidence_batches
+from flows.dvc.ended_stages import ended_unrecorded
 from flows.paths import BASELINE, CATEGORIZER, METRICS, PLOTS, REPORTS, SPLITS, TAXONOMY, WORK
-from flows.stages.entry import ended_unrecorded, main, write_metrics
+from flows.stages.entry import main, write_metrics
 
 OUTPUTS = (CATEGORIZER, BASELINE, PLOTS / "train", REPORTS / "train/metrics.json", METRICS / "train.json")
 CONSTRAINT = tuple(ConstraintEffect.__dataclass_fields__)

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from atlas_model.core.progress import say
-from flows.paths import CATEGORIZER
-from flows.registry.model_folders import CHAMPION, model_folder
+from flows.paths import CATEGORIZER, CHAMPION
+from flows.registry.model_folders import model_folder
 from flows.serve.inference.served_model import Fingerprint, ServedModel, fingerprint
 from flows.serve.metrics import Metrics
 

@@ -17,8 +17,8 @@ from atlas_model.data.dataset import content_key
 from atlas_model.data.titles import Modality
 from atlas_model.inference.engines import EngineName
 from atlas_model.inference.predictor import ConfidenceRule, Predictor, RowOptions
+from flows.paths import CHAMPION
 from flows.registry.champion import read_history
-from flows.registry.model_folders import CHAMPION
 
 VERSION_CHARACTERS = 12
 

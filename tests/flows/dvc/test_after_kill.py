@@ -10,9 +10,10 @@ import pytest
 import yaml
 from dvc.schema import COMPILED_LOCK_FILE_STAGE_SCHEMA, COMPILED_LOCKFILE_SCHEMA
 
-from flows.dvc.after_kill import LOCK_FILE, mend
+from flows.dvc.after_kill import mend
 from flows.dvc.stale_locks import DVC_TMP
 from flows.dvc.worker import DvcChild
+from flows.paths import LOCK_FILE
 from tests.support.flow_projects import run_dvc
 from tests.support.git_repo import commit_all
 from tests.support.paths import ROOT

@@ -27,7 +27,8 @@ from flows.cli.main import main
 from flows.dvc import repo
 from flows.monitoring import drift
 from flows.monitoring.recrawl import start_new_crawl
-from flows.registry.model_folders import CHAMPION, bundled_model
+from flows.paths import CHAMPION
+from flows.registry.model_folders import bundled_model
 from flows.text import in_markdown
 from tests.support.paths import ROOT
 

@@ -27,9 +27,10 @@ from atlas_model.taxonomy.tree import Taxonomy
 from flows import paths
 from flows.cli.main import main
 from flows.dvc import repo
+from flows.paths import CHAMPION
 from flows.registry import champion
 from flows.registry.champion import HISTORY, POINTER, roll_back
-from flows.registry.model_folders import CHAMPION, model_folder
+from flows.registry.model_folders import model_folder
 from flows.registry.promote import REPORTS, _predictions, promote
 from flows.report.facts.accepted import hash_of_weights, read_acceptance
 from flows.stages.entry import write_metrics

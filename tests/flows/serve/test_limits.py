@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from flows.registry.model_folders import CHAMPION
+from flows.paths import CHAMPION
 from flows.serve.inference.batching import Batcher
 from flows.serve.inference.images import Base64Image
 from flows.serve.inference.model_holder import ModelHolder
