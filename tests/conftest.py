@@ -14,6 +14,7 @@ import pytest
 from hypothesis import is_hypothesis_test
 from jaxtyping import install_import_hook
 
+from tests.support import coverage_files
 from tests.support.git_repo import commit_all
 from tests.support.paths import ROOT
 from tests.support.prefect_server import PrefectServer, start_server
@@ -45,6 +46,8 @@ BEGUN_FIRST = (
     *("test_big_crawl.py", "test_distributed.py"),
 )
 
+DAMAGED = pytest.StashKey[list[str]]()
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have long files begin before the others, whose order stays as it is; measure coverage of the fast tests only.
@@ -65,6 +68,20 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         if item.get_closest_marker("slow"):
             patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
         return (yield)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # after the tests, and before pytest-cov combines their data files
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Keep data files of coverage that a killed process left damaged out of the report, and say how many."""
+    result = yield
+    if not hasattr(session.config, "workerinput"):
+        session.config.stash[DAMAGED] = coverage_files.delete_damaged(session.config.rootpath)
+    return result
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if names := config.stash.get(DAMAGED, []):
+        terminalreporter.write_line(f"coverage: {len(names)} data files of killed processes are damaged, and not used")
 
 
 @pytest.fixture(scope="session", autouse=True)
