@@ -8,6 +8,7 @@ Libraries raise them in many types: `MemoryError`, `OSError` with a number, and 
 """
 
 import errno
+import os
 import re
 import sqlite3
 import sys
@@ -62,6 +63,7 @@ TEXTS = (
     (r"can't start new thread|resource temporarily unavailable", THREADS),
 )
 # Types whose texts come from the system, not from a file: the text of a `ValueError` may be that of a stranger.
+ARROW_FILE = re.compile(r"local file '(.+?)'[.:]")  # the name of the file in an `OSError` of pyarrow
 WITH_TEXT = ("SafetensorError", "ArrowException", "ArrowMemoryError")
 
 
@@ -120,8 +122,8 @@ def _uncaught(error: Exception) -> MachineError | None:
     if error.errno == errno.EIO:
         return MachineError(f"{_detail(error)}{BROKEN}")
     # Without a file they have other causes: `ssl.SSLError` has the number of EPERM, and a firewall refuses with it.
-    if error.errno in (errno.EACCES, errno.EPERM) and error.filename is not None:
-        return MachineError(f"{_detail(error)}{DENIED}")
+    if error.errno in (errno.EACCES, errno.EPERM) and (file := _detail(error)):
+        return MachineError(f"{file}{DENIED}")
     return None
 
 
@@ -191,5 +193,11 @@ def _has_text_of_system(error: BaseException) -> bool:
 
 
 def _detail(error: BaseException) -> str:
+    if isinstance(error, MachineError):
+        return ""
     name = getattr(error, "filename", None)
-    return f"{name}: " if isinstance(name, str) and not isinstance(error, MachineError) else ""
+    if isinstance(name, bytes):
+        name = os.fsdecode(name)
+    if name is None and isinstance(error, OSError) and (of_arrow := ARROW_FILE.search(str(error))):
+        name = of_arrow[1]
+    return f"{name}: " if isinstance(name, str) else ""

@@ -8,6 +8,7 @@ from atlas_model.core.errors import InputError
 from atlas_model.core.progress import say
 from atlas_model.inference.export import Format, export
 from atlas_model.model.saved_models import load_categorizer
+from flows.cli.outputs import writing
 from flows.registry.model_folders import model_folder
 
 
@@ -21,13 +22,11 @@ def export_model(output: Path, model: str | None, form: Format) -> int:
     folder = model_folder(model)
     say(f"model: {folder}")
     trained = load_categorizer(folder, torch.device("cpu"))
-    try:
+    with writing(output):
         if output.exists() and not (output.is_dir() and not any(output.iterdir())):
             raise InputError(
                 f"{output}: expected a new or empty folder, got one with files. Choose another, or delete it."
             )
         export(*trained, output, form=form)
-    except OSError as error:
-        raise InputError(f"{output}: expected a writable folder: {error}") from error
     say(f"written: {output}")
     return 0

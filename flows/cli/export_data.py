@@ -25,6 +25,7 @@ from atlas_model.data.schemas import CHECKSUMS, SPLIT, iterate_batches, open_par
 from atlas_model.split.names import SPLITS
 from atlas_model.taxonomy.tree import Taxonomy
 from flows import paths
+from flows.cli.outputs import writing
 
 DataFormat = Literal["webdataset", "hub"]
 ROWS_AT_ONCE = 256
@@ -52,7 +53,7 @@ def export_data(output: Path, form: DataFormat, shard_mb: int) -> int:
     files = {split: sorted(paths.SPLITS.glob(f"{split}-*.parquet")) for split in SPLITS}
     if not any(files.values()):
         raise MissingError(f"{paths.SPLITS}: no *.parquet there. Run the stage that makes it: dvc repro split")
-    try:
+    with writing(output):
         if output.exists() and not (output.is_dir() and not any(output.iterdir())):
             raise InputError(
                 f"{output}: expected a new or empty folder, got one with files. Choose another, or delete it."
@@ -67,8 +68,6 @@ def export_data(output: Path, form: DataFormat, shard_mb: int) -> int:
                 counts = {split: _copy_parquet(folder / "data", found, taxonomy) for split, found in files.items()}
                 (folder / "README.md").write_text(_hub_readme(counts), encoding="utf-8")
             shutil.copyfile(paths.TAXONOMY, folder / paths.TAXONOMY.name)
-    except OSError as error:
-        raise InputError(f"{output}: expected a writable folder with enough space: {error}") from error
     say(f"written: {output} ({', '.join(f'{split} {count}' for split, count in counts.items())} images)")
     return 0
 

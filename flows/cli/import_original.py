@@ -24,6 +24,7 @@ from atlas_model.split.names import SPLITS, parse_split
 from atlas_model.taxonomy.names import clean_name
 from atlas_model.taxonomy.tree import SEPARATOR, SPECIAL, CategoryPath
 from crawlers.sources.manifest import ManifestEntry, iterate_entries
+from flows.cli.outputs import writing
 from flows.init.choices import Choice, choose_title, choose_training
 from flows.init.params_file import check_not_edited, describe_written, known_choices, write_choices
 from flows.text import printable
@@ -64,10 +65,8 @@ def import_original(dataset: Path, word_map: Path | None, output: Path, params_f
     check_not_edited(params_file, force)
     words = None if word_map is None else read_word_map(word_map)
     counts = _Counts()
-    try:
+    with writing(output):
         _write(dataset, output, words, counts)
-    except OSError as error:
-        raise InputError(f"{output}: expected a writable folder: {error}") from error
     if words is None:
         say("warning: without --word-map the tokens were not checked")
     choices = known_choices(_choices(output, counts), params_file)

@@ -24,6 +24,7 @@ from atlas_model.data.image_files import describe_skipped, image_files, read_ima
 from atlas_model.data.titles import split_words
 from atlas_model.inference.predictor import BATCH, ConfidenceRule, Prediction, Predictor, ProductPrediction
 from atlas_model.taxonomy.tree import SEPARATOR
+from flows.cli.outputs import writing
 from flows.registry.model_folders import model_folder
 from flows.text import printable
 
@@ -266,7 +267,5 @@ def _product_as_json(paths: Sequence[Path], found: ProductPrediction) -> str:
 
 
 def _write_attention(path: Path, image: Image.Image) -> None:
-    try:
+    with writing(path, "--attention"):
         image.save(path, "PNG")
-    except OSError as error:
-        raise InputError(f"--attention {printable(str(path))}: cannot be written: {error.strerror}") from error

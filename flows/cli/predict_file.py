@@ -20,6 +20,7 @@ from atlas_model.data.titles import Modality
 from atlas_model.inference.batch import predict_all
 from atlas_model.inference.batch_products import ProductOutput
 from atlas_model.inference.predictor import ConfidenceRule, ConfidenceRules, Predictor
+from flows.cli.outputs import writing
 from flows.cli.predict import check_confidence, confidence_rule, engine_cache, thresholds
 from flows.registry.model_folders import model_folder
 
@@ -98,7 +99,7 @@ def predict_file(
     rule = _image_rule(folder, min_confidence, accuracy, source)
     of_products = None if products is None else _product_rule(folder, min_confidence, accuracy, source)
     options: _Options = {"beam": beam, "top": top, "min_confidence": rule}
-    try:
+    with writing(output, "--output"):
         chosen = predictor.accelerate(engine, engine_cache())
         say(f"engine: {chosen}")
         report = predict_all(
@@ -119,8 +120,6 @@ def predict_file(
             ),
             bands=accuracy is not None,
         )
-    except OSError as error:
-        raise InputError(f"--output {output}: cannot be written: {error}") from error
     say(f"{output}: {_counts(report.statuses)}")
     if products is not None:
         say(f"{products}: {_counts(report.products)} products")

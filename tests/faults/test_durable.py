@@ -255,7 +255,7 @@ def test_all_writes_of_the_whole_pipeline_are_synced_in_order(
         project = SmallProject(copy_project(tmp_path / "project"), shop, git_env)
         project.set({"promote": {"margin": 1.0, "category_margin": 1.0}, "pipeline": {"commit": True}})
         commit_all(project.root, git_env)
-        disk = Disk(project.root, kept=lambda path: path.startswith(NOT_OURS))
+        disk = Disk(project.root, kept=lambda path: path.startswith(NOT_OURS) or "__pycache__" in path)
         by_dvc = set()
         for number, command in enumerate(WHOLE):
             trace = tmp_path / f"trace-{number}"

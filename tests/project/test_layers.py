@@ -11,6 +11,7 @@ from tests.support.paths import ROOT
 
 MODULES = sorted(path for package in ("atlas_model", "crawlers", "flows") for path in (ROOT / package).rglob("*.py"))
 MAX_LINES = 400
+ONE_PER_COMMAND = (ROOT / "flows/cli",)  # packages with a module per command, whose names say what they do
 
 # What may stand in no module, with the reason.
 FORBIDDEN = {
@@ -36,6 +37,19 @@ def test_code_rules(module: Path) -> None:
 
 def _without_docstrings(text: str) -> str:
     return re.sub(r'^\s*"""(.|\n)*?"""', "", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "package",
+    [path.parent for path in MODULES if path.name == "__init__.py"],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_docstring_that_names_a_module_names_all(package: Path) -> None:
+    text = (package / "__init__.py").read_text(encoding="utf-8")
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    inner = {path.parent.name for path in package.glob("*/__init__.py")}
+    missing = {name for name in modules | inner if f"`{name}`" not in text}
+    assert not missing or missing == modules | inner or package in ONE_PER_COMMAND
 
 
 def test_import_contracts_hold() -> None:

@@ -90,6 +90,12 @@ def test_missing_permission_ends_a_command_but_is_a_fault_of_a_file() -> None:
         raise error_of(errno.EACCES, "a.jpg")
 
 
+def test_file_that_pyarrow_may_not_write_is_named() -> None:
+    text = "Failed to open local file '/data/a b.parquet'. Detail: [errno 13] Permission denied"
+    with pytest.raises(MachineError, match=r"^/data/a b\.parquet: this user may not"), machine_errors():
+        raise PermissionError(errno.EACCES, text)
+
+
 def test_database_that_cannot_be_opened_ends_a_command_but_is_a_fault_of_a_file() -> None:
     error = sqlite3.OperationalError("unable to open database file")
     check_machine(error)
