@@ -21,6 +21,7 @@ from crawlers.fetch.tables import CHECKED_TABLES, FROM_VERSION_1, FROM_VERSION_2
 Reuse = Literal["never", "validate", "always"]
 """What to do with an image of an earlier snapshot: fetch it again, send a conditional request, or reuse it."""
 
+READ_S = 5.0  # how long a fetch waits for `atlas verify`, which reads the index
 ROWS_AT_ONCE = 64  # rows that are read at a time from a host's queue
 
 # A URL is not requested if it has a result of this snapshot (or a reusable image of another one) that would be the same
@@ -122,11 +123,11 @@ class Plan:
 
 
 class Index:
-    """The index at ``path``, created if missing; a second process gets `sqlite3.OperationalError`."""
+    """The index at ``path``, created if missing; beside another process that uses it: `sqlite3.OperationalError`."""
 
     def __init__(self, path: Path) -> None:
         # Used by worker threads as well; SQLite serialises the access.
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=READ_S)
         try:
             self._open()
         except (sqlite3.Error, UnicodeDecodeError):

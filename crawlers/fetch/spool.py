@@ -218,7 +218,8 @@ class Spool:
             if "locked" not in str(error):
                 raise
             raise RetryError(
-                f"{self.folder}: another process is fetching into it; run again when it has ended"
+                f"{self.folder}: another process is fetching into it, or `atlas verify` is reading it; run again when "
+                "it has ended"
             ) from error
         except DAMAGED as error:
             say(f"{self.folder}: the index is damaged; everything is fetched again ({error})")

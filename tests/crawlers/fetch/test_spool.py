@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,7 +18,7 @@ from aiohttp import web
 
 from atlas_model.core.errors import AtlasError, RetryError
 from atlas_model.data.schemas import IMAGES, read_table
-from crawlers.fetch import blobs
+from crawlers.fetch import blobs, index
 from crawlers.fetch.collect import image_urls, write_images, write_refs
 from crawlers.fetch.images import fetch_images
 from crawlers.fetch.spool import INDEX, Spool
@@ -177,9 +178,23 @@ def test_error_if_the_spool_cannot_be_opened(tmp_path: Path) -> None:
             pass
 
 
-def test_spool_allows_one_process_at_a_time(server: Server, tmp_path: Path) -> None:
+def test_spool_allows_one_process_at_a_time(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "READ_S", 0.1)
     with Spool(tmp_path / "spool"), pytest.raises(RetryError, match="another process is fetching into it"):
         get(server, [url("/images/1")], tmp_path)
+
+
+def test_spool_waits_for_a_process_that_reads_its_index(server: Server, tmp_path: Path) -> None:
+    get(server, [url("/images/1")], tmp_path)
+    (path,) = tmp_path.rglob(INDEX)
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as reader:
+        assert reader.execute("SELECT count(*) FROM images").fetchone() == (1,)
+        end = threading.Timer(0.5, reader.close)
+        end.start()
+        assert get(server, [url("/images/1"), url("/images/2")], tmp_path).statuses == dict.fromkeys(
+            [url("/images/1"), url("/images/2")], "ok"
+        )
+        end.join()
 
 
 def test_each_blob_file_has_a_file_with_counts(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
