@@ -4,13 +4,13 @@ import os
 import resource
 import sys
 
-_BYTE_CODE = 64 * 2**20  # bytes: more than the byte code of all modules takes
+_BYTE_CODE_BYTES = 64 * 2**20  # more than the byte code of all modules takes
 
 
 def _may_cut_off_files() -> bool:
     """Whether this machine may soon cut off what is written: the disk is nearly full, or the size of files limited."""
     disk, limit = os.statvfs(__file__), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    return disk.f_bavail * disk.f_frsize < _BYTE_CODE or limit != resource.RLIM_INFINITY
+    return disk.f_bavail * disk.f_frsize < _BYTE_CODE_BYTES or limit != resource.RLIM_INFINITY
 
 
 # Python before 3.12.8 and 3.13.1 does not notice that byte code was cut off (github.com/python/cpython/issues/126606):

@@ -31,29 +31,37 @@ def mend() -> None:
 
 
 def _mend_lock_file() -> None:
-    """Restore a dvc.lock that was cut off: the stages that it still has, and the others from git's last commit.
+    """Restore a dvc.lock that was cut off: the stages that it still has, and the others from git's last commit."""
+    if not LOCK_FILE.is_file():
+        return
+    with _lock_of_dvc() as is_held:
+        if not is_held:
+            return
+        stages = _restored(LOCK_FILE.read_text(encoding="utf-8", errors="replace"))
+        if stages is None:
+            return
+        if stages:
+            write_text(LOCK_FILE, HEAD + "".join(stages.values()))
+        else:
+            LOCK_FILE.unlink()
+    say(f"warning: {LOCK_FILE} was cut off, because DVC was killed while it wrote it: restored ({len(stages)} stages)")
+
+
+def _restored(text: str) -> dict[str, str] | None:
+    """The stages of the restored dvc.lock: name -> its lines; None if ``text`` is to stay as it is.
 
     An entry that is not current does no harm: DVC compares it with the files. It also finds the outputs of stages
     without an entry, if it had stored them: it restores them and does not run the stage. So a file that was cut off at
     the end of a line stays as it is, if DVC can read it. What is wrong in another way, as a conflict of a merge, is not
     changed: DVC says what it is.
     """
-    if not LOCK_FILE.is_file():
-        return
-    with _lock_of_dvc() as is_held:
-        text = LOCK_FILE.read_text(encoding="utf-8", errors="replace") if is_held else ""
-        if not is_held or (text.startswith("schema:") and _is_readable(text)):
-            return
-        kept = _stages(text)
-        if kept is None:
-            return
-        committed = (content_at("HEAD", LOCK_FILE) or b"").decode(errors="replace")
-        stages = (_stages(committed) or {}) | kept
-        if stages:
-            write_text(LOCK_FILE, HEAD + "".join(stages.values()))
-        else:
-            LOCK_FILE.unlink()
-    say(f"warning: {LOCK_FILE} was cut off, because DVC was killed while it wrote it: restored ({len(stages)} stages)")
+    if text.startswith("schema:") and _is_readable(text):
+        return None
+    kept = _stages(text)
+    if kept is None:
+        return None
+    committed = (content_at("HEAD", LOCK_FILE) or b"").decode(errors="replace")
+    return (_stages(committed) or {}) | kept
 
 
 @contextmanager
