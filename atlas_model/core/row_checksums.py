@@ -51,13 +51,13 @@ class CheckedTable:
 
     def count_damaged(self, database: sqlite3.Connection) -> int:
         """Number of damaged rows."""
-        return int(database.execute(f"SELECT count(*) FROM {self.name} WHERE {self.damaged}").fetchone()[0])  # noqa: S608 (our own names)
+        return int(database.execute(f"SELECT count(*) FROM {self.name} WHERE {self.damaged}").fetchone()[0])  # noqa: S608 (ours)
 
     def delete_damaged(self, database: sqlite3.Connection) -> int:
         """Delete damaged rows; returns their number."""
         if not self.count_damaged(database):  # reading takes no lock for writing
             return 0
-        return database.execute(f"DELETE FROM {self.name} WHERE {self.damaged}").rowcount  # noqa: S608
+        return database.execute(f"DELETE FROM {self.name} WHERE {self.damaged}").rowcount  # noqa: S608 (our own names)
 
 
 def add_checksums(database: sqlite3.Connection) -> None:

@@ -14,13 +14,13 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
 django.setup()
 
-from catalogue import COLOURS, Article, articles, images, leaves  # noqa: E402 (models need Django set up)
-from django.conf import settings  # noqa: E402
-from django.core.files.base import ContentFile  # noqa: E402
-from django.core.management import call_command  # noqa: E402
-from django.db import transaction  # noqa: E402
-from oscar.apps.catalogue.categories import create_from_sequence  # noqa: E402
-from oscar.apps.catalogue.models import (  # noqa: E402
+from catalogue import COLOURS, Article, articles, images, leaves
+from django.conf import settings
+from django.core.files.base import ContentFile
+from django.core.management import call_command
+from django.db import transaction
+from oscar.apps.catalogue.categories import create_from_sequence
+from oscar.apps.catalogue.models import (
     Category,
     Product,
     ProductAttribute,
@@ -29,9 +29,9 @@ from oscar.apps.catalogue.models import (  # noqa: E402
     ProductImage,
     ProductRecommendation,
 )
-from oscar.apps.catalogue.reviews.models import ProductReview  # noqa: E402
-from oscar.apps.partner.models import Partner, StockRecord  # noqa: E402
-from oscar.apps.partner.strategy import Selector  # noqa: E402
+from oscar.apps.catalogue.reviews.models import ProductReview
+from oscar.apps.partner.models import Partner, StockRecord
+from oscar.apps.partner.strategy import Selector
 
 
 @transaction.atomic

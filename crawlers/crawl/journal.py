@@ -137,7 +137,7 @@ class Journal:
             for table in TABLES_OF_A_RUN:
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608 (our own names)
             marks = ", ".join("?" * len(readers))
-            self._db.execute(f"DELETE FROM pages WHERE reader NOT IN ({marks})", tuple(readers))  # noqa: S608
+            self._db.execute(f"DELETE FROM pages WHERE reader NOT IN ({marks})", tuple(readers))  # noqa: S608 (marks)
 
     def delete_outdated(self, reader_of: Callable[[str], str | None]) -> None:
         """Delete pages whose recorded reader differs from the current one, which is ``reader_of`` their URL."""

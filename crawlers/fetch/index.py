@@ -89,7 +89,7 @@ WANTED_IMAGES = f"""
 {IMAGES}
 WHERE EXISTS (SELECT 1 FROM urls WHERE urls.image_id = images.image_id AND wanted AND status = 'ok')
 ORDER BY image_id
-"""  # noqa: S608
+"""  # noqa: S608 (our own names)
 TOTALS = """
 SELECT count(DISTINCT image_id), coalesce(sum(size), 0) FROM urls JOIN images USING (image_id)
 WHERE wanted AND status = 'ok'

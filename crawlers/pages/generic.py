@@ -74,9 +74,9 @@ class ListingPage(_UrlJoining, WebPage[Listing]):  # type: ignore[misc]  # `urlj
     class Processors:
         """Functions that clean each field."""
 
-        items = [http_urls]  # noqa: RUF012 (web-poet's convention: a constant)
-        next_page = [http_url]  # noqa: RUF012
-        sub_categories = [http_urls]  # noqa: RUF012
+        items = [http_urls]
+        next_page = [http_url]
+        sub_categories = [http_urls]
 
     @field
     def items(self) -> Any:
@@ -133,18 +133,18 @@ class ProductPage(_UrlJoining, WebPage[Product]):  # type: ignore[misc]  # `urlj
     class Processors:
         """Functions that clean each field."""
 
-        canonical_url = [http_url]  # noqa: RUF012
-        name = [clean_text]  # noqa: RUF012
-        sku = [clean_sku]  # noqa: RUF012
-        price = [parse_amount]  # noqa: RUF012
-        currency = [currency_code]  # noqa: RUF012
-        availability = [stock_of]  # noqa: RUF012
-        brand = [clean_brand]  # noqa: RUF012
-        gtin = [clean_gtin]  # noqa: RUF012
-        mpn = [clean_mpn]  # noqa: RUF012
-        breadcrumbs = [clean_texts]  # noqa: RUF012
-        additional_properties = [text_map]  # noqa: RUF012
-        images = [http_urls]  # noqa: RUF012
+        canonical_url = [http_url]
+        name = [clean_text]
+        sku = [clean_sku]
+        price = [parse_amount]
+        currency = [currency_code]
+        availability = [stock_of]
+        brand = [clean_brand]
+        gtin = [clean_gtin]
+        mpn = [clean_mpn]
+        breadcrumbs = [clean_texts]
+        additional_properties = [text_map]
+        images = [http_urls]
 
     @field
     def url(self) -> str:

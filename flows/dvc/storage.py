@@ -74,7 +74,7 @@ class Storage:
         """
         found: dict[str, int] = {}
         for database in self._remotes():
-            listed: Iterator[str] = database.all()  # type: ignore[no-untyped-call]
+            listed: Iterator[str] = database.all()  # type: ignore[no-untyped-call] # of DVC
             paths = {database.oid_to_path(content): content for content in listed if OBJECT.fullmatch(content)}
             for content, info in zip(paths.values(), database.fs.info(list(paths)), strict=True):
                 found[content] = found.get(content, 0) + int(info.get("size") or 0)

@@ -67,7 +67,7 @@ def send_through_outbox() -> None:
     set_api_log_sink(send_log)
     if not emit_events_to_cloud():  # Prefect Cloud takes events only over its own protocol
         EventsWorker.set_client_override(ProcessPoolForwardingEventsClient, event_queue=OutboxQueue())
-    prefect.flow_engine.propose_state_sync = propose_state  # type: ignore[attr-defined]
+    prefect.flow_engine.propose_state_sync = propose_state  # type: ignore[attr-defined] # of no `__all__`
 
 
 def _all_events_are_in_outbox() -> bool:

@@ -245,7 +245,7 @@ def send(client: SyncPrefectClient, messages: Sequence[Message]) -> None:
     if path in BATCHES:
         body = [message.body for message in messages]
     try:
-        response = client.request(method, path, json=body)  # type: ignore[arg-type]
+        response = client.request(method, path, json=body)  # type: ignore[arg-type] # one of their methods
     except httpx.HTTPStatusError as error:
         if error.response.is_client_error and not is_transient_status(error.response.status_code):
             raise RejectedError(reason_of(error)) from error
