@@ -63,6 +63,8 @@ TEXTS = (
     (r"can't start new thread|resource temporarily unavailable", THREADS),
 )
 # Types whose texts come from the system, not from a file: the text of a `ValueError` may be that of a stranger.
+# Of Pillow, which calls it a configuration if zlib gets no memory to write a PNG.
+NO_MEMORY_TO_WRITE = re.compile(r"(codec configuration|out of memory) error when writing image file")
 ARROW_FILE = re.compile(r"local file '(.+?)'[.:]")  # the name of the file in an `OSError` of pyarrow
 WITH_TEXT = ("SafetensorError", "ArrowException", "ArrowMemoryError")
 
@@ -181,6 +183,8 @@ def _reason(error: BaseException) -> str | None:
         return MEMORY
     if isinstance(error, OSError) and error.errno is not None:
         return NUMBERS.get(error.errno)
+    if isinstance(error, OSError) and NO_MEMORY_TO_WRITE.fullmatch(str(error)):
+        return MEMORY
     if not _has_text_of_system(error):
         return None
     text = str(error)

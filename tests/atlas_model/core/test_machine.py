@@ -42,6 +42,7 @@ def caused(error: Exception, cause: BaseException) -> Exception:
         (RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"), MEMORY),
         (RuntimeError("std::bad_alloc"), MEMORY),
         (RuntimeError("could not create a primitive"), MEMORY),
+        (OSError("codec configuration error when writing image file"), MEMORY),
         (RuntimeError("can't start new thread"), THREADS),
         (sqlite3.OperationalError("database or disk is full"), FULL),
         (ImportError("libtorch.so: failed to map segment from shared object"), MEMORY),
@@ -67,6 +68,7 @@ def test_errors_of_the_machine_are_recognised(error: Exception, text: str) -> No
         FileNotFoundError(errno.ENOENT, "no"),
         ValueError("No space left on device"),  # the text may be that of a stranger
         RuntimeError("a bug"),
+        OSError("broken data stream when reading image file"),
         InputError("a table: out of memory"),
         caused(ImageError("truncated", "an image"), MemoryError()),  # it was judged where it was raised
     ],
