@@ -90,7 +90,7 @@ def _crawl(
         connect_map=connect_map,
         profiles=dict.fromkeys(connect_map, QUICK),
         robots_tags=["noai", "noindex"],
-        timeout_s=5,
+        timeout_s=15,  # a busy machine takes seconds to read what is too large
         max_attempts=1,
         max_failed_share=0.1,  # some of them never end, break off, or are of another host: transient, to a crawl
     )

@@ -124,7 +124,7 @@ def browsed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
             connect_map = dict.fromkeys((HOST, "elsewhere.test"), ("127.0.0.1", shop.port))
             connect_map[EVIL] = ("127.0.0.1", evil.port)
             log = tmp_path_factory.mktemp("browser") / "log.txt"
-            came = browse(Visits(visits, connect_map, str(log)))
+            came = browse(Visits(visits, connect_map, str(log), timeout_s=90))  # on a busy machine
         with pytest.raises(BlockingIOError):
             udp.recv(1)
     yield SimpleNamespace(
