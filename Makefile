@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 # pytest workers: more than the number of cores, because many tests wait for servers, schedules and child processes.
-WORKERS ?= 4
+WORKERS ?= 3
 # Byte code is kept, whatever the environment says: the workers and hundreds of child processes would compile each
 # module again.
 PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest \
