@@ -5,6 +5,11 @@ interval is from the 2.5th to the 97.5th percentile of the resampled figures. Tw
 (paired bootstrap), so that what is hard for both cancels out. The calibration error is a sum of absolute values, so
 chance can only increase it: its resamples are higher than the figure itself, and the upper end of its interval is the
 relevant one.
+
+If all predictions are right, or none, all draws are equal, and percentiles would claim certainty. Then the interval of
+the F figures is the exact one of a share (Clopper and Pearson 1934, Biometrika 26(4)), with the number of products as
+the sample size. It is exact for micro F. Hierarchical F is never lower than micro F. For macro F it assumes that errors
+are spread over the categories like the images.
 """
 
 from collections.abc import Iterator, Sequence
@@ -75,7 +80,13 @@ def intervals(answers: ScoredPredictions, groups: Sequence[str], *, resamples: i
         resamples: number of draws.
         seed: of the draws.
     """
-    return _percentiles(np.array([answers.headlines(weight) for weight in draws(groups, resamples, seed)]))
+    found = _percentiles(np.array([answers.headlines(weight) for weight in draws(groups, resamples, seed)]))
+    right = answers.right
+    if right.all() or not right.any():
+        reach = (PERCENTILES[0] / 100) ** (1 / len(set(groups)))
+        exact = (reach, 1.0) if right.all() else (0.0, 1 - reach)
+        found |= {name: exact for name in HEADLINES if name != "ece" and found[name][0] == found[name][1]}
+    return found
 
 
 def differences(

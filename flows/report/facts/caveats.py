@@ -46,7 +46,7 @@ def doubtful_metrics(
     if known and images:
         with_images = sum(count > 0 for count in tested.values())
         if with_images < known:
-            yield f"{known - with_images} of {known} categories have no test image: the metrics do not cover them"
+            yield f"no test image for {known - with_images} of {known} categories: the metrics do not cover them"
 
 
 def worse_than_classifier(interval: Sequence[float] | None) -> Iterator[str]:
@@ -117,13 +117,13 @@ def _of_the_model(metrics: Metrics, taxonomy: TaxonomyReport, evaluated: Mapping
         yield f"the stated probabilities differ from the share correct by {percent(ece)} on average"
     few = sum(0 < each.scores.tested < RANKED_FROM for each in taxonomy.categories)
     if few:
-        yield f"{few} categories have fewer than {RANKED_FROM} test images: their scores are mostly chance"
+        yield f"fewer than {RANKED_FROM} test images for {few} of {taxonomy.known} categories: their F is mostly chance"
 
 
 def _of_the_split(split: Mapping[str, Any]) -> Iterator[str]:
     for name, labels in (split.get("categories_without") or {}).items():
         if labels and name != "test":  # test: in `doubtful_metrics`
-            yield f"{len(labels)} categories have no {NOUN[name]} images: {listed(labels)}"
+            yield f"no {NOUN[name]} images for {listed(labels)}"
     for group in (split.get("look_alikes") or [])[:SHOWN]:
         yield f"these category names look alike, but are different categories: {listed([repr(name) for name in group])}"
     leaks = {name: count for name, count in (split.get("leaks") or {}).items() if count}
@@ -142,7 +142,7 @@ def _of_the_sources(sources: Sources) -> Iterator[str]:
     if asked and lost > MOST_NOT_FETCHED * asked:
         yield f"{lost:,} of {asked:,} images could not be downloaded"
     if total.products and total.without_images > MOST_NOT_FETCHED * total.products:
-        yield f"{total.without_images:,} of {total.products:,} products have no image"
+        yield f"no image for {total.without_images:,} of {total.products:,} products"
     for shop in sources.shops:
         failed = sum(count for reason, count in shop.dropped_pages.items() if not reason.startswith("robots"))
         if shop.pages and failed > MOST_FAILED * shop.pages:

@@ -125,7 +125,7 @@ def test_results_json_has_same_figures(capsys: pytest.CaptureFixture[str]) -> No
         ({"value": 0.51}, "micro F is at chance level: always predicting Clothing > Tops > Shirt, the most frequent"),
         ({"counts": (400, 0, 0, 0)}, "all test images have one category, Clothing > Tops > Shirt: the metrics are"),
         ({"n": 27}, "test has 27 images, fewer than 100: its metrics are uncertain"),
-        ({"counts": (200, 150, 50, 0)}, "1 of 4 categories have no test image: the metrics do not cover them"),
+        ({"counts": (200, 150, 50, 0)}, "no test image for 1 of 4 categories: the metrics do not cover them"),
     ],
 )
 def test_results_warn_of_figures_from_few_images(

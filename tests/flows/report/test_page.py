@@ -88,7 +88,7 @@ def test_scores_of_categories_are_those_of_the_evaluation(run: Path) -> None:
             percent(float(cell)).replace("\N{NO-BREAK SPACE}", " ") if cell else "unknown" for cell in cells
         ]
         assert bool(int(row["n"])) == bool(cells[1]) == bool(cells[2]), "without images both are unknown"
-    assert "1 of 7 categories have no test image" in section(page, "warnings")
+    assert "No test image for 1 of 7 categories" in section(page, "warnings")
 
 
 def test_tree_adds_up_what_is_below(run: Path) -> None:
