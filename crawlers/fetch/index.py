@@ -84,6 +84,8 @@ ASKED = """
 SELECT status, settled, limit_value, snapshot, ?, image_id, final_url, etag, last_modified, url FROM urls WHERE file
 """
 MERGE = SETTLED.replace("WHERE id", "WHERE url")
+MARKS = ", ".join("?" for _ in STORED.columns)
+ADD_IMAGE = f"INSERT OR REPLACE INTO images ({', '.join(STORED.columns)}) VALUES ({MARKS})"  # noqa: S608 (our own names)
 IMAGES = f"SELECT {', '.join(STORED.columns)} FROM images"  # noqa: S608 (our own names)
 WANTED_IMAGES = f"""
 {IMAGES}
@@ -330,7 +332,7 @@ class Index:
 
     def _add_images(self, images: Iterable[StoredImage]) -> None:
         self._db.executemany(
-            f"INSERT OR REPLACE INTO images ({', '.join(STORED.columns)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+            ADD_IMAGE,
             ((image_id, *place, *vars(info).values()) for image_id, place, info in images),
         )
 

@@ -197,6 +197,11 @@ DAMAGED = {  # file -> the stage that reads it
 }
 
 
+def with_flipped_bit(data: bytes) -> bytes:
+    place = len(data) // 3
+    return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
+
+
 def check_damaged_file(project: SmallProject, file: str, damage: Callable[[bytes], bytes]) -> int:
     """Run the stage that reads ``file`` when it is damaged; returns its exit code: 2 with one line, or 0.
 
@@ -228,8 +233,7 @@ def test_a_hostile_shop_goes_through_the_stages_with_counts(
         project.set({"zoom": {"enabled": False}})
         project.repro("split")
         assert check_whole_chain(project, shop).total()
-        flip = lambda data: data[: len(data) // 3] + bytes([data[len(data) // 3] ^ 16]) + data[len(data) // 3 + 1 :]  # noqa: E731
-        assert check_damaged_file(project, "data/images/refs.parquet", flip) == 2
+        assert check_damaged_file(project, "data/images/refs.parquet", with_flipped_bit) == 2
 
 
 @pytest.mark.soak

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,10 @@ def test_results_keep_order_of_items() -> None:
 
 def test_runs_as_many_at_once_as_workers() -> None:
     everyone = threading.Barrier(3)  # would wait in vain for a third of two
-    work: Callable[[int], int] = lambda number: everyone.wait(60)  # noqa: E731
+
+    def work(_number: int) -> int:
+        return everyone.wait(60)
+
     assert sorted(make_parallel_map("threads", 3, "test")(work, range(3))) == [0, 1, 2]
 
 

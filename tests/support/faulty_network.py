@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 DRIP_S = 0.3  # how long a slow body takes that is below the time-outs
 POLL_S = 0.02
@@ -250,7 +251,7 @@ class FaultyNetwork:
         with self._lock:
             self._clients.discard(client)
 
-    def _answer(self, client: socket.socket, reader: "socket.SocketIO | object") -> bool:
+    def _answer(self, client: socket.socket, reader: BinaryIO) -> bool:
         """Answer one request; returns whether the connection stays open."""
         head = _read_head(reader)
         if head is None:
@@ -328,10 +329,10 @@ def check_pauses(asked: list[Asked]) -> None:
             assert not early, f"{early} s after {busy}"
 
 
-def _read_head(reader: "object") -> tuple[str, dict[str, str]] | None:
+def _read_head(reader: BinaryIO) -> tuple[str, dict[str, str]] | None:
     lines: list[str] = []
     while True:
-        line: bytes = reader.readline()  # type: ignore[attr-defined]
+        line = reader.readline()
         if not line:
             return None
         if not line.strip():

@@ -67,7 +67,7 @@ def _set_clock_back(clock_s: float, clock_calls: int) -> None:
     def back() -> float:
         return clock_s if next(calls) >= clock_calls else 0.0
 
-    class Datetime(real_class):  # type: ignore[valid-type]
+    class Datetime(real_class):  # type: ignore[valid-type]  # mypy takes a variable for no type
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
             return real_class.fromtimestamp(time.time(), tz)

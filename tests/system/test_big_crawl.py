@@ -83,9 +83,12 @@ def run_to_its_end(what: str, folder: Path, port: int) -> dict[str, Any]:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the child is not told that its parent was killed")
 def test_crawl_of_6000_products_survives_five_kills(tmp_path: Path, port: int) -> None:
     chance = random.Random(PRODUCTS)
+
+    def pages_read() -> int:
+        return count(tmp_path / "crawl/journal.sqlite", "SELECT count(*) FROM pages")
+
     for pages in sorted(chance.sample(range(1, PRODUCTS), KILLS)):
-        known = "SELECT count(*) FROM pages"
-        run_and_kill("crawl", tmp_path, port, lambda: count(tmp_path / "crawl/journal.sqlite", known) >= pages)  # noqa: B023
+        run_and_kill("crawl", tmp_path, port, lambda pages=pages: pages_read() >= pages)
         wait_until(lambda: is_free(tmp_path / "crawl"))  # the grandchild has ended too
     assert run_to_its_end("crawl", tmp_path, port) == {"products": PRODUCTS, "dropped": {}, "faults": {}}
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,9 +127,9 @@ def test_a_bad_sector_in_an_image_is_no_end(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_crawl_can_start_while_its_journal_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     make_journal()
 
-    def crawl(*arguments: object) -> list[str] | None:
+    def crawl(*arguments: Any) -> list[str] | None:
         with locked(JOURNAL.parent, "crawl"):
-            return row_checksums.find_damage(*arguments)  # type: ignore[arg-type]
+            return row_checksums.find_damage(*arguments)
 
     monkeypatch.setattr(verify_work_module, "find_damage", crawl)
     found = verify_work()

@@ -18,6 +18,7 @@ from flows.prefect_app.ui import engine
 from flows.prefect_app.ui.outbox import UNSENT
 
 RUN = uuid4()
+CLIENT: Any = None  # it is not used
 
 
 class Box:
@@ -86,21 +87,21 @@ def test_final_state_is_sent_later_if_the_server_fails(
     box.answers = answers
     monkeypatch.setattr(engine, "propose_state_sync", fail)
     state: Any = Completed(message="done")
-    assert engine.propose_state(None, state, RUN) is state  # type: ignore[arg-type]
+    assert engine.propose_state(CLIENT, state, RUN) is state
     told = {"type": "COMPLETED", "name": "Completed", "message": "done"}
     assert box.messages == [("POST", f"/flow_runs/{RUN}/set_state", {"state": told, "force": True})]
     assert box.warned == (["timed out"] if answers else [])
     with pytest.raises(httpx.ReadTimeout):
-        engine.propose_state(None, Running(), RUN)  # type: ignore[arg-type]
+        engine.propose_state(CLIENT, Running(), RUN)
 
 
 def test_run_that_was_declared_dead_ends_in_its_real_state(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "propose_state_sync", lambda *_, **__: Crashed(message="No heartbeat"))
     state: Any = Completed(message="done")
-    assert engine.propose_state(None, state, RUN) is state  # type: ignore[arg-type]
+    assert engine.propose_state(CLIENT, state, RUN) is state
     assert len(box.messages) == 1
     crashed: Any = Crashed(message="it was killed")
-    assert engine.propose_state(None, crashed, RUN).message == "No heartbeat"  # type: ignore[arg-type]
+    assert engine.propose_state(CLIENT, crashed, RUN).message == "No heartbeat"
 
 
 def test_engine_of_prefect_uses_it() -> None:
