@@ -6,10 +6,10 @@ interval is from the 2.5th to the 97.5th percentile of the resampled figures. Tw
 chance can only increase it: its resamples are higher than the figure itself, and the upper end of its interval is the
 relevant one.
 
-If all predictions are right, or none, all draws are equal, and percentiles would claim certainty. Then the interval of
-the F figures is the exact one of a share (Clopper and Pearson 1934, Biometrika 26(4)), with the number of products as
-the sample size. It is exact for micro F. Hierarchical F is never lower than micro F. For macro F it assumes that errors
-are spread over the categories like the images.
+If all predictions are right, or none, all draws are equal, and percentiles would claim certainty. Then the F figures
+get the interval of a share (`proportions`), with the number of products as the sample size. Micro F is a share.
+Hierarchical F is never lower than micro F. For macro F it assumes that errors are spread over the categories like the
+images.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from atlas_model.confidence.calibration import expected_calibration_error
+from atlas_model.metrics.proportions import score_interval
 from atlas_model.metrics.scores import common_levels, weighted_f1
 from atlas_model.taxonomy.tree import Taxonomy
 
-HEADLINES = ("micro_f1", "macro_f1", "hierarchical_f1", "ece")
+F_FIGURES = ("micro_f1", "macro_f1", "hierarchical_f1")
+HEADLINES = (*F_FIGURES, "ece")
 PERCENTILES = (2.5, 97.5)  # of 95 % intervals
 
 Interval = tuple[float, float]
@@ -81,11 +83,11 @@ def intervals(answers: ScoredPredictions, groups: Sequence[str], *, resamples: i
         seed: of the draws.
     """
     found = _percentiles(np.array([answers.headlines(weight) for weight in draws(groups, resamples, seed)]))
-    right = answers.right
-    if right.all() or not right.any():
-        reach = (PERCENTILES[0] / 100) ** (1 / len(set(groups)))
-        exact = (reach, 1.0) if right.all() else (0.0, 1 - reach)
-        found |= {name: exact for name in HEADLINES if name != "ece" and found[name][0] == found[name][1]}
+    products = len(set(groups))
+    for share in (0, 1):
+        if (answers.right == share).all():
+            of_share = score_interval(share * products, products)
+            found |= {name: of_share for name in F_FIGURES if found[name] == (share, share)}
     return found
 
 

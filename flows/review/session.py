@@ -3,12 +3,10 @@
 Thread-safe. Another process may append to the same files; its decisions are seen after a restart.
 """
 
-import math
 import threading
 from collections import Counter
 from collections.abc import Container
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 from atlas_model.core.errors import InputError
@@ -22,9 +20,9 @@ from atlas_model.data.reviews import (
     append_record,
     read_reviews,
 )
+from atlas_model.metrics.proportions import score_interval
 from flows.review.queues import Queue
 
-CONFIDENCE = 0.95
 KINDS: dict[Queue, Kind] = {"categories": "category", "zoom": "zoom"}  # of the decisions in a queue
 
 
@@ -178,9 +176,6 @@ def queue_of(decision: CategoryDecision | ZoomDecision) -> Queue:
 
 
 def share(right: int, known: int) -> dict[str, float | int]:
-    """``right`` of ``known`` as a share, with its score interval (Wilson 1927, JASA 22(158))."""
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    found = right / known
-    centre = (found + z**2 / (2 * known)) / (1 + z**2 / known)
-    half = z * math.sqrt(found * (1 - found) / known + (z / (2 * known)) ** 2) / (1 + z**2 / known)
-    return {"n": known, "right": right, "share": found, "low": max(0.0, centre - half), "high": min(1.0, centre + half)}
+    """``right`` of ``known`` as a share, with its 95 % interval."""
+    low, high = score_interval(right, known)
+    return {"n": known, "right": right, "share": right / known, "low": low, "high": high}
