@@ -14,7 +14,9 @@ from pydantic import Field, model_validator
 from atlas_model.core.encoder_names import OWN_ENCODERS
 from atlas_model.core.errors import ParamsError
 from atlas_model.core.files import replacing
-from atlas_model.core.param_types import (
+from atlas_model.core.param_sections.quality import LabelQualityParams, SplitQualityParams
+from atlas_model.core.param_sections.report import ReportParams
+from atlas_model.core.param_sections.types import (
     Address,
     ColumnName,
     Cron,
@@ -29,8 +31,6 @@ from atlas_model.core.param_types import (
     Share,
     Timezone,
 )
-from atlas_model.core.quality_params import LabelQualityParams, SplitQualityParams
-from atlas_model.core.report_params import ReportParams
 from atlas_model.core.yaml_files import parse_with_duplicates, parse_yaml, replace_text, validate
 
 PARAMS_FILE = Path("params.yaml")

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from atlas_model.core.device import single_threaded_torch
+from atlas_model.core.param_sections.quality import LabelQualityParams
 from atlas_model.core.progress import say
-from atlas_model.core.quality_params import LabelQualityParams
 from atlas_model.data.dataset import Split
 from atlas_model.data.schemas import QUALITY, write_table
 from atlas_model.evaluate.evaluation import Evaluation

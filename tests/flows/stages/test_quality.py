@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
 
+from atlas_model.core.param_sections.quality import LabelQualityParams
 from atlas_model.core.params import SplitParams, load_params
-from atlas_model.core.quality_params import LabelQualityParams
 from atlas_model.data.dataset import Split
 from atlas_model.data.images import Preprocessing, encode_png
 from atlas_model.data.schemas import IMAGES, QUALITY, SCORES, ShardWriter, iterate_shards, read_table, write_table

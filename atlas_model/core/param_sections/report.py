@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from atlas_model.core.param_types import ParamsSection, PositiveInt
+from atlas_model.core.param_sections.types import ParamsSection, PositiveInt
 
 Text = Annotated[str, Field(min_length=1, max_length=2_000)]
 License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=60)]  # as the Hugging Face Hub writes them

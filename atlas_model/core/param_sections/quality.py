@@ -3,7 +3,7 @@
 Scores are in [0, 1]; 1 is the most suspicious. docs/data-quality.md defines them.
 """
 
-from atlas_model.core.param_types import ParamsSection, Probability
+from atlas_model.core.param_sections.types import ParamsSection, Probability
 
 
 class SplitQualityParams(ParamsSection):
