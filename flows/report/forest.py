@@ -3,11 +3,13 @@
 import math
 from dataclasses import dataclass
 
+from flows.report.charts import Tick
 from flows.report.facts.figures import Figure, Metrics, read_figure
 
 WIDTH, ROW, TOP, AXIS = 460.0, 30.0, 6.0, 24.0  # units of the SVG
 LABEL = 165.0  # width of the names
 EDGE = 16.0
+HALF_TEXT = 25.0  # of "100 %" below the axis, in the font of narrow screens
 PADDING = 0.15  # of the span of the intervals, on each side
 LEAST_SPAN = 0.02
 
@@ -31,10 +33,14 @@ class Forest:
 
     height: float
     rows: tuple[Row, ...]
-    ticks: tuple[tuple[float, str], ...]  # position, text
+    ticks: tuple[Tick, ...]
     axis: float  # y
 
     width, left, right = WIDTH, LABEL, WIDTH - EDGE
+
+    def anchor(self, tick: Tick) -> str:
+        """The part of a tick's text that is at its position: near the right edge the end, for an SVG is clipped."""
+        return "end" if tick.at + HALF_TEXT > self.width else "middle"
 
 
 def forest(metrics: Metrics) -> Forest | None:
@@ -70,7 +76,7 @@ def forest(metrics: Metrics) -> Forest | None:
     step = next(step for step in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 6)
     first = math.ceil(low / step)
     ticks = tuple(
-        (x(number * step), f"{number * step * 100:.3g} %") for number in range(first, math.floor(high / step) + 1)
+        Tick(x(number * step), f"{number * step * 100:.3g} %") for number in range(first, math.floor(high / step) + 1)
     )
     axis = TOP + ROW * len(rows)
     return Forest(axis + AXIS, rows, ticks, axis)

@@ -1,7 +1,9 @@
 """The report in Chromium without a network: nothing is loaded, it fits a phone, axe finds nothing serious."""
 
+import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -17,6 +19,14 @@ pytestmark = [
     pytest.mark.slow,  # starts Chromium
     pytest.mark.skipif(not (shutil.which("chromium") or shutil.which("google-chrome")), reason="needs Chromium"),
 ]
+
+
+CUT_LABELS = """
+[...document.querySelectorAll('svg text')].filter((label) => {
+  const [inner, outer] = [label, label.ownerSVGElement].map((one) => one.getBoundingClientRect());
+  return inner.width && (inner.left < outer.left - 1 || inner.right > outer.right + 1);
+}).map((label) => label.textContent)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +62,24 @@ def test_page_is_accessible_and_loads_nothing(
         assert drawn > 20
         assert not overflows(page)
         assert watched.faults == [], "no error, no violation of the policy, no request"
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_no_chart_cuts_a_label(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    """All is right, so that the axis of the comparison ends at 100 %."""
+    write_run(tmp_path / "run", categories(9))
+    file = tmp_path / "run" / paths.REPORTS / "evaluate/metrics.json"
+    metrics = json.loads(file.read_text())
+    metrics["test"] |= {"micro_f1": 1.0}
+    metrics["test"]["intervals"] |= {"micro_f1": [0.9, 1.0]}
+    file.write_text(json.dumps(metrics))
+    monkeypatch.chdir(tmp_path / "run")
+    report.run(load_params())
+    with watched_page(browser, (tmp_path / "run" / paths.REPORT).as_uri(), size) as watched:
+        assert watched.page.locator(".forest").get_by_text("100 %").count() == 1
+        assert watched.page.evaluate(CUT_LABELS) == []
 
 
 def test_categories_are_found_and_sorted(browser: Browser, url: str) -> None:
