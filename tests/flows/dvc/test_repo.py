@@ -43,7 +43,8 @@ def test_deps_check_reports_missing_and_superfluous(monkeypatch: pytest.MonkeyPa
     stages = {**STAGES, stage: {**STAGES[stage], "deps": changed}}
     monkeypatch.setattr(stage_imports, "_dvc_yaml", lambda: {"stages": stages})
     found = stage_imports.difference(stage)
-    assert found.missing == ["atlas_model/metrics/bootstrap.py", "atlas_model/metrics/scores.py"]
+    of_evaluate = ("bootstrap", "proportions", "scores")
+    assert found.missing == [f"atlas_model/metrics/{module}.py" for module in of_evaluate]
     assert found.superfluous == ["crawlers/http/address_guard.py"]
 
 
