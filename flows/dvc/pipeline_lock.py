@@ -31,7 +31,8 @@ def flow_lock(tell: Callable[[str], None]) -> Iterator[None]:
     reported: set[Process | None] = set()
     with LOCK.open("a+") as handle:
         while (holder := _holder(handle)) or not _try_lock(handle, fcntl.LOCK_EX):
-            if holder not in reported:
+            # A stage that begins writes the name anew: for a moment there is none.
+            if holder not in reported and (holder or not reported):
                 reported.add(holder)
                 tell(f"{_named(holder)} is running in this folder: waiting for its end")
             time.sleep(POLL_S)

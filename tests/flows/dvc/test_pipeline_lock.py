@@ -1,6 +1,7 @@
 """Whose turn it is: flows wait, stages of a shell end at once."""
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from atlas_model.core.errors import RetryError
 from atlas_model.core.processes import Process, ancestor_without
-from flows.dvc.pipeline_lock import LOCK, flow_lock, is_pipeline_running, stage_lock
+from flows.dvc.pipeline_lock import LOCK, POLL_S, flow_lock, is_pipeline_running, stage_lock
 
 WAITING = "import flows.dvc.pipeline_lock as t\nwith t.flow_lock(lambda line: print(line, flush=True)): print('mine')"
 
@@ -49,6 +50,18 @@ def test_flow_waits_for_dvc_between_two_stages() -> None:
         other = waiting_flow()
         assert other.stdout is not None
         assert f"(pid {dvc.pid}: " in other.stdout.readline()
+        dvc.communicate(b"\n")
+        its_turn_comes(other)
+
+
+def test_process_waited_for_is_told_once_though_its_name_is_written_anew() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as dvc:
+        with stage_lock(Process.of(dvc.pid)):
+            other = waiting_flow()
+            assert other.stdout is not None
+            assert f"(pid {dvc.pid}: " in other.stdout.readline()
+            LOCK.write_text("")
+            assert other.stdout.fileno() not in select.select([other.stdout.fileno()], [], [], 5 * POLL_S)[0]
         dvc.communicate(b"\n")
         its_turn_comes(other)
 
